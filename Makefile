@@ -1,0 +1,48 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Both begin with `make install`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test lint bench lock kafka clean
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pgwitness needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	@echo "installing into $(VENV) (a minute or so; later runs skip this)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: install
+	@$(BIN)/pgwitness demo
+
+test: install
+	@BIN=$(BIN) sh tests/run
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python -m tests.bench
+
+# The jars of Apache Kafka 4, into deploy/kafka/lib; needs Java 17+ and Maven.
+kafka: deploy/kafka/lib/.complete
+deploy/kafka/lib/.complete: deploy/kafka/pom.xml
+	mvn --batch-mode --quiet -f deploy/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=lib
+	@touch $@
+
+# Pins every dependency with its hashes, for every platform; run it after a change of pyproject.toml.
+lock:
+	$(PYTHON) -m venv .lock-venv && .lock-venv/bin/pip install --quiet uv
+	.lock-venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--all-extras pyproject.toml --custom-compile-command 'make lock' -o requirements.lock
+	rm -rf .lock-venv
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Detectors: pure judges; an event goes in, a verdict and its reasons come out."""

@@ -1,0 +1,353 @@
+"""The events of pgwitness as they travel through Kafka.
+
+Two vocabularies. *Raw events* are what collectors saw, before anybody is named; they are a tagged union
+(`RawEvent`, tag field `kind`). *Events* (`Event`) are attributed: the fold in `streams` has tied them to a session
+and a principal. `pgwitness.codec` puts both into batches.
+
+Times are integers, microseconds since the Unix epoch, UTC (`…_us`). LSNs are integers (`X/Y` is `X << 32 | Y`).
+The row changes of a transaction travel together: the facts they share stand once, the rows are an array of
+compact arrays (`Row`) that stages pass on as bytes without reading them (docs/decisions/0001).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+SCHEMA_VERSION = 1
+"""Version of the batches this program writes; it reads this one and the one before."""
+
+Kind = Literal["change", "ddl", "statement", "query_stats", "session", "posture", "decision", "control", "gap"]
+Binding = Literal["gateway", "beacon", "log", "activity", "stats", "replication", "none"]
+Certainty = Literal["exact", "strong", "weak", "none"]
+Assurance = Literal["verified", "asserted", "role_only", "none"]
+PrincipalKind = Literal["human", "agent", "service", "unknown"]
+Outcome = Literal["success", "failure", "denied", "rolled_back", "unknown"]
+
+OPERATIONS = {"i": "insert", "u": "update", "d": "delete", "t": "truncate"}
+"""Words for the letters that rows and counts use for their operation."""
+
+
+class Row(Struct, array_like=True, frozen=True):
+    """One changed row: `[ordinal, operation, relation, key, changed, before, after]`.
+
+    `ordinal` is the row's place in its transaction, from 0, over all operations of the transaction.
+    `operation` is a letter of `OPERATIONS`; `relation` an index into the transaction's `relations`.
+    `key`, `before` and `after` are JSON objects by column name, already masked, or null. A column that is absent
+    from `after` was not in the WAL (an unchanged TOAST value); a null is a NULL.
+    `changed` names the columns an update changed, null where the replica identity does not tell.
+    """
+
+    ordinal: int
+    operation: str
+    relation: int
+    key: Raw
+    changed: list[str] | None
+    before: Raw
+    after: Raw
+
+
+class Relation(Struct, frozen=True, omit_defaults=True):
+    """A table as the rows of one transaction saw it.
+
+    `name` is `schema.table`, quoted as SQL would; of a partition, its root. `columns` are the column names in
+    order. `identity` is the replica identity: `d`efault, `f`ull, `i`ndex or `n`othing. `beacon` says whether a
+    beacon is installed on it, so that rows without one are a finding. `generated` are columns that the server
+    computes and does not publish.
+    """
+
+    name: str
+    columns: list[str] = []
+    identity: str = "d"
+    beacon: bool = False
+    generated: list[str] = []
+
+
+class Count(Struct, array_like=True, frozen=True):
+    """How many rows of a part one operation touched in one relation: `[relation, operation, rows]`."""
+
+    relation: int
+    operation: str
+    rows: int
+
+
+class Beacon(Struct, frozen=True, omit_defaults=True):
+    """Who made a transaction, as the database itself wrote it into the WAL; its MAC was verified by the collector.
+
+    `session_user` is the login role and `role` the role in force. `claim` is what the application said of itself
+    (`pgwitness.claim`), unverified here. `ordinal` is the place in the transaction from which on it holds.
+    """
+
+    session_user: str
+    role: str
+    pid: int
+    backend_start_us: int
+    xid: int
+    application: str = ""
+    client_addr: str | None = None
+    client_port: int | None = None
+    claim: str | None = None
+    ordinal: int = 0
+
+
+class Forgery(Struct, frozen=True, omit_defaults=True):
+    """A message under the beacon's prefix that did not verify. `claims` is what it said, masked; `reason` why not."""
+
+    reason: str
+    claims: dict[str, str | int | None] = {}
+
+
+class _Raw(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+    """What every raw event has: `captured_at_us`, the collector's clock when it saw the event."""
+
+    captured_at_us: int
+
+
+class Transaction(_Raw, frozen=True, kw_only=True, tag="transaction"):
+    """A committed transaction, or one part of a long one; every part repeats the header.
+
+    Position: `system_id`, `timeline` (the one its commit LSN lies on, by the timeline history), `database`, `lsn`
+    (of the commit record) and the ordinals `first_ordinal` … `first_ordinal + n_rows - 1`. Positions only grow
+    within one (system_id, timeline, database); a collector that starts again may repeat them, identical.
+    `xid` has 64 bits. `origin` is the replication origin's name. `rows` is a JSON array of `Row`.
+    """
+
+    system_id: str
+    timeline: int
+    database: str
+    lsn: int
+    xid: int
+    committed_at_us: int
+    part: int = 0
+    last: bool = True
+    first_ordinal: int = 0
+    n_rows: int = 0
+    origin: str | None = None
+    beacons: list[Beacon] = []
+    forged: list[Forgery] = []
+    relations: list[Relation] = []
+    counts: list[Count] = []
+    rows: Raw = Raw(b"[]")
+
+
+class QueryStats(_Raw, frozen=True, kw_only=True, tag="query_stats"):
+    """What one statement did in one window, from pg_stat_statements: differences, never running totals.
+
+    `statement` has its literals taken out. `approximate` is set where the window's start is not certain.
+    """
+
+    window_start_us: int
+    window_end_us: int
+    database: str
+    role: str
+    query_id: int
+    statement: str | None
+    calls: int
+    rows: int
+    total_ms: float
+    toplevel: bool = True
+    approximate: bool = False
+
+
+class Session(_Raw, frozen=True, kw_only=True, tag="session"):
+    """A session as pg_stat_activity shows it.
+
+    `operation`: `found` (already there when the collector started), `connect`, `disconnect`, or `sample`: a session
+    with a transaction id (`xid`, 64 bits), which only the fold reads. For `connect`, `occurred_at_us` is the
+    backend's start.
+    """
+
+    operation: Literal["found", "connect", "disconnect", "sample"]
+    occurred_at_us: int
+    pid: int
+    backend_start_us: int
+    role: str | None = None
+    database: str | None = None
+    application: str = ""
+    client_addr: str | None = None
+    client_port: int | None = None
+    auth_method: str | None = None
+    backend_type: str = "client backend"
+    xid: int | None = None
+
+
+class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):
+    """A setting, role, grant or other object that decides what can happen or be seen, as found, or how it changed.
+
+    `object_type`: `role`, `membership`, `role_setting`, `grant`, `setting`, `trigger`, `event_trigger`,
+    `publication`, `extension`, `table`, `beacon`. `change` is `found` in the first snapshot ever.
+    """
+
+    object_type: str
+    name: str
+    change: Literal["found", "added", "removed", "changed"]
+    database: str | None = None
+    before: dict[str, object] | None = None
+    after: dict[str, object] | None = None
+
+
+class Gap(_Raw, frozen=True, kw_only=True, tag="gap"):
+    """Evidence that is missing, and why. `reason` is one of the words in `docs/reference/events.md`."""
+
+    reason: str
+    database: str | None = None
+    occurred_at_us: int | None = None
+    detail: dict[str, object] = {}
+
+
+class Control(_Raw, frozen=True, kw_only=True, tag="control"):
+    """Something pgwitness itself did: start, stop, install, pause, reload."""
+
+    operation: str
+    database: str | None = None
+    detail: dict[str, object] = {}
+
+
+class Tick(_Raw, frozen=True, kw_only=True, tag="tick"):
+    """The time goes on although nothing happens; the fold's only clock besides the events."""
+
+
+class Identities(_Raw, frozen=True, kw_only=True, tag="identities"):
+    """The identities file as it is from here on, so that a replay names events as the first run did."""
+
+    sha256: str
+    content: str
+
+
+RawEvent = Transaction | QueryStats | Session | Posture | Gap | Control | Tick | Identities
+
+
+class RawHeader(Struct, frozen=True, omit_defaults=True):
+    """Where a raw batch comes from: the configured cluster, the instance (`host:port`) and the collector."""
+
+    cluster: str
+    source: str
+    instance: str | None = None
+
+
+class RawBatch(Struct, frozen=True):
+    """The value of one record of the topic `raw`."""
+
+    schema: int
+    producer: str
+    header: RawHeader
+    events: list[RawEvent]
+
+
+class Position(Struct, array_like=True, frozen=True, order=True):
+    """Where in `raw` an event was emitted: `[partition, offset, index]`.
+
+    It is the record that made the fold let the event go, not always the one that held it. It only grows within a
+    raw partition, a replay gives the same one, and so the lake can drop what it has landed.
+    """
+
+    partition: int
+    offset: int
+    index: int
+
+
+class Event(Struct, kw_only=True, omit_defaults=True):
+    """One attributed event; for `kind` `change`, one part of a transaction with all its rows.
+
+    The names are those of the lake's columns (`docs/reference/columns.md`). `event_id` of a part is the prefix of
+    its rows' ids. `rows`, `relation_table` and `counts` are only there for changes.
+    """
+
+    kind: Kind
+    event_id: str
+    at: Position
+    occurred_at_us: int
+    captured_at_us: int
+    cluster: str
+    instance: str | None = None
+    database: str | None = None
+    principal: str | None = None
+    principal_kind: PrincipalKind = "unknown"
+    on_behalf_of: str | None = None
+    peer_group: str | None = None
+    binding: Binding = "none"
+    certainty: Certainty = "none"
+    assurance: Assurance = "none"
+    identity_rule: str | None = None
+    role: str | None = None
+    effective_role: str | None = None
+    application: str | None = None
+    client_addr: str | None = None
+    client_port: int | None = None
+    pid: int | None = None
+    auth_method: str | None = None
+    session_id: str | None = None
+    trace_id: str | None = None
+    xid: int | None = None
+    lsn: int | None = None
+    operation: str | None = None
+    relations: list[str] = []
+    columns: list[str] = []
+    statement: str | None = None
+    fingerprint: str | None = None
+    query_id: int | None = None
+    calls: int | None = None
+    row_count: int | None = None
+    duration_ms: float | None = None
+    outcome: Outcome = "unknown"
+    sqlstate: str | None = None
+    detail: dict[str, object] = {}
+    part: int = 0
+    last: bool = True
+    first_ordinal: int = 0
+    n_rows: int = 0
+    relation_table: list[Relation] = []
+    counts: list[Count] = []
+    rows: Raw = Raw(b"[]")
+
+
+class EventHeader(Struct, frozen=True):
+    """Which lane a batch of events belongs to."""
+
+    lane: int
+
+
+class EventBatch(Struct, frozen=True):
+    """The value of one record of the topic `events`."""
+
+    schema: int
+    producer: str
+    header: EventHeader
+    events: list[Event]
+
+
+def format_lsn(lsn: int) -> str:
+    """Write an LSN as PostgreSQL does (`16/B374D848`)."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def parse_lsn(text: str) -> int:
+    """Read an LSN as PostgreSQL writes it. Raises `ValueError` on anything else."""
+    high, separator, low = text.partition("/")
+    if not separator:
+        raise ValueError(f"not an LSN: {text!r}")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def session_id(instance: str | None, backend_start_us: int, pid: int) -> str:
+    """Name a session uniquely over time: the instance, then PostgreSQL's own `%c` (start second and pid, in hex)."""
+    return f"{instance or '?'}/{backend_start_us // 1_000_000:x}.{pid:x}"
+
+
+def quote_identifier(name: str) -> str:
+    """Quote an identifier as PostgreSQL's `quote_ident` does for names that are not plain lower case."""
+    plain = name.isascii() and name.replace("_", "a").replace("$", "a").isalnum() and name == name.lower()
+    if plain and not name[0].isdigit() and name[0] != "$":
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def qualified(schema: str, table: str) -> str:
+    """Name a relation as the lake does: `schema.table`, quoted where SQL would."""
+    return f"{quote_identifier(schema)}.{quote_identifier(table)}"
+
+
+encode_event = msgspec.json.Encoder().encode
+"""JSON of one event, raw or attributed, as bytes."""

@@ -1,0 +1,1 @@
+"""Stream processing: the only room that knows Faust; thin agents over pure functions."""
