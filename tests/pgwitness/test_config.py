@@ -1,0 +1,135 @@
+"""Configuration: defaults, includes, the environment, and errors that name file and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pgwitness import config
+from pgwitness.errors import ConfigurationError
+
+MINIMAL = '[clusters.shop]\ndsn = "postgresql://pgwitness@db/postgres"\n'
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file with its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_minimal_file_has_working_defaults(tmp_path: Path) -> None:
+    """One cluster is enough; intervals, sizes and paths have defaults, and paths are absolute."""
+    loaded = config.load(write(tmp_path / "pgwitness.toml", MINIMAL), {})
+    assert loaded.cluster("shop").stats_interval == 10.0
+    assert loaded.cluster("shop").slot.max_lag == 10_000_000_000
+    assert loaded.lake.path == tmp_path / "lake"
+
+
+def test_the_contracts_example_is_read_whole(tmp_path: Path) -> None:
+    """The configuration shown to users loads, every key of it."""
+    text = """
+include = ["conf.d/*.toml"]
+[kafka]
+bootstrap = "kafka.example:9092"
+prefix = "audit."
+"security.protocol" = "SASL_SSL"
+[kafka.sasl]
+mechanism = "SCRAM-SHA-512"
+password_file = "kafka.password"
+[clusters.shop]
+dsn = "postgresql://pgwitness@db.example/postgres"
+databases = ["shop", "billing"]
+replicas = ["postgresql://pgwitness@db-ro.example/postgres"]
+labels = { env = "prod", scope = "pci", owner = "payments" }
+stats_interval = "10s"
+sessions_interval = "500ms"
+[clusters.shop.slot]
+max_lag = "10GB"
+on_max_lag = "drop"
+failover = true
+[clusters.shop.log]
+from = "file"
+path = "/var/log/postgresql/*.json"
+format = "jsonlog"
+[privacy]
+key_file = "privacy.key"
+row_values = "masked"
+default = "token"
+clear = ["public.orders.status"]
+mask = [{ column = "*.email", with = "token" }, { column = "public.cards.number", with = "last4" }]
+value_limit = "8KiB"
+[lake]
+path = "./lake"
+signing_key_file = "lake.key"
+[identities]
+file = "identities.yaml"
+[policies]
+path = "policies/"
+"""
+    write(tmp_path / "kafka.password", "s3cret\n")
+    write(tmp_path / "conf.d" / "crm.toml", '[clusters.crm]\ndsn = "postgresql://pgwitness@crm/postgres"\n')
+    loaded = config.load(write(tmp_path / "pgwitness.toml", text), {})
+    assert loaded.kafka.client() == {
+        "bootstrap.servers": "kafka.example:9092",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.password": "s3cret",
+    }
+    assert loaded.kafka.topic("raw") == "audit.raw"
+    assert sorted(loaded.clusters) == ["crm", "shop"]
+    assert loaded.privacy.mask[1].with_ == "last4"
+    assert loaded.clusters["shop"].sessions_interval == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[clusters.shop]\ndsn = 5\n", "clusters.shop.dsn"),
+        (MINIMAL + 'stats_interval = "10"\n', "clusters.shop.stats_interval"),
+        (MINIMAL + '[clusters.shop.slot]\non_max_lag = "panic"\n', "clusters.shop.slot.on_max_lag"),
+        ("[lak]\n", "lak"),
+        ("[lake]\nflush = 1\n", "flush"),
+        ("[lake\n", "not TOML"),
+    ],
+)
+def test_an_error_names_the_file_and_the_key(tmp_path: Path, text: str, says: str) -> None:
+    """Whoever reads the message knows where to look."""
+    path = write(tmp_path / "pgwitness.toml", text)
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(path, {})
+    assert str(path) in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_an_error_in_an_included_file_names_that_file(tmp_path: Path) -> None:
+    """The include is named, not the file that includes it."""
+    extra = write(tmp_path / "conf.d" / "crm.toml", "[clusters.crm]\ndsn = 1\n")
+    main = write(tmp_path / "pgwitness.toml", 'include = ["conf.d/*.toml"]\n')
+    with pytest.raises(ConfigurationError, match=r"clusters\.crm\.dsn") as caught:
+        config.load(main, {})
+    assert str(extra) in str(caught.value)
+
+
+def test_a_key_set_in_two_files_is_refused(tmp_path: Path) -> None:
+    """Two files that disagree are an error, not a race for who is read last."""
+    write(tmp_path / "conf.d" / "a.toml", '[kafka]\nbootstrap = "b:1"\n')
+    main = write(tmp_path / "pgwitness.toml", 'include = ["conf.d/*.toml"]\n[kafka]\nbootstrap = "a:1"\n')
+    with pytest.raises(ConfigurationError, match=r"kafka\.bootstrap is set in another file"):
+        config.load(main, {})
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    """Two underscores go one table down; Kafka's own settings pass through."""
+    environment = {"PGWITNESS_LAKE__PATH": str(tmp_path / "elsewhere"), "PGWITNESS_KAFKA__SASL__PASSWORD": "s3cret"}
+    loaded = config.load(write(tmp_path / "pgwitness.toml", MINIMAL), environment)
+    assert loaded.lake.path == tmp_path / "elsewhere"
+    assert loaded.kafka.settings == {"sasl.password": "s3cret"}
+
+
+def test_an_unknown_cluster_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    """A typing error is quickly seen."""
+    loaded = config.load(write(tmp_path / "pgwitness.toml", MINIMAL), {})
+    with pytest.raises(ConfigurationError, match="there is: shop"):
+        loaded.cluster("shp")
