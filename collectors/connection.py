@@ -1,0 +1,110 @@
+"""Connections to the source databases: ordinary ones with psycopg 3, replication ones with psycopg 2.
+
+Every connection names itself `pgwitness…`, so that the collectors can leave their own work out. A server that
+cannot be reached is `Unreachable` with a sentence for the operator; a DSN that is none is a `ConfigurationError`.
+psycopg 3 has no replication protocol, which is why both drivers are here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import psycopg2
+import psycopg2.extras
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pgwitness.config import Cluster
+from pgwitness.errors import ConfigurationError, Unreachable
+
+APPLICATION = "pgwitness"
+CONNECT_TIMEOUT_S = 10
+
+
+def connect(
+    cluster: Cluster,
+    dsn: str | None = None,
+    database: str | None = None,
+    *,
+    autocommit: bool = True,
+    application_name: str = APPLICATION,
+) -> psycopg.Connection[tuple[Any, ...]]:
+    """Connect to a cluster: to its primary unless `dsn` names another instance, to `database` unless the DSN's serves.
+
+    Raises `Unreachable` when the server does not take the connection, `ConfigurationError` when the DSN is none.
+    """
+    text = conninfo(cluster, dsn, database, application_name)
+    try:
+        return psycopg.connect(text, autocommit=autocommit)
+    except psycopg.Error as error:
+        raise unreachable(text, error) from error
+
+
+def replication_connect(
+    cluster: Cluster,
+    dsn: str | None = None,
+    database: str | None = None,
+    *,
+    application_name: str = f"{APPLICATION} wal",
+) -> psycopg2.extras.LogicalReplicationConnection:
+    """Connect for logical replication; errors as in `connect`."""
+    text = conninfo(cluster, dsn, database, application_name)
+    try:
+        return psycopg2.connect(text, connection_factory=psycopg2.extras.LogicalReplicationConnection)
+    except psycopg2.Error as error:
+        raise unreachable(text, error) from error
+
+
+def conninfo(cluster: Cluster, dsn: str | None, database: str | None, application_name: str) -> str:
+    """Complete a DSN with the database, our name, the password file's content and time-outs it does not set."""
+    try:
+        given = conninfo_to_dict(dsn or cluster.dsn)
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(f"the dsn of a cluster cannot be read: {error}".strip()) from error
+    if not application_name.startswith(APPLICATION):
+        application_name = f"{APPLICATION} {application_name}"
+    added: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        **given,
+        "application_name": application_name,
+    }
+    if database is not None:
+        added["dbname"] = database
+    if cluster.password_file is not None and "password" not in given:
+        added["password"] = _password(Path(cluster.password_file))
+    return make_conninfo("", **added)
+
+
+def instance_name(dsn: str) -> str:
+    """Name the instance behind a DSN: `host:port`, of several hosts the first; a socket's folder stands as a host."""
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(f"the dsn of a cluster cannot be read: {error}".strip()) from error
+    host = str(given.get("host") or given.get("hostaddr") or "localhost").split(",")[0]
+    port = str(given.get("port") or 5432).split(",")[0]
+    return f"{host}:{port}"
+
+
+def unreachable(text: str, error: Exception) -> Unreachable:
+    """Say which server did not answer, for whom, and what to look at; a password is never part of it."""
+    given = conninfo_to_dict(text)
+    where = f"{instance_name(text)}, database {given.get('dbname', 'of the user')}, user {given.get('user', 'default')}"
+    why = " ".join(str(error).split()) or type(error).__name__
+    return Unreachable(
+        f"PostgreSQL at {where} cannot be reached: {why}; check that the server runs, that pg_hba.conf lets "
+        "this host in, and the dsn and password in the configuration"
+    )
+
+
+def _password(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"password_file: {path} cannot be read: {error}; create it or correct the path"
+        ) from error

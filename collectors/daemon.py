@@ -1,0 +1,194 @@
+"""The collector daemon: one thread a collector, each started again after what it lost is back.
+
+A collector is a callable that works until its stop event is set and raises `Retry` when a server is lost. `supervise`
+runs it again with exponential back-off and jitter; `Stop` from any of them ends the daemon, because going on would
+lose or falsify evidence. Every second a cluster with a collector sends a `Tick`: the fold's clock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+from prometheus_client import Counter
+from tenacity import RetryCallState
+from tenacity.wait import wait_random_exponential
+
+from collectors.connection import instance_name
+from collectors.publisher import Publisher
+from pgwitness.config import Cluster, Config
+from pgwitness.errors import ConfigurationError, PgwitnessError, Retry, Stop
+from pgwitness.events import Control, Tick
+from pgwitness.health import Health
+from pgwitness.privacy import load_key
+
+BACKOFF_S_MAX = 30.0
+CALM_S = 60.0
+"""After so long without an error the back-off begins anew."""
+TICK_S = 1.0
+END_S = 15.0
+"""How long collectors may take to end after they were asked to."""
+NAMES = ("wal", "stats", "sessions")
+
+RESTARTS = Counter("pgwitness_collector_restarts", "Times a collector was started again after an error.", ["collector"])
+
+log = structlog.get_logger("collect")
+Task = Callable[[threading.Event], None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a collector of one cluster works with; `name` is the cluster's, `key` the masking key."""
+
+    config: Config
+    name: str
+    cluster: Cluster
+    publisher: Publisher
+    health: Health
+    key: bytes
+
+
+def now_us() -> int:
+    """Give the time, in microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
+def supervise(tasks: Mapping[str, Task], stop: threading.Event, health: Health) -> int:
+    """Run each task in a thread until `stop`; returns the exit code: 0, or 1 after a `Stop`.
+
+    A task that returns before `stop` is started again like one that raised `Retry`. An error nobody expected is
+    logged whole and retried too: one collector's defect must not blind the others.
+    """
+    fatal: list[BaseException] = []
+
+    def keep(name: str, task: Task) -> None:
+        try:
+            _keep(name, task, stop, health)
+        except Stop as error:
+            log.error("stopping", collector=name, error=str(error))
+            fatal.append(error)
+            stop.set()
+
+    for name in tasks:
+        health.expect(name)
+    threads = [threading.Thread(target=keep, args=item, name=item[0], daemon=True) for item in tasks.items()]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    deadline = time.monotonic() + END_S
+    for thread in threads:
+        thread.join(max(0.1, deadline - time.monotonic()))
+        if thread.is_alive():
+            log.warning("did not end in time", collector=thread.name)
+    return 1 if fatal else 0
+
+
+def _keep(name: str, task: Task, stop: threading.Event, health: Health) -> None:
+    backoff = wait_random_exponential(multiplier=0.5, max=BACKOFF_S_MAX)
+    attempt = 0
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            task(stop)
+            reason = "ended by itself"
+        except Stop:
+            health.ready(name, "stopped")
+            raise
+        except PgwitnessError as error:
+            reason = str(error)
+            if not stop.is_set():
+                log.warning("trying again", collector=name, error=reason)
+        except Exception as error:
+            reason = f"unexpected {type(error).__name__}; the log has its trace, please report it"
+            log.exception("unexpected error", collector=name)
+        if stop.is_set():
+            return
+        RESTARTS.labels(name).inc()
+        health.ready(name, reason)
+        attempt = 1 if time.monotonic() - began > CALM_S else attempt + 1
+        state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
+        state.attempt_number = attempt
+        _pause(name, 0.1 + backoff(state), stop, health)
+
+
+def _pause(name: str, seconds: float, stop: threading.Event, health: Health) -> None:
+    """Wait for the next try; waiting is no stall."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and not stop.wait(min(left, 5.0)):
+        health.beat(name)
+
+
+def run_collectors(config: Config, names: list[str], stop: threading.Event, health: Health) -> int:
+    """Run the named collectors (`wal`, `stats`, `sessions`) for every cluster until `stop`; returns the exit code.
+
+    Raises `ConfigurationError` when a name is unknown, no cluster is configured or the masking key cannot be used.
+    """
+    if unknown := [name for name in names if name not in NAMES]:
+        raise ConfigurationError(f"no collector {', '.join(unknown)}; there is: {', '.join(NAMES)}")
+    if not config.clusters:
+        raise ConfigurationError("no cluster is configured; add a table [clusters.NAME] with its dsn")
+    key = load_key(config.privacy.key_file)
+    publisher = Publisher(config)
+    try:
+        contexts = [
+            Context(config, name, cluster, publisher, health, key) for name, cluster in sorted(config.clusters.items())
+        ]
+        _control(contexts, "collectors_started", names)
+        code = supervise({k: v for context in contexts for k, v in tasks(context, names).items()}, stop, health)
+        _control(contexts, "collectors_stopped", names)
+        return code
+    finally:
+        publisher.close()
+
+
+def tasks(context: Context, names: list[str]) -> dict[str, Task]:
+    """Give the tasks of one cluster, by the name under which health and metrics know them."""
+    made: dict[str, Task] = {f"tick {context.name}": partial(tick, context)}
+    instances = [context.cluster.dsn, *context.cluster.replicas]
+    if "wal" in names:
+        from collectors.wal.shell import run as wal
+
+        if not context.cluster.databases:
+            raise ConfigurationError(f"clusters.{context.name}.databases is empty: name the databases to witness")
+        for database in context.cluster.databases:
+            made[f"wal {context.name}/{database}"] = partial(wal, context, database)
+    if "stats" in names:
+        from collectors.stats.shell import run as stats
+
+        for dsn in instances:
+            made[f"stats {context.name} {instance_name(dsn)}"] = partial(stats, context, dsn)
+    if "sessions" in names:
+        from collectors.sessions.shell import run as sessions
+
+        for dsn in instances:
+            made[f"sessions {context.name} {instance_name(dsn)}"] = partial(sessions, context, dsn)
+    return made
+
+
+def tick(context: Context, stop: threading.Event) -> None:
+    """Send the cluster's time every second until `stop`."""
+    channel = context.publisher.channel(context.name, "tick", None)
+    part = f"tick {context.name}"
+    channel.while_blocked = lambda: context.health.ready(part, "the broker does not take records; check that it runs")
+    try:
+        while not stop.wait(TICK_S):
+            channel.send(Tick(captured_at_us=now_us()))
+            context.health.ready(part, None if not channel.undelivered > 5 else "the broker does not confirm records")
+    finally:
+        channel.close()
+
+
+def _control(contexts: list[Context], operation: str, names: list[str]) -> None:
+    """Write down what pgwitness itself does; an absent broker does not hold it up."""
+    for context in contexts:
+        channel = context.publisher.channel(context.name, "control", None)
+        try:
+            channel.send(Control(captured_at_us=now_us(), operation=operation, detail={"collectors": sorted(names)}))
+        except Retry as error:
+            log.warning("not written down", operation=operation, error=str(error))
+        finally:
+            channel.close()
