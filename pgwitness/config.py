@@ -145,6 +145,23 @@ class Worker(_Section, frozen=True, kw_only=True):
     data_path: Path = Path("./state/worker")
 
 
+class Behaviour(_Section, frozen=True, kw_only=True):
+    """Table `[behaviour]`: when a principal's habits are known well enough to be judged by.
+
+    A principal is only learned from until `warmup` has passed since its first event and it has made
+    `warmup_observations` of them; `warmup` holds for the whole stream too. `adopt_after` is how long something new
+    stays new. `alert_at` is the anomaly (0 to 1) from which on behaviour alone is an alert. `principals_max` bounds
+    the memory.
+    """
+
+    enabled: bool = True
+    warmup: Duration = Duration(600.0)
+    warmup_observations: int = 30
+    adopt_after: Duration = Duration(7 * 86_400.0)
+    alert_at: float = 0.9
+    principals_max: int = 50_000
+
+
 class Http(_Section, frozen=True, kw_only=True):
     """Table `[http]`: where a daemon serves `/metrics`, `/livez` and `/readyz`; port 0 takes a free one."""
 
@@ -165,6 +182,7 @@ class Config(_Section, frozen=True, kw_only=True):
     policies: Folder = Folder()
     collectors: Collectors = Collectors()
     worker: Worker = Worker()
+    behaviour: Behaviour = Behaviour()
     http: Http = Http()
     include: list[str] = []
 
