@@ -19,6 +19,10 @@ class Unreachable(Retry):
     """A database or broker could not be reached; a command ends with exit code 3, a daemon retries."""
 
 
+class Superseded(Retry):
+    """Another worker has landed this range of a partition; what is buffered is dropped and read again from the lake."""
+
+
 class DeadLetter(PgwitnessError):
     """One record cannot be read; it goes to the topic of dead letters and the stream goes on.
 
