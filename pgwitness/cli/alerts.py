@@ -1,0 +1,53 @@
+"""`pgwitness alerts`: the alerts topic, read as any other consumer would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pgwitness.cli.options import common, configuration, json_option
+from pgwitness.cli.output import Row, emit, say, to_json
+
+COLUMNS = ["time", "severity", "title", "who", "certainty", "cluster", "relations", "count", "uid"]
+
+
+@click.command()
+@click.option("--follow", is_flag=True, help="Go on with new alerts as they come, until interrupted.")
+@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="Show at most the last N.")
+@json_option
+@common
+def alerts(follow: bool, limit: int, as_json: bool, config_path: Path) -> None:
+    """Read the alerts topic: every alert, the last first seen at the end; with --follow, on and on.
+
+    With --json an alert is the whole OCSF object; with --follow and --json, one object a line.
+    """
+    from pgwitness.cli import kafka
+
+    config = configuration(config_path)
+    topic = config.kafka.topic("alerts")
+    if follow:
+        for record in kafka.follow(config, topic):
+            _one(record.value, as_json)
+        return
+    found = [record.value for record in kafka.read(config, topic)][-limit:]
+    if as_json:
+        emit([kafka.parse(value) for value in found], as_json=True)
+    else:
+        emit([row(kafka.parse(value)) for value in found], as_json=False, columns=COLUMNS, empty="no alerts")
+
+
+def _one(value: bytes, as_json: bool) -> None:
+    from pgwitness.cli import kafka
+
+    alert = kafka.parse(value)
+    if as_json:
+        click.echo(to_json(alert))
+    else:
+        shown = row(alert)
+        say(f"{shown['time']}  {shown['severity']:<8}  {shown['who']}: {shown['title']}  {shown['uid']}")
+
+
+def row(alert: Row) -> Row:
+    """Take the facts of a table's row out of an OCSF Detection Finding."""
+    return {}

@@ -1,0 +1,48 @@
+"""What every daemon shares: its endpoints, and a clean end with exit code 0 on SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import structlog
+
+from pgwitness.errors import ConfigurationError
+from pgwitness.health import Health, serve
+
+log = structlog.get_logger()
+
+
+@contextmanager
+def daemon(name: str, host: str, port: int) -> Iterator[tuple[threading.Event, Health]]:
+    """Serve a daemon's endpoints while the block runs; the event is set when the daemon is told to end.
+
+    Raises `ConfigurationError` when the port is taken.
+    """
+    stop = threading.Event()
+    health = Health()
+    try:
+        server, bound = serve(health, host, port)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{name}: {host}:{port} cannot be served ({error.strerror or error}); "
+            "choose another with --port or [http] in the configuration, --port 0 takes a free one"
+        ) from error
+
+    def end(number: int, frame: FrameType | None) -> None:
+        log.info("ending", daemon=name, signal=signal.Signals(number).name)
+        stop.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    log.info("serving", daemon=name, url=f"http://{host}:{bound}/metrics")
+    try:
+        yield stop, health
+    finally:
+        stop.set()
+        server.shutdown()
+        server.server_close()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,36 @@
+"""`pgwitness demo`: the whole system on this machine, in under a minute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pgwitness.cli.options import common
+
+
+@click.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(2, 600),
+    default=20.0,
+    show_default=True,
+    help="How long the shop works before the report.",
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep everything in this folder: configuration, identities, policies, lake, logs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one object with what was planted, caught and counted.")
+@common
+def demo(seconds: float, folder: Path | None, as_json: bool, config_path: Path) -> None:
+    """Run a small shop on an embedded PostgreSQL and broker, with every collector and a worker watching.
+
+    Three people, two services and two AI agents work; some misbehave. It ends with who did what, how sure that is,
+    and the alerts. Exits 1 when a committed row did not land exactly once or a misbehaviour was missed.
+    """
+    from pgwitness.demo.run import main
+
+    raise SystemExit(main(seconds=seconds, folder=folder, as_json=as_json))

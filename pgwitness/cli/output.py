@@ -1,0 +1,102 @@
+"""What commands print: tables for people, JSON for programs, progress on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Row = Mapping[str, object]
+PLAIN_WIDTH = 200
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Make the console for stdout or stderr; where that is no terminal, lines are wide and plain."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    return Console(file=stream, width=width, highlight=False)
+
+
+def emit(rows: Sequence[Row], *, as_json: bool, columns: Sequence[str] = (), title: str = "", empty: str = "") -> None:
+    """Print rows as a table, or with `as_json` as a list of objects.
+
+    `columns` chooses and orders what the table shows; JSON always has everything. `empty` is said to people when
+    there is nothing to show.
+    """
+    if as_json:
+        click.echo(json_list(rows))
+        return
+    if not rows:
+        if empty:
+            click.echo(empty, err=True)
+        return
+    console().print(table(rows, columns or list(rows[0]), title))
+
+
+def json_list(rows: Sequence[Row]) -> str:
+    """Write rows as one JSON list, a line each, so that both people and programs can read it."""
+    return "[\n" + ",\n".join(to_json(row) for row in rows) + "\n]" if rows else "[]"
+
+
+def to_json(value: object) -> str:
+    """Write any value that a query may give as JSON; what JSON does not know becomes text."""
+    import msgspec
+
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def table(rows: Sequence[Row], columns: Sequence[str], title: str = "") -> object:
+    """Make a table of rows: numbers to the right, lists with commas, times without noise."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
+        numeric = numeric and not any(isinstance(row.get(column), bool) for row in rows)
+        made.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(text(row.get(column)), style=_style(row.get(column))) for column in columns))
+    return made
+
+
+def text(value: object) -> str:
+    """Write one cell."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="milliseconds")
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(text(item) for item in value)
+    if isinstance(value, dict):
+        return to_json(value)
+    return str(value)
+
+
+_STYLES = {"ok": "green", "exact": "green", "strong": "cyan", "weak": "yellow", "none": "red", "missing": "red"}
+_STYLES |= {"wrong": "red", "no": "red", "yes": "green", "critical": "bold red", "high": "red", "medium": "yellow"}
+
+
+def _style(value: object) -> str:
+    if isinstance(value, bool):
+        value = text(value)
+    return _STYLES.get(value.lower(), "") if isinstance(value, str) else ""
+
+
+def say(message: str) -> None:
+    """Tell a person something, on stderr."""
+    click.echo(message, err=True)

@@ -1,0 +1,79 @@
+"""The program itself: the list of commands, and the one place where errors become exit codes.
+
+0 done; 1 the thing checked is not in order; 2 wrong usage or configuration; 3 a server could not be reached.
+An error that nobody foresaw ends with 1, its text and a hint; `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from pgwitness import __version__
+from pgwitness.cli.alerts import alerts
+from pgwitness.cli.collect import collect
+from pgwitness.cli.db import db
+from pgwitness.cli.dead_letters import dead_letters
+from pgwitness.cli.demo import demo
+from pgwitness.cli.doctor import doctor
+from pgwitness.cli.init import init
+from pgwitness.cli.options import DEBUG
+from pgwitness.cli.sql import sql
+from pgwitness.cli.topics import topics
+from pgwitness.cli.worker import worker
+from pgwitness.errors import ConfigurationError, PgwitnessError, Unreachable
+
+DONE, NOT_IN_ORDER, USAGE, UNREACHABLE = 0, 1, 2, 3
+
+
+def exit_code(error: BaseException) -> int:
+    """Give the exit code an error ends a command with."""
+    if isinstance(error, Unreachable):
+        return UNREACHABLE
+    if isinstance(error, ConfigurationError):
+        return USAGE
+    return NOT_IN_ORDER
+
+
+class Program(click.Group):
+    """A group of commands that keeps the order they were added in and turns errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands in the order a newcomer needs them."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; every error of pgwitness becomes its text and its code."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except PgwitnessError as error:
+            _traceback(ctx)
+            click.echo(f"pgwitness: {error}", err=True)
+            ctx.exit(exit_code(error))
+        except KeyboardInterrupt:
+            ctx.exit(130)
+        except Exception as error:
+            _traceback(ctx)
+            click.echo(f"pgwitness: {type(error).__name__}: {error}", err=True)
+            click.echo("pgwitness: this was not foreseen; run it again with --debug to see where", err=True)
+            ctx.exit(exit_code(error))
+
+
+def _traceback(ctx: click.Context) -> None:
+    if ctx.meta.get(DEBUG) or os.environ.get("PGWITNESS_DEBUG"):
+        traceback.print_exc(file=sys.stderr)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="pgwitness")
+def main() -> None:
+    """Witness a PostgreSQL database: who did what, on whose behalf, and what of it was dangerous."""
+
+
+for command in (demo, init, doctor, db, topics, collect, worker, sql, alerts, dead_letters):
+    main.add_command(command)

@@ -1,0 +1,122 @@
+"""`pgwitness sql`: DuckDB on the evidence lake, as one query or as a shell."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pgwitness.cli.options import common, configuration, json_option
+from pgwitness.cli.output import emit, say
+from pgwitness.errors import NotInOrder
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from pgwitness.cli.output import Row
+
+HELP = """\
+A query ends with `;`. Views: events, changes, ddl, statements, query_stats, sessions, posture, control, gaps,
+alerts, coverage, reconciliation. Macros: touched('schema.table', key), timeline('principal').
+.tables lists views and their columns, .help shows this, .quit or Ctrl-D ends."""
+
+
+@click.command()
+@click.argument("query", required=False)
+@json_option
+@common
+def sql(query: str | None, as_json: bool, config_path: Path) -> None:
+    """Ask the evidence lake with SQL; without QUERY, a shell (or the queries on stdin, when that is no terminal)."""
+    import duckdb
+
+    from sinks.catalogue import connect
+
+    config = configuration(config_path)
+    connection = connect(config.lake.path)
+    if query is None and sys.stdin.isatty():
+        _shell(connection, as_json)
+        return
+    try:
+        emit(ask(connection, query or sys.stdin.read()), as_json=as_json, empty="no rows")
+    except duckdb.Error as error:
+        raise NotInOrder(str(error)) from error
+
+
+def ask(connection: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
+    """Run a query and give its rows by column name; of several statements, the last one's.
+
+    Two columns of one name are told apart by their place, so that none is lost.
+    """
+    cursor = connection.execute(query)
+    names: list[str] = []
+    for index, column in enumerate(cursor.description or [], 1):
+        names.append(column[0] if column[0] not in names else f"{column[0]}_{index}")
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _shell(connection: duckdb.DuckDBPyConnection, as_json: bool) -> None:
+    import atexit
+    import readline
+
+    import duckdb
+
+    history = Path("~/.pgwitness_history").expanduser()
+    with contextlib.suppress(OSError):  # the first time there is none, and a shell without history is still one
+        readline.read_history_file(history)
+    atexit.register(_keep_history, history)
+    readline.parse_and_bind("tab: complete")
+    say("DuckDB on the evidence lake; .help shows what there is")
+    pending = ""
+    while True:
+        try:
+            line = input("     ...> " if pending else "evidence> ")
+        except EOFError:
+            say("")
+            return
+        except KeyboardInterrupt:
+            pending = ""
+            say("")
+            continue
+        if not pending and line.strip().startswith("."):
+            if line.strip() in (".quit", ".exit"):
+                return
+            _dot(connection, line.strip(), as_json)
+            continue
+        pending = f"{pending}\n{line}" if pending else line
+        if not pending.strip():
+            pending = ""
+        elif pending.rstrip().endswith(";"):
+            try:
+                emit(ask(connection, pending), as_json=as_json, empty="no rows")
+            except duckdb.Error as error:
+                say(str(error))
+            pending = ""
+
+
+def _keep_history(path: Path) -> None:
+    import readline
+
+    try:
+        readline.set_history_length(1_000)
+        readline.write_history_file(path)
+        path.chmod(0o600)
+    except OSError:
+        return  # a home that cannot be written to costs the history, nothing else
+
+
+def _dot(connection: duckdb.DuckDBPyConnection, line: str, as_json: bool) -> None:
+    if line == ".help":
+        say(HELP)
+    elif line == ".tables":
+        emit(ask(connection, TABLES), as_json=as_json)
+    else:
+        say(f"{line}: unknown; .help shows what there is")
+
+
+TABLES = """
+SELECT table_name AS view, string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns
+FROM information_schema.columns WHERE table_schema = 'main' GROUP BY table_name ORDER BY table_name
+"""

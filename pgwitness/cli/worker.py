@@ -1,0 +1,32 @@
+"""`pgwitness worker`: attribute, judge, land. Here the rooms are put together: streams, detectors and sinks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pgwitness.cli.options import common, configuration, http_options
+
+
+@click.command()
+@http_options
+@common
+def worker(host: str | None, port: int | None, config_path: Path) -> None:
+    """Run the worker until told to end: topic `raw` becomes named events, verdicts, alerts and the lake.
+
+    Start more of them for more throughput: Kafka divides the partitions among the workers of one group.
+    """
+    from detectors.judge import Judge
+    from detectors.policies import Bundle
+    from pgwitness.cli.daemon import daemon
+    from sinks.lake import Lake
+    from streams.worker import run
+
+    config = configuration(config_path)
+    bundle = Bundle.load(config.policies.path)
+    lake = Lake(config.lake.path)
+    bind = config.http.worker_port if port is None else port
+    with daemon("worker", host or config.http.host, bind) as (stop, health):
+        code = run(config, lake=lake, judge=Judge(bundle), health=health, stop=stop)
+    raise SystemExit(code)
