@@ -1,7 +1,7 @@
 """`make bench`: every measurement of the project in one run, as a table and as JSON, with what it ran on.
 
-Each module measures one thing against a peer or a limit in the same run and returns a dict; figures are ratios first, because the
-machine's speed is not the program's. `python -m tests.bench drain land` runs some; `--scale 0.1` makes them short.
+Each module measures one thing against a peer or a limit in the same run and returns a dict; figures are ratios first,
+because the machine's speed is not the program's. `python -m tests.bench drain land` runs some; `--scale 0.1` makes them short.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def main() -> int:
     """Run the named measurements; exit 1 when a limit is not met."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("names", nargs="*", default=list(MEASUREMENTS), help=f"of {', '.join(MEASUREMENTS)}")
-    parser.add_argument("--scale", type=float, default=1.0, help="size of the inputs; 1 is what the documentation quotes")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="size of the inputs; 1 is what the documentation quotes"
+    )
     arguments = parser.parse_args()
     console = Console(stderr=True)
     results: dict[str, Any] = {"machine": machine(), "scale": arguments.scale}
