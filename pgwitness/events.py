@@ -239,8 +239,10 @@ class RawBatch(Struct, frozen=True):
 class Position(Struct, array_like=True, frozen=True, order=True):
     """Where in `raw` an event was emitted: `[partition, offset, index]`.
 
-    It is the record that made the fold let the event go, not always the one that held it. It only grows within a
-    raw partition, a replay gives the same one, and so the lake can drop what it has landed.
+    It is the record that made the fold let the event go, not always the one that held it. A replay gives the same
+    one. Among the events of one lane that come from one raw partition it only grows, so that what was landed can be
+    dropped; *between* lanes of one events partition there is no order, because lanes are batched apart. A high-water
+    mark is therefore kept per lane and raw partition.
     """
 
     partition: int

@@ -47,7 +47,8 @@ def topics(raw_partitions: int = 4, event_partitions: int = 4) -> tuple[Topic, .
         Topic("approvals", 1, "delete", -1, ("approvals", "gateway"), ("worker", "approvals", "gateway")),
         Topic("feedback", 1, "delete", -1, ("alerts",), ("worker",)),
         Topic("checkpoints", 1, "delete", -1, ("worker",), ("verify",)),
-        Topic("dead-letters", 1, "delete", 28 * DAY_MS, ("worker",), ("dead-letters",)),
+        # A record at the broker's limit must still fit in here, with its headers.
+        Topic("dead-letters", 1, "delete", 28 * DAY_MS, ("worker",), ("dead-letters",), 2 * 1_048_588),
     )
 
 
