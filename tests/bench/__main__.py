@@ -1,7 +1,8 @@
 """`make bench`: every measurement of the project in one run, as a table and as JSON, with what it ran on.
 
 Each module measures one thing against a peer or a limit in the same run and returns a dict; figures are ratios first,
-because the machine's speed is not the program's. `python -m tests.bench drain land` runs some; `--scale 0.1` makes them short.
+because the machine's speed is not the program's.
+`python -m tests.bench drain land` runs some; `--scale 0.1` makes them short.
 """
 
 from __future__ import annotations
