@@ -1,0 +1,234 @@
+"""Fixtures that every test may use: real servers, a fresh database, topics of one's own, a configuration.
+
+Servers start when the first test asks for them and run to the end of the session. Tests do not disturb each other:
+each gets a database that nobody else uses (`database`, `database18`) and a prefix for its topics (`topic_prefix`);
+roles and slots that a test leaves behind are removed with its database.
+
+Apache Kafka and Debian's PostgreSQL 15 are left out where they are not installed, with one line at the end that
+says so; with CI=true leaving anything out is a failure.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from pgwitness import config as configuration
+from pgwitness.config import Config
+from pgwitness.demo.servers import FAST_AND_FORGETFUL, Broker, Postgres
+from pgwitness.privacy import write_key
+from tests.servers import kafka
+from tests.servers.kafka import Kafka
+
+DEBIAN_BIN = Path(os.environ.get("POSTGRES15_BIN", "/usr/lib/postgresql/15/bin"))
+AnyBroker = Broker | Kafka
+LEFT_OUT = pytest.StashKey[set[str]]()
+
+
+def leave_out(request: pytest.FixtureRequest, what: str) -> None:
+    """End the test that asks for something not installed here: skipped, or failed with CI=true."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what}; with CI=true nothing may be left out", pytrace=False)
+    request.config.stash.setdefault(LEFT_OUT, set()).add(what)
+    pytest.skip(what)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say in one line what was left out."""
+    left_out = sorted(config.stash.get(LEFT_OUT, set()))
+    if left_out:
+        terminalreporter.write_line("left out: " + "; ".join(left_out), yellow=True)
+
+
+@pytest.fixture(scope="session")
+def servers_path() -> Iterator[Path]:
+    """A folder for the servers' data that PostgreSQL's own system user can enter."""
+    path = Path(tempfile.mkdtemp(prefix="pgwitness-tests-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres18(servers_path: Path) -> Iterator[Postgres]:
+    """PostgreSQL 18 from the wheel; shared by all tests, so none may stop it."""
+    with Postgres(servers_path / "postgres18", settings=FAST_AND_FORGETFUL) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres15(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[Postgres]:
+    """PostgreSQL 15 from Debian's package; shared by all tests, so none may stop it."""
+    if not (DEBIAN_BIN / "postgres").exists():
+        leave_out(request, f"PostgreSQL 15 is not installed in {DEBIAN_BIN} (Debian: apt-get install postgresql-15)")
+    with Postgres(servers_path / "postgres15", bin=DEBIAN_BIN, settings=FAST_AND_FORGETFUL) as server:
+        yield server
+
+
+@pytest.fixture(params=["postgres18", pytest.param("postgres15", marks=pytest.mark.debian)])
+def postgres(request: pytest.FixtureRequest) -> Postgres:
+    """Each PostgreSQL in turn: a test that asks for it runs once on every one."""
+    server = request.getfixturevalue(request.param)
+    assert isinstance(server, Postgres)
+    return server
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(servers_path: Path) -> Iterator[Broker]:
+    """The embedded broker; shared by all tests, so none may stop it."""
+    with Broker(servers_path / "broker") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[Kafka]:
+    """Apache Kafka 4; shared by all tests, so none may stop it."""
+    absent = kafka.missing()
+    if absent is not None:
+        leave_out(request, f"Apache Kafka: {absent} not found")
+    with Kafka(servers_path / "kafka") as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.kafka)])
+def broker(request: pytest.FixtureRequest) -> AnyBroker:
+    """Each broker in turn: a test that asks for it runs once on every one."""
+    server = request.getfixturevalue({"embedded": "embedded_broker", "apache": "apache_kafka"}[request.param])
+    assert isinstance(server, Broker | Kafka)
+    return server
+
+
+_numbers = itertools.count(1)
+
+
+@contextmanager
+def fresh_database(server: Postgres) -> Iterator[str]:
+    """Make a database for one test and give the superuser's DSN for it.
+
+    At the end the database goes, and with it the slots and the roles that were made since.
+    """
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        before = _roles(admin)
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield server.dsn(dbname=name)
+    finally:
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            _drop_slots(admin, name)
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            for role in sorted(_roles(admin) - before):
+                admin.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
+                admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def _roles(admin: psycopg.Connection) -> set[str]:
+    return {str(name) for (name,) in admin.execute("SELECT rolname FROM pg_roles").fetchall()}
+
+
+def _drop_slots(admin: psycopg.Connection, database: str) -> None:
+    """Drop a database's slots; one that a walsender still holds is taken from it first."""
+    slots = admin.execute("SELECT slot_name FROM pg_replication_slots WHERE database = %s", [database]).fetchall()
+    for (slot,) in slots:
+        admin.execute(
+            "SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots"
+            " WHERE slot_name = %s AND active_pid IS NOT NULL",
+            [slot],
+        )
+        admin.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """The superuser's DSN of a fresh database, on each PostgreSQL in turn."""
+    with fresh_database(postgres) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def database18(postgres18: Postgres) -> Iterator[str]:
+    """The superuser's DSN of a fresh database on PostgreSQL 18."""
+    with fresh_database(postgres18) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix for topics that no other test uses."""
+    return f"t{secrets.token_hex(4)}."
+
+
+@pytest.fixture
+def config_factory(topic_prefix: str) -> Callable[..., Config]:
+    """A function that writes `pgwitness.toml` and `privacy.key` into a folder and gives the loaded configuration.
+
+    `config_factory(directory, bootstrap, dsn, databases, *, cluster="shop", extra="", …)`: `extra` is TOML that is
+    appended as it is; free ports serve the metrics, and the worker lands every half second.
+    """
+
+    def write(
+        directory: Path,
+        bootstrap: str,
+        dsn: str,
+        databases: Sequence[str] = (),
+        *,
+        cluster: str = "shop",
+        prefix: str = topic_prefix,
+        raw_partitions: int = 2,
+        event_partitions: int = 2,
+        replicas: Sequence[str] = (),
+        cluster_extra: str = "",
+        extra: str = "",
+    ) -> Config:
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "pgwitness.toml"
+        path.write_text(
+            f"""\
+[kafka]
+bootstrap = "{bootstrap}"
+prefix = "{prefix}"
+
+[topics]
+raw_partitions = {raw_partitions}
+event_partitions = {event_partitions}
+
+[worker]
+group = "{prefix}worker"
+
+[lake]
+flush_interval = "500ms"
+
+[http]
+collect_port = 0
+worker_port = 0
+
+[clusters.{cluster}]
+dsn = "{dsn}"
+databases = {_toml(databases)}
+replicas = {_toml(replicas)}
+labels = {{ env = "test", owner = "payments" }}
+stats_interval = "1s"
+sessions_interval = "200ms"
+{cluster_extra}
+{extra}
+"""
+        )
+        if not (directory / "privacy.key").exists():
+            write_key(directory / "privacy.key", secrets.token_bytes(32))
+        return configuration.load(path)
+
+    return write
+
+
+def _toml(texts: Sequence[str]) -> str:
+    return "[" + ", ".join(f'"{text}"' for text in texts) + "]"

@@ -1,0 +1,1 @@
+"""The servers that tests run on, and the tests of these servers."""

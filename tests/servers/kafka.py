@@ -1,0 +1,151 @@
+"""Apache Kafka 4 in KRaft mode, one node, from the jars that `make kafka` copies into deploy/kafka/lib.
+
+Its data outlives a restart and a kill, unlike the embedded broker's: what happens when a broker goes down is
+tested on it. It listens on 127.0.0.1 only and ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from pgwitness.demo.servers import LOOPBACK, answers, free_port, kill_all, spawn, tail, wait_for
+from pgwitness.errors import Unreachable
+
+JARS = Path(__file__).parents[2] / "deploy" / "kafka" / "lib"
+START_SECONDS_MAX = 90.0
+STOP_SECONDS_MAX = 60.0
+
+
+def missing() -> str | None:
+    """Say what is missing to run Apache Kafka here, none when nothing is."""
+    if shutil.which("java") is None:
+        return "Java 17 or newer"
+    if not (JARS / ".complete").exists():
+        return "its jars (run `make kafka`)"
+    return None
+
+
+class Kafka:
+    """One Apache Kafka node; `data` is its folder, made when it is empty. The port is kept over restarts."""
+
+    def __init__(self, data: Path, port: int = 0) -> None:
+        self.data = data.absolute()
+        self.port = port or free_port()
+        self.controller_port = free_port()
+        self.log = self.data / "kafka.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """The address that clients connect to first."""
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, none while the broker is down."""
+        return self._process.pid if self._process is not None and self.running else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the broker's process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def __enter__(self) -> Kafka:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Format the data's folder if it is new, start the broker and wait until it answers.
+
+        Raises `Unreachable` with the end of its log.
+        """
+        if self.running:
+            return
+        properties = self._configure()
+        if not (self.data / "logs" / "meta.properties").exists():
+            self._format(properties)
+        self._process = spawn(
+            [*self._java(), "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "kafka.Kafka", str(properties)],
+            self.log,
+            environment=os.environ,
+        )
+        wait_for(self._answers, START_SECONDS_MAX, f"Kafka on port {self.port} does not answer; see {self.log}")
+
+    def stop(self) -> None:
+        """End the broker as an operator would: it closes its logs."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            kill_all(self._process)
+        self._process = None
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        if self._process is not None:
+            kill_all(self._process)
+        self._process = None
+
+    def restart(self) -> None:
+        """Stop and start on the same data and ports."""
+        self.stop()
+        self.start()
+
+    def _answers(self) -> bool:
+        if not self.running:
+            code = self._process.returncode if self._process else None
+            raise Unreachable(f"Kafka ended with code {code} at its start:\n{tail(self.log)}")
+        return answers(self.bootstrap)
+
+    def _java(self) -> list[str]:
+        java = shutil.which("java")
+        if java is None:
+            raise Unreachable("Apache Kafka needs Java 17 or newer")
+        return [java, "-cp", f"{JARS}/*", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+
+    def _configure(self) -> Path:
+        self.data.mkdir(parents=True, exist_ok=True)
+        properties = self.data / "server.properties"
+        properties.write_text(
+            f"""\
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers={LOOPBACK}:{self.controller_port}
+listeners=PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{self.controller_port}
+advertised.listeners=PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{self.controller_port}
+controller.listener.names=CONTROLLER
+log.dirs={self.data / "logs"}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+"""
+        )
+        return properties
+
+    def _format(self, properties: Path) -> None:
+        tool = [*self._java(), "kafka.tools.StorageTool"]
+        uuid = subprocess.run([*tool, "random-uuid"], capture_output=True, text=True, check=True).stdout.split()[-1]
+        done = subprocess.run(
+            [*tool, "format", "--standalone", "-t", uuid, "-c", str(properties)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise Unreachable(f"Kafka's storage could not be formatted: {done.stdout}{done.stderr}")
