@@ -1,0 +1,168 @@
+"""The demo's shop: its tables, its roles, what is in it before anybody works, and who is who.
+
+Three people, two services and two AI agents. `maria` and `lena` have roles of their own, `jonas` works through the
+shared role `backoffice`; the services `checkout` and `shipping` and the agents `support-agent` and `pricing-agent`
+share `shop_app` or not, so that the report shows every grade of certainty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal
+
+import psycopg
+from psycopg import sql
+
+CUSTOMERS = 2_000
+PRODUCTS = 200
+
+SCHEMA = """
+CREATE TABLE customers (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL, email text NOT NULL, city text NOT NULL, joined_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE products (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL, price numeric(10, 2) NOT NULL, stock integer NOT NULL);
+CREATE TABLE orders (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    customer_id bigint NOT NULL REFERENCES customers, status text NOT NULL, total numeric(10, 2) NOT NULL,
+    placed_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE order_items (
+    order_id bigint NOT NULL REFERENCES orders, product_id bigint NOT NULL REFERENCES products,
+    quantity integer NOT NULL, price numeric(10, 2) NOT NULL, PRIMARY KEY (order_id, product_id));
+CREATE TABLE payments (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    order_id bigint NOT NULL REFERENCES orders, amount numeric(10, 2) NOT NULL, method text NOT NULL,
+    paid_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE shipments (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    order_id bigint NOT NULL REFERENCES orders, carrier text NOT NULL, sent_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE tickets (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    customer_id bigint NOT NULL REFERENCES customers, subject text NOT NULL, state text NOT NULL);
+CREATE TABLE promotions (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    product_id bigint NOT NULL REFERENCES products, discount integer NOT NULL);
+CREATE TABLE coupons (code text PRIMARY KEY, discount integer NOT NULL);
+CREATE INDEX ON orders (status);
+"""
+
+ROLES = {
+    "shop_owner": "LOGIN",
+    "shop_app": "LOGIN",
+    "shipping": "LOGIN",
+    "pricing_agent": "LOGIN",
+    "backoffice": "LOGIN",
+    "maria": "LOGIN",
+    "lena": "LOGIN SUPERUSER",
+}
+
+GRANTS = """
+GRANT SELECT, INSERT, UPDATE ON orders, order_items, payments TO shop_app;
+GRANT SELECT, UPDATE ON products TO shop_app;
+GRANT SELECT ON customers, products TO shop_app, shipping, pricing_agent, backoffice, maria;
+GRANT SELECT, INSERT, UPDATE, DELETE ON tickets TO shop_app, maria, backoffice;
+GRANT SELECT, INSERT, UPDATE ON shipments TO shipping;
+GRANT SELECT, UPDATE ON orders TO shipping, backoffice, maria;
+GRANT UPDATE ON products TO pricing_agent;
+GRANT SELECT, INSERT, UPDATE, DELETE ON promotions TO pricing_agent;
+GRANT SELECT, INSERT, UPDATE, DELETE ON coupons TO backoffice;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO backoffice;
+"""
+
+IDENTITIES = """\
+# Who is who in the demo's shop. The first rule that matches wins.
+rules:
+  - id: checkout
+    match: { role: shop_app, application: "checkout*" }
+    principal: checkout
+    kind: service
+    owner: payments
+  - id: support-agent
+    match: { role: shop_app, application: "support-agent*" }
+    principal: support-agent
+    kind: agent
+    on_behalf_of: maria
+    peer_group: agents
+    owner: support
+  - id: shipping
+    match: { role: shipping }
+    principal: shipping
+    kind: service
+    owner: logistics
+  - id: pricing-agent
+    match: { role: pricing_agent }
+    principal: pricing-agent
+    kind: agent
+    peer_group: agents
+    owner: sales
+  - id: jonas
+    match: { role: backoffice, application: "psql jonas" }
+    principal: jonas
+    kind: human
+    peer_group: office
+  - id: people
+    match: { role: [maria, lena] }
+    principal: "{role}"
+    kind: human
+    peer_group: office
+"""
+
+Kind = Literal["human", "service", "agent"]
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Somebody who works in the shop: the role to log in as and the application name to give."""
+
+    name: str
+    kind: Kind
+    role: str
+    application: str
+
+
+CHECKOUT = Principal("checkout", "service", "shop_app", "checkout")
+SHIPPING = Principal("shipping", "service", "shipping", "shipping")
+SUPPORT_AGENT = Principal("support-agent", "agent", "shop_app", "support-agent")
+PRICING_AGENT = Principal("pricing-agent", "agent", "pricing_agent", "pricing-agent")
+MARIA = Principal("maria", "human", "maria", "psql")
+JONAS = Principal("jonas", "human", "backoffice", "psql jonas")
+LENA = Principal("lena", "human", "lena", "psql")
+OWNER = Principal("shop_owner", "human", "shop_owner", "psql")
+"""The tables' owner: a role nobody should work with, and no rule names who does."""
+
+
+def open_shop(dsn: str, admin: psycopg.Connection[Any]) -> None:
+    """Make roles and the database `shop` behind `dsn`, and fill it; `admin` is a superuser's connection elsewhere."""
+    for role, options in ROLES.items():
+        admin.execute(sql.SQL("CREATE ROLE {} " + options).format(sql.Identifier(role)))
+    admin.execute("CREATE DATABASE shop OWNER shop_owner")
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE EXTENSION pg_stat_statements")
+        connection.execute("GRANT ALL ON SCHEMA public TO shop_owner")
+        connection.execute("SET ROLE shop_owner")
+        connection.execute(SCHEMA)
+        connection.execute(GRANTS)
+        _fill(connection, Random(20))  # noqa: S311 - a shop, not a secret
+
+
+def _fill(connection: psycopg.Connection[Any], random: Random) -> None:
+    names, cities = ("Ada", "Bo", "Cleo", "Dag", "Eva", "Finn"), ("Lund", "Graz", "Porto", "Ghent", "Turku")
+    cursor = connection.cursor()
+    with cursor.copy("COPY customers (name, email, city) FROM STDIN") as copy:
+        for number in range(CUSTOMERS):
+            name = f"{random.choice(names)} {number}"
+            copy.write_row((name, f"{name.lower().replace(' ', '.')}@shop.example", random.choice(cities)))
+    with cursor.copy("COPY products (name, price, stock) FROM STDIN") as copy:
+        for number in range(PRODUCTS):
+            copy.write_row((f"Thing {number}", random.randint(200, 9_900) / 100, 1_000_000))
+    with cursor.copy("COPY tickets (customer_id, subject, state) FROM STDIN") as copy:
+        for number in range(300):
+            copy.write_row((random.randint(1, CUSTOMERS), f"Where is parcel {number}?", "open"))
+    with cursor.copy("COPY promotions (product_id, discount) FROM STDIN") as copy:
+        for _ in range(400):
+            copy.write_row((random.randint(1, PRODUCTS), random.randint(5, 40)))
+    with cursor.copy("COPY coupons (code, discount) FROM STDIN") as copy:
+        for number in range(50):
+            copy.write_row((f"WELCOME{number}", random.randint(5, 20)))
