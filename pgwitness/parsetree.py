@@ -1,0 +1,278 @@
+"""What a parse tree says: operations, relations, columns, functions, and whether a WHERE selects anything.
+
+Works on the JSON tree of PostgreSQL's own parser (`pglast.parser.parse_sql_json`), decoded to dicts and lists; it
+knows no catalogue, so names are as written. `pgwitness.statements` is the one caller.
+
+Scopes are followed as SQL has them: the name of a CTE hides a table only where the CTE is visible. Inside itself
+it is not, so `WITH users AS (SELECT * FROM users) …` still reads the table `users`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pgwitness import utility
+from pgwitness.events import quote_identifier
+from pgwitness.whereclause import judge_where
+
+Tree = dict[str, Any]
+
+_WORST = {"n/a": 0, "present": 1, "useless": 2, "none": 3}
+_MERGE = {"CMD_INSERT": "insert", "CMD_UPDATE": "update", "CMD_DELETE": "delete"}
+_DML = {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"}
+_NOT_EXECUTED = {"ViewStmt", "RuleStmt", "CreatePolicyStmt", "AlterPolicyStmt"}
+"""Statements that hold others without running them: their tables count, their operations do not."""
+
+
+class _Scope:
+    """What names mean at one place of a statement: visible CTEs, and tables by alias."""
+
+    def __init__(self, outer: _Scope | None = None) -> None:
+        self.ctes: set[str] = set(outer.ctes) if outer else set()
+        self.outer = outer
+        self.tables: dict[str, str | None] = {}
+
+    def table(self, alias: str) -> str | None:
+        scope: _Scope | None = self
+        while scope is not None:
+            if alias in scope.tables:
+                return scope.tables[alias]
+            scope = scope.outer
+        return None
+
+    def knows(self, alias: str) -> bool:
+        return alias in self.tables or (self.outer is not None and self.outer.knows(alias))
+
+
+class Reader:
+    """Reads statements one after the other and keeps what they say, each thing once, in the order it was met."""
+
+    def __init__(self) -> None:
+        self.operations: dict[str, None] = {}
+        self.relations: dict[str, None] = {}
+        self.columns: dict[str, None] = {}
+        self.functions: dict[str, None] = {}
+        self.where = "n/a"
+        self.utility = False
+        self.bodies: list[str] = []
+
+    def read(self, statement: Tree) -> None:
+        """Read one statement: the object under `stmt` of a tree."""
+        kind = next(iter(statement), "")
+        if kind not in _DML:
+            self.utility = True
+        self._visit(statement, _Scope(), runs=True)
+
+    def worse(self, where: str) -> None:
+        """Keep the worst that is known of any WHERE: none, then useless, then present."""
+        if _WORST[where] > _WORST[self.where]:
+            self.where = where
+
+    def _visit(self, node: Any, scope: _Scope, runs: bool) -> None:
+        if isinstance(node, list):
+            for item in node:
+                self._visit(item, scope, runs)
+        elif isinstance(node, dict):
+            for kind, body in node.items():
+                if isinstance(body, dict):
+                    self._node(kind, body, scope, runs)
+                elif isinstance(body, list) and kind != "lockingClause":
+                    self._visit(body, scope, runs)
+
+    def _node(self, kind: str, body: Tree, scope: _Scope, runs: bool) -> None:
+        if kind in _DML:
+            self._statement(kind, body, scope, runs)
+        elif kind in {"larg", "rarg"} and "limitOption" in body:
+            # The arms of a UNION stand without their node's name, those of a join with it.
+            self._statement("SelectStmt", body, scope, runs)
+        elif "relname" in body:
+            self._relation(body, scope)
+        elif kind == "ColumnRef":
+            self._column(body, scope)
+        elif kind.endswith("Stmt") and kind[0].isupper():
+            self._utility(kind, body, scope, runs)
+        else:
+            if kind == "FuncCall":
+                self.functions.setdefault(_dotted(body.get("funcname", [])))
+            self._visit(body, scope, runs)
+
+    def _statement(self, kind: str, body: Tree, outer: _Scope, runs: bool) -> None:
+        scope = _Scope(outer)
+        self._ctes(body.get("withClause"), scope, runs)
+        rest = {key: value for key, value in body.items() if key != "withClause"}
+        target = rest.pop("relation", None)
+        if target is not None:
+            self._assigned(self._target(target, scope), kind, body)
+        for part in ("fromClause", "usingClause", "sourceRelation"):
+            if part in rest:
+                _aliases(rest[part], scope)
+        if runs:
+            self._operation(kind, body)
+        self._visit(rest, scope, runs)
+
+    def _ctes(self, clause: Tree | None, scope: _Scope, runs: bool) -> None:
+        if not clause:
+            return
+        tables = [item["CommonTableExpr"] for item in clause.get("ctes", [])]
+        if clause.get("recursive"):
+            scope.ctes.update(table["ctename"] for table in tables)
+        for table in tables:
+            self._visit(table.get("ctequery"), scope, runs)
+            scope.ctes.add(table["ctename"])
+
+    def _operation(self, kind: str, body: Tree) -> None:
+        if kind == "SelectStmt":
+            if "intoClause" in body:
+                self._did("create_table_as")
+                self._target(body["intoClause"].get("rel", {}), _Scope())
+            # A list of VALUES reads nothing; nor do the arms' parents of a UNION, whose arms speak for themselves.
+            if "valuesLists" not in body and body.get("op", "SETOP_NONE") == "SETOP_NONE":
+                self._did("select")
+            return
+        operation = kind.removesuffix("Stmt").lower()
+        self._did(operation)
+        if kind in {"UpdateStmt", "DeleteStmt"}:
+            self.worse(judge_where(body.get("whereClause")))
+        elif kind == "InsertStmt" and body.get("onConflictClause", {}).get("action") == "ONCONFLICT_UPDATE":
+            self._did("update")
+        elif kind == "MergeStmt":
+            done = [_MERGE.get(item["MergeWhenClause"].get("commandType", "")) for item in body["mergeWhenClauses"]]
+            for action in done:
+                if action is not None:
+                    self._did(action)
+            if "update" in done or "delete" in done:
+                self.worse(judge_where(body.get("joinCondition")))
+
+    def _utility(self, kind: str, body: Tree, scope: _Scope, runs: bool) -> None:
+        if runs:
+            for operation in utility.operations(kind, body):
+                self._did(operation)
+        if kind == "ExplainStmt":
+            analyze = any(utility.option(item) == "analyze" for item in body.get("options", []))
+            self._visit(body.get("query"), scope, runs and analyze)
+            return
+        if kind == "DoStmt":
+            named = [item["DefElem"] for item in body.get("args", []) if utility.option(item) == "as"]
+            self.bodies += [item["arg"]["String"]["sval"] for item in named]
+            return
+        if kind == "DropStmt":
+            self._dropped(body)
+        elif kind == "CommentStmt" and body.get("objtype") == "OBJECT_TABLE":
+            self._add(_names(body.get("object")))
+        self._visit(body, scope, runs and kind not in _NOT_EXECUTED)
+
+    def _dropped(self, body: Tree) -> None:
+        what = body.get("removeType", "")
+        for item in body.get("objects", []):
+            names = _names(item)
+            if what in {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_FOREIGN_TABLE", "OBJECT_SEQUENCE"}:
+                self._add(names)
+            elif what in {"OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY"}:
+                self._add(names[:-1])
+
+    def _target(self, relation: Tree, scope: _Scope) -> str | None:
+        """The target of a write is always a table, also where a CTE has its name."""
+        body = relation.get("RangeVar", relation)
+        if "relname" not in body:
+            return None
+        name = self._add(_range(body))
+        scope.tables[body.get("alias", {}).get("aliasname", body["relname"])] = name
+        return name
+
+    def _assigned(self, table: str | None, kind: str, body: Tree) -> None:
+        """Note the columns that an INSERT fills or an UPDATE sets."""
+        targets = body.get("cols", []) if kind == "InsertStmt" else []
+        targets = targets + (body.get("targetList", []) if kind == "UpdateStmt" else [])
+        targets = targets + body.get("onConflictClause", {}).get("targetList", [])
+        for item in targets:
+            name = item.get("ResTarget", {}).get("name")
+            if table is not None and name:
+                self.columns.setdefault(f"{table}.{_quoted(name)}")
+
+    def _relation(self, body: Tree, scope: _Scope) -> None:
+        if "schemaname" not in body and body.get("relname") in scope.ctes:
+            return
+        self._add(_range(body))
+
+    def _column(self, body: Tree, scope: _Scope) -> None:
+        fields = ["*" if "A_Star" in item else _string(item) for item in body.get("fields", [])]
+        if len(fields) == 1:
+            self._unqualified(fields[0], scope)
+        elif fields:
+            *path, column = fields
+            table = scope.table(path[-1]) if len(path) == 1 else ".".join(_quoted(part) for part in path[-2:])
+            if table is not None:
+                self.columns.setdefault(f"{table}.{_quoted(column)}")
+            elif not scope.knows(path[-1]):
+                self.columns.setdefault(".".join(_quoted(part) for part in fields))
+
+    def _unqualified(self, column: str, scope: _Scope) -> None:
+        tables = list(scope.tables.values())
+        if column == "*" or len(tables) == 1:
+            # A column of a subquery or CTE was met where that reads it.
+            for table in tables:
+                if table is not None:
+                    self.columns.setdefault(f"{table}.{_quoted(column)}")
+        else:
+            self.columns.setdefault(_quoted(column))
+
+    def _add(self, names: list[str]) -> str | None:
+        if not names:
+            return None
+        name = ".".join(_quoted(part) for part in names[-2:])
+        self.relations.setdefault(name)
+        return name
+
+    def _did(self, operation: str) -> None:
+        self.operations.setdefault(operation)
+
+
+def _aliases(clause: Any, scope: _Scope) -> None:
+    for body in _ranges(clause):
+        alias = body.get("alias", {}).get("aliasname")
+        if "relname" not in body:
+            scope.tables[alias or f"?{len(scope.tables)}"] = None
+        elif "schemaname" not in body and body["relname"] in scope.ctes:
+            scope.tables[alias or body["relname"]] = None
+        else:
+            scope.tables[alias or body["relname"]] = ".".join(_quoted(part) for part in _range(body))
+
+
+def _ranges(clause: Any) -> Iterator[Tree]:
+    """List the tables, subqueries and functions of a FROM, through its joins."""
+    if isinstance(clause, list):
+        for item in clause:
+            yield from _ranges(item)
+    elif isinstance(clause, dict):
+        for kind, body in clause.items():
+            if kind in {"RangeVar", "RangeSubselect", "RangeFunction", "RangeTableFunc", "JsonTable"}:
+                yield body
+            elif kind == "JoinExpr":
+                yield from _ranges([body.get("larg"), body.get("rarg")])
+            elif kind == "RangeTableSample":
+                yield from _ranges(body.get("relation"))
+
+
+def _range(body: Tree) -> list[str]:
+    return [body[key] for key in ("schemaname", "relname") if key in body]
+
+
+def _names(item: Any) -> list[str]:
+    """Read a possibly qualified name, however the tree writes it."""
+    if isinstance(item, dict) and "List" in item:
+        return [_string(part) for part in item["List"].get("items", [])]
+    return [_string(item)] if isinstance(item, dict) and "String" in item else []
+
+
+def _string(item: Tree) -> str:
+    return str(item.get("String", {}).get("sval", ""))
+
+
+def _dotted(names: list[Tree]) -> str:
+    parts = [_string(name) for name in names]
+    return ".".join(_quoted(part) for part in (parts[1:] if parts[:1] == ["pg_catalog"] else parts))
+
+
+def _quoted(name: str) -> str:
+    return quote_identifier(name) if name and name != "*" else name

@@ -1,0 +1,309 @@
+"""Facts about a statement, from PostgreSQL's own parser (pglast), never from a regular expression.
+
+`facts(text)` never raises and never lets a literal through. Literals and comments go at the level of tokens:
+what is left are keywords, names, operators and `$n`. Where even that is no guarantee, because the text does not
+parse or because the server may have read its quotes in another way, there is no statement, only its hash.
+The tree is read by `pgwitness.parsetree`. A distinct text is parsed once: answers are cached, bounded in bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections import OrderedDict
+
+import msgspec
+from msgspec import Struct
+from pglast import parser
+
+from pgwitness.parsetree import Reader, Tree
+
+CACHE_BYTES_MAX = 16 * 1024 * 1024
+CACHE_ENTRIES_MAX = 8_192
+TEXT_CHARS_MAX = 4 * 1024 * 1024
+"""A longer text is not parsed: its facts are its hash."""
+STATEMENT_CHARS_MAX = 16 * 1024
+"""Where a statement without literals is cut off; ` …` stands for the rest."""
+NAMES_MAX = 1_000
+"""Relations, columns and functions named at most, each."""
+
+_LITERALS = {"SCONST", "USCONST", "ICONST", "FCONST", "BCONST", "XCONST"}
+_COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
+_SET_CLEAR = {"role", "session_authorization", "search_path", "session_replication_role", "timezone"}
+"""Settings whose value, written as a name, is a name; of any other it may be a secret."""
+_STARTS = {
+    "SELECT": "select",
+    "WITH": "select",
+    "INSERT": "insert",
+    "UPDATE": "update",
+    "DELETE_P": "delete",
+    "MERGE": "merge",
+    "TRUNCATE": "truncate",
+    "DROP": "drop",
+    "ALTER": "alter",
+    "CREATE": "create",
+    "GRANT": "grant",
+    "REVOKE": "revoke",
+    "COPY": "copy",
+    "EXECUTE": "execute",
+    "CALL": "call",
+}
+"""Tokens that may begin a statement inside a body of code, and the word for it where nothing more can be told."""
+
+DEPTH_MAX = 300
+"""Brackets of a tree in each other at most, so that reading it takes a bounded stack wherever it is called from."""
+
+_BRACKETS = re.compile(r"[\[\]{}]")
+_decode = msgspec.json.Decoder(dict).decode
+
+
+class StatementFacts(Struct, frozen=True):
+    """What is known about one text sent to the server, which may hold several statements.
+
+    `statement` has `$n` for its literals and no comments; None when it could not be made free of them for certain.
+    `sha256` is the hex digest of the text as it came. `fingerprint` is pglast's, equal for texts that differ in
+    literals only. `operations` are words such as `select`, `delete`, `copy_from`, `drop_table`, `create_role`,
+    all that the text runs, in CTEs and DO bodies too. `relations` are qualified where the text qualifies them;
+    names of CTEs are not among them. `columns` are `relation.column` where the text alone tells the relation.
+    `where` is the worst WHERE of any UPDATE, DELETE or MERGE: `none`, `useless` (it holds for every row or for
+    none: `true`, `1=1`, `x = x`, parameters only), `present`, or `n/a`. `utility` is set when a statement is not
+    one of SELECT, INSERT, UPDATE, DELETE, MERGE. `parse_error` says why there is no statement or less is known.
+    """
+
+    statement: str | None
+    sha256: str
+    fingerprint: str | None = None
+    operations: tuple[str, ...] = ()
+    relations: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    where: str = "n/a"
+    utility: bool = False
+    parse_error: str | None = None
+    functions: tuple[str, ...] = ()
+
+
+class _Cache:
+    """Facts by the text's digest; the least recently used go first. Safe for threads."""
+
+    def __init__(self, bytes_max: int, entries_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._entries_max = entries_max
+        self._entries: OrderedDict[bytes, tuple[StatementFacts, int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.bytes = 0
+
+    def get(self, key: bytes) -> StatementFacts | None:
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+            return entry[0]
+
+    def put(self, key: bytes, value: StatementFacts) -> None:
+        names = (*value.operations, *value.relations, *value.columns, *value.functions)
+        size = 600 + 2 * len(value.statement or "") + sum(60 + 2 * len(name) for name in names)
+        with self._lock:
+            if key in self._entries:
+                return
+            self._entries[key] = (value, size)
+            self.bytes += size
+            while self.bytes > self._bytes_max or len(self._entries) > self._entries_max:
+                self.bytes -= self._entries.popitem(last=False)[1][1]
+
+
+_cache = _Cache(CACHE_BYTES_MAX, CACHE_ENTRIES_MAX)
+
+
+def facts(text: str) -> StatementFacts:
+    """Tell what a text sent to the server does, and what it looks like without its literals. Never raises."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
+    key = digest.digest()
+    known = _cache.get(key)
+    if known is None:
+        known = _facts(text, digest.hexdigest())
+        _cache.put(key, known)
+    return known
+
+
+def _facts(text: str, sha256: str) -> StatementFacts:
+    if len(text) > TEXT_CHARS_MAX:
+        return StatementFacts(None, sha256, parse_error=f"longer than {TEXT_CHARS_MAX} characters")
+    try:
+        tokens = parser.scan(text)
+        tree = parser.parse_sql_json(text)
+        fingerprint = parser.fingerprint(text)
+    except (parser.ParseError, ValueError) as error:
+        return _unparsable(text, sha256, error)
+    reader = Reader()
+    hidden: set[int] = set()
+    try:
+        for item in _statements(tree):
+            reader.read(item)
+            hidden |= _hidden(item)
+    except (RecursionError, LookupError, TypeError, AttributeError) as error:
+        # Too deep, or a tree of a shape this release does not know: the words of the text still say what it may do.
+        reader = Reader()
+        reader.utility = True
+        _read_words(tokens, reader)
+        why = "nested too deeply" if isinstance(error, RecursionError) else "a tree that is not understood"
+        return _answer(None, sha256, fingerprint, reader, why)
+    for body in reader.bodies:
+        _read_body(body, reader, 0)
+    statement, error_text = _without_literals(text, tokens, hidden)
+    return _answer(statement, sha256, fingerprint, reader, error_text)
+
+
+def _unparsable(text: str, sha256: str, error: Exception) -> StatementFacts:
+    """Answer for what does not parse; what is only too deep for this parser may still run on the server."""
+    reader = Reader()
+    if "stack depth" in str(error) or "memory exhausted" in str(error):
+        reader.utility = True
+        _read_words(parser.scan(text), reader)
+    return _answer(None, sha256, None, reader, _reason(error))
+
+
+def _statements(tree: str) -> list[Tree]:
+    """Decode a tree. Raises `RecursionError` for one that is nested too deeply, at the same depth every time."""
+    if len(tree) > 10 * DEPTH_MAX:
+        depth = 0
+        for bracket in _BRACKETS.findall(tree):
+            depth += 1 if bracket in "[{" else -1
+            if depth > DEPTH_MAX:
+                raise RecursionError
+    return [item["stmt"] for item in _decode(tree).get("stmts", []) if "stmt" in item]
+
+
+def _answer(
+    statement: str | None, sha256: str, fingerprint: str | None, reader: Reader, error: str | None
+) -> StatementFacts:
+    if statement is not None and len(statement) > STATEMENT_CHARS_MAX:
+        statement = statement[:STATEMENT_CHARS_MAX] + " …"
+    return StatementFacts(
+        statement=statement,
+        sha256=sha256,
+        fingerprint=fingerprint,
+        operations=tuple(reader.operations)[:NAMES_MAX],
+        relations=tuple(reader.relations)[:NAMES_MAX],
+        columns=tuple(reader.columns)[:NAMES_MAX],
+        where=reader.where,
+        utility=reader.utility,
+        parse_error=error,
+        functions=tuple(reader.functions)[:NAMES_MAX],
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Say why a text does not parse without quoting it: the parser's own message repeats what stands there."""
+    if isinstance(error, UnicodeEncodeError):
+        return "not valid Unicode"
+    for known in ("syntax error", "stack depth limit exceeded", "memory exhausted", "unterminated quoted string"):
+        if str(error).startswith(known):
+            return known
+    return "does not parse"
+
+
+def _without_literals(text: str, tokens: list[parser.Token], hidden: set[int]) -> tuple[str | None, str | None]:
+    """Write the text again from its tokens, with `$n` for literals and without comments.
+
+    `hidden` are byte offsets of names that stand for values. A plain string with a backslash before a quote means
+    something else to a server with standard_conforming_strings off: then nothing is certain, and nothing is kept.
+    """
+    pieces: list[str] = []
+    number = max((_parameter(text, token) for token in tokens if token.name == "PARAM"), default=0)
+    offsets = _char_offsets(text, hidden)
+    end = -1
+    for token in tokens:
+        if token.name in _COMMENTS:
+            continue
+        word = text[token.start : token.end + 1]
+        if token.name == "SCONST" and word.startswith("'") and "\\'" in word:
+            return None, "a backslash before a quote: its literals cannot be told for certain"
+        if token.name in _LITERALS or token.start in offsets:
+            number += 1
+            word = f"${number}"
+        if pieces and token.start != end + 1:
+            pieces.append(" ")
+        pieces.append(word)
+        end = token.end
+    return "".join(pieces), None
+
+
+def _parameter(text: str, token: parser.Token) -> int:
+    digits = text[token.start + 1 : token.end + 1]
+    return int(digits) if digits.isdecimal() and len(digits) < 7 else 0
+
+
+def _char_offsets(text: str, offsets: set[int]) -> set[int]:
+    if not offsets or text.isascii():
+        return offsets
+    encoded = text.encode()
+    return {len(encoded[:offset].decode(errors="ignore")) for offset in offsets}
+
+
+def _hidden(node: Tree) -> set[int]:
+    """Find values that are written as names, `SET x = secret`: byte offsets of constants in what SET assigns."""
+    found: set[int] = set()
+    stack: list[object] = [node]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack += item
+        elif isinstance(item, dict):
+            for kind in ("VariableSetStmt", "setstmt"):
+                body = item.get(kind)
+                if isinstance(body, dict) and str(body.get("name", "")).lower() not in _SET_CLEAR:
+                    found |= _constants(body.get("args", []))
+            stack += item.values()
+    return found
+
+
+def _constants(args: list[Tree]) -> set[int]:
+    return {int(arg["A_Const"].get("location", 0)) for arg in args if isinstance(arg.get("A_Const"), dict)}
+
+
+def _read_body(body: str, reader: Reader, depth: int) -> None:
+    """Read the statements inside a DO body: each piece between semicolons, from the first word that begins one.
+
+    The body's language is not PostgreSQL's SQL; what a piece parses to counts in full, of the rest its words.
+    """
+    try:
+        tokens = [token for token in parser.scan(body) if token.name not in _COMMENTS]
+    except (parser.ParseError, ValueError):
+        reader.operations.setdefault("do_unreadable")
+        return
+    piece: list[parser.Token] = []
+    for token in [*tokens, None]:
+        if token is not None and token.name != "ASCII_59":
+            piece.append(token)
+            continue
+        begin = next((index for index, item in enumerate(piece) if item.name in _STARTS), None)
+        if begin is not None:
+            _read_piece(body, piece[begin:], reader, depth)
+        piece = []
+
+
+def _read_piece(body: str, piece: list[parser.Token], reader: Reader, depth: int) -> None:
+    source = body[piece[0].start : piece[-1].end + 1]
+    inner = Reader()
+    try:
+        for item in _statements(parser.parse_sql_json(source)):
+            inner.read(item)
+    except (parser.ParseError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        _read_words(piece, reader)
+        return
+    reader.operations |= inner.operations
+    reader.relations |= inner.relations
+    reader.columns |= inner.columns
+    reader.functions |= inner.functions
+    reader.worse(inner.where)
+    if depth < 3:
+        for nested in inner.bodies:
+            _read_body(nested, reader, depth + 1)
+
+
+def _read_words(tokens: list[parser.Token], reader: Reader) -> None:
+    for token in tokens:
+        if token.name in _STARTS:
+            reader.operations.setdefault(_STARTS[token.name])

@@ -1,0 +1,107 @@
+"""The words for what statements other than SELECT, INSERT, UPDATE, DELETE and MERGE do, from the parser's tree.
+
+Most are the name of the tree's node in lower case (`CreateRoleStmt` is `create_role`); where that name is odd, or
+one node stands for several actions, it is said here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+Tree = dict[str, Any]
+
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_OBJECTS = {"matview": "materialized_view", "tabconstraint": "constraint"}
+_ALTERATIONS = {
+    "AT_DisableTrig": "disable_trigger",
+    "AT_DisableTrigAll": "disable_trigger",
+    "AT_DisableTrigUser": "disable_trigger",
+    "AT_EnableTrig": "enable_trigger",
+    "AT_EnableTrigAll": "enable_trigger",
+    "AT_EnableTrigUser": "enable_trigger",
+    "AT_EnableAlwaysTrig": "enable_trigger",
+    "AT_EnableReplicaTrig": "enable_trigger",
+    "AT_DropColumn": "drop_column",
+    "AT_ChangeOwner": "change_owner",
+    "AT_DisableRowSecurity": "disable_row_security",
+}
+_FIXED = {
+    "CreateStmt": "create_table",
+    "IndexStmt": "create_index",
+    "ViewStmt": "create_view",
+    "RuleStmt": "create_rule",
+    "CreatedbStmt": "create_database",
+    "DropdbStmt": "drop_database",
+    "CreateTrigStmt": "create_trigger",
+    "CreateEventTrigStmt": "create_event_trigger",
+    "AlterEventTrigStmt": "alter_event_trigger",
+    "CreateSeqStmt": "create_sequence",
+    "AlterSeqStmt": "alter_sequence",
+    "VariableShowStmt": "show",
+}
+
+
+def operations(kind: str, body: Tree) -> list[str]:
+    """Name what a statement does, the most telling word first, and what it does besides after it."""
+    if kind in _FIXED:
+        return [_FIXED[kind]]
+    if kind in _BY_CONTENT:
+        return _BY_CONTENT[kind](body)
+    return [_WORDS.sub("_", kind.removesuffix("Stmt")).lower()]
+
+
+def option(item: Tree) -> str:
+    """Give the name of an option (a `DefElem`) that is on, else the empty string."""
+    body = item.get("DefElem", {})
+    argument = body.get("arg", {})
+    word = str(argument.get("String", {}).get("sval", "")).lower()
+    off = word in {"false", "off"} or argument in ({"Boolean": {}}, {"Integer": {}})
+    return "" if off else str(body.get("defname", ""))
+
+
+def _object(word: str) -> str:
+    word = word.removeprefix("OBJECT_").lower()
+    return _OBJECTS.get(word, word)
+
+
+def _copy(body: Tree) -> list[str]:
+    found = ["copy_from" if body.get("is_from") else "copy_to"]
+    if body.get("is_program"):
+        found.append("copy_program")
+    elif "filename" in body:
+        found.append("copy_file")
+    return found
+
+
+def _alter_table(body: Tree) -> list[str]:
+    subtypes = [item.get("AlterTableCmd", {}).get("subtype", "") for item in body.get("cmds", [])]
+    return [
+        "alter_" + _object(body.get("objtype", "")),
+        *(_ALTERATIONS[item] for item in subtypes if item in _ALTERATIONS),
+    ]
+
+
+def _set(body: Tree) -> list[str]:
+    return ["set", *(["set_role"] if body.get("name") in {"role", "session_authorization"} else [])]
+
+
+_BY_CONTENT: dict[str, Callable[[Tree], list[str]]] = {
+    "DropStmt": lambda body: ["drop_" + _object(body.get("removeType", ""))],
+    "CopyStmt": _copy,
+    "GrantStmt": lambda body: ["grant" if body.get("is_grant") else "revoke"],
+    "GrantRoleStmt": lambda body: ["grant_role" if body.get("is_grant") else "revoke_role"],
+    "AlterTableStmt": _alter_table,
+    "RenameStmt": lambda body: ["rename_" + _object(body.get("renameType", ""))],
+    "AlterOwnerStmt": lambda body: ["alter_" + _object(body.get("objectType", "")), "change_owner"],
+    "AlterObjectSchemaStmt": lambda body: ["alter_" + _object(body.get("objectType", ""))],
+    "DefineStmt": lambda body: ["create_" + _object(body.get("kind", ""))],
+    "CreateTableAsStmt": lambda body: [
+        "create_materialized_view" if body.get("objtype") == "OBJECT_MATVIEW" else "create_table_as"
+    ],
+    "TransactionStmt": lambda body: [body.get("kind", "").removeprefix("TRANS_STMT_").lower()],
+    "CreateFunctionStmt": lambda body: ["create_procedure" if body.get("is_procedure") else "create_function"],
+    "VariableSetStmt": _set,
+    "VacuumStmt": lambda body: ["vacuum" if body.get("is_vacuumcmd") else "analyze"],
+}

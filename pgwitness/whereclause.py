@@ -1,0 +1,93 @@
+"""Whether a WHERE chooses rows by what they hold, read from the parser's tree (as JSON gives it).
+
+`DELETE … WHERE true`, `1 = 1`, `id = id` or `$1 = $2` touch every row as surely as no WHERE at all. What this
+cannot see is a condition that happens to hold for all rows there are (`id > 0`): the row count tells that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Tree = dict[str, Any]
+
+_TRUE_OF_ITSELF = {"=", "<=", ">=", "~~", "~~*", "@>", "<@"}
+_LIKE = {"~~", "~~*"}
+_STORED = {"ColumnRef", "CurrentOfExpr"}
+
+
+def judge_where(clause: Tree | None) -> str:
+    """Say of a WHERE: `none` (there is none), `useless` (it holds for every row, or for none) or `present`."""
+    if clause is None:
+        return "none"
+    return "useless" if _useless(clause) else "present"
+
+
+def _useless(node: Tree) -> bool:
+    if not _reads(node):
+        return True
+    match next(iter(node.items())):
+        case ("BoolExpr", {"boolop": "AND_EXPR", "args": args}):
+            return all(_useless(arg) for arg in args)
+        case ("BoolExpr", {"boolop": "OR_EXPR", "args": args}):
+            return any(_useless(arg) for arg in args) or _complementary(args)
+        case ("A_Expr", {"kind": "AEXPR_OP" | "AEXPR_LIKE" | "AEXPR_ILIKE", "name": name} as body):
+            return _holds(_last(name), body.get("lexpr"), body.get("rexpr"))
+        case ("A_Expr", {"kind": "AEXPR_NOT_DISTINCT"} as body):
+            return same(body.get("lexpr"), body.get("rexpr"))
+        case ("A_Expr", {"kind": "AEXPR_IN", "rexpr": {"List": {"items": items}}} as body):
+            return any(same(body.get("lexpr"), item) for item in items)
+        case _:
+            return False
+
+
+def _holds(operator: str, left: Any, right: Any) -> bool:
+    if operator in _LIKE and isinstance(right, dict):
+        pattern = right.get("A_Const", {}).get("sval", {}).get("sval", "")
+        if pattern and not pattern.strip("%"):
+            return True
+    return operator in _TRUE_OF_ITSELF and same(left, right)
+
+
+def _last(names: list[Tree]) -> str:
+    return str(names[-1].get("String", {}).get("sval", "")) if names else ""
+
+
+def _complementary(args: list[Tree]) -> bool:
+    """`x IS NULL OR x IS NOT NULL` holds for every row."""
+    tests = [arg["NullTest"] for arg in args if "NullTest" in arg]
+    nulls = [test.get("arg") for test in tests if test.get("nulltesttype") == "IS_NULL"]
+    others = [test.get("arg") for test in tests if test.get("nulltesttype") == "IS_NOT_NULL"]
+    return any(same(one, other) for one in nulls for other in others)
+
+
+def _reads(node: Any) -> bool:
+    """Say whether an expression depends on anything stored: a column, a table or a cursor's place."""
+    stack = [node]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack += item
+        elif isinstance(item, dict):
+            if not _STORED.isdisjoint(item) or "relname" in item:
+                return True
+            stack += item.values()
+    return False
+
+
+def same(one: Any, other: Any) -> bool:
+    """Say whether two expressions are equal but for their place in the text. Takes no stack, however deep they are."""
+    stack = [(one, other)]
+    while stack:
+        left, right = stack.pop()
+        if isinstance(left, dict) and isinstance(right, dict):
+            keys = {key for key in left if not key.endswith("location")}
+            if keys != {key for key in right if not key.endswith("location")}:
+                return False
+            stack += [(left[key], right[key]) for key in keys]
+        elif isinstance(left, list) and isinstance(right, list):
+            if len(left) != len(right):
+                return False
+            stack += list(zip(left, right, strict=True))
+        elif left != right:
+            return False
+    return True
