@@ -121,7 +121,15 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
     process.wait(STOP_SECONDS_MAX)
-    psutil.wait_procs(family, STOP_SECONDS_MAX)
+    wait_for(lambda: not any(_lives(member) for member in family), STOP_SECONDS_MAX, "killed processes end")
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Say whether a process still runs; one that only waits to be reaped holds nothing any more."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def tail(log: Path, lines: int = 15) -> str:

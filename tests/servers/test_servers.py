@@ -156,7 +156,13 @@ def produce(bootstrap: str, topic: str, value: bytes) -> None:
 def consume(bootstrap: str, topic: str, count: int) -> list[bytes | None]:
     """Read a topic from its start until `count` records came."""
     consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "reader", "auto.offset.reset": "earliest", "log_level": 0}
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "reader",
+            "auto.offset.reset": "earliest",
+            "session.timeout.ms": 6000,  # the embedded broker makes a joining group wait for half of it
+            "log_level": 0,
+        }
     )
     values: list[bytes | None] = []
     try:
