@@ -45,9 +45,9 @@ def leave_out(request: pytest.FixtureRequest, what: str) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say in one line what was left out."""
-    left_out = sorted(config.stash[LEFT_OUT]) if LEFT_OUT in config.stash else []
-    if left_out:
-        terminalreporter.write_line("left out: " + "; ".join(left_out), yellow=True)
+    if LEFT_OUT in config.stash:
+        left_out = config.stash[LEFT_OUT]
+        terminalreporter.write_line("left out: " + "; ".join(sorted(left_out)), yellow=True)
 
 
 @pytest.fixture(scope="session")

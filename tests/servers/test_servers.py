@@ -241,5 +241,8 @@ def test_servers_end_with_the_process_that_started_them(servers_path: Path, topi
         pids = [int(word) for word in parent.stdout.readline().split()]
         assert len(pids) == 2
         os.kill(parent.pid, signal.SIGKILL)
-    gone = lambda pid: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # noqa: E731
+
+    def gone(pid: int) -> bool:
+        return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
     wait_for(lambda: all(gone(pid) for pid in pids), 30, "the servers end")
