@@ -1,0 +1,193 @@
+"""The DuckDB catalogue: the views and macros of the contract, over plain Parquet files.
+
+`views_sql` is the whole of it, for any DuckDB started in the lake's folder; `connect` gives a connection that has them
+and that can read the lake and nothing else. What needs the folder `rows/` comes last, so that who may not read row
+images has everything else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from pgwitness.errors import NotInOrder
+
+EMPTY_DAY = "1970-01-01"
+MEMORY_LIMIT = "1GB"
+
+
+def empty_file(table: str) -> str:
+    """Name the file without rows that every table has: it carries the columns where no other file does yet."""
+    return f"{table}/dt={EMPTY_DAY}/empty.parquet"
+
+
+_HEAD = """\
+-- The views of pgwitness on an evidence lake, for DuckDB started in the lake's folder: duckdb -init views.sql
+-- Written by pgwitness; changes to this file are overwritten.
+"""
+
+_ACTIVITY = "kind IN ('change', 'ddl', 'statement', 'query_stats', 'session')"
+
+_VIEWS = """\
+CREATE OR REPLACE VIEW events AS
+SELECT * REPLACE (printf('%X/%X', lsn >> 32, lsn & 4294967295) AS lsn)
+FROM {events};
+
+CREATE OR REPLACE VIEW ddl AS SELECT * FROM events WHERE kind = 'ddl';
+CREATE OR REPLACE VIEW statements AS SELECT * FROM events WHERE kind = 'statement';
+CREATE OR REPLACE VIEW query_stats AS SELECT * FROM events WHERE kind = 'query_stats';
+CREATE OR REPLACE VIEW sessions AS SELECT * FROM events WHERE kind = 'session';
+CREATE OR REPLACE VIEW posture AS SELECT * FROM events WHERE kind = 'posture';
+CREATE OR REPLACE VIEW decisions AS SELECT * FROM events WHERE kind = 'decision';
+CREATE OR REPLACE VIEW control AS SELECT * FROM events WHERE kind = 'control';
+CREATE OR REPLACE VIEW gaps AS SELECT * FROM events WHERE kind = 'gap';
+
+CREATE OR REPLACE VIEW alerts AS SELECT * FROM {alerts};
+
+-- How much of what was done is tied to a session, and that to a principal: by cluster and hour (UTC).
+CREATE OR REPLACE VIEW coverage AS
+SELECT cluster, to_timestamp(floor(epoch(occurred_at) / 3600) * 3600) AS hour, count(*) AS events,
+    count(*) FILTER (certainty = 'exact') AS certainty_exact,
+    count(*) FILTER (certainty = 'strong') AS certainty_strong,
+    count(*) FILTER (certainty = 'weak') AS certainty_weak,
+    count(*) FILTER (certainty = 'none') AS certainty_none,
+    count(*) FILTER (assurance = 'verified') AS assurance_verified,
+    count(*) FILTER (assurance = 'asserted') AS assurance_asserted,
+    count(*) FILTER (assurance = 'role_only') AS assurance_role_only,
+    count(*) FILTER (assurance = 'none') AS assurance_none
+FROM events
+WHERE {activity}
+GROUP BY ALL;
+
+-- What is known of who made each transaction. A shadow write changed rows of a table that carries a beacon, and left
+-- no beacon; `phantom` and `count_mismatch` need statements to compare with, and come with them.
+CREATE OR REPLACE VIEW reconciliation AS
+SELECT cluster, database, xid, lsn, min(occurred_at) AS occurred_at,
+    CASE
+        WHEN bool_or(coalesce(covered, false) AND binding NOT IN ('beacon', 'gateway', 'log', 'replication'))
+            THEN 'shadow_write'
+        WHEN bool_and(certainty IN ('exact', 'strong')) THEN 'attributed'
+        ELSE 'weak'
+    END AS status,
+    count(ordinal) AS rows, list_sort(list_distinct(flatten(list(relations)))) AS relations,
+    any_value(principal) AS principal, any_value(binding) AS binding, any_value(certainty) AS certainty,
+    any_value(assurance) AS assurance, any_value(role) AS role, any_value(session_id) AS session_id
+FROM events
+WHERE kind = 'change'
+GROUP BY cluster, database, xid, lsn;
+
+-- OCSF 1.8.0, Datastore Activity (6005).
+CREATE OR REPLACE VIEW ocsf_datastore_activity AS
+SELECT a.* REPLACE (6005 * 100 + activity_id AS type_uid) FROM (
+    SELECT
+        6005 AS class_uid, 'Datastore Activity' AS class_name, 6 AS category_uid,
+        'Application Activity' AS category_name,
+        CASE
+            WHEN kind = 'session' THEN 3
+            WHEN operation IN ('insert', 'merge', 'copy') THEN 5
+            WHEN operation = 'update' THEN 2
+            WHEN operation IN ('delete', 'truncate') THEN 7
+            WHEN operation = 'select' THEN 1
+            WHEN kind = 'ddl' AND operation LIKE 'CREATE%' THEN 6
+            WHEN kind = 'ddl' AND operation LIKE 'DROP%' THEN 7
+            WHEN kind = 'ddl' THEN 2
+            ELSE 4
+        END AS activity_id,
+        0 AS type_uid,
+        epoch_ms(occurred_at) AS time,
+        1 AS severity_id,
+        CASE outcome WHEN 'success' THEN 1 WHEN 'unknown' THEN 0 ELSE 2 END AS status_id,
+        sqlstate AS status_code,
+        {{'version': '1.8.0', 'uid': event_id, 'logged_time': epoch_ms(captured_at), 'log_name': kind,
+          'product': {{'name': 'pgwitness', 'vendor_name': 'pgwitness'}}}} AS metadata,
+        {{'user': {{'name': coalesce(principal, role, 'unknown'), 'uid': principal, 'type': principal_kind}},
+          'session': {{'uid': session_id}}, 'app_name': application}} AS actor,
+        {{'ip': client_addr, 'port': client_port}} AS src_endpoint,
+        {{'name': instance, 'hostname': cluster}} AS dst_endpoint,
+        {{'name': database, 'type_id': 1, 'type': 'Relational'}} AS database,
+        CASE WHEN len(relations) > 0 THEN {{'name': relations[1]}} END AS "table",
+        {{'query_string': statement, 'uid': fingerprint}} AS query_info,
+        row_count AS "count",
+        {{'certainty': certainty, 'assurance': assurance, 'binding': binding, 'on_behalf_of': on_behalf_of,
+          'relations': relations, 'xid': xid, 'lsn': lsn, 'ordinal': ordinal}} AS unmapped
+    FROM events
+    WHERE kind IN ('change', 'ddl', 'statement', 'query_stats') OR (kind = 'session' AND operation = 'connect')
+) AS a;
+
+-- Every event that touched one record. `key` is the value of a key of one column, or a JSON object of the key's columns
+-- (of text, the token: `pgwitness token COLUMN`). A truncate touches every record, and so does dropping the table.
+CREATE OR REPLACE MACRO touched(relation, key) AS TABLE
+SELECT * FROM events
+WHERE list_contains(relations, relation) AND (
+    operation IN ('truncate', 'DROP TABLE')
+    OR kind = 'change' AND CASE
+        WHEN json_type(try_cast(CAST(key AS VARCHAR) AS JSON)) = 'OBJECT'
+            THEN json_contains(CAST(row_key AS JSON), CAST(CAST(key AS VARCHAR) AS JSON))
+        ELSE json_extract_string(row_key, '$.*') = [CAST(key AS VARCHAR)]
+    END)
+ORDER BY occurred_at, xid, ordinal;
+
+-- Everything that somebody did, or that was done on their behalf.
+CREATE OR REPLACE MACRO timeline(who) AS TABLE
+SELECT * FROM events WHERE principal = who OR on_behalf_of = who
+ORDER BY occurred_at, xid, ordinal;
+
+-- Changes with their rows; without the right to read rows/, the first of these two remains.
+CREATE OR REPLACE VIEW changes AS
+SELECT *, CAST(NULL AS VARCHAR) AS before, CAST(NULL AS VARCHAR) AS after FROM events WHERE kind = 'change';
+CREATE OR REPLACE VIEW changes AS
+SELECT e.*, r.before, r.after
+FROM events AS e LEFT JOIN {rows} AS r ON r.event_id = e.event_id AND r.dt = e.dt
+WHERE e.kind = 'change';
+"""
+
+
+def views_sql(folder: str = "") -> str:
+    """Write the catalogue as SQL; paths are relative, or begin with `folder` (which ends in a slash then)."""
+    tables = {name: _scan(folder, name) for name in ("events", "rows", "alerts")}
+    return _HEAD + _VIEWS.format(**tables, activity=_ACTIVITY)
+
+
+def _scan(folder: str, table: str) -> str:
+    path = _text(f"{_pattern(folder)}{table}/dt=*/*.parquet")
+    return f"read_parquet({path}, union_by_name = true, hive_partitioning = true, hive_types = {{'dt': DATE}})"
+
+
+def _pattern(folder: str) -> str:
+    """Write a folder's name so that a glob takes it as it is."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in folder)
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def connect(lake: Path, *, memory_limit: str = MEMORY_LIMIT) -> duckdb.DuckDBPyConnection:
+    """Open a lake for reading: an in-memory DuckDB with the views, times in UTC, and no way out of the lake's folder.
+
+    Raises `NotInOrder` when there is no lake at `lake`, saying what to do.
+    """
+    if not (lake / empty_file("events")).exists():
+        raise NotInOrder(
+            f"there is no evidence lake at {lake}: a worker makes it when it starts (`pgwitness worker`); "
+            "if it is elsewhere, set lake.path"
+        )
+    connection = duckdb.connect(
+        config={"memory_limit": memory_limit, "threads": 2, "autoinstall_known_extensions": False}
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    folder = f"{lake.resolve()}/"
+    # DuckDB compares paths both as a query writes them and as they are on disk.
+    connection.execute(f"SET allowed_directories = [{_text(folder)}, {_text(_pattern(folder))}]")
+    connection.execute("SET temp_directory = ''")
+    connection.execute("SET enable_external_access = false")
+    for statement in duckdb.extract_statements(views_sql(folder)):
+        try:
+            connection.execute(statement)
+        except duckdb.IOException:
+            if "VIEW changes" not in statement.query:
+                connection.close()
+                raise
+    connection.execute("SET lock_configuration = true")
+    return connection
