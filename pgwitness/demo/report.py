@@ -1,0 +1,227 @@
+"""What the demo says: while it runs, and at its end, for people and as one JSON object.
+
+Everything in the report comes from the lake and from the alerts topic; only the ledger and the list of what was
+staged are the demo's own.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from pgwitness.demo.run import Result
+
+QUESTIONS = (
+    (
+        "Who changed payments, and how sure is that?",
+        "SELECT principal, principal_kind AS kind, role, certainty, assurance, count(*) AS rows "
+        "FROM changes WHERE list_contains(relations, 'public.payments') GROUP BY ALL ORDER BY rows DESC",
+    ),
+    (
+        "Everything that ever happened to order 7?",
+        "SELECT occurred_at, operation, principal, on_behalf_of, application, certainty "
+        "FROM touched('public.orders', 7) ORDER BY occurred_at, event_id",
+    ),
+    (
+        "What did the AI agents do, and for whom?",
+        "SELECT principal, on_behalf_of, operation, relations, sum(coalesce(row_count, 1)) AS rows "
+        "FROM events WHERE principal_kind = 'agent' AND kind = 'change' GROUP BY ALL ORDER BY rows DESC",
+    ),
+)
+"""Questions of an auditor, each with the query that answers it."""
+
+
+class Narrator:
+    """Says what the demo is at: one moving line on a terminal, else one line a step."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+
+        self._console = Console(file=stream, highlight=False)
+        self._status = self._console.status("") if stream.isatty() else None
+
+    def __enter__(self) -> Narrator:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, text: str, *, passing: bool = False) -> None:
+        """Say what is being done now; what is `passing` is not worth a line of its own."""
+        if self._status is not None:
+            self._status.update(text)
+        elif not passing:
+            self._console.print(text)
+
+
+def landed_rows(lake: Path) -> int:
+    """Count the row changes in the lake at this moment; a lake that is not there yet has none."""
+    return int(_ask(lake, "SELECT count(*) FROM events WHERE kind = 'change'")[0][0]) if lake.exists() else 0
+
+
+def _ask(lake: Path, query: str) -> list[tuple[Any, ...]]:
+    from sinks.catalogue import connect
+
+    connection = connect(lake)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def summarize(result: Result) -> dict[str, Any]:
+    """Give the object that `pgwitness demo --json` ends with."""
+    lake = result.lake
+    count, distinct = _ask(lake, "SELECT count(*), count(DISTINCT event_id) FROM events")[0]
+    caught = [scene.id for scene in result.planted if any(scene.explains(alert) for _, alert in result.watch.alerts())]
+    committed = result.ledger.by_principal()
+    landed = dict(_ask(lake, "SELECT principal, count(*) FROM events WHERE kind = 'change' GROUP BY 1"))
+    return {
+        "seconds": round(result.seconds, 1),
+        "events": _counts(lake, "SELECT kind, count(*) FROM events GROUP BY 1 ORDER BY 1"),
+        "certainty": _counts(
+            lake, "SELECT certainty, count(*) FROM events WHERE kind = 'change' GROUP BY 1 ORDER BY 1"
+        ),
+        "assurance": _counts(
+            lake, "SELECT assurance, count(*) FROM events WHERE kind = 'change' GROUP BY 1 ORDER BY 1"
+        ),
+        "planted": [scene.id for scene in result.planted],
+        "caught": caught,
+        "false_alerts": len(unexplained(result)),
+        "committed_rows": result.ledger.rows,
+        "landed_rows": sum(landed.values()),
+        "duplicates": count - distinct,
+        "principals": {
+            name or "(nobody)": {"committed": committed.get(name, 0), "landed": landed.get(name, 0)}
+            for name in sorted({*committed, *landed}, key=lambda name: (name is None, name))
+        },
+        "latency_ms": latency(result),
+        "lake": str(lake),
+    }
+
+
+def _counts(lake: Path, query: str) -> dict[str, int]:
+    return dict(_ask(lake, query))
+
+
+def unexplained(result: Result) -> list[dict[str, Any]]:
+    """List the alerts, one of each uid, that nothing staged explains: the false ones.
+
+    What a scene's actor raises after the scene began belongs to the scene, whichever detector noticed it.
+    """
+    alerts = {alert["finding_info"]["uid"]: alert for _, alert in result.watch.alerts()}
+    return [
+        alert
+        for alert in alerts.values()
+        if not any(
+            scene.touches(alert) and alert["finding_info"]["last_seen_time"] >= result.begun_ms[scene.id]
+            for scene in result.planted
+        )
+    ]
+
+
+def latency(result: Result) -> dict[str, float | None]:
+    """Give the time from commit to the alerts topic over the alerts from the WAL, in milliseconds."""
+    waits = sorted(
+        time_ms - datetime.fromisoformat(alert["metadata"]["original_time"]).timestamp() * 1000
+        for time_ms, alert in result.watch.alerts()
+        if alert["unmapped"]["kind"] == "change"
+    )
+    return {"p50": _quantile(waits, 0.5), "p99": _quantile(waits, 0.99)}
+
+
+def _quantile(ordered: list[float], share: float) -> float | None:
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else None
+
+
+def in_order(summary: Mapping[str, Any]) -> bool:
+    """Say whether every committed row landed exactly once, under its name, and every misbehaviour was caught."""
+    return (
+        summary["committed_rows"] == summary["landed_rows"]
+        and all(rows["committed"] == rows["landed"] for rows in summary["principals"].values())
+        and summary["duplicates"] == 0
+        and summary["planted"] == summary["caught"]
+    )
+
+
+def show(summary: Mapping[str, Any], result: Result, place: Path, kept: bool) -> None:
+    """Print the report for people."""
+    from pgwitness.cli.output import console, table
+
+    out = console()
+    lake = result.lake
+    principals = _rows(
+        lake,
+        "SELECT coalesce(principal, '(nobody)') AS who, principal_kind AS kind, string_agg(DISTINCT role, ', ') AS "
+        "roles, count(*) AS rows, certainty, assurance FROM events WHERE kind = 'change' "
+        "GROUP BY 1, 2, 5, 6 ORDER BY rows DESC",
+    )
+    out.print(table(principals, list(principals[0]) if principals else [], "Who changed rows, and how sure that is"))
+    alerts: dict[str, dict[str, Any]] = {}
+    for _, alert in result.watch.alerts():
+        alerts[alert["finding_info"]["uid"]] = alert
+    rows = [_alert(alert) for alert in alerts.values()]
+    out.print(table(rows, ["severity", "alert", "who", "certainty", "policy"], "Alerts"))
+    staged = [
+        {"misbehaviour": scene.title, "by": scene.who.name, "caught": scene.id in summary["caught"]}
+        for scene in result.planted
+    ]
+    out.print(table(staged, ["misbehaviour", "by", "caught"], "What was staged"))
+    for question, query in QUESTIONS:
+        answer = _rows(lake, query)
+        out.print(table(answer[:8], list(answer[0]) if answer else ["answer"], question))
+        out.print(f"  {query}\n", style="dim", soft_wrap=True)
+    _verdict(summary, result, place, kept)
+
+
+def _verdict(summary: Mapping[str, Any], result: Result, place: Path, kept: bool) -> None:
+    from pgwitness.cli.output import console
+
+    out = console()
+    good = in_order(summary)
+    wait = summary["latency_ms"]
+    out.print(
+        f"{summary['committed_rows']:,} rows committed, {summary['landed_rows']:,} landed, "
+        f"{summary['duplicates']} duplicates; {len(summary['caught'])} of {len(summary['planted'])} misbehaviours "
+        f"caught, {summary['false_alerts']} false alerts; {summary['seconds']:.0f} s",
+        style="bold green" if good else "bold red",
+    )
+    if wait["p50"] is not None:
+        out.print(f"commit to alert: p50 {wait['p50']:,.0f} ms, p99 {wait['p99']:,.0f} ms (alerts from the WAL)")
+    for problem in result.problems:
+        out.print(f"problem: {problem}", style="red")
+    config = shlex.quote(str(place / "pgwitness.toml"))
+    note = "" if kept else "; a temporary folder, --dir keeps it where you want it"
+    out.print(f"\nEverything is in {place}{note}. Next:", soft_wrap=True)
+    example = "SELECT * FROM timeline('support-agent') LIMIT 20"
+    out.print(f'  pgwitness sql --config {config} "{example}"', soft_wrap=True)
+    out.print(f"  pgwitness sql --config {config}", soft_wrap=True)
+
+
+def _rows(lake: Path, query: str) -> list[dict[str, Any]]:
+    from pgwitness.cli.sql import ask
+    from sinks.catalogue import connect
+
+    connection = connect(lake)
+    try:
+        return [dict(row) for row in ask(connection, query)]
+    finally:
+        connection.close()
+
+
+def _alert(alert: Mapping[str, Any]) -> dict[str, Any]:
+    facts = alert["unmapped"]
+    return {
+        "severity": alert["severity"],
+        "alert": alert["finding_info"]["desc"],
+        "who": facts["principal"] or (f"role {facts['role']}" if facts["role"] else ""),
+        "certainty": facts["certainty"],
+        "policy": facts["policy"] or "behaviour",
+    }

@@ -1,0 +1,182 @@
+"""The misbehaviours that the demo stages: who does what, and which policy is to catch it.
+
+Each scene logs in for itself and does one thing. A scene counts as caught when one of its policies raised an alert
+about its principal, or, where statistics know a role only, about its role, or, where nobody can know who it was,
+about the object. An alert that no scene explains is a false one.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pgwitness.demo.clients import Elsewhere, Psql, Psycopg
+from pgwitness.demo.shop import JONAS, LENA, MARIA, OWNER, PRICING_AGENT, SHIPPING, Principal
+from pgwitness.demo.workload import Ledger
+
+FAR_ADDRESS = "127.0.0.66"
+"""An address that the shop's services never come from; Linux has all of 127.0.0.0/8."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where scenes play: the server, the folder of psql, and the ledger for what they commit."""
+
+    host: str
+    port: int
+    psql: Path
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One misbehaviour. `policies` are the ids that catch it, `objects` names that alert may be about instead."""
+
+    id: str
+    title: str
+    who: Principal
+    play: Callable[[Stage], None]
+    policies: tuple[str, ...]
+    objects: tuple[str, ...] = field(default=())
+
+    def explains(self, alert: Mapping[str, Any]) -> bool:
+        """Say whether an alert is about this scene."""
+        facts = alert.get("unmapped", {})
+        return facts.get("policy") in self.policies and self._about(facts, alert)
+
+    def touches(self, alert: Mapping[str, Any]) -> bool:
+        """Say whether an alert is about this scene's actor or object, whichever detector raised it."""
+        return self._about(alert.get("unmapped", {}), alert)
+
+    def _about(self, facts: Mapping[str, Any], alert: Mapping[str, Any]) -> bool:
+        if facts.get("principal") is not None:
+            return bool(facts["principal"] == self.who.name)
+        if facts.get("role") is not None:
+            return bool(facts["role"] == self.who.role)
+        names = [resource.get("name", "") for resource in alert.get("resources", [])]
+        return any(wanted in name for wanted in self.objects for name in names)
+
+
+def delete_everything(stage: Stage) -> None:
+    """The pricing agent tidies up: its WHERE is true for every row."""
+    client = Psycopg(stage.host, stage.port, PRICING_AGENT)
+    stage.ledger.add(PRICING_AGENT.name, client.run("DELETE FROM promotions WHERE 1 = 1"))
+    client.close()
+
+
+def read_all_customers(stage: Stage) -> None:
+    """Maria, who looks after one customer at a time, takes them all."""
+    client = Psql(stage.psql, stage.host, stage.port, MARIA)
+    client.run("SELECT * FROM customers")
+    client.close()
+
+
+def come_from_elsewhere(stage: Stage) -> None:
+    """Somebody uses the shipping service's role from an address it never comes from."""
+    elsewhere = Elsewhere(stage.host, stage.port, FAR_ADDRESS)
+    try:
+        client = Psycopg(stage.host, elsewhere.port, SHIPPING)
+        for order in range(1, 4):
+            change = ("UPDATE orders SET status = 'sent' WHERE id = %(o)s", {"o": order})
+            stage.ledger.add(SHIPPING.name, client.run(change))
+        client.close()
+    finally:
+        elsewhere.close()
+
+
+def create_superuser(stage: Stage) -> None:
+    """Lena makes a second superuser, with an innocent name."""
+    client = Psql(stage.psql, stage.host, stage.port, LENA)
+    client.run("CREATE ROLE metrics LOGIN SUPERUSER")
+    client.close()
+
+
+def drop_table(stage: Stage) -> None:
+    """The owner's role drops a table of the shop."""
+    client = Psql(stage.psql, stage.host, stage.port, OWNER)
+    client.run("DROP TABLE coupons")
+    client.close()
+
+
+def forge_beacon(stage: Stage) -> None:
+    """Jonas writes a beacon of his own making that names Lena, and refunds an order under it."""
+    client = Psycopg(stage.host, stage.port, JONAS)
+    forged = (
+        '{"v":1,"session_user":"lena","role":"lena","pid":1,"backend_start_us":1,"xid":1,"application":"psql"}'
+        "." + "0" * 64
+    )
+    emit = "SELECT pg_logical_emit_message(true, %(prefix)s, %(content)s::text)"
+    values: dict[str, Any] = {"prefix": beacon_prefix(), "content": forged}
+    change = ("UPDATE orders SET status = 'refunded' WHERE id = %(o)s", {"o": 7})
+    stage.ledger.add(JONAS.name, client.run((emit, values), change))
+    client.close()
+
+
+def disable_beacon(stage: Stage) -> None:
+    """The owner of the table switches its triggers off, writes, and switches them on again."""
+    client = Psql(stage.psql, stage.host, stage.port, OWNER)
+    client.run("ALTER TABLE payments DISABLE TRIGGER USER")
+    stage.ledger.add(None, client.run("UPDATE payments SET amount = 0 WHERE id <= 5"))
+    client.run("ALTER TABLE payments ENABLE ALWAYS TRIGGER pgwitness_beacon")
+    client.close()
+
+
+def beacon_prefix() -> str:
+    """Give the prefix under which beacons travel."""
+    from collectors.beacon.mac import PREFIX
+
+    return PREFIX
+
+
+def scenes() -> list[Scene]:
+    """List the scenes that can be staged on this machine, in the order they are played."""
+    played = [
+        Scene(
+            "agent_deletes_everything",
+            "an AI agent deletes without a useful WHERE",
+            PRICING_AGENT,
+            delete_everything,
+            ("delete_without_where",),
+        ),
+        Scene("reads_all_customers", "a person reads all customers at once", MARIA, read_all_customers, ("bulk_read",)),
+        Scene(
+            "service_from_new_address",
+            "a service's role turns up from a new address",
+            SHIPPING,
+            come_from_elsewhere,
+            ("new_address",),
+        ),
+        Scene(
+            "superuser_created", "somebody creates a superuser", LENA, create_superuser, ("superuser",), ("metrics",)
+        ),
+        Scene("table_dropped", "a table is dropped", OWNER, drop_table, ("drop_table",), ("coupons",)),
+        Scene("beacon_forged", "somebody forges a beacon", JONAS, forge_beacon, ("beacon_forged",)),
+        Scene(
+            "beacon_disabled",
+            "a table's owner disables the beacon and writes",
+            OWNER,
+            disable_beacon,
+            ("shadow_write",),
+            ("payments",),
+        ),
+    ]
+    return [scene for scene in played if scene.id != "service_from_new_address" or _can_come_from(FAR_ADDRESS)]
+
+
+def _can_come_from(address: str) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def failed(error: Exception) -> str:
+    """Say why a scene could not be played."""
+    return f"{type(error).__name__}: {error}".strip() if isinstance(error, psycopg.Error) else str(error)
