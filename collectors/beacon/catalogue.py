@@ -1,0 +1,243 @@
+"""Reads from the catalogues what stands in a source database and what pgwitness has put there; changes nothing.
+
+`read` gives the `State` that `planning` decides on and `status` shows. Everything in it is visible to any role, so
+that the collectors' own role can report it, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from msgspec import Struct
+
+from collectors.beacon import templates
+from pgwitness.events import qualified
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class Table(Struct, frozen=True, kw_only=True):
+    """A table that can carry a beacon, ordinary or partitioned.
+
+    `root` is the topmost partitioned table it is a partition of. `keyed`: updates and deletes can be published, that
+    is, it (and each of its partitions) has a usable replica identity. `trigger`: `tgenabled` of our trigger, None
+    without one: `A` always, `O` only in origin, `D` disabled, `R` only in replicas. `condition` is the trigger's
+    definition. `publications` are ours that hold it. `registered`: it stands in pgwitness.covered.
+    """
+
+    schema: str
+    name: str
+    partitioned: bool = False
+    root: str | None = None
+    keyed: bool = True
+    identity: str = "d"
+    trigger: str | None = None
+    guarded: bool = False
+    publications: tuple[str, ...] = ()
+    registered: bool = False
+
+    @property
+    def qualified(self) -> str:
+        """The table's name as events carry it, which is also how SQL quotes it."""
+        return qualified(self.schema, self.name)
+
+
+class Role(Struct, frozen=True, kw_only=True):
+    """What the collectors' role may do; `replication` also through rds_replication."""
+
+    login: bool = False
+    replication: bool = False
+    monitor: bool = False
+    superuser: bool = False
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """A database as `install` found it.
+
+    `grants_guard`: who asks may GRANT SET ON PARAMETER (a superuser). `guard_granted`: the owner's role may set the
+    guard. `guard_setting` is the guard's value here and now, which must be `off` for the guard to work. `functions`
+    are the bodies of our functions by name. `slots` are our slots on this database, and whether one is in use.
+    `elsewhere` are those of our two roles that other databases of the cluster need.
+    """
+
+    version: int
+    database: str
+    system_id: str
+    user: str
+    superuser: bool
+    wal_level: str
+    owner_exists: bool = False
+    owner_member: bool = False
+    owner_monitor: bool = False
+    guard_granted: bool = False
+    guard_setting: str = "off"
+    collector: Role | None = None
+    schema: bool = False
+    relations: tuple[str, ...] = ()
+    functions: dict[str, str] = {}
+    grants: tuple[str, ...] = ()
+    publications: dict[str, str] = {}
+    tables: tuple[Table, ...] = ()
+    slots: tuple[tuple[str, bool], ...] = ()
+    elsewhere: tuple[str, ...] = ()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the beacon can speak once in a transaction here, rather than with each statement."""
+        return self.guard_setting == "off" and (self.guard_granted or self.superuser)
+
+
+_SERVER = """\
+SELECT current_setting('server_version_num')::int, current_database(), (pg_control_system()).system_identifier::text,
+    current_user, r.rolsuper, current_setting('wal_level'), current_setting(%(guard)s)
+FROM pg_roles AS r WHERE r.rolname = current_user"""
+
+_OWNER = """\
+SELECT pg_has_role(current_user, o.oid, 'USAGE'), has_parameter_privilege(o.oid, %(guard)s, 'SET'),
+    pg_has_role(o.oid, 'pg_read_all_stats', 'USAGE')
+FROM pg_roles AS o WHERE o.rolname = %(owner)s"""
+
+_ROLE = """\
+SELECT r.rolcanlogin,
+    r.rolreplication OR EXISTS (SELECT FROM pg_roles AS p WHERE p.rolname = 'rds_replication'
+        AND pg_has_role(r.oid, p.oid, 'USAGE')),
+    pg_has_role(r.oid, 'pg_monitor', 'USAGE'), r.rolsuper
+FROM pg_roles AS r WHERE r.rolname = %(role)s"""
+
+_RELATIONS = """\
+SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'v') ORDER BY 1"""
+
+_FUNCTIONS = """\
+SELECT p.proname, p.prosrc FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname = %(schema)s"""
+
+_GRANTS = """\
+SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND has_table_privilege(%(role)s, c.oid, 'SELECT')
+    AND has_schema_privilege(%(role)s, n.oid, 'USAGE') ORDER BY 1"""
+
+_PUBLICATIONS = """\
+SELECT pubname, concat_ws(',', CASE WHEN pubinsert THEN 'insert' END, CASE WHEN pubupdate THEN 'update' END,
+    CASE WHEN pubdelete THEN 'delete' END, CASE WHEN pubtruncate THEN 'truncate' END)
+FROM pg_publication WHERE pubname = ANY (%(publications)s)"""
+
+_SLOTS = """\
+SELECT slot_name, active FROM pg_replication_slots
+WHERE database = current_database() AND plugin = 'pgoutput' AND slot_name LIKE 'pgwitness%%' ORDER BY 1"""
+
+_ELSEWHERE = """\
+SELECT DISTINCT r.rolname FROM pg_shdepend AS d JOIN pg_roles AS r ON r.oid = d.refobjid
+WHERE d.refclassid = 'pg_authid'::regclass AND r.rolname IN (%(owner)s, %(role)s)
+    AND d.dbid NOT IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+
+_TABLES = """\
+WITH keyed AS (
+    SELECT c.oid, CASE c.relreplident
+        WHEN 'f' THEN true
+        WHEN 'd' THEN EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary
+            AND i.indisvalid AND i.indimmediate)
+        WHEN 'i' THEN EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisreplident
+            AND i.indisvalid AND i.indimmediate)
+        ELSE false END AS keyed
+    FROM pg_class AS c WHERE c.relkind IN ('r', 'p')
+)
+SELECT n.nspname, c.relname, c.relkind = 'p',
+    CASE WHEN c.relispartition THEN
+        (SELECT quote_ident(rn.nspname) || '.' || quote_ident(rc.relname)
+            FROM pg_class AS rc JOIN pg_namespace AS rn ON rn.oid = rc.relnamespace
+            WHERE rc.oid = pg_partition_root(c.oid)) END,
+    k.keyed AND NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) AS leaf JOIN keyed AS l ON l.oid = leaf.relid
+        WHERE c.relkind = 'p' AND leaf.isleaf AND NOT l.keyed),
+    c.relreplident, t.tgenabled, coalesce(pg_get_triggerdef(t.oid) LIKE %(guarded)s, false),
+    ARRAY(SELECT p.pubname::text FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid
+        WHERE r.prrelid = c.oid AND p.pubname = ANY (%(publications)s) ORDER BY 1),
+    c.oid = ANY (%(registered)s::oid[])
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN keyed AS k ON k.oid = c.oid
+LEFT JOIN pg_trigger AS t ON t.tgrelid = c.oid AND t.tgname = %(trigger)s AND NOT t.tgisinternal
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+    AND n.nspname NOT IN ('pg_catalog', 'information_schema', %(schema)s) AND n.nspname !~ '^pg_(toast|temp)'
+    AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+        AND d.deptype = 'e')
+ORDER BY 1, 2"""
+
+
+def read(connection: Connection, role: str) -> State:
+    """Read the state of the connection's database; `role` is the collectors' login role.
+
+    Tables that are temporary, unlogged or part of an extension are left out: they have no rows in the WAL, or are not
+    the user's.
+    """
+    parameters: dict[str, Any] = {
+        "guard": templates.GUARD,
+        "guarded": f"%{templates.GUARD}%",
+        "owner": templates.OWNER,
+        "role": role,
+        "schema": templates.SCHEMA,
+        "trigger": templates.TRIGGER,
+        "publications": [templates.PUBLICATION, templates.PUBLICATION_INSERTS],
+        "registered": registered(connection),
+    }
+
+    def rows(query: str) -> list[tuple[Any, ...]]:
+        return connection.execute(query, parameters).fetchall()
+
+    version, database, system_id, user, superuser, wal_level, guard_setting = rows(_SERVER)[0]
+    owner = rows(_OWNER)
+    roles = rows(_ROLE)
+    return State(
+        version=version,
+        database=database,
+        system_id=system_id,
+        user=user,
+        superuser=superuser,
+        wal_level=wal_level,
+        owner_exists=bool(owner),
+        owner_member=bool(owner) and owner[0][0],
+        owner_monitor=bool(owner) and owner[0][2],
+        guard_granted=bool(owner) and owner[0][1],
+        guard_setting=guard_setting,
+        collector=Role(login=roles[0][0], replication=roles[0][1], monitor=roles[0][2], superuser=roles[0][3])
+        if roles
+        else None,
+        schema=bool(rows("SELECT FROM pg_namespace WHERE nspname = %(schema)s")),
+        relations=tuple(name for (name,) in rows(_RELATIONS)),
+        functions=dict(rows(_FUNCTIONS)),
+        grants=tuple(name for (name,) in rows(_GRANTS)) if roles else (),
+        publications=dict(rows(_PUBLICATIONS)),
+        tables=tuple(_table(row) for row in rows(_TABLES)),
+        slots=tuple((name, active) for name, active in rows(_SLOTS)),
+        elsewhere=tuple(name for (name,) in rows(_ELSEWHERE)),
+    )
+
+
+def registered(connection: Connection) -> list[int]:
+    """Read the OIDs in the registry; none where there is no registry or it may not be read."""
+    readable = connection.execute(
+        "SELECT has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') FROM pg_class AS c"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = 'covered'",
+        (templates.SCHEMA,),
+    ).fetchone()
+    if readable is None or not readable[0]:
+        return []
+    found = connection.execute(f"SELECT relation::oid::int8 FROM {templates.SCHEMA}.covered").fetchall()
+    return [oid for (oid,) in found]
+
+
+def _table(row: tuple[Any, ...]) -> Table:
+    schema, name, partitioned, root, keyed, identity, trigger, guarded, publications, is_registered = row
+    return Table(
+        schema=schema,
+        name=name,
+        partitioned=partitioned,
+        root=root,
+        keyed=keyed,
+        identity=identity,
+        trigger=trigger,
+        guarded=guarded,
+        publications=tuple(publications),
+        registered=is_registered,
+    )

@@ -1,0 +1,204 @@
+"""Installs, removes, pauses and shows the beacon; the shell that runs what `planning` decided.
+
+The connection belongs to who may do it: a superuser, or a role that owns the tables and may create roles and
+publications. Nothing here waits long for a lock: a table that is busy is tried again and then reported, the others go
+on, and a later run does what is left.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+
+import psycopg
+from msgspec import Struct
+from psycopg import errors as pg
+
+from collectors.beacon import catalogue, planning, source
+from collectors.beacon.catalogue import Connection, State, Table
+from collectors.beacon.planning import Options, Statement
+from collectors.beacon.templates import GUARD
+from pgwitness.errors import NotInOrder
+
+VERSION_MIN = 150_000
+
+Progress = Callable[[str, int, int], None]
+"""Told before each transaction: what it does, its number from 1, how many there are."""
+
+
+class Failure(Struct, frozen=True):
+    """What could not be done, why, and what the operator should do."""
+
+    what: str
+    why: str
+    fix: str
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """What a run did. `done` are the statements run; `left` what failed; `notes` what the operator should know."""
+
+    database: str
+    done: tuple[Statement, ...] = ()
+    left: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
+    guarded: bool = True
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.left
+
+
+def install(connection: Connection, options: Options | None = None, progress: Progress | None = None) -> Report:
+    """Install what is missing; running it again is harmless, and goes on after an error or a busy table.
+
+    Raises `NotInOrder` where the server is too old. What failed stands in the report, with its fix.
+    """
+    options = options or Options()
+    state = _state(connection, options)
+    report = _run(connection, state, planning.install(state, options), options, progress)
+    return _noted(report, _install_notes(state, options))
+
+
+def uninstall(connection: Connection, options: Options | None = None, progress: Progress | None = None) -> Report:
+    """Remove the beacon from the chosen tables and, when none is left, all of pgwitness from the database."""
+    options = options or Options()
+    state = _state(connection, options)
+    report = _run(connection, state, planning.uninstall(state, options), options, progress)
+    notes = [
+        f"slot {name} is in use and stays: stop the collector, then SELECT pg_drop_replication_slot('{name}')"
+        for name, active in state.slots
+        if active
+    ]
+    notes += [f"role {role} stays: other databases of this cluster need it" for role in state.elsewhere]
+    return _noted(report, notes)
+
+
+def pause(connection: Connection, options: Options | None = None, *, paused: bool = True) -> Report:
+    """Switch every beacon of the database off at once, or on again; the switch itself is written into the WAL."""
+    options = options or Options()
+    state = _state(connection, options)
+    if "key" not in state.relations:
+        raise NotInOrder(f"no beacon is installed in database {state.database}; run `pgwitness db install`")
+    return _run(connection, state, planning.pause(state, paused=paused), options, None)
+
+
+def printed(connection: Connection, options: Options | None = None) -> str:
+    """Write what `install` would run as one migration file, without running it."""
+    options = options or Options()
+    return planning.render(planning.install(_state(connection, options), options), options)
+
+
+def status(connection: Connection, options: Options | None = None) -> source.BeaconStatus:
+    """Show the beacon's state, table by table; any role that may read the registry can ask."""
+    return source.status(connection, options or Options())
+
+
+def _state(connection: Connection, options: Options) -> State:
+    connection.autocommit = True
+    version = connection.info.server_version
+    if version < VERSION_MIN:
+        raise NotInOrder(f"PostgreSQL {version // 10_000} is not supported; pgwitness needs 15 or newer")
+    return catalogue.read(connection, options.role)
+
+
+def _run(
+    connection: Connection, state: State, plan: list[Statement], options: Options, progress: Progress | None
+) -> Report:
+    groups = [(name, list(statements)) for name, statements in itertools.groupby(plan, lambda s: s.group)]
+    done: list[Statement] = []
+    left: list[Failure] = []
+    for number, (name, statements) in enumerate(groups, 1):
+        if progress is not None:
+            progress(name, number, len(groups))
+        failure = _transaction(connection, name, statements, options)
+        if failure is None:
+            done += statements
+            continue
+        left.append(failure)
+        if statements[0].table is None and name in ("roles", "schema", "publications"):
+            break
+    return Report(database=state.database, done=tuple(done), left=tuple(left), guarded=state.guarded)
+
+
+def _transaction(
+    connection: Connection, name: str, statements: Iterable[Statement], options: Options
+) -> Failure | None:
+    """Run one group; a busy table is tried again, each time waiting `lock_timeout_ms` at most."""
+    for attempt in range(options.attempts):
+        try:
+            with connection.transaction():
+                connection.execute(f"SET LOCAL lock_timeout = '{int(options.lock_timeout_ms)}ms'")
+                for statement in statements:
+                    connection.execute(statement.sql.encode())
+            return None
+        except (pg.LockNotAvailable, pg.DeadlockDetected):
+            if attempt + 1 == options.attempts:
+                return Failure(
+                    name,
+                    f"its lock was not to be had within {options.lock_timeout_ms} ms, {options.attempts} times:"
+                    f" held by {_holders(connection, statements)}",
+                    "run it again when that transaction has ended; what is done stays done",
+                )
+        except pg.UndefinedTable as error:
+            return Failure(name, _text(error), "it was dropped meanwhile; run it again")
+        except pg.InsufficientPrivilege as error:
+            return Failure(
+                name, _text(error), "run it as a superuser, or as the owner of the table with CREATEROLE (--dsn)"
+            )
+        except psycopg.DatabaseError as error:
+            if connection.broken:
+                raise
+            return Failure(name, _text(error), "correct what it names, then run it again")
+    return None
+
+
+def _holders(connection: Connection, statements: Iterable[Statement]) -> str:
+    """Name the sessions that hold a lock on the group's table."""
+    table = next((s.table for s in statements if s.table), None)
+    if table is None:
+        return "another session"
+    rows = connection.execute(
+        "SELECT DISTINCT l.pid, coalesce(a.usename, '?'), coalesce(a.application_name, '')"
+        " FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid"
+        " WHERE l.relation = to_regclass(%s) AND l.granted AND l.pid <> pg_backend_pid() AND l.mode <> 'AccessShareLock'",
+        (table,),
+    ).fetchall()
+    return ", ".join(f"pid {pid} ({user} {application})".replace(" )", ")") for pid, user, application in rows) or "?"
+
+
+def _text(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error)).strip()
+
+
+def _noted(report: Report, notes: list[str]) -> Report:
+    return Report(
+        database=report.database, done=report.done, left=report.left, notes=tuple(notes), guarded=report.guarded
+    )
+
+
+def _install_notes(state: State, options: Options) -> list[str]:
+    notes = []
+    if state.wal_level != "logical":
+        notes.append(
+            f"wal_level is {state.wal_level}: ALTER SYSTEM SET wal_level = 'logical', then restart the server;"
+            " the beacon is written, but no collector can read it before"
+        )
+    if not state.guarded:
+        why = (
+            f"{GUARD} is on by default"
+            if state.guard_setting != "off"
+            else f"GRANT SET ON PARAMETER {GUARD} needs a superuser"
+        )
+        notes.append(f"the beacon speaks with each statement instead of once a transaction: {why}")
+    if state.collector is None:
+        notes.append(f"role {options.role} was made without a password: set one (psql: \\password {options.role})")
+    notes += [_unkeyed(table) for table in state.tables if options.chosen(table) and not table.keyed and not table.root]
+    return notes
+
+
+def _unkeyed(table: Table) -> str:
+    return (
+        f"{table.qualified} has no usable replica identity: only its inserts and truncates are read;"
+        f" add a primary key, or ALTER TABLE {table.qualified} REPLICA IDENTITY FULL, then install again"
+    )

@@ -1,0 +1,161 @@
+"""Verifies beacons found in the WAL; pure, and total on hostile bytes: `verify` returns or raises `Forged`.
+
+Any role may write any message under any prefix, so only the MAC tells a beacon from a forgery. A message is 32
+bytes of HMAC-SHA256 (RFC 2104) under the database's key and then the payload, a JSON array in UTF-8:
+
+    [kind, system_id, database, xid, pid, backend_start_us, session_user, role, application, client_addr,
+     client_port, claim]
+
+The MAC covers all of it. It therefore proves where and when the payload was made, too: a genuine message copied
+into another transaction, database or cluster does not verify there.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+import msgspec
+
+from pgwitness.events import Beacon
+
+PREFIX = "pgwitness.beacon"
+"""The prefix of a beacon's logical message."""
+CONTROL_PREFIX = "pgwitness.control"
+"""The prefix of the message with which an installation, pause or removal of the beacon announces itself."""
+
+BEACON_KIND = "beacon/1"
+CONTROL_KIND = "control/1"
+"""First element of the payload: what it is and the version of its form; the MAC keeps one from passing as the other."""
+
+MAC_BYTES = 32
+CLAIM_CHARACTERS_MAX = 200
+"""How much of each text a forgery is quoted with."""
+
+_XID32 = 1 << 32
+
+
+class _Payload(msgspec.Struct, array_like=True, frozen=True):
+    kind: str
+    system_id: str
+    database: str
+    xid: int
+    pid: int
+    backend_start_us: int
+    session_user: str
+    role: str
+    application: str | None = None
+    client_addr: str | None = None
+    client_port: int | None = None
+    claim: str | None = None
+
+
+class ControlPayload(msgspec.Struct, array_like=True, frozen=True):
+    """What an installation, pause, resumption or removal said of itself; verified as a beacon is.
+
+    `operation`: `install`, `pause`, `resume` or `uninstall`. `session_user` is who did it.
+    """
+
+    kind: str
+    system_id: str
+    database: str
+    xid: int
+    operation: str
+    session_user: str
+
+
+_beacon = msgspec.json.Decoder(_Payload)
+_control = msgspec.json.Decoder(ControlPayload)
+
+
+class Forged(Exception):
+    """A message under our prefix that did not verify.
+
+    `reason`: `malformed` (not of the form), `mac` (not made by this database's beacon), `kind` (another kind or
+    version), `system_id`, `database` or `xid` (genuine, but copied from another cluster, database or transaction).
+    `claims` is what the message says of its maker, each text cut to `CLAIM_CHARACTERS_MAX`; not to be believed.
+    """
+
+    def __init__(self, reason: str, claims: dict[str, str | int | None] | None = None) -> None:
+        super().__init__(f"a message under the beacon's prefix does not verify: {reason}")
+        self.reason = reason
+        self.claims = claims or {}
+
+
+def mac(key: bytes, payload: bytes) -> bytes:
+    """Compute the MAC of a payload, as the function in the database does with its two pads and core `sha256`."""
+    return hmac.digest(key, payload, "sha256")
+
+
+def verify(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> Beacon:
+    """Verify a message found under `PREFIX` in the transaction `xid32` (the WAL's 32 bits) of that database.
+
+    Raises `Forged` on everything that the genuine beacon of this very transaction did not write. The returned
+    `xid` has the 64 bits that the database knew. Whoever works for long under SET ROLE, or in a database where the
+    beacon has no guard, repeats it with each statement: `same_session` tells repetitions.
+    """
+    payload = _authentic(content, key)
+    try:
+        said = _beacon.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise Forged("kind") from None
+    _bind(said, BEACON_KIND, system_id, database, xid32)
+    return Beacon(
+        session_user=said.session_user,
+        role=said.role,
+        pid=said.pid,
+        backend_start_us=said.backend_start_us,
+        xid=said.xid,
+        application=said.application or "",
+        client_addr=said.client_addr,
+        client_port=said.client_port,
+        claim=said.claim,
+    )
+
+
+def verify_control(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> ControlPayload:
+    """Verify a message found under `CONTROL_PREFIX`. Raises `Forged` as `verify` does."""
+    payload = _authentic(content, key)
+    try:
+        said = _control.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise Forged("kind") from None
+    _bind(said, CONTROL_KIND, system_id, database, xid32)
+    return said
+
+
+def same_session(one: Beacon, other: Beacon) -> bool:
+    """Say whether two beacons name the same session in the same role with the same claim."""
+    return msgspec.structs.replace(one, ordinal=0) == msgspec.structs.replace(other, ordinal=0)
+
+
+def _authentic(content: bytes, key: bytes) -> bytes:
+    payload = content[MAC_BYTES:]
+    if len(content) <= MAC_BYTES:
+        raise Forged("malformed")
+    if not hmac.compare_digest(content[:MAC_BYTES], mac(key, payload)):
+        said = _claims(payload)
+        raise Forged("mac" if said else "malformed", said)
+    return payload
+
+
+def _bind(said: _Payload | ControlPayload, kind: str, system_id: str, database: str, xid32: int) -> None:
+    claims: dict[str, str | int | None] = {"session_user": said.session_user, "xid": said.xid}
+    if said.kind != kind:
+        raise Forged("kind", claims)
+    if said.system_id != system_id:
+        raise Forged("system_id", claims | {"system_id": said.system_id})
+    if said.database != database:
+        raise Forged("database", claims | {"database": said.database})
+    if said.xid % _XID32 != xid32 % _XID32:
+        raise Forged("xid", claims)
+
+
+def _claims(payload: bytes) -> dict[str, str | int | None]:
+    """Read what an unverified payload says of its maker; nothing when it is not of the form."""
+    try:
+        said = _beacon.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+    named = ("database", "xid", "pid", "session_user", "role", "application", "client_addr", "claim")
+    values = {name: getattr(said, name) for name in named}
+    return {name: v[:CLAIM_CHARACTERS_MAX] if isinstance(v, str) else v for name, v in values.items()}

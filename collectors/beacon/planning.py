@@ -1,0 +1,245 @@
+"""Decides what an installation, a pause or a removal has to do: from the state found to statements; pure.
+
+What is there already needs no statement, so a second run does nothing and a run that was broken off goes on where it
+stood. Statements with the same `group` belong into one transaction; each table is a group of its own, so that no lock
+waits for another table.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from msgspec import Struct
+
+from collectors.beacon import templates
+from collectors.beacon.catalogue import State, Table
+from collectors.beacon.templates import OWNER, PUBLICATION, PUBLICATION_INSERTS, SCHEMA
+from pgwitness.events import quote_identifier
+
+PUBLICATIONS = {PUBLICATION: "insert,update,delete,truncate", PUBLICATION_INSERTS: "insert,truncate"}
+"""What each of our publications publishes; the second is for tables without a usable replica identity."""
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What the operator asked for.
+
+    `tables` are globs over `schema.table`; one without a dot means that table in any schema. `role` is the
+    collectors' login role. A lock is waited for `lock_timeout_ms` at most, and a table tried `attempts` times.
+    """
+
+    tables: tuple[str, ...] = ("*",)
+    role: str = "pgwitness"
+    lock_timeout_ms: int = 2_000
+    attempts: int = 3
+
+    def chosen(self, table: Table) -> bool:
+        """Say whether the globs choose a table; a partition goes with its root."""
+        names = [f"{table.schema}.{table.name}", table.qualified, *([table.root] if table.root else [])]
+        return any(fnmatchcase(name, glob if "." in glob else f"*.{glob}") for glob in self.tables for name in names)
+
+
+class Statement(Struct, frozen=True):
+    """One statement of a plan: its SQL, the transaction (`group`) it belongs to, the table it locks and why it is."""
+
+    sql: str
+    group: str
+    why: str
+    table: str | None = None
+
+
+def install(state: State, options: Options) -> list[Statement]:
+    """Plan what is missing for the collectors' role, the publications and the beacon on the chosen tables."""
+    ground = _roles(state, options) + _schema(state, options) + _publications(state)
+    tables = [s for table in state.tables if options.chosen(table) for s in _table(state, table)]
+    announce = []
+    if ground or tables:
+        announce = [Statement(f"SELECT {SCHEMA}.control('install')", "announce", "the installation is evidence, too")]
+    return ground + tables + announce
+
+
+def pause(state: State, *, paused: bool) -> list[Statement]:
+    """Plan the switch of every beacon of the database at once; it locks no table of the application."""
+    if "key" not in state.relations:
+        return []
+    word = "pause" if paused else "resume"
+    switch = f"UPDATE {SCHEMA}.key SET paused = {str(paused).lower()} WHERE paused <> {str(paused).lower()}"
+    return [
+        Statement(switch, word, f"{word}s every beacon of this database"),
+        Statement(f"SELECT {SCHEMA}.control('{word}')", word, f"the {word} is evidence, too"),
+    ]
+
+
+def uninstall(state: State, options: Options) -> list[Statement]:
+    """Plan the removal: the chosen tables; with all of them gone also the publications, slots, schema and roles."""
+    plan: list[Statement] = []
+    if "control" in state.functions:
+        plan.append(Statement(f"SELECT {SCHEMA}.control('uninstall')", "announce", "the removal is evidence, too"))
+    rest = False
+    for table in state.tables:
+        if not (table.trigger or table.publications or table.registered):
+            continue
+        if not options.chosen(table):
+            rest = True
+            continue
+        plan += _remove_table(table)
+    return plan if rest else plan + _remove_ground(state, options)
+
+
+def render(plan: list[Statement], options: Options) -> str:
+    """Write a plan as one migration file: what `install` would run, in the same transactions."""
+    lines = ["-- pgwitness; run it with `psql --set ON_ERROR_STOP=1 --file`. It can be run again after an error:"]
+    lines += ["-- print it anew then, and it holds what is left to do.", ""]
+    group = ""
+    for statement in plan:
+        if statement.group != group:
+            lines += ["COMMIT;", ""] if group else []
+            group = statement.group
+            lines += ["BEGIN;", f"SET LOCAL lock_timeout = '{options.lock_timeout_ms}ms';"]
+        lines += [f"-- {statement.why}", f"{statement.sql};"]
+    return "\n".join([*lines, *(["COMMIT;"] if group else []), ""])
+
+
+def _roles(state: State, options: Options) -> list[Statement]:
+    plan: list[Statement] = []
+    role = quote_identifier(options.role)
+
+    def add(sql: str, why: str) -> None:
+        plan.append(Statement(sql, "roles", why))
+
+    if not state.owner_exists:
+        add(f"CREATE ROLE {OWNER} NOLOGIN", "owns the beacon and its key; nobody logs in as it")
+    if not state.owner_monitor:
+        add(f"GRANT pg_read_all_stats TO {OWNER}", "to see when a session of somebody else began, and who logged in")
+    if not state.superuser and not state.owner_member:
+        add(f"GRANT {OWNER} TO CURRENT_USER", "who installs must be able to make objects that belong to the owner")
+    if state.superuser and not state.guard_granted:
+        add(f"GRANT SET ON PARAMETER {templates.GUARD} TO {OWNER}", "the guard: one beacon a transaction")
+    if state.collector is None:
+        add(f"CREATE ROLE {role} LOGIN REPLICATION", "the collectors' role; give it a password before use")
+    elif not (state.collector.replication or state.collector.superuser):
+        add(f"ALTER ROLE {role} REPLICATION", "reading the WAL needs it")
+    if state.collector is None or not state.collector.monitor:
+        add(f"GRANT pg_monitor TO {role}", "sessions, statistics and settings of others")
+    return plan
+
+
+def _schema(state: State, options: Options) -> list[Statement]:
+    plan: list[Statement] = []
+    role = quote_identifier(options.role)
+
+    def add(sql: str, why: str) -> None:
+        plan.append(Statement(sql, "schema", why))
+
+    def owned(kind: str, name: str) -> None:
+        add(f"ALTER {kind} {SCHEMA}.{name} OWNER TO {OWNER}", "so that it runs with nobody else's rights")
+
+    if not state.schema:
+        add(templates.CREATE_SCHEMA, "where everything of pgwitness is")
+    if "key" not in state.relations:
+        add(templates.CREATE_KEY, "the key of the beacon's MAC, and the switch that pauses it")
+        owned("TABLE", "key")
+        add(templates.INSERT_KEY, "made here; only the collectors' role reads it")
+    if "covered" not in state.relations:
+        add(templates.CREATE_COVERED, "which tables carry a beacon: a write without one is a finding there")
+        owned("TABLE", "covered")
+    if state.functions.get("beacon") != templates.beacon_body(state.guarded):
+        add(templates.create_beacon(state.guarded), "speaks for the transaction in its WAL")
+        owned("FUNCTION", "beacon()")
+        add(f"REVOKE ALL ON FUNCTION {SCHEMA}.beacon() FROM PUBLIC", "for nobody else's triggers")
+        if state.superuser:
+            flush = ", boolean" if state.version >= 170_000 else ""
+            signature = f"pg_catalog.pg_logical_emit_message(boolean, text, bytea{flush})"
+            add(f"GRANT EXECUTE ON FUNCTION {signature} TO {OWNER}", "also where PUBLIC may not call it")
+    if state.functions.get("control") != templates.CONTROL_BODY:
+        add(templates.CREATE_CONTROL, "writes into the WAL what pgwitness does to itself")
+        owned("FUNCTION", "control(text)")
+        add(f"REVOKE ALL ON FUNCTION {SCHEMA}.control(text) FROM PUBLIC", "for who installs only")
+    if not {"key", "covered"} <= set(state.grants):
+        add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}", "for the collectors")
+        add(f"GRANT SELECT ON {SCHEMA}.key, {SCHEMA}.covered TO {role}", "to verify beacons, and to miss them")
+    return plan
+
+
+def _publications(state: State) -> list[Statement]:
+    plan = []
+    for name, operations in PUBLICATIONS.items():
+        if name not in state.publications:
+            sql = templates.create_publication(name, operations)
+        elif state.publications[name] != operations:
+            sql = f"ALTER PUBLICATION {name} SET (publish = '{operations}', publish_via_partition_root = true)"
+        else:
+            continue
+        plan.append(Statement(sql, "publications", f"lists the tables whose {operations} are read"))
+    return plan
+
+
+def publication_of(table: Table) -> str | None:
+    """Give the publication a table belongs into; a partition is published by its root."""
+    if table.root is not None:
+        return None
+    return PUBLICATION if table.keyed else PUBLICATION_INSERTS
+
+
+def _table(state: State, table: Table) -> list[Statement]:
+    sqls: list[tuple[str, str]] = []
+    name = table.qualified
+    if table.trigger != "A" or table.guarded != state.guarded:
+        first, second = templates.create_trigger(name, state.guarded)
+        sqls.append((first, "the beacon"))
+        sqls.append((second, "it speaks under session_replication_role = replica, too"))
+    wanted = publication_of(table)
+    sqls += [
+        (f"ALTER PUBLICATION {old} DROP TABLE {name}", "its replica identity has changed")
+        for old in table.publications
+        if old != wanted
+    ]
+    if wanted is not None and wanted not in table.publications:
+        why = "its changes are read" if table.keyed else "no usable replica identity: inserts and truncates only"
+        sqls.append((f"ALTER PUBLICATION {wanted} ADD TABLE {name}", why))
+    if not table.registered or sqls:
+        literal = name.replace("'", "''")
+        publication = f"'{wanted}'" if wanted else "NULL"
+        sqls.append(
+            (
+                f"INSERT INTO {SCHEMA}.covered (relation, publication) VALUES ('{literal}', {publication})\n"
+                "ON CONFLICT (relation) DO UPDATE SET publication = excluded.publication",
+                "from here on a write without a beacon is a finding",
+            )
+        )
+    return [Statement(sql, f"table {name}", why, name) for sql, why in sqls]
+
+
+def _remove_table(table: Table) -> list[Statement]:
+    name = table.qualified
+    sqls = []
+    if table.registered:
+        literal = name.replace("'", "''")
+        sqls.append((f"DELETE FROM {SCHEMA}.covered WHERE relation = '{literal}'::regclass", "no longer covered"))
+    if table.trigger:
+        sqls.append((f"DROP TRIGGER IF EXISTS {templates.TRIGGER} ON {name}", "the beacon"))
+    sqls += [(f"ALTER PUBLICATION {old} DROP TABLE {name}", "no longer read") for old in table.publications]
+    return [Statement(sql, f"table {name}", why, name) for sql, why in sqls]
+
+
+def _remove_ground(state: State, options: Options) -> list[Statement]:
+    plan = [
+        Statement(f"DROP PUBLICATION {name}", "publications", "nothing is read any more") for name in state.publications
+    ]
+    plan += [
+        Statement(f"SELECT pg_drop_replication_slot('{name}')", f"slot {name}", "it would hold WAL back for ever")
+        for name, active in state.slots
+        if not active
+    ]
+    if state.schema:
+        plan.append(Statement(f"DROP SCHEMA {SCHEMA} CASCADE", "schema", "key, registry and functions"))
+    roles = [OWNER] if state.owner_exists else []
+    roles += [options.role] if state.collector is not None else []
+    for role in roles:
+        if role in state.elsewhere:
+            continue
+        quoted = quote_identifier(role)
+        plan += [
+            Statement(f"DROP OWNED BY {quoted}", f"role {role}", "its rights in this database"),
+            Statement(f"DROP ROLE {quoted}", f"role {role}", "no other database needs it"),
+        ]
+    return plan

@@ -1,0 +1,159 @@
+"""What collectors and `pgwitness db status` ask a source database about the beacon; reads only.
+
+The collectors' own role may do all of this (`SELECT` on pgwitness.key and pgwitness.covered).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import psycopg
+from msgspec import Struct
+from psycopg import errors as pg
+
+from collectors.beacon import catalogue, planning, templates
+from collectors.beacon.catalogue import Connection, State, Table
+from collectors.beacon.planning import Options
+
+BeaconState = Literal["installed", "disabled", "missing", "outdated", "absent"]
+"""`installed`: it speaks. `disabled`: switched off on the table. `missing`: registered, but the trigger is gone.
+`outdated`: an older form, or not ENABLE ALWAYS. `absent`: never installed."""
+
+
+class TableStatus(Struct, frozen=True, kw_only=True):
+    """One table: its beacon, how it is published, what is wrong with it and the fix."""
+
+    table: str
+    beacon: BeaconState
+    published: str
+    root: str | None = None
+    problem: str | None = None
+    fix: str | None = None
+
+
+class BeaconStatus(Struct, frozen=True, kw_only=True):
+    """The beacon in one database. `working` is false where no beacon can be verified; `problem` and `fix` say why."""
+
+    database: str
+    installed: bool
+    paused: bool
+    guarded: bool
+    working: bool
+    problem: str | None = None
+    fix: str | None = None
+    tables: tuple[TableStatus, ...] = ()
+
+
+def load_key(connection: Connection) -> bytes | None:
+    """Read the key of the database's beacon; None where none is installed or our role may not read it."""
+    try:
+        row = connection.execute(f"SELECT key FROM {templates.SCHEMA}.key").fetchone()
+    except (pg.UndefinedTable, pg.InvalidSchemaName, pg.InsufficientPrivilege):
+        _rolled_back(connection)
+        return None
+    return bytes(row[0]) if row is not None else None
+
+
+def paused(connection: Connection) -> bool:
+    """Say whether every beacon of the database is switched off; false where none is installed."""
+    try:
+        row = connection.execute(f"SELECT paused FROM {templates.SCHEMA}.key").fetchone()
+    except (pg.UndefinedTable, pg.InvalidSchemaName, pg.InsufficientPrivilege):
+        _rolled_back(connection)
+        return False
+    return row is not None and bool(row[0])
+
+
+def covered_tables(connection: Connection) -> set[str]:
+    """Read which tables carry a beacon by the registry, named as events name them; a partition, and its root.
+
+    Nothing while the beacon is paused: what is missing then is explained by the pause. A table whose trigger somebody
+    disabled or dropped is still in it, so that its writes are a finding.
+    """
+    if paused(connection):
+        return set()
+    try:
+        rows = connection.execute(
+            "SELECT n.nspname, c.relname"
+            f" FROM {templates.SCHEMA}.covered AS r JOIN pg_class AS c ON c.oid = r.relation"
+            " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        ).fetchall()
+    except (pg.UndefinedTable, pg.InvalidSchemaName, pg.InsufficientPrivilege):
+        _rolled_back(connection)
+        return set()
+    return {catalogue.qualified(schema, name) for schema, name in rows}
+
+
+def status(connection: Connection, options: Options) -> BeaconStatus:
+    """Compare what stands in the database with what an installation makes."""
+    state = catalogue.read(connection, options.role)
+    is_paused = paused(connection)
+    problem, fix = _problem(connection, state, is_paused)
+    tables = tuple(_table(state, table) for table in state.tables if options.chosen(table))
+    return BeaconStatus(
+        database=state.database,
+        installed="beacon" in state.functions,
+        paused=is_paused,
+        guarded=state.guarded,
+        working=problem is None,
+        problem=problem,
+        fix=fix,
+        tables=tables,
+    )
+
+
+def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str | None, str | None]:
+    again = "pgwitness db install"
+    if not state.schema:
+        return "no beacon is installed", again
+    if "key" not in state.relations or load_key(connection) is None:
+        return "the key is gone, or this role may not read it", again
+    if "beacon" not in state.functions:
+        return "the function pgwitness.beacon() is gone, and the triggers with it", again
+    if state.functions["beacon"] not in (templates.beacon_body(True), templates.beacon_body(False)):
+        return "the function pgwitness.beacon() is not the one that was installed", again
+    row = connection.execute(f"SELECT system_id FROM {templates.SCHEMA}.key").fetchone()
+    if row is not None and row[0] != state.system_id:
+        return "the key's row names another cluster (pg_upgrade, or a restore): beacons do not verify", again
+    if is_paused:
+        return "the beacon is paused", "pgwitness db pause --resume"
+    if state.functions["beacon"] == templates.beacon_body(True):
+        if state.guard_setting != "off":
+            guard = f"{templates.GUARD} is on by default, which silences the guarded beacon"
+            return guard, f"ALTER SYSTEM RESET {templates.GUARD}; SELECT pg_reload_conf(), or {again}"
+        if not state.guard_granted:
+            fix = f"GRANT SET ON PARAMETER {templates.GUARD} TO {templates.OWNER}"
+            return "the owner's role may no longer set the guard, so that the beacon is silent", fix
+    return None, None
+
+
+def _table(state: State, table: Table) -> TableStatus:
+    name = table.qualified
+    beacon: BeaconState
+    problem: str | None = None
+    fix: str | None = f"pgwitness db install --tables {name}"
+    if table.trigger is None:
+        beacon = "missing" if table.registered else "absent"
+        problem = "its trigger was dropped" if table.registered else "no beacon is installed on it"
+    elif table.trigger == "D":
+        beacon, problem = "disabled", "its trigger was disabled by the owner of the table"
+        fix = f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER {templates.TRIGGER}"
+    elif table.trigger != "A" or not table.registered or table.guarded != state.guarded:
+        beacon, problem = "outdated", "its trigger is not in the form that an installation makes"
+    else:
+        beacon, fix = "installed", None
+        if not table.keyed and table.root is None:
+            problem = "no usable replica identity: only inserts and truncates are read"
+            fix = (
+                f"add a primary key, or ALTER TABLE {name} REPLICA IDENTITY FULL; then {fix or 'pgwitness db install'}"
+            )
+    published = ", ".join(planning.PUBLICATIONS[p] for p in table.publications) or (
+        f"by {table.root}" if table.root else "nothing"
+    )
+    return TableStatus(table=name, beacon=beacon, published=published, root=table.root, problem=problem, fix=fix)
+
+
+def _rolled_back(connection: Connection) -> None:
+    """Leave the connection usable after an error inside a transaction that it had open."""
+    if connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+        connection.rollback()
