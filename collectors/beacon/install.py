@@ -161,7 +161,8 @@ def _holders(connection: Connection, statements: Iterable[Statement]) -> str:
     rows = connection.execute(
         "SELECT DISTINCT l.pid, coalesce(a.usename, '?'), coalesce(a.application_name, '')"
         " FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid"
-        " WHERE l.relation = to_regclass(%s) AND l.granted AND l.pid <> pg_backend_pid() AND l.mode <> 'AccessShareLock'",
+        " WHERE l.relation = to_regclass(%s) AND l.granted AND l.pid <> pg_backend_pid()"
+        " AND l.mode <> 'AccessShareLock'",
         (table,),
     ).fetchall()
     return ", ".join(f"pid {pid} ({user} {application})".replace(" )", ")") for pid, user, application in rows) or "?"

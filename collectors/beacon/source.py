@@ -14,6 +14,7 @@ from psycopg import errors as pg
 from collectors.beacon import catalogue, planning, templates
 from collectors.beacon.catalogue import Connection, State, Table
 from collectors.beacon.planning import Options
+from pgwitness.events import qualified
 
 BeaconState = Literal["installed", "disabled", "missing", "outdated", "absent"]
 """`installed`: it speaks. `disabled`: switched off on the table. `missing`: registered, but the trigger is gone.
@@ -81,7 +82,7 @@ def covered_tables(connection: Connection) -> set[str]:
     except (pg.UndefinedTable, pg.InvalidSchemaName, pg.InsufficientPrivilege):
         _rolled_back(connection)
         return set()
-    return {catalogue.qualified(schema, name) for schema, name in rows}
+    return {qualified(schema, name) for schema, name in rows}
 
 
 def status(connection: Connection, options: Options) -> BeaconStatus:

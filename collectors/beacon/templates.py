@@ -17,7 +17,7 @@ TRIGGER = "pgwitness_beacon"
 PUBLICATION = "pgwitness"
 PUBLICATION_INSERTS = "pgwitness_inserts"
 GUARD = "log_replication_commands"
-"""Only walsenders read it and only superusers set it; inside one transaction of an ordinary backend it means nothing."""
+"""Only walsenders read it and only superusers set it; elsewhere it means nothing."""
 
 CLAIM_CHARACTERS_MAX = 1000
 """How much of `pgwitness.claim` a beacon carries, in characters."""
@@ -69,11 +69,8 @@ def beacon_body(guarded: bool) -> str:
     Under SET ROLE it speaks with each statement as well and leaves the guard open, so that every change of role
     within a transaction is told, also the change back.
     """
-    close = (
-        f"\n        guard := set_config('{GUARD}', CASE current_setting('role') WHEN 'none' THEN 'on' ELSE 'off' END, true);"
-        if guarded
-        else ""
-    )
+    once = "CASE current_setting('role') WHEN 'none' THEN 'on' ELSE 'off' END"
+    close = f"\n        guard := set_config('{GUARD}', {once}, true);" if guarded else ""
     return f"""
 DECLARE
     message bytea;
