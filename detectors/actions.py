@@ -1,0 +1,316 @@
+"""The unit of judgement: an action is what one person would call one deed.
+
+A transaction becomes one action per relation and operation, with its rows counted over all parts of a long one;
+every other event is one action. Policies see an action through `SCHEMA`, which is documented in
+`docs/reference/policies.md`; a value that is not known is an empty string, never null, so that an expression need not
+ask first. Everything here is a pure function except `Parts`, which counts what has come of long transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from pgwitness.events import OPERATIONS, Event, Kind
+from pgwitness.statements import StatementFacts
+
+PARTS_MAX = 256
+"""Long transactions whose parts are counted at a time; they come one after the other per database."""
+COUNTS_MAX = 10_000
+"""Pairs of relation and operation that are counted of one transaction; what is beyond is counted as the last."""
+HOUR_US = 3_600_000_000
+BEYOND = "(further relations)"
+
+
+FactsOf = Callable[[str], StatementFacts]
+
+
+class Action(Struct, kw_only=True):
+    """One deed, as policies and models see it. `SCHEMA` gives each field its name in expressions and its meaning."""
+
+    kind: str
+    operation: str = ""
+    relations: list[str] = []
+    columns: list[str] = []
+    rows: int = 0
+    calls: int = 0
+    rows_per_call: int = 0
+    principal: str = ""
+    principal_kind: str = "unknown"
+    on_behalf_of: str = ""
+    peer_group: str = ""
+    binding: str = "none"
+    certainty: str = "none"
+    assurance: str = "none"
+    role: str = ""
+    effective_role: str = ""
+    application: str = ""
+    client_addr: str = ""
+    auth_method: str = ""
+    cluster: str = ""
+    instance: str = ""
+    database: str = ""
+    labels: Mapping[str, str] = {}
+    statement: str = ""
+    where: str = ""
+    operations: list[str] = []
+    functions: list[str] = []
+    fingerprint: str = ""
+    utility: bool = False
+    outcome: str = "unknown"
+    sqlstate: str = ""
+    detail: Mapping[str, object] = {}
+    finding: str = ""
+    object_type: str = ""
+    object_name: str = ""
+    change: str = ""
+    before: Mapping[str, object] = {}
+    after: Mapping[str, object] = {}
+    gained: list[str] = []
+    lost: list[str] = []
+    hour: int = 0
+    weekday: int = 0
+    new_client_addr: bool = False
+    new_application: bool = False
+    new_relation: bool = False
+    anomaly: float = 0.0
+    event_id: str = ""
+    occurred_at_us: int = 0
+    captured_at_us: int = 0
+    session_id: str = ""
+    pid: int = 0
+    client_port: int = 0
+
+
+class Field(Struct, frozen=True):
+    """One name that an expression may use: where it stands in `Action`, its type and what it means."""
+
+    attribute: str
+    type: str
+    meaning: str
+
+
+SCHEMA: dict[str, Field] = {
+    "kind": Field("kind", "string", "`change` `query_stats` `session` `posture` `control` `gap` `ddl` `statement`"),
+    "operation": Field(
+        "operation",
+        "string",
+        "`insert` `update` `delete` `truncate`; of statements the first of `statement.operations`; of sessions "
+        "`connect`, `found`, `disconnect`; of posture the change; of control and gap what happened",
+    ),
+    "relations": Field("relations", "list of string", "`schema.table` as SQL quotes it; of a partition its root"),
+    "columns": Field("columns", "list of string", "columns a statement names, where known"),
+    "rows": Field(
+        "rows", "int", "rows this operation changed in this relation and transaction; of statements their rows"
+    ),
+    "calls": Field("calls", "int", "how often a statement ran in the window of statistics"),
+    "rows_per_call": Field("rows_per_call", "int", "rows divided by calls, rounded down; of changes the rows"),
+    "principal.name": Field("principal", "string", "who, empty when nobody can be named"),
+    "principal.kind": Field("principal_kind", "string", "`human` `agent` `service` `unknown`"),
+    "principal.on_behalf_of": Field("on_behalf_of", "string", "the person for whom an agent or service acted"),
+    "principal.peer_group": Field("peer_group", "string", "who does the same job"),
+    "binding": Field("binding", "string", "how the event was tied to a session"),
+    "certainty": Field("certainty", "string", "is this event that session's? `exact` `strong` `weak` `none`"),
+    "assurance": Field(
+        "assurance", "string", "`verified` `asserted` `role_only` `none`: is that session that principal's?"
+    ),
+    "role": Field("role", "string", "the role that logged in"),
+    "effective_role": Field("effective_role", "string", "the role in force"),
+    "application": Field("application", "string", "application_name, which is what the client says"),
+    "client_addr": Field("client_addr", "string", "address of the client; empty for a local socket or when not known"),
+    "auth_method": Field("auth_method", "string", "how the session authenticated"),
+    "cluster": Field("cluster", "string", "the configured name of the cluster"),
+    "instance": Field("instance", "string", "`host:port` of the server that saw it"),
+    "database": Field("database", "string", "the database"),
+    "labels": Field("labels", "map", "the cluster's labels; ask `has(labels.scope)` before `labels.scope`"),
+    "statement.text": Field("statement", "string", "the statement without its literals"),
+    "statement.where": Field("where", "string", "`none` `useless` `present` `n/a`; empty when there is no statement"),
+    "statement.operations": Field("operations", "list of string", "every operation in it, in CTEs and DO blocks too"),
+    "statement.functions": Field("functions", "list of string", "functions it calls by name"),
+    "statement.fingerprint": Field("fingerprint", "string", "pglast's fingerprint"),
+    "statement.utility": Field("utility", "bool", "whether it is a utility statement (DDL, COPY, SET and so on)"),
+    "outcome": Field("outcome", "string", "`success` `failure` `denied` `rolled_back` `unknown`"),
+    "sqlstate": Field("sqlstate", "string", "the SQLSTATE of a failure"),
+    "detail": Field("detail", "map", "what only this kind has; ask `has(detail.x)` before `detail.x`"),
+    "finding": Field("finding", "string", "what attribution found: `shadow_write`, `identity_conflict` …"),
+    "object.type": Field("object_type", "string", "posture: `role` `membership` `setting` `trigger` `beacon` …"),
+    "object.name": Field("object_name", "string", "posture: the object's name"),
+    "object.change": Field("change", "string", "posture: `found` `added` `removed` `changed`"),
+    "object.before": Field("before", "map", "posture: the object as it was, empty when there was none"),
+    "object.after": Field("after", "map", "posture: the object as it is, empty when there is none"),
+    "object.gained": Field("gained", "list of string", "posture: attributes that are true now and were not before"),
+    "object.lost": Field("lost", "list of string", "posture: attributes that were true and are not now"),
+    "hour": Field("hour", "int", "hour of the day, UTC, 0 to 23"),
+    "weekday": Field("weekday", "int", "day of the week, UTC, Monday is 0"),
+    "new.client_addr": Field("new_client_addr", "bool", "a known principal comes from an address it never came from"),
+    "new.application": Field("new_application", "bool", "likewise with an application name"),
+    "new.relation": Field("new_relation", "bool", "likewise with this operation on this relation"),
+    "anomaly": Field("anomaly", "double", "how unusual the behaviour model finds it, 0 to 1"),
+}
+"""Every name of the language of policies. Names only ever get added."""
+
+
+class Parts:
+    """Counts the rows of long transactions over their parts; at most `PARTS_MAX` transactions at a time."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, dict[tuple[str, str], int]] = {}
+
+    def counts(self, event: Event) -> dict[tuple[str, str], int] | None:
+        """Give `{(relation, operation): rows}` of the whole transaction with its last part, None before that.
+
+        Of a transaction whose earlier parts were forgotten the parts that are left are counted.
+        """
+        earlier = self._open.pop(event.event_id, None) if self._open else None
+        counts = count(event, earlier)
+        if event.last:
+            return counts
+        self._open[event.event_id] = counts
+        while len(self._open) > PARTS_MAX:
+            del self._open[next(iter(self._open))]
+        return None
+
+    def snapshot(self) -> list[Any]:
+        """Give the state as JSON values."""
+        return [[key, [[*pair, rows] for pair, rows in counts.items()]] for key, counts in self._open.items()]
+
+    def restore(self, state: list[Any]) -> None:
+        """Take a snapshot's state."""
+        self._open = {key: {(r, o): int(n) for r, o, n in counts} for key, counts in state}
+
+
+def count(event: Event, earlier: dict[tuple[str, str], int] | None = None) -> dict[tuple[str, str], int]:
+    """Count the rows of one part of a transaction by relation and operation, on top of its earlier parts."""
+    totals = earlier if earlier is not None else {}
+    table = event.relation_table
+    for item in event.counts:
+        name = table[item.relation].name if 0 <= item.relation < len(table) else "?"
+        pair = (name, OPERATIONS.get(item.operation, item.operation))
+        if len(totals) >= COUNTS_MAX and pair not in totals:
+            pair = (BEYOND, pair[1])
+        totals[pair] = totals.get(pair, 0) + item.rows
+    return totals
+
+
+def of_change(event: Event, relation: str, operation: str, rows: int, labels: Mapping[str, str]) -> Action:
+    """Make the action of one operation of a transaction on one relation."""
+    action = _common(event, labels)
+    action.relations = [relation]
+    action.operation = operation
+    action.rows = action.rows_per_call = rows
+    action.calls = 1
+    return action
+
+
+def of_event(event: Event, labels: Mapping[str, str], facts_of: FactsOf | None = None) -> Action:
+    """Make the action of an event that is no change.
+
+    `facts_of` reads a statement where the event does not say what a parser found.
+    """
+    action = _common(event, labels)
+    action.relations = event.relations
+    action.columns = event.columns
+    action.operation = event.operation or ""
+    action.rows = event.row_count or 0
+    action.calls = event.calls or 0
+    action.rows_per_call = action.rows // action.calls if action.calls > 0 else action.rows
+    if event.statement:
+        _statement(action, event, facts_of)
+    if event.kind == "posture":
+        _posture(action, event)
+    return action
+
+
+def _common(event: Event, labels: Mapping[str, str]) -> Action:
+    detail = event.detail
+    hours = event.occurred_at_us // HOUR_US
+    return Action(
+        kind=event.kind,
+        principal=event.principal or "",
+        principal_kind=event.principal_kind,
+        on_behalf_of=event.on_behalf_of or "",
+        peer_group=event.peer_group or "",
+        binding=event.binding,
+        certainty=event.certainty,
+        assurance=event.assurance,
+        role=event.role or "",
+        effective_role=event.effective_role or "",
+        application=event.application or "",
+        client_addr=event.client_addr or "",
+        auth_method=event.auth_method or "",
+        cluster=event.cluster,
+        instance=event.instance or "",
+        database=event.database or "",
+        labels=labels,
+        statement=event.statement or "",
+        fingerprint=event.fingerprint or "",
+        outcome=event.outcome,
+        sqlstate=event.sqlstate or "",
+        detail=detail,
+        finding=_text(detail.get("finding")),
+        hour=hours % 24,
+        weekday=(hours // 24 + 3) % 7,
+        event_id=event.event_id,
+        occurred_at_us=event.occurred_at_us,
+        captured_at_us=event.captured_at_us,
+        session_id=event.session_id or "",
+        pid=event.pid or 0,
+        client_port=event.client_port or 0,
+    )
+
+
+def _statement(action: Action, event: Event, facts_of: FactsOf | None) -> None:
+    detail = event.detail
+    known = detail.get("operations")
+    action.where = _text(detail.get("where"))
+    action.operations = [str(item) for item in known] if isinstance(known, list | tuple) else []
+    action.utility = detail.get("utility") is True
+    functions = detail.get("functions")
+    action.functions = [str(item) for item in functions] if isinstance(functions, list | tuple) else []
+    if facts_of is not None and (not action.where or not action.operations or not action.relations):
+        facts = facts_of(action.statement)
+        action.where = action.where or facts.where
+        action.operations = action.operations or list(facts.operations)
+        action.relations = action.relations or list(facts.relations)
+        action.columns = action.columns or list(facts.columns)
+        action.fingerprint = action.fingerprint or facts.fingerprint or ""
+        action.functions = action.functions or list(facts.functions)
+        action.utility = action.utility or facts.utility
+    if not action.operation and action.operations:
+        action.operation = action.operations[0]
+
+
+def _posture(action: Action, event: Event) -> None:
+    detail = event.detail
+    action.object_type = _text(detail.get("object_type"))
+    action.object_name = _text(detail.get("name"))
+    action.change = _text(detail.get("change")) or action.operation
+    before, after = detail.get("before"), detail.get("after")
+    action.before = before if isinstance(before, dict) else {}
+    action.after = after if isinstance(after, dict) else {}
+    action.gained = sorted(_plain(k) for k, v in action.after.items() if v is True and action.before.get(k) is not True)
+    action.lost = sorted(_plain(k) for k, v in action.before.items() if v is True and action.after.get(k) is not True)
+
+
+def _plain(attribute: str) -> str:
+    """`rolsuper` of pg_roles is `super` in the catalogue's words; the prefix says nothing."""
+    return attribute.removeprefix("rol")
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+KINDS: tuple[Kind, ...] = (
+    "change",
+    "ddl",
+    "statement",
+    "query_stats",
+    "session",
+    "posture",
+    "decision",
+    "control",
+    "gap",
+)

@@ -1,0 +1,258 @@
+"""The judge: an event in, a verdict out; policies and behaviour in one place.
+
+Deterministic in its events: no clock, no randomness, so a replay from a snapshot gives the same verdicts. Total: an
+event of any content is judged, and a policy that cannot be evaluated is an alert of its own. A transaction that comes
+in parts is judged with its last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from detectors.actions import Action, FactsOf, Parts, count, of_change, of_event
+from detectors.alert import Alert, alert_uid
+from detectors.behaviour import LEARNING, MODEL, ORDINARY, Behaviour, Unusual
+from detectors.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
+from detectors.ledger import Ledger
+from detectors.policies import Bundle, Policy, who
+from pgwitness import statements
+from pgwitness.errors import Stop
+from pgwitness.events import OPERATIONS, Event
+
+STATE_VERSION = 1
+HOUR_US = 3_600_000_000
+_NOT_NEW: Novelty = (False, False, False, 0.0)
+_WITH_ADDRESS = frozenset({"gateway", "beacon", "log", "activity"})
+"""Bindings that tell the client's address; others leave it unknown, which is not a local socket."""
+
+
+class Verdict(Struct, frozen=True):
+    """What was found of one event. Callers do not change its lists, which are shared.
+
+    `policies` are the ids that matched, staged ones too. `anomaly` is 0 to 1, None while the principal is still
+    learned. `reasons` says in words what drove it. `alerts` are what goes to the topic now.
+    """
+
+    policies: list[str]
+    anomaly: float | None
+    reasons: list[dict[str, Any]]
+    alerts: list[Alert]
+
+
+_ORDINARY = Verdict([], 0.0, [], [])
+_UNKNOWN = Verdict([], None, [], [])
+
+
+class Judge:
+    """Judges the events of one partition, in their order.
+
+    `labels` are the clusters' labels by name. `behaviour` None leaves the model out. `facts_of` reads a statement
+    where the event does not bring what the parser found.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        labels: Mapping[str, Mapping[str, str]],
+        behaviour: Behaviour | None,
+        facts_of: FactsOf | None = statements.facts,
+    ) -> None:
+        self.bundle = bundle
+        self._evaluator = Evaluator(bundle)
+        self._labels = {cluster: dict(sorted(pairs.items())) for cluster, pairs in labels.items()}
+        self._behaviour = behaviour
+        self._facts_of = facts_of
+        self._parts = Parts()
+        self._ledger = Ledger()
+
+    def judge(self, event: Event) -> Verdict:
+        """Judge one event; of a part that is not the last of its transaction nothing is said yet."""
+        if event.kind != "change":
+            return self._other(event)
+        counts = event.counts
+        if event.last and event.part == 0:
+            if len(counts) == 1:
+                item = counts[0]
+                table = event.relation_table
+                name = table[item.relation].name if 0 <= item.relation < len(table) else "?"
+                return self._one(event, name, OPERATIONS.get(item.operation, item.operation), item.rows)
+            totals: dict[tuple[str, str], int] | None = count(event)
+        else:
+            totals = self._parts.counts(event)
+        if totals is None:
+            return _UNKNOWN
+        if not totals:
+            # A transaction without rows of ours can still be a finding of attribution.
+            return self._one(event, "", event.operation or "", 0) if event.detail else _UNKNOWN
+        return _join([self._one(event, *pair, rows) for pair, rows in totals.items()])
+
+    def _one(self, event: Event, relation: str, operation: str, rows: int) -> Verdict:
+        """Judge one operation of a transaction on one relation."""
+        labels = self._labels.get(event.cluster, {})
+        unusual = ORDINARY
+        if self._behaviour is not None:
+            unusual = self._observe(event, operation, relation, rows)
+        ordinary = unusual is ORDINARY or unusual is LEARNING
+        novelty = _NOT_NEW if ordinary else _novelty(unusual)
+        matches = self._evaluator.change(event, relation, operation, rows, labels, novelty)
+        if ordinary and matches is NONE:
+            return _UNKNOWN if unusual is LEARNING or self._behaviour is None else _ORDINARY
+        return self._verdict(lambda: of_change(event, relation, operation, rows, labels), matches, unusual)
+
+    def _other(self, event: Event) -> Verdict:
+        """Judge an event that is no change."""
+        action = of_event(event, self._labels.get(event.cluster, {}), self._facts_of)
+        unusual = LEARNING
+        if self._behaviour is not None and event.kind in ("session", "query_stats", "statement", "ddl"):
+            relation = action.relations[0] if action.relations else None
+            rows = action.rows_per_call if event.kind in ("query_stats", "statement") else None
+            if event.kind != "session" or event.operation != "disconnect":
+                unusual = self._observe(event, action.operation, relation, rows)
+        set_novelty(action, _novelty(unusual))
+        matches = self._evaluator.ask(action)
+        if matches is NONE and (unusual is ORDINARY or unusual is LEARNING):
+            return _UNKNOWN if unusual is LEARNING else _ORDINARY
+        return self._verdict(lambda: action, matches, unusual)
+
+    def _observe(self, event: Event, operation: str, relation: str | None, rows: int | None) -> Unusual:
+        assert self._behaviour is not None
+        key = event.principal or f"?{event.cluster}?{event.role or ''}"
+        address = application = None
+        if event.binding in _WITH_ADDRESS:
+            address, application = event.client_addr or "", event.application
+        return self._behaviour.observe(
+            key, event.peer_group, event.occurred_at_us, operation, relation, rows, address, application
+        )
+
+    def _verdict(self, make: Callable[[], Action], matches: Matches, unusual: Unusual) -> Verdict:
+        action = make()
+        set_novelty(action, _novelty(unusual))
+        alerts = [alert for policy in matches.matched if (alert := self._policy_alert(policy, action, unusual))]
+        alerts += [alert for policy, why in matches.failed if (alert := self._error_alert(policy, why, action))]
+        strange = self._behaviour is not None and unusual.score >= self._behaviour.settings.alert_at
+        if strange and (alert := self._behaviour_alert(action, unusual)):
+            alerts.append(alert)
+        score = unusual.score if unusual is not LEARNING and self._behaviour is not None else None
+        return Verdict([policy.id for policy in matches.matched], score, unusual.reasons, alerts)
+
+    def _policy_alert(self, policy: Policy, action: Action, unusual: Unusual) -> Alert | None:
+        document = policy.document
+        return self._alert(
+            action,
+            detector=f"policy:{policy.id}",
+            key=policy.key(action),
+            window_us=policy.window_us,
+            title=document.title,
+            message=policy.message(action),
+            description=document.description,
+            severity=document.severity,
+            runbook=document.runbook,
+            attack=document.attack,
+            policy=policy.id,
+            bundle_sha256=self.bundle.sha256,
+            anomaly=unusual.score if unusual is not LEARNING and self._behaviour is not None else None,
+            reasons=unusual.reasons,
+            staged=document.mode == "staged",
+        )
+
+    def _error_alert(self, policy: Policy, why: str, action: Action) -> Alert | None:
+        return self._alert(
+            action,
+            detector=f"policy_error:{policy.id}",
+            key=action.kind,
+            window_us=HOUR_US,
+            title="A policy could not be evaluated",
+            message=f"Policy {policy.id} could not judge an action of kind {action.kind}: {why}",
+            description="What this policy looks for goes unseen until it is corrected.",
+            severity="medium",
+            runbook="Correct the policy's `when`, add the action as a test and run `pgwitness policy test`.",
+            policy=policy.id,
+            bundle_sha256=self.bundle.sha256,
+        )
+
+    def _behaviour_alert(self, action: Action, unusual: Unusual) -> Alert | None:
+        features = ",".join(sorted(reason["feature"] for reason in unusual.reasons))
+        words = "; ".join(reason["words"] for reason in unusual.reasons[:3])
+        return self._alert(
+            action,
+            detector="behaviour",
+            key=f"{action.cluster}\0{action.principal}\0{action.role}\0{features}",
+            window_us=HOUR_US,
+            title="Unusual behaviour of a principal",
+            message=f"{who(action)} acted out of habit: {words}",
+            description="The action differs from what this principal, or its peer group, has done so far.",
+            severity="low",
+            runbook="Look at the evidence; ask the principal's owner when no change of duty explains it.",
+            model=MODEL,
+            anomaly=unusual.score,
+            reasons=unusual.reasons,
+        )
+
+    def _alert(self, action: Action, *, detector: str, key: str, window_us: int, **facts: Any) -> Alert | None:
+        """Record a finding; gives the alert when this occurrence is worth telling."""
+        start_us = action.occurred_at_us // window_us * window_us
+        uid = alert_uid(detector, key, start_us)
+        found = self._ledger.record(uid, action.occurred_at_us, action.event_id)
+        if not found.worth_telling:
+            return None
+        return Alert(
+            uid=uid,
+            detector=detector,
+            action=action,
+            count=found.count,
+            first_seen_us=found.first_us,
+            last_seen_us=found.last_us,
+            event_ids=list(found.event_ids),
+            **facts,
+        )
+
+    def snapshot(self) -> bytes:
+        """Give the whole state as JSON; with `restore` the verdicts go on as if nothing had happened."""
+        state = {
+            "version": STATE_VERSION,
+            "parts": self._parts.snapshot(),
+            "ledger": self._ledger.snapshot(),
+            "behaviour": None if self._behaviour is None else self._behaviour.snapshot(),
+        }
+        return msgspec.json.encode(state)
+
+    def restore(self, state: bytes) -> None:
+        """Take a snapshot's state. Raises `Stop` when it is none of this version."""
+        try:
+            read = msgspec.json.decode(state)
+            if read["version"] != STATE_VERSION:
+                raise ValueError(f"version {read['version']}, this program reads {STATE_VERSION}")
+            self._parts.restore(read["parts"])
+            self._ledger.restore(read["ledger"])
+            if self._behaviour is not None and read["behaviour"] is not None:
+                self._behaviour.restore(read["behaviour"])
+        except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise Stop(
+                f"the judge's checkpoint cannot be read ({error}): run the release that wrote it, "
+                "or delete the records of topic state-judge to learn all habits anew"
+            ) from error
+
+
+def _novelty(unusual: Unusual) -> Novelty:
+    return (unusual.new_client_addr, unusual.new_application, unusual.new_relation, max(0.0, unusual.score))
+
+
+def _join(verdicts: list[Verdict]) -> Verdict:
+    """Make one verdict of a transaction's actions: everything that matched, and the most unusual of them."""
+    if len(verdicts) == 1:
+        return verdicts[0]
+    if all(verdict is _ORDINARY for verdict in verdicts):
+        return _ORDINARY
+    scored = [verdict for verdict in verdicts if verdict.anomaly is not None]
+    worst = max(scored, key=lambda verdict: verdict.anomaly or 0.0) if scored else _UNKNOWN
+    return Verdict(
+        list(dict.fromkeys(policy for verdict in verdicts for policy in verdict.policies)),
+        worst.anomaly,
+        worst.reasons,
+        [alert for verdict in verdicts for alert in verdict.alerts],
+    )
