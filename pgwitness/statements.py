@@ -54,6 +54,10 @@ _STARTS = {
 DEPTH_MAX = 300
 """Brackets of a tree in each other at most, so that reading it takes a bounded stack wherever it is called from."""
 
+PARAMETERS_MAX = 10_000
+CUT = " …"
+"""What stands at the end of a statement that was cut off."""
+
 _BRACKETS = re.compile(r"[\[\]{}]")
 _decode = msgspec.json.Decoder(dict).decode
 
@@ -69,6 +73,7 @@ class StatementFacts(Struct, frozen=True):
     `where` is the worst WHERE of any UPDATE, DELETE or MERGE: `none`, `useless` (it holds for every row or for
     none: `true`, `1=1`, `x = x`, parameters only), `present`, or `n/a`. `utility` is set when a statement is not
     one of SELECT, INSERT, UPDATE, DELETE, MERGE. `parse_error` says why there is no statement or less is known.
+    `functions` are the functions that are called by name.
     """
 
     statement: str | None
@@ -132,8 +137,9 @@ def _facts(text: str, sha256: str) -> StatementFacts:
         return StatementFacts(None, sha256, parse_error=f"longer than {TEXT_CHARS_MAX} characters")
     try:
         tokens = parser.scan(text)
-        tree = parser.parse_sql_json(text)
-        fingerprint = parser.fingerprint(text)
+        readable = _readable(text, tokens)
+        tree = parser.parse_sql_json(readable)
+        fingerprint = parser.fingerprint(readable)
     except (parser.ParseError, ValueError) as error:
         return _unparsable(text, sha256, error)
     reader = Reader()
@@ -155,13 +161,51 @@ def _facts(text: str, sha256: str) -> StatementFacts:
     return _answer(statement, sha256, fingerprint, reader, error_text)
 
 
+def _readable(text: str, tokens: list[parser.Token]) -> str:
+    """Give a text that parses: the server's statistics, and ourselves, put `$1` where the grammar has no parameter.
+
+    `DO $1`, `SAVEPOINT $1`, `COPY t FROM PROGRAM $1`: something of the same length stands in, so places stay.
+    """
+    parameters = [token for token in tokens if token.name == "PARAM"]
+    if not parameters or len(parameters) > PARAMETERS_MAX:
+        return text
+    fills = [None, ("'", "'", " "), ("x", "x", "x"), ("1", "1", "1")]
+    if any(token.name == "COPY" for token in tokens):
+        fills.insert(0, fills.pop(1))  # this parser takes `COPY t TO $1`, and forgets that it is a file
+    for fill in fills:
+        tried = text
+        if fill is not None:
+            first, last, middle = fill
+            for token in parameters:
+                inner = middle * (token.end - token.start - 1)
+                tried = tried[: token.start] + first + inner + last + tried[token.end + 1 :]
+        try:
+            parser.fingerprint(tried)
+        except parser.ParseError:
+            continue
+        return tried
+    return text
+
+
 def _unparsable(text: str, sha256: str, error: Exception) -> StatementFacts:
-    """Answer for what does not parse; what is only too deep for this parser may still run on the server."""
+    """Answer for what does not parse; what is only too deep for this parser may still run on the server.
+
+    A statement that was cut off here before says what its words say, and passes as it is when it holds no literal.
+    """
     reader = Reader()
-    if "stack depth" in str(error) or "memory exhausted" in str(error):
+    cut = text.endswith(CUT)
+    statement = None
+    if cut or "stack depth" in str(error) or "memory exhausted" in str(error):
+        try:
+            tokens = parser.scan(text)
+        except (parser.ParseError, ValueError):
+            return _answer(None, sha256, None, reader, _reason(error))
         reader.utility = True
-        _read_words(parser.scan(text), reader)
-    return _answer(None, sha256, None, reader, _reason(error))
+        _read_words(tokens, reader)
+        names = {token.name for token in tokens}
+        if cut and names.isdisjoint(_LITERALS | _COMMENTS | {"SET"}):
+            statement = text
+    return _answer(statement, sha256, None, reader, _reason(error))
 
 
 def _statements(tree: str) -> list[Tree]:
@@ -178,8 +222,8 @@ def _statements(tree: str) -> list[Tree]:
 def _answer(
     statement: str | None, sha256: str, fingerprint: str | None, reader: Reader, error: str | None
 ) -> StatementFacts:
-    if statement is not None and len(statement) > STATEMENT_CHARS_MAX:
-        statement = statement[:STATEMENT_CHARS_MAX] + " …"
+    if statement is not None and len(statement) > STATEMENT_CHARS_MAX + len(CUT):
+        statement = statement[:STATEMENT_CHARS_MAX].rsplit(" ", 1)[0] + CUT
     return StatementFacts(
         statement=statement,
         sha256=sha256,
