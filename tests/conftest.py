@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -170,30 +171,37 @@ def topic_prefix() -> str:
 
 @pytest.fixture
 def config_factory(topic_prefix: str) -> Callable[..., Config]:
-    """A function that writes `pgwitness.toml` and `privacy.key` into a folder and gives the loaded configuration.
+    """`write_config` with the test's own topic prefix."""
 
-    `config_factory(directory, bootstrap, dsn, databases, *, cluster="shop", extra="", …)`: `extra` is TOML that is
-    appended as it is; free ports serve the metrics, and the worker lands every half second.
+    def write(directory: Path, bootstrap: str, dsn: str, databases: Sequence[str] = (), **options: Any) -> Config:
+        return write_config(directory, bootstrap, dsn, databases, **{"prefix": topic_prefix, **options})
+
+    return write
+
+
+def write_config(
+    directory: Path,
+    bootstrap: str,
+    dsn: str,
+    databases: Sequence[str] = (),
+    *,
+    prefix: str,
+    cluster: str = "shop",
+    raw_partitions: int = 2,
+    event_partitions: int = 2,
+    replicas: Sequence[str] = (),
+    cluster_extra: str = "",
+    extra: str = "",
+) -> Config:
+    """Write `pgwitness.toml` and `privacy.key` into a folder and give the loaded configuration.
+
+    `extra` is TOML that is appended as it is, `cluster_extra` likewise to the table of the cluster. Free ports serve
+    the metrics, and everything is done more often than by default.
     """
-
-    def write(
-        directory: Path,
-        bootstrap: str,
-        dsn: str,
-        databases: Sequence[str] = (),
-        *,
-        cluster: str = "shop",
-        prefix: str = topic_prefix,
-        raw_partitions: int = 2,
-        event_partitions: int = 2,
-        replicas: Sequence[str] = (),
-        cluster_extra: str = "",
-        extra: str = "",
-    ) -> Config:
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / "pgwitness.toml"
-        path.write_text(
-            f"""\
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "pgwitness.toml"
+    path.write_text(
+        f"""\
 [kafka]
 bootstrap = "{bootstrap}"
 prefix = "{prefix}"
@@ -204,6 +212,11 @@ event_partitions = {event_partitions}
 
 [worker]
 group = "{prefix}worker"
+grace = "500ms"
+checkpoint_interval = "1s"
+
+[collectors]
+heartbeat_interval = "1s"
 
 [lake]
 flush_interval = "500ms"
@@ -222,12 +235,10 @@ sessions_interval = "200ms"
 {cluster_extra}
 {extra}
 """
-        )
-        if not (directory / "privacy.key").exists():
-            write_key(directory / "privacy.key", secrets.token_bytes(32))
-        return configuration.load(path)
-
-    return write
+    )
+    if not (directory / "privacy.key").exists():
+        write_key(directory / "privacy.key", secrets.token_bytes(32))
+    return configuration.load(path)
 
 
 def _toml(texts: Sequence[str]) -> str:

@@ -1,0 +1,1 @@
+"""What is lost and what is doubled when processes are killed and servers restarted: nothing."""
