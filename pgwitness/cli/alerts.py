@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from pgwitness.cli.options import common, configuration, json_option
-from pgwitness.cli.output import Row, emit, say, to_json
+from pgwitness.cli.output import Row, emit, to_json
 
-COLUMNS = ["time", "severity", "title", "who", "certainty", "cluster", "relations", "count", "uid"]
+COLUMNS = ["time", "severity", "alert", "who", "certainty", "cluster", "policy", "count", "uid"]
 
 
 @click.command()
@@ -45,9 +46,34 @@ def _one(value: bytes, as_json: bool) -> None:
         click.echo(to_json(alert))
     else:
         shown = row(alert)
-        say(f"{shown['time']}  {shown['severity']:<8}  {shown['who']}: {shown['title']}  {shown['uid']}")
+        click.echo(f"{shown['time']}  {shown['severity']:<8}  {shown['alert']}  {shown['uid']}")
 
 
 def row(alert: Row) -> Row:
-    """Take the facts of a table's row out of an OCSF Detection Finding."""
-    return {}
+    """Take the facts of a table's row out of an OCSF Detection Finding; total on any object."""
+    facts = _object(alert.get("unmapped"))
+    finding = _object(alert.get("finding_info"))
+    on_behalf_of = facts.get("on_behalf_of")
+    return {
+        "time": _time(alert.get("time")),
+        "severity": alert.get("severity", ""),
+        "alert": finding.get("desc") or finding.get("title") or alert.get("reason", "unreadable"),
+        "who": facts.get("principal") or (f"role {facts['role']}" if facts.get("role") else ""),
+        "on_behalf_of": on_behalf_of,
+        "certainty": facts.get("certainty", ""),
+        "cluster": facts.get("cluster", ""),
+        "relations": facts.get("relations", []),
+        "policy": facts.get("policy") or facts.get("detector", ""),
+        "count": alert.get("count"),
+        "uid": finding.get("uid", ""),
+    }
+
+
+def _object(value: object) -> Row:
+    return value if isinstance(value, dict) else {}
+
+
+def _time(value: object) -> str:
+    if not isinstance(value, int | float):
+        return ""
+    return datetime.fromtimestamp(value / 1000, UTC).isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")

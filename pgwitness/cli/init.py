@@ -27,11 +27,12 @@ def write(folder: Path) -> list[dict[str, object]]:
 
     Raises `ConfigurationError` when the folder cannot be written to.
     """
+    from detectors.policies import packaged_files
     from pgwitness.privacy import KEY_BYTES, write_key
 
     templates = files("pgwitness.cli") / "templates"
     texts = {name: (templates / name).read_text(encoding="utf-8") for name in ("pgwitness.toml", "identities.yaml")}
-    texts |= {f"policies/{name}": content for name, content in _pack().items()}
+    texts |= {f"policies/{name}": content for name, content in packaged_files().items()}
     rows: list[dict[str, object]] = []
     try:
         (folder / "policies").mkdir(parents=True, exist_ok=True)
@@ -48,17 +49,6 @@ def write(folder: Path) -> list[dict[str, object]]:
             f"{error.filename or folder}: cannot be written: {error.strerror}; choose another folder"
         ) from error
     return rows
-
-
-def _pack() -> dict[str, str]:
-    folder = files("detectors") / "pack"
-    if not folder.is_dir():
-        return {}
-    return {
-        item.name: item.read_text(encoding="utf-8")
-        for item in sorted(folder.iterdir(), key=lambda item: item.name)
-        if item.name.endswith((".yaml", ".yml"))
-    }
 
 
 def _create(path: Path, content: str) -> str:

@@ -141,7 +141,7 @@ def scenes() -> list[Scene]:
             "an AI agent deletes without a useful WHERE",
             PRICING_AGENT,
             delete_everything,
-            ("delete_without_where",),
+            ("no_useful_where", "mass_change"),
         ),
         Scene("reads_all_customers", "a person reads all customers at once", MARIA, read_all_customers, ("bulk_read",)),
         Scene(
@@ -152,16 +152,21 @@ def scenes() -> list[Scene]:
             ("new_address",),
         ),
         Scene(
-            "superuser_created", "somebody creates a superuser", LENA, create_superuser, ("superuser",), ("metrics",)
+            "superuser_created",
+            "somebody creates a superuser",
+            LENA,
+            create_superuser,
+            ("power_granted",),
+            ("metrics",),
         ),
-        Scene("table_dropped", "a table is dropped", OWNER, drop_table, ("drop_table",), ("coupons",)),
+        Scene("table_dropped", "a table is dropped", OWNER, drop_table, ("relation_dropped",), ("coupons",)),
         Scene("beacon_forged", "somebody forges a beacon", JONAS, forge_beacon, ("beacon_forged",)),
         Scene(
             "beacon_disabled",
             "a table's owner disables the beacon and writes",
             OWNER,
             disable_beacon,
-            ("shadow_write",),
+            ("shadow_write", "beacon_disabled"),
             ("payments",),
         ),
     ]
