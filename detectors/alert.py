@@ -12,7 +12,8 @@ import ipaddress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct, json
+from msgspec.structs import replace
 
 import pgwitness
 from detectors.actions import Action
@@ -29,6 +30,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_1_US, _YEAR_9999_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 STATEMENT_MAX = 4_000
 """Characters of a statement in an alert."""
+TEXT_MAX = 500
+"""Characters of any other text that a client could have chosen."""
+DETAIL_BYTES_MAX = 16 * 1024
+"""Bytes of an event's detail in an alert; of a longer one only the names of its parts are kept."""
 
 
 class Alert(Struct, kw_only=True):
@@ -57,10 +62,12 @@ class Alert(Struct, kw_only=True):
     anomaly: float | None = None
     reasons: list[dict[str, Any]] = []
     staged: bool = False
-    kinds: list[str] = field(default_factory=list)
 
     def ocsf(self) -> dict[str, Any]:
-        """Give the alert as it goes to the topic `alerts`; every value is JSON."""
+        """Give the alert as it goes to the topic `alerts`; every value is JSON, and the whole is some 100 KiB at most."""
+        return replace(self, action=bounded(self.action))._finding()
+
+    def _finding(self) -> dict[str, Any]:
         action = self.action
         severity_id = SEVERITY_ID[self.severity]
         activity_id, activity = (1, "Create") if self.count == 1 else (2, "Update")
@@ -192,13 +199,13 @@ class Alert(Struct, kw_only=True):
         cluster["role_id"] = 4
         if action.instance:
             cluster["hostname"] = action.instance
-        if owner := action.labels.get("owner"):
-            cluster["owner"] = {"name": owner}
+        if answerable := owner(action):
+            cluster["owner"] = {"name": answerable}
         resources = [cluster]
         place = f"{action.cluster}/{action.database}"
         resources += [
             {"name": relation, "uid": f"{place}/{relation}", "type": "table", "role_id": 3}
-            for relation in action.relations[:EVENT_IDS_MAX]
+            for relation in action.relations
         ]
         if action.object_type:
             uid = f"{action.cluster}/{action.object_type}/{action.object_name}"
@@ -234,7 +241,7 @@ class Alert(Struct, kw_only=True):
             "instance": action.instance or None,
             "database": action.database or None,
             "labels": dict(action.labels),
-            "owner": action.labels.get("owner"),
+            "owner": owner(action),
             "kind": action.kind,
             "operation": action.operation or None,
             "relations": action.relations,
@@ -251,6 +258,30 @@ class Alert(Struct, kw_only=True):
             "event_ids": self.event_ids,
             "query": self.query(),
         }
+
+
+def bounded(action: Action) -> Action:
+    """Give an action whose texts a client cannot have made long enough to break a consumer."""
+    cut = {
+        name: value[:TEXT_MAX]
+        for name in action.__struct_fields__
+        if isinstance(value := getattr(action, name), str) and len(value) > TEXT_MAX and name != "statement"
+    }
+    detail = json.encode(action.detail)
+    return replace(
+        action,
+        **cut,
+        relations=[name[:TEXT_MAX] for name in action.relations[:EVENT_IDS_MAX]],
+        detail=action.detail
+        if len(detail) <= DETAIL_BYTES_MAX
+        else {"truncated_bytes": len(detail), "keys": [str(key)[:TEXT_MAX] for key in list(action.detail)[:20]]},
+    )
+
+
+def owner(action: Action) -> str | None:
+    """Give who answers for it: the principal's owner by the identities, else the cluster's."""
+    named = action.detail.get("owner")
+    return named if isinstance(named, str) else action.labels.get("owner")
 
 
 def alert_uid(detector: str, key: str, window_start_us: int) -> str:

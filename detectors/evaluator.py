@@ -24,7 +24,7 @@ SHAPES_MAX = 20_000
 
 _OF_ACTION = {"relations", "operation", "rows", "rows_per_call", "calls", "kind", "columns"}
 _OF_NOVELTY = {"new_client_addr", "new_application", "new_relation", "anomaly"}
-_OF_EVENT = {"labels": "cluster", "finding": "detail"}
+_COMPUTED = {"detail", "finding", "hour", "weekday"}
 
 
 class Matches(Struct, frozen=True):
@@ -94,16 +94,24 @@ def set_novelty(action: Action, novelty: Novelty) -> None:
 def _shape(policies: tuple[Policy, ...]) -> Callable[[Event], Any]:
     """Make the function that takes from an event what the policies read of it, as a hashable value."""
     read = {SCHEMA[path].attribute for policy in policies for path in policy.when.paths}
-    read -= _OF_ACTION | _OF_NOVELTY
-    names = sorted({_OF_EVENT.get(name, name) for name in read if name in _OF_EVENT or hasattr(Event, name)})
-    plain = [name for name in names if name not in ("detail", "relations", "columns")]
-    take = attrgetter(*plain) if plain else lambda event: None
+    names = {"cluster" if name == "labels" else name for name in read - _OF_ACTION - _OF_NOVELTY - _COMPUTED}
+    plain = sorted(name for name in names if hasattr(Event, name))
+    take: Callable[[Event], Any] = attrgetter(*plain) if plain else _nothing
     clock = bool(read & {"hour", "weekday"})
-    if not clock and "detail" not in names:
-        return take
+    if "detail" in read:
+        return lambda event: (
+            take(event),
+            event.occurred_at_us // HOUR_US % 168 if clock else None,
+            msgspec.json.encode(event.detail, order="sorted") if event.detail else None,
+        )
+    if "finding" in read or clock:
+        return lambda event: (
+            take(event),
+            event.occurred_at_us // HOUR_US % 168 if clock else None,
+            str(event.detail.get("finding")) if event.detail else None,
+        )
+    return take
 
-    def shape(event: Event) -> Any:
-        detail = msgspec.json.encode(event.detail, order="sorted") if event.detail else None
-        return (take(event), event.occurred_at_us // HOUR_US % 168 if clock else None, detail)
 
-    return shape
+def _nothing(event: Event) -> None:
+    return None

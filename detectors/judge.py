@@ -20,6 +20,7 @@ from detectors.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
 from detectors.ledger import Ledger
 from detectors.policies import Bundle, Policy, who
 from pgwitness import statements
+from pgwitness.config import Config
 from pgwitness.errors import Stop
 from pgwitness.events import OPERATIONS, Event
 
@@ -69,6 +70,12 @@ class Judge:
         self._facts_of = facts_of
         self._parts = Parts()
         self._ledger = Ledger()
+
+    @classmethod
+    def from_config(cls, bundle: Bundle, config: Config) -> Judge:
+        """Make the judge that a configuration describes; each partition of `events` has one of its own."""
+        behaviour = Behaviour(config.behaviour) if config.behaviour.enabled else None
+        return cls(bundle, labels={name: c.labels for name, c in config.clusters.items()}, behaviour=behaviour)
 
     def judge(self, event: Event) -> Verdict:
         """Judge one event; of a part that is not the last of its transaction nothing is said yet."""
