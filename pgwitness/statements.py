@@ -169,22 +169,27 @@ def _readable(text: str, tokens: list[parser.Token]) -> str:
     parameters = [token for token in tokens if token.name == "PARAM"]
     if not parameters or len(parameters) > PARAMETERS_MAX:
         return text
-    fills = [None, ("'", "'", " "), ("x", "x", "x"), ("1", "1", "1")]
+    fills = ["", "''", "xx", "11"]
     if any(token.name == "COPY" for token in tokens):
-        fills.insert(0, fills.pop(1))  # this parser takes `COPY t TO $1`, and forgets that it is a file
+        fills.insert(0, "'x'")  # this parser takes `COPY t TO $1`, and forgets that it is a file
     for fill in fills:
-        tried = text
-        if fill is not None:
-            first, last, middle = fill
-            for token in parameters:
-                inner = middle * (token.end - token.start - 1)
-                tried = tried[: token.start] + first + inner + last + tried[token.end + 1 :]
+        tried = _filled(text, parameters, fill) if fill else text
         try:
             parser.fingerprint(tried)
         except parser.ParseError:
             continue
         return tried
     return text
+
+
+def _filled(text: str, parameters: list[parser.Token], fill: str) -> str:
+    """Put `fill`, stretched to the parameter's length by its middle, in the place of each parameter."""
+    pieces, end = [], 0
+    for token in parameters:
+        stretch = " " if fill == "''" else fill[1]
+        pieces += [text[end : token.start], fill[:-1].ljust(token.end - token.start, stretch), fill[-1]]
+        end = token.end + 1
+    return "".join([*pieces, text[end:]])
 
 
 def _unparsable(text: str, sha256: str, error: Exception) -> StatementFacts:
