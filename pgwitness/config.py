@@ -137,10 +137,14 @@ class Collectors(_Section, frozen=True, kw_only=True):
 
 
 class Worker(_Section, frozen=True, kw_only=True):
-    """Table `[worker]`. `group` is the consumer group; `grace` how long a change waits for its identity."""
+    """Table `[worker]`. `group` is the consumer group; `grace` how long a change waits for its identity.
+
+    `session_timeout` is after how long without a heartbeat the broker gives the partitions to another worker.
+    """
 
     group: str = "pgwitness-worker"
     grace: Duration = Duration(2.0)
+    session_timeout: Duration = Duration(10.0)
     checkpoint_interval: Duration = Duration(10.0)
     data_path: Path = Path("./state/worker")
 
