@@ -32,7 +32,10 @@ rules:
     kind: service
 """
 
-SECRET = "grace.hopper@example.org"  # noqa: S105 - a value that must never be readable outside the database
+SECRET = "grace.hopper@example.org"
+"""A value that must never be readable outside the database."""
+
+LANDED = "SELECT count(*) FROM changes WHERE relations = ['public.orders']"
 
 
 @dataclass
@@ -40,13 +43,16 @@ class Spine:
     """What the tests look at: the system after its work, and the work's own ledger.
 
     `committed` counts rows of public.orders by principal and operation, written down when the commit returned.
+    Everything ran twice, with more work in between: `rows_by_run` is what had landed at the end of each run, `codes`
+    are the exit codes of the daemons, `metrics` what they served in the first run.
     """
 
     system: System
     tag: str
     committed: dict[tuple[str | None, str], int]
     metrics: dict[str, str]
-    codes: dict[str, int]
+    codes: list[int]
+    rows_by_run: list[int]
 
 
 def _pairs() -> list[object]:
@@ -75,15 +81,19 @@ def spine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             ready(system, collectors, worker)
             committed = work(admin_dsn, tag)
             total = sum(committed.values())
-            system.landed(
-                "SELECT count(*) FROM changes WHERE relations = ['public.orders']", lambda rows: rows == [(total,)]
-            )
+            system.landed(LANDED, lambda rows: rows == [(total,)])
             for policy in ("mass_change", "power_granted", "beacon_forged"):
                 found = f"SELECT count(*) FROM alerts WHERE policy = '{policy}'"
                 system.landed(found, lambda rows: rows[0][0] > 0)
             metrics = {"collect": collectors.get("/metrics")[1], "worker": worker.get("/metrics")[1]}
-            codes = {"collect": collectors.stop(), "worker": worker.stop()}
-            yield Spine(system, tag, committed, metrics, codes)
+            codes = [collectors.stop(), worker.stop()]
+            rows_by_run = [total]
+            collectors, worker = system.collect(), system.worker()
+            committed["ada", "delete"] += late_work(admin_dsn, tag)
+            rows = system.landed(LANDED, lambda rows: rows[0][0] > total)
+            rows_by_run.append(rows[0][0])
+            codes += [collectors.stop(), worker.stop()]
+            yield Spine(system, tag, committed, metrics, codes, rows_by_run)
 
 
 def configure(directory: Path, bootstrap: str, admin_dsn: str, prefix: str, tag: str) -> Config:
@@ -171,3 +181,9 @@ def work(admin_dsn: str, tag: str) -> dict[tuple[str | None, str], int]:
     with psycopg.connect(admin_dsn) as admin:
         admin.execute(sql.SQL("CREATE ROLE {} SUPERUSER").format(sql.Identifier(f"mallory_{tag}")))
     return committed
+
+
+def late_work(admin_dsn: str, tag: str) -> int:
+    """Change one more row, for a second run of the daemons; gives how many it was."""
+    with psycopg.connect(admin_dsn.replace("postgres@", f"ada_{tag}@"), application_name="psql") as ada:
+        return ada.execute("DELETE FROM orders WHERE id = 1").rowcount
