@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from msgspec import Meta, Raw, Struct
 
 from pgwitness.errors import DeadLetter
-from pgwitness.events import OPERATIONS, Event, Relation, quote_identifier
+from pgwitness.events import OPERATIONS, Event, quote_identifier
 from sinks import alert_rows
 from sinks.arrays import ABSENT, Codes, Distinct, Ints, coded, coded_lists, json_texts, numbers
 from sinks.schema import DAY_US, EVENTS, ROWS, SCHEMA_VERSION, TIME_US_MAX
@@ -91,8 +91,9 @@ _FACTS = (
 )
 """Columns that most events of a session share; an event keeps one code for all of them."""
 _facts = attrgetter(*_FACTS)
-_SUCCESS = _FACTS.index("outcome")
-_INT32 = (_FACTS.index("client_port"), _FACTS.index("pid"))
+_KIND = _FACTS.index("kind")
+_OUTCOME = _FACTS.index("outcome")
+_INT64_MAX = 2**63 - 1
 
 _Judgement = tuple[tuple[str, ...], float | None, str | None]
 
@@ -217,73 +218,73 @@ class Columns:
 
     def _read(self, events: Sequence[Event], verdicts: Sequence[Verdict]) -> _Pending:
         batch = _Pending()
+        self._read_facts(batch, events)
         decoded = iter(_decode([event.rows for event in events if event.kind == "change"]))
         for event, verdict in zip(events, verdicts, strict=True):
-            self._read_facts(batch, event)
-            rows = next(decoded) if event.kind == "change" else ()
-            if event.kind == "change":
-                self._read_rows(batch, event, rows)
-                batch.shape.append(self._shapes.code(_Shape(event.operation, tuple(event.relations), (), None, None)))
-            else:
-                batch.shape.append(
-                    self._shapes.code(_Shape(event.operation, tuple(event.relations), tuple(event.columns), None, None))
-                )
-            reasons = verdict.reasons
-            judgement: _Judgement = (
-                tuple(verdict.policies),
-                verdict.anomaly,
-                _json(reasons).decode() if reasons else None,
+            policies, reasons = verdict.policies, verdict.reasons
+            batch.judgement.append(
+                (tuple(policies) if policies else (), verdict.anomaly, _json(reasons).decode() if reasons else None)
             )
-            batch.judgement.append(judgement)
-            # A change without rows is nothing, unless it says something (a forged beacon, say).
-            batch.lone.append(event.kind != "change" or (not rows and bool(event.detail or judgement[0])))
+            lone = True
+            if event.kind == "change":
+                rows = next(decoded)
+                self._read_rows(batch, event, rows)
+                # A change without rows is nothing, unless it says something (a forged beacon, say).
+                lone = not rows and bool(event.detail or policies)
+            batch.lone.append(lone)
+            batch.shape.append(self._own_shape(event) if lone else 0)
         return batch
 
-    def _read_facts(self, batch: _Pending, event: Event) -> None:
-        xid = ABSENT if event.xid is None else event.xid
-        lsn = ABSENT if event.lsn is None else event.lsn
-        occurred, captured = event.occurred_at_us, event.captured_at_us
-        if not (0 <= occurred <= TIME_US_MAX and 0 <= captured <= TIME_US_MAX and xid < 2**63 and lsn < 2**63):
-            raise _out_of_range(event)
-        facts = _facts(event)
-        if event.kind == "change" and event.outcome == "unknown":
-            facts = (*facts[:_SUCCESS], "success", *facts[_SUCCESS + 1 :])  # what is in the WAL has committed
-        count = len(self._facts.values)
-        code = self._facts.code(facts)
-        if code == count and any(not -(2**31) <= (facts[place] or 0) < 2**31 for place in _INT32):
-            raise _out_of_range(event)
-        batch.facts.append(code)
-        batch.ids.append(event.event_id)
-        batch.occurred.append(occurred)
-        batch.captured.append(captured)
-        batch.xid.append(xid)
-        batch.lsn.append(lsn)
-        calls, row_count, query_id = event.calls, event.row_count, event.query_id
-        if any(value is not None and not -(2**63) <= value < 2**63 for value in (calls, row_count, query_id)):
-            raise _out_of_range(event)
-        batch.statement.append(self._statements.code((event.statement, event.fingerprint, query_id)))
-        batch.calls.append(calls)
-        batch.row_count.append(row_count)
-        batch.duration.append(event.duration_ms)
-        batch.detail.append(_json(event.detail).decode() if event.detail else None)
+    def _read_facts(self, batch: _Pending, events: Sequence[Event]) -> None:
+        """Read what each event has once, column by column, which is much faster than event by event."""
+        batch.ids = [event.event_id for event in events]
+        batch.occurred = [event.occurred_at_us for event in events]
+        batch.captured = [event.captured_at_us for event in events]
+        batch.xid = [ABSENT if event.xid is None else event.xid for event in events]
+        batch.lsn = [ABSENT if event.lsn is None else event.lsn for event in events]
+        batch.calls = [event.calls for event in events]
+        batch.row_count = [event.row_count for event in events]
+        batch.duration = [event.duration_ms for event in events]
+        batch.detail = [_json(event.detail).decode() if event.detail else None for event in events]
+        query_ids = [event.query_id for event in events]
+        for times in (batch.occurred, batch.captured):
+            _check_range(times, 0, TIME_US_MAX)
+        for values in (batch.xid, batch.lsn):
+            _check_range(values, ABSENT, _INT64_MAX)
+        for optional in (batch.calls, batch.row_count, query_ids):
+            _check_range([value for value in optional if value is not None], -_INT64_MAX - 1, _INT64_MAX)
+        for small in ([event.pid or 0 for event in events], [event.client_port or 0 for event in events]):
+            _check_range(small, -(2**31), 2**31 - 1)
+        facts_code, statement_code = self._facts.code, self._statements.code
+        batch.facts = [facts_code(facts) for facts in map(_facts, events)]
+        batch.statement = [
+            statement_code((event.statement, event.fingerprint, query_id))
+            for event, query_id in zip(events, query_ids, strict=True)
+        ]
+
+    def _own_shape(self, event: Event) -> int:
+        shape = _Shape(event.operation, tuple(event.relations), tuple(event.columns), None, None)
+        return self._shapes.code(shape)
 
     def _read_rows(self, batch: _Pending, event: Event, rows: Sequence[_Row]) -> None:
         if len(rows) != event.n_rows:
             raise DeadLetter(
                 "wrong_rows",
                 f"event {event.event_id} says it has {event.n_rows} rows and has {len(rows)}: the program that wrote "
-                "the batch is at fault; update it, then redrive the record",
+                "the batch is at fault: update it, then redrive",
             )
-        relations = [self._relation(relation) for relation in event.relation_table]
+        code = self._relations.code
+        relations = [code((each.name, tuple(each.columns), each.beacon)) for each in event.relation_table]
         shapes = self._row_shapes
-        for row in rows:
-            if row.relation >= len(relations):
-                raise DeadLetter(
-                    "wrong_rows",
-                    f"a row of event {event.event_id} names relation {row.relation} of {len(relations)}: the program "
-                    "that wrote the batch is at fault; update it, then redrive the record",
-                )
-            key = (relations[row.relation], row.operation, bytes(row.changed))
+        try:
+            keys = [(relations[row.relation], row.operation, bytes(row.changed)) for row in rows]
+        except IndexError:
+            raise DeadLetter(
+                "wrong_rows",
+                f"a row of event {event.event_id} names a relation that is not among its {len(relations)}: the program "
+                "that wrote the batch is at fault; update it, then redrive",
+            ) from None
+        for key in keys:
             shape = shapes.get(key)
             if shape is None:
                 shape = shapes[key] = self._shape_of(*key)
@@ -291,9 +292,6 @@ class Columns:
         batch.rows += rows
         batch.n_rows.append(len(rows))
         batch.bytes += len(event.rows)
-
-    def _relation(self, relation: Relation) -> int:
-        return self._relations.code((relation.name, tuple(relation.columns), relation.beacon))
 
     def _shape_of(self, relation: int, operation: str, changed: bytes) -> int:
         """Make the shape of rows; `changed` is the JSON of the changed columns' names, or null."""
@@ -348,7 +346,7 @@ class Columns:
         lone = np.flatnonzero(np.array(pending.lone, np.bool_)).astype(np.int32)
         n_rows = np.zeros(len(pending.ids), np.int32)
         facts = np.array(pending.facts, np.int32)
-        kinds = [values[0] == "change" for values in self._facts.values]
+        kinds = [values[_KIND] == "change" for values in self._facts.values]
         n_rows[np.array(kinds, np.bool_)[facts]] = pending.n_rows
         owner = np.concatenate([np.repeat(np.arange(len(n_rows), dtype=np.int32), n_rows), lone])
         rows = pending.rows
@@ -401,6 +399,15 @@ class Columns:
             name: coded([values[place] for values in self._facts.values], facts, EVENTS.field(name).type)
             for place, name in enumerate(_FACTS)
         }
+        # What is in the WAL has committed.
+        columns["outcome"] = coded(
+            [
+                "success" if values[_KIND] == "change" and values[_OUTCOME] == "unknown" else values[_OUTCOME]
+                for values in self._facts.values
+            ],
+            facts,
+            pa.string(),
+        )
         for place, name in enumerate(("statement", "fingerprint", "query_id")):
             columns[name] = coded(
                 [values[place] for values in self._statements.values], statement, EVENTS.field(name).type
@@ -464,9 +471,11 @@ def _wrong_rows(error: Exception) -> DeadLetter:
     )
 
 
-def _out_of_range(event: Event) -> DeadLetter:
-    return DeadLetter(
-        "out_of_range",
-        f"event {event.event_id} has a time or number that no column can hold; the program that wrote the batch is at "
-        "fault, update it, then redrive the record",
-    )
+def _check_range(values: Sequence[int], low: int, high: int) -> None:
+    """Raise `DeadLetter` when a value is too small or large for its column."""
+    if values and not (low <= min(values) and max(values) <= high):
+        raise DeadLetter(
+            "out_of_range",
+            f"an event has a time or number outside of {low} to {high}, which no column can hold; the program that "
+            "wrote the batch is at fault: update it, then redrive",
+        )

@@ -76,7 +76,8 @@ class Lake:
 class PartitionWriter:
     """Lands one partition of `events`: resume, then append and commit in turn. Not for several threads.
 
-    `rows` is how many rows are buffered, `buffered_bytes` about how much memory they take, `full` whether to commit now.
+    `rows` is how many rows are buffered, `buffered_bytes` about how many bytes they are, `full` whether to commit.
+
     """
 
     def __init__(self, lake: Lake, topic: str, partition: int, rows_max: int) -> None:
@@ -124,7 +125,7 @@ class PartitionWriter:
                 self._publish()
         return self._end, dict(self._high_water)
 
-    def append(self, offset: int, events: Sequence[Event], verdicts: Sequence[Verdict], lane: int = 0) -> None:
+    def append(self, offset: int, events: Sequence[Event], verdicts: Sequence[Verdict], lane: int) -> None:
         """Take the record at `offset` with a verdict for each of its events; what has landed already is dropped.
 
         `lane` is the batch's (`header.lane`): positions grow within a lane and a raw partition. An empty record, or
@@ -296,8 +297,8 @@ class PartitionWriter:
     def _wrong_topic(self, offset: int) -> str:
         return (
             f"{self._topic}-{self._partition}: new events at offset {offset}, but the lake {self._lake.path} has "
-            f"landed everything before {self._end}: the topic was made anew, or the lake belongs to another one. Give the "
-            "worker a new lake folder (lake.path); both remain readable"
+            f"landed everything before {self._end}: the topic was made anew, or the lake belongs to another one. Give "
+            "the worker a new lake folder (lake.path); both remain readable"
         )
 
     def _troubles(self) -> _Troubles:
