@@ -135,11 +135,12 @@ ORDER BY occurred_at, xid, ordinal;
 
 -- Changes with their rows; without the right to read rows/, the first of these two remains.
 CREATE OR REPLACE VIEW changes AS
-SELECT *, CAST(NULL AS VARCHAR) AS before, CAST(NULL AS VARCHAR) AS after FROM events WHERE kind = 'change';
+SELECT *, CAST(NULL AS VARCHAR) AS before, CAST(NULL AS VARCHAR) AS after FROM events
+WHERE kind = 'change' AND ordinal IS NOT NULL;
 CREATE OR REPLACE VIEW changes AS
 SELECT e.*, r.before, r.after
 FROM events AS e LEFT JOIN {rows} AS r ON r.event_id = e.event_id AND r.dt = e.dt
-WHERE e.kind = 'change';
+WHERE e.kind = 'change' AND e.ordinal IS NOT NULL;
 """
 
 

@@ -229,8 +229,8 @@ class Columns:
             if event.kind == "change":
                 rows = next(decoded)
                 self._read_rows(batch, event, rows)
-                # A change without rows is nothing, unless it says something (a forged beacon, say).
-                lone = not rows and bool(event.detail or policies)
+                # A transaction that changed no rows of ours is nothing, unless something was found in it.
+                lone = not rows and ("finding" in event.detail or bool(policies))
             batch.lone.append(lone)
             batch.shape.append(self._own_shape(event) if lone else 0)
         return batch

@@ -125,7 +125,7 @@ class PartitionWriter:
                 self._publish()
         return self._end, dict(self._high_water)
 
-    def append(self, offset: int, events: Sequence[Event], verdicts: Sequence[Verdict], lane: int) -> None:
+    def append(self, offset: int, events: Sequence[Event], verdicts: Sequence[Verdict], lane: int = 0) -> None:
         """Take the record at `offset` with a verdict for each of its events; what has landed already is dropped.
 
         `lane` is the batch's (`header.lane`): positions grow within a lane and a raw partition. An empty record, or
