@@ -30,38 +30,31 @@ alerts, coverage, reconciliation. Macros: touched('schema.table', key), timeline
 @common
 def sql(query: str | None, as_json: bool, config_path: Path) -> None:
     """Ask the evidence lake with SQL; without QUERY, a shell (or the queries on stdin, when that is no terminal)."""
-    import duckdb
+    config = configuration(config_path)
 
     from sinks.catalogue import connect
 
-    config = configuration(config_path)
     connection = connect(config.lake.path)
     if query is None and sys.stdin.isatty():
         _shell(connection, as_json)
         return
-    try:
-        emit(ask(connection, query or sys.stdin.read()), as_json=as_json, empty="no rows")
-    except duckdb.Error as error:
-        raise NotInOrder(str(error)) from error
+    emit(ask(connection, query or sys.stdin.read()), as_json=as_json, empty="no rows")
 
 
 def ask(connection: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
     """Run a query and give its rows by column name; of several statements, the last one's.
 
-    Two columns of one name are told apart by their place, so that none is lost.
+    Raises `NotInOrder` with DuckDB's own words.
     """
-    cursor = connection.execute(query)
-    names: list[str] = []
-    for index, column in enumerate(cursor.description or [], 1):
-        names.append(column[0] if column[0] not in names else f"{column[0]}_{index}")
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    from sinks import query as lake
+
+    answer = lake.ask(connection, query)
+    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
 def _shell(connection: duckdb.DuckDBPyConnection, as_json: bool) -> None:
     import atexit
     import readline
-
-    import duckdb
 
     history = Path("~/.pgwitness_history").expanduser()
     with contextlib.suppress(OSError):  # the first time there is none, and a shell without history is still one
@@ -91,7 +84,7 @@ def _shell(connection: duckdb.DuckDBPyConnection, as_json: bool) -> None:
         elif pending.rstrip().endswith(";"):
             try:
                 emit(ask(connection, pending), as_json=as_json, empty="no rows")
-            except duckdb.Error as error:
+            except NotInOrder as error:
                 say(str(error))
             pending = ""
 

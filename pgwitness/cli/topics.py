@@ -27,29 +27,29 @@ def topics() -> None:
 def apply(only_print: bool, as_json: bool, config_path: Path) -> None:
     """Create the topics that are missing and check those that are there; exits 1 when one is not as it should be."""
     config = configuration(config_path)
+    from streams import admin
+
     if only_print:
         emit(wanted(config), as_json=as_json, title="Topics that pgwitness needs")
         return
-    from streams import admin
-
-    rows = admin.apply(config)
+    findings = admin.apply(config)
+    rows: list[Row] = [{"topic": item.topic, "state": item.state, "detail": item.detail} for item in findings]
     emit(rows, as_json=as_json)
+    if not all(item.in_order for item in findings):
+        raise click.exceptions.Exit(1)
 
 
 def wanted(config: Config) -> list[Row]:
-    """List the topics of an installation as data: sizes, retention, and who needs to write and read them."""
-    from pgwitness.topics import DAY_MS, topics
+    """List the topics of an installation as data: sizes, settings, and the ACLs each daemon needs."""
+    from streams import admin
 
     return [
         {
-            "topic": config.kafka.topic(topic.name),
+            "topic": topic.name,
             "partitions": topic.partitions,
-            "replication_factor": config.topics.replication_factor,
-            "cleanup_policy": topic.cleanup,
-            "retention": "for ever" if topic.retention_ms < 0 else f"{topic.retention_ms // DAY_MS} days",
-            "message_bytes_max": topic.value_bytes_max,
-            "write": list(topic.writers),
-            "read": list(topic.readers),
+            "replication_factor": topic.replication_factor,
+            "settings": ", ".join(f"{name}={value}" for name, value in topic.settings.items()),
+            "acls": topic.acls,
         }
-        for topic in topics(config.topics.raw_partitions, config.topics.event_partitions)
+        for topic in admin.plan(config)
     ]

@@ -9,7 +9,7 @@ import click
 from pgwitness.cli.options import common, configuration, http_options
 
 
-@click.command()
+@click.command(short_help="Run the worker: attribute, judge, land.")
 @http_options
 @common
 def worker(host: str | None, port: int | None, config_path: Path) -> None:
@@ -17,16 +17,25 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
 
     Start more of them for more throughput: Kafka divides the partitions among the workers of one group.
     """
+    config = configuration(config_path)
+
+    from detectors.behaviour import Behaviour
     from detectors.judge import Judge
     from detectors.policies import Bundle
     from pgwitness.cli.daemon import daemon
     from sinks.lake import Lake
     from streams.worker import run
 
-    config = configuration(config_path)
     bundle = Bundle.load(config.policies.path)
+    labels = {name: cluster.labels for name, cluster in config.clusters.items()}
+
+    def judge() -> Judge:
+        behaviour = Behaviour(config.behaviour) if config.behaviour.enabled else None
+        return Judge(bundle, labels=labels, behaviour=behaviour)
+
     lake = Lake(config.lake.path)
     bind = config.http.worker_port if port is None else port
     with daemon("worker", host or config.http.host, bind) as (stop, health):
-        code = run(config, lake=lake, judge=Judge(bundle), health=health, stop=stop)
+        lake.prepare()
+        code = run(config, lake, judge, health, stop)
     raise SystemExit(code)

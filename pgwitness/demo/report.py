@@ -28,8 +28,8 @@ QUESTIONS = (
     ),
     (
         "What did the AI agents do, and for whom?",
-        "SELECT principal, on_behalf_of, operation, relations, sum(coalesce(row_count, 1)) AS rows "
-        "FROM events WHERE principal_kind = 'agent' AND kind = 'change' GROUP BY ALL ORDER BY rows DESC",
+        "SELECT principal, on_behalf_of, operation, relations, count(*) AS rows "
+        "FROM changes WHERE principal_kind = 'agent' GROUP BY ALL ORDER BY rows DESC",
     ),
 )
 """Questions of an auditor, each with the query that answers it."""
@@ -63,7 +63,7 @@ class Narrator:
 
 def landed_rows(lake: Path) -> int:
     """Count the row changes in the lake at this moment; a lake that is not there yet has none."""
-    return int(_ask(lake, "SELECT count(*) FROM events WHERE kind = 'change'")[0][0]) if lake.exists() else 0
+    return int(_ask(lake, "SELECT count(*) FROM changes")[0][0]) if lake.exists() else 0
 
 
 def _ask(lake: Path, query: str) -> list[tuple[Any, ...]]:
@@ -82,16 +82,12 @@ def summarize(result: Result) -> dict[str, Any]:
     count, distinct = _ask(lake, "SELECT count(*), count(DISTINCT event_id) FROM events")[0]
     caught = [scene.id for scene in result.planted if any(scene.explains(alert) for _, alert in result.watch.alerts())]
     committed = result.ledger.by_principal()
-    landed = dict(_ask(lake, "SELECT principal, count(*) FROM events WHERE kind = 'change' GROUP BY 1"))
+    landed = dict(_ask(lake, "SELECT principal, count(*) FROM changes GROUP BY 1"))
     return {
         "seconds": round(result.seconds, 1),
         "events": _counts(lake, "SELECT kind, count(*) FROM events GROUP BY 1 ORDER BY 1"),
-        "certainty": _counts(
-            lake, "SELECT certainty, count(*) FROM events WHERE kind = 'change' GROUP BY 1 ORDER BY 1"
-        ),
-        "assurance": _counts(
-            lake, "SELECT assurance, count(*) FROM events WHERE kind = 'change' GROUP BY 1 ORDER BY 1"
-        ),
+        "certainty": _counts(lake, "SELECT certainty, count(*) FROM changes GROUP BY 1 ORDER BY 1"),
+        "assurance": _counts(lake, "SELECT assurance, count(*) FROM changes GROUP BY 1 ORDER BY 1"),
         "planted": [scene.id for scene in result.planted],
         "caught": caught,
         "false_alerts": len(unexplained(result)),
@@ -160,7 +156,7 @@ def show(summary: Mapping[str, Any], result: Result, place: Path, kept: bool) ->
     principals = _rows(
         lake,
         "SELECT coalesce(principal, '(nobody)') AS who, principal_kind AS kind, string_agg(DISTINCT role, ', ') AS "
-        "roles, count(*) AS rows, certainty, assurance FROM events WHERE kind = 'change' "
+        "roles, count(*) AS rows, certainty, assurance FROM changes "
         "GROUP BY 1, 2, 5, 6 ORDER BY rows DESC",
     )
     out.print(table(principals, list(principals[0]) if principals else [], "Who changed rows, and how sure that is"))

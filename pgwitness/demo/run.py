@@ -67,6 +67,7 @@ heartbeat_interval = "2s"
 
 [worker]
 grace = "1s"
+session_timeout = "6s"
 checkpoint_interval = "5s"
 data_path = "state/worker"
 
