@@ -1,0 +1,193 @@
+"""The topics in Kafka: planned, created, checked. `pgwitness topics apply` is this.
+
+`plan` is pure; `check` and `apply` ask the broker and raise `Unreachable` when it does not answer within
+`TIMEOUT_S`. Nothing is ever deleted or shrunk: what differs from the plan and cannot be corrected is reported.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    NewTopic,
+    ResourceType,
+)
+from msgspec import Struct
+
+from pgwitness.config import Config
+from pgwitness.errors import NotInOrder, Stop, Unreachable
+from pgwitness.topics import Topic, topics
+
+TIMEOUT_S = 15.0
+
+
+class Planned(Struct, frozen=True):
+    """A topic as it should be. `acls` are the rights each daemon needs, one sentence each."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    settings: dict[str, str]
+    acls: list[str]
+
+
+class Finding(Struct, frozen=True):
+    """What `check` or `apply` says of one topic.
+
+    `state`: `ok`, `created`, `changed`, `missing` or `differs`; the last two are not in order. `detail` says what.
+    """
+
+    topic: str
+    state: str
+    detail: str = ""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state not in ("missing", "differs")
+
+
+def plan(config: Config) -> list[Planned]:
+    """List the topics of this installation with their settings and the ACLs each daemon needs."""
+    return [
+        Planned(
+            config.kafka.topic(topic.name),
+            topic.partitions,
+            config.topics.replication_factor,
+            topic.settings(),
+            _acls(config, topic),
+        )
+        for topic in _topics(config)
+    ]
+
+
+def _topics(config: Config) -> tuple[Topic, ...]:
+    return topics(config.topics.raw_partitions, config.topics.event_partitions)
+
+
+def _acls(config: Config, topic: Topic) -> list[str]:
+    name = config.kafka.topic(topic.name)
+    lines = [f"{who}: Write, Describe on topic {name}" for who in topic.writers]
+    lines += [f"{who}: Read, Describe on topic {name}" for who in topic.readers]
+    if topic.name in ("raw", "events"):
+        lines.append(f"worker: Read on group {config.worker.group}")
+    elif topic.name.startswith("state-"):
+        lines.append(f"worker: Read, Describe on topic {name}")
+    return list(dict.fromkeys(lines))
+
+
+def _client(config: Config) -> AdminClient:
+    return AdminClient({**config.kafka.client(), "socket.connection.setup.timeout.ms": "5000", "log_level": "0"})
+
+
+def _partitions(config: Config, client: AdminClient, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
+    """Ask which topics there are; raises `Unreachable`."""
+    try:
+        metadata = client.list_topics(timeout=timeout_s)
+    except KafkaException as error:
+        raise Unreachable(
+            f"the broker at {config.kafka.bootstrap} does not answer ({error.args[0].str()}): start it, or correct "
+            "kafka.bootstrap"
+        ) from error
+    return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+
+
+def require(config: Config, timeout_s: float = TIMEOUT_S) -> None:
+    """Raise `Unreachable` without a broker, and `Stop` when topics are missing or have other numbers of partitions."""
+    there = _partitions(config, _client(config), timeout_s)
+    for planned in plan(config):
+        number = there.get(planned.name)
+        if number is None:
+            raise Stop(f"topic {planned.name} is missing: run `pgwitness topics apply`")
+        if number != planned.partitions:
+            raise Stop(
+                f"topic {planned.name} has {number} partitions, the configuration says {planned.partitions}: set "
+                "topics.raw_partitions and topics.event_partitions to what is there; they cannot change afterwards"
+            )
+
+
+def check(config: Config) -> list[Finding]:
+    """Compare the topics with the plan, changing nothing."""
+    client = _client(config)
+    there = _partitions(config, client)
+    return [_compare(client, planned, there.get(planned.name)) for planned in plan(config)]
+
+
+def apply(config: Config) -> list[Finding]:
+    """Create what is missing and correct retention, cleanup and sizes; running it again changes nothing."""
+    client = _client(config)
+    there = _partitions(config, client)
+    return [
+        _create(client, planned) if planned.name not in there else _correct(client, planned, there[planned.name])
+        for planned in plan(config)
+    ]
+
+
+def _create(client: AdminClient, planned: Planned) -> Finding:
+    new = NewTopic(
+        planned.name,
+        num_partitions=planned.partitions,
+        replication_factor=planned.replication_factor,
+        config=planned.settings,
+    )
+    try:
+        _result(client.create_topics([new], request_timeout=TIMEOUT_S)[planned.name])
+    except KafkaException as error:
+        code = error.args[0].code()
+        if code == KafkaError.TOPIC_ALREADY_EXISTS:
+            return Finding(planned.name, "ok")
+        raise NotInOrder(f"topic {planned.name} cannot be created: {error.args[0].str()}") from error
+    return Finding(planned.name, "created", f"{planned.partitions} partitions")
+
+
+def _correct(client: AdminClient, planned: Planned, partitions: int) -> Finding:
+    found = _compare(client, planned, partitions)
+    if found.in_order or partitions != planned.partitions:
+        return found
+    entries = [
+        ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in planned.settings.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, planned.name, incremental_configs=entries)
+    try:
+        _result(client.incremental_alter_configs([resource], request_timeout=TIMEOUT_S)[resource])
+    except KafkaException as error:
+        return Finding(planned.name, "differs", f"{found.detail}; cannot be changed: {error.args[0].str()}")
+    return Finding(planned.name, "changed", found.detail)
+
+
+def _compare(client: AdminClient, planned: Planned, partitions: int | None) -> Finding:
+    if partitions is None:
+        return Finding(planned.name, "missing", "run `pgwitness topics apply`")
+    if partitions != planned.partitions:
+        return Finding(planned.name, "differs", f"{partitions} partitions instead of {planned.partitions}")
+    resource = ConfigResource(ResourceType.TOPIC, planned.name)
+    try:
+        entries = _result(client.describe_configs([resource], request_timeout=TIMEOUT_S)[resource])
+    except KafkaException as error:
+        return Finding(planned.name, "ok", f"settings cannot be read: {error.args[0].str()}")
+    differing = [
+        f"{key} is {entries[key].value} instead of {wanted}"
+        for key, wanted in planned.settings.items()
+        if key in entries and not _same(entries[key], wanted)
+    ]
+    return Finding(planned.name, "differs", ", ".join(differing)) if differing else Finding(planned.name, "ok")
+
+
+def _same(entry: Any, wanted: str) -> bool:
+    """Whether a setting is as wanted; one the broker does not keep (no source, no value) cannot differ."""
+    if entry.value is None:
+        return True
+    if entry.source == ConfigSource.UNKNOWN_CONFIG.value and entry.value == "":
+        return True
+    return bool(entry.value == wanted)
+
+
+def _result(future: Future[Any]) -> Any:
+    return future.result(TIMEOUT_S + 5)

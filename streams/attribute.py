@@ -1,0 +1,112 @@
+"""The first stage: one raw partition through the fold into lanes of events.
+
+`Attribution stage` = fold + emitter + checkpoint. A record is done when what it let go is durable and a checkpoint
+behind it is written; until then a restart reads it again and makes the same events. Not for several threads.
+"""
+
+from __future__ import annotations
+
+from confluent_kafka import Consumer
+
+from pgwitness.codec import decode_raw
+from pgwitness.errors import DeadLetter, Stop
+from pgwitness.events import Event
+from streams import metrics
+from streams.checkpoints import Store, bounds
+from streams.emitter import Emitter
+from streams.fold import Fold
+from streams.identity import Identities
+
+
+class RawPartition:
+    """One assigned partition of `raw`. `position` is the next offset to read."""
+
+    def __init__(self, topic: str, fold: Fold, emitter: Emitter, store: Store) -> None:
+        self.topic = topic
+        self.fold = fold
+        self.position = fold.resume_from
+        self._emitter = emitter
+        self._store = store
+        self._saved = fold.next_offset
+        self._dropped = 0
+
+    @classmethod
+    def load(
+        cls, topic: str, partition: int, reader: Consumer, store: Store, emitter: Emitter, start: tuple[Identities, int]
+    ) -> RawPartition:
+        """Load a partition's checkpoint; without one, `start` (identities, grace in µs) is written as the first.
+
+        Raises `Stop` when the topic holds less than was read of it: then it is not the same topic any more.
+        """
+        identities, grace_us = start
+        checkpoint = store.load(reader, partition)
+        if checkpoint is None:
+            fold = Fold(partition, identities, grace_us)
+            store.save(partition, 0, fold.snapshot())
+        else:
+            fold = Fold.restore(checkpoint.data, grace_us)
+        _, end = bounds(reader, topic, partition)
+        if fold.next_offset > end:
+            raise Stop(
+                f"topic {topic}, partition {partition} ends at {end}, but {fold.next_offset} were read of it: it was "
+                "made anew. Give the installation another kafka.prefix, or delete its topics state-* too"
+            )
+        return cls(topic, fold, emitter, store)
+
+    def record(self, offset: int, key: bytes | None, value: bytes | None) -> None:
+        """Process one record. Raises `NewerSchema` (nothing is changed then) and `Retry` when sending failed."""
+        fold = self.fold
+        if offset < self.position:
+            return
+        try:
+            batch = decode_raw(value)
+        except DeadLetter as error:
+            if offset >= fold.next_offset:
+                self._refuse(offset, key, value, error)
+            self.position = offset + 1
+            return
+        if offset < fold.next_offset:
+            fold.rehydrate(offset, batch)
+        else:
+            self._emit(fold.apply(offset, batch))
+        self.position = offset + 1
+        metrics.BATCHES.labels("raw").inc()
+
+    def _refuse(self, offset: int, key: bytes | None, value: bytes | None, error: DeadLetter) -> None:
+        partition = self.fold.partition
+        self._emitter.dead_letter("attribute", error.reason, (self.topic, partition, offset), key, value)
+        metrics.DEAD_LETTERS.labels("raw", error.reason).inc()
+        self._emit(self.fold.skip(offset))
+
+    def _emit(self, events: list[Event]) -> None:
+        if not events:
+            return
+        self._emitter.events(events)
+        kinds: dict[tuple[str, str], int] = {}
+        rows: dict[str, int] = {}
+        for event in events:
+            pair: tuple[str, str] = (event.kind, event.certainty)
+            kinds[pair] = kinds.get(pair, 0) + 1
+            if event.n_rows:
+                rows[event.certainty] = rows.get(event.certainty, 0) + event.n_rows
+        for labels, number in kinds.items():
+            metrics.EVENTS.labels(*labels).inc(number)
+        for certainty, number in rows.items():
+            metrics.ROWS.labels(certainty).inc(number)
+
+    def measure(self) -> None:
+        """Bring the partition's gauges up to date."""
+        label = str(self.fold.partition)
+        metrics.HELD.labels(label).set(self.fold.held)
+        metrics.HELD_BYTES.labels(label).set(self.fold.held_bytes)
+        metrics.KNOWN.labels("attribute").inc(self.fold.dropped - self._dropped)
+        self._dropped = self.fold.dropped
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint if anything happened since the last; everything emitted must have been flushed."""
+        fold = self.fold
+        if fold.next_offset != self._saved:
+            store_offset = fold.next_offset
+            self._store.save(fold.partition, store_offset, fold.snapshot())
+            self._saved = store_offset
+            metrics.CHECKPOINTS.labels("fold").inc()

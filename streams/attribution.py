@@ -1,0 +1,142 @@
+"""From what is known of a session to an `Attribution`: how it was bound, how sure that is, and who it names.
+
+Pure functions; the fold decides which of them applies. `certainty` says whether the event is that session's,
+`assurance` (from `streams.identity`) whether the session is that principal's; neither is ever raised by the other.
+"""
+
+from __future__ import annotations
+
+from pgwitness.events import Beacon, Binding, Certainty, Session, session_id
+from streams.fold_state import Attribution, KnownSession
+from streams.identity import Facts, Identities
+
+NOBODY = Attribution()
+SHADOW = Attribution(finding="shadow_write")
+"""Rows on a table with a beacon, but no beacon: somebody switched it off, or writes round it."""
+
+BINDINGS: dict[str, tuple[Binding, Certainty]] = {
+    "beacon": ("beacon", "exact"),
+    "conflict": ("beacon", "weak"),
+    "sample": ("activity", "strong"),
+    "own": ("activity", "exact"),
+}
+
+
+def by_beacon(
+    beacon: Beacon,
+    session: KnownSession | None,
+    where: tuple[str, str, str | None],
+    identities: Identities,
+    conflict: bool = False,
+) -> Attribution:
+    """Attribute a transaction to the session that its verified beacon names; `where` is cluster, database, instance.
+
+    What pg_stat_activity showed of the same session adds how it authenticated. Of beacons that contradict each
+    other the first counts, as a weak one.
+    """
+    cluster, database, instance = where
+    auth_method = session.auth_method if session is not None else None
+    named = identities.name(
+        Facts(cluster, database, beacon.session_user, beacon.application, beacon.client_addr or "local", auth_method)
+    )
+    binding, certainty = BINDINGS["conflict" if conflict else "beacon"]
+    return Attribution(
+        principal=named.principal,
+        principal_kind=named.kind,
+        on_behalf_of=named.on_behalf_of,
+        peer_group=named.peer_group,
+        binding=binding,
+        certainty=certainty,
+        assurance=named.assurance,
+        identity_rule=named.rule,
+        role=beacon.session_user,
+        effective_role=beacon.role,
+        application=beacon.application,
+        client_addr=beacon.client_addr,
+        client_port=beacon.client_port,
+        pid=beacon.pid,
+        auth_method=auth_method,
+        session_id=session_id(session.instance if session else instance, beacon.backend_start_us, beacon.pid),
+        claim=beacon.claim,
+        owner=named.owner,
+        finding="identity_conflict" if conflict else None,
+    )
+
+
+def by_session(
+    session: KnownSession, cluster: str, identities: Identities, how: str, finding: str | None = None
+) -> Attribution:
+    """Attribute to a session of pg_stat_activity: `how` is `sample` (its xid was seen) or `own` (it is its event)."""
+    named = identities.name(
+        Facts(
+            cluster,
+            session.database,
+            session.role,
+            session.application,
+            session.client_addr or "local",
+            session.auth_method,
+        )
+    )
+    binding, certainty = BINDINGS[how]
+    return Attribution(
+        principal=named.principal,
+        principal_kind=named.kind,
+        on_behalf_of=named.on_behalf_of,
+        peer_group=named.peer_group,
+        binding=binding,
+        certainty=certainty,
+        assurance=named.assurance,
+        identity_rule=named.rule,
+        role=session.role,
+        application=session.application,
+        client_addr=session.client_addr,
+        client_port=session.client_port,
+        pid=session.pid,
+        auth_method=session.auth_method,
+        session_id=session_id(session.instance, session.backend_start_us, session.pid),
+        owner=named.owner,
+        finding=finding,
+    )
+
+
+def by_role(cluster: str, database: str, role: str, identities: Identities) -> Attribution:
+    """Attribute statistics: they know the role and nothing else of who ran the statement."""
+    named = identities.name(Facts(cluster, database, role, None, None))
+    return Attribution(
+        principal=named.principal,
+        principal_kind=named.kind,
+        on_behalf_of=named.on_behalf_of,
+        peer_group=named.peer_group,
+        binding="stats",
+        certainty="weak",
+        assurance=named.assurance,
+        identity_rule=named.rule,
+        role=role,
+        owner=named.owner,
+    )
+
+
+def by_origin(origin: str) -> Attribution:
+    """Attribute replicated rows to the replication that brought them; who wrote them there is in that evidence."""
+    return Attribution(
+        principal=f"replication:{origin}",
+        principal_kind="service",
+        binding="replication",
+        certainty="strong",
+        peer_group="replication",
+    )
+
+
+def known(session: Session, instance: str | None) -> KnownSession:
+    """Keep of a raw session event what later attribution asks for."""
+    return KnownSession(
+        session.pid,
+        session.backend_start_us,
+        instance,
+        session.role,
+        session.database,
+        session.application,
+        session.client_addr,
+        session.client_port,
+        session.auth_method,
+    )

@@ -1,0 +1,171 @@
+"""The worker's way out: attributed events by lane, alerts and dead letters, through one idempotent producer.
+
+Events are batched by lane across raw records and cut when a batch is full or `LINGER_MS_MAX` old. Within a lane order
+is kept; between lanes there is none. Nothing counts as done before `flush` has returned: it cuts every lane and
+waits until the broker has everything. Any failed delivery makes `flush` and the next send raise `Retry`; the worker
+then starts again from its checkpoint, which is why nothing is lost when buffers are thrown away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from pgwitness.codec import LINGER_MS_MAX, BatchBuilder
+from pgwitness.config import Config
+from pgwitness.errors import Retry, Stop
+from pgwitness.events import Event, EventHeader, encode_event
+from pgwitness.topics import lane_of, partition_of
+
+FLUSH_TIMEOUT_S = 30.0
+QUEUE_BYTES = 32 * 1024 * 1024
+"""Bytes that may be on their way at a time; more blocks the sender."""
+LANES_REMEMBERED = 20_000
+
+Clock = Callable[[], float]
+
+
+def make_producer(config: Config) -> Producer:
+    """Make the idempotent producer: all replicas acknowledge, order is kept over retries."""
+    return Producer(
+        config.kafka.client()
+        | {
+            "enable.idempotence": "true",
+            "acks": "all",
+            "compression.type": "lz4",
+            "linger.ms": "5",
+            "message.max.bytes": str(4 * 1024 * 1024),
+            "queue.buffering.max.kbytes": str(QUEUE_BYTES // 1024),
+            "delivery.timeout.ms": "60000",
+        }
+    )
+
+
+class Emitter:
+    """Sends what the stages make. Not for several threads."""
+
+    def __init__(self, config: Config, producer: Producer, name: str, clock: Clock = time.monotonic) -> None:
+        self._producer = producer
+        self._clock = clock
+        self._topic = config.kafka.topic("events")
+        self._alerts = config.kafka.topic("alerts")
+        self._dead_letters = config.kafka.topic("dead-letters")
+        self._raw = config.kafka.topic("raw")
+        self._lanes = config.topics.lanes
+        self._partitions = config.topics.event_partitions
+        self._name = name
+        self._builders: dict[int, BatchBuilder] = {}
+        self._since: dict[int, float] = {}
+        self._remembered: dict[tuple[str | None, str, str | None], int] = {}
+        self._error: str | None = None
+
+    def events(self, events: list[Event]) -> None:
+        """Put events into their lanes' batches; full batches leave at once. Raises `Retry` after a failed delivery."""
+        self._check()
+        remembered, since, builders = self._remembered, self._since, self._builders
+        for event in events:
+            who = (event.principal, event.cluster, event.role)
+            lane = remembered.get(who)
+            if lane is None:
+                if len(remembered) >= LANES_REMEMBERED:
+                    remembered.clear()
+                lane = remembered[who] = lane_of(*who, self._lanes)
+            builder = builders.get(lane)
+            if builder is None:
+                builder = builders[lane] = BatchBuilder(self._name, encode_event(EventHeader(lane)))
+            payload = builder.add(encode_event(event), event.n_rows or 1)
+            if payload is not None:
+                since[lane] = self._clock()
+                self._send_lane(lane, payload)
+            elif lane not in since:
+                since[lane] = self._clock()
+
+    def linger(self) -> None:
+        """Cut the batches that have waited long enough, and let deliveries be reported."""
+        if self._since:
+            due = self._clock() - LINGER_MS_MAX / 2000
+            for lane in [lane for lane, since in self._since.items() if since <= due]:
+                self._cut(lane)
+        self._producer.poll(0)
+        self._check()
+
+    def alert(self, uid: str, value: bytes, delivered: Callable[[], None]) -> None:
+        """Send one alert at once; `delivered` is called when the broker has it."""
+
+        def report(error: KafkaError | None, _: object) -> None:
+            self._delivered(error, _)
+            if error is None:
+                delivered()
+
+        self._send(self._alerts, value, uid.encode(), 0, on_delivery=report)
+
+    def dead_letter(
+        self, stage: str, reason: str, source: tuple[str, int, int], key: bytes | None, value: bytes | None
+    ) -> None:
+        """Put a record that cannot be read, as it came, where a person finds it; `source`: topic, partition, offset."""
+        topic, partition, offset = source
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("reason", reason.encode()),
+            ("stage", stage.encode()),
+            ("topic", topic.encode()),
+            ("partition", str(partition).encode()),
+            ("offset", str(offset).encode()),
+        ]
+        self._send(self._dead_letters, value, key, 0, headers=headers)
+
+    def raw(self, partition: int, key: bytes, value: bytes) -> None:
+        """Write a record of the worker's own into raw (changed identities)."""
+        self._send(self._raw, value, key, partition)
+
+    def flush(self) -> None:
+        """Send everything and wait until it is durable. Raises `Retry` when it is not."""
+        for lane in list(self._since):
+            self._cut(lane)
+        left = self._producer.flush(FLUSH_TIMEOUT_S)
+        self._check()
+        if left:
+            raise Retry(f"the broker did not take {left} records within {FLUSH_TIMEOUT_S:.0f} s; starting again")
+
+    def _cut(self, lane: int) -> None:
+        del self._since[lane]
+        payload = self._builders[lane].cut()
+        if payload is not None:
+            self._send_lane(lane, payload)
+
+    def _send_lane(self, lane: int, payload: bytes) -> None:
+        self._send(self._topic, payload, str(lane).encode(), partition_of(lane, self._partitions))
+
+    def _send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int,
+        headers: list[tuple[str, str | bytes | None]] | None = None,
+        on_delivery: Callable[[KafkaError | None, object], None] | None = None,
+    ) -> None:
+        deadline = self._clock() + FLUSH_TIMEOUT_S
+        while True:
+            self._check()
+            try:
+                self._producer.produce(
+                    topic, value, key, partition, on_delivery=on_delivery or self._delivered, headers=headers or []
+                )
+            except BufferError:
+                if self._clock() > deadline:
+                    raise Retry("the broker takes nothing any more; starting again") from None
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                raise Stop(f"a record cannot be sent to {topic}: {error}; check the topic's limits") from error
+            else:
+                return
+
+    def _delivered(self, error: KafkaError | None, _: object) -> None:
+        if error is not None and self._error is None:
+            self._error = error.str()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise Retry(f"a record was not delivered: {self._error}; the worker starts again from its checkpoint")

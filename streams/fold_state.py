@@ -1,0 +1,121 @@
+"""What the fold remembers between records, as it stands in a checkpoint: small, plain, versioned.
+
+Held transactions are not in it but references to where they stand in `raw` (`HeldPart`); `streams.fold` fills them
+again by reading raw from the oldest reference. Every collection is a list in the order the fold keeps it, so that a
+restored fold forgets the same things at the same time as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from pgwitness.events import Assurance, Binding, Certainty, PrincipalKind
+
+STATE_VERSION = 1
+
+SessionKey = tuple[int, int]
+"""A session within a cluster: pid and backend start (µs); two backends never share both."""
+Timeline = tuple[str, int, str]
+"""What positions grow in: system id, timeline, database."""
+
+
+class Attribution(Struct, frozen=True, array_like=True):
+    """Whose a transaction or session is; the fields are those of `Event`. `finding` goes into its `detail`."""
+
+    principal: str | None = None
+    principal_kind: PrincipalKind = "unknown"
+    on_behalf_of: str | None = None
+    peer_group: str | None = None
+    binding: Binding = "none"
+    certainty: Certainty = "none"
+    assurance: Assurance = "none"
+    identity_rule: str | None = None
+    role: str | None = None
+    effective_role: str | None = None
+    application: str | None = None
+    client_addr: str | None = None
+    client_port: int | None = None
+    pid: int | None = None
+    auth_method: str | None = None
+    session_id: str | None = None
+    claim: str | None = None
+    owner: str | None = None
+    finding: str | None = None
+
+
+class KnownSession(Struct, frozen=True, array_like=True):
+    """A session as pg_stat_activity showed it."""
+
+    pid: int
+    backend_start_us: int
+    instance: str | None
+    role: str | None
+    database: str | None
+    application: str
+    client_addr: str | None
+    client_port: int | None
+    auth_method: str | None
+
+
+class Watermark(Struct, array_like=True):
+    """How far one timeline of one database has been read: the commit LSN, the ordinal that comes next, whether whole.
+
+    While a transaction is not whole: `forged` messages already told, whether the conflict was told, and whose it is.
+    """
+
+    lsn: int
+    next_ordinal: int
+    whole: bool
+    forged: int = 0
+    conflict: bool = False
+    whose: Attribution | None = None
+
+
+class HeldPart(Struct, frozen=True, array_like=True):
+    """Where a held part stands in raw: offset, place in the batch, and its first ordinal after trimming."""
+
+    offset: int
+    index: int
+    first_ordinal: int
+
+
+class HeldState(Struct, frozen=True, array_like=True):
+    """A held transaction: where its parts stand and until when (record time, µs) it waits."""
+
+    timeline: Timeline
+    lsn: int
+    xid: int
+    due_us: int
+    parts: list[HeldPart]
+
+
+class ClusterState(Struct, frozen=True):
+    """What is remembered of one cluster."""
+
+    clock_us: int
+    watermarks: list[tuple[Timeline, Watermark]]
+    sessions: list[KnownSession]
+    xids: list[tuple[int, SessionKey]]
+    held: list[HeldState]
+
+
+class FoldState(Struct, frozen=True):
+    """A whole checkpoint; `next_offset` is the first raw offset that is not in it."""
+
+    version: Literal[1]
+    partition: int
+    next_offset: int
+    identities: str
+    clusters: dict[str, ClusterState]
+
+
+encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(FoldState)
+
+
+def decode(data: bytes) -> FoldState:
+    """Read a checkpoint. Raises `msgspec.DecodeError` or `msgspec.ValidationError` on anything else."""
+    return _decoder.decode(data)

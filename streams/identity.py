@@ -1,0 +1,234 @@
+"""Who a session is: `identities.yaml`, its rules, and the name they give to the facts of a session.
+
+The file is a list of rules; the first that matches wins:
+
+    rules:
+      - id: billing-bot                 # optional; `rule-N` otherwise
+        match:
+          role: app                     # login role: a glob, or a list of globs
+          application: "billing-*"      # what the client says of itself
+          client_addr: 10.0.0.0/8       # a network, or a list of networks; `local` is the Unix socket
+          database: shop                # globs; of the server, not of the client
+          cluster: "prod-*"
+        principal: billing-bot
+        kind: agent                     # human | agent | service | unknown
+        on_behalf_of: finance-team      # optional
+        peer_group: bots                # optional; whose habits are compared with whose
+        owner: payments                 # optional; whom to ask
+
+In `principal`, `on_behalf_of` and `peer_group`, `{role}` and `{application}` stand for the session's own. How far a
+name can be trusted (`assurance`) follows from the facts that the rule used: `asserted` when the application's name
+was one of them, `verified` when the role was and the server authenticated it by certificate or GSSAPI, `role_only`
+otherwise. A fact that nobody knows (statistics know no application) makes every rule that asks for it undecided:
+if such a rule stands before the first match and would name somebody else, nobody is named.
+
+Pure: text in, names out. `streams.attribution` is who asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+import msgspec
+import yaml
+from msgspec import Struct
+
+from pgwitness.errors import ConfigurationError
+from pgwitness.events import Assurance, PrincipalKind
+
+AUTHENTICATED = frozenset({"cert", "gss", "sspi"})
+"""Authentication methods after which the role is a person's or a program's own, and not a shared password's."""
+
+NAMES_MAX = 10_000
+"""Combinations of facts whose name is remembered."""
+
+Network = IPv4Network | IPv6Network
+
+
+class Facts(Struct, frozen=True):
+    """What is known of a session. None is *not known*; an empty application is known to be empty.
+
+    `client_addr` is `local` for a session over the Unix socket.
+    """
+
+    cluster: str
+    database: str | None
+    role: str | None
+    application: str | None
+    client_addr: str | None
+    auth_method: str | None = None
+
+
+class Named(Struct, frozen=True):
+    """Who a session is. `principal` is None when no rule can say; `rule` is then None too."""
+
+    principal: str | None
+    kind: PrincipalKind
+    on_behalf_of: str | None
+    peer_group: str | None
+    owner: str | None
+    assurance: Assurance
+    rule: str | None
+
+
+NOBODY = Named(None, "unknown", None, None, None, "none", None)
+
+
+class _Match(Struct, frozen=True, forbid_unknown_fields=True):
+    role: str | list[str] | None = None
+    application: str | list[str] | None = None
+    client_addr: str | list[str] | None = None
+    database: str | list[str] | None = None
+    cluster: str | list[str] | None = None
+
+
+class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
+    match: _Match
+    principal: str
+    kind: PrincipalKind = "unknown"
+    id: str | None = None
+    on_behalf_of: str | None = None
+    peer_group: str | None = None
+    owner: str | None = None
+
+
+class _Document(Struct, frozen=True, forbid_unknown_fields=True):
+    rules: list[_Entry] = []
+
+
+class _Rule:
+    """One rule, compiled: patterns by fact, networks parsed."""
+
+    def __init__(self, entry: _Entry, number: int) -> None:
+        self.entry = entry
+        self.id = entry.id or f"rule-{number}"
+        self.patterns: list[tuple[str, tuple[str, ...]]] = [
+            (fact, _several(patterns))
+            for fact in ("cluster", "database", "role", "application")
+            if (patterns := getattr(entry.match, fact)) is not None
+        ]
+        self.addresses = _several(entry.match.client_addr) if entry.match.client_addr is not None else None
+        self.networks: list[Network] = [
+            ip_network(address, strict=False) for address in self.addresses or () if address != "local"
+        ]
+
+    def matches(self, facts: Facts) -> bool | None:
+        """Say whether the rule matches; None when that hangs on a fact that nobody knows."""
+        undecided = False
+        for fact, patterns in self.patterns:
+            value: str | None = getattr(facts, fact)
+            if value is None:
+                undecided = True
+            elif not any(fnmatchcase(value, pattern) for pattern in patterns):
+                return False
+        if self.addresses is not None:
+            if facts.client_addr is None:
+                undecided = True
+            elif not self._from(facts.client_addr):
+                return False
+        return None if undecided else True
+
+    def _from(self, address: str) -> bool:
+        if address == "local":
+            return "local" in (self.addresses or ())
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self.networks)
+
+    def name(self, facts: Facts) -> Named:
+        """Name the session; the rule is known to match."""
+        entry = self.entry
+        used = {fact for fact, _ in self.patterns}
+        texts = (entry.principal, entry.on_behalf_of or "", entry.peer_group or "")
+        if "application" in used or any("{application}" in text for text in texts):
+            assurance: Assurance = "asserted"
+        elif "role" in used or "{role}" in entry.principal:
+            assurance = "verified" if facts.auth_method in AUTHENTICATED else "role_only"
+        else:
+            assurance = "role_only"
+        return Named(
+            principal=_fill(entry.principal, facts),
+            kind=entry.kind,
+            on_behalf_of=_fill(entry.on_behalf_of, facts) if entry.on_behalf_of else None,
+            peer_group=_fill(entry.peer_group, facts) if entry.peer_group else None,
+            owner=entry.owner,
+            assurance=assurance,
+            rule=self.id,
+        )
+
+
+class Identities:
+    """The rules of one file. `sha256` is of its text, so that a change can be seen."""
+
+    def __init__(self, content: str, rules: list[_Rule]) -> None:
+        self.content = content
+        self.sha256 = hashlib.sha256(content.encode()).hexdigest()
+        self._rules = rules
+        self._names: dict[Facts, Named] = {}
+
+    @classmethod
+    def parse(cls, text: str, source: str = "identities.yaml") -> Identities:
+        """Read the file's text. Raises `ConfigurationError` naming `source`, the rule and what is wrong with it."""
+        try:
+            tree: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigurationError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+        if tree is None:
+            tree = {}
+        if not isinstance(tree, dict) or not isinstance(tree.get("rules", []), list):
+            raise ConfigurationError(f"{source}: expected a mapping with a list `rules:`")
+        if unknown := sorted(str(key) for key in tree if key != "rules"):
+            raise ConfigurationError(f"{source}: unknown key {unknown[0]!r}; there is only `rules`")
+        rules: list[_Rule] = []
+        seen: set[str] = set()
+        for number, item in enumerate(tree.get("rules", []), 1):
+            label = f"{source}: rule {number}"
+            if isinstance(item, dict) and isinstance(item.get("id"), str):
+                label += f" ({item['id']})"
+            try:
+                rule = _Rule(msgspec.convert(item, _Entry), number)
+            except (msgspec.ValidationError, ValueError) as error:
+                raise ConfigurationError(f"{label}: {error}") from error
+            if not rule.patterns and rule.addresses is None:
+                raise ConfigurationError(f"{label}: `match` is empty; name at least one fact, such as `role: '*'`")
+            if rule.id in seen:
+                raise ConfigurationError(f"{label}: the id {rule.id!r} is used twice; ids tell rules apart")
+            seen.add(rule.id)
+            rules.append(rule)
+        return cls(text, rules)
+
+    def name(self, facts: Facts) -> Named:
+        """Name a session by its facts; the same facts always get the same name."""
+        named = self._names.get(facts)
+        if named is None:
+            named = self._name(facts)
+            if len(self._names) >= NAMES_MAX:
+                self._names.clear()
+            self._names[facts] = named
+        return named
+
+    def _name(self, facts: Facts) -> Named:
+        undecided: list[_Rule] = []
+        for rule in self._rules:
+            matches = rule.matches(facts)
+            if matches is None:
+                undecided.append(rule)
+            elif matches:
+                named = rule.name(facts)
+                if all(other.entry.principal == rule.entry.principal for other in undecided):
+                    return named
+                return NOBODY
+        return NOBODY
+
+
+def _several(patterns: str | list[str]) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
+def _fill(text: str, facts: Facts) -> str:
+    return text.replace("{role}", facts.role or "").replace("{application}", facts.application or "")

@@ -1,0 +1,200 @@
+"""The second stage: one partition of `events` through the judge into the alerts topic and the lake.
+
+The lake's manifest says from where on outputs count (`landed_to`); the judge's checkpoint, which is older or as old,
+says from where to read: what lies between is judged again, so that the models stand where they stood, and neither
+alerted nor landed again. Alerts leave at once and are durable before the lake commits what raised them: at least
+once. Events that come twice (a fold that started again) are recognised by their positions, before the judge sees
+them. Not for several threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+import structlog
+from confluent_kafka import Consumer
+from msgspec import Raw, Struct
+
+from pgwitness.codec import decode_events
+from pgwitness.errors import DeadLetter, Stop
+from pgwitness.events import Event, Position
+from streams import metrics
+from streams.checkpoints import Store, bounds
+from streams.emitter import Emitter
+from streams.protocols import Judge, JudgeMaker, Lake, Unjudged, Verdict, Writer
+
+log = structlog.get_logger("worker")
+_encode = msgspec.json.Encoder().encode
+
+Mark = tuple[int, int]
+"""What high-water marks are kept by: lane and raw partition."""
+
+
+class _State(Struct, frozen=True):
+    """A checkpoint of the judge, and up to where it had seen each lane of each raw partition."""
+
+    marks: list[tuple[int, int, int, int]]
+    judge: Raw
+
+
+class EventPartition:
+    """One assigned partition of `events`. `position` is the next offset to read."""
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        emitter: Emitter,
+        store: Store,
+        judge: Judge,
+        writer: Writer,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.position = 0
+        self.landed_to = 0
+        self.pending_since: float | None = None
+        self._emitter = emitter
+        self._store = store
+        self._judge = judge
+        self._writer = writer
+        self._wall_us = wall_us
+        self._marks: dict[Mark, Position] = {}
+        self._landed_marks: dict[Mark, Position] = {}
+        self._appended_to = 0
+        self._saved = 0
+
+    @classmethod
+    def load(
+        cls, topic: str, partition: int, reader: Consumer, store: Store, emitter: Emitter, rest: tuple[JudgeMaker, Lake]
+    ) -> EventPartition:
+        """Resume the lake's writer and the judge of a partition. Raises `Stop` when the topic was made anew."""
+        make_judge, lake = rest
+        self = cls(topic, partition, emitter, store, make_judge(), lake.writer(topic, partition))
+        checkpoint = store.load(reader, partition)
+        self.landed_to, marks = self._writer.resume()
+        self._landed_marks = dict(marks)
+        self._appended_to = self.landed_to
+        _, end = bounds(reader, topic, partition)
+        if self.landed_to > end:
+            raise Stop(
+                f"topic {topic}, partition {partition} ends at {end}, but the lake has landed {self.landed_to}: it was "
+                "made anew. Give the installation another kafka.prefix, so that new evidence gets new positions"
+            )
+        if checkpoint is not None and checkpoint.offset <= self.landed_to:
+            state = msgspec.json.decode(checkpoint.data, type=_State)
+            self._judge.restore(bytes(state.judge))
+            self._marks = {(lane, raw): Position(raw, offset, index) for lane, raw, offset, index in state.marks}
+            self.position = self._saved = checkpoint.offset
+        elif self.landed_to:
+            log.warning("judge_starts_anew", partition=partition, reason="no checkpoint before what the lake holds")
+        return self
+
+    def record(self, offset: int, key: bytes | None, value: bytes | None, now: float) -> None:
+        """Judge and append one record. Raises `NewerSchema` (nothing is changed then) and `Retry`."""
+        if offset < self.position:
+            return
+        try:
+            batch = decode_events(value)
+            self._batch(offset, batch.header.lane, batch.events, now)
+        except DeadLetter as error:
+            self._refuse(offset, key, value, error)
+        self.position = offset + 1
+        metrics.BATCHES.labels("events").inc()
+
+    def _batch(self, offset: int, lane: int, events: list[Event], now: float) -> None:
+        counts = offset >= self.landed_to
+        if counts and self._landed_marks:
+            for mark, at in self._landed_marks.items():
+                if mark not in self._marks or self._marks[mark] < at:
+                    self._marks[mark] = at
+            self._landed_marks = {}
+        fresh = self._fresh(lane, events)
+        verdicts = [self._verdict(event) for event in fresh]
+        if not counts:
+            return
+        for event, verdict in zip(fresh, verdicts, strict=True):
+            if verdict.alerts:
+                self._alert(event, verdict)
+        self._append(offset, lane, fresh, verdicts, now)
+
+    def _append(self, offset: int, lane: int, events: list[Event], verdicts: list[Verdict], now: float) -> None:
+        self._writer.append(offset, events, verdicts, lane)
+        self._appended_to = offset + 1
+        if self.pending_since is None:
+            self.pending_since = now
+
+    def _fresh(self, lane: int, events: list[Event]) -> list[Event]:
+        """Drop what was seen; positions only grow within a lane and a raw partition."""
+        marks = self._marks
+        fresh = []
+        for event in events:
+            at = event.at
+            key = (lane, at.partition)
+            mark = marks.get(key)
+            if mark is None or at > mark:
+                marks[key] = at
+                fresh.append(event)
+        if len(fresh) < len(events):
+            metrics.KNOWN.labels("land").inc(len(events) - len(fresh))
+        return fresh
+
+    def _verdict(self, event: Event) -> Verdict:
+        try:
+            return self._judge.judge(event)
+        except Exception as error:
+            log.exception("judge_failed", event_id=event.event_id)
+            return Unjudged([{"error": f"judging failed: {type(error).__name__}"}])
+
+    def _alert(self, event: Event, verdict: Verdict) -> None:
+        committed_us = event.occurred_at_us if event.kind == "change" else None
+
+        def delivered() -> None:
+            if committed_us is not None:
+                metrics.ALERT_SECONDS.observe(max(0, self._wall_us() - committed_us) / 1e6)
+
+        for alert in verdict.alerts:
+            self._emitter.alert(alert.uid, _encode(alert.ocsf()), delivered)
+            metrics.ALERTS.inc()
+
+    def _refuse(self, offset: int, key: bytes | None, value: bytes | None, error: DeadLetter) -> None:
+        if offset < self.landed_to:
+            return
+        self._emitter.dead_letter("land", error.reason, (self.topic, self.partition, offset), key, value)
+        metrics.DEAD_LETTERS.labels("events", error.reason).inc()
+        self._writer.append(offset, [], [], 0)
+        self._appended_to = offset + 1
+
+    def due(self, now: float, interval_s: float, rows_max: int) -> bool:
+        """Say whether it is time to commit: rows or bytes have reached their bound, or the oldest has waited."""
+        if self.pending_since is None:
+            return False
+        return self._writer.full or self._writer.rows >= rows_max or now - self.pending_since >= interval_s
+
+    def land(self) -> bool:
+        """Commit what was appended; alerts must have been flushed. Returns whether there was anything.
+
+        Raises `Superseded` when another worker was faster, and `Retry` when the disk refuses.
+        """
+        if self._appended_to <= self.landed_to:
+            return False
+        rows = self._writer.rows
+        with metrics.LAND_SECONDS.time():
+            self._writer.commit()
+        self.landed_to = self._appended_to
+        self.pending_since = None
+        metrics.LANDED.inc(rows)
+        return True
+
+    def checkpoint(self) -> None:
+        """Write the judge's state; only right after `land`, so that it never runs ahead of the lake."""
+        if self.position != self.landed_to or self.position == self._saved:
+            return
+        marks = [(lane, raw, at.offset, at.index) for (lane, raw), at in sorted(self._marks.items())]
+        state = _State(marks, Raw(self._judge.snapshot()))
+        self._store.save(self.partition, self.position, _encode(state))
+        self._saved = self.position
+        metrics.CHECKPOINTS.labels("judge").inc()

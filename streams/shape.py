@@ -1,0 +1,278 @@
+"""The events that the fold emits, made from a raw event and whose it is; `at` is set by the fold.
+
+An `event_id` is a hash over the event's position: for changes over system id, timeline, database and commit LSN, for
+everything else over cluster, source, instance and the raw event itself, which carries its own times and numbers.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import msgspec
+
+from pgwitness.events import (
+    OPERATIONS,
+    Beacon,
+    Control,
+    Event,
+    Gap,
+    Identities,
+    Position,
+    Posture,
+    QueryStats,
+    RawHeader,
+    Session,
+    Transaction,
+    format_lsn,
+)
+from pgwitness.statements import facts
+from streams.fold_state import Attribution
+
+NOWHERE = Position(0, 0, 0)
+WORKER = "worker"
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def change(cluster: str, instance: str | None, part: Transaction, whose: Attribution) -> Event:
+    """Make the event of a part of a transaction; its rows are passed on as they are."""
+    counts = part.counts
+    operation = counts[0].operation if counts else ""
+    for count in counts:
+        if count.operation != operation:
+            operation = ""
+            break
+    return Event(
+        kind="change",
+        event_id=transaction_id(part),
+        at=NOWHERE,
+        occurred_at_us=part.committed_at_us,
+        captured_at_us=part.captured_at_us,
+        cluster=cluster,
+        instance=instance,
+        database=part.database,
+        principal=whose.principal,
+        principal_kind=whose.principal_kind,
+        on_behalf_of=whose.on_behalf_of,
+        peer_group=whose.peer_group,
+        binding=whose.binding,
+        certainty=whose.certainty,
+        assurance=whose.assurance,
+        identity_rule=whose.identity_rule,
+        role=whose.role,
+        effective_role=whose.effective_role,
+        application=whose.application,
+        client_addr=whose.client_addr,
+        client_port=whose.client_port,
+        pid=whose.pid,
+        auth_method=whose.auth_method,
+        session_id=whose.session_id,
+        xid=part.xid,
+        lsn=part.lsn,
+        operation=OPERATIONS.get(operation),
+        relations=[relation.name for relation in part.relations],
+        row_count=part.n_rows,
+        outcome="success",
+        detail=_detail(whose, {"origin": part.origin} if part.origin is not None else {}),
+        part=part.part,
+        last=part.last,
+        first_ordinal=part.first_ordinal,
+        n_rows=part.n_rows,
+        relation_table=part.relations,
+        counts=counts,
+        rows=part.rows,
+    )
+
+
+def transaction_id(part: Transaction) -> str:
+    """Give the prefix of the ids of a transaction's rows: the same wherever and whenever it was read."""
+    position = f"{part.system_id}/{part.timeline}/{part.database}/{part.lsn}"
+    return blake2b(position.encode(), digest_size=16).hexdigest()
+
+
+def _detail(whose: Attribution, detail: dict[str, object]) -> dict[str, object]:
+    if whose.finding is not None:
+        detail["finding"] = whose.finding
+    if whose.claim is not None:
+        detail["claim"] = whose.claim
+    if whose.owner is not None:
+        detail["owner"] = whose.owner
+    return detail
+
+
+def _id(*position: object) -> str:
+    return blake2b(_encode(position), digest_size=16).hexdigest()
+
+
+def _event(
+    cluster: str, instance: str | None, whose: Attribution, captured_at_us: int, event_id: str, operation: str
+) -> Event:
+    return Event(
+        kind="control",
+        event_id=event_id,
+        at=NOWHERE,
+        occurred_at_us=captured_at_us,
+        captured_at_us=captured_at_us,
+        cluster=cluster,
+        instance=instance,
+        principal=whose.principal,
+        principal_kind=whose.principal_kind,
+        on_behalf_of=whose.on_behalf_of,
+        peer_group=whose.peer_group,
+        binding=whose.binding,
+        certainty=whose.certainty,
+        assurance=whose.assurance,
+        identity_rule=whose.identity_rule,
+        role=whose.role,
+        effective_role=whose.effective_role,
+        application=whose.application,
+        client_addr=whose.client_addr,
+        client_port=whose.client_port,
+        pid=whose.pid,
+        auth_method=whose.auth_method,
+        session_id=whose.session_id,
+        operation=operation,
+        detail=_detail(whose, {}),
+    )
+
+
+def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
+    """Make the event of a session that came, went or was found."""
+    event_id = _id("session", header.cluster, header.instance, raw.operation, raw.pid, raw.backend_start_us)
+    event = _event(header.cluster, header.instance, whose, raw.captured_at_us, event_id, raw.operation)
+    event.kind = "session"
+    event.database = raw.database
+    event.occurred_at_us = raw.occurred_at_us
+    event.outcome = "success"
+    event.detail = _detail(whose, {"backend_type": raw.backend_type})
+    return event
+
+
+def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event:
+    """Make the event of what one statement did in one window, with what the parser says of it."""
+    event_id = _id(
+        "query_stats",
+        header.cluster,
+        header.instance,
+        raw.database,
+        raw.role,
+        raw.query_id,
+        raw.toplevel,
+        raw.window_start_us,
+        raw.window_end_us,
+    )
+    event = _event(header.cluster, header.instance, whose, raw.captured_at_us, event_id, "")
+    event.kind = "query_stats"
+    event.database = raw.database
+    event.occurred_at_us = raw.window_end_us
+    event.query_id = raw.query_id
+    event.calls = raw.calls
+    event.row_count = raw.rows
+    event.duration_ms = raw.total_ms
+    event.outcome = "success"
+    event.operation = None
+    detail: dict[str, object] = {"window_start_us": raw.window_start_us, "toplevel": raw.toplevel}
+    if raw.approximate:
+        detail["approximate"] = True
+    if raw.statement is not None:
+        found = facts(raw.statement)
+        event.statement = found.statement
+        event.fingerprint = found.fingerprint
+        event.operation = found.operations[0] if found.operations else None
+        event.relations = list(found.relations)
+        event.columns = list(found.columns)
+        detail |= {
+            "where": found.where,
+            "operations": list(found.operations),
+            "utility": found.utility,
+            "statement_sha256": found.sha256,
+        }
+        if found.parse_error is not None:
+            detail["parse_error"] = found.parse_error
+    event.detail = _detail(whose, detail)
+    return event
+
+
+def finding(header: RawHeader, raw: Posture | Gap | Control) -> Event:
+    """Make the event of posture, a gap or an act of pgwitness: nobody is named by attribution."""
+    event_id = _id(header.cluster, header.source, header.instance, raw)
+    if isinstance(raw, Posture):
+        event = _event(header.cluster, header.instance, Attribution(), raw.captured_at_us, event_id, raw.change)
+        event.kind = "posture"
+        event.detail = {"object_type": raw.object_type, "name": raw.name, "change": raw.change}
+        if raw.before is not None:
+            event.detail["before"] = raw.before
+        if raw.after is not None:
+            event.detail["after"] = raw.after
+        if raw.object_type in ("table", "trigger", "beacon"):
+            event.relations = [raw.name]
+    elif isinstance(raw, Gap):
+        event = _event(header.cluster, header.instance, Attribution(), raw.captured_at_us, event_id, raw.reason)
+        event.kind = "gap"
+        event.detail = {"reason": raw.reason, **raw.detail}
+        if raw.occurred_at_us is not None:
+            event.occurred_at_us = raw.occurred_at_us
+    else:
+        event = _event(header.cluster, header.instance, Attribution(), raw.captured_at_us, event_id, raw.operation)
+        event.detail = dict(raw.detail)
+    event.database = raw.database
+    return event
+
+
+def conflicting(beacons: list[Beacon]) -> bool:
+    """Say whether verified beacons of one transaction name different sessions or different logins."""
+    if not beacons:
+        return False
+    first = beacons[0]
+    who = (first.session_user, first.pid, first.backend_start_us)
+    return any((other.session_user, other.pid, other.backend_start_us) != who for other in beacons[1:])
+
+
+def forged(cluster: str, instance: str | None, part: Transaction, number: int, whose: Attribution) -> Event:
+    """Make the finding that a message under the beacon's prefix did not verify; `whose` is who really made it."""
+    forgery = part.forged[number]
+    event = _of_transaction(cluster, instance, part, whose, "beacon_forged", number)
+    event.detail |= {"reason": forgery.reason, "claims": forgery.claims, "finding": "beacon_forged"}
+    return event
+
+
+def conflict(cluster: str, instance: str | None, part: Transaction, whose: Attribution) -> Event:
+    """Make the finding that verified beacons of one transaction disagree."""
+    event = _of_transaction(cluster, instance, part, whose, "identity_conflict", 0)
+    event.detail |= {"beacons": msgspec.to_builtins(part.beacons), "finding": "identity_conflict"}
+    return event
+
+
+def _of_transaction(
+    cluster: str, instance: str | None, part: Transaction, whose: Attribution, operation: str, number: int
+) -> Event:
+    event_id = _id(operation, transaction_id(part), number)
+    event = _event(cluster, instance, whose, part.captured_at_us, event_id, operation)
+    event.database = part.database
+    event.occurred_at_us = part.committed_at_us
+    event.xid = part.xid
+    event.lsn = part.lsn
+    event.relations = [relation.name for relation in part.relations]
+    event.detail |= {"transaction": transaction_id(part), "commit_lsn": format_lsn(part.lsn)}
+    return event
+
+
+def renamed(cluster: str, record: Identities, partition: int, offset: int, error: str | None) -> Event:
+    """Make the evidence that the identities changed, or were refused, from here on."""
+    operation = "identities_changed" if error is None else "identities_refused"
+    event_id = _id(operation, cluster, partition, offset, record.sha256)
+    event = _event(cluster, None, Attribution(), record.captured_at_us, event_id, operation)
+    event.outcome = "success" if error is None else "failure"
+    event.detail = {"sha256": record.sha256}
+    if error is not None:
+        event.detail["error"] = error
+    return event
+
+
+def raw_lost(cluster: str, partition: int, first: int, end: int, clock_us: int) -> Event:
+    """Make the gap for records of raw that were deleted before they were read; `end` is the next one that is there."""
+    event_id = _id("raw_lost", cluster, partition, first, end)
+    event = _event(cluster, None, Attribution(), clock_us, event_id, "raw_lost")
+    event.kind = "gap"
+    event.detail = {"reason": "raw_lost", "partition": partition, "first_offset": first, "next_offset": end}
+    return event

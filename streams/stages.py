@@ -1,0 +1,205 @@
+"""What one worker does with the partitions it owns: records in, commits when they are due; knows nothing of Faust.
+
+`assign` loads state and says where each partition is read from, `record` takes what was read, `tick` does what is
+due by the clock, `revoke` finishes what is whole and forgets. The order that makes a crash harmless stands here:
+flush what was sent, then commit the lake, then write checkpoints, then acknowledge. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from pgwitness.config import Config
+from pgwitness.errors import NewerSchema
+from streams import metrics
+from streams.attribute import RawPartition
+from streams.checkpoints import Store, make_reader
+from streams.emitter import Emitter, make_producer
+from streams.identity_file import IdentityFile, record
+from streams.landing import EventPartition
+from streams.protocols import JudgeMaker, Lake
+
+log = structlog.get_logger("worker")
+
+Partition = tuple[str, int]
+"""A topic's full name and the number of one of its partitions."""
+
+IDENTITIES_POLL_S = 1.0
+MEASURE_S = 1.0
+
+
+@dataclass
+class _Due:
+    """When the next periodic work is to be done, by the monotonic clock."""
+
+    checkpoint: float
+    identities: float
+    measure: float
+
+
+class Stages:
+    """The state of one worker. `acknowledge` (from `take_acknowledged`) is for lag monitors only: no resume uses it."""
+
+    def __init__(
+        self,
+        config: Config,
+        lake: Lake,
+        make_judge: JudgeMaker,
+        identity_file: IdentityFile,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._lake = lake
+        self._make_judge = make_judge
+        self._identity_file = identity_file
+        self._clock = clock
+        self._name = f"worker@{socket.gethostname()}:{os.getpid()}"
+        self._raw_topic = config.kafka.topic("raw")
+        self._events_topic = config.kafka.topic("events")
+        self._producer = make_producer(config)
+        self.emitter = Emitter(config, self._producer, self._name, clock)
+        writer = f"{self._name}:{time.time_ns()}"
+        self._fold_store = Store(config.kafka.topic("state-fold"), self._producer, writer)
+        self._judge_store = Store(config.kafka.topic("state-judge"), self._producer, writer)
+        self._raw: dict[int, RawPartition] = {}
+        self._events: dict[int, EventPartition] = {}
+        self._told: dict[int, str] = {}
+        self._paused: set[Partition] = set()
+        self._acknowledged: dict[Partition, int] = {}
+        self._abandoned = False
+        now = clock()
+        self._due = _Due(now + config.worker.checkpoint_interval, now, now)
+
+    @property
+    def topics(self) -> tuple[str, str]:
+        """The full names of `raw` and `events`."""
+        return self._raw_topic, self._events_topic
+
+    def assign(self, partitions: Iterable[Partition]) -> None:
+        """Load the state of the partitions that are owned from now on; all others are forgotten."""
+        self._forget()
+        if self._abandoned:
+            return
+        reader = make_reader(self._config.kafka)
+        try:
+            for topic, partition in sorted(partitions):
+                if topic == self._raw_topic:
+                    start = (self._identity_file.last, int(self._config.worker.grace * 1_000_000))
+                    self._raw[partition] = RawPartition.load(
+                        topic, partition, reader, self._fold_store, self.emitter, start
+                    )
+                elif topic == self._events_topic:
+                    self._events[partition] = EventPartition.load(
+                        topic, partition, reader, self._judge_store, self.emitter, (self._make_judge, self._lake)
+                    )
+        finally:
+            reader.close()
+        for number, raw in self._raw.items():
+            self._told[number] = raw.fold.identities.sha256
+        log.info("partitions_assigned", raw=sorted(self._raw), events=sorted(self._events))
+
+    def positions(self) -> dict[Partition, int]:
+        """Give where each owned partition is to be read from."""
+        raw = {(self._raw_topic, number): partition.position for number, partition in self._raw.items()}
+        return raw | {(self._events_topic, number): partition.position for number, partition in self._events.items()}
+
+    def record(self, partition: Partition, offset: int, key: bytes | None, value: bytes | None) -> bool:
+        """Process one record. False when its partition waits for a newer program: read no more of it."""
+        if partition in self._paused:
+            return False
+        try:
+            if partition[0] == self._raw_topic:
+                raw = self._raw.get(partition[1])
+                if raw is not None:
+                    raw.record(offset, key, value)
+            else:
+                events = self._events.get(partition[1])
+                if events is not None:
+                    now = self._clock()
+                    events.record(offset, key, value, now)
+                    if events.due(now, float("inf"), self._config.lake.flush_rows):
+                        self._land([events])
+        except NewerSchema as error:
+            self._paused.add(partition)
+            metrics.PAUSED.labels(*map(str, partition)).set(1)
+            log.error("partition_paused", topic=partition[0], partition=partition[1], offset=offset, error=str(error))
+            return False
+        return True
+
+    def tick(self) -> None:
+        """Do what is due: old batches, the lake, checkpoints, changed identities. Raises `Retry` like `record`."""
+        self.emitter.linger()
+        now = self._clock()
+        interval = float(self._config.lake.flush_interval)
+        if due := [part for part in self._events.values() if part.due(now, interval, self._config.lake.flush_rows)]:
+            self._land(due)
+        if now >= self._due.checkpoint:
+            self._due.checkpoint = now + self._config.worker.checkpoint_interval
+            self._checkpoint()
+        if now >= self._due.identities:
+            self._due.identities = now + IDENTITIES_POLL_S
+            self._identities()
+        if now >= self._due.measure:
+            self._due.measure = now + MEASURE_S
+            for raw in self._raw.values():
+                raw.measure()
+
+    def revoke(self) -> None:
+        """Finish what is whole and give up every partition; what cannot be finished will be done again."""
+        try:
+            if self._raw or self._events:
+                self._checkpoint()
+        finally:
+            self._forget()
+
+    def close(self) -> None:
+        """End: like `revoke`."""
+        self.revoke()
+        self._producer.flush(5)
+
+    def abandon(self) -> None:
+        """Forget everything at once and take nothing more: what was not durable is done again by the next run."""
+        self._abandoned = True
+        self._forget()
+
+    def take_acknowledged(self) -> dict[Partition, int]:
+        """Give the offsets that have become durable since the last call."""
+        acknowledged, self._acknowledged = self._acknowledged, {}
+        return acknowledged
+
+    def _land(self, partitions: list[EventPartition]) -> None:
+        self.emitter.flush()
+        for partition in partitions:
+            if partition.land():
+                self._acknowledged[self._events_topic, partition.partition] = partition.landed_to
+
+    def _checkpoint(self) -> None:
+        """Land everything, then write the state of every fold and judge."""
+        self._land(list(self._events.values()))
+        for number, raw in self._raw.items():
+            raw.checkpoint()
+            self._acknowledged[self._raw_topic, number] = raw.fold.next_offset
+        for events in self._events.values():
+            events.checkpoint()
+
+    def _identities(self) -> None:
+        identities = self._identity_file.poll()
+        for number in self._raw:
+            if self._told.get(number) != identities.sha256:
+                self.emitter.raw(number, b"", record(identities, self._name))
+                self._told[number] = identities.sha256
+
+    def _forget(self) -> None:
+        for topic, number in self._paused:
+            metrics.PAUSED.labels(topic, str(number)).set(0)
+        self._paused.clear()
+        self._raw.clear()
+        self._events.clear()
+        self._told.clear()
+        self._acknowledged.clear()

@@ -1,0 +1,75 @@
+"""Faust's aiokafka transport, changed in where reading starts, how long a fetch waits and what is committed.
+
+Faust seeks to the group's committed offsets when partitions were assigned, and whenever its flow was interrupted
+(`Consumer.perform_seek`). Here it seeks to the positions that the stages give: the fold's checkpoint and the lake's
+manifest decide, the group's offsets are for lag monitors. Faust's acknowledgements are switched off with the topics
+(`acks=False`); offsets are committed by `commit_positions` once they are durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+FETCH_WAIT_MS_MAX = 100
+"""How long the broker may keep a fetch that finds nothing; a partition not in it waits as long for the next one."""
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that owns the aiokafka consumer: heartbeats go on while the main thread works."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS_MAX
+        return consumer
+
+    async def seek_to(self, positions: Mapping[TP, int]) -> None:
+        """Move each assigned partition to its position."""
+        await self.call_thread(self._seek_to, positions)
+
+    async def _seek_to(self, positions: Mapping[TP, int]) -> None:
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        for partition, offset in positions.items():
+            target = driver.ensure_aiokafka_TP(partition)
+            if target in assigned:
+                consumer.seek(target, offset)
+
+
+class Consumer(driver.Consumer):
+    """A consumer that reads from the positions of `app.positions`."""
+
+    _thread: ConsumerThread
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek to the stages' own positions, which is what Faust believes to be committed."""
+        positions: dict[TP, int] = self.app.positions()  # type: ignore[attr-defined]
+        await self._thread.seek_to(positions)
+        return positions
+
+    async def commit_positions(self, positions: Mapping[TP, int]) -> None:
+        """Tell the group how far things are durable; nothing but monitoring reads it."""
+        if positions:
+            await self._thread.commit(positions)
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Go on fetching when a buffer has room again, but not from a partition that was paused."""
+        if tp in self._paused_partitions:
+            self._buffered_partitions.discard(tp)
+        else:
+            super().on_buffer_drop(tp)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Say nothing about missing acknowledgements: there are none; lag is a metric of ours."""
+
+
+class Transport(driver.Transport):
+    """Faust's aiokafka transport with that consumer."""
+
+    Consumer = Consumer

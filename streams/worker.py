@@ -1,0 +1,136 @@
+"""`pgwitness worker`: attribute, judge, land. Runs Faust until asked to stop, again after what it lost is back.
+
+Every error a stage raises ends this run of the application: buffers are thrown away and the next run resumes from
+checkpoints and manifest, which is the same path as after a crash, and therefore a tested one. `Stop` ends the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+import uvloop
+from faust.types import TP
+
+from pgwitness.config import Config
+from pgwitness.errors import ConfigurationError, PgwitnessError, Retry, Stop
+from pgwitness.health import Health
+from streams import admin, metrics
+from streams.app import make_app
+from streams.identity_file import IdentityFile
+from streams.protocols import JudgeMaker, Lake
+from streams.stages import Stages
+
+log = structlog.get_logger("worker")
+
+TICK_S = 0.02
+BACKOFF_S_MAX = 30.0
+STOP_S_MAX = 20.0
+PART = "worker"
+
+
+def run(
+    config: Config,
+    lake: Lake,
+    make_judge: JudgeMaker,
+    health: Health,
+    stop: threading.Event,
+    ready: Callable[[], None] | None = None,
+) -> int:
+    """Work until `stop`; returns the exit code: 0, or 1 after a `Stop`. `ready` is called once partitions are read.
+
+    Raises `ConfigurationError` when identities cannot be read at the start. Whatever can come back is retried with
+    exponential back-off and jitter.
+    """
+    identity_file = IdentityFile(config.identities.file)
+    identity_file.load()
+    health.expect(PART)
+    attempt = 0
+    while not stop.is_set():
+        worked = False
+
+        def started() -> None:
+            nonlocal worked
+            worked = True
+            health.ready(PART)
+            if ready is not None:
+                ready()
+
+        try:
+            admin.require(config)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_work(config, lake, make_judge, identity_file, health, stop, started))
+        except (Stop, ConfigurationError) as error:
+            log.error("stopping", error=str(error))
+            health.ready(PART, str(error))
+            return 1
+        except Exception as error:
+            attempt = 0 if worked else attempt + 1
+            metrics.RESTARTS.inc()
+            health.ready(PART, str(error))
+            pause_s = min(BACKOFF_S_MAX, 0.5 * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+            if isinstance(error, PgwitnessError):
+                log.warning("worker_restarts", error=str(error), kind=type(error).__name__, in_s=round(pause_s, 1))
+            else:
+                log.exception("worker_restarts", in_s=round(pause_s, 1))
+            stop.wait(pause_s)
+    return 0
+
+
+async def _work(
+    config: Config,
+    lake: Lake,
+    make_judge: JudgeMaker,
+    identity_file: IdentityFile,
+    health: Health,
+    stop: threading.Event,
+    started: Callable[[], None],
+) -> None:
+    """One run of the application, from its start to `stop` or the first error, which is raised."""
+    failure: list[BaseException] = []
+    stages = Stages(config, lake, make_judge, identity_file)
+
+    def failed(error: BaseException) -> None:
+        failure.append(error)
+        stages.abandon()
+
+    app = make_app(config, stages, failed)
+    try:
+        await app.start()
+        told = False
+        while not stop.is_set() and not failure:
+            await asyncio.sleep(TICK_S)
+            if app.crashed:
+                raise Retry(f"Faust ended: {app.crash_reason!r}")
+            if failure:
+                break
+            stages.tick()
+            health.beat(PART)
+            if not told and stages.positions():
+                told = True
+                started()
+            await _report(app, stages)
+        if failure:
+            raise failure[0]
+        stages.close()
+        await _report(app, stages)
+    finally:
+        stages.abandon()
+        with suppress(Exception):
+            await asyncio.wait_for(app.stop(), STOP_S_MAX)
+
+
+async def _report(app: Any, stages: Stages) -> None:
+    """Bring lag metrics and the group's offsets up to date."""
+    acknowledged = stages.take_acknowledged()
+    if acknowledged:
+        await app.consumer.commit_positions({TP(*at): offset for at, offset in acknowledged.items()})
+        for (topic, number), offset in acknowledged.items():
+            end = app.consumer.highwater(TP(topic, number))
+            if end is not None:
+                metrics.LAG.labels(topic, str(number)).set(max(0, end - offset))
