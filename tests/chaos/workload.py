@@ -133,7 +133,7 @@ class Workload:
 
     def _run(self, client: Client) -> None:
         try:
-            random = Random(f"{self._seed}/{client.number}")  # noqa: S311 - a test's dice
+            random = Random(f"{self._seed}/{client.number}")
             number = 0
             connection: psycopg.Connection | None = None
             while not self._ended.wait(self._pace_s):
