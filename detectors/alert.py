@@ -64,7 +64,7 @@ class Alert(Struct, kw_only=True):
     staged: bool = False
 
     def ocsf(self) -> dict[str, Any]:
-        """Give the alert as it goes to the topic `alerts`; every value is JSON, and the whole is some 100 KiB at most."""
+        """Give the alert as it goes to the topic `alerts`; every value is JSON, the whole at most some 100 KiB."""
         return replace(self, action=bounded(self.action))._finding()
 
     def _finding(self) -> dict[str, Any]:

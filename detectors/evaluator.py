@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from detectors.actions import HOUR_US, SCHEMA, Action, of_change
-from detectors.expressions import context
+from detectors.expressions import Context
 from detectors.policies import Bundle, Policy
 from pgwitness.events import Event
 
@@ -43,8 +43,8 @@ class Evaluator:
 
     def __init__(self, bundle: Bundle) -> None:
         self._by_kind = bundle.by_kind
-        self._roots = {
-            kind: frozenset(root for policy in policies for root in policy.when.roots)
+        self._contexts = {
+            kind: Context(path for policy in policies for path in policy.when.paths)
             for kind, policies in bundle.by_kind.items()
         }
         self._shapes: dict[Any, Matches] = {}
@@ -73,7 +73,7 @@ class Evaluator:
         policies = self._by_kind.get(action.kind, ())
         if not policies:
             return NONE
-        prepared = context(action, self._roots[action.kind])
+        prepared = self._contexts[action.kind].of(action)
         if isinstance(prepared, str):
             return Matches(failed=tuple((policy, prepared) for policy in policies))
         matched, failed = [], []

@@ -8,7 +8,7 @@ not end in true or false is an error of the policy, and an error is a value here
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import cel
 
@@ -70,41 +70,48 @@ class Expression:
         return f"the result is {type(result).__name__}, not true or false"
 
 
-def context(action: Action, roots: frozenset[str]) -> cel.Context | str:
-    """Prepare what expressions read of an action, or say why it cannot be given to the evaluator."""
-    try:
-        return cel.Context(variables(action, roots))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # hostile text must not stop the stream
-        return f"{type(error).__name__}: {str(error)[:300]}"
+class Context:
+    """Prepares what a set of expressions reads of an action, and nothing else."""
 
+    def __init__(self, paths: Iterable[str]) -> None:
+        """Take the names of `SCHEMA` that are read; a group is given with those of its fields."""
+        self._plain: list[tuple[str, str]] = []
+        self._grouped: dict[str, list[tuple[str, str]]] = {}
+        for path in sorted(set(paths)):
+            group, _, name = path.partition(".")
+            if name:
+                self._grouped.setdefault(group, []).append((name, SCHEMA[path].attribute))
+            else:
+                self._plain.append((path, SCHEMA[path].attribute))
 
-def variables(action: Action, roots: frozenset[str]) -> dict[str, object]:
-    """Give an action's fields under their names in expressions."""
-    values: dict[str, object] = {}
-    for path, field in SCHEMA.items():
-        root, _, name = path.partition(".")
-        if root not in roots:
-            continue
-        value = _clean(getattr(action, field.attribute))
-        if name:
-            values.setdefault(root, {})[name] = value  # type: ignore[index]
-        else:
-            values[root] = value
-    return values
+    def variables(self, action: Action) -> dict[str, object]:
+        """Give an action's fields under their names in expressions."""
+        values: dict[str, object] = {name: _clean(getattr(action, attribute)) for name, attribute in self._plain}
+        for group, fields in self._grouped.items():
+            values[group] = {name: _clean(getattr(action, attribute)) for name, attribute in fields}
+        return values
+
+    def of(self, action: Action) -> cel.Context | str:
+        """Prepare an action, or say why it cannot be given to the evaluator."""
+        try:
+            return cel.Context(self.variables(action))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # hostile text must not stop the stream
+            return f"{type(error).__name__}: {str(error)[:300]}"
 
 
 def _clean(value: object) -> object:
     """Bring a value into what the evaluator takes: 64-bit integers, valid text, bounded depth."""
+    kind = type(value)
+    if kind is bool or kind is float or value is None:
+        return value
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if isinstance(value, bool) or value is None:
-        return value
     if isinstance(value, int):
         return max(-(2**63), min(value, 2**63 - 1))
     if isinstance(value, Mapping):
         return {str(_clean(str(k))): _clean(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
-    return value if isinstance(value, float) else str(value)
+    return str(value)

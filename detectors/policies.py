@@ -20,7 +20,7 @@ import yaml
 from msgspec import Struct
 
 from detectors.actions import KINDS, SCHEMA, Action
-from detectors.expressions import Expression, context
+from detectors.expressions import Context, Expression
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Kind
 from pgwitness.units import Duration
@@ -162,7 +162,7 @@ class Bundle:
         for policy in self.policies.values():
             for case in policy.document.tests:
                 action = action_from(case.action, policy.document.kinds[0])
-                prepared = context(action, policy.when.roots)
+                prepared = Context(policy.when.paths).of(action)
                 result = prepared if isinstance(prepared, str) else policy.when.evaluate(prepared)
                 applies = action.kind in policy.document.kinds
                 if isinstance(result, str):

@@ -1,0 +1,121 @@
+"""What judging costs: microseconds an event, for one-row transactions, statements and ten actions a transaction.
+
+All packaged policies and the behaviour model are on. `first sight` is the time while principals are new, `ordinary`
+when their habits are known. The budget is that of the worker: 40,000 one-row transactions a second on one core leave
+25 µs for everything, of which judging may take 8.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from detectors.behaviour import Behaviour
+from detectors.judge import Judge
+from detectors.policies import Bundle
+from pgwitness.config import Behaviour as Settings
+from pgwitness.events import Count, Event, Position, Relation
+from pgwitness.units import Duration
+
+START_US = 1_790_000_000_000_000
+BUDGET_US = 8.0
+STATEMENT_BUDGET_US = 100.0
+_TABLE = [Relation(f"public.table_{number}", ["id"]) for number in range(10)]
+
+
+def change(number: int, principals: int, actions: int = 1) -> Event:
+    """Make an ordinary transaction of one of so many principals."""
+    who = number % principals
+    return Event(
+        kind="change",
+        event_id=f"{number:032x}",
+        at=Position(0, number, 0),
+        occurred_at_us=START_US + number * 100,
+        captured_at_us=START_US + number * 100,
+        cluster="shop",
+        database="shop",
+        principal=f"service-{who}",
+        principal_kind="service",
+        peer_group="services",
+        binding="beacon",
+        certainty="exact",
+        assurance="role_only",
+        role="app",
+        application="api",
+        client_addr=f"10.0.{who // 256 % 256}.{who % 256}",
+        operation="update",
+        relation_table=_TABLE,
+        counts=[Count(relation, "u", 1) for relation in range(actions)],
+        n_rows=actions,
+        detail={"owner": "payments"},
+    )
+
+
+def statement(number: int, principals: int) -> Event:
+    """Make the ordinary statistics of one statement, whose facts the fold has filled in."""
+    return Event(
+        kind="query_stats",
+        event_id=f"{number:032x}",
+        at=Position(0, number, 0),
+        occurred_at_us=START_US + number * 100,
+        captured_at_us=START_US + number * 100,
+        cluster="shop",
+        database="shop",
+        principal=f"service-{number % principals}",
+        principal_kind="service",
+        binding="stats",
+        certainty="weak",
+        role="app",
+        operation="select",
+        relations=["public.orders"],
+        statement="SELECT * FROM orders WHERE id = $1",
+        calls=10,
+        row_count=10,
+        detail={"operations": ["select"], "where": "n/a"},
+    )
+
+
+def run(scale: float = 1.0) -> dict[str, Any]:
+    """Measure; figures in microseconds, the best of three where habits are known."""
+    figures: dict[str, float] = {}
+    for principals in (1, 200, 10_000):
+        figures |= measure(f"one row, {principals} principals", lambda n, p=principals: change(n, p), principals, scale)
+    figures |= measure("ten relations", lambda n: change(n, 200, 10), 200, scale * 0.2)
+    figures |= measure("statement", lambda n: statement(n, 200), 200, scale * 0.2)
+    worst = max(us for name, us in figures.items() if name.startswith("one row") and name.endswith("ordinary"))
+    of_statement = figures["statement, ordinary"]
+    return {
+        "figures_us": figures,
+        "checks": [
+            {"name": "one-row transaction, µs", "value": worst, "limit": BUDGET_US, "holds": worst < BUDGET_US},
+            {
+                "name": "statement, µs",
+                "value": of_statement,
+                "limit": STATEMENT_BUDGET_US,
+                "holds": of_statement < STATEMENT_BUDGET_US,
+            },
+        ],
+    }
+
+
+def measure(name: str, make: Callable[[int], Event], principals: int, scale: float) -> dict[str, float]:
+    """Time events while principals are new and after."""
+    settings = Settings(warmup=Duration(0.01), warmup_observations=10)
+    judge = Judge(Bundle.packaged(), labels={"shop": {"env": "prod"}}, behaviour=Behaviour(settings))
+    new = [make(number) for number in range(max(2_000, principals * 11))]
+    first = _time(judge, new)
+    known = [make(number) for number in range(len(new), len(new) + max(1_000, int(50_000 * scale)))]
+    return {f"{name}, first sight": first, f"{name}, ordinary": min(_time(judge, known) for _ in range(3))}
+
+
+def _time(judge: Judge, events: list[Event]) -> float:
+    began = time.perf_counter()
+    for event in events:
+        judge.judge(event)
+    return round((time.perf_counter() - began) / len(events) * 1e6, 2)
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(), indent=2))

@@ -1,0 +1,78 @@
+"""Every law on every detector."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from detectors import evaluator, ledger
+from detectors.behaviour import Behaviour
+from detectors.judge import Judge
+from detectors.policies import Bundle, Policy, parse
+from pgwitness.config import Behaviour as Settings
+from pgwitness.units import Duration
+from tests.detectors import laws
+
+SETTINGS = Settings(warmup=Duration(2.0), warmup_observations=10, principals_max=1_000, alert_at=0.5)
+
+BROKEN = """
+id: broken
+title: a policy that fails on most actions
+description: it asks for what is not there
+severity: low
+kinds: [change, query_stats, session, posture, control, gap, ddl, statement]
+when: detail.nothing == principal.name
+message: "{who} {detail.nothing}"
+runbook: correct it
+tests:
+  - {name: a, match: true, action: {detail: {nothing: x}, principal: {name: x}}}
+  - {name: b, match: false, action: {detail: {nothing: x}, principal: {name: y}}}
+"""
+
+
+def packaged() -> Judge:
+    """The packaged policies and the behaviour model together."""
+    return Judge(Bundle.packaged(), labels={"shop": {"owner": "payments"}}, behaviour=Behaviour(SETTINGS))
+
+
+def policies_alone() -> Judge:
+    """The packaged policies without the model."""
+    return Judge(Bundle.packaged(), labels={}, behaviour=None)
+
+
+def behaviour_alone() -> Judge:
+    """The model without policies."""
+    return Judge(Bundle([]), labels={}, behaviour=Behaviour(SETTINGS))
+
+
+def broken_policy() -> Judge:
+    """A policy that cannot be evaluated."""
+    policies: list[Policy] = parse(BROKEN, "broken.yaml")
+    return Judge(Bundle(policies), labels={}, behaviour=Behaviour(SETTINGS))
+
+
+@pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("make", [packaged, policies_alone, behaviour_alone, broken_policy], ids=lambda m: m.__name__)
+def test_laws(law: Callable[[laws.Make], None], make: laws.Make) -> None:
+    """Every detector keeps every law."""
+    law(make)
+
+
+def test_two_hundred_thousand_strangers_stay_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a judge keeps besides its state (answers by shape, findings) is bounded too, measured as memory."""
+    monkeypatch.setattr(evaluator, "SHAPES_MAX", 500)
+    monkeypatch.setattr(ledger, "FINDINGS_MAX", 500)
+    judge = packaged()
+    for number in range(170_000):
+        judge.judge(laws.stranger(number))
+    tracemalloc.start()
+    try:
+        for number in range(170_000, 200_000):
+            judge.judge(laws.stranger(number))
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # As much was let go as came; what was kept of the last ones is what the bounds allow.
+    assert grown < 12 * 1024**2
