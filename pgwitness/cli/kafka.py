@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,24 @@ class Record:
     time_ms: int
     key: bytes | None
     value: bytes
+
+
+def reach(config: Config) -> None:
+    """Ask each bootstrap server for a connection; a client of Kafka would wait long where nobody listens.
+
+    Raises `Unreachable` when none takes it.
+    """
+    refused: list[str] = []
+    for server in config.kafka.bootstrap.split(","):
+        host, _, port = server.strip().rpartition("://")[2].rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), REACH_S):
+                return
+        except (OSError, ValueError) as error:
+            refused.append(f"{server.strip()}: {error}")
+    raise Unreachable(
+        f"the broker cannot be reached ({'; '.join(refused)}); is it running, and is kafka.bootstrap right?"
+    )
 
 
 def read(config: Config, topic: str) -> list[Record]:
@@ -74,6 +93,7 @@ def parse(value: bytes) -> dict[str, Any]:
 def _open(config: Config, topic: str) -> tuple[Consumer, list[Any]]:
     from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
+    reach(config)
     settings = {"group.id": "pgwitness-reader", "enable.auto.commit": False, "auto.offset.reset": "earliest"}
     consumer = Consumer(
         {**settings, "allow.auto.create.topics": False, "log_level": 0, "error_cb": _quiet, **config.kafka.client()}

@@ -27,13 +27,18 @@ def topics() -> None:
 def apply(only_print: bool, as_json: bool, config_path: Path) -> None:
     """Create the topics that are missing and check those that are there; exits 1 when one is not as it should be."""
     config = configuration(config_path)
+    from pgwitness.cli import kafka
     from streams import admin
 
     if only_print:
-        emit(wanted(config), as_json=as_json, title="Topics that pgwitness needs")
+        rows = wanted(config)
+        if not as_json:
+            rows = [{**row, "settings": _lines(row["settings"]), "acls": _lines(row["acls"])} for row in rows]
+        emit(rows, as_json=as_json, title="Topics that pgwitness needs")
         return
+    kafka.reach(config)
     findings = admin.apply(config)
-    rows: list[Row] = [{"topic": item.topic, "state": item.state, "detail": item.detail} for item in findings]
+    rows = [{"topic": item.topic, "state": item.state, "detail": item.detail} for item in findings]
     emit(rows, as_json=as_json)
     if not all(item.in_order for item in findings):
         raise click.exceptions.Exit(1)
@@ -48,8 +53,12 @@ def wanted(config: Config) -> list[Row]:
             "topic": topic.name,
             "partitions": topic.partitions,
             "replication_factor": topic.replication_factor,
-            "settings": ", ".join(f"{name}={value}" for name, value in topic.settings.items()),
+            "settings": [f"{name}={value}" for name, value in topic.settings.items()],
             "acls": topic.acls,
         }
         for topic in admin.plan(config)
     ]
+
+
+def _lines(values: object) -> str:
+    return "\n".join(map(str, values)) if isinstance(values, list) else str(values)
