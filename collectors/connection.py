@@ -1,8 +1,7 @@
-"""Connections to the source databases: ordinary ones with psycopg 3, replication ones with psycopg 2.
+"""Connections to the source databases: ordinary ones with psycopg 3, replication ones on its wrapper of libpq.
 
 Every connection names itself `pgwitness…`, so that the collectors can leave their own work out. A server that
 cannot be reached is `Unreachable` with a sentence for the operator; a DSN that is none is a `ConfigurationError`.
-psycopg 3 has no replication protocol, which is why both drivers are here.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import psycopg2
-import psycopg2.extras
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgwitness.config import Cluster
@@ -20,6 +18,11 @@ from pgwitness.errors import ConfigurationError, Unreachable
 
 APPLICATION = "pgwitness"
 CONNECT_TIMEOUT_S = 10
+
+_TEXT_FORM = (
+    "-c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c extra_float_digits=1 -c bytea_output=hex"
+    " -c statement_timeout=0"
+)
 
 
 def connect(
@@ -47,13 +50,18 @@ def replication_connect(
     database: str | None = None,
     *,
     application_name: str = f"{APPLICATION} wal",
-) -> psycopg2.extras.LogicalReplicationConnection:
-    """Connect for logical replication; errors as in `connect`."""
+) -> pq.abc.PGconn:
+    """Connect for logical replication, with the settings on which the text form of values depends; errors as above."""
     text = conninfo(cluster, dsn, database, application_name)
-    try:
-        return psycopg2.connect(text, connection_factory=psycopg2.extras.LogicalReplicationConnection)
-    except psycopg2.Error as error:
-        raise unreachable(text, error) from error
+    options = f"{conninfo_to_dict(text).get('options', '')} {_TEXT_FORM}".strip()
+    connection = pq.PGconn.connect(
+        make_conninfo(text, replication="database", client_encoding="UTF8", options=options).encode()
+    )
+    if connection.status != pq.ConnStatus.OK:
+        message = connection.get_error_message()
+        connection.finish()
+        raise unreachable(text, psycopg.OperationalError(message))
+    return connection
 
 
 def conninfo(cluster: Cluster, dsn: str | None, database: str | None, application_name: str) -> str:

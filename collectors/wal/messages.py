@@ -1,0 +1,82 @@
+"""Logical messages as the collector takes them: beacons, what announces a change of the beacon, heartbeats, others.
+
+The key is read anew when a message does not verify, at most once a second, because an installation may have made
+another one in the meantime.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from collectors.beacon.mac import CONTROL_PREFIX, PREFIX, ControlPayload, Forged, verify, verify_control
+from collectors.wal.pgoutput import LogicalMessage
+from pgwitness.events import Beacon, Forgery
+
+HEARTBEAT_PREFIX = "pgwitness.heartbeat"
+KEY_AGAIN_S = 1.0
+
+
+class Messages:
+    """Judges the logical messages of one database's stream.
+
+    `load_key` reads the beacon's key, None where none is installed. `announced` is called with a verified message
+    about the beacon itself, its LSN and the transaction's 32-bit id; `heartbeat` when one of ours has come round.
+    """
+
+    def __init__(
+        self,
+        system_id: str,
+        database: str,
+        load_key: Callable[[], bytes | None],
+        announced: Callable[[ControlPayload, int], None],
+        heartbeat: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._system_id = system_id
+        self._database = database
+        self._load_key = load_key
+        self._announced = announced
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._key = load_key()
+        self._read = clock()
+
+    def expects_beacons(self) -> bool:
+        """Say whether a beacon is installed, so that waiting for it makes sense."""
+        return self._key is not None
+
+    def message(self, message: LogicalMessage, xid: int | None) -> Beacon | Forgery | None:
+        """Judge one message; a genuine beacon outside of a transaction cannot be, so it is a forgery."""
+        if message.prefix == HEARTBEAT_PREFIX:
+            self._heartbeat()
+            return None
+        if message.prefix not in (PREFIX, CONTROL_PREFIX):
+            return None
+        try:
+            return self._verified(message, xid)
+        except Forged as forged:
+            if not self._fresh_key():
+                return Forgery(reason=forged.reason, claims=forged.claims)
+        try:
+            return self._verified(message, xid)
+        except Forged as forged:
+            return Forgery(reason=forged.reason, claims=forged.claims)
+
+    def _verified(self, message: LogicalMessage, xid: int | None) -> Beacon | None:
+        if self._key is None:
+            raise Forged("no_beacon_installed")
+        if xid is None:
+            raise Forged("not_transactional")
+        if message.prefix == PREFIX:
+            return verify(message.content, self._key, system_id=self._system_id, database=self._database, xid32=xid)
+        said = verify_control(message.content, self._key, system_id=self._system_id, database=self._database, xid32=xid)
+        self._announced(said, message.lsn)
+        return None
+
+    def _fresh_key(self) -> bool:
+        """Read the key again when that may help; says whether it is another one."""
+        if self._clock() - self._read < KEY_AGAIN_S:
+            return False
+        before, self._key, self._read = self._key, self._load_key(), self._clock()
+        return before != self._key

@@ -1,0 +1,306 @@
+"""The plan of a relation: how its tuples become masked JSON rows, made once per Relation message; pure.
+
+This is the hot path of the collector. A tuple without surprises goes through one loop and one bytes template; what
+is rare (unchanged TOAST, old tuples, rows that are too long) takes the general way over `pgoutput.read_tuple`.
+A plan also carries the bookkeeping of the part it is in (`collectors.wal.transaction`), so that a row costs no
+look-up for it.
+"""
+
+from __future__ import annotations
+
+from struct import error as LayoutError  # noqa: N812 - it is struct's own error
+
+import msgspec
+from msgspec import Struct
+
+from collectors.wal import pgoutput
+from collectors.wal.pgoutput import INT2, INT4, UNCHANGED, ProtocolError, Tuple
+from collectors.wal.values import BUILT_IN, NULL, Convert, TokenCache, converter
+from pgwitness.config import Privacy
+from pgwitness.events import Relation, qualified, quote_identifier
+from pgwitness.privacy import Tokenizer, treatment
+
+ROW_BYTES_MAX = 160 * 1024
+"""Encoded bytes of a row; a longer one is encoded again with the limits below, so that no row exceeds a record."""
+TIGHTER = (1024, 64)
+PARSE_ERRORS = (LayoutError, IndexError, KeyError, ValueError)
+
+_unpack = INT4.unpack_from
+
+
+class TableFacts(Struct, frozen=True):
+    """What the stream does not tell of a table and the catalogue does.
+
+    `primary_key` are its columns, empty when there is none or the table is gone; `generated` those that are not
+    published; `beacon` says that a beacon is installed on it.
+    """
+
+    primary_key: tuple[str, ...] = ()
+    generated: tuple[str, ...] = ()
+    beacon: bool = False
+
+
+class Masking:
+    """What masking needs, one for all plans of a stream: the rules, the tokenizer and the caches of tokens by limit."""
+
+    def __init__(self, privacy: Privacy, token: Tokenizer) -> None:
+        self.privacy = privacy
+        self.token = token
+        self._caches: dict[int, TokenCache] = {}
+
+    def tokens(self, limit: int) -> TokenCache:
+        """Give the cache whose tokens hold for values up to `limit` bytes."""
+        if limit not in self._caches:
+            self._caches[limit] = TokenCache(self.token, limit)
+        return self._caches[limit]
+
+
+class Plan:
+    """The plan of one relation as one Relation message described it.
+
+    `insert`, `update` and `delete` take a message and where its tuple part begins (behind the relation's oid), the
+    row's ordinal and the relation's index in its part, and give the encoded row (`events.Row`). They raise
+    `ProtocolError` when the message does not fit the relation.
+    """
+
+    def __init__(
+        self,
+        relation: pgoutput.Relation,
+        facts: TableFacts,
+        masking: Masking,
+        types: dict[int, str],
+        limit: int | None = None,
+    ) -> None:
+        self.part = -1  # the part that knows this plan, by number; index and counts belong to that one
+        self.index = 0
+        self.inserts = self.updates = self.deletes = self.truncates = 0
+        self._made_of = (relation, facts, masking, types)
+        self._tighter: Plan | None = None
+        self._limit = min(limit or masking.privacy.value_limit, masking.privacy.value_limit)
+        self._count = INT2.pack(len(relation.columns))
+        table = qualified(relation.schema, relation.name)
+        self.names = [column.name for column in relation.columns]
+        self.relation = Relation(
+            name=table,
+            columns=self.names,
+            identity=relation.identity,
+            beacon=facts.beacon,
+            generated=list(facts.generated),
+        )
+        self.header = msgspec.json.encode(self.relation)
+        # Where a part is cut must not depend on whether a beacon is installed.
+        self.header_size = len(self.header) + (0 if facts.beacon else len(b',"beacon":true')) + 1
+        self._converters: list[Convert | None] = []
+        self._labels: list[bytes | None] = []
+        for column in relation.columns:
+            kind = types.get(column.type_oid) or BUILT_IN.get(column.type_oid, "other")
+            how = treatment(f"{table}.{quote_identifier(column.name)}", kind, masking.privacy)
+            self._converters.append(
+                converter(how, kind, masking.tokens(self._limit), masking.token, self._limit)
+                if how != "drop"
+                else _nothing
+            )
+            self._labels.append(None if how == "drop" else msgspec.json.encode(column.name) + b":")
+        self._identity = [at for at, column in enumerate(relation.columns) if column.key]
+        self._key = self._key_columns(relation, facts)
+        self._only_key = self._key[0] if len(self._key) == 1 else None
+        key = self._object_template(self._key) if self._key else b"null"
+        after = b"null"
+        if masking.privacy.row_values == "masked":
+            after = self._object_template(list(range(len(self.names))))
+        else:
+            after = b"%.0b" * len(self.names) + after
+        self._insert = b'[%d,"i",%d,' + key + b",null,null," + after + b"]"
+        self._update = b'[%d,"u",%d,' + key + b",null,null," + after + b"]"
+
+    def insert(self, data: bytes, at: int, ordinal: int, index: int) -> bytes:
+        """Encode an Insert."""
+        if data[at] != 78:  # N
+            raise ProtocolError(f"an insert into {self.relation.name} without its new row")
+        row = self._fast(self._insert, data, at + 1, ordinal, index)
+        if row is None:
+            new, end = self._tuple(data, at + 1)
+            self._ends(data, end)
+            row = self._row(ordinal, b"i", index, None, new)
+        if len(row) > ROW_BYTES_MAX:
+            return self._shorter(b"I", data, at, ordinal, index, row)
+        return row
+
+    def update(self, data: bytes, at: int, ordinal: int, index: int) -> bytes:
+        """Encode an Update."""
+        row = self._fast(self._update, data, at + 1, ordinal, index) if data[at] == 78 else None
+        if row is None:
+            kind, old = data[at], None
+            if kind in (75, 79):  # K, O
+                old, at_new = self._tuple(data, at + 1)
+            else:
+                at_new = at
+            if data[at_new : at_new + 1] != b"N":
+                raise ProtocolError(f"an update of {self.relation.name} without its new row")
+            new, end = self._tuple(data, at_new + 1)
+            self._ends(data, end)
+            row = self._row(ordinal, b"u", index, old, new, whole=kind == 79)
+        if len(row) > ROW_BYTES_MAX:
+            return self._shorter(b"U", data, at, ordinal, index, row)
+        return row
+
+    def delete(self, data: bytes, at: int, ordinal: int, index: int) -> bytes:
+        """Encode a Delete."""
+        if data[at] not in (75, 79):  # K, O
+            raise ProtocolError(f"a delete from {self.relation.name} without its old row")
+        old, end = self._tuple(data, at + 1)
+        self._ends(data, end)
+        row = self._row(ordinal, b"d", index, old, None, whole=data[at] == 79)
+        if len(row) > ROW_BYTES_MAX:
+            return self._shorter(b"D", data, at, ordinal, index, row)
+        return row
+
+    def truncate(self, ordinal: int, index: int) -> bytes:
+        """Encode that the table was emptied."""
+        return b'[%d,"t",%d,null,null,null,null]' % (ordinal, index)
+
+    def set_beacon(self, beacon: bool) -> None:
+        """Say whether the table carries a beacon from here on."""
+        if beacon != self.relation.beacon:
+            self.relation = msgspec.structs.replace(self.relation, beacon=beacon)
+            self.header = msgspec.json.encode(self.relation)
+
+    def _fast(self, template: bytes, data: bytes, at: int, ordinal: int, index: int) -> bytes | None:
+        """Read a new tuple and fill the template; none when a value is not there (unchanged TOAST)."""
+        if data[at : at + 2] != self._count:
+            raise ProtocolError(f"a row of {self.relation.name} with another number of columns than its relation")
+        at += 2
+        values: list[bytes] = []
+        add = values.append
+        try:
+            for convert in self._converters:
+                kind = data[at]
+                if kind == 116:  # t
+                    start = at + 5
+                    at = start + _unpack(data, at + 1)[0]
+                    add(data[start:at] if convert is None else convert(data[start:at]))
+                elif kind == 110:  # n
+                    add(NULL)
+                    at += 1
+                elif kind == 117:  # u
+                    return None
+                else:
+                    raise ProtocolError(
+                        f"a value of kind {chr(kind)!r} in {self.relation.name}; only text was asked for"
+                    )
+        except PARSE_ERRORS as error:
+            raise self._broken(error) from error
+        if at != len(data):
+            raise ProtocolError(f"a row of {self.relation.name} that does not end where its message does")
+        if self._only_key is not None:
+            return template % (ordinal, index, values[self._only_key], *values)
+        return template % (ordinal, index, *[values[n] for n in self._key], *values)
+
+    def _row(
+        self, ordinal: int, operation: bytes, index: int, old: Tuple | None, new: Tuple | None, *, whole: bool = False
+    ) -> bytes:
+        """Encode a row the general way; `whole` says that `old` has all columns, not only the identity's."""
+        changed = NULL
+        if whole and old is not None and new is not None:
+            changed = msgspec.json.encode(
+                [
+                    name
+                    for name, was, now in zip(self.names, old, new, strict=True)
+                    if now is not UNCHANGED and now != was
+                ]
+            )
+        everything = range(len(self.names))
+        before = after = NULL
+        if self._masking.privacy.row_values == "masked":
+            if old is not None:
+                before = self._object(old, everything if whole else self._identity)
+            if new is not None:
+                after = self._object(new, everything)
+        key = NULL
+        if self._key:
+            # An unchanged part of the key (a long text) stands in the old tuple, if anywhere.
+            source = new if new is not None else old
+            assert source is not None
+            key = self._object(
+                [value if value is not UNCHANGED or old is None else old[n] for n, value in enumerate(source)],
+                self._key,
+            )
+        return b'[%d,"%b",%d,%b,%b,%b,%b]' % (ordinal, operation, index, key, changed, before, after)
+
+    @property
+    def _masking(self) -> Masking:
+        return self._made_of[2]
+
+    def _object(self, values: Tuple, columns: range | list[int]) -> bytes:
+        """Encode an object of some columns; what was not sent or is dropped is not in it."""
+        members = []
+        try:
+            for n in columns:
+                value, label = values[n], self._labels[n]
+                if value is UNCHANGED or label is None:
+                    continue
+                convert = self._converters[n]
+                if value is None:
+                    members.append(label + NULL)
+                else:
+                    assert isinstance(value, bytes)
+                    members.append(label + (value if convert is None else convert(value)))
+        except PARSE_ERRORS as error:
+            raise self._broken(error) from error
+        return b"{" + b",".join(members) + b"}"
+
+    def _object_template(self, columns: list[int]) -> bytes:
+        """Make the template of an object; a dropped column takes its value and writes nothing."""
+        made, comma = b"{", b""
+        for n in columns:
+            label = self._labels[n]
+            if label is None:
+                made += b"%.0b"
+            else:
+                made += comma + label.replace(b"%", b"%%") + b"%b"
+                comma = b","
+        return made + b"}"
+
+    def _key_columns(self, relation: pgoutput.Relation, facts: TableFacts) -> list[int]:
+        """Choose the columns that name a row: the identity's, or the primary key where the identity names none."""
+        if relation.identity in ("d", "i") and self._identity:
+            return self._identity
+        at = {name: n for n, name in enumerate(self.names)}
+        return [at[name] for name in facts.primary_key] if all(name in at for name in facts.primary_key) else []
+
+    def _shorter(self, operation: bytes, data: bytes, at: int, ordinal: int, index: int, row: bytes) -> bytes:
+        """Encode a row that is too long with tighter limits; in the end without its images, which `null` says."""
+        limit = next((limit for limit in TIGHTER if limit < self._limit), None)
+        if limit is not None:
+            if self._tighter is None:
+                self._tighter = Plan(*self._made_of, limit=limit)
+            return _METHODS[operation](self._tighter, data, at, ordinal, index)
+        fields = msgspec.json.decode(row, type=list[msgspec.Raw])
+        short = [*fields[:5], msgspec.Raw(NULL), msgspec.Raw(NULL)]
+        if len(fields[3]) + len(fields[4]) > ROW_BYTES_MAX:
+            short[3:5] = [msgspec.Raw(NULL)] * 2
+        return msgspec.json.encode(short)
+
+    def _tuple(self, data: bytes, at: int) -> tuple[Tuple, int]:
+        try:
+            values, end = pgoutput.read_tuple(data, at)
+        except PARSE_ERRORS as error:
+            raise self._broken(error) from error
+        if len(values) != len(self.names):
+            raise ProtocolError(f"a row of {self.relation.name} with another number of columns than its relation")
+        return values, end
+
+    def _ends(self, data: bytes, end: int) -> None:
+        if end != len(data):
+            raise ProtocolError(f"a row of {self.relation.name} that does not end where its message does")
+
+    def _broken(self, error: Exception) -> ProtocolError:
+        """Say that a row cannot be read, without any of its values."""
+        return ProtocolError(f"a row of {self.relation.name} is cut or malformed: {type(error).__name__}")
+
+
+def _nothing(_value: bytes) -> bytes:
+    return b""
+
+
+_METHODS = {b"I": Plan.insert, b"U": Plan.update, b"D": Plan.delete}

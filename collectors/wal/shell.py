@@ -1,0 +1,406 @@
+"""Runs the WAL collector of one database: owns its connections, its slot and its channel to the broker.
+
+Promises: the slot's position moves only after the broker's delivery report of everything before it, so nothing is
+lost; what was not confirmed is sent again, the same parts, after any restart. A slot lost or made anew, a new
+timeline or system is written down as a gap and the collector goes on. Everything is bounded: memory by
+`collectors.memory_limit`, disk by `collectors.spool_limit`, the source's WAL by `slot.max_lag`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import structlog
+from prometheus_client import Counter, Gauge
+
+from collectors.beacon import source
+from collectors.beacon.mac import ControlPayload
+from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS
+from collectors.connection import connect, instance_name, replication_connect
+from collectors.daemon import Context, now_us
+from collectors.publisher import Channel
+from collectors.wal import pgoutput, slot
+from collectors.wal.held import Held
+from collectors.wal.messages import HEARTBEAT_PREFIX, Messages
+from collectors.wal.plan import Masking, TableFacts
+from collectors.wal.slot import Connection, Memory, SlotState
+from collectors.wal.stream import HEADER, Stream
+from collectors.wal.transaction import Assembler, Place, Xids
+from pgwitness.errors import PgwitnessError, Retry, Unreachable
+from pgwitness.events import Control, Gap, RawEvent, format_lsn, qualified
+from pgwitness.privacy import tokenizer
+
+PUBLICATIONS = (PUBLICATION, PUBLICATION_INSERTS)
+READ_S = 0.2
+TURN_S = 0.5
+"""How often the collector looks up from the stream: positions, health, heartbeat."""
+MESSAGES_A_LOOK = 512
+QUIET_BYTES = 2048
+"""WAL below this since our last heartbeat is the heartbeat's own and the server's housekeeping."""
+
+_LABELS = ["cluster", "database"]
+ROWS = Counter("pgwitness_wal_rows", "Row changes put into parts.", [*_LABELS, "operation"])
+TRANSACTIONS = Counter("pgwitness_wal_transactions", "Transactions sent.", _LABELS)
+FORGERIES = Counter("pgwitness_wal_beacons_forged", "Messages under the beacon's prefix that did not verify.", _LABELS)
+OTHERS = Counter("pgwitness_wal_other_messages", "Logical messages that are not the beacon's.", _LABELS)
+GAPS = Counter("pgwitness_wal_gaps", "Gaps in the evidence found.", [*_LABELS, "reason"])
+LAG = Gauge("pgwitness_slot_lag_bytes", "WAL that the slot holds back on the source.", _LABELS)
+BEHIND = Gauge("pgwitness_slot_unconfirmed_bytes", "WAL that is not confirmed yet.", _LABELS)
+WAL_STATUS = Gauge("pgwitness_slot_wal_status", "1 for the slot's wal_status.", [*_LABELS, "status"])
+SAFE = Gauge("pgwitness_slot_safe_wal_bytes", "WAL until the slot is lost; absent without a limit.", _LABELS)
+SPOOL = Gauge("pgwitness_wal_spool_bytes", "Bytes on disk that wait for their transaction's beacon.", _LABELS)
+HELD = Gauge("pgwitness_wal_held_bytes", "Bytes in memory that wait for their transaction's beacon.", _LABELS)
+
+log = structlog.get_logger("wal")
+
+
+def run(context: Context, database: str, stop: threading.Event) -> None:
+    """Collect until `stop`. Raises `Retry` when the database or the broker is lost, and may then be run again."""
+    sql = connect(context.cluster, database=database, application_name="pgwitness wal")
+    with sql:
+        sql.execute("SET statement_timeout = '30s'")
+        channel = context.publisher.channel(context.name, "wal", instance_name(context.cluster.dsn))
+        try:
+            stream = Stream(replication_connect(context.cluster, database=database))
+            try:
+                _Collector(context, database, stop, sql, stream, channel).run()
+            finally:
+                stream.close()
+        except psycopg.Error as error:
+            raise Unreachable(f"database {database} of {context.name}: {' '.join(str(error).split())}") from error
+        finally:
+            channel.while_blocked = None
+            channel.close()
+
+
+class _Stopped(Exception):
+    """Unwinds a sender that waits for the broker when the daemon is to end."""
+
+
+class _Collector:
+    """One run over one connection; its state ends with it, except for what `slot.Memory` keeps on disk."""
+
+    def __init__(
+        self,
+        context: Context,
+        database: str,
+        stop: threading.Event,
+        sql: Connection,
+        stream: Stream,
+        channel: Channel,
+    ) -> None:
+        self.context = context
+        self.database = database
+        self.stop = stop
+        self.sql = sql
+        self.stream = stream
+        self.channel = channel
+        self.part_name = f"wal {context.name}/{database}"
+        self.slot = slot.slot_name(context.cluster.slot.name, database)
+        collectors = context.config.collectors
+        folder = collectors.state_path / "wal"
+        self.memory_path = folder / f"{context.name}.{self.slot}.json"
+        self.memory: Memory = slot.recall(self.memory_path)
+        system_id, timeline = stream.identify()
+        self.place = Place(system_id, timeline, database, stream.history(timeline))
+        self.sent = self.delivered = self.reported = 0
+        self.delivered_lsn = self.after_lsn = 0
+        self.next_look = self.next_heartbeat = 0.0
+        self.heartbeat_lsn = 0
+        self.covered: set[str] = set()
+        self.counted: dict[str, int] = {}
+        self.others_counted = 0
+        self.assembler = self._assembler(folder / "spool", collectors.memory_limit, collectors.spool_limit)
+
+    def _assembler(self, spool: Path, memory_limit: int, spool_limit: int) -> Assembler:
+        row = self.sql.execute("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text").fetchone()
+        assert row is not None
+        context = self.context
+        self.judge = Messages(
+            self.place.system_id,
+            self.database,
+            lambda: source.load_key(self.sql),
+            self._announced,
+            self._heartbeat_came,
+        )
+        return Assembler(
+            self.place,
+            Masking(context.config.privacy, tokenizer(context.key)),
+            self.judge,
+            self._facts,
+            self,
+            Held(spool, memory_limit, spool_limit),
+            Xids(int(row[0])),
+            now_us,
+        )
+
+    def run(self) -> None:
+        """Make sure of the slot, stream, and end in order when told to."""
+        names = slot.publications(self.sql, PUBLICATIONS)
+        self._settle()
+        self.covered = source.covered_tables(self.sql)
+        self.stream.start(self.slot, names)
+        self.channel.while_blocked = self._while_blocked
+        log.info("streaming", cluster=self.context.name, database=self.database, slot=self.slot, publications=names)
+        try:
+            self._stream()
+        except _Stopped:
+            return
+        self.channel.while_blocked = None
+        try:
+            self.channel.flush(5.0)
+        finally:
+            self._confirm()
+            self.stream.tell(now=True)
+
+    # Output: what the assembler gives.
+
+    def part(self, event: bytes, rows: int, done_lsn: int | None) -> None:
+        """Send one part; the last one of a transaction moves the position when the broker has it."""
+        if done_lsn is None:
+            self.channel.send(event, max(1, rows))
+            return
+        self.sent += 1
+        self.channel.send(event, max(1, rows), self._reporter(done_lsn))
+
+    def nothing(self, done_lsn: int) -> None:
+        """Move on over what is not sent, once everything before it is delivered."""
+        self.after_lsn = done_lsn
+
+    def _reporter(self, lsn: int) -> Callable[[], None]:
+        def report() -> None:
+            self.delivered_lsn = lsn
+            self.delivered += 1
+
+        return report
+
+    def _send(self, event: RawEvent, delivered: Callable[[], None] | None = None) -> None:
+        self.sent += 1
+
+        def report() -> None:
+            self.delivered += 1
+            if delivered is not None:
+                delivered()
+
+        self.channel.send(event, delivered=report)
+
+    # The loop.
+
+    def _stream(self) -> None:
+        read, feed, stopping = self.stream.read, self.assembler.feed, self.stop.is_set
+        left = 0
+        while not stopping():
+            data = read(READ_S)
+            if data is not None:
+                feed(data, HEADER)
+                left -= 1
+                if left > 0:
+                    continue
+                left = MESSAGES_A_LOOK
+            elif not self.assembler.inside:
+                self.after_lsn = max(self.after_lsn, self.stream.server_end)
+            self._look(time.monotonic(), idle=data is None)
+
+    def _look(self, now: float, *, idle: bool) -> None:
+        """Do what is due besides reading."""
+        if now < self.next_look and not idle:
+            return
+        self.next_look = now + TURN_S
+        self._confirm()
+        self.stream.tell()
+        self.context.health.ready(self.part_name)
+        if now >= self.next_heartbeat:
+            self._measure()
+            self._heartbeat()
+            self.next_heartbeat = now + self.context.config.collectors.heartbeat_interval
+
+    def _while_blocked(self) -> None:
+        """Keep the connection while the broker takes nothing, and the source's disk in bounds."""
+        if self.stop.is_set():
+            raise _Stopped
+        self._confirm()
+        self.stream.service()
+        self.context.health.ready(self.part_name, "the broker does not take records; check that it runs")
+        now = time.monotonic()
+        if now >= self.next_heartbeat:
+            self._measure()
+            self.next_heartbeat = now + self.context.config.collectors.heartbeat_interval
+
+    def _confirm(self) -> None:
+        """Move the position to what is delivered: first in our own memory, then for the server."""
+        lsn = self.delivered_lsn
+        if self.sent == self.delivered and not self.assembler.inside:
+            lsn = max(lsn, self.after_lsn)
+        gaps_gone = self.sent == self.delivered and self.memory.gaps
+        if lsn <= self.memory.confirmed and not gaps_gone:
+            return
+        now = time.monotonic()
+        if now - self.remembered < 1.0 and not self.stop.is_set():
+            return
+        self.remembered = now
+        self.memory.confirmed = max(lsn, self.memory.confirmed)
+        if gaps_gone:
+            self.memory.gaps = []
+        slot.remember(self.memory_path, self.memory)
+        self.stream.received = max(self.stream.received, self.memory.confirmed)
+        if lsn:
+            self.stream.confirm(lsn)
+
+    remembered = 0.0
+
+    # The slot.
+
+    def _settle(self) -> None:
+        """Find or make the slot, and write down what is missing before anything is streamed."""
+        found = slot.read(self.sql, self.slot)
+        slot.check(found, self.slot, self.database)
+        gaps, must_make = slot.examine(self.memory, self.place, self.slot, found, now_us())
+        if gaps or must_make or self.memory.slot != self.slot:
+            # Written down before the slot is touched: a crash in between must not lose the gap.
+            self.memory.gaps += gaps
+            slot.remember(self.memory_path, self.memory)
+        confirmed = found.confirmed if found is not None else 0
+        if must_make:
+            if found is not None:
+                slot.drop(self.sql, self.slot)
+            confirmed = slot.make(self.sql, self.slot, self.context.cluster.slot)
+        self._gaps_open(confirmed)
+        self.memory.system_id, self.memory.timeline = self.place.system_id, self.place.timeline
+        self.memory.slot, self.memory.confirmed = self.slot, confirmed
+        slot.remember(self.memory_path, self.memory)
+        if must_make:
+            detail: dict[str, object] = {"slot": self.slot, "lsn": format_lsn(confirmed)}
+            self._send(Control(captured_at_us=now_us(), operation="slot_made", database=self.database, detail=detail))
+
+    def _gaps_open(self, resumes: int) -> None:
+        for gap in self.memory.gaps:
+            log.warning("gap in the evidence", cluster=self.context.name, reason=gap.reason, **gap.detail)
+            GAPS.labels(self.context.name, self.database, gap.reason).inc()
+            gap.detail.setdefault("resumes", format_lsn(resumes))
+            self._send(gap)
+
+    def _measure(self) -> None:
+        """Publish the slot's state and keep the source's disk in bounds."""
+        names = (self.context.name, self.database)
+        found = slot.read(self.sql, self.slot)
+        for operation, number in self.assembler.rows.items():
+            ROWS.labels(*names, operation).inc(number - self.counted.get(operation, 0))
+            self.counted[operation] = number
+        TRANSACTIONS.labels(*names).inc(self.sent - self.reported)
+        self.reported = self.sent
+        OTHERS.labels(*names).inc(self.assembler.other_messages - self.others_counted)
+        self.others_counted = self.assembler.other_messages
+        FORGERIES.labels(*names).inc(self.assembler.forged - self.forged_counted)
+        self.forged_counted = self.assembler.forged
+        SPOOL.labels(*names).set(self.assembler.held.on_disk)
+        HELD.labels(*names).set(self.assembler.held.in_memory)
+        if found is None:
+            raise Retry(f"slot {self.slot} is gone")
+        LAG.labels(*names).set(found.lag)
+        BEHIND.labels(*names).set(found.behind)
+        for status in ("reserved", "extended", "unreserved", "lost"):
+            WAL_STATUS.labels(*names, status).set(status == found.wal_status)
+        if found.safe_wal_size is not None:
+            SAFE.labels(*names).set(found.safe_wal_size)
+        settings = self.context.cluster.slot
+        if found.lag > settings.max_lag:
+            self._too_far_behind(found)
+
+    forged_counted = 0
+
+    def _too_far_behind(self, found: SlotState) -> None:
+        settings = self.context.cluster.slot
+        log.warning(
+            "the slot holds back more WAL than slot.max_lag",
+            cluster=self.context.name,
+            database=self.database,
+            lag_bytes=found.lag,
+            max_lag_bytes=int(settings.max_lag),
+            on_max_lag=settings.on_max_lag,
+        )
+        if settings.on_max_lag != "drop":
+            return
+        detail: dict[str, object] = {
+            "slot": self.slot,
+            "confirmed": format_lsn(self.memory.confirmed),
+            "lag_bytes": found.lag,
+            "max_lag_bytes": int(settings.max_lag),
+        }
+        self.memory.gaps.append(
+            Gap(captured_at_us=now_us(), reason="slot_dropped", database=self.database, detail=detail)
+        )
+        self.memory.slot = ""  # so that its absence is not found a second time
+        slot.remember(self.memory_path, self.memory)
+        self.stream.close()
+        self._drop()
+        raise Retry(f"slot {self.slot} held back {found.lag} bytes of WAL and was dropped, as slot.on_max_lag says")
+
+    def _drop(self) -> None:
+        """Drop the slot as soon as the server has noticed that our stream is closed."""
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                slot.drop(self.sql, self.slot)
+            except PgwitnessError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    # The catalogue and our own messages.
+
+    def _facts(self, relation: pgoutput.Relation) -> TableFacts:
+        """Ask the catalogue what the stream does not say; a table that is gone has nothing to say."""
+        row = self.sql.execute(_FACTS, {"relation": relation.oid}).fetchone()
+        self.covered = source.covered_tables(self.sql)
+        published = {column.name for column in relation.columns}
+        beacon = qualified(relation.schema, relation.name) in self.covered
+        if row is None:
+            return TableFacts(beacon=beacon)
+        return TableFacts(tuple(row[0] or ()), tuple(name for name in row[1] if name not in published), beacon)
+
+    def _heartbeat(self) -> None:
+        """Write a message when others have written WAL, so that a quiet database beside a busy one moves on."""
+        row = self.sql.execute(_HEARTBEAT, (self.heartbeat_lsn + QUIET_BYTES, HEARTBEAT_PREFIX)).fetchone()
+        if row is not None and row[0] is not None:
+            self.heartbeat_lsn = int(row[0])
+
+    def _heartbeat_came(self) -> None:
+        self.covered = source.covered_tables(self.sql)
+        self.assembler.refresh(self.covered)
+
+    def _announced(self, said: ControlPayload, lsn: int) -> None:
+        """Write down what was done to the beacon, and take over what it means from this place of the stream on."""
+        detail: dict[str, object] = {"role": said.session_user, "xid": said.xid, "lsn": format_lsn(lsn)}
+        self._send(
+            Control(
+                captured_at_us=now_us(), operation=f"beacon_{said.operation}", database=self.database, detail=detail
+            )
+        )
+        if said.operation == "pause":
+            self.assembler.refresh(set())
+        else:
+            self._heartbeat_came()
+
+
+_FACTS = """
+SELECT (SELECT pg_catalog.array_agg(a.attname::text ORDER BY k.place)
+        FROM pg_catalog.pg_index AS i, pg_catalog.unnest(i.indkey) WITH ORDINALITY AS k(number, place),
+             pg_catalog.pg_attribute AS a
+        WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = k.number
+          AND k.place <= i.indnkeyatts),
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
+             WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped ORDER BY a.attnum)
+FROM pg_catalog.pg_class AS c WHERE c.oid = %(relation)s
+"""
+
+_HEARTBEAT = """
+SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+             AND pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn > %s::numeric
+       THEN pg_catalog.pg_logical_emit_message(false, %s, '') - '0/0'::pg_catalog.pg_lsn END
+"""

@@ -1,0 +1,212 @@
+"""The replication slot of one database, and what is remembered of it so that a gap is noticed.
+
+Evidence is missing when the slot the collector had is gone, was invalidated, or stands behind the place last
+confirmed, or when the system identifier is another one. Each is a `Gap`, written down first and sent until the
+broker has it; a new timeline is one too when the WAL confirmed is not part of its history.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+from msgspec import Struct
+
+from collectors.wal.transaction import Place
+from pgwitness.config import Slot
+from pgwitness.errors import ConfigurationError, Retry, Unreachable
+from pgwitness.events import Gap, format_lsn
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+NAME_MAX = 63
+
+
+class Memory(Struct, kw_only=True, omit_defaults=True):
+    """What the collector must know again after a restart. `gaps` are those the broker has not confirmed yet."""
+
+    system_id: str = ""
+    timeline: int = 0
+    slot: str = ""
+    confirmed: int = 0
+    gaps: list[Gap] = []
+
+
+class SlotState(Struct, frozen=True, kw_only=True):
+    """A row of pg_replication_slots. `lag` counts the bytes of WAL it holds back, `behind` those not confirmed."""
+
+    plugin: str
+    database: str
+    active_pid: int | None
+    confirmed: int
+    lag: int
+    behind: int
+    wal_status: str | None
+    safe_wal_size: int | None
+    invalid: str | None = None
+
+
+def slot_name(name: str, database: str) -> str:
+    """Name the slot of a database: slots share one namespace in a cluster and have letters, digits and `_` only."""
+    plain = re.sub(r"[^a-z0-9_]", "_", f"{name}_{database}".lower())
+    if plain == f"{name}_{database}" and len(plain) <= NAME_MAX:
+        return plain
+    digest = hashlib.blake2b(f"{name}_{database}".encode(), digest_size=4).hexdigest()
+    return f"{plain[: NAME_MAX - 9]}_{digest}"
+
+
+def remember(path: Path, memory: Memory) -> None:
+    """Write the memory down, durably and whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    with fresh.open("wb") as file:
+        file.write(msgspec.json.encode(memory))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def recall(path: Path) -> Memory:
+    """Read the memory; an empty one where there is none. Raises `ConfigurationError` when it cannot be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Memory)
+    except FileNotFoundError:
+        return Memory()
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error}; remove it to go on without knowing whether evidence is missing"
+        ) from error
+
+
+def read(connection: Connection, name: str) -> SlotState | None:
+    """Read the slot; None when there is none."""
+    version = connection.info.server_version
+    invalid = "invalidation_reason" if version >= 170000 else "NULL::text"
+    row = connection.execute(
+        f"""
+        WITH here AS (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                                  ELSE pg_current_wal_lsn() END AS lsn)
+        SELECT plugin, database, active_pid, confirmed_flush_lsn - '0/0'::pg_lsn, here.lsn - restart_lsn,
+               here.lsn - confirmed_flush_lsn, wal_status, safe_wal_size, {invalid}
+        FROM pg_replication_slots, here WHERE slot_name = %s""",
+        (name,),
+    ).fetchone()
+    if row is None:
+        return None
+    return SlotState(
+        plugin=row[0] or "",
+        database=row[1] or "",
+        active_pid=row[2],
+        confirmed=int(row[3] or 0),
+        lag=int(row[4] or 0),
+        behind=int(row[5] or 0),
+        wal_status=row[6],
+        safe_wal_size=row[7],
+        invalid=row[8],
+    )
+
+
+def make(connection: Connection, name: str, settings: Slot) -> int:
+    """Create the slot and give the LSN from which on it sees everything. Raises `Retry` with what to do."""
+    failover = settings.failover and connection.info.server_version >= 170000
+    try:
+        arguments = (
+            "%s, 'pgoutput', false, false, true" if failover and not _recovering(connection) else "%s, 'pgoutput'"
+        )
+        row = connection.execute(
+            f"SELECT lsn - '0/0'::pg_lsn FROM pg_create_logical_replication_slot({arguments})", (name,)
+        ).fetchone()
+    except psycopg.Error as error:
+        raise Retry(
+            f"slot {name} cannot be made: {_short(error)}; wal_level must be logical, max_replication_slots must "
+            "leave room, and the role needs REPLICATION"
+        ) from error
+    assert row is not None
+    return int(row[0])
+
+
+def drop(connection: Connection, name: str) -> None:
+    """Drop the slot, ending a walsender of ours that still holds it. Raises `Retry` when another process does."""
+    try:
+        connection.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", (name,)
+        )
+    except psycopg.Error as error:
+        raise Retry(f"slot {name} cannot be dropped: {_short(error)}") from error
+
+
+def publications(connection: Connection, wanted: tuple[str, ...]) -> list[str]:
+    """Give those of the wanted publications that exist. Raises `Retry` when none does."""
+    rows = connection.execute(
+        "SELECT pubname FROM pg_publication WHERE pubname = ANY(%s) ORDER BY pubname", (list(wanted),)
+    ).fetchall()
+    if not rows:
+        raise Retry(
+            f"database {connection.info.dbname} has no publication {' or '.join(wanted)}: run `pgwitness db install`"
+        )
+    return [name for (name,) in rows]
+
+
+def examine(memory: Memory, place: Place, name: str, found: SlotState | None, now_us: int) -> tuple[list[Gap], bool]:
+    """Compare what is there with what is remembered: the gaps it means, and whether the slot must be made; pure."""
+    known = memory.slot == name and memory.system_id != ""
+
+    def gap(reason: str, **detail: object) -> Gap:
+        detail |= {"slot": name, "confirmed": format_lsn(memory.confirmed)}
+        return Gap(captured_at_us=now_us, reason=reason, database=place.database, detail=detail)
+
+    gaps = []
+    same_system = memory.system_id == place.system_id
+    if known and not same_system:
+        gaps.append(gap("new_system", before=memory.system_id, now=place.system_id))
+    elif known and memory.timeline != place.timeline:
+        ended = dict(place.history).get(memory.timeline)
+        lost = ended is None or memory.confirmed > ended
+        gaps.append(
+            gap(
+                "new_timeline",
+                before=memory.timeline,
+                now=place.timeline,
+                ended=None if ended is None else format_lsn(ended),
+                diverged=lost,
+            )
+        )
+    if found is None:
+        if known and same_system:
+            gaps.append(gap("slot_lost"))
+        return gaps, True
+    if found.wal_status == "lost" or found.invalid is not None:
+        gaps.append(gap("slot_invalidated", cause=found.invalid or "wal_status lost"))
+        return gaps, True
+    if known and same_system and found.confirmed > memory.confirmed > 0:
+        gaps.append(gap("slot_moved", resumes=format_lsn(found.confirmed)))
+    return gaps, False
+
+
+def check(found: SlotState | None, name: str, database: str) -> None:
+    """Refuse a slot that is not ours. Raises `Retry` with what to do."""
+    if found is None:
+        return
+    if found.plugin != "pgoutput" or found.database != database:
+        raise Retry(
+            f"slot {name} exists for plugin {found.plugin!r} and database {found.database!r}, not for pgoutput in "
+            f"{database!r}: choose another name with slot.name, or drop it"
+        )
+    if found.active_pid is not None:
+        raise Unreachable(
+            f"slot {name} is in use by the walsender with pid {found.active_pid}: "
+            "another collector runs, or an earlier connection has not timed out yet"
+        )
+
+
+def _recovering(connection: Connection) -> bool:
+    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+    return row is not None and bool(row[0])
+
+
+def _short(error: psycopg.Error) -> str:
+    return error.diag.message_primary or " ".join(str(error).split())

@@ -1,0 +1,168 @@
+"""The streaming replication protocol on libpq, as far as a logical consumer needs it.
+
+psycopg 2's replication cursor is not used on purpose: on a keepalive it confirms the server's position by itself as
+soon as the last message's LSN is below what was once confirmed, which a transaction that began early satisfies while
+an earlier one still waits for the broker. Here only `confirm` moves what the server may forget.
+Format: PostgreSQL documentation, "Streaming Replication Protocol".
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from struct import Struct as Layout
+
+from psycopg import OperationalError, pq
+
+from pgwitness.errors import Retry, Unreachable
+from pgwitness.events import format_lsn
+
+HEADER = 25
+"""Bytes before the message in what `read` returns."""
+STATUS_S = 10.0
+"""A server whose wal_sender_timeout is 60 s hears of us this often at least."""
+
+_KEEPALIVE = Layout(">cQqB")
+_STATUS = Layout(">cQQQqB")
+_POSITION = Layout(">Q")
+_EPOCH_S = 946_684_800
+
+
+class Stream:
+    """One replication connection: `identify` and `history` before `start`, `read` and `confirm` after it."""
+
+    def __init__(self, connection: pq.abc.PGconn) -> None:
+        self._connection = connection
+        self._where = f"{connection.host.decode()}:{connection.port.decode()}"
+        self.received = 0
+        self.confirmed = 0
+        self.server_end = 0
+        self._told = 0.0
+        self._told_lsn = 0
+        self._asked = False
+        self._poll = select.poll()
+
+    def identify(self) -> tuple[str, int]:
+        """Give the system identifier and the timeline."""
+        row = self._command(b"IDENTIFY_SYSTEM")
+        return _text(row.get_value(0, 0)), int(_text(row.get_value(0, 1)))
+
+    def history(self, timeline: int) -> tuple[tuple[int, int], ...]:
+        """Give the past timelines with the LSN at which each ended, oldest first, from the history file."""
+        if timeline == 1:
+            return ()
+        row = self._command(b"TIMELINE_HISTORY %d" % timeline)
+        return parse_history(row.get_value(0, 1) or b"")
+
+    def start(self, slot: str, publications: list[str]) -> None:
+        """Start streaming from what the slot has confirmed. Raises `Retry` with the server's reason."""
+        names = ",".join(publications).replace("'", "''")
+        command = (
+            f'START_REPLICATION SLOT "{slot}" LOGICAL 0/0 '
+            f"(proto_version '1', publication_names '{names}', messages 'true')"
+        )
+        result = self._connection.exec_(command.encode())
+        if result.status != pq.ExecStatus.COPY_BOTH:
+            raise Retry(f"slot {slot} cannot be streamed: {_reason(result)}")
+        self._connection.nonblocking = 1
+        self._poll.register(self._connection.socket, select.POLLIN)
+        self._told = time.monotonic()
+
+    def read(self, timeout_s: float) -> bytes | None:
+        """Give the next message with its header of `HEADER` bytes in front; None when none came within `timeout_s`.
+
+        Keepalives are dealt with here. Raises `Unreachable` when the connection is lost.
+        """
+        waited = False
+        while True:
+            try:
+                size, data = self._connection.get_copy_data(1)
+            except OperationalError as error:
+                raise self._lost(error) from error
+            if size > 0:
+                assert data is not None
+                if data[0] == 119:  # w: data
+                    return bytes(data)
+                if data[0] == 107:  # k: keepalive
+                    self._keepalive(bytes(data))
+                    if self._asked:
+                        return None
+                continue
+            if size < 0:
+                raise Unreachable(self._ended())
+            if waited or timeout_s <= 0:
+                return None
+            waited = True
+            if self._poll.poll(timeout_s * 1000):
+                self._consume()
+
+    def confirm(self, lsn: int) -> None:
+        """Let the server forget everything before `lsn`: the broker has it."""
+        self.confirmed = max(self.confirmed, lsn)
+
+    def tell(self, *, now: bool = False, every_s: float = STATUS_S) -> None:
+        """Report the confirmed position when it is due, asked for, or `now`; keeps the connection alive."""
+        since = time.monotonic() - self._told
+        if not (now or self._asked or since >= every_s or (since >= 1.0 and self.confirmed > self._told_lsn)):
+            return
+        clock = int((time.time() - _EPOCH_S) * 1e6)
+        message = _STATUS.pack(b"r", max(self.received, self.confirmed), self.confirmed, self.confirmed, clock, 0)
+        try:
+            self._connection.put_copy_data(message)
+            self._connection.flush()
+        except OperationalError as error:
+            raise self._lost(error) from error
+        self._told, self._told_lsn, self._asked = time.monotonic(), self.confirmed, False
+
+    def service(self) -> None:
+        """Keep the connection alive while nothing is read: take in what came, answer what is due."""
+        self.tell(every_s=STATUS_S / 2)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.finish()
+
+    def _keepalive(self, data: bytes) -> None:
+        if len(data) >= _KEEPALIVE.size:
+            _, end, _, reply = _KEEPALIVE.unpack_from(data)
+            self.server_end = max(self.server_end, end)
+            self._asked = self._asked or bool(reply)
+
+    def _consume(self) -> None:
+        try:
+            self._connection.consume_input()
+        except OperationalError as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> Unreachable:
+        return Unreachable(f"the replication connection to {self._where} is lost: {' '.join(str(error).split())}")
+
+    def _ended(self) -> str:
+        result = self._connection.get_result()
+        reason = _reason(result) if result is not None else "the server ended the stream"
+        return f"replication ended at {format_lsn(self.received)}: {reason}"
+
+    def _command(self, command: bytes) -> pq.abc.PGresult:
+        result = self._connection.exec_(command)
+        if result.status != pq.ExecStatus.TUPLES_OK or result.ntuples < 1:
+            raise Retry(f"{command.decode()} failed: {_reason(result)}; is wal_level logical and the role REPLICATION?")
+        return result
+
+
+def parse_history(content: bytes) -> tuple[tuple[int, int], ...]:
+    """Read a timeline history file: lines of a parent timeline, the LSN where it ended, and a reason."""
+    past = []
+    for line in content.decode("utf-8", "replace").splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0].isdigit():
+            high, _, low = words[1].partition("/")
+            past.append((int(words[0]), int(high, 16) << 32 | int(low, 16)))
+    return tuple(past)
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode()
+
+
+def _reason(result: pq.abc.PGresult) -> str:
+    return " ".join(result.get_error_message().split())

@@ -1,0 +1,348 @@
+"""From pgoutput's messages to transactions as `raw` carries them: ordinals, parts, beacons; pure but for the spool.
+
+A transaction is one event, or several parts when it has more than `ROWS_MAX` rows or `PART_BYTES_MAX` bytes. Parts
+are cut by rows and bytes from the transaction's start alone, so a transaction that is sent again has the same parts.
+Every part repeats the header; because that names who did it and the beacon follows the first statement's rows, parts
+wait for the first verified beacon (`collectors.wal.held`) and stream out once it is there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from collectors.wal import pgoutput
+from collectors.wal.held import Body, Held
+from collectors.wal.pgoutput import Begin, Commit, LogicalMessage, Origin, ProtocolError, Truncate, Type
+from collectors.wal.plan import Masking, Plan, TableFacts
+from pgwitness.codec import EVENTS_MAX
+from pgwitness.events import OPERATIONS, Beacon, Forgery
+
+ROWS_MAX = EVENTS_MAX
+PART_BYTES_MAX = 192 * 1024
+"""Bytes of rows and relations in a part; the header and the batch around it stay below a batch's limit with it."""
+BEACONS_MAX = 64
+"""Beacons kept for one part; more says nothing new."""
+FORGERIES_MAX = 20
+"""Forgeries written down for one transaction; a flood of them must not be a way to fill the topic."""
+
+_INSERT, _UPDATE, _DELETE, _BEGIN, _COMMIT = b"IUDBC"
+
+
+class Judge(Protocol):
+    """What the shell knows of logical messages: which prefixes are ours, and whether a message is genuine."""
+
+    def expects_beacons(self) -> bool:
+        """Say whether a beacon is installed, so that waiting for it makes sense."""
+
+    def message(self, message: LogicalMessage, xid: int | None) -> Beacon | Forgery | None:
+        """Judge a message of the transaction `xid` (32 bits; none outside of one); None when it is not the beacon's."""
+
+
+class Output(Protocol):
+    """Where transactions go."""
+
+    def part(self, event: bytes, rows: int, done_lsn: int | None) -> None:
+        """Take one encoded part; `done_lsn` is set with the last one: the LSN to confirm once it is delivered."""
+
+    def nothing(self, done_lsn: int) -> None:
+        """Learn that there was nothing to send up to this LSN."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where the stream comes from. `history` lists `(timeline, end LSN)` of past timelines, oldest first."""
+
+    system_id: str
+    timeline: int
+    database: str
+    history: tuple[tuple[int, int], ...] = ()
+
+    def timeline_of(self, lsn: int) -> int:
+        """Give the timeline on which a record at `lsn` was written."""
+        return next((timeline for timeline, end in self.history if lsn < end), self.timeline)
+
+
+class Xids:
+    """Widens 32-bit transaction ids to 64 bits: the one nearest to the newest known is meant."""
+
+    def __init__(self, known: int) -> None:
+        self._known = known
+
+    def widen(self, xid: int) -> int:
+        """Give the 64-bit id; ids seen may lie up to 2^31 behind or ahead of the newest known."""
+        wide = (self._known & ~0xFFFFFFFF) | xid
+        if wide > self._known + 0x80000000 and wide >= 1 << 32:
+            wide -= 1 << 32
+        elif wide < self._known - 0x80000000:
+            wide += 1 << 32
+        self._known = max(self._known, wide)
+        return wide
+
+
+class Assembler:
+    """Takes the messages of one stream, one by one, and gives parts to its output.
+
+    `facts` tells what the catalogue knows of a relation, `now_us` the collector's clock. `rows` counts the row
+    changes by operation. After an error it must not be used again: the stream starts anew from what is confirmed.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        masking: Masking,
+        judge: Judge,
+        facts: Callable[[pgoutput.Relation], TableFacts],
+        output: Output,
+        held: Held,
+        xids: Xids,
+        now_us: Callable[[], int],
+    ) -> None:
+        self.rows: Counter[str] = Counter()
+        self.other_messages = 0
+        self.forged = 0
+        self.plans: dict[bytes, Plan] = {}
+        self.held = held
+        self._place = place
+        self._masking = masking
+        self._judge = judge
+        self._facts = facts
+        self._output = output
+        self._xids = xids
+        self._now_us = now_us
+        self._types: dict[int, str] = {}
+        self._part_serial = 0
+        self._begin: Begin | None = None
+        self._origin_name: str | None = None
+        self._start()
+
+    @property
+    def inside(self) -> bool:
+        """Whether a transaction has begun and not ended yet."""
+        return self._begin is not None
+
+    def feed(self, data: bytes, at: int = 0) -> None:
+        """Take one message that begins at `at`. Raises `ProtocolError` when it makes no sense where it stands."""
+        kind = data[at] if len(data) > at else 0
+        if kind == _INSERT:
+            self._change(data, at, Plan.insert).inserts += 1
+        elif kind == _UPDATE:
+            self._change(data, at, Plan.update).updates += 1
+        elif kind == _DELETE:
+            self._change(data, at, Plan.delete).deletes += 1
+        else:
+            self._rare(pgoutput.decode(data[at:]))
+
+    def refresh(self, covered: set[str]) -> None:
+        """Take over which tables carry a beacon from here on."""
+        for plan in self.plans.values():
+            plan.set_beacon(plan.relation.name in covered)
+
+    def _rare(self, message: pgoutput.Message) -> None:
+        if isinstance(message, Begin):
+            if self._begin is not None:
+                raise ProtocolError("a transaction begins inside another one")
+            self._start()
+            self._begin = message
+            self._xid = self._xids.widen(message.xid)
+        elif isinstance(message, Commit):
+            self._commit(message)
+        elif isinstance(message, pgoutput.Relation):
+            self.plans[message.oid.to_bytes(4, "big")] = Plan(message, self._facts(message), self._masking, self._types)
+        elif isinstance(message, Type):
+            self._types[message.oid] = message.name
+        elif isinstance(message, Origin):
+            self._origin_name = message.name
+        elif isinstance(message, Truncate):
+            self._truncate(message)
+        elif isinstance(message, LogicalMessage):
+            self._message(message)
+
+    def _start(self) -> None:
+        self._origin_name = None
+        self._ordinal = 0
+        self._xid = 0
+        self._parts = 0
+        self._beacons: list[Beacon] = []
+        self._beacon_at = 0
+        self._forged: list[Forgery] = []
+        self._forgeries = 0
+        self._open()
+
+    def _open(self) -> None:
+        """Begin a part."""
+        self._part_serial += 1
+        self._part_plans: list[Plan] = []
+        self._part_rows: list[bytes] = []
+        self._part_first = self._ordinal
+        self._size = 0
+
+    def _join(self, plan: Plan) -> None:
+        """Make a relation known in the present part."""
+        plan.part = self._part_serial
+        plan.index = len(self._part_plans)
+        plan.inserts = plan.updates = plan.deletes = plan.truncates = 0
+        self._part_plans.append(plan)
+        self._size += plan.header_size
+
+    def _change(self, data: bytes, at: int, encode: Callable[[Plan, bytes, int, int, int], bytes]) -> Plan:
+        plan = self.plans.get(data[at + 1 : at + 5])
+        if plan is None or self._begin is None:
+            raise ProtocolError("a row outside of a transaction, or of a relation that was not described")
+        if len(self._part_rows) >= ROWS_MAX:
+            self._cut()
+        if plan.part != self._part_serial:
+            self._join(plan)
+        try:
+            row = encode(plan, data, at + 5, self._ordinal, plan.index)
+            if self._size + len(row) > PART_BYTES_MAX and self._part_rows:
+                self._cut()
+                self._join(plan)
+                row = encode(plan, data, at + 5, self._ordinal, plan.index)
+        except IndexError as error:
+            raise ProtocolError(f"a row of {plan.relation.name} is cut") from error
+        self._part_rows.append(row)
+        self._size += len(row) + 1
+        self._ordinal += 1
+        return plan
+
+    def _truncate(self, message: Truncate) -> None:
+        for oid in message.oids:
+            plan = self.plans.get(oid.to_bytes(4, "big"))
+            if plan is None or self._begin is None:
+                raise ProtocolError("a truncate outside of a transaction, or of a relation that was not described")
+            if len(self._part_rows) >= ROWS_MAX or self._size > PART_BYTES_MAX:
+                self._cut()
+            if plan.part != self._part_serial:
+                self._join(plan)
+            row = plan.truncate(self._ordinal, plan.index)
+            plan.truncates += 1
+            self._part_rows.append(row)
+            self._size += len(row) + 1
+            self._ordinal += 1
+
+    def _message(self, message: LogicalMessage) -> None:
+        inside = self._begin
+        said = self._judge.message(message, inside.xid if inside is not None and message.transactional else None)
+        if isinstance(said, Beacon):
+            self._verified(said)
+        elif isinstance(said, Forgery):
+            self.forged += 1
+            if inside is not None:
+                self._forgeries += 1
+                if self._forgeries <= FORGERIES_MAX:
+                    self._forged.append(said)
+            else:
+                self._forged_outside(said, message.lsn)
+        else:
+            self.other_messages += 1
+            if inside is None:
+                self._output.nothing(message.lsn)
+
+    def _verified(self, said: Beacon) -> None:
+        """Note a beacon: it speaks of the rows since the one before it, because it follows its statement's rows."""
+        previous = self._beacons[-1] if self._beacons else None
+        beacon = msgspec.structs.replace(said, ordinal=self._beacon_at)
+        self._beacon_at = self._ordinal
+        if previous is None:
+            self._beacons.append(beacon)
+            self._release()
+        elif msgspec.structs.replace(previous, ordinal=beacon.ordinal) != beacon and len(self._beacons) < BEACONS_MAX:
+            self._beacons.append(beacon)
+
+    def _cut(self) -> None:
+        """End the present part because another row follows it: send it, or let it wait for the beacon."""
+        body = self._body()
+        self._open()
+        if not self._beacons and (self.held or self._judge.expects_beacons()):
+            if not self.held.add(body):
+                self._release()
+        else:
+            self._send(body, None)
+
+    def _release(self) -> None:
+        for body in self.held.drain():
+            self._send(body, None)
+
+    def _body(self) -> Body:
+        counts = []
+        for plan in self._part_plans:
+            for letter, number in zip("iudt", (plan.inserts, plan.updates, plan.deletes, plan.truncates), strict=True):
+                if number:
+                    counts.append(b'[%d,"%b",%d]' % (plan.index, letter.encode(), number))
+                    self.rows[OPERATIONS[letter]] += number
+        return Body(
+            self._part_first,
+            len(self._part_rows),
+            b",".join([plan.header for plan in self._part_plans]),
+            b",".join(counts),
+            b",".join(self._part_rows),
+        )
+
+    def _commit(self, message: Commit) -> None:
+        if self._begin is None:
+            raise ProtocolError("a transaction ends that has not begun")
+        if self._part_rows or self._forged:
+            self._release()
+            self._send(self._body(), message.end_lsn)
+        else:
+            self._output.nothing(message.end_lsn)
+        self._begin = None
+
+    def _send(self, body: Body, done_lsn: int | None) -> None:
+        begin = self._begin
+        assert begin is not None
+        made = [
+            b'{"kind":"transaction","captured_at_us":%d,"system_id":%b,"timeline":%d,"database":%b,"lsn":%d,"xid":%d,'
+            b'"committed_at_us":%d,"n_rows":%d'
+            % (
+                self._now_us(),
+                _json(self._place.system_id),
+                self._place.timeline_of(begin.lsn),
+                _json(self._place.database),
+                begin.lsn,
+                self._xid,
+                begin.committed_at_us,
+                body.n_rows,
+            )
+        ]
+        if self._parts or done_lsn is None:
+            made.append(
+                b',"part":%d,"first_ordinal":%d,"last":%b'
+                % (self._parts, body.first_ordinal, b"false" if done_lsn is None else b"true")
+            )
+        if self._origin_name is not None:
+            made.append(b',"origin":' + _json(self._origin_name))
+        if self._beacons:
+            made.append(b',"beacons":' + _json(self._beacons_of(body.first_ordinal)))
+        if self._forged:
+            made.append(b',"forged":' + _json(self._forged))
+            self._forged = []
+        if body.n_rows:
+            made.append(
+                b',"relations":[' + body.relations + b'],"counts":[' + body.counts + b'],"rows":[' + body.rows + b"]"
+            )
+        made.append(b"}")
+        self._parts += 1
+        self._output.part(b"".join(made), body.n_rows, done_lsn)
+
+    def _beacons_of(self, first_ordinal: int) -> list[Beacon]:
+        """Give the beacons that speak of a part, the first and from the one in force on, and forget the others."""
+        if len(self._beacons) > 2:
+            in_force = max(n for n, beacon in enumerate(self._beacons) if n == 0 or beacon.ordinal <= first_ordinal)
+            self._beacons = self._beacons[:1] + self._beacons[max(1, in_force) :]
+        return self._beacons
+
+    def _forged_outside(self, forgery: Forgery, lsn: int) -> None:
+        """Send a forgery that belongs to no transaction as one without rows, at its own place in the WAL."""
+        now = self._now_us()
+        self._start()
+        self._begin = Begin(lsn, now, 0)
+        self._forged = [forgery]
+        self._send(Body(0, 0, b"", b"", b""), lsn)
+        self._begin = None
+
+
+_json = msgspec.json.Encoder().encode
