@@ -1,0 +1,1 @@
+"""Collector of query statistics: what ran, by which role, how often, from pg_stat_statements."""
