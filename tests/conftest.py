@@ -32,6 +32,7 @@ from tests.servers import kafka
 from tests.servers.kafka import Kafka
 
 DEBIAN_BIN = Path(os.environ.get("POSTGRES15_BIN", "/usr/lib/postgresql/15/bin"))
+PACK = Path(__file__).parents[1] / "detectors" / "pack"
 AnyBroker = Broker | Kafka
 LEFT_OUT = pytest.StashKey[set[str]]()
 
@@ -193,7 +194,9 @@ def write_config(
     cluster_extra: str = "",
     extra: str = "",
 ) -> Config:
-    """Write `pgwitness.toml` and `privacy.key` into a folder and give the loaded configuration.
+    """Write `pgwitness.toml` into a folder and give the loaded configuration.
+
+    What is not there yet is written too: `privacy.key`, the packaged policies, an `identities.yaml` without rules.
 
     `extra` is TOML that is appended as it is, `cluster_extra` likewise to the table of the cluster. Free ports serve
     the metrics, and everything is done more often than by default.
@@ -238,6 +241,10 @@ sessions_interval = "200ms"
     )
     if not (directory / "privacy.key").exists():
         write_key(directory / "privacy.key", secrets.token_bytes(32))
+    if not (directory / "policies").exists():
+        shutil.copytree(PACK, directory / "policies", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    if not (directory / "identities.yaml").exists():
+        (directory / "identities.yaml").write_text("rules: []\n")
     return configuration.load(path)
 
 

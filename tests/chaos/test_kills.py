@@ -77,7 +77,6 @@ def make(tmp_path: Path, bootstrap: str, dsn: str, database: str, prefix: str, s
     directory = tmp_path / "system"
     directory.mkdir()
     (directory / "identities.yaml").write_text(workload.identities())
-    (directory / "policies").mkdir()
     config = write_config(
         directory,
         bootstrap,
@@ -133,7 +132,7 @@ def test_kill_nine_of_any_daemon_at_random_moments(
         database = dsn.rpartition("/")[2]
         system, workload = make(tmp_path, own_kafka.bootstrap, dsn, database, topic_prefix, seed)
         with system:
-            daemons = [system.collect(), system.worker(1), system.worker(2)]
+            daemons = [system.collect("wal"), system.worker(1), system.worker(2)]
             for daemon in daemons:
                 daemon.ready()
             workload.start()
@@ -155,7 +154,7 @@ def test_restarts_of_kafka_and_postgres(
     dsn = own_postgres.dsn()
     system, workload = make(tmp_path, own_kafka.bootstrap, dsn, "postgres", topic_prefix, seed)
     with system:
-        for daemon in (system.collect(), system.worker(1)):
+        for daemon in (system.collect("wal"), system.worker(1)):
             daemon.ready()
         workload.start()
         ends = [own_kafka.stop, own_postgres.stop, own_kafka.kill, own_postgres.kill]
@@ -194,7 +193,7 @@ def test_a_promoted_standby_is_followed(
         )
         system, workload = make(tmp_path, own_broker.bootstrap, dsn, "postgres", topic_prefix, seed)
         with system:
-            for daemon in (system.collect(), system.worker(1)):
+            for daemon in (system.collect("wal"), system.worker(1)):
                 daemon.ready()
             workload.start()
             workload.wait_for_more(random.randint(100, 400), SECONDS_MAX)

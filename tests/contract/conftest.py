@@ -100,9 +100,6 @@ def configure(directory: Path, bootstrap: str, admin_dsn: str, prefix: str, tag:
     """Write the configuration and the identities of the suite."""
     database = admin_dsn.rpartition("/")[2]
     (directory / "identities.yaml").write_text(IDENTITIES.format(tag=tag))
-    (directory / "policies").mkdir()
-    for policy in sorted((Path(__file__).parents[2] / "detectors" / "pack").glob("*.yaml")):
-        (directory / "policies" / policy.name).write_text(policy.read_text())
     return write_config(
         directory,
         bootstrap,
