@@ -107,7 +107,7 @@ FROM pg_roles AS r WHERE r.rolname = %(role)s"""
 
 _RELATIONS = """\
 SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'v') ORDER BY 1"""
+WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'v', 'S') ORDER BY 1"""
 
 _FUNCTIONS = """\
 SELECT p.proname, p.prosrc FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace

@@ -142,6 +142,10 @@ def _schema(state: State, options: Options) -> list[Statement]:
     if "covered" not in state.relations:
         add(templates.CREATE_COVERED, "which tables carry a beacon: a write without one is a finding there")
         owned("TABLE", "covered")
+    for name, sql in zip(("session_start", "session_login"), templates.CREATE_SEQUENCES, strict=True):
+        if name not in state.relations:
+            add(sql, "what the beacon remembers of a session")
+            owned("SEQUENCE", name)
     if state.functions.get("beacon") != templates.beacon_body(state.guarded):
         add(templates.create_beacon(state.guarded), "speaks for the transaction in its WAL")
         owned("FUNCTION", "beacon()")

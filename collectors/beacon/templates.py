@@ -42,6 +42,12 @@ CREATE TABLE {SCHEMA}.covered (
     installed_by text NOT NULL DEFAULT session_user
 )"""
 
+CREATE_SEQUENCES = (
+    f"CREATE UNLOGGED SEQUENCE {SCHEMA}.session_start",
+    f"CREATE UNLOGGED SEQUENCE {SCHEMA}.session_login",
+)
+"""Not counted with: `currval` is memory of a session that only the sequence's owner can write."""
+
 INSERT_KEY = f"""\
 INSERT INTO {SCHEMA}.key (key, inner_pad, outer_pad, system_id)
 SELECT fresh.key, pad.inner_pad, pad.outer_pad, control.system_identifier::text
@@ -65,36 +71,51 @@ UPDATE {SCHEMA}.key SET system_id = control.system_identifier::text FROM pg_cont
 def beacon_body(guarded: bool) -> str:
     """Give the body of the trigger function; without a guard it speaks with each statement.
 
-    The session's user is the one who logged in, also after SET SESSION AUTHORIZATION, which shows as a role.
-    Under SET ROLE it speaks with each statement as well and leaves the guard open, so that every change of role
-    within a transaction is told, also the change back.
+    When the session began and who logged in (whom SET SESSION AUTHORIZATION does not change) is in pg_stat_activity,
+    which costs more than all the rest: it is read once a session and kept as the session's own `currval` of two
+    sequences, which nobody else may touch. Under SET ROLE the function speaks with each statement and leaves the guard
+    open, so that every change of role within a transaction is told, also the change back.
     """
-    once = "CASE current_setting('role') WHEN 'none' THEN 'on' ELSE 'off' END"
-    close = f"\n        guard := set_config('{GUARD}', {once}, true);" if guarded else ""
+    once = "CASE role_set WHEN 'none' THEN 'on' ELSE 'off' END"
+    close = f"\n        ignored := set_config('{GUARD}', {once}, true);" if guarded else ""
     return f"""
 DECLARE
+    role_set text := current_setting('role');
+    started int8;
+    login int8;
+    inner_pad bytea;
+    outer_pad bytea;
+    system_id text;
     message bytea;
-    guard text;
+    ignored text;
     lsn pg_lsn;
 BEGIN
     BEGIN
-        SELECT sha256(k.outer_pad || sha256(k.inner_pad || p.payload)) || p.payload INTO message
-        FROM {SCHEMA}.key AS k,
-            LATERAL (SELECT convert_to(json_build_array(
-                'beacon/1', k.system_id, current_database(), pg_current_xact_id()::text::int8, pg_backend_pid(),
-                coalesce((extract(epoch FROM s.backend_start) * 1000000)::int8, 0),
-                coalesce(pg_get_userbyid(s.usesysid), session_user),
-                CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END,
-                current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
-                nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), '')
-            )::text, 'UTF8') AS payload FROM pg_stat_get_activity(pg_backend_pid()) AS s OFFSET 0) AS p
-        WHERE NOT k.paused AND has_function_privilege(3578::oid, 'EXECUTE');{close}
+        SELECT k.inner_pad, k.outer_pad, k.system_id INTO inner_pad, outer_pad, system_id
+        FROM {SCHEMA}.key AS k WHERE NOT k.paused;
+        IF inner_pad IS NULL OR NOT has_function_privilege(3578::oid, 'EXECUTE') THEN
+            RETURN NULL;
+        END IF;
+        BEGIN
+            started := currval('{SCHEMA}.session_start'::regclass);
+            login := currval('{SCHEMA}.session_login'::regclass);
+        EXCEPTION WHEN object_not_in_prerequisite_state THEN
+            SELECT setval('{SCHEMA}.session_start'::regclass, (extract(epoch FROM s.backend_start) * 1000000)::int8),
+                setval('{SCHEMA}.session_login'::regclass, s.usesysid::int8)
+            INTO started, login FROM pg_stat_get_activity(pg_backend_pid()) AS s WHERE s.usesysid IS NOT NULL;
+        END;
+        message := convert_to(json_build_array(
+            'beacon/1', system_id, current_database(), pg_current_xact_id()::text::int8, pg_backend_pid(),
+            coalesce(started, 0), coalesce(pg_get_userbyid(login::oid), session_user),
+            CASE role_set WHEN 'none' THEN session_user ELSE role_set END,
+            current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
+            nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), '')
+        )::text, 'UTF8');
+        message := sha256(outer_pad || sha256(inner_pad || message)) || message;{close}
     EXCEPTION WHEN OTHERS THEN
         RETURN NULL;
     END;
-    IF message IS NOT NULL THEN
-        lsn := pg_logical_emit_message(true, 'pgwitness.beacon', message);
-    END IF;
+    lsn := pg_logical_emit_message(true, 'pgwitness.beacon', message);
     RETURN NULL;
 END
 """
@@ -133,7 +154,7 @@ def when_clause(guarded: bool) -> str:
     if not guarded:
         return assigned
     closed = f"pg_catalog.current_setting('{GUARD}') = 'off' OR pg_catalog.current_setting('role') <> 'none'"
-    return f"({closed}) AND {assigned}"
+    return f"{assigned} AND ({closed})"
 
 
 def create_trigger(table: str, guarded: bool) -> list[str]:
