@@ -80,6 +80,7 @@ class Cluster(_Section, frozen=True, kw_only=True):
     password_file: str | None = None
     stats_interval: Duration = Duration(10.0)
     sessions_interval: Duration = Duration(1.0)
+    posture_interval: Duration = Duration(5.0)
     slot: Slot = Slot()
     log: Log | None = None
 

@@ -155,8 +155,8 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     """A session as pg_stat_activity shows it.
 
     `operation`: `found` (already there when the collector started), `connect`, `disconnect`, or `sample`: a session
-    with a transaction id (`xid`, 64 bits), which only the fold reads. For `connect`, `occurred_at_us` is the
-    backend's start.
+    with a transaction id (`xid`, 64 bits), or whose facts changed (it names its application anew), which only the
+    fold reads. For `connect`, `occurred_at_us` is the backend's start, otherwise when it was seen.
     """
 
     operation: Literal["found", "connect", "disconnect", "sample"]
@@ -177,7 +177,8 @@ class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):
     """A setting, role, grant or other object that decides what can happen or be seen, as found, or how it changed.
 
     `object_type`: `role`, `membership`, `role_setting`, `grant`, `setting`, `trigger`, `event_trigger`,
-    `publication`, `extension`, `table`, `beacon`. `change` is `found` in the first snapshot ever.
+    `publication`, `extension`, `table`, `beacon`. `change` is `found` in the first snapshot ever, of which only what
+    gives power or sight is listed; how many objects of each type there were says one event of the type `summary`.
     """
 
     object_type: str
