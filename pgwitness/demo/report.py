@@ -58,7 +58,7 @@ class Narrator:
         if self._status is not None:
             self._status.update(text)
         elif not passing:
-            self._console.print(text)
+            self._console.print(text, soft_wrap=True)
 
 
 def landed_rows(lake: Path) -> int:

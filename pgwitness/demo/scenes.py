@@ -141,7 +141,7 @@ def scenes() -> list[Scene]:
             "an AI agent deletes without a useful WHERE",
             PRICING_AGENT,
             delete_everything,
-            ("no_useful_where", "mass_change"),
+            ("delete_without_where", "mass_change"),
         ),
         Scene("reads_all_customers", "a person reads all customers at once", MARIA, read_all_customers, ("bulk_read",)),
         Scene(
@@ -156,10 +156,10 @@ def scenes() -> list[Scene]:
             "somebody creates a superuser",
             LENA,
             create_superuser,
-            ("power_granted",),
+            ("superuser",),
             ("metrics",),
         ),
-        Scene("table_dropped", "a table is dropped", OWNER, drop_table, ("relation_dropped",), ("coupons",)),
+        Scene("table_dropped", "a table is dropped", OWNER, drop_table, ("drop_table",), ("coupons",)),
         Scene("beacon_forged", "somebody forges a beacon", JONAS, forge_beacon, ("beacon_forged",)),
         Scene(
             "beacon_disabled",

@@ -138,8 +138,8 @@ def open_shop(dsn: str, admin: psycopg.Connection[Any]) -> None:
     for role, options in ROLES.items():
         admin.execute(sql.SQL("CREATE ROLE {} " + options).format(sql.Identifier(role)))
     admin.execute("CREATE DATABASE shop OWNER shop_owner")
+    admin.execute("CREATE EXTENSION pg_stat_statements")
     with psycopg.connect(dsn) as connection:
-        connection.execute("CREATE EXTENSION pg_stat_statements")
         connection.execute("GRANT ALL ON SCHEMA public TO shop_owner")
         connection.execute("SET ROLE shop_owner")
         connection.execute(SCHEMA)
