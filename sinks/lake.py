@@ -58,18 +58,25 @@ class Lake:
         self.files.make_folder(self.path / STAGING)
         for table, schema in TABLES.items():
             self.files.make_folder(self.path / table / MANIFEST)
-            self._place(self.path / catalogue.empty_file(table), parquet.encode(schema.empty_table()))
-        self._place(self.path / "views.sql", catalogue.views_sql().encode())
+            self.place(self.path / catalogue.empty_file(table), parquet.encode(schema.empty_table()), "prepare")
+        self.place(self.path / "views.sql", catalogue.views_sql().encode(), "prepare")
 
-    def _place(self, path: Path, content: bytes) -> None:
-        """Put a file that is the same whoever writes it, and replace one of an older version."""
+    def place(self, path: Path, content: bytes, owner: str) -> None:
+        """Put a file that is the same whoever writes it, and replace one of an older version.
+
+        `owner` begins the name of the staged file, so that what a crash leaves there can be told.
+        """
         if path.exists() and path.read_bytes() == content:
             return
         self.files.make_folder(path.parent)
-        staged = self.path / STAGING / f"_{self.unique()}"
+        staged = self.path / STAGING / f"{owner}-{self.unique()}"
         self.files.create(staged, content)
-        self.files.sync(staged)
-        self.files.rename(staged, path)
+        try:
+            self.files.sync(staged)
+            self.files.rename(staged, path)
+        except FileNotFoundError:
+            if not path.exists():  # otherwise another writer did the same work, and swept up behind itself
+                raise
         self.files.sync_folder(path.parent)
 
 
@@ -197,8 +204,10 @@ class PartitionWriter:
             self._files.create(staged[-1], content)
             self._files.sync(staged[-1])
             self._files.sync_folder(base / STAGING)
-        except OSError:
+        except OSError as error:
             self._discard(staged)
+            if self._target().exists():  # who committed it swept our files away
+                raise self._superseded() from error
             raise
         try:
             self._link(staged[-1], content)
@@ -231,19 +240,25 @@ class PartitionWriter:
         )
 
     def _link(self, staged: Path, content: bytes) -> None:
-        target = self._folder("events") / manifest.entry_name(self._topic, self._partition, self._start)
+        target = self._target()
         try:
             self._files.link(staged, target)
-        except FileExistsError:
-            raise Superseded(
-                f"{target.name} was committed by another worker: the partition has moved; this worker reads on from "
-                "what the lake holds. If it goes on, two workers run with different groups on one lake: stop one"
-            ) from None
-        except OSError:
+        except OSError as error:
             # Some file systems report an error for a link that was made; what counts is what is there. In doubt the
             # staged files stay: if the entry turns up later, they are needed.
-            if not target.exists() or target.read_bytes() != content:
+            if not target.exists():
                 raise
+            if target.read_bytes() != content:
+                raise self._superseded() from error
+
+    def _target(self) -> Path:
+        return self._folder("events") / manifest.entry_name(self._topic, self._partition, self._start)
+
+    def _superseded(self) -> Superseded:
+        return Superseded(
+            f"{self._target().name} was committed by another worker: the partition has moved; this worker reads on "
+            "from what the lake holds. If it goes on, two workers run with different groups on one lake: stop one"
+        )
 
     def _publish(self) -> None:
         """Bring the last entry's files to where readers find them; doing it again changes nothing."""
@@ -282,7 +297,7 @@ class PartitionWriter:
             )
         )
         if not path.exists():
-            self._lake._place(path, described)
+            self._lake.place(path, described, path.stem)
 
     def _sweep(self, entry: Entry) -> None:
         """Remove what dead or beaten writers of this partition staged for offsets that are committed now."""

@@ -21,6 +21,7 @@ _WRITING = {
     duckdb.StatementType.COPY: "COPY",
     duckdb.StatementType.EXPORT: "EXPORT",
     duckdb.StatementType.ATTACH: "ATTACH",
+    duckdb.StatementType.PREPARE: "PREPARE",
     duckdb.StatementType.LOAD: "LOAD",
     duckdb.StatementType.EXTENSION: "INSTALL",
 }

@@ -1,0 +1,149 @@
+"""FailAfterWrite: the process dies at any operation, the disk forgets what was not synced; then another goes on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pgwitness.events import Event, Position
+from sinks import manifest
+from sinks.lake import Lake
+from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Crash, Disk, Finding, Verdict, change, landed
+
+RECORDS = 8
+SPREAD_US = 3_000
+
+
+def topic() -> list[tuple[int, list[Event], list[Verdict]]]:
+    """Make the records of a topic: lanes, several transactions each, days that change within a record, an alert."""
+    records = []
+    number = 0
+    for offset in range(RECORDS):
+        lane = offset % 3
+        events = []
+        for _ in range(1 + offset % 4):
+            number += 1
+            day_us = DAY_US if number % 5 == 0 else 0
+            events.append(change(number, captured_at_us=NOON_US + day_us + number, at=Position(number % 2, number, 0)))
+        verdicts = [ORDINARY] * (len(events) - 1) + [Verdict(alerts=[Finding(f"alert-{offset}", {"count": 1})])]
+        records.append((lane, events, verdicts))
+    return records
+
+
+TOPIC = topic()
+EXPECTED = sorted(event.xid - 1_000 for _, events, _ in TOPIC for event in events if event.xid)
+
+
+def run(path: Path, disk: Disk, commit_every: int) -> None:
+    """Be a worker: resume where the lake says, go on to the topic's end."""
+    writer = Lake(path, files=disk).writer("events", 0)
+    start, _ = writer.resume()
+    for offset in range(start, RECORDS):
+        lane, events, verdicts = TOPIC[offset]
+        writer.append(offset, events, verdicts, lane)
+        if offset % commit_every == commit_every - 1:
+            writer.commit()
+    writer.commit()
+
+
+def check(path: Path) -> None:
+    """Hold that everything landed once, that the chain is whole, and that no file is without an entry."""
+    assert sorted(row["xid"] - 1_000 for row in landed(path)) == EXPECTED
+    assert sorted(row["event_id"] for row in landed(path, "rows")) == sorted(row["event_id"] for row in landed(path))
+    assert sorted(row["uid"] for row in landed(path, "alerts")) == sorted(f"alert-{n}" for n in range(RECORDS))
+    named: dict[str, str] = {}
+    end, before = 0, None
+    for file in sorted((path / "events/_manifest").iterdir()):
+        entry, content = manifest.read(file)
+        assert entry.start == end
+        assert (entry.predecessor and entry.predecessor.sha256) == before
+        end, before = entry.end, manifest.digest(content)
+        named |= {each.path: each.sha256 for each in entry.files}
+        for table in {each.table for each in entry.files} - {"events"}:
+            described = json.loads((path / table / "_manifest" / file.name).read_text())
+            assert described["entry_sha256"] == before
+    assert end == RECORDS
+    present = {str(each.relative_to(path)) for each in path.glob("*/dt=*/*.parquet") if each.name != "empty.parquet"}
+    assert present == named.keys()
+    assert all(manifest.digest((path / name).read_bytes()) == digest for name, digest in named.items())
+    assert not list((path / "_staging").glob("events-*"))
+
+
+def check_readable(path: Path) -> None:
+    """Hold that what readers see after a crash is of committed entries only, and nothing twice."""
+    if not path.exists():
+        return
+    committed = [manifest.read(file)[0] for file in sorted((path / "events/_manifest").glob("*.json"))]
+    named = {file.path for entry in committed for file in entry.files}
+    present = {str(each.relative_to(path)) for each in path.glob("*/dt=*/*.parquet") if each.name != "empty.parquet"}
+    assert present <= named
+    seen = [row["event_id"] for row in landed(path)]
+    assert len(seen) == len(set(seen))
+
+
+def operations() -> int:
+    """Count the operations of a run without faults."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        disk = Disk()
+        run(Path(folder), disk, 3)
+        return disk.steps
+
+
+def test_a_crash_before_any_single_operation_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    """Before every fsync, after staging, around the manifest's link, between renames: the next worker completes it."""
+    steps = operations()
+    assert steps > 80
+    for step in range(1, steps + 1):
+        path = tmp_path / str(step)
+        disk = Disk({step: Crash()})
+        with pytest.raises(Crash):
+            run(path, disk, 3)
+        disk.lose(random.Random(step))
+        check_readable(path)
+        run(path, Disk(), 3)
+        check(path)
+
+
+def test_the_faults_are_where_they_matter(tmp_path: Path) -> None:
+    """The operations that the other tests fail at include each step of a commit, in the order that makes it safe."""
+    disk = Disk()
+    writer = Lake(tmp_path, files=disk).writer("events", 0)
+    writer.resume()
+    lane, events, verdicts = TOPIC[0]
+    writer.append(0, events, verdicts, lane)
+    del disk.done[:]
+    writer.commit()
+    steps = [step for step, _ in itertools.groupby(disk.done)]
+    linked = steps.index("link")
+    assert steps[:linked] == ["create .parquet", "sync .parquet"] * 3 + ["create .json", "sync .json", "sync "]
+    assert [step for step in disk.done[linked:] if step.startswith("rename .parquet")] == ["rename .parquet"] * 3
+    assert disk.done[linked + 1] == "sync "
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    crashes=st.lists(st.tuples(st.integers(1, 120), st.integers(1, 5), st.integers()), min_size=1, max_size=6),
+    last=st.integers(1, 5),
+)
+def test_any_series_of_crashes_ends_with_everything_once(
+    tmp_path_factory: pytest.TempPathFactory, crashes: list[tuple[int, int, int]], last: int
+) -> None:
+    """Workers that die again and again, each cutting its commits elsewhere, land every event exactly once."""
+    path = tmp_path_factory.mktemp("lake")
+    for step, commit_every, seed in crashes:
+        disk = Disk({step: Crash()})
+        try:
+            run(path, disk, commit_every)
+        except Crash:
+            disk.lose(random.Random(seed))
+        check_readable(path)
+    run(path, Disk(), last)
+    check(path)

@@ -1,0 +1,335 @@
+"""The lake: resume, append and commit; what comes twice, too early, too late, or from two writers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from pgwitness.errors import DeadLetter, Retry, Stop, Superseded
+from pgwitness.events import Position
+from sinks import manifest
+from sinks.lake import Lake, PartitionWriter
+from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Disk, Finding, Verdict, change, landed, other
+
+
+def writer(path: Path, disk: Disk | None = None) -> PartitionWriter:
+    """Open the lake and resume partition 0."""
+    made = Lake(path, files=disk).writer("events", 0)
+    made.resume()
+    return made
+
+
+def put(into: PartitionWriter, offset: int, *numbers: int, lane: int = 0) -> None:
+    """Append a record with these transactions."""
+    into.append(offset, [change(number) for number in numbers], [ORDINARY] * len(numbers), lane)
+
+
+def numbers(path: Path) -> list[int]:
+    """Give the transactions that readers see."""
+    return sorted(row["xid"] - 1_000 for row in landed(path))
+
+
+def test_a_new_lake_starts_at_the_beginning_and_is_readable(tmp_path: Path) -> None:
+    """Before anything has landed a lake has its folders, the empty files with the columns, and `views.sql`."""
+    assert Lake(tmp_path / "lake").writer("events", 0).resume() == (0, {})
+    assert landed(tmp_path / "lake") == []
+    assert (tmp_path / "lake" / "views.sql").read_text().startswith("-- The views of pgwitness")
+
+
+def test_nothing_is_seen_before_the_commit_and_all_of_it_after(tmp_path: Path) -> None:
+    """Readers see appended events only after the commit; the next writer goes on behind them."""
+    first = writer(tmp_path)
+    put(first, 7, 1, 2)
+    assert (first.rows, numbers(tmp_path)) == (2, [])
+    first.commit()
+    assert (first.rows, numbers(tmp_path)) == (0, [1, 2])
+    assert Lake(tmp_path).writer("events", 0).resume() == (8, {(0, 0): Position(0, 2, 0)})
+
+
+def test_a_replay_of_events_under_new_offsets_is_dropped(tmp_path: Path) -> None:
+    """Events at or below the high-water mark of their lane and raw partition have landed and are dropped."""
+    lake = writer(tmp_path)
+    put(lake, 0, 1, 2)
+    lake.commit()
+    lake = writer(tmp_path)
+    put(lake, 1, 1, 2, 3)
+    put(lake, 2, 3, 4)
+    lake.commit()
+    assert numbers(tmp_path) == [1, 2, 3, 4]
+
+
+def test_a_replay_from_an_earlier_offset_is_dropped(tmp_path: Path) -> None:
+    """Records that have landed may be appended again, with or without a commit between."""
+    lake = writer(tmp_path)
+    put(lake, 0, 1)
+    put(lake, 1, 2)
+    put(lake, 0, 1)
+    lake.commit()
+    put(lake, 0, 1)
+    put(lake, 1, 2)
+    put(lake, 2, 3)
+    lake.commit()
+    assert numbers(tmp_path) == [1, 2, 3]
+
+
+def test_lanes_and_raw_partitions_do_not_hide_each_other(tmp_path: Path) -> None:
+    """Positions grow only within a lane and a raw partition: a lower one from elsewhere is new."""
+    lake = writer(tmp_path)
+    put(lake, 0, 5, lane=1)
+    put(lake, 1, 3, lane=2)
+    lake.append(2, [change(4, at=Position(1, 1, 0))], [ORDINARY], 1)
+    lake.commit()
+    lake = writer(tmp_path)
+    put(lake, 3, 5, lane=1)
+    put(lake, 4, 4, lane=2)
+    lake.commit()
+    assert numbers(tmp_path) == [3, 4, 4, 5]
+
+
+def test_a_range_of_nothing_but_duplicates_is_committed(tmp_path: Path) -> None:
+    """An entry without files moves the offset on, so that the range is not read for ever."""
+    lake = writer(tmp_path)
+    put(lake, 0, 1)
+    lake.commit()
+    put(lake, 1, 1)
+    lake.append(2, [], [])
+    lake.commit()
+    assert Lake(tmp_path).writer("events", 0).resume()[0] == 3
+    entry, _ = manifest.read(tmp_path / "events/_manifest" / manifest.entry_name("events", 0, 1))
+    assert (entry.start, entry.end, entry.files) == (1, 3, [])
+
+
+def test_a_commit_without_anything_appended_does_nothing(tmp_path: Path) -> None:
+    """There is no entry for an empty range of offsets."""
+    lake = writer(tmp_path)
+    lake.commit()
+    assert list((tmp_path / "events/_manifest").iterdir()) == []
+
+
+def test_new_events_at_a_landed_offset_stop_the_writer(tmp_path: Path) -> None:
+    """A topic that was made anew is not taken for a replay: going on would lose its events."""
+    lake = writer(tmp_path)
+    put(lake, 5, 1)
+    lake.commit()
+    with pytest.raises(Stop, match="made anew"):
+        put(lake, 0, 2)
+
+
+def test_of_two_writers_one_wins_and_the_other_resumes_behind_it(tmp_path: Path) -> None:
+    """The loser's files vanish, nothing of its range is seen twice, and after resuming it goes on."""
+    first, second = writer(tmp_path), writer(tmp_path)
+    put(first, 0, 1)
+    put(second, 0, 1)
+    put(second, 1, 2)
+    first.commit()
+    with pytest.raises(Superseded, match="another worker"):
+        second.commit()
+    assert numbers(tmp_path) == [1]
+    assert list((tmp_path / "_staging").iterdir()) == []
+    assert second.resume()[0] == 1
+    put(second, 1, 2)
+    second.commit()
+    put(first, 1, 2)
+    with pytest.raises(Superseded):
+        first.commit()
+    assert numbers(tmp_path) == [1, 2]
+
+
+def test_a_second_writer_at_any_moment_of_a_commit_changes_nothing(tmp_path: Path) -> None:
+    """Whenever another writer resumes and commits the same range, the range lands once and is complete."""
+    dry = Disk()
+    probe = writer(tmp_path / "probe", dry)
+    begun = dry.steps
+    put(probe, 0, 1, 2)
+    probe.commit()
+    for step in range(begun + 1, dry.steps + 1):
+        path = tmp_path / str(step)
+
+        def race(path: Path = path) -> None:
+            rival = Lake(path).writer("events", 0)
+            start, _ = rival.resume()
+            for offset, transaction in ((0, 1), (1, 3)):
+                if offset >= start:
+                    put(rival, offset, transaction)
+            rival.commit()
+
+        slow = writer(path, Disk({step: race}))
+        put(slow, 0, 1, 2)
+        try:
+            slow.commit()
+        except Superseded:
+            start, _ = slow.resume()
+            assert start > 0
+        assert len(numbers(path)) == len(set(numbers(path))), step
+        assert 1 in numbers(path), step
+        assert 3 in numbers(path), step
+        assert list((path / "_staging").glob("*.parquet")) == [], step
+
+
+def test_a_resume_at_any_moment_does_not_take_away_what_another_is_committing(tmp_path: Path) -> None:
+    """A writer that only resumes, then stays behind, leaves the staged files of a slower one alone."""
+    dry = Disk()
+    probe = writer(tmp_path / "probe", dry)
+    begun = dry.steps
+    put(probe, 0, 1)
+    probe.commit()
+    for step in range(begun + 1, dry.steps + 1):
+        path = tmp_path / str(step)
+        slow = writer(path, Disk({step: lambda path=path: writer(path)}))  # type: ignore[misc]
+        put(slow, 0, 1)
+        slow.commit()
+        assert numbers(path) == [1], step
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(errno.ENOSPC, "make room"), (errno.EACCES, "right to write"), (errno.EIO, "look at the disk")],
+)
+def test_a_disk_that_refuses_shows_nothing_half_and_loses_nothing(tmp_path: Path, code: int, advice: str) -> None:
+    """At whatever operation of a commit the disk refuses, the error says what to do; the same call succeeds later."""
+    dry = Disk()
+    probe = writer(tmp_path / "probe", dry)
+    begun = dry.steps
+    put(probe, 0, 1, 2)
+    probe.commit()
+    for step in range(begun + 1, dry.steps + 1):
+        path = tmp_path / str(step)
+        lake = writer(path, Disk({step: OSError(code, "scripted")}))
+        put(lake, 0, 1, 2)
+        with pytest.raises(Retry, match=advice):
+            lake.commit()
+        assert numbers(path) in ([], [1, 2]), step
+        put(lake, 1, 3)
+        lake.commit()
+        assert numbers(path) == [1, 2, 3], step
+        assert list((path / "_staging").iterdir()) == [], step
+
+
+def test_a_lake_that_cannot_be_made_is_tried_again(tmp_path: Path) -> None:
+    """A path under a file is refused by the operating system, and the error names it."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Retry, match="file/lake"):
+        Lake(tmp_path / "file" / "lake").writer("events", 0).resume()
+
+
+def test_a_hostile_record_is_refused_whole_and_can_be_skipped(tmp_path: Path) -> None:
+    """After `DeadLetter` nothing of the record is in the buffer; appended empty, the offset moves on."""
+    lake = writer(tmp_path)
+    put(lake, 0, 1)
+    with pytest.raises(DeadLetter):
+        lake.append(1, [change(2), change(3, [0, "x", 0, None, None, None, None])], [ORDINARY] * 2, 0)
+    lake.append(1, [], [])
+    put(lake, 2, 4)
+    lake.commit()
+    assert numbers(tmp_path) == [1, 4]
+    assert Lake(tmp_path).writer("events", 0).resume()[0] == 3
+
+
+def test_files_lie_in_the_folder_of_their_utc_day(tmp_path: Path) -> None:
+    """Midnight UTC of the time of capture divides the days, for rows and alerts as for events."""
+    midnight = NOON_US - NOON_US % DAY_US + DAY_US
+    lake = writer(tmp_path)
+    before = change(1, captured_at_us=midnight - 1)
+    after = change(2, captured_at_us=midnight)
+    alert = Verdict(alerts=[Finding("a", {"finding_info": {"title": "t"}})])
+    lake.append(0, [before, after], [alert, alert])
+    lake.commit()
+    for table in ("events", "rows", "alerts"):
+        days = {path.parent.name: path for path in tmp_path.glob(f"{table}/dt=*/events-*.parquet")}
+        assert sorted(days) == ["dt=2026-09-22", "dt=2026-09-23"]
+    assert numbers(tmp_path) == [1, 2]
+
+
+def test_entries_form_a_chain_and_name_every_file_with_its_hash(tmp_path: Path) -> None:
+    """Each entry carries its predecessor's hash, and rows, bytes and SHA-256 of its files are true."""
+    lake = writer(tmp_path)
+    for offset in range(3):
+        put(lake, offset, offset + 1)
+        lake.commit()
+    before = b""
+    for start in range(3):
+        entry, content = manifest.read(tmp_path / "events/_manifest" / manifest.entry_name("events", 0, start))
+        assert entry.predecessor == (manifest.Predecessor(start - 1, manifest.digest(before)) if start else None)
+        before = content
+        assert {file.table for file in entry.files} == {"events", "rows"}
+        for file in entry.files:
+            stored = (tmp_path / file.path).read_bytes()
+            assert (file.bytes, file.sha256, file.rows) == (len(stored), manifest.digest(stored), 1)
+
+
+def test_rows_and_alerts_have_manifests_of_their_own(tmp_path: Path) -> None:
+    """Who may read only one of the tables still finds its files and their hashes there."""
+    lake = writer(tmp_path)
+    lake.append(0, [change(1)], [Verdict(alerts=[Finding("a", {})])])
+    lake.commit()
+    name = manifest.entry_name("events", 0, 0)
+    entry = (tmp_path / "events/_manifest" / name).read_bytes()
+    for table in ("rows", "alerts"):
+        text = (tmp_path / table / "_manifest" / name).read_text()
+        assert manifest.digest(entry) in text
+        assert f"{table}/dt=2026-09-22/events-0-{0:020}.parquet" in text
+
+
+def test_partitions_share_a_lake_and_keep_their_own_chains(tmp_path: Path) -> None:
+    """Partitions whose names begin alike do not take each other's entries or files for theirs."""
+    lake = Lake(tmp_path)
+    for place, (topic, partition) in enumerate([("events", 1), ("events", 11), ("events-1", 1), ("p.events", 1)]):
+        one = lake.writer(topic, partition)
+        assert one.resume()[0] == 0
+        put(one, place, place + 1)
+        one.commit()
+    assert numbers(tmp_path) == [1, 2, 3, 4]
+    assert lake.writer("events-1", 1).resume()[0] == 3
+
+
+def test_a_damaged_entry_stops_the_writer(tmp_path: Path) -> None:
+    """A last entry that cannot be read is not skipped: the chain would fork behind it."""
+    lake = writer(tmp_path)
+    put(lake, 0, 1)
+    lake.commit()
+    (tmp_path / "events/_manifest" / manifest.entry_name("events", 0, 0)).write_text("{")
+    with pytest.raises(Stop, match="not a manifest entry"):
+        writer(tmp_path)
+
+
+def test_resuming_behind_a_hundred_thousand_entries_is_quick(tmp_path: Path) -> None:
+    """Only the last entry is read; the others are no more than names."""
+    lake = writer(tmp_path)
+    put(lake, 99_999, 1)
+    lake.commit()
+    folder = tmp_path / "events/_manifest"
+    (folder / manifest.entry_name("events", 0, 0)).rename(folder / manifest.entry_name("events", 0, 99_999))
+    for start in range(99_999):
+        os.close(os.open(folder / manifest.entry_name("events", 0, start), os.O_CREAT | os.O_WRONLY))
+    started = time.process_time()
+    assert Lake(tmp_path).writer("events", 0).resume()[0] == 100_000
+    assert time.process_time() - started < 2.0
+
+
+def test_a_full_buffer_says_so(tmp_path: Path) -> None:
+    """`full` holds from the bound in rows on, and no longer after the commit."""
+    lake = Lake(tmp_path).writer("events", 0, rows_max=3)
+    lake.resume()
+    put(lake, 0, 1, 2)
+    assert not lake.full
+    put(lake, 1, 3)
+    assert lake.full
+    lake.commit()
+    assert not lake.full
+
+
+def test_equal_input_gives_equal_files(tmp_path: Path) -> None:
+    """The bytes of a file follow from its events alone, so that a copy can be checked by making it again."""
+    hashes = []
+    for name in ("a", "b"):
+        lake = writer(tmp_path / name)
+        put(lake, 0, 1, 2, 3)
+        lake.append(1, [other(9)], [ORDINARY])
+        lake.commit()
+        entry, _ = manifest.read(tmp_path / name / "events/_manifest" / manifest.entry_name("events", 0, 0))
+        hashes.append([file.sha256 for file in entry.files])
+    assert hashes[0] == hashes[1]
