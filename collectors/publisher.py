@@ -57,6 +57,11 @@ class _Generation:
         self.producer = Producer(settings)
         self.failure: PgwitnessError | None = None
 
+    def retire(self) -> None:
+        """Take no delivery report for true any more."""
+        if self.failure is None:
+            self.failure = Retry("the publisher is closed; what was not confirmed is sent again after the restart")
+
     def fail(self, error: KafkaError) -> None:
         if self.failure is None:
             self.failure = explain(error)
@@ -71,12 +76,12 @@ class Publisher:
         self.config = config
         self.topic = config.kafka.topic("raw")
         self._settings: dict[str, Any] = {
-            "message.timeout.ms": 0,  # a record that is given up would be a hole; waiting is bounded by the queue
             "linger.ms": 5,
             "compression.type": "lz4",
             "message.max.bytes": 1_048_588,
             "client.id": "pgwitness-collect",
             **config.kafka.client(),
+            "message.timeout.ms": 0,  # a record that is given up would be a hole; waiting is bounded by the queue
             "enable.idempotence": True,
             "enable.gapless.guarantee": True,
             "acks": "all",
@@ -117,6 +122,7 @@ class Publisher:
         self.abandon()
         self._thread.join(timeout_s)
         if self._generation is not None:
+            self._generation.retire()
             self._generation.producer.purge()
             self._generation.producer.flush(1.0)
 
@@ -333,6 +339,8 @@ class _Librdkafka:
     def log(self, level: int, message: str, *values: Any) -> None:
         """Pass on what librdkafka says, at its own level."""
         text = message % values if values else message
+        if text.startswith("CONFWARN"):
+            return  # it warns of settings that are meant
         (log.warning if level >= 30 else log.info)("librdkafka", message=text)
 
 

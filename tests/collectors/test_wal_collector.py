@@ -1,0 +1,524 @@
+"""The WAL collector on real servers: what was written is read back from the raw topic."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import psycopg
+import pytest
+
+from collectors.beacon.install import install, pause
+from collectors.daemon import Context
+from collectors.wal import shell, slot
+from collectors.wal.stream import Stream
+from pgwitness.config import Config
+from pgwitness.demo.servers import Broker, Postgres, wait_for
+from pgwitness.errors import Retry
+from pgwitness.events import Control, Gap, Row, Transaction
+from pgwitness.units import Size
+from tests.collectors.raw_topic import Bench, bench
+
+Factory = Callable[..., Config]
+CLEAR = '[privacy]\nclear = ["*"]\n'
+
+
+def name_of(dsn: str) -> str:
+    """Give the database of a DSN."""
+    return dsn.rsplit("/", 1)[1]
+
+
+def collect(context: Context, dsn: str, stop: threading.Event) -> None:
+    """Run the collector for the database of a DSN."""
+    shell.run(context, name_of(dsn), stop)
+
+
+class Source:
+    """A database with the beacon installed over it, its writers, and what the collector made of them."""
+
+    def __init__(self, dsn: str, made: Bench) -> None:
+        self.dsn = dsn
+        self.bench = made
+        self.sql = psycopg.connect(dsn, autocommit=True)
+        self.database = name_of(dsn)
+        self.slot = slot.slot_name("pgwitness", self.database)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sql.close()
+
+    def create(self, *statements: str) -> None:
+        for statement in statements:
+            self.sql.execute(statement)
+        install(self.sql)
+
+    def running(self) -> Any:
+        return self.bench.running(collect, self.dsn)
+
+    def streaming(self) -> None:
+        """Wait until the slot is there and its walsender runs."""
+        wait_for(self.active, 20, "the slot is active")
+
+    def active(self) -> bool:
+        query = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
+        row = self.sql.execute(query, (self.slot,)).fetchone()
+        return row is not None and bool(row[0])
+
+    def confirmed(self) -> int:
+        query = "SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = %s"
+        row = self.sql.execute(query, (self.slot,)).fetchone()
+        return int(row[0]) if row and row[0] is not None else 0
+
+    def position(self) -> int:
+        row = self.sql.execute("SELECT pg_current_wal_lsn() - '0/0'").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def mark(self) -> int:
+        """Write the row that ends a test's writes; returns its transaction id."""
+        row = self.sql.execute("INSERT INTO mark VALUES (default) RETURNING pg_current_xact_id()::text").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def until_marked(self) -> list[Transaction]:
+        """Mark, wait for the mark in the topic, and give the transactions before it that hold other rows."""
+        xid = self.mark()
+        raw = self.bench.raw
+        raw.wait(lambda: any(t.xid == xid for t in raw.of(Transaction)), f"transaction {xid}")
+        return [t for t in raw.of(Transaction) if not is_mark(t)]
+
+
+def is_mark(transaction: Transaction) -> bool:
+    """Say whether a transaction only marks the end of a test's writes."""
+    return [relation.name for relation in transaction.relations] == ["public.mark"]
+
+
+def rows(transactions: list[Transaction]) -> list[tuple[Any, ...]]:
+    """Decode rows: (operation, relation, key, changed, before, after)."""
+    found = []
+    for transaction in transactions:
+        for row in msgspec.json.decode(transaction.rows, type=list[Row]):
+            images = (msgspec.json.decode(image) for image in (row.key, row.before, row.after))
+            key, before, after = images
+            name = transaction.relations[row.relation].name
+            found.append((row.operation, name, key, row.changed, before, after))
+    return found
+
+
+MARK = "CREATE TABLE mark (id bigserial PRIMARY KEY)"
+
+
+@pytest.fixture
+def extra() -> str:
+    """Configuration that a test adds; masking is off unless it says so."""
+    return CLEAR
+
+
+@pytest.fixture
+def cluster_extra() -> str:
+    """Configuration that a test adds to its cluster."""
+    return ""
+
+
+@pytest.fixture
+def memory_limit() -> int:
+    """What may be kept in memory until a beacon comes."""
+    return 16 * 1024**2
+
+
+@pytest.fixture
+def prepared(
+    embedded_broker: Broker,
+    config_factory: Factory,
+    tmp_path: Path,
+    extra: str,
+    cluster_extra: str,
+    memory_limit: int,
+) -> Callable[[str], AbstractContextManager[Source]]:
+    """Make a source of a database's DSN."""
+
+    @contextmanager
+    def prepare(dsn: str) -> Iterator[Source]:
+        config = config_factory(
+            tmp_path, embedded_broker.bootstrap, dsn, [name_of(dsn)], extra=extra, cluster_extra=cluster_extra
+        )
+        limited = msgspec.structs.replace(config.collectors, memory_limit=Size(memory_limit))
+        with bench(msgspec.structs.replace(config, collectors=limited)) as made, Source(dsn, made) as source:
+            yield source
+
+    return prepare
+
+
+@pytest.fixture
+def source(database: str, prepared: Callable[[str], AbstractContextManager[Source]]) -> Iterator[Source]:
+    """A fresh database on each PostgreSQL in turn."""
+    with prepared(database) as made:
+        yield made
+
+
+@pytest.fixture
+def source18(database18: str, prepared: Callable[[str], AbstractContextManager[Source]]) -> Iterator[Source]:
+    """A fresh database on PostgreSQL 18."""
+    with prepared(database18) as made:
+        yield made
+
+
+def test_every_operation_arrives_as_it_was_written(source: Source) -> None:
+    """Inserts, updates, deletes and truncates carry key, images and counts, and are bound to their session."""
+    source.create(MARK, "CREATE TABLE item (id int PRIMARY KEY, name text, price numeric, ok bool, at timestamptz)")
+    with source.running() as raised:
+        source.streaming()
+        with psycopg.connect(source.dsn, application_name="till 4") as shop:
+            shop.execute(
+                "INSERT INTO item VALUES (1, 'a \"b\"', 1.50, true, '2026-01-02 03:04:05Z'),"
+                " (2, NULL, 'NaN', false, NULL)"
+            )
+            shop.execute("UPDATE item SET price = 2 WHERE id = 1")
+            shop.execute("UPDATE item SET id = 3 WHERE id = 2")
+            shop.execute("DELETE FROM item WHERE id = 1")
+            shop.execute("TRUNCATE item")
+            pid = shop.info.backend_pid
+        found = source.until_marked()
+    assert raised == []
+    one = {"id": 1, "name": 'a "b"', "price": 1.5, "ok": True, "at": "2026-01-02 03:04:05+00"}
+    two = {"id": 2, "name": None, "price": "NaN", "ok": False, "at": None}
+    assert rows(found) == [
+        ("i", "public.item", {"id": 1}, None, None, one),
+        ("i", "public.item", {"id": 2}, None, None, two),
+        ("u", "public.item", {"id": 1}, None, None, {**one, "price": 2}),
+        ("u", "public.item", {"id": 3}, None, {"id": 2}, {**two, "id": 3}),
+        ("d", "public.item", {"id": 1}, None, {"id": 1}, None),
+        ("t", "public.item", None, None, None, None),
+    ]
+    (transaction,) = found
+    assert b"1.50" in bytes(transaction.rows), "a number keeps the digits the server wrote"
+    assert [(c.operation, c.rows) for c in transaction.counts] == [("i", 2), ("u", 2), ("d", 1), ("t", 1)]
+    assert [row.ordinal for row in msgspec.json.decode(transaction.rows, type=list[Row])] == list(range(6))
+    (beacon,) = transaction.beacons
+    assert (beacon.application, beacon.pid, beacon.xid, beacon.ordinal) == ("till 4", pid, transaction.xid, 0)
+    assert transaction.relations[0].beacon
+    assert (transaction.timeline, transaction.database) == (1, source.database)
+
+
+def test_replica_identities_decide_what_is_known_of_the_old_row(source: Source) -> None:
+    """Full gives the whole old row and what changed, an index its columns, nothing only inserts and truncates."""
+    source.create(
+        MARK,
+        "CREATE TABLE f (id int PRIMARY KEY, a text, b int)",
+        "ALTER TABLE f REPLICA IDENTITY FULL",
+        "CREATE TABLE x (id int PRIMARY KEY, code text NOT NULL, b int)",
+        "CREATE UNIQUE INDEX x_code ON x (code)",
+        "ALTER TABLE x REPLICA IDENTITY USING INDEX x_code",
+        "CREATE TABLE n (id int PRIMARY KEY, a text)",
+        "ALTER TABLE n REPLICA IDENTITY NOTHING",
+    )
+    with source.running():
+        source.streaming()
+        source.sql.execute("INSERT INTO f VALUES (1, 'a', 1)")
+        source.sql.execute("UPDATE f SET b = 2, a = 'a'")
+        source.sql.execute("DELETE FROM f")
+        source.sql.execute("INSERT INTO x VALUES (1, 'k', 1)")
+        source.sql.execute("UPDATE x SET code = 'l'")
+        source.sql.execute("DELETE FROM x")
+        source.sql.execute("INSERT INTO n VALUES (1, 'a')")
+        source.sql.execute("UPDATE n SET a = 'b'")
+        source.sql.execute("TRUNCATE n")
+        found = source.until_marked()
+    assert rows(found) == [
+        ("i", "public.f", {"id": 1}, None, None, {"id": 1, "a": "a", "b": 1}),
+        ("u", "public.f", {"id": 1}, ["b"], {"id": 1, "a": "a", "b": 1}, {"id": 1, "a": "a", "b": 2}),
+        ("d", "public.f", {"id": 1}, None, {"id": 1, "a": "a", "b": 2}, None),
+        ("i", "public.x", {"code": "k"}, None, None, {"id": 1, "code": "k", "b": 1}),
+        ("u", "public.x", {"code": "l"}, None, {"code": "k"}, {"id": 1, "code": "l", "b": 1}),
+        ("d", "public.x", {"code": "l"}, None, {"code": "l"}, None),
+        ("i", "public.n", {"id": 1}, None, None, {"id": 1, "a": "a"}),
+        ("t", "public.n", None, None, None, None),
+    ]
+    assert [t.relations[0].identity for t in found] == ["f"] * 3 + ["i"] * 3 + ["n"] * 2
+
+
+def test_an_unchanged_toast_value_is_absent_and_never_null(source: Source) -> None:
+    """A long value that an update did not touch is not in its image, while a NULL is null."""
+    source.create(MARK, "CREATE TABLE doc (id int PRIMARY KEY, body text, note text)")
+    source.sql.execute("ALTER TABLE doc ALTER body SET STORAGE EXTERNAL")
+    with source.running():
+        source.streaming()
+        source.sql.execute("INSERT INTO doc VALUES (1, repeat('x', 4000), 'n')")
+        source.sql.execute("UPDATE doc SET note = NULL")
+        found = source.until_marked()
+    assert rows(found)[1] == ("u", "public.doc", {"id": 1}, None, None, {"id": 1, "note": None})
+
+
+def test_the_schema_may_change_in_mid_stream(source: Source) -> None:
+    """Rows before and after a change of their table are read by the columns they had."""
+    source.create(MARK, "CREATE TABLE s (id int PRIMARY KEY, a text)")
+    with source.running():
+        source.streaming()
+        with source.sql.transaction():
+            source.sql.execute("INSERT INTO s VALUES (1, 'a')")
+            source.sql.execute("ALTER TABLE s ADD b int DEFAULT 7")
+            source.sql.execute("INSERT INTO s VALUES (2, 'b', 8)")
+            source.sql.execute("ALTER TABLE s DROP a")
+            source.sql.execute("INSERT INTO s VALUES (3, 9)")
+        source.sql.execute("ALTER TABLE s RENAME b TO c")
+        source.sql.execute("INSERT INTO s VALUES (4, 1)")
+        found = source.until_marked()
+    assert [row[5] for row in rows(found)] == [
+        {"id": 1, "a": "a"},
+        {"id": 2, "a": "b", "b": 8},
+        {"id": 3, "b": 9},
+        {"id": 4, "c": 1},
+    ]
+    assert [relation.columns for relation in found[0].relations] == [["id", "a"], ["id", "a", "b"], ["id", "b"]]
+
+
+def test_partitions_are_named_by_their_root_and_generated_columns_are_listed(source: Source) -> None:
+    """Rows of a partition come under the partitioned table; what the server computes is named, not sent."""
+    source.create(
+        MARK,
+        "CREATE TABLE log (id int, day int, twice int GENERATED ALWAYS AS (id * 2) STORED, PRIMARY KEY (id, day))"
+        " PARTITION BY RANGE (day)",
+        "CREATE TABLE log_1 PARTITION OF log FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE log_2 PARTITION OF log FOR VALUES FROM (10) TO (20)",
+    )
+    with source.running():
+        source.streaming()
+        source.sql.execute("INSERT INTO log VALUES (1, 5), (2, 15)")
+        source.sql.execute("UPDATE log SET day = 16 WHERE id = 1")
+        found = source.until_marked()
+    assert [row[:3] for row in rows(found)] == [
+        ("i", "public.log", {"id": 1, "day": 5}),
+        ("i", "public.log", {"id": 2, "day": 15}),
+        ("d", "public.log", {"id": 1, "day": 5}),
+        ("i", "public.log", {"id": 1, "day": 16}),
+    ]
+    assert found[0].relations[0].generated == ["twice"]
+
+
+def test_forged_beacons_are_written_down_wherever_they_are(source: Source) -> None:
+    """A message under the beacon's prefix that does not verify is a forgery: beside rows, alone, or transactionless."""
+    source.create(MARK, "CREATE TABLE item (id int PRIMARY KEY)")
+    with source.running():
+        source.streaming()
+        with source.sql.transaction():
+            source.sql.execute("INSERT INTO item VALUES (1)")
+            source.sql.execute("SELECT pg_logical_emit_message(true, 'pgwitness.beacon', 'I am the CFO')")
+        source.sql.execute("SELECT pg_logical_emit_message(true, 'pgwitness.beacon', 'nobody')")
+        source.sql.execute("SELECT pg_logical_emit_message(false, 'pgwitness.beacon', 'nowhere')")
+        source.sql.execute("SELECT pg_logical_emit_message(true, 'another', 'not ours')")
+        found = source.until_marked()
+    assert [(t.n_rows, len(t.beacons), [f.reason for f in t.forged]) for t in found] == [
+        (1, 1, ["malformed"]),
+        (0, 0, ["malformed"]),
+        (0, 0, ["not_transactional"]),
+    ]
+    assert [t.lsn for t in found] == sorted(t.lsn for t in found)
+
+
+def test_a_prepared_transaction_arrives_when_it_is_committed(source18: Source, postgres18: Postgres) -> None:
+    """Two-phase commit delivers the rows with COMMIT PREPARED, and a replication origin is named."""
+    source18.create(MARK, "CREATE TABLE item (id int PRIMARY KEY)")
+    origin = f"elsewhere_{source18.database}"
+    with source18.running():
+        source18.streaming()
+        with psycopg.connect(source18.dsn, autocommit=True) as other:
+            other.execute("SELECT pg_replication_origin_create(%s)", (origin,))
+            other.execute("SELECT pg_replication_origin_session_setup(%s)", (origin,))
+            other.execute("INSERT INTO item VALUES (2)")
+            other.execute("SELECT pg_replication_origin_session_reset()")
+            other.execute("SELECT pg_replication_origin_drop(%s)", (origin,))
+        found = source18.until_marked()
+    assert [t.origin for t in found] == [origin]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        '[privacy]\nclear = ["*.free"]\n'
+        'mask = [{ column = "*.number", with = "last4" }, { column = "*.pin", with = "drop" }]\n'
+    ],
+)
+def test_masking_happens_before_the_topic(source18: Source) -> None:
+    """Only numbers, times and the listed columns are readable; equal values have equal tokens; a long one is short."""
+    source18.create(
+        MARK,
+        "CREATE TABLE card (id int PRIMARY KEY, number text, holder text, pin text, doc jsonb, note text, free text)",
+    )
+    with source18.running():
+        source18.streaming()
+        source18.sql.execute(
+            "INSERT INTO card VALUES (1, '4111111111111234', 'Ann', '99', '{\"a\": 1}', repeat('z', 9000), 'é\"')"
+        )
+        source18.sql.execute("INSERT INTO card (id, holder) VALUES (2, 'Ann')")
+        found = source18.until_marked()
+    first, second = (row[5] for row in rows(found))
+    assert first["number"] == "****1234"
+    assert first["holder"].startswith("tok_")
+    assert first["holder"] == second["holder"]
+    assert "pin" not in first
+    assert first["free"] == 'é"'
+    assert first["doc"].startswith("tok_")
+    assert (first["note"]["bytes"], first["note"]["token"][:4]) == (9000, "tok_")
+    assert b"Ann" not in b"".join(bytes(t.rows) for t in found)
+
+
+@pytest.mark.parametrize("memory_limit", [200 * 1024])
+def test_a_long_transaction_waits_for_its_beacon_on_disk_and_comes_in_named_parts(source18: Source) -> None:
+    """Every part of one statement's 30,000 rows carries the beacon that was written after them."""
+    source18.create(MARK, "CREATE TABLE big (id int PRIMARY KEY, a text)")
+    with source18.running():
+        source18.streaming()
+        source18.sql.execute("INSERT INTO big SELECT n, repeat('x', 50) FROM generate_series(1, 30000) AS n")
+        found = source18.until_marked()
+    assert [t.part for t in found] == list(range(30))
+    assert [t.last for t in found] == [False] * 29 + [True]
+    assert [t.first_ordinal for t in found] == [n * 1000 for n in range(30)]
+    assert {t.xid for t in found} == {found[0].xid}
+    assert all(len(t.beacons) == 1 for t in found)
+    assert [row[2]["id"] for row in rows(found)] == list(range(1, 30001))
+
+
+def test_what_was_delivered_but_not_confirmed_is_sent_again_the_same(
+    source18: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collector that dies between delivery and confirmation sends the same parts again when it is back."""
+    source18.create(MARK, "CREATE TABLE item (id int PRIMARY KEY, a text)")
+    with source18.running():
+        source18.streaming()
+        source18.until_marked()
+    before = source18.confirmed()
+    monkeypatch.setattr(Stream, "confirm", lambda *_: None)  # as if it died before every confirmation
+    with source18.running():
+        source18.streaming()
+        source18.sql.execute("INSERT INTO item SELECT n, repeat('y', 300) FROM generate_series(1, 2500) AS n")
+        source18.sql.execute("UPDATE item SET a = 'z' WHERE id < 5")
+        first = source18.until_marked()
+    monkeypatch.undo()
+    assert source18.confirmed() == before
+    wait_for(lambda: not source18.active(), 10, "the slot is free")
+    del source18.bench.raw.seen[:]
+    with source18.running():
+        again = source18.until_marked()
+        end = source18.position()
+        wait_for(lambda: source18.confirmed() >= end, 20, "everything is confirmed")
+    assert len(first) > 3
+
+    def of(parts: list[Transaction]) -> list[tuple[Any, ...]]:
+        return [(t.lsn, t.part, t.last, t.first_ordinal, t.n_rows, t.beacons, bytes(t.rows)) for t in parts]
+
+    assert of(again) == of(first)
+
+
+def test_a_slot_dropped_under_it_is_a_gap_and_on_it_goes(source: Source) -> None:
+    """A lost slot is written down as a gap and made anew; later writes arrive."""
+    source.create(MARK)
+    with source.running() as raised:
+        source.streaming()
+        source.until_marked()
+        end = source.position()
+        wait_for(lambda: source.confirmed() >= end, 20, "the mark is confirmed")
+        source.sql.execute(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s", (source.slot,)
+        )
+        wait_for(lambda: not source.active(), 10, "the walsender is gone")
+        source.sql.execute("SELECT pg_drop_replication_slot(%s)", (source.slot,))
+        wait_for(lambda: bool(raised), 20, "the collector notices")
+    assert isinstance(raised[0], Retry)
+    with source.running():
+        source.streaming()
+        source.until_marked()
+        raw = source.bench.raw
+        raw.wait(lambda: bool(raw.of(Gap)), "the gap")
+    (gap,) = raw.of(Gap)
+    assert (gap.reason, gap.database) == ("slot_lost", source.database)
+    assert {"slot", "confirmed", "resumes"} <= set(gap.detail)
+    assert [c.operation for c in raw.of(Control)].count("slot_made") == 2
+
+
+@pytest.mark.parametrize("cluster_extra", ['slot = { max_lag = "1B", on_max_lag = "drop" }'])
+def test_too_much_lag_drops_the_slot_when_configured(source18: Source) -> None:
+    """With on_max_lag = drop the source's disk is spared, and what is lost stands in a gap."""
+    source18.create(MARK, "CREATE TABLE item (id int, a text)")
+    with source18.running() as raised:
+        wait_for(lambda: bool(raised), 30, "the slot is dropped")
+    assert "was dropped" in str(raised[0])
+    assert source18.confirmed() == 0
+
+
+def test_the_lost_slot_is_told_once(source18: Source) -> None:
+    """After a dropped slot the next run tells the gap, once, and makes another."""
+    source18.create(MARK)
+    memory_path = source18.bench.config.collectors.state_path / "wal" / f"shop.{source18.slot}.json"
+    slot.remember(memory_path, slot.Memory(system_id="0", timeline=1, slot=source18.slot, confirmed=1))
+    for _ in range(2):
+        with source18.running():
+            source18.streaming()
+            source18.until_marked()
+            wait_for(lambda: not slot.recall(memory_path).gaps, 10, "the gap is delivered")
+    assert [gap.reason for gap in source18.bench.raw.of(Gap)] == ["new_system"]
+
+
+def test_a_quiet_database_moves_its_slot_on(source18: Source, postgres18: Postgres) -> None:
+    """Writes elsewhere in the cluster do not pin WAL for a database in which nothing happens."""
+    source18.create(MARK)
+    with source18.running():
+        source18.streaming()
+        with psycopg.connect(postgres18.dsn(), autocommit=True) as busy:
+            busy.execute("CREATE TABLE IF NOT EXISTS busy (a text)")
+            busy.execute("INSERT INTO busy SELECT repeat('x', 100) FROM generate_series(1, 10000)")
+            busy.execute("DROP TABLE busy")
+        end = source18.position()
+        wait_for(lambda: source18.confirmed() >= end, 20, "the slot moves on")
+
+
+def test_a_pause_of_the_beacon_is_written_down(source18: Source) -> None:
+    """Whoever pauses the beacon leaves a control event, and its tables no longer count as covered."""
+    source18.create(MARK, "CREATE TABLE item (id int PRIMARY KEY)")
+    with source18.running():
+        source18.streaming()
+        source18.sql.execute("INSERT INTO item VALUES (1)")
+        source18.until_marked()
+        pause(source18.sql)
+        source18.sql.execute("INSERT INTO item VALUES (2)")
+        found = source18.until_marked()
+        raw = source18.bench.raw
+    assert "beacon_pause" in [c.operation for c in raw.of(Control)]
+    assert [(len(t.beacons), t.relations[0].beacon) for t in found] == [(1, True), (0, False)]
+
+
+def test_without_publications_it_says_what_to_run(source18: Source) -> None:
+    """A database that was never prepared gives the command that prepares it."""
+    with source18.running() as raised:
+        wait_for(lambda: bool(raised), 20, "the collector refuses")
+    assert "pgwitness db install" in str(raised[0])
+
+
+def test_an_absent_broker_keeps_everything_at_the_source(
+    database18: str, config_factory: Factory, tmp_path: Path, servers_path: Path
+) -> None:
+    """While the broker is away nothing is confirmed and nothing lost; when it is back all rows arrive."""
+    with Broker(tmp_path / "own") as broker, ExitStack() as opened:
+        config = config_factory(tmp_path, broker.bootstrap, database18, [name_of(database18)])
+        with bench(config) as made:
+            source = opened.enter_context(Source(database18, made))
+            source.create(MARK, "CREATE TABLE item (id int PRIMARY KEY, a text)")
+            with source.running():
+                source.streaming()
+                source.until_marked()
+                end = source.position()
+                wait_for(lambda: source.confirmed() >= end, 20, "the mark is confirmed")
+                broker.stop()
+                source.sql.execute("INSERT INTO item SELECT n, repeat('x', 100) FROM generate_series(1, 2000) AS n")
+            assert source.confirmed() < source.position()
+        broker.start()
+        with bench(config) as made:
+            source = opened.enter_context(Source(database18, made))
+            with source.running():
+                found = source.until_marked()
+    assert sum(t.n_rows for t in found) == 2000
