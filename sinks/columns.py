@@ -459,12 +459,15 @@ def _decode(parts: Sequence[Raw]) -> list[list[_Row]]:
     text = b"[" + b",".join(parts) + b"]"
     try:
         str(text, "utf-8")
-        return _rows.decode(text)
+        decoded = _rows.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _wrong_rows(error) from error
+    if len(decoded) != len(parts):
+        raise _wrong_rows("not one JSON value an event")
+    return decoded
 
 
-def _wrong_rows(error: Exception) -> DeadLetter:
+def _wrong_rows(error: object) -> DeadLetter:
     return DeadLetter(
         "wrong_rows",
         f"rows that are none: {error}; the program that wrote the batch is at fault: update it, then redrive",

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pgwitness.errors import Retry, Stop, Superseded
-from pgwitness.events import Event, Position
+from pgwitness.events import Event
 from sinks import catalogue, manifest, parquet
 from sinks.columns import Columns, Verdict
 from sinks.files import Files
@@ -346,6 +346,3 @@ class _Troubles:
                 f"the lake {self._path} could not be written ({error}): {advice}; nothing is lost, "
                 "the worker tries again"
             ) from error
-
-
-__all__ = ["Lake", "PartitionWriter", "Position"]
