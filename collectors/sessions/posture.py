@@ -1,0 +1,145 @@
+"""What decides what can happen or be seen, compared with how it was: roles, grants, settings, triggers and the like.
+
+Pure. An object is known by its type, its database (none for what the cluster shares) and its name; what can be said
+of it are its attributes. `collectors.sessions.posture_source` reads them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from pgwitness.events import Posture
+from pgwitness.privacy import Tokenizer
+
+
+class Object(Struct, frozen=True, array_like=True):
+    """One object as found."""
+
+    object_type: str
+    database: str | None
+    name: str
+    attributes: dict[str, Any]
+
+
+_POWERS = ("superuser", "createrole", "createdb", "replication", "bypassrls")
+_ALWAYS = {"role_setting", "extension", "publication", "event_trigger", "beacon"}
+_TELLING = {
+    "archive_command", "archive_mode", "fsync", "hba_file", "listen_addresses", "log_connections",
+    "log_disconnections", "log_destination", "log_statement", "logging_collector", "password_encryption",
+    "row_security",
+    "session_preload_libraries", "session_replication_role", "shared_preload_libraries", "ssl", "track_activities",
+    "track_commit_timestamp", "wal_level",
+}  # fmt: skip
+_TELLING_PREFIXES = ("auto_explain.", "pg_stat_statements.", "pgaudit.", "pgwitness.")
+_SECRET = {
+    "archive_cleanup_command", "archive_command", "primary_conninfo", "recovery_end_command", "restore_command",
+    "ssl_passphrase_command",
+}  # fmt: skip
+_SECRET_WORDS = ("password", "passphrase", "secret", "token", "conninfo", "credential", "apikey", "api_key")
+_OPEN_PREFIXES = (*_TELLING_PREFIXES, "plpgsql.")
+
+
+def compare(before: Iterable[Object] | None, after: Iterable[Object], captured_at_us: int) -> list[Posture]:
+    """Tell what was added, removed or changed.
+
+    Without a snapshot before, or of a database that was not watched then: what matters as found, and counts.
+    """
+    objects = list(after)
+    if before is None:
+        return _found(objects, captured_at_us)
+    before = list(before)
+    watched = {item.database for item in before}
+    found = _found([item for item in objects if item.database not in watched], captured_at_us)
+    changes = _changes(before, [item for item in objects if item.database in watched], captured_at_us)
+    return changes + found
+
+
+def _changes(before: list[Object], after: list[Object], captured_at_us: int) -> list[Posture]:
+    objects = {_key(item): item for item in after}
+    known = {_key(item): item for item in before}
+    events: list[Posture] = []
+    for key in sorted(known.keys() | objects.keys()):
+        old, new = known.get(key), objects.get(key)
+        if old == new:
+            continue
+        item = new or old
+        assert item is not None
+        change: Literal["added", "removed", "changed"] = (
+            "added" if old is None else "removed" if new is None else "changed"
+        )
+        events.append(
+            Posture(
+                captured_at_us=captured_at_us,
+                object_type=item.object_type,
+                name=item.name,
+                change=change,
+                database=item.database,
+                before=old.attributes if old is not None else None,
+                after=new.attributes if new is not None else None,
+            )
+        )
+    return events
+
+
+def _found(objects: list[Object], captured_at_us: int) -> list[Posture]:
+    if not objects:
+        return []
+    listed = sorted(objects, key=_key)
+    events = [
+        Posture(
+            captured_at_us=captured_at_us,
+            object_type=item.object_type,
+            name=item.name,
+            change="found",
+            database=item.database,
+            after=item.attributes,
+        )
+        for item in listed
+        if matters(item)
+    ]
+    counts: dict[str, object] = dict(sorted(Counter(item.object_type for item in listed).items()))
+    summary = Posture(
+        captured_at_us=captured_at_us, object_type="summary", name="objects", change="found", after=counts
+    )
+    return [*events, summary]
+
+
+def matters(item: Object) -> bool:
+    """Say whether an object gives power or sight, so that it is listed although nothing has changed yet."""
+    has = item.attributes
+    match item.object_type:
+        case "role":
+            return any(has.get(power) for power in _POWERS)
+        case "membership":
+            return bool(has.get("admin")) or str(has.get("role", "")).startswith("pg_")
+        case "setting":
+            return item.name in _TELLING or item.name.startswith(_TELLING_PREFIXES)
+        case "trigger":
+            return has.get("enabled") == "disabled"
+        case "grant":
+            return any(str(entry).startswith("=") for entry in has.get("acl", []))
+        case kind:
+            return kind in _ALWAYS
+
+
+def masked_setting(name: str, value: str, token: Tokenizer) -> str:
+    """Give a setting's value, or its token where it may hold a secret.
+
+    That is: commands and connection strings, names that speak of secrets, and settings that an application made up.
+    """
+    lowered = name.lower()
+    open_ = "." not in lowered or lowered.startswith(_OPEN_PREFIXES)
+    if open_ and lowered not in _SECRET and not any(word in lowered for word in _SECRET_WORDS):
+        return value
+    # "on", "md5": a word of the server's own is no secret, and masking it would hide how passwords are stored.
+    if open_ and lowered == "password_encryption":
+        return value
+    return token(value.encode()).decode() if value else value
+
+
+def _key(item: Object) -> tuple[str, str, str]:
+    return item.object_type, item.database or "", item.name

@@ -1,0 +1,115 @@
+"""The catalogue queries behind posture; what comes of them says `collectors.sessions.posture_source`.
+
+Lists are sorted, so that equal states give equal answers. A catalogue's own grants count only where they differ from
+what the installation gave (pg_init_privs). None of these takes a lock that anybody waits for.
+"""
+
+
+def _acl(column: str) -> str:
+    """Give an ACL as a sorted list of PostgreSQL's own words for its entries."""
+    return f"(SELECT jsonb_agg(i::text ORDER BY i::text) FROM unnest({column}) AS i)"
+
+
+ROLES = """
+SELECT rolname::text, jsonb_build_object('superuser', rolsuper, 'createdb', rolcreatedb, 'createrole', rolcreaterole,
+  'replication', rolreplication, 'bypassrls', rolbypassrls, 'login', rolcanlogin, 'inherit', rolinherit,
+  'connection_limit', rolconnlimit, 'valid_until', rolvaliduntil::text)
+FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_'"""
+
+MEMBERSHIPS = """
+SELECT g.rolname::text, m.rolname::text, jsonb_build_object('role', g.rolname, 'member', m.rolname,
+  'admin', bool_or(a.admin_option), 'inherit', bool_or((to_jsonb(a) ->> 'inherit_option')::bool),
+  'set', bool_or((to_jsonb(a) ->> 'set_option')::bool))
+FROM pg_catalog.pg_auth_members AS a JOIN pg_catalog.pg_roles AS g ON g.oid = a.roleid
+JOIN pg_catalog.pg_roles AS m ON m.oid = a.member
+WHERE m.rolname !~ '^pg_' GROUP BY g.rolname, m.rolname"""
+
+ROLE_SETTINGS = """
+SELECT r.rolname::text, d.datname::text, s.setconfig
+FROM pg_catalog.pg_db_role_setting AS s LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
+LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase"""
+
+SETTINGS = """
+SELECT name, setting, source, unit, pending_restart FROM pg_catalog.pg_settings
+WHERE source IN ('configuration file', 'command line', 'environment variable')"""
+
+CLUSTER_GRANTS = f"""
+SELECT 'database ' || quote_ident(datname),
+  jsonb_build_object('owner', pg_get_userbyid(datdba), 'acl', {_acl("datacl")})
+FROM pg_catalog.pg_database WHERE datacl IS NOT NULL"""
+
+PARAMETER_GRANTS = f"""
+SELECT 'parameter ' || parname, jsonb_build_object('acl', {_acl("paracl")})
+FROM pg_catalog.pg_parameter_acl"""
+
+TABLES = """
+SELECT n.nspname::text, c.relname::text, n.nspname = 'pg_catalog',
+  jsonb_build_object('owner', pg_get_userbyid(c.relowner),
+  'kind', CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
+    WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END,
+  'persistence', CASE c.relpersistence WHEN 'u' THEN 'unlogged' ELSE 'permanent' END,
+  'row_security', c.relrowsecurity, 'force_row_security', c.relforcerowsecurity,
+  'replica_identity', CASE c.relreplident WHEN 'd' THEN 'default' WHEN 'f' THEN 'full' WHEN 'i' THEN 'index'
+    ELSE 'nothing' END),
+  (SELECT array_agg(i::text ORDER BY i::text) FROM unnest(c.relacl) AS i)
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_init_privs AS p
+  ON n.nspname = 'pg_catalog' AND p.objoid = c.oid AND p.classoid = 'pg_class'::regclass AND p.objsubid = 0
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't' AND (n.nspname !~ '^pg_'
+  AND n.nspname <> 'information_schema' OR n.nspname = 'pg_catalog' AND c.relacl IS DISTINCT FROM p.initprivs)"""
+
+COLUMN_GRANTS = f"""
+SELECT n.nspname::text, c.relname::text, jsonb_object_agg(a.attname, {_acl("a.attacl")})
+FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_init_privs AS p
+  ON p.objoid = c.oid AND p.classoid = 'pg_class'::regclass AND p.objsubid = a.attnum
+WHERE a.attacl IS NOT NULL AND a.attacl IS DISTINCT FROM p.initprivs AND NOT a.attisdropped
+GROUP BY n.nspname, c.relname"""
+
+SCHEMA_GRANTS = f"""
+SELECT 'schema ' || quote_ident(nspname), jsonb_build_object('owner', pg_get_userbyid(nspowner),
+  'acl', {_acl("nspacl")})
+FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND nspacl IS NOT NULL"""
+
+FUNCTION_GRANTS = f"""
+SELECT 'function pg_catalog.' || f.proname || '(' || pg_get_function_identity_arguments(f.oid) || ')',
+  jsonb_build_object('acl', {_acl("f.proacl")})
+FROM pg_catalog.pg_proc AS f
+LEFT JOIN pg_catalog.pg_init_privs AS p ON p.objoid = f.oid AND p.classoid = 'pg_proc'::regclass
+WHERE f.pronamespace = 'pg_catalog'::regnamespace AND f.proacl IS DISTINCT FROM p.initprivs"""
+
+TRIGGERS = """
+SELECT n.nspname::text, c.relname::text, t.tgname::text, jsonb_build_object('enabled', CASE t.tgenabled
+    WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' ELSE 'always' END,
+  'type', t.tgtype, 'function', f.pronamespace::regnamespace || '.' || quote_ident(f.proname),
+  'function_md5', md5(f.prosrc || coalesce(f.proconfig::text, '') || f.prosecdef::text || f.proowner::text),
+  'condition', t.tgqual IS NOT NULL)
+FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_catalog.pg_proc AS f ON f.oid = t.tgfoid
+WHERE NOT t.tgisinternal"""
+
+EVENT_TRIGGERS = """
+SELECT e.evtname::text, jsonb_build_object('event', e.evtevent, 'owner', pg_get_userbyid(e.evtowner), 'enabled',
+  CASE e.evtenabled WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' ELSE 'always' END,
+  'function', f.pronamespace::regnamespace || '.' || quote_ident(f.proname), 'function_md5', md5(f.prosrc),
+  'tags', e.evttags)
+FROM pg_catalog.pg_event_trigger AS e JOIN pg_catalog.pg_proc AS f ON f.oid = e.evtfoid"""
+
+PUBLICATIONS = """
+SELECT p.pubname::text, jsonb_build_object('owner', pg_get_userbyid(p.pubowner), 'all_tables', p.puballtables,
+  'insert', p.pubinsert, 'update', p.pubupdate, 'delete', p.pubdelete, 'truncate', p.pubtruncate,
+  'tables', (SELECT coalesce(jsonb_agg(quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+      ORDER BY n.nspname, c.relname), '[]')
+    FROM pg_catalog.pg_publication_rel AS r JOIN pg_catalog.pg_class AS c ON c.oid = r.prrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE r.prpubid = p.oid))
+FROM pg_catalog.pg_publication AS p"""
+
+EXTENSIONS = """
+SELECT extname::text, jsonb_build_object('version', extversion, 'schema', extnamespace::regnamespace::text,
+  'owner', pg_get_userbyid(extowner)) FROM pg_catalog.pg_extension"""
+
+BEACONS = """
+SELECT n.nspname::text, c.relname::text, to_jsonb(r) - 'relation'
+FROM pgwitness.covered AS r JOIN pg_catalog.pg_class AS c ON c.oid = r.relation
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"""

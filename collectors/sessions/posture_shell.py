@@ -1,0 +1,158 @@
+"""Looks at posture every interval and sends what changed; the last snapshot survives a restart in a state file.
+
+As with the statistics, the file also holds what is about to be sent, so that after a crash the same events are sent
+again. A change that is made and undone between two looks is not seen here; the WAL or the statistics may show it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psycopg
+import structlog
+from msgspec import Struct
+from prometheus_client import Gauge
+
+from collectors.connection import connect
+from collectors.daemon import Context
+from collectors.publisher import Channel
+from collectors.sessions import posture_source
+from collectors.sessions.posture import Object, compare
+from collectors.statefile import StateFile
+from pgwitness.errors import Unreachable
+from pgwitness.events import Gap, Posture
+from pgwitness.privacy import tokenizer
+
+DELIVERY_S_MAX = 30.0
+LOOKING = Gauge("pgwitness_posture_reading_seconds", "How long the last look at posture took.", ["cluster"])
+OBJECTS = Gauge("pgwitness_posture_objects", "Objects in the last snapshot of posture.", ["cluster"])
+
+log = structlog.get_logger("posture")
+
+
+class State(Struct, frozen=True):
+    """What is kept over a restart: the snapshot, databases that could not be read, and what `number` was to send."""
+
+    number: int = 0
+    objects: list[Object] | None = None
+    unread: list[str] = []
+    pending: list[Posture | Gap] = []
+
+
+class Sent(Struct, frozen=True):
+    """The number of the last state whose pending events the broker has confirmed."""
+
+    number: int = 0
+
+
+def run(context: Context, dsn: str, instance: str, stop: threading.Event) -> None:
+    """Watch a cluster's posture through its primary until `stop`; on a standby it waits to become the primary."""
+    channel = context.publisher.channel(context.name, "posture", instance)
+    try:
+        with connect(context.cluster, dsn, application_name="pgwitness posture") as connection:
+            watcher = Watcher(context, dsn, connection, channel)
+            try:
+                while not stop.is_set():
+                    watcher.step()
+                    stop.wait(context.cluster.posture_interval)
+            finally:
+                watcher.close()
+    finally:
+        channel.close()
+
+
+class Watcher:
+    """A cluster's posture; `step` looks once and returns when the broker has what changed."""
+
+    def __init__(self, context: Context, dsn: str, connection: posture_source.Connection, channel: Channel) -> None:
+        self._context = context
+        self._dsn = dsn
+        self._connection = connection
+        self._channel = channel
+        self._token = tokenizer(context.key)
+        self._databases: dict[str, posture_source.Connection] = {}
+        folder = context.config.collectors.state_path
+        self._file = StateFile(folder, f"posture-{context.name}", State)
+        self._mark = StateFile(folder, f"posture-{context.name}-sent", Sent)
+        self._state = self._resume()
+
+    def close(self) -> None:
+        """Close the connections to the databases."""
+        for connection in self._databases.values():
+            connection.close()
+
+    def _resume(self) -> State:
+        state, sent = self._file.load() or State(), self._mark.load() or Sent()
+        if self._file.problem is not None:
+            log.warning("state lost", reason=self._file.problem)
+            detail: dict[str, object] = {"problem": self._file.problem}
+            lost = Gap(captured_at_us=_now_us(), reason="collector_state_lost", detail=detail)
+            state = State(sent.number + 1, None, [], [lost])
+        if state.pending and state.number != sent.number:
+            self._send(state)
+        return state
+
+    def step(self) -> None:
+        """Look, compare, remember, send."""
+        row = self._connection.execute("SELECT pg_is_in_recovery()").fetchone()
+        if row is None or row[0]:
+            return
+        began = time.monotonic()
+        objects = posture_source.cluster(self._connection, self._token)
+        unread: dict[str, str] = {}
+        for name in self._names():
+            try:
+                objects += posture_source.database(self._database(name), name)
+            except (Unreachable, psycopg.Error) as error:
+                self._forget(name)
+                unread[name] = " ".join(str(error).split())
+                # What is not seen has not gone: it stays as it was.
+                objects += [item for item in self._state.objects or [] if item.database == name]
+        LOOKING.labels(self._context.name).set(time.monotonic() - began)
+        OBJECTS.labels(self._context.name).set(len(objects))
+        now_us = _now_us()
+        events: list[Posture | Gap] = [
+            Gap(captured_at_us=now_us, reason="posture_unread", database=name, detail={"error": why})
+            for name, why in unread.items()
+            if name not in self._state.unread
+        ]
+        events += compare(self._state.objects, objects, now_us)
+        if events or list(unread) != self._state.unread:
+            self._advance(State(self._state.number + 1, objects, list(unread), events))
+
+    def _names(self) -> list[str]:
+        return sorted({*self._context.cluster.databases, self._connection.info.dbname})
+
+    def _database(self, name: str) -> posture_source.Connection:
+        if name == self._connection.info.dbname:
+            return self._connection
+        if name not in self._databases:
+            self._databases[name] = connect(
+                self._context.cluster, self._dsn, name, application_name="pgwitness posture"
+            )
+        return self._databases[name]
+
+    def _forget(self, name: str) -> None:
+        """Drop a connection that failed; losing the cluster's own ends the look."""
+        connection = self._databases.pop(name, None)
+        if connection is not None:
+            connection.close()
+        elif self._connection.closed:
+            self._connection.execute("SELECT 1")
+
+    def _advance(self, state: State) -> None:
+        self._file.store(state)
+        if state.pending:
+            self._send(state)
+        self._state = State(state.number, state.objects, state.unread)
+
+    def _send(self, state: State) -> None:
+        for event in state.pending:
+            self._channel.send(event)
+        self._channel.flush(DELIVERY_S_MAX)
+        self._mark.store(Sent(state.number))
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,170 @@
+"""The session collector: looks at pg_stat_activity of one instance every interval; on the primary, at posture too.
+
+Who was connected is kept in a state file, so that a restart of the collector does not make sessions appear or vanish
+without an event; how long nobody looked is a gap. Posture runs in a thread of its own, because a look at a large
+catalogue must not hold up the sampling of transaction ids.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+import structlog
+from msgspec import Struct
+from prometheus_client import Gauge
+
+from collectors.connection import connect, instance_name
+from collectors.daemon import Context
+from collectors.publisher import Channel
+from collectors.sessions import activity_source, posture_shell
+from collectors.sessions.activity import Look, compare
+from collectors.statefile import StateFile
+from pgwitness.errors import Retry
+from pgwitness.events import Gap
+
+DELIVERY_S_MAX = 30.0
+STORE_S = 1.0
+"""How often at most the state is written; after a crash, events of that long are sent again."""
+UNWATCHED_S = 5.0
+"""From how long without a look on there is a gap."""
+SESSIONS = Gauge("pgwitness_sessions", "Client sessions at the last look.", ["cluster", "instance"])
+LOOKING = Gauge("pgwitness_sessions_reading_seconds", "How long the last look took.", ["cluster", "instance"])
+
+log = structlog.get_logger("sessions")
+
+
+class State(Struct, frozen=True):
+    """What is kept over a restart: the last look, and whether hidden sessions were reported."""
+
+    look: Look | None = None
+    hidden_reported: bool = False
+
+
+def run(context: Context, dsn: str, stop: threading.Event) -> None:
+    """Collect from one instance until `stop`. Raises `Retry` when the server or the broker is lost."""
+    instance = instance_name(dsn)
+    part = f"sessions {context.name} {instance}"
+    channel = context.publisher.channel(context.name, "sessions", instance)
+    channel.while_blocked = lambda: context.health.ready(part, "the broker does not take records; check that it runs")
+    interval = context.cluster.sessions_interval
+    try:
+        with (
+            connect(context.cluster, dsn, application_name="pgwitness sessions") as connection,
+            _posture(context, dsn, instance) as check,
+        ):
+            collector = Collector(context, instance, connection, channel)
+            try:
+                while not stop.is_set():
+                    collector.step()
+                    check()
+                    context.health.ready(part)
+                    stop.wait(interval)
+            finally:
+                collector.end()
+    except psycopg.Error as error:
+        raise Retry(f"{part}: the connection was lost: {' '.join(str(error).split())}; it is made again") from error
+    finally:
+        channel.close()
+
+
+class _Posture:
+    """Posture's thread, and what ended it."""
+
+    def __init__(self, context: Context, dsn: str, instance: str) -> None:
+        self._arguments = (context, dsn, instance)
+        self._raised: BaseException | None = None
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._work, name=f"posture {instance}", daemon=True)
+
+    def _work(self) -> None:
+        try:
+            posture_shell.run(*self._arguments, self.stop)
+        except Exception as error:
+            self._raised = error
+
+    def check(self) -> None:
+        """Raise what ended posture, so that the collector is started again as a whole."""
+        if self._raised is not None:
+            raise self._raised
+
+
+@contextmanager
+def _posture(context: Context, dsn: str, instance: str) -> Iterator[Callable[[], None]]:
+    """Run posture beside the block when this instance is the cluster's own; gives a function that raises its errors."""
+    if dsn != context.cluster.dsn:
+        yield lambda: None
+        return
+    posture = _Posture(context, dsn, instance)
+    posture.thread.start()
+    try:
+        yield posture.check
+    finally:
+        posture.stop.set()
+        posture.thread.join(DELIVERY_S_MAX)
+
+
+class Collector:
+    """One instance's sessions, from one connection; `step` looks once."""
+
+    def __init__(
+        self, context: Context, instance: str, connection: activity_source.Connection, channel: Channel
+    ) -> None:
+        self._labels = (context.name, instance)
+        self._connection = connection
+        self._channel = channel
+        self._own = activity_source.ourselves(connection)
+        self._file = StateFile(context.config.collectors.state_path, f"sessions-{context.name}-{instance}", State)
+        self._state = self._file.load() or State()
+        self._resumed = True
+        self._stored_at = time.monotonic()
+        if self._file.problem is not None:
+            log.warning("state lost", reason=self._file.problem)
+            self._gap("collector_state_lost", {"problem": self._file.problem})
+
+    def step(self) -> None:
+        """Look, compare, send; from time to time, remember what the broker has confirmed."""
+        began = time.monotonic()
+        answer = activity_source.look(self._connection, self._own)
+        LOOKING.labels(*self._labels).set(time.monotonic() - began)
+        SESSIONS.labels(*self._labels).set(len(answer.look.backends))
+        before, now_us = self._state.look, _now_us()
+        self._unwatched(before, answer.look)
+        if answer.hidden and not self._state.hidden_reported:
+            fix = f"{answer.hidden} sessions are hidden: GRANT pg_read_all_stats TO {self._own.role}"
+            self._gap("sessions_insufficient_privilege", {"fix": fix})
+        for event in compare(before, answer.look, now_us, resumed=self._resumed):
+            self._channel.send(event)
+        self._resumed = False
+        self._state = State(answer.look, answer.hidden > 0)
+        if time.monotonic() - self._stored_at >= STORE_S:
+            self._store()
+
+    def end(self) -> None:
+        """Remember the last look, if the broker still takes what led to it."""
+        try:
+            self._store()
+        except Retry as error:
+            log.warning("last looks are repeated after the restart", reason=str(error))
+
+    def _store(self) -> None:
+        self._channel.flush(DELIVERY_S_MAX)
+        self._file.store(self._state, durable=False)
+        self._stored_at = time.monotonic()
+
+    def _unwatched(self, before: Look | None, after: Look) -> None:
+        if before is None:
+            return
+        seconds = (after.taken_at_us - before.taken_at_us) / 1_000_000
+        if seconds > UNWATCHED_S:
+            self._gap("sessions_unwatched", {"seconds": seconds, "until_us": after.taken_at_us}, before.taken_at_us)
+
+    def _gap(self, reason: str, detail: dict[str, object], occurred_at_us: int | None = None) -> None:
+        self._channel.send(Gap(captured_at_us=_now_us(), reason=reason, occurred_at_us=occurred_at_us, detail=detail))
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

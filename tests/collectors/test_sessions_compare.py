@@ -1,0 +1,124 @@
+"""Sessions and posture compared, with values."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.sessions.activity import Backend, Look, Ourselves, compare, widen
+from collectors.sessions.posture import Object, masked_setting
+from collectors.sessions.posture import compare as compare_posture
+from pgwitness.privacy import tokenizer
+
+ANNA = Backend(pid=7, backend_start_us=50, role="anna", application="psql", client_addr="10.0.0.1", client_port=4000)
+TOKEN = tokenizer(b"k" * 32)
+
+
+def operations(before: Look | None, after: Look, *, resumed: bool = False) -> list[tuple[str, int, int]]:
+    """What was told: operation, pid and time."""
+    return [(e.operation, e.pid, e.occurred_at_us) for e in compare(before, after, 999, resumed=resumed)]
+
+
+def test_the_first_look_finds_and_later_ones_tell_who_came_and_went() -> None:
+    """A session is told once when it comes, with its own start, and once when it goes."""
+    assert operations(None, Look(100, [ANNA])) == [("found", 7, 100)]
+    assert operations(Look(100, [ANNA]), Look(200, [ANNA])) == []
+    assert operations(Look(40, []), Look(100, [ANNA])) == [("connect", 7, 50)]
+    assert operations(Look(100, [ANNA]), Look(200, [])) == [("disconnect", 7, 200)]
+
+
+def test_a_pid_that_comes_again_is_another_session() -> None:
+    """The old one has gone before the new one came, although no look missed the pid."""
+    again = msgspec.structs.replace(ANNA, backend_start_us=150)
+    assert operations(Look(100, [ANNA]), Look(200, [again])) == [("disconnect", 7, 200), ("connect", 7, 150)]
+
+
+def test_after_a_restart_of_the_collector_nobody_is_forgotten() -> None:
+    """Who stayed is found again, who left meanwhile is told to have gone, who came is told to have come."""
+    new = Backend(pid=8, backend_start_us=150)
+    assert operations(Look(100, [ANNA]), Look(200, [ANNA, new]), resumed=True) == [
+        ("found", 7, 200),
+        ("connect", 8, 150),
+    ]
+    assert operations(Look(100, [ANNA]), Look(200, []), resumed=True) == [("disconnect", 7, 200)]
+
+
+def test_a_transaction_id_is_sampled_once() -> None:
+    """Each transaction id of a session is told once, however many looks see it."""
+    first, second = (msgspec.structs.replace(ANNA, xid=xid) for xid in (700, 701))
+    assert operations(Look(100, [ANNA]), Look(200, [first])) == [("sample", 7, 200)]
+    assert operations(Look(200, [first]), Look(300, [first])) == []
+    assert operations(Look(300, [first]), Look(400, [second])) == [("sample", 7, 400)]
+
+
+def test_another_application_name_is_a_sample() -> None:
+    """A session that names itself anew is told with its new name."""
+    renamed = msgspec.structs.replace(ANNA, application="billing")
+    (event,) = compare(Look(100, [ANNA]), Look(200, [renamed]), 999)
+    assert (event.operation, event.application) == ("sample", "billing")
+
+
+@given(st.integers(2**32, 2**60), st.integers(-(2**31) + 1, 2**31 - 1))
+def test_a_transaction_id_gets_its_epoch(next_xid: int, distance: int) -> None:
+    """Within half the circle before or after the server's next id the 64-bit id is found again."""
+    xid = next_xid + distance
+    assert widen(xid & 0xFFFFFFFF, next_xid) == xid
+
+
+def test_who_names_itself_pgwitness_is_not_hidden() -> None:
+    """Our sessions are known by pid, or by role, address and name together."""
+    own = Ourselves(frozenset({1}), "pgwitness", "10.0.0.9")
+    ours = Backend(pid=2, backend_start_us=1, role="pgwitness", application="pgwitness wal", client_addr="10.0.0.9")
+    assert own.is_own(ours)
+    assert own.is_own(msgspec.structs.replace(ANNA, pid=1))
+    for changed in ({"role": "anna"}, {"client_addr": "10.0.0.8"}, {"application": "psql"}):
+        assert not own.is_own(msgspec.structs.replace(ours, **changed))
+
+
+BOB = Object("role", None, "bob", {"superuser": False, "login": True})
+ROOT = Object("role", None, "root", {"superuser": True, "login": True})
+TABLE = Object("table", "shop", "public.orders", {"owner": "bob"})
+
+
+def posture(before: list[Object] | None, after: list[Object]) -> list[tuple[str, str, str]]:
+    """What was told: object type, name and change."""
+    return [(e.object_type, e.name, e.change) for e in compare_posture(before, after, 999)]
+
+
+def test_the_first_snapshot_lists_what_matters_and_counts_the_rest() -> None:
+    """A role with power is listed, an ordinary role and a table are counted."""
+    events = compare_posture(None, [BOB, ROOT, TABLE], 999)
+    assert [(e.object_type, e.name, e.change) for e in events] == [
+        ("role", "root", "found"),
+        ("summary", "objects", "found"),
+    ]
+    assert events[-1].after == {"role": 2, "table": 1}
+
+
+def test_changes_are_told_with_before_and_after() -> None:
+    """Added, removed and changed objects, and nothing else."""
+    promoted = Object("role", None, "bob", {"superuser": True, "login": True})
+    assert posture([BOB, TABLE], [BOB, TABLE]) == []
+    assert posture([BOB, TABLE], [BOB, TABLE, ROOT]) == [("role", "root", "added")]
+    other = Object("table", "shop", "public.items", {})
+    assert posture([BOB, TABLE, other], [BOB, other]) == [("table", "public.orders", "removed")]
+    (event,) = compare_posture([BOB], [promoted], 999)
+    assert (event.change, event.before, event.after) == ("changed", BOB.attributes, promoted.attributes)
+
+
+def test_a_database_that_was_not_watched_before_is_found() -> None:
+    """Adding a database to the configuration is not the creation of everything in it."""
+    assert posture([BOB], [BOB, TABLE]) == [("summary", "objects", "found")]
+
+
+def test_settings_that_may_hold_secrets_are_tokens() -> None:
+    """A change of such a setting is still seen, its value is not."""
+    for name in ("primary_conninfo", "ssl_passphrase_command", "myapp.key", "pgaudit.password"):
+        first = masked_setting(name, "hunter2", TOKEN)
+        assert "hunter2" not in first
+        assert first == masked_setting(name, "hunter2", TOKEN) != masked_setting(name, "hunter3", TOKEN)
+    assert masked_setting("work_mem", "4096", TOKEN) == "4096"
+    assert masked_setting("pgaudit.log", "all", TOKEN) == "all"
+    assert masked_setting("password_encryption", "md5", TOKEN) == "md5"
+    assert masked_setting("archive_command", "", TOKEN) == ""
