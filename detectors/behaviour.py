@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from detectors.habits import Habits, Known, short, size_of
@@ -232,7 +231,10 @@ class Behaviour:
             words = f"{word} {value or 'local socket'} was never seen of {whose} in {known.total:,} actions"
             reasons.append(_reason(name, WEIGHTS[name] * known.surprise(), words))
         if rows is not None and rows >= VOLUME_ROWS_MIN:
+            # Of an operation it hardly uses, a principal's usual volume is that of what it does most.
             volume = habits.volumes.get(operation)
+            if volume is None or volume.n < VOLUME_N_MIN:
+                volume = max(habits.volumes.values(), key=lambda other: other.n, default=None)
             if volume is not None and volume.n >= VOLUME_N_MIN:
                 low, high = DEVIATIONS
                 above = min(1.0, max(0.0, (volume.deviation(size_of(rows)) - low) / (high - low)))
@@ -311,6 +313,3 @@ class Behaviour:
 
 def _reason(feature: str, score: float, words: str) -> dict[str, Any]:
     return {"feature": feature, "score": round(score, 4), "words": words}
-
-
-encode = msgspec.json.Encoder().encode

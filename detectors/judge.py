@@ -20,6 +20,7 @@ from detectors.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
 from detectors.ledger import Ledger
 from detectors.policies import Bundle, Policy, who
 from pgwitness import statements
+from pgwitness.config import Behaviour as Settings
 from pgwitness.config import Config
 from pgwitness.errors import Stop
 from pgwitness.events import OPERATIONS, Event
@@ -67,6 +68,7 @@ class Judge:
         self._evaluator = Evaluator(bundle)
         self._labels = {cluster: dict(sorted(pairs.items())) for cluster, pairs in labels.items()}
         self._behaviour = behaviour
+        self._settings = behaviour.settings if behaviour is not None else Settings()
         self._facts_of = facts_of
         self._parts = Parts()
         self._ledger = Ledger()
@@ -141,7 +143,9 @@ class Judge:
         set_novelty(action, _novelty(unusual))
         alerts = [alert for policy in matches.matched if (alert := self._policy_alert(policy, action, unusual))]
         alerts += [alert for policy, why in matches.failed if (alert := self._error_alert(policy, why, action))]
-        strange = self._behaviour is not None and unusual.score >= self._behaviour.settings.alert_at
+        # What a policy found carries the score and its reasons already: one alert for one deed.
+        alone = self._behaviour is not None and not matches.matched
+        strange = alone and unusual.score >= self._settings.alert_at
         if strange and (alert := self._behaviour_alert(action, unusual)):
             alerts.append(alert)
         score = unusual.score if unusual is not LEARNING and self._behaviour is not None else None
@@ -228,10 +232,10 @@ class Judge:
         }
         return msgspec.json.encode(state)
 
-    def restore(self, state: bytes) -> None:
+    def restore(self, data: bytes) -> None:
         """Take a snapshot's state. Raises `Stop` when it is none of this version."""
         try:
-            read = msgspec.json.decode(state)
+            read = msgspec.json.decode(data)
             if read["version"] != STATE_VERSION:
                 raise ValueError(f"version {read['version']}, this program reads {STATE_VERSION}")
             self._parts.restore(read["parts"])

@@ -1,0 +1,210 @@
+"""The behaviour model: who is learned, what is new, what is not learned, and what is said about it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors.behaviour import GROUP_FACTOR, LEARNING, ORDINARY, Behaviour, Unusual
+from detectors.habits import PENDING_MAX, VALUES_MAX, Known, Volume, size_of
+from pgwitness.config import Behaviour as Settings
+from pgwitness.units import Duration
+
+SECOND_US = 1_000_000
+START_US = 1_790_000_000 * SECOND_US
+SETTINGS = Settings(warmup=Duration(60.0), warmup_observations=50, adopt_after=Duration(3600.0))
+
+
+class Life:
+    """A model and a clock; `act` is one action of a principal, a second after the one before."""
+
+    def __init__(self, settings: Settings = SETTINGS) -> None:
+        self.model = Behaviour(settings)
+        self.now_us = START_US
+
+    def act(
+        self,
+        who: str = "shipping",
+        group: str | None = None,
+        operation: str = "update",
+        relation: str | None = "public.orders",
+        rows: int | None = 1,
+        address: str | None = "10.0.0.5",
+        application: str | None = "shipping",
+        seconds: float = 1.0,
+    ) -> Unusual:
+        """Let time pass and a principal act."""
+        self.now_us += int(seconds * SECOND_US)
+        return self.model.observe(who, group, self.now_us, operation, relation, rows, address, application)
+
+    def grow_up(self, who: str = "shipping", group: str | None = None, actions: int = 200) -> None:
+        """Give a principal a history in which rows vary between one and three."""
+        for number in range(actions):
+            self.act(who, group, rows=1 + number % 3)
+
+
+def test_who_is_new_is_learned_and_not_judged() -> None:
+    """Whatever a principal does in its first actions, there is no score; then there is."""
+    life = Life()
+    first = [life.act(address=f"10.0.0.{n}", relation=f"public.t{n}", rows=n * 1_000) for n in range(50)]
+    assert all(result is LEARNING for result in first)
+    # By number it is known now, by time it is not.
+    assert life.act() is LEARNING
+    for _ in range(12):
+        life.act()
+    assert life.act() is not LEARNING
+
+
+def test_a_burst_does_not_end_the_warm_up() -> None:
+    """A thousand actions in a second are no history."""
+    life = Life()
+    assert all(life.act(seconds=0.001) is LEARNING for _ in range(1_000))
+
+
+def test_the_ordinary_is_ordinary() -> None:
+    """A principal that does what it always does scores 0, without an object being made."""
+    life = Life()
+    life.grow_up()
+    assert all(life.act(rows=1 + n % 3) is ORDINARY for n in range(500))
+
+
+def test_a_new_address_is_flagged_and_explained() -> None:
+    """Who always came from one address surprises with another; the reason names it."""
+    life = Life()
+    life.grow_up()
+    result = life.act(address="10.9.9.9")
+    assert result.new_client_addr
+    assert not result.new_application
+    assert result.reasons[0]["feature"] == "client_addr"
+    assert "10.9.9.9 was never seen" in result.reasons[0]["words"]
+    assert 0.5 < result.score < 0.6
+
+
+def test_an_unknown_address_is_not_a_new_one() -> None:
+    """Events that do not tell the address say nothing about it."""
+    life = Life()
+    life.grow_up()
+    assert life.act(address=None, application=None) is ORDINARY
+
+
+def test_who_comes_from_everywhere_does_not_surprise() -> None:
+    """A new address of somebody who has had a hundred scores less than of one who had one."""
+    life = Life()
+    life.grow_up("steady", actions=300)
+    for number in range(300):
+        life.act("traveller", address=f"10.1.{number // 3}.1")
+    assert life.act("traveller", address="10.2.0.1").score < life.act("steady", address="10.2.0.1").score - 0.1
+
+
+def test_what_is_new_stays_new_until_it_was_there_for_long() -> None:
+    """Coming again and again does not make an intruder ordinary; a week of it does (here: an hour)."""
+    life = Life()
+    life.grow_up()
+    assert all(life.act(address="10.9.9.9").new_client_addr for _ in range(500))
+    life.act(seconds=3_600)
+    life.act(address="10.9.9.9")
+    assert not life.act(address="10.9.9.9").new_client_addr
+
+
+def test_far_more_rows_than_ever_are_not_learned() -> None:
+    """The same mass of rows a hundred times scores the same the hundredth time."""
+    life = Life()
+    life.grow_up()
+    first = life.act(rows=50_000)
+    assert first.score > 0.9
+    assert first.reasons[0]["feature"] == "volume"
+    assert [life.act(rows=50_000).score for _ in range(100)] == [first.score] * 100
+
+
+def test_few_rows_are_never_many() -> None:
+    """Thirty rows of somebody who writes one at a time are no finding."""
+    life = Life()
+    for _ in range(200):
+        life.act(rows=1)
+    assert life.act(rows=30) is ORDINARY
+
+
+def test_a_volume_that_grows_slowly_is_followed() -> None:
+    """Growth by a percent a time is learned, so that a growing business is no anomaly."""
+    life = Life()
+    life.grow_up()
+    rows = 3.0
+    for _ in range(600):
+        rows *= 1.01
+        assert life.act(rows=int(rows)) is ORDINARY
+    assert rows > 1_000
+
+
+def test_an_operation_never_used_is_measured_by_the_usual_one() -> None:
+    """The first delete of a principal, if it is of thousands of rows, is unusual by volume too."""
+    life = Life()
+    life.grow_up()
+    result = life.act(operation="delete", rows=5_000)
+    assert {reason["feature"] for reason in result.reasons} == {"relation", "volume"}
+    assert result.score > 0.9
+
+
+def test_the_young_borrow_from_their_peers() -> None:
+    """A new agent that does what no agent ever did is judged by the group; what they all do is not held against it."""
+    life = Life()
+    for number in range(60 * GROUP_FACTOR):
+        life.act(f"agent-{number % 6}", "agents", rows=1 + number % 3)
+    assert life.act("newcomer", "agents") is ORDINARY
+    strange = life.act("newcomer", "agents", operation="delete", relation="public.customers", rows=9_000)
+    assert strange.score > 0.9
+    assert "members of agents" in strange.reasons[0]["words"]
+    assert not strange.new_client_addr
+    assert life.act("stranger", None, operation="delete", rows=9_000) is LEARNING
+
+
+def test_strangers_cannot_push_out_the_known() -> None:
+    """A flood of names does not make the model forget whom it knows."""
+    life = Life(Settings(warmup=Duration(60.0), warmup_observations=50, principals_max=100))
+    life.grow_up()
+    for number in range(5_000):
+        life.act(f"nobody-{number}", f"group-{number}", seconds=0.001)
+    assert life.act(address="10.9.9.9").new_client_addr
+    assert len(life.model) <= 100 + 25 + 25
+
+
+def test_the_known_who_were_quiet_longest_are_forgotten_first() -> None:
+    """Of more principals than fit those stay that acted last."""
+    life = Life(Settings(warmup=Duration(1.0), warmup_observations=5, principals_max=4))
+    for who in ("a", "b", "c", "d", "e"):
+        life.grow_up(who, actions=10)
+    assert life.act("a") is LEARNING
+    assert life.act("e") is ORDINARY
+
+
+def test_values_are_bounded() -> None:
+    """More values than are kept push out the rarest, and new ones wait in a bounded room."""
+    known = Known()
+    for number in range(10 * VALUES_MAX):
+        known.learn(f"v{number}")
+        known.learn("often")
+        known.hold(f"p{number}", number, 10**9)
+    assert len(known.counts) == VALUES_MAX
+    assert known.counts["often"] == 10 * VALUES_MAX
+    assert len(known.pending) == PENDING_MAX
+    assert known.distinct == 10 * VALUES_MAX + 1
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=50), st.integers(0, 10**12))
+def test_a_volume_comes_back_from_its_state_exactly(rows: list[int], then: int) -> None:
+    """Restored means go on as those that were never away, to the last bit."""
+    one = Volume()
+    for count in rows:
+        one.learn(size_of(count))
+    other = Volume.of(one.state())
+    for volume in (one, other):
+        volume.learn(size_of(then))
+    assert one.state() == other.state()
+
+
+@pytest.mark.parametrize("rows", [-(2**63), -1, 0, 1, 10**9, 2**63, 2**200])
+def test_sizes_have_fixed_limits(rows: int) -> None:
+    """Any number of rows is a size between 0 and log1p of a billion."""
+    assert 0.0 <= size_of(rows) <= math.log1p(1e9)
