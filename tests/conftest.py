@@ -217,6 +217,7 @@ event_partitions = {event_partitions}
 group = "{prefix}worker"
 grace = "500ms"
 checkpoint_interval = "1s"
+session_timeout = "6s"
 
 [collectors]
 heartbeat_interval = "1s"

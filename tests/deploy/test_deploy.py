@@ -43,8 +43,9 @@ def refuse(words: list[str]) -> str | None:
         if rest:
             return f"unexpected {rest}"
         for parameter in command.params:
-            if parameter.name in values:
-                parameter.type_cast_value(context, values[parameter.name])
+            value = values.get(parameter.name or "")
+            if isinstance(value, str | tuple | list):  # what was not given is none of these
+                parameter.type_cast_value(context, value)
     except click.UsageError as error:
         return error.format_message()
     return None
@@ -252,7 +253,10 @@ def test_the_runbook_explains_every_reason_of_a_dead_letter_and_a_gap() -> None:
         for file in (ROOT / package).rglob("*.py"):
             source = file.read_text()
             reasons |= set(re.findall(r'DeadLetter\(\s*"([a-z_]+)"', source))
-            reasons |= set(re.findall(r'Gap\([^()]*?reason="([a-z_]+)"', source))
+            reasons |= set(re.findall(r'Gap\([^"]*?reason="([a-z_]+)"', source))
+            reasons |= set(re.findall(r'\b(?:_?gap|Loss)\(\s*"([a-z_]+)"', source))
+            for line in re.findall(r"^ +reason = (.*)", source, re.MULTILINE):
+                reasons |= set(re.findall(r'"([a-z_]+)"', line))
     assert {"not_a_batch", "wrong_shape"} <= reasons
     assert {reason for reason in reasons if f"`{reason}`" not in text} == set()
 
