@@ -55,10 +55,11 @@ class Role(Struct, frozen=True, kw_only=True):
 class State(Struct, frozen=True, kw_only=True):
     """A database as `install` found it.
 
-    `grants_guard`: who asks may GRANT SET ON PARAMETER (a superuser). `guard_granted`: the owner's role may set the
-    guard. `guard_setting` is the guard's value here and now, which must be `off` for the guard to work. `functions`
-    are the bodies of our functions by name. `slots` are our slots on this database, and whether one is in use.
-    `elsewhere` are those of our two roles that other databases of the cluster need.
+    `statements` is false where pg_stat_statements is loaded and only its extension is missing. Of the owner's role:
+    `owner_member`: who asks belongs to it; `owner_monitor`: it sees sessions; `owner_able`: it may read the key and
+    write messages; `guard_granted`: it may set the guard. `guard_setting` is the guard's value here and now, which
+    must be `off` for the guard to work. `functions` are the bodies of our functions by name. `slots` are ours on this
+    database, and whether one is in use. `elsewhere` are those of our roles that other databases need.
     """
 
     version: int
@@ -67,9 +68,11 @@ class State(Struct, frozen=True, kw_only=True):
     user: str
     superuser: bool
     wal_level: str
+    statements: bool = True
     owner_exists: bool = False
     owner_member: bool = False
     owner_monitor: bool = False
+    owner_able: bool = False
     guard_granted: bool = False
     guard_setting: str = "off"
     collector: Role | None = None
@@ -90,13 +93,21 @@ class State(Struct, frozen=True, kw_only=True):
 
 _SERVER = """\
 SELECT current_setting('server_version_num')::int, current_database(), (pg_control_system()).system_identifier::text,
-    current_user, r.rolsuper, current_setting('wal_level'), current_setting(%(guard)s)
+    current_user, r.rolsuper, current_setting('wal_level'), current_setting(%(guard)s),
+    current_setting('pg_stat_statements.track', true) IS NULL
+        OR EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')
 FROM pg_roles AS r WHERE r.rolname = current_user"""
 
 _OWNER = """\
 SELECT pg_has_role(current_user, o.oid, 'USAGE'), has_parameter_privilege(o.oid, %(guard)s, 'SET'),
     pg_has_role(o.oid, 'pg_read_all_stats', 'USAGE')
 FROM pg_roles AS o WHERE o.rolname = %(owner)s"""
+
+_OWNER_ABLE = """\
+SELECT has_function_privilege(%(owner)s, 3578::oid, 'EXECUTE') AND coalesce((
+    SELECT bool_and(has_schema_privilege(%(owner)s, n.oid, 'USAGE') AND has_table_privilege(%(owner)s, c.oid, 'SELECT'))
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'S')), false)"""
 
 _ROLE = """\
 SELECT r.rolcanlogin,
@@ -185,7 +196,7 @@ def read(connection: Connection, role: str) -> State:
     def rows(query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query, parameters).fetchall()
 
-    version, database, system_id, user, superuser, wal_level, guard_setting = rows(_SERVER)[0]
+    version, database, system_id, user, superuser, wal_level, guard_setting, statements = rows(_SERVER)[0]
     owner = rows(_OWNER)
     roles = rows(_ROLE)
     return State(
@@ -195,8 +206,10 @@ def read(connection: Connection, role: str) -> State:
         user=user,
         superuser=superuser,
         wal_level=wal_level,
+        statements=statements,
         owner_exists=bool(owner),
         owner_member=bool(owner) and owner[0][0],
+        owner_able=bool(owner) and bool(rows(_OWNER_ABLE)[0][0]),
         owner_monitor=bool(owner) and owner[0][2],
         guard_granted=bool(owner) and owner[0][1],
         guard_setting=guard_setting,

@@ -125,7 +125,6 @@ def _roles(state: State, options: Options) -> list[Statement]:
 
 def _schema(state: State, options: Options) -> list[Statement]:
     plan: list[Statement] = []
-    role = quote_identifier(options.role)
 
     def add(sql: str, why: str) -> None:
         plan.append(Statement(sql, "schema", why))
@@ -133,6 +132,8 @@ def _schema(state: State, options: Options) -> list[Statement]:
     def owned(kind: str, name: str) -> None:
         add(f"ALTER {kind} {SCHEMA}.{name} OWNER TO {OWNER}", "so that it runs with nobody else's rights")
 
+    if state.superuser and not state.statements:
+        add("CREATE EXTENSION pg_stat_statements", "statistics of statements: reads and DDL are seen there")
     if not state.schema:
         add(templates.CREATE_SCHEMA, "where everything of pgwitness is")
     if "key" not in state.relations:
@@ -146,18 +147,35 @@ def _schema(state: State, options: Options) -> list[Statement]:
         if name not in state.relations:
             add(sql, "what the beacon remembers of a session")
             owned("SEQUENCE", name)
+    return plan + _functions(state, options)
+
+
+def _functions(state: State, options: Options) -> list[Statement]:
+    plan: list[Statement] = []
+    role = quote_identifier(options.role)
+
+    def add(sql: str, why: str) -> None:
+        plan.append(Statement(sql, "schema", why))
+
+    def owned(name: str) -> None:
+        add(f"ALTER FUNCTION {SCHEMA}.{name} OWNER TO {OWNER}", "so that it runs with nobody else's rights")
+
     if state.functions.get("beacon") != templates.beacon_body(state.guarded):
         add(templates.create_beacon(state.guarded), "speaks for the transaction in its WAL")
-        owned("FUNCTION", "beacon()")
+        owned("beacon()")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.beacon() FROM PUBLIC", "for nobody else's triggers")
-        if state.superuser:
-            flush = ", boolean" if state.version >= 170_000 else ""
-            signature = f"pg_catalog.pg_logical_emit_message(boolean, text, bytea{flush})"
-            add(f"GRANT EXECUTE ON FUNCTION {signature} TO {OWNER}", "also where PUBLIC may not call it")
     if state.functions.get("control") != templates.CONTROL_BODY:
         add(templates.CREATE_CONTROL, "writes into the WAL what pgwitness does to itself")
-        owned("FUNCTION", "control(text)")
+        owned("control(text)")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.control(text) FROM PUBLIC", "for who installs only")
+    if state.schema and not state.owner_able:
+        add(f"GRANT ALL ON SCHEMA {SCHEMA} TO {OWNER}", "it was taken from the owner")
+        add(f"GRANT ALL ON ALL TABLES IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
+        add(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
+    if state.superuser and not state.owner_able:
+        flush = ", boolean" if state.version >= 170_000 else ""
+        signature = f"pg_catalog.pg_logical_emit_message(boolean, text, bytea{flush})"
+        add(f"GRANT EXECUTE ON FUNCTION {signature} TO {OWNER}", "also where PUBLIC may not call it")
     if not {"key", "covered"} <= set(state.grants):
         add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}", "for the collectors")
         add(f"GRANT SELECT ON {SCHEMA}.key, {SCHEMA}.covered TO {role}", "to verify beacons, and to miss them")

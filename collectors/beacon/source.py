@@ -9,12 +9,14 @@ from typing import Literal
 
 import psycopg
 from msgspec import Struct
-from psycopg import errors as pg
 
 from collectors.beacon import catalogue, planning, templates
 from collectors.beacon.catalogue import Connection, State, Table
 from collectors.beacon.planning import Options
 from pgwitness.events import qualified
+
+_UNREADABLE = (psycopg.ProgrammingError, psycopg.DataError)
+"""Errors of a table that is not there, not ours to read, or not what it should be."""
 
 BeaconState = Literal["installed", "disabled", "missing", "outdated", "absent"]
 """`installed`: it speaks. `disabled`: switched off on the table. `missing`: registered, but the trigger is gone.
@@ -49,7 +51,7 @@ def load_key(connection: Connection) -> bytes | None:
     """Read the key of the database's beacon; None where none is installed or our role may not read it."""
     try:
         row = connection.execute(f"SELECT key FROM {templates.SCHEMA}.key").fetchone()
-    except (pg.UndefinedTable, pg.InvalidSchemaName, pg.InsufficientPrivilege):
+    except _UNREADABLE:
         _rolled_back(connection)
         return None
     return bytes(row[0]) if row is not None else None
@@ -59,7 +61,7 @@ def paused(connection: Connection) -> bool:
     """Say whether every beacon of the database is switched off; false where none is installed."""
     try:
         row = connection.execute(f"SELECT paused FROM {templates.SCHEMA}.key").fetchone()
-    except (pg.UndefinedTable, pg.InvalidSchemaName, pg.InsufficientPrivilege):
+    except _UNREADABLE:
         _rolled_back(connection)
         return False
     return row is not None and bool(row[0])
@@ -79,7 +81,7 @@ def covered_tables(connection: Connection) -> set[str]:
             f" FROM {templates.SCHEMA}.covered AS r JOIN pg_class AS c ON c.oid = r.relation"
             " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
         ).fetchall()
-    except (pg.UndefinedTable, pg.InvalidSchemaName, pg.InsufficientPrivilege):
+    except _UNREADABLE:
         _rolled_back(connection)
         return set()
     return {qualified(schema, name) for schema, name in rows}
@@ -113,6 +115,8 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
         return "the function pgwitness.beacon() is gone, and the triggers with it", again
     if state.functions["beacon"] not in (templates.beacon_body(True), templates.beacon_body(False)):
         return "the function pgwitness.beacon() is not the one that was installed", again
+    if not state.owner_able or not {"session_start", "session_login"} <= set(state.relations):
+        return "the owner's role may not read the key or write messages, or what it remembers is gone", again
     row = connection.execute(f"SELECT system_id FROM {templates.SCHEMA}.key").fetchone()
     if row is not None and row[0] != state.system_id:
         return "the key's row names another cluster (pg_upgrade, or a restore): beacons do not verify", again
