@@ -12,10 +12,11 @@ from pgwitness.codec import decode_raw
 from pgwitness.errors import DeadLetter, Stop
 from pgwitness.events import Event
 from streams import metrics
-from streams.checkpoints import Store, bounds
+from streams.checkpoints import Store
 from streams.emitter import Emitter
 from streams.fold import Fold
 from streams.identity import Identities
+from streams.reading import holds
 
 
 class RawPartition:
@@ -45,10 +46,9 @@ class RawPartition:
             store.save(partition, 0, fold.snapshot())
         else:
             fold = Fold.restore(checkpoint.data, grace_us)
-        _, end = bounds(reader, topic, partition)
-        if fold.next_offset > end:
+        if fold.next_offset and not holds(reader, topic, partition, fold.next_offset - 1):
             raise Stop(
-                f"topic {topic}, partition {partition} ends at {end}, but {fold.next_offset} were read of it: it was "
+                f"topic {topic}, partition {partition} ends before {fold.next_offset}, where it was read to: it was "
                 "made anew. Give the installation another kafka.prefix, or delete its topics state-* too"
             )
         return cls(topic, fold, emitter, store)

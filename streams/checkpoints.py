@@ -3,25 +3,23 @@
 A checkpoint is cut into chunks of at most `CHUNK_BYTES` under the keys `PARTITION/SLOT/CHUNK`, in the partition of the
 state topic that has the number of the input partition. Slots alternate, so that compaction keeps the previous
 checkpoint until the next one is whole. `Assembly` (pure) finds the newest whole one in what it is fed: every chunk
-carries sequence, writer and the hash of the whole; what does not add up was torn, and is ignored. `read` and
-`Store` are the shell on confluent-kafka; reading assigns, so that no consumer group is touched.
+carries sequence, writer and the hash of the whole; what does not add up was torn, and is ignored. `Store` is the
+shell on confluent-kafka, `streams.reading` reads for it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from msgspec import Struct
 
-from pgwitness.config import Kafka
 from pgwitness.errors import Retry, Stop
+from streams.reading import read
 
 CHUNK_BYTES = 512 * 1024
-READ_TIMEOUT_S = 60.0
 
 
 class Header(Struct, frozen=True):
@@ -90,58 +88,12 @@ class Assembly:
             self._open = {other: kept for other, kept in self._open.items() if other[0] >= header.sequence}
 
 
-def make_reader(kafka: Kafka) -> Consumer:
-    """Make the consumer that `read` and `bounds` use: it assigns, joins no group and commits nothing."""
-    return Consumer(
-        kafka.client()
-        | {
-            "group.id": "pgwitness-checkpoints",
-            "enable.auto.commit": "false",
-            "auto.offset.reset": "earliest",
-            "enable.partition.eof": "true",
-            "fetch.wait.max.ms": "50",
-        }
-    )
-
-
-def bounds(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
-    """Give the first offset of a partition and the one after its last. Raises `Retry` without an answer."""
-    try:
-        return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=READ_TIMEOUT_S)
-    except KafkaException as error:
-        raise Retry(
-            f"topic {topic} cannot be read: {error.args[0].str()}; is it there? `pgwitness topics apply`"
-        ) from error
-
-
-def read(consumer: Consumer, topic: str, partition: int) -> Checkpoint | None:
-    """Read the newest whole checkpoint of a partition, or None. Raises `Retry` when the broker does not answer."""
+def newest(reader: Consumer, topic: str, partition: int) -> Checkpoint | None:
+    """Read the newest whole checkpoint of a partition, or None. Raises `Unreachable` without a broker."""
     assembly = Assembly()
-    low, high = bounds(consumer, topic, partition)
-    if low >= high:
-        return None
-    consumer.assign([TopicPartition(topic, partition, low)])
-    deadline = time.monotonic() + READ_TIMEOUT_S
-    try:
-        while time.monotonic() < deadline:
-            message = consumer.poll(1.0)
-            if message is None:
-                continue
-            error = message.error()
-            if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    return assembly.newest
-                if not error.retriable():
-                    raise Retry(f"topic {topic}, partition {partition}: {error.str()}; the worker tries again")
-                continue
-            assembly.add(message.value())
-            if (message.offset() or 0) >= high - 1:
-                return assembly.newest
-    except KafkaException as error:
-        raise Retry(f"topic {topic} cannot be read: {error.args[0].str()}; the worker tries again") from error
-    finally:
-        consumer.unassign()
-    raise Retry(f"topic {topic}, partition {partition} was not read within {READ_TIMEOUT_S:.0f} s; trying again")
+    for message in read(reader, topic, partition):
+        assembly.add(message.value())
+    return assembly.newest
 
 
 class Store:
@@ -155,7 +107,7 @@ class Store:
 
     def load(self, reader: Consumer, partition: int) -> Checkpoint | None:
         """Read a partition's newest checkpoint and go on from its sequence."""
-        checkpoint = read(reader, self._topic, partition)
+        checkpoint = newest(reader, self._topic, partition)
         self._sequences[partition] = checkpoint.sequence if checkpoint is not None else 0
         return checkpoint
 

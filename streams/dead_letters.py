@@ -9,15 +9,15 @@ lands as a *new* record at the end of its partition: what the fold has seen late
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, Message
 from msgspec import Struct
 
 from pgwitness.config import Config
 from pgwitness.errors import NotInOrder, Unreachable
 from streams.emitter import make_producer
+from streams.reading import make_reader, read
 
 TIMEOUT_S = 15.0
 REDRIVEN = "redriven"
@@ -123,36 +123,8 @@ def _headers(message: Message) -> dict[str, str]:
 
 
 def _read(config: Config) -> Iterator[Message]:
-    topic = config.kafka.topic("dead-letters")
-    consumer = Consumer(
-        config.kafka.client()
-        | {
-            "group.id": "pgwitness-dead-letters",
-            "enable.auto.commit": "false",
-            "auto.offset.reset": "earliest",
-            "fetch.message.max.bytes": str(4 * 1024 * 1024),
-            "log_level": "0",
-        }
-    )
+    consumer = make_reader(config.kafka)
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=TIMEOUT_S)
-        if low >= high:
-            return
-        consumer.assign([TopicPartition(topic, 0, low)])
-        deadline = time.monotonic() + TIMEOUT_S
-        while time.monotonic() < deadline:
-            message = consumer.poll(0.5)
-            if message is None or message.error() is not None:
-                continue
-            deadline = time.monotonic() + TIMEOUT_S
-            yield message
-            if (message.offset() or 0) >= high - 1:
-                return
-        raise Unreachable(f"topic {topic} was not read to its end within {TIMEOUT_S:.0f} s; is the broker overloaded?")
-    except KafkaException as error:
-        raise Unreachable(
-            f"topic {topic} cannot be read ({error.args[0].str()}): start the broker at "
-            f"{config.kafka.bootstrap}, or run `pgwitness topics apply`"
-        ) from error
+        yield from read(consumer, config.kafka.topic("dead-letters"), 0)
     finally:
         consumer.close()

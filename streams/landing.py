@@ -21,9 +21,10 @@ from pgwitness.codec import decode_events
 from pgwitness.errors import DeadLetter, Stop
 from pgwitness.events import Event, Position
 from streams import metrics
-from streams.checkpoints import Store, bounds
+from streams.checkpoints import Store
 from streams.emitter import Emitter
 from streams.protocols import Judge, JudgeMaker, Lake, Unjudged, Verdict, Writer
+from streams.reading import holds
 
 log = structlog.get_logger("worker")
 _encode = msgspec.json.Encoder().encode
@@ -78,11 +79,10 @@ class EventPartition:
         self.landed_to, marks = self._writer.resume()
         self._landed_marks = dict(marks)
         self._appended_to = self.landed_to
-        _, end = bounds(reader, topic, partition)
-        if self.landed_to > end:
+        if self.landed_to and not holds(reader, topic, partition, self.landed_to - 1):
             raise Stop(
-                f"topic {topic}, partition {partition} ends at {end}, but the lake has landed {self.landed_to}: it was "
-                "made anew. Give the installation another kafka.prefix, so that new evidence gets new positions"
+                f"topic {topic}, partition {partition} ends before {self.landed_to}, to where the lake has landed it: "
+                "it was made anew. Give the installation another kafka.prefix, so that new evidence gets new positions"
             )
         if checkpoint is not None and checkpoint.offset <= self.landed_to:
             state = msgspec.json.decode(checkpoint.data, type=_State)

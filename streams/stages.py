@@ -19,11 +19,12 @@ from pgwitness.config import Config
 from pgwitness.errors import NewerSchema
 from streams import metrics
 from streams.attribute import RawPartition
-from streams.checkpoints import Store, make_reader
+from streams.checkpoints import Store
 from streams.emitter import Emitter, make_producer
 from streams.identity_file import IdentityFile, record
 from streams.landing import EventPartition
 from streams.protocols import JudgeMaker, Lake
+from streams.reading import make_reader
 
 log = structlog.get_logger("worker")
 

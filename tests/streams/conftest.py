@@ -1,0 +1,101 @@
+"""A worker of one's own on a real broker, with the real judge and the real lake."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from detectors.judge import Judge
+from detectors.policies import Bundle
+from pgwitness.config import Config
+from pgwitness.events import RawBatch
+from pgwitness.health import Health
+from sinks import catalogue
+from sinks.lake import Lake
+from streams import admin, worker
+from streams.protocols import Lake as AnyLake
+from tests.streams.records import IDENTITIES, value
+
+DEADLINE_S = 60.0
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until a condition holds and give its value; fails after `DEADLINE_S`."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {DEADLINE_S:.0f} s: {what}")
+        time.sleep(0.05)
+    return found
+
+
+class Installation:
+    """Topics, identities and a lake; workers run in threads."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.producer = Producer(config.kafka.client())
+        self.bundle = Bundle.packaged()
+        self.lake = Lake(config.lake.path)
+        config.identities.file.write_text(IDENTITIES)
+        admin.apply(config)
+
+    def send(self, *batches: RawBatch | bytes | None, partition: int = 0, topic: str = "raw") -> None:
+        """Write records, whatever they are."""
+        for batch in batches:
+            payload = value(batch) if isinstance(batch, RawBatch) else batch
+            self.producer.produce(self.config.kafka.topic(topic), payload, b"shop", partition)
+        assert self.producer.flush(20) == 0
+
+    @contextmanager
+    def worker(self, lake: AnyLake | None = None) -> Iterator[Health]:
+        """Run a worker until the block ends; it must then end cleanly."""
+        stop, health, codes = threading.Event(), Health(), list[int]()
+        ready = threading.Event()
+
+        def judge() -> Judge:
+            return Judge(self.bundle, labels={}, behaviour=None)
+
+        def run() -> None:
+            codes.append(worker.run(self.config, lake or self.lake, judge, health, stop, ready.set))
+
+        thread = threading.Thread(target=run, name="worker")
+        thread.start()
+        try:
+            eventually(lambda: ready.is_set() or codes, "the worker owns partitions")
+            yield health
+        finally:
+            stop.set()
+            thread.join(60)
+            assert not thread.is_alive()
+        assert codes == [0]
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the lake."""
+        with catalogue.connect(self.config.lake.path) as connection:
+            return connection.execute(query).fetchall()
+
+    def landed(self, number: int, where: str = "kind = 'change'") -> None:
+        """Wait until that many events are in the lake, no fewer and no more, each once."""
+        query = f"SELECT count(*), count(DISTINCT event_id) FROM events WHERE {where}"
+
+        def count() -> tuple[Any, ...]:
+            return self.ask(query)[0] if self.config.lake.path.exists() else (0, 0)
+
+        eventually(lambda: count()[0] >= number, f"{number} events with {where}")
+        assert count() == (number, number)
+
+
+@pytest.fixture
+def installation(request: pytest.FixtureRequest, tmp_path: Path, config_factory: Callable[..., Config]) -> Installation:
+    """An installation on the broker that the test asks for, the embedded one otherwise."""
+    name = "broker" if "broker" in request.fixturenames else "embedded_broker"
+    bootstrap = request.getfixturevalue(name).bootstrap
+    return Installation(config_factory(tmp_path, bootstrap, "postgresql://localhost/shop"))

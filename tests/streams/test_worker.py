@@ -1,0 +1,231 @@
+"""The worker on real brokers: what comes in lands once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from confluent_kafka import Message
+
+from pgwitness.errors import Retry
+from pgwitness.events import Event, RawBatch
+from sinks.lake import PartitionWriter
+from streams import dead_letters, metrics
+from streams.reading import make_reader, read
+from tests.conftest import AnyBroker
+from tests.streams.conftest import Installation, eventually
+from tests.streams.records import batch, beacon, sample, tick, transaction
+
+
+def changes(first: int, number: int) -> list[RawBatch]:
+    """Records of one transaction each, by alternating principals."""
+    users = ("app", "p_ann", "p_bob")
+    return [
+        batch(transaction(lsn, n_rows=2, beacons=[beacon(user=users[lsn % 3], pid=lsn % 3)]))
+        for lsn in range(first, first + number)
+    ]
+
+
+def read_all(installation: Installation, topic: str) -> list[Message]:
+    """Everything in partition 0 of a topic."""
+    consumer = make_reader(installation.config.kafka)
+    try:
+        return list(read(consumer, installation.config.kafka.topic(topic), 0))
+    finally:
+        consumer.close()
+
+
+def test_raw_becomes_evidence(installation: Installation, broker: AnyBroker) -> None:
+    """On both brokers: rows land once, each with its principal, bound by beacon or by sample."""
+    with installation.worker():
+        installation.send(*changes(10, 6), batch(sample(77)), batch(transaction(90, xid=77)))
+        installation.landed(13)
+    found = installation.ask("SELECT principal, certainty, count(*) FROM changes GROUP BY ALL ORDER BY ALL")
+    assert found == [("app", "exact", 4), ("billing-bot", "strong", 1), ("p_ann", "exact", 4), ("p_bob", "exact", 4)]
+
+
+def test_alerts_are_plain_json(installation: Installation) -> None:
+    """A forged beacon, found in the WAL, reaches the alerts topic as a detection finding before the lake commits."""
+    from pgwitness.events import Forgery
+
+    with installation.worker():
+        installation.send(batch(transaction(10, n_rows=0, relations=[], forged=[Forgery("mac")])))
+        (message,) = eventually(lambda: read_all(installation, "alerts"), "an alert")
+        alert = json.loads(message.value())
+    assert alert["class_uid"] == 2004
+    assert message.key().decode() == alert["finding_info"]["uid"]
+
+
+def test_a_second_worker_goes_on_where_the_first_ended(installation: Installation) -> None:
+    """After a clean end nothing is landed twice, not even what a collector sends again."""
+    installation.send(*changes(10, 5))
+    with installation.worker():
+        installation.landed(10)
+    installation.send(*changes(12, 6))
+    with installation.worker():
+        installation.landed(16)
+
+
+class FailAfterWrite:
+    """The real lake, whose first commits succeed and then claim to have failed: the worst a disk can do."""
+
+    def __init__(self, installation: Installation, failures: int) -> None:
+        self.lake = installation.lake
+        self.failures = failures
+
+    def writer(self, topic: str, partition: int) -> Any:
+        """The real writer of a partition, failing after its work is done."""
+        return _FailingWriter(self, self.lake.writer(topic, partition))
+
+
+class _FailingWriter:
+    def __init__(self, lake: FailAfterWrite, writer: PartitionWriter) -> None:
+        self._lake = lake
+        self._writer = writer
+        self.resume = writer.resume
+
+    @property
+    def rows(self) -> int:
+        return self._writer.rows
+
+    @property
+    def full(self) -> bool:
+        return self._writer.full
+
+    def append(self, offset: int, events: Sequence[Event], verdicts: Sequence[Any], lane: int = 0) -> None:
+        self._writer.append(offset, events, verdicts, lane)
+
+    def commit(self) -> None:
+        self._writer.commit()
+        if self._lake.failures > 0:
+            self._lake.failures -= 1
+            raise Retry("the disk said no, after it had written")
+
+
+def test_a_commit_that_fails_after_writing_lands_once(installation: Installation) -> None:
+    """When a commit succeeds and reports failure, the worker starts again and nothing is lost or doubled."""
+    lake = FailAfterWrite(installation, failures=2)
+    with installation.worker(lake):
+        for first in range(10, 40, 10):
+            installation.send(*changes(first, 10))
+        installation.landed(60)
+    assert lake.failures == 0
+
+
+def test_hostile_records_become_dead_letters(installation: Installation, broker: AnyBroker) -> None:
+    """On both brokers: what is no batch goes aside whole and with its reason, and the stream goes on."""
+    largest = b"\x00" * 1_000_000
+    hostile: list[bytes | None] = [
+        b"",
+        None,
+        b"{",
+        b'{"schema":1}',
+        b'{"schema":"x","events":[]}',
+        b"\xff\xfe",
+        largest,
+    ]
+    with installation.worker():
+        installation.send(*changes(10, 1), *hostile, *changes(11, 1))
+        installation.send(b"not events", topic="events", partition=1)
+        installation.landed(4)
+        letters = eventually(
+            lambda: found if len(found := dead_letters.letters(installation.config)) == 8 else None, "8 dead letters"
+        )
+    raw = sorted((letter for letter in letters if letter.stage == "attribute"), key=lambda one: one.source_offset)
+    assert [letter.value or None for letter in raw] == [given or None for given in hostile]
+    assert [letter.source_offset for letter in raw] == list(range(1, 8))
+    assert [letter.reason for letter in raw] == [
+        "not_a_batch",
+        "empty",
+        "not_a_batch",
+        "wrong_shape",
+        "not_a_batch",
+        "not_a_batch",
+        "not_a_batch",
+    ]
+    (other,) = (letter for letter in letters if letter.stage == "land")
+    assert (other.source_topic, other.source_partition) == (installation.config.kafka.topic("events"), 1)
+
+
+def test_a_dead_letter_is_redriven_once(installation: Installation) -> None:
+    """Redriving writes the same bytes to the partition they came from, and does not do it twice unless asked."""
+    with installation.worker():
+        installation.send(b"broken")
+        eventually(lambda: dead_letters.letters(installation.config), "a dead letter")
+        (sent,) = dead_letters.redrive(installation.config)
+        assert (sent.value, sent.source_partition) == (b"broken", 0)
+        assert dead_letters.redrive(installation.config) == [] or sent.offset == 0
+        eventually(lambda: len(dead_letters.letters(installation.config)) == 2, "it comes back as dead letter")
+    first, second = dead_letters.letters(installation.config)
+    assert (first.redriven, second.redriven, second.source_offset) == (True, False, 1)
+    assert [one.offset for one in dead_letters.redrive(installation.config, [first.offset])] == []
+    assert len(dead_letters.redrive(installation.config, [first.offset], again=True)) == 1
+    assert dead_letters.show(installation.config, first.offset).value == b"broken"
+
+
+def test_a_newer_schema_pauses_its_partition_only(installation: Installation) -> None:
+    """A batch from a newer version is no dead letter: its partition waits, the others go on, an update resumes it."""
+    newer = json.dumps({"schema": 99, "anything": True}).encode()
+    with installation.worker():
+        installation.send(*changes(10, 1), newer, *changes(11, 1), partition=0)
+        name = installation.config.kafka.topic("raw")
+        eventually(lambda: metrics.PAUSED.labels(name, "0")._value.get() == 1, "partition 0 pauses")
+        installation.send(batch(transaction(50, system_id="other", beacons=[beacon()])), partition=1)
+        installation.landed(3)
+        assert dead_letters.letters(installation.config) == []
+    with installation.worker():
+        eventually(lambda: metrics.PAUSED.labels(name, "0")._value.get() == 1, "partition 0 pauses again")
+        installation.landed(3)
+
+
+def test_changed_identities_name_what_comes_after(installation: Installation) -> None:
+    """The file is watched; a broken one changes nothing, a good one names from its record on."""
+    path = installation.config.identities.file
+    with installation.worker():
+        installation.send(*changes(12, 1))
+        installation.landed(2)
+        before = metrics.IDENTITY_ERRORS._value.get()
+        path.write_text("rules: 3")
+        eventually(lambda: metrics.IDENTITY_ERRORS._value.get() > before, "the broken file is counted")
+        installation.send(*changes(15, 1))
+        path.write_text("rules: [{match: {role: app}, principal: renamed}]")
+        installation.landed(1, "operation = 'identities_changed'")
+        installation.send(*changes(18, 1))
+        installation.landed(6)
+    assert installation.ask("SELECT DISTINCT lsn, principal FROM events WHERE kind = 'change' ORDER BY 1") == [
+        (12, "app"),
+        (15, "app"),
+        (18, "renamed"),
+    ]
+
+
+def test_what_waits_survives_a_restart(installation: Installation) -> None:
+    """A transaction that waits for its sample is not in the checkpoint, and still found again by the next worker."""
+    installation.send(batch(transaction(10, xid=77)), batch(tick(0.1)))
+    with installation.worker():
+        eventually(lambda: metrics.HELD.labels("0")._value.get() == 1, "a transaction waits")
+    installation.send(batch(sample(77, at_s=0.2)))
+    with installation.worker():
+        installation.landed(1)
+    assert installation.ask("SELECT principal, certainty FROM changes") == [("billing-bot", "strong")]
+
+
+def test_two_workers_share_and_hand_over(installation: Installation) -> None:
+    """While a second worker joins and leaves again, every row lands once."""
+    sent = 0
+
+    def more(number: int) -> None:
+        nonlocal sent
+        for record in changes(10 + sent, number):
+            sent += 1
+            installation.send(record, partition=sent % 2)
+            time.sleep(0.002)
+
+    with installation.worker():
+        more(300)
+        with installation.worker():
+            more(600)
+        more(300)
+        installation.landed(2 * sent)
