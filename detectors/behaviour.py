@@ -125,7 +125,7 @@ class Behaviour:
                 return self._look(habits, group, now_us, operation, None, rows, None, None)
             volume.learn(size)
         if group is not None and not habits.n & GROUP_SAMPLE:
-            self._tell(group, now_us, operation, relation, rows, None, application)
+            self._tell(group, now_us, operation, relation, rows)
         return ORDINARY
 
     def _young_one(
@@ -156,7 +156,7 @@ class Behaviour:
         if result.score < GATE:
             self._learn(habits, operation, relation, rows, client_addr, application)
             if group is not None:
-                self._tell(group, now_us, operation, relation, rows, client_addr, application)
+                self._tell(group, now_us, operation, relation, rows)
         if self._seasoned(habits, now_us, 1):
             self._known[key] = self._young.pop(key)
             if len(self._known) > self._known_max:
@@ -273,24 +273,15 @@ class Behaviour:
         if rows is not None and (volume := habits.volume(short(operation))) is not None:
             volume.learn(size_of(rows))
 
-    def _tell(
-        self,
-        group: str,
-        now_us: int,
-        operation: str,
-        relation: str | None,
-        rows: int | None,
-        client_addr: str | None,
-        application: str | None,
-    ) -> None:
-        """Let a group take part in what a member did that was not strange."""
+    def _tell(self, group: str, now_us: int, operation: str, relation: str | None, rows: int | None) -> None:
+        """Let a group take part in what a member did that was not strange; addresses are each member's own."""
         habits = self._groups.get(group)
         if habits is None:
             habits = self._groups[group] = Habits(now_us)
             if len(self._groups) > self._young_max:
                 self._groups.popitem(last=False)
         habits.n += 1
-        self._learn(habits, operation, relation, rows, client_addr, application)
+        self._learn(habits, operation, relation, rows, None, None)
 
     def snapshot(self) -> dict[str, Any]:
         """Give the whole state as JSON values; order is part of it, because the oldest is forgotten first."""

@@ -13,7 +13,7 @@ from typing import Any
 from river.stats import EWMean
 
 VALUES_MAX = 64
-"""Distinct values kept of one kind; beyond, the rarest makes room."""
+"""Distinct values kept of one kind; beyond, the rarest make room."""
 PENDING_MAX = 16
 """New values that wait to be adopted."""
 OPERATIONS_MAX = 12
@@ -36,13 +36,14 @@ class Known:
         self.distinct = 0
 
     def learn(self, value: str) -> None:
-        """Count a value; when there are too many, the rarest goes, the first by name among equals."""
+        """Count a value; when there are too many, the rarest quarter goes, by name among equals."""
         self.total += 1
         if value in self.counts:
             self.counts[value] += 1
             return
         if len(self.counts) >= VALUES_MAX:
-            del self.counts[min(self.counts, key=lambda known: (self.counts[known], known))]
+            for rare in sorted(self.counts, key=lambda known: (self.counts[known], known))[: VALUES_MAX // 4]:
+                del self.counts[rare]
         self.counts[value] = 1
         self.distinct += 1
 

@@ -120,14 +120,15 @@ def test_every_alert_fits_the_schema() -> None:
 
 def test_the_schema_refuses_what_the_standard_does_not_have() -> None:
     """The vendored schema is no rubber stamp."""
-    for broken in (
+    wrong: tuple[dict[str, Any], ...] = (
         {"class_uid": 6005},
         {"type_uid": 200405},
         {"severity_id": 9},
         {"principal": "x"},
         {"finding_info": {}},
         {"time": "now"},
-    ):
+    )
+    for broken in wrong:
         with pytest.raises(jsonschema.ValidationError):
             VALIDATOR.validate(golden() | broken)
 

@@ -180,13 +180,13 @@ def test_the_known_who_were_quiet_longest_are_forgotten_first() -> None:
 
 
 def test_values_are_bounded() -> None:
-    """More values than are kept push out the rarest, and new ones wait in a bounded room."""
+    """More values than are kept push out the rarest, never the usual, and new ones wait in a bounded room."""
     known = Known()
     for number in range(10 * VALUES_MAX):
         known.learn(f"v{number}")
         known.learn("often")
         known.hold(f"p{number}", number, 10**9)
-    assert len(known.counts) == VALUES_MAX
+    assert VALUES_MAX // 2 < len(known.counts) <= VALUES_MAX
     assert known.counts["often"] == 10 * VALUES_MAX
     assert len(known.pending) == PENDING_MAX
     assert known.distinct == 10 * VALUES_MAX + 1

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from detectors.actions import Action
 from detectors.behaviour import Behaviour
-from detectors.evaluator import Evaluator
+from detectors.evaluator import Evaluator, Matches
 from detectors.judge import Judge
 from detectors.policies import Bundle, parse
 from pgwitness.config import Behaviour as Settings
@@ -106,7 +107,12 @@ def test_changes_of_the_same_shape_are_asked_once(monkeypatch: pytest.MonkeyPatc
     """Ten thousand changes that look alike cost one evaluation."""
     asked: list[object] = []
     ask = Evaluator.ask
-    monkeypatch.setattr(Evaluator, "ask", lambda self, action: asked.append(action) or ask(self, action))
+
+    def counting(self: Evaluator, action: Action) -> Matches:
+        asked.append(action)
+        return ask(self, action)
+
+    monkeypatch.setattr(Evaluator, "ask", counting)
     judge = Judge(Bundle.packaged(), labels={}, behaviour=None)
     for number in range(10_000):
         judge.judge(change(number, principal=f"p{number % 50}", application=f"a{number}"))

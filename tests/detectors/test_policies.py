@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from detectors.policies import Bundle, action_from, packaged_files, parse, rende
 from pgwitness.errors import ConfigurationError
 from tests.detectors.material import HOSTILE
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "id": "many_deleted",
     "title": "Many rows deleted",
     "description": "more than ten",
@@ -32,9 +33,9 @@ GOOD = {
 }
 
 
-def written(folder: Path, name: str = "p.yaml", **changes: object) -> Path:
+def written(folder: Path, name: str = "p.yaml", changes: dict[str, object] | None = None) -> Path:
     """Write the good policy with some changes; None takes a key away."""
-    document = {key: value for key, value in (GOOD | changes).items() if value is not None}
+    document = {key: value for key, value in (GOOD | (changes or {})).items() if value is not None}
     (folder / name).write_text(yaml.safe_dump(document))
     return folder
 
@@ -47,10 +48,10 @@ def written(folder: Path, name: str = "p.yaml", **changes: object) -> Path:
         ({"when": "principal == 'x'"}, "'principal' is no field"),
         ({"when": "rows >"}, "when"),
         ({"when": "relations.exists(rows, rows == 'x')"}, "call the loop's variable something else"),
-        ({"tests": [GOOD["tests"][0]]}, "`match: false`"),  # type: ignore[index]
-        ({"tests": [GOOD["tests"][1]]}, "`match: true`"),  # type: ignore[index]
+        ({"tests": [GOOD["tests"][0]]}, "`match: false`"),
+        ({"tests": [GOOD["tests"][1]]}, "`match: true`"),
         ({"tests": None}, "tests"),
-        ({"tests": [*GOOD["tests"], {"name": "x", "match": True, "action": {"rowz": 1}}]}, "rowz"),  # type: ignore[misc]
+        ({"tests": [*GOOD["tests"], {"name": "x", "match": True, "action": {"rowz": 1}}]}, "rowz"),
         ({"message": "{nobody} did it"}, "{nobody}"),
         ({"dedup_by": ["principal"]}, "dedup_by"),
         ({"window": "soon"}, "window"),
@@ -66,7 +67,7 @@ def written(folder: Path, name: str = "p.yaml", **changes: object) -> Path:
 def test_what_is_wrong_is_refused_with_file_and_policy(tmp_path: Path, changes: dict[str, object], words: str) -> None:
     """A policy that cannot mean what its author wanted does not load; the error says where and what."""
     with pytest.raises(ConfigurationError) as raised:
-        Bundle.load(written(tmp_path, **changes))
+        Bundle.load(written(tmp_path, changes=changes))
     assert words in str(raised.value)
     assert "p.yaml" in str(raised.value)
     assert str(changes.get("id", "many_deleted")) in str(raised.value)
@@ -106,7 +107,7 @@ def test_the_hash_is_of_what_policies_mean(tmp_path: Path) -> None:
 
 def test_a_failing_test_is_named(tmp_path: Path) -> None:
     """`run_tests` gives the policy, the test and how it came out."""
-    failures = Bundle.load(written(tmp_path, when="rows > 100")).run_tests()
+    failures = Bundle.load(written(tmp_path, changes={"when": "rows > 100"})).run_tests()
     assert [(failure.policy, failure.test, failure.problem) for failure in failures] == [
         ("many_deleted", "eleven", "did not match")
     ]
@@ -114,7 +115,7 @@ def test_a_failing_test_is_named(tmp_path: Path) -> None:
 
 def test_a_test_whose_policy_cannot_be_evaluated_fails(tmp_path: Path) -> None:
     """An error while testing is a failure, also where the test expects no match."""
-    failures = Bundle.load(written(tmp_path, when="detail.absent == 1")).run_tests()
+    failures = Bundle.load(written(tmp_path, changes={"when": "detail.absent == 1"})).run_tests()
     assert {failure.test for failure in failures} == {"eleven", "ten"}
 
 
