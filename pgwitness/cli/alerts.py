@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,8 +29,9 @@ def alerts(follow: bool, limit: int, as_json: bool, config_path: Path) -> None:
     config = configuration(config_path)
     topic = config.kafka.topic("alerts")
     if follow:
-        for record in kafka.follow(config, topic):
-            _one(record.value, as_json)
+        with contextlib.suppress(KeyboardInterrupt):  # which is how following ends
+            for record in kafka.follow(config, topic):
+                _one(record.value, as_json)
         return
     found = [record.value for record in kafka.read(config, topic)][-limit:]
     if as_json:

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from confluent_kafka import Producer
+
+from pgwitness.cli import main
+from pgwitness.config import Config
+from pgwitness.demo.servers import Broker, Postgres, wait_for
+from tests.conftest import fresh_database
+
+
+class Shop:
+    """An installation's folder, and the program run on it."""
+
+    def __init__(self, folder: Path, config: Config, admin: str) -> None:
+        self.folder = folder
+        self.config = config
+        self.admin = admin
+
+    def run(self, *words: str) -> Result:
+        """Run the program in this process."""
+        words = (*words, "--config", str(self.folder / "pgwitness.toml"))
+        return CliRunner().invoke(main, list(words), prog_name="pgwitness")
+
+    def rows(self, *words: str, code: int = 0) -> list[dict[str, Any]]:
+        """Run it with --json and give the rows; stdout must be nothing but them."""
+        result = self.run(*words, "--json")
+        assert result.exit_code == code, result.stderr
+        return list(json.loads(result.stdout))
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Run it as a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "pgwitness", *words, "--config", str(self.folder / "pgwitness.toml")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def shop(
+    postgres18: Postgres, embedded_broker: Broker, tmp_path: Path, config_factory: Callable[..., Config]
+) -> Iterator[Shop]:
+    """A database with one table, a broker, and a configuration that names both."""
+    with fresh_database(postgres18) as admin:
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute("CREATE TABLE orders (id int PRIMARY KEY, status text)")
+            connection.execute("CREATE EXTENSION pg_stat_statements")
+            name = connection.info.dbname
+        dsn = postgres18.dsn(user="pgwitness", dbname=name)
+        yield Shop(tmp_path, config_factory(tmp_path, embedded_broker.bootstrap, dsn, [name]), admin)
+
+
+def test_topics_are_made_once(shop: Shop) -> None:
+    """Applying creates every topic, and applying again finds them as they should be."""
+    assert {row["state"] for row in shop.rows("topics", "apply")} == {"created"}
+    assert {row["state"] for row in shop.rows("topics", "apply")} == {"ok"}
+
+
+def test_the_beacon_comes_pauses_and_goes(shop: Shop) -> None:
+    """Status says with its exit code what install, pause, resume and uninstall have done."""
+    admin = ("--dsn", shop.admin)
+    assert shop.run("db", "status", *admin).exit_code == 1
+    assert [row["state"] for row in shop.rows("db", "install", *admin)] == ["ok"]
+    assert [row["done"] for row in shop.rows("db", "install", *admin)] == [0]
+    status = shop.rows("db", "status")
+    assert {row["table"]: row["state"] for row in status} == {"(database)": "ok", "public.orders": "installed"}
+    assert shop.run("db", "pause", *admin).exit_code == 0
+    paused = shop.rows("db", "status", code=1)
+    assert "pause" in paused[0]["problem"]
+    assert "--resume" in paused[0]["fix"]
+    assert shop.run("db", "pause", "--resume", *admin).exit_code == 0
+    assert shop.run("db", "status").exit_code == 0
+    assert shop.run("db", "uninstall", *admin).exit_code == 0
+    assert shop.run("db", "status", *admin).exit_code == 1
+
+
+def test_a_printed_installation_changes_nothing(shop: Shop) -> None:
+    """`--print` gives SQL that psql can run, and runs none of it."""
+    result = shop.run("db", "install", "--print", "--dsn", shop.admin)
+    assert result.exit_code == 0
+    assert "CREATE OR REPLACE TRIGGER pgwitness_beacon" in result.stdout
+    with psycopg.connect(shop.admin) as connection:
+        assert connection.execute("SELECT to_regnamespace('pgwitness')").fetchone() == (None,)
+
+
+def test_the_doctor_names_each_trouble_and_its_fix(shop: Shop) -> None:
+    """Before the installation the doctor ends with 1 and names the commands; after it, writes are captured exactly."""
+    with psycopg.connect(shop.admin, autocommit=True) as connection:
+        connection.execute("CREATE ROLE pgwitness LOGIN")
+    before = shop.rows("doctor", code=1)
+    fixes = {str(row.get("fix")) for row in before}
+    assert "pgwitness db install" in fixes
+    assert "pgwitness topics apply" in fixes
+    assert shop.run("db", "install", "--dsn", shop.admin).exit_code == 0
+    assert shop.run("topics", "apply").exit_code == 0
+    after = shop.rows("doctor")
+    matrix = {row["subject"]: (row["captured"], row["certainty"]) for row in after if row["section"] == "capability"}
+    assert matrix["writes"] == (True, "exact")
+    assert matrix["reads"] == (True, "weak")
+    assert [row for row in after if row["section"] == "policy"] == []
+    assert "What can be captured" in shop.run("doctor").stdout
+
+
+def test_alerts_are_read_as_rows_as_objects_and_as_they_come(shop: Shop) -> None:
+    """An alert is a row for people, a whole object with --json, and a line with --follow; a bad record hides none."""
+    assert shop.run("topics", "apply").exit_code == 0
+    assert shop.rows("alerts") == []
+    alert = {
+        "time": 1_790_000_000_000,
+        "severity": "High",
+        "count": 1,
+        "finding_info": {"uid": "u1", "desc": "maria read 2,000 rows"},
+        "unmapped": {
+            "principal": "maria",
+            "certainty": "weak",
+            "policy": "bulk_read",
+            "relations": ["public.customers"],
+        },
+    }
+    producer = Producer(shop.config.kafka.client())
+    topic = shop.config.kafka.topic("alerts")
+    producer.produce(topic, json.dumps(alert).encode(), b"u1")
+    producer.produce(topic, b"\xffno alert", b"u2")
+    producer.flush(10)
+    rows = shop.rows("alerts")
+    assert rows[0] == alert
+    assert "reason" in rows[1]
+    assert "maria read 2,000 rows" in shop.run("alerts").stdout
+    process = shop.start("alerts", "--follow", "--json")
+    assert process.stdout is not None
+    try:
+        assert json.loads(process.stdout.readline()) == alert
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_a_dead_letter_is_listed_shown_and_tried_again(shop: Shop) -> None:
+    """A dead letter is listed with its reason, shown as it came, and driven once unless asked again."""
+    assert shop.run("topics", "apply").exit_code == 0
+    assert shop.rows("dead-letters", "list") == []
+    producer = Producer(shop.config.kafka.client())
+    raw = shop.config.kafka.topic("raw")
+    headers = {"reason": "not_a_batch", "stage": "attribute", "topic": raw, "partition": "1", "offset": "7"}
+    letter = [(name, value.encode()) for name, value in headers.items()]
+    producer.produce(shop.config.kafka.topic("dead-letters"), b"{torn", b"shop", 0, headers=letter)
+    producer.flush(10)
+    (listed,) = shop.rows("dead-letters", "list")
+    assert (listed["reason"], listed["topic"], listed["redriven"]) == ("not_a_batch", raw, False)
+    assert shop.run("dead-letters", "show", "0", "--raw").stdout == "{torn"
+    assert "not_a_batch" in shop.run("dead-letters", "show", "0").stdout
+    assert shop.run("dead-letters", "show", "5").exit_code == 1
+    assert shop.run("dead-letters", "redrive").exit_code == 2
+    assert len(shop.rows("dead-letters", "redrive", "--all")) == 1
+    assert shop.rows("dead-letters", "redrive", "--all") == []
+    assert len(shop.rows("dead-letters", "redrive", "0", "--again")) == 1
+
+
+def test_a_daemon_serves_its_endpoints_and_ends_cleanly(shop: Shop) -> None:
+    """A collector serves /livez on a port of its choice, and ends with 0 when it is told to."""
+    assert shop.run("topics", "apply").exit_code == 0
+    assert shop.run("db", "install", "--dsn", shop.admin).exit_code == 0
+    process = shop.start("collect", "wal", "--port", "0")
+    assert process.stderr is not None
+    try:
+        serving: dict[str, Any] = {}
+        while serving.get("event") != "serving":
+            serving = json.loads(process.stderr.readline())
+
+        def ready() -> bool:
+            try:
+                with urlopen(serving["url"].replace("/metrics", "/readyz"), timeout=5) as answer:
+                    return bool(answer.status == 200)
+            except OSError:
+                return False
+
+        wait_for(ready, 30, "the collector is ready")
+        with urlopen(serving["url"], timeout=5) as metrics:
+            assert b"pgwitness_raw_events" in metrics.read()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_a_taken_port_is_said_at_once(shop: Shop) -> None:
+    """A daemon whose port is taken ends with 2 and names the way out."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        began = time.monotonic()
+        result = shop.run("worker", "--port", str(taken.getsockname()[1]))
+    assert result.exit_code == 2
+    assert "--port" in result.stderr
+    assert time.monotonic() - began < 10
