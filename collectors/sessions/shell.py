@@ -29,8 +29,9 @@ from pgwitness.events import Gap
 DELIVERY_S_MAX = 30.0
 STORE_S = 1.0
 """How often at most the state is written; after a crash, events of that long are sent again."""
-UNWATCHED_S = 5.0
-"""From how long without a look on there is a gap."""
+UNWATCHED_S = 10.0
+"""From how long without a look on there is a gap, if that is more than `UNWATCHED_INTERVALS`."""
+UNWATCHED_INTERVALS = 3
 SESSIONS = Gauge("pgwitness_sessions", "Client sessions at the last look.", ["cluster", "instance"])
 LOOKING = Gauge("pgwitness_sessions_reading_seconds", "How long the last look took.", ["cluster", "instance"])
 
@@ -114,6 +115,7 @@ class Collector:
         self, context: Context, instance: str, connection: activity_source.Connection, channel: Channel
     ) -> None:
         self._labels = (context.name, instance)
+        self._interval = context.cluster.sessions_interval
         self._connection = connection
         self._channel = channel
         self._own = activity_source.ourselves(connection)
@@ -159,7 +161,7 @@ class Collector:
         if before is None:
             return
         seconds = (after.taken_at_us - before.taken_at_us) / 1_000_000
-        if seconds > UNWATCHED_S:
+        if seconds > max(UNWATCHED_S, UNWATCHED_INTERVALS * self._interval):
             self._gap("sessions_unwatched", {"seconds": seconds, "until_us": after.taken_at_us}, before.taken_at_us)
 
     def _gap(self, reason: str, detail: dict[str, object], occurred_at_us: int | None = None) -> None:

@@ -123,7 +123,7 @@ class Collector:
         self._file.store(state)
         if state.pending:
             self._send(state)
-        self._state = state
+        self._state = State(state.number, state.snapshot, state.conditions)
 
     def _send(self, state: State) -> None:
         for event in state.pending:

@@ -22,14 +22,13 @@ from pgwitness.privacy import tokenizer
 from tests.collectors.raw_topic import Bench, bench
 
 ConfigFactory = Callable[..., Config]
-OFTEN = 'posture_interval = "100ms"'
 
 
 @pytest.fixture
 def shop(tmp_path: Path, embedded_broker: Broker, database: str, config_factory: ConfigFactory) -> Iterator[Bench]:
     """A fresh database on each PostgreSQL in turn, and a topic of its own."""
     execute(database, "CREATE TABLE orders (id int)")
-    with bench(config_factory(tmp_path, embedded_broker.bootstrap, database, cluster_extra=OFTEN)) as made:
+    with bench(config_factory(tmp_path, embedded_broker.bootstrap, database)) as made:
         yield made
 
 
@@ -197,7 +196,7 @@ def test_a_database_that_cannot_be_read_is_a_gap(
     tmp_path: Path, embedded_broker: Broker, database18: str, config_factory: ConfigFactory
 ) -> None:
     """One database that is not there neither hides the others nor looks as if its tables had been dropped."""
-    config = config_factory(tmp_path, embedded_broker.bootstrap, database18, ["nowhere"], cluster_extra=OFTEN)
+    config = config_factory(tmp_path, embedded_broker.bootstrap, database18, ["nowhere"])
     with bench(config) as at, at.running(run) as raised:
         looked(at)
         at.raw.wait(lambda: at.raw.of(Gap) != [], "the gap")
@@ -232,11 +231,7 @@ def test_a_replica_has_sessions_and_no_posture(
         replica = Postgres.standby_of(primary, servers_path / f"{tmp_path.name}-r")
         with (
             replica,
-            bench(
-                config_factory(
-                    tmp_path, embedded_broker.bootstrap, primary.dsn(), replicas=[replica.dsn()], cluster_extra=OFTEN
-                )
-            ) as at,
+            bench(config_factory(tmp_path, embedded_broker.bootstrap, primary.dsn(), replicas=[replica.dsn()])) as at,
         ):
             with at.running(run, replica.dsn()) as raised:
                 with psycopg.connect(replica.dsn(), application_name="report") as connection:
