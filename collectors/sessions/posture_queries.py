@@ -82,7 +82,8 @@ WHERE f.pronamespace = 'pg_catalog'::regnamespace AND f.proacl IS DISTINCT FROM 
 TRIGGERS = """
 SELECT n.nspname::text, c.relname::text, t.tgname::text, jsonb_build_object('enabled', CASE t.tgenabled
     WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' ELSE 'always' END,
-  'active', t.tgenabled IN ('O', 'A'), 'type', t.tgtype, 'function', f.pronamespace::regnamespace || '.' || quote_ident(f.proname),
+  'active', t.tgenabled IN ('O', 'A'), 'type', t.tgtype,
+  'function', f.pronamespace::regnamespace || '.' || quote_ident(f.proname),
   'function_md5', md5(f.prosrc || coalesce(f.proconfig::text, '') || f.prosecdef::text || f.proowner::text),
   'condition', t.tgqual IS NOT NULL)
 FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid

@@ -176,6 +176,7 @@ def test_triggers_publications_extensions_and_tables(shop: Bench) -> None:
     assert disabled.before is not None
     assert disabled.after is not None
     assert (disabled.before["enabled"], disabled.after["enabled"]) == ("origin", "disabled")
+    assert (disabled.before["active"], disabled.after["active"]) == (True, False)
     assert dropped.change == "removed"
     assert [event.change for event in changes(shop, "table", "public.orders")] == ["removed"]
     assert changes(shop, "table", "public.orders")[0].database == conninfo_to_dict(shop.dsn)["dbname"]
