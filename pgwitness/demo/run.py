@@ -37,6 +37,8 @@ from pgwitness.errors import ConfigurationError, NotInOrder, Unreachable
 
 READY_SECONDS_MAX = 40.0
 LAND_SECONDS_MAX = 25.0
+SETTLE_SECONDS = 3.0
+"""How long collectors go on after the shop has closed: time for alerts that nothing explains to show."""
 CONFIG = """\
 # The configuration of the demo; its servers are gone when the demo ends, the lake stays.
 [kafka]
@@ -115,7 +117,6 @@ def main(*, seconds: float, folder: Path | None, as_json: bool) -> int:
             else:
                 report.show(summary, result, place, kept)
         finally:
-            shutil.rmtree(place / "postgres", ignore_errors=True)
             if not kept and sys.exc_info()[0] is not None:
                 shutil.rmtree(place, ignore_errors=True)
     return 0 if report.in_order(summary) else 1
@@ -142,6 +143,7 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> Result:
     with contextlib.ExitStack() as stack:
         tell("starting PostgreSQL 18 and the broker")
         postgres = Postgres(place / "postgres", settings={"fsync": "off"})
+        stack.callback(postgres.remove)
         broker = Broker(place / "logs")
         with ThreadPoolExecutor() as pool:
             starts = [pool.submit(stack.enter_context, server) for server in (postgres, broker)]
@@ -321,13 +323,13 @@ def _work(
 
 def _landed(lake: Path, ledger: Ledger, planted: list[Scene], watch: Watch, daemons: list[Daemon]) -> None:
     """Wait until every committed row is in the lake and every misbehaviour raised its alert, or time is up."""
-    deadline = time.monotonic() + LAND_SECONDS_MAX
+    began = time.monotonic()
     pause = threading.Event()
-    while time.monotonic() < deadline:
+    while (waited_s := time.monotonic() - began) < LAND_SECONDS_MAX:
         for daemon in daemons:
             daemon.check()
         alerts = [alert for _, alert in watch.alerts()]
         missed = [scene for scene in planted if not any(scene.explains(alert) for alert in alerts)]
-        if not missed and report.landed_rows(lake) >= ledger.rows:
+        if waited_s >= SETTLE_SECONDS and not missed and report.landed_rows(lake) >= ledger.rows:
             return
         pause.wait(0.5)

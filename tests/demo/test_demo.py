@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from pgwitness.cli import main
+from pgwitness.demo.scenes import FAR_ADDRESS, scenes
+from pgwitness.demo.servers import wait_for
+
+COMMAND = [sys.executable, "-m", "pgwitness", "demo"]
+
+
+def left_behind(place: Path) -> list[str]:
+    """List the processes that have a folder in their command line."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        words = process.info["cmdline"] or []
+        if any(str(place) in word for word in words):
+            found.append(" ".join(words))
+    return found
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object], float]:
+    """The demo, played once in a short form: its folder, the object it ended with, and the seconds it took."""
+    place = tmp_path_factory.mktemp("demo") / "here"
+    began = time.monotonic()
+    done = subprocess.run(
+        [*COMMAND, "--json", "--seconds", "12", "--dir", str(place)], capture_output=True, text=True, timeout=170
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return place, json.loads(done.stdout), time.monotonic() - began
+
+
+def test_every_committed_row_landed_once_under_its_name(played: tuple[Path, dict[str, object], float]) -> None:
+    """Rows of the workload's own ledger equal the landed ones, in all and for each principal, without duplicates."""
+    _, found, _ = played
+    assert found["committed_rows"] == found["landed_rows"]
+    assert isinstance(found["committed_rows"], int)
+    assert found["committed_rows"] > 500
+    assert found["duplicates"] == 0
+    principals = found["principals"]
+    assert isinstance(principals, dict)
+    assert [name for name, rows in principals.items() if rows["committed"] != rows["landed"]] == []
+    assert {"checkout", "shipping", "support-agent", "pricing-agent", "maria", "jonas", "lena"} <= set(principals)
+
+
+def test_every_misbehaviour_is_caught_and_nothing_else(played: tuple[Path, dict[str, object], float]) -> None:
+    """Everything that was staged raised its alert, and the honest work raised none."""
+    _, found, _ = played
+    assert found["planted"] == [scene.id for scene in scenes()]
+    assert len(found["planted"]) >= 6
+    assert found["caught"] == found["planted"]
+    assert found["false_alerts"] == 0
+
+
+def test_the_object_has_everything_that_is_promised(played: tuple[Path, dict[str, object], float]) -> None:
+    """The object has the contract's keys; changes are exact but for the one that was made past the beacon."""
+    place, found, took_s = played
+    promised = "seconds events certainty assurance planted caught false_alerts committed_rows landed_rows duplicates"
+    assert {*promised.split(), "latency_ms", "lake"} <= set(found)
+    certainty, assurance, events, latency = (found[key] for key in ("certainty", "assurance", "events", "latency_ms"))
+    assert isinstance(certainty, dict)
+    assert isinstance(assurance, dict)
+    assert isinstance(events, dict)
+    assert isinstance(latency, dict)
+    assert sum(certainty.values()) == sum(assurance.values()) == found["landed_rows"]
+    assert certainty["exact"] >= found["landed_rows"] - 5
+    assert {"change", "query_stats", "session", "posture"} <= set(events)
+    assert 0 < latency["p50"] <= latency["p99"]
+    assert found["lake"] == str(place / "lake")
+    assert took_s < 60
+
+
+def test_what_is_kept_can_be_used(played: tuple[Path, dict[str, object], float]) -> None:
+    """The folder holds what the contract names, and the printed next steps work on it."""
+    place, _, _ = played
+    for name in ("pgwitness.toml", "identities.yaml", "policies", "lake", "logs"):
+        assert (place / name).exists(), name
+    words = ["sql", "SELECT count(*) AS n FROM timeline('support-agent')", "--json"]
+    result = CliRunner().invoke(main, [*words, "--config", str(place / "pgwitness.toml")])
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)[0]["n"] > 0
+
+
+def test_the_lake_opens_without_pgwitness(
+    played: tuple[Path, dict[str, object], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain DuckDB started in the lake's folder has the views from `views.sql`."""
+    place, found, _ = played
+    monkeypatch.chdir(place / "lake")
+    connection = duckdb.connect()
+    connection.execute(Path("views.sql").read_text())
+    assert connection.execute("SELECT count(*) FROM changes").fetchone() == (found["landed_rows"],)
+    row = connection.execute("SELECT count(*) FROM reconciliation WHERE status = 'shadow_write'").fetchone()
+    assert row == (1,)
+
+
+def test_nothing_is_left_running(played: tuple[Path, dict[str, object], float]) -> None:
+    """When the demo is over, no process of it is."""
+    place, _, _ = played
+    assert left_behind(place) == []
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    """A folder that holds a configuration is left alone."""
+    (tmp_path / "pgwitness.toml").write_text("# mine\n")
+    result = CliRunner().invoke(main, ["demo", "--dir", str(tmp_path)])
+    assert result.exit_code == 2
+    assert str(tmp_path) in result.stderr
+    assert (tmp_path / "pgwitness.toml").read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_an_interrupted_demo_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    """However the demo is ended while everything runs, its servers and daemons end too."""
+    place = tmp_path / "here"
+    demo = subprocess.Popen([*COMMAND, "--dir", str(place)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: (place / "logs" / "worker.log").exists(), 60, "the worker starts")
+        os.kill(demo.pid, number)
+        demo.wait(40)
+        wait_for(lambda: left_behind(place) == [], 20, f"still there: {left_behind(place)}")
+    finally:
+        demo.kill()
+        demo.wait()
+    assert demo.returncode != 0
+
+
+def test_the_far_address_is_staged_where_the_machine_has_it() -> None:
+    """On Linux all of 127.0.0.0/8 is the machine's own, so the scene is never left out there."""
+    if sys.platform == "linux":
+        assert "service_from_new_address" in {scene.id for scene in scenes()}
+        assert FAR_ADDRESS.startswith("127.")
