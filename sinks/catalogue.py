@@ -25,6 +25,10 @@ def empty_file(table: str) -> str:
 _HEAD = """\
 -- The views of pgwitness on an evidence lake, for DuckDB started in the lake's folder: duckdb -init views.sql
 -- Written by pgwitness; changes to this file are overwritten.
+
+-- Files of a lake never change: reading each one's footer once is enough.
+SET parquet_metadata_cache = true;
+
 """
 
 _ACTIVITY = "kind IN ('change', 'ddl', 'statement', 'query_stats', 'session')"

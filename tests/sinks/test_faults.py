@@ -5,6 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -89,8 +93,6 @@ def check_readable(path: Path) -> None:
 
 def operations() -> int:
     """Count the operations of a run without faults."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         disk = Disk()
         run(Path(folder), disk, 3)
@@ -147,3 +149,35 @@ def test_any_series_of_crashes_ends_with_everything_once(
         check_readable(path)
     run(path, Disk(), last)
     check(path)
+
+
+LANDER = """
+import sys
+from pathlib import Path
+from sinks.lake import Lake
+from tests.sinks.material import ORDINARY, change
+writer = Lake(Path(sys.argv[1])).writer("events", 0)
+start, _ = writer.resume()
+for offset in range(start, 300):
+    writer.append(offset, [change(offset * 3 + n + 1) for n in range(3)], [ORDINARY] * 3, 0)
+    if offset % 3 == 2:
+        writer.commit()
+"""
+
+
+def test_processes_killed_in_the_middle_of_their_work_land_everything_once(tmp_path: Path) -> None:
+    """`kill -9` of a real process that commits as fast as it can, ten times; the last one comes to the end."""
+    path = tmp_path / "lake"
+    entries = path / "events/_manifest"
+    for _ in range(10):
+        with subprocess.Popen([sys.executable, "-c", LANDER, str(path)]) as process:
+            wanted = len(list(entries.glob("*.json"))) + 5
+            deadline = time.monotonic() + 60
+            while process.poll() is None and len(list(entries.glob("*.json"))) < wanted:
+                assert time.monotonic() < deadline
+            assert process.poll() is None, "the process ended before it could be killed"
+            process.kill()
+    subprocess.run([sys.executable, "-c", LANDER, str(path)], check=True, timeout=60)
+    xids = sorted(row["xid"] for row in landed(path))
+    assert xids == [1_000 + number for number in range(1, 901)]
+    assert list((path / "_staging").iterdir()) == []
