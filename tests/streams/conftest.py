@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from msgspec.structs import replace
 
 from detectors.judge import Judge
 from detectors.policies import Bundle
 from pgwitness.config import Config
 from pgwitness.events import RawBatch
 from pgwitness.health import Health
+from pgwitness.units import Duration
 from sinks import catalogue
 from sinks.lake import Lake
 from streams import admin, worker
@@ -41,7 +43,7 @@ class Installation:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.producer = Producer(config.kafka.client())
+        self.producer = Producer(config.kafka.client() | {"message.max.bytes": "4000000"})
         self.bundle = Bundle.packaged()
         self.lake = Lake(config.lake.path)
         config.identities.file.write_text(IDENTITIES)
@@ -98,4 +100,7 @@ def installation(request: pytest.FixtureRequest, tmp_path: Path, config_factory:
     """An installation on the broker that the test asks for, the embedded one otherwise."""
     name = "broker" if "broker" in request.fixturenames else "embedded_broker"
     bootstrap = request.getfixturevalue(name).bootstrap
-    return Installation(config_factory(tmp_path, bootstrap, "postgresql://localhost/shop"))
+    config = config_factory(tmp_path, bootstrap, "postgresql://localhost/shop")
+    # A short session: joining takes the embedded broker half of it.
+    quick = replace(config.worker, session_timeout=Duration(3.0))
+    return Installation(replace(config, worker=quick))

