@@ -54,12 +54,16 @@ class Lake:
         return PartitionWriter(self, topic, partition, rows_max)
 
     def prepare(self) -> None:
-        """Make the lake's folders, the empty files that carry the columns, and `views.sql`; all may exist."""
-        self.files.make_folder(self.path / STAGING)
-        for table, schema in TABLES.items():
-            self.files.make_folder(self.path / table / MANIFEST)
-            self.place(self.path / catalogue.empty_file(table), parquet.encode(schema.empty_table()), "prepare")
-        self.place(self.path / "views.sql", catalogue.views_sql().encode(), "prepare")
+        """Make the lake's folders, the empty files that carry the columns, and `views.sql`; all may exist.
+
+        Raises `Retry` when the operating system refuses, saying what to do.
+        """
+        with _Troubles(self.path):
+            self.files.make_folder(self.path / STAGING)
+            for table, schema in TABLES.items():
+                self.files.make_folder(self.path / table / MANIFEST)
+                self.place(self.path / catalogue.empty_file(table), parquet.encode(schema.empty_table()), "prepare")
+            self.place(self.path / "views.sql", catalogue.views_sql().encode(), "prepare")
 
     def place(self, path: Path, content: bytes, owner: str) -> None:
         """Put a file that is the same whoever writes it, and replace one of an older version.

@@ -214,6 +214,8 @@ def test_a_lake_that_cannot_be_made_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Retry, match="file/lake"):
         Lake(tmp_path / "file" / "lake").writer("events", 0).resume()
+    with pytest.raises(Retry, match="file/lake"):
+        Lake(tmp_path / "file" / "lake").prepare()
 
 
 def test_a_hostile_record_is_refused_whole_and_can_be_skipped(tmp_path: Path) -> None:
