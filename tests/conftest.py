@@ -236,6 +236,7 @@ replicas = {_toml(replicas)}
 labels = {{ env = "test", owner = "payments" }}
 stats_interval = "1s"
 sessions_interval = "200ms"
+posture_interval = "500ms"
 {cluster_extra}
 {extra}
 """

@@ -79,10 +79,11 @@ def spine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             collectors = system.collect()
             worker = system.worker()
             ready(system, collectors, worker)
+            visit(system, tag)
             committed = work(admin_dsn, tag)
             total = sum(committed.values())
             system.landed(LANDED, lambda rows: rows == [(total,)])
-            for policy in ("mass_change", "power_granted", "beacon_forged"):
+            for policy in ("mass_change", "superuser", "beacon_forged"):
                 found = f"SELECT count(*) FROM alerts WHERE policy = '{policy}'"
                 system.landed(found, lambda rows: rows[0][0] > 0)
             metrics = {"collect": collectors.get("/metrics")[1], "worker": worker.get("/metrics")[1]}
@@ -125,6 +126,12 @@ def ready(system: System, collectors: Daemon, worker: Daemon) -> None:
     collectors.ready()
     worker.ready()
     system.landed("SELECT count(*) FROM posture", lambda rows: rows != [] and rows[0][0] > 0)
+
+
+def visit(system: System, tag: str) -> None:
+    """Stay connected until the session has landed: a shorter one may come and go between two looks."""
+    with psycopg.connect(system.admin_dsn.replace("postgres@", f"ada_{tag}@"), application_name="psql"):
+        system.landed(f"SELECT count(*) FROM sessions WHERE role = 'ada_{tag}'", lambda rows: rows[0][0] > 0)
 
 
 def work(admin_dsn: str, tag: str) -> dict[tuple[str | None, str], int]:

@@ -81,7 +81,11 @@ def test_statements_sessions_and_posture_land(spine: Spine) -> None:
     assert calls == [(1, 300)]
     rows = spine.system.query(f"SELECT count(*) FROM posture WHERE detail LIKE '%mallory_{spine.tag}%'")
     assert rows[0][0] > 0
-    assert spine.system.query("SELECT count(*) > 0 FROM sessions") == [(True,)]
+    rows = spine.system.query(
+        "SELECT operation, principal, certainty, client_addr, application, count(*) FROM sessions"
+        f" WHERE role = 'ada_{spine.tag}' AND operation = 'connect' GROUP BY ALL"
+    )
+    assert [row[:5] for row in rows] == [("connect", "ada", "exact", "127.0.0.1", "psql")]
 
 
 def test_alerts_are_plain_json_for_any_consumer(spine: Spine) -> None:
@@ -104,7 +108,7 @@ def test_the_forged_beacon_is_found_and_not_believed(spine: Spine) -> None:
 
 def test_a_new_superuser_is_an_alert(spine: Spine) -> None:
     """The sessions collector sees that a role became superuser, and the policy says so."""
-    rows = spine.system.query("SELECT ocsf FROM alerts WHERE policy = 'power_granted'")
+    rows = spine.system.query("SELECT ocsf FROM alerts WHERE policy = 'superuser'")
     assert any(f"mallory_{spine.tag}" in ocsf for (ocsf,) in rows)
 
 
