@@ -151,6 +151,33 @@ def decode(data: bytes) -> Message:
     return message
 
 
+def begin(data: bytes, at: int) -> Begin:
+    """Read a Begin at `at`, without the way through `decode`: a busy stream has one for nearly every row."""
+    if len(data) - at != 1 + _BEGIN.size:
+        raise ProtocolError(f"a begin of {len(data) - at} bytes")
+    lsn, time, xid = _BEGIN.unpack_from(data, at + 1)
+    return Begin(lsn, time + EPOCH_US, xid)
+
+
+def commit(data: bytes, at: int) -> Commit:
+    """Read a Commit at `at`."""
+    if len(data) - at != 1 + _COMMIT.size:
+        raise ProtocolError(f"a commit of {len(data) - at} bytes")
+    _flags, lsn, end_lsn, time = _COMMIT.unpack_from(data, at + 1)
+    return Commit(lsn, end_lsn, time + EPOCH_US)
+
+
+def logical_message(data: bytes, at: int) -> LogicalMessage:
+    """Read a Message at `at`."""
+    try:
+        message, end = _message(data, at + 1)
+    except (LayoutError, ValueError) as error:
+        raise ProtocolError(f"a logical message of {len(data) - at} bytes is cut: {error}") from error
+    if end != len(data):
+        raise ProtocolError("a logical message has bytes after its end")
+    return message
+
+
 def read_tuple(data: bytes, at: int) -> tuple[Tuple, int]:
     """Read a tuple's values and where it ends. Raises `ProtocolError`, `IndexError` or `struct.error`."""
     (count,) = INT2.unpack_from(data, at)
@@ -175,13 +202,11 @@ def read_tuple(data: bytes, at: int) -> tuple[Tuple, int]:
 
 
 def _begin(data: bytes, at: int) -> tuple[Message, int]:
-    lsn, time, xid = _BEGIN.unpack_from(data, at)
-    return Begin(lsn, time + EPOCH_US, xid), at + _BEGIN.size
+    return begin(data, at - 1), len(data)
 
 
 def _commit(data: bytes, at: int) -> tuple[Message, int]:
-    _flags, lsn, end_lsn, time = _COMMIT.unpack_from(data, at)
-    return Commit(lsn, end_lsn, time + EPOCH_US), at + _COMMIT.size
+    return commit(data, at - 1), len(data)
 
 
 def _origin(data: bytes, at: int) -> tuple[Message, int]:
@@ -247,7 +272,7 @@ def _truncate(data: bytes, at: int) -> tuple[Message, int]:
     return Truncate(oids, bool(options & 1), bool(options & 2)), at + 4 * count
 
 
-def _message(data: bytes, at: int) -> tuple[Message, int]:
+def _message(data: bytes, at: int) -> tuple[LogicalMessage, int]:
     flags, lsn = _MESSAGE.unpack_from(data, at)
     prefix, at = _string(data, at + _MESSAGE.size)
     (length,) = INT4.unpack_from(data, at)

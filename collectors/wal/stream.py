@@ -80,11 +80,11 @@ class Stream:
             except OperationalError as error:
                 raise self._lost(error) from error
             if size > 0:
-                assert data is not None
-                if data[0] == 119:  # w: data
-                    return bytes(data)
-                if data[0] == 107:  # k: keepalive
-                    self._keepalive(bytes(data))
+                message = bytes(data)
+                if message[0] == 119:  # w: data
+                    return message
+                if message[0] == 107:  # k: keepalive
+                    self._keepalive(message)
                     if self._asked:
                         return None
                 continue

@@ -19,7 +19,7 @@ from collectors.wal.held import Body, Held
 from collectors.wal.pgoutput import Begin, Commit, LogicalMessage, Origin, ProtocolError, Truncate, Type
 from collectors.wal.plan import Masking, Plan, TableFacts
 from pgwitness.codec import EVENTS_MAX
-from pgwitness.events import OPERATIONS, Beacon, Forgery
+from pgwitness.events import Beacon, Forgery
 
 ROWS_MAX = EVENTS_MAX
 PART_BYTES_MAX = 192 * 1024
@@ -29,7 +29,7 @@ BEACONS_MAX = 64
 FORGERIES_MAX = 20
 """Forgeries written down for one transaction; a flood of them must not be a way to fill the topic."""
 
-_INSERT, _UPDATE, _DELETE, _BEGIN, _COMMIT = b"IUDBC"
+_INSERT, _UPDATE, _DELETE, _BEGIN, _COMMIT, _MESSAGE = b"IUDBCM"
 
 
 class Judge(Protocol):
@@ -115,6 +115,11 @@ class Assembler:
         self._types: dict[int, str] = {}
         self._part_serial = 0
         self._begin: Begin | None = None
+        self._head = (
+            b'{"kind":"transaction","captured_at_us":%%d,"system_id":%b,"database":%b,"timeline":%%d,"lsn":%%d,"xid":%%d,'
+            b'"committed_at_us":%%d,"n_rows":%%d'
+            % (_json(place.system_id).replace(b"%", b"%%"), _json(place.database).replace(b"%", b"%%"))
+        )
         self._origin_name: str | None = None
         self._start()
 
@@ -132,6 +137,12 @@ class Assembler:
             self._change(data, at, Plan.update).updates += 1
         elif kind == _DELETE:
             self._change(data, at, Plan.delete).deletes += 1
+        elif kind == _BEGIN:
+            self._begins(pgoutput.begin(data, at))
+        elif kind == _COMMIT:
+            self._commit(pgoutput.commit(data, at))
+        elif kind == _MESSAGE:
+            self._message(pgoutput.logical_message(data, at))
         else:
             self._rare(pgoutput.decode(data[at:]))
 
@@ -141,15 +152,7 @@ class Assembler:
             plan.set_beacon(plan.relation.name in covered)
 
     def _rare(self, message: pgoutput.Message) -> None:
-        if isinstance(message, Begin):
-            if self._begin is not None:
-                raise ProtocolError("a transaction begins inside another one")
-            self._start()
-            self._begin = message
-            self._xid = self._xids.widen(message.xid)
-        elif isinstance(message, Commit):
-            self._commit(message)
-        elif isinstance(message, pgoutput.Relation):
+        if isinstance(message, pgoutput.Relation):
             self.plans[message.oid.to_bytes(4, "big")] = Plan(message, self._facts(message), self._masking, self._types)
         elif isinstance(message, Type):
             self._types[message.oid] = message.name
@@ -157,8 +160,13 @@ class Assembler:
             self._origin_name = message.name
         elif isinstance(message, Truncate):
             self._truncate(message)
-        elif isinstance(message, LogicalMessage):
-            self._message(message)
+
+    def _begins(self, message: Begin) -> None:
+        if self._begin is not None:
+            raise ProtocolError("a transaction begins inside another one")
+        self._start()
+        self._begin = message
+        self._xid = self._xids.widen(message.xid)
 
     def _start(self) -> None:
         self._origin_name = None
@@ -243,14 +251,14 @@ class Assembler:
 
     def _verified(self, said: Beacon) -> None:
         """Note a beacon: it speaks of the rows since the one before it, because it follows its statement's rows."""
-        previous = self._beacons[-1] if self._beacons else None
-        beacon = msgspec.structs.replace(said, ordinal=self._beacon_at)
-        self._beacon_at = self._ordinal
-        if previous is None:
-            self._beacons.append(beacon)
+        if not self._beacons:
+            self._beacons.append(said)
             self._release()
-        elif msgspec.structs.replace(previous, ordinal=beacon.ordinal) != beacon and len(self._beacons) < BEACONS_MAX:
-            self._beacons.append(beacon)
+        elif len(self._beacons) < BEACONS_MAX:
+            beacon = msgspec.structs.replace(said, ordinal=self._beacon_at)
+            if msgspec.structs.replace(self._beacons[-1], ordinal=beacon.ordinal) != beacon:
+                self._beacons.append(beacon)
+        self._beacon_at = self._ordinal
 
     def _cut(self) -> None:
         """End the present part because another row follows it: send it, or let it wait for the beacon."""
@@ -263,16 +271,28 @@ class Assembler:
             self._send(body, None)
 
     def _release(self) -> None:
+        if not self.held:
+            return
         for body in self.held.drain():
             self._send(body, None)
 
     def _body(self) -> Body:
         counts = []
+        seen = self.rows
         for plan in self._part_plans:
-            for letter, number in zip("iudt", (plan.inserts, plan.updates, plan.deletes, plan.truncates), strict=True):
-                if number:
-                    counts.append(b'[%d,"%b",%d]' % (plan.index, letter.encode(), number))
-                    self.rows[OPERATIONS[letter]] += number
+            index = plan.index
+            if plan.inserts:
+                counts.append(b'[%d,"i",%d]' % (index, plan.inserts))
+                seen["insert"] += plan.inserts
+            if plan.updates:
+                counts.append(b'[%d,"u",%d]' % (index, plan.updates))
+                seen["update"] += plan.updates
+            if plan.deletes:
+                counts.append(b'[%d,"d",%d]' % (index, plan.deletes))
+                seen["delete"] += plan.deletes
+            if plan.truncates:
+                counts.append(b'[%d,"t",%d]' % (index, plan.truncates))
+                seen["truncate"] += plan.truncates
         return Body(
             self._part_first,
             len(self._part_rows),
@@ -295,13 +315,10 @@ class Assembler:
         begin = self._begin
         assert begin is not None
         made = [
-            b'{"kind":"transaction","captured_at_us":%d,"system_id":%b,"timeline":%d,"database":%b,"lsn":%d,"xid":%d,'
-            b'"committed_at_us":%d,"n_rows":%d'
+            self._head
             % (
                 self._now_us(),
-                _json(self._place.system_id),
                 self._place.timeline_of(begin.lsn),
-                _json(self._place.database),
                 begin.lsn,
                 self._xid,
                 begin.committed_at_us,
