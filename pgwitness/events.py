@@ -5,6 +5,8 @@ Two vocabularies. *Raw events* are what collectors saw, before anybody is named;
 and a principal. `pgwitness.codec` puts both into batches.
 
 Times are integers, microseconds since the Unix epoch, UTC (`…_us`). LSNs are integers (`X/Y` is `X << 32 | Y`).
+No struct refers back to itself, so the busy ones are kept out of the cyclic garbage collector (`gc=False`), which
+would otherwise walk through every event in flight again and again.
 The row changes of a transaction travel together: the facts they share stand once, the rows are an array of
 compact arrays (`Row`) that stages pass on as bytes without reading them (docs/decisions/0001).
 """
@@ -30,7 +32,7 @@ OPERATIONS = {"i": "insert", "u": "update", "d": "delete", "t": "truncate"}
 """Words for the letters that rows and counts use for their operation."""
 
 
-class Row(Struct, array_like=True, frozen=True):
+class Row(Struct, array_like=True, frozen=True, gc=False):
     """One changed row: `[ordinal, operation, relation, key, changed, before, after]`.
 
     `ordinal` is the row's place in its transaction, from 0, over all operations of the transaction.
@@ -49,7 +51,7 @@ class Row(Struct, array_like=True, frozen=True):
     after: Raw
 
 
-class Relation(Struct, frozen=True, omit_defaults=True):
+class Relation(Struct, frozen=True, omit_defaults=True, gc=False):
     """A table as the rows of one transaction saw it.
 
     `name` is `schema.table`, quoted as SQL would; of a partition, its root. `columns` are the column names in
@@ -65,7 +67,7 @@ class Relation(Struct, frozen=True, omit_defaults=True):
     generated: list[str] = []
 
 
-class Count(Struct, array_like=True, frozen=True):
+class Count(Struct, array_like=True, frozen=True, gc=False):
     """How many rows of a part one operation touched in one relation: `[relation, operation, rows]`."""
 
     relation: int
@@ -73,7 +75,7 @@ class Count(Struct, array_like=True, frozen=True):
     rows: int
 
 
-class Beacon(Struct, frozen=True, omit_defaults=True):
+class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
     """Who made a transaction, as the database itself wrote it into the WAL; its MAC was verified by the collector.
 
     `session_user` is the login role and `role` the role in force. `claim` is what the application said of itself
@@ -92,20 +94,20 @@ class Beacon(Struct, frozen=True, omit_defaults=True):
     ordinal: int = 0
 
 
-class Forgery(Struct, frozen=True, omit_defaults=True):
+class Forgery(Struct, frozen=True, omit_defaults=True, gc=False):
     """A message under the beacon's prefix that did not verify. `claims` is what it said, masked; `reason` why not."""
 
     reason: str
     claims: dict[str, str | int | None] = {}
 
 
-class _Raw(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+class _Raw(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", gc=False):
     """What every raw event has: `captured_at_us`, the collector's clock when it saw the event."""
 
     captured_at_us: int
 
 
-class Transaction(_Raw, frozen=True, kw_only=True, tag="transaction"):
+class Transaction(_Raw, frozen=True, kw_only=True, tag="transaction", gc=False):
     """A committed transaction, or one part of a long one; every part repeats the header.
 
     Position: `system_id`, `timeline` (the one its commit LSN lies on, by the timeline history), `database`, `lsn`
@@ -237,7 +239,7 @@ class RawBatch(Struct, frozen=True):
     events: list[RawEvent]
 
 
-class Position(Struct, array_like=True, frozen=True, order=True):
+class Position(Struct, array_like=True, frozen=True, order=True, gc=False):
     """Where in `raw` an event was emitted: `[partition, offset, index]`.
 
     It is the record that made the fold let the event go, not always the one that held it. A replay gives the same
@@ -251,7 +253,7 @@ class Position(Struct, array_like=True, frozen=True, order=True):
     index: int
 
 
-class Event(Struct, kw_only=True, omit_defaults=True):
+class Event(Struct, kw_only=True, omit_defaults=True, gc=False):
     """One attributed event; for `kind` `change`, one part of a transaction with all its rows.
 
     The names are those of the lake's columns (`docs/reference/columns.md`). `event_id` of a part is the prefix of
