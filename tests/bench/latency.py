@@ -1,6 +1,6 @@
 """How long from a commit to its alert, with 1,000 transactions a second going on (limit: p99 under a second).
 
-pgbench holds the rate with its own TPC-B-like transactions; beside it a probe deletes a few hundred rows five times a
+pgbench holds the rate with its own TPC-B-like transactions; beside it an agent deletes a hundred rows five times a
 second, which a policy calls a mass change. The delay is the alert's timestamp in Kafka (this machine's clock)
 minus the commit's, which the WAL carries. Also measured: the peak memory of the collector and of the worker.
 """
@@ -25,7 +25,9 @@ from pgwitness.privacy import write_key
 
 RATE_TPS = 1_000
 PROBES_PER_S = 5
-ROWS_PER_PROBE = 300
+ROWS_PER_PROBE = 100
+TABLES = 60
+"""Probes take turns with so many tables: of one finding, only the first ten repeats are told one by one."""
 LIMIT_MS = 1_000
 COLLECTOR_MIB_MAX, WORKER_MIB_MAX = 256, 512
 READY_S_MAX = 60.0
@@ -44,7 +46,7 @@ def run(scale: float = 1.0) -> dict[str, Any]:
             write_configuration(root, postgres, broker)
             prepare(root, postgres)
             daemons = [daemon(root, "worker"), daemon(root, "collect", "wal", "sessions")]
-            wait_until_alerting(broker, postgres)
+            wait_until_alerting(root, broker, postgres)
             load = pgbench(postgres, "-n", "-R", str(RATE_TPS), "-c", "8", "-T", str(seconds), "bench")
             probes = probe(postgres, seconds)
             report = load.communicate(timeout=60)[0]
@@ -106,6 +108,9 @@ def write_configuration(root: Path, postgres: Postgres, broker: Broker) -> None:
         f'[clusters.bench]\ndsn = "{postgres.dsn("postgres", "postgres")}"\ndatabases = ["bench"]\n'
         "[http]\ncollect_port = 0\nworker_port = 0\n"
     )
+    (root / "identities.yaml").write_text(
+        "rules:\n  - id: probe\n    match: {application: probe}\n    principal: probe\n    kind: agent\n"
+    )
 
 
 def prepare(root: Path, postgres: Postgres) -> None:
@@ -115,7 +120,10 @@ def prepare(root: Path, postgres: Postgres) -> None:
     pgbench(postgres, "-i", "-q", "-s", "10", "bench").communicate(timeout=120)
     with psycopg.connect(postgres.dsn("postgres", "bench"), autocommit=True) as connection:
         connection.execute("ALTER TABLE pgbench_history REPLICA IDENTITY FULL")
-        connection.execute("CREATE TABLE probe (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text)")
+        for number in range(TABLES):
+            connection.execute(
+                f"CREATE TABLE probe_{number} (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text)"
+            )
     pgwitness(root, "topics", "apply")
     pgwitness(root, "db", "install")
 
@@ -143,33 +151,39 @@ def pgbench(postgres: Postgres, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def delete_some(connection: psycopg.Connection[Any]) -> None:
-    """Insert rows and delete them all: one transaction each."""
+def delete_some(connection: psycopg.Connection[Any], number: int) -> None:
+    """Insert rows into a table and delete them all: one transaction each."""
+    table = f"probe_{number % TABLES}"
     with connection.transaction():
-        connection.execute("INSERT INTO probe (note) SELECT 'x' FROM generate_series(1, %s)", (ROWS_PER_PROBE,))
+        connection.execute(f"INSERT INTO {table} (note) SELECT 'x' FROM generate_series(1, {ROWS_PER_PROBE})")
     with connection.transaction():
-        connection.execute("DELETE FROM probe")
+        connection.execute(f"DELETE FROM {table}")
 
 
-def wait_until_alerting(broker: Broker, postgres: Postgres) -> None:
+def logs(root: Path) -> str:
+    """Give the end of what the daemons logged."""
+    return "\n".join(f"{log.name}: {log.read_text()[-3000:]}" for log in sorted(root.glob("*.log")))
+
+
+def wait_until_alerting(root: Path, broker: Broker, postgres: Postgres) -> None:
     """Probe until the first alert comes out at the other end; what comes before is warm-up."""
     deadline = time.monotonic() + READY_S_MAX
-    with psycopg.connect(postgres.dsn("postgres", "bench"), autocommit=True) as connection:
+    with psycopg.connect(postgres.dsn("postgres", "bench"), autocommit=True, application_name="probe") as connection:
         while not alerts(broker, wait_s=1.0):
             if time.monotonic() > deadline:
-                raise RuntimeError("no alert after a minute; see collect.log and worker.log")
-            delete_some(connection)
+                raise RuntimeError(f"no alert after a minute; the daemons said:\n{logs(root)}")
+            delete_some(connection, 0)
 
 
 def probe(postgres: Postgres, seconds: int) -> list[int]:
     """Probe at a steady rate; returns when each began, microseconds since the epoch."""
     began: list[int] = []
-    with psycopg.connect(postgres.dsn("postgres", "bench"), autocommit=True) as connection:
+    with psycopg.connect(postgres.dsn("postgres", "bench"), autocommit=True, application_name="probe") as connection:
         start = time.monotonic()
         for number in range(seconds * PROBES_PER_S):
             time.sleep(max(0.0, start + number / PROBES_PER_S - time.monotonic()))
             began.append(time.time_ns() // 1_000)
-            delete_some(connection)
+            delete_some(connection, number + 1)
     return began
 
 
