@@ -1,8 +1,8 @@
 """The SQL of the beacon: the schema `pgwitness`, its function and its triggers, as texts and functions of names.
 
-What holds here is tried on PostgreSQL 15 and 18 by tests/collectors/test_beacon_ways_round.py. The function runs as its owner with a
-fixed search_path, so nobody's own functions or operators get between; the guard that lets it speak once in a
-transaction is a parameter that ordinary roles may not set; and everything that can fail stands in one block that
+tests/collectors/test_beacon_ways_round.py tries on PostgreSQL 15 and 18 what is claimed here. The function runs as its
+owner with a fixed search_path, so nobody's own functions or operators get between; the guard that lets it speak once
+in a transaction is a parameter that ordinary roles may not set; and everything that can fail stands in one block that
 swallows every error, with the message itself behind it: emitted inside the block it would take a second transaction id.
 """
 
