@@ -54,6 +54,7 @@ databases = ["shop"]
 labels = {{ env = "demo", scope = "pci", owner = "payments" }}
 stats_interval = "1s"
 sessions_interval = "250ms"
+posture_interval = "1s"
 
 [privacy]
 key_file = "privacy.key"

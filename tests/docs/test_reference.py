@@ -1,0 +1,139 @@
+"""The reference is complete: what the code has, the documentation names."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+import prometheus_client
+import pytest
+
+from pgwitness.cli import main
+from pgwitness.config import Config
+from pgwitness.topics import topics
+
+ROOT = Path(__file__).parent.parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+COMMON = {"--config", "--debug", "--log-level", "--json", "--help"}
+CODE = re.compile(r"`[^`\n]+`")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def page(name: str) -> str:
+    """Read a page of the reference."""
+    return (REFERENCE / name).read_text(encoding="utf-8")
+
+
+def commands(group: click.Group = main, words: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """List every command with its words."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*words, name))
+        else:
+            yield " ".join((*words, name)), command
+
+
+def settings(kind: type[msgspec.Struct], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """List every setting of the configuration: its table and its key."""
+    for found in msgspec.structs.fields(kind):
+        parts = [part for part in (found.type, *typing.get_args(found.type)) if isinstance(part, type)]
+        tables = [part for part in parts if issubclass(part, msgspec.Struct)]
+        for table in tables:
+            yield from settings(table, (*path, found.encode_name))
+        if not tables:
+            yield ".".join(path), found.encode_name
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_command_and_option_is_documented(words: str, command: click.Command) -> None:
+    """Each command has a heading, and each of its options stands in its section."""
+    text = page("commands.md")
+    heading = f"## `pgwitness {words}`"
+    assert heading in text
+    section = text.split(heading, 1)[1].split("\n## ", 1)[0]
+    options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    assert sorted(option for option in options - COMMON if option not in section) == []
+    assert sorted(option for option in COMMON if option not in text) == []
+
+
+def test_no_command_is_documented_that_is_not_there() -> None:
+    """Each heading of a command is a command."""
+    documented = set(re.findall(r"^## `pgwitness ([^`]+)`", page("commands.md"), re.MULTILINE))
+    assert documented == {words for words, _ in commands()}
+
+
+def test_every_setting_is_documented_with_its_table() -> None:
+    """Each table of the configuration has a heading, and each key a line."""
+    text = page("configuration.md")
+    listed = list(settings(Config))
+    assert ("clusters.slot", "on_max_lag") in listed
+    assert [
+        (table, key) for table, key in listed if not {f"`{key}`", f"`{table}.{key}`"} & set(CODE.findall(text))
+    ] == []
+    for table in msgspec.structs.asdict(Config()):
+        assert f"[{table}" in text or f"{table} =" in text, table
+
+
+def test_the_template_names_every_table() -> None:
+    """What `pgwitness init` writes shows every table of the configuration."""
+    template = (ROOT / "pgwitness" / "cli" / "templates" / "pgwitness.toml").read_text(encoding="utf-8")
+    for table in msgspec.structs.asdict(Config()):
+        assert f"[{table}" in template or f"{table} =" in template, table
+
+
+def test_every_metric_is_documented_and_every_documented_one_is_there() -> None:
+    """The page of metrics and the program's registry have the same names."""
+    for room in ("collectors", "streams", "sinks", "detectors", "pgwitness"):
+        package = importlib.import_module(room)
+        for module in pkgutil.walk_packages(package.__path__, f"{room}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    there = {found.name for found in prometheus_client.REGISTRY.collect() if found.name.startswith("pgwitness_")}
+    documented = set(re.findall(r"^\| `(pgwitness_[a-z_]+)`", page("metrics.md"), re.MULTILINE))
+    assert documented == there
+
+
+def test_every_topic_is_documented() -> None:
+    """Each topic has its line."""
+    text = page("topics.md")
+    assert [topic.name for topic in topics() if f"| `{topic.name}` |" not in text] == []
+
+
+def test_every_reason_for_a_dead_letter_is_documented() -> None:
+    """Each reason that the code gives has its line."""
+    sources = [path for room in ("pgwitness", "streams", "sinks") for path in (ROOT / room).rglob("*.py")]
+    pattern = re.compile(r'DeadLetter\(\s*"([a-z_]+)"')
+    reasons = {reason for path in sources for reason in pattern.findall(path.read_text(encoding="utf-8"))}
+    assert reasons
+    assert sorted(reason for reason in reasons if f"`{reason}`" not in page("topics.md")) == []
+
+
+def test_every_reason_for_a_gap_is_documented() -> None:
+    """Each reason of a gap that the collectors and the worker give has its line."""
+    pattern = re.compile(
+        r'(?:Loss\(\s*|\bgap\(\s*|_gap\(\s*|reason=|reason = |"reason": |conditions\[)"([a-z]+_[a-z_]+)"'
+    )
+    sources = [path for room in ("collectors", "streams") for path in (ROOT / room).rglob("*.py")]
+    reasons = {reason for path in sources for reason in pattern.findall(path.read_text(encoding="utf-8"))}
+    assert {"slot_lost", "stats_reset"} <= reasons
+    assert sorted(reason for reason in reasons if f"`{reason}`" not in page("events.md")) == []
+
+
+def test_every_link_leads_somewhere() -> None:
+    """Relative links of the documentation lead to files."""
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    broken = [
+        f"{path.relative_to(ROOT)}: {link}"
+        for path in pages
+        for link in LINK.findall(path.read_text(encoding="utf-8"))
+        if "://" not in link and not (path.parent / link).exists()
+    ]
+    assert broken == []
