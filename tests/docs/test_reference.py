@@ -15,11 +15,22 @@ import prometheus_client
 import pytest
 
 from pgwitness.cli import main
-from pgwitness.config import Config
+from pgwitness.config import Cluster, Config, Log, Slot
 from pgwitness.topics import topics
+from pgwitness.units import Duration, Size
 
 ROOT = Path(__file__).parent.parent.parent
 REFERENCE = ROOT / "docs" / "reference"
+TABLES: dict[str, type[msgspec.Struct]] = {
+    **{
+        name: type(value)
+        for name, value in msgspec.structs.asdict(Config()).items()
+        if isinstance(value, msgspec.Struct)
+    },
+    "clusters.NAME": Cluster,
+    "clusters.NAME.slot": Slot,
+    "clusters.NAME.log": Log,
+}
 COMMON = {"--config", "--debug", "--log-level", "--json", "--help"}
 CODE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -79,7 +90,32 @@ def test_every_setting_is_documented_with_its_table() -> None:
         (table, key) for table, key in listed if not {f"`{key}`", f"`{table}.{key}`"} & set(CODE.findall(text))
     ] == []
     for table in msgspec.structs.asdict(Config()):
-        assert f"[{table}" in text or f"{table} =" in text, table
+        assert f"[{table}" in text or f"`{table}`" in text, table
+
+
+def test_documented_defaults_are_those_of_the_code() -> None:
+    """Each default in a table of the page is the one that holds, whatever unit it is written in."""
+    wrong = []
+    sections = re.split(r"^##+ ", page("configuration.md"), flags=re.MULTILINE)
+    for section in sections:
+        for table in re.findall(r"`\[([a-zA-Z.]+)\]`", section.splitlines()[0] if section else ""):
+            kind = TABLES[table]
+            defaults = {found.encode_name: found.default for found in msgspec.structs.fields(kind)}
+            for key, written in re.findall(r"^\| `(?:[a-z]+\.)?([a-z_]+)` \| `([^`]+)` \|", section, re.MULTILINE):
+                if key in defaults and not same(defaults[key], written):
+                    wrong.append((table, key, written, defaults[key]))
+    assert wrong == []
+
+
+def same(default: object, written: str) -> bool:
+    """Say whether a default is what the page says; a list or a mapping has no default of its own there."""
+    if isinstance(default, Duration | Size):
+        return default == type(default).parse(written)
+    if isinstance(default, bool):
+        return written == str(default).lower()
+    if isinstance(default, Path):
+        return default == Path(written)
+    return written in ("[]", "{}") or str(default) == written
 
 
 def test_the_template_names_every_table() -> None:
