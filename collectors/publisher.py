@@ -121,10 +121,13 @@ class Publisher:
                 log.warning("closing with undelivered batches", source=channel.header.source, error=str(error))
         self.abandon()
         self._thread.join(timeout_s)
-        if self._generation is not None:
+        if self._generation is not None and self._generation.failure is None:
+            # Channels that their collectors have closed may still have batches under way.
+            self._generation.producer.flush(max(0.1, deadline - time.monotonic()))
             self._generation.retire()
-            self._generation.producer.purge()
-            self._generation.producer.flush(1.0)
+            # What is in flight stays: taking it back breaks the gapless guarantee, which librdkafka calls fatal.
+            self._generation.producer.purge(in_flight=False)
+            self._generation.producer.flush(0.1)
 
     @property
     def closed(self) -> bool:
@@ -167,7 +170,8 @@ class Channel:
         self._callbacks: list[Delivered] = []
         self._ready: deque[tuple[bytes, int, list[Delivered]]] = deque()
         self._since: float | None = None
-        self._outstanding = 0
+        self._produced = 0  # counted by the sender, under the lock
+        self._reported = 0  # counted by the publisher's thread alone, so that neither needs the other's lock
         self._lock = threading.RLock()
         self._key = header.cluster.encode()
         self._partition = partition_of(header.cluster, publisher.config.topics.raw_partitions)
@@ -205,7 +209,7 @@ class Channel:
             self._check()
             self._cut()
             self._produce()
-        if not self._wait(lambda: not self._ready and not self._outstanding, timeout_s):
+        if not self._wait(lambda: not self._ready and self._produced == self._reported, timeout_s):
             raise Retry(
                 f"the broker at {self._publisher.config.kafka.bootstrap} did not confirm everything in "
                 f"{timeout_s:.0f} s; check that it runs and can be reached from this host"
@@ -214,7 +218,7 @@ class Channel:
     @property
     def undelivered(self) -> int:
         """Batches that the broker has not confirmed."""
-        return self._outstanding + len(self._ready)
+        return self._produced - self._reported + len(self._ready)
 
     @property
     def blocked(self) -> bool:
@@ -274,15 +278,14 @@ class Channel:
                 self._generation.fail(error.args[0])
                 return
             self._ready.popleft()
-            self._outstanding += 1
+            self._produced += 1
             self._waiting.inc()
 
     def _report(
         self, size: int, count: int, callbacks: list[Delivered]
     ) -> Callable[[KafkaError | None, Message], None]:
         def report(error: KafkaError | None, _message: Message) -> None:
-            with self._publisher.changed:
-                self._outstanding -= 1
+            self._reported += 1
             self._waiting.dec()
             if error is not None:
                 self._generation.fail(error)

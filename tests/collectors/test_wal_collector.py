@@ -516,7 +516,7 @@ def test_an_absent_broker_keeps_everything_at_the_source(
                 broker.stop()
                 source.sql.execute("INSERT INTO item SELECT n, repeat('x', 100) FROM generate_series(1, 2000) AS n")
             assert source.confirmed() < source.position()
-        broker.start()
+            broker.start()
         with bench(config) as made:
             source = opened.enter_context(Source(database18, made))
             with source.running():
