@@ -144,7 +144,12 @@ class Publisher:
         while not self._closed.is_set():
             with self._lock:
                 generation = self._generation
-            served = generation.producer.poll(POLL_S) if generation is not None else self._closed.wait(POLL_S)
+            try:
+                served = generation.producer.poll(POLL_S) if generation is not None else self._closed.wait(POLL_S)
+            except KafkaException as error:  # a fatal error of the producer, which its poll raises
+                assert generation is not None
+                generation.fail(error.args[0])
+                served = 1
             now = time.monotonic()
             for channel in self._open():
                 channel.pump(now)
