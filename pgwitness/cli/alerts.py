@@ -14,7 +14,7 @@ from pgwitness.cli.output import Row, emit, to_json
 COLUMNS = ["time", "severity", "alert", "who", "certainty", "cluster", "policy", "count", "uid"]
 
 
-@click.command()
+@click.command(short_help="Read the alerts topic.")
 @click.option("--follow", is_flag=True, help="Go on with new alerts as they come, until interrupted.")
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="Show at most the last N.")
 @json_option

@@ -9,7 +9,7 @@ import click
 from pgwitness.cli.options import common
 
 
-@click.command()
+@click.command(short_help="See it work on this machine, in half a minute.")
 @click.option(
     "--seconds",
     type=click.FloatRange(2, 600),

@@ -13,7 +13,7 @@ from pgwitness.cli.output import emit
 from pgwitness.errors import ConfigurationError
 
 
-@click.command()
+@click.command(short_help="Write a configuration to start from.")
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), default=Path())
 @json_option
 @common

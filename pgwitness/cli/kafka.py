@@ -30,7 +30,7 @@ class Record:
     value: bytes
 
 
-def reach(config: Config) -> None:
+def reach(config: Config, timeout_s: float = REACH_S) -> None:
     """Ask each bootstrap server for a connection; a client of Kafka would wait long where nobody listens.
 
     Raises `Unreachable` when none takes it.
@@ -39,7 +39,7 @@ def reach(config: Config) -> None:
     for server in config.kafka.bootstrap.split(","):
         host, _, port = server.strip().rpartition("://")[2].rpartition(":")
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), REACH_S):
+            with socket.create_connection((host.strip("[]"), int(port)), timeout_s):
                 return
         except (OSError, ValueError) as error:
             refused.append(f"{server.strip()}: {error}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pgwitness.cli.evidence import Recorder
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import emit, say
 from pgwitness.errors import NotInOrder
@@ -24,21 +25,39 @@ alerts, coverage, reconciliation. Macros: touched('schema.table', key), timeline
 .tables lists views and their columns, .help shows this, .quit or Ctrl-D ends."""
 
 
-@click.command()
+@click.command(short_help="Ask the evidence lake with SQL.")
 @click.argument("query", required=False)
 @json_option
 @common
 def sql(query: str | None, as_json: bool, config_path: Path) -> None:
-    """Ask the evidence lake with SQL; without QUERY, a shell (or the queries on stdin, when that is no terminal)."""
+    """Ask the evidence lake with SQL; without QUERY, a shell (or the queries on stdin, when that is no terminal).
+
+    That it was asked is evidence too: a `control` event, where the broker can be reached.
+    """
     config = configuration(config_path)
 
     from sinks.catalogue import connect
 
     connection = connect(config.lake.path)
-    if query is None and sys.stdin.isatty():
-        _shell(connection, as_json)
-        return
-    emit(ask(connection, query or sys.stdin.read()), as_json=as_json, empty="no rows")
+    recorder = Recorder(config)
+    try:
+        if query is None and sys.stdin.isatty():
+            _shell(connection, recorder, as_json)
+        else:
+            _answer(connection, recorder, query or sys.stdin.read(), as_json)
+    finally:
+        recorder.close()
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, recorder: Recorder, query: str, as_json: bool) -> None:
+    """Answer one query and write down that it was asked."""
+    try:
+        rows = ask(connection, query)
+    except NotInOrder:
+        recorder.record(query, "failure")
+        raise
+    recorder.record(query, "success")
+    emit(rows, as_json=as_json, empty="no rows")
 
 
 def ask(connection: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
@@ -52,7 +71,7 @@ def ask(connection: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
-def _shell(connection: duckdb.DuckDBPyConnection, as_json: bool) -> None:
+def _shell(connection: duckdb.DuckDBPyConnection, recorder: Recorder, as_json: bool) -> None:
     import atexit
     import readline
 
@@ -83,7 +102,7 @@ def _shell(connection: duckdb.DuckDBPyConnection, as_json: bool) -> None:
             pending = ""
         elif pending.rstrip().endswith(";"):
             try:
-                emit(ask(connection, pending), as_json=as_json, empty="no rows")
+                _answer(connection, recorder, pending, as_json)
             except NotInOrder as error:
                 say(str(error))
             pending = ""

@@ -195,6 +195,8 @@ def test_queries_come_from_stdin_too(home: Path) -> None:
 def test_the_shell_takes_queries_over_several_lines(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shell runs a query at its semicolon, survives a wrong one, knows dot commands and ends at .quit."""
     from pgwitness.cli import sql
+    from pgwitness.cli.evidence import Recorder
+    from pgwitness.config import load
     from sinks.catalogue import connect
 
     Lake(home / "lake").prepare()
@@ -203,13 +205,15 @@ def test_the_shell_takes_queries_over_several_lines(home: Path, monkeypatch: pyt
     monkeypatch.setenv("HOME", str(home))
     runner = CliRunner()
     with runner.isolation() as (out, err, _):
-        sql._shell(connect(home / "lake"), as_json=False)
+        config = load(home / "pgwitness.toml")
+        sql._shell(connect(home / "lake"), Recorder(config), as_json=False)
         stdout, stderr = out.getvalue().decode(), err.getvalue().decode()
     assert "42" in stdout
     assert "reconciliation" in stdout
     assert "touched" in stderr
     assert "SELEC" in stderr
     assert ".what: unknown" in stderr
+    assert "not written down" in stderr
 
 
 def test_debug_shows_the_traceback(home: Path) -> None:

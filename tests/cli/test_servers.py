@@ -15,9 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
-from pgwitness.cli import main
+from pgwitness.cli import kafka, main
+from pgwitness.codec import decode_raw
 from pgwitness.config import Config
 from pgwitness.demo.servers import Broker, Postgres, wait_for
+from pgwitness.events import Control
+from sinks.lake import Lake
 from tests.conftest import fresh_database
 
 
@@ -169,6 +172,23 @@ def test_a_dead_letter_is_listed_shown_and_tried_again(shop: Shop) -> None:
     assert len(shop.rows("dead-letters", "redrive", "--all")) == 1
     assert shop.rows("dead-letters", "redrive", "--all") == []
     assert len(shop.rows("dead-letters", "redrive", "0", "--again")) == 1
+
+
+def test_what_is_asked_is_written_down(shop: Shop) -> None:
+    """A query on the lake becomes a control event with who asked and without its literals, a failed one too."""
+    assert shop.run("topics", "apply").exit_code == 0
+    Lake(shop.config.lake.path).prepare()
+    assert shop.rows("sql", "SELECT count(*) AS n FROM changes WHERE principal = 'maria'") == [{"n": 0}]
+    assert shop.run("sql", "SELECT 1 FROM nowhere").exit_code == 1
+    records = kafka.read(shop.config, shop.config.kafka.topic("raw"))
+    events = [event for record in records for event in decode_raw(record.value).events if isinstance(event, Control)]
+    assert [(event.operation, event.detail["outcome"]) for event in events] == [
+        ("query", "success"),
+        ("query", "failure"),
+    ]
+    assert events[0].detail["user"]
+    assert "maria" not in json.dumps([event.detail for event in events])
+    assert "changes" in str(events[0].detail["statement"])
 
 
 def test_a_daemon_serves_its_endpoints_and_ends_cleanly(shop: Shop) -> None:

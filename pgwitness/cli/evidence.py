@@ -1,0 +1,70 @@
+"""What is asked of the evidence is evidence too: each query through `pgwitness sql` becomes a `control` event.
+
+It goes into `raw` under a cluster of its own, `pgwitness`, because the lake is of all clusters. Without a broker the
+query is answered all the same, and a line on stderr says that nobody wrote it down.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from pgwitness.cli.output import say
+from pgwitness.errors import PgwitnessError
+
+if TYPE_CHECKING:
+    from collectors.publisher import Publisher
+    from pgwitness.config import Config
+
+CLUSTER = "pgwitness"
+REACH_S = 1.0
+DELIVERY_S_MAX = 5.0
+
+
+class Recorder:
+    """Writes down queries; `close` ends its connection to the broker."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._publisher: Publisher | None = None
+
+    def record(self, query: str, outcome: str) -> None:
+        """Write down one query with its literals taken out, who asked, and whether it was answered."""
+        from pgwitness.cli import kafka
+        from pgwitness.events import Control
+        from pgwitness.statements import facts
+
+        found = facts(query)
+        detail: dict[str, object] = {
+            "user": _user(),
+            "host": socket.gethostname(),
+            "statement": found.statement,
+            "statement_sha256": found.sha256,
+            "outcome": outcome,
+        }
+        try:
+            if self._publisher is None:
+                from collectors.publisher import Publisher
+
+                kafka.reach(self._config, REACH_S)
+                self._publisher = Publisher(self._config)
+            channel = self._publisher.channel(CLUSTER, "sql", None)
+            channel.send(Control(captured_at_us=time.time_ns() // 1000, operation="query", detail=detail))
+            channel.flush(DELIVERY_S_MAX)
+            channel.close()
+        except PgwitnessError as error:
+            say(f"pgwitness: this query was not written down as evidence: {error}")
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._publisher is not None:
+            self._publisher.close(1.0)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"  # a container's user need not have a name
