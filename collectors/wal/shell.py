@@ -163,6 +163,7 @@ class _Collector:
         """Send one part; the last one of a transaction moves the position when the broker has it."""
         if done_lsn is None:
             self.channel.send(event, max(1, rows))
+            self._look(time.monotonic(), idle=False)  # a long transaction let go takes a while
             return
         self.sent += 1
         self.channel.send(event, max(1, rows), self._reporter(done_lsn))
@@ -198,7 +199,7 @@ class _Collector:
             if data is not None:
                 feed(data, HEADER)
                 left -= 1
-                if left > 0:
+                if left > 0 and not self.stream.waited:
                     continue
                 left = MESSAGES_A_LOOK
             elif not self.assembler.inside:

@@ -123,7 +123,7 @@ def make(connection: Connection, name: str, settings: Slot) -> int:
     except psycopg.Error as error:
         raise Retry(
             f"slot {name} cannot be made: {_short(error)}; wal_level must be logical, max_replication_slots must "
-            "leave room, and the role needs REPLICATION"
+            "leave room, the role needs REPLICATION, and transactions open for longer than 30 s hold it up"
         ) from error
     assert row is not None
     return int(row[0])

@@ -37,6 +37,7 @@ class Stream:
         self.received = 0
         self.confirmed = 0
         self.server_end = 0
+        self.waited = False  # whether the last `read` found nothing at first
         self._told = 0.0
         self._told_lsn = 0
         self._asked = False
@@ -73,7 +74,7 @@ class Stream:
 
         Keepalives are dealt with here. Raises `Unreachable` when the connection is lost.
         """
-        waited = False
+        self.waited = False
         while True:
             try:
                 size, data = self._connection.get_copy_data(1)
@@ -90,9 +91,9 @@ class Stream:
                 continue
             if size < 0:
                 raise Unreachable(self._ended())
-            if waited or timeout_s <= 0:
+            if self.waited or timeout_s <= 0:
                 return None
-            waited = True
+            self.waited = True
             if self._poll.poll(timeout_s * 1000):
                 self._consume()
 
