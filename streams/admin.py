@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -87,10 +88,10 @@ def _client(config: Config) -> AdminClient:
     return AdminClient({**config.kafka.client(), "socket.connection.setup.timeout.ms": "5000", "log_level": "0"})
 
 
-def _partitions(config: Config, client: AdminClient, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
+def _partitions(config: Config, client: AdminClient, timeout_s: float | None = None) -> dict[str, int]:
     """Ask which topics there are; raises `Unreachable`."""
     try:
-        metadata = client.list_topics(timeout=timeout_s)
+        metadata = client.list_topics(timeout=TIMEOUT_S if timeout_s is None else timeout_s)
     except KafkaException as error:
         raise Unreachable(
             f"the broker at {config.kafka.bootstrap} does not answer ({error.args[0].str()}): start it, or correct "
@@ -99,7 +100,7 @@ def _partitions(config: Config, client: AdminClient, timeout_s: float = TIMEOUT_
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
 
 
-def require(config: Config, timeout_s: float = TIMEOUT_S) -> None:
+def require(config: Config, timeout_s: float | None = None) -> None:
     """Raise `Unreachable` without a broker, and `Stop` when topics are missing or have other numbers of partitions."""
     there = _partitions(config, _client(config), timeout_s)
     for planned in plan(config):
@@ -124,10 +125,21 @@ def apply(config: Config) -> list[Finding]:
     """Create what is missing and correct retention, cleanup and sizes; running it again changes nothing."""
     client = _client(config)
     there = _partitions(config, client)
-    return [
+    findings = [
         _create(client, planned) if planned.name not in there else _correct(client, planned, there[planned.name])
         for planned in plan(config)
     ]
+    _settle(config, client, {finding.topic for finding in findings if finding.state == "created"})
+    return findings
+
+
+def _settle(config: Config, client: AdminClient, created: set[str]) -> None:
+    """Wait until brokers tell of what was created: who comes next must find it."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not created <= set(_partitions(config, client)):
+        if time.monotonic() > deadline:
+            raise Unreachable("the topics were created but do not show; run `pgwitness topics apply` again")
+        time.sleep(0.1)
 
 
 def _create(client: AdminClient, planned: Planned) -> Finding:

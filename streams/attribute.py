@@ -1,11 +1,12 @@
 """The first stage: one raw partition through the fold into lanes of events.
 
-`Attribution stage` = fold + emitter + checkpoint. A record is done when what it let go is durable and a checkpoint
+Fold, emitter and checkpoint come together here. A record is done when what it let go is durable and a checkpoint
 behind it is written; until then a restart reads it again and makes the same events. Not for several threads.
 """
 
 from __future__ import annotations
 
+import structlog
 from confluent_kafka import Consumer
 
 from pgwitness.codec import decode_raw
@@ -17,6 +18,8 @@ from streams.emitter import Emitter
 from streams.fold import Fold
 from streams.identity import Identities
 from streams.reading import holds
+
+log = structlog.get_logger("worker")
 
 
 class RawPartition:
@@ -68,20 +71,26 @@ class RawPartition:
         if offset < fold.next_offset:
             fold.rehydrate(offset, batch)
         else:
-            self._emit(fold.apply(offset, batch))
+            unencodable = self._emit(fold.apply(offset, batch))
+            if refused := fold.refused or unencodable:
+                self._set_aside(offset, key, value, DeadLetter("nonsense", refused))
         self.position = offset + 1
         metrics.BATCHES.labels("raw").inc()
 
     def _refuse(self, offset: int, key: bytes | None, value: bytes | None, error: DeadLetter) -> None:
-        partition = self.fold.partition
-        self._emitter.dead_letter("attribute", error.reason, (self.topic, partition, offset), key, value)
-        metrics.DEAD_LETTERS.labels("raw", error.reason).inc()
+        self._set_aside(offset, key, value, error)
         self._emit(self.fold.skip(offset))
 
-    def _emit(self, events: list[Event]) -> None:
+    def _set_aside(self, offset: int, key: bytes | None, value: bytes | None, error: DeadLetter) -> None:
+        log.warning("dead_letter", partition=self.fold.partition, offset=offset, reason=error.reason, error=str(error))
+        self._emitter.dead_letter("attribute", error.reason, (self.topic, self.fold.partition, offset), key, value)
+        metrics.DEAD_LETTERS.labels("raw", error.reason).inc()
+
+    def _emit(self, events: list[Event]) -> str | None:
+        """Send events on and count them; returns why one could not be sent."""
         if not events:
-            return
-        self._emitter.events(events)
+            return None
+        refused = self._emitter.events(events)
         kinds: dict[tuple[str, str], int] = {}
         rows: dict[str, int] = {}
         for event in events:
@@ -93,6 +102,7 @@ class RawPartition:
             metrics.EVENTS.labels(*labels).inc(number)
         for certainty, number in rows.items():
             metrics.ROWS.labels(certainty).inc(number)
+        return refused
 
     def measure(self) -> None:
         """Bring the partition's gauges up to date."""

@@ -61,11 +61,20 @@ class Emitter:
         self._remembered: dict[tuple[str | None, str, str | None], int] = {}
         self._error: str | None = None
 
-    def events(self, events: list[Event]) -> None:
-        """Put events into their lanes' batches; full batches leave at once. Raises `Retry` after a failed delivery."""
+    def events(self, events: list[Event]) -> str | None:
+        """Put events into their lanes' batches; full batches leave at once. Raises `Retry` after a failed delivery.
+
+        Returns why an event could not be encoded (a number in it that no JSON reader takes), None when all could.
+        """
         self._check()
+        refused: str | None = None
         remembered, since, builders = self._remembered, self._since, self._builders
         for event in events:
+            try:
+                encoded = encode_event(event)
+            except (ValueError, OverflowError) as error:
+                refused = f"event {event.event_id}: {error}"
+                continue
             who = (event.principal, event.cluster, event.role)
             lane = remembered.get(who)
             if lane is None:
@@ -75,12 +84,13 @@ class Emitter:
             builder = builders.get(lane)
             if builder is None:
                 builder = builders[lane] = BatchBuilder(self._name, encode_event(EventHeader(lane)))
-            payload = builder.add(encode_event(event), event.n_rows or 1)
+            payload = builder.add(encoded, event.n_rows or 1)
             if payload is not None:
                 since[lane] = self._clock()
                 self._send_lane(lane, payload)
             elif lane not in since:
                 since[lane] = self._clock()
+        return refused
 
     def linger(self) -> None:
         """Cut the batches that have waited long enough, and let deliveries be reported."""

@@ -7,6 +7,7 @@ same state give byte-identical events: time is the time in the records, nothing 
 - A transaction is bound by its verified beacon (`exact`), its replication origin or a session sample with its
   transaction id (`strong`), or goes on as `none`. Only one without any of these, on tables without a beacon, waits,
   at most `grace_us` of record time and within `held_bytes_max`.
+- An event that has the right shape and nonsense in it is left out (`refused`); the others of its record go on.
 - An event's `at` is the record that let it go. `snapshot` is the state at a record's end; `restore`, then
   `rehydrate` from `resume_from` on, brings held transactions back.
 
@@ -49,6 +50,7 @@ from streams.fold_state import (
     Watermark,
 )
 from streams.identity import Identities
+from streams.sanity import check
 from streams.trimming import trim
 
 SESSIONS_MAX = 10_000
@@ -99,6 +101,8 @@ class Fold:
         self.next_offset = 0
         self.dropped = 0
         """Parts that were known already, since this object was made."""
+        self.refused: str | None = None
+        """Why an event of the last record was left out, None when none was: the record is then a dead letter too."""
         self.held_bytes = 0
         self._grace_us = grace_us
         self._held_bytes_max = held_bytes_max
@@ -115,13 +119,18 @@ class Fold:
             return []
         self._begin(offset, batch.header.cluster)
         cluster = self._cluster(batch.header.cluster)
+        self.refused = None
         for index, event in enumerate(batch.events):
-            if event.captured_at_us > cluster.clock_us:
-                cluster.clock_us = event.captured_at_us
-            if type(event) is Transaction:
-                self._transaction(cluster, batch.header, index, event)
-            else:
-                self._other(cluster, batch.header, event)
+            try:
+                check(event)
+                if event.captured_at_us > cluster.clock_us:
+                    cluster.clock_us = event.captured_at_us
+                if type(event) is Transaction:
+                    self._transaction(cluster, batch.header, index, event)
+                else:
+                    self._other(cluster, batch.header, event)
+            except (ValueError, OverflowError) as error:  # msgspec's own errors are ValueErrors
+                self.refused = f"event {index}: {error}"
         if cluster.held:
             self._expire(batch.header.cluster, cluster)
         return self._end(offset)

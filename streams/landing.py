@@ -86,7 +86,11 @@ class EventPartition:
             )
         if checkpoint is not None and checkpoint.offset <= self.landed_to:
             state = msgspec.json.decode(checkpoint.data, type=_State)
-            self._judge.restore(bytes(state.judge))
+            try:
+                self._judge.restore(bytes(state.judge))
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                log.error("judge_starts_anew", partition=partition, reason=f"its checkpoint cannot be read: {error}")
+                self._judge = make_judge()
             self._marks = {(lane, raw): Position(raw, offset, index) for lane, raw, offset, index in state.marks}
             self.position = self._saved = checkpoint.offset
         elif self.landed_to:
@@ -163,6 +167,7 @@ class EventPartition:
     def _refuse(self, offset: int, key: bytes | None, value: bytes | None, error: DeadLetter) -> None:
         if offset < self.landed_to:
             return
+        log.warning("dead_letter", partition=self.partition, offset=offset, reason=error.reason, error=str(error))
         self._emitter.dead_letter("land", error.reason, (self.topic, self.partition, offset), key, value)
         metrics.DEAD_LETTERS.labels("events", error.reason).inc()
         self._writer.append(offset, [], [], 0)

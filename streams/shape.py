@@ -204,8 +204,12 @@ def finding(header: RawHeader, raw: Posture | Gap | Control) -> Event:
             event.detail["before"] = raw.before
         if raw.after is not None:
             event.detail["after"] = raw.after
-        if raw.object_type in ("table", "trigger", "beacon"):
+        if raw.dropped_with is not None:
+            event.detail["dropped_with"] = raw.dropped_with
+        if raw.object_type in ("table", "beacon"):
             event.relations = [raw.name]
+        elif raw.object_type == "trigger":
+            event.relations = [str((raw.after or raw.before or {}).get("relation", raw.name))]
     elif isinstance(raw, Gap):
         event = _event(header.cluster, header.instance, Attribution(), raw.captured_at_us, event_id, raw.reason)
         event.kind = "gap"

@@ -333,3 +333,29 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     (known,) = feed(transaction(11, xid=19))
     assert (forgotten.certainty, known.certainty) == ("none", "strong")
     assert len(feed.fold.snapshot()) < 2_000
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"xid": 2**70},
+        {"lsn": -1},
+        {"captured_at_us": 2**64},
+        {"n_rows": -5},
+        {"first_ordinal": 0, "n_rows": 9, "rows": msgspec.Raw(b'{"not": "rows"}'), "lsn": 10},
+        {"first_ordinal": 0, "n_rows": 9, "rows": msgspec.Raw(b'[["x"]]'), "lsn": 10},
+    ],
+)
+def test_nonsense_of_the_right_shape_is_left_out(feed: Feed, nonsense: dict[str, object]) -> None:
+    """One event with impossible content does not stop the stream, nor the events beside it; the record is told."""
+    feed(transaction(10, last=False, beacons=[beacon()]))
+    events = feed(
+        transaction(**{"lsn": 11, "beacons": [beacon()]} | nonsense),  # type: ignore[arg-type]
+        transaction(20, beacons=[beacon()]),
+    )
+    assert [event.lsn for event in events] == [20]
+    assert feed.fold.refused is not None
+    assert feed.fold.refused.startswith("event 0: ")
+    Fold.restore(feed.fold.snapshot(), 0)
+    feed(tick(1))
+    assert feed.fold.refused is None
