@@ -21,7 +21,7 @@ from tests.servers.kafka import Kafka
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 FULL = os.environ.get("PGWITNESS_CHAOS") == "full"
-KILLS = 20 if FULL else 6
+KILLS = 20 if FULL else 5
 SECONDS_MAX = 20.0
 """How long to wait for the next moment to kill when nothing can be committed."""
 LAND_SECONDS_MAX = 120.0
@@ -90,6 +90,12 @@ def make(tmp_path: Path, bootstrap: str, dsn: str, database: str, prefix: str, s
     return system, workload
 
 
+def collectors(system: System) -> list[Daemon]:
+    """Start the collectors in two processes, so that one can be killed without the other."""
+    others = system.daemon("collect", "stats", "sessions", name="collect-others")
+    return [system.collect("wal"), others]
+
+
 def prove(system: System, workload: Workload) -> None:
     """Hold the lake against the workload's books: every transaction, every row, every name, nothing twice."""
     books = workload.rows()
@@ -132,7 +138,7 @@ def test_kill_nine_of_any_daemon_at_random_moments(
         database = dsn.rpartition("/")[2]
         system, workload = make(tmp_path, own_kafka.bootstrap, dsn, database, topic_prefix, seed)
         with system:
-            daemons = [system.collect("wal"), system.worker(1), system.worker(2)]
+            daemons = [*collectors(system), system.worker(1), system.worker(2)]
             for daemon in daemons:
                 daemon.ready()
             workload.start()
@@ -154,7 +160,7 @@ def test_restarts_of_kafka_and_postgres(
     dsn = own_postgres.dsn()
     system, workload = make(tmp_path, own_kafka.bootstrap, dsn, "postgres", topic_prefix, seed)
     with system:
-        for daemon in (system.collect("wal"), system.worker(1)):
+        for daemon in (*collectors(system), system.worker(1)):
             daemon.ready()
         workload.start()
         ends = [own_kafka.stop, own_postgres.stop, own_kafka.kill, own_postgres.kill]
@@ -193,7 +199,7 @@ def test_a_promoted_standby_is_followed(
         )
         system, workload = make(tmp_path, own_broker.bootstrap, dsn, "postgres", topic_prefix, seed)
         with system:
-            for daemon in (system.collect("wal"), system.worker(1)):
+            for daemon in (*collectors(system), system.worker(1)):
                 daemon.ready()
             workload.start()
             workload.wait_for_more(random.randint(100, 400), SECONDS_MAX)
