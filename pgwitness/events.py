@@ -181,6 +181,7 @@ class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):
     `object_type`: `role`, `membership`, `role_setting`, `grant`, `setting`, `trigger`, `event_trigger`,
     `publication`, `extension`, `table`, `beacon`. `change` is `found` in the first snapshot ever, of which only what
     gives power or sight is listed; how many objects of each type there were says one event of the type `summary`.
+    `dropped_with` names the table whose drop took this object along.
     """
 
     object_type: str
@@ -189,6 +190,7 @@ class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):
     database: str | None = None
     before: dict[str, object] | None = None
     after: dict[str, object] | None = None
+    dropped_with: str | None = None
 
 
 class Gap(_Raw, frozen=True, kw_only=True, tag="gap"):

@@ -61,6 +61,7 @@ def compare(before: Iterable[Object] | None, after: Iterable[Object], captured_a
 def _changes(before: list[Object], after: list[Object], captured_at_us: int) -> list[Posture]:
     objects = {_key(item): item for item in after}
     known = {_key(item): item for item in before}
+    dropped = {(database, name) for kind, database, name in known.keys() - objects.keys() if kind == "table"}
     events: list[Posture] = []
     for key in sorted(known.keys() | objects.keys()):
         old, new = known.get(key), objects.get(key)
@@ -80,9 +81,18 @@ def _changes(before: list[Object], after: list[Object], captured_at_us: int) -> 
                 database=item.database,
                 before=old.attributes if old is not None else None,
                 after=new.attributes if new is not None else None,
+                dropped_with=_dropped_with(item, dropped) if new is None else None,
             )
         )
     return events
+
+
+def _dropped_with(item: Object, dropped: set[tuple[str, str]]) -> str | None:
+    """Name the dropped table that a removed object stood on: its going is no act of its own."""
+    if item.object_type not in ("trigger", "beacon", "grant"):
+        return None
+    table = str(item.attributes.get("relation", item.name)) if item.object_type == "trigger" else item.name
+    return table if (item.database or "", table) in dropped else None
 
 
 def _found(objects: list[Object], captured_at_us: int) -> list[Posture]:

@@ -122,3 +122,17 @@ def test_settings_that_may_hold_secrets_are_tokens() -> None:
     assert masked_setting("pgaudit.log", "all", TOKEN) == "all"
     assert masked_setting("password_encryption", "md5", TOKEN) == "md5"
     assert masked_setting("archive_command", "", TOKEN) == ""
+
+
+def test_what_a_dropped_table_takes_along_says_so() -> None:
+    """Its triggers and its beacon are no acts of their own; a trigger dropped from a table that stays is one."""
+    trigger = Object("trigger", "shop", "public.orders.audit", {"relation": "public.orders", "active": True})
+    beacon = Object("beacon", "shop", "public.orders", {})
+    gone = compare_posture([BOB, TABLE, trigger, beacon], [BOB, Object("table", "shop", "public.items", {})], 999)
+    assert {e.object_type: e.dropped_with for e in gone if e.change == "removed" and e.object_type != "role"} == {
+        "trigger": "public.orders",
+        "beacon": "public.orders",
+        "table": None,
+    }
+    (event,) = compare_posture([TABLE, trigger], [TABLE], 999)
+    assert event.dropped_with is None
