@@ -20,7 +20,7 @@ NULL = b"null"
 PREFIX_BYTES = 64
 """How much of a value beyond the limit goes into its masked prefix."""
 CACHED_BYTES_MAX = 96
-CACHED_MAX = 8192
+CACHED_MAX = 32_768
 
 _INTEGERS = frozenset({"int2", "int4", "int8", "oid", "xid", "xid8"})
 _NUMBERS = frozenset({"float4", "float8", "numeric"})
