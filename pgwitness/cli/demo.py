@@ -12,7 +12,7 @@ from pgwitness.cli.options import common
 @click.command(short_help="See it work on this machine, in half a minute.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(2, 600),
+    type=click.FloatRange(5, 600),
     default=20.0,
     show_default=True,
     help="How long the shop works before the report.",

@@ -7,6 +7,9 @@ from pathlib import Path
 import click
 
 from pgwitness.cli.options import common, configuration, http_options
+from pgwitness.errors import Retry
+
+RETRY_S = 2.0
 
 
 @click.command(short_help="Run the worker: attribute, judge, land.")
@@ -19,6 +22,8 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
     """
     config = configuration(config_path)
 
+    import structlog
+
     from detectors.behaviour import Behaviour
     from detectors.judge import Judge
     from detectors.policies import Bundle
@@ -26,6 +31,7 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
     from sinks.lake import Lake
     from streams.worker import run
 
+    log = structlog.get_logger("worker")
     bundle = Bundle.load(config.policies.path)
     labels = {name: cluster.labels for name, cluster in config.clusters.items()}
 
@@ -36,6 +42,12 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
     lake = Lake(config.lake.path)
     bind = config.http.worker_port if port is None else port
     with daemon("worker", host or config.http.host, bind) as (stop, health):
-        lake.prepare()
+        while not stop.is_set():
+            try:
+                lake.prepare()
+                break
+            except Retry as error:
+                log.warning("lake_not_ready", error=str(error))
+                stop.wait(RETRY_S)
         code = run(config, lake, judge, health, stop)
     raise SystemExit(code)

@@ -218,6 +218,24 @@ def test_a_daemon_serves_its_endpoints_and_ends_cleanly(shop: Shop) -> None:
     assert process.returncode == 0
 
 
+def test_a_worker_waits_for_its_lake(shop: Shop) -> None:
+    """A worker whose lake cannot be made says so, goes on when it can, and ends with 0 when it is told to."""
+    assert shop.run("topics", "apply").exit_code == 0
+    blocked = shop.config.lake.path
+    blocked.write_text("in the way")
+    process = shop.start("worker", "--port", "0")
+    assert process.stderr is not None
+    try:
+        while json.loads(process.stderr.readline()).get("event") != "lake_not_ready":
+            pass
+        blocked.unlink()
+        wait_for(lambda: (blocked / "views.sql").exists(), 30, "the lake is made")
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
 def test_a_taken_port_is_said_at_once(shop: Shop) -> None:
     """A daemon whose port is taken ends with 2 and names the way out."""
     import socket
