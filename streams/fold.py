@@ -3,7 +3,8 @@
 `Fold.apply(offset, batch)` must see every record of the partition in order of offsets. The same records from the
 same state give byte-identical events: time is the time in the records, nothing else is asked. What it promises:
 
-- A re-sent transaction, or part of one, is dropped or trimmed by its position (`FoldState.Watermark`).
+- A re-sent transaction, or part of one, is dropped or trimmed by its position (`FoldState.Watermark`); any other
+  event that a collector sends again after a crash is dropped by its id, among the last `RECENT_MAX` of its cluster.
 - A transaction is bound by its verified beacon (`exact`), its replication origin or a session sample with its
   transaction id (`strong`), or goes on as `none`. Only one without any of these, on tables without a beacon, waits,
   at most `grace_us` of record time and within `held_bytes_max`.
@@ -57,6 +58,9 @@ SESSIONS_MAX = 10_000
 XIDS_MAX = 20_000
 TIMELINES_MAX = 1_000
 HELD_BYTES_MAX = 16 * 1024 * 1024
+RECENT_MAX = 8_192
+"""Ids of events other than changes that are remembered: more than any collector sends again after a crash."""
+RECENT_LETTERS = 16
 BEACONS_MAX = 20_000
 """Sessions whose attribution by beacon is remembered; forgetting costs time only."""
 
@@ -88,6 +92,7 @@ class _Cluster:
         self.held: dict[tuple[Timeline, int], _Held] = {}
         self.by_xid: dict[int, tuple[Timeline, int]] = {}
         self.beacons: dict[SessionKey, tuple[tuple[object, ...], Attribution]] = {}
+        self.recent: dict[str, None] = {}
 
 
 class Fold:
@@ -100,7 +105,7 @@ class Fold:
         self.identities = identities
         self.next_offset = 0
         self.dropped = 0
-        """Parts that were known already, since this object was made."""
+        """Parts and other events that were known already, since this object was made."""
         self.refused: str | None = None
         """Why an event of the last record was left out, None when none was: the record is then a dead letter too."""
         self.held_bytes = 0
@@ -157,6 +162,16 @@ class Fold:
     def _emit(self, event: Event) -> None:
         event.at = Position(self.partition, self._offset, len(self._out))
         self._out.append(event)
+
+    def _emit_once(self, cluster: _Cluster, event: Event) -> None:
+        """Emit an event unless it was: a collector that crashed sends what it is not sure of again."""
+        key = event.event_id[:RECENT_LETTERS]
+        if key in cluster.recent:
+            self.dropped += 1
+            return
+        _room(cluster.recent, RECENT_MAX)
+        cluster.recent[key] = None
+        self._emit(event)
 
     def _cluster(self, name: str) -> _Cluster:
         cluster = self._clusters.get(name)
@@ -317,11 +332,11 @@ class Fold:
                 self._session(cluster, header, event)
             case QueryStats():
                 whose = by_role(header.cluster, event.database, event.role, self.identities)
-                self._emit(shape.query_stats(header, event, whose))
+                self._emit_once(cluster, shape.query_stats(header, event, whose))
             case IdentitiesRecord():
                 self._rename(event)
             case Posture() | Gap() | Control():
-                self._emit(shape.finding(header, event))
+                self._emit_once(cluster, shape.finding(header, event))
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)
 
@@ -343,7 +358,7 @@ class Fold:
                 self._release(header.cluster, cluster, cluster.held[waiting], whose)
         if event.operation != "sample":
             whose = by_session(session, header.cluster, self.identities, "own")
-            self._emit(shape.session(header, event, whose))
+            self._emit_once(cluster, shape.session(header, event, whose))
 
     def _rename(self, record: IdentitiesRecord) -> None:
         if record.sha256 == self.identities.sha256:
@@ -400,6 +415,7 @@ class Fold:
             cluster.watermarks = dict(saved.watermarks)
             cluster.sessions = {(session.pid, session.backend_start_us): session for session in saved.sessions}
             cluster.xids = dict(saved.xids)
+            cluster.recent = dict.fromkeys(saved.recent)
             for item in saved.held:
                 held = _Held((item.timeline, item.lsn), item.xid, item.due_us)
                 held.parts = [(reference, None, None) for reference in item.parts]
@@ -459,4 +475,5 @@ def _save(cluster: _Cluster) -> ClusterState:
             HeldState(held.key[0], held.key[1], held.xid, held.due_us, [reference for reference, _, _ in held.parts])
             for held in cluster.held.values()
         ],
+        recent=list(cluster.recent),
     )

@@ -93,13 +93,14 @@ class HeldState(Struct, frozen=True, array_like=True):
 
 
 class ClusterState(Struct, frozen=True):
-    """What is remembered of one cluster."""
+    """What is remembered of one cluster; `recent` are the beginnings of ids of events other than changes."""
 
     clock_us: int
     watermarks: list[tuple[Timeline, Watermark]]
     sessions: list[KnownSession]
     xids: list[tuple[int, SessionKey]]
     held: list[HeldState]
+    recent: list[str] = []
 
 
 class FoldState(Struct, frozen=True):
