@@ -257,7 +257,9 @@ def test_the_runbook_explains_every_reason_of_a_dead_letter_and_a_gap() -> None:
             reasons |= set(re.findall(r'\b(?:_?gap|Loss)\(\s*"([a-z_]+)"', source))
             for line in re.findall(r"^ +reason = (.*)", source, re.MULTILINE):
                 reasons |= set(re.findall(r'"([a-z_]+)"', line))
-    assert {"not_a_batch", "wrong_shape"} <= reasons
+    assert {"not_a_batch", "wrong_shape", "slot_lost"} <= reasons
+    gaps = (ROOT / "docs" / "reference" / "events.md").read_text().partition("slot_lost")[2]
+    reasons |= set(re.findall(r"^\| `([a-z_]+)` \|", gaps, re.MULTILINE))
     assert {reason for reason in reasons if f"`{reason}`" not in text} == set()
 
 
