@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pgwitness.cli.options import common
+from pgwitness.errors import ConfigurationError
 
 
 @click.command(short_help="See it work on this machine, in half a minute.")
@@ -31,6 +32,11 @@ def demo(seconds: float, folder: Path | None, as_json: bool, config_path: Path) 
     Three people, two services and two AI agents work; some misbehave. It ends with who did what, how sure that is,
     and the alerts. Exits 1 when a committed row did not land exactly once or a misbehaviour was missed.
     """
-    from pgwitness.demo.run import main
+    try:
+        from pgwitness.demo.run import main
+    except ImportError as error:
+        raise ConfigurationError(
+            f'the demo needs the embedded servers ({error}): pip install "pgwitness[embedded]"'
+        ) from error
 
     raise SystemExit(main(seconds=seconds, folder=folder, as_json=as_json))

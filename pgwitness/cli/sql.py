@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HELP = """\
 A query ends with `;`. Views: events, changes, ddl, statements, query_stats, sessions, posture, control, gaps,
 alerts, coverage, reconciliation. Macros: touched('schema.table', key), timeline('principal').
-.tables lists views and their columns, .help shows this, .quit or Ctrl-D ends."""
+.tables lists the views, .columns VIEW its columns, .help shows this, .quit or Ctrl-D ends."""
 
 
 @click.command(short_help="Ask the evidence lake with SQL.")
@@ -124,11 +124,18 @@ def _dot(connection: duckdb.DuckDBPyConnection, line: str, as_json: bool) -> Non
         say(HELP)
     elif line == ".tables":
         emit(ask(connection, TABLES), as_json=as_json)
+    elif line.startswith(".columns "):
+        view = line.split(maxsplit=1)[1].replace("'", "''")
+        emit(ask(connection, COLUMNS.format(view=view)), as_json=as_json, empty=f"no view {view}; .tables lists them")
     else:
         say(f"{line}: unknown; .help shows what there is")
 
 
 TABLES = """
-SELECT table_name AS view, string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns
+SELECT table_name AS view, count(*) AS columns
 FROM information_schema.columns WHERE table_schema = 'main' GROUP BY table_name ORDER BY table_name
+"""
+COLUMNS = """
+SELECT column_name AS "column", data_type AS type
+FROM information_schema.columns WHERE table_schema = 'main' AND table_name = '{view}' ORDER BY ordinal_position
 """

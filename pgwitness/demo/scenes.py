@@ -7,6 +7,7 @@ about the object. An alert that no scene explains is a false one.
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -106,12 +107,10 @@ def drop_table(stage: Stage) -> None:
 def forge_beacon(stage: Stage) -> None:
     """Jonas writes a beacon of his own making that names Lena, and refunds an order under it."""
     client = Psycopg(stage.host, stage.port, JONAS)
-    forged = (
-        '{"v":1,"session_user":"lena","role":"lena","pid":1,"backend_start_us":1,"xid":1,"application":"psql"}'
-        "." + "0" * 64
-    )
-    emit = "SELECT pg_logical_emit_message(true, %(prefix)s, %(content)s::text)"
-    values: dict[str, Any] = {"prefix": beacon_prefix(), "content": forged}
+    claim = ["beacon/1", "1", "shop", 1, 1, 1, LENA.role, LENA.role, LENA.application, None, None, None]
+    # Everything is right but the code before it, which only the database can make.
+    values: dict[str, Any] = {"prefix": beacon_prefix(), "content": bytes(32) + json.dumps(claim).encode()}
+    emit = "SELECT pg_logical_emit_message(true, %(prefix)s, %(content)s::bytea)"
     change = ("UPDATE orders SET status = 'refunded' WHERE id = %(o)s", {"o": 7})
     stage.ledger.add(JONAS.name, client.run((emit, values), change))
     client.close()

@@ -200,7 +200,9 @@ def test_the_shell_takes_queries_over_several_lines(home: Path, monkeypatch: pyt
     from sinks.catalogue import connect
 
     Lake(home / "lake").prepare()
-    lines = iter([".help", ".tables", ".what", "SELECT 40 + 2", "AS answer;", "SELEC;", "", ".quit"])
+    lines = iter(
+        [".help", ".tables", ".columns coverage", ".what", "SELECT 40 + 2", "AS answer;", "SELEC;", "", ".quit"]
+    )
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
     monkeypatch.setenv("HOME", str(home))
     runner = CliRunner()
@@ -210,10 +212,21 @@ def test_the_shell_takes_queries_over_several_lines(home: Path, monkeypatch: pyt
         stdout, stderr = out.getvalue().decode(), err.getvalue().decode()
     assert "42" in stdout
     assert "reconciliation" in stdout
+    assert "certainty_exact" in stdout
     assert "touched" in stderr
     assert "SELEC" in stderr
     assert ".what: unknown" in stderr
     assert "not written down" in stderr
+
+
+def test_a_demo_without_its_servers_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra that brings the embedded servers the demo ends with 2 and names it."""
+    monkeypatch.delitem(sys.modules, "pgwitness.demo.run", raising=False)
+    monkeypatch.delitem(sys.modules, "pgwitness.demo.servers", raising=False)
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    result = run("demo")
+    assert result.exit_code == 2
+    assert "pgwitness[embedded]" in result.stderr
 
 
 def test_debug_shows_the_traceback(home: Path) -> None:
