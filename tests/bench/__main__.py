@@ -51,7 +51,7 @@ def main() -> int:
 
 def machine() -> dict[str, Any]:
     """Say what the figures were measured on."""
-    packages = ("confluent-kafka", "faust-streaming", "pyarrow", "duckdb", "msgspec", "psycopg2-binary", "river")
+    packages = ("confluent-kafka", "faust-streaming", "pyarrow", "duckdb", "msgspec", "psycopg", "river")
     model = next((line.split(":", 1)[1].strip() for line in cpu_lines() if line.startswith("model name")), "unknown")
     return {
         "cpu": model,
