@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,26 @@ def test_a_standby_follows_and_can_be_promoted(own_postgres: Postgres, servers_p
         assert segment[0].startswith("00000002")
     finally:
         standby.remove()
+
+
+def test_postgres_runs_where_its_user_may_not_go(tmp_path: Path, postgres18: Postgres) -> None:
+    """Programs and data in a folder that only root may enter still make a server, and the folder stays closed."""
+    closed = tmp_path / "closed"
+    package = postgres18.bin.parent.parent
+    for source in (package, package.with_name(f"{package.name}.libs")):
+        if source.exists():
+            shutil.copytree(source, closed / source.name, symlinks=True)
+    closed.chmod(0o700)
+    server = Postgres(closed / "data", bin=closed / package.name / "pginstall" / "bin", settings=FAST_AND_FORGETFUL)
+    try:
+        server.start()
+        remember(server, 5)
+        server.restart()
+        assert remembered(server) == [5]
+        assert server.program("psql", "-At", "-d", server.dsn(), "-c", "SELECT 1").strip() == "1"
+        assert closed.stat().st_mode & 0o777 == 0o700
+    finally:
+        server.remove()
 
 
 def test_a_server_that_cannot_start_says_why(own_postgres: Postgres) -> None:
