@@ -39,6 +39,7 @@ def make_producer(config: Config) -> Producer:
             "message.max.bytes": str(4 * 1024 * 1024),
             "queue.buffering.max.kbytes": str(QUEUE_BYTES // 1024),
             "delivery.timeout.ms": "60000",
+            "log_level": "2",
         }
     )
 
