@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from click.testing import CliRunner
 from pgwitness.cli import main
 from pgwitness.demo.scenes import FAR_ADDRESS, scenes
 from pgwitness.demo.servers import wait_for
+from sinks.catalogue import connect
 
+ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "pgwitness", "demo"]
 
 
@@ -91,6 +94,28 @@ def test_what_is_kept_can_be_used(played: tuple[Path, dict[str, object], float])
     result = CliRunner().invoke(main, [*words, "--config", str(place / "pgwitness.toml")])
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)[0]["n"] > 0
+
+
+@pytest.mark.parametrize("page", ["tutorial.md", "how-to/query-evidence.md"])
+def test_queries_in_the_documentation_have_answers(played: tuple[Path, dict[str, object], float], page: str) -> None:
+    """Every query that the documentation shows runs on the demo's lake, and all of the tutorial's have an answer."""
+    place, _, _ = played
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    queries = [query for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL) for query in block.split(";")]
+    connection = connect(place / "lake")
+    answers = {query: connection.execute(query).fetchall() for query in queries if query.strip()}
+    assert answers
+    if page == "tutorial.md":
+        assert [query for query, rows in answers.items() if not rows] == []
+
+
+def test_alerts_bring_the_query_that_shows_their_evidence(played: tuple[Path, dict[str, object], float]) -> None:
+    """The query that stands in an alert finds events in the lake, for every alert."""
+    place, _, _ = played
+    connection = connect(place / "lake")
+    queries = connection.execute("SELECT json_extract_string(ocsf, '$.unmapped.query') FROM alerts").fetchall()
+    assert queries
+    assert [query for (query,) in queries if not connection.execute(query).fetchall()] == []
 
 
 def test_the_lake_opens_without_pgwitness(
