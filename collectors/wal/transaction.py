@@ -335,8 +335,8 @@ class Assembler:
         if self._beacons:
             made.append(b',"beacons":' + _json(self._beacons_of(body.first_ordinal)))
         if self._forged:
+            # Like the rest of the header, forgeries stand in every part from where they were found on.
             made.append(b',"forged":' + _json(self._forged))
-            self._forged = []
         if body.n_rows:
             made.append(
                 b',"relations":[' + body.relations + b'],"counts":[' + body.counts + b'],"rows":[' + body.rows + b"]"

@@ -154,6 +154,14 @@ def test_floods_of_messages_are_bounded(tmp_path: Path) -> None:
     assert len(part.beacons) == BEACONS_MAX
 
 
+def test_every_part_repeats_the_forgeries_found_so_far(tmp_path: Path) -> None:
+    """Like the rest of the header; the reader counts them, so one in a later part must not look like the first again."""
+    ann, forged = write.message("b", b"ann:app"), write.message("b", b"forged")
+    messages = [TABLE, write.begin(300, 12), *inserts(1), ann, forged, *inserts(1_000), forged, write.commit(300)]
+    parts = assembled(tmp_path, messages).parts
+    assert [len(part.forged) for part in parts] == [1, 2]
+
+
 def test_forgeries_are_told_without_rows_and_without_a_transaction(tmp_path: Path) -> None:
     """A forgery in an otherwise empty transaction, or in none, has its own event."""
     lonely = [write.begin(300, 12), write.message("b", b"forged"), write.commit(300)]
