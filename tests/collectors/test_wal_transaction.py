@@ -155,7 +155,7 @@ def test_floods_of_messages_are_bounded(tmp_path: Path) -> None:
 
 
 def test_every_part_repeats_the_forgeries_found_so_far(tmp_path: Path) -> None:
-    """Like the rest of the header; the reader counts them, so one in a later part must not look like the first again."""
+    """Like the rest of the header; readers count them, so a later one must not look like the first."""
     ann, forged = write.message("b", b"ann:app"), write.message("b", b"forged")
     messages = [TABLE, write.begin(300, 12), *inserts(1), ann, forged, *inserts(1_000), forged, write.commit(300)]
     parts = assembled(tmp_path, messages).parts
