@@ -6,7 +6,10 @@ staged are the demo's own.
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -197,8 +200,16 @@ def _verdict(summary: Mapping[str, Any], result: Result, place: Path, kept: bool
     note = "" if kept else "; a temporary folder, --dir keeps it where you want it"
     out.print(f"\nEverything is in {place}{note}. Next:", soft_wrap=True)
     example = "SELECT * FROM timeline('support-agent') LIMIT 20"
-    out.print(f'  pgwitness sql --config {config} "{example}"', soft_wrap=True)
-    out.print(f"  pgwitness sql --config {config}", soft_wrap=True)
+    out.print(f'  {_program()} sql --config {config} "{example}"', soft_wrap=True)
+    out.print(f"  {_program()} sql --config {config}", soft_wrap=True)
+
+
+def _program() -> str:
+    """Name this program as the user can type it: bare when it is on the PATH, else as it was started."""
+    if shutil.which("pgwitness"):
+        return "pgwitness"
+    started = Path(sys.argv[0])
+    return shlex.quote(os.path.relpath(started)) if started.name == "pgwitness" else "python -m pgwitness"
 
 
 def _rows(lake: Path, query: str) -> list[dict[str, Any]]:
