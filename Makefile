@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint bench lock kafka clean
+.PHONY: install demo test chaos lint bench lock kafka clean
 
 install: $(STAMP)
 
@@ -21,6 +21,10 @@ demo: install
 
 test: install
 	@BIN=$(BIN) sh tests/run
+
+# The long version of tests/chaos: twenty kills a test instead of five, on both brokers.
+chaos: install
+	@PGWITNESS_CHAOS=full BIN=$(BIN) sh tests/run tests/chaos
 
 lint: install
 	$(BIN)/ruff check .
