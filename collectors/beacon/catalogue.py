@@ -22,8 +22,9 @@ class Table(Struct, frozen=True, kw_only=True):
 
     `root` is the topmost partitioned table it is a partition of. `keyed`: updates and deletes can be published, that
     is, it (and each of its partitions) has a usable replica identity. `trigger`: `tgenabled` of our trigger, None
-    without one: `A` always, `O` only in origin, `D` disabled, `R` only in replicas. `condition` is the trigger's
-    definition. `publications` are ours that hold it. `registered`: it stands in pgwitness.covered.
+    without one: `A` always, `O` only in origin, `D` disabled, `R` only in replicas. `conditional`: the trigger
+    has a WHEN clause, as earlier installations made it. `publications` are ours that hold it. `registered`: it stands
+    in pgwitness.covered.
     """
 
     schema: str
@@ -33,7 +34,7 @@ class Table(Struct, frozen=True, kw_only=True):
     keyed: bool = True
     identity: str = "d"
     trigger: str | None = None
-    guarded: bool = False
+    conditional: bool = False
     publications: tuple[str, ...] = ()
     registered: bool = False
 
@@ -161,7 +162,7 @@ SELECT n.nspname, c.relname, c.relkind = 'p',
             WHERE rc.oid = pg_partition_root(c.oid)) END,
     k.keyed AND NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) AS leaf JOIN keyed AS l ON l.oid = leaf.relid
         WHERE c.relkind = 'p' AND leaf.isleaf AND NOT l.keyed),
-    c.relreplident, t.tgenabled, coalesce(pg_get_triggerdef(t.oid) LIKE %(guarded)s, false),
+    c.relreplident, t.tgenabled, t.tgqual IS NOT NULL,
     ARRAY(SELECT p.pubname::text FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid
         WHERE r.prrelid = c.oid AND p.pubname = ANY (%(publications)s) ORDER BY 1),
     c.oid = ANY (%(registered)s::oid[])
@@ -184,7 +185,6 @@ def read(connection: Connection, role: str) -> State:
     """
     parameters: dict[str, Any] = {
         "guard": templates.GUARD,
-        "guarded": f"%{templates.GUARD}%",
         "owner": templates.OWNER,
         "role": role,
         "schema": templates.SCHEMA,
@@ -241,7 +241,7 @@ def registered(connection: Connection) -> list[int]:
 
 
 def _table(row: tuple[Any, ...]) -> Table:
-    schema, name, partitioned, root, keyed, identity, trigger, guarded, publications, is_registered = row
+    schema, name, partitioned, root, keyed, identity, trigger, conditional, publications, is_registered = row
     return Table(
         schema=schema,
         name=name,
@@ -250,7 +250,7 @@ def _table(row: tuple[Any, ...]) -> Table:
         keyed=keyed,
         identity=identity,
         trigger=trigger,
-        guarded=guarded,
+        conditional=conditional,
         publications=tuple(publications),
         registered=is_registered,
     )

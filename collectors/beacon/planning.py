@@ -205,8 +205,8 @@ def publication_of(table: Table) -> str | None:
 def _table(state: State, table: Table) -> list[Statement]:
     sqls: list[tuple[str, str]] = []
     name = table.qualified
-    if table.trigger != "A" or table.guarded != state.guarded:
-        first, second = templates.create_trigger(name, state.guarded)
+    if table.trigger != "A" or table.conditional:
+        first, second = templates.create_trigger(name)
         sqls.append((first, "the beacon"))
         sqls.append((second, "it speaks under session_replication_role = replica, too"))
     wanted = publication_of(table)

@@ -143,7 +143,7 @@ def _table(state: State, table: Table) -> TableStatus:
     elif table.trigger == "D":
         beacon, problem = "disabled", "its trigger was disabled by the owner of the table"
         fix = f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER {templates.TRIGGER}"
-    elif table.trigger != "A" or not table.registered or table.guarded != state.guarded:
+    elif table.trigger != "A" or not table.registered or table.conditional:
         beacon, problem = "outdated", "its trigger is not in the form that an installation makes"
     else:
         beacon, fix = "installed", None

@@ -71,50 +71,67 @@ UPDATE {SCHEMA}.key SET system_id = control.system_identifier::text FROM pg_cont
 def beacon_body(guarded: bool) -> str:
     """Give the body of the trigger function; without a guard it speaks with each statement.
 
+    It first leaves where there is nothing to say: a transaction that has written nothing has no id, and is given none;
+    one that has spoken has closed the guard. That costs less here than in a WHEN clause, which PostgreSQL reads from
+    its stored text anew with each statement (docs/explanation/beacon.md says what costs how much).
+
     When the session began and who logged in (whom SET SESSION AUTHORIZATION does not change) is in pg_stat_activity,
     which costs more than all the rest: it is read once a session and kept as the session's own `currval` of two
-    sequences, which nobody else may touch. Under SET ROLE the function speaks with each statement and leaves the guard
-    open, so that every change of role within a transaction is told, also the change back.
+    sequences, which nobody else may touch; a session without it learns it from the error and tries again. Under SET
+    ROLE the function speaks with each statement and leaves the guard open, so that every change of role within a
+    transaction is told, also the change back.
     """
-    once = "CASE role_set WHEN 'none' THEN 'on' ELSE 'off' END"
-    close = f"\n        ignored := set_config('{GUARD}', {once}, true);" if guarded else ""
+    closed = f" OR current_setting('{GUARD}') = 'on' AND current_setting('role') = 'none'" if guarded else ""
+    once = "CASE current_setting('role') WHEN 'none' THEN 'on' ELSE 'off' END"
+    close = f"\n            ignored := set_config('{GUARD}', {once}, true);" if guarded else ""
     return f"""
 DECLARE
-    role_set text := current_setting('role');
+    fresh boolean := false;
     started int8;
     login int8;
     inner_pad bytea;
     outer_pad bytea;
-    system_id text;
     message bytea;
     ignored text;
     lsn pg_lsn;
 BEGIN
-    BEGIN
-        SELECT k.inner_pad, k.outer_pad, k.system_id INTO inner_pad, outer_pad, system_id
-        FROM {SCHEMA}.key AS k WHERE NOT k.paused;
-        IF inner_pad IS NULL OR NOT has_function_privilege(3578::oid, 'EXECUTE') THEN
-            RETURN NULL;
-        END IF;
-        BEGIN
-            started := currval('{SCHEMA}.session_start'::regclass);
-            login := currval('{SCHEMA}.session_login'::regclass);
-        EXCEPTION WHEN object_not_in_prerequisite_state THEN
-            SELECT setval('{SCHEMA}.session_start'::regclass, (extract(epoch FROM s.backend_start) * 1000000)::int8),
-                setval('{SCHEMA}.session_login'::regclass, s.usesysid::int8)
-            INTO started, login FROM pg_stat_get_activity(pg_backend_pid()) AS s WHERE s.usesysid IS NOT NULL;
-        END;
-        message := convert_to(json_build_array(
-            'beacon/1', system_id, current_database(), pg_current_xact_id()::text::int8, pg_backend_pid(),
-            coalesce(started, 0), coalesce(pg_get_userbyid(login::oid), session_user),
-            CASE role_set WHEN 'none' THEN session_user ELSE role_set END,
-            current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
-            nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), '')
-        )::text, 'UTF8');
-        message := sha256(outer_pad || sha256(inner_pad || message)) || message;{close}
-    EXCEPTION WHEN OTHERS THEN
+    IF pg_current_xact_id_if_assigned() IS NULL{closed} THEN
         RETURN NULL;
-    END;
+    END IF;
+    LOOP
+        BEGIN
+            IF fresh THEN
+                SELECT
+                    setval('{SCHEMA}.session_start'::regclass, (extract(epoch FROM s.backend_start) * 1000000)::int8),
+                    setval('{SCHEMA}.session_login'::regclass, s.usesysid::int8)
+                INTO started, login FROM pg_stat_get_activity(pg_backend_pid()) AS s WHERE s.usesysid IS NOT NULL;
+            END IF;
+            SELECT k.inner_pad, k.outer_pad, convert_to(json_build_array(
+                'beacon/1', k.system_id, current_database(), pg_current_xact_id()::text::int8, pg_backend_pid(),
+                CASE WHEN fresh THEN coalesce(started, 0) ELSE currval('{SCHEMA}.session_start'::regclass) END,
+                coalesce(pg_get_userbyid(
+                    CASE WHEN fresh THEN login ELSE currval('{SCHEMA}.session_login'::regclass) END::oid
+                ), session_user),
+                CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END,
+                current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
+                nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), '')
+            )::text, 'UTF8') INTO inner_pad, outer_pad, message
+            FROM {SCHEMA}.key AS k WHERE NOT k.paused AND has_function_privilege(3578::oid, 'EXECUTE');
+            IF NOT FOUND THEN
+                RETURN NULL;
+            END IF;
+            message := sha256(outer_pad || sha256(inner_pad || message)) || message;{close}
+            EXIT;
+        EXCEPTION
+            WHEN object_not_in_prerequisite_state THEN
+                IF fresh THEN
+                    RETURN NULL;
+                END IF;
+                fresh := true;
+            WHEN OTHERS THEN
+                RETURN NULL;
+        END;
+    END LOOP;
     lsn := pg_logical_emit_message(true, 'pgwitness.beacon', message);
     RETURN NULL;
 END
@@ -148,20 +165,11 @@ CREATE_CONTROL = (
 )
 
 
-def when_clause(guarded: bool) -> str:
-    """Give the trigger's condition: a transaction that has written nothing has no id, and is given none."""
-    assigned = "pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL"
-    if not guarded:
-        return assigned
-    closed = f"pg_catalog.current_setting('{GUARD}') = 'off' OR pg_catalog.current_setting('role') <> 'none'"
-    return f"{assigned} AND ({closed})"
-
-
-def create_trigger(table: str, guarded: bool) -> list[str]:
+def create_trigger(table: str) -> list[str]:
     """Put the beacon on a table (its name quoted and qualified); replaces one that is there."""
     return [
         f"CREATE OR REPLACE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}\n"
-        f"FOR EACH STATEMENT WHEN ({when_clause(guarded)}) EXECUTE FUNCTION {SCHEMA}.beacon()",
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.beacon()",
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {TRIGGER}",
     ]
 

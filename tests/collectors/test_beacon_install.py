@@ -258,6 +258,23 @@ def test_two_phase_commit_carries_the_beacon(servers_path: Path, postgres: Postg
     server.remove()
 
 
+def test_earlier_form_of_the_trigger_is_replaced(bare: Source) -> None:
+    """A trigger with a WHEN clause, as earlier installations made it, still speaks, is shown and replaced."""
+    assert install.install(bare.admin).complete
+    bare.admin.execute(
+        "CREATE OR REPLACE TRIGGER pgwitness_beacon AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON orders FOR EACH"
+        " STATEMENT WHEN (pg_current_xact_id_if_assigned() IS NOT NULL) EXECUTE FUNCTION pgwitness.beacon()"
+    )
+    bare.admin.execute("ALTER TABLE orders ENABLE ALWAYS TRIGGER pgwitness_beacon")
+    bare.client().execute("INSERT INTO orders VALUES (1)")
+    assert len(bare.beacons()) == 1
+    assert {t.table: t.beacon for t in install.status(bare.admin).tables}["public.orders"] == "outdated"
+    assert {statement.table for statement in install.install(bare.admin).done} == {"public.orders", None}
+    assert {t.table: t.beacon for t in install.status(bare.admin).tables}["public.orders"] == "installed"
+    bare.client().execute("INSERT INTO orders VALUES (2)")
+    assert len(bare.beacons()) == 2
+
+
 def test_plan_of_a_finished_installation_is_empty(bare: Source) -> None:
     """The plan is a function of the state: after an installation it is empty, and rendering it commits nothing."""
     assert install.install(bare.admin).complete

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import pairwise
 
 import psycopg
 import pytest
@@ -236,6 +237,30 @@ def test_set_session_authorization_is_seen_through(shop: Source) -> None:
     admin.execute("SET SESSION AUTHORIZATION app")
     admin.execute(SPEAKS)
     assert [(b.session_user, b.role) for b in shop.beacons()] == [("postgres", "app")]
+
+
+def test_speaks_without_sight_of_the_session(shop: Source) -> None:
+    """Where the owner may not see who logged in when, the beacon still names the session's user, each time."""
+    shop.admin.execute("REVOKE pg_read_all_stats FROM pgwitness_owner")
+    app = shop.client()
+    app.execute(SPEAKS)
+    app.execute("UPDATE orders SET note = 'b'")
+    assert [(b.session_user, b.backend_start_us, b.pid) for b in shop.beacons()] == [
+        ("app", 0, app.info.backend_pid)
+    ] * 2
+
+
+@pytest.mark.parametrize("sessions", [1, 5])
+def test_emits_outside_of_a_subtransaction(shop: Source, sessions: int) -> None:
+    """The message belongs to the transaction itself, which takes one id, in a new session, too.
+
+    Somebody else, autovacuum say, may take an id between two of them, but not each time.
+    """
+    clients = [shop.client() for _ in range(sessions)]
+    for n in range(5):
+        clients[n % sessions].execute("INSERT INTO orders VALUES (%s)", [n])
+    xids = [beacon.xid for beacon in shop.beacons()]
+    assert min(after - before for before, after in pairwise(xids)) == 1
 
 
 def test_savepoints(shop: Source) -> None:
