@@ -10,7 +10,6 @@ says so; with CI=true leaving anything out is a failure.
 
 from __future__ import annotations
 
-import gc
 import itertools
 import os
 import secrets
@@ -91,7 +90,6 @@ def embedded_broker(servers_path: Path) -> Iterator[Broker]:
     """The embedded broker; shared by all tests, so none may stop it."""
     with Broker(servers_path / "broker") as server:
         yield server
-        gc.collect()  # clients that outlive their broker complain for as long as they live
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +100,6 @@ def apache_kafka(request: pytest.FixtureRequest, servers_path: Path) -> Iterator
         leave_out(request, f"Apache Kafka: {absent} not found")
     with Kafka(servers_path / "kafka") as server:
         yield server
-        gc.collect()
 
 
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.kafka)])

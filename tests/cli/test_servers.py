@@ -134,7 +134,7 @@ def test_alerts_are_read_as_rows_as_objects_and_as_they_come(shop: Shop) -> None
             "relations": ["public.customers"],
         },
     }
-    producer = Producer(shop.config.kafka.client())
+    producer = Producer({**shop.config.kafka.client(), "log_level": 0})
     topic = shop.config.kafka.topic("alerts")
     producer.produce(topic, json.dumps(alert).encode(), b"u1")
     producer.produce(topic, b"\xffno alert", b"u2")
@@ -157,7 +157,7 @@ def test_a_dead_letter_is_listed_shown_and_tried_again(shop: Shop) -> None:
     """A dead letter is listed with its reason, shown as it came, and driven once unless asked again."""
     assert shop.run("topics", "apply").exit_code == 0
     assert shop.rows("dead-letters", "list") == []
-    producer = Producer(shop.config.kafka.client())
+    producer = Producer({**shop.config.kafka.client(), "log_level": 0})
     raw = shop.config.kafka.topic("raw")
     headers = {"reason": "not_a_batch", "stage": "attribute", "topic": raw, "partition": "1", "offset": "7"}
     letter = [(name, value.encode()) for name, value in headers.items()]

@@ -31,10 +31,12 @@ class RawTopic:
 
     def __init__(self, config: Config) -> None:
         name, partitions = config.kafka.topic("raw"), config.topics.raw_partitions
-        admin = AdminClient({"bootstrap.servers": config.kafka.bootstrap})
+        admin = AdminClient({"bootstrap.servers": config.kafka.bootstrap, "log_level": 0})
         for future in admin.create_topics([NewTopic(name, partitions, 1)]).values():
             future.result()
-        self._consumer = Consumer({"bootstrap.servers": config.kafka.bootstrap, "group.id": f"{name}-test"})
+        self._consumer = Consumer(
+            {"bootstrap.servers": config.kafka.bootstrap, "group.id": f"{name}-test", "log_level": 0}
+        )
         self._consumer.assign([TopicPartition(name, number, 0) for number in range(partitions)])
         self.seen: list[RawEvent] = []
 

@@ -43,7 +43,7 @@ class Installation:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.producer = Producer(config.kafka.client() | {"message.max.bytes": "4000000"})
+        self.producer = Producer(config.kafka.client() | {"message.max.bytes": "4000000", "log_level": "0"})
         self.bundle = Bundle.packaged()
         self.lake = Lake(config.lake.path)
         config.identities.file.write_text(IDENTITIES)

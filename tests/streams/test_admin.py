@@ -35,7 +35,7 @@ def test_applying_twice_changes_nothing(broker: AnyBroker, topic_prefix: str) ->
     assert {finding.state for finding in admin.apply(config)} == {"ok"}
     assert all(finding.in_order for finding in admin.check(config))
     admin.require(config)
-    topics = AdminClient({"bootstrap.servers": broker.bootstrap}).list_topics(timeout=10).topics
+    topics = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 0}).list_topics(timeout=10).topics
     assert len(topics[f"{topic_prefix}raw"].partitions) == 3
     assert len(topics[f"{topic_prefix}state-judge"].partitions) == 2
 
@@ -54,7 +54,7 @@ def test_settings_that_differ_are_corrected(apache_kafka: AnyBroker, topic_prefi
     admin.apply(config)
     entry = ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, f"{topic_prefix}raw", incremental_configs=[entry])
-    client = AdminClient({"bootstrap.servers": apache_kafka.bootstrap})
+    client = AdminClient({"bootstrap.servers": apache_kafka.bootstrap, "log_level": 0})
     client.incremental_alter_configs([resource])[resource].result(10)
     wrong = eventually(lambda: [found for found in admin.check(config) if not found.in_order], "the change shows")
     assert [found.detail for found in wrong] == ["retention.ms is 1000 instead of 604800000"]
