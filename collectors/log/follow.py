@@ -118,12 +118,13 @@ class Follower:
         for entry in entries:
             followed = by_key.get(entry.key)
             if followed is not None:
-                followed.state.name = entry.name
-                followed.size = entry.size
-                followed.seen = True
                 if not self._same(followed, entry.name, entry.size):
                     self._emptied(followed)
                     self._new(entry)
+                    continue
+                followed.state.name = entry.name
+                followed.size = entry.size
+                followed.seen = True
             elif entry.key not in self._copies:
                 self._unknown(entry, present)
         self._from_end = False
@@ -217,7 +218,12 @@ class Follower:
                 self._open(followed)
 
     def _emptied(self, followed: Followed) -> None:
-        """A file begins anew under its inode: read what is left of the old one from a copy, or say that it is lost."""
+        """A file begins anew under its inode: read what is left of the old one from a copy, or say that it is lost.
+
+        The inode of a file that was not open may only have been given away again, after its end.
+        """
+        reason = "log_truncated" if followed.descriptor is not None else "log_rotated_away"
+        unread = followed.descriptor is not None or self._unread(followed)
         _close(followed)
         self.files.remove(followed)
         if len(followed.head) >= HEAD_BYTES_MIN:
@@ -235,7 +241,8 @@ class Follower:
                     self._open(followed)
                     self.files.append(followed)
                     return
-        self.losses.append(Loss("log_truncated", followed.state.name, followed.position))
+        if unread:
+            self.losses.append(Loss(reason, followed.state.name, followed.position))
 
     def _forget(self, present: set[tuple[int, int]]) -> None:
         if not self.there:

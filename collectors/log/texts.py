@@ -1,11 +1,13 @@
 """Statements as the log quotes them, without their literals: parsed once per query id, or once per text.
 
-A query id stands for a statement only where the line holds that one alone: of several in one text the server gives
-the id of one, behind which the others could hide. So a text with a semicolon inside is always read itself.
+A query id does not stand for a statement by itself. Of several statements in one text the server gives the id of
+one, behind which the others could hide: a text with a semicolon inside is always read itself. And ids know tables by
+number and columns without their aliases: so what of two texts is no literal, roughly, must be equal too.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from pgwitness.statements import facts
 
 IDS_MAX = 8_192
 CUTS_MAX = 8
+_ROUGH = re.compile(r"'[^']*'|\b\d+(?:\.\d+)?\b")
 
 
 class Text(NamedTuple):
@@ -41,7 +44,7 @@ class Texts:
             return found
         if not query_id or ";" in text.rstrip("; \n\t\r"):
             return self._parse(text)
-        key = (database, query_id, text[:6].lower())
+        key = (database, query_id, _ROUGH.sub("?", text))
         found = self._by_id.get(key)
         if found is None:
             found = self._parse(text)
