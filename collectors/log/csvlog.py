@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 
-from collectors.log.record import LOCAL, LogRecord, Times, Unreadable, number, session_start_us
+from collectors.log.record import INT64_MAX, LOCAL, XID_MAX, LogRecord, Times, Unreadable, number, session_start_us
 
 COLUMNS_MIN = 23
 """Columns that every supported server writes; later ones (backend type, leader, query id) are read where they are."""
@@ -39,20 +39,20 @@ class CsvLog:
             row[11],
             row[13],
             row[5] or None,
-            number(row[6]) or None,
+            number(row[6], INT64_MAX) or None,
             session_start_us(row[5]),
             row[1] or None,
             row[2] or None,
             row[22],
             host,
             port,
-            number(row[10]),
+            number(row[10], XID_MAX),
             row[9] or None,
             row[12] or None,
             row[14] or None,
             row[15] or None,
             row[19] or None,
-            number(row[25]) if len(row) > 25 else 0,
+            number(row[25], INT64_MAX) if len(row) > 25 else 0,
             row[7] or None,
             row[23] if len(row) > 23 else None,
         )
@@ -85,6 +85,6 @@ def _client(text: str) -> tuple[str | None, int | None]:
     if text == "[local]":
         return LOCAL, None
     host, separator, port = text.rpartition(":")
-    if separator and port.isascii() and port.isdigit():
+    if separator and port.isascii() and port.isdigit() and len(port) <= 5:
         return host, int(port)
     return text, None

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import csv
 import re
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 AUDIT = "AUDIT: "
 _ROOT = re.compile(r"^\S.*  \((?:cost=|actual )", re.MULTILINE)
@@ -36,12 +36,12 @@ class Audited(NamedTuple):
 
 class _Plan(Struct):
     node: str = field(name="Node Type", default="")
-    rows: float | None = field(name="Actual Rows", default=None)
+    rows: Annotated[float, Meta(ge=0, le=1e15)] | None = field(name="Actual Rows", default=None)
 
 
 class _Explain(Struct):
     text: str = field(name="Query Text")
-    query_id: int = field(name="Query Identifier", default=0)
+    query_id: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] = field(name="Query Identifier", default=0)
     plan: _Plan = field(name="Plan", default_factory=_Plan)
 
 
@@ -84,8 +84,9 @@ def audited(message: str) -> Audited | None:
     if text in ("", "<previously logged>", "<not logged>"):
         text = None
     count = row[9] if len(row) > 9 else ""
+    known = count.isascii() and count.isdigit() and len(count) <= 18
     return Audited(
         {name: value for name, value in zip(_AUDIT_FIELDS, row, strict=False) if value},
         text,
-        int(count) if count.isascii() and count.isdigit() else None,
+        int(count) if known else None,
     )

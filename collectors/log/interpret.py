@@ -27,6 +27,7 @@ from pgwitness.privacy import Tokenizer
 
 WAIT_US = 1_000_000
 SESSIONS_MAX = 10_000
+DURATION_MS_MAX = 1e12
 PENDING_MAX = 1_000
 
 Seen = Statement | Session
@@ -35,7 +36,7 @@ Operation = Literal["connect", "disconnect", "login_failed"]
 
 _AUTHENTICATED = re.compile(r'connection authenticated: (?:identity|user)="(?P<identity>.*)" method=(?P<method>\S+)')
 _APPLICATION = re.compile(r" application_name=(?P<name>.*?)(?: (?:SSL|GSS) .*)?$", re.DOTALL)
-_DISCONNECTION = re.compile(r"disconnection: session time: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
+_DISCONNECTION = re.compile(r"disconnection: session time: (\d{1,9}):(\d\d):(\d\d(?:\.\d+)?)")
 _REFUSED = re.compile(
     r"(?:password|\S+) authentication failed for user|no pg_hba\.conf entry for|pg_hba\.conf rejects "
     r"|role \".*\" (?:does not exist|is not permitted to log in)|database \".*\" does not exist"
@@ -164,6 +165,8 @@ class Interpreter:
         end = message.find(" ms", 10)
         try:
             duration_ms = float(message[10:end])
+            if not 0.0 <= duration_ms <= DURATION_MS_MAX:
+                raise ValueError
         except ValueError:
             self.ignored += 1
             return

@@ -5,35 +5,41 @@ https://www.postgresql.org/docs/current/runtime-config-logging.html#RUNTIME-CONF
 
 from __future__ import annotations
 
-import msgspec
-from msgspec import Struct
+from typing import Annotated
 
-from collectors.log.record import LOCAL, LogRecord, Times, Unreadable, session_start_us
+import msgspec
+from msgspec import Meta, Struct
+
+from collectors.log.record import INT32_MAX, INT64_MAX, LOCAL, XID_MAX, LogRecord, Times, Unreadable, session_start_us
+
+Small = Annotated[int, Meta(ge=0, le=INT32_MAX)]
+Xid = Annotated[int, Meta(ge=0, le=XID_MAX)]
+Big = Annotated[int, Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
 
 
 class _Line(Struct, gc=False):
     """The keys that are of use; the server leaves out those without a value."""
 
     timestamp: str
-    pid: int
+    pid: Small
     error_severity: str
     message: str = ""
     user: str | None = None
     dbname: str | None = None
     remote_host: str | None = None
-    remote_port: int | None = None
+    remote_port: Small | None = None
     session_id: str | None = None
-    line_num: int | None = None
+    line_num: Big | None = None
     ps: str | None = None
     vxid: str | None = None
-    txid: int = 0
+    txid: Xid = 0
     state_code: str | None = None
     detail: str | None = None
     hint: str | None = None
     statement: str | None = None
     application_name: str = ""
     backend_type: str | None = None
-    query_id: int = 0
+    query_id: Big = 0
 
 
 _decode = msgspec.json.Decoder(_Line).decode

@@ -75,7 +75,10 @@ class Times:
             minute = self._minutes.get((text[:16], zone))
             if minute is None:
                 minute = self._minute(text[:16], zone)
-            return minute + int(float(clock[1:]) * 1_000 + 0.5) * 1_000
+            seconds = float(clock[1:])
+            if not 0.0 <= seconds < 61.0:
+                raise ValueError
+            return minute + int(seconds * 1_000 + 0.5) * 1_000
         except (ValueError, OverflowError):
             raise Unreadable("a time that is none") from None
 
@@ -96,22 +99,30 @@ class Times:
         return minute
 
 
+INT32_MAX = (1 << 31) - 1
+XID_MAX = (1 << 32) - 1
+INT64_MAX = (1 << 63) - 1
+
+
 def session_start_us(session: str | None) -> int | None:
     """Read the session's start from `%c`: seconds since the epoch in hex, a point, the pid in hex."""
     if not session:
         return None
     seconds, _, _ = session.partition(".")
     try:
-        return int(seconds, 16) * 1_000_000
+        return int(seconds, 16) * 1_000_000 if len(seconds) <= 10 else None
     except ValueError:
         return None
 
 
-def number(text: str) -> int:
-    """Read a number that may be absent, as 0. Raises `Unreadable`."""
+def number(text: str | None, limit: int = INT32_MAX) -> int:
+    """Read a number that may be absent, as 0. Raises `Unreadable`, also for one that is beyond `limit`."""
     if not text:
         return 0
     try:
-        return int(text)
+        found = int(text) if len(text) <= 20 else limit + 1
     except ValueError:
         raise Unreadable("a number that is none") from None
+    if not -limit - 1 <= found <= limit:
+        raise Unreadable("a number that cannot be")
+    return found

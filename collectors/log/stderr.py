@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from collectors.log.record import LOCAL, LogRecord, Times, Unreadable, session_start_us
+from collectors.log.record import INT64_MAX, LOCAL, XID_MAX, LogRecord, Times, Unreadable, number, session_start_us
 from pgwitness.errors import ConfigurationError
 
 PRIMARY = "DEBUG[1-5]?|LOG|INFO|NOTICE|WARNING|ERROR|FATAL|PANIC"
@@ -146,31 +146,31 @@ class StderrLog:
         pid = fields.get("pid")
         return LogRecord(
             self._time(fields),
-            int(pid) if pid else int(str(session).partition(".")[2], 16),
+            number(pid) if pid else number(str(int(str(session).partition(".")[2][:9], 16))),
             head.word,
             parts[""],
             session,
-            _number(fields.get("line")),
+            number(fields.get("line"), INT64_MAX) or None,
             session_start_us(session) if session else self._times.read(start) if start else None,
             _name(fields.get("user")),
             _name(fields.get("database")),
             _name(fields.get("application")),
             host,
             port,
-            _number(fields.get("xid")) or 0,
+            number(fields.get("xid"), XID_MAX),
             fields.get("vxid") or None,
             fields.get("sqlstate"),
             parts.get("DETAIL"),
             parts.get("HINT"),
             parts.get("STATEMENT"),
-            _number(fields.get("query_id")) or 0,
+            number(fields.get("query_id"), INT64_MAX),
             fields.get("tag"),
             fields.get("backend_type"),
         )
 
     def _time(self, fields: dict[str, str | None]) -> int:
         if epoch := fields.get("epoch"):
-            return int(epoch.replace(".", "")) * 1_000
+            return number(epoch.replace(".", ""), INT64_MAX // 1_000_000) * 1_000
         return self._times.read(str(fields.get("millis") or fields.get("seconds")))
 
 
@@ -178,13 +178,9 @@ def _client(fields: dict[str, str | None]) -> tuple[str | None, int | None]:
     remote = fields.get("remote")
     if remote:
         host, _, port = remote.partition("(")
-        return (LOCAL if host == "[local]" else host or None), _number(port.rstrip(")"))
+        return (LOCAL if host == "[local]" else host or None), number(port.rstrip(")")) or None
     host = fields.get("host") or ""
     return (LOCAL if host == "[local]" else host or None), None
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text else None
 
 
 def _name(text: str | None) -> str | None:

@@ -202,3 +202,23 @@ def test_addresses_with_colons() -> None:
     assert (record.host, record.port) == ("fd00::7", 5050)
     local = CsvLog(Times()).parse(CSV.replace(b"10.0.0.7:5050", b"[local]"))
     assert (local.host, local.port) == ("local", None)
+
+
+HUGE = b"9" * 30
+
+
+@pytest.mark.parametrize(
+    ("log_format", "there"),
+    [
+        ("jsonlog", b'"txid": 755'), ("jsonlog", b'"pid": 41'), ("jsonlog", b'"query_id": -17'),
+        ("jsonlog", b'"remote_port": 5050'), ("csvlog", b",755,"), ("csvlog", b",41,"), ("stderr", b"7 755 -17"),
+        ("stderr", b"[41]"),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_unreadable(log_format: str, there: bytes) -> None:
+    """A number beyond its type is garbage; it must not reach an encoder that refuses it."""
+    number = there.strip(b",[]").split(b": ")[-1].split(b" ")[-1]
+    record = RECORDS[log_format].replace(there, there.replace(number, HUGE))
+    _, parser = formats(settings(log_format))
+    with pytest.raises(Unreadable):
+        parser.parse(record)
