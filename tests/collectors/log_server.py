@@ -33,14 +33,9 @@ ENDINGS = {"jsonlog": "json", "csvlog": "csv", "stderr": "log"}
 @contextmanager
 def logging_server(data: Path, bin: Path | None = None) -> Iterator[Postgres]:  # noqa: A002
     """Run a server that writes jsonlog, csvlog and stderr side by side."""
-    settings = {**SETTINGS, "log_destination": "jsonlog,csvlog,stderr", "log_directory": str(folder(data))}
+    settings = {**SETTINGS, "log_destination": "jsonlog,csvlog,stderr", "log_directory": "log"}
     with Postgres(data, bin=bin, settings=settings) as server:
         yield server
-
-
-def folder(data: Path) -> str:
-    """Name the folder of the log, within the data."""
-    return "log"
 
 
 def pattern(server: Postgres, log_format: str) -> str:
@@ -61,11 +56,3 @@ def rotate(server: Postgres, log_format: str) -> None:
         while files(server, log_format) == before:
             assert time.monotonic() < deadline, "the server does not rotate its log"
             connection.execute("SELECT pg_rotate_logfile(), pg_sleep(0.2)")
-
-
-def wait_for(condition: object, what: str) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + SECONDS_MAX
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
