@@ -278,7 +278,8 @@ class FileCollector:
         self._last: Stream | None = None
         self._dirty = stored is None
         self._missing = False
-        self._stored_at = time.monotonic()
+        # Where the first start began is stored at once: a crash must not make it begin later.
+        self._stored_at = time.monotonic() if stored is not None else 0.0
         self._quiet_since = time.monotonic()
         self._released = False
         self.trouble: str | None = None
