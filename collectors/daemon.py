@@ -32,7 +32,7 @@ CALM_S = 60.0
 TICK_S = 1.0
 END_S = 15.0
 """How long collectors may take to end after they were asked to."""
-NAMES = ("wal", "stats", "sessions")
+NAMES = ("wal", "stats", "sessions", "log")
 
 RESTARTS = Counter("pgwitness_collector_restarts", "Times a collector was started again after an error.", ["collector"])
 
@@ -123,7 +123,7 @@ def _pause(name: str, seconds: float, stop: threading.Event, health: Health) -> 
 
 
 def run_collectors(config: Config, names: list[str], stop: threading.Event, health: Health) -> int:
-    """Run the named collectors (`wal`, `stats`, `sessions`) for every cluster until `stop`; returns the exit code.
+    """Run the named collectors (of `NAMES`) for every cluster until `stop`; returns the exit code.
 
     Raises `ConfigurationError` when a name is unknown, no cluster is configured or the masking key cannot be used.
     """
@@ -131,6 +131,8 @@ def run_collectors(config: Config, names: list[str], stop: threading.Event, heal
         raise ConfigurationError(f"no collector {', '.join(unknown)}; there is: {', '.join(NAMES)}")
     if not config.clusters:
         raise ConfigurationError("no cluster is configured; add a table [clusters.NAME] with its dsn")
+    if "log" in names and not any(cluster.log is not None for cluster in config.clusters.values()):
+        raise ConfigurationError("no cluster has a log; add a table [clusters.NAME.log] that says where it is")
     key = load_key(config.privacy.key_file)
     publisher = Publisher(config)
     try:
@@ -166,6 +168,12 @@ def tasks(context: Context, names: list[str]) -> dict[str, Task]:
 
         for dsn in instances:
             made[f"sessions {context.name} {instance_name(dsn)}"] = partial(sessions, context, dsn)
+    if "log" in names and context.cluster.log is not None:
+        from collectors.log.shell import check
+        from collectors.log.shell import run as server_log
+
+        check(context)
+        made[f"log {context.name}"] = partial(server_log, context)
     return made
 
 

@@ -63,11 +63,19 @@ class Slot(_Section, frozen=True, kw_only=True):
 
 
 class Log(_Section, frozen=True, kw_only=True):
-    """Table `[clusters.NAME.log]`: where the server's log comes from."""
+    """Table `[clusters.NAME.log]`: where the server's log comes from.
+
+    `line_prefix` and `timezone` are the server's log_line_prefix (for `stderr`) and log_timezone. `start` is where to
+    begin in files that are there when the collector starts for the first time ever.
+    """
 
     from_: Literal["file", "sql", "stdin", "kafka"] = field(name="from", default="file")
     path: str = ""
     format: Literal["jsonlog", "csvlog", "stderr"] = "jsonlog"
+    line_prefix: str = "%m [%p] "
+    timezone: str = "UTC"
+    start: Literal["end", "beginning"] = "end"
+    interval: Duration = Duration(0.2)
 
 
 class Cluster(_Section, frozen=True, kw_only=True):
@@ -286,6 +294,17 @@ def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: 
         value = table.get(key, default)
         if isinstance(value, str | Path):
             table[key] = str((origins.get((section, key), main).parent / Path(value).expanduser()).resolve())
+    _absolute_logs(tree, origins, main)
+
+
+def _absolute_logs(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: Path) -> None:
+    """Make the patterns of log files absolute; links in them stay, since a log's folder may be moved."""
+    clusters = tree.get("clusters")
+    for name, cluster in clusters.items() if isinstance(clusters, dict) else ():
+        log = cluster.get("log") if isinstance(cluster, dict) else None
+        if isinstance(log, dict) and isinstance(log.get("path"), str) and log["path"]:
+            origin = origins.get(("clusters", name, "log", "path"), main)
+            log["path"] = str(origin.parent.absolute() / Path(log["path"]).expanduser())
 
 
 def _section(name: str) -> type[Struct]:

@@ -153,15 +153,31 @@ class QueryStats(_Raw, frozen=True, kw_only=True, tag="query_stats"):
     approximate: bool = False
 
 
+class LogPlace(Struct, array_like=True, frozen=True, order=True, gc=False):
+    """Where in the server's log an event was let go: `[log, offset, index, line]`.
+
+    `log` names one file for one collector, `offset` is the place of the line in bytes, `index` counts the events of
+    one line. Within a log places only grow, so what is sent again after a restart can be dropped. `line` is the
+    server's own name of the line, its session and the number in it, where the format has it.
+    """
+
+    log: str
+    offset: int
+    index: int = 0
+    line: str | None = None
+
+
 class Session(_Raw, frozen=True, kw_only=True, tag="session"):
-    """A session as pg_stat_activity shows it.
+    """A session as pg_stat_activity shows it, or as the server's log tells it (then `place` is set).
 
     `operation`: `found` (already there when the collector started), `connect`, `disconnect`, or `sample`: a session
     with a transaction id (`xid`, 64 bits), or whose facts changed (it names its application anew), which only the
     fold reads. For `connect`, `occurred_at_us` is the backend's start, otherwise when it was seen.
+    Only the log knows `login_failed`, with its `sqlstate`, and how long a session took (`duration_ms`); its
+    `backend_start_us` has whole seconds, its `identity` is what the client authenticated as.
     """
 
-    operation: Literal["found", "connect", "disconnect", "sample"]
+    operation: Literal["found", "connect", "disconnect", "sample", "login_failed"]
     occurred_at_us: int
     pid: int
     backend_start_us: int
@@ -173,6 +189,47 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     auth_method: str | None = None
     backend_type: str = "client backend"
     xid: int | None = None
+    place: LogPlace | None = None
+    identity: str | None = None
+    sqlstate: str | None = None
+    duration_ms: float | None = None
+
+
+class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
+    """A statement as the server's log tells it: no literals, no parameters, of an error what may be told.
+
+    `occurred_at_us` is the time of the line that ended it. `session_start_us` has whole seconds. `client_addr` is
+    `local` for the Unix socket and None when the log does not say; so is `application`, empty when there is none.
+    `xid` is the top-level transaction id, modulo 2^32, None where the log has none. `source` is the line it comes
+    from: `duration` (log_min_duration_statement), `statement` (log_statement, with its duration where a line had
+    it), `auto_explain`, `pgaudit`, `error`. `statement` is None when its literals could not be told for certain; then
+    `statement_hash`, a keyed hash, is all there is. `row_count` is known to pgAudit with log_rows, and to auto_explain
+    with log_analyze. `format` decides how far the line itself can be trusted: a role's name can write into a text log.
+    """
+
+    place: LogPlace
+    format: Literal["jsonlog", "csvlog", "stderr"]
+    source: Literal["duration", "statement", "auto_explain", "pgaudit", "error"]
+    occurred_at_us: int
+    pid: int
+    session_start_us: int | None = None
+    role: str | None = None
+    database: str | None = None
+    application: str | None = None
+    client_addr: str | None = None
+    client_port: int | None = None
+    auth_method: str | None = None
+    xid: int | None = None
+    statement: str | None = None
+    statement_hash: str | None = None
+    query_id: int | None = None
+    duration_ms: float | None = None
+    row_count: int | None = None
+    outcome: Outcome = "success"
+    sqlstate: str | None = None
+    error: str | None = None
+    error_detail: str | None = None
+    audit: dict[str, str] = {}
 
 
 class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):
@@ -221,7 +278,7 @@ class Identities(_Raw, frozen=True, kw_only=True, tag="identities"):
     content: str
 
 
-RawEvent = Transaction | QueryStats | Session | Posture | Gap | Control | Tick | Identities
+RawEvent = Transaction | QueryStats | Session | Statement | Posture | Gap | Control | Tick | Identities
 
 
 class RawHeader(Struct, frozen=True, omit_defaults=True):

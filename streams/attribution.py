@@ -6,8 +6,8 @@ Pure functions; the fold decides which of them applies. `certainty` says whether
 
 from __future__ import annotations
 
-from pgwitness.events import Beacon, Binding, Certainty, Session, session_id
-from streams.fold_state import Attribution, KnownSession
+from pgwitness.events import Beacon, Binding, Certainty, Session, Statement, session_id
+from streams.fold_state import Attribution, KnownSession, LogSession
 from streams.identity import Facts, Identities
 
 NOBODY = Attribution()
@@ -19,6 +19,8 @@ BINDINGS: dict[str, tuple[Binding, Certainty]] = {
     "conflict": ("beacon", "weak"),
     "sample": ("activity", "strong"),
     "own": ("activity", "exact"),
+    "line": ("log", "exact"),
+    "text line": ("log", "strong"),
 }
 
 
@@ -96,6 +98,68 @@ def by_session(
         session_id=session_id(session.instance, session.backend_start_us, session.pid),
         owner=named.owner,
         finding=finding,
+    )
+
+
+def by_log(
+    session: LogSession, cluster: str, identities: Identities, *, own: bool = False, finding: str | None = None
+) -> Attribution:
+    """Attribute to the session of a line of the server's log.
+
+    `own`: the event is that line itself. Otherwise it is a transaction whose id the line carries: the server wrote
+    session and id in one message, so that is exact where nobody else can write such a line, strong in a text log.
+    """
+    named = identities.name(
+        Facts(cluster, session.database, session.role, session.application, session.client_addr, session.auth_method)
+    )
+    binding, certainty = BINDINGS["line" if own or session.sure else "text line"]
+    return Attribution(
+        principal=named.principal,
+        principal_kind=named.kind,
+        on_behalf_of=named.on_behalf_of,
+        peer_group=named.peer_group,
+        binding=binding,
+        certainty=certainty,
+        assurance=named.assurance,
+        identity_rule=named.rule,
+        role=session.role,
+        application=session.application,
+        client_addr=None if session.client_addr == "local" else session.client_addr,
+        client_port=session.client_port,
+        pid=session.pid,
+        auth_method=session.auth_method,
+        session_id=session_id(session.instance, session.start_us, session.pid) if session.start_us else None,
+        owner=named.owner,
+        finding=finding,
+    )
+
+
+def log_session(line: Statement | Session, instance: str | None) -> LogSession:
+    """Keep of a line of the log what attribution asks for."""
+    if isinstance(line, Session):
+        return LogSession(
+            line.pid,
+            line.backend_start_us or None,
+            instance,
+            line.role,
+            line.database,
+            line.application,
+            line.client_addr or "local",
+            line.client_port,
+            line.auth_method,
+            True,
+        )
+    return LogSession(
+        line.pid,
+        line.session_start_us,
+        instance,
+        line.role,
+        line.database,
+        line.application,
+        line.client_addr,
+        line.client_port,
+        line.auth_method,
+        line.format != "stderr",
     )
 
 

@@ -3,11 +3,12 @@
 `Fold.apply(offset, batch)` must see every record of the partition in order of offsets. The same records from the
 same state give byte-identical events: time is the time in the records, nothing else is asked. What it promises:
 
-- A re-sent transaction, or part of one, is dropped or trimmed by its position (`FoldState.Watermark`); any other
-  event that a collector sends again after a crash is dropped by its id, among the last `RECENT_MAX` of its cluster.
-- A transaction is bound by its verified beacon (`exact`), its replication origin or a session sample with its
-  transaction id (`strong`), or goes on as `none`. Only one without any of these, on tables without a beacon, waits,
-  at most `grace_us` of record time and within `held_bytes_max`.
+- A re-sent transaction, or part of one, is dropped or trimmed by its position (`FoldState.Watermark`), a line of the
+  server's log by its place in the log; any other event that a collector sends again after a crash is dropped by its
+  id, among the last `RECENT_MAX` of its cluster.
+- A transaction is bound by its verified beacon (`exact`), its replication origin, a line of the server's log or a
+  session sample with its transaction id, or goes on as `none`. Only one without any of these, on tables without a
+  beacon, waits, at most `grace_us` of record time and within `held_bytes_max`.
 - An event that has the right shape and nonsense in it is left out (`refused`); the others of its record go on.
 - An event's `at` is the record that let it go. `snapshot` is the state at a record's end; `restore`, then
   `rehydrate` from `resume_from` on, brings held transactions back.
@@ -26,6 +27,7 @@ from pgwitness.events import (
     Control,
     Event,
     Gap,
+    LogPlace,
     Position,
     Posture,
     QueryStats,
@@ -33,13 +35,24 @@ from pgwitness.events import (
     RawEvent,
     RawHeader,
     Session,
+    Statement,
     Tick,
     Transaction,
 )
 from pgwitness.events import Identities as IdentitiesRecord
 from streams import fold_state as states
 from streams import shape
-from streams.attribution import NOBODY, SHADOW, by_beacon, by_origin, by_role, by_session, known
+from streams.attribution import (
+    NOBODY,
+    SHADOW,
+    by_beacon,
+    by_log,
+    by_origin,
+    by_role,
+    by_session,
+    known,
+    log_session,
+)
 from streams.fold_state import (
     Attribution,
     ClusterState,
@@ -57,6 +70,9 @@ from streams.trimming import trim
 SESSIONS_MAX = 10_000
 XIDS_MAX = 20_000
 TIMELINES_MAX = 1_000
+LOGS_MAX = 1_000
+XID_MODULUS = 1 << 32
+"""The log writes transaction ids without their epoch; among those that are remembered that tells them apart."""
 HELD_BYTES_MAX = 16 * 1024 * 1024
 RECENT_MAX = 8_192
 """Ids of events other than changes that are remembered: more than any collector sends again after a crash."""
@@ -93,6 +109,8 @@ class _Cluster:
         self.by_xid: dict[int, tuple[Timeline, int]] = {}
         self.beacons: dict[SessionKey, tuple[tuple[object, ...], Attribution]] = {}
         self.recent: dict[str, None] = {}
+        self.logs: dict[tuple[str | None, str], tuple[int, int]] = {}
+        self.log_xids: dict[int, states.LogSession] = {}
 
 
 class Fold:
@@ -236,11 +254,14 @@ class Fold:
             if relation.beacon:
                 covered = True
                 break
+        finding = "shadow_write" if covered else None
+        told = cluster.log_xids.get(part.xid % XID_MODULUS)
+        if told is not None and _fits(told, part):
+            return by_log(told, header.cluster, self.identities, finding=finding)
         session_key = cluster.xids.get(part.xid)
         if session_key is not None:
             session = cluster.sessions.get(session_key)
             if session is not None:
-                finding = "shadow_write" if covered else None
                 return by_session(session, header.cluster, self.identities, "sample", finding)
         return SHADOW if covered else None
 
@@ -294,7 +315,7 @@ class Fold:
         if held is None:
             held = _Held(key, part.xid, part.captured_at_us + self._grace_us)
             cluster.held[key] = held
-            cluster.by_xid[part.xid] = key
+            cluster.by_xid[part.xid % XID_MODULUS] = key
         # Rows are a view of their whole record: a copy lets go of the rest.
         part = replace(part, rows=part.rows.copy())
         held.parts.append((HeldPart(self._offset, index, part.first_ordinal), header.instance, part))
@@ -305,7 +326,7 @@ class Fold:
     def _release(self, name: str, cluster: _Cluster, held: _Held, whose: Attribution) -> None:
         """Let a held transaction go; later parts of it go the same way."""
         del cluster.held[held.key]
-        cluster.by_xid.pop(held.xid, None)
+        cluster.by_xid.pop(held.xid % XID_MODULUS, None)
         self.held_bytes -= held.bytes
         timeline, lsn = held.key
         mark = cluster.watermarks.get(timeline)
@@ -330,6 +351,8 @@ class Fold:
                 pass
             case Session():
                 self._session(cluster, header, event)
+            case Statement():
+                self._statement(cluster, header, event)
             case QueryStats():
                 whose = by_role(header.cluster, event.database, event.role, self.identities)
                 self._emit_once(cluster, shape.query_stats(header, event, whose))
@@ -340,7 +363,39 @@ class Fold:
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)
 
+    def _statement(self, cluster: _Cluster, header: RawHeader, event: Statement) -> None:
+        if self._is_known_line(cluster, header, event.place):
+            return
+        session = log_session(event, header.instance)
+        if event.xid is not None and event.role is not None:
+            told = cluster.log_xids.pop(event.xid, None)
+            if told == session:
+                session = told  # one object for all the transactions of a session
+            _room(cluster.log_xids, XIDS_MAX)
+            cluster.log_xids[event.xid] = session
+            key = cluster.by_xid.get(event.xid)
+            held = cluster.held[key] if key is not None else None
+            if held is not None and session.database in (None, held.key[0][2]):
+                self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities))
+        self._emit(shape.statement(header, event, by_log(session, header.cluster, self.identities, own=True)))
+
+    def _is_known_line(self, cluster: _Cluster, header: RawHeader, place: LogPlace) -> bool:
+        key = (header.instance, place.log)
+        reached = cluster.logs.pop(key, None)
+        here = (place.offset, place.index)
+        known = reached is not None and here <= reached
+        _room(cluster.logs, LOGS_MAX)
+        cluster.logs[key] = reached if known and reached is not None else here
+        if known:
+            self.dropped += 1
+        return known
+
     def _session(self, cluster: _Cluster, header: RawHeader, event: Session) -> None:
+        if event.place is not None:
+            if not self._is_known_line(cluster, header, event.place):
+                whose = by_log(log_session(event, header.instance), header.cluster, self.identities, own=True)
+                self._emit(shape.session(header, event, whose))
+            return
         session = known(event, header.instance)
         key = (event.pid, event.backend_start_us)
         if cluster.sessions.pop(key, None) != session:
@@ -352,8 +407,8 @@ class Fold:
             cluster.xids.pop(event.xid, None)
             _room(cluster.xids, XIDS_MAX)
             cluster.xids[event.xid] = key
-            waiting = cluster.by_xid.get(event.xid)
-            if waiting is not None:
+            waiting = cluster.by_xid.get(event.xid % XID_MODULUS)
+            if waiting is not None and cluster.held[waiting].xid == event.xid:
                 whose = by_session(session, header.cluster, self.identities, "sample")
                 self._release(header.cluster, cluster, cluster.held[waiting], whose)
         if event.operation != "sample":
@@ -416,11 +471,13 @@ class Fold:
             cluster.sessions = {(session.pid, session.backend_start_us): session for session in saved.sessions}
             cluster.xids = dict(saved.xids)
             cluster.recent = dict.fromkeys(saved.recent)
+            cluster.logs = dict(saved.logs)
+            cluster.log_xids = {xid: saved.log_sessions[place] for xid, place in saved.log_xids}
             for item in saved.held:
                 held = _Held((item.timeline, item.lsn), item.xid, item.due_us)
                 held.parts = [(reference, None, None) for reference in item.parts]
                 cluster.held[held.key] = held
-                cluster.by_xid[item.xid] = held.key
+                cluster.by_xid[item.xid % XID_MODULUS] = held.key
                 for reference in item.parts:
                     fold._missing.setdefault(reference.offset, []).append(held)
         return fold
@@ -465,7 +522,14 @@ def _room(items: dict[K, V], items_max: int) -> list[K]:
     return gone
 
 
+def _fits(told: states.LogSession, part: Transaction) -> bool:
+    """Say whether a line of the log can be about a transaction: ids come again, after four thousand million."""
+    return told.database is None or told.database == part.database
+
+
 def _save(cluster: _Cluster) -> ClusterState:
+    log_sessions: dict[states.LogSession, int] = {}
+    log_xids = [(xid, log_sessions.setdefault(session, len(log_sessions))) for xid, session in cluster.log_xids.items()]
     return ClusterState(
         clock_us=cluster.clock_us,
         watermarks=list(cluster.watermarks.items()),
@@ -476,4 +540,7 @@ def _save(cluster: _Cluster) -> ClusterState:
             for held in cluster.held.values()
         ],
         recent=list(cluster.recent),
+        logs=list(cluster.logs.items()),
+        log_sessions=list(log_sessions),
+        log_xids=log_xids,
     )

@@ -60,6 +60,24 @@ class KnownSession(Struct, frozen=True, array_like=True):
     auth_method: str | None
 
 
+class LogSession(Struct, frozen=True, array_like=True):
+    """A session as one line of the server's log told it; None is not known, a `local` address is the Unix socket.
+
+    `sure`: the line came in a format into which nobody can write lines of his own.
+    """
+
+    pid: int
+    start_us: int | None
+    instance: str | None
+    role: str | None
+    database: str | None
+    application: str | None
+    client_addr: str | None
+    client_port: int | None
+    auth_method: str | None
+    sure: bool
+
+
 class Watermark(Struct, array_like=True):
     """How far one timeline of one database has been read: the commit LSN, the ordinal that comes next, whether whole.
 
@@ -101,6 +119,10 @@ class ClusterState(Struct, frozen=True):
     xids: list[tuple[int, SessionKey]]
     held: list[HeldState]
     recent: list[str] = []
+    logs: list[tuple[tuple[str | None, str], tuple[int, int]]] = []
+    log_sessions: list[LogSession] = []
+    log_xids: list[tuple[int, int]] = []
+    """Transaction ids modulo 2^32 that the log named, each with the place of its session in `log_sessions`."""
 
 
 class FoldState(Struct, frozen=True):

@@ -5,7 +5,7 @@ The fold keeps these numbers in its state and sends them on as 64-bit integers; 
 
 from __future__ import annotations
 
-from pgwitness.events import RawEvent, Session, Transaction
+from pgwitness.events import LogPlace, RawEvent, Session, Statement, Transaction
 
 INT64_MAX = 2**63 - 1
 
@@ -31,3 +31,19 @@ def check(event: RawEvent) -> None:
         and (event.xid is None or 0 <= event.xid <= INT64_MAX)
     ):
         raise ValueError("a number of the session is out of range")
+    elif type(event) is Statement and not (
+        0 <= event.pid <= INT64_MAX
+        and 0 <= event.occurred_at_us <= INT64_MAX
+        and 0 <= (event.session_start_us or 0) <= INT64_MAX
+        and 0 <= (event.xid or 0) < 1 << 32
+        and -INT64_MAX <= (event.query_id or 0) <= INT64_MAX
+        and 0 <= (event.row_count or 0) <= INT64_MAX
+    ):
+        raise ValueError("a number of the statement is out of range")
+    if isinstance(event, Statement | Session) and event.place is not None:
+        _check_place(event.place)
+
+
+def _check_place(place: LogPlace) -> None:
+    if not (0 <= place.offset <= INT64_MAX and 0 <= place.index <= INT64_MAX):
+        raise ValueError("a place in the log is out of range")

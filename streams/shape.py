@@ -17,11 +17,13 @@ from pgwitness.events import (
     Event,
     Gap,
     Identities,
+    LogPlace,
     Position,
     Posture,
     QueryStats,
     RawHeader,
     Session,
+    Statement,
     Transaction,
     format_lsn,
 )
@@ -138,14 +140,84 @@ def _event(
 
 def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
     """Make the event of a session that came, went or was found."""
-    event_id = _id("session", header.cluster, header.instance, raw.operation, raw.pid, raw.backend_start_us)
+    if raw.place is None:
+        event_id = _id("session", header.cluster, header.instance, raw.operation, raw.pid, raw.backend_start_us)
+    else:
+        event_id = _line_id(header, raw.place)
     event = _event(header.cluster, header.instance, whose, raw.captured_at_us, event_id, raw.operation)
     event.kind = "session"
     event.database = raw.database
     event.occurred_at_us = raw.occurred_at_us
     event.outcome = "success"
+    event.duration_ms = raw.duration_ms
     event.detail = _detail(whose, {"backend_type": raw.backend_type})
+    if raw.identity is not None:
+        event.detail["identity"] = raw.identity
+    if raw.operation == "login_failed":
+        event.sqlstate = raw.sqlstate
+        refused = raw.sqlstate is None or raw.sqlstate.startswith("28") or raw.sqlstate == "42501"
+        event.outcome = "denied" if refused else "failure"
     return event
+
+
+def statement(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
+    """Make the event of a statement that the server's log told, with what the parser says of it."""
+    event = _event(header.cluster, header.instance, whose, raw.captured_at_us, _line_id(header, raw.place), "")
+    event.kind = "statement"
+    event.database = raw.database
+    event.occurred_at_us = raw.occurred_at_us
+    event.xid = raw.xid
+    event.query_id = raw.query_id
+    event.row_count = raw.row_count
+    event.duration_ms = raw.duration_ms
+    event.calls = 1
+    event.outcome = raw.outcome
+    event.sqlstate = raw.sqlstate
+    event.operation = None
+    detail: dict[str, object] = {"source": raw.source}
+    if raw.statement is not None:
+        detail |= _read(event, raw.statement)
+    elif raw.statement_hash is not None:
+        detail["statement_hash"] = raw.statement_hash
+    if raw.error is not None:
+        detail["error"] = raw.error
+    if raw.error_detail is not None:
+        detail["error_detail"] = raw.error_detail
+    if raw.audit:
+        detail["audit"] = raw.audit
+        name = raw.audit.get("object_name")
+        if name and not event.relations:
+            event.relations = [name]
+        if event.operation is None and "command" in raw.audit:
+            event.operation = raw.audit["command"].lower().replace(" ", "_")
+    event.detail = _detail(whose, detail)
+    return event
+
+
+def _line_id(header: RawHeader, place: LogPlace) -> str:
+    """Name an event of the log by the server's own name of its line, or by its place in the file."""
+    if place.line is not None:
+        return _id("log", header.cluster, header.instance, place.line)
+    return _id("log", header.cluster, header.instance, place.log, place.offset, place.index)
+
+
+def _read(event: Event, text: str) -> dict[str, object]:
+    """Put what the parser says of a statement into its event; gives what of it belongs into `detail`."""
+    found = facts(text)
+    event.statement = found.statement
+    event.fingerprint = found.fingerprint
+    event.operation = found.operations[0] if found.operations else None
+    event.relations = list(found.relations)
+    event.columns = list(found.columns)
+    detail: dict[str, object] = {
+        "where": found.where,
+        "operations": list(found.operations),
+        "utility": found.utility,
+        "statement_sha256": found.sha256,
+    }
+    if found.parse_error is not None:
+        detail["parse_error"] = found.parse_error
+    return detail
 
 
 def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event:
@@ -175,20 +247,7 @@ def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event
     if raw.approximate:
         detail["approximate"] = True
     if raw.statement is not None:
-        found = facts(raw.statement)
-        event.statement = found.statement
-        event.fingerprint = found.fingerprint
-        event.operation = found.operations[0] if found.operations else None
-        event.relations = list(found.relations)
-        event.columns = list(found.columns)
-        detail |= {
-            "where": found.where,
-            "operations": list(found.operations),
-            "utility": found.utility,
-            "statement_sha256": found.sha256,
-        }
-        if found.parse_error is not None:
-            detail["parse_error"] = found.parse_error
+        detail |= _read(event, raw.statement)
     event.detail = _detail(whose, detail)
     return event
 

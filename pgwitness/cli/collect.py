@@ -8,7 +8,7 @@ import click
 
 from pgwitness.cli.options import cluster_option, common, configuration, http_options
 
-COLLECTORS = ["wal", "stats", "sessions"]
+COLLECTORS = ["wal", "stats", "sessions", "log"]
 
 
 @click.command(short_help="Run collectors: wal, stats, sessions.")
@@ -22,7 +22,8 @@ def collect(
     """Run collectors until told to end: what they see goes to the topic `raw`.
 
     wal: committed changes, through logical replication. stats: statements, through pg_stat_statements. sessions: who
-    is connected, and roles, grants, settings and triggers as they change.
+    is connected, and roles, grants, settings and triggers as they change. log: statements, connections, failed logins
+    and errors, from the server's log.
     """
     from collectors.daemon import run_collectors
     from pgwitness.cli.daemon import daemon

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pgwitness.events import Forgery, Identities, RawBatch, RawEvent, encode_event
 from streams.fold import Fold
 from streams.identity import Identities as Rules
+from tests.streams.log_records import statement
 from tests.streams.records import IDENTITIES, SECOND_US, batch, beacon, read, sample, tick, transaction
 
 GRACE_US = 2 * SECOND_US
@@ -53,6 +54,8 @@ class Source:
                 ]
             case 6:
                 return self.sent[-size:]
+            case 7:
+                return [statement(self.lsn, at_s=self.at_s, xid=xid, pid=size, application=f"bot-{size}")]
             case _:
                 return [tick(self.at_s)]
 
@@ -64,7 +67,7 @@ class Source:
         ]
 
 
-choices = st.lists(st.tuples(st.integers(0, 7), st.integers(1, 4), st.booleans()), min_size=1, max_size=30)
+choices = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4), st.booleans()), min_size=1, max_size=30)
 
 
 def record(plan: list[tuple[int, int, bool]]) -> list[RawBatch]:
@@ -146,7 +149,7 @@ def identities_of(given: list[list[bytes]]) -> list[str]:
         event = msgspec.json.decode(value)
         if event["kind"] == "change":
             ids += [f"{event['event_id']}-{row[0]}" for row in event["rows"]]
-        elif event["operation"] in ("beacon_forged", "identity_conflict"):
+        elif event["kind"] == "statement" or event["operation"] in ("beacon_forged", "identity_conflict"):
             ids.append(event["event_id"])
     return sorted(ids)
 

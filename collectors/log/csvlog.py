@@ -1,0 +1,90 @@
+"""`csvlog`: one CSV record a message; a record has as many lines as its statement.
+
+https://www.postgresql.org/docs/current/runtime-config-logging.html#RUNTIME-CONFIG-LOGGING-CSVLOG
+"""
+
+from __future__ import annotations
+
+import csv
+
+from collectors.log.record import INT64_MAX, LOCAL, XID_MAX, LogRecord, Times, Unreadable, number, session_start_us
+
+COLUMNS_MIN = 23
+"""Columns that every supported server writes; later ones (backend type, leader, query id) are read where they are."""
+FIELD_BYTES_MAX = 64 * 1024 * 1024
+
+csv.field_size_limit(FIELD_BYTES_MAX)
+
+
+class CsvLog:
+    """Parser of records of csvlog."""
+
+    def __init__(self, times: Times) -> None:
+        self._times = times
+        self.invalid_utf8 = 0
+        """Records with bytes that are no UTF-8, each read with a replacement character in their place."""
+
+    def parse(self, record: bytes) -> LogRecord:
+        """Read one record. Raises `Unreadable`."""
+        try:
+            text = record.decode()
+        except UnicodeDecodeError:
+            self.invalid_utf8 += 1
+            text = record.decode("utf-8", "replace")
+        row = _row(text)
+        host, port = _client(row[4])
+        return LogRecord(
+            self._times.read(row[0]),
+            number(row[3]),
+            row[11],
+            row[13],
+            row[5] or None,
+            number(row[6], INT64_MAX) or None,
+            session_start_us(row[5]),
+            row[1] or None,
+            row[2] or None,
+            row[22],
+            host,
+            port,
+            number(row[10], XID_MAX),
+            row[9] or None,
+            row[12] or None,
+            row[14] or None,
+            row[15] or None,
+            row[19] or None,
+            number(row[25], INT64_MAX) if len(row) > 25 else 0,
+            row[7] or None,
+            row[23] if len(row) > 23 else None,
+        )
+
+
+def is_record(record: bytes) -> bool:
+    """Say whether bytes have the shape of a record."""
+    try:
+        _row(record.decode("utf-8", "replace"))
+    except Unreadable:
+        return False
+    return True
+
+
+def _row(text: str) -> list[str]:
+    try:
+        lines = [line + "\n" for line in text.split("\n")] if "\n" in text else [text]
+        rows = list(csv.reader(lines, strict=True))
+    except csv.Error:
+        raise Unreadable("not a record of csvlog") from None
+    if len(rows) != 1 or len(rows[0]) < COLUMNS_MIN:
+        raise Unreadable("not a record of csvlog")
+    return rows[0]
+
+
+def _client(text: str) -> tuple[str | None, int | None]:
+    """Read `address:port`, where the address may have colons itself."""
+    if not text:
+        return None, None
+    if text == "[local]":
+        return LOCAL, None
+    host, separator, port = text.rpartition(":")
+    if separator and port.isascii() and port.isdigit() and len(port) <= 5:
+        return host, int(port)
+    return text, None

@@ -1,0 +1,95 @@
+"""`jsonlog`: one JSON object a line (PostgreSQL 15 and later).
+
+https://www.postgresql.org/docs/current/runtime-config-logging.html#RUNTIME-CONFIG-LOGGING-JSONLOG
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from collectors.log.record import INT32_MAX, INT64_MAX, LOCAL, XID_MAX, LogRecord, Times, Unreadable, session_start_us
+
+Small = Annotated[int, Meta(ge=0, le=INT32_MAX)]
+Xid = Annotated[int, Meta(ge=0, le=XID_MAX)]
+Big = Annotated[int, Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
+
+
+class _Line(Struct, gc=False):
+    """The keys that are of use; the server leaves out those without a value."""
+
+    timestamp: str
+    pid: Small
+    error_severity: str
+    message: str = ""
+    user: str | None = None
+    dbname: str | None = None
+    remote_host: str | None = None
+    remote_port: Small | None = None
+    session_id: str | None = None
+    line_num: Big | None = None
+    ps: str | None = None
+    vxid: str | None = None
+    txid: Xid = 0
+    state_code: str | None = None
+    detail: str | None = None
+    hint: str | None = None
+    statement: str | None = None
+    application_name: str = ""
+    backend_type: str | None = None
+    query_id: Big = 0
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+class JsonLog:
+    """Parser of lines of jsonlog."""
+
+    def __init__(self, times: Times) -> None:
+        self._times = times
+        self.invalid_utf8 = 0
+        """Lines with bytes that are no UTF-8, each read with a replacement character in their place."""
+
+    def parse(self, line: bytes) -> LogRecord:
+        """Read one line. Raises `Unreadable`."""
+        try:
+            found = _decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            found = self._repaired(line)
+        host = found.remote_host
+        return LogRecord(
+            self._times.read(found.timestamp),
+            found.pid,
+            found.error_severity,
+            found.message,
+            found.session_id,
+            found.line_num,
+            session_start_us(found.session_id),
+            found.user,
+            found.dbname,
+            found.application_name,
+            LOCAL if host == "[local]" else host,
+            found.remote_port,
+            found.txid,
+            found.vxid,
+            found.state_code,
+            found.detail,
+            found.hint,
+            found.statement,
+            found.query_id,
+            found.ps,
+            found.backend_type,
+        )
+
+    def _repaired(self, line: bytes) -> _Line:
+        text = line.decode("utf-8", "replace").encode()
+        if text == line:
+            raise Unreadable("not a line of jsonlog")
+        self.invalid_utf8 += 1
+        try:
+            return _decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Unreadable("not a line of jsonlog") from None

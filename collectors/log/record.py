@@ -1,0 +1,128 @@
+"""One message of the server's log, whatever the format it came in, and the times it carries.
+
+The parsers (`jsonlog`, `csvlog`, `stderr`) make it, `interpret` reads it. A fact that the format does not carry is
+None, one that is known to be empty is empty: a rule must not mistake the one for the other.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from msgspec import Struct
+
+from pgwitness.errors import ConfigurationError
+
+MINUTES_MAX = 4_096
+LOCAL = "local"
+"""What stands for the address of a session over the Unix socket."""
+
+
+class Unreadable(ValueError):
+    """Bytes that are no message of the log in its format; the text says why without quoting them."""
+
+
+class LogRecord(Struct, frozen=True, gc=False):
+    """A message of the log.
+
+    `time_us` is when it was written, `start_us` when its session began, to the second. `session` is `%c`, `line` the
+    number of the message within the session. `host` is an address, `local`, or None when it is not known; `xid` has
+    32 bits and is 0 outside of a transaction that has one.
+    """
+
+    time_us: int
+    pid: int
+    severity: str
+    message: str
+    session: str | None = None
+    line: int | None = None
+    start_us: int | None = None
+    user: str | None = None
+    database: str | None = None
+    application: str | None = None
+    host: str | None = None
+    port: int | None = None
+    xid: int = 0
+    vxid: str | None = None
+    sqlstate: str | None = None
+    detail: str | None = None
+    hint: str | None = None
+    statement: str | None = None
+    query_id: int = 0
+    tag: str | None = None
+    backend_type: str | None = None
+
+
+class Times:
+    """Reads the log's times, which are written in `log_timezone`, with the zone's abbreviation behind.
+
+    Minutes are remembered: a busy log has thousands of lines in each. Raises `ConfigurationError` for an unknown zone.
+    """
+
+    def __init__(self, timezone: str = "UTC") -> None:
+        try:
+            self._zone = ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ConfigurationError(
+                f"log.timezone: {timezone!r} is no time zone; write what `SHOW log_timezone` answers"
+            ) from error
+        self._minutes: dict[tuple[str, str], int] = {}
+
+    def read(self, text: str) -> int:
+        """Give microseconds since the epoch of `2026-11-22 21:26:30.123 UTC`. Raises `Unreadable` on anything else."""
+        clock, _, zone = text[16:].partition(" ")
+        try:
+            minute = self._minutes.get((text[:16], zone))
+            if minute is None:
+                minute = self._minute(text[:16], zone)
+            seconds = float(clock[1:])
+            if not 0.0 <= seconds < 61.0:
+                raise ValueError
+            return minute + int(seconds * 1_000 + 0.5) * 1_000
+        except (ValueError, OverflowError):
+            raise Unreadable("a time that is none") from None
+
+    def _minute(self, text: str, zone: str) -> int:
+        plain = datetime.strptime(text, "%Y-%m-%d %H:%M")  # noqa: DTZ007 - the zone follows
+        if zone in ("UTC", "GMT", "Z", "UCT"):
+            aware = plain.replace(tzinfo=UTC)
+        elif zone[:1] in ("+", "-"):
+            aware = datetime.strptime(text + zone.ljust(5, "0"), "%Y-%m-%d %H:%M%z")
+        else:
+            # Twice a year an hour comes again: its abbreviation tells which of the two it is.
+            both = [plain.replace(tzinfo=self._zone, fold=fold) for fold in (0, 1)]
+            aware = next((time for time in both if time.tzname() == zone), both[0])
+        if len(self._minutes) >= MINUTES_MAX:
+            self._minutes.clear()
+        minute = int(aware.timestamp()) * 1_000_000
+        self._minutes[text, zone] = minute
+        return minute
+
+
+INT32_MAX = (1 << 31) - 1
+XID_MAX = (1 << 32) - 1
+INT64_MAX = (1 << 63) - 1
+
+
+def session_start_us(session: str | None) -> int | None:
+    """Read the session's start from `%c`: seconds since the epoch in hex, a point, the pid in hex."""
+    if not session:
+        return None
+    seconds, _, _ = session.partition(".")
+    try:
+        return int(seconds, 16) * 1_000_000 if len(seconds) <= 10 else None
+    except ValueError:
+        return None
+
+
+def number(text: str | None, limit: int = INT32_MAX) -> int:
+    """Read a number that may be absent, as 0. Raises `Unreadable`, also for one that is beyond `limit`."""
+    if not text:
+        return 0
+    try:
+        found = int(text) if len(text) <= 20 else limit + 1
+    except ValueError:
+        raise Unreadable("a number that is none") from None
+    if not -limit - 1 <= found <= limit:
+        raise Unreadable("a number that cannot be")
+    return found

@@ -1,0 +1,274 @@
+"""What messages of the log witness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.log.interpret import Interpreter, Memory, Seen
+from collectors.log.record import LogRecord
+from pgwitness.events import Session, Statement, encode_event
+from pgwitness.privacy import tokenizer
+
+AT_US = 1_795_382_790_123_000
+TOKEN = tokenizer(b"k" * 32)
+
+
+class Feed:
+    """An interpreter and the place of its next message."""
+
+    def __init__(self, interpreter: Interpreter | None = None) -> None:
+        self.interpreter = interpreter or Interpreter(TOKEN, "jsonlog", "pgwitness")
+        self.offset = 0
+
+    def __call__(self, message: str, severity: str = "LOG", **fields: Any) -> list[Seen]:
+        self.offset += 100
+        given = {
+            "time_us": AT_US, "pid": 41, "session": "6b035d50.29", "start_us": 1_795_382_608_000_000, "user": "app",
+            "database": "shop", "application": "web", "host": "10.0.0.7", "port": 5050, "line": self.offset,
+            "backend_type": "client backend",
+        } | fields  # fmt: skip
+        return self.interpreter.read(LogRecord(message=message, severity=severity, **given), "log", self.offset, 1)
+
+    def one(self, message: str, severity: str = "LOG", **fields: Any) -> Any:
+        """The one event of a message."""
+        (event,) = self(message, severity, **fields)
+        return event
+
+
+@pytest.fixture
+def feed() -> Feed:
+    """A fresh interpreter."""
+    return Feed()
+
+
+def test_a_statement_with_its_duration(feed: Feed) -> None:
+    """One line tells what ran, how long, in which transaction; literals stay behind."""
+    event = feed.one("duration: 1.250 ms  statement: SELECT * FROM t WHERE mail = 'a@b.c'", xid=755, query_id=-3)
+    assert isinstance(event, Statement)
+    assert (event.source, event.duration_ms, event.xid, event.query_id) == ("duration", 1.25, 755, -3)
+    assert (event.statement, event.outcome) == ("SELECT * FROM t WHERE mail = $1", "success")
+    assert (event.role, event.application, event.client_addr, event.client_port) == ("app", "web", "10.0.0.7", 5050)
+    assert (event.place.offset, event.place.line) == (100, "6b035d50.29/100")
+
+
+@pytest.mark.parametrize("name", ["<unnamed>", "S_1", "fetch from S_1/C_2", "_pg3_0"])
+def test_the_extended_protocol(feed: Feed, name: str) -> None:
+    """Executions count, with their parameters dropped; parsing and binding do not."""
+    event = feed.one(f"duration: 0.1 ms  execute {name}: UPDATE t SET a = $1", detail="Parameters: $1 = 'geheim'")
+    assert event.statement == "UPDATE t SET a = $1"
+    assert b"geheim" not in encode_event(event)
+    assert feed(f"duration: 0.1 ms  parse {name}: UPDATE t SET a = $1") == []
+    assert feed(f"duration: 0.1 ms  bind {name}: UPDATE t SET a = $1") == []
+
+
+def test_a_statements_name_cannot_hide_the_statement(feed: Feed) -> None:
+    """A client that names its statement `x: SELECT 1 --` is not believed: nobody can tell, and only a hash is kept."""
+    event = feed.one("duration: 0.1 ms  execute x: SELECT 1 --: DROP TABLE t")
+    assert (event.statement, event.statement_hash is not None) == (None, True)
+    event = feed.one("duration: 0.1 ms  execute x: SELECT 1 /* controller: users */")
+    assert event.statement == "SELECT $1"
+
+
+def test_a_query_id_cannot_hide_a_second_statement(feed: Feed) -> None:
+    """Of several statements in one text the server gives the id of one: the text is read itself."""
+    feed("duration: 0.1 ms  statement: SELECT 1", query_id=5)
+    event = feed.one("duration: 0.1 ms  statement: DROP TABLE t; SELECT 2", query_id=5)
+    assert event.statement == "DROP TABLE t; SELECT $1"
+
+
+def test_a_query_id_is_parsed_once(feed: Feed) -> None:
+    """Texts that differ in literals only are parsed once; an id outlives the renaming of a table, names do not."""
+    for number in range(100):
+        event = feed.one(f"duration: 0.1 ms  statement: SELECT {number} FROM t", query_id=5)
+        assert event.statement == "SELECT $1 FROM t"
+    assert feed.interpreter.texts.parsed == 1
+    event = feed.one("duration: 0.1 ms  statement: SELECT 7 FROM renamed", query_id=5)
+    assert (event.statement, feed.interpreter.texts.parsed) == ("SELECT $1 FROM renamed", 2)
+
+
+def test_what_does_not_parse_is_a_hash(feed: Feed) -> None:
+    """A text whose literals cannot be told leaves nothing but a keyed hash, equal for equal texts."""
+    first = feed.one("duration: 0.1 ms  statement: SELEC 'geheim'")
+    again = feed.one("duration: 0.1 ms  statement: SELEC 'geheim'")
+    assert first.statement is None
+    assert first.statement_hash == again.statement_hash == TOKEN(b"SELEC 'geheim'").decode()
+
+
+def test_log_statement_waits_for_its_duration(feed: Feed) -> None:
+    """log_statement and the line with the duration are one event, at the place of the second."""
+    assert feed("statement: DELETE FROM t WHERE id = 5") == []
+    assert feed("duration: 9.0 ms  statement: SELECT 1", session="other.1", pid=1)[0].pid == 1
+    event = feed.one("duration: 3.5 ms", xid=12)
+    assert (event.source, event.statement, event.duration_ms, event.xid) == (
+        "statement", "DELETE FROM t WHERE id = $1", 3.5, 12,
+    )  # fmt: skip
+    assert (event.place.offset, event.place.line, event.outcome) == (300, "6b035d50.29/100", "success")
+    assert feed("duration: 3.5 ms") == []
+
+
+def test_log_statement_alone_goes_on(feed: Feed) -> None:
+    """Where no duration comes, the next statement of the session, its end, time or quiet lets a statement go."""
+    feed("statement: SELECT 1 AS a")
+    assert [e.statement for e in feed("statement: SELECT 2 AS b") if isinstance(e, Statement)] == ["SELECT $1 AS a"]
+    released, end = feed("disconnection: session time: 1:02:03.500 user=app database=shop host=10.0.0.7 port=5050")
+    assert (released.outcome, end.operation, end.duration_ms) == ("unknown", "disconnect", 3_723_500.0)  # type: ignore[union-attr]
+    assert [event.place.index for event in (released, end) if event.place is not None] == [0, 1]
+    feed("statement: SELECT 3 AS c")
+    late = feed("checkpoint starting: time", session="bg.1", pid=2, time_us=AT_US + 1_500_000)
+    assert [e.statement for e in late if isinstance(e, Statement)] == ["SELECT $1 AS c"]
+    feed("statement: SELECT 4 AS d")
+    (quiet,) = feed.interpreter.idle("log", 1_000)
+    assert quiet.place is not None
+    assert (quiet.place.offset, feed.interpreter.idle("log", 1_001)) == (1_000, [])
+
+
+def test_a_restart_remembers_what_waits() -> None:
+    """What a collector must know again holds no literal, and a successor goes on with it."""
+    first = Feed()
+    first('connection authenticated: identity="cn=ann" method=cert (/etc/pg_hba.conf:7)')
+    first("statement: DELETE FROM t WHERE mail = 'a@b.c'")
+    stored = msgspec.json.encode(first.interpreter.memory)
+    assert b"a@b.c" not in stored
+    second = Feed()
+    second.interpreter.remember(msgspec.json.decode(stored, type=Memory))
+    event = second.one("duration: 3.5 ms")
+    assert (event.statement, event.auth_method) == ("DELETE FROM t WHERE mail = $1", "cert")
+
+
+def test_errors(feed: Feed) -> None:
+    """An error is the statement's failure, with its code; values in details become tokens."""
+    event = feed.one(
+        'duplicate key value violates unique constraint "t_mail_key"', "ERROR", sqlstate="23505",
+        detail="Key (mail)=(a@b.c) already exists.", statement="INSERT INTO t VALUES ('a@b.c')",
+    )  # fmt: skip
+    assert (event.outcome, event.sqlstate, event.statement) == ("failure", "23505", "INSERT INTO t VALUES ($1)")
+    assert event.error == 'duplicate key value violates unique constraint "t_mail_key"'
+    assert event.error_detail == f"Key (mail)=({TOKEN(b'a@b.c').decode()}) already exists."
+    denied = feed.one("permission denied for table t", "ERROR", sqlstate="42501", statement="SELECT * FROM t")
+    assert (denied.outcome, denied.error) == ("denied", "permission denied for table t")
+
+
+@pytest.mark.parametrize(
+    ("message", "sqlstate", "detail"),
+    [
+        ('invalid input syntax for type integer: "geheim"', "22P02", None),
+        ("new row violates check", "23514", "Failing row contains (1, geheim)."),
+        ("customer geheim is bad", "P0001", "geheim"),
+        ('syntax error at or near "geheim"', "42601", None),
+        ("insert violates foreign key", "23503", 'Key (a, b)=(geheim, 2) is not present in table "t".'),
+        ("something new: geheim", "XX000", "Key (a)=(1) geheim"),
+    ],
+)
+def test_no_value_leaves_in_an_error(feed: Feed, message: str, sqlstate: str, detail: str | None) -> None:
+    """Whatever an error quotes, values stay behind."""
+    event = feed.one(message, "ERROR", sqlstate=sqlstate, detail=detail, hint="geheim", statement="SELECT 'geheim'")
+    assert b"geheim" not in encode_event(event)
+
+
+def test_an_error_ends_the_statement_that_was_announced(feed: Feed) -> None:
+    """log_statement's line and the error are one event."""
+    feed("statement: INSERT INTO t VALUES (1)")
+    event = feed.one("no", "ERROR", sqlstate="23505", statement="INSERT INTO t VALUES (1)")
+    assert (event.outcome, event.place.line) == ("failure", "6b035d50.29/100")
+    assert feed("duration: 3.5 ms") == []
+
+
+def test_a_session_from_its_login_to_its_end(feed: Feed) -> None:
+    """Connecting tells the application and how it authenticated; statements of the session carry that too."""
+    assert feed("connection received: host=10.0.0.7 port=5050", user=None, database=None) == []
+    assert feed('connection authenticated: identity="ann@CORP" method=gss (/etc/pg_hba.conf:7)') == []
+    event = feed.one(
+        "connection authorized: user=app database=shop application_name=my app SSL enabled (protocol=TLSv1.3)",
+        application="",
+    )
+    assert isinstance(event, Session)
+    assert (event.operation, event.application, event.auth_method) == ("connect", "my app", "gss")
+    assert (event.identity, event.backend_start_us) == ("ann@CORP", 1_795_382_608_000_000)
+    assert feed.one("duration: 0.1 ms  statement: SELECT 1").auth_method == "gss"
+    end = feed.one("disconnection: session time: 0:00:02.250 user=app database=shop host=10.0.0.7 port=5050")
+    assert (end.operation, end.duration_ms, end.auth_method) == ("disconnect", 2250.0, "gss")
+    assert feed.interpreter.memory == Memory()
+
+
+@pytest.mark.parametrize(
+    ("message", "sqlstate"),
+    [
+        ('password authentication failed for user "app"', "28P01"),
+        ('no pg_hba.conf entry for host "10.0.0.7", user "app", database "shop", no encryption', "28000"),
+        ('role "app" does not exist', "28000"),
+        ('database "shop" does not exist', "3D000"),
+        ('password authentication failed for user "app"', None),
+    ],
+)
+def test_failed_logins(feed: Feed, message: str, sqlstate: str | None) -> None:
+    """Whoever is turned away at the door is a session's event, whose role is known."""
+    event = feed.one(message, "FATAL", sqlstate=sqlstate, user=None if sqlstate is None else "app")
+    assert (event.operation, event.sqlstate) == ("login_failed", sqlstate)
+    assert event.role == "app"
+
+
+def test_pgaudit(feed: Feed) -> None:
+    """Session and object lines keep what pgAudit found, and the rows where log_rows is on."""
+    event = feed.one(
+        "AUDIT: OBJECT,33,1,WRITE,UPDATE,TABLE,public.account,\"update account set password = 'HASH2',"
+        '\n note = \'a ""b""\'",<not logged>,3',
+        xid=9,
+    )
+    assert (event.source, event.row_count, event.xid, event.outcome) == ("pgaudit", 3, 9, "unknown")
+    assert event.statement == "update account set password = $1, note = $2"
+    assert event.audit == {
+        "type": "OBJECT", "statement_id": "33", "substatement_id": "1", "class": "WRITE", "command": "UPDATE",
+        "object_type": "TABLE", "object_name": "public.account",
+    }  # fmt: skip
+    again = feed.one("AUDIT: SESSION,33,2,READ,SELECT,,,<previously logged>,<previously logged>")
+    assert (again.statement, again.statement_hash, again.audit["command"]) == (None, None, "SELECT")
+    broken = feed.one('AUDIT: SESSION,"geheim')
+    assert (broken.statement, broken.statement_hash is not None) == (None, True)
+
+
+JSON_PLAN = (
+    'duration: 2.5 ms  plan:\n{\n  "Query Text": "select * from t where a = \'geheim\'",\n'
+    '  "Plan": {"Node Type": "Seq Scan", "Actual Rows": 3, "Filter": "(a = \'geheim\')"}\n}'
+)
+TEXT_PLAN = (
+    "duration: 2.5 ms  plan:\nQuery Text: select *\nfrom t where a = 'geheim'\n"
+    "Query Parameters: $1 = 'geheim'\nSeq Scan on t  (cost=0.00..25.88 rows=6 width=36)\n  Filter: (a = 'geheim')"
+)
+
+
+@pytest.mark.parametrize(("message", "rows"), [(JSON_PLAN, 3), (TEXT_PLAN, None)])
+def test_auto_explain(feed: Feed, message: str, rows: int | None) -> None:
+    """Of a plan the statement stays, and the rows where they were counted; the plan holds values and goes."""
+    event = feed.one(message)
+    assert (event.source, event.duration_ms, event.row_count) == ("auto_explain", 2.5, rows)
+    assert " ".join(event.statement.split()) == "select * from t where a = $1"
+    assert b"geheim" not in encode_event(event)
+
+
+def test_our_own_reading_is_left_out_and_nothing_else(feed: Feed) -> None:
+    """The collectors' queries are no evidence; what writes under their name is, and so is who only takes the name."""
+    own = {"user": "pgwitness", "application": "pgwitness stats"}
+    assert feed("duration: 0.1 ms  statement: SELECT * FROM pg_stat_activity", **own) == []
+    assert feed.one("duration: 0.1 ms  statement: DELETE FROM t", **own).role == "pgwitness"
+    assert feed.one("duration: 0.1 ms  statement: SELECT 1", application="pgwitness").role == "app"
+    assert feed.interpreter.own == 1
+
+
+severities = st.sampled_from(["LOG", "ERROR", "FATAL", "WARNING", "PANIC"])
+beginnings = st.sampled_from(
+    ["", "duration: ", "duration: 1 ms", "duration: 1 ms  plan:\n{", "statement: ", "execute ", "AUDIT: ",
+     "AUDIT: SESSION,", "connection authorized: ", "connection authenticated: ", "disconnection: ",
+     "duration: 1 ms  execute "]
+)  # fmt: skip
+
+
+@given(severities, beginnings, st.text(max_size=60), st.none() | st.text(max_size=20))
+def test_any_message_is_survived(severity: str, beginning: str, rest: str, detail: str | None) -> None:
+    """Whatever a message says, its events can be encoded, and it raises nothing."""
+    for event in Feed()(beginning + rest, severity, detail=detail, statement=rest, sqlstate="22000"):
+        encode_event(event)

@@ -1,0 +1,181 @@
+"""The fold and the server's log: whose a statement is, which transactions it names, what is dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from pgwitness.events import Event, LogPlace, RawEvent, Session
+from streams.fold import XIDS_MAX, Fold
+from streams.identity import Identities as Rules
+from tests.streams.log_records import SESSION_US, statement
+from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon, read, sample, tick, transaction
+
+GRACE_US = 2 * SECOND_US
+
+
+class Feed:
+    """A fold and the offset of its next record."""
+
+    def __init__(self, fold: Fold | None = None) -> None:
+        self.fold = fold or Fold(3, Rules.parse(IDENTITIES), GRACE_US)
+
+    def __call__(self, *events: RawEvent) -> list[Event]:
+        return self.fold.apply(self.fold.next_offset, read(batch(*events, source="log")))
+
+
+@pytest.fixture
+def feed() -> Feed:
+    """A fold with a grace period of two seconds."""
+    return Feed()
+
+
+def test_a_statement_is_its_sessions(feed: Feed) -> None:
+    """A line of the log is that session's own: exact, named by role, application and address."""
+    (event,) = feed(statement(1, xid=77, query_id=5, row_count=3))
+    assert (event.kind, event.binding, event.certainty) == ("statement", "log", "exact")
+    assert (event.principal, event.assurance, event.on_behalf_of) == ("billing-bot", "asserted", "finance")
+    assert event.session_id == f"db:5432/{SESSION_US // SECOND_US:x}.29"
+    assert (event.operation, event.relations, event.duration_ms) == ("update", ["public.orders"], 1.5)
+    assert (event.xid, event.query_id, event.row_count, event.outcome) == (77, 5, 3, "success")
+    assert (event.detail["source"], event.detail["where"]) == ("duration", "present")
+
+
+def test_it_is_the_same_session_everywhere(feed: Feed) -> None:
+    """The log knows a session's start to the second, which is what the session id holds."""
+    (told,) = feed(statement(1))
+    feed(sample(9))
+    (change,) = feed(transaction(10, beacons=[beacon(backend_start_us=SESSION_US + 123_456)]))
+    assert told.session_id == change.session_id
+
+
+@pytest.mark.parametrize(("log_format", "certainty"), [("jsonlog", "exact"), ("csvlog", "exact"), ("stderr", "strong")])
+@pytest.mark.parametrize("first", ["log", "wal"])
+def test_a_transaction_is_whose_statement_has_its_id(feed: Feed, log_format: str, certainty: str, first: str) -> None:
+    """The server wrote session and transaction id in one line; into a text log others can write lines, though."""
+    line, change = statement(1, at_s=0.5, xid=77, format=log_format), transaction(10, xid=77)
+    events = feed(line) + feed(change) if first == "log" else feed(change) + feed(line)
+    (bound,) = [event for event in events if event.kind == "change"]
+    assert (bound.principal, bound.binding, bound.certainty) == ("billing-bot", "log", certainty)
+    assert bound.client_addr == "10.0.0.7"
+    assert len(events) == 2
+    assert feed.fold.held == 0
+
+
+def test_ids_of_the_log_have_no_epoch(feed: Feed) -> None:
+    """The WAL's ids have 64 bits, the log's 32: they meet modulo 2^32, over a restart of the worker too."""
+    feed(statement(1, xid=77))
+    (early,) = feed(transaction(10, xid=77 + (5 << 32)))
+    assert early.binding == "log"
+    feed(transaction(11, xid=78 + (5 << 32)))
+    again = Feed(Fold.restore(feed.fold.snapshot(), GRACE_US))
+    again.fold.rehydrate(2, read(batch(transaction(11, xid=78 + (5 << 32)), source="log")))
+    late = again(statement(2, xid=78))
+    assert [event.kind for event in late] == ["change", "statement"]
+    assert late[0].binding == "log"
+
+
+def test_a_statement_without_an_id_names_no_transaction(feed: Feed) -> None:
+    """Without an id nothing is guessed: the change goes on as nobody's."""
+    feed(transaction(10, xid=77), statement(1), statement(2, xid=78), statement(3, xid=77, database="other"))
+    (event,) = feed(tick(3))
+    assert (event.principal, event.certainty) == (None, "none")
+
+
+def test_each_transaction_keeps_its_own_application(feed: Feed) -> None:
+    """Behind a pooler one server session serves many: the line with the id counts, not the session's last one."""
+    feed(statement(1, xid=77, application="bot-7"), statement(2, xid=78, application="web"))
+    first, second = feed(transaction(10, xid=77), transaction(11, xid=78))
+    assert (first.principal, second.principal) == ("billing-bot", "app")
+
+
+def test_a_beacon_outranks_the_log(feed: Feed) -> None:
+    """What the transaction itself says is not overruled."""
+    feed(statement(1, xid=77))
+    (event,) = feed(transaction(10, xid=77, beacons=[beacon(user="p_ann", application="psql")]))
+    assert (event.binding, event.principal) == ("beacon", "p_ann")
+
+
+def test_a_covered_table_without_a_beacon_is_a_shadow_write_with_a_name(feed: Feed) -> None:
+    """Who switched the beacon off is named by the log."""
+    feed(statement(1, xid=77))
+    (event,) = feed(transaction(10, xid=77, covered=True))
+    assert (event.detail["finding"], event.principal, event.binding) == ("shadow_write", "billing-bot", "log")
+
+
+def test_lines_sent_again_are_dropped(feed: Feed) -> None:
+    """Within a log places only grow, also over a restart; another log, or another instance, has its own."""
+    assert len(feed(statement(1), statement(5), statement(5, index=1))) == 3
+    assert feed(statement(1), statement(5), statement(5, index=1)) == []
+    assert feed.fold.dropped == 3
+    again = Feed(Fold.restore(feed.fold.snapshot(), GRACE_US))
+    assert again(statement(5)) == []
+    assert len(again(statement(5, index=2), statement(6), statement(1, log="a-2"))) == 3
+
+
+def test_the_same_line_has_the_same_id(feed: Feed) -> None:
+    """An event of the log is named by the server's own name of its line, wherever it is read from."""
+    first = feed(statement(1))[0]
+    other = Feed()(statement(9, log="b-1", place=LogPlace("b-1", 9, 0, "6b035d50.29/a-1/1")))[0]
+    assert first.event_id == other.event_id
+    nameless = [statement(1, log=log, place=LogPlace(log, 1)) for log in ("c-1", "c-2")]
+    assert len({event.event_id for event in feed(*nameless)}) == 2
+
+
+def test_sessions_of_the_log(feed: Feed) -> None:
+    """Connects, failed logins and ends are sessions bound by the log, sent again they are dropped."""
+    given: dict[str, Any] = {
+        "captured_at_us": START_US, "occurred_at_us": START_US, "pid": 41, "backend_start_us": SESSION_US,
+        "role": "p_ann", "database": "shop", "application": "psql",
+    }  # fmt: skip
+    events = [
+        Session(operation="connect", place=LogPlace("a-1", 1), auth_method="cert", identity="cn=ann", **given),
+        Session(operation="disconnect", place=LogPlace("a-1", 2), auth_method="cert", duration_ms=5.0, **given),
+        Session(operation="login_failed", place=LogPlace("a-1", 3), sqlstate="28P01", **given),
+        Session(operation="login_failed", place=LogPlace("a-1", 4), sqlstate="53300", **given),
+    ]
+    made = feed(*events)
+    assert [event.operation for event in made] == ["connect", "disconnect", "login_failed", "login_failed"]
+    assert {(event.kind, event.binding, event.certainty, event.principal) for event in made} == {
+        ("session", "log", "exact", "p_ann")
+    }
+    assert (made[0].assurance, made[0].detail["identity"], made[1].duration_ms) == ("verified", "cn=ann", 5.0)
+    assert [event.outcome for event in made] == ["success", "success", "denied", "failure"]
+    assert feed(*events) == []
+
+
+def test_an_unknown_application_names_nobody_wrongly(feed: Feed) -> None:
+    """A log without %a does not say that there was no application: a rule that asks for one stays undecided."""
+    (event,) = feed(statement(1, application=None))
+    assert event.principal is None
+
+
+def test_memory_is_bounded_and_shared(feed: Feed) -> None:
+    """Ids are forgotten oldest first, and a checkpoint holds each session once."""
+    for start in range(0, XIDS_MAX + 500, 500):
+        feed(*(statement(number + 1, xid=number) for number in range(start, start + 500)))
+    state = msgspec.json.decode(feed.fold.snapshot())["clusters"]["shop"]
+    assert len(state["log_xids"]) == XIDS_MAX
+    assert state["log_xids"][0][0] == 500
+    assert len(state["log_sessions"]) == 1
+
+
+def test_an_older_checkpoint_is_taken_up(feed: Feed) -> None:
+    """A checkpoint of a release that knew no log restores."""
+    feed(sample(77))
+    state = msgspec.json.decode(feed.fold.snapshot())
+    for cluster in state["clusters"].values():
+        for key in ("logs", "log_sessions", "log_xids"):
+            del cluster[key]
+    restored = Feed(Fold.restore(msgspec.json.encode(state), GRACE_US))
+    assert restored(transaction(10, xid=77))[0].binding == "activity"
+
+
+def test_text_that_could_not_be_read_leaves_its_hash(feed: Feed) -> None:
+    """What pgAudit found stands in for what the parser could not."""
+    audit = {"type": "OBJECT", "class": "WRITE", "command": "CREATE TABLE AS", "object_name": "public.secrets"}
+    (event,) = feed(statement(1, source="pgaudit", statement=None, statement_hash="tok_1", audit=audit))
+    assert (event.operation, event.relations) == ("create_table_as", ["public.secrets"])
+    assert (event.statement, event.detail["statement_hash"], event.detail["audit"]) == (None, "tok_1", audit)
