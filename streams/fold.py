@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import (
+    Beacon,
     Control,
     Event,
     Gap,
@@ -52,6 +53,7 @@ from streams.fold_state import (
 )
 from streams.identity import Identities
 from streams.sanity import check
+from streams.told import Told
 from streams.trimming import trim
 
 SESSIONS_MAX = 10_000
@@ -93,6 +95,7 @@ class _Cluster:
         self.by_xid: dict[int, tuple[Timeline, int]] = {}
         self.beacons: dict[SessionKey, tuple[tuple[object, ...], Attribution]] = {}
         self.recent: dict[str, None] = {}
+        self.told = Told()
 
 
 class Fold:
@@ -163,15 +166,16 @@ class Fold:
         event.at = Position(self.partition, self._offset, len(self._out))
         self._out.append(event)
 
-    def _emit_once(self, cluster: _Cluster, event: Event) -> None:
-        """Emit an event unless it was: a collector that crashed sends what it is not sure of again."""
+    def _emit_once(self, cluster: _Cluster, event: Event) -> bool:
+        """Emit an event unless it was: a collector that crashed sends what it is not sure of again. Says whether."""
         key = event.event_id[:RECENT_LETTERS]
         if key in cluster.recent:
             self.dropped += 1
-            return
+            return False
         _room(cluster.recent, RECENT_MAX)
         cluster.recent[key] = None
         self._emit(event)
+        return True
 
     def _cluster(self, name: str) -> _Cluster:
         cluster = self._clusters.get(name)
@@ -206,8 +210,9 @@ class Fold:
             part = trim(part, mark.next_ordinal)
         mark.next_ordinal = max(end, mark.next_ordinal)
         whose = self._whose(cluster, header, part, mark)
-        if part.forged or len(part.beacons) > 1:
+        if part.forged or part.ddl or len(part.beacons) > 1:
             self._findings(header, part, mark, whose or NOBODY)
+            self._ddl(cluster, header, part, mark)
         key = (timeline, part.lsn)
         held = cluster.held.get(key) if cluster.held else None
         if whose is None and part.n_rows and not self._hold(cluster, header, index, key, part):
@@ -228,7 +233,8 @@ class Fold:
         if decided is not None and (decided.binding != "none" or not part.beacons):
             return decided
         if part.beacons:
-            return self._by_beacon(cluster, header, part)
+            conflict = len(part.beacons) > 1 and shape.conflicting(part.beacons)
+            return self._by_beacon(cluster, header, part.database, part.beacons[0], conflict)
         if part.origin is not None:
             return by_origin(part.origin)
         covered = False
@@ -236,6 +242,9 @@ class Fold:
             if relation.beacon:
                 covered = True
                 break
+        if part.ddl:
+            whose = self._by_beacon(cluster, header, part.database, part.ddl[0].beacon)
+            return replace(whose, finding="shadow_write") if covered else whose
         session_key = cluster.xids.get(part.xid)
         if session_key is not None:
             session = cluster.sessions.get(session_key)
@@ -244,9 +253,9 @@ class Fold:
                 return by_session(session, header.cluster, self.identities, "sample", finding)
         return SHADOW if covered else None
 
-    def _by_beacon(self, cluster: _Cluster, header: RawHeader, part: Transaction) -> Attribution:
-        beacon = part.beacons[0]
-        conflict = len(part.beacons) > 1 and shape.conflicting(part.beacons)
+    def _by_beacon(
+        self, cluster: _Cluster, header: RawHeader, database: str, beacon: Beacon, conflict: bool = False
+    ) -> Attribution:
         key = (beacon.pid, beacon.backend_start_us)
         said = (
             beacon.session_user,
@@ -255,7 +264,7 @@ class Fold:
             beacon.client_addr,
             beacon.client_port,
             beacon.claim,
-            part.database,
+            database,
             header.instance,
             conflict,
         )
@@ -265,7 +274,7 @@ class Fold:
         whose = by_beacon(
             beacon,
             cluster.sessions.get(key),
-            (header.cluster, part.database, header.instance),
+            (header.cluster, database, header.instance),
             self.identities,
             conflict,
         )
@@ -280,6 +289,16 @@ class Fold:
         if not mark.conflict and shape.conflicting(part.beacons):
             mark.conflict = True
             self._emit(shape.conflict(header.cluster, header.instance, part, whose))
+
+    def _ddl(self, cluster: _Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> None:
+        """Tell each command by the session that its own message names, once."""
+        fresh = [item for item in part.ddl if item.number >= mark.ddl]
+        for item in fresh:
+            whose = self._by_beacon(cluster, header, part.database, item.beacon)
+            event = shape.ddl(header.cluster, header.instance, part, item, whose)
+            mark.ddl = item.number + 1
+            self._emit(event)
+        cluster.told.ddl(part.database, fresh)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -332,10 +351,16 @@ class Fold:
                 self._session(cluster, header, event)
             case QueryStats():
                 whose = by_role(header.cluster, event.database, event.role, self.identities)
-                self._emit_once(cluster, shape.query_stats(header, event, whose))
+                told = shape.query_stats(header, event, whose)
+                if self._emit_once(cluster, told):
+                    cluster.told.query_stats(told)
             case IdentitiesRecord():
                 self._rename(event)
-            case Posture() | Gap() | Control():
+            case Posture():
+                found = shape.finding(header, event)
+                if self._emit_once(cluster, found):
+                    cluster.told.posture(found, event)
+            case Gap() | Control():
                 self._emit_once(cluster, shape.finding(header, event))
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)
@@ -413,6 +438,7 @@ class Fold:
             fold._clusters[name] = cluster = _Cluster()
             cluster.clock_us = saved.clock_us
             cluster.watermarks = dict(saved.watermarks)
+            cluster.told = Told(saved.told)
             cluster.sessions = {(session.pid, session.backend_start_us): session for session in saved.sessions}
             cluster.xids = dict(saved.xids)
             cluster.recent = dict.fromkeys(saved.recent)
@@ -476,4 +502,5 @@ def _save(cluster: _Cluster) -> ClusterState:
             for held in cluster.held.values()
         ],
         recent=list(cluster.recent),
+        told=cluster.told.items(),
     )

@@ -63,7 +63,8 @@ class KnownSession(Struct, frozen=True, array_like=True):
 class Watermark(Struct, array_like=True):
     """How far one timeline of one database has been read: the commit LSN, the ordinal that comes next, whether whole.
 
-    While a transaction is not whole: `forged` messages already told, whether the conflict was told, and whose it is.
+    While a transaction is not whole: `forged` messages already told, whether the conflict was told, whose it is, and
+    how many of its commands (`ddl`) were told.
     """
 
     lsn: int
@@ -72,6 +73,7 @@ class Watermark(Struct, array_like=True):
     forged: int = 0
     conflict: bool = False
     whose: Attribution | None = None
+    ddl: int = 0
 
 
 class HeldPart(Struct, frozen=True, array_like=True):
@@ -93,7 +95,10 @@ class HeldState(Struct, frozen=True, array_like=True):
 
 
 class ClusterState(Struct, frozen=True):
-    """What is remembered of one cluster; `recent` are the beginnings of ids of events other than changes."""
+    """What is remembered of one cluster; `recent` are the beginnings of ids of events other than changes.
+
+    `told` is what DDL has said and others will say again (`streams.told`).
+    """
 
     clock_us: int
     watermarks: list[tuple[Timeline, Watermark]]
@@ -101,6 +106,7 @@ class ClusterState(Struct, frozen=True):
     xids: list[tuple[int, SessionKey]]
     held: list[HeldState]
     recent: list[str] = []
+    told: list[tuple[str, int]] = []
 
 
 class FoldState(Struct, frozen=True):

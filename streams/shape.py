@@ -14,6 +14,7 @@ from pgwitness.events import (
     OPERATIONS,
     Beacon,
     Control,
+    Ddl,
     Event,
     Gap,
     Identities,
@@ -30,6 +31,8 @@ from streams.fold_state import Attribution
 
 NOWHERE = Position(0, 0, 0)
 WORKER = "worker"
+BEACON = "pgwitness_beacon on "
+"""How the identity of a beacon's trigger begins."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -191,6 +194,60 @@ def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event
             detail["parse_error"] = found.parse_error
     event.detail = _detail(whose, detail)
     return event
+
+
+def ddl(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: Attribution) -> Event:
+    """Make the event of one command that changed the schema; `whose` is the session that its message names.
+
+    `relations` are the tables and views of its objects, else what its statement names. `detail.beacon_off` lists the
+    tables whose beacon does not speak any more after it.
+    """
+    event = _event(cluster, instance, whose, part.captured_at_us, _id("ddl", transaction_id(part), raw.number), raw.tag)
+    event.kind = "ddl"
+    event.database = part.database
+    event.occurred_at_us = part.committed_at_us
+    event.xid = part.xid
+    event.lsn = part.lsn
+    event.statement = raw.statement
+    event.fingerprint = raw.fingerprint
+    event.outcome = "success"
+    both = [*raw.dropped, *raw.objects]
+    event.relations = list(dict.fromkeys(item.relation for item in both if item.relation)) or raw.relations
+    event.detail |= {
+        "transaction": transaction_id(part),
+        "ordinal": raw.ordinal,
+        "number": raw.number,
+        "operations": raw.operations,
+        "utility": True,
+        "where": "n/a",
+    }
+    for name, items, total in (
+        ("objects", raw.objects, raw.objects_total),
+        ("dropped", raw.dropped, raw.dropped_total),
+    ):
+        if total:
+            named = [{"type": item.type, "name": item.identity} for item in items]
+            event.detail |= {name: named, f"{name}_total": total}
+    if raw.statement_sha256 is not None:
+        event.detail["statement_sha256"] = raw.statement_sha256
+    off = beacon_off(raw)
+    if off:
+        event.detail["beacon_off"] = off
+    return event
+
+
+def beacon_off(raw: Ddl) -> list[str]:
+    """List the tables that a command left without a working beacon; a dropped table needs none."""
+    gone = {item.identity for item in raw.dropped if item.type == "table"}
+    off = [
+        item.relation
+        for item in raw.dropped
+        if item.type == "trigger" and item.relation and item.identity.startswith(BEACON) and item.relation not in gone
+    ]
+    # CREATE OR REPLACE TRIGGER leaves it `O` for the moment until the installation's next statement.
+    good = ("A", None, "O") if raw.tag == "CREATE TRIGGER" else ("A", None)
+    off += [item.relation for item in raw.objects if item.relation and item.beacon not in good]
+    return list(dict.fromkeys(off))
 
 
 def finding(header: RawHeader, raw: Posture | Gap | Control) -> Event:

@@ -1,4 +1,4 @@
-"""Logical messages as the collector takes them: beacons, what announces a change of the beacon, heartbeats, others.
+"""Logical messages as the collector takes them: beacons, DDL, announcements, heartbeats, others.
 
 The key is read anew when a message does not verify, at most once a second, because an installation may have made
 another one in the meantime.
@@ -9,9 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from collectors.beacon.mac import CONTROL_PREFIX, PREFIX, ControlPayload, Forged, verify, verify_control
+from collectors.beacon.mac import (
+    CONTROL_PREFIX,
+    DDL_PREFIX,
+    PREFIX,
+    ControlPayload,
+    Forged,
+    verify,
+    verify_control,
+    verify_ddl,
+)
+from collectors.wal.ddl import of_payload
 from collectors.wal.pgoutput import LogicalMessage
-from pgwitness.events import Beacon, Forgery
+from pgwitness.events import Beacon, Ddl, Forgery
 
 HEARTBEAT_PREFIX = "pgwitness.heartbeat"
 KEY_AGAIN_S = 1.0
@@ -46,12 +56,12 @@ class Messages:
         """Say whether a beacon is installed, so that waiting for it makes sense."""
         return self._key is not None
 
-    def message(self, message: LogicalMessage, xid: int | None) -> Beacon | Forgery | None:
-        """Judge one message; a genuine beacon outside of a transaction cannot be, so it is a forgery."""
+    def message(self, message: LogicalMessage, xid: int | None) -> Beacon | Ddl | Forgery | None:
+        """Judge one message; a genuine one outside of a transaction cannot be, so it is a forgery."""
         if message.prefix == HEARTBEAT_PREFIX:
             self._heartbeat()
             return None
-        if message.prefix not in (PREFIX, CONTROL_PREFIX):
+        if message.prefix not in (PREFIX, DDL_PREFIX, CONTROL_PREFIX):
             return None
         try:
             return self._verified(message, xid)
@@ -63,13 +73,17 @@ class Messages:
         except Forged as forged:
             return Forgery(reason=forged.reason, claims=forged.claims)
 
-    def _verified(self, message: LogicalMessage, xid: int | None) -> Beacon | None:
+    def _verified(self, message: LogicalMessage, xid: int | None) -> Beacon | Ddl | None:
         if self._key is None:
             raise Forged("no_beacon_installed")
         if xid is None:
             raise Forged("not_transactional")
         if message.prefix == PREFIX:
             return verify(message.content, self._key, system_id=self._system_id, database=self._database, xid32=xid)
+        if message.prefix == DDL_PREFIX:
+            return of_payload(
+                verify_ddl(message.content, self._key, system_id=self._system_id, database=self._database, xid32=xid)
+            )
         said = verify_control(message.content, self._key, system_id=self._system_id, database=self._database, xid32=xid)
         self._announced(said, message.lsn)
         return None

@@ -321,6 +321,29 @@ def test_forged_beacons_are_written_down_wherever_they_are(source: Source) -> No
     assert [t.lsn for t in found] == sorted(t.lsn for t in found)
 
 
+def test_ddl_arrives_in_its_transaction_without_literals(source: Source) -> None:
+    """A table is made, filled and dropped: each command is there in its place, named, without its literals."""
+    source.create(MARK)
+    with source.running() as raised:
+        source.streaming()
+        with psycopg.connect(source.dsn, application_name="migration 7") as shop:
+            shop.execute("CREATE TABLE card (id int PRIMARY KEY, pin text DEFAULT '4711')")
+            shop.execute("INSERT INTO card VALUES (1)")
+        source.sql.execute("CREATE VIEW cards AS SELECT * FROM card WHERE pin <> '0815'")
+        source.sql.execute("DROP TABLE card CASCADE")
+        found = source.until_marked()
+    assert raised == []
+    made, _, dropped = found
+    assert made.ddl[0].tag == "CREATE TABLE"
+    assert made.ddl[0].beacon.application == "migration 7"
+    assert (made.n_rows, len(made.beacons), made.relations[0].beacon) == (1, 1, True)
+    assert [(c.number, c.ordinal) for c in made.ddl] == [(n, 0) for n in range(len(made.ddl))]
+    (drop,) = dropped.ddl
+    assert (dropped.n_rows, drop.tag, drop.statement) == (0, "DROP TABLE", "DROP TABLE card CASCADE")
+    assert {"public.card", "public.cards"} <= {item.identity for item in drop.dropped}
+    assert not any(secret in str(t.ddl) for t in found for secret in ("4711", "0815"))
+
+
 def test_a_prepared_transaction_arrives_when_it_is_committed(source18: Source, postgres18: Postgres) -> None:
     """Two-phase commit delivers the rows with COMMIT PREPARED, and a replication origin is named."""
     source18.create(MARK, "CREATE TABLE item (id int PRIMARY KEY)")
