@@ -75,11 +75,25 @@ class Count(Struct, array_like=True, frozen=True, gc=False):
     rows: int
 
 
+class Token(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What the collector found of a token that an application put on its transaction; the token itself is not kept.
+
+    `verdict` is `verified`, `no_keys` (nobody could judge it) or why it is not believed; `token_id` is its `jti`, else
+    the beginning of its hash. `claims` are a bounded choice, to be believed only when it is verified; `actors` are the
+    subjects of its nested `act`, the present one first.
+    """
+
+    verdict: str
+    token_id: str
+    claims: dict[str, object] = {}
+
+
 class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
     """Who made a transaction, as the database itself wrote it into the WAL; its MAC was verified by the collector.
 
     `session_user` is the login role and `role` the role in force. `claim` is what the application said of itself
-    (`pgwitness.claim`), unverified here. `ordinal` is the place in the transaction from which on it holds.
+    (the setting `pgwitness.claim`), unverified. `token` is what came of the token it gave to the function
+    `pgwitness.claim`. `ordinal` is the place in the transaction from which on it holds.
     """
 
     session_user: str
@@ -92,6 +106,7 @@ class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
     client_port: int | None = None
     claim: str | None = None
     ordinal: int = 0
+    token: Token | None = None
 
 
 class Forgery(Struct, frozen=True, omit_defaults=True, gc=False):

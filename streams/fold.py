@@ -38,8 +38,8 @@ from pgwitness.events import (
     Transaction,
 )
 from pgwitness.events import Identities as IdentitiesRecord
+from streams import claims, shape
 from streams import fold_state as states
-from streams import shape
 from streams.attribution import NOBODY, SHADOW, by_beacon, by_origin, by_role, by_session, known
 from streams.fold_state import (
     Attribution,
@@ -210,7 +210,7 @@ class Fold:
             part = trim(part, mark.next_ordinal)
         mark.next_ordinal = max(end, mark.next_ordinal)
         whose = self._whose(cluster, header, part, mark)
-        if part.forged or part.ddl or len(part.beacons) > 1:
+        if part.forged or part.ddl or len(part.beacons) > 1 or (part.beacons and part.beacons[0].token is not None):
             self._findings(header, part, mark, whose or NOBODY)
             self._ddl(cluster, header, part, mark)
         key = (timeline, part.lsn)
@@ -264,6 +264,7 @@ class Fold:
             beacon.client_addr,
             beacon.client_port,
             beacon.claim,
+            beacon.token,
             database,
             header.instance,
             conflict,
@@ -286,6 +287,12 @@ class Fold:
         for number in range(mark.forged, len(part.forged)):
             self._emit(shape.forged(header.cluster, header.instance, part, number, whose))
         mark.forged = max(mark.forged, len(part.forged))
+        if not mark.refused:
+            said = [beacon.token for beacon in (*part.beacons, *(item.beacon for item in part.ddl))]
+            token = next((token for token in said if token is not None and claims.refused(token)), None)
+            if token is not None:
+                mark.refused = True
+                self._emit(shape.refused(header.cluster, header.instance, part, token, whose))
         if not mark.conflict and shape.conflicting(part.beacons):
             mark.conflict = True
             self._emit(shape.conflict(header.cluster, header.instance, part, whose))

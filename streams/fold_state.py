@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from pgwitness.events import Assurance, Binding, Certainty, PrincipalKind
+from pgwitness.events import Assurance, Binding, Certainty, PrincipalKind, Token
 
 STATE_VERSION = 1
 
@@ -44,6 +44,9 @@ class Attribution(Struct, frozen=True, array_like=True):
     claim: str | None = None
     owner: str | None = None
     finding: str | None = None
+    agent: dict[str, object] | None = None
+    trace_id: str | None = None
+    token: Token | None = None
 
 
 class KnownSession(Struct, frozen=True, array_like=True):
@@ -63,8 +66,8 @@ class KnownSession(Struct, frozen=True, array_like=True):
 class Watermark(Struct, array_like=True):
     """How far one timeline of one database has been read: the commit LSN, the ordinal that comes next, whether whole.
 
-    While a transaction is not whole: `forged` messages already told, whether the conflict was told, whose it is, and
-    how many of its commands (`ddl`) were told.
+    While a transaction is not whole: `forged` messages already told, whether the conflict was told, whose it is,
+    how many of its commands (`ddl`) were told, and whether the refusal of a token was.
     """
 
     lsn: int
@@ -74,6 +77,7 @@ class Watermark(Struct, array_like=True):
     conflict: bool = False
     whose: Attribution | None = None
     ddl: int = 0
+    refused: bool = False
 
 
 class HeldPart(Struct, frozen=True, array_like=True):

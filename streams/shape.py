@@ -23,6 +23,7 @@ from pgwitness.events import (
     QueryStats,
     RawHeader,
     Session,
+    Token,
     Transaction,
     format_lsn,
 )
@@ -70,6 +71,7 @@ def change(cluster: str, instance: str | None, part: Transaction, whose: Attribu
         pid=whose.pid,
         auth_method=whose.auth_method,
         session_id=whose.session_id,
+        trace_id=whose.trace_id,
         xid=part.xid,
         lsn=part.lsn,
         operation=OPERATIONS.get(operation),
@@ -100,6 +102,10 @@ def _detail(whose: Attribution, detail: dict[str, object]) -> dict[str, object]:
         detail["claim"] = whose.claim
     if whose.owner is not None:
         detail["owner"] = whose.owner
+    if whose.agent is not None:
+        detail["agent"] = whose.agent
+    if whose.token is not None:
+        detail["token"] = {"verdict": whose.token.verdict, "token_id": whose.token.token_id}
     return detail
 
 
@@ -134,6 +140,7 @@ def _event(
         pid=whose.pid,
         auth_method=whose.auth_method,
         session_id=whose.session_id,
+        trace_id=whose.trace_id,
         operation=operation,
         detail=_detail(whose, {}),
     )
@@ -301,6 +308,19 @@ def conflict(cluster: str, instance: str | None, part: Transaction, whose: Attri
     """Make the finding that verified beacons of one transaction disagree."""
     event = _of_transaction(cluster, instance, part, whose, "identity_conflict", 0)
     event.detail |= {"beacons": msgspec.to_builtins(part.beacons), "finding": "identity_conflict"}
+    return event
+
+
+def refused(cluster: str, instance: str | None, part: Transaction, token: Token, whose: Attribution) -> Event:
+    """Make the finding that a transaction came with a token that is not believed; `whose` is who it is without it."""
+    event = _of_transaction(cluster, instance, part, whose, "claim_refused", 0)
+    event.outcome = "denied"
+    event.detail |= {
+        "finding": "claim_refused",
+        "reason": token.verdict,
+        "token_id": token.token_id,
+        "claims": token.claims,
+    }
     return event
 
 

@@ -63,7 +63,7 @@ class State(Struct, frozen=True, kw_only=True):
     must be `off` for the guard to work. `functions` are the bodies of our functions by name. `slots` are ours on this
     database, and whether one is in use. `elsewhere` are those of our roles that other databases need. `event_triggers`:
     ours by name, with `evtenabled` where they run our function on their event, else `-`; `may_see_ddl`: who asks may
-    make them.
+    make them. `open`: everybody may call what is everybody's in the schema, `pgwitness.claim`.
     """
 
     version: int
@@ -90,6 +90,7 @@ class State(Struct, frozen=True, kw_only=True):
     elsewhere: tuple[str, ...] = ()
     event_triggers: dict[str, str] = {}
     may_see_ddl: bool = False
+    open: bool = False
 
     @property
     def guarded(self) -> bool:
@@ -161,6 +162,9 @@ SELECT r.rolsuper OR EXISTS (SELECT FROM pg_roles AS m
     WHERE m.rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'azure_pg_admin') AND pg_has_role(r.oid, m.oid, 'USAGE'))
 FROM pg_roles AS r WHERE r.rolname = current_user"""
 """PostgreSQL lets superusers make event triggers; managed services let their own administrators, too."""
+
+_OPEN = """\
+SELECT FROM pg_namespace AS n WHERE n.nspname = %(schema)s AND has_schema_privilege('public', n.oid, 'USAGE')"""
 
 _TABLES = """\
 WITH keyed AS (
@@ -245,6 +249,7 @@ def read(connection: Connection, role: str) -> State:
         elsewhere=tuple(name for (name,) in rows(_ELSEWHERE)),
         event_triggers=dict(rows(_EVENT_TRIGGERS)),
         may_see_ddl=bool(rows(_MAY_SEE_DDL)[0][0]),
+        open=bool(rows(_OPEN)),
     )
 
 

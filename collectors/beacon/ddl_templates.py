@@ -17,6 +17,7 @@ from collectors.beacon.templates import (
     PUBLICATION,
     PUBLICATION_INSERTS,
     SCHEMA,
+    TOKEN,
     TRIGGER,
 )
 
@@ -93,6 +94,7 @@ def ddl_body(*, covers: bool) -> str:
     return f"""
 DECLARE
     role_set text := current_setting('role');
+    token text := current_setting('pgwitness.token', true);
     started int8;
     login int8;
     inner_pad bytea;
@@ -147,6 +149,7 @@ BEGIN
                     CASE role_set WHEN 'none' THEN session_user ELSE role_set END,
                     current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
                     nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), ''),
+                    {TOKEN},
                     tg_event, tg_tag, total, coalesce(objects, '[]'::json), statement, digest
                 )::text, 'UTF8');
                 EXIT;

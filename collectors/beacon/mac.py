@@ -4,7 +4,7 @@ Any role may write any message under any prefix, so only the MAC tells a beacon 
 bytes of HMAC-SHA256 (RFC 2104) under the database's key and then the payload, a JSON array in UTF-8:
 
     [kind, system_id, database, xid, pid, backend_start_us, session_user, role, application, client_addr,
-     client_port, claim]
+     client_port, claim, token]
 
 A message about DDL has, behind these, `event, tag, total, objects, statement, sha256`. The MAC covers all of it. It
 therefore proves where and when the payload was made, too: a genuine message copied into another transaction, database
@@ -14,10 +14,11 @@ or cluster does not verify there.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 
 import msgspec
 
-from pgwitness.events import Beacon, DdlObject
+from pgwitness.events import Beacon, DdlObject, Token
 
 PREFIX = "pgwitness.beacon"
 """The prefix of a beacon's logical message."""
@@ -37,6 +38,9 @@ CLAIM_CHARACTERS_MAX = 200
 
 _XID32 = 1 << 32
 
+JudgeToken = Callable[[str], Token]
+"""Makes of a token what may be known of it; the token goes no further."""
+
 
 class _Payload(msgspec.Struct, array_like=True, frozen=True):
     kind: str
@@ -51,6 +55,7 @@ class _Payload(msgspec.Struct, array_like=True, frozen=True):
     client_addr: str | None = None
     client_port: int | None = None
     claim: str | None = None
+    token: str | None = None
 
 
 class ControlPayload(msgspec.Struct, array_like=True, frozen=True):
@@ -106,7 +111,9 @@ def mac(key: bytes, payload: bytes) -> bytes:
     return hmac.digest(key, payload, "sha256")
 
 
-def verify(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> Beacon:
+def verify(
+    content: bytes, key: bytes, *, system_id: str, database: str, xid32: int, judge: JudgeToken | None = None
+) -> Beacon:
     """Verify a message found under `PREFIX` in the transaction `xid32` (the WAL's 32 bits) of that database.
 
     Raises `Forged` on everything that the genuine beacon of this very transaction did not write. The returned
@@ -119,7 +126,7 @@ def verify(content: bytes, key: bytes, *, system_id: str, database: str, xid32: 
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Forged("kind") from None
     _bind(said, BEACON_KIND, system_id, database, xid32)
-    return beacon_of(said)
+    return beacon_of(said, judge)
 
 
 def verify_ddl(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> DdlPayload:
@@ -144,8 +151,8 @@ def verify_control(content: bytes, key: bytes, *, system_id: str, database: str,
     return said
 
 
-def beacon_of(said: _Payload) -> Beacon:
-    """Give the session that a verified message names."""
+def beacon_of(said: _Payload, judge: JudgeToken | None = None) -> Beacon:
+    """Give the session that a verified message names; `judge` says what came of its token, else that is left out."""
     return Beacon(
         session_user=said.session_user,
         role=said.role,
@@ -156,6 +163,7 @@ def beacon_of(said: _Payload) -> Beacon:
         client_addr=said.client_addr,
         client_port=said.client_port,
         claim=said.claim,
+        token=judge(said.token) if judge is not None and said.token is not None else None,
     )
 
 

@@ -200,6 +200,12 @@ def _functions(state: State, options: Options) -> list[Statement]:
         add(templates.CREATE_CONTROL, "writes into the WAL what pgwitness does to itself")
         owned("control(text)")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.control(text) FROM PUBLIC", "for who installs only")
+    if state.functions.get("claim") != templates.CLAIM_BODY:
+        add(templates.CREATE_CLAIM, "with which an application gives a token for its transaction")
+        owned("claim(text)")
+        add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.claim(text) TO PUBLIC", "whoever it is, the token must hold")
+    if not state.open:
+        add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC", "to call claim; tables and the other functions stay closed")
     if state.schema and not state.owner_able:
         add(f"GRANT ALL ON SCHEMA {SCHEMA} TO {OWNER}", "it was taken from the owner")
         add(f"GRANT ALL ON ALL TABLES IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")

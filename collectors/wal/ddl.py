@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from collectors.beacon.mac import DdlPayload, beacon_of
+from collectors.beacon.mac import DdlPayload, JudgeToken, beacon_of
 from pgwitness.events import Ddl
 from pgwitness.statements import facts
 
 DROP_EVENT = "sql_drop"
 
 
-def of_payload(said: DdlPayload) -> Ddl:
+def of_payload(said: DdlPayload, judge: JudgeToken | None = None) -> Ddl:
     """Make the command's event; its place in the transaction is for the assembler to say."""
     drops = said.event == DROP_EVENT
     known = facts(said.statement) if said.statement is not None else None
@@ -20,7 +20,7 @@ def of_payload(said: DdlPayload) -> Ddl:
         number=0,
         ordinal=0,
         tag=said.tag,
-        beacon=beacon_of(said),
+        beacon=beacon_of(said, judge),
         objects=[] if drops else said.objects,
         dropped=said.objects if drops else [],
         objects_total=0 if drops else said.total,

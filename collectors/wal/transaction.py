@@ -38,7 +38,9 @@ class Judge(Protocol):
     def expects_beacons(self) -> bool:
         """Say whether a beacon is installed, so that waiting for it makes sense."""
 
-    def message(self, message: LogicalMessage, xid: int | None) -> Beacon | Ddl | Forgery | None:
+    def message(
+        self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
+    ) -> Beacon | Ddl | Forgery | None:
         """Judge a message of the transaction `xid` (32 bits; none outside of one); None when it is not ours."""
 
 
@@ -235,7 +237,8 @@ class Assembler:
 
     def _message(self, message: LogicalMessage) -> None:
         inside = self._begin
-        said = self._judge.message(message, inside.xid if inside is not None and message.transactional else None)
+        xid = inside.xid if inside is not None and message.transactional else None
+        said = self._judge.message(message, xid, inside.committed_at_us if inside is not None else 0)
         if isinstance(said, Beacon):
             self._verified(said)
         elif isinstance(said, Ddl):

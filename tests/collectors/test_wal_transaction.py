@@ -32,7 +32,9 @@ class Judge:
     def expects_beacons(self) -> bool:
         return self.expects
 
-    def message(self, message: LogicalMessage, xid: int | None) -> Beacon | Ddl | Forgery | None:
+    def message(
+        self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
+    ) -> Beacon | Ddl | Forgery | None:
         if message.prefix == "d":
             event, _, tag = message.content.decode().partition(":")
             who = Beacon(session_user="ann", role="ann", pid=1, backend_start_us=1, xid=xid or 0)
