@@ -121,9 +121,12 @@ class Lake(_Section, frozen=True, kw_only=True):
 
 
 class File(_Section, frozen=True, kw_only=True):
-    """Table `[identities]`."""
+    """Table `[identities]`. `claims_keys` is a JWKS or PEM public keys: who may vouch for whom (`pgwitness.claim`)."""
 
     file: Path = Path("identities.yaml")
+    claims_keys: Path | None = None
+    claims_issuer: str = ""
+    claims_audience: str = "{cluster}/{database}"
 
 
 class Folder(_Section, frozen=True, kw_only=True):
@@ -213,6 +216,7 @@ _PATH_KEYS = {
     ("lake", "path"),
     ("lake", "signing_key_file"),
     ("identities", "file"),
+    ("identities", "claims_keys"),
     ("policies", "path"),
     ("collectors", "state_path"),
     ("worker", "data_path"),

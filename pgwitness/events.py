@@ -75,11 +75,25 @@ class Count(Struct, array_like=True, frozen=True, gc=False):
     rows: int
 
 
+class Token(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What the collector found of a token that an application put on its transaction; the token itself is not kept.
+
+    `verdict` is `verified`, `no_keys` (nobody could judge it) or why it is not believed; `token_id` is its `jti`, else
+    the beginning of its hash. `claims` are a bounded choice, to be believed only when it is verified; `actors` are the
+    subjects of its nested `act`, the present one first.
+    """
+
+    verdict: str
+    token_id: str
+    claims: dict[str, object] = {}
+
+
 class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
     """Who made a transaction, as the database itself wrote it into the WAL; its MAC was verified by the collector.
 
     `session_user` is the login role and `role` the role in force. `claim` is what the application said of itself
-    (`pgwitness.claim`), unverified here. `ordinal` is the place in the transaction from which on it holds.
+    (the setting `pgwitness.claim`), unverified. `token` is what came of the token it gave to the function
+    `pgwitness.claim`. `ordinal` is the place in the transaction from which on it holds.
     """
 
     session_user: str
@@ -92,6 +106,7 @@ class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
     client_port: int | None = None
     claim: str | None = None
     ordinal: int = 0
+    token: Token | None = None
 
 
 class Forgery(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -99,6 +114,45 @@ class Forgery(Struct, frozen=True, omit_defaults=True, gc=False):
 
     reason: str
     claims: dict[str, str | int | None] = {}
+
+
+class DdlObject(Struct, array_like=True, frozen=True, gc=False):
+    """An object that DDL made, changed or dropped: `[type, identity, relation, beacon]`.
+
+    `type` and `identity` are PostgreSQL's own words (`table`, `public.orders`; `trigger`, `t on public.orders`).
+    `relation` is the table or view it belongs to. `beacon`, only where that is covered: `tgenabled` of its beacon
+    after the command (`A` is as it should be), `-` when it has none any more.
+    """
+
+    type: str
+    identity: str
+    relation: str | None = None
+    beacon: str | None = None
+
+
+class Ddl(Struct, frozen=True, omit_defaults=True, gc=False):
+    """One command that changed the schema, as an event trigger wrote it into its own transaction; verified.
+
+    `number` counts a transaction's commands from 0, `ordinal` is the row that would come next. `tag` is the command
+    tag. `objects` are those it made or changed, `dropped` those that went, with what a cascade took along; of each the
+    first hundred, `objects_total` and `dropped_total` say how many there were. `statement` is the client's, which may
+    be a DO block or a call that ran the command, without its literals; None, and its `statement_sha256` instead, when
+    those could not be taken out. What the parser said of the statement as it came stands beside it.
+    """
+
+    number: int
+    ordinal: int
+    tag: str
+    beacon: Beacon
+    objects: list[DdlObject] = []
+    dropped: list[DdlObject] = []
+    objects_total: int = 0
+    dropped_total: int = 0
+    statement: str | None = None
+    statement_sha256: str | None = None
+    fingerprint: str | None = None
+    operations: list[str] = []
+    relations: list[str] = []
 
 
 class _Raw(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", gc=False):
@@ -113,7 +167,8 @@ class Transaction(_Raw, frozen=True, kw_only=True, tag="transaction", gc=False):
     Position: `system_id`, `timeline` (the one its commit LSN lies on, by the timeline history), `database`, `lsn`
     (of the commit record) and the ordinals `first_ordinal` … `first_ordinal + n_rows - 1`. Positions only grow
     within one (system_id, timeline, database); a collector that starts again may repeat them, identical.
-    `xid` has 64 bits. `origin` is the replication origin's name. `rows` is a JSON array of `Row`.
+    `xid` has 64 bits. `origin` is the replication origin's name. `rows` is a JSON array of `Row`. `ddl` stands in the
+    part in which it happened.
     """
 
     system_id: str
@@ -129,6 +184,7 @@ class Transaction(_Raw, frozen=True, kw_only=True, tag="transaction", gc=False):
     origin: str | None = None
     beacons: list[Beacon] = []
     forged: list[Forgery] = []
+    ddl: list[Ddl] = []
     relations: list[Relation] = []
     counts: list[Count] = []
     rows: Raw = Raw(b"[]")

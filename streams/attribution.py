@@ -7,6 +7,7 @@ Pure functions; the fold decides which of them applies. `certainty` says whether
 from __future__ import annotations
 
 from pgwitness.events import Beacon, Binding, Certainty, Session, Statement, session_id
+from streams import claims
 from streams.fold_state import Attribution, KnownSession, LogSession
 from streams.identity import Facts, Identities
 
@@ -34,13 +35,20 @@ def by_beacon(
     """Attribute a transaction to the session that its verified beacon names; `where` is cluster, database, instance.
 
     What pg_stat_activity showed of the same session adds how it authenticated. Of beacons that contradict each
-    other the first counts, as a weak one.
+    other the first counts, as a weak one. A verified token outranks every rule that does not ask for its
+    claims; one that was refused names nobody.
     """
     cluster, database, instance = where
     auth_method = session.auth_method if session is not None else None
+    address = beacon.client_addr or "local"
+    token = claims.believed(beacon.token)
+    said = claims.facts(token)
     named = identities.name(
-        Facts(cluster, database, beacon.session_user, beacon.application, beacon.client_addr or "local", auth_method)
+        Facts(cluster, database, beacon.session_user, beacon.application, address, auth_method, said)
     )
+    if token is not None:
+        named = claims.name(token, named)
+    finding = "identity_conflict" if conflict else "claim_refused" if claims.refused(beacon.token) else None
     binding, certainty = BINDINGS["conflict" if conflict else "beacon"]
     return Attribution(
         principal=named.principal,
@@ -61,7 +69,10 @@ def by_beacon(
         session_id=session_id(session.instance if session else instance, beacon.backend_start_us, beacon.pid),
         claim=beacon.claim,
         owner=named.owner,
-        finding="identity_conflict" if conflict else None,
+        finding=finding,
+        agent=claims.agent(token) if token is not None else None,
+        trace_id=claims.trace_id(token) if token is not None else None,
+        token=beacon.token if token is None else None,
     )
 
 
@@ -165,7 +176,7 @@ def log_session(line: Statement | Session, instance: str | None) -> LogSession:
 
 def by_role(cluster: str, database: str, role: str, identities: Identities) -> Attribution:
     """Attribute statistics: they know the role and nothing else of who ran the statement."""
-    named = identities.name(Facts(cluster, database, role, None, None))
+    named = identities.name(Facts(cluster, database, role, None, None, claims=None))
     return Attribution(
         principal=named.principal,
         principal_kind=named.kind,

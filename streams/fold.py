@@ -24,6 +24,7 @@ from msgspec.structs import replace
 
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import (
+    Beacon,
     Control,
     Event,
     Gap,
@@ -40,8 +41,8 @@ from pgwitness.events import (
     Transaction,
 )
 from pgwitness.events import Identities as IdentitiesRecord
+from streams import claims, shape
 from streams import fold_state as states
-from streams import shape
 from streams.attribution import (
     NOBODY,
     SHADOW,
@@ -65,6 +66,7 @@ from streams.fold_state import (
 )
 from streams.identity import Identities
 from streams.sanity import check
+from streams.told import Told
 from streams.trimming import trim
 
 SESSIONS_MAX = 10_000
@@ -111,6 +113,7 @@ class _Cluster:
         self.recent: dict[str, None] = {}
         self.logs: dict[tuple[str | None, str], tuple[int, int]] = {}
         self.log_xids: dict[int, states.LogSession] = {}
+        self.told = Told()
 
 
 class Fold:
@@ -181,15 +184,16 @@ class Fold:
         event.at = Position(self.partition, self._offset, len(self._out))
         self._out.append(event)
 
-    def _emit_once(self, cluster: _Cluster, event: Event) -> None:
-        """Emit an event unless it was: a collector that crashed sends what it is not sure of again."""
+    def _emit_once(self, cluster: _Cluster, event: Event) -> bool:
+        """Emit an event unless it was: a collector that crashed sends what it is not sure of again. Says whether."""
         key = event.event_id[:RECENT_LETTERS]
         if key in cluster.recent:
             self.dropped += 1
-            return
+            return False
         _room(cluster.recent, RECENT_MAX)
         cluster.recent[key] = None
         self._emit(event)
+        return True
 
     def _cluster(self, name: str) -> _Cluster:
         cluster = self._clusters.get(name)
@@ -224,8 +228,9 @@ class Fold:
             part = trim(part, mark.next_ordinal)
         mark.next_ordinal = max(end, mark.next_ordinal)
         whose = self._whose(cluster, header, part, mark)
-        if part.forged or len(part.beacons) > 1:
+        if part.forged or part.ddl or len(part.beacons) > 1 or (part.beacons and part.beacons[0].token is not None):
             self._findings(header, part, mark, whose or NOBODY)
+            self._ddl(cluster, header, part, mark)
         key = (timeline, part.lsn)
         held = cluster.held.get(key) if cluster.held else None
         if whose is None and part.n_rows and not self._hold(cluster, header, index, key, part):
@@ -246,7 +251,8 @@ class Fold:
         if decided is not None and (decided.binding != "none" or not part.beacons):
             return decided
         if part.beacons:
-            return self._by_beacon(cluster, header, part)
+            conflict = len(part.beacons) > 1 and shape.conflicting(part.beacons)
+            return self._by_beacon(cluster, header, part.database, part.beacons[0], conflict)
         if part.origin is not None:
             return by_origin(part.origin)
         covered = False
@@ -255,6 +261,9 @@ class Fold:
                 covered = True
                 break
         finding = "shadow_write" if covered else None
+        if part.ddl:
+            whose = self._by_beacon(cluster, header, part.database, part.ddl[0].beacon)
+            return replace(whose, finding=finding) if covered else whose
         told = cluster.log_xids.get(part.xid % XID_MODULUS)
         if told is not None and _fits(told, part):
             return by_log(told, header.cluster, self.identities, finding=finding)
@@ -265,9 +274,9 @@ class Fold:
                 return by_session(session, header.cluster, self.identities, "sample", finding)
         return SHADOW if covered else None
 
-    def _by_beacon(self, cluster: _Cluster, header: RawHeader, part: Transaction) -> Attribution:
-        beacon = part.beacons[0]
-        conflict = len(part.beacons) > 1 and shape.conflicting(part.beacons)
+    def _by_beacon(
+        self, cluster: _Cluster, header: RawHeader, database: str, beacon: Beacon, conflict: bool = False
+    ) -> Attribution:
         key = (beacon.pid, beacon.backend_start_us)
         said = (
             beacon.session_user,
@@ -276,7 +285,8 @@ class Fold:
             beacon.client_addr,
             beacon.client_port,
             beacon.claim,
-            part.database,
+            beacon.token,
+            database,
             header.instance,
             conflict,
         )
@@ -286,7 +296,7 @@ class Fold:
         whose = by_beacon(
             beacon,
             cluster.sessions.get(key),
-            (header.cluster, part.database, header.instance),
+            (header.cluster, database, header.instance),
             self.identities,
             conflict,
         )
@@ -298,9 +308,25 @@ class Fold:
         for number in range(mark.forged, len(part.forged)):
             self._emit(shape.forged(header.cluster, header.instance, part, number, whose))
         mark.forged = max(mark.forged, len(part.forged))
+        if not mark.refused:
+            said = [beacon.token for beacon in (*part.beacons, *(item.beacon for item in part.ddl))]
+            token = next((token for token in said if token is not None and claims.refused(token)), None)
+            if token is not None:
+                mark.refused = True
+                self._emit(shape.refused(header.cluster, header.instance, part, token, whose))
         if not mark.conflict and shape.conflicting(part.beacons):
             mark.conflict = True
             self._emit(shape.conflict(header.cluster, header.instance, part, whose))
+
+    def _ddl(self, cluster: _Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> None:
+        """Tell each command by the session that its own message names, once."""
+        fresh = [item for item in part.ddl if item.number >= mark.ddl]
+        for item in fresh:
+            whose = self._by_beacon(cluster, header, part.database, item.beacon)
+            event = shape.ddl(header.cluster, header.instance, part, item, whose)
+            mark.ddl = item.number + 1
+            self._emit(event)
+        cluster.told.ddl(part.database, fresh)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -355,10 +381,16 @@ class Fold:
                 self._statement(cluster, header, event)
             case QueryStats():
                 whose = by_role(header.cluster, event.database, event.role, self.identities)
-                self._emit_once(cluster, shape.query_stats(header, event, whose))
+                told = shape.query_stats(header, event, whose)
+                if self._emit_once(cluster, told):
+                    cluster.told.query_stats(told)
             case IdentitiesRecord():
                 self._rename(event)
-            case Posture() | Gap() | Control():
+            case Posture():
+                found = shape.finding(header, event)
+                if self._emit_once(cluster, found):
+                    cluster.told.posture(found, event)
+            case Gap() | Control():
                 self._emit_once(cluster, shape.finding(header, event))
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)
@@ -468,6 +500,7 @@ class Fold:
             fold._clusters[name] = cluster = _Cluster()
             cluster.clock_us = saved.clock_us
             cluster.watermarks = dict(saved.watermarks)
+            cluster.told = Told(saved.told)
             cluster.sessions = {(session.pid, session.backend_start_us): session for session in saved.sessions}
             cluster.xids = dict(saved.xids)
             cluster.recent = dict.fromkeys(saved.recent)
@@ -543,4 +576,5 @@ def _save(cluster: _Cluster) -> ClusterState:
         logs=list(cluster.logs.items()),
         log_sessions=list(log_sessions),
         log_xids=log_xids,
+        told=cluster.told.items(),
     )

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from pgwitness.events import Assurance, Binding, Certainty, PrincipalKind
+from pgwitness.events import Assurance, Binding, Certainty, PrincipalKind, Token
 
 STATE_VERSION = 1
 
@@ -44,6 +44,9 @@ class Attribution(Struct, frozen=True, array_like=True):
     claim: str | None = None
     owner: str | None = None
     finding: str | None = None
+    agent: dict[str, object] | None = None
+    trace_id: str | None = None
+    token: Token | None = None
 
 
 class KnownSession(Struct, frozen=True, array_like=True):
@@ -81,7 +84,8 @@ class LogSession(Struct, frozen=True, array_like=True):
 class Watermark(Struct, array_like=True):
     """How far one timeline of one database has been read: the commit LSN, the ordinal that comes next, whether whole.
 
-    While a transaction is not whole: `forged` messages already told, whether the conflict was told, and whose it is.
+    While a transaction is not whole: `forged` messages already told, whether the conflict was told, whose it is,
+    how many of its commands (`ddl`) were told, and whether the refusal of a token was.
     """
 
     lsn: int
@@ -90,6 +94,8 @@ class Watermark(Struct, array_like=True):
     forged: int = 0
     conflict: bool = False
     whose: Attribution | None = None
+    ddl: int = 0
+    refused: bool = False
 
 
 class HeldPart(Struct, frozen=True, array_like=True):
@@ -111,7 +117,10 @@ class HeldState(Struct, frozen=True, array_like=True):
 
 
 class ClusterState(Struct, frozen=True):
-    """What is remembered of one cluster; `recent` are the beginnings of ids of events other than changes."""
+    """What is remembered of one cluster; `recent` are the beginnings of ids of events other than changes.
+
+    `told` is what DDL has said and others will say again (`streams.told`).
+    """
 
     clock_us: int
     watermarks: list[tuple[Timeline, Watermark]]
@@ -123,6 +132,7 @@ class ClusterState(Struct, frozen=True):
     log_sessions: list[LogSession] = []
     log_xids: list[tuple[int, int]] = []
     """Transaction ids modulo 2^32 that the log named, each with the place of its session in `log_sessions`."""
+    told: list[tuple[str, int]] = []
 
 
 class FoldState(Struct, frozen=True):

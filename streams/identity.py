@@ -10,17 +10,19 @@ The file is a list of rules; the first that matches wins:
           client_addr: 10.0.0.0/8       # a network, or a list of networks; `local` is the Unix socket
           database: shop                # globs; of the server, not of the client
           cluster: "prod-*"
+          claim: {iss: "https://idp*", agent.model: "*"}   # of a verified token; `actor` is who acts now
         principal: billing-bot
         kind: agent                     # human | agent | service | unknown
         on_behalf_of: finance-team      # optional
         peer_group: bots                # optional; whose habits are compared with whose
         owner: payments                 # optional; whom to ask
 
-In `principal`, `on_behalf_of` and `peer_group`, `{role}` and `{application}` stand for the session's own. How far a
-name can be trusted (`assurance`) follows from the facts that the rule used: `asserted` when the application's name
-was one of them, `verified` when the role was and the server authenticated it by certificate or GSSAPI, `role_only`
-otherwise. A fact that nobody knows (statistics know no application) makes every rule that asks for it undecided:
-if such a rule stands before the first match and would name somebody else, nobody is named.
+In `principal`, `on_behalf_of` and `peer_group`, `{role}` and `{application}` stand for the session's own, `{sub}` and
+`{actor}` for a verified token's. How far a name can be trusted (`assurance`) follows from the facts that the rule used:
+`asserted` when the application's name was one of them, `verified` when a verified claim was, or the role was and the
+server authenticated it by certificate or GSSAPI, `role_only` otherwise. A fact that nobody knows (statistics know no
+application) makes every rule that asks for it undecided: if such a rule stands before the first match and would name
+somebody else, nobody is named.
 
 Pure: text in, names out. `streams.attribution` is who asks.
 """
@@ -48,10 +50,15 @@ NAMES_MAX = 10_000
 Network = IPv4Network | IPv6Network
 
 
+Claims = tuple[tuple[str, str], ...]
+"""Verified claims as sorted pairs of path and value."""
+
+
 class Facts(Struct, frozen=True):
     """What is known of a session. None is *not known*; an empty application is known to be empty.
 
-    `client_addr` is `local` for a session over the Unix socket.
+    `client_addr` is `local` for a session over the Unix socket. `claims` are those of a verified
+    token, none without one.
     """
 
     cluster: str
@@ -60,10 +67,14 @@ class Facts(Struct, frozen=True):
     application: str | None
     client_addr: str | None
     auth_method: str | None = None
+    claims: Claims | None = ()
 
 
 class Named(Struct, frozen=True):
-    """Who a session is. `principal` is None when no rule can say; `rule` is then None too."""
+    """Who a session is. `principal` is None when no rule can say; `rule` is then None too.
+
+    `claimed`: a verified claim is what named it.
+    """
 
     principal: str | None
     kind: PrincipalKind
@@ -72,6 +83,7 @@ class Named(Struct, frozen=True):
     owner: str | None
     assurance: Assurance
     rule: str | None
+    claimed: bool = False
 
 
 NOBODY = Named(None, "unknown", None, None, None, "none", None)
@@ -83,6 +95,7 @@ class _Match(Struct, frozen=True, forbid_unknown_fields=True):
     client_addr: str | list[str] | None = None
     database: str | list[str] | None = None
     cluster: str | list[str] | None = None
+    claim: dict[str, str | list[str]] | None = None
 
 
 class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,6 +123,7 @@ class _Rule:
             for fact in ("cluster", "database", "role", "application")
             if (patterns := getattr(entry.match, fact)) is not None
         ]
+        self.claims = {path: _several(patterns) for path, patterns in (entry.match.claim or {}).items()}
         self.addresses = _several(entry.match.client_addr) if entry.match.client_addr is not None else None
         self.networks: list[Network] = [
             ip_network(address, strict=False) for address in self.addresses or () if address != "local"
@@ -129,7 +143,18 @@ class _Rule:
                 undecided = True
             elif not self._from(facts.client_addr):
                 return False
+        if self.claims:
+            if facts.claims is None:
+                undecided = True
+            elif not self._claimed(dict(facts.claims)):
+                return False
         return None if undecided else True
+
+    def _claimed(self, claims: dict[str, str]) -> bool:
+        return all(
+            path in claims and any(fnmatchcase(claims[path], pattern) for pattern in patterns)
+            for path, patterns in self.claims.items()
+        )
 
     def _from(self, address: str) -> bool:
         if address == "local":
@@ -147,6 +172,8 @@ class _Rule:
         texts = (entry.principal, entry.on_behalf_of or "", entry.peer_group or "")
         if "application" in used or any("{application}" in text for text in texts):
             assurance: Assurance = "asserted"
+        elif self.claims:
+            assurance = "verified"
         elif "role" in used or "{role}" in entry.principal:
             assurance = "verified" if facts.auth_method in AUTHENTICATED else "role_only"
         else:
@@ -159,6 +186,7 @@ class _Rule:
             owner=entry.owner,
             assurance=assurance,
             rule=self.id,
+            claimed=bool(self.claims),
         )
 
 
@@ -194,7 +222,7 @@ class Identities:
                 rule = _Rule(msgspec.convert(item, _Entry), number)
             except (msgspec.ValidationError, ValueError) as error:
                 raise ConfigurationError(f"{label}: {error}") from error
-            if not rule.patterns and rule.addresses is None:
+            if not rule.patterns and rule.addresses is None and not rule.claims:
                 raise ConfigurationError(f"{label}: `match` is empty; name at least one fact, such as `role: '*'`")
             if rule.id in seen:
                 raise ConfigurationError(f"{label}: the id {rule.id!r} is used twice; ids tell rules apart")
@@ -231,4 +259,6 @@ def _several(patterns: str | list[str]) -> tuple[str, ...]:
 
 
 def _fill(text: str, facts: Facts) -> str:
-    return text.replace("{role}", facts.role or "").replace("{application}", facts.application or "")
+    claims = dict(facts.claims or ())
+    text = text.replace("{role}", facts.role or "").replace("{application}", facts.application or "")
+    return text.replace("{sub}", claims.get("sub", "")).replace("{actor}", claims.get("actor", ""))

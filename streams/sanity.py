@@ -5,7 +5,7 @@ The fold keeps these numbers in its state and sends them on as 64-bit integers; 
 
 from __future__ import annotations
 
-from pgwitness.events import LogPlace, RawEvent, Session, Statement, Transaction
+from pgwitness.events import Ddl, LogPlace, RawEvent, Session, Statement, Transaction
 
 INT64_MAX = 2**63 - 1
 
@@ -25,6 +25,8 @@ def check(event: RawEvent) -> None:
             and 0 <= event.part <= INT64_MAX
         ):
             raise ValueError("a number of the transaction is out of range")
+        for item in event.ddl:
+            _check_ddl(item)
     elif type(event) is Session and not (
         0 <= event.pid <= INT64_MAX
         and -INT64_MAX <= event.backend_start_us <= INT64_MAX
@@ -47,3 +49,10 @@ def check(event: RawEvent) -> None:
 def _check_place(place: LogPlace) -> None:
     if not (0 <= place.offset <= INT64_MAX and 0 <= place.index <= INT64_MAX):
         raise ValueError("a place in the log is out of range")
+
+
+def _check_ddl(item: Ddl) -> None:
+    beacon = item.beacon
+    numbers = (item.number, item.ordinal, item.objects_total, item.dropped_total, beacon.pid)
+    if not all(0 <= number <= INT64_MAX for number in numbers) or abs(beacon.backend_start_us) > INT64_MAX:
+        raise ValueError("a number of a command is out of range")

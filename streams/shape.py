@@ -14,6 +14,7 @@ from pgwitness.events import (
     OPERATIONS,
     Beacon,
     Control,
+    Ddl,
     Event,
     Gap,
     Identities,
@@ -24,6 +25,7 @@ from pgwitness.events import (
     RawHeader,
     Session,
     Statement,
+    Token,
     Transaction,
     format_lsn,
 )
@@ -32,6 +34,8 @@ from streams.fold_state import Attribution
 
 NOWHERE = Position(0, 0, 0)
 WORKER = "worker"
+BEACON = "pgwitness_beacon on "
+"""How the identity of a beacon's trigger begins."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -69,6 +73,7 @@ def change(cluster: str, instance: str | None, part: Transaction, whose: Attribu
         pid=whose.pid,
         auth_method=whose.auth_method,
         session_id=whose.session_id,
+        trace_id=whose.trace_id,
         xid=part.xid,
         lsn=part.lsn,
         operation=OPERATIONS.get(operation),
@@ -99,6 +104,10 @@ def _detail(whose: Attribution, detail: dict[str, object]) -> dict[str, object]:
         detail["claim"] = whose.claim
     if whose.owner is not None:
         detail["owner"] = whose.owner
+    if whose.agent is not None:
+        detail["agent"] = whose.agent
+    if whose.token is not None:
+        detail["token"] = {"verdict": whose.token.verdict, "token_id": whose.token.token_id}
     return detail
 
 
@@ -133,6 +142,7 @@ def _event(
         pid=whose.pid,
         auth_method=whose.auth_method,
         session_id=whose.session_id,
+        trace_id=whose.trace_id,
         operation=operation,
         detail=_detail(whose, {}),
     )
@@ -252,6 +262,60 @@ def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event
     return event
 
 
+def ddl(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: Attribution) -> Event:
+    """Make the event of one command that changed the schema; `whose` is the session that its message names.
+
+    `relations` are the tables and views of its objects, else what its statement names. `detail.beacon_off` lists the
+    tables whose beacon does not speak any more after it.
+    """
+    event = _event(cluster, instance, whose, part.captured_at_us, _id("ddl", transaction_id(part), raw.number), raw.tag)
+    event.kind = "ddl"
+    event.database = part.database
+    event.occurred_at_us = part.committed_at_us
+    event.xid = part.xid
+    event.lsn = part.lsn
+    event.statement = raw.statement
+    event.fingerprint = raw.fingerprint
+    event.outcome = "success"
+    both = [*raw.dropped, *raw.objects]
+    event.relations = list(dict.fromkeys(item.relation for item in both if item.relation)) or raw.relations
+    event.detail |= {
+        "transaction": transaction_id(part),
+        "ordinal": raw.ordinal,
+        "number": raw.number,
+        "operations": raw.operations,
+        "utility": True,
+        "where": "n/a",
+    }
+    for name, items, total in (
+        ("objects", raw.objects, raw.objects_total),
+        ("dropped", raw.dropped, raw.dropped_total),
+    ):
+        if total:
+            named = [{"type": item.type, "name": item.identity} for item in items]
+            event.detail |= {name: named, f"{name}_total": total}
+    if raw.statement_sha256 is not None:
+        event.detail["statement_sha256"] = raw.statement_sha256
+    off = beacon_off(raw)
+    if off:
+        event.detail["beacon_off"] = off
+    return event
+
+
+def beacon_off(raw: Ddl) -> list[str]:
+    """List the tables that a command left without a working beacon; a dropped table needs none."""
+    gone = {item.identity for item in raw.dropped if item.type == "table"}
+    off = [
+        item.relation
+        for item in raw.dropped
+        if item.type == "trigger" and item.relation and item.identity.startswith(BEACON) and item.relation not in gone
+    ]
+    # CREATE OR REPLACE TRIGGER leaves it `O` for the moment until the installation's next statement.
+    good = ("A", None, "O") if raw.tag == "CREATE TRIGGER" else ("A", None)
+    off += [item.relation for item in raw.objects if item.relation and item.beacon not in good]
+    return list(dict.fromkeys(off))
+
+
 def finding(header: RawHeader, raw: Posture | Gap | Control) -> Event:
     """Make the event of posture, a gap or an act of pgwitness: nobody is named by attribution."""
     event_id = _id(header.cluster, header.source, header.instance, raw)
@@ -303,6 +367,19 @@ def conflict(cluster: str, instance: str | None, part: Transaction, whose: Attri
     """Make the finding that verified beacons of one transaction disagree."""
     event = _of_transaction(cluster, instance, part, whose, "identity_conflict", 0)
     event.detail |= {"beacons": msgspec.to_builtins(part.beacons), "finding": "identity_conflict"}
+    return event
+
+
+def refused(cluster: str, instance: str | None, part: Transaction, token: Token, whose: Attribution) -> Event:
+    """Make the finding that a transaction came with a token that is not believed; `whose` is who it is without it."""
+    event = _of_transaction(cluster, instance, part, whose, "claim_refused", 0)
+    event.outcome = "denied"
+    event.detail |= {
+        "finding": "claim_refused",
+        "reason": token.verdict,
+        "token_id": token.token_id,
+        "claims": token.claims,
+    }
     return event
 
 

@@ -217,6 +217,9 @@ def _writes(facts: Facts) -> Capability:
 
 
 def _ddl(facts: Facts) -> Capability:
+    readable = facts.settings.get("wal_level", "logical") == "logical" and facts.replication and facts.publications
+    if facts.beacon.ddl == "yes" and facts.beacon.working and readable:
+        return Capability("ddl", True, "exact", "event triggers; not roles, databases, settings and event triggers")
     utility = facts.settings.get("pg_stat_statements.track_utility", "on") == "on"
     if _statistics_work(facts) and utility:
         return Capability("ddl", True, "weak", "pg_stat_statements: per role and statement, not per session")
@@ -311,6 +314,15 @@ def _beacon(facts: Facts) -> list[Finding]:
         found.append(Finding("error", "publications", f"missing: {', '.join(missing)}", "pgwitness db install"))
     if not facts.beacon.installed:
         return found
+    if facts.beacon.ddl == "partly" and not facts.beacon.paused:
+        problem = "an event trigger of pgwitness, or its function, is off or altered: DDL goes by without its name"
+        found.append(Finding("error", "event triggers", problem, "pgwitness db install, as a superuser"))
+    elif facts.beacon.ddl == "no":
+        problem = (
+            "none: DDL is known by role from statistics, not by session; what a drop took along from snapshots only;"
+            " new tables wait for the next installation"
+        )
+        found.append(Finding("warning", "event triggers", problem, "pgwitness db install, as a superuser"))
     for table in facts.beacon.tables:
         if table.problem is not None:
             severity: Severity = "warning" if table.beacon == "installed" else "error"

@@ -12,6 +12,7 @@ import psycopg
 from msgspec import Struct
 
 from collectors.beacon import templates
+from collectors.beacon.ddl_templates import EVENT_TRIGGERS
 from pgwitness.events import qualified
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -60,7 +61,9 @@ class State(Struct, frozen=True, kw_only=True):
     `owner_member`: who asks belongs to it; `owner_monitor`: it sees sessions; `owner_able`: it may read the key and
     write messages; `guard_granted`: it may set the guard. `guard_setting` is the guard's value here and now, which
     must be `off` for the guard to work. `functions` are the bodies of our functions by name. `slots` are ours on this
-    database, and whether one is in use. `elsewhere` are those of our roles that other databases need.
+    database, and whether one is in use. `elsewhere` are those of our roles that other databases need. `event_triggers`:
+    ours by name, with `evtenabled` where they run our function on their event, else `-`; `may_see_ddl`: who asks may
+    make them. `open`: everybody may call what is everybody's in the schema, `pgwitness.claim`.
     """
 
     version: int
@@ -85,6 +88,9 @@ class State(Struct, frozen=True, kw_only=True):
     tables: tuple[Table, ...] = ()
     slots: tuple[tuple[str, bool], ...] = ()
     elsewhere: tuple[str, ...] = ()
+    event_triggers: dict[str, str] = {}
+    may_see_ddl: bool = False
+    open: bool = False
 
     @property
     def guarded(self) -> bool:
@@ -144,6 +150,22 @@ SELECT DISTINCT r.rolname FROM pg_shdepend AS d JOIN pg_roles AS r ON r.oid = d.
 WHERE d.refclassid = 'pg_authid'::regclass AND r.rolname IN (%(owner)s, %(role)s)
     AND d.dbid NOT IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))"""
 
+_EVENT_TRIGGERS = """\
+SELECT e.evtname::text, CASE WHEN p.proname = 'ddl' AND n.nspname = %(schema)s AND e.evttags IS NULL
+    AND (e.evtname, e.evtevent) IN (('pgwitness_ddl', 'ddl_command_end'), ('pgwitness_drop', 'sql_drop'))
+    THEN e.evtenabled::text ELSE '-' END
+FROM pg_event_trigger AS e JOIN pg_proc AS p ON p.oid = e.evtfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE e.evtname = ANY (%(event_triggers)s)"""
+
+_MAY_SEE_DDL = """\
+SELECT r.rolsuper OR EXISTS (SELECT FROM pg_roles AS m
+    WHERE m.rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'azure_pg_admin') AND pg_has_role(r.oid, m.oid, 'USAGE'))
+FROM pg_roles AS r WHERE r.rolname = current_user"""
+"""PostgreSQL lets superusers make event triggers; managed services let their own administrators, too."""
+
+_OPEN = """\
+SELECT FROM pg_namespace AS n WHERE n.nspname = %(schema)s AND has_schema_privilege('public', n.oid, 'USAGE')"""
+
 _TABLES = """\
 WITH keyed AS (
     SELECT c.oid, CASE c.relreplident
@@ -191,6 +213,7 @@ def read(connection: Connection, role: str) -> State:
         "trigger": templates.TRIGGER,
         "publications": [templates.PUBLICATION, templates.PUBLICATION_INSERTS],
         "registered": registered(connection),
+        "event_triggers": list(EVENT_TRIGGERS),
     }
 
     def rows(query: str) -> list[tuple[Any, ...]]:
@@ -224,6 +247,9 @@ def read(connection: Connection, role: str) -> State:
         tables=tuple(_table(row) for row in rows(_TABLES)),
         slots=tuple((name, active) for name, active in rows(_SLOTS)),
         elsewhere=tuple(name for (name,) in rows(_ELSEWHERE)),
+        event_triggers=dict(rows(_EVENT_TRIGGERS)),
+        may_see_ddl=bool(rows(_MAY_SEE_DDL)[0][0]),
+        open=bool(rows(_OPEN)),
     )
 
 

@@ -192,6 +192,14 @@ def _install_notes(state: State, options: Options) -> list[str]:
             else f"GRANT SET ON PARAMETER {GUARD} needs a superuser"
         )
         notes.append(f"the beacon speaks with each statement instead of once a transaction: {why}")
+    if not state.may_see_ddl and not state.event_triggers:
+        notes.append(
+            "event triggers need a superuser: who changes the schema is known from statistics only, per role and not"
+            " per session, what a drop took along only from snapshots, and new tables get their beacon with the next"
+            " `pgwitness db install`"
+        )
+    elif not planning.covers_new_tables(state, options):
+        notes.append("tables made from now on get their beacon with the next `pgwitness db install`")
     if state.collector is None:
         notes.append(f"role {options.role} was made without a password: set one (psql: \\password {options.role})")
     notes += [_unkeyed(table) for table in state.tables if options.chosen(table) and not table.keyed and not table.root]

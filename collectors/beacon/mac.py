@@ -4,27 +4,32 @@ Any role may write any message under any prefix, so only the MAC tells a beacon 
 bytes of HMAC-SHA256 (RFC 2104) under the database's key and then the payload, a JSON array in UTF-8:
 
     [kind, system_id, database, xid, pid, backend_start_us, session_user, role, application, client_addr,
-     client_port, claim]
+     client_port, claim, token]
 
-The MAC covers all of it. It therefore proves where and when the payload was made, too: a genuine message copied
-into another transaction, database or cluster does not verify there.
+A message about DDL has, behind these, `event, tag, total, objects, statement, sha256`. The MAC covers all of it. It
+therefore proves where and when the payload was made, too: a genuine message copied into another transaction, database
+or cluster does not verify there.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 
 import msgspec
 
-from pgwitness.events import Beacon
+from pgwitness.events import Beacon, DdlObject, Token
 
 PREFIX = "pgwitness.beacon"
 """The prefix of a beacon's logical message."""
+DDL_PREFIX = "pgwitness.ddl"
+"""The prefix of the message in which an event trigger tells of DDL."""
 CONTROL_PREFIX = "pgwitness.control"
 """The prefix of the message with which an installation, pause or removal of the beacon announces itself."""
 
 BEACON_KIND = "beacon/1"
 CONTROL_KIND = "control/1"
+DDL_KIND = "ddl/1"
 """First element of the payload: what it is and the version of its form; the MAC keeps one from passing as the other."""
 
 MAC_BYTES = 32
@@ -32,6 +37,9 @@ CLAIM_CHARACTERS_MAX = 200
 """How much of each text a forgery is quoted with."""
 
 _XID32 = 1 << 32
+
+JudgeToken = Callable[[str], Token]
+"""Makes of a token what may be known of it; the token goes no further."""
 
 
 class _Payload(msgspec.Struct, array_like=True, frozen=True):
@@ -47,6 +55,7 @@ class _Payload(msgspec.Struct, array_like=True, frozen=True):
     client_addr: str | None = None
     client_port: int | None = None
     claim: str | None = None
+    token: str | None = None
 
 
 class ControlPayload(msgspec.Struct, array_like=True, frozen=True):
@@ -63,7 +72,23 @@ class ControlPayload(msgspec.Struct, array_like=True, frozen=True):
     session_user: str
 
 
+class DdlPayload(_Payload, array_like=True, frozen=True):
+    """What an event trigger said of one command: the session as a beacon names it, and what was made or dropped.
+
+    `event`: `ddl_command_end` or `sql_drop`. `total` counts the objects, of which `objects` names the first. The
+    statement is as the client sent it, None when it was too long; `sha256` is its digest.
+    """
+
+    event: str = ""
+    tag: str = ""
+    total: int = 0
+    objects: list[DdlObject] = []
+    statement: str | None = None
+    sha256: str | None = None
+
+
 _beacon = msgspec.json.Decoder(_Payload)
+_ddl = msgspec.json.Decoder(DdlPayload)
 _control = msgspec.json.Decoder(ControlPayload)
 
 
@@ -86,7 +111,9 @@ def mac(key: bytes, payload: bytes) -> bytes:
     return hmac.digest(key, payload, "sha256")
 
 
-def verify(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> Beacon:
+def verify(
+    content: bytes, key: bytes, *, system_id: str, database: str, xid32: int, judge: JudgeToken | None = None
+) -> Beacon:
     """Verify a message found under `PREFIX` in the transaction `xid32` (the WAL's 32 bits) of that database.
 
     Raises `Forged` on everything that the genuine beacon of this very transaction did not write. The returned
@@ -99,17 +126,18 @@ def verify(content: bytes, key: bytes, *, system_id: str, database: str, xid32: 
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Forged("kind") from None
     _bind(said, BEACON_KIND, system_id, database, xid32)
-    return Beacon(
-        session_user=said.session_user,
-        role=said.role,
-        pid=said.pid,
-        backend_start_us=said.backend_start_us,
-        xid=said.xid,
-        application=said.application or "",
-        client_addr=said.client_addr,
-        client_port=said.client_port,
-        claim=said.claim,
-    )
+    return beacon_of(said, judge)
+
+
+def verify_ddl(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> DdlPayload:
+    """Verify a message found under `DDL_PREFIX`. Raises `Forged` as `verify` does."""
+    payload = _authentic(content, key)
+    try:
+        said = _ddl.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise Forged("kind") from None
+    _bind(said, DDL_KIND, system_id, database, xid32)
+    return said
 
 
 def verify_control(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> ControlPayload:
@@ -121,6 +149,22 @@ def verify_control(content: bytes, key: bytes, *, system_id: str, database: str,
         raise Forged("kind") from None
     _bind(said, CONTROL_KIND, system_id, database, xid32)
     return said
+
+
+def beacon_of(said: _Payload, judge: JudgeToken | None = None) -> Beacon:
+    """Give the session that a verified message names; `judge` says what came of its token, else that is left out."""
+    return Beacon(
+        session_user=said.session_user,
+        role=said.role,
+        pid=said.pid,
+        backend_start_us=said.backend_start_us,
+        xid=said.xid,
+        application=said.application or "",
+        client_addr=said.client_addr,
+        client_port=said.client_port,
+        claim=said.claim,
+        token=judge(said.token) if judge is not None and said.token is not None else None,
+    )
 
 
 def same_session(one: Beacon, other: Beacon) -> bool:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
-from collectors.beacon import templates
+from collectors.beacon import ddl_templates, templates
 from collectors.beacon.catalogue import State, Table
 from collectors.beacon.templates import OWNER, PUBLICATION, PUBLICATION_INSERTS, SCHEMA
 from pgwitness.events import quote_identifier
@@ -51,10 +51,42 @@ def install(state: State, options: Options) -> list[Statement]:
     """Plan what is missing for the collectors' role, the publications and the beacon on the chosen tables."""
     ground = _roles(state, options) + _schema(state, options) + _publications(state)
     tables = [s for table in state.tables if options.chosen(table) for s in _table(state, table)]
+    events = _events(state, options)
     announce = []
-    if ground or tables:
+    if ground or tables or events:
         announce = [Statement(f"SELECT {SCHEMA}.control('install')", "announce", "the installation is evidence, too")]
-    return ground + tables + announce
+    return ground + tables + events + announce
+
+
+def covers_new_tables(state: State, options: Options) -> bool:
+    """Say whether tables that are made later get their beacon at once: where all were asked for, now or before."""
+    return state.superuser and ("*" in options.tables or "cover" in state.functions)
+
+
+def _events(state: State, options: Options) -> list[Statement]:
+    """Plan the event triggers, after the tables: what the installation itself does to those is announced anyway."""
+    if not state.may_see_ddl:
+        return []
+    plan: list[Statement] = []
+
+    def add(sql: str, why: str) -> None:
+        plan.append(Statement(sql, "event triggers", why))
+
+    covers = covers_new_tables(state, options)
+    if covers and state.functions.get("cover") != ddl_templates.cover_body():
+        add(ddl_templates.create_cover(), "puts the beacon on tables as they are made")
+        add(f"REVOKE ALL ON FUNCTION {SCHEMA}.cover(oid[]) FROM PUBLIC", "for the event trigger only")
+        add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.cover(oid[]) TO {OWNER}", "whose function the event trigger runs")
+    if state.functions.get("ddl") != ddl_templates.ddl_body(covers=covers):
+        add(ddl_templates.create_ddl(covers=covers), "writes DDL into the WAL of its own transaction")
+        add(f"ALTER FUNCTION {SCHEMA}.ddl() OWNER TO {OWNER}", "so that it runs with nobody else's rights")
+        add(f"REVOKE ALL ON FUNCTION {SCHEMA}.ddl() FROM PUBLIC", "for nobody else's event triggers")
+    for name, event in ddl_templates.EVENT_TRIGGERS.items():
+        if state.event_triggers.get(name) == "A":
+            continue
+        for sql in ddl_templates.create_event_trigger(name):
+            add(sql, f"tells each {event}, also under session_replication_role = replica")
+    return plan
 
 
 def pause(state: State, *, paused: bool) -> list[Statement]:
@@ -168,6 +200,12 @@ def _functions(state: State, options: Options) -> list[Statement]:
         add(templates.CREATE_CONTROL, "writes into the WAL what pgwitness does to itself")
         owned("control(text)")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.control(text) FROM PUBLIC", "for who installs only")
+    if state.functions.get("claim") != templates.CLAIM_BODY:
+        add(templates.CREATE_CLAIM, "with which an application gives a token for its transaction")
+        owned("claim(text)")
+        add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.claim(text) TO PUBLIC", "whoever it is, the token must hold")
+    if not state.open:
+        add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC", "to call claim; tables and the other functions stay closed")
     if state.schema and not state.owner_able:
         add(f"GRANT ALL ON SCHEMA {SCHEMA} TO {OWNER}", "it was taken from the owner")
         add(f"GRANT ALL ON ALL TABLES IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
@@ -245,6 +283,10 @@ def _remove_table(table: Table) -> list[Statement]:
 
 def _remove_ground(state: State, options: Options) -> list[Statement]:
     plan = [
+        Statement(f"DROP EVENT TRIGGER {name}", "event triggers", "DDL is no longer told")
+        for name in state.event_triggers
+    ]
+    plan += [
         Statement(f"DROP PUBLICATION {name}", "publications", "nothing is read any more") for name in state.publications
     ]
     plan += [

@@ -10,7 +10,7 @@ from typing import Literal
 import psycopg
 from msgspec import Struct
 
-from collectors.beacon import catalogue, planning, templates
+from collectors.beacon import catalogue, ddl_templates, planning, templates
 from collectors.beacon.catalogue import Connection, State, Table
 from collectors.beacon.planning import Options
 from pgwitness.events import qualified
@@ -21,6 +21,10 @@ _UNREADABLE = (psycopg.ProgrammingError, psycopg.DataError)
 BeaconState = Literal["installed", "disabled", "missing", "outdated", "absent"]
 """`installed`: it speaks. `disabled`: switched off on the table. `missing`: registered, but the trigger is gone.
 `outdated`: an older form, or not ENABLE ALWAYS. `absent`: never installed."""
+
+
+DdlState = Literal["yes", "partly", "no"]
+"""Whether DDL tells of itself: both event triggers do, one of them is off or altered, or there are none."""
 
 
 class TableStatus(Struct, frozen=True, kw_only=True):
@@ -35,7 +39,10 @@ class TableStatus(Struct, frozen=True, kw_only=True):
 
 
 class BeaconStatus(Struct, frozen=True, kw_only=True):
-    """The beacon in one database. `working` is false where no beacon can be verified; `problem` and `fix` say why."""
+    """The beacon in one database. `working` is false where no beacon can be verified; `problem` and `fix` say why.
+
+    `ddl` says whether DDL tells of itself, `covers` whether new tables get their beacon where they are made.
+    """
 
     database: str
     installed: bool
@@ -44,6 +51,8 @@ class BeaconStatus(Struct, frozen=True, kw_only=True):
     working: bool
     problem: str | None = None
     fix: str | None = None
+    ddl: DdlState = "no"
+    covers: bool = False
     tables: tuple[TableStatus, ...] = ()
 
 
@@ -101,8 +110,18 @@ def status(connection: Connection, options: Options) -> BeaconStatus:
         working=problem is None,
         problem=problem,
         fix=fix,
+        ddl=_ddl(state, is_paused),
+        covers="cover" in state.functions,
         tables=tables,
     )
+
+
+def _ddl(state: State, is_paused: bool) -> DdlState:
+    if not state.event_triggers:
+        return "no"
+    ours = (ddl_templates.ddl_body(covers=True), ddl_templates.ddl_body(covers=False))
+    whole = all(state.event_triggers.get(name) == "A" for name in ddl_templates.EVENT_TRIGGERS)
+    return "yes" if whole and not is_paused and state.functions.get("ddl") in ours else "partly"
 
 
 def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str | None, str | None]:

@@ -22,6 +22,18 @@ GUARD = "log_replication_commands"
 CLAIM_CHARACTERS_MAX = 1000
 """How much of `pgwitness.claim` a beacon carries, in characters."""
 
+TOKEN_CHARACTERS_MAX = 8_192
+"""How long a token may be; a longer one is cut and will not verify."""
+
+STAMP = "(extract(epoch FROM transaction_timestamp()) * 1000000)::int8::text"
+"""What ties a token to its transaction: a session has one transaction at a time, each with its own start."""
+
+TOKEN = (
+    f"CASE WHEN token <> '' AND split_part(token, ':', 1) = {STAMP}"
+    f" THEN nullif(left(substr(token, strpos(token, ':') + 1), {TOKEN_CHARACTERS_MAX}), '') END"
+)
+"""The token of this transaction; one that an earlier transaction left in the session is none."""
+
 CREATE_SCHEMA = f"CREATE SCHEMA IF NOT EXISTS {SCHEMA} AUTHORIZATION {OWNER}"
 
 CREATE_KEY = f"""\
@@ -87,6 +99,7 @@ def beacon_body(guarded: bool) -> str:
     return f"""
 DECLARE
     fresh boolean := false;
+    token text := current_setting('pgwitness.token', true);
     started int8;
     login int8;
     inner_pad bytea;
@@ -114,7 +127,8 @@ BEGIN
                 ), session_user),
                 CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END,
                 current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
-                nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), '')
+                nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), ''),
+                {TOKEN}
             )::text, 'UTF8') INTO inner_pad, outer_pad, message
             FROM {SCHEMA}.key AS k WHERE NOT k.paused AND has_function_privilege(3578::oid, 'EXECUTE');
             IF NOT FOUND THEN
@@ -145,6 +159,18 @@ def create_beacon(guarded: bool) -> str:
         f"SET search_path = pg_catalog, pg_temp AS $pgwitness${beacon_body(guarded)}$pgwitness$"
     )
 
+
+CLAIM_BODY = f"""
+BEGIN
+    PERFORM set_config('pgwitness.token',
+        {STAMP} || ':' || coalesce(left(token, {TOKEN_CHARACTERS_MAX + 1}), ''), true);
+END
+"""
+
+CREATE_CLAIM = (
+    f"CREATE OR REPLACE FUNCTION {SCHEMA}.claim(token text) RETURNS void LANGUAGE plpgsql\n"
+    f"SET search_path = pg_catalog, pg_temp AS $pgwitness${CLAIM_BODY}$pgwitness$"
+)
 
 CONTROL_BODY = f"""
 DECLARE

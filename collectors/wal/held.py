@@ -24,11 +24,12 @@ class Body(msgspec.Struct, array_like=True, frozen=True):
     relations: bytes
     counts: bytes
     rows: bytes
+    ddl: bytes = b""
 
     @property
     def size(self) -> int:
         """Bytes it takes, nearly."""
-        return len(self.relations) + len(self.counts) + len(self.rows) + 64
+        return len(self.relations) + len(self.counts) + len(self.rows) + len(self.ddl) + 64
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -29,6 +29,7 @@ from collectors.wal.messages import HEARTBEAT_PREFIX, Messages
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.slot import Connection, Memory, SlotState
 from collectors.wal.stream import HEADER, Stream
+from collectors.wal.tokens import Verifier
 from collectors.wal.transaction import Assembler, Place, Xids
 from pgwitness.errors import PgwitnessError, Retry, Unreachable
 from pgwitness.events import Control, Gap, RawEvent, format_lsn, qualified
@@ -126,6 +127,7 @@ class _Collector:
             lambda: source.load_key(self.sql),
             self._announced,
             self._heartbeat_came,
+            tokens=Verifier.of(context.config.identities, context.name, self.database),
         )
         return Assembler(
             self.place,

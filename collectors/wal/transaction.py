@@ -14,12 +14,12 @@ from typing import Protocol
 
 import msgspec
 
-from collectors.wal import pgoutput
+from collectors.wal import ddl, pgoutput
 from collectors.wal.held import Body, Held
 from collectors.wal.pgoutput import Begin, Commit, LogicalMessage, Origin, ProtocolError, Truncate, Type
 from collectors.wal.plan import Masking, Plan, TableFacts
 from pgwitness.codec import EVENTS_MAX
-from pgwitness.events import Beacon, Forgery
+from pgwitness.events import Beacon, Ddl, Forgery
 
 ROWS_MAX = EVENTS_MAX
 PART_BYTES_MAX = 192 * 1024
@@ -38,8 +38,10 @@ class Judge(Protocol):
     def expects_beacons(self) -> bool:
         """Say whether a beacon is installed, so that waiting for it makes sense."""
 
-    def message(self, message: LogicalMessage, xid: int | None) -> Beacon | Forgery | None:
-        """Judge a message of the transaction `xid` (32 bits; none outside of one); None when it is not the beacon's."""
+    def message(
+        self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
+    ) -> Beacon | Ddl | Forgery | None:
+        """Judge a message of the transaction `xid` (32 bits; none outside of one); None when it is not ours."""
 
 
 class Output(Protocol):
@@ -177,6 +179,7 @@ class Assembler:
         self._beacon_at = 0
         self._forged: list[Forgery] = []
         self._forgeries = 0
+        self._commands = 0
         self._open()
 
     def _open(self) -> None:
@@ -184,6 +187,7 @@ class Assembler:
         self._part_serial += 1
         self._part_plans: list[Plan] = []
         self._part_rows: list[bytes] = []
+        self._part_ddl: list[Ddl] = []
         self._part_first = self._ordinal
         self._size = 0
 
@@ -233,9 +237,12 @@ class Assembler:
 
     def _message(self, message: LogicalMessage) -> None:
         inside = self._begin
-        said = self._judge.message(message, inside.xid if inside is not None and message.transactional else None)
+        xid = inside.xid if inside is not None and message.transactional else None
+        said = self._judge.message(message, xid, inside.committed_at_us if inside is not None else 0)
         if isinstance(said, Beacon):
             self._verified(said)
+        elif isinstance(said, Ddl):
+            self._ddl(said)
         elif isinstance(said, Forgery):
             self.forged += 1
             if inside is not None:
@@ -260,8 +267,22 @@ class Assembler:
                 self._beacons.append(beacon)
         self._beacon_at = self._ordinal
 
+    def _ddl(self, said: Ddl) -> None:
+        """Keep a command where it happened; what an event trigger told in two messages of one command becomes one."""
+        before = self._part_ddl[-1] if self._part_ddl else None
+        if before is not None and before.ordinal == self._ordinal and ddl.continues(before, said):
+            self._part_ddl[-1] = ddl.joined(before, said)
+            return
+        said = msgspec.structs.replace(said, number=self._commands, ordinal=self._ordinal)
+        self._commands += 1
+        size = len(_json(said)) + 1
+        if self._size + size > PART_BYTES_MAX and (self._part_rows or self._part_ddl):
+            self._cut()
+        self._part_ddl.append(said)
+        self._size += size
+
     def _cut(self) -> None:
-        """End the present part because another row follows it: send it, or let it wait for the beacon."""
+        """End the present part because something follows it: send it, or let it wait for the beacon."""
         body = self._body()
         self._open()
         if not self._beacons and (self.held or self._judge.expects_beacons()):
@@ -299,12 +320,13 @@ class Assembler:
             b",".join([plan.header for plan in self._part_plans]),
             b",".join(counts),
             b",".join(self._part_rows),
+            _json(self._part_ddl) if self._part_ddl else b"",
         )
 
     def _commit(self, message: Commit) -> None:
         if self._begin is None:
             raise ProtocolError("a transaction ends that has not begun")
-        if self._part_rows or self._forged:
+        if self._part_rows or self._part_ddl or self._forged:
             self._release()
             self._send(self._body(), message.end_lsn)
         else:
@@ -337,6 +359,8 @@ class Assembler:
         if self._forged:
             # Like the rest of the header, forgeries stand in every part from where they were found on.
             made.append(b',"forged":' + _json(self._forged))
+        if body.ddl:
+            made.append(b',"ddl":' + body.ddl)
         if body.n_rows:
             made.append(
                 b',"relations":[' + body.relations + b'],"counts":[' + body.counts + b'],"rows":[' + body.rows + b"]"

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pgwitness.config import Cluster, Config
 
 Line = dict[str, object]
-SUBJECTS = {"reads": "query_stats", "writes": "change", "logins": "session", "role changes": "posture"}
-"""Which kind of event each subject of the matrix comes as."""
+SUBJECTS = {"reads": "query_stats", "writes": "change", "logins": "session", "role changes": "posture", "ddl": "ddl"}
+"""Which kind of event each subject of the matrix comes as; DDL only where it tells of itself."""
 
 
 @click.command(short_help="Check what can be captured, what is wrong, and how to mend it.")
@@ -42,7 +42,7 @@ def doctor(clusters: tuple[str, ...], as_json: bool, config_path: Path) -> None:
             rows = _cluster(name, cluster, findings)
             capabilities += rows
             if rows:
-                silent += _silent(config, name, {str(row["subject"]) for row in rows if row["captured"]})
+                silent += _silent(config, name, _subjects(rows))
         for check in (_kafka, _lake, _files):
             check(config, findings)
     if as_json:
@@ -142,6 +142,15 @@ def _replica(cluster: Cluster, dsn: str) -> str:
 
     connect(cluster, dsn, application_name="pgwitness doctor").close()
     return instance_name(dsn)
+
+
+def _subjects(rows: list[Line]) -> set[str]:
+    """Name what is captured; DDL that is known from statistics comes as their kind of event."""
+    return {
+        str(row["subject"])
+        for row in rows
+        if row["captured"] and (row["subject"] != "ddl" or row["certainty"] == "exact")
+    }
 
 
 def _silent(config: Config, cluster: str, subjects: set[str]) -> list[Line]:

@@ -90,6 +90,18 @@ class Source:
         """Verify every message under the beacon's prefix; a forged one is an error."""
         return [self.verify(message) for message in self.messages() if message.prefix == mac.PREFIX]
 
+    def ddl(self) -> list[mac.DdlPayload]:
+        """Verify every message of the event triggers; a forged one is an error."""
+        key = source.load_key(self.admin)
+        assert key is not None
+        return [
+            mac.verify_ddl(
+                message.content, key, system_id=self.system_id, database=self.database, xid32=message.xid & 0xFFFFFFFF
+            )
+            for message in self.messages()
+            if message.prefix == mac.DDL_PREFIX
+        ]
+
     def forgeries(self) -> list[str]:
         """Give the reasons of the messages that do not verify."""
         reasons = []

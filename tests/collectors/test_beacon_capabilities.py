@@ -49,7 +49,7 @@ def test_installed_database_is_in_order(shop: Source) -> None:
     assert certainties(matrix) == {
         "reads": "weak",
         "writes": "exact",
-        "ddl": "weak",
+        "ddl": "exact",
         "role changes": "none",
         "logins": "exact",
     }

@@ -311,7 +311,7 @@ BREAKAGES = {
     "key renamed": "ALTER TABLE pgwitness.key RENAME TO elsewhere",
     "key replaced by a view that raises": "DROP TABLE pgwitness.key; CREATE VIEW pgwitness.key AS SELECT ''::bytea"
     " AS inner_pad, ''::bytea AS outer_pad, 'x' AS system_id, 1 / (random() * 0)::int = 1 AS paused",
-    "schema out of reach": "REVOKE ALL ON SCHEMA pgwitness FROM pgwitness_owner",
+    "schema out of reach": "REVOKE ALL ON SCHEMA pgwitness FROM pgwitness_owner, PUBLIC",
     "sequences dropped": "DROP SEQUENCE pgwitness.session_start, pgwitness.session_login",
     "guard revoked": "REVOKE SET ON PARAMETER log_replication_commands FROM pgwitness_owner",
     "messages revoked": "DO $$ DECLARE f text; BEGIN SELECT 3578::regprocedure INTO f;"

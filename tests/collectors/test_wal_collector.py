@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import jwt
 import msgspec
 import psycopg
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from collectors.beacon.install import install, pause
 from collectors.daemon import Context
@@ -319,6 +323,64 @@ def test_forged_beacons_are_written_down_wherever_they_are(source: Source) -> No
         (0, 0, ["not_transactional"]),
     ]
     assert [t.lsn for t in found] == sorted(t.lsn for t in found)
+
+
+def test_ddl_arrives_in_its_transaction_without_literals(source: Source) -> None:
+    """A table is made, filled and dropped: each command is there in its place, named, without its literals."""
+    source.create(MARK)
+    with source.running() as raised:
+        source.streaming()
+        with psycopg.connect(source.dsn, application_name="migration 7") as shop:
+            shop.execute("CREATE TABLE card (id int PRIMARY KEY, pin text DEFAULT '4711')")
+            shop.execute("INSERT INTO card VALUES (1)")
+        source.sql.execute("CREATE VIEW cards AS SELECT * FROM card WHERE pin <> '0815'")
+        source.sql.execute("DROP TABLE card CASCADE")
+        found = source.until_marked()
+    assert raised == []
+    made, _, dropped = found
+    assert made.ddl[0].tag == "CREATE TABLE"
+    assert made.ddl[0].beacon.application == "migration 7"
+    assert (made.n_rows, len(made.beacons)) == (1, 1)
+    assert [(c.number, c.ordinal) for c in made.ddl] == [(n, 0) for n in range(len(made.ddl))]
+    (drop,) = dropped.ddl
+    assert (dropped.n_rows, drop.tag, drop.statement) == (0, "DROP TABLE", "DROP TABLE card CASCADE")
+    assert {"public.card", "public.cards"} <= {item.identity for item in drop.dropped}
+    assert not any(secret in str(t.ddl) for t in found for secret in ("4711", "0815"))
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> ed25519.Ed25519PrivateKey:
+    """A key whose public half the collector is configured with."""
+    made = ed25519.Ed25519PrivateKey.generate()
+    public = made.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "claims.pem").write_bytes(public)
+    return made
+
+
+@pytest.mark.parametrize("extra", [CLEAR + '[identities]\nclaims_keys = "claims.pem"\n'])
+def test_tokens_are_judged_before_the_topic(signer: ed25519.Ed25519PrivateKey, source: Source) -> None:
+    """A good token, one for another database and one that has expired each have their verdict; none goes on itself."""
+    source.create(MARK, "CREATE TABLE item (id int PRIMARY KEY)")
+    now = int(time.time())
+    good = {"sub": "maria", "jti": "t-1", "aud": f"shop/{source.database}", "exp": now + 600}
+    tokens = [
+        jwt.encode(claims, signer, algorithm="EdDSA")
+        for claims in (good, good | {"aud": "shop/billing"}, good | {"exp": now - 600})
+    ]
+    with source.running() as raised:
+        source.streaming()
+        for number, token in enumerate(tokens):
+            with source.sql.transaction():
+                source.sql.execute("SELECT pgwitness.claim(%s)", [token])
+                source.sql.execute("INSERT INTO item VALUES (%s)", [number])
+        source.sql.execute("INSERT INTO item VALUES (9)")
+        found = source.until_marked()
+    assert raised == []
+    judged = [transaction.beacons[0].token for transaction in found]
+    assert [token.verdict if token else None for token in judged] == ["verified", "audience", "expired", None]
+    assert judged[0] is not None
+    assert (judged[0].token_id, judged[0].claims["sub"]) == ("t-1", "maria")
+    assert not any(token.split(".")[2] in str(found) for token in tokens)
 
 
 def test_a_prepared_transaction_arrives_when_it_is_committed(source18: Source, postgres18: Postgres) -> None:

@@ -16,7 +16,7 @@ from collectors.wal.slot import Memory, SlotState, examine, recall, remember, sl
 from collectors.wal.stream import parse_history
 from collectors.wal.transaction import BEACONS_MAX, FORGERIES_MAX, Assembler, Place, Xids
 from pgwitness.config import Privacy
-from pgwitness.events import Beacon, Forgery, Row, Transaction
+from pgwitness.events import Beacon, Ddl, DdlObject, Forgery, Row, Transaction
 from pgwitness.privacy import tokenizer
 from tests.collectors import wal_messages as write
 
@@ -24,7 +24,7 @@ TABLE = write.relation(1, "t", [("id", write.INT, True), ("a", write.TEXT, False
 
 
 class Judge:
-    """Takes `who:role` for a genuine beacon, `forged` for a forgery."""
+    """Takes `who:role` for a genuine beacon, `forged` for a forgery; `drop:TAG` and `end:TAG` for DDL."""
 
     def __init__(self, expects: bool = True) -> None:
         self.expects = expects
@@ -32,7 +32,16 @@ class Judge:
     def expects_beacons(self) -> bool:
         return self.expects
 
-    def message(self, message: LogicalMessage, xid: int | None) -> Beacon | Forgery | None:
+    def message(
+        self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
+    ) -> Beacon | Ddl | Forgery | None:
+        if message.prefix == "d":
+            event, _, tag = message.content.decode().partition(":")
+            who = Beacon(session_user="ann", role="ann", pid=1, backend_start_us=1, xid=xid or 0)
+            made = DdlObject("table", "public.t", "public.t")
+            if event == "drop":
+                return Ddl(number=0, ordinal=0, tag=tag, beacon=who, dropped=[made], dropped_total=1)
+            return Ddl(number=0, ordinal=0, tag=tag, beacon=who, objects=[made], objects_total=1)
         if message.prefix != "b":
             return None
         user, _, role = message.content.decode().partition(":")
@@ -303,3 +312,36 @@ def test_memory_survives(tmp_path: Path) -> None:
     memory = Memory(system_id="1", timeline=2, slot="s", confirmed=9, gaps=gaps)
     remember(path, memory)
     assert recall(path) == memory
+
+
+def commands(parts: list[Transaction]) -> list[tuple[int, int, str]]:
+    """Give number, ordinal and tag of all commands."""
+    return [(command.number, command.ordinal, command.tag) for part in parts for command in part.ddl]
+
+
+def test_ddl_stands_where_it_happened(tmp_path: Path) -> None:
+    """Commands keep their place between the rows; the two messages of one command become one."""
+    messages = [TABLE, write.begin(300, 12), *inserts(2)]
+    messages += [write.message("d", b"drop:ALTER TABLE"), write.message("d", b"end:ALTER TABLE")]
+    messages += [*inserts(1), write.message("d", b"end:CREATE VIEW"), write.commit(300)]
+    output = assembled(tmp_path, messages)
+    assert commands(output.parts) == [(0, 2, "ALTER TABLE"), (1, 3, "CREATE VIEW")]
+    (part,) = output.parts
+    assert (part.ddl[0].dropped_total, part.ddl[0].objects_total, part.n_rows) == (1, 1, 3)
+
+
+def test_ddl_alone_is_a_transaction(tmp_path: Path) -> None:
+    """A transaction without rows is sent for its commands, and its position moves."""
+    output = assembled(tmp_path, [write.begin(300, 12), write.message("d", b"end:CREATE VIEW"), write.commit(300)])
+    assert commands(output.parts) == [(0, 0, "CREATE VIEW")]
+    assert (output.parts[0].n_rows, output.done) == (0, [308])
+
+
+def test_many_commands_are_cut_into_parts(tmp_path: Path) -> None:
+    """A migration of a thousand commands stays within the limits of a batch and loses none."""
+    big = [write.message("d", b"end:" + b"X" * 1000) for _ in range(600)]
+    parts = assembled(tmp_path, [TABLE, write.begin(300, 12), *inserts(1), *big, write.commit(300)]).parts
+    assert [number for number, _, _ in commands(parts)] == list(range(600))
+    assert len(parts) > 1
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert all(len(msgspec.json.encode(part)) < 256 * 1024 for part in parts)

@@ -1,0 +1,231 @@
+"""The SQL of the event triggers: DDL speaks for itself in the WAL, and new tables are covered where they are made.
+
+What makes the beacon hold (`templates`) holds here: a SECURITY DEFINER function with a fixed search_path, a MAC over
+all it says, the message behind the block that swallows every error, so that no DDL ever fails because of it. Where the
+whole message cannot be made (bytes that are no UTF-8), one without statement and objects says that there was DDL.
+
+Only `pgwitness.cover` belongs to whoever installed, a superuser: a trigger on somebody's table needs that. It runs no
+code but PostgreSQL's own, only for a table that the same transaction has just made and nobody else can have locked,
+and inside a subtransaction of its own: when it fails, the table stays as the application made it.
+tests/collectors/test_beacon_ddl.py tries on PostgreSQL 15 and 18 what is claimed here.
+"""
+
+from __future__ import annotations
+
+from collectors.beacon.templates import (
+    CLAIM_CHARACTERS_MAX,
+    PUBLICATION,
+    PUBLICATION_INSERTS,
+    SCHEMA,
+    TOKEN,
+    TRIGGER,
+)
+
+EVENT_TRIGGERS = {"pgwitness_ddl": "ddl_command_end", "pgwitness_drop": "sql_drop"}
+"""Our event triggers and what they wait for."""
+
+STATEMENT_CHARACTERS_MAX = 32_768
+"""A longer statement is in the message as its hash only."""
+OBJECTS_MAX = 100
+"""Objects named in one message; their number is always told."""
+IDENTITY_CHARACTERS_MAX = 500
+
+_MADE = f"""
+            WITH listed AS (
+                SELECT c.object_type, c.object_identity, c.command_tag, r.oid, r.relation,
+                    row_number() OVER () AS place,
+                    CASE WHEN k.relation IS NOT NULL THEN coalesce((
+                        SELECT t.tgenabled FROM pg_trigger AS t WHERE t.tgrelid = r.oid AND t.tgname = '{TRIGGER}'
+                            AND t.tgfoid = to_regprocedure('{SCHEMA}.beacon()')), '-') END AS beacon
+                FROM pg_event_trigger_ddl_commands() AS c
+                LEFT JOIN LATERAL (
+                    SELECT p.oid, p.relkind, format('%I.%I', n.nspname, p.relname) AS relation
+                    FROM pg_class AS p JOIN pg_namespace AS n ON n.oid = p.relnamespace
+                    WHERE p.oid = CASE c.classid
+                        WHEN 'pg_class'::regclass THEN
+                            coalesce((SELECT i.indrelid FROM pg_index AS i WHERE i.indexrelid = c.objid), c.objid)
+                        WHEN 'pg_trigger'::regclass THEN (SELECT x.tgrelid FROM pg_trigger AS x WHERE x.oid = c.objid)
+                        WHEN 'pg_policy'::regclass THEN (SELECT x.polrelid FROM pg_policy AS x WHERE x.oid = c.objid)
+                        WHEN 'pg_rewrite'::regclass THEN (SELECT x.ev_class FROM pg_rewrite AS x WHERE x.oid = c.objid)
+                        WHEN 'pg_constraint'::regclass THEN
+                            (SELECT x.conrelid FROM pg_constraint AS x WHERE x.oid = c.objid)
+                        END
+                ) AS r ON true
+                LEFT JOIN {SCHEMA}.covered AS k ON k.relation = r.oid
+                WHERE NOT c.in_extension AND c.schema_name IS DISTINCT FROM 'pg_temp'
+            )
+            SELECT count(*), (SELECT count(*) FROM pg_event_trigger_ddl_commands()),
+                json_agg(json_build_array(object_type, left(object_identity, {IDENTITY_CHARACTERS_MAX}), relation,
+                    beacon) ORDER BY place) FILTER (WHERE place <= {OBJECTS_MAX}),
+                array_agg(oid) FILTER (WHERE object_type = 'table'
+                    AND command_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO'))
+            INTO total, every, objects, made FROM listed;"""
+
+_DROPPED = f"""
+            WITH listed AS (
+                SELECT d.object_type, d.object_identity, CASE
+                    WHEN d.object_type IN ('table', 'view', 'materialized view', 'foreign table', 'table column',
+                        'table constraint', 'trigger', 'rule', 'policy', 'default value')
+                    THEN quote_ident(d.address_names[1]) || '.' || quote_ident(d.address_names[2]) END AS relation,
+                    row_number() OVER (ORDER BY NOT d.original, d.object_type <> 'table', d.object_type = 'trigger',
+                        d.object_identity COLLATE "C") AS place
+                FROM pg_event_trigger_dropped_objects() AS d
+                WHERE NOT d.is_temporary AND d.schema_name IS DISTINCT FROM 'pg_toast'
+                    AND (d.original OR d.normal OR d.object_type NOT IN ('type', 'default value', 'rule'))
+            )
+            SELECT count(*), count(*), json_agg(json_build_array(object_type,
+                left(object_identity, {IDENTITY_CHARACTERS_MAX}), relation, NULL)
+                ORDER BY place) FILTER (WHERE place <= {OBJECTS_MAX})
+            INTO total, every, objects FROM listed;"""
+
+
+def ddl_body(*, covers: bool) -> str:
+    """Give the body of the event triggers' function; `covers`: a table that is made gets its beacon at once."""
+    cover = ""
+    if covers:
+        cover = f"""
+    IF made IS NOT NULL THEN
+        BEGIN
+            PERFORM {SCHEMA}.cover(made);
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
+    END IF;"""
+    return f"""
+DECLARE
+    role_set text := current_setting('role');
+    token text := current_setting('pgwitness.token', true);
+    started int8;
+    login int8;
+    inner_pad bytea;
+    outer_pad bytea;
+    system_id text;
+    total int8;
+    every int8;
+    objects json;
+    made oid[];
+    statement text := current_query();
+    digest text;
+    message bytea;
+    lsn pg_lsn;
+BEGIN
+    BEGIN
+        SELECT k.inner_pad, k.outer_pad, k.system_id INTO inner_pad, outer_pad, system_id
+        FROM {SCHEMA}.key AS k WHERE NOT k.paused;
+        IF inner_pad IS NULL OR NOT has_function_privilege(3578::oid, 'EXECUTE') THEN
+            RETURN;
+        END IF;
+        IF tg_event = 'sql_drop' THEN{_DROPPED}
+            IF total = 0 THEN
+                RETURN;
+            END IF;
+        ELSE{_MADE}
+            IF total = 0 AND (every > 0 OR tg_tag LIKE 'DROP %' AND tg_tag <> 'DROP OWNED'
+                OR pg_current_xact_id_if_assigned() IS NULL) THEN
+                RETURN;
+            END IF;
+        END IF;
+        BEGIN
+            started := currval('{SCHEMA}.session_start'::regclass);
+            login := currval('{SCHEMA}.session_login'::regclass);
+        EXCEPTION WHEN object_not_in_prerequisite_state THEN
+            SELECT setval('{SCHEMA}.session_start'::regclass, (extract(epoch FROM s.backend_start) * 1000000)::int8),
+                setval('{SCHEMA}.session_login'::regclass, s.usesysid::int8)
+            INTO started, login FROM pg_stat_get_activity(pg_backend_pid()) AS s WHERE s.usesysid IS NOT NULL;
+        END;
+        FOR attempt IN 1..2 LOOP
+            BEGIN
+                IF attempt = 2 THEN
+                    objects := NULL;
+                    statement := NULL;
+                END IF;
+                digest := encode(sha256(convert_to(statement, 'UTF8')), 'hex');
+                IF length(statement) > {STATEMENT_CHARACTERS_MAX} THEN
+                    statement := NULL;
+                END IF;
+                message := convert_to(json_build_array(
+                    'ddl/1', system_id, current_database(), pg_current_xact_id()::text::int8, pg_backend_pid(),
+                    coalesce(started, 0), coalesce(pg_get_userbyid(login::oid), session_user),
+                    CASE role_set WHEN 'none' THEN session_user ELSE role_set END,
+                    current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
+                    nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), ''),
+                    {TOKEN},
+                    tg_event, tg_tag, total, coalesce(objects, '[]'::json), statement, digest
+                )::text, 'UTF8');
+                EXIT;
+            EXCEPTION WHEN OTHERS THEN
+                message := NULL;
+            END;
+        END LOOP;
+        message := sha256(outer_pad || sha256(inner_pad || message)) || message;
+    EXCEPTION WHEN OTHERS THEN
+        RETURN;
+    END;
+    IF message IS NULL THEN
+        RETURN;
+    END IF;
+    lsn := pg_logical_emit_message(true, 'pgwitness.ddl', message);{cover}
+END
+"""
+
+
+def create_ddl(*, covers: bool) -> str:
+    """Create or replace the event triggers' function."""
+    return (
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER\n"
+        f"SET search_path = pg_catalog, pg_temp AS $pgwitness${ddl_body(covers=covers)}$pgwitness$"
+    )
+
+
+def cover_body() -> str:
+    """Give the body of the function that puts the beacon on new tables, each in a subtransaction of its own."""
+    return f"""
+DECLARE
+    found record;
+    wanted text;
+BEGIN
+    FOR found IN
+        SELECT c.oid, c.oid::regclass::text AS name, c.relispartition,
+            c.relkind = 'r' AND EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary
+                AND i.indisvalid AND i.indimmediate) OR c.relkind = 'p' AND EXISTS (SELECT FROM pg_index AS i
+                WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate) AS keyed
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.oid = ANY (made) AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+            AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{SCHEMA}') AND n.nspname !~ '^pg_(toast|temp)'
+            AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                AND d.deptype = 'e')
+    LOOP
+        BEGIN
+            EXECUTE format('CREATE OR REPLACE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s'
+                ' FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.beacon()', found.name);
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER {TRIGGER}', found.name);
+            IF NOT found.relispartition THEN
+                wanted := CASE WHEN found.keyed THEN '{PUBLICATION}' ELSE '{PUBLICATION_INSERTS}' END;
+                EXECUTE format('ALTER PUBLICATION %I ADD TABLE %s', wanted, found.name);
+            END IF;
+            INSERT INTO {SCHEMA}.covered (relation, publication) VALUES (found.oid, wanted)
+            ON CONFLICT (relation) DO UPDATE SET publication = excluded.publication;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
+        wanted := NULL;
+    END LOOP;
+END
+"""
+
+
+def create_cover() -> str:
+    """Create or replace the function that covers new tables."""
+    return (
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.cover(made oid[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER\n"
+        f"SET search_path = pg_catalog, pg_temp AS $pgwitness${cover_body()}$pgwitness$"
+    )
+
+
+def create_event_trigger(name: str) -> list[str]:
+    """Create one of our event triggers, anew where it is there in another form."""
+    return [
+        f"DROP EVENT TRIGGER IF EXISTS {name}",
+        f"CREATE EVENT TRIGGER {name} ON {EVENT_TRIGGERS[name]} EXECUTE FUNCTION {SCHEMA}.ddl()",
+        f"ALTER EVENT TRIGGER {name} ENABLE ALWAYS",
+    ]

@@ -1,0 +1,234 @@
+"""Tokens that an application put on its transaction (`pgwitness.claim`): judged here, and never passed on.
+
+A token is a JWT (RFC 7519) signed with EdDSA, ES256 or RS256 by a key of the operator's file, a JWKS (RFC 7517) or PEM
+public keys. It must name its subject (`sub`), this cluster and database (`aud`) and an end (`exp`), which counts as of
+the commit, so that a late collector or a replay says the same. What goes on is a verdict, the token's id and a bounded
+choice of its claims; those of a refused token are there as evidence and nobody's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from msgspec import Struct
+
+from pgwitness.config import File
+from pgwitness.errors import ConfigurationError
+from pgwitness.events import Token
+
+ALGORITHMS = ("EdDSA", "ES256", "RS256")
+TEXT_CHARACTERS_MAX = 200
+ACTORS_MAX = 8
+RSA_BITS_MIN = 2048
+LEEWAY_S = 5.0
+"""How far the issuer's clock may be from the database's."""
+
+_TEXTS = ("iss", "sub", "jti", "client_id", "kind", "traceparent")
+_NUMBERS = ("exp", "iat", "nbf")
+_AGENT = ("name", "instance", "model", "tool", "conversation")
+_PEM_END = "-----END PUBLIC KEY-----"
+
+
+class Key(Struct, frozen=True):
+    """A public key: its id, if it has one, the only algorithm it may verify, and the key itself."""
+
+    kid: str | None
+    algorithm: str
+    key: Any
+
+
+class Verifier:
+    """Judges the tokens of one database. Without a keys file every token's verdict is `no_keys`."""
+
+    def __init__(self, keys: Callable[[], list[Key]] | None, audience: str, issuer: str | None = None) -> None:
+        self._load = keys
+        self._keys = keys() if keys is not None else []
+        self._audience = audience
+        self._issuer = issuer
+
+    @classmethod
+    def of(cls, settings: File, cluster: str, database: str) -> Verifier:
+        """Make the verifier of a database as configured. Raises `ConfigurationError` when the keys cannot be used."""
+        audience = settings.claims_audience.replace("{cluster}", cluster).replace("{database}", database)
+        path = settings.claims_keys
+        return cls(_Watched(path) if path is not None else None, audience, settings.claims_issuer or None)
+
+    def judge(self, token: str, at_us: int) -> Token:
+        """Judge a token as of a moment, microseconds since the epoch. Total: any text gets a verdict."""
+        said = _unverified(token)
+        number = str(said.get("jti") or hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()[:32])
+        verdict = "no_keys" if self._load is None else self._verdict(token, at_us / 1e6)
+        return Token(verdict=verdict, token_id=number[:TEXT_CHARACTERS_MAX], claims=published(said))
+
+    def _verdict(self, token: str, at_s: float) -> str:
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            return "malformed"
+        algorithm, kid = header.get("alg"), header.get("kid")
+        if str(algorithm).lower() == "none":
+            return "unsigned"
+        if algorithm not in ALGORITHMS:
+            return "algorithm"
+        keys = self._matching(algorithm, kid)
+        if not keys and self._load is not None:
+            self._keys = self._load()
+            keys = self._matching(algorithm, kid)
+        if not keys:
+            return "unknown_key"
+        for key in keys:
+            try:
+                claims = jwt.decode(token, key.key, algorithms=[key.algorithm], options=_SIGNATURE_ONLY)
+            except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+                continue
+            return self._claims(claims, at_s)
+        return "signature"
+
+    def _matching(self, algorithm: str, kid: object) -> list[Key]:
+        return [key for key in self._keys if key.algorithm == algorithm and (kid is None or key.kid in (None, kid))]
+
+    def _claims(self, claims: dict[str, Any], at_s: float) -> str:
+        """Judge the claims of a token whose signature holds."""
+        end, begin, audience = claims.get("exp"), claims.get("nbf", 0), claims.get("aud")
+        if end is None:
+            return "no_expiry"
+        if not _number(end) or not _number(begin):
+            return "malformed"
+        checks = (
+            ("expired", end + LEEWAY_S >= at_s),
+            ("not_yet", begin - LEEWAY_S <= at_s),
+            ("audience", self._audience in (audience if isinstance(audience, list) else [audience])),
+            ("issuer", self._issuer is None or claims.get("iss") == self._issuer),
+            ("no_subject", isinstance(claims.get("sub"), str) and bool(claims["sub"])),
+        )
+        return next((verdict for verdict, holds in checks if not holds), "verified")
+
+
+_SIGNATURE_ONLY: Any = {
+    "verify_signature": True,
+    **dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss", "verify_sub"), False),
+    "verify_jti": False,
+}
+"""The rest is judged here, as of the commit and not of now."""
+_NOTHING: Any = {**_SIGNATURE_ONLY, "verify_signature": False}
+
+
+class _Watched:
+    """A file of keys that is read again when it has changed; one that cannot be used any more leaves the last good."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._keys: list[Key] | None = None
+
+    def __call__(self) -> list[Key]:
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+            if self._keys is None or stamp != self._stamp:
+                self._stamp = stamp
+                self._keys = read_keys(self._path.read_text(encoding="utf-8"), str(self._path))
+        except (OSError, UnicodeDecodeError, ConfigurationError) as error:
+            if self._keys is None:
+                if isinstance(error, ConfigurationError):
+                    raise
+                raise ConfigurationError(
+                    f"identities.claims_keys: {self._path}: cannot be read: {error};"
+                    " put a JWKS or PEM public keys there"
+                ) from error
+        return self._keys
+
+
+def read_keys(text: str, source: str) -> list[Key]:
+    """Read a JWKS or PEM public keys. Raises `ConfigurationError` naming `source` when there is no usable key."""
+    keys = _from_jwks(text, source) if text.lstrip().startswith("{") else _from_pem(text, source)
+    if not keys:
+        raise ConfigurationError(
+            f"{source}: no usable key; there must be an Ed25519, P-256 or RSA public key (2,048 bits or more)"
+        )
+    return keys
+
+
+def _from_jwks(text: str, source: str) -> list[Key]:
+    try:
+        tree = json.loads(text)
+        entries = jwt.PyJWKSet.from_dict(tree if "keys" in tree else {"keys": [tree]}).keys
+    except (ValueError, RecursionError, AttributeError, TypeError, jwt.PyJWTError) as error:
+        raise ConfigurationError(f"{source}: not a JWKS: {error}") from error
+    found = []
+    for entry in entries:
+        algorithm = _algorithm(entry.key)
+        if algorithm is not None and entry.public_key_use in (None, "sig"):
+            found.append(Key(entry.key_id, algorithm, entry.key))
+    return found
+
+
+def _from_pem(text: str, source: str) -> list[Key]:
+    found = []
+    for block in text.split(_PEM_END)[:-1]:
+        try:
+            key = load_pem_public_key((block + _PEM_END + "\n").lstrip().encode())
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise ConfigurationError(f"{source}: not a PEM public key: {error}") from error
+        algorithm = _algorithm(key)
+        if algorithm is not None:
+            found.append(Key(None, algorithm, key))
+    return found
+
+
+def _algorithm(key: object) -> str | None:
+    """Give the one algorithm a public key is for: a key never verifies under another one's name."""
+    if isinstance(key, Ed25519PublicKey):
+        return "EdDSA"
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return "ES256"
+    if isinstance(key, RSAPublicKey) and key.key_size >= RSA_BITS_MIN:
+        return "RS256"
+    return None
+
+
+def published(claims: dict[str, Any]) -> dict[str, object]:
+    """Choose what goes on of a token's claims, each bounded; whatever has not the type it should have is left out."""
+    found: dict[str, object] = {name: _text(claims[name]) for name in _TEXTS if isinstance(claims.get(name), str)}
+    found |= {name: claims[name] for name in _NUMBERS if _number(claims.get(name))}
+    audience = claims.get("aud")
+    texts = [audience] if isinstance(audience, str) else audience if isinstance(audience, list) else []
+    if texts:
+        found["aud"] = [_text(item) for item in texts[:ACTORS_MAX] if isinstance(item, str)]
+    actors: list[str] = []
+    actor = claims.get("act")
+    while isinstance(actor, dict) and isinstance(actor.get("sub"), str) and len(actors) < ACTORS_MAX:
+        actors.append(_text(actor["sub"]))
+        actor = actor.get("act")
+    if actors:
+        found["actors"] = actors
+    agent = claims.get("agent")
+    if isinstance(agent, dict):
+        found["agent"] = {name: _text(agent[name]) for name in _AGENT if isinstance(agent.get(name), str)}
+    return found
+
+
+def _unverified(token: str) -> dict[str, Any]:
+    try:
+        claims = jwt.decode(token, options=_NOTHING)
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
+
+
+def _text(value: str) -> str:
+    return value[:TEXT_CHARACTERS_MAX]

@@ -1,0 +1,149 @@
+"""DDL through the fold: who did it, what it left behind, and that others who saw it too do not say it again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from pgwitness.events import Beacon, Ddl, DdlObject, Event, Posture, QueryStats
+from streams.fold import Fold
+from streams.identity import Identities as Rules
+from tests.streams.records import BACKEND_US, IDENTITIES, SECOND_US, START_US, batch, beacon, read, transaction
+
+TABLE = DdlObject("table", "public.orders", "public.orders")
+TRIGGER = DdlObject("trigger", "pgwitness_beacon on public.orders", "public.orders")
+
+
+def fold() -> Fold:
+    """Make a fold with the tests' identities."""
+    return Fold(0, Rules.parse(IDENTITIES), 2 * SECOND_US)
+
+
+def command(number: int = 0, tag: str = "ALTER TABLE", who: Beacon | None = None, **fields: Any) -> Ddl:
+    """Make a command."""
+    return Ddl(number=number, ordinal=0, tag=tag, beacon=who or beacon("p_ann"), **fields)
+
+
+def drop(number: int = 0) -> Ddl:
+    """Make the drop of a table."""
+    return command(number, "DROP TABLE", dropped=[TABLE, TRIGGER], dropped_total=2, statement="DROP TABLE orders")
+
+
+def statistics(calls: int, *, role: str = "p_ann", statement: str = "DROP TABLE orders", at_s: int = 10) -> QueryStats:
+    """Make what statistics say."""
+    at_us = START_US + at_s * SECOND_US
+    return QueryStats(
+        captured_at_us=at_us,
+        window_start_us=at_us - 10 * SECOND_US,
+        window_end_us=at_us,
+        database="shop",
+        role=role,
+        query_id=1,
+        statement=statement,
+        calls=calls,
+        rows=0,
+        total_ms=1.0,
+    )
+
+
+def apply(made: Fold, *events: Any) -> list[Event]:
+    """Send events as one record."""
+    return made.apply(made.next_offset, read(batch(*events)))
+
+
+def test_ddl_alone_is_attributed_exactly() -> None:
+    """A transaction of DDL only gives one event per command, exact, named, with what it dropped; and no change."""
+    (event,) = apply(fold(), transaction(100, n_rows=0, ddl=[drop()]))
+    assert (event.kind, event.operation, event.relations) == ("ddl", "DROP TABLE", ["public.orders"])
+    assert (event.principal, event.binding, event.certainty) == ("p_ann", "beacon", "exact")
+    assert (event.role, event.session_id, event.lsn) == ("p_ann", f"db:5432/{BACKEND_US // SECOND_US:x}.29", 100)
+    assert event.detail["dropped"] == [
+        {"type": "table", "name": "public.orders"},
+        {"type": "trigger", "name": "pgwitness_beacon on public.orders"},
+    ]
+    assert "beacon_off" not in event.detail
+    assert event.statement == "DROP TABLE orders"
+
+
+def test_a_transaction_sent_again_gives_no_second_event() -> None:
+    """Commands are told once, whatever is sent again, also part by part, and their ids stay the same."""
+    made = fold()
+    part = transaction(100, n_rows=2, last=False, ddl=[command(0)])
+    rest = transaction(100, n_rows=1, first=2, part=1, ddl=[command(1), command(2)])
+    events = [*apply(made, part), *apply(made, part, rest), *apply(made, part, rest)]
+    ids = [event.event_id for event in events if event.kind == "ddl"]
+    assert len(ids) == len(set(ids)) == 3
+    again = fold()
+    assert [e.event_id for e in apply(again, part, rest) if e.kind == "ddl"] == ids
+
+
+def test_who_switched_the_beacon_off_and_wrote_is_named() -> None:
+    """The command that left a table without its beacon lists it; rows written under it are the same session's."""
+    off = command(objects=[DdlObject("table", "public.orders", "public.orders", "D")], objects_total=1)
+    told, change = apply(fold(), transaction(100, covered=True, ddl=[off]))
+    assert told.detail["beacon_off"] == ["public.orders"]
+    assert (change.kind, change.principal, change.certainty) == ("change", "p_ann", "exact")
+    assert change.detail["finding"] == "shadow_write"
+
+
+def test_a_dropped_trigger_is_off_and_a_dropped_table_is_not() -> None:
+    """A beacon that goes with its table is no finding; one that goes alone is; making one is not."""
+    (event,) = apply(fold(), transaction(100, n_rows=0, ddl=[command(dropped=[TRIGGER], dropped_total=1)]))
+    assert event.detail["beacon_off"] == ["public.orders"]
+    made = command(0, "CREATE TRIGGER", objects=[DdlObject("trigger", "x", "public.orders", "O")], objects_total=1)
+    (event,) = apply(fold(), transaction(100, n_rows=0, ddl=[made]))
+    assert "beacon_off" not in event.detail
+
+
+def test_statistics_of_what_was_told_are_marked() -> None:
+    """What pg_stat_statements says of a statement is marked as often as DDL told it, per role, and no oftener."""
+    made = fold()
+    apply(made, transaction(100, n_rows=0, ddl=[drop()]), transaction(101, n_rows=0, ddl=[drop()]))
+    (other,) = apply(made, statistics(1, role="app"))
+    (once,) = apply(made, statistics(1))
+    (twice,) = apply(made, statistics(2, at_s=20))
+    (last,) = apply(made, statistics(1, at_s=30))
+    assert [e.detail.get("seen_as") for e in (other, once, twice, last)] == [None, "ddl", None, "ddl"]
+
+
+def test_snapshots_of_what_was_told_are_marked() -> None:
+    """A table that snapshots miss is marked once after its drop was told, and a beacon after it was switched off."""
+    gone = Posture(
+        captured_at_us=START_US, object_type="table", name="public.orders", change="removed", database="shop"
+    )
+    quiet = Posture(
+        captured_at_us=START_US,
+        object_type="trigger",
+        name="public.orders.pgwitness_beacon",
+        change="changed",
+        database="shop",
+        before={"relation": "public.orders"},
+        after={"relation": "public.orders"},
+    )
+    made = fold()
+    off = command(1, objects=[DdlObject("table", "public.orders", "public.orders", "D")], objects_total=1)
+    events = apply(
+        made,
+        transaction(100, n_rows=0, ddl=[drop(), off]),
+        gone,
+        quiet,
+        replace(gone, captured_at_us=1),
+        replace(quiet, captured_at_us=1),
+    )
+    assert [e.detail.get("seen_as") for e in events[2:]] == ["ddl", "ddl", None, None]
+
+
+def test_what_was_told_survives_a_checkpoint() -> None:
+    """A fold that goes on from a checkpoint marks what the one before it was told."""
+    made = fold()
+    apply(made, transaction(100, n_rows=0, ddl=[drop()]))
+    again = Fold.restore(made.snapshot(), 2 * SECOND_US)
+    assert apply(again, statistics(1))[0].detail["seen_as"] == "ddl"
+
+
+def test_nonsense_in_a_command_is_refused() -> None:
+    """A command whose numbers cannot be is left out with its transaction, and said so."""
+    made = fold()
+    assert apply(made, transaction(100, n_rows=0, ddl=[command(-1)])) == []
+    assert made.refused is not None
