@@ -108,7 +108,7 @@ class _Cluster:
         self.sessions: dict[SessionKey, states.KnownSession] = {}
         self.xids: dict[int, SessionKey] = {}
         self.held: dict[tuple[Timeline, int], _Held] = {}
-        self.by_xid: dict[int, tuple[Timeline, int]] = {}
+        self.by_xid: dict[int, list[tuple[Timeline, int]]] = {}
         self.beacons: dict[SessionKey, tuple[tuple[object, ...], Attribution]] = {}
         self.recent: dict[str, None] = {}
         self.logs: dict[tuple[str | None, str], tuple[int, int]] = {}
@@ -341,7 +341,7 @@ class Fold:
         if held is None:
             held = _Held(key, part.xid, part.captured_at_us + self._grace_us)
             cluster.held[key] = held
-            cluster.by_xid[part.xid % XID_MODULUS] = key
+            cluster.by_xid.setdefault(part.xid % XID_MODULUS, []).append(key)
         # Rows are a view of their whole record: a copy lets go of the rest.
         part = replace(part, rows=part.rows.copy())
         held.parts.append((HeldPart(self._offset, index, part.first_ordinal), header.instance, part))
@@ -352,7 +352,10 @@ class Fold:
     def _release(self, name: str, cluster: _Cluster, held: _Held, whose: Attribution) -> None:
         """Let a held transaction go; later parts of it go the same way."""
         del cluster.held[held.key]
-        cluster.by_xid.pop(held.xid % XID_MODULUS, None)
+        same = cluster.by_xid[held.xid % XID_MODULUS]
+        same.remove(held.key)
+        if not same:
+            del cluster.by_xid[held.xid % XID_MODULUS]
         self.held_bytes -= held.bytes
         timeline, lsn = held.key
         mark = cluster.watermarks.get(timeline)
@@ -405,8 +408,8 @@ class Fold:
                 session = told  # one object for all the transactions of a session
             _room(cluster.log_xids, XIDS_MAX)
             cluster.log_xids[event.xid] = session
-            key = cluster.by_xid.get(event.xid)
-            held = cluster.held[key] if key is not None else None
+            waiting = cluster.by_xid.get(event.xid)
+            held = cluster.held[waiting[-1]] if waiting else None
             if held is not None and session.database in (None, held.key[0][2]):
                 self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities))
         self._emit(shape.statement(header, event, by_log(session, header.cluster, self.identities, own=True)))
@@ -440,9 +443,9 @@ class Fold:
             _room(cluster.xids, XIDS_MAX)
             cluster.xids[event.xid] = key
             waiting = cluster.by_xid.get(event.xid % XID_MODULUS)
-            if waiting is not None and cluster.held[waiting].xid == event.xid:
+            if waiting and cluster.held[waiting[-1]].xid == event.xid:
                 whose = by_session(session, header.cluster, self.identities, "sample")
-                self._release(header.cluster, cluster, cluster.held[waiting], whose)
+                self._release(header.cluster, cluster, cluster.held[waiting[-1]], whose)
         if event.operation != "sample":
             whose = by_session(session, header.cluster, self.identities, "own")
             self._emit_once(cluster, shape.session(header, event, whose))
@@ -510,7 +513,7 @@ class Fold:
                 held = _Held((item.timeline, item.lsn), item.xid, item.due_us)
                 held.parts = [(reference, None, None) for reference in item.parts]
                 cluster.held[held.key] = held
-                cluster.by_xid[item.xid % XID_MODULUS] = held.key
+                cluster.by_xid.setdefault(item.xid % XID_MODULUS, []).append(held.key)
                 for reference in item.parts:
                     fold._missing.setdefault(reference.offset, []).append(held)
         return fold
