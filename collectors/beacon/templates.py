@@ -98,8 +98,8 @@ def beacon_body(guarded: bool) -> str:
     close = f"\n            ignored := set_config('{GUARD}', {once}, true);" if guarded else ""
     return f"""
 DECLARE
-    fresh boolean := false;
-    token text := current_setting('pgwitness.token', true);
+    fresh boolean;
+    token text;
     started int8;
     login int8;
     inner_pad bytea;
@@ -113,6 +113,7 @@ BEGIN
     END IF;
     LOOP
         BEGIN
+            token := current_setting('pgwitness.token', true);
             IF fresh THEN
                 SELECT
                     setval('{SCHEMA}.session_start'::regclass, (extract(epoch FROM s.backend_start) * 1000000)::int8),
