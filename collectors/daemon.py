@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -19,8 +18,9 @@ from tenacity import RetryCallState
 from tenacity.wait import wait_random_exponential
 
 from collectors.connection import instance_name
+from collectors.context import Context, now_us
 from collectors.publisher import Publisher
-from pgwitness.config import Cluster, Config
+from pgwitness.config import Config
 from pgwitness.errors import ConfigurationError, PgwitnessError, Retry, Stop
 from pgwitness.events import Control, Tick
 from pgwitness.health import Health
@@ -38,23 +38,6 @@ RESTARTS = Counter("pgwitness_collector_restarts", "Times a collector was starte
 
 log = structlog.get_logger("collect")
 Task = Callable[[threading.Event], None]
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a collector of one cluster works with; `name` is the cluster's, `key` the masking key."""
-
-    config: Config
-    name: str
-    cluster: Cluster
-    publisher: Publisher
-    health: Health
-    key: bytes
-
-
-def now_us() -> int:
-    """Give the time, in microseconds since the Unix epoch."""
-    return time.time_ns() // 1000
 
 
 def supervise(tasks: Mapping[str, Task], stop: threading.Event, health: Health) -> int:

@@ -22,7 +22,7 @@ from prometheus_client import Counter, Gauge
 from psycopg.conninfo import conninfo_to_dict
 
 from collectors.connection import instance_name
-from collectors.daemon import Context
+from collectors.context import Context, now_us
 from collectors.log import csvlog
 from collectors.log.csvlog import CsvLog
 from collectors.log.follow import READ_BYTES, FileState, Followed, Follower
@@ -371,8 +371,3 @@ class FileCollector:
         self._file.store(state)
         self._stored_at = time.monotonic()
         self._dirty = False
-
-
-def now_us() -> int:
-    """Give the time, in microseconds since the Unix epoch."""
-    return time.time_ns() // 1000

@@ -15,7 +15,7 @@ from msgspec import Struct
 from prometheus_client import Gauge
 
 from collectors.connection import connect
-from collectors.daemon import Context
+from collectors.context import Context, now_us
 from collectors.publisher import Channel
 from collectors.sessions import posture_source
 from collectors.sessions.posture import Object, compare
@@ -87,7 +87,7 @@ class Watcher:
         if self._file.problem is not None:
             log.warning("state lost", reason=self._file.problem)
             detail: dict[str, object] = {"problem": self._file.problem}
-            lost = Gap(captured_at_us=_now_us(), reason="collector_state_lost", detail=detail)
+            lost = Gap(captured_at_us=now_us(), reason="collector_state_lost", detail=detail)
             state = State(sent.number + 1, None, [], [lost])
         if state.pending and state.number != sent.number:
             self._send(state)
@@ -111,13 +111,13 @@ class Watcher:
                 objects += [item for item in self._state.objects or [] if item.database == name]
         LOOKING.labels(self._context.name).set(time.monotonic() - began)
         OBJECTS.labels(self._context.name).set(len(objects))
-        now_us = _now_us()
+        at_us = now_us()
         events: list[Posture | Gap] = [
-            Gap(captured_at_us=now_us, reason="posture_unread", database=name, detail={"error": why})
+            Gap(captured_at_us=at_us, reason="posture_unread", database=name, detail={"error": why})
             for name, why in unread.items()
             if name not in self._state.unread
         ]
-        events += compare(self._state.objects, objects, now_us)
+        events += compare(self._state.objects, objects, at_us)
         if events or list(unread) != self._state.unread:
             self._advance(State(self._state.number + 1, objects, list(unread), events))
 
@@ -152,7 +152,3 @@ class Watcher:
             self._channel.send(event)
         self._channel.flush(DELIVERY_S_MAX)
         self._mark.store(Sent(state.number))
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

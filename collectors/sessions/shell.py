@@ -18,7 +18,7 @@ from msgspec import Struct
 from prometheus_client import Gauge
 
 from collectors.connection import connect, instance_name
-from collectors.daemon import Context
+from collectors.context import Context, now_us
 from collectors.publisher import Channel
 from collectors.sessions import activity_source, posture_shell
 from collectors.sessions.activity import Look, compare
@@ -133,12 +133,12 @@ class Collector:
         answer = activity_source.look(self._connection, self._own)
         LOOKING.labels(*self._labels).set(time.monotonic() - began)
         SESSIONS.labels(*self._labels).set(len(answer.look.backends))
-        before, now_us = self._state.look, _now_us()
+        before, at_us = self._state.look, now_us()
         self._unwatched(before, answer.look)
         if answer.hidden and not self._state.hidden_reported:
             fix = f"{answer.hidden} sessions are hidden: GRANT pg_read_all_stats TO {self._own.role}"
             self._gap("sessions_insufficient_privilege", {"fix": fix})
-        for event in compare(before, answer.look, now_us, resumed=self._resumed):
+        for event in compare(before, answer.look, at_us, resumed=self._resumed):
             self._channel.send(event)
         self._resumed = False
         self._state = State(answer.look, answer.hidden > 0)
@@ -165,8 +165,4 @@ class Collector:
             self._gap("sessions_unwatched", {"seconds": seconds, "until_us": after.taken_at_us}, before.taken_at_us)
 
     def _gap(self, reason: str, detail: dict[str, object], occurred_at_us: int | None = None) -> None:
-        self._channel.send(Gap(captured_at_us=_now_us(), reason=reason, occurred_at_us=occurred_at_us, detail=detail))
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
+        self._channel.send(Gap(captured_at_us=now_us(), reason=reason, occurred_at_us=occurred_at_us, detail=detail))

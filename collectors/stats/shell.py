@@ -17,7 +17,7 @@ from prometheus_client import Counter as Metric
 from prometheus_client import Gauge
 
 from collectors.connection import connect, instance_name
-from collectors.daemon import Context
+from collectors.context import Context, now_us
 from collectors.publisher import Channel
 from collectors.statefile import StateFile
 from collectors.stats import source
@@ -89,7 +89,7 @@ class Collector:
         sent = self._mark.load() or Sent(0)
         if self._file.problem is not None:
             log.warning("state lost", reason=self._file.problem)
-            loss = Gap(captured_at_us=_now_us(), reason="collector_state_lost", detail={"problem": self._file.problem})
+            loss = Gap(captured_at_us=now_us(), reason="collector_state_lost", detail={"problem": self._file.problem})
             state = State(sent.number + 1, None, {}, [loss])
         if state.pending and sent.number != state.number:
             self._send(state)
@@ -133,7 +133,7 @@ class Collector:
 
     def _gap(self, loss: Loss) -> Gap:
         LOSSES.labels(*self._labels, loss.reason).inc()
-        return Gap(captured_at_us=_now_us(), reason=loss.reason, detail=loss.detail)
+        return Gap(captured_at_us=now_us(), reason=loss.reason, detail=loss.detail)
 
     def _events(self, ext: source.Extension, reading: source.Reading, deltas: list[Delta]) -> list[QueryStats]:
         snapshot = reading.snapshot
@@ -144,7 +144,7 @@ class Collector:
             for key, text in source.texts(self._connection, ext, unknown).items():
                 self._facts[key] = facts(text)
         self._names.learn(self._connection, [delta.key for delta in deltas])
-        now_us = _now_us()
+        at_us = now_us()
         events = []
         for delta in deltas:
             known = self._facts.get(delta.key)
@@ -152,7 +152,7 @@ class Collector:
                 continue
             events.append(
                 QueryStats(
-                    captured_at_us=now_us,
+                    captured_at_us=at_us,
                     window_start_us=delta.window_start_us,
                     window_end_us=snapshot.taken_at_us,
                     database=self._names.database(delta.key.dbid),
@@ -189,7 +189,3 @@ def only_catalogues(known: StatementFacts) -> bool:
 def _begun(before: dict[str, str], now: dict[str, str]) -> list[Loss]:
     """List the conditions that hold now and did not before, each a loss that lasts until it is mended."""
     return [Loss(reason, {"fix": text}) for reason, text in now.items() if reason not in before]
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

@@ -21,7 +21,7 @@ from collectors.beacon import source
 from collectors.beacon.mac import ControlPayload
 from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS
 from collectors.connection import connect, instance_name, replication_connect
-from collectors.daemon import Context, now_us
+from collectors.context import Context, now_us
 from collectors.publisher import Channel
 from collectors.wal import pgoutput, slot
 from collectors.wal.held import Held

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from collectors.daemon import Context
+from collectors.context import Context
 from collectors.publisher import Publisher
 from pgwitness.codec import decode_raw
 from pgwitness.config import Config

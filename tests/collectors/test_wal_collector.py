@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from collectors.beacon.install import install, pause
-from collectors.daemon import Context
+from collectors.context import Context
 from collectors.wal import shell, slot
 from collectors.wal.stream import Stream
 from pgwitness.config import Config
