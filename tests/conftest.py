@@ -34,22 +34,25 @@ from tests.servers.kafka import Kafka
 DEBIAN_BIN = Path(os.environ.get("POSTGRES15_BIN", "/usr/lib/postgresql/15/bin"))
 PACK = Path(__file__).parents[1] / "detectors" / "pack"
 AnyBroker = Broker | Kafka
-LEFT_OUT = pytest.StashKey[set[str]]()
+LEFT_OUT = "left out: "
+
+# Test processes are given a width of 80 columns, which would bend the tables that tests look at.
+os.environ.pop("COLUMNS", None)
 
 
-def leave_out(request: pytest.FixtureRequest, what: str) -> None:
+def leave_out(what: str) -> None:
     """End the test that asks for something not installed here: skipped, or failed with CI=true."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what}; with CI=true nothing may be left out", pytrace=False)
-    request.config.stash.setdefault(LEFT_OUT, set()).add(what)
-    pytest.skip(what)
+    pytest.skip(LEFT_OUT + what)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say in one line what was left out."""
-    if LEFT_OUT in config.stash:
-        left_out = config.stash[LEFT_OUT]
-        terminalreporter.write_line("left out: " + "; ".join(sorted(left_out)), yellow=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was left out, by the reasons of skipped tests: they come from every process."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    left_out = {reason.split(LEFT_OUT, 1)[1].rstrip("')") for reason in reasons if LEFT_OUT in reason}
+    if left_out:
+        terminalreporter.write_line(LEFT_OUT + "; ".join(sorted(left_out)), yellow=True)
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +75,7 @@ def postgres18(servers_path: Path) -> Iterator[Postgres]:
 def postgres15(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[Postgres]:
     """PostgreSQL 15 from Debian's package; shared by all tests, so none may stop it."""
     if not (DEBIAN_BIN / "postgres").exists():
-        leave_out(request, f"PostgreSQL 15 is not installed in {DEBIAN_BIN} (Debian: apt-get install postgresql-15)")
+        leave_out(f"PostgreSQL 15 is not installed in {DEBIAN_BIN} (Debian: apt-get install postgresql-15)")
     with Postgres(servers_path / "postgres15", bin=DEBIAN_BIN, settings=FAST_AND_FORGETFUL) as server:
         yield server
 
@@ -97,7 +100,7 @@ def apache_kafka(request: pytest.FixtureRequest, servers_path: Path) -> Iterator
     """Apache Kafka 4; shared by all tests, so none may stop it."""
     absent = kafka.missing()
     if absent is not None:
-        leave_out(request, f"Apache Kafka: {absent} not found")
+        leave_out(f"Apache Kafka: {absent} not found")
     with Kafka(servers_path / "kafka") as server:
         yield server
 

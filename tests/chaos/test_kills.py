@@ -58,7 +58,7 @@ def own_kafka(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kafka]
     """An Apache Kafka that the test may stop and kill."""
     absent = kafka.missing()
     if absent is not None:
-        leave_out(request, f"Apache Kafka: {absent} not found")
+        leave_out(f"Apache Kafka: {absent} not found")
     with Kafka(tmp_path / "kafka") as server:
         yield server
 

@@ -43,7 +43,7 @@ def server(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[Postg
     """A server of each version that writes its log in all three formats."""
     binaries = None if request.param == 18 else DEBIAN_BIN
     if binaries is not None and not (binaries / "postgres").exists():
-        leave_out(request, f"PostgreSQL 15 is not installed in {DEBIAN_BIN} (Debian: apt-get install postgresql-15)")
+        leave_out(f"PostgreSQL 15 is not installed in {DEBIAN_BIN} (Debian: apt-get install postgresql-15)")
     with logging_server(servers_path / f"log{request.param}", binaries) as made:
         yield made
 
@@ -306,7 +306,9 @@ def test_a_lost_file_and_a_lost_state_are_gaps(copy: Bench, tmp_path: Path) -> N
     folder = tmp_path / "log"
     folder.mkdir()
     with running(lambda stop: shell.run(context_of(copy.config, copy.publisher), stop)):
-        copy.raw.wait(lambda: True, "nothing")
+        # What is there at the first look is read from its end: the file must come after it.
+        state_path = copy.config.collectors.state_path
+        copy.raw.wait(lambda: any(state_path.glob("log-*.json")), "the first look")
         (folder / "a.json").write_bytes(line(0))
         await_marks(copy, 1)
     shutil.rmtree(folder)

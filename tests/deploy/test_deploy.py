@@ -158,7 +158,7 @@ def test_units_are_accepted_by_systemd_and_hardened(unit: Path, request: pytest.
     """`systemd-analyze verify` finds nothing, and rates the exposure 2.0 or better."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
-        leave_out(request, "systemd-analyze is not installed (Debian: apt-get install systemd)")
+        leave_out("systemd-analyze is not installed (Debian: apt-get install systemd)")
     # The program is not installed where the unit expects it; every other word stays.
     text = unit.read_text().replace("/opt/pgwitness/bin/pgwitness", shutil.which("true") or "/bin/true")
     copy = tmp_path / unit.name.replace("@.", "@shop.")

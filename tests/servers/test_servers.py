@@ -29,7 +29,7 @@ def own_postgres(request: pytest.FixtureRequest, servers_path: Path, topic_prefi
     programs = None
     if request.param == "debian":
         if not DEBIAN_BIN.exists():
-            leave_out(request, f"PostgreSQL 15 is not installed in {DEBIAN_BIN}")
+            leave_out(f"PostgreSQL 15 is not installed in {DEBIAN_BIN}")
         programs = DEBIAN_BIN
     server = Postgres(servers_path / f"own-{topic_prefix}", bin=programs, settings=FAST_AND_FORGETFUL)
     server.start()
@@ -42,7 +42,7 @@ def own_kafka(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kafka]
     """An Apache Kafka that the test may stop and kill."""
     absent = kafka.missing()
     if absent is not None:
-        leave_out(request, f"Apache Kafka: {absent} not found")
+        leave_out(f"Apache Kafka: {absent} not found")
     with Kafka(tmp_path / "kafka") as server:
         yield server
 
