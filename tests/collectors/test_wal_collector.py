@@ -454,6 +454,8 @@ def test_what_was_delivered_but_not_confirmed_is_sent_again_the_same(
     with source18.running():
         source18.streaming()
         source18.until_marked()
+    # Only a walsender that has ended has read the collector's last word.
+    wait_for(lambda: not source18.active(), 10, "the slot is free")
     before = source18.confirmed()
     monkeypatch.setattr(Stream, "confirm", lambda *_: None)  # as if it died before every confirmation
     with source18.running():
