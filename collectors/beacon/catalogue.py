@@ -63,7 +63,7 @@ class State(Struct, frozen=True, kw_only=True):
     must be `off` for the guard to work. `functions` are the bodies of our functions by name. `slots` are ours on this
     database, and whether one is in use. `elsewhere` are those of our roles that other databases need. `event_triggers`:
     ours by name, with `evtenabled` where they run our function on their event, else `-`; `may_see_ddl`: who asks may
-    make them. `open`: everybody may call what is everybody's in the schema, `pgwitness.claim`.
+    make them. `open`: everybody may call what is everybody's in the schema, `claim` and `emit_beacon`.
     """
 
     version: int
@@ -164,7 +164,9 @@ FROM pg_roles AS r WHERE r.rolname = current_user"""
 """PostgreSQL lets superusers make event triggers; managed services let their own administrators, too."""
 
 _OPEN = """\
-SELECT FROM pg_namespace AS n WHERE n.nspname = %(schema)s AND has_schema_privilege('public', n.oid, 'USAGE')"""
+SELECT FROM pg_namespace AS n WHERE n.nspname = %(schema)s AND has_schema_privilege('public', n.oid, 'USAGE')
+    AND (SELECT count(*) FROM pg_proc AS p WHERE p.pronamespace = n.oid AND p.proname IN ('claim', 'emit_beacon')
+        AND has_function_privilege('public', p.oid, 'EXECUTE')) = 2"""
 
 _TABLES = """\
 WITH keyed AS (

@@ -192,8 +192,15 @@ def _functions(state: State, options: Options) -> list[Statement]:
     def owned(name: str) -> None:
         add(f"ALTER FUNCTION {SCHEMA}.{name} OWNER TO {OWNER}", "so that it runs with nobody else's rights")
 
+    if state.functions.get("claimed") != templates.CLAIMED_BODY:
+        add(templates.CREATE_CLAIMED, "reads the token of the transaction")
+        owned("claimed()")
+        add(f"REVOKE ALL ON FUNCTION {SCHEMA}.claimed() FROM PUBLIC", "for the beacon only")
+    if state.functions.get("emit_beacon") != templates.emit_body(state.guarded):
+        add(templates.create_emit(state.guarded), "speaks for the transaction in its WAL")
+        owned("emit_beacon()")
     if state.functions.get("beacon") != templates.beacon_body(state.guarded):
-        add(templates.create_beacon(state.guarded), "speaks for the transaction in its WAL")
+        add(templates.create_beacon(state.guarded), "the triggers' function: decides whether there is something to say")
         owned("beacon()")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.beacon() FROM PUBLIC", "for nobody else's triggers")
     if state.functions.get("control") != templates.CONTROL_BODY:
@@ -203,9 +210,10 @@ def _functions(state: State, options: Options) -> list[Statement]:
     if state.functions.get("claim") != templates.CLAIM_BODY:
         add(templates.CREATE_CLAIM, "with which an application gives a token for its transaction")
         owned("claim(text)")
-        add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.claim(text) TO PUBLIC", "whoever it is, the token must hold")
     if not state.open:
-        add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC", "to call claim; tables and the other functions stay closed")
+        add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC", "to call two functions; all the rest stays closed")
+        add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.claim(text) TO PUBLIC", "whoever it is, the token must hold")
+        add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.emit_beacon() TO PUBLIC", "the triggers run as whoever writes")
     if state.schema and not state.owner_able:
         add(f"GRANT ALL ON SCHEMA {SCHEMA} TO {OWNER}", "it was taken from the owner")
         add(f"GRANT ALL ON ALL TABLES IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")

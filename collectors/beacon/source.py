@@ -130,10 +130,10 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
         return "no beacon is installed", again
     if "key" not in state.relations or load_key(connection) is None:
         return "the key is gone, or this role may not read it", again
-    if "beacon" not in state.functions:
-        return "the function pgwitness.beacon() is gone, and the triggers with it", again
-    if state.functions["beacon"] not in (templates.beacon_body(True), templates.beacon_body(False)):
-        return "the function pgwitness.beacon() is not the one that was installed", again
+    if wrong := _wrong_function(state):
+        return wrong, again
+    if not state.open:
+        return "not everybody may call pgwitness.emit_beacon(), so that the beacon of some is silent", again
     if not state.owner_able or not {"session_start", "session_login"} <= set(state.relations):
         return "the owner's role may not read the key or write messages, or what it remembers is gone", again
     row = connection.execute(f"SELECT system_id FROM {templates.SCHEMA}.key").fetchone()
@@ -149,6 +149,17 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
             fix = f"GRANT SET ON PARAMETER {templates.GUARD} TO {templates.OWNER}"
             return "the owner's role may no longer set the guard, so that the beacon is silent", fix
     return None, None
+
+
+def _wrong_function(state: State) -> str | None:
+    if "beacon" not in state.functions:
+        return "the function pgwitness.beacon() is gone, and the triggers with it"
+    for name, bodies in templates.BODIES.items():
+        if name not in state.functions:
+            return f"the function pgwitness.{name}() is gone, so that the beacon is silent"
+        if state.functions[name] not in bodies:
+            return f"the function pgwitness.{name}() is not the one that was installed"
+    return None
 
 
 def _table(state: State, table: Table) -> TableStatus:

@@ -107,6 +107,38 @@ def test_own_functions_do_not_get_between(shop: Source) -> None:
     assert [beacon.session_user for beacon in shop.beacons()] == ["app"]
 
 
+def test_own_functions_do_not_silence(shop: Source) -> None:
+    """Functions and operators of one's own under the names that the trigger's decision rests on do not silence it."""
+    app = shop.client()
+    for statement in (
+        "CREATE FUNCTION public.pg_current_xact_id_if_assigned() RETURNS xid8 LANGUAGE sql AS 'SELECT NULL::xid8'",
+        "CREATE FUNCTION public.current_setting(text) RETURNS text LANGUAGE sql AS $$SELECT 'on'$$",
+        "CREATE FUNCTION public.same(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+        "CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.same)",
+        "CREATE FUNCTION public.has_schema_privilege(oid, text) RETURNS boolean LANGUAGE sql AS 'SELECT false'",
+        "CREATE FUNCTION public.has_schema_privilege(regnamespace, text) RETURNS boolean LANGUAGE sql"
+        " AS 'SELECT false'",
+        "CREATE FUNCTION public.has_function_privilege(oid, text) RETURNS boolean LANGUAGE sql AS 'SELECT false'",
+        "SET search_path = pg_temp, public, pg_catalog",
+    ):
+        app.execute(statement)
+    app.execute(SPEAKS)
+    app.execute("UPDATE public.orders SET note = 'x' WHERE id > 0")
+    assert [beacon.session_user for beacon in shop.beacons()] == ["app", "app"]
+
+
+def test_asked_to_speak_it_says_what_is_so(shop: Source) -> None:
+    """An application may call what speaks: it learns nothing, and what is said is its own session, and no more."""
+    app = shop.client()
+    with app.transaction():
+        with app.transaction(force_rollback=True):
+            assert app.execute("SELECT pgwitness.emit_beacon()").fetchone() == ("",)
+        app.execute("SELECT pgwitness.emit_beacon()")
+        app.execute(SPEAKS)
+    assert [(beacon.session_user, beacon.pid) for beacon in shop.beacons()] == [("app", app.info.backend_pid)]
+    assert shop.forgeries() == []
+
+
 def test_guard_is_out_of_reach(shop: Source) -> None:
     """An ordinary role cannot close the guard: SET, PGOPTIONS, ALTER ROLE SET, set_config and function SET fail."""
     app = shop.client()
@@ -317,6 +349,11 @@ BREAKAGES = {
     "messages revoked": "DO $$ DECLARE f text; BEGIN SELECT 3578::regprocedure INTO f;"
     " EXECUTE 'REVOKE ALL ON FUNCTION ' || f || ' FROM PUBLIC, pgwitness_owner'; END $$",
     "function dropped": "DROP FUNCTION pgwitness.beacon() CASCADE",
+    "speaking function dropped": "DROP FUNCTION pgwitness.emit_beacon()",
+    "speaking function renamed": "ALTER FUNCTION pgwitness.emit_beacon() RENAME TO other",
+    "speaking function out of reach": "REVOKE ALL ON FUNCTION pgwitness.emit_beacon() FROM PUBLIC, pgwitness_owner",
+    "token function dropped": "DROP FUNCTION pgwitness.claimed()",
+    "schema renamed": "ALTER SCHEMA pgwitness RENAME TO elsewhere",
     "schema dropped": "DROP SCHEMA pgwitness CASCADE",
     "paused": "UPDATE pgwitness.key SET paused = true",
 }
