@@ -306,7 +306,9 @@ def _absolute_logs(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], m
     clusters = tree.get("clusters")
     for name, cluster in clusters.items() if isinstance(clusters, dict) else ():
         log = cluster.get("log") if isinstance(cluster, dict) else None
-        if isinstance(log, dict) and isinstance(log.get("path"), str) and log["path"]:
+        if not isinstance(log, dict) or log.get("from", "file") != "file":
+            continue
+        if isinstance(log.get("path"), str) and log["path"]:
             origin = origins.get(("clusters", name, "log", "path"), main)
             log["path"] = str(origin.parent.absolute() / Path(log["path"]).expanduser())
 

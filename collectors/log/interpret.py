@@ -347,7 +347,7 @@ def _line(record: LogRecord) -> str | None:
 
 def _placed(events: list[Seen], log: str, offset: int) -> list[Seen]:
     """Give events that one line lets go places of that line, in their order."""
-    if len(events) == 1 and (events[0].place is None or events[0].place.offset == offset):
+    if len(events) == 1 and (events[0].place is None or (events[0].place.log, events[0].place.offset) == (log, offset)):
         return events
     return [
         replace(event, place=LogPlace(log, offset, index, event.place.line if event.place is not None else None))

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from collectors.log.interpret import Interpreter
-from collectors.log.shell import formats
+from collectors.log.reading import formats
 from pgwitness.config import Log
 from pgwitness.events import encode_event
 from pgwitness.privacy import tokenizer
