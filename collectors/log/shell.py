@@ -22,6 +22,7 @@ from collectors.connection import instance_name
 from collectors.context import Context, now_us
 from collectors.log.files import FileCollector
 from collectors.log.follow import READ_BYTES, FileState, Follower
+from collectors.log.kafka import KafkaCollector
 from collectors.log.reading import DELIVERY_S_MAX, IDLE_S, Reading, formats
 from collectors.log.remote import RemoteFollower
 from collectors.log.server import ServerLog
@@ -64,6 +65,8 @@ def check(context: Context) -> None:
             f'{where}.path: {settings.path!r} has a folder; from = "sql" reads log_directory of the server, so name '
             'the files in it, such as "*.json", or leave it out'
         )
+    if settings.from_ == "kafka" and not settings.topic:
+        raise ConfigurationError(f"{where}.topic is empty; name the topic that the shipper fills")
     formats(settings)
 
 
@@ -93,6 +96,8 @@ def run(context: Context, stop: threading.Event, dsn: str | None = None) -> None
             _standard_input(context, settings, channel, part, stop)
         elif settings.from_ == "sql":
             _sql(context, settings, channel, part, stop, dsn)
+        elif settings.from_ == "kafka":
+            _kafka(context, settings, channel, part, stop)
         else:
             _files(context, settings, channel, part, stop)
     finally:
@@ -122,6 +127,16 @@ def _sql(context: Context, settings: Log, channel: Channel, part: str, stop: thr
         _turn(context, collector, part, stop, Pace(settings.interval, collector.reading).pause)
     finally:
         server.close()
+
+
+def _kafka(context: Context, settings: Log, channel: Channel, part: str, stop: threading.Event) -> None:
+    def channel_of(instance: str) -> Channel:
+        further = context.publisher.channel(context.name, "log", instance)
+        further.while_blocked = channel.while_blocked
+        return further
+
+    collector = KafkaCollector(context, settings, channel, channel_of)
+    _turn(context, collector, part, stop, lambda _: 0.0)  # it waits itself, for records
 
 
 def _wanted(settings: Log, name: str) -> bool:

@@ -165,7 +165,7 @@ def test_a_name_that_comes_again_is_no_loss(tmp_path: Path) -> None:
 
 
 def test_emptied_or_deleted_too_early_is_a_loss(tmp_path: Path) -> None:
-    """What was between the last reading and the emptying, or the going, of the file in use nobody knows: that is said."""
+    """What came between the last reading of the file in use and its emptying, or going, nobody knows: that is said."""
     reader = Reader(tmp_path)
     log = tmp_path / "a.log"
     write(log, lines(0, 5))

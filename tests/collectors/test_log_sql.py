@@ -68,7 +68,7 @@ def open_log(server: Postgres, role: str, log_format: str = "jsonlog") -> Server
 
 def test_a_missing_right_is_named_by_its_grant(server: Postgres, admin: psycopg.Connection, role: str) -> None:
     """The error holds the statements that help; with them the log can be read, and the server has logged no refusal."""
-    with pytest.raises(Retry, match="GRANT pg_monitor TO .*GRANT EXECUTE ON FUNCTION pg_read_binary_file") as refused:
+    with pytest.raises(Retry, match=r"GRANT pg_monitor TO .*GRANT EXECUTE ON FUNCTION pg_read_binary_file") as refused:
         open_log(server, role)
     for grant in str(refused.value).split("superuser: ")[1].split("; "):
         admin.execute(grant.encode())
@@ -92,7 +92,7 @@ def test_a_missing_right_is_named_by_its_grant(server: Postgres, admin: psycopg.
 def test_the_function_of_the_how_to_reads_the_log_and_nothing_else(
     server: Postgres, admin: psycopg.Connection, role: str
 ) -> None:
-    """Where a role may not read every file of the server, a function that a superuser makes gives it those of the log."""
+    """Where a role may not read every file of the server, a function that a superuser makes opens those of the log."""
     (block,) = [
         text for text in re.findall(r"```sql\n(.*?)```", HOW_TO.read_text(), re.DOTALL) if "pgwitness_log" in text
     ]
