@@ -93,12 +93,10 @@ class FileCollector:
         follower.losses.clear()
         busy = self._read(follower)
         now = time.monotonic()
-        if busy:
+        if self._close_silent(now) or busy:
             self._quiet_since, self._dirty, self._released = now, True, False
         elif not self._released and now - self._quiet_since >= IDLE_S:
             self._released = self._dirty = True
-            for stream in self._streams.values():
-                stream.idle()
             if self._last is not None:
                 self.reading.idle(self._last)
         self._look_out()
@@ -121,8 +119,21 @@ class FileCollector:
                 self._store()
         known = {followed.state.number for followed in follower.files}
         for number in [number for number in self._streams if number not in known]:
-            del self._streams[number]
+            self._streams.pop(number).idle()
         return busy
+
+    def _close_silent(self, now: float) -> bool:
+        """Take as whole what nothing has followed; says whether there was something.
+
+        The last message of a file that was rotated has nobody to end it, however busy the next file is.
+        """
+        closed = False
+        for stream in self._streams.values():
+            if stream.splitter.waiting and now - stream.touched >= IDLE_S:
+                before = stream.offset
+                stream.idle()
+                closed |= stream.offset != before
+        return closed
 
     def _stream(self, followed: Followed) -> Stream:
         number = followed.state.number

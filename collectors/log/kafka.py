@@ -61,7 +61,6 @@ class _Source:
         self.stream = stream
         self.places = places
         self.reading = reading
-        self.touched = time.monotonic()
 
 
 class _Partition:
@@ -289,7 +288,6 @@ class KafkaCollector:
             places = Places(place, partition.replay.start(name))
             source = partition.sources[name] = _Source(reading.stream(place, 0, places.placed), places, reading)
         partition.sources.move_to_end(name)
-        source.touched = time.monotonic()
         return source
 
     def _log(self, partition: _Partition, source: str) -> str:
@@ -311,7 +309,7 @@ class KafkaCollector:
             if not partition.at_end or partition.replaying:
                 continue
             for source in partition.sources.values():
-                if source.stream.splitter.waiting and now - source.touched >= IDLE_S:
+                if source.stream.splitter.waiting and now - source.stream.touched >= IDLE_S:
                     source.stream.idle()
                     self._dirty = True
         if self._released or now - self._active_at < IDLE_S:

@@ -79,9 +79,12 @@ class Stream:
     splitter: Splitter
     offset: int
     placed: Callable[[Seen], Seen] | None = None
+    touched: float = 0.0
+    """When bytes came last, by the monotonic clock."""
 
     def take(self, data: bytes) -> None:
         """Take the next bytes."""
+        self.touched = time.monotonic()
         self.reading.pieces(self, self.splitter.feed(data))
 
     def idle(self) -> None:
