@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from msgspec import Struct
 from prometheus_client import Counter, Gauge
 
@@ -22,6 +22,7 @@ from collectors.log.interpret import Memory
 from collectors.log.reading import DELIVERY_S_MAX, STORE_S, Reading, Stream
 from collectors.log.record import Unreadable
 from collectors.log.shipped import PartitionState, Places, Position, Replay, Unwrapper
+from collectors.log.topic import Librdkafka, Topic, explain
 from collectors.publisher import Channel
 from collectors.statefile import StateFile
 from pgwitness.config import Log
@@ -33,8 +34,6 @@ SOURCES_MAX = 256
 """Sources of a partition that are followed at the same time; the one that was silent for longest goes first."""
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 RECORDS_MAX = 1_000
-ASK_S = 10.0
-PROBE_S = 5.0
 LOOK_S = 30.0
 """How often new partitions are looked for."""
 
@@ -113,9 +112,10 @@ class KafkaCollector:
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,
                 "error_cb": self._on_error,
-                "logger": _librdkafka,
+                "logger": Librdkafka(),
             }
         )
+        self._topic = Topic(self._consumer, settings.topic)
         self._stored_at = self._looked_at = time.monotonic()
         self._active_at = time.monotonic()
         self._dirty = self._released = False
@@ -134,10 +134,10 @@ class KafkaCollector:
 
     def _assign(self) -> None:
         topic = self._settings.topic
-        numbers = self._numbers()
+        numbers = self._topic.numbers()
         known = {state.partition: state for state in self._state.partitions}
-        ends = {number: self._ends(number) for number in numbers}
-        if any(self._began_anew(known[number], ends[number][1]) for number in numbers if number in known):
+        ends = {number: self._topic.ends(number) for number in numbers}
+        if any(self._topic.began_anew(known[number], ends[number][1]) for number in numbers if number in known):
             was = {str(number): known[number].next for number in numbers if number in known}
             self.reading.gap("log_truncated", {"topic": topic, "offset": was})
             self._state.generation += 1
@@ -159,48 +159,10 @@ class KafkaCollector:
         if self._first:
             self._store()
 
-    def _began_anew(self, state: PartitionState, end: int) -> bool:
-        """Say whether a partition ends before what was read of it.
-
-        The embedded broker calls the beginning of the last batch the end: so the last record read is looked for.
-        """
-        if state.next <= end:
-            return False
-        self._consumer.assign([TopicPartition(self._settings.topic, state.partition, state.next - 1)])
-        deadline = time.monotonic() + PROBE_S
-        try:
-            while time.monotonic() < deadline:
-                for message in self._consumer.consume(1, PROBE_S / 10):
-                    return message.error() is not None
-        finally:
-            self._consumer.unassign()
-        return True
-
-    def _numbers(self) -> list[int]:
-        topic = self._settings.topic
-        try:
-            found = self._consumer.list_topics(topic, timeout=ASK_S).topics[topic]
-        except KafkaException as error:
-            raise _explain(topic, error.args[0]) from error
-        if found.error is not None:
-            raise _explain(topic, found.error)
-        return sorted(found.partitions)
-
-    def _ends(self, number: int) -> tuple[int, int]:
-        topic = self._settings.topic
-        try:
-            found = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=ASK_S)
-        except KafkaException as error:
-            raise _explain(topic, error.args[0]) from error
-        if found is None:
-            raise Retry(f"the broker does not say where topic {topic}, partition {number} ends; check that it runs")
-        low, high = found
-        return low, high
-
     def _look(self) -> None:
         """Take up partitions that were added; they are read from their beginning."""
         self._looked_at = time.monotonic()
-        for number in self._numbers():
+        for number in self._topic.numbers():
             if number not in self._partitions:
                 self._partitions[number] = _Partition(number, PartitionState(number, 0))
                 self._consumer.incremental_assign([TopicPartition(self._settings.topic, number, OFFSET_BEGINNING)])
@@ -370,7 +332,7 @@ class KafkaCollector:
         elif code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE):
             self._broker = f"the broker of the log's topic cannot be reached ({error.str()}); check that it runs"
         elif message is not None:
-            raise _explain(self._settings.topic, error)
+            raise explain(self._settings.topic, error)
         else:
             log.warning("kafka", error=error.str())
 
@@ -387,28 +349,3 @@ def _open(partition: _Partition) -> list[Position]:
 
 def _bytes(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode()
-
-
-def _explain(topic: str, error: KafkaError) -> Retry:
-    """Say what is wrong with the topic, and what to do."""
-    code, text = error.code(), error.str()
-    if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
-        return Retry(f"topic {topic} of the log is not there ({text}): create it, or correct log.topic")
-    if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED):
-        return Retry(f"topic {topic} of the log may not be read ({text}): allow READ and DESCRIBE on it")
-    if code == KafkaError._AUTO_OFFSET_RESET:
-        return Retry(f"topic {topic} of the log has deleted records that were not read yet ({text}); give it more time")
-    return Retry(f"topic {topic} of the log cannot be read: {text}; check that the broker runs and its log")
-
-
-class _Librdkafka:
-    """Stands in as librdkafka's logger."""
-
-    def log(self, level: int, message: str, *values: object) -> None:
-        """Pass on what librdkafka says, at its own level."""
-        text = message % values if values else message
-        if not text.startswith("CONFWARN"):
-            (log.warning if level >= 30 else log.info)("librdkafka", message=text)
-
-
-_librdkafka = _Librdkafka()

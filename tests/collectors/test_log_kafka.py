@@ -294,16 +294,11 @@ def test_records_deleted_before_they_were_read_are_a_gap(at: Bench, shipper: Shi
     assert marks(told(at)) == ["0", "2"]
 
 
-def test_partitions_that_are_added_are_read(
-    at: Bench, shipper: Shipper, monkeypatch: pytest.MonkeyPatch, broker: AnyBroker
-) -> None:
-    """A topic may grow while it is read."""
+@pytest.mark.parametrize("broker", [pytest.param("apache", marks=pytest.mark.kafka)], indirect=True)
+def test_partitions_that_are_added_are_read(at: Bench, shipper: Shipper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic may grow while it is read; the embedded broker's cannot."""
     from confluent_kafka.cimpl import NewPartitions
 
-    from pgwitness.demo.servers import Broker
-
-    if isinstance(broker, Broker):
-        pytest.skip("the embedded broker does not add partitions")
     monkeypatch.setattr(kafka, "LOOK_S", 0.2)
     with collecting(at) as raised:
         for future in shipper.admin.create_partitions([NewPartitions(shipper.topic, 3)]).values():
