@@ -260,8 +260,12 @@ def test_a_restart_without_news_is_no_gap(at: Bench, shipper: Shipper) -> None:
     assert len(marks_raw(at)) == 4
 
 
+@pytest.mark.parametrize("broker", [pytest.param("apache", marks=pytest.mark.kafka)], indirect=True)
 def test_a_topic_made_anew_is_a_gap(at: Bench, shipper: Shipper) -> None:
-    """Its records are counted from 0 again: they are read, and are no repeats of the old ones."""
+    """Its records are counted from 0 again: they are read, and are no repeats of the old ones.
+
+    The embedded broker does not answer who asks for what lies behind a topic's end.
+    """
     shipper.ship([vector(line) for number in range(4) for line in csv(number)])
     with collecting(at):
         await_marks(at, 4)
