@@ -97,6 +97,8 @@ _SETTINGS = (
     "max_slot_wal_keep_size",
     "shared_preload_libraries",
     "track_activities",
+    "log_line_prefix",
+    "log_timezone",
     "pg_stat_statements.track",
     "pg_stat_statements.track_utility",
 )

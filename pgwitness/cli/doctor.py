@@ -91,6 +91,7 @@ def _cluster(name: str, cluster: Cluster, findings: list[Line]) -> list[Line]:
     findings.append(_line(name, "clocks", "ok", skew))
     # Statistics are read in the DSN's own database, for the whole server.
     findings += [_found(name, item) for item in base.findings if item.subject.startswith("pg_stat_statements")]
+    findings += _log(name, cluster, facts.settings)
     seen: set[tuple[str, str]] = set()
     for database in cluster.databases:
         try:
@@ -118,6 +119,16 @@ def _cluster(name: str, cluster: Cluster, findings: list[Line]) -> list[Line]:
     for number, dsn in enumerate(cluster.replicas, 1):
         _try(name, f"replica {number}", findings, lambda dsn=dsn: _replica(cluster, dsn))  # type: ignore[misc]
     return rows
+
+
+def _log(name: str, cluster: Cluster, settings: dict[str, str]) -> list[Line]:
+    """Say what the server's log cannot tell as it is configured."""
+    from collectors.log.advice import advice
+
+    if cluster.log is None:
+        return []
+    found = advice(cluster.log, settings.get("log_line_prefix"), settings.get("log_timezone"))
+    return [_line(name, item.subject, "warning", item.problem, item.fix) for item in found]
 
 
 def _matrix(cluster: Cluster, database: str | None, base: Matrix | None) -> Matrix:
