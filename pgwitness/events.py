@@ -223,6 +223,17 @@ class LogPlace(Struct, array_like=True, frozen=True, order=True, gc=False):
     line: str | None = None
 
 
+class Certificate(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A client certificate that the server verified: `dn` and `issuer` as PostgreSQL writes them (`/CN=ada`), `serial`.
+
+    PostgreSQL cuts names at 63 bytes; of one that long, None says that it is not known.
+    """
+
+    dn: str | None = None
+    issuer: str | None = None
+    serial: str | None = None
+
+
 class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     """A session as pg_stat_activity shows it, or as the server's log tells it (then `place` is set).
 
@@ -230,7 +241,8 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     with a transaction id (`xid`, 64 bits), or whose facts changed (it names its application anew), which only the
     fold reads. For `connect`, `occurred_at_us` is the backend's start, otherwise when it was seen.
     Only the log knows `login_failed`, with its `sqlstate`, and how long a session took (`duration_ms`); its
-    `backend_start_us` has whole seconds, its `identity` is what the client authenticated as.
+    `backend_start_us` has whole seconds, its `identity` is what the client authenticated as. `certificate` is the one
+    that pg_stat_ssl shows, None where the client showed none; the log does not tell it.
     """
 
     operation: Literal["found", "connect", "disconnect", "sample", "login_failed"]
@@ -249,6 +261,7 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     identity: str | None = None
     sqlstate: str | None = None
     duration_ms: float | None = None
+    certificate: Certificate | None = None
 
 
 class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
