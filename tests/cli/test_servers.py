@@ -92,6 +92,20 @@ def test_the_beacon_comes_pauses_and_goes(shop: Shop) -> None:
     assert shop.run("db", "status", *admin).exit_code == 1
 
 
+def test_a_level_without_superuser_is_told_and_no_fault(shop: Shop) -> None:
+    """What an owner's installation cannot see stands in the report and the status, with the SQL that lifts it."""
+    with psycopg.connect(shop.admin, autocommit=True) as connection:
+        connection.execute("CREATE ROLE boss LOGIN CREATEROLE; ALTER TABLE orders OWNER TO boss")
+        connection.execute(f"GRANT CREATE ON DATABASE {connection.info.dbname} TO boss")
+    boss = ("--dsn", shop.admin.replace("postgres@", "boss@"))
+    installed = shop.rows("db", "install", *boss)
+    shown = shop.rows("db", "status", *boss)
+    for rows in (installed, shown):
+        limits = {row["table"]: row for row in rows if row["state"] == "limit"}
+        assert "CREATE EVENT TRIGGER" in limits["(event triggers)"]["fix"]
+        assert limits["(guard)"]["problem"].startswith("not seen: ")
+
+
 def test_a_printed_installation_changes_nothing(shop: Shop) -> None:
     """`--print` gives SQL that psql can run, and runs none of it."""
     result = shop.run("db", "install", "--print", "--dsn", shop.admin)
