@@ -93,7 +93,8 @@ class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
 
     `session_user` is the login role and `role` the role in force. `claim` is what the application said of itself
     (the setting `pgwitness.claim`), unverified. `token` is what came of the token it gave to the function
-    `pgwitness.claim`. `ordinal` is the place in the transaction from which on it holds.
+    `pgwitness.claim`. `ordinal` is the place in the transaction from which on it holds. `auth_method` is how the
+    session authenticated, None where the server does not tell (before PostgreSQL 16).
     """
 
     session_user: str
@@ -107,6 +108,7 @@ class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
     claim: str | None = None
     ordinal: int = 0
     token: Token | None = None
+    auth_method: str | None = None
 
 
 class Forgery(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -34,12 +34,13 @@ def by_beacon(
 ) -> Attribution:
     """Attribute a transaction to the session that its verified beacon names; `where` is cluster, database, instance.
 
-    What pg_stat_activity showed of the same session adds how it authenticated. Of beacons that contradict each
-    other the first counts, as a weak one. A verified token outranks every rule that does not ask for its
-    claims; one that was refused names nobody.
+    What pg_stat_activity showed of the same session adds how it authenticated, where the beacon cannot tell. Of beacons
+    that contradict each other the first counts, as a weak one. A verified token outranks every rule that does not ask
+    for its claims; one that was refused names nobody.
     """
     cluster, database, instance = where
-    auth_method = session.auth_method if session is not None else None
+    # A certificate of the role's own, which pg_stat_activity shows, proves it also beside a password.
+    auth_method = (session.auth_method if session is not None else None) or beacon.auth_method
     address = beacon.client_addr or "local"
     token = claims.believed(beacon.token)
     shown = NO_CERTIFICATE if address == "local" else None

@@ -33,7 +33,7 @@ def limits(state: State, role: str) -> tuple[Limit, ...]:
     if "beacon" not in state.functions:
         return ()
     found: list[Limit] = []
-    if state.functions["beacon"] == templates.beacon_body(False):
+    if state.functions["beacon"] in templates.beacon_bodies(False):
         lost = "nothing is unseen; the beacon speaks with each statement instead of once a transaction, in more WAL"
         grant = f"GRANT SET ON PARAMETER {GUARD} TO {OWNER}"
         fix = grant if state.guard_setting == "off" else f"ALTER SYSTEM RESET {GUARD}; SELECT pg_reload_conf()"

@@ -86,8 +86,11 @@ def _events(state: State, options: Options) -> list[Statement]:
         add(ddl_templates.create_cover(), "puts the beacon on tables as they are made")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.cover(oid[]) FROM PUBLIC", "for the event trigger only")
         add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.cover(oid[]) TO {OWNER}", "whose function the event trigger runs")
-    if state.functions.get("ddl") != ddl_templates.ddl_body(covers=covers):
-        add(ddl_templates.create_ddl(covers=covers), "writes DDL into the WAL of its own transaction")
+    if state.functions.get("ddl") != ddl_templates.ddl_body(covers=covers, version=state.version):
+        add(
+            ddl_templates.create_ddl(covers=covers, version=state.version),
+            "writes DDL into the WAL of its own transaction",
+        )
         add(f"ALTER FUNCTION {SCHEMA}.ddl() OWNER TO {OWNER}", "so that it runs with nobody else's rights")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.ddl() FROM PUBLIC", "for nobody else's event triggers")
     if not state.may_see_ddl:
@@ -217,8 +220,8 @@ def _functions(state: State, options: Options) -> list[Statement]:
     def owned(name: str) -> None:
         add(f"ALTER FUNCTION {SCHEMA}.{name} OWNER TO {OWNER}", "so that it runs with nobody else's rights")
 
-    if state.functions.get("beacon") != templates.beacon_body(state.guarded):
-        add(templates.create_beacon(state.guarded), "speaks for the transaction in its WAL")
+    if state.functions.get("beacon") != templates.beacon_body(state.guarded, state.version):
+        add(templates.create_beacon(state.guarded, state.version), "speaks for the transaction in its WAL")
         owned("beacon()")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.beacon() FROM PUBLIC", "for nobody else's triggers")
     if state.functions.get("control") != templates.CONTROL_BODY:

@@ -123,7 +123,11 @@ def status(connection: Connection, options: Options) -> BeaconStatus:
 def _ddl(state: State, is_paused: bool) -> DdlState:
     if not state.event_triggers:
         return "no"
-    ours = (ddl_templates.ddl_body(covers=True), ddl_templates.ddl_body(covers=False))
+    ours = {
+        ddl_templates.ddl_body(covers=covers, version=version)
+        for covers in (True, False)
+        for version in (0, templates.SYSTEM_USER_MIN)
+    }
     whole = all(state.event_triggers.get(name) == "A" for name in ddl_templates.EVENT_TRIGGERS)
     return "yes" if whole and not is_paused and state.functions.get("ddl") in ours else "partly"
 
@@ -136,7 +140,7 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
         return "the key is gone, or this role may not read it", again
     if "beacon" not in state.functions:
         return "the function pgwitness.beacon() is gone, and the triggers with it", again
-    if state.functions["beacon"] not in (templates.beacon_body(True), templates.beacon_body(False)):
+    if state.functions["beacon"] not in templates.beacon_bodies(True) | templates.beacon_bodies(False):
         return "the function pgwitness.beacon() is not the one that was installed", again
     if not state.owner_able or not {"session_start", "session_login"} <= set(state.relations):
         return "the owner's role may not read the key or write messages, or what it remembers is gone", again
@@ -145,7 +149,7 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
         return "the key's row names another cluster (pg_upgrade, or a restore): beacons do not verify", again
     if is_paused:
         return "the beacon is paused", "pgwitness db pause --resume"
-    if state.functions["beacon"] == templates.beacon_body(True):
+    if state.functions["beacon"] in templates.beacon_bodies(True):
         if state.guard_setting != "off":
             guard = f"{templates.GUARD} is on by default, which silences the guarded beacon"
             return guard, f"ALTER SYSTEM RESET {templates.GUARD}; SELECT pg_reload_conf(), or {again}"

@@ -34,6 +34,15 @@ TOKEN = (
 )
 """The token of this transaction; one that an earlier transaction left in the session is none."""
 
+SYSTEM_USER_MIN = 160_000
+"""The first version that tells a session how it authenticated."""
+
+
+def authenticated(version: int) -> str:
+    """Give the last element of a message where the server has it: method and identity, null for `trust`."""
+    return ", SYSTEM_USER" if version >= SYSTEM_USER_MIN else ""
+
+
 CREATE_SCHEMA = f"CREATE SCHEMA IF NOT EXISTS {SCHEMA} AUTHORIZATION {OWNER}"
 
 CREATE_KEY = f"""\
@@ -80,7 +89,7 @@ UPDATE {SCHEMA}.key SET system_id = control.system_identifier::text FROM pg_cont
 """After pg_upgrade or a restore elsewhere the key's row still names the cluster it came from."""
 
 
-def beacon_body(guarded: bool) -> str:
+def beacon_body(guarded: bool, version: int) -> str:
     """Give the body of the trigger function; without a guard it speaks with each statement.
 
     It first leaves where there is nothing to say: a transaction that has written nothing has no id, and is given none;
@@ -129,7 +138,7 @@ BEGIN
                 CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END,
                 current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
                 nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), ''),
-                {TOKEN}
+                {TOKEN}{authenticated(version)}
             )::text, 'UTF8') INTO inner_pad, outer_pad, message
             FROM {SCHEMA}.key AS k WHERE NOT k.paused AND has_function_privilege(3578::oid, 'EXECUTE');
             IF NOT FOUND THEN
@@ -153,11 +162,16 @@ END
 """
 
 
-def create_beacon(guarded: bool) -> str:
+def beacon_bodies(guarded: bool) -> set[str]:
+    """Give the bodies that an installation makes on some version: an upgraded server keeps the one it had."""
+    return {beacon_body(guarded, version) for version in (0, SYSTEM_USER_MIN)}
+
+
+def create_beacon(guarded: bool, version: int) -> str:
     """Create or replace the trigger function. STABLE spares a snapshot with each statement inside it."""
     return (
         f"CREATE OR REPLACE FUNCTION {SCHEMA}.beacon() RETURNS trigger LANGUAGE plpgsql STABLE SECURITY DEFINER\n"
-        f"SET search_path = pg_catalog, pg_temp AS $pgwitness${beacon_body(guarded)}$pgwitness$"
+        f"SET search_path = pg_catalog, pg_temp AS $pgwitness${beacon_body(guarded, version)}$pgwitness$"
     )
 
 

@@ -39,6 +39,7 @@ def test_names_the_session(shop: Source) -> None:
     assert shown == (beacon.pid, beacon.backend_start_us, beacon.client_addr, beacon.client_port)
     assert (beacon.session_user, beacon.role) == ("app", "app")
     assert (beacon.application, beacon.claim) == ("till 7", "on behalf of ann")
+    assert beacon.auth_method == ("trust" if shop.admin.info.server_version >= 160_000 else None)
 
 
 def test_speaks_once_in_a_transaction(shop: Source) -> None:

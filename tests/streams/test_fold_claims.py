@@ -110,6 +110,8 @@ def test_rules_match_on_claims() -> None:
     other = change(token(iss="https://other"), RULES)
     assert (other.principal, other.identity_rule, other.assurance) == ("maria-by-web", "liar", "asserted")
     assert change(token(), RULES, "trust").assurance == "role_only"
+    by_beacon = transaction(10, covered=True, beacons=[beacon(token=token(), auth_method="scram-sha-256")])
+    assert [event.assurance for event in told(by_beacon, rules=RULES)] == ["verified"]
     forged = change(token("signature"), RULES)
     assert (forged.principal, forged.identity_rule) == ("app", "app")
 
