@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from collectors.beacon import catalogue, ddl_templates, planning, templates
 from collectors.beacon.catalogue import Connection, State, Table
+from collectors.beacon.level import Limit, limits
 from collectors.beacon.planning import Options
 from pgwitness.events import qualified
 
@@ -42,6 +43,7 @@ class BeaconStatus(Struct, frozen=True, kw_only=True):
     """The beacon in one database. `working` is false where no beacon can be verified; `problem` and `fix` say why.
 
     `ddl` says whether DDL tells of itself, `covers` whether new tables get their beacon where they are made.
+    `limits` are what the level of the installation cannot see.
     """
 
     database: str
@@ -53,6 +55,7 @@ class BeaconStatus(Struct, frozen=True, kw_only=True):
     fix: str | None = None
     ddl: DdlState = "no"
     covers: bool = False
+    limits: tuple[Limit, ...] = ()
     tables: tuple[TableStatus, ...] = ()
 
 
@@ -112,6 +115,7 @@ def status(connection: Connection, options: Options) -> BeaconStatus:
         fix=fix,
         ddl=_ddl(state, is_paused),
         covers="cover" in state.functions,
+        limits=limits(state, options.role),
         tables=tables,
     )
 
@@ -119,7 +123,11 @@ def status(connection: Connection, options: Options) -> BeaconStatus:
 def _ddl(state: State, is_paused: bool) -> DdlState:
     if not state.event_triggers:
         return "no"
-    ours = (ddl_templates.ddl_body(covers=True), ddl_templates.ddl_body(covers=False))
+    ours = {
+        ddl_templates.ddl_body(covers=covers, version=version)
+        for covers in (True, False)
+        for version in (0, templates.SYSTEM_USER_MIN)
+    }
     whole = all(state.event_triggers.get(name) == "A" for name in ddl_templates.EVENT_TRIGGERS)
     return "yes" if whole and not is_paused and state.functions.get("ddl") in ours else "partly"
 
@@ -170,6 +178,8 @@ def _table(state: State, table: Table) -> TableStatus:
     if table.trigger is None:
         beacon = "missing" if table.registered else "absent"
         problem = "its trigger was dropped" if table.registered else "no beacon is installed on it"
+        if not table.owned:
+            fix = f"{fix}, as a superuser or as {table.owner}, who owns it"
     elif table.trigger == "D":
         beacon, problem = "disabled", "its trigger was disabled by the owner of the table"
         fix = f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER {templates.TRIGGER}"

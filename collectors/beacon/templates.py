@@ -35,6 +35,15 @@ TOKEN = (
 )
 """The token of this transaction; one that an earlier transaction left in the session is none."""
 
+SYSTEM_USER_MIN = 160_000
+"""The first version that tells a session how it authenticated."""
+
+
+def authenticated(version: int) -> str:
+    """Give the last element of a message where the server has it: method and identity, null for `trust`."""
+    return ", SYSTEM_USER" if version >= SYSTEM_USER_MIN else ""
+
+
 CREATE_SCHEMA = f"CREATE SCHEMA IF NOT EXISTS {SCHEMA} AUTHORIZATION {OWNER}"
 
 CREATE_KEY = f"""\
@@ -112,7 +121,7 @@ END
 """
 
 
-def emit_body(guarded: bool) -> str:
+def emit_body(guarded: bool, version: int) -> str:
     """Give the body of the function that speaks, with its owner's rights and a path of its own.
 
     Whoever may write may call it: it says of its caller only what is so, and says it again if it is asked again.
@@ -155,6 +164,7 @@ BEGIN
                     current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
                     nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), ''),
                     CASE WHEN current_setting('pgwitness.token', true) <> '' THEN {SCHEMA}.claimed() END
+                    {authenticated(version)}
                 )::text, 'UTF8') AS payload
                 FROM {SCHEMA}.key AS k WHERE NOT k.paused AND has_function_privilege(3578::oid, 'EXECUTE')
                 OFFSET 0
@@ -185,11 +195,11 @@ def create_beacon(guarded: bool) -> str:
     )
 
 
-def create_emit(guarded: bool) -> str:
+def create_emit(guarded: bool, version: int) -> str:
     """Create or replace the function that speaks for the transaction."""
     return (
         f"CREATE OR REPLACE FUNCTION {SCHEMA}.emit_beacon() RETURNS void LANGUAGE plpgsql STABLE SECURITY DEFINER\n"
-        f"SET search_path = pg_catalog, pg_temp AS $pgwitness${emit_body(guarded)}$pgwitness$"
+        f"SET search_path = pg_catalog, pg_temp AS $pgwitness${emit_body(guarded, version)}$pgwitness$"
     )
 
 
@@ -221,11 +231,11 @@ CREATE_CLAIM = (
 )
 
 BODIES = {
-    "beacon": (beacon_body(True), beacon_body(False)),
-    "emit_beacon": (emit_body(True), emit_body(False)),
-    "claimed": (CLAIMED_BODY,),
+    "beacon": {beacon_body(guarded) for guarded in (True, False)},
+    "emit_beacon": {emit_body(guarded, version) for guarded in (True, False) for version in (0, SYSTEM_USER_MIN)},
+    "claimed": {CLAIMED_BODY},
 }
-"""What each function of the beacon may consist of, with and without the guard."""
+"""What each function of the beacon may consist of: with and without the guard; an upgraded server keeps what it had."""
 
 CONTROL_BODY = f"""
 DECLARE
