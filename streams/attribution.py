@@ -6,10 +6,12 @@ Pure functions; the fold decides which of them applies. `certainty` says whether
 
 from __future__ import annotations
 
+from typing import Any
+
 from pgwitness.events import Beacon, Binding, Certainty, Session, Statement, session_id
 from streams import claims
 from streams.fold_state import Attribution, KnownSession, LogSession
-from streams.identity import Facts, Identities
+from streams.identity import Facts, Identities, Named
 
 NOBODY = Attribution()
 SHADOW = Attribution(finding="shadow_write")
@@ -22,7 +24,25 @@ BINDINGS: dict[str, tuple[Binding, Certainty]] = {
     "own": ("activity", "exact"),
     "line": ("log", "exact"),
     "text line": ("log", "strong"),
+    "statistics": ("stats", "weak"),
 }
+
+
+def _attribution(named: Named, how: str, **session: Any) -> Attribution:
+    """Put a name, how the event was bound (a key of `BINDINGS`) and the facts of the session together."""
+    binding, certainty = BINDINGS[how]
+    return Attribution(
+        principal=named.principal,
+        principal_kind=named.kind,
+        on_behalf_of=named.on_behalf_of,
+        peer_group=named.peer_group,
+        binding=binding,
+        certainty=certainty,
+        assurance=named.assurance,
+        identity_rule=named.rule,
+        owner=named.owner,
+        **session,
+    )
 
 
 def by_beacon(
@@ -49,16 +69,9 @@ def by_beacon(
     if token is not None:
         named = claims.name(token, named)
     finding = "identity_conflict" if conflict else "claim_refused" if claims.refused(beacon.token) else None
-    binding, certainty = BINDINGS["conflict" if conflict else "beacon"]
-    return Attribution(
-        principal=named.principal,
-        principal_kind=named.kind,
-        on_behalf_of=named.on_behalf_of,
-        peer_group=named.peer_group,
-        binding=binding,
-        certainty=certainty,
-        assurance=named.assurance,
-        identity_rule=named.rule,
+    return _attribution(
+        named,
+        "conflict" if conflict else "beacon",
         role=beacon.session_user,
         effective_role=beacon.role,
         application=beacon.application,
@@ -68,7 +81,6 @@ def by_beacon(
         auth_method=auth_method,
         session_id=session_id(session.instance if session else instance, beacon.backend_start_us, beacon.pid),
         claim=beacon.claim,
-        owner=named.owner,
         finding=finding,
         agent=claims.agent(token) if token is not None else None,
         trace_id=claims.trace_id(token) if token is not None else None,
@@ -90,16 +102,9 @@ def by_session(
             session.auth_method,
         )
     )
-    binding, certainty = BINDINGS[how]
-    return Attribution(
-        principal=named.principal,
-        principal_kind=named.kind,
-        on_behalf_of=named.on_behalf_of,
-        peer_group=named.peer_group,
-        binding=binding,
-        certainty=certainty,
-        assurance=named.assurance,
-        identity_rule=named.rule,
+    return _attribution(
+        named,
+        how,
         role=session.role,
         application=session.application,
         client_addr=session.client_addr,
@@ -107,7 +112,6 @@ def by_session(
         pid=session.pid,
         auth_method=session.auth_method,
         session_id=session_id(session.instance, session.backend_start_us, session.pid),
-        owner=named.owner,
         finding=finding,
     )
 
@@ -123,16 +127,9 @@ def by_log(
     named = identities.name(
         Facts(cluster, session.database, session.role, session.application, session.client_addr, session.auth_method)
     )
-    binding, certainty = BINDINGS["line" if own or session.sure else "text line"]
-    return Attribution(
-        principal=named.principal,
-        principal_kind=named.kind,
-        on_behalf_of=named.on_behalf_of,
-        peer_group=named.peer_group,
-        binding=binding,
-        certainty=certainty,
-        assurance=named.assurance,
-        identity_rule=named.rule,
+    return _attribution(
+        named,
+        "line" if own or session.sure else "text line",
         role=session.role,
         application=session.application,
         client_addr=None if session.client_addr == "local" else session.client_addr,
@@ -140,7 +137,6 @@ def by_log(
         pid=session.pid,
         auth_method=session.auth_method,
         session_id=session_id(session.instance, session.start_us, session.pid) if session.start_us else None,
-        owner=named.owner,
         finding=finding,
     )
 
@@ -176,18 +172,8 @@ def log_session(line: Statement | Session, instance: str | None) -> LogSession:
 
 def by_role(cluster: str, database: str, role: str, identities: Identities) -> Attribution:
     """Attribute statistics: they know the role and nothing else of who ran the statement."""
-    named = identities.name(Facts(cluster, database, role, None, None, claims=None))
-    return Attribution(
-        principal=named.principal,
-        principal_kind=named.kind,
-        on_behalf_of=named.on_behalf_of,
-        peer_group=named.peer_group,
-        binding="stats",
-        certainty="weak",
-        assurance=named.assurance,
-        identity_rule=named.rule,
-        role=role,
-        owner=named.owner,
+    return _attribution(
+        identities.name(Facts(cluster, database, role, None, None, claims=None)), "statistics", role=role
     )
 
 

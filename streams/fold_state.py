@@ -1,6 +1,6 @@
 """What the fold remembers between records, as it stands in a checkpoint: small, plain, versioned.
 
-Held transactions are not in it but references to where they stand in `raw` (`HeldPart`); `streams.fold` fills them
+Held transactions are not in it but references to where they stand in `raw` (`HeldPart`); `streams.waiting` fills them
 again by reading raw from the oldest reference. Every collection is a list in the order the fold keeps it, so that a
 restored fold forgets the same things at the same time as one that was never interrupted.
 """
@@ -116,7 +116,7 @@ class HeldState(Struct, frozen=True, array_like=True):
     parts: list[HeldPart]
 
 
-class ClusterState(Struct, frozen=True):
+class ClusterState(Struct):
     """What is remembered of one cluster; `recent` are the beginnings of ids of events other than changes.
 
     `told` is what DDL has said and others will say again (`streams.told`).
@@ -124,9 +124,9 @@ class ClusterState(Struct, frozen=True):
 
     clock_us: int
     watermarks: list[tuple[Timeline, Watermark]]
-    sessions: list[KnownSession]
-    xids: list[tuple[int, SessionKey]]
-    held: list[HeldState]
+    sessions: list[KnownSession] = []
+    xids: list[tuple[int, SessionKey]] = []
+    held: list[HeldState] = []
     recent: list[str] = []
     logs: list[tuple[tuple[str | None, str], tuple[int, int]]] = []
     log_sessions: list[LogSession] = []
