@@ -10,7 +10,7 @@ from typing import Any
 
 from pgwitness.events import Beacon, Binding, Certainty, Session, Statement, session_id
 from streams import claims
-from streams.fold_state import Attribution, KnownSession, LogSession
+from streams.fold_state import Attribution, Join, KnownSession, LogSession
 from streams.identity import Facts, Identities, Named
 
 NOBODY = Attribution()
@@ -24,6 +24,8 @@ BINDINGS: dict[str, tuple[Binding, Certainty]] = {
     "own": ("activity", "exact"),
     "line": ("log", "exact"),
     "text line": ("log", "strong"),
+    "ran alone": ("log", "strong"),
+    "time": ("log", "weak"),
     "statistics": ("stats", "weak"),
 }
 
@@ -117,19 +119,23 @@ def by_session(
 
 
 def by_log(
-    session: LogSession, cluster: str, identities: Identities, *, own: bool = False, finding: str | None = None
+    session: LogSession, cluster: str, identities: Identities, how: str, finding: str | None = None
 ) -> Attribution:
-    """Attribute to the session of a line of the server's log.
+    """Attribute to the session of a line of the server's log; `how` is one of `own`, `xid`, `ran alone`, `time`.
 
-    `own`: the event is that line itself. Otherwise it is a transaction whose id the line carries: the server wrote
+    `own`: the event is that line itself. `xid`: it is a transaction whose id the line carries: the server wrote
     session and id in one message, so that is exact where nobody else can write such a line, strong in a text log.
+    The others are `streams.log_join`'s.
     """
     named = identities.name(
         Facts(cluster, session.database, session.role, session.application, session.client_addr, session.auth_method)
     )
+    line = "line" if how == "own" or session.sure else "text line"
+    join: Join | None = None if how == "own" else "xid" if how == "xid" else "session_time"
     return _attribution(
         named,
-        "line" if own or session.sure else "text line",
+        line if how in ("own", "xid") else how,
+        join=join,
         role=session.role,
         application=session.application,
         client_addr=None if session.client_addr == "local" else session.client_addr,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from streams.activity import Activity
 from streams.bounded import room
 from streams.fold_state import ClusterState, Timeline, Watermark
+from streams.log_join import LogJoin
+from streams.log_settings import LogSettings
 from streams.server_log import ServerLog
 from streams.told import Told
 from streams.waiting import WaitingRoom
@@ -24,6 +26,8 @@ class Cluster:
         self.recent: dict[str, None] = {}
         self.activity = Activity()
         self.log = ServerLog()
+        self.log_settings = LogSettings()
+        self.join = LogJoin()
         self.waiting = WaitingRoom()
         self.told = Told()
 
@@ -52,9 +56,11 @@ class Cluster:
             held=self.waiting.save(),
             recent=list(self.recent),
             told=self.told.items(),
+            log_settings=self.log_settings.told,
         )
         self.activity.save(state)
         self.log.save(state)
+        self.join.save(state)
         return state
 
     @classmethod
@@ -67,5 +73,7 @@ class Cluster:
         cluster.told = Told(state.told)
         cluster.activity.load(state)
         cluster.log.load(state)
+        cluster.log_settings = LogSettings(state.log_settings)
+        cluster.join.load(state)
         cluster.waiting.load(state.held)
         return cluster

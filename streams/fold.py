@@ -158,6 +158,8 @@ class Fold:
         if part.forged or part.ddl or len(part.beacons) > 1 or (part.beacons and part.beacons[0].token is not None):
             self._findings(header, part, mark, whose or NOBODY)
             self._ddl(cluster, header, part, mark)
+        if cluster.log.followed:
+            cluster.join.committed(timeline, part, whose.pid if whose is not None else None)
         key = (timeline, part.lsn)
         held = cluster.waiting.get(key)
         if whose is None and part.n_rows and not self._hold(cluster, header, index, key, part):
@@ -195,7 +197,7 @@ class Fold:
             return replace(whose, finding=finding) if covered else whose
         told = cluster.log.holding(part)
         if told is not None:
-            return by_log(told, header.cluster, self.identities, finding=finding)
+            return by_log(told, header.cluster, self.identities, "xid", finding)
         session = cluster.activity.holding(part.xid)
         if session is not None:
             return by_session(session, header.cluster, self.identities, "sample", finding)
@@ -239,6 +241,7 @@ class Fold:
     def _release(self, name: str, cluster: Cluster, held: Held, whose: Attribution) -> None:
         """Let a held transaction go; later parts of it go the same way."""
         cluster.waiting.release(held)
+        cluster.join.named(held, whose)
         timeline, lsn = held.key
         mark = cluster.watermarks.get(timeline)
         if mark is not None and mark.lsn == lsn and not mark.whole:
@@ -249,7 +252,9 @@ class Fold:
 
     def _expire(self, name: str, cluster: Cluster) -> None:
         while held := cluster.waiting.due(cluster.clock_us):
-            self._release(name, cluster, held, NOBODY)
+            found = cluster.join.decide(held, cluster.log_settings.announced)
+            whose = NOBODY if found is None else by_log(found[0], name, self.identities, found[1])
+            self._release(name, cluster, held, whose)
 
     # -- everything else ---------------------------------------------------------------------------------------
 
@@ -270,6 +275,7 @@ class Fold:
                 self._rename(event)
             case Posture():
                 found = shape.finding(header, event)
+                cluster.log_settings.see(event)
                 if self._emit_once(cluster, found):
                     cluster.told.posture(found, event)
             case Gap() | Control():
@@ -278,31 +284,37 @@ class Fold:
                 raise AssertionError(event)
 
     def _statement(self, cluster: Cluster, header: RawHeader, event: Statement) -> None:
+        if not cluster.log.followed:
+            cluster.join.begin(cluster.clock_us)
         if cluster.log.is_known(header.instance, event.place):
             self.dropped += 1
             return
         session = cluster.log.see(event, header.instance)
+        cluster.join.statement(event, session)
         if event.xid is not None and event.role is not None:
             held = cluster.waiting.with_xid(event.xid)
             if held is not None and session.database in (None, held.database):
-                self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities))
-        self._emit(shape.statement(header, event, by_log(session, header.cluster, self.identities, own=True)))
+                self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities, "xid"))
+        self._emit(shape.statement(header, event, by_log(session, header.cluster, self.identities, "own")))
 
     def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:
         if event.place is not None:
             if cluster.log.is_known(header.instance, event.place):
                 self.dropped += 1
                 return
-            whose = by_log(log_session(event, header.instance), header.cluster, self.identities, own=True)
+            session = log_session(event, header.instance)
+            if event.operation == "disconnect":
+                cluster.join.ends(session, event.occurred_at_us)
+            whose = by_log(session, header.cluster, self.identities, "own")
             self._emit(shape.session(header, event, whose))
             return
-        session = cluster.activity.see(event, header.instance)
+        seen = cluster.activity.see(event, header.instance)
         held = cluster.waiting.with_xid(event.xid) if event.xid is not None else None
         if held is not None and held.xid == event.xid:
-            whose = by_session(session, header.cluster, self.identities, "sample")
+            whose = by_session(seen, header.cluster, self.identities, "sample")
             self._release(header.cluster, cluster, held, whose)
         if event.operation != "sample":
-            whose = by_session(session, header.cluster, self.identities, "own")
+            whose = by_session(seen, header.cluster, self.identities, "own")
             self._emit_once(cluster, shape.session(header, event, whose))
 
     def _rename(self, record: IdentitiesRecord) -> None:

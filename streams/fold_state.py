@@ -22,6 +22,10 @@ Timeline = tuple[str, int, str]
 """What positions grow in: system id, timeline, database."""
 
 
+Join = Literal["xid", "session_time"]
+"""How a line of the log was joined to a transaction: by its id, or by session and time."""
+
+
 class Attribution(Struct, frozen=True, array_like=True):
     """Whose a transaction or session is; the fields are those of `Event`. `finding` goes into its `detail`."""
 
@@ -47,6 +51,7 @@ class Attribution(Struct, frozen=True, array_like=True):
     agent: dict[str, object] | None = None
     trace_id: str | None = None
     token: Token | None = None
+    join: Join | None = None
 
 
 class KnownSession(Struct, frozen=True, array_like=True):
@@ -98,6 +103,41 @@ class Watermark(Struct, array_like=True):
     refused: bool = False
 
 
+class Ran(Struct, array_like=True):
+    """A statement that the log told without a transaction id: when it ran (µs), and what it may have committed.
+
+    `end_us` is the last moment that it can have committed. `alone`: nobody else had a statement in progress.
+    `relations` are those it names, if it writes; `inserts`: it made a row, if nothing took it away.
+    """
+
+    session: LogSession
+    start_us: int
+    end_us: int
+    alone: bool
+    relations: tuple[str, ...]
+    inserts: bool
+
+
+class Committed(Struct, array_like=True):
+    """A transaction: when and where it was committed, the relations it inserted into, whose process that was."""
+
+    at_us: int
+    timeline: Timeline
+    lsn: int
+    inserted: list[str]
+    pid: int | None = None
+
+    @property
+    def start_us(self) -> int:
+        """A commit is a moment: its beginning."""
+        return self.at_us
+
+    @property
+    def end_us(self) -> int:
+        """A commit is a moment: its end."""
+        return self.at_us
+
+
 class HeldPart(Struct, frozen=True, array_like=True):
     """Where a held part stands in raw: offset, place in the batch, and its first ordinal after trimming."""
 
@@ -133,6 +173,10 @@ class ClusterState(Struct):
     log_xids: list[tuple[int, int]] = []
     """Transaction ids modulo 2^32 that the log named, each with the place of its session in `log_sessions`."""
     told: list[tuple[str, int]] = []
+    ran: list[Ran] = []
+    committed: list[Committed] = []
+    forgotten_until_us: int = 0
+    log_settings: dict[str, str] = {}
 
 
 class FoldState(Struct, frozen=True):

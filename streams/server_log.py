@@ -22,6 +22,11 @@ class ServerLog:
         self._reached: dict[tuple[str | None, str], tuple[int, int]] = {}
         self._xids: dict[int, LogSession] = {}
 
+    @property
+    def followed(self) -> bool:
+        """Whether a log has told anything."""
+        return bool(self._reached)
+
     def is_known(self, instance: str | None, place: LogPlace) -> bool:
         """Say whether an event of the log was told already; if not, it is now."""
         key = (instance, place.log)

@@ -81,6 +81,8 @@ def _detail(whose: Attribution) -> dict[str, object]:
         detail["owner"] = whose.owner
     if whose.agent is not None:
         detail["agent"] = whose.agent
+    if whose.join is not None:
+        detail["join"] = whose.join
     if whose.token is not None:
         detail["token"] = {"verdict": whose.token.verdict, "token_id": whose.token.token_id}
     return detail

@@ -232,6 +232,7 @@ class Reading:
 
     def _refuse(self, name: str, offset: int, data: bytes, reason: str) -> None:
         self._unreadable.inc()
+        self.interpreter.lost()
         if not self._untold_lines:
             self._untold = {
                 "log": name,
@@ -251,6 +252,7 @@ class Reading:
 
     def gap(self, reason: str, detail: dict[str, object]) -> None:
         """Send a gap."""
+        self.interpreter.lost()
         GAPS.labels(*self._labels, reason).inc()
         log.warning("gap", cluster=self._labels[0], reason=reason, **{k: v for k, v in detail.items() if k != "hash"})
         self._channel.send(Gap(captured_at_us=now_us(), reason=reason, detail=detail))
