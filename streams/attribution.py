@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pgwitness.events import Beacon, Binding, Certainty, Session, Statement, session_id
-from streams import claims
+from streams import claims, comments
 from streams.fold_state import Attribution, Join, KnownSession, LogSession
 from streams.identity import Facts, Identities, Named
 
@@ -127,9 +127,11 @@ def by_log(
     session and id in one message, so that is exact where nobody else can write such a line, strong in a text log.
     The others are `streams.log_join`'s.
     """
-    named = identities.name(
-        Facts(cluster, session.database, session.role, session.application, session.client_addr, session.auth_method)
+    facts = Facts(
+        cluster, session.database, session.role, session.application, session.client_addr, session.auth_method
     )
+    named = comments.name(facts, session.tags, identities)
+    tags = dict(session.tags)
     line = "line" if how == "own" or session.sure else "text line"
     join: Join | None = None if how == "own" else "xid" if how == "xid" else "session_time"
     return _attribution(
@@ -144,6 +146,8 @@ def by_log(
         auth_method=session.auth_method,
         session_id=session_id(session.instance, session.start_us, session.pid) if session.start_us else None,
         finding=finding,
+        agent=comments.agent(tags) if tags else None,
+        trace_id=comments.trace_id(tags) if tags else None,
     )
 
 
@@ -173,6 +177,7 @@ def log_session(line: Statement | Session, instance: str | None) -> LogSession:
         line.client_port,
         line.auth_method,
         line.format != "stderr",
+        tuple(line.tags.items()),
     )
 
 

@@ -37,11 +37,11 @@ from pgwitness.events import (
     Transaction,
 )
 from pgwitness.events import Identities as IdentitiesRecord
-from streams import claims, shape
+from streams import claims, comments, shape
 from streams import fold_state as states
 from streams.attribution import NOBODY, SHADOW, by_log, by_origin, by_role, by_session, log_session
 from streams.cluster import Cluster
-from streams.fold_state import Attribution, FoldState, HeldPart, Watermark
+from streams.fold_state import Attribution, FoldState, HeldPart, Vouched, Watermark
 from streams.identity import Identities
 from streams.sanity import check
 from streams.trimming import trim
@@ -159,7 +159,7 @@ class Fold:
             self._findings(header, part, mark, whose or NOBODY)
             self._ddl(cluster, header, part, mark)
         if cluster.log.followed:
-            cluster.join.committed(timeline, part, whose.pid if whose is not None else None)
+            self._beside_log(cluster, header, part, whose or NOBODY)
         key = (timeline, part.lsn)
         held = cluster.waiting.get(key)
         if whose is None and part.n_rows and not self._hold(cluster, header, index, key, part):
@@ -216,6 +216,33 @@ class Fold:
         if not mark.conflict and shape.conflicting(part.beacons):
             mark.conflict = True
             self._emit(shape.conflict(header.cluster, header.instance, part, whose))
+
+    def _beside_log(self, cluster: Cluster, header: RawHeader, part: Transaction, whose: Attribution) -> None:
+        """Remember a transaction for lines of the log that come, and tell if a comment contradicted its beacon."""
+        cluster.join.committed((part.system_id, part.timeline, part.database), part, whose.pid)
+        stronger = comments.vouched(whose) if part.beacons else None
+        if stronger is None:
+            return
+        cluster.log.vouch(part.xid, stronger)
+        told = cluster.log.holding(part)
+        if told is not None and told.tags:
+            self._compare(cluster, header, whose, dict(told.tags), stronger, part.captured_at_us)
+
+    def _compare(
+        self,
+        cluster: Cluster,
+        header: RawHeader,
+        whose: Attribution,
+        tags: dict[str, str],
+        stronger: Vouched | None,
+        at_us: int,
+    ) -> None:
+        """Tell, once a session, that a comment contradicts what is known better."""
+        wrong = comments.contradiction(tags, stronger)
+        if wrong and stronger is not None:
+            found = shape.lie(header, whose, tags, stronger, wrong, at_us)
+            if cluster.is_new(found.event_id):
+                self._emit(found)
 
     def _ddl(self, cluster: Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> None:
         """Tell each command by the session that its own message names, once."""
@@ -295,7 +322,11 @@ class Fold:
             held = cluster.waiting.with_xid(event.xid)
             if held is not None and session.database in (None, held.database):
                 self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities, "xid"))
-        self._emit(shape.statement(header, event, by_log(session, header.cluster, self.identities, "own")))
+        whose = by_log(session, header.cluster, self.identities, "own")
+        self._emit(shape.statement(header, event, whose))
+        if event.tags:
+            stronger = cluster.log.vouched(event.xid) or comments.vouched(whose)
+            self._compare(cluster, header, whose, event.tags, stronger, event.captured_at_us)
 
     def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:
         if event.place is not None:

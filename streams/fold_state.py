@@ -54,6 +54,15 @@ class Attribution(Struct, frozen=True, array_like=True):
     join: Join | None = None
 
 
+class Vouched(Struct, frozen=True, array_like=True):
+    """Who a transaction is of by evidence that is stronger than a comment; `names` are all that act in it."""
+
+    principal: str
+    kind: PrincipalKind
+    on_behalf_of: str | None
+    names: tuple[str, ...] = ()
+
+
 class KnownSession(Struct, frozen=True, array_like=True):
     """A session as pg_stat_activity showed it."""
 
@@ -71,7 +80,8 @@ class KnownSession(Struct, frozen=True, array_like=True):
 class LogSession(Struct, frozen=True, array_like=True):
     """A session as one line of the server's log told it; None is not known, a `local` address is the Unix socket.
 
-    `sure`: the line came in a format into which nobody can write lines of his own.
+    `sure`: the line came in a format into which nobody can write lines of his own. `tags` are what a comment behind
+    the statement says.
     """
 
     pid: int
@@ -84,6 +94,7 @@ class LogSession(Struct, frozen=True, array_like=True):
     client_port: int | None
     auth_method: str | None
     sure: bool
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 class Watermark(Struct, array_like=True):
@@ -173,6 +184,9 @@ class ClusterState(Struct):
     log_xids: list[tuple[int, int]] = []
     """Transaction ids modulo 2^32 that the log named, each with the place of its session in `log_sessions`."""
     told: list[tuple[str, int]] = []
+    vouched: list[tuple[int, int]] = []
+    """Transaction ids modulo 2^32, each with the place in `vouchers` of who it is known to be of."""
+    vouchers: list[Vouched] = []
     ran: list[Ran] = []
     committed: list[Committed] = []
     forgotten_until_us: int = 0

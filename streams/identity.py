@@ -11,6 +11,7 @@ The file is a list of rules; the first that matches wins:
           database: shop                # globs; of the server, not of the client
           cluster: "prod-*"
           claim: {iss: "https://idp*", agent.model: "*"}   # of a verified token; `actor` is who acts now
+          comment: {agent: "triage-*"}                     # tags of a comment behind the statement; or `comment.agent:`
         principal: billing-bot
         kind: agent                     # human | agent | service | unknown
         on_behalf_of: finance-team      # optional
@@ -18,11 +19,12 @@ The file is a list of rules; the first that matches wins:
         owner: payments                 # optional; whom to ask
 
 In `principal`, `on_behalf_of` and `peer_group`, `{role}` and `{application}` stand for the session's own, `{sub}` and
-`{actor}` for a verified token's. How far a name can be trusted (`assurance`) follows from the facts that the rule used:
-`asserted` when the application's name was one of them, `verified` when a verified claim was, or the role was and the
-server authenticated it by certificate or GSSAPI, `role_only` otherwise. A fact that nobody knows (statistics know no
-application) makes every rule that asks for it undecided: if such a rule stands before the first match and would name
-somebody else, nobody is named.
+`{actor}` for a verified token's, `{agent}` and `{on_behalf_of}` for a comment's. How far a name can be trusted
+(`assurance`) follows from the facts that the rule used: `asserted` when the application's name or a comment was one of
+them, `verified` when a verified claim was, or the role was and the server authenticated it by certificate or GSSAPI,
+`role_only` otherwise. A fact that nobody knows (statistics know no application, only the log knows comments) makes
+every rule that asks for it undecided: if such a rule stands before the first match and would name somebody else, nobody
+is named.
 
 Pure: text in, names out. `streams.attribution` is who asks.
 """
@@ -40,12 +42,16 @@ from msgspec import Struct
 
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Assurance, PrincipalKind
+from pgwitness.tags import KEYS
 
 AUTHENTICATED = frozenset({"cert", "gss", "sspi"})
 """Authentication methods after which the role is a person's or a program's own, and not a shared password's."""
 
 NAMES_MAX = 10_000
 """Combinations of facts whose name is remembered."""
+
+_FILLED = ("agent", "on_behalf_of")
+"""Tags of a comment that may stand in a name."""
 
 Network = IPv4Network | IPv6Network
 
@@ -58,7 +64,7 @@ class Facts(Struct, frozen=True):
     """What is known of a session. None is *not known*; an empty application is known to be empty.
 
     `client_addr` is `local` for a session over the Unix socket. `claims` are those of a verified
-    token, none without one.
+    token, none without one; `comment` are the tags of the one statement that is named.
     """
 
     cluster: str
@@ -68,12 +74,13 @@ class Facts(Struct, frozen=True):
     client_addr: str | None
     auth_method: str | None = None
     claims: Claims | None = ()
+    comment: Claims | None = None
 
 
 class Named(Struct, frozen=True):
     """Who a session is. `principal` is None when no rule can say; `rule` is then None too.
 
-    `claimed`: a verified claim is what named it.
+    `claimed`: a verified claim is what named it; `commented`: a comment had a part in it.
     """
 
     principal: str | None
@@ -84,6 +91,7 @@ class Named(Struct, frozen=True):
     assurance: Assurance
     rule: str | None
     claimed: bool = False
+    commented: bool = False
 
 
 NOBODY = Named(None, "unknown", None, None, None, "none", None)
@@ -96,6 +104,7 @@ class _Match(Struct, frozen=True, forbid_unknown_fields=True):
     database: str | list[str] | None = None
     cluster: str | list[str] | None = None
     claim: dict[str, str | list[str]] | None = None
+    comment: dict[str, str | list[str]] | None = None
 
 
 class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,6 +133,11 @@ class _Rule:
             if (patterns := getattr(entry.match, fact)) is not None
         ]
         self.claims = {path: _several(patterns) for path, patterns in (entry.match.claim or {}).items()}
+        self.comment = {tag: _several(patterns) for tag, patterns in (entry.match.comment or {}).items()}
+        if unknown := sorted(set(self.comment) - set(KEYS)):
+            raise ValueError(f"comment.{unknown[0]} is no tag that is read; there are {', '.join(KEYS)}")
+        texts = (entry.principal, entry.on_behalf_of or "", entry.peer_group or "")
+        self.tags = {*self.comment, *(tag for tag in _FILLED if any("{" + tag + "}" in text for text in texts))}
         self.addresses = _several(entry.match.client_addr) if entry.match.client_addr is not None else None
         self.networks: list[Network] = [
             ip_network(address, strict=False) for address in self.addresses or () if address != "local"
@@ -143,18 +157,12 @@ class _Rule:
                 undecided = True
             elif not self._from(facts.client_addr):
                 return False
-        if self.claims:
-            if facts.claims is None:
+        for said, wanted in ((facts.claims, self.claims), (facts.comment, self.comment)):
+            if wanted and said is None:
                 undecided = True
-            elif not self._claimed(dict(facts.claims)):
+            elif wanted and not _said(dict(said or ()), wanted):
                 return False
         return None if undecided else True
-
-    def _claimed(self, claims: dict[str, str]) -> bool:
-        return all(
-            path in claims and any(fnmatchcase(claims[path], pattern) for pattern in patterns)
-            for path, patterns in self.claims.items()
-        )
 
     def _from(self, address: str) -> bool:
         if address == "local":
@@ -170,7 +178,7 @@ class _Rule:
         entry = self.entry
         used = {fact for fact, _ in self.patterns}
         texts = (entry.principal, entry.on_behalf_of or "", entry.peer_group or "")
-        if "application" in used or any("{application}" in text for text in texts):
+        if "application" in used or self.tags or any("{application}" in text for text in texts):
             assurance: Assurance = "asserted"
         elif self.claims:
             assurance = "verified"
@@ -187,6 +195,7 @@ class _Rule:
             assurance=assurance,
             rule=self.id,
             claimed=bool(self.claims),
+            commented=bool(self.tags),
         )
 
 
@@ -198,6 +207,8 @@ class Identities:
         self.sha256 = hashlib.sha256(content.encode()).hexdigest()
         self._rules = rules
         self._names: dict[Facts, Named] = {}
+        self.tags = frozenset().union(*(rule.tags for rule in rules))
+        """The tags of comments that any rule asks for."""
 
     @classmethod
     def parse(cls, text: str, source: str = "identities.yaml") -> Identities:
@@ -219,10 +230,10 @@ class Identities:
             if isinstance(item, dict) and isinstance(item.get("id"), str):
                 label += f" ({item['id']})"
             try:
-                rule = _Rule(msgspec.convert(item, _Entry), number)
+                rule = _Rule(msgspec.convert(_undotted(item), _Entry), number)
             except (msgspec.ValidationError, ValueError) as error:
                 raise ConfigurationError(f"{label}: {error}") from error
-            if not rule.patterns and rule.addresses is None and not rule.claims:
+            if not rule.patterns and rule.addresses is None and not rule.claims and not rule.comment:
                 raise ConfigurationError(f"{label}: `match` is empty; name at least one fact, such as `role: '*'`")
             if rule.id in seen:
                 raise ConfigurationError(f"{label}: the id {rule.id!r} is used twice; ids tell rules apart")
@@ -258,7 +269,29 @@ def _several(patterns: str | list[str]) -> tuple[str, ...]:
     return (patterns,) if isinstance(patterns, str) else tuple(patterns)
 
 
+def _said(said: dict[str, str], wanted: dict[str, tuple[str, ...]]) -> bool:
+    return all(
+        path in said and any(fnmatchcase(said[path], pattern) for pattern in patterns)
+        for path, patterns in wanted.items()
+    )
+
+
+def _undotted(item: Any) -> Any:
+    """Read `comment.agent: x` as `comment: {agent: x}`."""
+    match = item.get("match") if isinstance(item, dict) else None
+    if not isinstance(match, dict):
+        return item
+    dotted = {str(key): value for key, value in match.items() if str(key).startswith("comment.")}
+    if not dotted:
+        return item
+    rest = {key: value for key, value in match.items() if key not in dotted}
+    tags = {key.removeprefix("comment."): value for key, value in dotted.items()}
+    return item | {"match": rest | {"comment": {**rest.get("comment", {}), **tags}}}
+
+
 def _fill(text: str, facts: Facts) -> str:
     claims = dict(facts.claims or ())
     text = text.replace("{role}", facts.role or "").replace("{application}", facts.application or "")
-    return text.replace("{sub}", claims.get("sub", "")).replace("{actor}", claims.get("actor", ""))
+    text = text.replace("{sub}", claims.get("sub", "")).replace("{actor}", claims.get("actor", ""))
+    tags = dict(facts.comment or ())
+    return text.replace("{agent}", tags.get("agent", "")).replace("{on_behalf_of}", tags.get("on_behalf_of", ""))

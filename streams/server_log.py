@@ -5,13 +5,16 @@ The log writes transaction ids without their epoch, modulo 2^32; among those tha
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from pgwitness.events import LogPlace, Statement, Transaction
 from streams.attribution import log_session
 from streams.bounded import room
-from streams.fold_state import ClusterState, LogSession
+from streams.fold_state import ClusterState, LogSession, Vouched
 
 XIDS_MAX = 20_000
 LOGS_MAX = 1_000
+VOUCHED_MAX = 20_000
 XID_MODULUS = 1 << 32
 
 
@@ -21,6 +24,7 @@ class ServerLog:
     def __init__(self) -> None:
         self._reached: dict[tuple[str | None, str], tuple[int, int]] = {}
         self._xids: dict[int, LogSession] = {}
+        self._vouched: dict[int, Vouched] = {}
 
     @property
     def followed(self) -> bool:
@@ -42,11 +46,21 @@ class ServerLog:
         session = log_session(event, instance)
         if event.xid is not None and event.role is not None:
             told = self._xids.pop(event.xid, None)
-            if told == session:
-                session = told  # one object for all the transactions of a session
             room(self._xids, XIDS_MAX)
-            self._xids[event.xid] = session
+            # One object for all the lines of a transaction; what a comment said once stays said.
+            known = told is not None and session in (told, replace(told, tags=()))
+            self._xids[event.xid] = told if known and told is not None else session
         return session
+
+    def vouch(self, xid: int, who: Vouched) -> None:
+        """Take up who a transaction is of by stronger evidence than a comment."""
+        self._vouched.pop(xid % XID_MODULUS, None)
+        room(self._vouched, VOUCHED_MAX)
+        self._vouched[xid % XID_MODULUS] = who
+
+    def vouched(self, xid: int | None) -> Vouched | None:
+        """Give who a transaction is known to be of."""
+        return self._vouched.get(xid) if xid is not None else None
 
     def holding(self, part: Transaction) -> LogSession | None:
         """Give the session whose line had a transaction's id: ids come again, after four thousand million."""
@@ -59,8 +73,12 @@ class ServerLog:
         state.logs = list(self._reached.items())
         state.log_xids = [(xid, sessions.setdefault(session, len(sessions))) for xid, session in self._xids.items()]
         state.log_sessions = list(sessions)
+        vouchers: dict[Vouched, int] = {}
+        state.vouched = [(xid, vouchers.setdefault(who, len(vouchers))) for xid, who in self._vouched.items()]
+        state.vouchers = list(vouchers)
 
     def load(self, state: ClusterState) -> None:
         """Take up what a checkpoint holds."""
         self._reached = dict(state.logs)
         self._xids = {xid: state.log_sessions[place] for xid, place in state.log_xids}
+        self._vouched = {xid: state.vouchers[place] for xid, place in state.vouched}

@@ -31,7 +31,7 @@ from pgwitness.events import (
     format_lsn,
 )
 from pgwitness.statements import facts
-from streams.fold_state import Attribution
+from streams.fold_state import Attribution, Vouched
 
 NOWHERE = Position(0, 0, 0)
 WORKER = "worker"
@@ -354,6 +354,18 @@ def conflict(cluster: str, instance: str | None, part: Transaction, whose: Attri
     """Make the finding that verified beacons of one transaction disagree."""
     event = _of_transaction(cluster, instance, part, whose, "identity_conflict", 0)
     event.detail |= {"beacons": msgspec.to_builtins(part.beacons), "finding": "identity_conflict"}
+    return event
+
+
+def lie(
+    header: RawHeader, whose: Attribution, tags: dict[str, str], stronger: Vouched, wrong: list[str], at_us: int
+) -> Event:
+    """Make the finding that a comment contradicts stronger evidence; its id is the same for the same in a session."""
+    said = {name: tags[name] for name in wrong}
+    event_id = _id("identity_conflict", header.cluster, whose.session_id, said, stronger.principal)
+    event = _event("control", header.cluster, header.instance, whose, at_us, event_id, "identity_conflict")
+    known = {"principal": stronger.principal, "on_behalf_of": stronger.on_behalf_of}
+    event.detail |= {"finding": "identity_conflict", "contradicts": wrong, "comment": tags, "stronger": known}
     return event
 
 

@@ -26,6 +26,7 @@ from collectors.log.texts import Text, Texts, executed
 from pgwitness.events import LogPlace, Session, Statement
 from pgwitness.privacy import Tokenizer
 from pgwitness.statements import IDLE
+from pgwitness.tags import read as read_tags
 
 WAIT_US = 1_000_000
 SESSIONS_MAX = 10_000
@@ -161,6 +162,7 @@ class Interpreter:
             xid=record.xid or None,
             statement=text.statement,
             statement_hash=text.hash,
+            tags=dict(text.tags),
             query_id=record.query_id or None,
             **more,
         )
@@ -168,7 +170,9 @@ class Interpreter:
     def _text(self, record: LogRecord, text: str | None, query_id: int = 0) -> Text:
         if text is None:
             return Text(None, self.texts.hash(record.message))
-        return self.texts.read(text, record.database, query_id)
+        found = self.texts.read(text, record.database, query_id)
+        tags = read_tags(text, self._token)
+        return found._replace(tags=tuple(tags.items())) if tags else found
 
     def _is_own(self, record: LogRecord, text: Text) -> bool:
         """Only what the collectors read is left out: a write under their name is somebody else's."""

@@ -407,3 +407,29 @@ def test_sessions_in_progress_are_bounded(feed: Feed) -> None:
     started(feed)
     feed("statement: UPDATE t SET a = 1", **ANN)
     assert ended(feed, **ANN).alone
+
+
+@pytest.mark.parametrize(
+    ("message", "severity", "fields"),
+    [
+        ("duration: 1.0 ms  statement: {}", "LOG", {}),
+        ("duration: 1.0 ms  execute <unnamed>: {}", "LOG", {}),
+        ("duration: 1.0 ms  plan:\nQuery Text: {}\nSeq Scan on t  (cost=0.00..1.00 rows=1 width=4)", "LOG", {}),
+        ('AUDIT: SESSION,1,1,READ,SELECT,,,"{}",<none>', "LOG", {}),
+        ("no", "ERROR", {"sqlstate": "23505", "statement": "{}"}),
+    ],
+)
+def test_tags_of_a_comment_go_on_and_the_comment_does_not(
+    feed: Feed, message: str, severity: str, fields: dict[str, Any]
+) -> None:
+    """What the client says of itself is taken out before the literals and comments go, in each statement anew."""
+    for number in (1, 2):
+        text = f"SELECT 'geheim' FROM t /*agent='triage-bot',agent_instance='{number}',route='geheim'*/"
+        filled = {key: value.format(text) if key == "statement" else value for key, value in fields.items()}
+        event = feed.one(message.format(text), severity, query_id=5, **filled)
+        assert event.tags == {"agent": "triage-bot", "agent_instance": str(number)}
+        assert event.statement == "SELECT $1 FROM t"
+        assert b"geheim" not in encode_event(event)
+    (plain,) = feed("duration: 1.0 ms  statement: SELECT 'geheim' FROM t", query_id=5)
+    assert isinstance(plain, Statement)
+    assert plain.tags == {}
