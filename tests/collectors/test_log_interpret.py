@@ -359,6 +359,10 @@ def test_what_is_in_progress_unseen(feed: Feed) -> None:
     feed.interpreter.lost()
     assert not alone(AT_US + 2 * HOUR_US - 1)
     assert alone(AT_US + 2 * HOUR_US)
+    for message in ("statement: SHOW log_statement", "statement: SELECT current_setting('log_statement')"):
+        feed(message, **BOB, time_us=AT_US + 2 * HOUR_US)
+        feed("duration: 1.0 ms", **BOB, time_us=AT_US + 2 * HOUR_US)
+        assert alone(AT_US + 2 * HOUR_US)
     for message in ("duration: 1.0 ms  statement: SELECT 1", "statement: SET LOG_statement = none"):
         feed(message, **BOB, time_us=AT_US + 3 * HOUR_US)
         assert not alone(AT_US + 4 * HOUR_US - 1)
