@@ -45,8 +45,9 @@ _REFUSED = re.compile(
     r"|role \".*\" (?:does not exist|is not permitted to log in)|database \".*\" does not exist"
     r"|permission denied for database"
 )
-_SILENCING = re.compile(r"log_(?:statement|min_messages)", re.IGNORECASE)
-"""What may take a session's statements out of the log; to mention it is enough."""
+_SILENCING = re.compile(r"log_(?:statement|min_messages)\b", re.IGNORECASE)
+_SETS = re.compile(r"\bset(?:_config)?\b", re.IGNORECASE)
+"""What may take a session's statements out of the log: to mention both is enough."""
 _REFUSING = frozenset({"3D000", "42501", "53300"})
 """SQLSTATEs that end a login besides class 28; a session that has begun does not die of them."""
 
@@ -235,7 +236,7 @@ class Interpreter:
             events.append(waiting)
         # The query id of the line is the previous statement's: this one has not been parsed by the server yet.
         found = self._text(record, text)
-        if text is not None and _SILENCING.search(text) is not None:
+        if text is not None and _SILENCING.search(text) is not None and _SETS.search(text) is not None:
             self._running.lost()
         if not _is_idle(found, record.xid):
             self._running.begins(key)
