@@ -11,7 +11,7 @@ from typing import Any
 from pgwitness.events import Beacon, Binding, Certainty, Session, Statement, session_id
 from streams import claims, comments
 from streams.fold_state import Attribution, Join, KnownSession, LogSession
-from streams.identity import Facts, Identities, Named
+from streams.identity import NO_CERTIFICATE, Facts, Identities, Named
 
 NOBODY = Attribution()
 SHADOW = Attribution(finding="shadow_write")
@@ -56,17 +56,21 @@ def by_beacon(
 ) -> Attribution:
     """Attribute a transaction to the session that its verified beacon names; `where` is cluster, database, instance.
 
-    What pg_stat_activity showed of the same session adds how it authenticated. Of beacons that contradict each
-    other the first counts, as a weak one. A verified token outranks every rule that does not ask for its
-    claims; one that was refused names nobody.
+    What pg_stat_activity showed of the same session adds how it authenticated, where the beacon cannot tell. Of beacons
+    that contradict each other the first counts, as a weak one. A verified token outranks every rule that does not ask
+    for its claims; one that was refused names nobody.
     """
     cluster, database, instance = where
-    auth_method = session.auth_method if session is not None else None
+    # A certificate of the role's own, which pg_stat_activity shows, proves it also beside a password.
+    auth_method = (session.auth_method if session is not None else None) or beacon.auth_method
     address = beacon.client_addr or "local"
     token = claims.believed(beacon.token)
+    shown = NO_CERTIFICATE if address == "local" else None
+    if session is not None:
+        shown = session.certificate or NO_CERTIFICATE
     said = claims.facts(token)
     named = identities.name(
-        Facts(cluster, database, beacon.session_user, beacon.application, address, auth_method, said)
+        Facts(cluster, database, beacon.session_user, beacon.application, address, auth_method, said, shown)
     )
     if token is not None:
         named = claims.name(token, named)
@@ -102,6 +106,7 @@ def by_session(
             session.application,
             session.client_addr or "local",
             session.auth_method,
+            certificate=session.certificate or NO_CERTIFICATE,
         )
     )
     return _attribution(
@@ -128,7 +133,13 @@ def by_log(
     The others are `streams.log_join`'s.
     """
     facts = Facts(
-        cluster, session.database, session.role, session.application, session.client_addr, session.auth_method
+        cluster,
+        session.database,
+        session.role,
+        session.application,
+        session.client_addr,
+        session.auth_method,
+        certificate=NO_CERTIFICATE if session.client_addr == "local" else None,
     )
     named = comments.name(facts, session.tags, identities)
     tags = dict(session.tags)
@@ -183,9 +194,8 @@ def log_session(line: Statement | Session, instance: str | None) -> LogSession:
 
 def by_role(cluster: str, database: str, role: str, identities: Identities) -> Attribution:
     """Attribute statistics: they know the role and nothing else of who ran the statement."""
-    return _attribution(
-        identities.name(Facts(cluster, database, role, None, None, claims=None)), "statistics", role=role
-    )
+    facts = Facts(cluster, database, role, None, None, claims=None, certificate=None)
+    return _attribution(identities.name(facts), "statistics", role=role)
 
 
 def by_origin(origin: str) -> Attribution:
@@ -211,4 +221,5 @@ def known(session: Session, instance: str | None) -> KnownSession:
         session.client_addr,
         session.client_port,
         session.auth_method,
+        session.certificate,
     )

@@ -64,9 +64,12 @@ class Interpreter:
     """Reads the messages of one instance's log, in their order.
 
     `own_role` is the role that the collectors themselves log in with: what it reads under their name is left out.
+    `ordered` says whether the messages of different sessions come in the order in which the server wrote them.
     """
 
-    def __init__(self, token: Tokenizer, log_format: Format, own_role: str | None = None) -> None:
+    def __init__(
+        self, token: Tokenizer, log_format: Format, own_role: str | None = None, *, ordered: bool = True
+    ) -> None:
         self.texts = Texts(token)
         self.own = 0
         """Statements of the collectors themselves that were left out."""
@@ -75,6 +78,7 @@ class Interpreter:
         self._token = token
         self._format = log_format
         self._own_role = own_role
+        self._ordered = ordered and log_format != "stderr"  # a text log's lines can be forged
         self._auth: dict[str, tuple[str, str]] = {}
         self._pending: dict[str, Statement] = {}
         self._running = Running()
@@ -168,10 +172,10 @@ class Interpreter:
             **more,
         )
 
-    def _text(self, record: LogRecord, text: str | None, query_id: int = 0) -> Text:
+    def _text(self, record: LogRecord, text: str | None) -> Text:
         if text is None:
             return Text(None, self.texts.hash(record.message))
-        found = self.texts.read(text, record.database, query_id)
+        found = self.texts.read(text)
         tags = read_tags(text, self._token)
         return found._replace(tags=tuple(tags.items())) if tags else found
 
@@ -200,9 +204,9 @@ class Interpreter:
             self._running.ends(_key(record))
             self._running.lost()
         if rest.startswith("  statement: "):
-            text = self._text(record, rest[13:], record.query_id)
+            text = self._text(record, rest[13:])
         elif rest.startswith("  execute "):
-            text = self._text(record, executed(rest[10:]), record.query_id)
+            text = self._text(record, executed(rest[10:]))
         elif rest.startswith("  plan:"):
             self._explained(record, rest[7:], duration_ms, place, at_us, events)
             return
@@ -219,7 +223,9 @@ class Interpreter:
         self, record: LogRecord, body: str, duration_ms: float, place: LogPlace, at_us: int, events: list[Seen]
     ) -> None:
         found = explained(body)
-        text = self._text(record, found.text, record.query_id or found.query_id)
+        text = self._text(record, found.text)
+        if found.query_id and not record.query_id:
+            record = replace(record, query_id=found.query_id)
         if not self._is_own(record, text):
             events.append(
                 self._statement(
@@ -234,7 +240,6 @@ class Interpreter:
         waiting = self._pending.pop(key, None)
         if waiting is not None:
             events.append(waiting)
-        # The query id of the line is the previous statement's: this one has not been parsed by the server yet.
         found = self._text(record, text)
         if text is not None and _SILENCING.search(text) is not None and _SETS.search(text) is not None:
             self._running.lost()
@@ -254,7 +259,7 @@ class Interpreter:
                 self._running.ends(key)
             self.ignored += 1
             return
-        alone = self._running.ends(key) and self._format != "stderr"  # a text log's lines can be forged
+        alone = self._running.ends(key) and self._ordered
         events.append(
             replace(
                 waiting,
@@ -396,7 +401,7 @@ def _line(record: LogRecord) -> str | None:
 
 def _placed(events: list[Seen], log: str, offset: int) -> list[Seen]:
     """Give events that one line lets go places of that line, in their order."""
-    if len(events) == 1 and (events[0].place is None or events[0].place.offset == offset):
+    if len(events) == 1 and (events[0].place is None or (events[0].place.log, events[0].place.offset) == (log, offset)):
         return events
     return [
         replace(event, place=LogPlace(log, offset, index, event.place.line if event.place is not None else None))

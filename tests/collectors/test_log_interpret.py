@@ -393,9 +393,10 @@ def test_a_long_statement_that_may_yet_commit_stays_in_progress(feed: Feed) -> N
     assert not ended(feed, **ANN, time_us=AT_US + 2_200_000).alone
 
 
-def test_a_text_log_knows_nobody_alone() -> None:
-    """What can be forged is no proof."""
-    feed = Feed(Interpreter(TOKEN, "stderr"))
+@pytest.mark.parametrize("unsure", [Interpreter(TOKEN, "stderr"), Interpreter(TOKEN, "jsonlog", ordered=False)])
+def test_who_was_alone_takes_true_lines_in_their_order(unsure: Interpreter) -> None:
+    """What can be forged, or comes in another order than it was written, is no proof."""
+    feed = Feed(unsure)
     started(feed)
     feed("statement: UPDATE t SET a = 1", **ANN)
     assert not ended(feed, **ANN).alone
