@@ -289,8 +289,13 @@ def _statement(action: Action, event: Event, facts_of: FactsOf | None) -> None:
     action.where = _text(detail.get("where"))
     action.operations = [str(item) for item in known] if isinstance(known, list | tuple) else []
     action.utility = detail.get("utility") is True
-    for name in ("functions", "settings", "objects", "defines"):
-        found = detail.get(name)
+    for name, key in (
+        ("functions", "functions"),
+        ("settings", "settings"),
+        ("objects", "names"),
+        ("defines", "defines"),
+    ):
+        found = detail.get(key)
         if isinstance(found, list | tuple):
             setattr(action, name, [str(item) for item in found])
     if facts_of is not None and (not action.where or not action.operations or "functions" not in detail):

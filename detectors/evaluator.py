@@ -17,14 +17,15 @@ from msgspec import Struct
 
 from detectors.actions import HOUR_US, SCHEMA, Action, of_change
 from detectors.expressions import Context, Expression
-from detectors.guards import Guard
+from detectors.guards import LISTS, Guard
 from detectors.policies import Bundle, Policy
 from pgwitness.events import Event
 
 SHAPES_MAX = 20_000
 """Answers remembered; when there are more, all are forgotten and asked again."""
 SELECTIONS_MAX = 2_000
-"""Likewise choices of policies by kind and operations."""
+"""Likewise choices of policies by kind, operations and what is there at all."""
+CONTEXTS_MAX = 100
 
 _OF_ACTION = {"relations", "operation", "rows", "rows_per_call", "calls", "kind", "columns", "sensitive"}
 _OF_NOVELTY = {"new_client_addr", "new_application", "new_relation", "anomaly", "quiet_days"}
@@ -53,6 +54,8 @@ class Novelty(Struct, frozen=True):
 
 
 _Condition = tuple[Policy, int, Expression]
+_FILLED = tuple((name, attrgetter(SCHEMA[name].attribute)) for name in sorted(LISTS))
+_Selection = tuple[list[tuple[tuple[tuple[str, int], ...], _Condition]], dict[tuple[int, ...], Context]]
 
 
 class Evaluator:
@@ -68,7 +71,7 @@ class Evaluator:
             ]
             for kind, policies in bundle.by_kind.items()
         }
-        self._selections: dict[tuple[str, str, tuple[str, ...]], tuple[list[_Condition], Context]] = {}
+        self._selections: dict[tuple[object, ...], _Selection] = {}
         self._shapes: dict[Any, Matches] = {}
         read = {SCHEMA[path].attribute for policy in bundle.by_kind["change"] for path in policy.paths}
         self._shape = _shape(read)
@@ -93,9 +96,21 @@ class Evaluator:
 
     def ask(self, action: Action) -> Matches:
         """Ask every policy that can match the action."""
-        conditions, context = self._select(action)
-        if not conditions:
+        selected, contexts = self._select(action)
+        places = tuple(
+            place
+            for place, (least, _) in enumerate(selected)
+            if not least or all(getattr(action, name) >= number for name, number in least)
+        )
+        if not places:
             return NONE
+        conditions = [selected[place][1] for place in places]
+        context = contexts.get(places)
+        if context is None:
+            if len(contexts) >= CONTEXTS_MAX:
+                contexts.clear()
+            paths = (path for _, _, condition in conditions for path in condition.paths)
+            context = contexts[places] = Context(paths)
         prepared = context.of(action)
         if isinstance(prepared, str):
             policies = dict.fromkeys(policy for policy, _, _ in conditions)
@@ -116,20 +131,21 @@ class Evaluator:
             return NONE
         return Matches(tuple(matched), tuple(failed.items()), tuple(met.items()))
 
-    def _select(self, action: Action) -> tuple[list[_Condition], Context]:
-        """Give the conditions that can hold of actions with these operations, and what they read."""
-        key = (action.kind, action.operation, tuple(action.operations))
+    def _select(self, action: Action) -> _Selection:
+        """Give the conditions that can hold of such actions with the numbers they need, and room for contexts."""
+        filled = tuple(name for name, take in _FILLED if take(action))
+        key = (action.kind, action.operation, tuple(action.operations), filled)
         found = self._selections.get(key)
         if found is None:
             if len(self._selections) >= SELECTIONS_MAX:
                 self._selections.clear()
+            known = frozenset(filled)
             chosen = [
-                condition
+                (tuple((SCHEMA[name].attribute, number) for name, number in guard.least), condition)
                 for guard, condition in self._conditions.get(action.kind, [])
-                if guard.lets(action.operation, action.operations)
+                if guard.lets(action.operation, action.operations, known)
             ]
-            context = Context(path for _, _, condition in chosen for path in condition.paths)
-            found = self._selections[key] = (chosen, context)
+            found = self._selections[key] = (chosen, {})
         return found
 
 

@@ -227,7 +227,9 @@ def _read(event: Event, text: str) -> dict[str, object]:
     }
     if found.parse_error is not None:
         detail["parse_error"] = found.parse_error
-    return detail
+    detail["functions"] = list(found.functions)
+    named = {"settings": found.settings, "names": found.objects, "defines": found.defines}
+    return detail | {name: list(values) for name, values in named.items() if values}
 
 
 def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event:
