@@ -76,7 +76,7 @@ class Judge:
         self.bundle = bundle
         self._evaluator = Evaluator(bundle)
         self._correlations = Correlations(bundle.plans())
-        self._presence = Presence()
+        self.presence = Presence()
         self._sensitive = sensitive or Sensitive()
         self._labels = {cluster: dict(sorted(pairs.items())) for cluster, pairs in labels.items()}
         self._behaviour = behaviour
@@ -128,7 +128,7 @@ class Judge:
         if self._behaviour is not None:
             unusual = self._observe(event, operation, relation, rows)
         ordinary = unusual is ORDINARY or unusual is LEARNING
-        quiet_days = self._presence.seen(event.principal, event.occurred_at_us) if event.principal else 0
+        quiet_days = self.presence.seen(event.principal, event.occurred_at_us) if event.principal else 0
         novelty = _NOT_NEW if ordinary and not quiet_days else _novelty(unusual, quiet_days)
         matches = self._evaluator.change(event, relation, operation, rows, labels, novelty)
         if ordinary and matches is NONE:
@@ -140,7 +140,7 @@ class Judge:
         action = of_event(event, self._labels.get(event.cluster, {}), self._facts_of)
         if action.columns:
             action.sensitive = self._sensitive.among(action.columns, action.relations)
-        quiet_days = self._presence.seen(event.principal, event.occurred_at_us) if event.principal else 0
+        quiet_days = self.presence.seen(event.principal, event.occurred_at_us) if event.principal else 0
         unusual = LEARNING
         if self._behaviour is not None and event.kind in ("session", "query_stats", "statement", "ddl"):
             relation = action.relations[0] if action.relations else None
@@ -287,7 +287,7 @@ class Judge:
             "behaviour": None if self._behaviour is None else self._behaviour.snapshot(),
             "bundle": self.bundle.canonical(),
             "correlations": self._correlations.snapshot(),
-            "presence": self._presence.snapshot(),
+            "presence": self.presence.snapshot(),
         }
         return msgspec.json.encode(state)
 
@@ -300,7 +300,7 @@ class Judge:
             if (recorded := read.get("bundle")) and recorded != self.bundle.canonical():
                 self.adopt(self._known_bundle(recorded))
             self._correlations.restore(read.get("correlations", []))
-            self._presence.restore(read.get("presence", [[], []]))
+            self.presence.restore(read.get("presence", [[], []]))
             self._parts.restore(read["parts"])
             self._ledger.restore(read["ledger"])
             if self._behaviour is not None and read["behaviour"] is not None:

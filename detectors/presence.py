@@ -6,6 +6,7 @@ known. Both rooms are bounded, and who was quiet the longest leaves first. State
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 DAY_US = 86_400_000_000
@@ -43,6 +44,11 @@ class Presence:
         if len(self._known) > KNOWN_MAX:
             del self._known[next(iter(self._known))]
         return max(0, day - last - 1)
+
+    def seed(self, last_us: Mapping[str, int]) -> None:
+        """Take when principals were last seen, as known from elsewhere."""
+        for name, at_us in sorted(last_us.items(), key=lambda item: (item[1], item[0]))[-KNOWN_MAX:]:
+            self._known[name[:NAME_CHARS_MAX]] = at_us // DAY_US
 
     def snapshot(self) -> list[Any]:
         """Give the state as JSON values; order is part of it."""
