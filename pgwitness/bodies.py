@@ -176,6 +176,7 @@ def _read_dynamic(expression: Tree, reader: Reader) -> None:
     for name in [name for name in inner.columns if UNKNOWN in name]:
         del inner.columns[name]
     reader.take(inner)
+    reader.bodies += inner.bodies
 
 
 def _written(node: Tree) -> str:

@@ -93,6 +93,8 @@ def objects(kind: str, body: Tree) -> Iterator[str]:
         yield from (f"role {_role(item.get('RoleSpec', {}))}" for item in body.get("roles", []))
     elif kind in ("GrantRoleStmt", "GrantStmt"):
         yield from _granted(body)
+    elif kind == "AlterDefaultPrivilegesStmt":
+        yield from _granted(body.get("action", {}))
     elif kind in ("CreateFunctionStmt", "AlterFunctionStmt", "DoStmt"):
         yield from _function(kind, body)
     elif kind == "AlterTableStmt":

@@ -86,12 +86,12 @@ def test(path: Path | None, as_json: bool, config_path: Path) -> None:
 
 
 @policy.command(short_help="Run policies over past evidence.")
-@click.option("--since", required=True, metavar="WHEN", help="From when on: 2026-03-01, 2026-03-01T08:00Z, or 24h ago.")
+@click.option("--since", metavar="WHEN", help="From when on: 2026-03-01, 2026-03-01T08:00:00Z, or 24h ago. Needed.")
 @click.option("--until", metavar="WHEN", help="Up to when, exclusive; everything there is otherwise.")
 @click.option("--policies", "path", type=FOLDER, metavar="PATH", help="Other policies than policies.path.")
 @json_option
 @common
-def replay(since: str, until: str | None, path: Path | None, as_json: bool, config_path: Path) -> None:
+def replay(since: str | None, until: str | None, path: Path | None, as_json: bool, config_path: Path) -> None:
     """Run policies over the evidence in the lake and show, policy by policy, what they find that was not found when it
     happened (added), what they do not find any more (removed), and what stays the same.
 
@@ -100,6 +100,8 @@ def replay(since: str, until: str | None, path: Path | None, as_json: bool, conf
     import time
 
     config = configuration(config_path)
+    if since is None:
+        raise click.UsageError("--since WHEN is needed, such as --since 24h")
 
     from detectors.policies import Bundle
 
@@ -168,7 +170,7 @@ def _show(difference: Difference, as_json: bool) -> None:
             "note": found.note,
         }
         for found in difference.policies
-        if found.added or found.removed or found.same or found.note
+        if found.added or found.removed or found.same
     ]
     emit(rows, as_json=False, empty="no policy found anything, then or now")
     for found in difference.policies:
