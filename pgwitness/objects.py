@@ -9,7 +9,7 @@ cannot be a secret (`CLEAR`) and is a plain word; of any other, and of one that 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pgwitness.utility import option
@@ -84,27 +84,8 @@ def objects(kind: str, body: Tree) -> Iterator[str]:
             yield "attribute disabled"
         if "fdwname" in body:
             yield f"wrapper {body['fdwname']}"
-    elif kind in ("CreateRoleStmt", "AlterRoleStmt", "AlterRoleSetStmt"):
-        role = body["role"] if isinstance(body.get("role"), str) else _role(body.get("role", {}))
-        yield f"role {role}"
-        given = {option(item) for item in body.get("options", [])}
-        yield from (f"attribute {_ROLE_WORDS.get(word, word)}" for word in _GIVEN if word in given)
-    elif kind == "DropRoleStmt":
-        yield from (f"role {_role(item.get('RoleSpec', {}))}" for item in body.get("roles", []))
-    elif kind in ("GrantRoleStmt", "GrantStmt"):
-        yield from _granted(body)
-    elif kind == "AlterDefaultPrivilegesStmt":
-        yield from _granted(body.get("action", {}))
-    elif kind in ("CreateFunctionStmt", "AlterFunctionStmt", "DoStmt"):
-        yield from _function(kind, body)
-    elif kind == "AlterTableStmt":
-        for item in body.get("cmds", []):
-            command = item.get("AlterTableCmd", {})
-            if "Trig" in command.get("subtype", ""):
-                yield f"trigger {command.get('name', 'all')}"
-    elif kind == "DropStmt" and body.get("removeType") not in _DROPPED:
-        word = str(body.get("removeType", "")).removeprefix("OBJECT_").lower()
-        yield from (f"{word} {_name(item)}" for item in body.get("objects", []))
+    elif kind in _READ:
+        yield from _READ[kind](body)
 
 
 def settings(body: Tree) -> Iterator[str]:
@@ -191,3 +172,43 @@ def _constant(arg: Tree) -> str | None:
             found = value.get(key, 0 if key == "ival" else False)
             return ("on" if found else "off") if key == "boolval" else str(found)
     return None
+
+
+def _role_given(body: Tree) -> Iterator[str]:
+    role = body["role"] if isinstance(body.get("role"), str) else _role(body.get("role", {}))
+    yield f"role {role}"
+    given = {option(item) for item in body.get("options", [])}
+    yield from (f"attribute {_ROLE_WORDS.get(word, word)}" for word in _GIVEN if word in given)
+
+
+def _triggers(body: Tree) -> Iterator[str]:
+    for item in body.get("cmds", []):
+        command = item.get("AlterTableCmd", {})
+        if "Trig" in command.get("subtype", ""):
+            yield f"trigger {command.get('name', 'all')}"
+
+
+def _dropped(body: Tree) -> Iterator[str]:
+    if body.get("removeType") not in _DROPPED:
+        word = str(body.get("removeType", "")).removeprefix("OBJECT_").lower()
+        yield from (f"{word} {_name(item)}" for item in body.get("objects", []))
+
+
+def _roles_dropped(body: Tree) -> Iterator[str]:
+    return (f"role {_role(item.get('RoleSpec', {}))}" for item in body.get("roles", []))
+
+
+_READ: dict[str, Callable[[Tree], Iterator[str]]] = {
+    "CreateRoleStmt": _role_given,
+    "AlterRoleStmt": _role_given,
+    "AlterRoleSetStmt": _role_given,
+    "DropRoleStmt": _roles_dropped,
+    "GrantRoleStmt": _granted,
+    "GrantStmt": _granted,
+    "AlterDefaultPrivilegesStmt": lambda body: _granted(body.get("action", {})),
+    "CreateFunctionStmt": lambda body: _function("CreateFunctionStmt", body),
+    "AlterFunctionStmt": lambda body: _function("AlterFunctionStmt", body),
+    "DoStmt": lambda body: _function("DoStmt", body),
+    "AlterTableStmt": _triggers,
+    "DropStmt": _dropped,
+}

@@ -9,7 +9,7 @@ it is not, so `WITH users AS (SELECT * FROM users) …` still reads the table `u
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from pgwitness import objects, utility
@@ -31,6 +31,11 @@ _RUN_TEXT = {
     **dict.fromkeys(("cron.schedule", "cron.schedule_in_database", "pg_background_launch", "connectby"), None),
 }
 """Functions that run a text as SQL: the place of that argument, None where any may be it."""
+
+
+def runs_text(functions: Iterable[str]) -> bool:
+    """Say whether one of these functions gives a text a meaning that its statement does not show."""
+    return any(name == "set_config" or name.rpartition(".")[2] in _RUN_TEXT or name in _RUN_TEXT for name in functions)
 
 
 class Body(NamedTuple):

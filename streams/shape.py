@@ -19,6 +19,7 @@ from pgwitness.events import (
     Gap,
     Identities,
     LogPlace,
+    Parsed,
     Position,
     Posture,
     QueryStats,
@@ -189,6 +190,8 @@ def statement(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
         detail |= _read(event, raw.statement)
     elif raw.statement_hash is not None:
         detail["statement_hash"] = raw.statement_hash
+    if raw.parsed is not None:
+        detail |= _parsed(event, raw.parsed)
     if raw.error is not None:
         detail["error"] = raw.error
     if raw.error_detail is not None:
@@ -230,6 +233,21 @@ def _read(event: Event, text: str) -> dict[str, object]:
     detail["functions"] = list(found.functions)
     named = {"settings": found.settings, "names": found.objects, "defines": found.defines}
     return detail | {name: list(values) for name, values in named.items() if values}
+
+
+def _parsed(event: Event, said: Parsed) -> dict[str, object]:
+    """Put what the parser said of a statement as it came over what its text without literals says."""
+    event.operation = said.operations[0] if said.operations else event.operation
+    event.relations = said.relations
+    event.columns = said.columns
+    named = {"settings": said.settings, "names": said.objects, "defines": said.defines}
+    return {
+        "where": said.where,
+        "operations": said.operations,
+        "utility": said.utility,
+        "functions": said.functions,
+        **{name: values for name, values in named.items() if values},
+    }
 
 
 def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event:

@@ -142,6 +142,7 @@ class Interpreter:
             xid=record.xid or None,
             statement=text.statement,
             statement_hash=text.hash,
+            parsed=text.parsed,
             query_id=record.query_id or None,
             **more,
         )

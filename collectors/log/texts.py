@@ -11,8 +11,10 @@ import re
 from collections import OrderedDict
 from typing import NamedTuple
 
+from pgwitness.events import Parsed
+from pgwitness.parsetree import runs_text
 from pgwitness.privacy import Tokenizer
-from pgwitness.statements import facts
+from pgwitness.statements import StatementFacts, facts
 
 IDS_MAX = 8_192
 CUTS_MAX = 8
@@ -20,11 +22,16 @@ _ROUGH = re.compile(r"'[^']*'|\b\d+(?:\.\d+)?\b")
 
 
 class Text(NamedTuple):
-    """A statement without literals, or a keyed hash of what could not be freed of them; the words for what it does."""
+    """A statement without literals, or a keyed hash of what could not be freed of them; the words for what it does.
+
+    `parsed` is what its literals said, where they are code or settings: it is not in the statement any more.
+    """
 
     statement: str | None
     hash: str | None
     operations: tuple[str, ...] = ()
+    parsed: Parsed | None = None
+    plain: bool = True
 
 
 class Texts:
@@ -48,7 +55,8 @@ class Texts:
         found = self._by_id.get(key)
         if found is None:
             found = self._parse(text)
-            if found.statement is not None:
+            # Of a DO block, a SET or `query_to_xml` the literals decide what it does: the id does not know them.
+            if found.statement is not None and found.plain:
                 self._by_id[key] = found
                 if len(self._by_id) > IDS_MAX:
                     self._by_id.popitem(last=False)
@@ -57,10 +65,14 @@ class Texts:
     def _parse(self, text: str) -> Text:
         self.parsed += 1
         known = facts(text)
+        # What a WHERE with LIKE chooses depends on its literal: `%` is every row.
+        open_ended = known.where == "present" and "like" in text.lower()
+        plain = not known.utility and not open_ended and not runs_text(known.functions)
         if known.statement is None:
-            found = Text(None, self.hash(text), known.operations)
+            found = Text(None, self.hash(text), known.operations, None if plain else parsed(known), plain)
         else:
-            found = Text(known.statement, None, known.operations)
+            more = None if same(known, facts(known.statement)) else parsed(known)
+            found = Text(known.statement, None, known.operations, more, plain)
         if len(text) <= 2_000:
             if len(self._by_text) >= IDS_MAX:
                 self._by_text.clear()
@@ -70,6 +82,26 @@ class Texts:
     def hash(self, text: str) -> str:
         """Give a keyed hash of a text."""
         return self._token(text.encode("utf-8", "surrogatepass")).decode()
+
+
+def parsed(known: StatementFacts) -> Parsed:
+    """Give what the parser said as it travels."""
+    return Parsed(
+        operations=list(known.operations),
+        relations=list(known.relations),
+        columns=list(known.columns),
+        functions=list(known.functions),
+        settings=list(known.settings),
+        objects=list(known.objects),
+        defines=list(known.defines),
+        where=known.where,
+        utility=known.utility,
+    )
+
+
+def same(one: StatementFacts, other: StatementFacts) -> bool:
+    """Say whether two texts do the same, as far as the parser tells."""
+    return parsed(one) == parsed(other)
 
 
 def executed(line: str) -> str | None:

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from collectors.log.texts import Texts
 from detectors.judge import Judge
 from detectors.policies import Bundle
 from detectors.sensitive import Sensitive
 from pgwitness.config import Mask, Privacy
 from pgwitness.events import LogPlace, RawHeader, Statement
+from pgwitness.privacy import tokenizer
 from streams.fold_state import Attribution
 from streams.shape import statement as shaped
 from tests.detectors.material import START_US, change
@@ -21,7 +23,8 @@ DESTRUCTIVE = {"delete_without_where", "truncate", "drop_table", "mass_change"}
 
 
 def matched(text: str, whose: Attribution = AGENT, rows: int = 50, **facts: Any) -> set[str]:
-    """Give the packaged policies that match a statement, taken through the worker's own path from the log's line."""
+    """Give the packaged policies that match a statement, as the collector of the log and the worker pass it on."""
+    found = Texts(tokenizer(bytes(32))).read(text)
     raw = Statement(
         captured_at_us=START_US,
         place=LogPlace("log", 0),
@@ -30,7 +33,9 @@ def matched(text: str, whose: Attribution = AGENT, rows: int = 50, **facts: Any)
         occurred_at_us=START_US,
         pid=1,
         database="shop",
-        statement=text,
+        statement=found.statement,
+        statement_hash=found.hash,
+        parsed=found.parsed,
         row_count=rows,
         **facts,
     )
@@ -216,7 +221,7 @@ def test_one_who_slept_for_weeks_is_told_once_awake() -> None:
 
 
 def test_there_are_enough_and_all_can_be_acted_on() -> None:
-    """At least twenty-five policies, each with tests of both outcomes, a technique and a first step for who is woken."""
+    """At least twenty-five policies, each with a technique and a first step for who is woken."""
     policies = Bundle.packaged().policies.values()
     assert len(policies) >= 25
     for policy in policies:
