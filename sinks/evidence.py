@@ -122,8 +122,8 @@ class Evidence:
     def total(self) -> int:
         """Count the events."""
         query = (
-            "SELECT count(DISTINCT CASE WHEN ordinal IS NULL THEN event_id ELSE split_part(event_id, '-', 1) END) "
-            f"FROM ({self._source})"
+            "SELECT count(DISTINCT (partition, CASE WHEN ordinal IS NULL THEN event_id "
+            f"ELSE split_part(event_id, '-', 1) END)) FROM ({self._source})"
         )
         row = self._connection.execute(query, self._span).fetchone()
         return int(row[0]) if row else 0

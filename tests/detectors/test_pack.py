@@ -19,7 +19,7 @@ from tests.detectors.material import START_US, change
 
 AGENT = Attribution(principal="helper", principal_kind="agent", role="helper", binding="log", certainty="strong")
 PERSON = Attribution(principal="ada", principal_kind="human", role="ada", binding="log", certainty="strong")
-DESTRUCTIVE = {"delete_without_where", "truncate", "drop_table", "mass_change"}
+PACKAGED = Bundle.packaged()
 
 
 def matched(text: str, whose: Attribution = AGENT, rows: int = 50, **facts: Any) -> set[str]:
@@ -39,7 +39,7 @@ def matched(text: str, whose: Attribution = AGENT, rows: int = 50, **facts: Any)
         row_count=rows,
         **facts,
     )
-    judge = Judge(Bundle.packaged(), labels={}, behaviour=None, sensitive=Sensitive(["public.customers.email"]))
+    judge = Judge(PACKAGED, labels={}, behaviour=None, sensitive=Sensitive(["public.customers.email"]))
     verdict = judge.judge(shaped(RawHeader("shop", "log", "db:5432"), raw, whose))
     assert not [alert for alert in verdict.alerts if alert.detector.startswith("policy_error")]
     return set(verdict.policies)
@@ -203,7 +203,7 @@ def test_sensitive_columns_come_from_the_configuration() -> None:
 
 def test_one_who_slept_for_weeks_is_told_once_awake() -> None:
     """A principal that was known and silent for forty days is found; a new one, or one from yesterday, is not."""
-    judge = Judge(Bundle.packaged(), labels={}, behaviour=None)
+    judge = Judge(PACKAGED, labels={}, behaviour=None)
     day_us = 86_400_000_000
 
     def on(day: int, name: str) -> list[str]:
