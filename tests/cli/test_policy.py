@@ -38,7 +38,8 @@ def landed(lake: Lake, judge: Judge, events: list[Event], partition: int = 0, cu
     said: list[list[str]] = []
     for number in range(0, len(events), cut):
         part = [
-            replace(each, at=Position(partition, start + number + n, 0)) for n, each in enumerate(events[number:][:cut])
+            replace(each, at=Position(partition, 1_000 * start + number + n, 0))
+            for n, each in enumerate(events[number:][:cut])
         ]
         verdicts = [judge.judge(each) for each in part]
         said += [verdict.policies for verdict in verdicts]
