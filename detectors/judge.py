@@ -230,7 +230,7 @@ class Judge:
             description="The last good policies go on judging; what was changed has no effect until then.",
             severity="high",
             runbook="Run `pgwitness policy check` and `pgwitness policy test`, and correct what they name.",
-            policy=None,
+            policy=REFUSED,
             bundle_sha256=self.bundle.sha256,
         )
 
