@@ -178,6 +178,31 @@ class Behaviour(_Section, frozen=True, kw_only=True):
     principals_max: int = 50_000
 
 
+class Triage(_Section, frozen=True, kw_only=True):
+    """Table `[triage]`: what of the findings is told, and how.
+
+    `suppressions` is the file of what stays quiet. What behaviour alone finds waits for a `digest`, told once in
+    `digest_interval`, or is an `alert` of its own; of the principals in `promoted` it always is.
+    """
+
+    suppressions: Path = Path("suppressions.yaml")
+    behaviour: Literal["digest", "alert"] = "digest"
+    digest_interval: Duration = Duration(86_400.0)
+    promoted: list[str] = []
+
+
+class Reviewer(_Section, frozen=True, kw_only=True):
+    """Table `[reviewers.NAME]`: somebody whose verdicts on alerts are believed.
+
+    `key` is the public key that `pgwitness alerts key` prints. `scopes` are those the reviewer may use, all when empty;
+    `longest` is how long a verdict of theirs may hold.
+    """
+
+    key: str
+    scopes: list[Literal["same-finding", "policy-and-principal", "policy-and-relation", "policy-and-cluster"]] = []
+    longest: Duration = Duration(366 * 86_400.0)
+
+
 class Http(_Section, frozen=True, kw_only=True):
     """Table `[http]`: where a daemon serves `/metrics`, `/livez` and `/readyz`; port 0 takes a free one."""
 
@@ -199,6 +224,8 @@ class Config(_Section, frozen=True, kw_only=True):
     collectors: Collectors = Collectors()
     worker: Worker = Worker()
     behaviour: Behaviour = Behaviour()
+    triage: Triage = Triage()
+    reviewers: dict[str, Reviewer] = {}
     http: Http = Http()
     include: list[str] = []
 
@@ -218,6 +245,7 @@ _PATH_KEYS = {
     ("identities", "file"),
     ("identities", "claims_keys"),
     ("policies", "path"),
+    ("triage", "suppressions"),
     ("collectors", "state_path"),
     ("worker", "data_path"),
 }
