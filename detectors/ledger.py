@@ -6,7 +6,7 @@ that a flood of the same finding is a handful of records whose count tells how m
 final count. Occurrences that a suppression keeps quiet are counted too, and told on a schedule of their own.
 
 Bounded: of at most `FINDINGS_MAX` findings the counts are kept, and of the open ones facts of `KEPT_BYTES_MAX`; what
-must make room is closed early, and opened again by its next occurrence. State is JSON.
+must make room is closed early. A closed finding is opened again by its next occurrence. State is JSON.
 """
 
 from __future__ import annotations
@@ -133,7 +133,6 @@ class Ledger:
                 continue
             closed.append((uid, found))
             self._close(uid)
-            del self._findings[uid]
         self.due_us = self._heap[0][0] if self._heap else NEVER_US
         return closed
 
@@ -149,7 +148,11 @@ class Ledger:
         # Whoever is given the finding still reads its facts; a new occurrence brings new ones.
         self._findings[uid] = lean = Occurrence(found.first_us)
         lean.count, lean.quiet, lean.last_us = found.count, found.quiet, found.last_us
-        lean.event_ids, lean.told, lean.due_us = list(found.event_ids), found.told, found.due_us
+        lean.event_ids, lean.told, lean.due_us = (
+            found.event_ids[:1] + found.event_ids[1:][-1:],
+            found.told,
+            found.due_us,
+        )
 
     def _push(self, uid: str, found: Occurrence) -> None:
         heapq.heappush(self._heap, (found.due_us, uid))

@@ -203,12 +203,64 @@ class Reviewer(_Section, frozen=True, kw_only=True):
     longest: Duration = Duration(366 * 86_400.0)
 
 
+class Delivery(_Section, frozen=True, kw_only=True):
+    """Table `[deliveries.NAME]`: where `pgwitness alerts deliver` sends alerts, and which.
+
+    A `webhook` or `slack` has `url` or, where the address itself is a secret, `url_file`; `secret_file` is the key that
+    signs a webhook's bodies. A `syslog` has `address` (`host:port`) and `transport`, a `file` has `path`. `severity` is
+    the least that is sent; `clusters` and `policies` are globs, all when empty. `rate` is how many alerts a minute are
+    sent one by one. `tries` is how often one is tried before it becomes a dead letter.
+    """
+
+    kind: Literal["webhook", "slack", "syslog", "file"]
+    url: str = ""
+    url_file: Path | None = None
+    secret_file: Path | None = None
+    address: str = ""
+    transport: Literal["udp", "tcp", "tls"] = "tls"
+    ca_file: Path | None = None
+    path: Path | None = None
+    format: Literal["json", "text"] = "json"
+    severity: Literal["info", "low", "medium", "high", "critical"] = "low"
+    clusters: list[str] = []
+    policies: list[str] = []
+    staged: bool = False
+    closed: bool = True
+    start: Literal["end", "beginning"] = "end"
+    rate: int = 60
+    tries: int = 8
+    timeout: Duration = Duration(10.0)
+
+
+class RespondCluster(_Section, frozen=True, kw_only=True):
+    """Table `[respond.clusters.NAME]`: how the responder reaches a cluster, as a role with pg_signal_backend."""
+
+    dsn: str
+    password_file: Path | None = None
+
+
+class Respond(_Section, frozen=True, kw_only=True):
+    """Table `[respond]`: ends the backend of an alert whose policy says so; off unless `enabled`.
+
+    Only clusters in `clusters`, only alerts younger than `max_age`, at most `rate` backends a minute, never pgwitness's
+    own roles nor those that `never` names (globs), nor a superuser's unless `superusers`.
+    """
+
+    enabled: bool = False
+    clusters: dict[str, RespondCluster] = {}
+    max_age: Duration = Duration(30.0)
+    rate: int = 5
+    superusers: bool = False
+    never: list[str] = []
+
+
 class Http(_Section, frozen=True, kw_only=True):
     """Table `[http]`: where a daemon serves `/metrics`, `/livez` and `/readyz`; port 0 takes a free one."""
 
     host: str = "127.0.0.1"
     collect_port: int = 9187
     worker_port: int = 9188
+    deliver_port: int = 9189
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -226,6 +278,8 @@ class Config(_Section, frozen=True, kw_only=True):
     behaviour: Behaviour = Behaviour()
     triage: Triage = Triage()
     reviewers: dict[str, Reviewer] = {}
+    deliveries: dict[str, Delivery] = {}
+    respond: Respond = Respond()
     http: Http = Http()
     include: list[str] = []
 
@@ -327,6 +381,22 @@ def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: 
         if isinstance(value, str | Path):
             table[key] = str((origins.get((section, key), main).parent / Path(value).expanduser()).resolve())
     _absolute_logs(tree, origins, main)
+    _absolute_named(tree.get("deliveries"), ("deliveries",), origins, main)
+    respond = tree.get("respond")
+    _absolute_named(respond.get("clusters") if isinstance(respond, dict) else None, _RESPOND, origins, main)
+
+
+_RESPOND = ("respond", "clusters")
+_NAMED_PATH_KEYS = ("url_file", "secret_file", "ca_file", "path", "password_file")
+
+
+def _absolute_named(tables: object, at: tuple[str, ...], origins: dict[tuple[str, ...], Path], main: Path) -> None:
+    """Make the paths in tables that have names of their own absolute."""
+    for name, table in tables.items() if isinstance(tables, dict) else ():
+        for key in _NAMED_PATH_KEYS if isinstance(table, dict) else ():
+            if isinstance(value := table.get(key), str):
+                origin = origins.get((*at, name, key), main)
+                table[key] = str((origin.parent / Path(value).expanduser()).resolve())
 
 
 def _absolute_logs(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: Path) -> None:

@@ -24,8 +24,15 @@ RESTARTS = Counter("pgwitness_worker_restarts", "Times the worker started again 
 IDENTITY_ERRORS = Counter(
     "pgwitness_worker_identity_errors", "Times identities.yaml could not be used; the last good one holds."
 )
+SUPPRESSION_ERRORS = Counter(
+    "pgwitness_worker_suppression_errors", "Times suppressions.yaml could not be used; the last good one holds."
+)
+VERDICTS = Counter("pgwitness_worker_verdicts", "Verdicts taken from the topic feedback.", ["outcome"])
 LANDED = Counter("pgwitness_worker_landed", "Events made durable in the lake.")
 ALERTS = Counter("pgwitness_worker_alerts", "Alerts raised.")
+QUIET = Counter(
+    "pgwitness_worker_alerts_quiet", "Alerts that went to the lake only: suppressed, or waiting for a digest."
+)
 ALERT_SECONDS = Histogram(
     "pgwitness_worker_alert_seconds",
     "From commit at the database to the alert's delivery, alerts from changes only.",

@@ -229,6 +229,32 @@ def _files(config: Config, findings: list[Line]) -> None:
         IdentityFile(config.identities.file).load()
         return str(config.identities.file)
 
+    def suppressions() -> str:
+        from pgwitness.cli.alerts_triage import file_rows
+
+        path = config.triage.suppressions
+        rows = file_rows(config, time.time_ns() // 1000)
+        if late := [str(row["id"]) for row in rows if row["state"] == "expired"]:
+            raise NotInOrder(f"{path}: {', '.join(late)} expired; remove or renew them")
+        return f"{path}, {len(rows)} entries" if path.exists() else "no file, nothing is kept quiet"
+
+    def reviewers() -> str:
+        from detectors.verdicts import public_key
+
+        for name, reviewer in config.reviewers.items():
+            try:
+                public_key(reviewer.key)
+            except PgwitnessError as error:
+                raise NotInOrder(f"reviewers.{name}.key: {error}") from None
+        return f"{len(config.reviewers)} listed"
+
+    def deliveries() -> str:
+        from sinks.deliveries import targets
+
+        for name, settings in config.deliveries.items():
+            targets.make(name, settings)
+        return ", ".join(sorted(config.deliveries)) or "none configured"
+
     def policies() -> str:
         from detectors.policies import Bundle
 

@@ -27,6 +27,7 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
     from detectors.behaviour import Behaviour
     from detectors.judge import Judge
     from detectors.policies import Bundle
+    from detectors.triage import Triage
     from pgwitness.cli.daemon import daemon
     from sinks.lake import Lake
     from streams.worker import run
@@ -37,7 +38,7 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
 
     def judge() -> Judge:
         behaviour = Behaviour(config.behaviour) if config.behaviour.enabled else None
-        return Judge(bundle, labels=labels, behaviour=behaviour)
+        return Judge(bundle, labels=labels, behaviour=behaviour, triage=Triage(config.triage))
 
     lake = Lake(config.lake.path)
     bind = config.http.worker_port if port is None else port
