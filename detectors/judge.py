@@ -137,8 +137,8 @@ class Judge:
             first_seen_us=found.first_us,
             last_seen_us=found.last_us,
             event_ids=list(found.event_ids),
-            suppressed_by=None if found.told else alert.suppressed_by,
-            digest=not found.told and alert.digest,
+            suppressed_by=None if found.open else alert.suppressed_by,
+            digest=not found.open and alert.digest,
             resolution=resolution,
             told_us=now_us,
         )
@@ -365,7 +365,8 @@ class Judge:
             digest=digest,
             **facts,
         )
-        found.told = found.told or not quiet
+        if not quiet:
+            found.told = found.open = True
         self._ledger.keep(uid, alert.kept())
         if digest:
             self._also += triage.collect(alert)

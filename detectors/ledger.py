@@ -28,11 +28,23 @@ NEVER_US = 1 << 62
 class Occurrence:
     """One finding in its window so far.
 
-    `quiet` counts those occurrences that were suppressed, `told` says whether the topic has heard of it. `facts` is
-    the last alert as it is kept for closing, None while there is nothing to close.
+    `quiet` counts those occurrences that were suppressed, `told` says whether the topic has ever heard of it, `open`
+    whether it has and was not told the end. `facts` is the last alert as it is kept for closing, None while there is
+    nothing to close.
     """
 
-    __slots__ = ("count", "due_us", "event_ids", "facts", "first_us", "last_us", "quiet", "told", "worth_telling")
+    __slots__ = (
+        "count",
+        "due_us",
+        "event_ids",
+        "facts",
+        "first_us",
+        "last_us",
+        "open",
+        "quiet",
+        "told",
+        "worth_telling",
+    )
 
     def __init__(self, first_us: int) -> None:
         self.count = 0
@@ -42,6 +54,7 @@ class Occurrence:
         self.event_ids: list[str] = []
         self.due_us = NEVER_US
         self.told = False
+        self.open = False
         self.facts: bytes | None = None
         self.worth_telling = False
         """Whether the last occurrence makes an alert record."""
@@ -178,6 +191,7 @@ class Ledger:
                 f.event_ids,
                 f.quiet,
                 f.told,
+                f.open,
                 f.due_us,
                 None if f.facts is None else [places[uid], f.facts.decode()],
             ]
@@ -193,7 +207,7 @@ class Ledger:
             found = self._findings[uid] = Occurrence(first_us)
             found.count, found.last_us, found.event_ids = count, last_us, list(event_ids)
             if more:
-                found.quiet, found.told, found.due_us, facts = more
+                found.quiet, found.told, found.open, found.due_us, facts = more
                 if facts is not None:
                     opened.append((facts[0], uid))
                     found.facts = facts[1].encode()

@@ -268,3 +268,6 @@ def _files(config: Config, findings: list[Line]) -> None:
     _try("files", "masking key", findings, key)
     _try("files", "identities", findings, identities)
     _try("files", "policies", findings, policies)
+    _try("files", "suppressions", findings, suppressions)
+    _try("files", "reviewers", findings, reviewers)
+    _try("files", "deliveries", findings, deliveries)

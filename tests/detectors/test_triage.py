@@ -401,3 +401,19 @@ def test_incidents_end_after_a_day_and_are_bounded(monkeypatch: pytest.MonkeyPat
     again = Incidents()
     again.restore(json.loads(json.dumps(story.snapshot())))
     assert again.join("s99", START_US + 1, begin=False) == story.join("s99", START_US + 1, begin=False)
+
+
+def test_what_was_told_and_is_then_kept_quiet_is_closed_on_the_topic_once() -> None:
+    """The topic hears the end of what it heard of; what only the lake has heard since ends in the lake."""
+    judging = judge()
+    (alert,) = judging.judge(change(1, "d", 9_000)).alerts
+    judging.note(told(verdict(alert.ocsf())))
+    judging.judge(change(2, "d", 9_000))
+    (closed,) = judging.note(clock(START_US + 9 * HOUR_US)).alerts
+    assert (closed.activity, closed.count, closed.quiet) == ("close", 2, True)
+    other = judge()
+    other.judge(change(1, "d", 9_000))
+    other.note(file(FILE))
+    other.judge(change(2, "d", 9_000))
+    (closed,) = other.note(clock(START_US + 9 * HOUR_US)).alerts
+    assert (closed.activity, closed.count, closed.quiet) == ("close", 2, False)
