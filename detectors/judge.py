@@ -191,7 +191,7 @@ class Judge:
         return self._alert(
             of_event(event, {}),
             detector="verdict_refused",
-            key=checked.id,
+            key=checked.refused or "",
             window_us=HOUR_US,
             title="A verdict was refused",
             message=f"A verdict in the name of {whose[:200]} was refused: {checked.refused}",

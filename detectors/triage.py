@@ -60,7 +60,8 @@ class Triage:
         self.suppressions = Suppressions("", [])
         self.incidents = Incidents()
         self.digests = Digests(int(self.settings.digest_interval * 1_000_000))
-        self._verdicts: dict[str, Rule] = {}
+        self._verdicts: dict[str, tuple[int, list[Rule]]] = {}
+        """What verdicts have one do, by their ids, with the time (µs) until which they hold."""
         self._compiled: list[_Compiled] = []
         self._exact: dict[str, list[Rule]] = {}
         self._answers: dict[_Asked, tuple[Rule, ...]] = {}
@@ -100,24 +101,23 @@ class Triage:
 
     def decided(self, checked: verdicts.Checked, now_us: int) -> bool:
         """Take a verdict; False when it is known already, or refused."""
-        fresh = verdicts.rules(checked)
-        for place, rule in enumerate(fresh):
-            key = f"{checked.id}/{place}"
-            if key in self._verdicts:
-                return False
-            self._verdicts[key] = rule
-        for key in [key for key, rule in self._verdicts.items() if rule.until_us <= now_us]:
+        said = checked.verdict
+        if said is None or checked.id in self._verdicts:
+            return False
+        self._verdicts[checked.id] = (said.expires_us, verdicts.rules(checked))
+        for key in [key for key, (until_us, _) in self._verdicts.items() if until_us <= now_us]:
             del self._verdicts[key]
         while len(self._verdicts) > VERDICTS_MAX:
-            del self._verdicts[min(self._verdicts, key=lambda key: (self._verdicts[key].until_us, key))]
+            del self._verdicts[min(self._verdicts, key=lambda key: (self._verdicts[key][0], key))]
         self._compile()
-        return checked.verdict is not None
+        return True
 
     def _compile(self) -> None:
         self._answers = {}
         self._exact = {}
         self._compiled = []
-        for rule in [*self.suppressions.rules, *self._verdicts.values()]:
+        said = [rule for _, rules in self._verdicts.values() for rule in rules]
+        for rule in [*self.suppressions.rules, *said]:
             finding = rule.match.get("finding")
             if finding is not None and len(rule.match) == 1:
                 for name in finding:
@@ -143,14 +143,16 @@ class Triage:
         """Give the state as JSON values."""
         return {
             "suppressions": self.suppressions.content,
-            "verdicts": [[key, msgspec.to_builtins(rule)] for key, rule in self._verdicts.items()],
+            "verdicts": [[key, until_us, msgspec.to_builtins(do)] for key, (until_us, do) in self._verdicts.items()],
             "incidents": self.incidents.snapshot(),
             "digests": self.digests.snapshot(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take a snapshot's state. Raises `ValueError` when it is none."""
-        self._verdicts = {key: msgspec.convert(rule, Rule) for key, rule in state["verdicts"]}
+        self._verdicts = {
+            key: (until_us, msgspec.convert(rules, list[Rule])) for key, until_us, rules in state["verdicts"]
+        }
         self.incidents.restore(state["incidents"])
         self.digests.restore(state["digests"])
         if not self.suppress(state["suppressions"]):

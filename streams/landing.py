@@ -207,7 +207,8 @@ class EventPartition:
             return Unjudged([{"error": f"judging failed: {type(error).__name__}"}])
 
     def _alert(self, event: Event, verdict: Verdict) -> None:
-        committed_us = event.occurred_at_us if event.kind == "change" else None
+        ours = event.at.partition < 0
+        committed_us = event.occurred_at_us if event.kind == "change" and not ours else None
 
         def delivered() -> None:
             if committed_us is not None:

@@ -216,6 +216,8 @@ def test_a_true_positive_closes_and_keeps_nothing_quiet() -> None:
     assert closed.ocsf()["unmapped"]["resolution"]["as"] == "true-positive"
     (again,) = judging.judge(change(2, "d", 9_000)).alerts
     assert (again.activity, again.count, again.quiet) == ("update", 2, False)
+    # Whoever repeats the verdict does not close what has been opened since.
+    assert judging.note(told(verdict(alert.ocsf(), verdict="true-positive"))).alerts == []
 
 
 def test_scopes_say_how_far_a_verdict_goes() -> None:
@@ -318,7 +320,8 @@ def test_verdicts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(10):
         said = verdict(alert.ocsf(), match={"finding": f"f{number}"}, expires_us=START_US + (number + 1) * DAY_US)
         assert state.decided(check(sign(said, KEY), REVIEWERS, START_US), START_US)
-    assert [rule["match"]["finding"] for _, rule in state.snapshot()["verdicts"]] == [["f7"], ["f8"], ["f9"]]
+    kept = [rule["match"]["finding"] for _, _, rules in state.snapshot()["verdicts"] for rule in rules]
+    assert kept == [["f7"], ["f8"], ["f9"]]
     said = verdict(alert.ocsf(), match={"finding": "late"}, expires_us=START_US + 20 * DAY_US)
     assert state.decided(check(sign(said, KEY), REVIEWERS, START_US + 9 * DAY_US), START_US + 9 * DAY_US)
     assert len(state.snapshot()["verdicts"]) == 2
@@ -417,3 +420,11 @@ def test_what_was_told_and_is_then_kept_quiet_is_closed_on_the_topic_once() -> N
     other.judge(change(2, "d", 9_000))
     (closed,) = other.note(clock(START_US + 9 * HOUR_US)).alerts
     assert (closed.activity, closed.count, closed.quiet) == ("close", 2, False)
+
+
+def test_a_flood_of_refused_verdicts_is_one_finding_a_reason() -> None:
+    """Who may write to the topic can raise one alert that counts, not one for each record."""
+    judging = judge()
+    told_of = [alert for n in range(200) for alert in judging.note(decided(b"nonsense %d" % n)).alerts]
+    assert len({alert.uid for alert in told_of}) == 1
+    assert [alert.count for alert in told_of] == [*range(1, 11), 16, 32, 64, 128]

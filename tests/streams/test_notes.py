@@ -118,6 +118,11 @@ def test_a_finding_that_went_quiet_is_closed_by_the_time_alone(installation: Ins
     rows = installation.ask("SELECT activity, cluster, detector, count FROM alerts ORDER BY count, activity DESC")
     about = ("shop", "policy:beacon_forged")
     assert rows == [("Create", *about, 1), ("Close", *about, 1), ("Update", *about, 2), ("Close", *about, 2)]
+    query = "SELECT incident, cluster, findings, occurrences, still_open, severity, detectors FROM incidents"
+    ((incident, *story),) = installation.ask(query)
+    assert story == ["shop", 1, 2, 0, "Critical", ["policy:beacon_forged"]]
+    (shown,) = run(installation, "--incidents")
+    assert (shown["incident"], shown["findings"], shown["occurrences"], shown["open"]) == (incident, 1, 2, 0)
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b'{"schema":1,"signed":"{}"}', b"\xff" * 40])
