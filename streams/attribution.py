@@ -9,7 +9,7 @@ from __future__ import annotations
 from pgwitness.events import Beacon, Binding, Certainty, Session, Statement, session_id
 from streams import claims
 from streams.fold_state import Attribution, KnownSession, LogSession
-from streams.identity import Facts, Identities
+from streams.identity import NO_CERTIFICATE, Facts, Identities
 
 NOBODY = Attribution()
 SHADOW = Attribution(finding="shadow_write")
@@ -34,17 +34,21 @@ def by_beacon(
 ) -> Attribution:
     """Attribute a transaction to the session that its verified beacon names; `where` is cluster, database, instance.
 
-    What pg_stat_activity showed of the same session adds how it authenticated. Of beacons that contradict each
-    other the first counts, as a weak one. A verified token outranks every rule that does not ask for its
-    claims; one that was refused names nobody.
+    What pg_stat_activity showed of the same session adds how it authenticated, where the beacon cannot tell. Of beacons
+    that contradict each other the first counts, as a weak one. A verified token outranks every rule that does not ask
+    for its claims; one that was refused names nobody.
     """
     cluster, database, instance = where
-    auth_method = session.auth_method if session is not None else None
+    # A certificate of the role's own, which pg_stat_activity shows, proves it also beside a password.
+    auth_method = (session.auth_method if session is not None else None) or beacon.auth_method
     address = beacon.client_addr or "local"
     token = claims.believed(beacon.token)
+    shown = NO_CERTIFICATE if address == "local" else None
+    if session is not None:
+        shown = session.certificate or NO_CERTIFICATE
     said = claims.facts(token)
     named = identities.name(
-        Facts(cluster, database, beacon.session_user, beacon.application, address, auth_method, said)
+        Facts(cluster, database, beacon.session_user, beacon.application, address, auth_method, said, shown)
     )
     if token is not None:
         named = claims.name(token, named)
@@ -88,6 +92,7 @@ def by_session(
             session.application,
             session.client_addr or "local",
             session.auth_method,
+            certificate=session.certificate or NO_CERTIFICATE,
         )
     )
     binding, certainty = BINDINGS[how]
@@ -121,7 +126,15 @@ def by_log(
     session and id in one message, so that is exact where nobody else can write such a line, strong in a text log.
     """
     named = identities.name(
-        Facts(cluster, session.database, session.role, session.application, session.client_addr, session.auth_method)
+        Facts(
+            cluster,
+            session.database,
+            session.role,
+            session.application,
+            session.client_addr,
+            session.auth_method,
+            certificate=NO_CERTIFICATE if session.client_addr == "local" else None,
+        )
     )
     binding, certainty = BINDINGS["line" if own or session.sure else "text line"]
     return Attribution(
@@ -176,7 +189,7 @@ def log_session(line: Statement | Session, instance: str | None) -> LogSession:
 
 def by_role(cluster: str, database: str, role: str, identities: Identities) -> Attribution:
     """Attribute statistics: they know the role and nothing else of who ran the statement."""
-    named = identities.name(Facts(cluster, database, role, None, None, claims=None))
+    named = identities.name(Facts(cluster, database, role, None, None, claims=None, certificate=None))
     return Attribution(
         principal=named.principal,
         principal_kind=named.kind,
@@ -214,4 +227,5 @@ def known(session: Session, instance: str | None) -> KnownSession:
         session.client_addr,
         session.client_port,
         session.auth_method,
+        session.certificate,
     )

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from pgwitness.events import Assurance, Binding, Certainty, PrincipalKind, Token
+from pgwitness.events import Assurance, Binding, Certainty, Certificate, PrincipalKind, Token
 
 STATE_VERSION = 1
 
@@ -61,6 +61,7 @@ class KnownSession(Struct, frozen=True, array_like=True):
     client_addr: str | None
     client_port: int | None
     auth_method: str | None
+    certificate: Certificate | None = None
 
 
 class LogSession(Struct, frozen=True, array_like=True):

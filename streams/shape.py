@@ -163,6 +163,8 @@ def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
     event.detail = _detail(whose, {"backend_type": raw.backend_type})
     if raw.identity is not None:
         event.detail["identity"] = raw.identity
+    if raw.certificate is not None:
+        event.detail["certificate"] = msgspec.to_builtins(raw.certificate)
     if raw.operation == "login_failed":
         event.sqlstate = raw.sqlstate
         refused = raw.sqlstate is None or raw.sqlstate.startswith("28") or raw.sqlstate == "42501"

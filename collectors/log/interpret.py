@@ -146,10 +146,10 @@ class Interpreter:
             **more,
         )
 
-    def _text(self, record: LogRecord, text: str | None, query_id: int = 0) -> Text:
+    def _text(self, record: LogRecord, text: str | None) -> Text:
         if text is None:
             return Text(None, self.texts.hash(record.message))
-        return self.texts.read(text, record.database, query_id)
+        return self.texts.read(text)
 
     def _is_own(self, record: LogRecord, text: Text) -> bool:
         """Only what the collectors read is left out: a write under their name is somebody else's."""
@@ -172,9 +172,9 @@ class Interpreter:
             return
         rest = message[end + 3 :]
         if rest.startswith("  statement: "):
-            text = self._text(record, rest[13:], record.query_id)
+            text = self._text(record, rest[13:])
         elif rest.startswith("  execute "):
-            text = self._text(record, executed(rest[10:]), record.query_id)
+            text = self._text(record, executed(rest[10:]))
         elif rest.startswith("  plan:"):
             self._explained(record, rest[7:], duration_ms, place, at_us, events)
             return
@@ -191,7 +191,9 @@ class Interpreter:
         self, record: LogRecord, body: str, duration_ms: float, place: LogPlace, at_us: int, events: list[Seen]
     ) -> None:
         found = explained(body)
-        text = self._text(record, found.text, record.query_id or found.query_id)
+        text = self._text(record, found.text)
+        if found.query_id and not record.query_id:
+            record = replace(record, query_id=found.query_id)
         if not self._is_own(record, text):
             events.append(
                 self._statement(
@@ -205,7 +207,6 @@ class Interpreter:
         waiting = self._pending.pop(key, None)
         if waiting is not None:
             events.append(waiting)
-        # The query id of the line is the previous statement's: this one has not been parsed by the server yet.
         found = self._text(record, text)
         if self._is_own(record, found):
             return
@@ -346,7 +347,7 @@ def _line(record: LogRecord) -> str | None:
 
 def _placed(events: list[Seen], log: str, offset: int) -> list[Seen]:
     """Give events that one line lets go places of that line, in their order."""
-    if len(events) == 1 and (events[0].place is None or events[0].place.offset == offset):
+    if len(events) == 1 and (events[0].place is None or (events[0].place.log, events[0].place.offset) == (log, offset)):
         return events
     return [
         replace(event, place=LogPlace(log, offset, index, event.place.line if event.place is not None else None))

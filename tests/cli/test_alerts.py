@@ -16,6 +16,8 @@ from confluent_kafka import Producer
 
 from pgwitness.cli import main
 from pgwitness.cli.alerts import stories
+from pgwitness.cli.doctor.lines import Line
+from pgwitness.cli.doctor.triage import triage
 from pgwitness.config import Config
 from pgwitness.demo.servers import Broker
 from streams import admin
@@ -128,3 +130,22 @@ def test_the_daemon_delivers_and_ends_when_it_is_told(
         program.wait(10)
     assert program.returncode == 0, said
     assert [json.loads(line) for line in path.read_text().splitlines()] == [ALERT]
+
+
+def test_the_doctor_reports_what_has_expired_and_what_cannot_work(
+    tmp_path: Path, config_factory: Callable[..., Config]
+) -> None:
+    """An expired suppression, a reviewer's key that is none and a target without an address, each with its remedy."""
+    extra = '[reviewers.ada]\nkey = "ssh-rsa AAAA"\n[deliveries.soc]\nkind = "syslog"\n'
+    config = config_factory(tmp_path, "127.0.0.1:9", "postgresql://localhost/shop", extra=extra)
+    late = "{id: old, match: {cluster: shop}, reason: x, owner: x, expires: 2001-01-01}"
+    config.triage.suppressions.write_text(f"suppressions:\n  - {late}\n")
+    findings: list[Line] = []
+    triage(config, findings)
+    assert [(found["what"], found["state"]) for found in findings] == [
+        ("suppressions", "error"),
+        ("reviewers", "error"),
+        ("deliveries", "error"),
+    ]
+    assert "suppression:old expired; remove or renew" in str(findings[0]["found"])
+    assert "deliveries.soc.address" in str(findings[2]["found"])
