@@ -276,6 +276,9 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     it), `auto_explain`, `pgaudit`, `error`. `statement` is None when its literals could not be told for certain; then
     `statement_hash`, a keyed hash, is all there is. `row_count` is known to pgAudit with log_rows, and to auto_explain
     with log_analyze. `format` decides how far the line itself can be trusted: a role's name can write into a text log.
+    `alone`: between the line that announced it and the one that ended it no other session had a statement in progress,
+    if every session announces its statements (log_statement = all). `tags` are what the client says of itself in a
+    comment behind the statement (`pgwitness.tags`).
     """
 
     place: LogPlace
@@ -301,6 +304,8 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     error: str | None = None
     error_detail: str | None = None
     audit: dict[str, str] = {}
+    alone: bool = False
+    tags: dict[str, str] = {}
 
 
 class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):

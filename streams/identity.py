@@ -12,6 +12,7 @@ The file is a list of rules; the first that matches wins:
           cluster: "prod-*"
           certificate: {dn: "/CN=bot-*", issuer: "*", serial: "7"}   # of the client, as pg_stat_ssl shows it
           claim: {iss: "https://idp*", agent.model: "*"}   # of a verified token; `actor` is who acts now
+          comment: {agent: "triage-*"}                     # tags of a comment behind the statement; or `comment.agent:`
         principal: billing-bot
         kind: agent                     # human | agent | service | unknown
         on_behalf_of: finance-team      # optional
@@ -19,9 +20,10 @@ The file is a list of rules; the first that matches wins:
         owner: payments                 # optional; whom to ask
 
 In `principal`, `on_behalf_of` and `peer_group`, `{role}` and `{application}` stand for the session's own, `{sub}` and
-`{actor}` for a verified token's. How far a name can be trusted follows from the facts that the rule used
-(`streams.proof`). A fact that nobody knows (statistics know no application) makes every rule that asks for it
-undecided: if such a rule stands before the first match and would name somebody else, nobody is named.
+`{actor}` for a verified token's, `{agent}` and `{on_behalf_of}` for a comment's. How far a name can be trusted follows
+from the facts that the rule used (`streams.proof`). A fact that nobody knows (statistics know no application, only the
+log knows comments) makes every rule that asks for it undecided: if such a rule stands before the first match and would
+name somebody else, nobody is named.
 
 Pure: text in, names out. `streams.attribution` is who asks, `streams.reach` says which rules can never win.
 """
@@ -39,10 +41,14 @@ from msgspec import Struct
 
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Assurance, Certificate, PrincipalKind
+from pgwitness.tags import KEYS
 from streams import proof
 
 NAMES_MAX = 10_000
 """Combinations of facts whose name is remembered."""
+
+_FILLED = ("agent", "on_behalf_of")
+"""Tags of a comment that may stand in a name."""
 
 Network = IPv4Network | IPv6Network
 Globbed = Literal["cluster", "database", "role", "application"]
@@ -59,7 +65,8 @@ class Facts(Struct, frozen=True):
     """What is known of a session. None is *not known*; an empty application is known to be empty.
 
     `client_addr` is `local` for a session over the Unix socket. `claims` are those of a verified
-    token, none without one. A `certificate` whose names are None was too long for PostgreSQL to tell.
+    token, none without one; `comment` are the tags of the one statement that is named. A `certificate` whose names are
+    None was too long for PostgreSQL to tell.
     """
 
     cluster: str
@@ -70,12 +77,13 @@ class Facts(Struct, frozen=True):
     auth_method: str | None = None
     claims: Claims | None = ()
     certificate: Certificate | None = NO_CERTIFICATE
+    comment: Claims | None = None
 
 
 class Named(Struct, frozen=True):
     """Who a session is. `principal` is None when no rule can say; `rule` is then None too.
 
-    `claimed`: a verified claim is what named it.
+    `claimed`: a verified claim is what named it; `commented`: a comment had a part in it.
     """
 
     principal: str | None
@@ -86,6 +94,7 @@ class Named(Struct, frozen=True):
     assurance: Assurance
     rule: str | None
     claimed: bool = False
+    commented: bool = False
 
 
 NOBODY = Named(None, "unknown", None, None, None, "none", None)
@@ -105,6 +114,7 @@ class _Match(Struct, frozen=True, forbid_unknown_fields=True):
     cluster: str | list[str] | None = None
     certificate: _Shown | None = None
     claim: dict[str, str | list[str]] | None = None
+    comment: dict[str, str | list[str]] | None = None
 
 
 class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,6 +146,11 @@ class Rule:
             if entry.match.certificate is not None and (patterns := getattr(entry.match.certificate, name)) is not None
         ]
         self.claims = {path: _several(patterns) for path, patterns in (entry.match.claim or {}).items()}
+        self.comment = {tag: _several(patterns) for tag, patterns in (entry.match.comment or {}).items()}
+        if unknown := sorted(set(self.comment) - set(KEYS)):
+            raise ValueError(f"comment.{unknown[0]} is no tag that is read; there are {', '.join(KEYS)}")
+        texts = (entry.principal, entry.on_behalf_of or "", entry.peer_group or "")
+        self.tags = {*self.comment, *(tag for tag in _FILLED if any("{" + tag + "}" in text for text in texts))}
         self.addresses = _several(entry.match.client_addr) if entry.match.client_addr is not None else None
         self.used = self._used()
         self.networks: list[Network] = [
@@ -152,9 +167,12 @@ class Rule:
             used.add("certificate")
         if self.claims:
             used.add("claim")
+        if self.comment:
+            used.add("comment")
         texts = " ".join((entry.principal, entry.on_behalf_of or "", entry.peer_group or ""))
         named: dict[str, proof.Fact] = {
             "{role}": "role", "{application}": "application", "{sub}": "claim", "{actor}": "claim",
+            "{agent}": "comment", "{on_behalf_of}": "comment",
         }  # fmt: skip
         return frozenset(used | {fact for name, fact in named.items() if name in texts})
 
@@ -172,10 +190,10 @@ class Rule:
                 undecided = True
             elif not self._from(facts.client_addr):
                 return False
-        if self.claims:
-            if facts.claims is None:
+        for said, wanted in ((facts.claims, self.claims), (facts.comment, self.comment)):
+            if wanted and said is None:
                 undecided = True
-            elif not self._claimed(dict(facts.claims)):
+            elif wanted and not _said(dict(said or ()), wanted):
                 return False
         if self.certificate:
             shown = self._shown(facts.certificate)
@@ -198,12 +216,6 @@ class Rule:
                 return False
         return None if undecided else True
 
-    def _claimed(self, claims: dict[str, str]) -> bool:
-        return all(
-            path in claims and any(fnmatchcase(claims[path], pattern) for pattern in patterns)
-            for path, patterns in self.claims.items()
-        )
-
     def _from(self, address: str) -> bool:
         if address == "local":
             return "local" in (self.addresses or ())
@@ -225,6 +237,7 @@ class Rule:
             assurance=proof.assurance(self.used, facts.auth_method, facts.client_addr),
             rule=self.id,
             claimed=bool(self.claims),
+            commented=bool(self.tags),
         )
 
 
@@ -236,6 +249,8 @@ class Identities:
         self.sha256 = hashlib.sha256(content.encode()).hexdigest()
         self.rules = tuple(rules)
         self._names: dict[Facts, Named] = {}
+        self.tags = frozenset().union(*(rule.tags for rule in rules))
+        """The tags of comments that any rule asks for."""
 
     @classmethod
     def parse(cls, text: str, source: str = "identities.yaml") -> Identities:
@@ -257,10 +272,10 @@ class Identities:
             if isinstance(item, dict) and isinstance(item.get("id"), str):
                 label += f" ({item['id']})"
             try:
-                rule = Rule(msgspec.convert(item, _Entry), number)
+                rule = Rule(msgspec.convert(_undotted(item), _Entry), number)
             except (msgspec.ValidationError, ValueError) as error:
                 raise ConfigurationError(f"{label}: {error}") from error
-            if not (rule.patterns or rule.claims or rule.certificate) and rule.addresses is None:
+            if not (rule.patterns or rule.claims or rule.certificate or rule.comment) and rule.addresses is None:
                 raise ConfigurationError(f"{label}: `match` is empty; name at least one fact, such as `role: '*'`")
             if rule.id in seen:
                 raise ConfigurationError(f"{label}: the id {rule.id!r} is used twice; ids tell rules apart")
@@ -296,7 +311,29 @@ def _several(patterns: str | list[str]) -> tuple[str, ...]:
     return (patterns,) if isinstance(patterns, str) else tuple(patterns)
 
 
+def _said(said: dict[str, str], wanted: dict[str, tuple[str, ...]]) -> bool:
+    return all(
+        path in said and any(fnmatchcase(said[path], pattern) for pattern in patterns)
+        for path, patterns in wanted.items()
+    )
+
+
+def _undotted(item: Any) -> Any:
+    """Read `comment.agent: x` as `comment: {agent: x}`."""
+    match = item.get("match") if isinstance(item, dict) else None
+    if not isinstance(match, dict):
+        return item
+    dotted = {str(key): value for key, value in match.items() if str(key).startswith("comment.")}
+    if not dotted:
+        return item
+    rest = {key: value for key, value in match.items() if key not in dotted}
+    tags = {key.removeprefix("comment."): value for key, value in dotted.items()}
+    return item | {"match": rest | {"comment": {**rest.get("comment", {}), **tags}}}
+
+
 def _fill(text: str, facts: Facts) -> str:
     claims = dict(facts.claims or ())
     text = text.replace("{role}", facts.role or "").replace("{application}", facts.application or "")
-    return text.replace("{sub}", claims.get("sub", "")).replace("{actor}", claims.get("actor", ""))
+    text = text.replace("{sub}", claims.get("sub", "")).replace("{actor}", claims.get("actor", ""))
+    tags = dict(facts.comment or ())
+    return text.replace("{agent}", tags.get("agent", "")).replace("{on_behalf_of}", tags.get("on_behalf_of", ""))

@@ -7,7 +7,7 @@
   be shared; after any other, or where the method is not known, nothing was proven;
 - cluster, database and the Unix socket are the server's own word and prove nobody;
 - an address on the network was seen, not authenticated: behind it may be a pooler, or anybody there;
-- an application name is what the client says of itself. Whatever else the rule used: `asserted`.
+- an application name and a comment are what the client says of itself. Whatever else the rule used: `asserted`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 
 from pgwitness.events import Assurance
 
-Fact = Literal["cluster", "database", "role", "application", "client_addr", "certificate", "claim"]
+Fact = Literal["cluster", "database", "role", "application", "client_addr", "certificate", "claim", "comment"]
 
 PERSONAL = frozenset({"cert", "gss", "sspi", "peer", "oauth"})
 """Authentication methods after which the role is a person's or a program's own, and not a shared password's."""
@@ -37,7 +37,7 @@ def assurance(used: AbstractSet[Fact], auth_method: str | None, client_addr: str
 
 def _worth(fact: Fact, auth_method: str | None, client_addr: str | None) -> _Worth:
     match fact:
-        case "application":
+        case "application" | "comment":
             return "said"
         case "claim" | "certificate":
             return "own"

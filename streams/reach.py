@@ -65,6 +65,7 @@ def _conditions(rule: Rule) -> dict[str, tuple[str, ...]]:
     asked: dict[str, tuple[str, ...]] = dict(rule.patterns)
     asked |= {f"certificate.{name}": patterns for name, patterns in rule.certificate}
     asked |= {f"claim {path}": patterns for path, patterns in rule.claims.items()}
+    asked |= {f"comment {tag}": patterns for tag, patterns in rule.comment.items()}
     if rule.addresses is not None:
         asked["client_addr"] = rule.addresses
     return asked

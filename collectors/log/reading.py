@@ -103,7 +103,9 @@ class Reading:
         self.sent = 0
         """Events that were sent."""
         role = conninfo_to_dict(context.cluster.dsn).get("user")
-        self.interpreter = Interpreter(self._token, settings.format, str(role) if role else None)
+        # What a shipper brings through a topic need not come in the order in which the server wrote it.
+        ordered = settings.from_ != "kafka"
+        self.interpreter = Interpreter(self._token, settings.format, str(role) if role else None, ordered=ordered)
         self._lines, self._bytes = LINES.labels(*labels), BYTES.labels(*labels)
         self._unreadable, self._invalid = UNREADABLE.labels(*labels), INVALID.labels(*labels)
         self._parsed = PARSED.labels(*labels)
@@ -155,6 +157,7 @@ class Reading:
     def refuse(self, name: str, offset: int, data: bytes, reason: str) -> None:
         """Count bytes that are no message, and tell of them later."""
         self._unreadable.inc()
+        self.interpreter.lost()
         if not self._untold_lines:
             self._untold = {
                 "log": name,
@@ -174,6 +177,7 @@ class Reading:
 
     def gap(self, reason: str, detail: dict[str, object]) -> None:
         """Send a gap."""
+        self.interpreter.lost()
         GAPS.labels(*self.labels, reason).inc()
         log.warning("gap", cluster=self.labels[0], reason=reason, **{k: v for k, v in detail.items() if k != "hash"})
         self._channel.send(Gap(captured_at_us=now_us(), reason=reason, detail=detail))

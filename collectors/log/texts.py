@@ -41,11 +41,15 @@ _COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
 
 
 class Text(NamedTuple):
-    """A statement without literals, or a keyed hash of what could not be freed of them; the words for what it does."""
+    """A statement without literals, or a keyed hash of what could not be freed of them; the words for what it does.
+
+    `tags` are not the text's but this statement's own.
+    """
 
     statement: str | None
     hash: str | None
     operations: tuple[str, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 class _Known(dict[str, Text]):

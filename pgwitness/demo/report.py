@@ -31,7 +31,7 @@ QUESTIONS = (
     ),
     (
         "What did the AI agents do, and for whom?",
-        "SELECT principal, on_behalf_of, assurance, detail ->> '$.agent.chain' AS through, operation, relations, "
+        "SELECT principal, on_behalf_of, assurance, detail ->> '$.agent.delegation' AS through, operation, relations, "
         "count(*) AS rows FROM changes WHERE principal_kind = 'agent' GROUP BY ALL ORDER BY rows DESC",
     ),
 )

@@ -40,15 +40,15 @@ def change(said: Token | None, rules: str = IDENTITIES, method: str | None = "sc
     return found
 
 
-def test_a_verified_token_names_the_chain() -> None:
-    """Behind a shared role the one who acts is named, for whom, verified; agent, chain and trace stand beside it."""
+def test_a_verified_token_names_the_delegation() -> None:
+    """Behind a shared role the one who acts is named, for whom, verified; delegation and trace stand beside it."""
     found = change(token())
     assert (found.principal, found.principal_kind, found.on_behalf_of) == ("support-agent", "agent", "maria")
     assert (found.assurance, found.certainty, found.identity_rule) == ("verified", "exact", "claim")
     assert found.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
     agent = found.detail["agent"]
     assert isinstance(agent, dict)
-    assert agent["chain"] == ["maria", "portal", "support-agent"]
+    assert agent["delegation"] == ["maria", "portal", "support-agent"]
     assert (agent["model"], agent["tool"], agent["conversation"], agent["token_id"]) == ("m-4", "refund", "c-9", "t-1")
     assert "finding" not in found.detail
 
