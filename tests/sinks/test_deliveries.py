@@ -243,18 +243,16 @@ def test_an_address_that_is_a_secret_stays_one() -> None:
 
 
 @contextmanager
-def syslog_server(context: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[bytes], threading.Event]]:
-    """A server that takes octet-counted messages; gives its address, what came, and an event that drops a client."""
+def syslog_server(context: ssl.SSLContext | None = None, hang_up_after: int = 0) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that takes octet-counted messages, and hangs up after so many; gives its address and what came."""
     got: list[bytes] = []
-    drop = threading.Event()
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             try:
                 while digits := self._digits():
                     got.append(self.rfile.read(int(digits)))
-                    if drop.is_set():
-                        drop.clear()
+                    if len(got) == hang_up_after:
                         return
             except OSError:
                 return
@@ -277,7 +275,7 @@ def syslog_server(context: ssl.SSLContext | None = None) -> Iterator[tuple[str, 
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"127.0.0.1:{server.server_address[1]}", got, drop
+        yield f"127.0.0.1:{server.server_address[1]}", got
     finally:
         server.shutdown()
         server.server_close()
@@ -296,12 +294,11 @@ def wait_for(got: list[Any], number: int) -> None:
 
 def test_syslog_over_tcp_keeps_its_connection_and_finds_it_gone() -> None:
     """Messages are framed by their length; after the server hung up the next one goes over a new connection."""
-    with syslog_server() as (address, got, drop):
+    with syslog_server(hang_up_after=2) as (address, got):
         target = targets.make("siem", Delivery(kind="syslog", address=address, transport="tcp", format="text"))
 
         async def talk() -> None:
             await target.send(item())
-            drop.set()
             await target.send(item())
             await asyncio.to_thread(wait_for, got, 2)
             stream = target._stream  # type: ignore[attr-defined]
@@ -320,7 +317,7 @@ def test_syslog_over_tls_knows_its_server(tmp_path: Path) -> None:
     authority, chain = certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)
-    with syslog_server(context) as (address, got, _):
+    with syslog_server(context) as (address, got):
         settings = Delivery(kind="syslog", address=address, ca_file=authority, timeout=Duration(5.0))
         send(targets.make("siem", settings), item())
         wait_for(got, 1)
