@@ -27,7 +27,7 @@ BEYOND = "(further relations)"
 FactsOf = Callable[[str], StatementFacts]
 
 
-class Action(Struct, kw_only=True):
+class Action(Struct, kw_only=True, omit_defaults=True):
     """One deed, as policies and models see it. `SCHEMA` gives each field its name in expressions and its meaning."""
 
     kind: str

@@ -3,6 +3,9 @@
 `docs/reference/alerts.md` says where each fact stands and shows one. The standard's own places are filled for
 programs that know OCSF; everything that only pgwitness knows stands once more, flat, under `unmapped`. The uid comes
 from detector, key and window, never from a score or the processing time, so that a replay gives the same alert.
+
+A finding is told as Create, then as Updates while it occurs again, and as one Close when its window has passed
+quietly or a reviewer decided on it (`detectors.ledger`, `detectors.triage`).
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct, json
 from msgspec.structs import replace
@@ -23,6 +26,9 @@ CLASS_UID = 2004
 SEVERITY_ID = {"info": 1, "low": 2, "medium": 3, "high": 4, "critical": 5}
 _SEVERITY_CAPTION = {1: "Informational", 2: "Low", 3: "Medium", 4: "High", 5: "Critical"}
 _CONFIDENCE = {"exact": (3, "High"), "strong": (2, "Medium"), "weak": (1, "Low"), "none": (0, "Unknown")}
+Activity = Literal["create", "update", "close"]
+_ACTIVITY = {"create": (1, "Create"), "update": (2, "Update"), "close": (3, "Close")}
+_STATUS = {"new": (1, "New"), "suppressed": (3, "Suppressed"), "resolved": (4, "Resolved")}
 _USER_TYPE = {"human": (1, "User"), "service": (4, "Service"), "agent": (99, "AI agent"), "unknown": (0, "Unknown")}
 EVENT_IDS_MAX = 20
 """Event ids an alert lists; of more, the first and the latest are kept, and `count` says how many there were."""
@@ -34,13 +40,18 @@ TEXT_MAX = 500
 """Characters of any other text that a client could have chosen."""
 DETAIL_BYTES_MAX = 16 * 1024
 """Bytes of an event's detail in an alert; of a longer one only the names of its parts are kept."""
+KEPT_TEXT_MAX = 1_000
+"""Characters of the statement, and bytes of the detail, that are kept of a finding until it is closed."""
 
 
-class Alert(Struct, kw_only=True):
+class Alert(Struct, kw_only=True, omit_defaults=True):
     """One finding, as it stands after the event that made or repeated it.
 
-    `detector` is `policy:ID`, `policy_error:ID` or `behaviour`. `count` is how often the finding occurred in its
-    window so far; 1 makes it a Create, more an Update of the same uid.
+    `detector` is `policy:ID`, `policy_error:ID`, `behaviour`, `digest` or `verdict_refused`. `count` is how often the
+    finding occurred in its window so far. `finding_key` names the same finding in any window. `suppressed_by` is the
+    id of the verdict, suppression or window that keeps it quiet, `digest` says that it waits for one: both are in the
+    lake and not on the topic (`quiet`). `members` are the findings a digest stands for. `resolution` is what a
+    reviewer said. `told_us` is when a Close was made, by the time in the records.
     """
 
     uid: str
@@ -62,6 +73,32 @@ class Alert(Struct, kw_only=True):
     anomaly: float | None = None
     reasons: list[dict[str, Any]] = []
     staged: bool = False
+    activity: Activity = "create"
+    finding_key: str = ""
+    incident: str | None = None
+    suppressed_by: str | None = None
+    digest: bool = False
+    members: list[dict[str, Any]] = []
+    resolution: dict[str, Any] | None = None
+    respond: str | None = None
+    told_us: int = 0
+
+    @property
+    def quiet(self) -> bool:
+        """Whether this goes to the lake only."""
+        return self.suppressed_by is not None or self.digest
+
+    @property
+    def record_uid(self) -> str:
+        """Name this one record of the finding: the same again means that it was sent again."""
+        return f"{self.uid}-{self.count}{'-closed' if self.activity == 'close' else ''}"
+
+    def kept(self) -> bytes:
+        """Give what is kept until the finding is closed: JSON, some hundred bytes, at most a few KiB."""
+        action = bounded(self.action, detail_bytes_max=KEPT_TEXT_MAX)
+        if len(action.statement) > KEPT_TEXT_MAX:
+            action.statement = action.statement[:KEPT_TEXT_MAX] + " …"
+        return json.encode(replace(self, action=action, event_ids=[]))
 
     def ocsf(self) -> dict[str, Any]:
         """Give the alert as it goes to the topic `alerts`; every value is JSON, the whole at most some 100 KiB."""
@@ -70,7 +107,10 @@ class Alert(Struct, kw_only=True):
     def _finding(self) -> dict[str, Any]:
         action = self.action
         severity_id = SEVERITY_ID[self.severity]
-        activity_id, activity = (1, "Create") if self.count == 1 else (2, "Update")
+        activity_id, activity = _ACTIVITY[self.activity]
+        resolved = "resolved" if self.resolution is not None else "new"
+        status_id, status = _STATUS["suppressed" if self.suppressed_by is not None else resolved]
+        told_us = self.told_us or action.captured_at_us
         confidence_id, confidence = _CONFIDENCE.get(action.certainty, (0, "Unknown"))
         finding: dict[str, Any] = {
             "activity_id": activity_id,
@@ -81,15 +121,15 @@ class Alert(Struct, kw_only=True):
             "class_name": "Detection Finding",
             "type_uid": CLASS_UID * 100 + activity_id,
             "type_name": f"Detection Finding: {activity}",
-            "time": action.captured_at_us // 1000,
+            "time": told_us // 1000,
             "start_time": self.first_seen_us // 1000,
             "end_time": self.last_seen_us // 1000,
             "count": self.count,
             "severity_id": severity_id,
             "severity": _SEVERITY_CAPTION[severity_id],
-            "status_id": 1,
-            "status": "New",
-            "is_alert": self.policy is not None and not self.staged,
+            "status_id": status_id,
+            "status": status,
+            "is_alert": self._alarms,
             "confidence_id": confidence_id,
             "confidence": confidence,
             "message": self.message,
@@ -97,7 +137,7 @@ class Alert(Struct, kw_only=True):
                 "version": OCSF_VERSION,
                 "product": {"name": "pgwitness", "vendor_name": "pgwitness", "version": pgwitness.__version__},
                 "log_name": "alerts",
-                "uid": f"{self.uid}-{self.count}",
+                "uid": self.record_uid,
                 "original_time": _iso(action.occurred_at_us),
                 "labels": [f"{key}:{value}" for key, value in sorted(action.labels.items())],
             },
@@ -108,7 +148,17 @@ class Alert(Struct, kw_only=True):
             "remediation": {"desc": self.runbook},
             "unmapped": self._unmapped(),
         }
+        if self.incident is not None:
+            finding["metadata"]["correlation_uid"] = self.incident
+        if self.resolution is not None:
+            finding["comment"] = f"{self.resolution['as']} by {self.resolution['who']}: {self.resolution['why']}"
         return finding
+
+    @property
+    def _alarms(self) -> bool:
+        """Whether somebody is to be woken: not by habits alone, a staged policy or what was settled."""
+        settled = self.staged or self.quiet or self.activity == "close"
+        return not settled and (self.policy is not None or self.detector == "verdict_refused")
 
     def query(self) -> str:
         """Write the query for `pgwitness sql` that shows the evidence."""
@@ -139,7 +189,7 @@ class Alert(Struct, kw_only=True):
             "title": self.title,
             "desc": self.message,
             "created_time": self.first_seen_us // 1000,
-            "modified_time": self.action.captured_at_us // 1000,
+            "modified_time": (self.told_us or self.action.captured_at_us) // 1000,
             "first_seen_time": self.first_seen_us // 1000,
             "last_seen_time": self.last_seen_us // 1000,
             "attacks": [_attack(technique) for technique in self.attack],
@@ -237,6 +287,8 @@ class Alert(Struct, kw_only=True):
             "effective_role": action.effective_role or None,
             "application": action.application or None,
             "client_addr": action.client_addr or None,
+            "pid": action.pid or None,
+            "session_start": session_start(action.session_id),
             "cluster": action.cluster,
             "instance": action.instance or None,
             "database": action.database or None,
@@ -255,12 +307,19 @@ class Alert(Struct, kw_only=True):
             "anomaly": self.anomaly,
             "reasons": self.reasons,
             "runbook": self.runbook,
+            "finding_key": self.finding_key or None,
+            "incident": self.incident,
+            "suppressed_by": self.suppressed_by,
+            "digest": self.digest,
+            "members": self.members,
+            "resolution": self.resolution,
+            "respond": self.respond,
             "event_ids": self.event_ids,
             "query": self.query(),
         }
 
 
-def bounded(action: Action) -> Action:
+def bounded(action: Action, *, detail_bytes_max: int = DETAIL_BYTES_MAX) -> Action:
     """Give an action whose texts a client cannot have made long enough to break a consumer."""
     cut = {
         name: value[:TEXT_MAX]
@@ -273,7 +332,7 @@ def bounded(action: Action) -> Action:
         **cut,
         relations=[name[:TEXT_MAX] for name in action.relations[:EVENT_IDS_MAX]],
         detail=action.detail
-        if len(detail) <= DETAIL_BYTES_MAX
+        if len(detail) <= detail_bytes_max
         else {"truncated_bytes": len(detail), "keys": [str(key)[:TEXT_MAX] for key in list(action.detail)[:20]]},
     )
 
@@ -288,6 +347,20 @@ def alert_uid(detector: str, key: str, window_start_us: int) -> str:
     """Name a finding: 16 bytes of BLAKE2b over detector, key (which holds the principal) and window, in hex."""
     text = f"{detector}\0{key}\0{window_start_us}"
     return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+
+
+def finding_key(detector: str, key: str) -> str:
+    """Name what the same finding has in common over its windows: 12 bytes of BLAKE2b over detector and key, in hex."""
+    return hashlib.blake2b(f"{detector}\0{key}".encode("utf-8", "backslashreplace"), digest_size=12).hexdigest()
+
+
+def session_start(session_id: str) -> int | None:
+    """Read a session's start, whole seconds since the epoch, from its id (`pgwitness.events.session_id`)."""
+    start, separator, _ = session_id.rpartition("/")[2].partition(".")
+    try:
+        return int(start, 16) if separator else None
+    except ValueError:
+        return None
 
 
 def _attack(technique: str) -> dict[str, Any]:

@@ -283,6 +283,21 @@ class Behaviour:
         habits.n += 1
         self._learn(habits, operation, relation, rows, None, None)
 
+    def learn(
+        self,
+        key: str,
+        *,
+        operation: str,
+        relation: str | None,
+        rows: int | None,
+        client_addr: str | None,
+        application: str | None,
+    ) -> None:
+        """Take in an action that a reviewer calls ordinary; of whom nothing is known here, nothing is learned."""
+        habits = self._known.get(key) or self._young.get(key)
+        if habits is not None:
+            self._learn(habits, operation, relation, rows, client_addr, application)
+
     def snapshot(self) -> dict[str, Any]:
         """Give the whole state as JSON values; order is part of it, because the oldest is forgotten first."""
         return {

@@ -2,7 +2,8 @@
 
 Deterministic in its events: no clock, no randomness, so a replay from a snapshot gives the same verdicts. Total: an
 event of any content is judged, and a policy that cannot be evaluated is an alert of its own. A transaction that comes
-in parts is judged with its last one.
+in parts is judged with its last one. `note` takes what the worker itself puts among the events: verdicts,
+suppressions, and the time when nothing else tells it.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
+from detectors import verdicts
 from detectors.actions import Action, FactsOf, Parts, count, of_change, of_event
-from detectors.alert import EVENT_IDS_MAX, Alert, alert_uid
+from detectors.alert import EVENT_IDS_MAX, Alert, alert_uid, finding_key
 from detectors.behaviour import LEARNING, MODEL, ORDINARY, Behaviour, Unusual
 from detectors.correlation import Correlations
 from detectors.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
-from detectors.ledger import Ledger
+from detectors.ledger import Ledger, Occurrence
 from detectors.policies import Bundle, Policy
 from detectors.presence import Presence
 from detectors.sensitive import Sensitive
+from detectors.triage import Triage
 from detectors.wording import Seen, show, who
 from pgwitness import statements
 from pgwitness.config import Behaviour as Settings
@@ -61,7 +65,8 @@ class Judge:
     """Judges the events of one partition, in their order.
 
     `labels` are the clusters' labels by name. `behaviour` None leaves the model out. `sensitive` says which columns
-    are. `facts_of` reads a statement where the event does not bring what the parser found.
+    are. `facts_of` reads a statement where the event does not bring what the parser found. `triage` is its own:
+    what stays quiet, digests, incidents.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Judge:
         behaviour: Behaviour | None,
         sensitive: Sensitive | None = None,
         facts_of: FactsOf | None = statements.facts,
+        triage: Triage | None = None,
     ) -> None:
         self.bundle = bundle
         self._evaluator = Evaluator(bundle)
@@ -84,13 +90,23 @@ class Judge:
         self._facts_of = facts_of
         self._parts = Parts()
         self._ledger = Ledger()
+        self._triage = triage or Triage()
+        self._also: list[Alert] = []
+        """Alerts that came of making room, to be told with the present event."""
+        self._due_us = self.due_us
 
     @classmethod
     def from_config(cls, bundle: Bundle, config: Config) -> Judge:
         """Make the judge that a configuration describes; each partition of `events` has one of its own."""
         behaviour = Behaviour(config.behaviour) if config.behaviour.enabled else None
         labels = {name: cluster.labels for name, cluster in config.clusters.items()}
-        return cls(bundle, labels=labels, behaviour=behaviour, sensitive=Sensitive.of(config.privacy))
+        return cls(
+            bundle,
+            labels=labels,
+            behaviour=behaviour,
+            sensitive=Sensitive.of(config.privacy),
+            triage=Triage(config.triage),
+        )
 
     def adopt(self, bundle: Bundle) -> None:
         """Judge by other policies from here on. What the same thresholds and sequences have seen goes on."""
@@ -100,8 +116,121 @@ class Judge:
         self._correlations = Correlations(bundle.plans())
         self._correlations.restore(seen)
 
+    @property
+    def due_us(self) -> int:
+        """By which time in the records something is to be closed or told, whether or not another event comes."""
+        return min(self._ledger.due_us, self._triage.digests.due_us)
+
+    @property
+    def suppressions(self) -> str:
+        """The SHA-256 of the suppressions that hold."""
+        return self._triage.suppressions.sha256
+
     def judge(self, event: Event) -> Verdict:
-        """Judge one event; of a part that is not the last of its transaction nothing is said yet."""
+        """Judge one event; of a part that is not the last of its transaction nothing is said yet.
+
+        Findings and digests that are due by the event's time of capture are told with it.
+        """
+        verdict = self._judge(event)
+        if event.captured_at_us < self._due_us and not self._also:
+            return verdict
+        return replace(verdict, alerts=[*verdict.alerts, *self._due(event.captured_at_us)])
+
+    def note(self, event: Event) -> Verdict:
+        """Take what the worker wrote among the events; gives what is to be told because of it."""
+        alerts: list[Alert] = []
+        if event.operation == "verdict":
+            alerts = self._decided(event)
+        elif event.operation == "suppressions_changed":
+            content = event.detail.get("content")
+            self._triage.suppress(content if isinstance(content, str) else "")
+        return Verdict([], None, [], [*alerts, *self._due(event.captured_at_us)])
+
+    def _due(self, now_us: int) -> list[Alert]:
+        also, self._also = self._also, []
+        closed = [self._close(uid, found, now_us) for uid, found in self._ledger.due(now_us)]
+        digests = self._triage.digests.due(now_us)
+        self._due_us = self.due_us
+        return [*also, *closed, *digests]
+
+    def _close(self, uid: str, found: Occurrence, now_us: int, resolution: dict[str, Any] | None = None) -> Alert:
+        """Tell the end of a finding, on the topic if that has heard of it."""
+        assert found.facts is not None
+        alert = msgspec.json.decode(found.facts, type=Alert)
+        return replace(
+            alert,
+            activity="close",
+            count=found.count,
+            first_seen_us=found.first_us,
+            last_seen_us=found.last_us,
+            event_ids=list(found.event_ids),
+            suppressed_by=None if found.open else alert.suppressed_by,
+            digest=not found.open and alert.digest,
+            resolution=resolution,
+            told_us=now_us,
+        )
+
+    def _decided(self, event: Event) -> list[Alert]:
+        """Take a verdict that the worker has checked."""
+        try:
+            checked = msgspec.convert(event.detail.get("checked"), verdicts.Checked)
+        except msgspec.ValidationError:
+            return []
+        said = checked.verdict
+        if said is None:
+            refused = self._refused(event, checked)
+            return [] if refused is None else [refused]
+        if not self._triage.decided(checked, event.captured_at_us):
+            return []
+        if said.verdict == "false-positive" and self._behaviour is not None:
+            self._learn(said.learn)
+        found = self._ledger.get(said.uid)
+        if found is None or found.facts is None:
+            return []
+        resolution = {"as": said.verdict, "who": said.who, "why": said.why, "verdict": checked.id}
+        alert = self._close(said.uid, found, event.captured_at_us, resolution)
+        self._ledger.close(said.uid)
+        return [alert]
+
+    def _learn(self, facts: Mapping[str, Any]) -> None:
+        """Let the habits of its principal take in an action that a reviewer calls ordinary."""
+        assert self._behaviour is not None
+
+        def text(name: str) -> str | None:
+            value = facts.get(name)
+            return value if isinstance(value, str) else None
+
+        relations, rows = facts.get("relations"), facts.get("rows")
+        relation = relations[0] if isinstance(relations, list) and len(relations) == 1 else None
+        self._behaviour.learn(
+            text("principal") or f"?{text('cluster') or ''}?{text('role') or ''}",
+            operation=text("operation") or "",
+            relation=relation if isinstance(relation, str) else None,
+            rows=rows if isinstance(rows, int) else None,
+            client_addr=text("client_addr"),
+            application=text("application"),
+        )
+
+    def _refused(self, event: Event, checked: verdicts.Checked) -> Alert | None:
+        """Make the finding that a verdict is not believed: somebody tried to keep an alert quiet."""
+        claims = checked.claims
+        whose = f"{claims.who} on {claims.title or claims.uid}" if claims is not None else "somebody"
+        return self._alert(
+            of_event(event, {}),
+            detector="verdict_refused",
+            key=checked.refused or "",
+            window_us=HOUR_US,
+            title="A verdict was refused",
+            message=f"A verdict in the name of {whose[:200]} was refused: {checked.refused}",
+            description="A record of the topic feedback is not what a listed reviewer signed, or may not say this.",
+            severity="high",
+            runbook=(
+                "See who can write to the topic feedback. A reviewer's own verdict is refused when it has expired, "
+                "goes beyond the reviewer's scopes or is signed with a key that [reviewers] does not list."
+            ),
+        )
+
+    def _judge(self, event: Event) -> Verdict:
         if event.kind != "change":
             return self._other(event)
         counts = event.counts
@@ -202,6 +331,7 @@ class Judge:
             reasons=unusual.reasons,
             staged=document.mode == "staged",
             seen=seen,
+            respond=document.respond,
         )
 
     def _error_alert(self, policy: Policy, why: str, action: Action) -> Alert | None:
@@ -261,13 +391,28 @@ class Judge:
         """
         start_us = action.occurred_at_us // window_us * window_us
         uid = alert_uid(detector, key, start_us)
-        found = self._ledger.record(uid, action.occurred_at_us, action.event_id)
+        same = finding_key(detector, key)
+        triage = self._triage
+        suppressed_by = triage.quiet(detector.removeprefix("policy:"), same, action)
+        found = self._ledger.record(
+            uid,
+            action.occurred_at_us,
+            action.event_id,
+            window_end_us=start_us + window_us,
+            captured_at_us=action.captured_at_us,
+            suppressed=suppressed_by is not None,
+        )
         if not found.worth_telling:
             return None
         event_ids = list(found.event_ids)
         if seen is not None:
             event_ids = list(dict.fromkeys([*seen.event_ids, *event_ids]))[-EVENT_IDS_MAX:]
-        return Alert(
+        alone = detector == "behaviour"
+        digest = alone and suppressed_by is None and triage.waits(same, action)
+        quiet = digest or suppressed_by is not None
+        first = found.count == 1 if quiet else not found.told
+        aside = facts.get("staged", False) or suppressed_by is not None
+        alert = Alert(
             uid=uid,
             detector=detector,
             action=action,
@@ -275,8 +420,22 @@ class Judge:
             first_seen_us=found.first_us if seen is None else min(found.first_us, seen.first_us),
             last_seen_us=found.last_us if seen is None else max(found.last_us, seen.last_us),
             event_ids=event_ids,
+            activity="create" if first else "update",
+            finding_key=same,
+            incident=None if aside else triage.incident(action, begin=not alone),
+            suppressed_by=suppressed_by,
+            digest=digest,
             **facts,
         )
+        if not quiet:
+            found.told = found.open = True
+        self._ledger.keep(uid, alert.kept())
+        if digest:
+            self._also += triage.collect(alert)
+        for other, made_room in self._ledger.room():
+            self._also.append(self._close(other, made_room, action.captured_at_us))
+        self._due_us = self.due_us
+        return alert
 
     def snapshot(self) -> bytes:
         """Give the whole state as JSON; with `restore` the verdicts go on as if nothing had happened."""
@@ -288,6 +447,7 @@ class Judge:
             "bundle": self.bundle.canonical(),
             "correlations": self._correlations.snapshot(),
             "presence": self.presence.snapshot(),
+            "triage": self._triage.snapshot(),
         }
         return msgspec.json.encode(state)
 
@@ -305,6 +465,9 @@ class Judge:
             self._ledger.restore(read["ledger"])
             if self._behaviour is not None and read["behaviour"] is not None:
                 self._behaviour.restore(read["behaviour"])
+            if "triage" in read:  # not in the checkpoints of the first release
+                self._triage.restore(read["triage"])
+            self._due_us = self.due_us
         except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             raise Stop(
                 f"the judge's checkpoint cannot be read ({error}): run the release that wrote it, "

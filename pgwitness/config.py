@@ -188,12 +188,89 @@ class Behaviour(_Section, frozen=True, kw_only=True):
     principals_max: int = 50_000
 
 
+class Triage(_Section, frozen=True, kw_only=True):
+    """Table `[triage]`: what of the findings is told, and how.
+
+    `suppressions` is the file of what stays quiet. What behaviour alone finds waits for a `digest`, told once in
+    `digest_interval`, or is an `alert` of its own; of the principals in `promoted` it always is.
+    """
+
+    suppressions: Path = Path("suppressions.yaml")
+    behaviour: Literal["digest", "alert"] = "digest"
+    digest_interval: Duration = Duration(86_400.0)
+    promoted: list[str] = []
+
+
+class Reviewer(_Section, frozen=True, kw_only=True):
+    """Table `[reviewers.NAME]`: somebody whose verdicts on alerts are believed.
+
+    `key` is the public key that `pgwitness alerts key` prints. `scopes` are those the reviewer may use, all when empty;
+    `longest` is how long a verdict of theirs may hold.
+    """
+
+    key: str
+    scopes: list[Literal["same-finding", "policy-and-principal", "policy-and-relation", "policy-and-cluster"]] = []
+    longest: Duration = Duration(366 * 86_400.0)
+
+
+class Delivery(_Section, frozen=True, kw_only=True):
+    """Table `[deliveries.NAME]`: where `pgwitness alerts deliver` sends alerts, and which.
+
+    A `webhook` or `slack` has `url` or, where the address itself is a secret, `url_file`; `secret_file` is the key that
+    signs a webhook's bodies. A `syslog` has `address` (`host:port`) and `transport`, a `file` has `path`. `severity` is
+    the least that is sent; `clusters` and `policies` are globs, all when empty. `rate` is how many alerts a minute are
+    sent one by one. `tries` is how often one is tried before it becomes a dead letter.
+    """
+
+    kind: Literal["webhook", "slack", "syslog", "file"]
+    url: str = ""
+    url_file: Path | None = None
+    secret_file: Path | None = None
+    address: str = ""
+    transport: Literal["udp", "tcp", "tls"] = "tls"
+    ca_file: Path | None = None
+    path: Path | None = None
+    format: Literal["json", "text"] = "json"
+    severity: Literal["info", "low", "medium", "high", "critical"] = "low"
+    clusters: list[str] = []
+    policies: list[str] = []
+    staged: bool = False
+    closed: bool = True
+    start: Literal["end", "beginning"] = "end"
+    rate: int = 60
+    tries: int = 8
+    timeout: Duration = Duration(10.0)
+
+
+class RespondCluster(_Section, frozen=True, kw_only=True):
+    """Table `[respond.clusters.NAME]`: how the responder reaches a cluster, as a role with pg_signal_backend."""
+
+    dsn: str
+    password_file: Path | None = None
+
+
+class Respond(_Section, frozen=True, kw_only=True):
+    """Table `[respond]`: ends the backend of an alert whose policy says so; off unless `enabled`.
+
+    Only clusters in `clusters`, only alerts younger than `max_age`, at most `rate` backends a minute, never pgwitness's
+    own roles nor those that `never` names (globs), nor a superuser's unless `superusers`.
+    """
+
+    enabled: bool = False
+    clusters: dict[str, RespondCluster] = {}
+    max_age: Duration = Duration(30.0)
+    rate: int = 5
+    superusers: bool = False
+    never: list[str] = []
+
+
 class Http(_Section, frozen=True, kw_only=True):
     """Table `[http]`: where a daemon serves `/metrics`, `/livez` and `/readyz`; port 0 takes a free one."""
 
     host: str = "127.0.0.1"
     collect_port: int = 9187
     worker_port: int = 9188
+    deliver_port: int = 9189
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -209,6 +286,10 @@ class Config(_Section, frozen=True, kw_only=True):
     collectors: Collectors = Collectors()
     worker: Worker = Worker()
     behaviour: Behaviour = Behaviour()
+    triage: Triage = Triage()
+    reviewers: dict[str, Reviewer] = {}
+    deliveries: dict[str, Delivery] = {}
+    respond: Respond = Respond()
     http: Http = Http()
     include: list[str] = []
 
@@ -228,6 +309,7 @@ _PATH_KEYS = {
     ("identities", "file"),
     ("identities", "claims_keys"),
     ("policies", "path"),
+    ("triage", "suppressions"),
     ("collectors", "state_path"),
     ("worker", "data_path"),
 }
@@ -309,6 +391,22 @@ def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: 
         if isinstance(value, str | Path):
             table[key] = str((origins.get((section, key), main).parent / Path(value).expanduser()).resolve())
     _absolute_logs(tree, origins, main)
+    _absolute_named(tree.get("deliveries"), ("deliveries",), origins, main)
+    respond = tree.get("respond")
+    _absolute_named(respond.get("clusters") if isinstance(respond, dict) else None, _RESPOND, origins, main)
+
+
+_RESPOND = ("respond", "clusters")
+_NAMED_PATH_KEYS = ("url_file", "secret_file", "ca_file", "path", "password_file")
+
+
+def _absolute_named(tables: object, at: tuple[str, ...], origins: dict[tuple[str, ...], Path], main: Path) -> None:
+    """Make the paths in tables that have names of their own absolute."""
+    for name, table in tables.items() if isinstance(tables, dict) else ():
+        for key in _NAMED_PATH_KEYS if isinstance(table, dict) else ():
+            if isinstance(value := table.get(key), str):
+                origin = origins.get((*at, name, key), main)
+                table[key] = str((origin.parent / Path(value).expanduser()).resolve())
 
 
 def _absolute_logs(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: Path) -> None:

@@ -39,16 +39,16 @@ class Topic:
 def topics(raw_partitions: int = 4, event_partitions: int = 4) -> tuple[Topic, ...]:
     """List every topic of an installation with so many partitions for `raw` and `events`."""
     return (
-        Topic("raw", raw_partitions, "delete", 7 * DAY_MS, ("collect", "worker"), ("worker",)),
+        Topic("raw", raw_partitions, "delete", 7 * DAY_MS, ("collect", "worker", "deliver"), ("worker",)),
         Topic("events", event_partitions, "delete", 7 * DAY_MS, ("worker",), ("worker",)),
-        Topic("alerts", 1, "delete", 28 * DAY_MS, ("worker",), ("alerts", "consumers")),
+        Topic("alerts", 1, "delete", 28 * DAY_MS, ("worker", "deliver"), ("alerts", "deliver", "consumers")),
         Topic("state-fold", raw_partitions, "compact", -1, ("worker",), ("worker",)),
         Topic("state-judge", event_partitions, "compact", -1, ("worker",), ("worker",)),
         Topic("approvals", 1, "delete", -1, ("approvals", "gateway"), ("worker", "approvals", "gateway")),
-        Topic("feedback", 1, "delete", -1, ("alerts",), ("worker",)),
+        Topic("feedback", 1, "delete", -1, ("alerts",), ("worker", "alerts")),
         Topic("checkpoints", 1, "delete", -1, ("worker",), ("verify",)),
         # A record at the broker's limit must still fit in here, with its headers.
-        Topic("dead-letters", 1, "delete", 28 * DAY_MS, ("worker",), ("dead-letters",), 2 * 1_048_588),
+        Topic("dead-letters", 1, "delete", 28 * DAY_MS, ("worker", "deliver"), ("dead-letters",), 2 * 1_048_588),
     )
 
 

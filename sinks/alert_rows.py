@@ -18,6 +18,7 @@ from sinks.schema import ALERTS, DAY_US, SCHEMA_VERSION, TIME_US_MAX
 _json = msgspec.json.Encoder().encode
 
 _SEVERITIES = ("Unknown", "Informational", "Low", "Medium", "High", "Critical", "Fatal")
+_ACTIVITIES = ("Unknown", "Create", "Update", "Close")
 _STATUSES = ("Unknown", "New", "In Progress", "Suppressed", "Resolved")
 
 
@@ -38,6 +39,9 @@ def row(alert: Alert, event: Event) -> dict[str, object]:
     info = _part(finding, "finding_info")
     severity, status = _number(finding.get("severity_id")), _number(finding.get("status_id"))
     found = _findings(finding)
+    # A finding that is closed belongs to whom it is about, not to the event that told the time.
+    ours = _part(finding, "unmapped")
+    event_ids = found.get("event_ids") or [event.event_id]
     return {
         "uid": alert.uid,
         "time": _time_us(finding.get("time")) or event.occurred_at_us,
@@ -51,18 +55,22 @@ def row(alert: Alert, event: Event) -> dict[str, object]:
         "status_id": status,
         "status": _text(finding.get("status")) or _word(_STATUSES, status),
         "count": _number(finding.get("count")),
-        "cluster": event.cluster,
-        "instance": event.instance,
-        "database": event.database,
-        "principal": event.principal,
-        "principal_kind": event.principal_kind,
-        "on_behalf_of": event.on_behalf_of,
+        "cluster": _text(ours.get("cluster", event.cluster)),
+        "instance": _text(ours.get("instance", event.instance)),
+        "database": _text(ours.get("database", event.database)),
+        "principal": _text(ours.get("principal", event.principal)),
+        "principal_kind": _text(ours.get("principal_kind", event.principal_kind)),
+        "on_behalf_of": _text(ours.get("on_behalf_of", event.on_behalf_of)),
         "policy": found.get("policy"),
         "model": found.get("model"),
-        "event_id": event.event_id,
-        "event_ids": found.get("event_ids") or [event.event_id],
+        "event_id": event.event_id if event.event_id in event_ids else event_ids[-1],
+        "event_ids": event_ids,
         "ocsf": _json(finding).decode(),
         "schema_version": SCHEMA_VERSION,
+        "activity": _word(_ACTIVITIES, _number(finding.get("activity_id"))),
+        "detector": _text(ours.get("detector")),
+        "incident": _text(ours.get("incident")),
+        "suppressed_by": _text(ours.get("suppressed_by")),
     }
 
 

@@ -49,6 +49,19 @@ CREATE OR REPLACE VIEW gaps AS SELECT * FROM events WHERE kind = 'gap';
 
 CREATE OR REPLACE VIEW alerts AS SELECT * FROM {alerts};
 
+-- Findings of one principal that came within an hour of each other, as they stood when they were last told.
+CREATE OR REPLACE VIEW incidents AS
+SELECT incident, any_value(cluster) AS cluster, any_value(principal) AS principal,
+    any_value(principal_kind) AS principal_kind, min(first_seen) AS first_seen, max(last_seen) AS last_seen,
+    count(*) AS findings, sum("count") AS occurrences, max(severity_id) AS severity_id,
+    arg_max(severity, severity_id) AS severity, count(*) FILTER (activity <> 'Close') AS still_open,
+    list_sort(list_distinct(list(detector))) AS detectors, list(DISTINCT title) AS titles, list(uid) AS uids
+FROM (
+    SELECT * FROM alerts WHERE incident IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY uid ORDER BY "count" DESC, "time" DESC) = 1
+)
+GROUP BY incident;
+
 -- How much of what was done is tied to a session, and that to a principal: by cluster and hour (UTC).
 CREATE OR REPLACE VIEW coverage AS
 SELECT cluster, to_timestamp(floor(epoch(occurred_at) / 3600) * 3600) AS hour, count(*) AS events,

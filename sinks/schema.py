@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the lake's columns, stored in every row of `events`."""
 
 DAY_US = 86_400_000_000
@@ -104,11 +104,16 @@ ALERTS = pa.schema(
         ("event_ids", _TEXTS),
         ("ocsf", _TEXT),
         ("schema_version", pa.int32()),
+        ("activity", _TEXT),
+        ("detector", _TEXT),
+        ("incident", _TEXT),
+        ("suppressed_by", _TEXT),
     ]
 )
 """`alerts`: one row for each time an alert was raised; `uid` is the same when the same alert is raised again.
 
-`ocsf` is the whole Detection Finding as it went to the topic; `event_id` is the event whose judging raised it.
+`ocsf` is the whole Detection Finding, as it went to the topic if it did; `event_id` is the event whose judging raised
+it, or, when that is somebody else's and only told the time, the finding's last one.
 """
 
 TABLES: dict[str, pa.Schema] = {"events": EVENTS, "rows": ROWS, "alerts": ALERTS}

@@ -85,7 +85,7 @@ def redrive(config: Config, offsets: list[int] | None = None, *, again: bool = F
     found = {letter.offset: letter for letter in letters(config)}
     if unknown := sorted(set(offsets or []) - set(found)):
         raise NotInOrder(f"there is no dead letter {unknown[0]}; `pgwitness dead-letters list` shows those there are")
-    ours = {config.kafka.topic("raw"), config.kafka.topic("events")}
+    ours = {config.kafka.topic(name) for name in ("raw", "events", "alerts")}
     chosen = [found[offset] for offset in (sorted(found) if offsets is None else offsets)]
     chosen = [letter for letter in chosen if again or not letter.redriven]
     producer = make_producer(config)

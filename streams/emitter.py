@@ -18,6 +18,7 @@ from pgwitness.config import Config
 from pgwitness.errors import Retry, Stop
 from pgwitness.events import Event, EventHeader, encode_event
 from pgwitness.topics import lane_of, partition_of
+from streams.notes import NOTES
 
 FLUSH_TIMEOUT_S = 30.0
 QUEUE_BYTES = 32 * 1024 * 1024
@@ -129,6 +130,14 @@ class Emitter:
     def raw(self, partition: int, key: bytes, value: bytes) -> None:
         """Write a record of the worker's own into raw (changed identities)."""
         self._send(self._raw, value, key, partition)
+
+    def note(self, partition: int, event: Event) -> None:
+        """Write a note of the worker's own into one partition of events (`streams.notes`)."""
+        builder = BatchBuilder(self._name, encode_event(EventHeader(NOTES)))
+        builder.add(encode_event(event))
+        payload = builder.cut()
+        assert payload is not None
+        self._send(self._topic, payload, str(NOTES).encode(), partition)
 
     def flush(self) -> None:
         """Send everything and wait until it is durable. Raises `Retry` when it is not."""

@@ -4,7 +4,8 @@ The lake's manifest says from where on outputs count (`landed_to`); the judge's 
 says from where to read: what lies between is judged again, so that the models stand where they stood, and neither
 alerted nor landed again. Alerts leave at once and are durable before the lake commits what raised them: at least
 once. Events that come twice (a fold that started again) are recognised by their positions, before the judge sees
-them. Not for several threads.
+them. Notes of the worker's own (`streams.notes`) stand among the events and are judged in their place. Not for
+several threads.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from detectors.policies import Bundle
 from pgwitness.codec import decode_events
 from pgwitness.errors import DeadLetter, Stop
 from pgwitness.events import Event, Position
-from streams import metrics
+from streams import metrics, notes
 from streams.checkpoints import Store
 from streams.emitter import Emitter
 from streams.protocols import Judge, JudgeMaker, Lake, Unjudged, Verdict, Writer
@@ -39,6 +40,8 @@ class _State(Struct, frozen=True):
 
     marks: list[tuple[int, int, int, int]]
     judge: Raw
+    feedback: int = 0
+    """The first record of `feedback` that the judge has not been told of."""
 
 
 class EventPartition:
@@ -59,6 +62,10 @@ class EventPartition:
         self.position = 0
         self.landed_to = 0
         self.pending_since: float | None = None
+        self.feedback_told = 0
+        """The first record of `feedback` that no note was written of, as far as this worker knows."""
+        self.suppressions_told = ""
+        """The suppressions of the last note that was written, by their SHA-256."""
         self._emitter = emitter
         self._store = store
         self._judge = judge
@@ -68,6 +75,8 @@ class EventPartition:
         self._landed_marks: dict[Mark, Position] = {}
         self._appended_to = 0
         self._saved = 0
+        self._feedback = 0
+        self._clock_told = False
 
     @classmethod
     def load(
@@ -94,8 +103,11 @@ class EventPartition:
                 self._judge = make_judge()
             self._marks = {(lane, raw): Position(raw, offset, index) for lane, raw, offset, index in state.marks}
             self.position = self._saved = checkpoint.offset
+            self._feedback = state.feedback
         elif self.landed_to:
             log.warning("judge_starts_anew", partition=partition, reason="no checkpoint before what the lake holds")
+        self.feedback_told = self._feedback
+        self.suppressions_told = self._judge.suppressions
         return self
 
     def record(self, offset: int, key: bytes | None, value: bytes | None, now: float) -> None:
@@ -104,7 +116,10 @@ class EventPartition:
             return
         try:
             batch = decode_events(value)
-            self._batch(offset, batch.header.lane, batch.events, now)
+            if batch.header.lane == notes.NOTES:
+                self._notes(offset, batch.events, now)
+            else:
+                self._batch(offset, batch.header.lane, batch.events, now)
         except DeadLetter as error:
             self._refuse(offset, key, value, error)
         self.position = offset + 1
@@ -125,6 +140,44 @@ class EventPartition:
             if verdict.alerts:
                 self._alert(event, verdict)
         self._append(offset, lane, fresh, verdicts, now)
+
+    def tell(self, note: Event) -> None:
+        """Write a note into this partition."""
+        self._emitter.note(self.partition, note)
+
+    def tell_time(self, now_us: int) -> None:
+        """Write down the time when something is due by it; once, until the note has come back."""
+        if not self._clock_told and now_us >= self._judge.due_us:
+            self._clock_told = True
+            self.tell(notes.clock(now_us))
+
+    def _notes(self, offset: int, events: list[Event], now: float) -> None:
+        """Take notes; the first partition of all lands them, the others only the alerts that come of them."""
+        seen: list[Event] = []
+        verdicts: list[Verdict] = []
+        for event in events:
+            before = self._judge.suppressions
+            if event.operation == "verdict":
+                if event.at.offset < self._feedback:
+                    continue
+                self._feedback = event.at.offset + 1
+                self.feedback_told = max(self.feedback_told, self._feedback)
+            else:
+                event = notes.placed(event, self.topic, self.partition, offset)
+                self._clock_told = False
+            verdict = self._verdict(event, self._judge.note)
+            shown = event.operation == "verdict" or self._judge.suppressions != before
+            if shown and self.partition == 0:
+                seen.append(event)
+            elif verdict.alerts:
+                seen.append(notes.unseen(event))
+            else:
+                continue
+            verdicts.append(verdict)
+        if offset >= self.landed_to:
+            for event, verdict in zip(seen, verdicts, strict=True):
+                self._alert(event, verdict)
+            self._append(offset, notes.NOTES, seen, verdicts, now)
 
     def _append(self, offset: int, lane: int, events: list[Event], verdicts: list[Verdict], now: float) -> None:
         self._writer.append(offset, events, verdicts, lane)
@@ -147,21 +200,25 @@ class EventPartition:
             metrics.KNOWN.labels("land").inc(len(events) - len(fresh))
         return fresh
 
-    def _verdict(self, event: Event) -> Verdict:
+    def _verdict(self, event: Event, judge: Callable[[Event], Verdict] | None = None) -> Verdict:
         try:
-            return self._judge.judge(event)
+            return (judge or self._judge.judge)(event)
         except Exception as error:
             log.exception("judge_failed", event_id=event.event_id)
             return Unjudged([{"error": f"judging failed: {type(error).__name__}"}])
 
     def _alert(self, event: Event, verdict: Verdict) -> None:
-        committed_us = event.occurred_at_us if event.kind == "change" else None
+        ours = event.at.partition < 0
+        committed_us = event.occurred_at_us if event.kind == "change" and not ours else None
 
         def delivered() -> None:
             if committed_us is not None:
                 metrics.ALERT_SECONDS.observe(max(0, self._wall_us() - committed_us) / 1e6)
 
         for alert in verdict.alerts:
+            if alert.quiet:
+                metrics.QUIET.inc()
+                continue
             self._emitter.alert(alert.uid, _encode(alert.ocsf()), delivered)
             metrics.ALERTS.inc()
 
@@ -222,7 +279,7 @@ class EventPartition:
 
     def _save(self) -> None:
         marks = [(lane, raw, at.offset, at.index) for (lane, raw), at in sorted(self._marks.items())]
-        state = _State(marks, Raw(self._judge.snapshot()))
+        state = _State(marks, Raw(self._judge.snapshot()), self._feedback)
         self._store.save(self.partition, self.position, _encode(state))
         self._saved = self.position
         metrics.CHECKPOINTS.labels("judge").inc()

@@ -28,8 +28,15 @@ POLICY_ERRORS = Counter(
     "pgwitness_worker_policy_errors", "Times changed policies could not be used; the last good ones hold."
 )
 POLICY_CHANGES = Counter("pgwitness_worker_policy_changes", "Times the judges took on changed policies.")
+SUPPRESSION_ERRORS = Counter(
+    "pgwitness_worker_suppression_errors", "Times suppressions.yaml could not be used; the last good one holds."
+)
+VERDICTS = Counter("pgwitness_worker_verdicts", "Verdicts taken from the topic feedback.", ["outcome"])
 LANDED = Counter("pgwitness_worker_landed", "Events made durable in the lake.")
 ALERTS = Counter("pgwitness_worker_alerts", "Alerts raised.")
+QUIET = Counter(
+    "pgwitness_worker_alerts_quiet", "Alerts that went to the lake only: suppressed, or waiting for a digest."
+)
 ALERT_SECONDS = Histogram(
     "pgwitness_worker_alert_seconds",
     "From commit at the database to the alert's delivery, alerts from changes only.",

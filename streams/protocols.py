@@ -21,6 +21,10 @@ class Alert(Protocol):
     def uid(self) -> str:
         """The alert's key: the same for the same finding, however often it is raised."""
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it goes to the lake only."""
+
     def ocsf(self) -> dict[str, Any]:
         """Give the alert as the alerts topic carries it."""
 
@@ -58,6 +62,17 @@ class Judge(Protocol):
 
     def judge(self, event: Event) -> Verdict:
         """Judge one event."""
+
+    def note(self, event: Event) -> Verdict:
+        """Take what the worker put among the events (`streams.notes`)."""
+
+    @property
+    def due_us(self) -> int:
+        """By which time in the records something is to be told, though nothing else happens."""
+
+    @property
+    def suppressions(self) -> str:
+        """The SHA-256 of the suppressions that hold."""
 
     def snapshot(self) -> bytes:
         """Give the state, as JSON."""

@@ -24,6 +24,7 @@ from streams.checkpoints import Store
 from streams.emitter import Emitter, make_producer
 from streams.identity_file import IdentityFile, Trouble, mended, record, refused
 from streams.landing import EventPartition
+from streams.notes import Feedback, SuppressionFile, suppressions
 from streams.policy_file import CLUSTER, PolicyFile, difference
 from streams.policy_file import record as policy_record
 from streams.protocols import JudgeMaker, Lake
@@ -56,8 +57,10 @@ class Stages:
         lake: Lake,
         make_judge: JudgeMaker,
         identity_file: IdentityFile,
+        suppression_file: SuppressionFile,
         policy_file: PolicyFile | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._config = config
         self._lake = lake
@@ -65,6 +68,9 @@ class Stages:
         self._identity_file = identity_file
         self._policy_file = policy_file
         self._clock = clock
+        self._wall_us = wall_us
+        self._suppression_file = suppression_file
+        self._feedback: Feedback | None = None
         self._name = f"worker@{socket.gethostname()}:{os.getpid()}"
         self._raw_topic = config.kafka.topic("raw")
         self._events_topic = config.kafka.topic("events")
@@ -107,6 +113,9 @@ class Stages:
                     )
         finally:
             reader.close()
+        if self._events:
+            self._feedback = Feedback(self._config, self._wall_us)
+            self._feedback.start(min(part.feedback_told for part in self._events.values()))
         for number, raw in self._raw.items():
             self._told[number] = raw.fold.identities.sha256
         log.info("partitions_assigned", raw=sorted(self._raw), events=sorted(self._events))
@@ -153,6 +162,7 @@ class Stages:
             self._due.identities = now + IDENTITIES_POLL_S
             self._identities()
             self._policies()
+            self._notes()
         if now >= self._due.measure:
             self._due.measure = now + MEASURE_S
             for raw in self._raw.values():
@@ -234,6 +244,27 @@ class Stages:
         number = partition_of(CLUSTER, self._config.topics.raw_partitions)
         self.emitter.raw(number, CLUSTER.encode(), policy_record(operation, detail, self._name))
 
+    def _notes(self) -> None:
+        """Tell every partition of events what its judge is to know: suppressions, verdicts, the time."""
+        if self._feedback is None:
+            return
+        now_us = self._wall_us()
+        kept = self._suppression_file.poll()
+        for part in self._events.values():
+            if part.suppressions_told != kept.sha256:
+                part.tell(suppressions(kept.content, kept.sha256, self._suppression_file.path.name, now_us))
+                part.suppressions_told = kept.sha256
+            part.tell_time(now_us)
+        for offset, checked, note in self._feedback.poll():
+            metrics.VERDICTS.labels(checked.refused or "believed").inc()
+            if checked.refused is not None:
+                log.warning("verdict_refused", offset=offset, reason=checked.refused)
+            for number, part in self._events.items():
+                # What is refused changes nothing: one partition tells it.
+                if offset >= part.feedback_told and (checked.refused is None or number == 0):
+                    part.tell(note)
+                part.feedback_told = max(part.feedback_told, offset + 1)
+
     def _tell_trouble(self) -> None:
         """Say in one partition that the file cannot be used, once it was so twice: it may just have been half written.
 
@@ -251,6 +282,9 @@ class Stages:
         self._trouble = (found, told)
 
     def _forget(self) -> None:
+        if self._feedback is not None:
+            self._feedback.close()
+            self._feedback = None
         for topic, number in self._paused:
             metrics.PAUSED.labels(topic, str(number)).set(0)
         self._paused.clear()

@@ -7,7 +7,6 @@ now, so that a rule written a minute ago counts.
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Iterable
 from ipaddress import ip_address
 
@@ -74,8 +73,10 @@ def rule_for(role: str | None, application: str | None, client_addr: str | None)
     principal = next(names, "somebody")
     rule = {"match": match, "principal": principal, "kind": "unknown"}
     flow = yaml.safe_dump(rule, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1_000_000)
-    # YAML folds what breaks a line; as JSON, which is YAML too, it stays on one.
-    return f"  - {flow.strip() if len(flow.strip().splitlines()) == 1 else json.dumps(rule)}"
+    if len(flow.strip().splitlines()) > 1:
+        # What breaks a line is folded, unless it stands in double quotes.
+        flow = yaml.safe_dump(rule, default_flow_style=True, default_style='"', sort_keys=False, width=1_000_000)
+    return f"  - {flow.strip()}"
 
 
 def _usable(address: str) -> bool:

@@ -24,6 +24,7 @@ from pgwitness.health import Health
 from streams import admin, metrics
 from streams.app import make_app
 from streams.identity_file import IdentityFile
+from streams.notes import SuppressionFile
 from streams.policy_file import PolicyFile
 from streams.protocols import JudgeMaker, Lake
 from streams.stages import Stages
@@ -50,11 +51,13 @@ def run(
     """Work until `stop`; returns the exit code: 0, or 1 after a `Stop`. `ready` is called once partitions are read.
     Policies that change in `policy_file` are taken on while it works.
 
-    Raises `ConfigurationError` when identities cannot be read at the start. Whatever can come back is retried with
-    exponential back-off and jitter.
+    Raises `ConfigurationError` when identities or suppressions cannot be read at the start. Whatever can come back is
+    retried with exponential back-off and jitter.
     """
     identity_file = IdentityFile(config.identities.file)
     identity_file.load()
+    suppression_file = SuppressionFile(config.triage.suppressions)
+    suppression_file.load()
     health.expect(PART)
     attempt = 0
     while not stop.is_set():
@@ -70,7 +73,11 @@ def run(
         try:
             admin.require(config)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_work(config, lake, make_judge, identity_file, policy_file, health, stop, started))
+                runner.run(
+                    _work(
+                        config, lake, make_judge, (identity_file, suppression_file), policy_file, health, stop, started
+                    )
+                )
         except (Stop, ConfigurationError) as error:
             log.error("stopping", error=str(error))
             health.ready(PART, str(error))
@@ -92,7 +99,7 @@ async def _work(
     config: Config,
     lake: Lake,
     make_judge: JudgeMaker,
-    identity_file: IdentityFile,
+    files: tuple[IdentityFile, SuppressionFile],
     policy_file: PolicyFile | None,
     health: Health,
     stop: threading.Event,
@@ -102,7 +109,7 @@ async def _work(
     failure: list[BaseException] = []
     thresholds = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
-    stages = Stages(config, lake, make_judge, identity_file, policy_file)
+    stages = Stages(config, lake, make_judge, *files, policy_file)
 
     def failed(error: BaseException) -> None:
         failure.append(error)

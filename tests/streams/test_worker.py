@@ -54,7 +54,7 @@ def test_alerts_are_plain_json(installation: Installation) -> None:
 
     with installation.worker():
         installation.send(batch(transaction(10, n_rows=0, relations=[], forged=[Forgery("mac")])))
-        (message,) = eventually(lambda: read_all(installation, "alerts"), "an alert")
+        (message, *_) = eventually(lambda: read_all(installation, "alerts"), "an alert")
         alert = json.loads(message.value())
     assert alert["class_uid"] == 2004
     assert message.key().decode() == alert["finding_info"]["uid"]

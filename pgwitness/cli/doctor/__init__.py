@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pgwitness.cli.doctor import databases, installation, names
+from pgwitness.cli.doctor import databases, installation, names, triage
 from pgwitness.cli.doctor.lines import Line
 from pgwitness.cli.options import cluster_option, common, configuration, json_option
 from pgwitness.cli.output import console, emit, json_list, say
@@ -32,7 +32,7 @@ def doctor(clusters: tuple[str, ...], as_json: bool, config_path: Path) -> None:
             capabilities += rows
             if rows:
                 silent += databases.silent(config, name, databases.subjects(rows))
-        for check in (installation.kafka, installation.lake, installation.files):
+        for check in (installation.kafka, installation.lake, installation.files, triage.triage):
             check(config, findings)
         unnamed = names.examine(config, findings)
     if as_json:

@@ -1,0 +1,312 @@
+"""`pgwitness alerts deliver`: every target reads the alerts topic for itself, at its own pace.
+
+A target's position is committed only after it took what it was sent, or the dead letters did: at least once, and what
+is sent again has the same uid. Alerts beyond a target's rate are held back for a minute and told in one summary; the
+position stays before them until that was taken. What a target does not take is tried again with growing pauses, then
+goes to the topic of dead letters with its reason; a target that is slow or gone holds up no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+
+from pgwitness.config import Config, Delivery
+from pgwitness.errors import ConfigurationError, PgwitnessError, Retry
+from pgwitness.health import Health
+from sinks.deliveries import metrics, render, routing, targets
+from sinks.deliveries.respond import Responder
+from sinks.deliveries.routing import Held, Item, Limit
+from sinks.deliveries.targets import NotTaken, Refused, Target
+
+log = structlog.get_logger("deliver")
+
+POLL_S = 0.2
+COMMIT_S = 5.0
+FIRST_PAUSE_S = 0.5
+PAUSE_S_MAX = 60.0
+SEND_S = 30.0
+DAY_MS = "86400000"
+
+
+class Stopped(Exception):
+    """The daemon was told to end while something was being tried; it is done again by the next run."""
+
+
+class Outbox:
+    """Where the daemon itself writes: dead letters, evidence and updates of alerts; waits until they are durable."""
+
+    def __init__(self, config: Config) -> None:
+        self._producer = Producer(
+            config.kafka.client()
+            | {"enable.idempotence": "true", "acks": "all", "message.max.bytes": str(4 * 1024 * 1024), "log_level": "0"}
+        )
+
+    def write(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int = 0,
+        headers: list[tuple[str, str | bytes | None]] | None = None,
+    ) -> None:
+        """Write one record. Raises `Retry` when the broker does not take it."""
+        errors: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _: object) -> None:
+            if error is not None:
+                errors.append(error)
+
+        try:
+            self._producer.produce(topic, value, key, partition, on_delivery=delivered, headers=headers or [])
+        except (BufferError, KafkaException) as error:
+            raise Retry(f"{topic}: {error}") from error
+        if self._producer.flush(SEND_S) or errors:
+            raise Retry(f"{topic} did not take a record: {errors[0].str() if errors else 'no answer'}")
+
+
+class Route:
+    """One target and its place on the topic."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Delivery,
+        target: Target,
+        config: Config,
+        outbox: Outbox,
+        stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._target = target
+        self._outbox = outbox
+        self._stop = stop
+        self._clock = clock
+        self._topic = config.kafka.topic("alerts")
+        self._dead_letters = config.kafka.topic("dead-letters")
+        self._group = f"{config.kafka.prefix}deliver-{name}"
+        self._client = config.kafka.client()
+        self._limit = Limit(settings.rate, clock())
+        self._held: Held | None = None
+        self._done: dict[int, int] = {}
+        self._commit_due = clock() + COMMIT_S
+
+    async def run(self, turned: Callable[[], None], ready: Callable[[], None]) -> None:
+        """Deliver until told to stop; raises `Retry` when the broker is lost, to be run again."""
+        self._held = None
+        self._done = {}
+        consumer = Consumer(
+            self._client
+            | {
+                "group.id": self._group,
+                "enable.auto.commit": "false",
+                "auto.offset.reset": "earliest",
+                "max.poll.interval.ms": DAY_MS,
+                "session.timeout.ms": "10000",
+                "log_level": "0",
+            }
+        )
+        assigned = threading.Event()
+        try:
+            consumer.subscribe([self._topic], on_assign=self._assign(assigned), on_revoke=self._revoked)
+            while not self._stop.is_set():
+                message = await asyncio.to_thread(consumer.poll, POLL_S)
+                turned()
+                if assigned.is_set():
+                    ready()
+                if message is not None and not self._is_error(message):
+                    await self._record(message)
+                await self._summary()
+                await self._commit(consumer)
+            await self._commit(consumer, at_once=True)
+        except Stopped:
+            await self._commit(consumer, at_once=True)
+        except KafkaException as error:
+            raise Retry(f"{self._topic} cannot be read: {error.args[0].str()}") from error
+        finally:
+            await asyncio.to_thread(consumer.close)
+            await self._target.close()
+
+    def _assign(self, assigned: threading.Event) -> Callable[[Consumer, list[TopicPartition]], None]:
+        """Begin where this target ended; a new target where its settings say, which is committed at once."""
+
+        def assign(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            places = consumer.committed(partitions, timeout=SEND_S)
+            new = [place for place in places if place.offset < 0]
+            for place in new:
+                place.offset = OFFSET_BEGINNING
+                if self._settings.start == "end":
+                    _, place.offset = consumer.get_watermark_offsets(place, timeout=SEND_S)
+            if new and self._settings.start == "end":
+                consumer.commit(offsets=new, asynchronous=False)
+            consumer.assign(places)
+            assigned.set()
+
+        return assign
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._held = None
+        self._done = {}
+
+    def _is_error(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return False
+        if not error.retriable() and error.code() != KafkaError._PARTITION_EOF:
+            raise KafkaException(error)
+        return True
+
+    async def _record(self, message: Message) -> None:
+        """Take one record of the topic."""
+        value = message.value()
+        data = value.encode() if isinstance(value, str) else value
+        item = routing.read(data)
+        if item is None:
+            await self._set_aside(message, "not_an_alert", "the record is no alert of pgwitness")
+        elif not routing.wanted(item, self._settings):
+            metrics.FILTERED.labels(self.name).inc()
+        elif self._held is not None or not self._limit.take(self._clock()):
+            self._held = self._held or Held(self._clock())
+            self._held.add(item)
+        else:
+            try:
+                await self._deliver(item)
+            except (NotTaken, Refused) as error:
+                await self._set_aside(message, "undeliverable", str(error))
+        if self._held is None:
+            self._done[message.partition() or 0] = (message.offset() or 0) + 1
+        else:
+            self._done_after = (message.partition() or 0, (message.offset() or 0) + 1)
+
+    _done_after: tuple[int, int] = (0, 0)
+    """Partition and offset after the last record read, while earlier ones are held back."""
+
+    async def _summary(self) -> None:
+        held = self._held
+        if held is None or not held.due(self._clock()):
+            return
+        item = held.summary()
+        try:
+            await self._deliver(item)
+            metrics.HELD_BACK.labels(self.name).inc(held.number)
+        except (NotTaken, Refused) as error:
+            await asyncio.to_thread(
+                self._letter, item.uid.encode(), render.body(item), "undeliverable", str(error), *self._done_after
+            )
+        self._held = None
+        self._done[self._done_after[0]] = self._done_after[1]
+
+    async def _deliver(self, item: Item) -> None:
+        """Send one, again and again with growing pauses; raises what the last try raised."""
+
+        async def pause(seconds: float) -> None:
+            if await asyncio.to_thread(self._stop.wait, seconds):
+                raise Stopped
+
+        def wait(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome is not None else None
+            asked_s = error.after_s if isinstance(error, NotTaken) else 0.0
+            growing_s = min(PAUSE_S_MAX, FIRST_PAUSE_S * 2.0 ** (state.attempt_number - 1))
+            return max(asked_s, growing_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+        def failed(state: RetryCallState) -> None:
+            metrics.FAILURES.labels(self.name).inc()
+            error = state.outcome.exception() if state.outcome is not None else None
+            log.warning("not_delivered", target=self.name, uid=item.uid, attempt=state.attempt_number, error=str(error))
+
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._settings.tries),
+            retry=retry_if_exception_type(NotTaken),
+            wait=wait,
+            sleep=pause,
+            after=failed,
+            reraise=True,
+        )
+        await retrying(self._target.send, item)
+        metrics.DELIVERED.labels(self.name, item.type).inc()
+        metrics.LAST_SECONDS.labels(self.name).set_to_current_time()
+
+    async def _set_aside(self, message: Message, reason: str, error: str) -> None:
+        key, value = message.key(), message.value()
+        await asyncio.to_thread(
+            self._letter,
+            key.encode() if isinstance(key, str) else key,
+            value.encode() if isinstance(value, str) else value,
+            reason,
+            error,
+            message.partition() or 0,
+            message.offset() or 0,
+        )
+
+    def _letter(
+        self, key: bytes | None, value: bytes | None, reason: str, error: str, partition: int, offset: int
+    ) -> None:
+        log.warning("dead_letter", target=self.name, reason=reason, error=error, offset=offset)
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("reason", reason.encode()),
+            ("stage", f"deliver:{self.name}".encode()),
+            ("topic", self._topic.encode()),
+            ("partition", str(partition).encode()),
+            ("offset", str(offset).encode()),
+            ("error", error[:500].encode()),
+        ]
+        self._outbox.write(self._dead_letters, value, key, headers=headers)
+        metrics.DEAD_LETTERS.labels(self.name, reason).inc()
+
+    async def _commit(self, consumer: Consumer, *, at_once: bool = False) -> None:
+        """Commit what is done: soon enough for few repeats, not for every alert that a filter dropped."""
+        if not self._done or not (at_once or self._clock() >= self._commit_due or self._held is not None):
+            return
+        self._commit_due = self._clock() + COMMIT_S
+        places = [TopicPartition(self._topic, partition, offset) for partition, offset in self._done.items()]
+        self._done = {}
+        await asyncio.to_thread(lambda: consumer.commit(offsets=places, asynchronous=False))
+
+
+def routes(config: Config, stop: threading.Event) -> list[Route]:
+    """Make a route for every target, and for the responder. Raises `ConfigurationError` when there is nothing to do."""
+    outbox = Outbox(config)
+    made = [
+        Route(name, settings, targets.make(name, settings), config, outbox, stop)
+        for name, settings in sorted(config.deliveries.items())
+    ]
+    if config.respond.enabled:
+        settings = Delivery(kind="file", severity="info", tries=3, rate=1_000_000, closed=False)
+        made.append(Route("responder", settings, Responder(config, outbox.write), config, outbox, stop))
+    if not made:
+        raise ConfigurationError(
+            "nothing to deliver to: add [deliveries.NAME] to the configuration, docs/how-to/consume-alerts.md shows how"
+        )
+    return made
+
+
+async def run(config: Config, health: Health, stop: threading.Event) -> None:
+    """Deliver to every target until `stop`. Raises `ConfigurationError` at the start only."""
+    async with asyncio.TaskGroup() as group:
+        for route in routes(config, stop):
+            health.expect(route.name)
+            group.create_task(_keep(route, health, stop))
+
+
+async def _keep(route: Route, health: Health, stop: threading.Event) -> None:
+    """Run one route again and again; only `stop` ends it."""
+    attempt = 0
+    while not stop.is_set():
+        try:
+            await route.run(lambda: health.beat(route.name), lambda: health.ready(route.name))
+            attempt = 0
+        except PgwitnessError as error:
+            attempt += 1
+            health.ready(route.name, str(error))
+            log.warning("route_restarts", target=route.name, error=str(error))
+            pause_s = min(PAUSE_S_MAX, FIRST_PAUSE_S * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+            await asyncio.to_thread(stop.wait, pause_s)
