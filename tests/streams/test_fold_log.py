@@ -98,11 +98,11 @@ def test_a_beacon_outranks_the_log(feed: Feed) -> None:
     assert (event.binding, event.principal) == ("beacon", "p_ann")
 
 
-def test_a_covered_table_without_a_beacon_is_a_shadow_write_with_a_name(feed: Feed) -> None:
-    """Who switched the beacon off is named by the log."""
+def test_a_covered_table_without_a_beacon_is_told_with_the_name_that_the_log_has(feed: Feed) -> None:
+    """Who switched the beacon off is named by the log: the change is theirs, and the missing beacon a finding."""
     feed(statement(1, xid=77))
     (event,) = feed(transaction(10, xid=77, covered=True))
-    assert (event.detail["finding"], event.principal, event.binding) == ("shadow_write", "billing-bot", "log")
+    assert (event.detail["finding"], event.principal, event.binding) == ("beacon_missing", "billing-bot", "log")
 
 
 def test_lines_sent_again_are_dropped(feed: Feed) -> None:
