@@ -86,7 +86,9 @@ told AS MATERIALIZED (
         l.detail->>'$.audit.class' AS class, l.detail->>'$.audit.type' AS scope,
         lower(l.detail->>'$.audit.command') AS command, l.detail->>'$.audit.object_name' AS object,
         concat_ws('/', l.detail->>'$.audit.statement_id', l.detail->>'$.audit.substatement_id') AS number,
-        CAST(l.detail->'$.operations' AS VARCHAR[]) AS operations, CAST(l.detail->>'$.line' AS BIGINT) AS place,
+        CAST(l.detail->'$.operations' AS VARCHAR[]) AS operations,
+        max(CAST(l.detail->>'$.line' AS BIGINT))
+            OVER (PARTITION BY s.cluster, s.database, s.xid, l.session_id) AS place,
         coalesce(CAST(l.detail->>'$.utility' AS BOOLEAN), false) AS utility
     FROM suspect AS s JOIN line AS l ON l.cluster = s.cluster AND l.database = s.database AND l.xid = s.xid
         AND l.occurred_at BETWEEN s.first_at AND s.last_at
@@ -130,7 +132,8 @@ claim AS MATERIALIZED (
 changed AS (
     SELECT s.cluster, s.database, s.xid, s.lsn, w.relations[1] AS relation,
         count(*) FILTER (w.operation = 'insert') AS inserts, count(*) FILTER (w.operation = 'update') AS updates,
-        count(*) FILTER (w.operation = 'delete') AS deletes, count(*) FILTER (w.operation <> 'truncate') AS rows
+        count(*) FILTER (w.operation = 'delete') AS deletes, count(*) FILTER (w.operation <> 'truncate') AS rows,
+        any_value(json_keys(w.row_key)) AS key
     FROM (FROM suspect WHERE lsn IS NOT NULL) AS s JOIN wal AS w ON w.cluster = s.cluster
         AND w.database = s.database AND w.lsn = s.lsn AND w.xid % 4294967296 = s.xid
     WHERE w.ordinal IS NOT NULL GROUP BY ALL
@@ -141,6 +144,10 @@ claimed AS (
         sum(c.row_count) FILTER (NOT c.flexible AND c.command = 'update') AS updates,
         sum(c.row_count) FILTER (NOT c.flexible AND c.command = 'delete') AS deletes,
         sum(c.row_count) FILTER (c.flexible) AS flexible, sum(c.row_count) AS rows,
+        -- Whether a column of the key may be set: what comes before the last WHERE names it.
+        bool_or(len(list_filter(w.key, lambda x: regexp_matches(
+            regexp_replace(c.statement, '(?is)^(.*)\swhere\s.*$', '\1'), '\b' || regexp_escape(x) || '\b'))) > 0
+        ) AS rekeyed,
         bool_and(k.relation IS NOT NULL OR c.flexible AND w.relation IS NOT NULL) AS published
     FROM claim AS c
     LEFT JOIN changed AS w ON w.cluster = c.cluster AND w.database = c.database AND w.xid = c.xid AND w.lsn = c.lsn
@@ -150,40 +157,47 @@ claimed AS (
     GROUP BY ALL
 ),
 -- By relation: is there a number of rows that moved between partitions (an update then is a delete and an insert) with
--- which everything adds up?
+-- which everything adds up? What is too much may be a foreign key's doing, of which pgAudit tells only where the
+-- table's owner is who writes: it updates and deletes after a delete or a changed key, and never inserts.
 compared AS (
-    SELECT n.cluster, n.database, n.xid, n.lsn, n.relation, n.rows AS said, coalesce(m.rows, 0) AS done,
-        m.relation IS NULL AS absent, n.published,
-        done - said AS moved,
-        moved >= 0 AND moved <= coalesce(n.updates, 0) + coalesce(n.flexible, 0)
-            AND coalesce(m.inserts, 0) >= coalesce(n.inserts, 0) + moved
-            AND coalesce(m.deletes, 0) >= coalesce(n.deletes, 0) + moved
-            AND coalesce(m.updates, 0) >= coalesce(n.updates, 0) - moved AS agrees
-    FROM claimed AS n LEFT JOIN changed AS m USING (cluster, database, xid, lsn, relation)
+    SELECT cluster, database, xid, lsn, said, done, absent, published, NOT agrees AND done < said AS fewer,
+        NOT agrees AND done > said
+            AND (m_i > n_i + flexible + least(n_u + flexible, m_d) OR n_d + flexible = 0 AND NOT rekeyed) AS more
+    FROM (
+        SELECT cluster, database, xid, lsn, n.rows AS said, coalesce(m.rows, 0) AS done, m.relation IS NULL AS absent,
+            n.published, coalesce(n.rekeyed, false) AS rekeyed, coalesce(n.flexible, 0) AS flexible,
+            coalesce(n.inserts, 0) AS n_i, coalesce(n.updates, 0) AS n_u, coalesce(n.deletes, 0) AS n_d,
+            coalesce(m.inserts, 0) AS m_i, coalesce(m.updates, 0) AS m_u, coalesce(m.deletes, 0) AS m_d,
+            done - said BETWEEN 0 AND n_u + flexible AND m_i >= n_i + (done - said) AND m_d >= n_d + (done - said)
+                AND m_u >= n_u - (done - said) AS agrees
+        FROM claimed AS n LEFT JOIN changed AS m USING (cluster, database, xid, lsn, relation)
+    )
 ),
 newest AS (SELECT cluster, database, max(until) AS change_at FROM known GROUP BY ALL),
 heard AS (SELECT cluster, max(occurred_at) AS line_at FROM line GROUP BY ALL),
 mismatch AS (
     SELECT r.cluster, r.database, r.xid, r.lsn, r.said, r.done
     FROM (
-        SELECT cluster, database, xid, lsn, sum(said) AS said, sum(done) AS done,
-            bool_or(NOT agrees AND done > said) AS more, bool_or(NOT agrees AND done < said) AS fewer,
-            bool_or(absent) AS absent, bool_and(published) AS published
+        SELECT cluster, database, xid, lsn, sum(said) AS said, sum(done) AS done, count(*) AS claimed,
+            bool_or(more) AS more, bool_or(fewer) AS fewer, bool_or(absent) AS absent, bool_and(published) AS published
         FROM compared GROUP BY ALL
     ) AS r JOIN (
         SELECT cluster, database, xid, lsn, any_value(committed_at) AS committed_at,
-            bool_and(readable) AS readable, bool_and(direct) AS direct, bool_or(undone) AS undone
+            bool_and(readable AND direct) AS whole, bool_or(undone) AS undone
         FROM claim GROUP BY ALL
     ) AS c USING (cluster, database, xid, lsn)
+    JOIN (SELECT cluster, database, xid, lsn, count(*) AS changed FROM changed GROUP BY ALL) AS w
+        USING (cluster, database, xid, lsn)
     JOIN newest USING (cluster, database) JOIN heard USING (cluster)
-    WHERE c.readable AND line_at >= c.committed_at + [settled] AND change_at >= c.committed_at + [settled]
-        AND (r.more AND NOT r.fewer AND NOT r.absent
-            OR r.fewer AND NOT r.more AND r.published AND c.direct AND NOT c.undone)
+    WHERE c.whole AND line_at >= c.committed_at + [settled] AND change_at >= c.committed_at + [settled]
+        -- Too much in one of several tables may be a trigger's on another.
+        AND (r.more AND r.claimed = 1 AND w.changed = 1 AND NOT r.absent
+            OR r.fewer AND NOT r.more AND r.published AND NOT c.undone)
+        -- What is neither a plain write nor the frame of a transaction may run functions, or make tables.
         AND NOT EXISTS (
             SELECT 1 FROM told AS t WHERE t.cluster = r.cluster AND t.database = r.database AND t.xid = r.xid
-                AND t.lsn = r.lsn AND t.utility
-                AND t.operation NOT IN ('begin', 'start', 'commit', 'savepoint', 'release', 'rollback_to', 'do', 'call',
-                    'truncate', 'set', 'show'))
+                AND t.lsn = r.lsn AND NOT coalesce(t.operation IN [writes] OR t.operation IN ('begin', 'start',
+                    'commit', 'savepoint', 'release', 'rollback_to', 'truncate', 'truncate_table'), false))
         AND NOT EXISTS (
             SELECT 1 FROM {events} AS d WHERE d.kind = 'ddl' AND d.cluster = r.cluster AND d.database = r.database
                 AND d.lsn = r.lsn AND d.dt BETWEEN first_day AND last_day)
