@@ -22,6 +22,13 @@ Line = dict[str, object]
 SUBJECTS = {"reads": "query_stats", "writes": "change", "logins": "session", "role changes": "posture", "ddl": "ddl"}
 """Which kind of event each subject of the matrix comes as; DDL only where it tells of itself."""
 
+LOST_SHARE_MAX = 0.01
+"""Calls that may be missing in the log before it is said: a text that holds several statements is one line of it."""
+LOST_LINES = """
+SELECT cluster, instance, CAST(sum(calls) AS BIGINT), CAST(sum(missing) AS BIGINT)
+FROM statements_covered(CAST(now() AS DATE) - 1, CAST(now() AS DATE)) WHERE status = 'logged' GROUP BY ALL ORDER BY ALL
+"""
+
 
 @click.command(short_help="Check what can be captured, what is wrong, and how to mend it.")
 @cluster_option
@@ -214,6 +221,30 @@ def _lake(config: Config, findings: list[Line]) -> None:
         return f"{path}: {row[0]:,} events, the last of {row[1]}" if row[0] else f"{path}: empty"
 
     _try("lake", "lake", findings, check)
+    if (config.lake.path / "views.sql").exists():
+        findings += _lost_lines(config)
+
+
+def _lost_lines(config: Config) -> list[Line]:
+    """Say of each server that logs its statements how much of what statistics counted is missing from its log."""
+    from sinks.catalogue import connect
+
+    try:
+        connection = connect(config.lake.path)
+    except PgwitnessError:
+        return []  # the check of the lake says so
+    try:
+        rows = connection.execute(LOST_LINES).fetchall()
+    finally:
+        connection.close()
+    lines = []
+    for cluster, instance, calls, missing in rows:
+        lost = missing > LOST_SHARE_MAX * calls
+        found = f"{missing:,} of {calls:,} calls since yesterday ({missing / calls:.1%}) are not in the log"
+        fix = "see the view statement_coverage for which; look for gaps of the log, settings of sessions, sampling"
+        where = f"{cluster} {instance}"
+        lines.append(_line(where, "server log", "warning" if lost else "ok", found, fix if lost else ""))
+    return lines
 
 
 def _files(config: Config, findings: list[Line]) -> None:
