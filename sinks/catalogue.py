@@ -30,6 +30,9 @@ _HEAD = """\
 -- Files of a lake never change: reading each one's footer once is enough.
 SET parquet_metadata_cache = true;
 
+-- What reconciliation looks for is estimated to be rare; if it is not, comparing each with each never ends.
+SET asof_loop_join_threshold = 0;
+
 """
 
 _ACTIVITY = "kind IN ('change', 'ddl', 'statement', 'query_stats', 'session')"

@@ -41,32 +41,6 @@ WITH wal AS NOT MATERIALIZED (
 ), line AS NOT MATERIALIZED (
     SELECT * FROM {events} WHERE kind = 'statement' AND dt BETWEEN first_day AND last_day
 ),
--- By transaction id: the rows its lines claim less those committed, and in bits: 1 a commit, 2 claims of rows, 4 a line
--- that surely wrote, 8 one that undid it. One number for a key and few beside it: this is of every transaction.
-differing AS MATERIALIZED (
-    SELECT tx
-    FROM (
-        SELECT hash(cluster, database, xid & 4294967295) AS tx,
-            CASE WHEN kind = 'statement' THEN CASE WHEN operation IN [writes] THEN row_count END
-                WHEN ordinal IS NOT NULL AND operation <> 'truncate' THEN -1 END AS rows,
-            CASE WHEN kind = 'change' THEN 1 WHEN [undoes] THEN 8
-                WHEN row_count > 0 AND operation IN [writes] THEN 6 WHEN operation = 'insert' THEN 4 ELSE 0
-            END::UTINYINT AS bits
-        FROM {events} WHERE kind IN ('change', 'statement') AND xid IS NOT NULL AND dt BETWEEN first_day AND last_day
-    )
-    GROUP BY tx
-    HAVING bit_or(bits) & 3 = 3 AND sum(rows) <> 0 OR bit_or(bits) & 13 = 4
-),
-suspect AS MATERIALIZED (
-    SELECT cluster, database, xid & 4294967295 AS xid, max(lsn) AS lsn,
-        max(occurred_at) FILTER (kind = 'change') AS committed_at,
-        min(occurred_at) AS first_at, max(occurred_at) AS last_at, bool_or([undoes]) AS undone
-    FROM {events}
-    WHERE kind IN ('change', 'statement') AND xid IS NOT NULL AND dt BETWEEN first_day AND last_day
-        AND hash(cluster, database, xid & 4294967295) IN (FROM differing)
-    GROUP BY ALL
-    HAVING last_at - first_at <= [longest]
-),
 -- Every kind of change that was captured of a table, and from when to when: outside of it nothing is missed.
 captured AS (
     SELECT cluster, database, relations[1] AS relation, operation, min(occurred_at) AS since,
@@ -79,37 +53,77 @@ captured AS (
             count(DISTINCT relation) OVER (PARTITION BY cluster, database, bare) = 1 AS alone
         FROM captured)
 ),
--- Lines of suspects, read.
+-- By transaction id: the rows that its lines claim of captured tables less those committed, and in bits: 1 a commit,
+-- 2 claims of rows, 4 a line that surely wrote, 8 one that undid it. Too many rows count in one table only. One number
+-- for a key and few beside it: this is of every transaction.
+differing AS MATERIALIZED (
+    SELECT tx
+    FROM (
+        SELECT hash(cluster, database, xid & 4294967295) AS tx,
+            CASE WHEN kind = 'change' THEN hash(relations[1]) END AS relation,
+            CASE WHEN kind = 'statement'
+                    THEN CASE WHEN operation IN [writes] AND relations[1] IN (SELECT name FROM known) THEN row_count END
+                WHEN ordinal IS NOT NULL AND operation <> 'truncate' THEN -1 END AS rows,
+            CASE WHEN kind = 'change' THEN 1 WHEN [undoes] THEN 8
+                WHEN row_count > 0 AND operation IN [writes] THEN 6 WHEN operation = 'insert' THEN 4 ELSE 0
+            END::UTINYINT AS bits
+        FROM {events} WHERE kind IN ('change', 'statement') AND xid IS NOT NULL AND dt BETWEEN first_day AND last_day
+    )
+    GROUP BY tx
+    HAVING bit_or(bits) & 3 = 3 AND (sum(rows) > 0 OR sum(rows) < 0 AND min(relation) = max(relation))
+        OR bit_or(bits) & 13 = 4
+),
+suspect AS MATERIALIZED (
+    SELECT cluster, database, xid & 4294967295 AS xid, max(lsn) AS lsn,
+        max(occurred_at) FILTER (kind = 'change') AS committed_at,
+        min(occurred_at) AS first_at, max(occurred_at) AS last_at, bool_or([undoes]) AS undone
+    FROM {events}
+    WHERE kind IN ('change', 'statement') AND xid IS NOT NULL AND dt BETWEEN first_day AND last_day
+        AND hash(cluster, database, xid & 4294967295) IN (FROM differing)
+    GROUP BY ALL
+    HAVING last_at - first_at <= [longest]
+),
+-- Lines of suspects, read. Plain: an INSERT of VALUES that the log tells at the session's top level.
 told AS MATERIALIZED (
-    SELECT s.cluster, s.database, s.xid, s.lsn, s.committed_at, s.undone, l.session_id, l.occurred_at, l.row_count,
-        l.operation, l.fingerprint, l.statement, l.relations, l.detail->>'$.source' AS source,
-        l.detail->>'$.audit.class' AS class, l.detail->>'$.audit.type' AS scope,
-        lower(l.detail->>'$.audit.command') AS command, l.detail->>'$.audit.object_name' AS object,
-        concat_ws('/', l.detail->>'$.audit.statement_id', l.detail->>'$.audit.substatement_id') AS number,
-        CAST(l.detail->'$.operations' AS VARCHAR[]) AS operations,
-        max(CAST(l.detail->>'$.line' AS BIGINT))
-            OVER (PARTITION BY s.cluster, s.database, s.xid, l.session_id) AS place,
-        coalesce(CAST(l.detail->>'$.utility' AS BOOLEAN), false) AS utility
-    FROM suspect AS s JOIN line AS l ON l.cluster = s.cluster AND l.database = s.database AND l.xid = s.xid
-        AND l.occurred_at BETWEEN s.first_at AND s.last_at
+    SELECT cluster, database, xid, lsn, committed_at, undone, session_id, occurred_at, operation,
+        relations[1] AS target,
+        CAST(detail->>'$.line' AS BIGINT) AS place,
+        source IN ('duration', 'statement') AND operation = 'insert' AND CAST(detail->'$.operations' AS VARCHAR[]) =
+            ['insert'] AND statement ILIKE 'insert %' AND NOT statement ILIKE '%on conflict%'
+            AND NOT contains(statement, ';') AS plain,
+        CASE WHEN source = 'pgaudit' THEN {
+            'class': detail->>'$.audit.class', 'scope': detail->>'$.audit.type',
+            'command': lower(detail->>'$.audit.command'), 'object': detail->>'$.audit.object_name',
+            'number': concat_ws('/', detail->>'$.audit.statement_id', detail->>'$.audit.substatement_id'),
+            'operations': CAST(detail->'$.operations' AS VARCHAR[]), 'fingerprint': fingerprint,
+            'statement': statement, 'row_count': row_count} END AS audit
+    FROM (
+        SELECT s.*, l.session_id, l.occurred_at, l.operation, l.relations, l.statement, l.fingerprint, l.row_count,
+            l.detail, l.detail->>'$.source' AS source
+        FROM suspect AS s JOIN line AS l ON l.cluster = s.cluster AND l.database = s.database AND l.xid = s.xid
+            AND l.occurred_at BETWEEN s.first_at AND s.last_at
+    )
 ),
 """
     r"""
 -- pgAudit's claims, one a statement: which relation, which operation, how many rows. Flexible: one that may insert,
 -- update or delete as it finds.
 audit AS MATERIALIZED (
-    SELECT *,
+    SELECT * EXCLUDE (target),
         count(*) OVER (PARTITION BY cluster, database, xid, session_id, number) = 1
             AND scope = 'SESSION' AND statement IS NOT NULL AND fingerprint IS NOT NULL AND row_count IS NOT NULL
             AND command IN ('insert', 'update', 'delete')
             AND (object IS NOT NULL
                 OR len(list_filter(operations, lambda x: x IN [writes])) = 1
                 AND NOT contains(statement, ';') AND NOT statement ILIKE 'with %') AS readable,
-        coalesce(object, relations[1]) AS target,
+        coalesce(object, target) AS target,
         command = 'insert' AND list_has_any(operations, ['update', 'merge']) OR list_contains(operations, 'merge')
             AS flexible
-    FROM told
-    WHERE source = 'pgaudit' AND class = 'WRITE' AND command <> 'truncate table'
+    FROM (
+        SELECT cluster, database, xid, lsn, committed_at, undone, session_id, occurred_at, target, unnest(audit)
+        FROM told WHERE audit IS NOT NULL
+    )
+    WHERE class = 'WRITE' AND command <> 'truncate table'
         AND (row_count > 0 OR row_count IS NULL OR command NOT IN ('insert', 'update', 'delete'))
 ),
 -- pgAudit tells statements inside of functions too, which may be undone there unseen. Direct is what the log tells at
@@ -175,7 +189,7 @@ compared AS (
 ),
 newest AS (SELECT cluster, database, max(until) AS change_at FROM known GROUP BY ALL),
 heard AS (SELECT cluster, max(occurred_at) AS line_at FROM line GROUP BY ALL),
-mismatch AS (
+mismatch AS MATERIALIZED (
     SELECT r.cluster, r.database, r.xid, r.lsn, r.said, r.done
     FROM (
         SELECT cluster, database, xid, lsn, sum(said) AS said, sum(done) AS done, count(*) AS claimed,
@@ -208,20 +222,20 @@ mismatch AS (
 -- rows pgAudit counted, which the log tells at the top level; into a table whose changes of that operation were
 -- captured before and after it.
 absent AS MATERIALIZED (
-    SELECT t.cluster, t.database, t.xid, any_value(t.session_id) AS session_id, max(t.place) AS place,
+    SELECT t.cluster, t.database, t.xid, any_value(t.session_id) AS session_id, any_value(l.place) AS place,
         max(t.occurred_at) AS last_at, list_sort(list_distinct(list(k.relation))) AS relations
     FROM (
-        SELECT cluster, database, xid, session_id, place, occurred_at, 'insert' AS did, relations[1] AS target,
-            fingerprint, NULL AS rows
-        FROM told
-        WHERE lsn IS NULL AND source IN ('duration', 'statement') AND NOT utility AND operations = ['insert']
-            AND statement ILIKE 'insert %' AND NOT statement ILIKE '%on conflict%' AND NOT contains(statement, ';')
+        SELECT cluster, database, xid, session_id, occurred_at, 'insert' AS did, target
+        FROM told WHERE lsn IS NULL AND plain
         UNION ALL
-        SELECT cluster, database, xid, session_id, place, occurred_at, command, target, fingerprint, row_count
+        SELECT cluster, database, xid, session_id, occurred_at, command, target
         FROM claim WHERE lsn IS NULL AND readable AND direct AND NOT flexible
     ) AS t JOIN known AS k ON k.cluster = t.cluster AND k.database = t.database AND k.operation = t.did
         AND k.name = t.target
         AND k.since < t.occurred_at AND k.until >= t.occurred_at + [settled]
+    JOIN (
+        SELECT cluster, database, xid, session_id, max(place) AS place FROM told WHERE lsn IS NULL GROUP BY ALL
+    ) AS l ON l.cluster = t.cluster AND l.database = t.database AND l.xid = t.xid AND l.session_id = t.session_id
     GROUP BY t.cluster, t.database, t.xid
 ),
 -- What each of their sessions did next: a commit, something that undid it, or another transaction. Line numbers count
@@ -247,7 +261,7 @@ blind AS (
         AND NOT regexp_matches(g.operation, '^(stats|sessions|log|posture)_')
     GROUP BY ALL
 ),
-phantom AS (
+phantom AS MATERIALIZED (
     SELECT e.* FROM ended AS e
     WHERE (e.committed OR e.passed AND EXISTS (
             SELECT 1 FROM log_settings AS s WHERE s.cluster = e.cluster AND s.everything
