@@ -153,10 +153,12 @@ def tasks(context: Context, names: list[str]) -> dict[str, Task]:
             made[f"sessions {context.name} {instance_name(dsn)}"] = partial(sessions, context, dsn)
     if "log" in names and context.cluster.log is not None:
         from collectors.log.shell import check
+        from collectors.log.shell import instances as logs
         from collectors.log.shell import run as server_log
 
         check(context)
-        made[f"log {context.name}"] = partial(server_log, context)
+        for part, dsn in logs(context).items():
+            made[part] = partial(server_log, context, dsn=dsn)
     return made
 
 

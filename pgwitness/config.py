@@ -65,8 +65,12 @@ class Slot(_Section, frozen=True, kw_only=True):
 class Log(_Section, frozen=True, kw_only=True):
     """Table `[clusters.NAME.log]`: where the server's log comes from.
 
-    `line_prefix` and `timezone` are the server's log_line_prefix (for `stderr`) and log_timezone. `start` is where to
-    begin in files that are there when the collector starts for the first time ever.
+    `line_prefix` and `timezone` are the server's log_line_prefix (for `stderr`) and log_timezone; over SQL it says
+    them itself. `start` is where to begin in what is there when the collector starts for the first time ever.
+
+    From Kafka: `field` is the key of a record's JSON object that holds the line, empty when the record is the line;
+    records that agree in `source_fields` come from one file; `instances` names the instance (`host:port`) by the value
+    of `instance_field`, and leaves out records of others.
     """
 
     from_: Literal["file", "sql", "stdin", "kafka"] = field(name="from", default="file")
@@ -76,6 +80,11 @@ class Log(_Section, frozen=True, kw_only=True):
     timezone: str = "UTC"
     start: Literal["end", "beginning"] = "end"
     interval: Duration = Duration(0.2)
+    topic: str = ""
+    field: str = ""
+    source_fields: tuple[str, ...] = ("host", "hostname", "file", "filename", "path")
+    instance_field: str = "host"
+    instances: dict[str, str] = {}
 
 
 class Cluster(_Section, frozen=True, kw_only=True):
@@ -306,7 +315,9 @@ def _absolute_logs(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], m
     clusters = tree.get("clusters")
     for name, cluster in clusters.items() if isinstance(clusters, dict) else ():
         log = cluster.get("log") if isinstance(cluster, dict) else None
-        if isinstance(log, dict) and isinstance(log.get("path"), str) and log["path"]:
+        if not isinstance(log, dict) or log.get("from", "file") != "file":
+            continue
+        if isinstance(log.get("path"), str) and log["path"]:
             origin = origins.get(("clusters", name, "log", "path"), main)
             log["path"] = str(origin.parent.absolute() / Path(log["path"]).expanduser())
 

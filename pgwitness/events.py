@@ -93,7 +93,8 @@ class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
 
     `session_user` is the login role and `role` the role in force. `claim` is what the application said of itself
     (the setting `pgwitness.claim`), unverified. `token` is what came of the token it gave to the function
-    `pgwitness.claim`. `ordinal` is the place in the transaction from which on it holds.
+    `pgwitness.claim`. `ordinal` is the place in the transaction from which on it holds. `auth_method` is how the
+    session authenticated, None where the server does not tell (before PostgreSQL 16).
     """
 
     session_user: str
@@ -107,6 +108,7 @@ class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
     claim: str | None = None
     ordinal: int = 0
     token: Token | None = None
+    auth_method: str | None = None
 
 
 class Forgery(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -223,6 +225,17 @@ class LogPlace(Struct, array_like=True, frozen=True, order=True, gc=False):
     line: str | None = None
 
 
+class Certificate(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A client certificate that the server verified: `dn` and `issuer` as PostgreSQL writes them (`/CN=ada`), `serial`.
+
+    PostgreSQL cuts names at 63 bytes; of one that long, None says that it is not known.
+    """
+
+    dn: str | None = None
+    issuer: str | None = None
+    serial: str | None = None
+
+
 class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     """A session as pg_stat_activity shows it, or as the server's log tells it (then `place` is set).
 
@@ -230,7 +243,8 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     with a transaction id (`xid`, 64 bits), or whose facts changed (it names its application anew), which only the
     fold reads. For `connect`, `occurred_at_us` is the backend's start, otherwise when it was seen.
     Only the log knows `login_failed`, with its `sqlstate`, and how long a session took (`duration_ms`); its
-    `backend_start_us` has whole seconds, its `identity` is what the client authenticated as.
+    `backend_start_us` has whole seconds, its `identity` is what the client authenticated as. `certificate` is the one
+    that pg_stat_ssl shows, None where the client showed none; the log does not tell it.
     """
 
     operation: Literal["found", "connect", "disconnect", "sample", "login_failed"]
@@ -249,6 +263,7 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     identity: str | None = None
     sqlstate: str | None = None
     duration_ms: float | None = None
+    certificate: Certificate | None = None
 
 
 class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
@@ -261,6 +276,9 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     it), `auto_explain`, `pgaudit`, `error`. `statement` is None when its literals could not be told for certain; then
     `statement_hash`, a keyed hash, is all there is. `row_count` is known to pgAudit with log_rows, and to auto_explain
     with log_analyze. `format` decides how far the line itself can be trusted: a role's name can write into a text log.
+    `alone`: between the line that announced it and the one that ended it no other session had a statement in progress,
+    if every session announces its statements (log_statement = all). `tags` are what the client says of itself in a
+    comment behind the statement (`pgwitness.tags`).
     """
 
     place: LogPlace
@@ -286,6 +304,8 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     error: str | None = None
     error_detail: str | None = None
     audit: dict[str, str] = {}
+    alone: bool = False
+    tags: dict[str, str] = {}
 
 
 class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):

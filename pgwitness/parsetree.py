@@ -55,6 +55,8 @@ class Reader:
         self.functions: dict[str, None] = {}
         self.where = "n/a"
         self.utility = False
+        self.inserts = True
+        """Nothing but INSERTs of listed values without ON CONFLICT: each that succeeds makes a row."""
         self.bodies: list[str] = []
 
     def read(self, statement: Tree) -> None:
@@ -62,6 +64,7 @@ class Reader:
         kind = next(iter(statement), "")
         if kind not in _DML:
             self.utility = True
+        self.inserts = self.inserts and kind == "InsertStmt" and "onConflictClause" not in statement[kind]
         self._visit(statement, _Scope(), runs=True)
 
     def worse(self, where: str) -> None:

@@ -58,6 +58,11 @@ PARAMETERS_MAX = 10_000
 CUT = " …"
 """What stands at the end of a statement that was cut off."""
 
+IDLE = frozenset(
+    {"begin", "rollback", "rollback_to", "savepoint", "release", "set", "show", "discard", "deallocate", "prepare"}
+)
+"""Operations that write nothing and commit nothing."""
+
 _BRACKETS = re.compile(r"[\[\]{}]")
 _decode = msgspec.json.Decoder(dict).decode
 
@@ -73,7 +78,8 @@ class StatementFacts(Struct, frozen=True):
     `where` is the worst WHERE of any UPDATE, DELETE or MERGE: `none`, `useless` (it holds for every row or for
     none: `true`, `1=1`, `x = x`, parameters only), `present`, or `n/a`. `utility` is set when a statement is not
     one of SELECT, INSERT, UPDATE, DELETE, MERGE. `parse_error` says why there is no statement or less is known.
-    `functions` are the functions that are called by name.
+    `functions` are the functions that are called by name. `inserts` is set when it is nothing but INSERTs of listed
+    values without ON CONFLICT, each of which makes a row if it succeeds (and no trigger or rule takes it away).
     """
 
     statement: str | None
@@ -86,6 +92,7 @@ class StatementFacts(Struct, frozen=True):
     utility: bool = False
     parse_error: str | None = None
     functions: tuple[str, ...] = ()
+    inserts: bool = False
 
 
 class _Cache:
@@ -240,6 +247,7 @@ def _answer(
         utility=reader.utility,
         parse_error=error,
         functions=tuple(reader.functions)[:NAMES_MAX],
+        inserts=error is None and reader.inserts and set(reader.operations) == {"insert"},
     )
 
 

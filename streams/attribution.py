@@ -6,10 +6,12 @@ Pure functions; the fold decides which of them applies. `certainty` says whether
 
 from __future__ import annotations
 
+from typing import Any
+
 from pgwitness.events import Beacon, Binding, Certainty, Session, Statement, session_id
-from streams import claims
-from streams.fold_state import Attribution, KnownSession, LogSession
-from streams.identity import Facts, Identities
+from streams import claims, comments
+from streams.fold_state import Attribution, Join, KnownSession, LogSession
+from streams.identity import NO_CERTIFICATE, Facts, Identities, Named
 
 NOBODY = Attribution()
 SHADOW = Attribution(finding="shadow_write")
@@ -22,7 +24,27 @@ BINDINGS: dict[str, tuple[Binding, Certainty]] = {
     "own": ("activity", "exact"),
     "line": ("log", "exact"),
     "text line": ("log", "strong"),
+    "ran alone": ("log", "strong"),
+    "time": ("log", "weak"),
+    "statistics": ("stats", "weak"),
 }
+
+
+def _attribution(named: Named, how: str, **session: Any) -> Attribution:
+    """Put a name, how the event was bound (a key of `BINDINGS`) and the facts of the session together."""
+    binding, certainty = BINDINGS[how]
+    return Attribution(
+        principal=named.principal,
+        principal_kind=named.kind,
+        on_behalf_of=named.on_behalf_of,
+        peer_group=named.peer_group,
+        binding=binding,
+        certainty=certainty,
+        assurance=named.assurance,
+        identity_rule=named.rule,
+        owner=named.owner,
+        **session,
+    )
 
 
 def by_beacon(
@@ -34,31 +56,28 @@ def by_beacon(
 ) -> Attribution:
     """Attribute a transaction to the session that its verified beacon names; `where` is cluster, database, instance.
 
-    What pg_stat_activity showed of the same session adds how it authenticated. Of beacons that contradict each
-    other the first counts, as a weak one. A verified token outranks every rule that does not ask for its
-    claims; one that was refused names nobody.
+    What pg_stat_activity showed of the same session adds how it authenticated, where the beacon cannot tell. Of beacons
+    that contradict each other the first counts, as a weak one. A verified token outranks every rule that does not ask
+    for its claims; one that was refused names nobody.
     """
     cluster, database, instance = where
-    auth_method = session.auth_method if session is not None else None
+    # A certificate of the role's own, which pg_stat_activity shows, proves it also beside a password.
+    auth_method = (session.auth_method if session is not None else None) or beacon.auth_method
     address = beacon.client_addr or "local"
     token = claims.believed(beacon.token)
+    shown = NO_CERTIFICATE if address == "local" else None
+    if session is not None:
+        shown = session.certificate or NO_CERTIFICATE
     said = claims.facts(token)
     named = identities.name(
-        Facts(cluster, database, beacon.session_user, beacon.application, address, auth_method, said)
+        Facts(cluster, database, beacon.session_user, beacon.application, address, auth_method, said, shown)
     )
     if token is not None:
         named = claims.name(token, named)
     finding = "identity_conflict" if conflict else "claim_refused" if claims.refused(beacon.token) else None
-    binding, certainty = BINDINGS["conflict" if conflict else "beacon"]
-    return Attribution(
-        principal=named.principal,
-        principal_kind=named.kind,
-        on_behalf_of=named.on_behalf_of,
-        peer_group=named.peer_group,
-        binding=binding,
-        certainty=certainty,
-        assurance=named.assurance,
-        identity_rule=named.rule,
+    return _attribution(
+        named,
+        "conflict" if conflict else "beacon",
         role=beacon.session_user,
         effective_role=beacon.role,
         application=beacon.application,
@@ -68,7 +87,6 @@ def by_beacon(
         auth_method=auth_method,
         session_id=session_id(session.instance if session else instance, beacon.backend_start_us, beacon.pid),
         claim=beacon.claim,
-        owner=named.owner,
         finding=finding,
         agent=claims.agent(token) if token is not None else None,
         trace_id=claims.trace_id(token) if token is not None else None,
@@ -88,18 +106,12 @@ def by_session(
             session.application,
             session.client_addr or "local",
             session.auth_method,
+            certificate=session.certificate or NO_CERTIFICATE,
         )
     )
-    binding, certainty = BINDINGS[how]
-    return Attribution(
-        principal=named.principal,
-        principal_kind=named.kind,
-        on_behalf_of=named.on_behalf_of,
-        peer_group=named.peer_group,
-        binding=binding,
-        certainty=certainty,
-        assurance=named.assurance,
-        identity_rule=named.rule,
+    return _attribution(
+        named,
+        how,
         role=session.role,
         application=session.application,
         client_addr=session.client_addr,
@@ -107,32 +119,36 @@ def by_session(
         pid=session.pid,
         auth_method=session.auth_method,
         session_id=session_id(session.instance, session.backend_start_us, session.pid),
-        owner=named.owner,
         finding=finding,
     )
 
 
 def by_log(
-    session: LogSession, cluster: str, identities: Identities, *, own: bool = False, finding: str | None = None
+    session: LogSession, cluster: str, identities: Identities, how: str, finding: str | None = None
 ) -> Attribution:
-    """Attribute to the session of a line of the server's log.
+    """Attribute to the session of a line of the server's log; `how` is one of `own`, `xid`, `ran alone`, `time`.
 
-    `own`: the event is that line itself. Otherwise it is a transaction whose id the line carries: the server wrote
+    `own`: the event is that line itself. `xid`: it is a transaction whose id the line carries: the server wrote
     session and id in one message, so that is exact where nobody else can write such a line, strong in a text log.
+    The others are `streams.log_join`'s.
     """
-    named = identities.name(
-        Facts(cluster, session.database, session.role, session.application, session.client_addr, session.auth_method)
+    facts = Facts(
+        cluster,
+        session.database,
+        session.role,
+        session.application,
+        session.client_addr,
+        session.auth_method,
+        certificate=NO_CERTIFICATE if session.client_addr == "local" else None,
     )
-    binding, certainty = BINDINGS["line" if own or session.sure else "text line"]
-    return Attribution(
-        principal=named.principal,
-        principal_kind=named.kind,
-        on_behalf_of=named.on_behalf_of,
-        peer_group=named.peer_group,
-        binding=binding,
-        certainty=certainty,
-        assurance=named.assurance,
-        identity_rule=named.rule,
+    named = comments.name(facts, session.tags, identities)
+    tags = dict(session.tags)
+    line = "line" if how == "own" or session.sure else "text line"
+    join: Join | None = None if how == "own" else "xid" if how == "xid" else "session_time"
+    return _attribution(
+        named,
+        line if how in ("own", "xid") else how,
+        join=join,
         role=session.role,
         application=session.application,
         client_addr=None if session.client_addr == "local" else session.client_addr,
@@ -140,8 +156,9 @@ def by_log(
         pid=session.pid,
         auth_method=session.auth_method,
         session_id=session_id(session.instance, session.start_us, session.pid) if session.start_us else None,
-        owner=named.owner,
         finding=finding,
+        agent=comments.agent(tags) if tags else None,
+        trace_id=comments.trace_id(tags) if tags else None,
     )
 
 
@@ -171,24 +188,14 @@ def log_session(line: Statement | Session, instance: str | None) -> LogSession:
         line.client_port,
         line.auth_method,
         line.format != "stderr",
+        tuple(line.tags.items()),
     )
 
 
 def by_role(cluster: str, database: str, role: str, identities: Identities) -> Attribution:
     """Attribute statistics: they know the role and nothing else of who ran the statement."""
-    named = identities.name(Facts(cluster, database, role, None, None, claims=None))
-    return Attribution(
-        principal=named.principal,
-        principal_kind=named.kind,
-        on_behalf_of=named.on_behalf_of,
-        peer_group=named.peer_group,
-        binding="stats",
-        certainty="weak",
-        assurance=named.assurance,
-        identity_rule=named.rule,
-        role=role,
-        owner=named.owner,
-    )
+    facts = Facts(cluster, database, role, None, None, claims=None, certificate=None)
+    return _attribution(identities.name(facts), "statistics", role=role)
 
 
 def by_origin(origin: str) -> Attribution:
@@ -214,4 +221,5 @@ def known(session: Session, instance: str | None) -> KnownSession:
         session.client_addr,
         session.client_port,
         session.auth_method,
+        session.certificate,
     )

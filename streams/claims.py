@@ -72,7 +72,7 @@ def name(token: Token, named: Named) -> Named:
 
 def agent(token: Token) -> dict[str, object]:
     """Tell of the agent: the chain of delegation, who vouches for it, and what it says of model, tool, conversation."""
-    told: dict[str, object] = {"chain": chain(token), "token_id": token.token_id}
+    told: dict[str, object] = {"said_by": "claim", "delegation": chain(token), "token_id": token.token_id}
     for key in ("iss", "client_id", "traceparent"):
         if key in token.claims:
             told[key] = token.claims[key]
@@ -81,8 +81,13 @@ def agent(token: Token) -> dict[str, object]:
 
 
 def trace_id(token: Token) -> str | None:
-    """Give the trace of a `traceparent` (W3C Trace Context), None when there is none of that form."""
-    parts = str(token.claims.get("traceparent", "")).split("-")
+    """Give the trace of a token's `traceparent`, None when there is none of that form."""
+    return parent_of(str(token.claims.get("traceparent", "")))
+
+
+def parent_of(traceparent: str) -> str | None:
+    """Give the trace id of a `traceparent` (W3C Trace Context), None for anything else."""
+    parts = traceparent.split("-")
     found = parts[1] if len(parts) >= 4 else ""
     usable = len(found) == 32 and found != "0" * 32 and not set(found) - set("0123456789abcdef")
     return found if usable else None

@@ -18,17 +18,13 @@ All memory is bounded: sessions, transaction ids and watermarks are forgotten ol
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from msgspec.structs import replace
 
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import (
-    Beacon,
     Control,
     Event,
     Gap,
-    LogPlace,
     Position,
     Posture,
     QueryStats,
@@ -41,79 +37,17 @@ from pgwitness.events import (
     Transaction,
 )
 from pgwitness.events import Identities as IdentitiesRecord
-from streams import claims, shape
+from streams import claims, comments, shape
 from streams import fold_state as states
-from streams.attribution import (
-    NOBODY,
-    SHADOW,
-    by_beacon,
-    by_log,
-    by_origin,
-    by_role,
-    by_session,
-    known,
-    log_session,
-)
-from streams.fold_state import (
-    Attribution,
-    ClusterState,
-    FoldState,
-    HeldPart,
-    HeldState,
-    SessionKey,
-    Timeline,
-    Watermark,
-)
+from streams.attribution import NOBODY, SHADOW, by_log, by_origin, by_role, by_session, log_session
+from streams.cluster import Cluster
+from streams.fold_state import Attribution, FoldState, HeldPart, Vouched, Watermark
 from streams.identity import Identities
 from streams.sanity import check
-from streams.told import Told
 from streams.trimming import trim
+from streams.waiting import Held, Key
 
-SESSIONS_MAX = 10_000
-XIDS_MAX = 20_000
-TIMELINES_MAX = 1_000
-LOGS_MAX = 1_000
-XID_MODULUS = 1 << 32
-"""The log writes transaction ids without their epoch; among those that are remembered that tells them apart."""
 HELD_BYTES_MAX = 16 * 1024 * 1024
-RECENT_MAX = 8_192
-"""Ids of events other than changes that are remembered: more than any collector sends again after a crash."""
-RECENT_LETTERS = 16
-BEACONS_MAX = 20_000
-"""Sessions whose attribution by beacon is remembered; forgetting costs time only."""
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class _Held:
-    """A transaction that waits for its identity; a part without its transaction is yet to be read again."""
-
-    __slots__ = ("bytes", "due_us", "key", "parts", "xid")
-
-    def __init__(self, key: tuple[Timeline, int], xid: int, due_us: int) -> None:
-        self.key = key
-        self.xid = xid
-        self.due_us = due_us
-        self.parts: list[tuple[HeldPart, str | None, Transaction | None]] = []
-        self.bytes = 0
-
-
-class _Cluster:
-    """What is known of one cluster; dictionaries are in the order of what is forgotten first."""
-
-    def __init__(self) -> None:
-        self.clock_us = 0
-        self.watermarks: dict[Timeline, Watermark] = {}
-        self.sessions: dict[SessionKey, states.KnownSession] = {}
-        self.xids: dict[int, SessionKey] = {}
-        self.held: dict[tuple[Timeline, int], _Held] = {}
-        self.by_xid: dict[int, list[tuple[Timeline, int]]] = {}
-        self.beacons: dict[SessionKey, tuple[tuple[object, ...], Attribution]] = {}
-        self.recent: dict[str, None] = {}
-        self.logs: dict[tuple[str | None, str], tuple[int, int]] = {}
-        self.log_xids: dict[int, states.LogSession] = {}
-        self.told = Told()
 
 
 class Fold:
@@ -129,11 +63,10 @@ class Fold:
         """Parts and other events that were known already, since this object was made."""
         self.refused: str | None = None
         """Why an event of the last record was left out, None when none was: the record is then a dead letter too."""
-        self.held_bytes = 0
         self._grace_us = grace_us
         self._held_bytes_max = held_bytes_max
-        self._clusters: dict[str, _Cluster] = {}
-        self._missing: dict[int, list[_Held]] = {}
+        self._clusters: dict[str, Cluster] = {}
+        self._whole = True
         self._out: list[Event] = []
         self._offset = 0
 
@@ -157,7 +90,7 @@ class Fold:
                     self._other(cluster, batch.header, event)
             except (ValueError, OverflowError) as error:  # msgspec's own errors are ValueErrors
                 self.refused = f"event {index}: {error}"
-        if cluster.held:
+        if cluster.waiting:
             self._expire(batch.header.cluster, cluster)
         return self._end(offset)
 
@@ -170,7 +103,7 @@ class Fold:
 
     def _begin(self, offset: int, cluster: str | None) -> None:
         self._offset = offset
-        if self._missing:
+        if not self._whole:
             self._abandon()
         if offset > self.next_offset:
             self._lost(self.next_offset, offset, cluster)
@@ -184,21 +117,18 @@ class Fold:
         event.at = Position(self.partition, self._offset, len(self._out))
         self._out.append(event)
 
-    def _emit_once(self, cluster: _Cluster, event: Event) -> bool:
+    def _emit_once(self, cluster: Cluster, event: Event) -> bool:
         """Emit an event unless it was: a collector that crashed sends what it is not sure of again. Says whether."""
-        key = event.event_id[:RECENT_LETTERS]
-        if key in cluster.recent:
+        if not cluster.is_new(event.event_id):
             self.dropped += 1
             return False
-        _room(cluster.recent, RECENT_MAX)
-        cluster.recent[key] = None
         self._emit(event)
         return True
 
-    def _cluster(self, name: str) -> _Cluster:
+    def _cluster(self, name: str) -> Cluster:
         cluster = self._clusters.get(name)
         if cluster is None:
-            cluster = self._clusters[name] = _Cluster()
+            cluster = self._clusters[name] = Cluster()
         return cluster
 
     def _lost(self, first: int, end: int, cluster: str | None) -> None:
@@ -209,14 +139,11 @@ class Fold:
 
     # -- transactions ------------------------------------------------------------------------------------------
 
-    def _transaction(self, cluster: _Cluster, header: RawHeader, index: int, part: Transaction) -> None:
+    def _transaction(self, cluster: Cluster, header: RawHeader, index: int, part: Transaction) -> None:
         timeline = (part.system_id, part.timeline, part.database)
         mark = cluster.watermarks.get(timeline)
         if mark is None or part.lsn > mark.lsn:
-            mark = Watermark(part.lsn, 0, False)
-            if timeline not in cluster.watermarks:
-                _room(cluster.watermarks, TIMELINES_MAX)
-            cluster.watermarks[timeline] = mark
+            mark = cluster.begin(timeline, part.lsn)
         elif part.lsn < mark.lsn or mark.whole:
             self.dropped += 1
             return
@@ -231,10 +158,12 @@ class Fold:
         if part.forged or part.ddl or len(part.beacons) > 1 or (part.beacons and part.beacons[0].token is not None):
             self._findings(header, part, mark, whose or NOBODY)
             self._ddl(cluster, header, part, mark)
+        if cluster.log.followed:
+            self._beside_log(cluster, header, part, whose or NOBODY)
         key = (timeline, part.lsn)
-        held = cluster.held.get(key) if cluster.held else None
+        held = cluster.waiting.get(key)
         if whose is None and part.n_rows and not self._hold(cluster, header, index, key, part):
-            whose = NOBODY
+            whose = SHADOW if _covered(part) else NOBODY
         if whose is not None:
             if held is not None:
                 self._release(header.cluster, cluster, held, whose)
@@ -245,64 +174,31 @@ class Fold:
             mark.whole = True
             mark.whose = None
 
-    def _whose(self, cluster: _Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> Attribution | None:
+    def _whose(self, cluster: Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> Attribution | None:
         """Say whose a transaction is, or None when it may still be found out."""
         decided = mark.whose
         if decided is not None and (decided.binding != "none" or not part.beacons):
             return decided
         if part.beacons:
             conflict = len(part.beacons) > 1 and shape.conflicting(part.beacons)
-            return self._by_beacon(cluster, header, part.database, part.beacons[0], conflict)
+            where = (header.cluster, part.database, header.instance)
+            return cluster.activity.by_beacon(part.beacons[0], where, self.identities, conflict)
         if part.origin is not None:
             return by_origin(part.origin)
-        covered = False
-        for relation in part.relations:
-            if relation.beacon:
-                covered = True
-                break
+        covered = _covered(part)
         finding = "shadow_write" if covered else None
         if part.ddl:
-            whose = self._by_beacon(cluster, header, part.database, part.ddl[0].beacon)
+            where = (header.cluster, part.database, header.instance)
+            whose = cluster.activity.by_beacon(part.ddl[0].beacon, where, self.identities)
             return replace(whose, finding=finding) if covered else whose
-        told = cluster.log_xids.get(part.xid % XID_MODULUS)
-        if told is not None and _fits(told, part):
-            return by_log(told, header.cluster, self.identities, finding=finding)
-        session_key = cluster.xids.get(part.xid)
-        if session_key is not None:
-            session = cluster.sessions.get(session_key)
-            if session is not None:
-                return by_session(session, header.cluster, self.identities, "sample", finding)
-        return SHADOW if covered else None
-
-    def _by_beacon(
-        self, cluster: _Cluster, header: RawHeader, database: str, beacon: Beacon, conflict: bool = False
-    ) -> Attribution:
-        key = (beacon.pid, beacon.backend_start_us)
-        said = (
-            beacon.session_user,
-            beacon.role,
-            beacon.application,
-            beacon.client_addr,
-            beacon.client_port,
-            beacon.claim,
-            beacon.token,
-            database,
-            header.instance,
-            conflict,
-        )
-        remembered = cluster.beacons.get(key)
-        if remembered is not None and remembered[0] == said:
-            return remembered[1]
-        whose = by_beacon(
-            beacon,
-            cluster.sessions.get(key),
-            (header.cluster, database, header.instance),
-            self.identities,
-            conflict,
-        )
-        _room(cluster.beacons, BEACONS_MAX)
-        cluster.beacons[key] = (said, whose)
-        return whose
+        told = cluster.log.holding(part)
+        if told is not None:
+            return by_log(told, header.cluster, self.identities, "xid", finding)
+        session = cluster.activity.holding(part.xid)
+        if session is not None:
+            return by_session(session, header.cluster, self.identities, "sample", finding)
+        # Whoever writes past the beacon may still be named by a line of the log that is on its way.
+        return SHADOW if covered and not cluster.log.followed else None
 
     def _findings(self, header: RawHeader, part: Transaction, mark: Watermark, whose: Attribution) -> None:
         for number in range(mark.forged, len(part.forged)):
@@ -318,11 +214,39 @@ class Fold:
             mark.conflict = True
             self._emit(shape.conflict(header.cluster, header.instance, part, whose))
 
-    def _ddl(self, cluster: _Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> None:
+    def _beside_log(self, cluster: Cluster, header: RawHeader, part: Transaction, whose: Attribution) -> None:
+        """Remember a transaction for lines of the log that come, and tell if a comment contradicted its beacon."""
+        cluster.join.committed((part.system_id, part.timeline, part.database), part, whose.pid)
+        stronger = comments.vouched(whose) if part.beacons else None
+        if stronger is None:
+            return
+        cluster.log.vouch(part.xid, stronger)
+        told = cluster.log.holding(part)
+        if told is not None and told.tags:
+            self._compare(cluster, header, whose, dict(told.tags), stronger, part.captured_at_us)
+
+    def _compare(
+        self,
+        cluster: Cluster,
+        header: RawHeader,
+        whose: Attribution,
+        tags: dict[str, str],
+        stronger: Vouched | None,
+        at_us: int,
+    ) -> None:
+        """Tell, once a session, that a comment contradicts what is known better."""
+        wrong = comments.contradiction(tags, stronger)
+        if wrong and stronger is not None:
+            found = shape.lie(header, whose, tags, stronger, wrong, at_us)
+            if cluster.is_new(found.event_id):
+                self._emit(found)
+
+    def _ddl(self, cluster: Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> None:
         """Tell each command by the session that its own message names, once."""
         fresh = [item for item in part.ddl if item.number >= mark.ddl]
         for item in fresh:
-            whose = self._by_beacon(cluster, header, part.database, item.beacon)
+            where = (header.cluster, part.database, header.instance)
+            whose = cluster.activity.by_beacon(item.beacon, where, self.identities)
             event = shape.ddl(header.cluster, header.instance, part, item, whose)
             mark.ddl = item.number + 1
             self._emit(event)
@@ -330,33 +254,20 @@ class Fold:
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
-    def _hold(
-        self, cluster: _Cluster, header: RawHeader, index: int, key: tuple[Timeline, int], part: Transaction
-    ) -> bool:
+    def _hold(self, cluster: Cluster, header: RawHeader, index: int, key: Key, part: Transaction) -> bool:
         """Keep a part until its transaction's identity is known; False when there is no room for it."""
-        size = len(memoryview(part.rows))
-        if self._grace_us <= 0 or self.held_bytes + size > self._held_bytes_max:
+        if self._grace_us <= 0 or self.held_bytes + len(memoryview(part.rows)) > self._held_bytes_max:
             return False
-        held = cluster.held.get(key)
-        if held is None:
-            held = _Held(key, part.xid, part.captured_at_us + self._grace_us)
-            cluster.held[key] = held
-            cluster.by_xid.setdefault(part.xid % XID_MODULUS, []).append(key)
-        # Rows are a view of their whole record: a copy lets go of the rest.
-        part = replace(part, rows=part.rows.copy())
-        held.parts.append((HeldPart(self._offset, index, part.first_ordinal), header.instance, part))
-        held.bytes += size
-        self.held_bytes += size
+        place = HeldPart(self._offset, index, part.first_ordinal)
+        cluster.waiting.hold(key, place, header.instance, part, part.captured_at_us + self._grace_us)
         return True
 
-    def _release(self, name: str, cluster: _Cluster, held: _Held, whose: Attribution) -> None:
-        """Let a held transaction go; later parts of it go the same way."""
-        del cluster.held[held.key]
-        same = cluster.by_xid[held.xid % XID_MODULUS]
-        same.remove(held.key)
-        if not same:
-            del cluster.by_xid[held.xid % XID_MODULUS]
-        self.held_bytes -= held.bytes
+    def _release(self, name: str, cluster: Cluster, held: Held, whose: Attribution) -> None:
+        """Let a held transaction go; later parts of it go the same way. Past the beacon that is told too."""
+        if whose.binding != "beacon" and any(part is not None and _covered(part) for _, _, part in held.parts):
+            whose = replace(whose, finding="shadow_write")
+        cluster.waiting.release(held)
+        cluster.join.named(held, whose)
         timeline, lsn = held.key
         mark = cluster.watermarks.get(timeline)
         if mark is not None and mark.lsn == lsn and not mark.whole:
@@ -365,16 +276,15 @@ class Fold:
             if part is not None:
                 self._emit(shape.change(name, instance, part, whose))
 
-    def _expire(self, name: str, cluster: _Cluster) -> None:
-        while cluster.held:
-            held = next(iter(cluster.held.values()))
-            if held.due_us > cluster.clock_us:
-                return
-            self._release(name, cluster, held, NOBODY)
+    def _expire(self, name: str, cluster: Cluster) -> None:
+        while held := cluster.waiting.due(cluster.clock_us):
+            found = cluster.join.decide(held, cluster.log_settings.announced)
+            whose = NOBODY if found is None else by_log(found[0], name, self.identities, found[1])
+            self._release(name, cluster, held, whose)
 
     # -- everything else ---------------------------------------------------------------------------------------
 
-    def _other(self, cluster: _Cluster, header: RawHeader, event: RawEvent) -> None:
+    def _other(self, cluster: Cluster, header: RawHeader, event: RawEvent) -> None:
         match event:
             case Tick():
                 pass
@@ -391,6 +301,7 @@ class Fold:
                 self._rename(event)
             case Posture():
                 found = shape.finding(header, event)
+                cluster.log_settings.see(event)
                 if self._emit_once(cluster, found):
                     cluster.told.posture(found, event)
             case Gap() | Control():
@@ -398,56 +309,42 @@ class Fold:
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)
 
-    def _statement(self, cluster: _Cluster, header: RawHeader, event: Statement) -> None:
-        if self._is_known_line(cluster, header, event.place):
-            return
-        session = log_session(event, header.instance)
-        if event.xid is not None and event.role is not None:
-            told = cluster.log_xids.pop(event.xid, None)
-            if told == session:
-                session = told  # one object for all the transactions of a session
-            _room(cluster.log_xids, XIDS_MAX)
-            cluster.log_xids[event.xid] = session
-            waiting = cluster.by_xid.get(event.xid)
-            held = cluster.held[waiting[-1]] if waiting else None
-            if held is not None and session.database in (None, held.key[0][2]):
-                self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities))
-        self._emit(shape.statement(header, event, by_log(session, header.cluster, self.identities, own=True)))
-
-    def _is_known_line(self, cluster: _Cluster, header: RawHeader, place: LogPlace) -> bool:
-        key = (header.instance, place.log)
-        reached = cluster.logs.pop(key, None)
-        here = (place.offset, place.index)
-        known = reached is not None and here <= reached
-        _room(cluster.logs, LOGS_MAX)
-        cluster.logs[key] = reached if known and reached is not None else here
-        if known:
+    def _statement(self, cluster: Cluster, header: RawHeader, event: Statement) -> None:
+        if not cluster.log.followed:
+            cluster.join.begin(cluster.clock_us)
+        if cluster.log.is_known(header.instance, event.place):
             self.dropped += 1
-        return known
-
-    def _session(self, cluster: _Cluster, header: RawHeader, event: Session) -> None:
-        if event.place is not None:
-            if not self._is_known_line(cluster, header, event.place):
-                whose = by_log(log_session(event, header.instance), header.cluster, self.identities, own=True)
-                self._emit(shape.session(header, event, whose))
             return
-        session = known(event, header.instance)
-        key = (event.pid, event.backend_start_us)
-        if cluster.sessions.pop(key, None) != session:
-            cluster.beacons.pop(key, None)
-        for gone in _room(cluster.sessions, SESSIONS_MAX):
-            cluster.beacons.pop(gone, None)
-        cluster.sessions[key] = session
-        if event.xid is not None:
-            cluster.xids.pop(event.xid, None)
-            _room(cluster.xids, XIDS_MAX)
-            cluster.xids[event.xid] = key
-            waiting = cluster.by_xid.get(event.xid % XID_MODULUS)
-            if waiting and cluster.held[waiting[-1]].xid == event.xid:
-                whose = by_session(session, header.cluster, self.identities, "sample")
-                self._release(header.cluster, cluster, cluster.held[waiting[-1]], whose)
+        session = cluster.log.see(event, header.instance)
+        cluster.join.statement(event, session)
+        if event.xid is not None and event.role is not None:
+            held = cluster.waiting.with_xid(event.xid)
+            if held is not None and session.database in (None, held.database):
+                self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities, "xid"))
+        whose = by_log(session, header.cluster, self.identities, "own")
+        self._emit(shape.statement(header, event, whose))
+        if event.tags:
+            stronger = cluster.log.vouched(event.xid) or comments.vouched(whose)
+            self._compare(cluster, header, whose, event.tags, stronger, event.captured_at_us)
+
+    def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:
+        if event.place is not None:
+            if cluster.log.is_known(header.instance, event.place):
+                self.dropped += 1
+                return
+            session = log_session(event, header.instance)
+            if event.operation == "disconnect":
+                cluster.join.ends(session, event.occurred_at_us)
+            whose = by_log(session, header.cluster, self.identities, "own")
+            self._emit(shape.session(header, event, whose))
+            return
+        seen = cluster.activity.see(event, header.instance)
+        held = cluster.waiting.with_xid(event.xid) if event.xid is not None else None
+        if held is not None and held.xid == event.xid:
+            whose = by_session(seen, header.cluster, self.identities, "sample")
+            self._release(header.cluster, cluster, held, whose)
         if event.operation != "sample":
-            whose = by_session(session, header.cluster, self.identities, "own")
+            whose = by_session(seen, header.cluster, self.identities, "own")
             self._emit_once(cluster, shape.session(header, event, whose))
 
     def _rename(self, record: IdentitiesRecord) -> None:
@@ -459,7 +356,7 @@ class Fold:
         except ConfigurationError as refused:
             error = str(refused)
         for cluster in self._clusters.values():
-            cluster.beacons.clear()
+            cluster.activity.forget_names()
         for name in sorted(name for name in self._clusters if name):
             self._emit(shape.renamed(name, record, self.partition, self._offset, error))
 
@@ -468,17 +365,17 @@ class Fold:
     @property
     def held(self) -> int:
         """How many transactions wait."""
-        return sum(len(cluster.held) for cluster in self._clusters.values())
+        return sum(len(cluster.waiting) for cluster in self._clusters.values())
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of rows wait."""
+        return sum(cluster.waiting.bytes for cluster in self._clusters.values())
 
     @property
     def resume_from(self) -> int:
         """The raw offset to read from after `restore`: the oldest held part's, or `next_offset`."""
-        offsets = [
-            reference.offset
-            for cluster in self._clusters.values()
-            for held in cluster.held.values()
-            for reference, _, _ in held.parts
-        ]
+        offsets = [offset for cluster in self._clusters.values() for offset in cluster.waiting.offsets()]
         return min([*offsets, self.next_offset])
 
     def snapshot(self) -> bytes:
@@ -489,7 +386,7 @@ class Fold:
                 partition=self.partition,
                 next_offset=self.next_offset,
                 identities=self.identities.content,
-                clusters={name: _save(cluster) for name, cluster in self._clusters.items()},
+                clusters={name: cluster.save() for name, cluster in self._clusters.items()},
             )
         )
 
@@ -499,85 +396,28 @@ class Fold:
         state = states.decode(data)
         fold = cls(state.partition, Identities.parse(state.identities), grace_us, held_bytes_max)
         fold.next_offset = state.next_offset
-        for name, saved in state.clusters.items():
-            fold._clusters[name] = cluster = _Cluster()
-            cluster.clock_us = saved.clock_us
-            cluster.watermarks = dict(saved.watermarks)
-            cluster.told = Told(saved.told)
-            cluster.sessions = {(session.pid, session.backend_start_us): session for session in saved.sessions}
-            cluster.xids = dict(saved.xids)
-            cluster.recent = dict.fromkeys(saved.recent)
-            cluster.logs = dict(saved.logs)
-            cluster.log_xids = {xid: saved.log_sessions[place] for xid, place in saved.log_xids}
-            for item in saved.held:
-                held = _Held((item.timeline, item.lsn), item.xid, item.due_us)
-                held.parts = [(reference, None, None) for reference in item.parts]
-                cluster.held[held.key] = held
-                cluster.by_xid.setdefault(item.xid % XID_MODULUS, []).append(held.key)
-                for reference in item.parts:
-                    fold._missing.setdefault(reference.offset, []).append(held)
+        fold._clusters = {name: Cluster.load(saved) for name, saved in state.clusters.items()}
+        fold._whole = not fold.held
         return fold
 
     def rehydrate(self, offset: int, batch: RawBatch) -> None:
         """Take a record from before `next_offset` again, only to refill what is held."""
-        for held in self._missing.pop(offset, ()):
-            for place, (reference, _, part) in enumerate(held.parts):
-                if part is not None or reference.offset != offset or reference.index >= len(batch.events):
-                    continue
-                event = batch.events[reference.index]
-                if not isinstance(event, Transaction) or event.lsn != held.key[1]:
-                    continue
-                if event.first_ordinal < reference.first_ordinal:
-                    event = trim(event, reference.first_ordinal)
-                event = replace(event, rows=event.rows.copy())
-                held.parts[place] = (reference, batch.header.instance, event)
-                size = len(memoryview(event.rows))
-                held.bytes += size
-                self.held_bytes += size
+        for cluster in self._clusters.values():
+            cluster.waiting.refill(offset, batch)
 
     def _abandon(self) -> None:
         """Held parts that raw no longer has cannot come back: say so, and go on."""
-        missing, self._missing = self._missing, {}
-        first, end = min(missing), max(missing) + 1
+        self._whole = True
+        missing = [offset for cluster in self._clusters.values() for offset in cluster.waiting.missing]
         for name in sorted(self._clusters):
             cluster = self._clusters[name]
-            gone = [held for held in cluster.held.values() if any(part is None for _, _, part in held.parts)]
-            if gone:
-                self._emit(shape.raw_lost(name, self.partition, first, end, cluster.clock_us))
-            for held in gone:
+            gone = cluster.waiting.incomplete()
+            if gone and missing:
+                self._emit(shape.raw_lost(name, self.partition, min(missing), max(missing) + 1, cluster.clock_us))
+            for held in gone if missing else ():
                 self._release(name, cluster, held, NOBODY)
 
 
-def _room(items: dict[K, V], items_max: int) -> list[K]:
-    """Forget the oldest entries until one more has room; returns their keys."""
-    gone: list[K] = []
-    while len(items) >= items_max:
-        key = next(iter(items))
-        del items[key]
-        gone.append(key)
-    return gone
-
-
-def _fits(told: states.LogSession, part: Transaction) -> bool:
-    """Say whether a line of the log can be about a transaction: ids come again, after four thousand million."""
-    return told.database is None or told.database == part.database
-
-
-def _save(cluster: _Cluster) -> ClusterState:
-    log_sessions: dict[states.LogSession, int] = {}
-    log_xids = [(xid, log_sessions.setdefault(session, len(log_sessions))) for xid, session in cluster.log_xids.items()]
-    return ClusterState(
-        clock_us=cluster.clock_us,
-        watermarks=list(cluster.watermarks.items()),
-        sessions=list(cluster.sessions.values()),
-        xids=list(cluster.xids.items()),
-        held=[
-            HeldState(held.key[0], held.key[1], held.xid, held.due_us, [reference for reference, _, _ in held.parts])
-            for held in cluster.held.values()
-        ],
-        recent=list(cluster.recent),
-        logs=list(cluster.logs.items()),
-        log_sessions=list(log_sessions),
-        log_xids=log_xids,
-        told=cluster.told.items(),
-    )
+def _covered(part: Transaction) -> bool:
+    """Say whether a part changed a table that carries a beacon."""
+    return any(relation.beacon for relation in part.relations)

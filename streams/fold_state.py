@@ -1,6 +1,6 @@
 """What the fold remembers between records, as it stands in a checkpoint: small, plain, versioned.
 
-Held transactions are not in it but references to where they stand in `raw` (`HeldPart`); `streams.fold` fills them
+Held transactions are not in it but references to where they stand in `raw` (`HeldPart`); `streams.waiting` fills them
 again by reading raw from the oldest reference. Every collection is a list in the order the fold keeps it, so that a
 restored fold forgets the same things at the same time as one that was never interrupted.
 """
@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from pgwitness.events import Assurance, Binding, Certainty, PrincipalKind, Token
+from pgwitness.events import Assurance, Binding, Certainty, Certificate, PrincipalKind, Token
 
 STATE_VERSION = 1
 
@@ -20,6 +20,10 @@ SessionKey = tuple[int, int]
 """A session within a cluster: pid and backend start (µs); two backends never share both."""
 Timeline = tuple[str, int, str]
 """What positions grow in: system id, timeline, database."""
+
+
+Join = Literal["xid", "session_time"]
+"""How a line of the log was joined to a transaction: by its id, or by session and time."""
 
 
 class Attribution(Struct, frozen=True, array_like=True):
@@ -47,6 +51,16 @@ class Attribution(Struct, frozen=True, array_like=True):
     agent: dict[str, object] | None = None
     trace_id: str | None = None
     token: Token | None = None
+    join: Join | None = None
+
+
+class Vouched(Struct, frozen=True, array_like=True):
+    """Who a transaction is of by evidence that is stronger than a comment; `names` are all that act in it."""
+
+    principal: str
+    kind: PrincipalKind
+    on_behalf_of: str | None
+    names: tuple[str, ...] = ()
 
 
 class KnownSession(Struct, frozen=True, array_like=True):
@@ -61,12 +75,14 @@ class KnownSession(Struct, frozen=True, array_like=True):
     client_addr: str | None
     client_port: int | None
     auth_method: str | None
+    certificate: Certificate | None = None
 
 
 class LogSession(Struct, frozen=True, array_like=True):
     """A session as one line of the server's log told it; None is not known, a `local` address is the Unix socket.
 
-    `sure`: the line came in a format into which nobody can write lines of his own.
+    `sure`: the line came in a format into which nobody can write lines of his own. `tags` are what a comment behind
+    the statement says.
     """
 
     pid: int
@@ -79,6 +95,7 @@ class LogSession(Struct, frozen=True, array_like=True):
     client_port: int | None
     auth_method: str | None
     sure: bool
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 class Watermark(Struct, array_like=True):
@@ -96,6 +113,41 @@ class Watermark(Struct, array_like=True):
     whose: Attribution | None = None
     ddl: int = 0
     refused: bool = False
+
+
+class Ran(Struct, array_like=True):
+    """A statement that the log told without a transaction id: when it ran (µs), and what it may have committed.
+
+    `end_us` is the last moment that it can have committed. `alone`: nobody else had a statement in progress.
+    `relations` are those it names, if it writes; `inserts`: it made a row, if nothing took it away.
+    """
+
+    session: LogSession
+    start_us: int
+    end_us: int
+    alone: bool
+    relations: tuple[str, ...]
+    inserts: bool
+
+
+class Committed(Struct, array_like=True):
+    """A transaction: when and where it was committed, the relations it inserted into, whose process that was."""
+
+    at_us: int
+    timeline: Timeline
+    lsn: int
+    inserted: list[str]
+    pid: int | None = None
+
+    @property
+    def start_us(self) -> int:
+        """A commit is a moment: its beginning."""
+        return self.at_us
+
+    @property
+    def end_us(self) -> int:
+        """A commit is a moment: its end."""
+        return self.at_us
 
 
 class HeldPart(Struct, frozen=True, array_like=True):
@@ -116,7 +168,7 @@ class HeldState(Struct, frozen=True, array_like=True):
     parts: list[HeldPart]
 
 
-class ClusterState(Struct, frozen=True):
+class ClusterState(Struct):
     """What is remembered of one cluster; `recent` are the beginnings of ids of events other than changes.
 
     `told` is what DDL has said and others will say again (`streams.told`).
@@ -124,15 +176,22 @@ class ClusterState(Struct, frozen=True):
 
     clock_us: int
     watermarks: list[tuple[Timeline, Watermark]]
-    sessions: list[KnownSession]
-    xids: list[tuple[int, SessionKey]]
-    held: list[HeldState]
+    sessions: list[KnownSession] = []
+    xids: list[tuple[int, SessionKey]] = []
+    held: list[HeldState] = []
     recent: list[str] = []
     logs: list[tuple[tuple[str | None, str], tuple[int, int]]] = []
     log_sessions: list[LogSession] = []
     log_xids: list[tuple[int, int]] = []
     """Transaction ids modulo 2^32 that the log named, each with the place of its session in `log_sessions`."""
     told: list[tuple[str, int]] = []
+    vouched: list[tuple[int, int]] = []
+    """Transaction ids modulo 2^32, each with the place in `vouchers` of who it is known to be of."""
+    vouchers: list[Vouched] = []
+    ran: list[Ran] = []
+    committed: list[Committed] = []
+    forgotten_until_us: int = 0
+    log_settings: dict[str, str] = {}
 
 
 class FoldState(Struct, frozen=True):

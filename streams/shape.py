@@ -18,6 +18,7 @@ from pgwitness.events import (
     Event,
     Gap,
     Identities,
+    Kind,
     LogPlace,
     Position,
     Posture,
@@ -30,7 +31,7 @@ from pgwitness.events import (
     format_lsn,
 )
 from pgwitness.statements import facts
-from streams.fold_state import Attribution
+from streams.fold_state import Attribution, Vouched
 
 NOWHERE = Position(0, 0, 0)
 WORKER = "worker"
@@ -51,47 +52,20 @@ def change(cluster: str, instance: str | None, part: Transaction, whose: Attribu
         if count.operation != operation:
             operation = ""
             break
-    return Event(
-        kind="change",
-        event_id=transaction_id(part),
-        at=NOWHERE,
-        occurred_at_us=part.committed_at_us,
-        captured_at_us=part.captured_at_us,
-        cluster=cluster,
-        instance=instance,
-        database=part.database,
-        principal=whose.principal,
-        principal_kind=whose.principal_kind,
-        on_behalf_of=whose.on_behalf_of,
-        peer_group=whose.peer_group,
-        binding=whose.binding,
-        certainty=whose.certainty,
-        assurance=whose.assurance,
-        identity_rule=whose.identity_rule,
-        role=whose.role,
-        effective_role=whose.effective_role,
-        application=whose.application,
-        client_addr=whose.client_addr,
-        client_port=whose.client_port,
-        pid=whose.pid,
-        auth_method=whose.auth_method,
-        session_id=whose.session_id,
-        trace_id=whose.trace_id,
-        xid=part.xid,
-        lsn=part.lsn,
-        operation=OPERATIONS.get(operation),
-        relations=[relation.name for relation in part.relations],
-        row_count=part.n_rows,
-        outcome="success",
-        detail=_detail(whose, {"origin": part.origin} if part.origin is not None else {}),
-        part=part.part,
-        last=part.last,
-        first_ordinal=part.first_ordinal,
-        n_rows=part.n_rows,
-        relation_table=part.relations,
-        counts=counts,
-        rows=part.rows,
-    )
+    word = OPERATIONS.get(operation)
+    event = _event("change", cluster, instance, whose, part.captured_at_us, transaction_id(part), word)
+    _placed(event, part)
+    event.outcome = "success"
+    event.row_count = event.n_rows = part.n_rows
+    event.part = part.part
+    event.last = part.last
+    event.first_ordinal = part.first_ordinal
+    event.relation_table = part.relations
+    event.counts = counts
+    event.rows = part.rows
+    if part.origin is not None:
+        event.detail["origin"] = part.origin
+    return event
 
 
 def transaction_id(part: Transaction) -> str:
@@ -100,7 +74,8 @@ def transaction_id(part: Transaction) -> str:
     return blake2b(position.encode(), digest_size=16).hexdigest()
 
 
-def _detail(whose: Attribution, detail: dict[str, object]) -> dict[str, object]:
+def _detail(whose: Attribution) -> dict[str, object]:
+    detail: dict[str, object] = {}
     if whose.finding is not None:
         missing = whose.finding == "shadow_write" and whose.binding in TOLD and whose.certainty in ("exact", "strong")
         detail["finding"] = "beacon_missing" if missing else whose.finding
@@ -110,6 +85,8 @@ def _detail(whose: Attribution, detail: dict[str, object]) -> dict[str, object]:
         detail["owner"] = whose.owner
     if whose.agent is not None:
         detail["agent"] = whose.agent
+    if whose.join is not None:
+        detail["join"] = whose.join
     if whose.token is not None:
         detail["token"] = {"verdict": whose.token.verdict, "token_id": whose.token.token_id}
     return detail
@@ -120,10 +97,17 @@ def _id(*position: object) -> str:
 
 
 def _event(
-    cluster: str, instance: str | None, whose: Attribution, captured_at_us: int, event_id: str, operation: str
+    kind: Kind,
+    cluster: str,
+    instance: str | None,
+    whose: Attribution,
+    captured_at_us: int,
+    event_id: str,
+    operation: str | None,
 ) -> Event:
+    """Make an event of what all kinds have; who makes it fills in the rest."""
     return Event(
-        kind="control",
+        kind=kind,
         event_id=event_id,
         at=NOWHERE,
         occurred_at_us=captured_at_us,
@@ -148,8 +132,17 @@ def _event(
         session_id=whose.session_id,
         trace_id=whose.trace_id,
         operation=operation,
-        detail=_detail(whose, {}),
+        detail=_detail(whose),
     )
+
+
+def _placed(event: Event, part: Transaction) -> None:
+    """Say in which transaction an event happened."""
+    event.database = part.database
+    event.occurred_at_us = part.committed_at_us
+    event.xid = part.xid
+    event.lsn = part.lsn
+    event.relations = [relation.name for relation in part.relations]
 
 
 def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
@@ -158,15 +151,16 @@ def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
         event_id = _id("session", header.cluster, header.instance, raw.operation, raw.pid, raw.backend_start_us)
     else:
         event_id = _line_id(header, raw.place)
-    event = _event(header.cluster, header.instance, whose, raw.captured_at_us, event_id, raw.operation)
-    event.kind = "session"
+    event = _event("session", header.cluster, header.instance, whose, raw.captured_at_us, event_id, raw.operation)
     event.database = raw.database
     event.occurred_at_us = raw.occurred_at_us
     event.outcome = "success"
     event.duration_ms = raw.duration_ms
-    event.detail = _detail(whose, {"backend_type": raw.backend_type})
+    event.detail["backend_type"] = raw.backend_type
     if raw.identity is not None:
         event.detail["identity"] = raw.identity
+    if raw.certificate is not None:
+        event.detail["certificate"] = msgspec.to_builtins(raw.certificate)
     if raw.operation == "login_failed":
         event.sqlstate = raw.sqlstate
         refused = raw.sqlstate is None or raw.sqlstate.startswith("28") or raw.sqlstate == "42501"
@@ -176,8 +170,8 @@ def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
 
 def statement(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
     """Make the event of a statement that the server's log told, with what the parser says of it."""
-    event = _event(header.cluster, header.instance, whose, raw.captured_at_us, _line_id(header, raw.place), "")
-    event.kind = "statement"
+    event_id = _line_id(header, raw.place)
+    event = _event("statement", header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
     event.database = raw.database
     event.occurred_at_us = raw.occurred_at_us
     event.xid = raw.xid
@@ -187,8 +181,8 @@ def statement(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
     event.calls = 1
     event.outcome = raw.outcome
     event.sqlstate = raw.sqlstate
-    event.operation = None
-    detail: dict[str, object] = {"source": raw.source}
+    detail = event.detail
+    detail["source"] = raw.source
     if raw.place.line is not None:
         number = raw.place.line.rpartition("/")[2]
         if number.isascii() and number.isdigit() and len(number) <= 18:
@@ -208,7 +202,6 @@ def statement(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
             event.relations = [name]
         if event.operation is None and "command" in raw.audit:
             event.operation = raw.audit["command"].lower().replace(" ", "_")
-    event.detail = _detail(whose, detail)
     return event
 
 
@@ -251,8 +244,7 @@ def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event
         raw.window_start_us,
         raw.window_end_us,
     )
-    event = _event(header.cluster, header.instance, whose, raw.captured_at_us, event_id, "")
-    event.kind = "query_stats"
+    event = _event("query_stats", header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
     event.database = raw.database
     event.occurred_at_us = raw.window_end_us
     event.query_id = raw.query_id
@@ -260,13 +252,11 @@ def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event
     event.row_count = raw.rows
     event.duration_ms = raw.total_ms
     event.outcome = "success"
-    event.operation = None
-    detail: dict[str, object] = {"window_start_us": raw.window_start_us, "toplevel": raw.toplevel}
+    event.detail |= {"window_start_us": raw.window_start_us, "toplevel": raw.toplevel}
     if raw.approximate:
-        detail["approximate"] = True
+        event.detail["approximate"] = True
     if raw.statement is not None:
-        detail |= _read(event, raw.statement)
-    event.detail = _detail(whose, detail)
+        event.detail |= _read(event, raw.statement)
     return event
 
 
@@ -276,12 +266,9 @@ def ddl(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: 
     `relations` are the tables and views of its objects, else what its statement names. `detail.beacon_off` lists the
     tables whose beacon does not speak any more after it.
     """
-    event = _event(cluster, instance, whose, part.captured_at_us, _id("ddl", transaction_id(part), raw.number), raw.tag)
-    event.kind = "ddl"
-    event.database = part.database
-    event.occurred_at_us = part.committed_at_us
-    event.xid = part.xid
-    event.lsn = part.lsn
+    event_id = _id("ddl", transaction_id(part), raw.number)
+    event = _event("ddl", cluster, instance, whose, part.captured_at_us, event_id, raw.tag)
+    _placed(event, part)
     event.statement = raw.statement
     event.fingerprint = raw.fingerprint
     event.outcome = "success"
@@ -327,31 +314,33 @@ def beacon_off(raw: Ddl) -> list[str]:
 def finding(header: RawHeader, raw: Posture | Gap | Control) -> Event:
     """Make the event of posture, a gap or an act of pgwitness: nobody is named by attribution."""
     event_id = _id(header.cluster, header.source, header.instance, raw)
+    kind: Kind = "posture" if isinstance(raw, Posture) else "gap" if isinstance(raw, Gap) else "control"
+    event = _event(kind, header.cluster, header.instance, Attribution(), raw.captured_at_us, event_id, None)
     if isinstance(raw, Posture):
-        event = _event(header.cluster, header.instance, Attribution(), raw.captured_at_us, event_id, raw.change)
-        event.kind = "posture"
-        event.detail = {"object_type": raw.object_type, "name": raw.name, "change": raw.change}
-        if raw.before is not None:
-            event.detail["before"] = raw.before
-        if raw.after is not None:
-            event.detail["after"] = raw.after
-        if raw.dropped_with is not None:
-            event.detail["dropped_with"] = raw.dropped_with
-        if raw.object_type in ("table", "beacon"):
-            event.relations = [raw.name]
-        elif raw.object_type == "trigger":
-            event.relations = [str((raw.after or raw.before or {}).get("relation", raw.name))]
+        _posture(event, raw)
     elif isinstance(raw, Gap):
-        event = _event(header.cluster, header.instance, Attribution(), raw.captured_at_us, event_id, raw.reason)
-        event.kind = "gap"
+        event.operation = raw.reason
         event.detail = {"reason": raw.reason, **raw.detail}
         if raw.occurred_at_us is not None:
             event.occurred_at_us = raw.occurred_at_us
     else:
-        event = _event(header.cluster, header.instance, Attribution(), raw.captured_at_us, event_id, raw.operation)
+        event.operation = raw.operation
         event.detail = dict(raw.detail)
     event.database = raw.database
     return event
+
+
+def _posture(event: Event, raw: Posture) -> None:
+    event.operation = raw.change
+    event.detail = {"object_type": raw.object_type, "name": raw.name, "change": raw.change}
+    for name in ("before", "after", "dropped_with"):
+        found = getattr(raw, name)
+        if found is not None:
+            event.detail[name] = found
+    if raw.object_type in ("table", "beacon"):
+        event.relations = [raw.name]
+    elif raw.object_type == "trigger":
+        event.relations = [str((raw.after or raw.before or {}).get("relation", raw.name))]
 
 
 def conflicting(beacons: list[Beacon]) -> bool:
@@ -378,6 +367,18 @@ def conflict(cluster: str, instance: str | None, part: Transaction, whose: Attri
     return event
 
 
+def lie(
+    header: RawHeader, whose: Attribution, tags: dict[str, str], stronger: Vouched, wrong: list[str], at_us: int
+) -> Event:
+    """Make the finding that a comment contradicts stronger evidence; its id is the same for the same in a session."""
+    said = {name: tags[name] for name in wrong}
+    event_id = _id("identity_conflict", header.cluster, whose.session_id, said, stronger.principal)
+    event = _event("control", header.cluster, header.instance, whose, at_us, event_id, "identity_conflict")
+    known = {"principal": stronger.principal, "on_behalf_of": stronger.on_behalf_of}
+    event.detail |= {"finding": "identity_conflict", "contradicts": wrong, "comment": tags, "stronger": known}
+    return event
+
+
 def refused(cluster: str, instance: str | None, part: Transaction, token: Token, whose: Attribution) -> Event:
     """Make the finding that a transaction came with a token that is not believed; `whose` is who it is without it."""
     event = _of_transaction(cluster, instance, part, whose, "claim_refused", 0)
@@ -395,12 +396,8 @@ def _of_transaction(
     cluster: str, instance: str | None, part: Transaction, whose: Attribution, operation: str, number: int
 ) -> Event:
     event_id = _id(operation, transaction_id(part), number)
-    event = _event(cluster, instance, whose, part.captured_at_us, event_id, operation)
-    event.database = part.database
-    event.occurred_at_us = part.committed_at_us
-    event.xid = part.xid
-    event.lsn = part.lsn
-    event.relations = [relation.name for relation in part.relations]
+    event = _event("control", cluster, instance, whose, part.captured_at_us, event_id, operation)
+    _placed(event, part)
     event.detail |= {"transaction": transaction_id(part), "commit_lsn": format_lsn(part.lsn)}
     return event
 
@@ -409,7 +406,7 @@ def renamed(cluster: str, record: Identities, partition: int, offset: int, error
     """Make the evidence that the identities changed, or were refused, from here on."""
     operation = "identities_changed" if error is None else "identities_refused"
     event_id = _id(operation, cluster, partition, offset, record.sha256)
-    event = _event(cluster, None, Attribution(), record.captured_at_us, event_id, operation)
+    event = _event("control", cluster, None, Attribution(), record.captured_at_us, event_id, operation)
     event.outcome = "success" if error is None else "failure"
     event.detail = {"sha256": record.sha256}
     if error is not None:
@@ -420,7 +417,6 @@ def renamed(cluster: str, record: Identities, partition: int, offset: int, error
 def raw_lost(cluster: str, partition: int, first: int, end: int, clock_us: int) -> Event:
     """Make the gap for records of raw that were deleted before they were read; `end` is the next one that is there."""
     event_id = _id("raw_lost", cluster, partition, first, end)
-    event = _event(cluster, None, Attribution(), clock_us, event_id, "raw_lost")
-    event.kind = "gap"
+    event = _event("gap", cluster, None, Attribution(), clock_us, event_id, "raw_lost")
     event.detail = {"reason": "raw_lost", "partition": partition, "first_offset": first, "next_offset": end}
     return event

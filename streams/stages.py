@@ -21,7 +21,7 @@ from streams import metrics
 from streams.attribute import RawPartition
 from streams.checkpoints import Store
 from streams.emitter import Emitter, make_producer
-from streams.identity_file import IdentityFile, record
+from streams.identity_file import IdentityFile, Trouble, mended, record, refused
 from streams.landing import EventPartition
 from streams.protocols import JudgeMaker, Lake
 from streams.reading import make_reader
@@ -71,6 +71,7 @@ class Stages:
         self._raw: dict[int, RawPartition] = {}
         self._events: dict[int, EventPartition] = {}
         self._told: dict[int, str] = {}
+        self._trouble: tuple[Trouble | None, Trouble | None] = (None, None)
         self._paused: set[Partition] = set()
         self._acknowledged: dict[Partition, int] = {}
         self._abandoned = False
@@ -191,10 +192,29 @@ class Stages:
 
     def _identities(self) -> None:
         identities = self._identity_file.poll()
+        if not self._raw:
+            return
+        self._tell_trouble()
         for number in self._raw:
             if self._told.get(number) != identities.sha256:
                 self.emitter.raw(number, b"", record(identities, self._name))
                 self._told[number] = identities.sha256
+
+    def _tell_trouble(self) -> None:
+        """Say in one partition that the file cannot be used, once it was so twice: it may just have been half written.
+
+        When it can be used again and is as it was before, that is said here, too; a change says it itself.
+        """
+        seen, told = self._trouble
+        found = self._identity_file.trouble
+        if found is not None and found == seen and found != told:
+            self.emitter.raw(min(self._raw), b"", refused(found, self._name))
+            told = found
+        elif found is None and told is not None:
+            if told.sha256 == self._identity_file.last.sha256:
+                self.emitter.raw(min(self._raw), b"", mended(self._identity_file.last, self._name))
+            told = None
+        self._trouble = (found, told)
 
     def _forget(self) -> None:
         for topic, number in self._paused:

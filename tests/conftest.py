@@ -31,6 +31,7 @@ from pgwitness.privacy import write_key
 from tests.servers import kafka
 from tests.servers.kafka import Kafka
 
+SHARED = {**FAST_AND_FORGETFUL, "max_prepared_transactions": "10"}
 DEBIAN_BIN = Path(os.environ.get("POSTGRES15_BIN", "/usr/lib/postgresql/15/bin"))
 PACK = Path(__file__).parents[1] / "detectors" / "pack"
 AnyBroker = Broker | Kafka
@@ -67,7 +68,7 @@ def servers_path() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres18(servers_path: Path) -> Iterator[Postgres]:
     """PostgreSQL 18 from the wheel; shared by all tests, so none may stop it."""
-    with Postgres(servers_path / "postgres18", settings=FAST_AND_FORGETFUL) as server:
+    with Postgres(servers_path / "postgres18", settings=SHARED) as server:
         yield server
 
 
@@ -76,7 +77,7 @@ def postgres15(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[P
     """PostgreSQL 15 from Debian's package; shared by all tests, so none may stop it."""
     if not (DEBIAN_BIN / "postgres").exists():
         leave_out(f"PostgreSQL 15 is not installed in {DEBIAN_BIN} (Debian: apt-get install postgresql-15)")
-    with Postgres(servers_path / "postgres15", bin=DEBIAN_BIN, settings=FAST_AND_FORGETFUL) as server:
+    with Postgres(servers_path / "postgres15", bin=DEBIAN_BIN, settings=SHARED) as server:
         yield server
 
 

@@ -97,6 +97,8 @@ _SETTINGS = (
     "max_slot_wal_keep_size",
     "shared_preload_libraries",
     "track_activities",
+    "log_line_prefix",
+    "log_timezone",
     "pg_stat_statements.track",
     "pg_stat_statements.track_utility",
 )
@@ -317,12 +319,11 @@ def _beacon(facts: Facts) -> list[Finding]:
     if facts.beacon.ddl == "partly" and not facts.beacon.paused:
         problem = "an event trigger of pgwitness, or its function, is off or altered: DDL goes by without its name"
         found.append(Finding("error", "event triggers", problem, "pgwitness db install, as a superuser"))
-    elif facts.beacon.ddl == "no":
-        problem = (
-            "none: DDL is known by role from statistics, not by session; what a drop took along from snapshots only;"
-            " new tables wait for the next installation"
-        )
-        found.append(Finding("warning", "event triggers", problem, "pgwitness db install, as a superuser"))
+    found += [
+        Finding("warning", limit.subject, f"not here, so not seen: {limit.lost}", limit.fix)
+        for limit in facts.beacon.limits
+        if not limit.collector  # what the role lacks is an error, and was said
+    ]
     for table in facts.beacon.tables:
         if table.problem is not None:
             severity: Severity = "warning" if table.beacon == "installed" else "error"

@@ -25,7 +25,7 @@ class Table(Struct, frozen=True, kw_only=True):
     is, it (and each of its partitions) has a usable replica identity. `trigger`: `tgenabled` of our trigger, None
     without one: `A` always, `O` only in origin, `D` disabled, `R` only in replicas. `conditional`: the trigger
     has a WHEN clause, as earlier installations made it. `publications` are ours that hold it. `registered`: it stands
-    in pgwitness.covered.
+    in pgwitness.covered. `owned`: who asks has its owner's rights.
     """
 
     schema: str
@@ -38,6 +38,8 @@ class Table(Struct, frozen=True, kw_only=True):
     conditional: bool = False
     publications: tuple[str, ...] = ()
     registered: bool = False
+    owner: str = ""
+    owned: bool = True
 
     @property
     def qualified(self) -> str:
@@ -63,7 +65,9 @@ class State(Struct, frozen=True, kw_only=True):
     must be `off` for the guard to work. `functions` are the bodies of our functions by name. `slots` are ours on this
     database, and whether one is in use. `elsewhere` are those of our roles that other databases need. `event_triggers`:
     ours by name, with `evtenabled` where they run our function on their event, else `-`; `may_see_ddl`: who asks may
-    make them. `open`: everybody may call what is everybody's in the schema, `pgwitness.claim`.
+    make them. `may_guard`: who asks may grant the guard; `may_create`: it may make schemas and publications here.
+    `rds`: Amazon's roles are there. `open`: everybody may call what is everybody's in the schema, `claim`
+    and `emit_beacon`.
     """
 
     version: int
@@ -78,6 +82,7 @@ class State(Struct, frozen=True, kw_only=True):
     owner_monitor: bool = False
     owner_able: bool = False
     guard_granted: bool = False
+    may_guard: bool = False
     guard_setting: str = "off"
     collector: Role | None = None
     schema: bool = False
@@ -90,23 +95,28 @@ class State(Struct, frozen=True, kw_only=True):
     elsewhere: tuple[str, ...] = ()
     event_triggers: dict[str, str] = {}
     may_see_ddl: bool = False
+    may_create: bool = True
+    rds: bool = False
     open: bool = False
 
     @property
     def guarded(self) -> bool:
         """Whether the beacon can speak once in a transaction here, rather than with each statement."""
-        return self.guard_setting == "off" and (self.guard_granted or self.superuser)
+        return self.guard_setting == "off" and (self.guard_granted or self.may_guard)
 
 
 _SERVER = """\
 SELECT current_setting('server_version_num')::int, current_database(), (pg_control_system()).system_identifier::text,
     current_user, r.rolsuper, current_setting('wal_level'), current_setting(%(guard)s),
     current_setting('pg_stat_statements.track', true) IS NULL
-        OR EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')
+        OR EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements'),
+    has_parameter_privilege(%(guard)s, 'SET WITH GRANT OPTION'), has_database_privilege(current_database(), 'CREATE'),
+    EXISTS (SELECT FROM pg_roles AS a WHERE a.rolname = 'rds_replication')
 FROM pg_roles AS r WHERE r.rolname = current_user"""
 
 _OWNER = """\
-SELECT pg_has_role(current_user, o.oid, 'USAGE'), has_parameter_privilege(o.oid, %(guard)s, 'SET'),
+SELECT pg_has_role(current_user, o.oid, 'USAGE') AND pg_has_role(current_user, o.oid, %(take)s),
+    has_parameter_privilege(o.oid, %(guard)s, 'SET'),
     pg_has_role(o.oid, 'pg_read_all_stats', 'USAGE')
 FROM pg_roles AS o WHERE o.rolname = %(owner)s"""
 
@@ -164,7 +174,9 @@ FROM pg_roles AS r WHERE r.rolname = current_user"""
 """PostgreSQL lets superusers make event triggers; managed services let their own administrators, too."""
 
 _OPEN = """\
-SELECT FROM pg_namespace AS n WHERE n.nspname = %(schema)s AND has_schema_privilege('public', n.oid, 'USAGE')"""
+SELECT FROM pg_namespace AS n WHERE n.nspname = %(schema)s AND has_schema_privilege('public', n.oid, 'USAGE')
+    AND (SELECT count(*) FROM pg_proc AS p WHERE p.pronamespace = n.oid AND p.proname IN ('claim', 'emit_beacon')
+        AND has_function_privilege('public', p.oid, 'EXECUTE')) = 2"""
 
 _TABLES = """\
 WITH keyed AS (
@@ -187,7 +199,7 @@ SELECT n.nspname, c.relname, c.relkind = 'p',
     c.relreplident, t.tgenabled, t.tgqual IS NOT NULL,
     ARRAY(SELECT p.pubname::text FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid
         WHERE r.prrelid = c.oid AND p.pubname = ANY (%(publications)s) ORDER BY 1),
-    c.oid = ANY (%(registered)s::oid[])
+    c.oid = ANY (%(registered)s::oid[]), pg_get_userbyid(c.relowner), pg_has_role(current_user, c.relowner, 'USAGE')
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN keyed AS k ON k.oid = c.oid
@@ -214,12 +226,14 @@ def read(connection: Connection, role: str) -> State:
         "publications": [templates.PUBLICATION, templates.PUBLICATION_INSERTS],
         "registered": registered(connection),
         "event_triggers": list(EVENT_TRIGGERS),
+        # Since 16 a role may belong to another without the right to give it objects.
+        "take": "SET" if connection.info.server_version >= 160_000 else "USAGE",
     }
 
     def rows(query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query, parameters).fetchall()
 
-    version, database, system_id, user, superuser, wal_level, guard_setting, statements = rows(_SERVER)[0]
+    version, database, system_id, user, superuser, wal_level, guard_setting, statements, *may = rows(_SERVER)[0]
     owner = rows(_OWNER)
     roles = rows(_ROLE)
     return State(
@@ -235,6 +249,9 @@ def read(connection: Connection, role: str) -> State:
         owner_able=bool(owner) and bool(rows(_OWNER_ABLE)[0][0]),
         owner_monitor=bool(owner) and owner[0][2],
         guard_granted=bool(owner) and owner[0][1],
+        may_guard=superuser or may[0],
+        may_create=may[1],
+        rds=may[2],
         guard_setting=guard_setting,
         collector=Role(login=roles[0][0], replication=roles[0][1], monitor=roles[0][2], superuser=roles[0][3])
         if roles
@@ -267,7 +284,7 @@ def registered(connection: Connection) -> list[int]:
 
 
 def _table(row: tuple[Any, ...]) -> Table:
-    schema, name, partitioned, root, keyed, identity, trigger, conditional, publications, is_registered = row
+    schema, name, partitioned, root, keyed, identity, trigger, conditional, publications, is_registered, *whose = row
     return Table(
         schema=schema,
         name=name,
@@ -279,4 +296,6 @@ def _table(row: tuple[Any, ...]) -> Table:
         conditional=conditional,
         publications=tuple(publications),
         registered=is_registered,
+        owner=whose[0],
+        owned=whose[1],
     )

@@ -19,6 +19,7 @@ from collectors.beacon.templates import (
     SCHEMA,
     TOKEN,
     TRIGGER,
+    authenticated,
 )
 
 EVENT_TRIGGERS = {"pgwitness_ddl": "ddl_command_end", "pgwitness_drop": "sql_drop"}
@@ -79,7 +80,7 @@ _DROPPED = f"""
             INTO total, every, objects FROM listed;"""
 
 
-def ddl_body(*, covers: bool) -> str:
+def ddl_body(*, covers: bool, version: int) -> str:
     """Give the body of the event triggers' function; `covers`: a table that is made gets its beacon at once."""
     cover = ""
     if covers:
@@ -150,7 +151,7 @@ BEGIN
                     current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
                     nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), ''),
                     {TOKEN},
-                    tg_event, tg_tag, total, coalesce(objects, '[]'::json), statement, digest
+                    tg_event, tg_tag, total, coalesce(objects, '[]'::json), statement, digest{authenticated(version)}
                 )::text, 'UTF8');
                 EXIT;
             EXCEPTION WHEN OTHERS THEN
@@ -169,11 +170,11 @@ END
 """
 
 
-def create_ddl(*, covers: bool) -> str:
+def create_ddl(*, covers: bool, version: int) -> str:
     """Create or replace the event triggers' function."""
     return (
         f"CREATE OR REPLACE FUNCTION {SCHEMA}.ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER\n"
-        f"SET search_path = pg_catalog, pg_temp AS $pgwitness${ddl_body(covers=covers)}$pgwitness$"
+        f"SET search_path = pg_catalog, pg_temp AS $pgwitness${ddl_body(covers=covers, version=version)}$pgwitness$"
     )
 
 

@@ -1,8 +1,8 @@
 """Installs, removes, pauses and shows the beacon; the shell that runs what `planning` decided.
 
 The connection belongs to who may do it: a superuser, or a role that owns the tables and may create roles and
-publications. Nothing here waits long for a lock: a table that is busy is tried again and then reported, the others go
-on, and a later run does what is left.
+publications; what that may not do is left out, and `level` says what it costs. Nothing here waits long for a lock: a
+table that is busy is tried again and then reported, the others go on, and a later run does what is left.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable
 
 import psycopg
 from msgspec import Struct
+from msgspec.structs import replace
 from psycopg import errors as pg
 
 from collectors.beacon import catalogue, planning, source
 from collectors.beacon.catalogue import Connection, State, Table
+from collectors.beacon.level import Limit, limits
 from collectors.beacon.planning import Options, Statement
-from collectors.beacon.templates import GUARD
 from pgwitness.errors import NotInOrder
+from pgwitness.events import quote_identifier
 
 VERSION_MIN = 150_000
 
@@ -35,13 +37,17 @@ class Failure(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """What a run did. `done` are the statements run; `left` what failed; `notes` what the operator should know."""
+    """What a run did. `done` are the statements run; `left` what failed; `notes` what the operator should know.
+
+    `limits` are what this level of installation cannot see.
+    """
 
     database: str
     done: tuple[Statement, ...] = ()
     left: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
     guarded: bool = True
+    limits: tuple[Limit, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -57,7 +63,8 @@ def install(connection: Connection, options: Options | None = None, progress: Pr
     options = options or Options()
     state = _state(connection, options)
     report = _run(connection, state, planning.install(state, options), options, progress)
-    return _noted(report, _install_notes(state, options))
+    report = _noted(report, _install_notes(state, options))
+    return replace(report, limits=limits(catalogue.read(connection, options.role), options.role))
 
 
 def uninstall(connection: Connection, options: Options | None = None, progress: Progress | None = None) -> Report:
@@ -109,11 +116,13 @@ def _run(
     done: list[Statement] = []
     left: list[Failure] = []
     for number, (name, statements) in enumerate(groups, 1):
+        if name == planning.LAST and not done:
+            continue
         if progress is not None:
             progress(name, number, len(groups))
-        failure = _transaction(connection, name, statements, options)
+        run, failure = _transaction(connection, state, name, statements, options)
         if failure is None:
-            done += statements
+            done += run
             continue
         left.append(failure)
         if statements[0].table is None and name in ("roles", "schema", "publications"):
@@ -122,35 +131,61 @@ def _run(
 
 
 def _transaction(
-    connection: Connection, name: str, statements: Iterable[Statement], options: Options
-) -> Failure | None:
-    """Run one group; a busy table is tried again, each time waiting `lock_timeout_ms` at most."""
+    connection: Connection, state: State, name: str, statements: list[Statement], options: Options
+) -> tuple[list[Statement], Failure | None]:
+    """Run one group; a busy table is tried again, each time waiting `lock_timeout_ms` at most. Gives what was run."""
     for attempt in range(options.attempts):
         try:
             with connection.transaction():
                 connection.execute(f"SET LOCAL lock_timeout = '{int(options.lock_timeout_ms)}ms'")
-                for statement in statements:
-                    connection.execute(statement.sql.encode())
-            return None
+                return [statement for statement in statements if _ran(connection, statement)], None
         except (pg.LockNotAvailable, pg.DeadlockDetected):
             if attempt + 1 == options.attempts:
-                return Failure(
+                return [], Failure(
                     name,
                     f"its lock was not to be had within {options.lock_timeout_ms} ms, {options.attempts} times:"
                     f" held by {_holders(connection, statements)}",
                     "run it again when that transaction has ended; what is done stays done",
                 )
         except pg.UndefinedTable as error:
-            return Failure(name, _text(error), "it was dropped meanwhile; run it again")
+            return [], Failure(name, _text(error), "it was dropped meanwhile; run it again")
         except pg.InsufficientPrivilege as error:
-            return Failure(
-                name, _text(error), "run it as a superuser, or as the owner of the table with CREATEROLE (--dsn)"
-            )
+            return [], Failure(name, _text(error), _way_out(state, name, statements))
         except psycopg.DatabaseError as error:
             if connection.broken:
                 raise
-            return Failure(name, _text(error), "correct what it names, then run it again")
-    return None
+            return [], Failure(name, _text(error), "correct what it names, then run it again")
+    return [], None
+
+
+def _ran(connection: Connection, statement: Statement) -> bool:
+    """Run a statement; False when it was denied, and the rest can do without it."""
+    if not statement.optional:
+        connection.execute(statement.sql.encode())
+        return True
+    try:
+        with connection.transaction():
+            connection.execute(statement.sql.encode())
+    except pg.InsufficientPrivilege:
+        return False
+    return True
+
+
+def _way_out(state: State, name: str, statements: list[Statement]) -> str:
+    """Say which statement a more powerful role could run, so that who was denied can go on."""
+    user = quote_identifier(state.user)
+    table = next((table for table in state.tables if table.qualified == statements[0].table), None)
+    if table is not None and not table.owned:
+        owner = quote_identifier(table.owner)
+        return f"GRANT {owner} TO {user}, then run it again; or run it as {owner} (--dsn)"
+    if name == "roles":
+        sqls = "; ".join(statement.sql.replace("CURRENT_USER", user) for statement in statements)
+        return f"as a superuser: {sqls}; then run it again"
+    if name in ("schema", "publications") and not state.may_create:
+        return f"GRANT CREATE ON DATABASE {quote_identifier(state.database)} TO {user}, then run it again"
+    if name.startswith("slot "):
+        return f"as a superuser, or a role that may read the WAL: {statements[0].sql}"
+    return "run it as a superuser, or as the owner of the table with CREATEROLE (--dsn)"
 
 
 def _holders(connection: Connection, statements: Iterable[Statement]) -> str:
@@ -173,9 +208,7 @@ def _text(error: psycopg.Error) -> str:
 
 
 def _noted(report: Report, notes: list[str]) -> Report:
-    return Report(
-        database=report.database, done=report.done, left=report.left, notes=tuple(notes), guarded=report.guarded
-    )
+    return replace(report, notes=tuple(notes))
 
 
 def _install_notes(state: State, options: Options) -> list[str]:
@@ -185,20 +218,7 @@ def _install_notes(state: State, options: Options) -> list[str]:
             f"wal_level is {state.wal_level}: ALTER SYSTEM SET wal_level = 'logical', then restart the server;"
             " the beacon is written, but no collector can read it before"
         )
-    if not state.guarded:
-        why = (
-            f"{GUARD} is on by default"
-            if state.guard_setting != "off"
-            else f"GRANT SET ON PARAMETER {GUARD} needs a superuser"
-        )
-        notes.append(f"the beacon speaks with each statement instead of once a transaction: {why}")
-    if not state.may_see_ddl and not state.event_triggers:
-        notes.append(
-            "event triggers need a superuser: who changes the schema is known from statistics only, per role and not"
-            " per session, what a drop took along only from snapshots, and new tables get their beacon with the next"
-            " `pgwitness db install`"
-        )
-    elif not planning.covers_new_tables(state, options):
+    if (state.may_see_ddl or state.event_triggers) and not planning.covers_new_tables(state, options):
         notes.append("tables made from now on get their beacon with the next `pgwitness db install`")
     if state.collector is None:
         notes.append(f"role {options.role} was made without a password: set one (psql: \\password {options.role})")

@@ -4,9 +4,10 @@ Any role may write any message under any prefix, so only the MAC tells a beacon 
 bytes of HMAC-SHA256 (RFC 2104) under the database's key and then the payload, a JSON array in UTF-8:
 
     [kind, system_id, database, xid, pid, backend_start_us, session_user, role, application, client_addr,
-     client_port, claim, token]
+     client_port, claim, token, system_user]
 
-A message about DDL has, behind these, `event, tag, total, objects, statement, sha256`. The MAC covers all of it. It
+A message about DDL has, before the last, `event, tag, total, objects, statement, sha256`. `system_user` is there from
+PostgreSQL 16 on: the method of authentication and the identity, null for `trust`. The MAC covers all of it. It
 therefore proves where and when the payload was made, too: a genuine message copied into another transaction, database
 or cluster does not verify there.
 """
@@ -58,6 +59,12 @@ class _Payload(msgspec.Struct, array_like=True, frozen=True):
     token: str | None = None
 
 
+class BeaconPayload(_Payload, array_like=True, frozen=True):
+    """What a beacon said; an empty `system_user` is one that the server does not have."""
+
+    system_user: str | None = ""
+
+
 class ControlPayload(msgspec.Struct, array_like=True, frozen=True):
     """What an installation, pause, resumption or removal said of itself; verified as a beacon is.
 
@@ -85,9 +92,10 @@ class DdlPayload(_Payload, array_like=True, frozen=True):
     objects: list[DdlObject] = []
     statement: str | None = None
     sha256: str | None = None
+    system_user: str | None = ""
 
 
-_beacon = msgspec.json.Decoder(_Payload)
+_beacon = msgspec.json.Decoder(BeaconPayload)
 _ddl = msgspec.json.Decoder(DdlPayload)
 _control = msgspec.json.Decoder(ControlPayload)
 
@@ -151,7 +159,7 @@ def verify_control(content: bytes, key: bytes, *, system_id: str, database: str,
     return said
 
 
-def beacon_of(said: _Payload, judge: JudgeToken | None = None) -> Beacon:
+def beacon_of(said: BeaconPayload | DdlPayload, judge: JudgeToken | None = None) -> Beacon:
     """Give the session that a verified message names; `judge` says what came of its token, else that is left out."""
     return Beacon(
         session_user=said.session_user,
@@ -164,7 +172,13 @@ def beacon_of(said: _Payload, judge: JudgeToken | None = None) -> Beacon:
         client_port=said.client_port,
         claim=said.claim,
         token=judge(said.token) if judge is not None and said.token is not None else None,
+        auth_method=_method(said.system_user),
     )
+
+
+def _method(system_user: str | None) -> str | None:
+    """Read `method:identity`; the method of whom nobody authenticated is `trust`."""
+    return "trust" if system_user is None else system_user.partition(":")[0] or None
 
 
 def same_session(one: Beacon, other: Beacon) -> bool:

@@ -11,13 +11,17 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
-from collectors.beacon import ddl_templates, templates
+from collectors.beacon import ddl_templates, level, templates
 from collectors.beacon.catalogue import State, Table
 from collectors.beacon.templates import OWNER, PUBLICATION, PUBLICATION_INSERTS, SCHEMA
 from pgwitness.events import quote_identifier
 
 PUBLICATIONS = {PUBLICATION: "insert,update,delete,truncate", PUBLICATION_INSERTS: "insert,truncate"}
 """What each of our publications publishes; the second is for tables without a usable replica identity."""
+
+
+LAST = "last"
+"""The group that is run only when something was done before it."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -39,12 +43,16 @@ class Options(Struct, frozen=True, kw_only=True):
 
 
 class Statement(Struct, frozen=True):
-    """One statement of a plan: its SQL, the transaction (`group`) it belongs to, the table it locks and why it is."""
+    """One statement of a plan: its SQL, the transaction (`group`) it belongs to, the table it locks and why it is.
+
+    An `optional` one may be denied to who installs: the rest goes on without it (`level` says what that costs).
+    """
 
     sql: str
     group: str
     why: str
     table: str | None = None
+    optional: bool = False
 
 
 def install(state: State, options: Options) -> list[Statement]:
@@ -54,33 +62,39 @@ def install(state: State, options: Options) -> list[Statement]:
     events = _events(state, options)
     announce = []
     if ground or tables or events:
-        announce = [Statement(f"SELECT {SCHEMA}.control('install')", "announce", "the installation is evidence, too")]
+        announce = [Statement(f"SELECT {SCHEMA}.control('install')", LAST, "the installation is evidence, too")]
     return ground + tables + events + announce
 
 
 def covers_new_tables(state: State, options: Options) -> bool:
     """Say whether tables that are made later get their beacon at once: where all were asked for, now or before."""
-    return state.superuser and ("*" in options.tables or "cover" in state.functions)
+    return "cover" in state.functions or (state.superuser and "*" in options.tables)
 
 
 def _events(state: State, options: Options) -> list[Statement]:
-    """Plan the event triggers, after the tables: what the installation itself does to those is announced anyway."""
-    if not state.may_see_ddl:
-        return []
+    """Plan the event triggers, after the tables: what the installation itself does to those is announced anyway.
+
+    Who may not make them makes their function, so that the statements for a more powerful role are short.
+    """
     plan: list[Statement] = []
 
     def add(sql: str, why: str) -> None:
         plan.append(Statement(sql, "event triggers", why))
 
     covers = covers_new_tables(state, options)
-    if covers and state.functions.get("cover") != ddl_templates.cover_body():
+    if covers and state.superuser and state.functions.get("cover") != ddl_templates.cover_body():
         add(ddl_templates.create_cover(), "puts the beacon on tables as they are made")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.cover(oid[]) FROM PUBLIC", "for the event trigger only")
         add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.cover(oid[]) TO {OWNER}", "whose function the event trigger runs")
-    if state.functions.get("ddl") != ddl_templates.ddl_body(covers=covers):
-        add(ddl_templates.create_ddl(covers=covers), "writes DDL into the WAL of its own transaction")
+    if state.functions.get("ddl") != ddl_templates.ddl_body(covers=covers, version=state.version):
+        add(
+            ddl_templates.create_ddl(covers=covers, version=state.version),
+            "writes DDL into the WAL of its own transaction",
+        )
         add(f"ALTER FUNCTION {SCHEMA}.ddl() OWNER TO {OWNER}", "so that it runs with nobody else's rights")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.ddl() FROM PUBLIC", "for nobody else's event triggers")
+    if not state.may_see_ddl:
+        return plan
     for name, event in ddl_templates.EVENT_TRIGGERS.items():
         if state.event_triggers.get(name) == "A":
             continue
@@ -120,38 +134,51 @@ def uninstall(state: State, options: Options) -> list[Statement]:
 def render(plan: list[Statement], options: Options) -> str:
     """Write a plan as one migration file: what `install` would run, in the same transactions."""
     lines = ["-- pgwitness; run it with `psql --set ON_ERROR_STOP=1 --file`. It can be run again after an error:"]
-    lines += ["-- print it anew then, and it holds what is left to do.", ""]
+    lines += ["-- print it anew then, and it holds what is left to do. What may be denied to you stands in a DO block."]
+    lines += [""]
     group = ""
     for statement in plan:
         if statement.group != group:
             lines += ["COMMIT;", ""] if group else []
             group = statement.group
             lines += ["BEGIN;", f"SET LOCAL lock_timeout = '{options.lock_timeout_ms}ms';"]
-        lines += [f"-- {statement.why}", f"{statement.sql};"]
+        lines += [f"-- {statement.why}", _tried(statement.sql) if statement.optional else f"{statement.sql};"]
     return "\n".join([*lines, *(["COMMIT;"] if group else []), ""])
+
+
+def _tried(sql: str) -> str:
+    """Write a statement that may be denied so that the file goes on without it."""
+    return (
+        f"DO $try$ BEGIN {sql}; EXCEPTION WHEN insufficient_privilege THEN\n"
+        f"    RAISE NOTICE 'left out: %', SQLERRM; END $try$;"
+    )
 
 
 def _roles(state: State, options: Options) -> list[Statement]:
     plan: list[Statement] = []
     role = quote_identifier(options.role)
 
-    def add(sql: str, why: str) -> None:
-        plan.append(Statement(sql, "roles", why))
+    def add(sql: str, why: str, *, optional: bool = False) -> None:
+        plan.append(Statement(sql, "roles", why, optional=optional and not state.superuser))
 
     if not state.owner_exists:
         add(f"CREATE ROLE {OWNER} NOLOGIN", "owns the beacon and its key; nobody logs in as it")
     if not state.owner_monitor:
-        add(f"GRANT pg_read_all_stats TO {OWNER}", "to see when a session of somebody else began, and who logged in")
+        add(
+            f"GRANT pg_read_all_stats TO {OWNER}",
+            "to see when a session of somebody else began, and who logged in",
+            optional=True,
+        )
     if not state.superuser and not state.owner_member:
         add(f"GRANT {OWNER} TO CURRENT_USER", "who installs must be able to make objects that belong to the owner")
-    if state.superuser and not state.guard_granted:
+    if state.may_guard and not state.guard_granted:
         add(f"GRANT SET ON PARAMETER {templates.GUARD} TO {OWNER}", "the guard: one beacon a transaction")
     if state.collector is None:
-        add(f"CREATE ROLE {role} LOGIN REPLICATION", "the collectors' role; give it a password before use")
-    elif not (state.collector.replication or state.collector.superuser):
-        add(f"ALTER ROLE {role} REPLICATION", "reading the WAL needs it")
+        add(f"CREATE ROLE {role} LOGIN", "the collectors' role; give it a password before use")
+    if state.collector is None or not (state.collector.replication or state.collector.superuser):
+        add(level.replication_sql(state, options.role), "reading the WAL needs it", optional=True)
     if state.collector is None or not state.collector.monitor:
-        add(f"GRANT pg_monitor TO {role}", "sessions, statistics and settings of others")
+        add(f"GRANT pg_monitor TO {role}", "sessions, statistics and settings of others", optional=True)
     return plan
 
 
@@ -164,8 +191,9 @@ def _schema(state: State, options: Options) -> list[Statement]:
     def owned(kind: str, name: str) -> None:
         add(f"ALTER {kind} {SCHEMA}.{name} OWNER TO {OWNER}", "so that it runs with nobody else's rights")
 
-    if state.superuser and not state.statements:
-        add("CREATE EXTENSION pg_stat_statements", "statistics of statements: reads and DDL are seen there")
+    if not state.statements:
+        why = "statistics of statements: reads and DDL are seen there"
+        plan.append(Statement("CREATE EXTENSION pg_stat_statements", "extension", why, optional=not state.superuser))
     if not state.schema:
         add(templates.CREATE_SCHEMA, "where everything of pgwitness is")
     if "key" not in state.relations:
@@ -192,8 +220,15 @@ def _functions(state: State, options: Options) -> list[Statement]:
     def owned(name: str) -> None:
         add(f"ALTER FUNCTION {SCHEMA}.{name} OWNER TO {OWNER}", "so that it runs with nobody else's rights")
 
+    if state.functions.get("claimed") != templates.CLAIMED_BODY:
+        add(templates.CREATE_CLAIMED, "reads the token of the transaction")
+        owned("claimed()")
+        add(f"REVOKE ALL ON FUNCTION {SCHEMA}.claimed() FROM PUBLIC", "for the beacon only")
+    if state.functions.get("emit_beacon") != templates.emit_body(state.guarded, state.version):
+        add(templates.create_emit(state.guarded, state.version), "speaks for the transaction in its WAL")
+        owned("emit_beacon()")
     if state.functions.get("beacon") != templates.beacon_body(state.guarded):
-        add(templates.create_beacon(state.guarded), "speaks for the transaction in its WAL")
+        add(templates.create_beacon(state.guarded), "the triggers' function: decides whether there is something to say")
         owned("beacon()")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.beacon() FROM PUBLIC", "for nobody else's triggers")
     if state.functions.get("control") != templates.CONTROL_BODY:
@@ -203,17 +238,19 @@ def _functions(state: State, options: Options) -> list[Statement]:
     if state.functions.get("claim") != templates.CLAIM_BODY:
         add(templates.CREATE_CLAIM, "with which an application gives a token for its transaction")
         owned("claim(text)")
-        add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.claim(text) TO PUBLIC", "whoever it is, the token must hold")
     if not state.open:
-        add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC", "to call claim; tables and the other functions stay closed")
+        add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC", "to call two functions; all the rest stays closed")
+        add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.claim(text) TO PUBLIC", "whoever it is, the token must hold")
+        add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.emit_beacon() TO PUBLIC", "the triggers run as whoever writes")
     if state.schema and not state.owner_able:
         add(f"GRANT ALL ON SCHEMA {SCHEMA} TO {OWNER}", "it was taken from the owner")
         add(f"GRANT ALL ON ALL TABLES IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
         add(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
-    if state.superuser and not state.owner_able:
+    if not state.owner_able and (state.superuser or state.schema):
         flush = ", boolean" if state.version >= 170_000 else ""
         signature = f"pg_catalog.pg_logical_emit_message(boolean, text, bytea{flush})"
-        add(f"GRANT EXECUTE ON FUNCTION {signature} TO {OWNER}", "also where PUBLIC may not call it")
+        sql = f"GRANT EXECUTE ON FUNCTION {signature} TO {OWNER}"
+        plan.append(Statement(sql, "schema", "also where PUBLIC may not call it", optional=not state.superuser))
     if not {"key", "covered"} <= set(state.grants):
         add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}", "for the collectors")
         add(f"GRANT SELECT ON {SCHEMA}.key, {SCHEMA}.covered TO {role}", "to verify beacons, and to miss them")
@@ -302,6 +339,9 @@ def _remove_ground(state: State, options: Options) -> list[Statement]:
         if role in state.elsewhere:
             continue
         quoted = quote_identifier(role)
+        if not state.superuser and role != OWNER:
+            grant = f"GRANT {quoted} TO CURRENT_USER"
+            plan.append(Statement(grant, f"role {role}", "to take its rights", optional=True))
         plan += [
             Statement(f"DROP OWNED BY {quoted}", f"role {role}", "its rights in this database"),
             Statement(f"DROP ROLE {quoted}", f"role {role}", "no other database needs it"),

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from collectors.beacon import catalogue, ddl_templates, planning, templates
 from collectors.beacon.catalogue import Connection, State, Table
+from collectors.beacon.level import Limit, limits
 from collectors.beacon.planning import Options
 from pgwitness.events import qualified
 
@@ -42,6 +43,7 @@ class BeaconStatus(Struct, frozen=True, kw_only=True):
     """The beacon in one database. `working` is false where no beacon can be verified; `problem` and `fix` say why.
 
     `ddl` says whether DDL tells of itself, `covers` whether new tables get their beacon where they are made.
+    `limits` are what the level of the installation cannot see.
     """
 
     database: str
@@ -53,6 +55,7 @@ class BeaconStatus(Struct, frozen=True, kw_only=True):
     fix: str | None = None
     ddl: DdlState = "no"
     covers: bool = False
+    limits: tuple[Limit, ...] = ()
     tables: tuple[TableStatus, ...] = ()
 
 
@@ -112,6 +115,7 @@ def status(connection: Connection, options: Options) -> BeaconStatus:
         fix=fix,
         ddl=_ddl(state, is_paused),
         covers="cover" in state.functions,
+        limits=limits(state, options.role),
         tables=tables,
     )
 
@@ -119,7 +123,11 @@ def status(connection: Connection, options: Options) -> BeaconStatus:
 def _ddl(state: State, is_paused: bool) -> DdlState:
     if not state.event_triggers:
         return "no"
-    ours = (ddl_templates.ddl_body(covers=True), ddl_templates.ddl_body(covers=False))
+    ours = {
+        ddl_templates.ddl_body(covers=covers, version=version)
+        for covers in (True, False)
+        for version in (0, templates.SYSTEM_USER_MIN)
+    }
     whole = all(state.event_triggers.get(name) == "A" for name in ddl_templates.EVENT_TRIGGERS)
     return "yes" if whole and not is_paused and state.functions.get("ddl") in ours else "partly"
 
@@ -130,10 +138,10 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
         return "no beacon is installed", again
     if "key" not in state.relations or load_key(connection) is None:
         return "the key is gone, or this role may not read it", again
-    if "beacon" not in state.functions:
-        return "the function pgwitness.beacon() is gone, and the triggers with it", again
-    if state.functions["beacon"] not in (templates.beacon_body(True), templates.beacon_body(False)):
-        return "the function pgwitness.beacon() is not the one that was installed", again
+    if wrong := _wrong_function(state):
+        return wrong, again
+    if not state.open:
+        return "not everybody may call pgwitness.emit_beacon(), so that the beacon of some is silent", again
     if not state.owner_able or not {"session_start", "session_login"} <= set(state.relations):
         return "the owner's role may not read the key or write messages, or what it remembers is gone", again
     row = connection.execute(f"SELECT system_id FROM {templates.SCHEMA}.key").fetchone()
@@ -151,6 +159,17 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
     return None, None
 
 
+def _wrong_function(state: State) -> str | None:
+    if "beacon" not in state.functions:
+        return "the function pgwitness.beacon() is gone, and the triggers with it"
+    for name, bodies in templates.BODIES.items():
+        if name not in state.functions:
+            return f"the function pgwitness.{name}() is gone, so that the beacon is silent"
+        if state.functions[name] not in bodies:
+            return f"the function pgwitness.{name}() is not the one that was installed"
+    return None
+
+
 def _table(state: State, table: Table) -> TableStatus:
     name = table.qualified
     beacon: BeaconState
@@ -159,6 +178,8 @@ def _table(state: State, table: Table) -> TableStatus:
     if table.trigger is None:
         beacon = "missing" if table.registered else "absent"
         problem = "its trigger was dropped" if table.registered else "no beacon is installed on it"
+        if not table.owned:
+            fix = f"{fix}, as a superuser or as {table.owner}, who owns it"
     elif table.trigger == "D":
         beacon, problem = "disabled", "its trigger was disabled by the owner of the table"
         fix = f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER {templates.TRIGGER}"

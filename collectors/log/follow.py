@@ -18,7 +18,7 @@ import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -78,6 +78,27 @@ class Followed:
     def key(self) -> tuple[int, int]:
         """Device and inode."""
         return self.state.device, self.state.inode
+
+
+class Following(Protocol):
+    """Follows the files of a log, wherever they are."""
+
+    files: list[Followed]
+    losses: list[Loss]
+    next_number: int
+
+    def look(self) -> None:
+        """Compare the folder with what is known."""
+
+    def read(self) -> Iterator[Chunk]:
+        """Read every file to its present end, the oldest first."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why there is nothing to follow, and what to do; None when there is."""
+
+    def close(self) -> None:
+        """End following."""
 
 
 class _Entry(NamedTuple):
@@ -147,6 +168,13 @@ class Follower:
                 yield Chunk(followed, data)
             yield Chunk(followed, b"")
         self._close_some()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why there is nothing to follow, and what to do; None when there is."""
+        if self.files and self.there:
+            return None
+        return f"no file matches {self.pattern}; check log_directory, log_filename and who may read there"
 
     def close(self) -> None:
         """Close every file."""
@@ -223,7 +251,7 @@ class Follower:
         The inode of a file that was not open may only have been given away again, after its end.
         """
         reason = "log_truncated" if followed.descriptor is not None else "log_rotated_away"
-        unread = followed.descriptor is not None or self._unread(followed)
+        unread = self._unread(followed) or (followed.descriptor is not None and not self._over(followed))
         _close(followed)
         self.files.remove(followed)
         if len(followed.head) >= HEAD_BYTES_MIN:
@@ -276,6 +304,10 @@ class Follower:
     def _succeeded(self, followed: Followed) -> bool:
         """Say whether a later file is written to; until then a file out of sight may still grow."""
         return any(other.grew > followed.grew and other.position > 0 for other in self.files)
+
+    def _over(self, followed: Followed) -> bool:
+        """Say whether a file was left long ago for a later one: the server may now begin it anew under its old name."""
+        return self._turn - followed.grew > ABSENT_LOOKS and self._succeeded(followed)
 
     # -- reading -----------------------------------------------------------------------------------------------
 

@@ -21,9 +21,12 @@ from msgspec.structs import replace
 from collectors.log import complaint
 from collectors.log.extensions import AUDIT, audited, explained
 from collectors.log.record import LOCAL, LogRecord
+from collectors.log.running import STARTED, Progress, Running
 from collectors.log.texts import Text, Texts, executed
 from pgwitness.events import LogPlace, Session, Statement
 from pgwitness.privacy import Tokenizer
+from pgwitness.statements import IDLE
+from pgwitness.tags import read as read_tags
 
 WAIT_US = 1_000_000
 SESSIONS_MAX = 10_000
@@ -42,24 +45,31 @@ _REFUSED = re.compile(
     r"|role \".*\" (?:does not exist|is not permitted to log in)|database \".*\" does not exist"
     r"|permission denied for database"
 )
+_SILENCING = re.compile(r"log_(?:statement|min_messages)\b", re.IGNORECASE)
+_SETS = re.compile(r"\bset(?:_config)?\b", re.IGNORECASE)
+"""What may take a session's statements out of the log: to mention both is enough."""
 _REFUSING = frozenset({"3D000", "42501", "53300"})
 """SQLSTATEs that end a login besides class 28; a session that has begun does not die of them."""
 
 
 class Memory(Struct, frozen=True):
-    """What is kept over a restart: authentication by session, and statements that wait for their duration."""
+    """What is kept over a restart: authentication by session, statements that wait for their duration, what runs."""
 
     auth: list[tuple[str, str, str]] = []
     pending: list[tuple[str, Statement]] = []
+    running: Progress = Progress()
 
 
 class Interpreter:
     """Reads the messages of one instance's log, in their order.
 
     `own_role` is the role that the collectors themselves log in with: what it reads under their name is left out.
+    `ordered` says whether the messages of different sessions come in the order in which the server wrote them.
     """
 
-    def __init__(self, token: Tokenizer, log_format: Format, own_role: str | None = None) -> None:
+    def __init__(
+        self, token: Tokenizer, log_format: Format, own_role: str | None = None, *, ordered: bool = True
+    ) -> None:
         self.texts = Texts(token)
         self.own = 0
         """Statements of the collectors themselves that were left out."""
@@ -68,8 +78,10 @@ class Interpreter:
         self._token = token
         self._format = log_format
         self._own_role = own_role
+        self._ordered = ordered and log_format != "stderr"  # a text log's lines can be forged
         self._auth: dict[str, tuple[str, str]] = {}
         self._pending: dict[str, Statement] = {}
+        self._running = Running()
 
     # -- what is remembered ------------------------------------------------------------------------------------
 
@@ -77,12 +89,17 @@ class Interpreter:
     def memory(self) -> Memory:
         """Give what a successor must know."""
         auth = [(key, method, identity) for key, (method, identity) in self._auth.items()]
-        return Memory(auth, list(self._pending.items()))
+        return Memory(auth, list(self._pending.items()), self._running.progress)
 
     def remember(self, memory: Memory) -> None:
         """Take up what a predecessor knew."""
         self._auth = {key: (method, identity) for key, method, identity in memory.auth}
         self._pending = dict(memory.pending)
+        self._running = Running(memory.running)
+
+    def lost(self) -> None:
+        """Lines of the log are missing: nothing is said of who ran alone until all that may have begun is over."""
+        self._running.lost()
 
     # -- messages ----------------------------------------------------------------------------------------------
 
@@ -94,6 +111,7 @@ class Interpreter:
         message = record.message
         severity = record.severity
         place = LogPlace(log, offset, 0, _line(record))
+        self._running.at(record.time_us)
         if message.startswith(AUDIT):
             self._audit(record, place, captured_at_us, events)
         elif severity == "LOG":
@@ -106,12 +124,19 @@ class Interpreter:
             elif message.startswith(("connection ", "disconnection: ", "replication connection ")):
                 self._session(record, place, captured_at_us, events)
             else:
-                self.ignored += 1
+                self._other(record)
         elif severity in ("ERROR", "FATAL", "PANIC"):
             self._error(record, place, captured_at_us, events)
         else:
             self.ignored += 1
         return _placed(events, log, offset)
+
+    def _other(self, record: LogRecord) -> None:
+        self.ignored += 1
+        if record.message.startswith("fastpath function call: "):
+            self._running.begins(_key(record))
+        elif record.message == STARTED and record.user is None:
+            self._running.started()
 
     def idle(self, log: str, offset: int) -> list[Seen]:
         """Let go what waits, because nothing has been written for a while."""
@@ -124,7 +149,7 @@ class Interpreter:
     def _statement(
         self, record: LogRecord, text: Text, source: Any, place: LogPlace, captured_at_us: int, **more: Any
     ) -> Statement:
-        auth = self._auth.get(record.session or str(record.pid))
+        auth = self._auth.get(_key(record))
         return Statement(
             captured_at_us=captured_at_us,
             place=place,
@@ -142,14 +167,17 @@ class Interpreter:
             xid=record.xid or None,
             statement=text.statement,
             statement_hash=text.hash,
+            tags=dict(text.tags),
             query_id=record.query_id or None,
             **more,
         )
 
-    def _text(self, record: LogRecord, text: str | None, query_id: int = 0) -> Text:
+    def _text(self, record: LogRecord, text: str | None) -> Text:
         if text is None:
             return Text(None, self.texts.hash(record.message))
-        return self.texts.read(text, record.database, query_id)
+        found = self.texts.read(text)
+        tags = read_tags(text, self._token)
+        return found._replace(tags=tuple(tags.items())) if tags else found
 
     def _is_own(self, record: LogRecord, text: Text) -> bool:
         """Only what the collectors read is left out: a write under their name is somebody else's."""
@@ -171,10 +199,14 @@ class Interpreter:
             self.ignored += 1
             return
         rest = message[end + 3 :]
+        if rest.startswith(("  statement: ", "  execute ")):
+            # Only a statement that was not announced has its text here: who else is not announced nobody knows.
+            self._running.ends(_key(record))
+            self._running.lost()
         if rest.startswith("  statement: "):
-            text = self._text(record, rest[13:], record.query_id)
+            text = self._text(record, rest[13:])
         elif rest.startswith("  execute "):
-            text = self._text(record, executed(rest[10:]), record.query_id)
+            text = self._text(record, executed(rest[10:]))
         elif rest.startswith("  plan:"):
             self._explained(record, rest[7:], duration_ms, place, at_us, events)
             return
@@ -191,7 +223,9 @@ class Interpreter:
         self, record: LogRecord, body: str, duration_ms: float, place: LogPlace, at_us: int, events: list[Seen]
     ) -> None:
         found = explained(body)
-        text = self._text(record, found.text, record.query_id or found.query_id)
+        text = self._text(record, found.text)
+        if found.query_id and not record.query_id:
+            record = replace(record, query_id=found.query_id)
         if not self._is_own(record, text):
             events.append(
                 self._statement(
@@ -201,12 +235,16 @@ class Interpreter:
 
     def _begun(self, record: LogRecord, text: str | None, place: LogPlace, at_us: int, events: list[Seen]) -> None:
         """Keep a statement that log_statement tells, until it is known how long it took."""
-        key = record.session or str(record.pid)
+        key = _key(record)
+        self._running.ends(key)
         waiting = self._pending.pop(key, None)
         if waiting is not None:
             events.append(waiting)
-        # The query id of the line is the previous statement's: this one has not been parsed by the server yet.
         found = self._text(record, text)
+        if text is not None and _SILENCING.search(text) is not None and _SETS.search(text) is not None:
+            self._running.lost()
+        if not _is_idle(found, record.xid):
+            self._running.begins(key)
         if self._is_own(record, found):
             return
         if len(self._pending) >= PENDING_MAX:
@@ -214,10 +252,14 @@ class Interpreter:
         self._pending[key] = self._statement(record, found, "statement", place, at_us, outcome="unknown")
 
     def _ended(self, record: LogRecord, duration_ms: float, events: list[Seen]) -> None:
-        waiting = self._pending.pop(record.session or str(record.pid), None)
+        key = _key(record)
+        waiting = self._pending.pop(key, None)
         if waiting is None:
+            if not record.xid:  # else it may yet commit, and the line that has its id tells of no statement
+                self._running.ends(key)
             self.ignored += 1
             return
+        alone = self._running.ends(key) and self._ordered
         events.append(
             replace(
                 waiting,
@@ -226,6 +268,7 @@ class Interpreter:
                 outcome="success",
                 xid=record.xid or waiting.xid,
                 query_id=record.query_id or waiting.query_id,
+                alone=alone,
             )
         )
 
@@ -234,7 +277,7 @@ class Interpreter:
             key, waiting = next(iter(self._pending.items()))
             if record.time_us - waiting.occurred_at_us < WAIT_US:
                 return
-            if key == (record.session or str(record.pid)):
+            if key == _key(record):
                 return  # this may be the very line it waits for
             del self._pending[key]
             events.append(waiting)
@@ -253,14 +296,15 @@ class Interpreter:
     # -- errors and sessions -----------------------------------------------------------------------------------
 
     def _error(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen]) -> None:
+        self._running.ends(_key(record))
         if record.severity == "FATAL" and _refused(record):
-            auth = self._auth.pop(record.session or str(record.pid), ("", ""))
+            auth = self._auth.pop(_key(record), ("", ""))
             events.append(self._told(record, "login_failed", place, at_us, auth, sqlstate=record.sqlstate))
             return
         if record.backend_type not in (None, "client backend") or (record.user is None and record.statement is None):
             self.ignored += 1
             return
-        waiting = self._pending.pop(record.session or str(record.pid), None)
+        waiting = self._pending.pop(_key(record), None)
         text = self._text(record, record.statement) if record.statement is not None else Text(None, None)
         if waiting is not None:
             if (waiting.statement, waiting.statement_hash) != (text.statement, text.hash):
@@ -284,7 +328,7 @@ class Interpreter:
 
     def _session(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen]) -> None:
         message = record.message
-        key = record.session or str(record.pid)
+        key = _key(record)
         if message.startswith("connection authenticated: "):
             found = _AUTHENTICATED.match(message)
             if found is not None:
@@ -299,6 +343,7 @@ class Interpreter:
             auth = self._auth.get(key, ("", ""))
             events.append(self._told(record, "connect", place, at_us, auth, backend_type=kind))
         elif message.startswith("disconnection: "):
+            self._running.ends(key)
             waiting = self._pending.pop(key, None)
             if waiting is not None:
                 events.append(waiting)
@@ -338,6 +383,16 @@ class Interpreter:
         )
 
 
+def _key(record: LogRecord) -> str:
+    return record.session or str(record.pid)
+
+
+def _is_idle(text: Text, xid: int) -> bool:
+    """Say whether a statement cannot write and cannot commit what was written; `xid` is the one at its beginning."""
+    words = set(text.operations)
+    return text.statement is not None and bool(words) and words <= (IDLE if xid else IDLE | {"commit"})
+
+
 def _line(record: LogRecord) -> str | None:
     if record.session is None or record.line is None:
         return None
@@ -346,7 +401,7 @@ def _line(record: LogRecord) -> str | None:
 
 def _placed(events: list[Seen], log: str, offset: int) -> list[Seen]:
     """Give events that one line lets go places of that line, in their order."""
-    if len(events) == 1 and (events[0].place is None or events[0].place.offset == offset):
+    if len(events) == 1 and (events[0].place is None or (events[0].place.log, events[0].place.offset) == (log, offset)):
         return events
     return [
         replace(event, place=LogPlace(log, offset, index, event.place.line if event.place is not None else None))

@@ -57,6 +57,9 @@ class _Lines:
             self._half += data[cut + 1 :]
         return whole.split(b"\n")
 
+    def begins(self, start: bytes) -> bool:
+        return self._half.startswith(start)
+
     def overflow(self) -> bytes | None:
         if len(self._half) <= RECORD_BYTES_MAX:
             return None
@@ -178,8 +181,11 @@ class StderrSplitter:
         return piece
 
     def idle(self) -> list[Piece]:
-        """The server writes a message at once: what nothing followed is whole."""
-        return [self._close()] if self._open and not self._lines.waiting else []
+        """The server writes a message at once: what nothing followed is whole.
+
+        Half a line behind it that begins with a tab is its own.
+        """
+        return [self._close()] if self._open and not self._lines.begins(b"\t") else []
 
     @property
     def waiting(self) -> int:

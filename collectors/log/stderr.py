@@ -82,6 +82,11 @@ class Prefix:
         return _Head(found, str(found["word_"]), str(found["text_"]))
 
 
+def escapes(setting: str) -> set[str]:
+    """Give the letters of a prefix's escapes."""
+    return {escape[2] for escape in _ESCAPE.finditer(setting)}
+
+
 def _compile(setting: str) -> tuple[str, set[str]]:
     pieces: list[str] = []
     names: set[str] = set()

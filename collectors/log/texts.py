@@ -1,30 +1,70 @@
-"""Statements as the log quotes them, without their literals: parsed once per query id, or once per text.
+"""Statements as the log quotes them, without their literals: texts that differ in literals only are parsed once.
 
-A query id does not stand for a statement by itself. Of several statements in one text the server gives the id of
-one, behind which the others could hide: a text with a semicolon inside is always read itself. And ids know tables by
-number and columns without their aliases: so what of two texts is no literal, roughly, must be equal too.
+`pgwitness.statements` gives the facts, with PostgreSQL's own parser. Here is decided which texts it would answer
+alike. A text's shape is its text with marks where its literals stand: two texts of one shape have the same tokens but
+for the literals, and of an ordinary statement (SELECT, INSERT, UPDATE, DELETE, MERGE) nothing that is kept
+depends on those. Utility statements may depend on them (a DO block is a string) and are read one by one.
+
+Two scanners give shapes. The quick one knows as much of SQL's lexical rules as ordinary text needs, and gives up where
+it meets anything else: comments, dollar quotes, backslashes, prefixed strings, letters beyond ASCII. The slow one is
+PostgreSQL's own. Tests hold the one to the other. A query id would not do: of several statements in one text the
+server gives that of one, behind which the others could hide.
 """
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from typing import NamedTuple
+
+from pglast import parser
 
 from pgwitness.privacy import Tokenizer
 from pgwitness.statements import facts
 
-IDS_MAX = 8_192
+KNOWN_CHARS_MAX = 8 * 1024 * 1024
+"""Characters that are remembered of texts, and of shapes; then all begin anew."""
+TEXT_CHARS_MAX = 64 * 1024
+"""A longer text is not remembered."""
 CUTS_MAX = 8
-_ROUGH = re.compile(r"'[^']*'|\b\d+(?:\.\d+)?\b")
+
+MARK = "\0"
+_STRING = re.compile(r"'[^']*(?:''[^']*)*'")
+_NUMBER = re.compile(r"[0-9](?<![\w.$'][0-9])[0-9]*(?:\.[0-9]+)?\b(?![.$])", re.ASCII)
+_NAMES_TOO = re.compile(
+    r"""("[^"]*(?:""[^"]*)*")|(')[^']*(?:''[^']*)*'|[0-9](?<![\w.$'][0-9])[0-9]*(?:\.[0-9]+)?\b(?![.$])""", re.ASCII
+)
+"""For texts with names in double quotes: those stay as they are, whatever is in them."""
+_OTHER_QUOTE = re.compile(r"'(?:(?<=[\w&$]')|(?!\0))", re.ASCII)
+"""A string with a prefix, or a quote that is left over."""
+_LITERALS = {"SCONST", "USCONST", "ICONST", "FCONST", "BCONST", "XCONST"}
+_COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
 
 
 class Text(NamedTuple):
-    """A statement without literals, or a keyed hash of what could not be freed of them; the words for what it does."""
+    """A statement without literals, or a keyed hash of what could not be freed of them; the words for what it does.
+
+    `tags` are not the text's but this statement's own.
+    """
 
     statement: str | None
     hash: str | None
     operations: tuple[str, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+class _Known(dict[str, Text]):
+    """Answers by text or by shape, in bounded memory."""
+
+    _chars = 0
+
+    def learn(self, key: str, text: Text) -> None:
+        if len(key) > TEXT_CHARS_MAX:
+            return
+        self._chars += 200 + len(key) + len(text.statement or "")
+        if self._chars > KNOWN_CHARS_MAX:
+            self.clear()
+            self._chars = 0
+        self[key] = text
 
 
 class Texts:
@@ -32,44 +72,82 @@ class Texts:
 
     def __init__(self, token: Tokenizer) -> None:
         self._token = token
-        self._by_id: OrderedDict[tuple[str | None, int, str], Text] = OrderedDict()
-        self._by_text: dict[str, Text] = {}
+        self._by_text = _Known()
+        self._by_shape = _Known()
         self.parsed = 0
         """Texts that were parsed, and not known already."""
 
-    def read(self, text: str, database: str | None = None, query_id: int = 0) -> Text:
-        """Give a statement without its literals; `query_id` 0 is none."""
+    def read(self, text: str) -> Text:
+        """Give a statement without its literals."""
         found = self._by_text.get(text)
         if found is not None:
             return found
-        if not query_id or ";" in text.rstrip("; \n\t\r"):
-            return self._parse(text)
-        key = (database, query_id, _ROUGH.sub("?", text))
-        found = self._by_id.get(key)
-        if found is None:
-            found = self._parse(text)
-            if found.statement is not None:
-                self._by_id[key] = found
-                if len(self._by_id) > IDS_MAX:
-                    self._by_id.popitem(last=False)
-        return found
+        shape = quick_shape(text) or scanned_shape(text)
+        found = self._by_shape.get(shape) if shape is not None else None
+        return found if found is not None else self._parse(text, shape)
 
-    def _parse(self, text: str) -> Text:
+    def _parse(self, text: str, shape: str | None) -> Text:
         self.parsed += 1
         known = facts(text)
         if known.statement is None:
             found = Text(None, self.hash(text), known.operations)
         else:
             found = Text(known.statement, None, known.operations)
-        if len(text) <= 2_000:
-            if len(self._by_text) >= IDS_MAX:
-                self._by_text.clear()
-            self._by_text[text] = found
+            if shape is not None and known.parse_error is None and not known.utility:
+                self._by_shape.learn(shape, found)
+                return found
+        self._by_text.learn(text, found)
         return found
 
     def hash(self, text: str) -> str:
         """Give a keyed hash of a text."""
         return self._token(text.encode("utf-8", "surrogatepass")).decode()
+
+
+def quick_shape(text: str) -> str | None:
+    """Give a text's shape; None where the rules it knows may not be enough.
+
+    From the left: as long as nothing stands there that it gives up at, PostgreSQL's scanner is between two tokens where
+    a literal is found here, and ends it at the same place.
+    """
+    if MARK in text or "\\" in text:
+        return None
+    shape = _STRING.sub("'" + MARK, text)
+    if '"' in shape:
+        shape = _NAMES_TOO.sub(r"\1\2" + MARK, text)
+        if shape.count('"') & 1:
+            return None
+    else:
+        shape = _NUMBER.sub(MARK, shape)
+    if "$" in shape or "--" in shape or "/*" in shape or not shape.isascii():
+        return None
+    return None if _OTHER_QUOTE.search(shape) is not None else shape
+
+
+def scanned_shape(text: str) -> str | None:
+    """Give a text's shape from PostgreSQL's scanner, without comments and with every gap as one space.
+
+    None where there is none, or where a server with standard_conforming_strings off may have read another text.
+    """
+    if MARK in text:
+        return None
+    try:
+        tokens = parser.scan(text)
+    except (parser.ParseError, ValueError):
+        return None
+    pieces = ["\1"]
+    end = -1
+    for token in tokens:
+        if token.name in _COMMENTS:
+            continue
+        word = text[token.start : token.end + 1]
+        if token.name in _LITERALS:
+            if "\\'" in word:
+                return None
+            word = token.name + MARK
+        pieces += (" " if token.start != end + 1 else "\1", word)
+        end = token.end
+    return "".join(pieces)
 
 
 def executed(line: str) -> str | None:

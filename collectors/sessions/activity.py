@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pgwitness.events import Session
+from pgwitness.events import Certificate, Session
 
 
 class Backend(Struct, frozen=True):
@@ -26,6 +26,7 @@ class Backend(Struct, frozen=True):
     auth_method: str | None = None
     backend_type: str = "client backend"
     xid: int | None = None
+    certificate: Certificate | None = None
 
 
 class Look(Struct, frozen=True):
@@ -56,6 +57,37 @@ def widen(xid: int, next_xid: int) -> int:
     """Give a 32-bit transaction id its epoch: the 64-bit one nearest to `next_xid`, which has it."""
     distance = (xid - next_xid) & 0xFFFFFFFF
     return next_xid + (distance - (1 << 32) if distance >= 1 << 31 else distance)
+
+
+NAME_BYTES_MAX = 62
+"""PostgreSQL cuts a longer name of a certificate (NAMEDATALEN, 64 with the byte that ends it); one of 63 may be cut."""
+
+
+def certificate(dn: bytes | None, issuer: bytes | None, serial: str | None) -> Certificate | None:
+    """Make a certificate of what pg_stat_ssl shows; a name that may have been cut is not known."""
+    if dn is None and issuer is None and serial is None:
+        return None
+
+    def whole(name: bytes | None) -> str | None:
+        if name is None or len(name) > NAME_BYTES_MAX:
+            return None
+        try:
+            return name.decode()
+        except UnicodeDecodeError:
+            return None
+
+    return Certificate(whole(dn), whole(issuer), serial)
+
+
+def authenticates(shown: Certificate | None, role: str | None) -> bool:
+    """Say whether a certificate proves the role: its only common name is the role's own.
+
+    A client may show a certificate of anybody's and log in by password all the same.
+    """
+    if shown is None or shown.dn is None or not role:
+        return False
+    _, *names = shown.dn.split("/CN=")
+    return len(names) == 1 and names[0].partition("/")[0] == role
 
 
 def compare(before: Look | None, after: Look, captured_at_us: int, *, resumed: bool = False) -> list[Session]:
@@ -113,4 +145,5 @@ def _session(
         auth_method=backend.auth_method,
         backend_type=backend.backend_type,
         xid=backend.xid if operation == "sample" else None,
+        certificate=backend.certificate,
     )

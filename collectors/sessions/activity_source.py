@@ -7,16 +7,17 @@ from typing import Any
 import psycopg
 from msgspec import Struct
 
-from collectors.sessions.activity import Backend, Look, Ourselves, widen
+from collectors.sessions.activity import Backend, Look, Ourselves, authenticates, certificate, widen
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+# Names of certificates come as bytes: PostgreSQL cuts long ones, perhaps in the middle of a character.
 # clock_timestamp() comes before the rows are read, so whoever is missing in them was gone by then or came later.
 _LOOK = """
 SELECT (extract(epoch FROM now.at) * 1000000)::int8, now.next_xid, a.pid,
   (extract(epoch FROM a.backend_start) * 1000000)::int8, a.usename::text, a.datname::text, a.application_name,
   host(a.client_addr), a.client_port, a.backend_type, a.backend_xid::text::int8,
-  s.client_dn IS NOT NULL, g.gss_authenticated
+  textsend(s.client_dn), textsend(s.issuer_dn), s.client_serial::text, g.gss_authenticated
 FROM (SELECT clock_timestamp() AS at, pg_snapshot_xmax(pg_current_snapshot())::text::int8 AS next_xid) AS now
 LEFT JOIN pg_catalog.pg_stat_activity AS a
   ON a.backend_type IN ('client backend', 'walsender') OR a.backend_type IS NULL
@@ -44,12 +45,13 @@ def look(connection: Connection, own: Ourselves) -> Answer:
     rows = connection.execute(_LOOK).fetchall()
     backends: list[Backend] = []
     hidden = 0
-    for _, next_xid, pid, start, role, database, application, addr, port, kind, xid, certificate, gss in rows:
+    for _, next_xid, pid, start, role, database, application, addr, port, kind, xid, dn, issuer, serial, gss in rows:
         if pid is None:
             continue
         if start is None:
             hidden += 1
             continue
+        shown = certificate(dn, issuer, serial)
         backend = Backend(
             pid=int(pid),
             backend_start_us=int(start),
@@ -58,9 +60,10 @@ def look(connection: Connection, own: Ourselves) -> Answer:
             application=application or "",
             client_addr=addr,
             client_port=port,
-            auth_method="gss" if gss else "cert" if certificate else None,
+            auth_method="gss" if gss else "cert" if authenticates(shown, role) else None,
             backend_type=str(kind),
             xid=widen(int(xid), int(next_xid)) if xid is not None else None,
+            certificate=shown,
         )
         if not own.is_own(backend):
             backends.append(backend)

@@ -84,7 +84,12 @@ SELECT n.nspname::text, c.relname::text, t.tgname::text, jsonb_build_object('ena
     WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' ELSE 'always' END,
   'active', t.tgenabled IN ('O', 'A'), 'type', t.tgtype,
   'function', f.pronamespace::regnamespace || '.' || quote_ident(f.proname),
-  'function_md5', md5(f.prosrc || coalesce(f.proconfig::text, '') || f.prosecdef::text || f.proowner::text),
+  'function_md5', md5(f.prosrc || coalesce(f.proconfig::text, '') || f.prosecdef::text || f.proowner::text
+    || CASE WHEN f.proname = 'beacon' AND f.pronamespace::regnamespace::text = 'pgwitness' THEN coalesce((
+      SELECT string_agg(o.prosrc || coalesce(o.proconfig::text, '') || o.prosecdef::text || o.proowner::text
+          || coalesce(o.proacl::text, ''), '' ORDER BY o.proname)
+      FROM pg_catalog.pg_proc AS o WHERE o.pronamespace = f.pronamespace
+          AND o.proname IN ('emit_beacon', 'claimed')), '') ELSE '' END),
   'condition', t.tgqual IS NOT NULL)
 FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_catalog.pg_proc AS f ON f.oid = t.tgfoid

@@ -97,9 +97,10 @@ def _literal(statement: tuple[str, dict[str, Any]] | str) -> str:
 
 
 class Psycopg:
-    """A program on psycopg 3."""
+    """A program on psycopg 3; `claim` gives the token that says for whom a transaction is made."""
 
-    def __init__(self, host: str, port: int, who: Principal) -> None:
+    def __init__(self, host: str, port: int, who: Principal, claim: Callable[[], str] | None = None) -> None:
+        self._claim = claim
         self._connection = psycopg.connect(
             host=host, port=port, user=who.role, dbname="shop", application_name=who.application, autocommit=True
         )
@@ -108,6 +109,8 @@ class Psycopg:
         """Run statements in one transaction."""
         rows = 0
         with self._connection.transaction():
+            if self._claim is not None:
+                self._connection.execute("SELECT pgwitness.claim(%s)", (self._claim(),))
             for statement in statements:
                 text, values = (statement, None) if isinstance(statement, str) else statement
                 cursor = self._connection.execute(text, values)

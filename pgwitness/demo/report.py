@@ -31,8 +31,8 @@ QUESTIONS = (
     ),
     (
         "What did the AI agents do, and for whom?",
-        "SELECT principal, on_behalf_of, operation, relations, count(*) AS rows "
-        "FROM changes WHERE principal_kind = 'agent' GROUP BY ALL ORDER BY rows DESC",
+        "SELECT principal, on_behalf_of, assurance, detail ->> '$.agent.delegation' AS through, operation, relations, "
+        "count(*) AS rows FROM changes WHERE principal_kind = 'agent' GROUP BY ALL ORDER BY rows DESC",
     ),
 )
 """Questions of an auditor, each with the query that answers it."""

@@ -28,6 +28,7 @@ from urllib.request import urlopen
 import psycopg
 
 from pgwitness.demo import report
+from pgwitness.demo.helpdesk import ISSUER, Helpdesk
 from pgwitness.demo.scenes import Scene, Stage, failed, scenes
 from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port, spawn, tail, wait_for
 from pgwitness.demo.shop import IDENTITIES, open_shop
@@ -59,6 +60,10 @@ posture_interval = "1s"
 [privacy]
 key_file = "privacy.key"
 clear = ["public.orders.status", "public.tickets.state", "public.shipments.carrier"]
+
+[identities]
+claims_keys = "helpdesk.pem"
+claims_issuer = "{issuer}"
 
 [lake]
 path = "lake"
@@ -150,7 +155,8 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> Result:
             starts = [pool.submit(stack.enter_context, server) for server in (postgres, broker)]
             for start in starts:
                 start.result()
-        config = _configure(place, postgres, broker, seconds)
+        helpdesk = Helpdesk()
+        config = _configure(place, postgres, broker, seconds, helpdesk)
         tell("opening the shop: tables, roles, customers")
         with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
             _trust_loopback(postgres, admin)
@@ -176,7 +182,7 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> Result:
         watch.start()
         ledger = Ledger()
         stage = Stage(LOOPBACK, postgres.port, postgres.psql_bin / "psql", ledger)
-        workload = Workload(staff(stage.host, stage.port, stage.psql), ledger)
+        workload = Workload(staff(stage.host, stage.port, stage.psql, helpdesk), ledger)
         stack.callback(workload.stop)
         planted, begun_ms = _work(workload, stage, seconds, tell)
         tell("waiting until everything has landed")
@@ -195,7 +201,7 @@ def _trust_loopback(postgres: Postgres, admin: psycopg.Connection[tuple[object, 
     admin.execute("SELECT pg_reload_conf()")
 
 
-def _configure(place: Path, postgres: Postgres, broker: Broker, seconds: float) -> Path:
+def _configure(place: Path, postgres: Postgres, broker: Broker, seconds: float, helpdesk: Helpdesk) -> Path:
     from detectors.policies import packaged_files
     from pgwitness.privacy import KEY_BYTES, write_key
 
@@ -207,8 +213,10 @@ def _configure(place: Path, postgres: Postgres, broker: Broker, seconds: float) 
             collect_port=free_port(),
             worker_port=free_port(),
             warmup_ms=int(seconds * 1000 * 0.3),
+            issuer=ISSUER,
         )
     )
+    (place / "helpdesk.pem").write_text(helpdesk.public_key)
     (place / "identities.yaml").write_text(IDENTITIES)
     (place / "policies").mkdir()
     for name, text in packaged_files().items():

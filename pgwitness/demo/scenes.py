@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 
 from pgwitness.demo.clients import Elsewhere, Psql, Psycopg
+from pgwitness.demo.helpdesk import Helpdesk
 from pgwitness.demo.shop import JONAS, LENA, MARIA, OWNER, PRICING_AGENT, SHIPPING, Principal
 from pgwitness.demo.workload import Ledger
 
@@ -116,6 +117,14 @@ def forge_beacon(stage: Stage) -> None:
     client.close()
 
 
+def forge_claim(stage: Stage) -> None:
+    """The pricing agent brings a token that it signed itself, in which the support agent works for Lena."""
+    client = Psycopg(stage.host, stage.port, PRICING_AGENT, lambda: Helpdesk().sign(LENA.name))
+    change = ("UPDATE products SET price = price * 2 WHERE id = %(p)s", {"p": 13})
+    stage.ledger.add(PRICING_AGENT.name, client.run(change))
+    client.close()
+
+
 def disable_beacon(stage: Stage) -> None:
     """The owner of the table switches its triggers off, writes, and switches them on again."""
     client = Psql(stage.psql, stage.host, stage.port, OWNER)
@@ -159,6 +168,9 @@ def scenes() -> list[Scene]:
             ("metrics",),
         ),
         Scene("table_dropped", "a table is dropped", OWNER, drop_table, ("drop_table",), ("coupons",)),
+        Scene(
+            "claim_forged", "an agent shows a token it signed itself", PRICING_AGENT, forge_claim, ("claim_refused",)
+        ),
         Scene("beacon_forged", "somebody forges a beacon", JONAS, forge_beacon, ("beacon_forged",)),
         Scene(
             "beacon_disabled",

@@ -2,7 +2,8 @@
 
 Three people, two services and two AI agents. `maria` and `lena` have roles of their own, `jonas` works through the
 shared role `backoffice`; the services `checkout` and `shipping` and the agents `support-agent` and `pricing-agent`
-share `shop_app` or not, so that the report shows every grade of certainty.
+share `shop_app` or not, and `support-agent` brings signed tokens that say for whom it works, so that the report shows
+every grade of assurance.
 """
 
 from __future__ import annotations
@@ -79,11 +80,18 @@ rules:
     principal: checkout
     kind: service
     owner: payments
+  # The helpdesk signs for whom the agent works: believed, because the collectors know its key.
+  - id: helpdesk
+    match: { claim: { iss: "https://helpdesk.shop.example" } }
+    principal: "{actor}"
+    kind: agent
+    peer_group: agents
+    owner: support
+  # Without a signature it is what the program says of itself.
   - id: support-agent
     match: { role: shop_app, application: "support-agent*" }
     principal: support-agent
     kind: agent
-    on_behalf_of: maria
     peer_group: agents
     owner: support
   - id: shipping

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 from pgwitness.demo.clients import Alchemy, Client, Psql, Psycopg
+from pgwitness.demo.helpdesk import Helpdesk
 from pgwitness.demo.shop import (
     CHECKOUT,
     CUSTOMERS,
@@ -115,12 +116,12 @@ class Workload:
             self.errors.append(error)
 
 
-def staff(host: str, port: int, psql: Path) -> list[Worker]:
-    """Let everybody log in: people at psql, programs with psycopg and SQLAlchemy."""
+def staff(host: str, port: int, psql: Path, helpdesk: Helpdesk) -> list[Worker]:
+    """Let everybody log in: people at psql, programs with psycopg and SQLAlchemy; the agent works for whoever asks."""
     return [
         Worker(CHECKOUT, Psycopg(host, port, CHECKOUT), sell, 25.0),
         Worker(SHIPPING, Alchemy(host, port, SHIPPING), ship, 10.0),
-        Worker(SUPPORT_AGENT, Psycopg(host, port, SUPPORT_AGENT), answer, 8.0),
+        Worker(SUPPORT_AGENT, Psycopg(host, port, SUPPORT_AGENT, helpdesk.next), answer, 8.0),
         Worker(PRICING_AGENT, Psycopg(host, port, PRICING_AGENT), price, 6.0),
         Worker(MARIA, Psql(psql, host, port, MARIA), care, 2.0),
         Worker(JONAS, Psql(psql, host, port, JONAS), report, 2.0),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pgwitness.cli.doctor import _lost_lines
+from pgwitness.cli.doctor.installation import lost_lines
 from pgwitness.config import Config, Lake
 from pgwitness.events import Position
 from sinks import lake
@@ -26,7 +26,7 @@ def test_the_doctor_warns_of_a_log_that_loses_lines(tmp_path: Path, seen: int, s
     writer.resume()
     writer.append(0, events, [ORDINARY] * len(events))
     writer.commit()
-    (found,) = _lost_lines(Config(lake=Lake(path=tmp_path)))
+    (found,) = lost_lines(Config(lake=Lake(path=tmp_path)))
     assert (found["where"], found["state"]) == ("shop db:5432", state)
     assert str(found["found"]).startswith(f"{200 - seen} of 200 calls since yesterday")
     assert ("statement_coverage" in str(found["fix"])) == (state == "warning")
@@ -35,4 +35,4 @@ def test_the_doctor_warns_of_a_log_that_loses_lines(tmp_path: Path, seen: int, s
 def test_without_a_complete_log_nothing_is_said(tmp_path: Path) -> None:
     """A lake in which no server logs every statement has nothing to miss."""
     lake.Lake(tmp_path).writer("events", 0).resume()
-    assert _lost_lines(Config(lake=Lake(path=tmp_path))) == []
+    assert lost_lines(Config(lake=Lake(path=tmp_path))) == []

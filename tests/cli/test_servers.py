@@ -22,6 +22,7 @@ from pgwitness.demo.servers import Broker, Postgres, wait_for
 from pgwitness.events import Control
 from sinks.lake import Lake
 from tests.conftest import fresh_database
+from tests.sinks.material import ORDINARY, other
 
 
 class Shop:
@@ -91,6 +92,20 @@ def test_the_beacon_comes_pauses_and_goes(shop: Shop) -> None:
     assert shop.run("db", "status", *admin).exit_code == 1
 
 
+def test_a_level_without_superuser_is_told_and_no_fault(shop: Shop) -> None:
+    """What an owner's installation cannot see stands in the report and the status, with the SQL that lifts it."""
+    with psycopg.connect(shop.admin, autocommit=True) as connection:
+        connection.execute("CREATE ROLE boss LOGIN CREATEROLE; ALTER TABLE orders OWNER TO boss")
+        connection.execute(f"GRANT CREATE ON DATABASE {connection.info.dbname} TO boss")
+    boss = ("--dsn", shop.admin.replace("postgres@", "boss@"))
+    installed = shop.rows("db", "install", *boss)
+    shown = shop.rows("db", "status", *boss)
+    for rows in (installed, shown):
+        limits = {row["table"]: row for row in rows if row["state"] == "limit"}
+        assert "CREATE EVENT TRIGGER" in limits["(event triggers)"]["fix"]
+        assert limits["(guard)"]["problem"].startswith("not seen: ")
+
+
 def test_a_printed_installation_changes_nothing(shop: Shop) -> None:
     """`--print` gives SQL that psql can run, and runs none of it."""
     result = shop.run("db", "install", "--print", "--dsn", shop.admin)
@@ -116,6 +131,62 @@ def test_the_doctor_names_each_trouble_and_its_fix(shop: Shop) -> None:
     assert matrix["reads"] == (True, "weak")
     assert [row for row in after if row["section"] == "policy"] == []
     assert "What can be captured" in shop.run("doctor").stdout
+
+
+def test_the_doctor_finds_rules_that_never_win_and_sessions_without_a_name(shop: Shop) -> None:
+    """Sessions of now and of the last hour that no rule names are listed once, with a rule that names them."""
+    shop.run("db", "install", "--dsn", shop.admin)
+    shop.run("topics", "apply")
+    assert not [row for row in shop.rows("doctor") if row["section"] == "unnamed" and row["application"] == "till*"]
+    file = shop.config.identities.file
+    file.write_text("rules:\n  - {match: {role: 'till*'}, principal: t, id: tills}\n")
+    with file.open("a") as rules:
+        rules.write("  - {match: {role: till-4}, principal: u, id: till-4}\n")
+    now_us = time.time_ns() // 1000
+    shown = {"kind": "session", "cluster": "shop", "operation": "connect", "binding": "activity"}
+    past = [
+        {"session_id": "db/1.1", "role": "ann", "application": "psql", "client_addr": "10.0.0.4", "at": now_us},
+        {"session_id": "db/1.1", "role": "ann", "application": "psql", "client_addr": "10.0.0.4", "at": now_us - 60},
+        {"session_id": "db/1.2", "role": "old", "application": "psql", "at": now_us - 2 * 3_600_000_000},
+        {"session_id": "db/1.3", "role": "till-1", "application": "psql", "identity_rule": "tills", "at": now_us},
+        {"session_id": "db/1.4", "role": "mallory", "operation": "login_failed", "at": now_us},
+    ]
+    lake = Lake(shop.config.lake.path)
+    lake.prepare()
+    writer = lake.writer("pgwitness.events", 0)
+    events = [
+        other(number, **(shown | {k: v for k, v in facts.items() if k != "at"}), captured_at_us=facts["at"])
+        for number, facts in enumerate(past)
+    ]
+    writer.append(0, events, [ORDINARY] * len(events))
+    writer.commit()
+    with psycopg.connect(shop.admin, application_name="till*") as here:
+        there = [row for row in shop.rows("doctor") if row["section"] == "unnamed"]
+        assert ("ann", "psql", "10.0.0.4", 1) in [_kind(row) for row in there]
+        assert ("postgres", "till*", "127.0.0.1", 1) in [_kind(row) for row in there]
+        assert not {"old", "till-1", "mallory", "pgwitness"} & {row["role"] for row in there}
+        checks = {row["what"]: row for row in shop.rows("doctor") if row["section"] == "check"}
+        assert checks["rule till-4"]["fix"] == "move rule till-4 before tills, or remove it"
+        assert checks["sessions"]["state"] == "warning"
+        assert "rules" not in checks
+        with file.open("a") as rules:
+            rules.writelines(f"{row['rule']}\n" for row in there)
+            rules.write("  - {match: {role: nobody}, principal: n, id: idle}\n")
+        after = shop.rows("doctor")
+        assert here.info.backend_pid
+    named = {(row["role"], row["application"]) for row in there}
+    assert not named & {(row["role"], row["application"]) for row in after if row["section"] == "unnamed"}
+    (idle,) = (row["found"] for row in after if row.get("what") == "rules")
+    assert idle == "named nobody in the last hour: idle"
+    file.write_text("rules: []")
+    shown_to_people = shop.run("doctor").stdout
+    assert "  - {match: {role: ann, application: psql, client_addr: 10.0.0.4}, principal: psql, kind: unknown}" in (
+        shown_to_people
+    )
+
+
+def _kind(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["role"], row["application"], row["client_addr"], row["sessions"]
 
 
 def test_alerts_are_read_as_rows_as_objects_and_as_they_come(shop: Shop) -> None:

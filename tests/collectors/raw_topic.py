@@ -27,7 +27,7 @@ Task = Callable[[Context, str, threading.Event], None]
 
 
 class RawTopic:
-    """Makes the topic and reads it from its beginning; `seen` keeps everything that was read."""
+    """Makes the topic and reads it from its beginning; `seen` keeps all that was read, `instances` whose it is."""
 
     def __init__(self, config: Config) -> None:
         name, partitions = config.kafka.topic("raw"), config.topics.raw_partitions
@@ -39,12 +39,15 @@ class RawTopic:
         )
         self._consumer.assign([TopicPartition(name, number, 0) for number in range(partitions)])
         self.seen: list[RawEvent] = []
+        self.instances: list[str | None] = []
 
     def read(self, seconds: float = 0.2) -> None:
         """Read what there is."""
         for message in self._consumer.consume(1_000, seconds):
             assert message.error() is None, message.error()
-            self.seen += decode_raw(message.value()).events
+            batch = decode_raw(message.value())
+            self.seen += batch.events
+            self.instances += [batch.header.instance] * len(batch.events)
 
     def of(self, kind: type[E]) -> list[E]:
         """Give the events of one kind that were read so far."""

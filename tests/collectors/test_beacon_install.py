@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,10 +12,8 @@ from psycopg import sql
 from collectors.beacon import catalogue, install, mac, planning
 from collectors.beacon import source as beacon_source
 from collectors.beacon.planning import Options
-from pgwitness.demo.servers import FAST_AND_FORGETFUL, Postgres
 from pgwitness.errors import NotInOrder
 from tests.collectors.beacon_wal import Source, opened
-from tests.conftest import fresh_database
 
 
 @pytest.fixture
@@ -238,24 +235,17 @@ def test_quoted_names(bare: Source) -> None:
     assert """"My ""Shop"."Ärger 'x\"""" in beacon_source.covered_tables(bare.admin)
 
 
-def test_two_phase_commit_carries_the_beacon(servers_path: Path, postgres: Postgres) -> None:
+def test_two_phase_commit_carries_the_beacon(bare: Source) -> None:
     """A prepared transaction brings its beacon along when somebody else commits it."""
-    settings = {**FAST_AND_FORGETFUL, "max_prepared_transactions": "5"}
-    place = servers_path / f"prepared{postgres.version()}"
-    with (
-        Postgres(place, bin=postgres.bin, settings=settings) as server,
-        fresh_database(server) as dsn,
-        opened(dsn) as shop,
-    ):
-        app = shop.client()
-        app.execute("BEGIN")
-        app.execute("INSERT INTO orders VALUES (1)")
-        app.execute("PREPARE TRANSACTION 'later'")
-        assert shop.messages() == []
-        app.execute("INSERT INTO orders VALUES (2)")
-        shop.admin.execute("COMMIT PREPARED 'later'")
-        assert [beacon.session_user for beacon in shop.beacons()] == ["app", "app"]
-    server.remove()
+    assert install.install(bare.admin).complete
+    app = bare.client()
+    app.execute("BEGIN")
+    app.execute("INSERT INTO orders VALUES (1)")
+    app.execute("PREPARE TRANSACTION 'later'")
+    assert bare.beacons() == []
+    app.execute("INSERT INTO orders VALUES (2)")
+    bare.admin.execute("COMMIT PREPARED 'later'")
+    assert [beacon.session_user for beacon in bare.beacons()] == ["app", "app"]
 
 
 def test_earlier_form_of_the_trigger_is_replaced(bare: Source) -> None:

@@ -46,6 +46,15 @@ def test_genuine_message_verifies() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("said", "method"),
+    [([], None), ([None], "trust"), (["scram-sha-256:app"], "scram-sha-256"), (["cert:CN=a:b"], "cert"), ([""], None)],
+)
+def test_how_the_session_authenticated(said: list[str | None], method: str | None) -> None:
+    """The method is read from what the server says; before PostgreSQL 16 it says nothing."""
+    assert mac.verify(signed([*PAYLOAD, None, *said]), KEY, **WHERE).auth_method == method
+
+
 def test_reasons() -> None:
     """Each way of not belonging has its own reason."""
     assert reason(signed(PAYLOAD, key=bytes(32))) == "mac"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,7 +14,9 @@ from psycopg import sql
 
 from collectors.beacon import install, mac
 from collectors.beacon import source as beacon_source
+from pgwitness.demo.servers import FAST_AND_FORGETFUL, Postgres
 from tests.collectors.beacon_wal import Connection, Source, opened
+from tests.conftest import fresh_database
 
 SPEAKS = "INSERT INTO orders VALUES (1, 'a')"
 
@@ -39,6 +42,7 @@ def test_names_the_session(shop: Source) -> None:
     assert shown == (beacon.pid, beacon.backend_start_us, beacon.client_addr, beacon.client_port)
     assert (beacon.session_user, beacon.role) == ("app", "app")
     assert (beacon.application, beacon.claim) == ("till 7", "on behalf of ann")
+    assert beacon.auth_method == ("trust" if shop.admin.info.server_version >= 160_000 else None)
 
 
 def test_speaks_once_in_a_transaction(shop: Source) -> None:
@@ -105,6 +109,38 @@ def test_own_functions_do_not_get_between(shop: Source) -> None:
     app.execute("SET search_path = pg_temp, public, pg_catalog")
     app.execute(SPEAKS)
     assert [beacon.session_user for beacon in shop.beacons()] == ["app"]
+
+
+def test_own_functions_do_not_silence(shop: Source) -> None:
+    """Functions and operators of one's own under the names that the trigger's decision rests on do not silence it."""
+    app = shop.client()
+    for statement in (
+        "CREATE FUNCTION public.pg_current_xact_id_if_assigned() RETURNS xid8 LANGUAGE sql AS 'SELECT NULL::xid8'",
+        "CREATE FUNCTION public.current_setting(text) RETURNS text LANGUAGE sql AS $$SELECT 'on'$$",
+        "CREATE FUNCTION public.same(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+        "CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.same)",
+        "CREATE FUNCTION public.has_schema_privilege(oid, text) RETURNS boolean LANGUAGE sql AS 'SELECT false'",
+        "CREATE FUNCTION public.has_schema_privilege(regnamespace, text) RETURNS boolean LANGUAGE sql"
+        " AS 'SELECT false'",
+        "CREATE FUNCTION public.has_function_privilege(oid, text) RETURNS boolean LANGUAGE sql AS 'SELECT false'",
+        "SET search_path = pg_temp, public, pg_catalog",
+    ):
+        app.execute(statement)
+    app.execute(SPEAKS)
+    app.execute("UPDATE public.orders SET note = 'x' WHERE id > 0")
+    assert [beacon.session_user for beacon in shop.beacons()] == ["app", "app"]
+
+
+def test_asked_to_speak_it_says_what_is_so(shop: Source) -> None:
+    """An application may call what speaks: it learns nothing, and what is said is its own session, and no more."""
+    app = shop.client()
+    with app.transaction():
+        with app.transaction(force_rollback=True):
+            assert app.execute("SELECT pgwitness.emit_beacon()").fetchone() == ("",)
+        app.execute("SELECT pgwitness.emit_beacon()")
+        app.execute(SPEAKS)
+    assert [(beacon.session_user, beacon.pid) for beacon in shop.beacons()] == [("app", app.info.backend_pid)]
+    assert shop.forgeries() == []
 
 
 def test_guard_is_out_of_reach(shop: Source) -> None:
@@ -317,6 +353,11 @@ BREAKAGES = {
     "messages revoked": "DO $$ DECLARE f text; BEGIN SELECT 3578::regprocedure INTO f;"
     " EXECUTE 'REVOKE ALL ON FUNCTION ' || f || ' FROM PUBLIC, pgwitness_owner'; END $$",
     "function dropped": "DROP FUNCTION pgwitness.beacon() CASCADE",
+    "speaking function dropped": "DROP FUNCTION pgwitness.emit_beacon()",
+    "speaking function renamed": "ALTER FUNCTION pgwitness.emit_beacon() RENAME TO other",
+    "speaking function out of reach": "REVOKE ALL ON FUNCTION pgwitness.emit_beacon() FROM PUBLIC, pgwitness_owner",
+    "token function dropped": "DROP FUNCTION pgwitness.claimed()",
+    "schema renamed": "ALTER SCHEMA pgwitness RENAME TO elsewhere",
     "schema dropped": "DROP SCHEMA pgwitness CASCADE",
     "paused": "UPDATE pgwitness.key SET paused = true",
 }
@@ -365,3 +406,24 @@ def test_without_the_guard_each_statement_speaks(database: str) -> None:
         one, other = shop.beacons()
         assert mac.same_session(one, other)
         assert install.status(shop.admin).working
+
+
+def test_the_beacon_says_how_the_session_authenticated(servers_path: Path) -> None:
+    """A session that logged in by password says so; SET SESSION AUTHORIZATION changes nothing in it."""
+    with Postgres(servers_path / "passwords18", settings=FAST_AND_FORGETFUL) as server:
+        (server.place / "pg_hba.conf").write_text(
+            "local all all trust\nhost all app 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
+        )
+        server.restart()
+        with fresh_database(server) as dsn, opened(dsn) as shop:
+            shop.admin.execute("ALTER ROLE app PASSWORD 'secret'")
+            shop.client(password="secret").execute(SPEAKS)
+            admin = shop.client("postgres")
+            admin.execute("SET SESSION AUTHORIZATION app")
+            admin.execute("UPDATE orders SET note = 'b'")
+            shop.client(password="secret").execute("CREATE TABLE mine (id int)")
+            ddl = [mac.beacon_of(said).auth_method for said in shop.ddl() if said.tag == "CREATE TABLE"]
+            said = [(beacon.session_user, beacon.auth_method) for beacon in shop.beacons()]
+        server.remove()
+    assert said == [("app", "scram-sha-256"), ("postgres", "trust")]
+    assert ddl == ["scram-sha-256"]

@@ -35,7 +35,7 @@ from tests.collectors.raw_topic import Bench, bench, context_of
 from tests.conftest import DEBIAN_BIN, leave_out
 from tests.streams.folding import fold_all
 
-FORMATS = list(ENDINGS)
+SOURCES = [*ENDINGS, "jsonlog over sql", "stderr over sql"]
 
 
 @pytest.fixture(scope="module", params=[18, pytest.param(15, marks=pytest.mark.debian)])
@@ -48,7 +48,7 @@ def server(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[Postg
         yield made
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=SOURCES)
 def at(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -56,7 +56,7 @@ def at(
     embedded_broker: Broker,
     config_factory: Callable[..., Config],
 ) -> Iterator[Bench]:
-    """A configuration that follows the server's log in each format in turn."""
+    """A configuration that follows the server's log in each format in turn, its files and over SQL."""
     config = config_factory(
         tmp_path, embedded_broker.bootstrap, server.dsn(), cluster_extra=table(server, request.param)
     )
@@ -64,8 +64,11 @@ def at(
         yield made
 
 
-def table(server: Postgres, log_format: str) -> str:
-    """The table of the configuration."""
+def table(server: Postgres, source: str) -> str:
+    """The table of the configuration; over SQL the server says itself what its lines look like."""
+    log_format = source.split()[0]
+    if source.endswith("sql"):
+        return f'[clusters.shop.log]\nfrom = "sql"\nformat = "{log_format}"\ninterval = "50ms"\n'
     return f"""\
 [clusters.shop.log]
 path = "{pattern(server, log_format)}"
@@ -88,7 +91,8 @@ def collecting(at: Bench) -> Iterator[list[BaseException]]:
     """Run the collector for the length of a block, from its first look on."""
     context = context_of(at.config, at.publisher)
     with running(lambda stop: shell.run(context, stop)) as raised:
-        context.health.expect("log shop")
+        (part,) = shell.instances(context)
+        context.health.expect(part)
         at.raw.wait(lambda: context.health.not_ready() == [] or raised != [], "the first look")
         yield raised
 
@@ -341,16 +345,21 @@ def test_standard_input_is_read_to_its_end(copy: Bench, monkeypatch: pytest.Monk
 
 
 def test_a_log_is_only_collected_where_one_is_configured(copy: Bench) -> None:
-    """Clusters without a log have no task; sources of a later release, and no log at all, are errors that say so."""
+    """Clusters without a log have no task, over SQL each instance has one; what cannot be is an error that says so."""
     context = context_of(copy.config, copy.publisher)
     assert sorted(tasks(context, ["log"])) == ["log shop", "tick shop"]
     without = replace(copy.config, clusters={"shop": replace(copy.config.cluster("shop"), log=None)})
     assert sorted(tasks(context_of(without, copy.publisher), ["log"])) == ["tick shop"]
     with pytest.raises(ConfigurationError, match=r"clusters\.NAME\.log"):
         run_collectors(without, ["log"], threading.Event(), Health())
-    kafka = replace(context.cluster, log=replace(settings_of(copy), from_="kafka"))
-    with pytest.raises(ConfigurationError, match="not part of this release"):
-        tasks(replace_context(context, kafka), ["log"])
+    replica = "postgresql://pgwitness@db-ro.example/postgres"
+    over_sql = replace(context.cluster, log=replace(settings_of(copy), from_="sql", path="*.json"), replicas=[replica])
+    assert sorted(tasks(replace_context(context, over_sql), ["log"])) == [
+        "log shop db-ro.example:5432", "log shop db.example:5432", "tick shop",
+    ]  # fmt: skip
+    folder = replace(context.cluster, log=replace(settings_of(copy), from_="sql", path="/var/log/*.json"))
+    with pytest.raises(ConfigurationError, match="log_directory"):
+        tasks(replace_context(context, folder), ["log"])
 
 
 def replace_context(context: object, cluster: object) -> shell.Context:

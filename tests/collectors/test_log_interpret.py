@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collectors.log import running
 from collectors.log.interpret import Interpreter, Memory, Seen
 from collectors.log.record import LogRecord
 from pgwitness.events import Session, Statement, encode_event
@@ -192,7 +193,7 @@ def test_a_session_from_its_login_to_its_end(feed: Feed) -> None:
     assert feed.one("duration: 0.1 ms  statement: SELECT 1").auth_method == "gss"
     end = feed.one("disconnection: session time: 0:00:02.250 user=app database=shop host=10.0.0.7 port=5050")
     assert (end.operation, end.duration_ms, end.auth_method) == ("disconnect", 2250.0, "gss")
-    assert feed.interpreter.memory == Memory()
+    assert (feed.interpreter.memory.auth, feed.interpreter.memory.pending) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -272,3 +273,168 @@ def test_any_message_is_survived(severity: str, beginning: str, rest: str, detai
     """Whatever a message says, its events can be encoded, and it raises nothing."""
     for event in Feed()(beginning + rest, severity, detail=detail, statement=rest, sqlstate="22000"):
         encode_event(event)
+
+
+ANN: dict[str, Any] = {"session": "a.1", "pid": 1}
+BOB: dict[str, Any] = {"session": "b.1", "pid": 2}
+READY = "database system is ready to accept connections"
+HOUR_US = 3_600_000_000
+
+
+def started(feed: Feed) -> None:
+    """The server has started, and what follows in its log is known from the first session on."""
+    feed(READY, user=None, database=None, session="p.1", backend_type="postmaster")
+
+
+def ended(feed: Feed, **fields: Any) -> Any:
+    """The one statement that a line with nothing but a duration ends."""
+    return feed.one("duration: 3.5 ms", **fields)
+
+
+def test_who_runs_alone(feed: Feed) -> None:
+    """A statement is alone if nobody else's was in progress between its two lines, by the order of the lines."""
+    started(feed)
+    feed("statement: UPDATE t SET a = 1", **ANN)
+    assert ended(feed, **ANN).alone
+    feed("statement: UPDATE t SET a = 1", **ANN)
+    feed("statement: SELECT f()", **BOB)
+    assert not ended(feed, **ANN).alone
+    feed("statement: UPDATE t SET a = 1", **ANN)
+    assert not ended(feed, **BOB).alone
+    assert not ended(feed, **ANN).alone
+    feed("execute <unnamed>: UPDATE t SET a = $1", **ANN)
+    assert ended(feed, **ANN).alone
+
+
+@pytest.mark.parametrize("text", ["BEGIN", "SET a = 1", "SHOW a", "COMMIT", "ROLLBACK; BEGIN"])
+def test_who_cannot_write_disturbs_nobody(feed: Feed, text: str) -> None:
+    """Settings, and what begins or ends a transaction that has written nothing, count as nothing."""
+    started(feed)
+    feed(f"statement: {text}", **BOB)
+    feed("statement: UPDATE t SET a = 1", **ANN)
+    assert ended(feed, **ANN).alone
+
+
+@pytest.mark.parametrize(
+    ("text", "xid"),
+    [("COMMIT", 7), ("COMMIT PREPARED 'a'", 0), ("SELECT 1", 0), ("DO 'x'", 0), ("no sql", 0), ("BEGIN; CALL p()", 0)],
+)
+def test_who_may_write_disturbs_everybody(feed: Feed, text: str, xid: int) -> None:
+    """A COMMIT of what was written, a call, a view's SELECT, anything that cannot be read."""
+    started(feed)
+    feed(f"statement: {text}", **BOB, xid=xid)
+    feed("statement: UPDATE t SET a = 1", **ANN)
+    assert not ended(feed, **ANN).alone
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("duration: 1.0 ms", "LOG", {}),
+        ("canceling statement", "ERROR", {"sqlstate": "57014"}),
+        ("disconnection: session time: 0:00:01.000 user=app", "LOG", {}),
+        (READY, "LOG", {"user": None, "session": "p.1"}),
+    ],
+)
+def test_a_statement_is_over(feed: Feed, line: tuple[str, str, dict[str, Any]]) -> None:
+    """Its duration, its failure, its session's end, or a crash of the whole server."""
+    started(feed)
+    feed("statement: CALL p()", **BOB)
+    message, severity, fields = line
+    feed(message, severity, **(BOB | fields))
+    feed("statement: UPDATE t SET a = 1", **ANN)
+    assert ended(feed, **ANN).alone
+
+
+def test_what_is_in_progress_unseen(feed: Feed) -> None:
+    """From the middle of a log, after lost lines, or beside unannounced statements nobody is alone for an hour."""
+
+    def alone(time_us: int) -> bool:
+        feed("statement: UPDATE t SET a = 1", **ANN, time_us=time_us)
+        return bool(ended(feed, **ANN, time_us=time_us).alone)
+
+    assert not alone(AT_US)
+    assert not alone(AT_US + HOUR_US - 1)
+    assert alone(AT_US + HOUR_US)
+    feed.interpreter.lost()
+    assert not alone(AT_US + 2 * HOUR_US - 1)
+    assert alone(AT_US + 2 * HOUR_US)
+    for message in ("statement: SHOW log_statement", "statement: SELECT current_setting('log_statement')"):
+        feed(message, **BOB, time_us=AT_US + 2 * HOUR_US)
+        feed("duration: 1.0 ms", **BOB, time_us=AT_US + 2 * HOUR_US)
+        assert alone(AT_US + 2 * HOUR_US)
+    for message in ("duration: 1.0 ms  statement: SELECT 1", "statement: SET LOG_statement = none"):
+        feed(message, **BOB, time_us=AT_US + 3 * HOUR_US)
+        assert not alone(AT_US + 4 * HOUR_US - 1)
+        assert alone(AT_US + 5 * HOUR_US)
+
+
+def test_what_is_in_progress_outlives_a_restart(feed: Feed) -> None:
+    """A successor knows who had a statement in progress, and who was alone."""
+    started(feed)
+    feed("statement: CALL p()", **BOB)
+    for others in ([], [BOB]):
+        again = Feed()
+        again.interpreter.remember(msgspec.json.decode(msgspec.json.encode(feed.interpreter.memory), type=Memory))
+        if not others:
+            again("disconnection: session time: 0:00:01.000 user=app", **BOB)
+        again("statement: UPDATE t SET a = 1", **ANN)
+        assert ended(again, **ANN).alone == (not others)
+
+
+def test_a_long_statement_that_may_yet_commit_stays_in_progress(feed: Feed) -> None:
+    """In the extended protocol a statement ends before its commit: one whose id no event has told counts on."""
+    started(feed)
+    feed("execute <unnamed>: UPDATE t SET a = $1", **BOB)
+    (gone,) = feed("statement: BEGIN", **ANN, time_us=AT_US + 2_000_000)
+    assert gone.pid == BOB["pid"]
+    feed("duration: 2100.0 ms", **BOB, xid=8, time_us=AT_US + 2_100_000)
+    feed("statement: UPDATE t SET a = 1", **ANN, time_us=AT_US + 2_200_000)
+    assert not ended(feed, **ANN, time_us=AT_US + 2_200_000).alone
+
+
+@pytest.mark.parametrize("unsure", [Interpreter(TOKEN, "stderr"), Interpreter(TOKEN, "jsonlog", ordered=False)])
+def test_who_was_alone_takes_true_lines_in_their_order(unsure: Interpreter) -> None:
+    """What can be forged, or comes in another order than it was written, is no proof."""
+    feed = Feed(unsure)
+    started(feed)
+    feed("statement: UPDATE t SET a = 1", **ANN)
+    assert not ended(feed, **ANN).alone
+
+
+def test_sessions_in_progress_are_bounded(feed: Feed) -> None:
+    """Too many at once are forgotten, and nobody is alone for an hour."""
+    started(feed)
+    for number in range(running.SESSIONS_MAX + 10):
+        feed("statement: CALL p()", session=f"s.{number}", pid=number)
+    assert len(feed.interpreter.memory.running.sessions) <= running.SESSIONS_MAX
+    feed(READY, user=None, time_us=AT_US - 1)
+    started(feed)
+    feed("statement: UPDATE t SET a = 1", **ANN)
+    assert ended(feed, **ANN).alone
+
+
+@pytest.mark.parametrize(
+    ("message", "severity", "fields"),
+    [
+        ("duration: 1.0 ms  statement: {}", "LOG", {}),
+        ("duration: 1.0 ms  execute <unnamed>: {}", "LOG", {}),
+        ("duration: 1.0 ms  plan:\nQuery Text: {}\nSeq Scan on t  (cost=0.00..1.00 rows=1 width=4)", "LOG", {}),
+        ('AUDIT: SESSION,1,1,READ,SELECT,,,"{}",<none>', "LOG", {}),
+        ("no", "ERROR", {"sqlstate": "23505", "statement": "{}"}),
+    ],
+)
+def test_tags_of_a_comment_go_on_and_the_comment_does_not(
+    feed: Feed, message: str, severity: str, fields: dict[str, Any]
+) -> None:
+    """What the client says of itself is taken out before the literals and comments go, in each statement anew."""
+    for number in (1, 2):
+        text = f"SELECT 'geheim' FROM t /*agent='triage-bot',agent_instance='{number}',route='geheim'*/"
+        filled = {key: value.format(text) if key == "statement" else value for key, value in fields.items()}
+        event = feed.one(message.format(text), severity, query_id=5, **filled)
+        assert event.tags == {"agent": "triage-bot", "agent_instance": str(number)}
+        assert event.statement == "SELECT $1 FROM t"
+        assert b"geheim" not in encode_event(event)
+    (plain,) = feed("duration: 1.0 ms  statement: SELECT 'geheim' FROM t", query_id=5)
+    assert isinstance(plain, Statement)
+    assert plain.tags == {}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from collectors.log import csvlog
 from collectors.log.csvlog import CsvLog
 from collectors.log.jsonlog import JsonLog
+from collectors.log.reading import formats
 from collectors.log.record import LogRecord, Times, Unreadable
-from collectors.log.shell import formats
 from collectors.log.splitting import CsvSplitter, JsonSplitter, Splitter, StderrSplitter
 from collectors.log.stderr import Prefix, StderrLog
 from pgwitness.config import Log

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.sessions.activity import Backend, Look, Ourselves, compare, widen
+from collectors.sessions.activity import Backend, Look, Ourselves, authenticates, certificate, compare, widen
 from collectors.sessions.posture import Object, masked_setting
 from collectors.sessions.posture import compare as compare_posture
+from pgwitness.events import Certificate
 from pgwitness.privacy import tokenizer
 
 ANNA = Backend(pid=7, backend_start_us=50, role="anna", application="psql", client_addr="10.0.0.1", client_port=4000)
@@ -136,3 +138,31 @@ def test_what_a_dropped_table_takes_along_says_so() -> None:
     }
     (event,) = compare_posture([TABLE, trigger], [TABLE], 999)
     assert event.dropped_with is None
+
+
+@pytest.mark.parametrize(
+    ("dn", "role", "proven"),
+    [
+        (b"/CN=ada", "ada", True),
+        (b"/O=shop/CN=ada/OU=x", "ada", True),
+        (b"/CN=ada", "app", False),
+        (b"/CN=adam", "ada", False),
+        (b"/CN=ada/CN=app", "ada", False),
+        (b"/O=ada", "ada", False),
+        (b"/CN=", "", False),
+        (b"/CN=" + b"a" * 58, "a" * 58, True),
+        (b"/CN=" + b"a" * 59, "a" * 59, False),
+        (b"/CN=\xff", "\xff", False),
+    ],
+)
+def test_only_a_certificate_of_ones_own_name_proves_the_role(dn: bytes, role: str, proven: bool) -> None:
+    """A certificate proves the role it names, whole: a client may show any and log in by password."""
+    shown = certificate(dn, b"/CN=ca", "7")
+    assert shown is not None
+    assert authenticates(shown, role) is proven
+
+
+def test_a_name_that_postgresql_may_have_cut_is_not_known() -> None:
+    """Of a long certificate the serial is left, and a session without one has none."""
+    assert certificate(b"/CN=" + b"a" * 59, b"/CN=ca", "7") == Certificate(None, "/CN=ca", "7")
+    assert certificate(None, None, None) is None

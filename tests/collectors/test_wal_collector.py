@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jwt
 import msgspec
@@ -16,161 +14,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from collectors.beacon.install import install, pause
-from collectors.context import Context
-from collectors.wal import shell, slot
+from collectors.beacon.install import pause
+from collectors.wal import slot
 from collectors.wal.stream import Stream
-from pgwitness.config import Config
 from pgwitness.demo.servers import Broker, Postgres, wait_for
 from pgwitness.errors import Retry
 from pgwitness.events import Control, Gap, Row, Transaction
-from pgwitness.units import Size
-from tests.collectors.raw_topic import Bench, bench
-
-Factory = Callable[..., Config]
-CLEAR = '[privacy]\nclear = ["*"]\n'
-
-
-def name_of(dsn: str) -> str:
-    """Give the database of a DSN."""
-    return dsn.rsplit("/", 1)[1]
-
-
-def collect(context: Context, dsn: str, stop: threading.Event) -> None:
-    """Run the collector for the database of a DSN."""
-    shell.run(context, name_of(dsn), stop)
-
-
-class Source:
-    """A database with the beacon installed over it, its writers, and what the collector made of them."""
-
-    def __init__(self, dsn: str, made: Bench) -> None:
-        self.dsn = dsn
-        self.bench = made
-        self.sql = psycopg.connect(dsn, autocommit=True)
-        self.database = name_of(dsn)
-        self.slot = slot.slot_name("pgwitness", self.database)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.sql.close()
-
-    def create(self, *statements: str) -> None:
-        for statement in statements:
-            self.sql.execute(statement)
-        install(self.sql)
-
-    def running(self) -> Any:
-        return self.bench.running(collect, self.dsn)
-
-    def streaming(self) -> None:
-        """Wait until the slot is there and its walsender runs."""
-        wait_for(self.active, 20, "the slot is active")
-
-    def active(self) -> bool:
-        query = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
-        row = self.sql.execute(query, (self.slot,)).fetchone()
-        return row is not None and bool(row[0])
-
-    def confirmed(self) -> int:
-        query = "SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = %s"
-        row = self.sql.execute(query, (self.slot,)).fetchone()
-        return int(row[0]) if row and row[0] is not None else 0
-
-    def position(self) -> int:
-        row = self.sql.execute("SELECT pg_current_wal_lsn() - '0/0'").fetchone()
-        assert row is not None
-        return int(row[0])
-
-    def mark(self) -> int:
-        """Write the row that ends a test's writes; returns its transaction id."""
-        row = self.sql.execute("INSERT INTO mark VALUES (default) RETURNING pg_current_xact_id()::text").fetchone()
-        assert row is not None
-        return int(row[0])
-
-    def until_marked(self) -> list[Transaction]:
-        """Mark, wait for the mark in the topic, and give the transactions before it that hold other rows."""
-        xid = self.mark()
-        raw = self.bench.raw
-        raw.wait(lambda: any(t.xid == xid for t in raw.of(Transaction)), f"transaction {xid}")
-        return [t for t in raw.of(Transaction) if not is_mark(t)]
-
-
-def is_mark(transaction: Transaction) -> bool:
-    """Say whether a transaction only marks the end of a test's writes."""
-    return [relation.name for relation in transaction.relations] == ["public.mark"]
-
-
-def rows(transactions: list[Transaction]) -> list[tuple[Any, ...]]:
-    """Decode rows: (operation, relation, key, changed, before, after)."""
-    found = []
-    for transaction in transactions:
-        for row in msgspec.json.decode(transaction.rows, type=list[Row]):
-            images = (msgspec.json.decode(image) for image in (row.key, row.before, row.after))
-            key, before, after = images
-            name = transaction.relations[row.relation].name
-            found.append((row.operation, name, key, row.changed, before, after))
-    return found
-
-
-MARK = "CREATE TABLE mark (id bigserial PRIMARY KEY)"
-
-
-@pytest.fixture
-def extra() -> str:
-    """Configuration that a test adds; masking is off unless it says so."""
-    return CLEAR
-
-
-@pytest.fixture
-def cluster_extra() -> str:
-    """Configuration that a test adds to its cluster."""
-    return ""
-
-
-@pytest.fixture
-def memory_limit() -> int:
-    """What may be kept in memory until a beacon comes."""
-    return 16 * 1024**2
-
-
-@pytest.fixture
-def prepared(
-    embedded_broker: Broker,
-    config_factory: Factory,
-    tmp_path: Path,
-    extra: str,
-    cluster_extra: str,
-    memory_limit: int,
-) -> Callable[[str], AbstractContextManager[Source]]:
-    """Make a source of a database's DSN."""
-
-    @contextmanager
-    def prepare(dsn: str) -> Iterator[Source]:
-        config = config_factory(
-            tmp_path, embedded_broker.bootstrap, dsn, [name_of(dsn)], extra=extra, cluster_extra=cluster_extra
-        )
-        limited = msgspec.structs.replace(config.collectors, memory_limit=Size(memory_limit))
-        with bench(msgspec.structs.replace(config, collectors=limited)) as made, Source(dsn, made) as source:
-            yield source
-
-    return prepare
-
-
-@pytest.fixture
-def source(database: str, prepared: Callable[[str], AbstractContextManager[Source]]) -> Iterator[Source]:
-    """A fresh database on each PostgreSQL in turn."""
-    with prepared(database) as made:
-        yield made
-
-
-@pytest.fixture
-def source18(database18: str, prepared: Callable[[str], AbstractContextManager[Source]]) -> Iterator[Source]:
-    """A fresh database on PostgreSQL 18."""
-    with prepared(database18) as made:
-        yield made
+from tests.collectors.raw_topic import bench
+from tests.collectors.wal_source import CLEAR, MARK, Factory, Source, name_of, rows
 
 
 def test_every_operation_arrives_as_it_was_written(source: Source) -> None:
@@ -381,22 +232,6 @@ def test_tokens_are_judged_before_the_topic(signer: ed25519.Ed25519PrivateKey, s
     assert judged[0] is not None
     assert (judged[0].token_id, judged[0].claims["sub"]) == ("t-1", "maria")
     assert not any(token.split(".")[2] in str(found) for token in tokens)
-
-
-def test_a_prepared_transaction_arrives_when_it_is_committed(source18: Source, postgres18: Postgres) -> None:
-    """Two-phase commit delivers the rows with COMMIT PREPARED, and a replication origin is named."""
-    source18.create(MARK, "CREATE TABLE item (id int PRIMARY KEY)")
-    origin = f"elsewhere_{source18.database}"
-    with source18.running():
-        source18.streaming()
-        with psycopg.connect(source18.dsn, autocommit=True) as other:
-            other.execute("SELECT pg_replication_origin_create(%s)", (origin,))
-            other.execute("SELECT pg_replication_origin_session_setup(%s)", (origin,))
-            other.execute("INSERT INTO item VALUES (2)")
-            other.execute("SELECT pg_replication_origin_session_reset()")
-            other.execute("SELECT pg_replication_origin_drop(%s)", (origin,))
-        found = source18.until_marked()
-    assert [t.origin for t in found] == [origin]
 
 
 @pytest.mark.parametrize(

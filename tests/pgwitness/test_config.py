@@ -133,3 +133,12 @@ def test_an_unknown_cluster_is_answered_with_those_there_are(tmp_path: Path) -> 
     loaded = config.load(write(tmp_path / "pgwitness.toml", MINIMAL), {})
     with pytest.raises(ConfigurationError, match="there is: shop"):
         loaded.cluster("shp")
+
+
+def test_the_path_of_a_log_is_a_path_only_where_files_are_read(tmp_path: Path) -> None:
+    """Over SQL it picks among names on the server, so this host's folders have no part in it."""
+    for source, expected in (("file", str(tmp_path / "log" / "*.json")), ("sql", "log/*.json")):
+        text = f'[clusters.shop]\ndsn = "host=db"\n[clusters.shop.log]\nfrom = "{source}"\npath = "log/*.json"\n'
+        log = config.load(write(tmp_path / "pgwitness.toml", text), {}).cluster("shop").log
+        assert log is not None
+        assert log.path == expected

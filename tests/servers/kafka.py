@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
-from pgwitness.demo.servers import LOOPBACK, answers, free_port, kill_all, spawn, tail, wait_for
+from pgwitness.demo.servers import LOOPBACK, Process, answers, free_port
 from pgwitness.errors import Unreachable
 
 JARS = Path(__file__).parents[2] / "deploy" / "kafka" / "lib"
-START_SECONDS_MAX = 90.0
-STOP_SECONDS_MAX = 60.0
 
 
 def missing() -> str | None:
@@ -37,7 +34,7 @@ class Kafka:
         self.port = port or free_port()
         self.controller_port = free_port()
         self.log = self.data / "kafka.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = Process(f"Kafka on port {self.port}", self.log)
 
     @property
     def bootstrap(self) -> str:
@@ -47,12 +44,12 @@ class Kafka:
     @property
     def pid(self) -> int | None:
         """The process id, none while the broker is down."""
-        return self._process.pid if self._process is not None and self.running else None
+        return self._process.pid
 
     @property
     def running(self) -> bool:
         """Whether the broker's process is there."""
-        return self._process is not None and self._process.poll() is None
+        return self._process.running
 
     def __enter__(self) -> Kafka:
         self.start()
@@ -71,40 +68,24 @@ class Kafka:
         properties = self._configure()
         if not (self.data / "logs" / "meta.properties").exists():
             self._format(properties)
-        self._process = spawn(
+        self._process.start(
             [*self._java(), "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "kafka.Kafka", str(properties)],
-            self.log,
+            lambda: answers(self.bootstrap),
             environment=os.environ,
         )
-        wait_for(self._answers, START_SECONDS_MAX, f"Kafka on port {self.port} does not answer; see {self.log}")
 
     def stop(self) -> None:
         """End the broker as an operator would: it closes its logs."""
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            kill_all(self._process)
-        self._process = None
+        self._process.stop()
 
     def kill(self) -> None:
         """Send SIGKILL."""
-        if self._process is not None:
-            kill_all(self._process)
-        self._process = None
+        self._process.kill()
 
     def restart(self) -> None:
         """Stop and start on the same data and ports."""
         self.stop()
         self.start()
-
-    def _answers(self) -> bool:
-        if not self.running:
-            code = self._process.returncode if self._process else None
-            raise Unreachable(f"Kafka ended with code {code} at its start:\n{tail(self.log)}")
-        return answers(self.bootstrap)
 
     def _java(self) -> list[str]:
         java = shutil.which("java")

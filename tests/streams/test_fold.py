@@ -324,8 +324,8 @@ def test_a_record_from_before_is_nothing(feed: Feed) -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions and transaction ids are forgotten oldest first."""
-    monkeypatch.setattr("streams.fold.SESSIONS_MAX", 5)
-    monkeypatch.setattr("streams.fold.XIDS_MAX", 5)
+    monkeypatch.setattr("streams.activity.SESSIONS_MAX", 5)
+    monkeypatch.setattr("streams.activity.XIDS_MAX", 5)
     feed = Feed()
     for number in range(20):
         feed(sample(number, pid=number))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pgwitness.events import Gap, QueryStats, RawBatch, RawEvent, RawHeader, Session
-from streams import fold as folding
+from streams.cluster import RECENT_MAX
 from streams.fold import Fold
 from streams.identity import Identities
 
@@ -54,6 +54,6 @@ def test_another_event_of_the_same_kind_is_told() -> None:
 def test_the_memory_of_what_was_told_is_bounded() -> None:
     """Ids are forgotten oldest first."""
     fold = fresh()
-    for number in range(folding.RECENT_MAX + 10):
+    for number in range(RECENT_MAX + 10):
         fold.apply(number, batch(Gap(captured_at_us=AT_US + number, reason="slot_lost")))
-    assert len(fold._clusters["main"].recent) == folding.RECENT_MAX
+    assert len(fold._clusters["main"].recent) == RECENT_MAX

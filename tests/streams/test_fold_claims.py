@@ -10,7 +10,7 @@ from pgwitness.errors import ConfigurationError
 from pgwitness.events import Ddl, Event, Token
 from streams.fold import Fold
 from streams.identity import Identities as Rules
-from tests.streams.records import IDENTITIES, SECOND_US, batch, beacon, read, transaction
+from tests.streams.records import IDENTITIES, SECOND_US, batch, beacon, read, sample, transaction
 from tests.streams.test_fold_ddl import statistics
 
 CLAIMS = {
@@ -32,22 +32,23 @@ def told(*events: Any, rules: str = IDENTITIES) -> list[Event]:
     return Fold(0, Rules.parse(rules), 2 * SECOND_US).apply(0, read(batch(*events)))
 
 
-def change(said: Token | None, rules: str = IDENTITIES) -> Event:
-    """Give the change of a transaction with a token."""
-    events = told(transaction(10, covered=True, beacons=[beacon(token=said)]), rules=rules)
+def change(said: Token | None, rules: str = IDENTITIES, method: str | None = "scram-sha-256") -> Event:
+    """Give the change of a transaction with a token; its session authenticated by `method`."""
+    session = sample(9, auth_method=method)
+    events = told(session, transaction(10, covered=True, beacons=[beacon(token=said)]), rules=rules)
     (found,) = [event for event in events if event.kind == "change"]
     return found
 
 
-def test_a_verified_token_names_the_chain() -> None:
-    """Behind a shared role the one who acts is named, for whom, verified; agent, chain and trace stand beside it."""
+def test_a_verified_token_names_the_delegation() -> None:
+    """Behind a shared role the one who acts is named, for whom, verified; delegation and trace stand beside it."""
     found = change(token())
     assert (found.principal, found.principal_kind, found.on_behalf_of) == ("support-agent", "agent", "maria")
     assert (found.assurance, found.certainty, found.identity_rule) == ("verified", "exact", "claim")
     assert found.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
     agent = found.detail["agent"]
     assert isinstance(agent, dict)
-    assert agent["chain"] == ["maria", "portal", "support-agent"]
+    assert agent["delegation"] == ["maria", "portal", "support-agent"]
     assert (agent["model"], agent["tool"], agent["conversation"], agent["token_id"]) == ("m-4", "refund", "c-9", "t-1")
     assert "finding" not in found.detail
 
@@ -108,6 +109,9 @@ def test_rules_match_on_claims() -> None:
     assert (found.on_behalf_of, found.peer_group, found.detail["owner"]) == ("maria", "agents", "support")
     other = change(token(iss="https://other"), RULES)
     assert (other.principal, other.identity_rule, other.assurance) == ("maria-by-web", "liar", "asserted")
+    assert change(token(), RULES, "trust").assurance == "role_only"
+    by_beacon = transaction(10, covered=True, beacons=[beacon(token=token(), auth_method="scram-sha-256")])
+    assert [event.assurance for event in told(by_beacon, rules=RULES)] == ["verified"]
     forged = change(token("signature"), RULES)
     assert (forged.principal, forged.identity_rule) == ("app", "app")
 

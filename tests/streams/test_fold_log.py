@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from pgwitness.events import Event, LogPlace, RawEvent, Session
-from streams.fold import XIDS_MAX, Fold
+from streams.fold import Fold
 from streams.identity import Identities as Rules
+from streams.server_log import XIDS_MAX
 from tests.streams.log_records import SESSION_US, statement
 from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon, read, sample, tick, transaction
 
@@ -103,6 +104,27 @@ def test_a_covered_table_without_a_beacon_is_told_with_the_name_that_the_log_has
     feed(statement(1, xid=77))
     (event,) = feed(transaction(10, xid=77, covered=True))
     assert (event.detail["finding"], event.principal, event.binding) == ("beacon_missing", "billing-bot", "log")
+
+
+def test_a_write_past_the_beacon_waits_for_the_log(feed: Feed) -> None:
+    """The WAL is mostly ahead of the log: who wrote past the beacon is named by the line that comes after it."""
+    feed(statement(1, xid=70))
+    assert feed(transaction(10, xid=77, covered=True)) == []
+    change, line = feed(statement(2, at_s=0.5, xid=77))
+    assert (change.kind, change.principal, change.detail["finding"]) == ("change", "billing-bot", "beacon_missing")
+    assert line.kind == "statement"
+
+
+def test_a_write_past_the_beacon_that_no_line_names_is_a_shadow_write(feed: Feed) -> None:
+    """After the grace period, over a restart of the worker too; and at once where no log is read."""
+    (event,) = feed(transaction(9, xid=76, covered=True))
+    assert (event.principal, event.detail) == (None, {"finding": "shadow_write"})
+    feed(statement(1, xid=70))
+    feed(transaction(10, xid=77, covered=True))
+    again = Feed(Fold.restore(feed.fold.snapshot(), GRACE_US))
+    again.fold.rehydrate(2, read(batch(transaction(10, xid=77, covered=True), source="log")))
+    (event,) = again(tick(3))
+    assert (event.principal, event.detail) == (None, {"finding": "shadow_write"})
 
 
 def test_lines_sent_again_are_dropped(feed: Feed) -> None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pgwitness.events import Forgery, Identities, RawBatch, RawEvent, encode_event
 from streams.fold import Fold
 from streams.identity import Identities as Rules
 from tests.streams.log_records import statement
 from tests.streams.records import IDENTITIES, SECOND_US, batch, beacon, read, sample, tick, transaction
+from tests.streams.test_log_join import setting
 
 GRACE_US = 2 * SECOND_US
 HELD_BYTES_MAX = 400
@@ -56,6 +58,12 @@ class Source:
                 return self.sent[-size:]
             case 7:
                 return [statement(self.lsn, at_s=self.at_s, xid=xid, pid=size, application=f"bot-{size}")]
+            case 8:
+                alone = statement(
+                    self.lsn, at_s=self.at_s, pid=size, source="statement", alone=size < 3, duration_ms=400.0 * size,
+                    statement=("INSERT INTO orders VALUES ($1)", "CALL p()")[size % 2],
+                )  # fmt: skip
+                return [alone, setting()] if size % 2 else [replace(alone, duration_ms=None), alone]
             case _:
                 return [tick(self.at_s)]
 
@@ -67,7 +75,7 @@ class Source:
         ]
 
 
-choices = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4), st.booleans()), min_size=1, max_size=30)
+choices = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4), st.booleans()), min_size=1, max_size=30)
 
 
 def record(plan: list[tuple[int, int, bool]]) -> list[RawBatch]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pgwitness.errors import ConfigurationError
-from streams.identity import NOBODY, Facts, Identities
+from pgwitness.events import Certificate
+from streams.identity import NO_CERTIFICATE, NOBODY, Facts, Identities
 from tests.streams.records import IDENTITIES
 
 
@@ -33,17 +34,89 @@ def test_no_rule_names_nobody() -> None:
     assert Identities.parse(IDENTITIES).name(facts(role="stranger")) == NOBODY
 
 
-def test_verified_needs_an_authenticated_role() -> None:
-    """Only a rule without the application's word, and a role from a certificate or GSSAPI, is verified."""
-    assert named(IDENTITIES, role="p_ann", auth_method="cert")[1] == "verified"
-    assert named(IDENTITIES, role="p_ann", auth_method="scram-sha-256")[1] == "role_only"
-    assert named(IDENTITIES, application="bot-7", auth_method="cert")[1] == "asserted"
+PROOFS = [
+    ("role: app", "app", "cert", "verified"),
+    ("role: app", "app", "gss", "verified"),
+    ("role: app", "app", "sspi", "verified"),
+    ("role: app", "app", "peer", "verified"),
+    ("role: app", "app", "oauth", "verified"),
+    ("role: app", "app", "scram-sha-256", "role_only"),
+    ("role: app", "app", "md5", "role_only"),
+    ("role: app", "app", "password", "role_only"),
+    ("role: app", "app", "ldap", "role_only"),
+    ("role: app", "app", "trust", "role_only"),
+    ("role: app", "app", "ident", "role_only"),
+    ("role: app", "app", None, "role_only"),
+    ("role: '*'", "{role}", "cert", "verified"),
+    ("role: '*'", "{role}", None, "role_only"),
+    ("role: '*'", "somebody", "cert", "role_only"),
+    ("role: app, database: shop, cluster: 'prod-*'", "app", "cert", "verified"),
+    ("database: shop", "app", "cert", "role_only"),
+    ("role: app, client_addr: 10.0.0.0/8", "app", "cert", "role_only"),
+    ("client_addr: 10.0.0.0/8", "app", "cert", "role_only"),
+    ("role: app, application: web", "app", "cert", "asserted"),
+    ("role: app, application: '*'", "app", "cert", "verified"),
+    ("role: app", "{application}", "cert", "asserted"),
+    ("certificate: {dn: /CN=ann}", "ann", None, "verified"),
+    ("certificate: {issuer: '/CN=our ca', serial: '7'}", "ann", None, "verified"),
+    ("certificate: {dn: /CN=ann}, role: app", "ann", "scram-sha-256", "verified"),
+    ("certificate: {dn: /CN=ann}, role: app", "ann", "trust", "role_only"),
+    ("certificate: {dn: /CN=ann}, role: app", "ann", None, "role_only"),
+    ("certificate: {dn: /CN=ann}, application: web", "ann", None, "asserted"),
+    ("claim: {sub: ann}", "ann", None, "verified"),
+    ("claim: {sub: ann}", "{sub}", "trust", "verified"),
+    ("claim: {sub: ann}, role: app", "ann", "scram-sha-256", "verified"),
+    ("claim: {sub: ann}, role: app", "ann", "trust", "role_only"),
+    ("claim: {sub: ann}, role: app", "ann", None, "role_only"),
+    ("claim: {sub: ann}", "{role}", None, "role_only"),
+    ("claim: {sub: ann}, client_addr: 10.0.0.0/8", "ann", "cert", "role_only"),
+    ("claim: {sub: ann}, application: web", "ann", "cert", "asserted"),
+]
 
 
-def test_the_clients_word_in_a_name_is_asserted() -> None:
-    """A principal that is taken from the application's name is the client's own word, whatever the rule matches."""
-    text = "rules: [{match: {role: app}, principal: '{application}'}]"
-    assert named(text, auth_method="cert")[:2] == ("web", "asserted")
+@pytest.mark.parametrize(("match", "principal", "method", "assurance"), PROOFS)
+def test_verified_needs_every_fact_authenticated(
+    match: str, principal: str, method: str | None, assurance: str
+) -> None:
+    """A name is as good as the weakest fact its rule used; a pattern that everything matches uses none."""
+    rules = Identities.parse(f"rules: [{{match: {{{match}}}, principal: '{principal}'}}]")
+    given = Facts(
+        "prod-1", "shop", "app", "web", "10.1.2.3", method, (("sub", "ann"),), Certificate("/CN=ann", "/CN=our ca", "7")
+    )
+    assert rules.name(given).assurance == assurance
+
+
+def test_the_unix_socket_is_the_servers_own_word() -> None:
+    """Coming through the socket weakens no name, and proves none."""
+    assert (
+        named(
+            "rules: [{match: {role: app, client_addr: local}, principal: a}]", client_addr="local", auth_method="peer"
+        )[1]
+        == "verified"
+    )
+    assert (
+        named("rules: [{match: {client_addr: local}, principal: a}]", client_addr="local", auth_method="peer")[1]
+        == "role_only"
+    )
+
+
+CERTIFIED = "rules: [{match: {certificate: {dn: '/CN=ann*'}}, principal: ann}, {match: {role: '*'}, principal: other}]"
+
+
+@pytest.mark.parametrize(
+    ("shown", "principal"),
+    [
+        (Certificate("/CN=ann", "/CN=ca", "7"), "ann"),
+        (Certificate("/CN=bob", "/CN=ca", "7"), "other"),
+        (NO_CERTIFICATE, "other"),
+        (Certificate(None, None, "7"), None),
+        (None, None),
+    ],
+)
+def test_certificates_name(shown: Certificate | None, principal: str | None) -> None:
+    """A rule matches the certificate that was shown; one whose name is not known decides nothing."""
+    given = Facts("c", "d", "app", "web", "10.1.2.3", certificate=shown)
+    assert Identities.parse(CERTIFIED).name(given).principal == principal
 
 
 def test_networks_and_the_local_socket() -> None:
@@ -86,6 +159,8 @@ def test_an_unknown_fact_that_cannot_change_the_name_does_no_harm() -> None:
         ("rules: [{match: {role: a}}]", "rule 1: Object missing required field `principal`"),
         ("rules: [{id: q, match: {rolle: a}, principal: x}]", "rule 1 (q): Object contains unknown field `rolle`"),
         ("rules: [{match: {}, principal: x}]", "`match` is empty"),
+        ("rules: [{match: {certificate: {}}, principal: x}]", "`match` is empty"),
+        ("rules: [{match: {certificate: {cn: a}}, principal: x}]", "unknown field `cn`"),
         ("rules: [{match: {role: a}, principal: x, kind: robot}]", "Invalid enum value 'robot'"),
         ("rules: [{match: {client_addr: 10.0.0}, principal: x}]", "rule 1: "),
         ("rules: [{id: a, match: {role: a}, principal: x}, {id: a, match: {role: b}, principal: y}]", "used twice"),

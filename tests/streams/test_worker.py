@@ -14,6 +14,7 @@ from pgwitness.errors import Retry
 from pgwitness.events import Event, RawBatch
 from sinks.lake import PartitionWriter
 from streams import dead_letters, metrics
+from streams.identity import Identities
 from streams.reading import make_reader, read
 from tests.conftest import AnyBroker
 from tests.streams.conftest import Installation, eventually
@@ -196,6 +197,32 @@ def test_changed_identities_name_what_comes_after(installation: Installation) ->
         installation.landed(6)
     found = installation.ask("SELECT DISTINCT lsn, principal FROM events WHERE kind = 'change'")
     assert dict(found) == {"0/C": "app", "0/F": "app", "0/12": "renamed"}
+
+
+def test_a_broken_identities_file_raises_one_alert(installation: Installation) -> None:
+    """Two workers see the same broken file: one alert; other mistakes raise another, and mending it is evidence too."""
+    path = installation.config.identities.file
+    good = path.read_text()
+
+    def refusals() -> dict[str, Any]:
+        alerts = [json.loads(message.value() or b"") for message in read_all(installation, "alerts")]
+        found = [alert for alert in alerts if alert["unmapped"]["policy"] == "identities_refused"]
+        return {alert["finding_info"]["uid"]: alert for alert in found}
+
+    with installation.worker(), installation.worker():
+        path.write_text("rules: 3")
+        eventually(lambda: refusals(), "an alert")
+        installation.landed(2, "operation = 'identities_refused'")
+        path.write_text("rules: 4")
+        installation.landed(4, "operation = 'identities_refused'")
+        path.write_text(good)
+        installation.landed(2, "operation = 'identities_changed'")
+    assert len(refusals()) == 2
+    told = installation.ask(
+        "SELECT DISTINCT detail ->> 'file', detail ->> 'sha256', cluster,"
+        " detail ->> 'error' LIKE '%expected a mapping%' FROM control WHERE operation = 'identities_refused'"
+    )
+    assert told == [(str(path), Identities.parse(good).sha256, "pgwitness", True)]
 
 
 def test_what_waits_survives_a_restart(installation: Installation) -> None:

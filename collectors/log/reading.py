@@ -1,0 +1,183 @@
+"""What the bytes of one server's log go through, whatever source they come from, and what is counted on the way.
+
+Cut into records, parsed, interpreted, sent. What cannot be read is counted, and told as a gap with a keyed hash of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from prometheus_client import Counter
+from psycopg.conninfo import conninfo_to_dict
+
+from collectors.context import Context, now_us
+from collectors.log import csvlog
+from collectors.log.csvlog import CsvLog
+from collectors.log.interpret import Interpreter, Seen
+from collectors.log.jsonlog import JsonLog
+from collectors.log.record import LogRecord, Times, Unreadable
+from collectors.log.splitting import CsvSplitter, JsonSplitter, Piece, Splitter, StderrSplitter
+from collectors.log.stderr import Prefix, StderrLog
+from collectors.publisher import Channel
+from pgwitness.config import Log
+from pgwitness.events import Gap
+from pgwitness.privacy import tokenizer
+
+DELIVERY_S_MAX = 30.0
+STORE_S = 1.0
+"""How often at most the state is written; after a crash, events of that long are sent again."""
+IDLE_S = 1.0
+"""After how long without a byte nothing is waited for any more."""
+TELL_S = 1.0
+"""How often at most unreadable lines are told of."""
+
+LABELS = ["cluster", "instance"]
+LINES = Counter("pgwitness_log_messages", "Messages of the server's log that were read.", LABELS)
+BYTES = Counter("pgwitness_log_bytes", "Bytes of the server's log that were read.", LABELS)
+UNREADABLE = Counter("pgwitness_log_unreadable", "Lines of the server's log that are no message.", LABELS)
+INVALID = Counter("pgwitness_log_invalid_text", "Messages with bytes that are no UTF-8; they were read.", LABELS)
+PARSED = Counter("pgwitness_log_statements_parsed", "Distinct statements that had to be parsed.", LABELS)
+GAPS = Counter("pgwitness_log_gaps", "Gaps in the server's log.", [*LABELS, "reason"])
+
+log = structlog.get_logger("log")
+
+
+class Parser(Protocol):
+    """Reads one message."""
+
+    invalid_utf8: int
+
+    def parse(self, record: bytes, /) -> LogRecord:
+        """Read one message. Raises `Unreadable`."""
+
+
+def formats(settings: Log) -> tuple[Callable[[], Splitter], Parser]:
+    """Give how a log of the configured format is cut and read. Raises `ConfigurationError`."""
+    times = Times(settings.timezone)
+    if settings.format == "jsonlog":
+        return JsonSplitter, JsonLog(times)
+    if settings.format == "csvlog":
+        return lambda: CsvSplitter(csvlog.is_record), CsvLog(times)
+    prefix = Prefix(settings.line_prefix)
+    return lambda: StderrSplitter(prefix), StderrLog(times, prefix)
+
+
+@dataclass
+class Stream:
+    """One file, or what stands for one, on its way through splitter, parser and interpreter.
+
+    `offset` is how far it has been used, in bytes. `placed` gives an event the place it has in the source, where that
+    is not simply the offset.
+    """
+
+    reading: Reading
+    name: str
+    splitter: Splitter
+    offset: int
+    placed: Callable[[Seen], Seen] | None = None
+    touched: float = 0.0
+    """When bytes came last, by the monotonic clock."""
+
+    def take(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self.touched = time.monotonic()
+        self.reading.pieces(self, self.splitter.feed(data))
+
+    def idle(self) -> None:
+        """Take as whole what nothing has followed."""
+        self.reading.pieces(self, self.splitter.idle())
+
+
+class Reading:
+    """What one log's bytes go through, whatever source they come from."""
+
+    def __init__(self, context: Context, settings: Log, channel: Channel) -> None:
+        self._make_splitter, self._parser = formats(settings)
+        self._token = tokenizer(context.key)
+        self._channel = channel
+        self.labels = labels = (context.name, str(channel.header.instance))
+        self.sent = 0
+        """Events that were sent."""
+        role = conninfo_to_dict(context.cluster.dsn).get("user")
+        # What a shipper brings through a topic need not come in the order in which the server wrote it.
+        ordered = settings.from_ != "kafka"
+        self.interpreter = Interpreter(self._token, settings.format, str(role) if role else None, ordered=ordered)
+        self._lines, self._bytes = LINES.labels(*labels), BYTES.labels(*labels)
+        self._unreadable, self._invalid = UNREADABLE.labels(*labels), INVALID.labels(*labels)
+        self._parsed = PARSED.labels(*labels)
+        self._untold: dict[str, object] = {}
+        self._untold_lines = 0
+        self._untold_bytes = 0
+        self._told_at = 0.0
+
+    def stream(self, name: str, offset: int, placed: Callable[[Seen], Seen] | None = None) -> Stream:
+        """Begin a file at an offset."""
+        return Stream(self, name, self._make_splitter(), offset, placed)
+
+    def pieces(self, stream: Stream, pieces: Iterable[Piece]) -> None:
+        """Read and interpret records, and send what they witness."""
+        parse, read, send = self._parser.parse, self.interpreter.read, self._send
+        parsed, invalid = self.interpreter.texts.parsed, self._parser.invalid_utf8
+        at_us = now_us()
+        lines = 0
+        begin = stream.offset
+        for length, data, readable in pieces:
+            offset = stream.offset
+            stream.offset = offset + length
+            if not readable:
+                if data:
+                    self.refuse(stream.name, offset, data, "no end, or no beginning")
+                continue
+            lines += 1
+            try:
+                record = parse(data)
+            except Unreadable as error:
+                self.refuse(stream.name, offset, data, str(error))
+                continue
+            for event in read(record, stream.name, offset, at_us):
+                send(stream, event)
+        self._lines.inc(lines)
+        self._bytes.inc(stream.offset - begin)
+        self._parsed.inc(self.interpreter.texts.parsed - parsed)
+        self._invalid.inc(self._parser.invalid_utf8 - invalid)
+
+    def idle(self, stream: Stream) -> None:
+        """Let go what waited for a further line; its place is the last byte that was read."""
+        for event in self.interpreter.idle(stream.name, max(0, stream.offset - 1)):
+            self._send(stream, event)
+
+    def _send(self, stream: Stream, event: Seen) -> None:
+        self.sent += 1
+        self._channel.send(event if stream.placed is None else stream.placed(event))
+
+    def refuse(self, name: str, offset: int, data: bytes, reason: str) -> None:
+        """Count bytes that are no message, and tell of them later."""
+        self._unreadable.inc()
+        self.interpreter.lost()
+        if not self._untold_lines:
+            self._untold = {
+                "log": name,
+                "offset": offset,
+                "hash": self._token(data).decode(),
+                "why": reason,
+            }
+        self._untold_lines += 1
+        self._untold_bytes += len(data)
+
+    def tell(self) -> None:
+        """Tell of unreadable lines, of many at once."""
+        if self._untold_lines and time.monotonic() - self._told_at >= TELL_S:
+            self.gap("log_unreadable", {**self._untold, "lines": self._untold_lines, "bytes": self._untold_bytes})
+            self._untold_lines = self._untold_bytes = 0
+            self._told_at = time.monotonic()
+
+    def gap(self, reason: str, detail: dict[str, object]) -> None:
+        """Send a gap."""
+        self.interpreter.lost()
+        GAPS.labels(*self.labels, reason).inc()
+        log.warning("gap", cluster=self.labels[0], reason=reason, **{k: v for k, v in detail.items() if k != "hash"})
+        self._channel.send(Gap(captured_at_us=now_us(), reason=reason, detail=detail))

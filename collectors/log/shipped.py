@@ -1,0 +1,176 @@
+"""Lines of the log as a shipper puts them into Kafka, and the places they have there. Pure.
+
+A record is a line as it is, or a JSON object that holds one under a key (Fluent Bit's `log`, Vector's `message`), or a
+line of jsonlog that the shipper has taken apart into such an object already. Shippers read files line by line: a
+message of several lines comes as several records, between which others may come from other files. So the records of
+one partition are sorted into sources again, by what they say of their host and file, and each source is put together
+as a file is.
+
+The place of an event is the offset of the record in which its line begins, and its number among the events of that
+record. Where a source stands within a message is its position: the record, the bytes of it that are used, and how many
+events it has given. Reading again from positions gives the same events the same places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from collectors.log.interpret import Seen
+from collectors.log.record import Unreadable
+from pgwitness.config import Log
+from pgwitness.events import LogPlace
+
+SOURCE_CHARS = 12
+HOST_CHARS_MAX = 255
+
+_decode = msgspec.json.Decoder(dict[str, object]).decode
+
+
+class Shipped(NamedTuple):
+    """A record: what its source is called, the host it names, and its line or lines."""
+
+    source: str
+    host: str | None
+    data: bytes
+
+
+class Unwrapper:
+    """Takes the lines out of records."""
+
+    def __init__(self, settings: Log) -> None:
+        self._field = settings.field
+        self._sources = settings.source_fields
+        self._host = settings.instance_field if settings.instances else ""
+        self._objects = settings.format == "jsonlog"
+        self._wrapped = bool(settings.field or settings.instances)
+        self._names: dict[tuple[str, ...], str] = {}
+
+    def read(self, value: bytes, key: bytes | None) -> Shipped:
+        """Read one record. Raises `Unreadable`."""
+        if not self._wrapped:
+            return Shipped(self._name((key or b"").decode("latin-1")), None, _ended(value))
+        try:
+            found = _decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Unreadable("a record that is no JSON object") from None
+        line = _at(found, self._field) if self._field else None
+        if isinstance(line, str):
+            data = line.encode("utf-8", "replace")
+        elif isinstance(line, dict):
+            data = msgspec.json.encode(line)
+        elif self._objects and "error_severity" in found:
+            data = value if b"\n" not in value else msgspec.json.encode(found)
+        else:
+            raise Unreadable("a record without the field that log.field names")
+        said = tuple(str(part) for name in self._sources if (part := _at(found, name)) is not None)
+        host = _at(found, self._host) if self._host else None
+        source = self._name(*said) if said else self._name((key or b"").decode("latin-1"))
+        return Shipped(source, str(host)[:HOST_CHARS_MAX] if host is not None else None, _ended(data))
+
+    def _name(self, *said: str) -> str:
+        name = self._names.get(said)
+        if name is None:
+            name = hashlib.sha256("\0".join(said).encode("utf-8", "replace")).hexdigest()[:SOURCE_CHARS]
+            if len(self._names) >= 1_000:
+                self._names.clear()
+            self._names[said] = name
+        return name
+
+
+def _ended(data: bytes) -> bytes:
+    return data if data.endswith(b"\n") else data + b"\n"
+
+
+def _at(found: dict[str, object], name: str) -> object:
+    """Find a key, or with `a.b` a key in an object."""
+    value = found.get(name)
+    if value is not None or "." not in name:
+        return value
+    inner: object = found
+    for part in name.split("."):
+        inner = inner.get(part) if isinstance(inner, dict) else None
+    return inner
+
+
+class Position(Struct):
+    """Where a source stands within a message: `skip` bytes of record `offset` are used and gave `index` events."""
+
+    source: str
+    offset: int
+    skip: int = 0
+    index: int = 0
+
+
+class Places:
+    """From the bytes of a source, counted as they came, to its records; gives events their places."""
+
+    def __init__(self, log: str, start: Position | None = None) -> None:
+        self._log = log
+        self._records: deque[tuple[int, int]] = deque()
+        self._fed = 0
+        self._at, self._index = (start.offset, start.index) if start is not None else (-1, 0)
+
+    def feed(self, offset: int, skip: int, length: int, used: int) -> None:
+        """Take in that `length` bytes of a record come next, behind `skip` of it; `used` is how far all are used."""
+        while len(self._records) > 1 and self._records[1][0] <= used:
+            self._records.popleft()
+        self._records.append((self._fed - skip, offset))
+        self._fed += length
+
+    def placed(self, event: Seen) -> Seen:
+        """Give an event its place in the topic."""
+        place = event.place
+        assert place is not None
+        records = self._records
+        while len(records) > 1 and records[1][0] <= place.offset:
+            records.popleft()
+        offset = records[0][1]
+        if offset != self._at:
+            self._at, self._index = offset, 0
+        found = LogPlace(self._log, offset, self._index, place.line)
+        self._index += 1
+        return replace(event, place=found)
+
+    def position(self, source: str, used: int) -> Position:
+        """Give the position behind the first `used` bytes."""
+        begin, offset = next((record for record in reversed(self._records) if record[0] <= used), self._records[0])
+        return Position(source, offset, used - begin, self._index if offset == self._at else 0)
+
+
+class PartitionState(Struct):
+    """Where a partition stands: records before `next` are used, but for what `open` sources have of theirs."""
+
+    partition: int
+    next: int
+    open: list[Position] = []
+
+    @property
+    def resume(self) -> int:
+        """The record to begin with again."""
+        return min([self.next, *(position.offset for position in self.open)])
+
+
+class Replay:
+    """Which records of a partition were used before a restart, by its state."""
+
+    def __init__(self, state: PartitionState) -> None:
+        self.until = state.next
+        self._open = {position.source: position for position in state.open}
+
+    def start(self, source: str) -> Position | None:
+        """Where a source begins again; None when it begins with what is new."""
+        return self._open.get(source)
+
+    def rest(self, offset: int, shipped: Shipped) -> tuple[int, bytes] | None:
+        """Give what of a record is still to be used, and how many bytes come before it; None when nothing is."""
+        position = self._open.get(shipped.source)
+        if position is None or offset < position.offset:
+            return (0, shipped.data) if offset >= self.until else None
+        skip = position.skip if offset == position.offset else 0
+        return skip, shipped.data[skip:]

@@ -1,0 +1,112 @@
+"""The doctor on what runs beside the databases: broker, topics, lake, masking key and policies."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pgwitness.cli.doctor.lines import Line, attempt, line
+from pgwitness.errors import NotInOrder, PgwitnessError, Unreachable
+
+if TYPE_CHECKING:
+    from pgwitness.config import Config
+
+LOST_SHARE_MAX = 0.01
+"""Calls that may be missing in the log before it is said: a text that holds several statements is one line of it."""
+LOST_LINES = """
+SELECT cluster, instance, CAST(sum(calls) AS BIGINT), CAST(sum(missing) AS BIGINT)
+FROM statements_covered(CAST(now() AS DATE) - 1, CAST(now() AS DATE)) WHERE status = 'logged' GROUP BY ALL ORDER BY ALL
+"""
+
+
+def kafka(config: Config, findings: list[Line]) -> None:
+    """Reach the broker and hold the topics against what they should be."""
+    from pgwitness.cli import kafka as client
+    from streams import admin
+
+    try:
+        client.reach(config)
+        found = admin.check(config)
+    except Unreachable as error:
+        findings.append(line("kafka", "broker", "unreachable", str(error)))
+        return
+    findings.append(line("kafka", "broker", "ok", config.kafka.bootstrap))
+    wrong = [item for item in found if not item.in_order]
+    findings += [
+        line("kafka", item.topic, "error", f"{item.state}: {item.detail}", "pgwitness topics apply") for item in wrong
+    ]
+    if not wrong:
+        findings.append(line("kafka", "topics", "ok", f"{len(found)} topics"))
+
+
+def lake(config: Config, findings: list[Line]) -> None:
+    """Say what is in the lake, and whether the worker may write to it."""
+
+    def check() -> str:
+        from sinks.catalogue import connect
+
+        path = config.lake.path
+        place = next(folder for folder in (path, *path.parents) if folder.exists())
+        if not os.access(place, os.W_OK):
+            raise NotInOrder(
+                f"{place} cannot be written to by this user; give the worker's user the right, or set lake.path"
+            )
+        if not (path / "views.sql").exists():
+            return f"{path}: none yet, the worker makes it"
+        connection = connect(path)
+        try:
+            row = connection.execute("SELECT count(*), max(captured_at) FROM events").fetchone()
+        finally:
+            connection.close()
+        assert row is not None
+        return f"{path}: {row[0]:,} events, the last of {row[1]}" if row[0] else f"{path}: empty"
+
+    attempt("lake", "lake", findings, check)
+    if (config.lake.path / "views.sql").exists():
+        findings += lost_lines(config)
+
+
+def lost_lines(config: Config) -> list[Line]:
+    """Say of each server that logs its statements how much of what statistics counted is missing from its log."""
+    from sinks.catalogue import connect
+
+    try:
+        connection = connect(config.lake.path)
+    except PgwitnessError:
+        return []  # the check of the lake says so
+    try:
+        rows = connection.execute(LOST_LINES).fetchall()
+    finally:
+        connection.close()
+    lines = []
+    for cluster, instance, calls, missing in rows:
+        lost = missing > LOST_SHARE_MAX * calls
+        found = f"{missing:,} of {calls:,} calls since yesterday ({missing / calls:.1%}) are not in the log"
+        fix = "see the view statement_coverage for which; look for gaps of the log, settings of sessions, sampling"
+        lines.append(
+            line(f"{cluster} {instance}", "server log", "warning" if lost else "ok", found, fix if lost else "")
+        )
+    return lines
+
+
+def files(config: Config, findings: list[Line]) -> None:
+    """Read the masking key and the policies, and run the policies' tests."""
+
+    def key() -> str:
+        from pgwitness.privacy import load_key
+
+        load_key(config.privacy.key_file)
+        return str(config.privacy.key_file)
+
+    def policies() -> str:
+        from detectors.policies import Bundle
+
+        bundle = Bundle.load(config.policies.path)
+        failures = bundle.run_tests()
+        if failures:
+            first = failures[0]
+            raise NotInOrder(f"{first.policy}: test {first.test!r} {first.problem}; correct the policy or its test")
+        return f"{len(bundle.policies)} policies, their tests hold"
+
+    attempt("files", "masking key", findings, key)
+    attempt("files", "policies", findings, policies)

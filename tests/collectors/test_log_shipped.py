@@ -1,0 +1,188 @@
+"""Records of a shipper: what is taken out of them, and the places that events have in the topic."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import NamedTuple
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors.log.record import Unreadable
+from collectors.log.shipped import PartitionState, Places, Position, Replay, Unwrapper
+from collectors.log.splitting import CsvSplitter
+from pgwitness.config import Log
+from pgwitness.events import LogPlace, Statement
+
+JSONLOG = {"timestamp": "2026-11-22 21:26:30.123 UTC", "pid": 41, "error_severity": "LOG", "message": "m"}
+
+
+def unwrap(value: object, key: bytes | None = None, **more: object) -> tuple[str, str | None, bytes]:
+    """Take the line out of a record."""
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return Unwrapper(Log(from_="kafka", topic="t", **more)).read(raw, key)  # type: ignore[arg-type]
+
+
+def test_lines_come_out_of_every_wrapping() -> None:
+    """Fluent Bit, Vector, the raw line, and jsonlog that was taken apart; a line's end is added where it is missing."""
+    assert unwrap({"@timestamp": 1.5, "log": "a line"}, field="log")[2] == b"a line\n"
+    assert unwrap({"message": "a line\n", "host": "db"}, field="message")[2] == b"a line\n"
+    assert unwrap({"kubernetes": {"log": "é"}}, field="kubernetes.log")[2] == "é\n".encode()
+    assert unwrap({"a.b": "dotted"}, field="a.b")[2] == b"dotted\n"
+    assert unwrap(b"\xff raw")[2] == b"\xff raw\n"
+    assert json.loads(unwrap({**JSONLOG, "host": "db"}, field="log")[2]) == {**JSONLOG, "host": "db"}
+    assert json.loads(unwrap({"log": JSONLOG}, field="log")[2]) == JSONLOG
+    pretty = unwrap(json.dumps(JSONLOG, indent=2).encode(), field="log")[2]
+    assert (pretty.count(b"\n"), json.loads(pretty)) == (1, JSONLOG)
+
+
+@pytest.mark.parametrize("value", [b"no json", b"[1]", b"{}", b'{"log": 5}', b'{"log": null}', b"\xff", b"[" * 5_000])
+def test_what_holds_no_line_is_unreadable(value: bytes) -> None:
+    """A record without the field, or that is no JSON object."""
+    with pytest.raises(Unreadable):
+        unwrap(value, field="log")
+
+
+@given(value=st.binary(max_size=200), key=st.none() | st.binary(max_size=20), field=st.sampled_from(["", "log", "a.b"]))
+def test_unwrapping_is_total(value: bytes, key: bytes | None, field: str) -> None:
+    """Any bytes give a line or `Unreadable`."""
+    try:
+        assert unwrap(value, key, field=field)[2].endswith(b"\n")
+    except Unreadable:
+        return
+
+
+def test_a_source_is_what_agrees_in_host_and_file() -> None:
+    """The shipper's fields tell sources apart, in their absence the record's key; other fields do not."""
+    one = unwrap({"message": "a", "host": "db1", "file": "x.csv", "offset": 1}, field="message")[0]
+    assert unwrap({"message": "b", "host": "db1", "file": "x.csv", "offset": 2}, b"k", field="message")[0] == one
+    assert unwrap({"message": "b", "host": "db2", "file": "x.csv"}, field="message")[0] != one
+    assert unwrap({"message": "b", "host": "db1", "file": "y.csv"}, field="message")[0] != one
+    assert unwrap({"message": "b"}, b"db1", field="message")[0] == unwrap(b"b", b"db1")[0]
+    assert unwrap(b"b", b"db1")[0] != unwrap(b"b", None)[0]
+
+
+def test_the_host_is_read_only_where_instances_are_named() -> None:
+    """`instances` needs the host of every record, jsonlog lines included."""
+    assert unwrap({**JSONLOG, "host": "db1"}, instances={"db1": "db1:5432"})[1] == "db1"
+    assert unwrap({"log": "x", "k": {"pod": 7}}, field="log", instances={"7": "x"}, instance_field="k.pod")[1] == "7"
+    assert unwrap({"log": "x", "host": "db1"}, field="log")[1] is None
+
+
+class Told(NamedTuple):
+    """What one message gave: its text and the place of it."""
+
+    text: str
+    place: LogPlace
+
+
+class Machine:
+    """Puts records together to csv messages, and gives each an event, as the collector does."""
+
+    def __init__(self, state: PartitionState) -> None:
+        self.next = state.resume
+        self.replay = Replay(state)
+        self.sources: dict[str, tuple[CsvSplitter, Places]] = {}
+        self.used: dict[str, int] = {}
+        self.told: list[Told] = []
+
+    def take(self, offset: int, source: str, data: bytes) -> None:
+        """Take one record."""
+        from collectors.log.shipped import Shipped
+
+        self.next = offset + 1
+        rest = self.replay.rest(offset, Shipped(source, None, data))
+        if rest is None:
+            return
+        skip, data = rest
+        if source not in self.sources:
+            self.sources[source] = CsvSplitter(lambda _: True), Places(source, self.replay.start(source))
+            self.used[source] = 0
+        splitter, places = self.sources[source]
+        places.feed(offset, skip, len(data), self.used[source])
+        for piece in splitter.feed(data):
+            event = Statement(
+                captured_at_us=1, place=LogPlace(source, self.used[source], 0), format="csvlog", source="duration",
+                occurred_at_us=1, pid=1,
+            )  # fmt: skip
+            self.used[source] += piece.length
+            if piece.data:
+                placed = places.placed(event)
+                assert isinstance(placed, Statement)
+                self.told.append(Told(piece.data.decode(), placed.place))
+
+    def state(self) -> PartitionState | None:
+        """What would be stored now; None while repeats are read."""
+        if self.next < self.replay.until:
+            return None
+        found = [
+            places.position(source, self.used[source])
+            for source, (splitter, places) in self.sources.items()
+            if splitter.waiting
+        ]
+        return msgspec.json.decode(msgspec.json.encode(PartitionState(0, self.next, found)), type=PartitionState)
+
+
+messages = st.lists(st.sampled_from(["a", 'b"1\n2"', '"x\n\ny"', '"q ""\n"" r"', "c,d"]), min_size=1, max_size=6)
+cuts = st.lists(st.integers(0, 40), max_size=6)
+
+
+@settings(max_examples=300)
+@given(
+    written=st.lists(messages, min_size=1, max_size=3),
+    grouped=st.lists(st.integers(1, 3), min_size=30, max_size=30),
+    order=st.randoms(use_true_random=False),
+    stops=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 8)), max_size=4),
+)
+def test_each_message_once_at_one_place(
+    written: list[list[str]], grouped: list[int], order: object, stops: list[tuple[int, int]]
+) -> None:
+    """Sources mixed anyhow, several lines a record or one, crashes anywhere: each message, always at one place."""
+    sizes = itertools.cycle(grouped)
+    shipped: list[list[tuple[str, bytes]]] = []
+    for number, texts in enumerate(written):
+        lines = "\n".join(texts).split("\n")
+        records = []
+        while lines:
+            size = next(sizes)
+            records.append((f"s{number}", "".join(line + "\n" for line in lines[:size]).encode()))
+            lines = lines[size:]
+        shipped.append(records)
+    topic: list[tuple[str, bytes]] = []
+    while any(shipped):
+        topic.append(order.choice([records for records in shipped if records]).pop(0))  # type: ignore[attr-defined]
+    whole = Machine(PartitionState(0, 0))
+    for offset, (source, data) in enumerate(topic):
+        whole.take(offset, source, data)
+    assert sorted(told.text for told in whole.told) == sorted(text for texts in written for text in texts)
+
+    told: set[Told] = set()
+    stored = PartitionState(0, 0)
+    for run, since in [*stops, (len(topic), 0)]:
+        machine = Machine(stored)
+        begin = machine.next
+        for offset in range(begin, min(len(topic), begin + run) if run < len(topic) else len(topic)):
+            machine.take(offset, *topic[offset])
+            if since and offset % since == 0:
+                stored = machine.state() or stored
+        told |= set(machine.told)
+    assert told == set(whole.told)
+    for source in {one.place.log for one in whole.told}:
+        places = [(one.place.offset, one.place.index) for one in whole.told if one.place.log == source]
+        assert places == sorted(set(places))
+
+
+def test_a_position_stands_within_a_record() -> None:
+    """Two messages in a record, the second without its end: it is read again from there, and counted on."""
+    machine = Machine(PartitionState(0, 0))
+    machine.take(0, "s", b'a\n"b\n')
+    state = machine.state()
+    assert state == PartitionState(0, 1, [Position("s", 0, 2, 1)])
+    again = Machine(state)
+    assert again.next == 0
+    again.take(0, "s", b'a\n"b\n')
+    again.take(1, "s", b'c"\n')
+    assert again.told == [Told('"b\nc"', LogPlace("s", 0, 1))]

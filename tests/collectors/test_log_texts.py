@@ -1,0 +1,143 @@
+"""Texts that differ in literals only are parsed once, and no two others are ever taken for each other."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pglast import parser
+
+from collectors.log import texts
+from collectors.log.texts import MARK, Texts, quick_shape, scanned_shape
+from pgwitness.privacy import tokenizer
+from pgwitness.statements import facts
+
+LITERALS = {"SCONST", "USCONST", "ICONST", "FCONST", "BCONST", "XCONST"}
+TOKEN = tokenizer(b"k" * 32)
+
+literals = st.one_of(
+    st.integers(0, 10**12).map(str),
+    st.sampled_from(
+        ["1.5", "0.1", "'x'", "'it''s'", "''", "'--'", "'/*'", "'\"'", "'$1'", "'a;b'", "'é'", "2147483648"]
+    ),
+)
+pieces = st.one_of(
+    literals,
+    st.sampled_from(
+        [
+            "SELECT ", "FROM t", " WHERE ", "a", "b1", "é1", "=", "-", "- ", "*", "/", "(", ")", ",", " ", "\n", ";",
+            ".", "..", '"a 5"', '"it\'s"', '"a""b"', '"', "'", "''", "$1", "$$", "$a$", "--", "/*", "*/", "\\", "E'",
+            "U&'", "B'1", "N'x'", "x'1f'", "1e5", "0x1F", "1_000", "1.", ".5", "12a", "::int", "[1:2]", "?", "|| ",
+            "INTERVAL '1' day", "a.1", "\t", "x$y", "DO ", "SET a = ", "INSERT INTO t VALUES (", "DELETE FROM t",
+        ]
+    ),
+)  # fmt: skip
+sources = st.lists(pieces, max_size=12).map("".join)
+
+
+def tokens(text: str) -> list[tuple[str, str, bool]] | None:
+    """PostgreSQL's own tokens without literals' values; None where its scanner finds an error."""
+    try:
+        found = parser.scan(text)
+    except (parser.ParseError, ValueError):
+        return None
+    answer, end = [], -1
+    for token in found:
+        literal = token.name in LITERALS
+        name = "number" if token.name in ("ICONST", "FCONST") else token.name
+        word = "" if literal and text[token.start] in "'0123456789" else text[token.start : token.end + 1]
+        answer.append((name, word, token.start == end + 1))
+        end = token.end
+    return answer
+
+
+@settings(max_examples=1_500)
+@given(source=sources, others=st.lists(literals, min_size=12, max_size=12))
+@example(source="SELECT \"a\"1, 'b' FROM t", others=["7"] * 12)
+@example(source="SELECT 'a'\n'b'", others=["'c'"] * 12)
+@example(source="SELECT \"it's\" = 'x' AND \"o'c\"", others=["'c'"] * 12)
+@example(source="SELECT U&\"a\"'b'", others=["'c'"] * 12)
+def test_the_quick_scanner_marks_what_the_servers_scanner_calls_literals(source: str, others: list[str]) -> None:
+    """Another literal of the same kind in each marked place: the same tokens but for values."""
+    shape = quick_shape(source)
+    if shape is None:
+        return
+    values = iter([*others, "'z'", "5"] * 20)
+
+    def fill(mark: re.Match[str]) -> str:
+        if mark[0].startswith('"'):
+            return mark[0].removesuffix(MARK)
+        string = mark[0].startswith("'")
+        return next(value for value in values if value.startswith("'") == string)
+
+    twin = re.sub(rf'"[^"]*(?:""[^"]*)*"{MARK}|\'?{MARK}', fill, shape)
+    if quick_shape(twin) != shape:
+        return  # a value that is beyond the quick scanner
+    assert tokens(twin) == tokens(source)
+
+
+@settings(max_examples=500)
+@given(a=sources, b=sources)
+def test_equal_shapes_have_equal_tokens(a: str, b: str) -> None:
+    """Two texts of one shape, by either scanner, lose their literals to the same statement."""
+    texts_ = Texts(TOKEN)
+    for text in (a, b, a):
+        known = facts(text)
+        read = texts_.read(text)
+        if known.statement is not None and known.parse_error is None:
+            assert (read.statement, read.hash) == (known.statement, None)
+            assert read.operations == known.operations
+        elif read.statement is not None and known.statement is None:
+            assert tokens(text) is not None  # only its values do not fit where they stand
+
+
+CASES = [
+    ("SELECT * FROM t WHERE a = 1 AND b = 'x'", "SELECT * FROM t WHERE a = 22 AND b = 'it''s'", 1),
+    ('SELECT "a 5" FROM "t" WHERE "b" = 5', 'SELECT "a 5" FROM "t" WHERE "b" = 77', 1),
+    ('SELECT "a 5" FROM t', 'SELECT "a 6" FROM t', 2),
+    ("SELECT 1 /* trace 1 */ FROM t", "SELECT 2 /* trace 2 */ FROM t", 1),
+    ("SELECT 'é' AS é FROM t", "SELECT 'ö' AS é FROM t", 1),
+    ("SELECT E'a\\n' FROM t", "SELECT E'b\\t' FROM t", 1),
+    ("SELECT $$a$$ FROM t", "SELECT $$b$$ FROM t", 1),
+    ("SELECT a1 FROM t", "SELECT a2 FROM t", 2),
+    ("DELETE FROM t WHERE a = 1", "DELETE FROM t WHERE a = 1 OR true", 2),
+    ("SELECT 1; DROP TABLE t", "SELECT 2; DROP TABLE t", 2),
+    ("DO $$BEGIN DELETE FROM t; END$$", "DO $$BEGIN PERFORM 1; END$$", 2),
+    ("DO 'BEGIN DELETE FROM t; END'", "DO 'BEGIN PERFORM 1; END'", 2),
+    ("SET app.secret = 'a'", "SET app.secret = 'b'", 2),
+    ("EXPLAIN (ANALYZE 'off') DELETE FROM t", "EXPLAIN (ANALYZE 'on') DELETE FROM t", 2),
+    ("SELECT B'0''1' FROM t", "SELECT B'01' FROM t", 2),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "parsed"), CASES)
+def test_what_is_parsed_once(first: str, second: str, parsed: int) -> None:
+    """Ordinary statements that differ in literals and comments only; names, and code in strings, count."""
+    read = Texts(TOKEN)
+    for text in (first, second, first, second):
+        known = facts(text)
+        assert read.read(text)[::2] == (known.statement, known.operations)
+    assert read.parsed == parsed
+
+
+def test_a_backslash_before_a_quote_is_never_taken_for_another() -> None:
+    """On a server with standard_conforming_strings off the string may go on: there is no statement, only a hash."""
+    read = Texts(TOKEN)
+    assert read.read("SELECT 'a' FROM t").statement == "SELECT $1 FROM t"
+    hidden = read.read("SELECT 'a\\' FROM t")
+    assert (hidden.statement, hidden.hash is None) == (None, False)
+    assert scanned_shape("SELECT 'a\\' FROM t") is None
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever invents names fills no memory: what is remembered begins anew."""
+    monkeypatch.setattr(texts, "KNOWN_CHARS_MAX", 50_000)
+    read = Texts(TOKEN)
+    for number in range(1_000):
+        read.read(f"SELECT 1 AS name_{number}")
+        read.read(f"SET a.b_{number} = 1")
+    assert 0 < len(read._by_shape) + len(read._by_text) < 500
+    read.read("SELECT " + ", ".join(["a"] * 40_000))
+    assert not any(len(key) > texts.TEXT_CHARS_MAX for key in read._by_shape)

@@ -1,0 +1,108 @@
+"""A database with the beacon, its writers, and what the WAL collector made of what they wrote."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Self
+
+import msgspec
+import psycopg
+
+from collectors.beacon.install import install
+from collectors.context import Context
+from collectors.wal import shell, slot
+from pgwitness.config import Config
+from pgwitness.demo.servers import wait_for
+from pgwitness.events import Row, Transaction
+from tests.collectors.raw_topic import Bench
+
+Factory = Callable[..., Config]
+CLEAR = '[privacy]\nclear = ["*"]\n'
+
+
+def name_of(dsn: str) -> str:
+    """Give the database of a DSN."""
+    return dsn.rsplit("/", 1)[1]
+
+
+def collect(context: Context, dsn: str, stop: threading.Event) -> None:
+    """Run the collector for the database of a DSN."""
+    shell.run(context, name_of(dsn), stop)
+
+
+class Source:
+    """A database with the beacon installed over it, its writers, and what the collector made of them."""
+
+    def __init__(self, dsn: str, made: Bench) -> None:
+        self.dsn = dsn
+        self.bench = made
+        self.sql = psycopg.connect(dsn, autocommit=True)
+        self.database = name_of(dsn)
+        self.slot = slot.slot_name("pgwitness", self.database)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sql.close()
+
+    def create(self, *statements: str) -> None:
+        for statement in statements:
+            self.sql.execute(statement)
+        install(self.sql)
+
+    def running(self) -> Any:
+        return self.bench.running(collect, self.dsn)
+
+    def streaming(self) -> None:
+        """Wait until the slot is there and its walsender runs."""
+        wait_for(self.active, 20, "the slot is active")
+
+    def active(self) -> bool:
+        query = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
+        row = self.sql.execute(query, (self.slot,)).fetchone()
+        return row is not None and bool(row[0])
+
+    def confirmed(self) -> int:
+        query = "SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = %s"
+        row = self.sql.execute(query, (self.slot,)).fetchone()
+        return int(row[0]) if row and row[0] is not None else 0
+
+    def position(self) -> int:
+        row = self.sql.execute("SELECT pg_current_wal_lsn() - '0/0'").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def mark(self) -> int:
+        """Write the row that ends a test's writes; returns its transaction id."""
+        row = self.sql.execute("INSERT INTO mark VALUES (default) RETURNING pg_current_xact_id()::text").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def until_marked(self) -> list[Transaction]:
+        """Mark, wait for the mark in the topic, and give the transactions before it that hold other rows."""
+        xid = self.mark()
+        raw = self.bench.raw
+        raw.wait(lambda: any(t.xid == xid for t in raw.of(Transaction)), f"transaction {xid}")
+        return [t for t in raw.of(Transaction) if not is_mark(t)]
+
+
+def is_mark(transaction: Transaction) -> bool:
+    """Say whether a transaction only marks the end of a test's writes."""
+    return [relation.name for relation in transaction.relations] == ["public.mark"]
+
+
+def rows(transactions: list[Transaction]) -> list[tuple[Any, ...]]:
+    """Decode rows: (operation, relation, key, changed, before, after)."""
+    found = []
+    for transaction in transactions:
+        for row in msgspec.json.decode(transaction.rows, type=list[Row]):
+            images = (msgspec.json.decode(image) for image in (row.key, row.before, row.after))
+            key, before, after = images
+            name = transaction.relations[row.relation].name
+            found.append((row.operation, name, key, row.changed, before, after))
+    return found
+
+
+MARK = "CREATE TABLE mark (id bigserial PRIMARY KEY)"
