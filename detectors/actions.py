@@ -57,6 +57,10 @@ class Action(Struct, kw_only=True):
     where: str = ""
     operations: list[str] = []
     functions: list[str] = []
+    settings: list[str] = []
+    objects: list[str] = []
+    defines: list[str] = []
+    sensitive: list[str] = []
     fingerprint: str = ""
     utility: bool = False
     outcome: str = "unknown"
@@ -76,6 +80,7 @@ class Action(Struct, kw_only=True):
     new_application: bool = False
     new_relation: bool = False
     anomaly: float = 0.0
+    quiet_days: int = 0
     event_id: str = ""
     occurred_at_us: int = 0
     captured_at_us: int = 0
@@ -102,6 +107,11 @@ SCHEMA: dict[str, Field] = {
     ),
     "relations": Field("relations", "list of string", "`schema.table` as SQL quotes it; of a partition its root"),
     "columns": Field("columns", "list of string", "columns a statement names, where known"),
+    "sensitive": Field(
+        "sensitive",
+        "list of string",
+        "those of `columns` that `privacy.sensitive` lists or a rule of `privacy.mask` masks",
+    ),
     "rows": Field(
         "rows", "int", "rows this operation changed in this relation and transaction; of statements their rows"
     ),
@@ -129,6 +139,15 @@ SCHEMA: dict[str, Field] = {
     "statement.where": Field("where", "string", "`none` `useless` `present` `n/a`; empty when there is no statement"),
     "statement.operations": Field("operations", "list of string", "every operation in it, in CTEs and DO blocks too"),
     "statement.functions": Field("functions", "list of string", "functions it calls by name"),
+    "statement.settings": Field(
+        "settings", "list of string", "settings it changes, `name=value`; `name=?` where the value is not told"
+    ),
+    "statement.objects": Field(
+        "objects", "list of string", "what else it names: `extension dblink`, `language c`, `role ada`, `trigger t` …"
+    ),
+    "statement.defines": Field(
+        "defines", "list of string", "operations in the body of a function that it makes; they have not run yet"
+    ),
     "statement.fingerprint": Field("fingerprint", "string", "pglast's fingerprint"),
     "statement.utility": Field("utility", "bool", "whether it is a utility statement (DDL, COPY, SET and so on)"),
     "outcome": Field("outcome", "string", "`success` `failure` `denied` `rolled_back` `unknown`"),
@@ -150,6 +169,9 @@ SCHEMA: dict[str, Field] = {
     "new.application": Field("new_application", "bool", "likewise with an application name"),
     "new.relation": Field("new_relation", "bool", "likewise with this operation on this relation"),
     "anomaly": Field("anomaly", "double", "how unusual the behaviour model finds it, 0 to 1"),
+    "quiet_days": Field(
+        "quiet_days", "int", "whole days in which a known principal did nothing before; 0 when not known"
+    ),
 }
 """Every name of the language of policies. Names only ever get added."""
 
@@ -269,9 +291,16 @@ def _statement(action: Action, event: Event, facts_of: FactsOf | None) -> None:
     action.where = _text(detail.get("where"))
     action.operations = [str(item) for item in known] if isinstance(known, list | tuple) else []
     action.utility = detail.get("utility") is True
-    functions = detail.get("functions")
-    action.functions = [str(item) for item in functions] if isinstance(functions, list | tuple) else []
-    if facts_of is not None and (not action.where or not action.operations or not action.relations):
+    for name, key in (
+        ("functions", "functions"),
+        ("settings", "settings"),
+        ("objects", "names"),
+        ("defines", "defines"),
+    ):
+        found = detail.get(key)
+        if isinstance(found, list | tuple):
+            setattr(action, name, [str(item) for item in found])
+    if facts_of is not None and (not action.where or not action.operations or "functions" not in detail):
         facts = facts_of(action.statement)
         action.where = action.where or facts.where
         action.operations = action.operations or list(facts.operations)
@@ -279,6 +308,9 @@ def _statement(action: Action, event: Event, facts_of: FactsOf | None) -> None:
         action.columns = action.columns or list(facts.columns)
         action.fingerprint = action.fingerprint or facts.fingerprint or ""
         action.functions = action.functions or list(facts.functions)
+        action.settings = action.settings or list(facts.settings)
+        action.objects = action.objects or list(facts.objects)
+        action.defines = action.defines or list(facts.defines)
         action.utility = action.utility or facts.utility
     if not action.operation and action.operations:
         action.operation = action.operations[0]

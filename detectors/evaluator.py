@@ -1,8 +1,9 @@
-"""Which policies match an action: each one that can match its kind is asked, and asked once per shape.
+"""Which policies match an action: only those that can match it are asked, and asked once per shape.
 
-Changes come by the ten thousand a second and look alike. What the policies for changes read of an event is known from
-their expressions, so equal values mean an equal answer: answers are remembered under exactly those values. Other
-kinds are evaluated each time.
+A policy is asked when its kinds hold the action's and the guard of its condition (`detectors.guards`) lets the action's
+operation through; which ones these are is looked up, not searched. Changes come by the ten thousand a second and look
+alike. What the policies for changes read of an event is known from their expressions, so equal values mean an equal
+answer: answers are remembered under exactly those values. Other kinds are evaluated each time.
 """
 
 from __future__ import annotations
@@ -15,41 +16,66 @@ import msgspec
 from msgspec import Struct
 
 from detectors.actions import HOUR_US, SCHEMA, Action, of_change
-from detectors.expressions import Context
+from detectors.expressions import Context, Expression
+from detectors.guards import LISTS, Guard
 from detectors.policies import Bundle, Policy
 from pgwitness.events import Event
 
 SHAPES_MAX = 20_000
 """Answers remembered; when there are more, all are forgotten and asked again."""
+SELECTIONS_MAX = 2_000
+"""Likewise choices of policies by kind, operations and what is there at all."""
+CONTEXTS_MAX = 100
 
-_OF_ACTION = {"relations", "operation", "rows", "rows_per_call", "calls", "kind", "columns"}
-_OF_NOVELTY = {"new_client_addr", "new_application", "new_relation", "anomaly"}
+_OF_ACTION = {"relations", "operation", "rows", "rows_per_call", "calls", "kind", "columns", "sensitive"}
+_OF_NOVELTY = {"new_client_addr", "new_application", "new_relation", "anomaly", "quiet_days"}
 _COMPUTED = {"detail", "finding", "hour", "weekday"}
 
 
 class Matches(Struct, frozen=True):
-    """The policies that matched, and those that could not be evaluated with the reason."""
+    """What an action met: policies that matched by it alone, steps of those that look at several, and failures."""
 
     matched: tuple[Policy, ...] = ()
     failed: tuple[tuple[Policy, str], ...] = ()
+    met: tuple[tuple[Policy, tuple[int, ...]], ...] = ()
 
 
 NONE = Matches()
-Novelty = tuple[bool, bool, bool, float]
+
+
+class Novelty(Struct, frozen=True):
+    """What is known of an action besides the event: what the model finds new, and how long its principal was quiet."""
+
+    client_addr: bool = False
+    application: bool = False
+    relation: bool = False
+    anomaly: float = 0.0
+    quiet_days: int = 0
+
+
+_Condition = tuple[Policy, int, Expression]
+_FILLED = tuple((name, attrgetter(SCHEMA[name].attribute)) for name in sorted(LISTS))
+_Selection = tuple[list[tuple[tuple[tuple[str, int], ...], _Condition]], dict[tuple[int, ...], Context]]
 
 
 class Evaluator:
     """Asks the policies of one bundle; pure, what it remembers changes the time only."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._by_kind = bundle.by_kind
-        self._contexts = {
-            kind: Context(path for policy in policies for path in policy.when.paths)
+        self._conditions: dict[str, list[tuple[Guard, _Condition]]] = {
+            kind: [
+                (guard, (policy, step, condition))
+                for policy in policies
+                for step, condition in enumerate(policy.conditions)
+                if (guard := condition.guard(kind)).possible
+            ]
             for kind, policies in bundle.by_kind.items()
         }
+        self._selections: dict[tuple[object, ...], _Selection] = {}
         self._shapes: dict[Any, Matches] = {}
-        self._shape = _shape(bundle.by_kind["change"])
-        self._reads_anomaly = any("anomaly" in policy.when.paths for policy in bundle.by_kind["change"])
+        read = {SCHEMA[path].attribute for policy in bundle.by_kind["change"] for path in policy.paths}
+        self._shape = _shape(read)
+        self._of_novelty: Callable[[Novelty], Any] = _novelty_read(read)
         self._has_change = bool(bundle.by_kind["change"])
 
     def change(
@@ -58,7 +84,7 @@ class Evaluator:
         """Ask the policies for changes about one operation of a transaction on one relation."""
         if not self._has_change:
             return NONE
-        shape = (operation, relation, rows, novelty if self._reads_anomaly else novelty[:3], self._shape(event))
+        shape = (operation, relation, rows, self._of_novelty(novelty), self._shape(event))
         found = self._shapes.get(shape)
         if found is None:
             action = of_change(event, relation, operation, rows, labels)
@@ -69,31 +95,77 @@ class Evaluator:
         return found
 
     def ask(self, action: Action) -> Matches:
-        """Ask every policy that can match the action's kind."""
-        policies = self._by_kind.get(action.kind, ())
-        if not policies:
+        """Ask every policy that can match the action."""
+        selected, contexts = self._select(action)
+        places = tuple(
+            place
+            for place, (least, _) in enumerate(selected)
+            if not least or all(getattr(action, name) >= number for name, number in least)
+        )
+        if not places:
             return NONE
-        prepared = self._contexts[action.kind].of(action)
+        conditions = [selected[place][1] for place in places]
+        context = contexts.get(places)
+        if context is None:
+            if len(contexts) >= CONTEXTS_MAX:
+                contexts.clear()
+            paths = (path for _, _, condition in conditions for path in condition.paths)
+            context = contexts[places] = Context(paths)
+        prepared = context.of(action)
         if isinstance(prepared, str):
+            policies = dict.fromkeys(policy for policy, _, _ in conditions)
             return Matches(failed=tuple((policy, prepared) for policy in policies))
-        matched, failed = [], []
-        for policy in policies:
-            result = policy.when.evaluate(prepared)
+        matched: list[Policy] = []
+        failed: dict[Policy, str] = {}
+        met: dict[Policy, tuple[int, ...]] = {}
+        for policy, step, condition in conditions:
+            result = condition.evaluate(prepared)
             if result is True:
-                matched.append(policy)
+                if policy.plan is None:
+                    matched.append(policy)
+                else:
+                    met[policy] = (*met.get(policy, ()), step)
             elif isinstance(result, str):
-                failed.append((policy, result))
-        return Matches(tuple(matched), tuple(failed)) if matched or failed else NONE
+                failed.setdefault(policy, result)
+        if not matched and not failed and not met:
+            return NONE
+        return Matches(tuple(matched), tuple(failed.items()), tuple(met.items()))
+
+    def _select(self, action: Action) -> _Selection:
+        """Give the conditions that can hold of such actions with the numbers they need, and room for contexts."""
+        filled = tuple(name for name, take in _FILLED if take(action))
+        key = (action.kind, action.operation, tuple(action.operations), filled)
+        found = self._selections.get(key)
+        if found is None:
+            if len(self._selections) >= SELECTIONS_MAX:
+                self._selections.clear()
+            known = frozenset(filled)
+            chosen = [
+                (tuple((SCHEMA[name].attribute, number) for name, number in guard.least), condition)
+                for guard, condition in self._conditions.get(action.kind, [])
+                if guard.lets(action.operation, action.operations, known)
+            ]
+            found = self._selections[key] = (chosen, {})
+        return found
 
 
 def set_novelty(action: Action, novelty: Novelty) -> None:
     """Tell an action what the behaviour model said."""
-    action.new_client_addr, action.new_application, action.new_relation, action.anomaly = novelty
+    action.new_client_addr = novelty.client_addr
+    action.new_application = novelty.application
+    action.new_relation = novelty.relation
+    action.anomaly = novelty.anomaly
+    action.quiet_days = novelty.quiet_days
 
 
-def _shape(policies: tuple[Policy, ...]) -> Callable[[Event], Any]:
+def _novelty_read(read: set[str]) -> Callable[[Novelty], Any]:
+    names = sorted(name.removeprefix("new_") for name in read & _OF_NOVELTY)
+    take: Callable[[Novelty], Any] = attrgetter(*names) if names else _nothing
+    return take
+
+
+def _shape(read: set[str]) -> Callable[[Event], Any]:
     """Make the function that takes from an event what the policies read of it, as a hashable value."""
-    read = {SCHEMA[path].attribute for policy in policies for path in policy.when.paths}
     names = {"cluster" if name == "labels" else name for name in read - _OF_ACTION - _OF_NOVELTY - _COMPUTED}
     plain = sorted(name for name in names if hasattr(Event, name))
     take: Callable[[Event], Any] = attrgetter(*plain) if plain else _nothing
@@ -113,5 +185,5 @@ def _shape(policies: tuple[Policy, ...]) -> Callable[[Event], Any]:
     return take
 
 
-def _nothing(event: Event) -> None:
+def _nothing(_: object) -> None:
     return None

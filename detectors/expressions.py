@@ -1,61 +1,40 @@
 """CEL expressions over actions: compiled, checked against the schema, evaluated without surprises.
 
-The evaluator is the Rust crate behind `common-expression-language`; it gives the identifiers an expression reads,
-and this module finds which fields of `principal`, `statement`, `object` and `new` those are. An expression that does
-not end in true or false is an error of the policy, and an error is a value here, so that nobody forgets it.
+The evaluator is the Rust crate behind `common-expression-language`; `detectors.syntax` reads the same text into a tree
+that is checked before (`detectors.typecheck`) and says which actions need not be asked about (`detectors.guards`).
+An expression that does not end in true or false is an error of the policy, and an error is a value here, so that
+nobody forgets it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import cel
 
+from detectors import guards, syntax, typecheck
 from detectors.actions import SCHEMA, Action
-
-ROOTS = frozenset(path.partition(".")[0] for path in SCHEMA)
-GROUPS = frozenset(path.partition(".")[0] for path in SCHEMA if "." in path)
-
-_TOKEN = re.compile(
-    r"""[rRbB]{0,2}(?:'''.*?'''|\"\"\".*?\"\"\"|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|(\w+)|\S""", re.DOTALL
-)
-_BINDING_MACROS = {"all", "exists", "exists_one", "map", "filter"}
+from detectors.guards import Guard
 
 
 class Expression:
-    """One compiled condition. `paths` are the names of `SCHEMA` it reads, `roots` the variables it needs."""
+    """One compiled condition. `paths` are the names of `SCHEMA` it reads, `source` what is evaluated.
 
-    def __init__(self, source: str) -> None:
-        """Compile and check; raises `ValueError` with what is wrong and which names there are."""
-        self.source = source
-        self._program = cel.compile(source)
-        tokens = [match[0] for match in _TOKEN.finditer(source) if not match[0].startswith("//")]
-        bound = {
-            tokens[i + 3]
-            for i in range(len(tokens) - 4)
-            if tokens[i] == "." and tokens[i + 1] in _BINDING_MACROS and tokens[i + 2] == "(" and tokens[i + 4] == ","
-        }
-        if clash := bound & ROOTS:
-            raise ValueError(f"{min(clash)!r} is a field of actions; call the loop's variable something else")
-        used = [name for name in self._program.variables() if name not in bound]
-        if unknown := [name for name in used if name not in ROOTS]:
-            raise ValueError(f"unknown name {unknown[0]!r}; there is: {', '.join(sorted(SCHEMA))}")
-        self.roots = frozenset(used)
-        self.paths = frozenset(self._paths(tokens))
+    `parameters` are the policy's own: `parameters.NAME` stands for their values.
+    """
 
-    def _paths(self, tokens: list[str]) -> list[str]:
-        paths = [root for root in self.roots if root not in GROUPS]
-        for i, token in enumerate(tokens):
-            if token not in GROUPS or token not in self.roots or (i and tokens[i - 1] == "."):
-                continue
-            field = tokens[i + 2] if tokens[i + 1 : i + 2] == ["."] and i + 2 < len(tokens) else None
-            path = f"{token}.{field}"
-            if field is None or path not in SCHEMA:
-                fields = ", ".join(sorted(name for name in SCHEMA if name.startswith(token + ".")))
-                raise ValueError(f"{path if field else token!r} is no field of actions; there is: {fields}")
-            paths.append(path)
-        return paths
+    def __init__(self, source: str, parameters: Mapping[str, object] | None = None) -> None:
+        """Compile and check; raises `ValueError` with what is wrong and what there is."""
+        self.source = syntax.substitute(source, parameters or {})
+        self._program = cel.compile(self.source)
+        self._tree = syntax.parse(self.source)
+        self.paths = frozenset(typecheck.check(self._tree).paths)
+        for pattern in _patterns(self._tree):
+            _check_pattern(pattern)
+
+    def guard(self, kind: str) -> Guard:
+        """Say what must hold of an action of a kind for this to hold."""
+        return guards.guard(self._tree, kind)
 
     def evaluate(self, context: cel.Context) -> bool | str:
         """Give true or false, or a text that says why it cannot be told."""
@@ -115,3 +94,20 @@ def _clean(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
     return str(value)
+
+
+def _patterns(tree: syntax.Node) -> Iterator[str]:
+    """List the regular expressions that stand in an expression."""
+    if tree.kind in ("method", "call") and tree.value == "matches" and len(tree.args) == 2:
+        pattern = tree.args[1]
+        if pattern.kind == "literal" and isinstance(pattern.value, str):
+            yield pattern.value
+    for arg in tree.args:
+        yield from _patterns(arg)
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        cel.compile("''.matches(p)").execute(cel.Context({"p": pattern}))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"matches: {pattern!r} is no regular expression: {str(error).splitlines()[-1]}") from None

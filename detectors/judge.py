@@ -14,20 +14,28 @@ import msgspec
 from msgspec import Struct
 
 from detectors.actions import Action, FactsOf, Parts, count, of_change, of_event
-from detectors.alert import Alert, alert_uid
+from detectors.alert import EVENT_IDS_MAX, Alert, alert_uid
 from detectors.behaviour import LEARNING, MODEL, ORDINARY, Behaviour, Unusual
+from detectors.correlation import Correlations
 from detectors.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
 from detectors.ledger import Ledger
-from detectors.policies import Bundle, Policy, who
+from detectors.policies import Bundle, Policy
+from detectors.presence import Presence
+from detectors.sensitive import Sensitive
+from detectors.wording import Seen, show, who
 from pgwitness import statements
 from pgwitness.config import Behaviour as Settings
 from pgwitness.config import Config
-from pgwitness.errors import Stop
+from pgwitness.errors import ConfigurationError, Stop
 from pgwitness.events import OPERATIONS, Event
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+OLDEST_STATE = 1
+"""States from this version on are read; what an older one does not have begins empty."""
 HOUR_US = 3_600_000_000
-_NOT_NEW: Novelty = (False, False, False, 0.0)
+_NOT_NEW = Novelty()
+REFUSED = "policies_refused"
+"""The `control` event by which a worker says that changed policies cannot be used."""
 _WITH_ADDRESS = frozenset({"gateway", "beacon", "log", "activity"})
 """Bindings that tell the client's address; others leave it unknown, which is not a local socket."""
 
@@ -52,8 +60,8 @@ _UNKNOWN = Verdict([], None, [], [])
 class Judge:
     """Judges the events of one partition, in their order.
 
-    `labels` are the clusters' labels by name. `behaviour` None leaves the model out. `facts_of` reads a statement
-    where the event does not bring what the parser found.
+    `labels` are the clusters' labels by name. `behaviour` None leaves the model out. `sensitive` says which columns
+    are. `facts_of` reads a statement where the event does not bring what the parser found.
     """
 
     def __init__(
@@ -62,10 +70,14 @@ class Judge:
         *,
         labels: Mapping[str, Mapping[str, str]],
         behaviour: Behaviour | None,
+        sensitive: Sensitive | None = None,
         facts_of: FactsOf | None = statements.facts,
     ) -> None:
         self.bundle = bundle
         self._evaluator = Evaluator(bundle)
+        self._correlations = Correlations(bundle.plans())
+        self.presence = Presence()
+        self._sensitive = sensitive or Sensitive()
         self._labels = {cluster: dict(sorted(pairs.items())) for cluster, pairs in labels.items()}
         self._behaviour = behaviour
         self._settings = behaviour.settings if behaviour is not None else Settings()
@@ -77,7 +89,16 @@ class Judge:
     def from_config(cls, bundle: Bundle, config: Config) -> Judge:
         """Make the judge that a configuration describes; each partition of `events` has one of its own."""
         behaviour = Behaviour(config.behaviour) if config.behaviour.enabled else None
-        return cls(bundle, labels={name: c.labels for name, c in config.clusters.items()}, behaviour=behaviour)
+        labels = {name: cluster.labels for name, cluster in config.clusters.items()}
+        return cls(bundle, labels=labels, behaviour=behaviour, sensitive=Sensitive.of(config.privacy))
+
+    def adopt(self, bundle: Bundle) -> None:
+        """Judge by other policies from here on. What the same thresholds and sequences have seen goes on."""
+        seen = self._correlations.snapshot()
+        self.bundle = bundle
+        self._evaluator = Evaluator(bundle)
+        self._correlations = Correlations(bundle.plans())
+        self._correlations.restore(seen)
 
     def judge(self, event: Event) -> Verdict:
         """Judge one event; of a part that is not the last of its transaction nothing is said yet."""
@@ -107,26 +128,31 @@ class Judge:
         if self._behaviour is not None:
             unusual = self._observe(event, operation, relation, rows)
         ordinary = unusual is ORDINARY or unusual is LEARNING
-        novelty = _NOT_NEW if ordinary else _novelty(unusual)
+        quiet_days = self.presence.seen(event.principal, event.occurred_at_us) if event.principal else 0
+        novelty = _NOT_NEW if ordinary and not quiet_days else _novelty(unusual, quiet_days)
         matches = self._evaluator.change(event, relation, operation, rows, labels, novelty)
         if ordinary and matches is NONE:
             return _UNKNOWN if unusual is LEARNING or self._behaviour is None else _ORDINARY
-        return self._verdict(lambda: of_change(event, relation, operation, rows, labels), matches, unusual)
+        return self._verdict(lambda: of_change(event, relation, operation, rows, labels), matches, unusual, novelty)
 
     def _other(self, event: Event) -> Verdict:
         """Judge an event that is no change."""
         action = of_event(event, self._labels.get(event.cluster, {}), self._facts_of)
+        if action.columns:
+            action.sensitive = self._sensitive.among(action.columns, action.relations)
+        quiet_days = self.presence.seen(event.principal, event.occurred_at_us) if event.principal else 0
         unusual = LEARNING
         if self._behaviour is not None and event.kind in ("session", "query_stats", "statement", "ddl"):
             relation = action.relations[0] if action.relations else None
             rows = action.rows_per_call if event.kind in ("query_stats", "statement") else None
             if event.kind != "session" or event.operation != "disconnect":
                 unusual = self._observe(event, action.operation, relation, rows)
-        set_novelty(action, _novelty(unusual))
+        novelty = _novelty(unusual, quiet_days)
+        set_novelty(action, novelty)
         matches = self._evaluator.ask(action)
-        if matches is NONE and (unusual is ORDINARY or unusual is LEARNING):
+        if matches is NONE and (unusual is ORDINARY or unusual is LEARNING) and event.operation != REFUSED:
             return _UNKNOWN if unusual is LEARNING else _ORDINARY
-        return self._verdict(lambda: action, matches, unusual)
+        return self._verdict(lambda: action, matches, unusual, novelty)
 
     def _observe(self, event: Event, operation: str, relation: str | None, rows: int | None) -> Unusual:
         assert self._behaviour is not None
@@ -138,20 +164,26 @@ class Judge:
             key, event.peer_group, event.occurred_at_us, operation, relation, rows, address, application
         )
 
-    def _verdict(self, make: Callable[[], Action], matches: Matches, unusual: Unusual) -> Verdict:
+    def _verdict(self, make: Callable[[], Action], matches: Matches, unusual: Unusual, novelty: Novelty) -> Verdict:
         action = make()
-        set_novelty(action, _novelty(unusual))
-        alerts = [alert for policy in matches.matched if (alert := self._policy_alert(policy, action, unusual))]
+        set_novelty(action, novelty)
+        found: list[tuple[Policy, Seen | None]] = [(policy, None) for policy in matches.matched]
+        for policy, steps in matches.met:
+            if seen := self._correlations.see(policy.id, steps, action):
+                found.append((policy, seen))
+        alerts = [alert for policy, seen in found if (alert := self._policy_alert(policy, action, unusual, seen))]
         alerts += [alert for policy, why in matches.failed if (alert := self._error_alert(policy, why, action))]
+        if action.operation == REFUSED and action.kind == "control" and (alert := self._refused_alert(action)):
+            alerts.append(alert)
         # What a policy found carries the score and its reasons already: one alert for one deed.
-        alone = self._behaviour is not None and not matches.matched
+        alone = self._behaviour is not None and not found
         strange = alone and unusual.score >= self._settings.alert_at
         if strange and (alert := self._behaviour_alert(action, unusual)):
             alerts.append(alert)
         score = unusual.score if unusual is not LEARNING and self._behaviour is not None else None
-        return Verdict([policy.id for policy in matches.matched], score, unusual.reasons, alerts)
+        return Verdict([policy.id for policy, _ in found], score, _recorded(unusual), alerts)
 
-    def _policy_alert(self, policy: Policy, action: Action, unusual: Unusual) -> Alert | None:
+    def _policy_alert(self, policy: Policy, action: Action, unusual: Unusual, seen: Seen | None) -> Alert | None:
         document = policy.document
         return self._alert(
             action,
@@ -159,7 +191,7 @@ class Judge:
             key=policy.key(action),
             window_us=policy.window_us,
             title=document.title,
-            message=policy.message(action),
+            message=policy.message(action, seen),
             description=document.description,
             severity=document.severity,
             runbook=document.runbook,
@@ -169,6 +201,7 @@ class Judge:
             anomaly=unusual.score if unusual is not LEARNING and self._behaviour is not None else None,
             reasons=unusual.reasons,
             staged=document.mode == "staged",
+            seen=seen,
         )
 
     def _error_alert(self, policy: Policy, why: str, action: Action) -> Alert | None:
@@ -183,6 +216,21 @@ class Judge:
             severity="medium",
             runbook="Correct the policy's `when`, add the action as a test and run `pgwitness policy test`.",
             policy=policy.id,
+            bundle_sha256=self.bundle.sha256,
+        )
+
+    def _refused_alert(self, action: Action) -> Alert | None:
+        return self._alert(
+            action,
+            detector="policy_error:bundle",
+            key=show(action.detail.get("host")),
+            window_us=HOUR_US,
+            title="Changed policies cannot be used",
+            message=f"the policies were changed and cannot be used: {show(action.detail.get('error'))}",
+            description="The last good policies go on judging; what was changed has no effect until then.",
+            severity="high",
+            runbook="Run `pgwitness policy check` and `pgwitness policy test`, and correct what they name.",
+            policy=REFUSED,
             bundle_sha256=self.bundle.sha256,
         )
 
@@ -204,21 +252,29 @@ class Judge:
             reasons=unusual.reasons,
         )
 
-    def _alert(self, action: Action, *, detector: str, key: str, window_us: int, **facts: Any) -> Alert | None:
-        """Record a finding; gives the alert when this occurrence is worth telling."""
+    def _alert(
+        self, action: Action, *, detector: str, key: str, window_us: int, seen: Seen | None = None, **facts: Any
+    ) -> Alert | None:
+        """Record a finding; gives the alert when this occurrence is worth telling.
+
+        What a threshold or sequence has `seen` is evidence of the finding too.
+        """
         start_us = action.occurred_at_us // window_us * window_us
         uid = alert_uid(detector, key, start_us)
         found = self._ledger.record(uid, action.occurred_at_us, action.event_id)
         if not found.worth_telling:
             return None
+        event_ids = list(found.event_ids)
+        if seen is not None:
+            event_ids = list(dict.fromkeys([*seen.event_ids, *event_ids]))[-EVENT_IDS_MAX:]
         return Alert(
             uid=uid,
             detector=detector,
             action=action,
             count=found.count,
-            first_seen_us=found.first_us,
-            last_seen_us=found.last_us,
-            event_ids=list(found.event_ids),
+            first_seen_us=found.first_us if seen is None else min(found.first_us, seen.first_us),
+            last_seen_us=found.last_us if seen is None else max(found.last_us, seen.last_us),
+            event_ids=event_ids,
             **facts,
         )
 
@@ -229,15 +285,22 @@ class Judge:
             "parts": self._parts.snapshot(),
             "ledger": self._ledger.snapshot(),
             "behaviour": None if self._behaviour is None else self._behaviour.snapshot(),
+            "bundle": self.bundle.canonical(),
+            "correlations": self._correlations.snapshot(),
+            "presence": self.presence.snapshot(),
         }
         return msgspec.json.encode(state)
 
     def restore(self, data: bytes) -> None:
-        """Take a snapshot's state. Raises `Stop` when it is none of this version."""
+        """Take a snapshot's state, and go on by the policies in it. Raises `Stop` when it cannot be read."""
         try:
             read = msgspec.json.decode(data)
-            if read["version"] != STATE_VERSION:
-                raise ValueError(f"version {read['version']}, this program reads {STATE_VERSION}")
+            if not OLDEST_STATE <= read["version"] <= STATE_VERSION:
+                raise ValueError(f"version {read['version']}, this program reads {OLDEST_STATE} to {STATE_VERSION}")
+            if (recorded := read.get("bundle")) and recorded != self.bundle.canonical():
+                self.adopt(self._known_bundle(recorded))
+            self._correlations.restore(read.get("correlations", []))
+            self.presence.restore(read.get("presence", [[], []]))
             self._parts.restore(read["parts"])
             self._ledger.restore(read["ledger"])
             if self._behaviour is not None and read["behaviour"] is not None:
@@ -248,9 +311,32 @@ class Judge:
                 "or delete the records of topic state-judge to learn all habits anew"
             ) from error
 
+    def _known_bundle(self, recorded: str) -> Bundle:
+        """Read the policies of a checkpoint; those of a release that knew other names give way to the present ones."""
+        try:
+            return Bundle.from_canonical(recorded)
+        except ConfigurationError:
+            return self.bundle
 
-def _novelty(unusual: Unusual) -> Novelty:
-    return (unusual.new_client_addr, unusual.new_application, unusual.new_relation, max(0.0, unusual.score))
+
+def _novelty(unusual: Unusual, quiet_days: int) -> Novelty:
+    return Novelty(
+        unusual.new_client_addr,
+        unusual.new_application,
+        unusual.new_relation,
+        max(0.0, unusual.score),
+        quiet_days,
+    )
+
+
+def _recorded(unusual: Unusual) -> list[dict[str, Any]]:
+    """Give the reasons as the lake keeps them: `new` marks what policies were told is new."""
+    new = {
+        "client_addr": unusual.new_client_addr,
+        "application": unusual.new_application,
+        "relation": unusual.new_relation,
+    }
+    return [reason | {"new": True} if new.get(reason["feature"]) else reason for reason in unusual.reasons]
 
 
 def _join(verdicts: list[Verdict]) -> Verdict:

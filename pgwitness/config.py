@@ -110,13 +110,14 @@ class Mask(_Section, frozen=True, kw_only=True):
 
 
 class Privacy(_Section, frozen=True, kw_only=True):
-    """Table `[privacy]`."""
+    """Table `[privacy]`. `sensitive` columns are told to policies, besides those that `mask` masks."""
 
     key_file: Path = Path("privacy.key")
     row_values: Literal["none", "masked"] = "masked"
     default: Literal["token", "clear"] = "token"
     clear: list[str] = []
     mask: list[Mask] = []
+    sensitive: list[str] = []
     value_limit: Size = Size(8 * 1024)
 
 

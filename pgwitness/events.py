@@ -266,6 +266,23 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     certificate: Certificate | None = None
 
 
+class Parsed(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What the parser said of a statement as it came, where that is more than its text without literals tells.
+
+    The body of a DO block, a setting's value, a text that a function runs: all of them are literals, and gone.
+    """
+
+    operations: list[str] = []
+    relations: list[str] = []
+    columns: list[str] = []
+    functions: list[str] = []
+    settings: list[str] = []
+    objects: list[str] = []
+    defines: list[str] = []
+    where: str = "n/a"
+    utility: bool = False
+
+
 class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     """A statement as the server's log tells it: no literals, no parameters, of an error what may be told.
 
@@ -296,6 +313,7 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     xid: int | None = None
     statement: str | None = None
     statement_hash: str | None = None
+    parsed: Parsed | None = None
     query_id: int | None = None
     duration_ms: float | None = None
     row_count: int | None = None

@@ -9,10 +9,10 @@ it is not, so `WITH users AS (SELECT * FROM users) …` still reads the table `u
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
-from pgwitness import utility
+from pgwitness import objects, utility
 from pgwitness.events import quote_identifier
 from pgwitness.whereclause import judge_where
 
@@ -21,8 +21,29 @@ Tree = dict[str, Any]
 _WORST = {"n/a": 0, "present": 1, "useless": 2, "none": 3}
 _MERGE = {"CMD_INSERT": "insert", "CMD_UPDATE": "update", "CMD_DELETE": "delete"}
 _DML = {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"}
-_NOT_EXECUTED = {"ViewStmt", "RuleStmt", "CreatePolicyStmt", "AlterPolicyStmt"}
+_NOT_EXECUTED = {"ViewStmt", "RuleStmt", "CreatePolicyStmt", "AlterPolicyStmt", "CreateFunctionStmt"}
 """Statements that hold others without running them: their tables count, their operations do not."""
+
+
+_RUN_TEXT = {
+    **dict.fromkeys(("query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "ts_stat", "ts_rewrite"), 0),
+    **dict.fromkeys(("dblink", "dblink_exec", "dblink_open", "dblink_send_query", "crosstab"), None),
+    **dict.fromkeys(("cron.schedule", "cron.schedule_in_database", "pg_background_launch", "connectby"), None),
+}
+"""Functions that run a text as SQL: the place of that argument, None where any may be it."""
+
+
+def runs_text(functions: Iterable[str]) -> bool:
+    """Say whether one of these functions gives a text a meaning that its statement does not show."""
+    return any(name == "set_config" or name.rpartition(".")[2] in _RUN_TEXT or name in _RUN_TEXT for name in functions)
+
+
+class Body(NamedTuple):
+    """Code inside a statement, in which language, and whether it runs with it or is only kept (CREATE FUNCTION)."""
+
+    text: str
+    language: str
+    runs: bool
 
 
 class _Scope:
@@ -57,7 +78,10 @@ class Reader:
         self.utility = False
         self.inserts = True
         """Nothing but INSERTs of listed values without ON CONFLICT: each that succeeds makes a row."""
-        self.bodies: list[str] = []
+        self.settings: dict[str, None] = {}
+        self.objects: dict[str, None] = {}
+        self.defines: dict[str, None] = {}
+        self.bodies: list[Body] = []
 
     def read(self, statement: Tree) -> None:
         """Read one statement: the object under `stmt` of a tree."""
@@ -66,6 +90,17 @@ class Reader:
             self.utility = True
         self.inserts = self.inserts and kind == "InsertStmt" and "onConflictClause" not in statement[kind]
         self._visit(statement, _Scope(), runs=True)
+
+    def take(self, inner: Reader) -> None:
+        """Add what another reader has met."""
+        self.operations |= inner.operations
+        self.relations |= inner.relations
+        self.columns |= inner.columns
+        self.functions |= inner.functions
+        self.settings |= inner.settings
+        self.objects |= inner.objects
+        self.defines |= inner.defines
+        self.worse(inner.where)
 
     def worse(self, where: str) -> None:
         """Keep the worst that is known of any WHERE: none, then useless, then present."""
@@ -97,8 +132,30 @@ class Reader:
             self._utility(kind, body, scope, runs)
         else:
             if kind == "FuncCall":
-                self.functions.setdefault(_dotted(body.get("funcname", [])))
+                self._call(body, runs)
+            elif kind == "setstmt":
+                self._add_all(self.settings, objects.settings(body))
             self._visit(body, scope, runs)
+
+    def _call(self, body: Tree, runs: bool) -> None:
+        """Note a function that is called, and the text that it runs as SQL."""
+        name = _dotted(body.get("funcname", []))
+        self.functions.setdefault(name)
+        if name == "set_config" and runs:
+            self._add_all(self.settings, objects.set_config(body))
+        place = _RUN_TEXT.get(name, _RUN_TEXT.get(name.rpartition(".")[2], -1))
+        if place == -1:
+            return
+        args = body.get("args", [])
+        for arg in args if place is None else args[place : place + 1]:
+            text = arg.get("TypeCast", {}).get("arg", arg).get("A_Const", {}).get("sval", {}).get("sval")
+            if isinstance(text, str) and " " in text.strip():
+                self.bodies.append(Body(text, "sql", runs))
+
+    @staticmethod
+    def _add_all(known: dict[str, None], found: Iterator[str]) -> None:
+        for name in found:
+            known.setdefault(name)
 
     def _statement(self, kind: str, body: Tree, outer: _Scope, runs: bool) -> None:
         scope = _Scope(outer)
@@ -136,7 +193,7 @@ class Reader:
         operation = kind.removesuffix("Stmt").lower()
         self._did(operation)
         if kind in {"UpdateStmt", "DeleteStmt"}:
-            self.worse(judge_where(body.get("whereClause")))
+            self.worse(judge_where(body.get("whereClause"), body.get("relation")))
         elif kind == "InsertStmt" and body.get("onConflictClause", {}).get("action") == "ONCONFLICT_UPDATE":
             self._did("update")
         elif kind == "MergeStmt":
@@ -155,15 +212,38 @@ class Reader:
             analyze = any(utility.option(item) == "analyze" for item in body.get("options", []))
             self._visit(body.get("query"), scope, runs and analyze)
             return
-        if kind == "DoStmt":
-            named = [item["DefElem"] for item in body.get("args", []) if utility.option(item) == "as"]
-            self.bodies += [item["arg"]["String"]["sval"] for item in named]
+        self._add_all(self.objects, objects.objects(kind, body))
+        if kind == "VariableSetStmt":
+            self._add_all(self.settings, objects.settings(body))
+        if kind in ("DoStmt", "CreateFunctionStmt"):
+            self._code(kind, body, scope)
             return
         if kind == "DropStmt":
             self._dropped(body)
         elif kind == "CommentStmt" and body.get("objtype") == "OBJECT_TABLE":
             self._add(_names(body.get("object")))
         self._visit(body, scope, runs and kind not in _NOT_EXECUTED)
+
+    def _code(self, kind: str, body: Tree, scope: _Scope) -> None:
+        """Keep the code of a DO block or a function for who reads bodies; SQL that stands there parsed is read here."""
+        options = [item["DefElem"] for item in body.get("args" if kind == "DoStmt" else "options", [])]
+        named = {
+            item.get("defname", ""): item.get("arg", {}) for item in options if "DefElem" not in item.get("arg", {})
+        }
+        language = str(named.get("language", {}).get("String", {}).get("sval", "plpgsql")).lower()
+        code = named.get("as", {})
+        texts = code.get("List", {}).get("items", [code])[:1]
+        self.bodies += [
+            Body(item["String"].get("sval", ""), language, kind == "DoStmt") for item in texts if "String" in item
+        ]
+        for item in options:
+            if item.get("defname") == "set":
+                self._add_all(self.settings, objects.settings(item.get("arg", {}).get("VariableSetStmt", {})))
+        if "sql_body" in body:
+            inner = Reader()
+            inner._visit(body["sql_body"], scope, True)
+            self.defines |= inner.operations
+            self.relations |= inner.relations
 
     def _dropped(self, body: Tree) -> None:
         what = body.get("removeType", "")

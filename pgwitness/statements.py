@@ -9,14 +9,13 @@ The tree is read by `pgwitness.parsetree`. A distinct text is parsed once: answe
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from collections import OrderedDict
 
-import msgspec
 from msgspec import Struct
 from pglast import parser
 
+from pgwitness.bodies import COMMENTS, read_bodies, read_words, statements_of
 from pgwitness.parsetree import Reader, Tree
 
 CACHE_BYTES_MAX = 16 * 1024 * 1024
@@ -29,31 +28,8 @@ NAMES_MAX = 1_000
 """Relations, columns and functions named at most, each."""
 
 _LITERALS = {"SCONST", "USCONST", "ICONST", "FCONST", "BCONST", "XCONST"}
-_COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
 _SET_CLEAR = {"role", "session_authorization", "search_path", "session_replication_role", "timezone"}
 """Settings whose value, written as a name, is a name; of any other it may be a secret."""
-_STARTS = {
-    "SELECT": "select",
-    "WITH": "select",
-    "INSERT": "insert",
-    "UPDATE": "update",
-    "DELETE_P": "delete",
-    "MERGE": "merge",
-    "TRUNCATE": "truncate",
-    "DROP": "drop",
-    "ALTER": "alter",
-    "CREATE": "create",
-    "GRANT": "grant",
-    "REVOKE": "revoke",
-    "COPY": "copy",
-    "EXECUTE": "execute",
-    "CALL": "call",
-}
-"""Tokens that may begin a statement inside a body of code, and the word for it where nothing more can be told."""
-
-DEPTH_MAX = 300
-"""Brackets of a tree in each other at most, so that reading it takes a bounded stack wherever it is called from."""
-
 PARAMETERS_MAX = 10_000
 CUT = " …"
 """What stands at the end of a statement that was cut off."""
@@ -62,9 +38,6 @@ IDLE = frozenset(
     {"begin", "rollback", "rollback_to", "savepoint", "release", "set", "show", "discard", "deallocate", "prepare"}
 )
 """Operations that write nothing and commit nothing."""
-
-_BRACKETS = re.compile(r"[\[\]{}]")
-_decode = msgspec.json.Decoder(dict).decode
 
 
 class StatementFacts(Struct, frozen=True):
@@ -78,8 +51,11 @@ class StatementFacts(Struct, frozen=True):
     `where` is the worst WHERE of any UPDATE, DELETE or MERGE: `none`, `useless` (it holds for every row or for
     none: `true`, `1=1`, `x = x`, parameters only), `present`, or `n/a`. `utility` is set when a statement is not
     one of SELECT, INSERT, UPDATE, DELETE, MERGE. `parse_error` says why there is no statement or less is known.
-    `functions` are the functions that are called by name. `inserts` is set when it is nothing but INSERTs of listed
-    values without ON CONFLICT, each of which makes a row if it succeeds (and no trigger or rule takes it away).
+    `functions` are the functions that are called by name. `settings` are those it changes, `name=value` where the
+    value is told (see `pgwitness.utility`), else `name=?`. `objects` is what else it names, with its type: `extension
+    dblink`, `role ada`. `defines` are operations in the body of a function that it makes: they have not run.
+    `inserts` is set when it is nothing but INSERTs of listed values without ON CONFLICT: each makes a row if it
+    succeeds (and no trigger or rule takes it away).
     """
 
     statement: str | None
@@ -93,6 +69,9 @@ class StatementFacts(Struct, frozen=True):
     parse_error: str | None = None
     functions: tuple[str, ...] = ()
     inserts: bool = False
+    settings: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+    defines: tuple[str, ...] = ()
 
 
 class _Cache:
@@ -115,6 +94,7 @@ class _Cache:
 
     def put(self, key: bytes, value: StatementFacts) -> None:
         names = (*value.operations, *value.relations, *value.columns, *value.functions)
+        names += (*value.settings, *value.objects, *value.defines)
         size = 600 + 2 * len(value.statement or "") + sum(60 + 2 * len(name) for name in names)
         with self._lock:
             if key in self._entries:
@@ -152,18 +132,17 @@ def _facts(text: str, sha256: str) -> StatementFacts:
     reader = Reader()
     hidden: set[int] = set()
     try:
-        for item in _statements(tree):
+        for item in statements_of(tree):
             reader.read(item)
             hidden |= _hidden(item)
     except (RecursionError, LookupError, TypeError, AttributeError) as error:
         # Too deep, or a tree of a shape this release does not know: the words of the text still say what it may do.
         reader = Reader()
         reader.utility = True
-        _read_words(tokens, reader)
+        read_words(tokens, reader)
         why = "nested too deeply" if isinstance(error, RecursionError) else "a tree that is not understood"
         return _answer(None, sha256, fingerprint, reader, why)
-    for body in reader.bodies:
-        _read_body(body, reader, 0)
+    read_bodies(reader)
     statement, error_text = _without_literals(text, tokens, hidden)
     return _answer(statement, sha256, fingerprint, reader, error_text)
 
@@ -213,22 +192,11 @@ def _unparsable(text: str, sha256: str, error: Exception) -> StatementFacts:
         except (parser.ParseError, ValueError):
             return _answer(None, sha256, None, reader, _reason(error))
         reader.utility = True
-        _read_words(tokens, reader)
+        read_words(tokens, reader)
         names = {token.name for token in tokens}
-        if cut and names.isdisjoint(_LITERALS | _COMMENTS | {"SET"}):
+        if cut and names.isdisjoint(_LITERALS | COMMENTS | {"SET"}):
             statement = text
     return _answer(statement, sha256, None, reader, _reason(error))
-
-
-def _statements(tree: str) -> list[Tree]:
-    """Decode a tree. Raises `RecursionError` for one that is nested too deeply, at the same depth every time."""
-    if len(tree) > 10 * DEPTH_MAX:
-        depth = 0
-        for bracket in _BRACKETS.findall(tree):
-            depth += 1 if bracket in "[{" else -1
-            if depth > DEPTH_MAX:
-                raise RecursionError
-    return [item["stmt"] for item in _decode(tree).get("stmts", []) if "stmt" in item]
 
 
 def _answer(
@@ -248,6 +216,9 @@ def _answer(
         parse_error=error,
         functions=tuple(reader.functions)[:NAMES_MAX],
         inserts=error is None and reader.inserts and set(reader.operations) == {"insert"},
+        settings=tuple(reader.settings)[:NAMES_MAX],
+        objects=tuple(reader.objects)[:NAMES_MAX],
+        defines=tuple(reader.defines)[:NAMES_MAX],
     )
 
 
@@ -272,7 +243,7 @@ def _without_literals(text: str, tokens: list[parser.Token], hidden: set[int]) -
     offsets = _char_offsets(text, hidden)
     end = -1
     for token in tokens:
-        if token.name in _COMMENTS:
+        if token.name in COMMENTS:
             continue
         word = text[token.start : token.end + 1]
         if token.name == "SCONST" and word.startswith("'") and "\\'" in word:
@@ -318,49 +289,3 @@ def _hidden(node: Tree) -> set[int]:
 
 def _constants(args: list[Tree]) -> set[int]:
     return {int(arg["A_Const"].get("location", 0)) for arg in args if isinstance(arg.get("A_Const"), dict)}
-
-
-def _read_body(body: str, reader: Reader, depth: int) -> None:
-    """Read the statements inside a DO body: each piece between semicolons, from the first word that begins one.
-
-    The body's language is not PostgreSQL's SQL; what a piece parses to counts in full, of the rest its words.
-    """
-    try:
-        tokens = [token for token in parser.scan(body) if token.name not in _COMMENTS]
-    except (parser.ParseError, ValueError):
-        reader.operations.setdefault("do_unreadable")
-        return
-    piece: list[parser.Token] = []
-    for token in [*tokens, None]:
-        if token is not None and token.name != "ASCII_59":
-            piece.append(token)
-            continue
-        begin = next((index for index, item in enumerate(piece) if item.name in _STARTS), None)
-        if begin is not None:
-            _read_piece(body, piece[begin:], reader, depth)
-        piece = []
-
-
-def _read_piece(body: str, piece: list[parser.Token], reader: Reader, depth: int) -> None:
-    source = body[piece[0].start : piece[-1].end + 1]
-    inner = Reader()
-    try:
-        for item in _statements(parser.parse_sql_json(source)):
-            inner.read(item)
-    except (parser.ParseError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        _read_words(piece, reader)
-        return
-    reader.operations |= inner.operations
-    reader.relations |= inner.relations
-    reader.columns |= inner.columns
-    reader.functions |= inner.functions
-    reader.worse(inner.where)
-    if depth < 3:
-        for nested in inner.bodies:
-            _read_body(nested, reader, depth + 1)
-
-
-def _read_words(tokens: list[parser.Token], reader: Reader) -> None:
-    for token in tokens:
-        if token.name in _STARTS:
-            reader.operations.setdefault(_STARTS[token.name])

@@ -1,7 +1,9 @@
 """Whether a WHERE chooses rows by what they hold, read from the parser's tree (as JSON gives it).
 
-`DELETE … WHERE true`, `1 = 1`, `id = id` or `$1 = $2` touch every row as surely as no WHERE at all. What this
-cannot see is a condition that happens to hold for all rows there are (`id > 0`): the row count tells that.
+`DELETE … WHERE true`, `1 = 1`, `id = id` or `$1 = $2` touch every row as surely as no WHERE at all; so do `NOT (id <>
+id)`, `id IN (SELECT id FROM the same table)` and `id IS NOT NULL`, where the column is a row's own by its name (`id`,
+`uuid`, `pk`) or the server's (`ctid`). What this cannot see is a condition that happens to hold for all rows there are
+(`id > 0`): the row count tells that.
 """
 
 from __future__ import annotations
@@ -11,25 +13,38 @@ from typing import Any
 Tree = dict[str, Any]
 
 _TRUE_OF_ITSELF = {"=", "<=", ">=", "~~", "~~*", "@>", "<@"}
+_FALSE_OF_ITSELF = {"<>", "<", ">", "!~~", "!~~*"}
 _LIKE = {"~~", "~~*"}
+_NEVER_NULL = {"id", "uuid", "pk", "oid", "ctid", "xmin", "tableoid"}
 _STORED = {"ColumnRef", "CurrentOfExpr"}
 
 
-def judge_where(clause: Tree | None) -> str:
-    """Say of a WHERE: `none` (there is none), `useless` (it holds for every row, or for none) or `present`."""
+def judge_where(clause: Tree | None, target: Tree | None = None) -> str:
+    """Say of a WHERE: `none` (there is none), `useless` (it holds for every row, or for none) or `present`.
+
+    `target` is the table that is written to, as the tree has it (`RangeVar`).
+    """
     if clause is None:
         return "none"
-    return "useless" if _useless(clause) else "present"
+    return "useless" if _useless(clause, target or {}) else "present"
 
 
-def _useless(node: Tree) -> bool:
+def _useless(node: Tree, target: Tree) -> bool:
     if not _reads(node):
         return True
     match next(iter(node.items())):
         case ("BoolExpr", {"boolop": "AND_EXPR", "args": args}):
-            return all(_useless(arg) for arg in args)
+            return all(_useless(arg, target) for arg in args)
         case ("BoolExpr", {"boolop": "OR_EXPR", "args": args}):
-            return any(_useless(arg) for arg in args) or _complementary(args)
+            return any(_useless(arg, target) for arg in args) or _complementary(args)
+        case ("BoolExpr", {"boolop": "NOT_EXPR", "args": [arg]}):
+            return _never(arg, target)
+        case ("NullTest", {"nulltesttype": "IS_NOT_NULL", "arg": arg}):
+            return _column(arg) in _NEVER_NULL
+        case ("SubLink", {"subLinkType": "ANY_SUBLINK", "subselect": {"SelectStmt": inner}} as body):
+            return _all_of(body.get("testexpr"), inner, target)
+        case ("A_Expr", {"kind": "AEXPR_BETWEEN", "rexpr": {"List": {"items": [low, high]}}} as body):
+            return same(body.get("lexpr"), low) and same(body.get("lexpr"), high)
         case ("A_Expr", {"kind": "AEXPR_OP" | "AEXPR_LIKE" | "AEXPR_ILIKE", "name": name} as body):
             return _holds(_last(name), body.get("lexpr"), body.get("rexpr"))
         case ("A_Expr", {"kind": "AEXPR_NOT_DISTINCT"} as body):
@@ -38,6 +53,42 @@ def _useless(node: Tree) -> bool:
             return any(same(body.get("lexpr"), item) for item in items)
         case _:
             return False
+
+
+def _never(node: Tree, target: Tree) -> bool:
+    """Say whether a condition holds for no row (that has a value there): what NOT makes of it holds for all."""
+    match next(iter(node.items())):
+        case ("BoolExpr", {"boolop": "NOT_EXPR", "args": [arg]}):
+            return _useless(arg, target)
+        case ("BoolExpr", {"boolop": "OR_EXPR", "args": args}):
+            return all(_never(arg, target) for arg in args)
+        case ("NullTest", {"nulltesttype": "IS_NULL", "arg": arg}):
+            return _column(arg) in _NEVER_NULL
+        case ("A_Expr", {"kind": "AEXPR_OP" | "AEXPR_LIKE" | "AEXPR_ILIKE", "name": name} as body):
+            return _last(name) in _FALSE_OF_ITSELF and same(body.get("lexpr"), body.get("rexpr"))
+        case ("A_Expr", {"kind": "AEXPR_DISTINCT"} as body):
+            return same(body.get("lexpr"), body.get("rexpr"))
+        case _:
+            return False
+
+
+def _all_of(tested: Any, inner: Tree, target: Tree) -> bool:
+    """`id IN (SELECT id FROM t)` on `t` itself, without a condition of its own, chooses nothing."""
+    sources = inner.get("fromClause", [])
+    if len(sources) != 1 or not {"whereClause", "limitCount", "havingClause", "groupClause"}.isdisjoint(inner):
+        return False
+    source = sources[0].get("RangeVar", {})
+    names = [source.get(key) for key in ("schemaname", "relname")]
+    if not source.get("relname") or names != [target.get(key) for key in ("schemaname", "relname")]:
+        return False
+    chosen = [item.get("ResTarget", {}).get("val") for item in inner.get("targetList", [])]
+    return len(chosen) == 1 and _column(tested) == _column(chosen[0]) != ""
+
+
+def _column(node: Any) -> str:
+    """Give the name of a column, without its table; empty for anything else."""
+    fields = node.get("ColumnRef", {}).get("fields", []) if isinstance(node, dict) else []
+    return str(fields[-1].get("String", {}).get("sval", "")) if fields else ""
 
 
 def _holds(operator: str, left: Any, right: Any) -> bool:

@@ -17,6 +17,7 @@ import structlog
 from confluent_kafka import Consumer
 from msgspec import Raw, Struct
 
+from detectors.policies import Bundle
 from pgwitness.codec import decode_events
 from pgwitness.errors import DeadLetter, Stop
 from pgwitness.events import Event, Position
@@ -194,10 +195,32 @@ class EventPartition:
         metrics.LANDED.inc(rows)
         return True
 
+    @property
+    def bundle(self) -> Bundle:
+        """The policies that this partition is judged by."""
+        return self._judge.bundle
+
+    def may_adopt(self) -> bool:
+        """Say whether policies may change here: everything read has landed, so that nothing is judged by both."""
+        return self.position == self.landed_to
+
+    def adopt(self, bundle: Bundle) -> None:
+        """Judge by other policies from the next record on, and write that down.
+
+        Nothing may be read before the emitter has been flushed: then the checkpoint from which any replay begins has
+        these policies in it, and no replay passes a change of them (docs/decisions/0007).
+        """
+        assert self.may_adopt()
+        self._judge.adopt(bundle)
+        self._save()
+
     def checkpoint(self) -> None:
         """Write the judge's state; only right after `land`, so that it never runs ahead of the lake."""
         if self.position != self.landed_to or self.position == self._saved:
             return
+        self._save()
+
+    def _save(self) -> None:
         marks = [(lane, raw, at.offset, at.index) for (lane, raw), at in sorted(self._marks.items())]
         state = _State(marks, Raw(self._judge.snapshot()))
         self._store.save(self.partition, self.position, _encode(state))

@@ -24,6 +24,10 @@ RESTARTS = Counter("pgwitness_worker_restarts", "Times the worker started again 
 IDENTITY_ERRORS = Counter(
     "pgwitness_worker_identity_errors", "Times identities.yaml could not be used; the last good one holds."
 )
+POLICY_ERRORS = Counter(
+    "pgwitness_worker_policy_errors", "Times changed policies could not be used; the last good ones hold."
+)
+POLICY_CHANGES = Counter("pgwitness_worker_policy_changes", "Times the judges took on changed policies.")
 LANDED = Counter("pgwitness_worker_landed", "Events made durable in the lake.")
 ALERTS = Counter("pgwitness_worker_alerts", "Alerts raised.")
 ALERT_SECONDS = Histogram(

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from detectors.policies import Bundle
 from pgwitness.events import Event, Position
 
 
@@ -45,7 +46,15 @@ class Verdict(Protocol):
 
 
 class Judge(Protocol):
-    """Judges the events of one partition in their order; deterministic, its state goes into checkpoints."""
+    """Judges the events of one partition in their order; deterministic, its state goes into checkpoints.
+
+    `bundle` are the policies it judges by; they are part of its state.
+    """
+
+    bundle: Bundle
+
+    def adopt(self, bundle: Bundle) -> None:
+        """Judge by other policies from here on."""
 
     def judge(self, event: Event) -> Verdict:
         """Judge one event."""

@@ -20,6 +20,7 @@ from pgwitness.events import (
     Identities,
     Kind,
     LogPlace,
+    Parsed,
     Position,
     Posture,
     QueryStats,
@@ -191,6 +192,8 @@ def statement(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
         detail |= _read(event, raw.statement)
     elif raw.statement_hash is not None:
         detail["statement_hash"] = raw.statement_hash
+    if raw.parsed is not None:
+        detail |= _parsed(event, raw.parsed)
     if raw.error is not None:
         detail["error"] = raw.error
     if raw.error_detail is not None:
@@ -228,7 +231,24 @@ def _read(event: Event, text: str) -> dict[str, object]:
     }
     if found.parse_error is not None:
         detail["parse_error"] = found.parse_error
-    return detail
+    detail["functions"] = list(found.functions)
+    named = {"settings": found.settings, "names": found.objects, "defines": found.defines}
+    return detail | {name: list(values) for name, values in named.items() if values}
+
+
+def _parsed(event: Event, said: Parsed) -> dict[str, object]:
+    """Put what the parser said of a statement as it came over what its text without literals says."""
+    event.operation = said.operations[0] if said.operations else event.operation
+    event.relations = said.relations
+    event.columns = said.columns
+    named = {"settings": said.settings, "names": said.objects, "defines": said.defines}
+    return {
+        "where": said.where,
+        "operations": said.operations,
+        "utility": said.utility,
+        "functions": said.functions,
+        **{name: values for name, values in named.items() if values},
+    }
 
 
 def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event:

@@ -17,12 +17,15 @@ import structlog
 
 from pgwitness.config import Config
 from pgwitness.errors import NewerSchema
+from pgwitness.topics import partition_of
 from streams import metrics
 from streams.attribute import RawPartition
 from streams.checkpoints import Store
 from streams.emitter import Emitter, make_producer
 from streams.identity_file import IdentityFile, Trouble, mended, record, refused
 from streams.landing import EventPartition
+from streams.policy_file import CLUSTER, PolicyFile, difference
+from streams.policy_file import record as policy_record
 from streams.protocols import JudgeMaker, Lake
 from streams.reading import make_reader
 
@@ -53,12 +56,14 @@ class Stages:
         lake: Lake,
         make_judge: JudgeMaker,
         identity_file: IdentityFile,
+        policy_file: PolicyFile | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._lake = lake
         self._make_judge = make_judge
         self._identity_file = identity_file
+        self._policy_file = policy_file
         self._clock = clock
         self._name = f"worker@{socket.gethostname()}:{os.getpid()}"
         self._raw_topic = config.kafka.topic("raw")
@@ -147,6 +152,7 @@ class Stages:
         if now >= self._due.identities:
             self._due.identities = now + IDENTITIES_POLL_S
             self._identities()
+            self._policies()
         if now >= self._due.measure:
             self._due.measure = now + MEASURE_S
             for raw in self._raw.values():
@@ -199,6 +205,34 @@ class Stages:
             if self._told.get(number) != identities.sha256:
                 self.emitter.raw(number, b"", record(identities, self._name))
                 self._told[number] = identities.sha256
+
+    def _policies(self) -> None:
+        """Let judges take on changed policies, where everything read has landed; what happens is evidence."""
+        if self._policy_file is None:
+            return
+        bundle = self._policy_file.poll()
+        refusal = self._policy_file.take_refusal()
+        if refusal is not None:
+            self._tell("policies_refused", {"error": refusal, "sha256": bundle.sha256})
+        others = [part for part in self._events.values() if part.bundle.sha256 != bundle.sha256]
+        if not others:
+            return
+        self._land(others)
+        ready = [part for part in others if part.may_adopt()]
+        if not ready:
+            return
+        # Told first: should this worker die in between, a change is told that comes a moment later.
+        offsets = {f"{part.topic}-{part.partition}": part.position for part in ready}
+        self._tell("policies_changed", difference(ready[0].bundle, bundle) | {"from": offsets})
+        for part in ready:
+            part.adopt(bundle)
+        self.emitter.flush()
+        metrics.POLICY_CHANGES.inc()
+        log.info("policies_changed", sha256=bundle.sha256, partitions=sorted(offsets))
+
+    def _tell(self, operation: str, detail: dict[str, object]) -> None:
+        number = partition_of(CLUSTER, self._config.topics.raw_partitions)
+        self.emitter.raw(number, CLUSTER.encode(), policy_record(operation, detail, self._name))
 
     def _tell_trouble(self) -> None:
         """Say in one partition that the file cannot be used, once it was so twice: it may just have been half written.

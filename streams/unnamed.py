@@ -7,6 +7,7 @@ now, so that a rule written a minute ago counts.
 from __future__ import annotations
 
 import glob
+import json
 from collections.abc import Iterable
 from ipaddress import ip_address
 
@@ -68,11 +69,13 @@ def rule_for(role: str | None, application: str | None, client_addr: str | None)
         match["client_addr"] = client_addr
     if not match:
         match["role"] = "*"
-    # A name in braces would be filled in.
-    principal = next((name for name in (application, role) if name and "{" not in name), "somebody")
+    # A name in braces would be filled in; what does not print would not stay on one line.
+    names = (name for name in (application, role) if name and "{" not in name and name.isprintable())
+    principal = next(names, "somebody")
     rule = {"match": match, "principal": principal, "kind": "unknown"}
     flow = yaml.safe_dump(rule, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1_000_000)
-    return f"  - {flow.strip()}"
+    # YAML folds what breaks a line; as JSON, which is YAML too, it stays on one.
+    return f"  - {flow.strip() if len(flow.strip().splitlines()) == 1 else json.dumps(rule)}"
 
 
 def _usable(address: str) -> bool:

@@ -24,6 +24,7 @@ from pgwitness.health import Health
 from streams import admin, metrics
 from streams.app import make_app
 from streams.identity_file import IdentityFile
+from streams.policy_file import PolicyFile
 from streams.protocols import JudgeMaker, Lake
 from streams.stages import Stages
 
@@ -44,8 +45,10 @@ def run(
     health: Health,
     stop: threading.Event,
     ready: Callable[[], None] | None = None,
+    policy_file: PolicyFile | None = None,
 ) -> int:
     """Work until `stop`; returns the exit code: 0, or 1 after a `Stop`. `ready` is called once partitions are read.
+    Policies that change in `policy_file` are taken on while it works.
 
     Raises `ConfigurationError` when identities cannot be read at the start. Whatever can come back is retried with
     exponential back-off and jitter.
@@ -67,7 +70,7 @@ def run(
         try:
             admin.require(config)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_work(config, lake, make_judge, identity_file, health, stop, started))
+                runner.run(_work(config, lake, make_judge, identity_file, policy_file, health, stop, started))
         except (Stop, ConfigurationError) as error:
             log.error("stopping", error=str(error))
             health.ready(PART, str(error))
@@ -90,6 +93,7 @@ async def _work(
     lake: Lake,
     make_judge: JudgeMaker,
     identity_file: IdentityFile,
+    policy_file: PolicyFile | None,
     health: Health,
     stop: threading.Event,
     started: Callable[[], None],
@@ -98,7 +102,7 @@ async def _work(
     failure: list[BaseException] = []
     thresholds = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
-    stages = Stages(config, lake, make_judge, identity_file)
+    stages = Stages(config, lake, make_judge, identity_file, policy_file)
 
     def failed(error: BaseException) -> None:
         failure.append(error)

@@ -168,6 +168,7 @@ class Interpreter:
             statement=text.statement,
             statement_hash=text.hash,
             tags=dict(text.tags),
+            parsed=text.parsed,
             query_id=record.query_id or None,
             **more,
         )

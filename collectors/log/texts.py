@@ -18,8 +18,10 @@ from typing import NamedTuple
 
 from pglast import parser
 
+from pgwitness.events import Parsed
+from pgwitness.parsetree import runs_text
 from pgwitness.privacy import Tokenizer
-from pgwitness.statements import facts
+from pgwitness.statements import StatementFacts, facts
 
 KNOWN_CHARS_MAX = 8 * 1024 * 1024
 """Characters that are remembered of texts, and of shapes; then all begin anew."""
@@ -43,6 +45,7 @@ _COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
 class Text(NamedTuple):
     """A statement without literals, or a keyed hash of what could not be freed of them; the words for what it does.
 
+    `parsed` is what its literals said, where they are code or settings: it is not in the statement any more.
     `tags` are not the text's but this statement's own.
     """
 
@@ -50,6 +53,7 @@ class Text(NamedTuple):
     hash: str | None
     operations: tuple[str, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
+    parsed: Parsed | None = None
 
 
 class _Known(dict[str, Text]):
@@ -89,11 +93,16 @@ class Texts:
     def _parse(self, text: str, shape: str | None) -> Text:
         self.parsed += 1
         known = facts(text)
+        # What a WHERE with LIKE chooses depends on its literal: `%` is every row.
+        open_ended = known.where == "present" and "like" in text.lower()
+        plain = not known.utility and not open_ended and not runs_text(known.functions)
         if known.statement is None:
-            found = Text(None, self.hash(text), known.operations)
+            found = Text(None, self.hash(text), known.operations, parsed=None if plain else parsed(known))
         else:
-            found = Text(known.statement, None, known.operations)
-            if shape is not None and known.parse_error is None and not known.utility:
+            more = None if same(known, facts(known.statement)) else parsed(known)
+            found = Text(known.statement, None, known.operations, parsed=more)
+            # The literals of a DO block, a SET or `query_to_xml` decide what it does: its shape does not know them.
+            if shape is not None and known.parse_error is None and plain and more is None:
                 self._by_shape.learn(shape, found)
                 return found
         self._by_text.learn(text, found)
@@ -102,6 +111,26 @@ class Texts:
     def hash(self, text: str) -> str:
         """Give a keyed hash of a text."""
         return self._token(text.encode("utf-8", "surrogatepass")).decode()
+
+
+def parsed(known: StatementFacts) -> Parsed:
+    """Give what the parser said as it travels."""
+    return Parsed(
+        operations=list(known.operations),
+        relations=list(known.relations),
+        columns=list(known.columns),
+        functions=list(known.functions),
+        settings=list(known.settings),
+        objects=list(known.objects),
+        defines=list(known.defines),
+        where=known.where,
+        utility=known.utility,
+    )
+
+
+def same(one: StatementFacts, other: StatementFacts) -> bool:
+    """Say whether two texts do the same, as far as the parser tells."""
+    return parsed(one) == parsed(other)
 
 
 def quick_shape(text: str) -> str | None:

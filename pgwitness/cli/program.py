@@ -21,6 +21,7 @@ from pgwitness.cli.demo import demo
 from pgwitness.cli.doctor import doctor
 from pgwitness.cli.init import init
 from pgwitness.cli.options import DEBUG
+from pgwitness.cli.policy import policy
 from pgwitness.cli.sql import sql
 from pgwitness.cli.topics import topics
 from pgwitness.cli.worker import worker
@@ -75,5 +76,5 @@ def main() -> None:
     """Witness a PostgreSQL database: who did what, on whose behalf, and what of it was dangerous."""
 
 
-for command in (demo, init, doctor, db, topics, collect, worker, sql, alerts, dead_letters):
+for command in (demo, init, doctor, db, topics, collect, worker, sql, alerts, policy, dead_letters):
     main.add_command(command)

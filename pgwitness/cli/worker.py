@@ -24,20 +24,18 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
 
     import structlog
 
-    from detectors.behaviour import Behaviour
     from detectors.judge import Judge
-    from detectors.policies import Bundle
     from pgwitness.cli.daemon import daemon
     from sinks.lake import Lake
+    from streams.policy_file import PolicyFile
     from streams.worker import run
 
     log = structlog.get_logger("worker")
-    bundle = Bundle.load(config.policies.path)
-    labels = {name: cluster.labels for name, cluster in config.clusters.items()}
+    policy_file = PolicyFile(config.policies.path)
+    policy_file.load()
 
     def judge() -> Judge:
-        behaviour = Behaviour(config.behaviour) if config.behaviour.enabled else None
-        return Judge(bundle, labels=labels, behaviour=behaviour)
+        return Judge.from_config(policy_file.last, config)
 
     lake = Lake(config.lake.path)
     bind = config.http.worker_port if port is None else port
@@ -49,5 +47,5 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
             except Retry as error:
                 log.warning("lake_not_ready", error=str(error))
                 stop.wait(RETRY_S)
-        code = run(config, lake, judge, health, stop)
+        code = run(config, lake, judge, health, stop, policy_file=policy_file)
     raise SystemExit(code)

@@ -89,15 +89,15 @@ def run(scale: float = 1.0) -> dict[str, Any]:
     return {
         "figures_us": figures,
         "checks": [
-            {"name": "one-row transaction, µs", "value": worst, "limit": BUDGET_US, "holds": worst < BUDGET_US},
-            {
-                "name": "statement, µs",
-                "value": of_statement,
-                "limit": STATEMENT_BUDGET_US,
-                "holds": of_statement < STATEMENT_BUDGET_US,
-            },
+            check("one-row transaction", worst, BUDGET_US),
+            check("statement", of_statement, STATEMENT_BUDGET_US),
         ],
     }
+
+
+def check(what: str, figure_us: float, limit_us: float) -> dict[str, Any]:
+    """Say whether a figure keeps within its limit."""
+    return {"what": what, "figure": f"{figure_us} µs", "limit": f"{limit_us} µs", "holds": figure_us < limit_us}
 
 
 def measure(name: str, make: Callable[[int], Event], principals: int, scale: float) -> dict[str, float]:

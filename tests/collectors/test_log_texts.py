@@ -118,7 +118,8 @@ def test_what_is_parsed_once(first: str, second: str, parsed: int) -> None:
     read = Texts(TOKEN)
     for text in (first, second, first, second):
         known = facts(text)
-        assert read.read(text)[::2] == (known.statement, known.operations)
+        found = read.read(text)
+        assert (found.statement, found.operations) == (known.statement, known.operations)
     assert read.parsed == parsed
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from detectors.judge import Verdict
+from detectors.judge import STATE_VERSION, Verdict
 from pgwitness.events import Event
 from tests.detectors.material import change, day, hostile
 
@@ -78,7 +78,7 @@ def state_is_json(make: Make) -> None:
     for event in day(4):
         detector.judge(event)
     state: Any = msgspec.json.decode(detector.snapshot())
-    assert state["version"] == 1
+    assert state["version"] == STATE_VERSION
 
 
 def hostile_input_is_judged(make: Make) -> None:

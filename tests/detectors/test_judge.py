@@ -236,3 +236,62 @@ def test_a_checkpoint_that_cannot_be_read_stops_with_what_to_do(state: bytes) ->
     judge = Judge(Bundle.packaged(), labels={}, behaviour=Behaviour(SETTINGS))
     with pytest.raises(Stop, match="state-judge"):
         judge.restore(state)
+
+
+COUNTED = policy("counted", "[change]", "rows > 0").replace(
+    "runbook: x", "runbook: x\nthreshold: {count: 3, window: 10m, by: [role]}"
+)
+
+
+def test_other_policies_are_taken_on_and_what_was_counted_goes_on() -> None:
+    """From the next event on the new policies judge; a threshold that asks the same does not begin anew."""
+    judge = judge_with(COUNTED, policy("old", "[change]", "true"))
+    before = judge.bundle
+    assert [judge.judge(change(number)).policies for number in range(2)] == [["old"], ["old"]]
+    judge.adopt(judge_with(COUNTED, policy("new", "[change]", "true")).bundle)
+    verdict = judge.judge(change(2))
+    assert verdict.policies == ["new", "counted"]
+    assert {alert.bundle_sha256 for alert in verdict.alerts} == {judge.bundle.sha256}
+    assert judge.bundle.sha256 != before.sha256
+
+
+def test_a_checkpoint_brings_its_policies() -> None:
+    """A judge that is restored goes on by the policies of the checkpoint, whatever it was made with."""
+    first = judge_with(COUNTED, policy("old", "[change]", "true"))
+    second = judge_with(policy("new", "[change]", "true"))
+    for number in range(2):
+        first.judge(change(number))
+    second.restore(first.snapshot())
+    assert second.bundle.sha256 == first.bundle.sha256
+    assert second.judge(change(2)).policies == first.judge(change(2)).policies == ["old", "counted"]
+    assert second.snapshot() == first.snapshot()
+
+
+def test_policies_that_this_release_cannot_read_give_way() -> None:
+    """A checkpoint of a release with other fields does not stop the worker: the present policies go on."""
+    state = msgspec.json.decode(judge_with(policy("old", "[change]", "true")).snapshot())
+    state["bundle"] = state["bundle"].replace('"true"', '"a_field_of_tomorrow == 1"')
+    judge = judge_with(policy("new", "[change]", "true"))
+    judge.restore(msgspec.json.encode(state))
+    assert judge.judge(change(1)).policies == ["new"]
+
+
+def test_the_state_of_the_release_before_is_read() -> None:
+    """What it does not have begins empty."""
+    judge = judge_with(policy("it", "[change]", "true"))
+    judge.judge(change(1))
+    state = msgspec.json.decode(judge.snapshot())
+    older = {"version": 1, **{key: state[key] for key in ("parts", "ledger", "behaviour")}}
+    again = judge_with(policy("it", "[change]", "true"))
+    again.restore(msgspec.json.encode(older))
+    assert again.judge(change(2)).alerts[0].count == 2
+
+
+def test_policies_that_cannot_be_used_are_an_alert_without_any_policy() -> None:
+    """The worker's word that changed policies are broken is an alert that wakes somebody, whatever the policies are."""
+    judge = Judge(Bundle([]), labels={}, behaviour=None)
+    verdict = judge.judge(event(1, "control", operation="policies_refused", detail={"error": "x.yaml: y", "host": "w"}))
+    (alert,) = verdict.alerts
+    assert "x.yaml: y" in alert.message
+    assert alert.ocsf()["is_alert"] is True
+    assert verdict.policies == []

@@ -161,7 +161,7 @@ def test_a_message_shows_what_is_there() -> None:
     ("source", "expected"),
     [
         ("rows > 1", True),
-        ("rows", "the result is int, not true or false"),
+        ("dyn(rows)", "the result is int, not true or false"),
         ("rows / 0 == 1", "ZeroDivisionError"),
         ("detail.absent", "KeyError"),
         ("new.client_addr || statement.where == 'none'", False),

@@ -69,6 +69,7 @@ def everything(text: str) -> str:
     """All that facts let through of a text."""
     known = facts(text)
     names = (*known.operations, *known.relations, *known.columns, *known.functions)
+    names += (*known.settings, *known.objects, *known.defines)
     return "\n".join([known.statement or "", known.fingerprint or "", known.parse_error or "", *names])
 
 

@@ -22,6 +22,7 @@ from pgwitness.units import Duration
 from sinks import catalogue
 from sinks.lake import Lake
 from streams import admin, worker
+from streams.policy_file import PolicyFile
 from streams.protocols import Lake as AnyLake
 from tests.streams.records import IDENTITIES, value
 
@@ -57,16 +58,16 @@ class Installation:
         assert self.producer.flush(20) == 0
 
     @contextmanager
-    def worker(self, lake: AnyLake | None = None) -> Iterator[Health]:
-        """Run a worker until the block ends; it must then end cleanly."""
+    def worker(self, lake: AnyLake | None = None, policies: PolicyFile | None = None) -> Iterator[Health]:
+        """Run a worker until the block ends; it must then end cleanly. `policies` may change while it runs."""
         stop, health, codes = threading.Event(), Health(), list[int]()
         ready = threading.Event()
 
         def judge() -> Judge:
-            return Judge(self.bundle, labels={}, behaviour=None)
+            return Judge(policies.last if policies else self.bundle, labels={}, behaviour=None)
 
         def run() -> None:
-            codes.append(worker.run(self.config, lake or self.lake, judge, health, stop, ready.set))
+            codes.append(worker.run(self.config, lake or self.lake, judge, health, stop, ready.set, policies))
 
         thread = threading.Thread(target=run, name="worker")
         thread.start()

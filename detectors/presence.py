@@ -1,0 +1,59 @@
+"""When each principal was last seen, by the day, so that one who wakes after a long silence is noticed.
+
+Who was seen on one day only waits in a room of its own: a flood of invented names cannot push out those who are
+known. Both rooms are bounded, and who was quiet the longest leaves first. State is JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+DAY_US = 86_400_000_000
+KNOWN_MAX = 20_000
+NEW_MAX = 5_000
+NAME_CHARS_MAX = 160
+
+
+class Presence:
+    """The last day of each principal."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._new: dict[str, int] = {}
+
+    def seen(self, principal: str, occurred_at_us: int) -> int:
+        """Note that a principal acts; gives how many whole days it was quiet before, 0 when it is new or was not."""
+        day = occurred_at_us // DAY_US
+        if self._known.get(principal) == day:
+            return 0
+        name = principal[:NAME_CHARS_MAX]
+        last = self._known.pop(name, None)
+        if last is None:
+            first = self._new.get(name)
+            if first is None:
+                self._new[name] = day
+                if len(self._new) > NEW_MAX:
+                    del self._new[next(iter(self._new))]
+                return 0
+            if day <= first:
+                return 0
+            del self._new[name]
+            last = first
+        self._known[name] = max(day, last)
+        if len(self._known) > KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+        return max(0, day - last - 1)
+
+    def seed(self, last_us: Mapping[str, int]) -> None:
+        """Take when principals were last seen, as known from elsewhere."""
+        for name, at_us in sorted(last_us.items(), key=lambda item: (item[1], item[0]))[-KNOWN_MAX:]:
+            self._known[name[:NAME_CHARS_MAX]] = at_us // DAY_US
+
+    def snapshot(self) -> list[Any]:
+        """Give the state as JSON values; order is part of it."""
+        return [list(map(list, room.items())) for room in (self._known, self._new)]
+
+    def restore(self, state: list[Any]) -> None:
+        """Take a snapshot's state."""
+        self._known, self._new = ({str(name): int(day) for name, day in room} for room in state)

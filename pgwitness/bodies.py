@@ -1,0 +1,222 @@
+"""What the code inside a statement does: DO blocks, functions, and texts that a function runs as SQL.
+
+A body in PL/pgSQL is read by PostgreSQL's own parser of that language (through pglast), statement by statement, with
+what EXECUTE runs as far as it is written there. What that parser does not take, because it knows no catalogue, is cut
+at its semicolons: what a piece parses to counts in full, of the rest its words. Of other languages than these nothing
+is known but that they are there (`language …` among the objects).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from pglast import parser
+
+from pgwitness.parsetree import Reader, Tree
+
+DEPTH_MAX = 300
+"""Brackets of a tree in each other at most, so that reading it takes a bounded stack wherever it is called from."""
+BODIES_DEPTH_MAX = 3
+BODY_CHARS_MAX = 256 * 1024
+UNKNOWN = "dynamic_name"
+"""Stands for what a text made at run time does not tell."""
+
+COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
+_STARTS = {
+    "SELECT": "select",
+    "WITH": "select",
+    "INSERT": "insert",
+    "UPDATE": "update",
+    "DELETE_P": "delete",
+    "MERGE": "merge",
+    "TRUNCATE": "truncate",
+    "DROP": "drop",
+    "ALTER": "alter",
+    "CREATE": "create",
+    "GRANT": "grant",
+    "REVOKE": "revoke",
+    "COPY": "copy",
+    "EXECUTE": "execute",
+    "CALL": "call",
+}
+"""Tokens that may begin a statement inside a body of code, and the word for it where nothing more can be told."""
+
+_BRACKETS = re.compile(r"[\[\]{}]")
+_FORMAT = re.compile(r"%(?:\d+\$)?-?\d*([IsL%])")
+_HEADERS = tuple(f"CREATE FUNCTION f() RETURNS {kind} LANGUAGE plpgsql AS" for kind in ("void", "trigger", "SETOF x"))
+_STATEMENT, _EXPRESSION = 0, 2
+_decode = msgspec.json.Decoder().decode
+_FAILURES = (parser.ParseError, ValueError, RecursionError, LookupError, TypeError, AttributeError)
+
+
+def statements_of(tree: str) -> list[Tree]:
+    """Decode a tree. Raises `RecursionError` for one that is nested too deeply, at the same depth every time."""
+    return [item["stmt"] for item in _bounded(tree).get("stmts", []) if "stmt" in item]
+
+
+def read_bodies(reader: Reader, depth: int = 0) -> None:
+    """Read all bodies that a reader has met into it; those of functions that are only made, as what they define."""
+    for body in reader.bodies:
+        inner = Reader()
+        if body.language == "sql":
+            _read_sql(body.text, inner)
+        elif body.language == "plpgsql":
+            _read_plpgsql(body.text, inner)
+        else:
+            continue
+        if depth < BODIES_DEPTH_MAX:
+            read_bodies(inner, depth + 1)
+        if body.runs:
+            reader.take(inner)
+        else:
+            reader.defines |= inner.operations | inner.defines
+
+
+def read_words(tokens: list[parser.Token], reader: Reader) -> None:
+    """Note what the words of a text may do, where nothing more can be told."""
+    for token in tokens:
+        if token.name in _STARTS:
+            reader.operations.setdefault(_STARTS[token.name])
+
+
+def _bounded(tree: str) -> Any:
+    if len(tree) > 10 * DEPTH_MAX:
+        depth = 0
+        for bracket in _BRACKETS.findall(tree):
+            depth += 1 if bracket in "[{" else -1
+            if depth > DEPTH_MAX:
+                raise RecursionError
+    return _decode(tree)
+
+
+def _read_sql(text: str, reader: Reader) -> None:
+    """Read a text that runs as SQL; of one that does not parse, its pieces and words."""
+    if not _parsed(text, reader):
+        _read_pieces(text, reader)
+
+
+def _parsed(text: str, reader: Reader) -> bool:
+    inner = Reader()
+    try:
+        for item in statements_of(parser.parse_sql_json(text)):
+            inner.read(item)
+    except _FAILURES:
+        return False
+    reader.take(inner)
+    reader.bodies += inner.bodies
+    return True
+
+
+def _read_plpgsql(body: str, reader: Reader) -> None:
+    if len(body) > BODY_CHARS_MAX:
+        _read_pieces(body, reader)
+        return
+    quoted = body.replace("'", "''")
+    for header in _HEADERS:
+        try:
+            tree = _bounded(parser.parse_plpgsql_json(f"{header} '{quoted}'"))
+        except _FAILURES:
+            continue
+        _read_nodes(tree, reader)
+        return
+    _read_pieces(body, reader)
+
+
+def _read_nodes(tree: Any, reader: Reader) -> None:
+    """Read every statement and expression of a PL/pgSQL tree."""
+    stack = [tree]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack += item
+        elif isinstance(item, dict):
+            for kind, body in item.items():
+                if kind == "PLpgSQL_expr" and isinstance(body, dict):
+                    _read_expression(body, reader)
+                    continue
+                if kind in ("PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors") and isinstance(body, dict):
+                    _read_dynamic(body.get("query", {}), reader)
+                elif isinstance(body, dict) and "dynquery" in body:
+                    _read_dynamic(body["dynquery"], reader)
+                stack.append(body)
+
+
+def _read_expression(body: Tree, reader: Reader) -> None:
+    query, mode = str(body.get("query", "")), body.get("parseMode", _STATEMENT)
+    if mode == _STATEMENT:
+        if not _parsed(query, reader):
+            _read_pieces(query, reader)
+        return
+    inner = Reader()
+    value = query if mode == _EXPRESSION else query.partition("=")[2]
+    if not _parsed(f"SELECT {value}", inner):
+        _read_pieces(query, reader)
+        return
+    if not inner.relations and tuple(inner.operations) == ("select",):
+        inner.operations.clear()  # `x + 1` reads nothing
+    reader.take(inner)
+
+
+def _read_dynamic(expression: Tree, reader: Reader) -> None:
+    """Read what EXECUTE runs, as far as the text says; what is made at run time is `UNKNOWN`."""
+    query = str(expression.get("PLpgSQL_expr", {}).get("query", ""))
+    reader.operations.setdefault("execute_dynamic")
+    try:
+        (tree,) = statements_of(parser.parse_sql_json(f"SELECT {query}"))
+        text = _written(tree["SelectStmt"]["targetList"][0]["ResTarget"]["val"])
+    except _FAILURES:
+        return
+    inner = Reader()
+    _read_sql(text, inner)
+    for name in [name for name in inner.relations if UNKNOWN in name]:
+        del inner.relations[name]
+    for name in [name for name in inner.columns if UNKNOWN in name]:
+        del inner.columns[name]
+    reader.take(inner)
+    reader.bodies += inner.bodies
+
+
+def _written(node: Tree) -> str:
+    """Write the text that an expression makes, with `UNKNOWN` in the place of what only run time knows."""
+    if "A_Const" in node:
+        return str(node["A_Const"].get("sval", {}).get("sval", UNKNOWN))
+    operation = node.get("A_Expr")
+    if operation is not None and operation["name"][-1]["String"]["sval"] == "||":
+        return _written(operation["lexpr"]) + _written(operation["rexpr"])
+    call = node.get("FuncCall")
+    if call is not None:
+        name, args = call["funcname"][-1]["String"]["sval"], call.get("args", [])
+        if name == "format" and args:
+            return _FORMAT.sub(lambda match: "%" if match[1] == "%" else UNKNOWN, _written(args[0]))
+        if name in ("concat", "concat_ws"):
+            return (" " if name == "concat_ws" else "").join(map(_written, args[name == "concat_ws" :]))
+    return _written(node["TypeCast"]["arg"]) if "TypeCast" in node else UNKNOWN
+
+
+def _read_pieces(body: str, reader: Reader) -> None:
+    """Read the pieces between semicolons, each from the first word that begins a statement."""
+    for piece in _pieces(body, reader):
+        begin = next((index for index, item in enumerate(piece) if item.name in _STARTS), None)
+        if begin is None:
+            continue
+        if not _parsed(body[piece[begin].start : piece[-1].end + 1], reader):
+            read_words(piece[begin:], reader)
+
+
+def _pieces(body: str, reader: Reader) -> Iterator[list[parser.Token]]:
+    try:
+        tokens = [token for token in parser.scan(body) if token.name not in COMMENTS]
+    except (parser.ParseError, ValueError):
+        reader.operations.setdefault("do_unreadable")
+        return
+    piece: list[parser.Token] = []
+    for token in tokens:
+        if token.name == "ASCII_59":
+            yield piece
+            piece = []
+        else:
+            piece.append(token)
+    yield piece

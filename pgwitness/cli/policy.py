@@ -1,0 +1,180 @@
+"""`pgwitness policy`: check what policies say, run their tests, and run them over past evidence."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pgwitness.cli.options import common, configuration, json_option
+from pgwitness.cli.output import Row, console, emit, say, to_json
+from pgwitness.errors import ConfigurationError, NotInOrder
+
+if TYPE_CHECKING:
+    from detectors.policies import Bundle
+    from detectors.replay import Difference
+    from pgwitness.config import Config
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group(short_help="Check, test and replay policies.")
+def policy() -> None:
+    """Check what policies say, run the tests beside them, and run them over past evidence."""
+
+
+@policy.command(short_help="Say what is wrong with policies.")
+@click.option("--policies", "path", type=FOLDER, metavar="PATH", help="Other policies than policies.path.")
+@json_option
+@common
+def check(path: Path | None, as_json: bool, config_path: Path) -> None:
+    """Check every policy, and say what is wrong with each as FILE: POLICY: REASON.
+
+    Names, functions and, where they can be known, types are checked. Exits 1 when anything is wrong.
+    """
+    from msgspec.structs import asdict
+
+    from detectors.policies import lint
+
+    config = configuration(config_path)
+    policies, problems = lint(path or config.policies.path)
+    if as_json:
+        emit([asdict(problem) for problem in problems], as_json=True)
+    else:
+        for problem in problems:
+            click.echo(": ".join(part for part in (problem.file, problem.policy, problem.reason) if part))
+        say(f"{len(policies)} policies are in order, {len(problems)} are not")
+    if problems:
+        raise SystemExit(1)
+
+
+@policy.command(short_help="Run the tests beside the policies.")
+@click.option("--policies", "path", type=FOLDER, metavar="PATH", help="Other policies than policies.path.")
+@json_option
+@common
+def test(path: Path | None, as_json: bool, config_path: Path) -> None:
+    """Run the tests that stand beside the policies, and show how each policy came out. Exits 1 when one fails."""
+    config = configuration(config_path)
+
+    from detectors.policies import Bundle
+
+    bundle = Bundle.load(path or config.policies.path)
+    failures: dict[str, list[str]] = {}
+    for failure in bundle.run_tests():
+        failures.setdefault(failure.policy, []).append(f"{failure.test}: {failure.problem}")
+    rows: list[Row] = [
+        {
+            "policy": name,
+            "severity": found.document.severity,
+            "effect": found.document.effect,
+            "mode": found.document.mode,
+            "tests": len(found.document.tests),
+            "failed": len(failures.get(name, [])),
+            "failures": failures.get(name, []),
+        }
+        for name, found in bundle.policies.items()
+    ]
+    columns = ["policy", "severity", "effect", "mode", "tests", "failed", *(["failures"] if failures else [])]
+    emit(rows, as_json=as_json, columns=columns, empty="no policies")
+    if not as_json:
+        tests = sum(len(found.document.tests) for found in bundle.policies.values())
+        say(f"{tests} tests of {len(bundle.policies)} policies; bundle {bundle.sha256}")
+    if failures:
+        raise SystemExit(1)
+
+
+@policy.command(short_help="Run policies over past evidence.")
+@click.option("--since", metavar="WHEN", help="From when on: 2026-03-01, 2026-03-01T08:00:00Z, or 24h ago. Needed.")
+@click.option("--until", metavar="WHEN", help="Up to when, exclusive; everything there is otherwise.")
+@click.option("--policies", "path", type=FOLDER, metavar="PATH", help="Other policies than policies.path.")
+@json_option
+@common
+def replay(since: str | None, until: str | None, path: Path | None, as_json: bool, config_path: Path) -> None:
+    """Run policies over the evidence in the lake and show, policy by policy, what they find that was not found when it
+    happened (added), what they do not find any more (removed), and what stays the same.
+
+    Asks nothing but the lake: no broker, no database, no clock but for a WHEN such as `24h`.
+    """
+    import time
+
+    config = configuration(config_path)
+    if since is None:
+        raise click.UsageError("--since WHEN is needed, such as --since 24h")
+
+    from detectors.policies import Bundle
+
+    bundle = Bundle.load(path or config.policies.path)
+    now_us = time.time_ns() // 1000
+    since_us = when(since, now_us)
+    until_us = when(until, now_us) if until is not None else None
+    if until_us is not None and until_us <= since_us:
+        raise ConfigurationError("--until must be later than --since")
+    difference = _replay(config, bundle, since_us, until_us)
+    _show(difference, as_json)
+
+
+def when(text: str, now_us: int) -> int:
+    """Read a time, in UTC where it does not say, or how long ago; raises `ConfigurationError`."""
+    from datetime import UTC
+
+    from pgwitness.units import Duration
+
+    try:
+        return now_us - int(Duration.parse(text) * 1_000_000)
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"{text!r} is no time; write 2026-03-01, 2026-03-01T08:00:00Z or 24h") from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    return int(found.timestamp() * 1_000_000)
+
+
+def _replay(config: Config, bundle: Bundle, since_us: int, until_us: int | None) -> Difference:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from detectors.replay import Replay
+    from sinks.evidence import Evidence
+
+    if not (config.lake.path / "views.sql").exists():
+        raise NotInOrder(f"{config.lake.path}: no lake; the worker makes one. lake.path names another")
+    run = Replay(bundle, config, since_us, until_us)
+    with Evidence(config.lake.path, run.from_us, until_us) as evidence:
+        run.remember(evidence.last_seen())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+            task = progress.add_task("replaying", total=evidence.total())
+            for past in evidence:
+                run.take(past)
+                progress.advance(task)
+    return run.difference()
+
+
+def _show(difference: Difference, as_json: bool) -> None:
+    from msgspec import to_builtins
+
+    if as_json:
+        click.echo(to_json(to_builtins(difference)))
+        return
+    rows: list[Row] = [
+        {
+            "policy": found.policy,
+            "severity": found.severity,
+            "added": found.added,
+            "removed": found.removed,
+            "same": found.same,
+            "note": found.note,
+        }
+        for found in difference.policies
+        if found.added or found.removed or found.same
+    ]
+    emit(rows, as_json=False, empty="no policy found anything, then or now")
+    for found in difference.policies:
+        for mark, samples in (("+", found.samples_added), ("-", found.samples_removed)):
+            for sample in samples:
+                click.echo(f"{mark} {found.policy}  {sample.event_id}  {sample.at}  {sample.sentence}")
+    say(f"{difference.actions:,} actions judged by bundle {difference.bundle_sha256}")

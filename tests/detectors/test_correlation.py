@@ -1,0 +1,271 @@
+"""Thresholds and sequences: by the time of the actions, whatever order they come in, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detectors import correlation
+from detectors.actions import Action
+from detectors.correlation import Correlations, Plan
+from detectors.document import Document
+from detectors.judge import Judge
+from detectors.policies import Bundle, parse
+from tests.detectors.material import START_US, event
+
+MINUTE_US = 60_000_000
+
+
+def plan(**facts: Any) -> Plan:
+    """Make the plan of a policy that has this besides what every policy has."""
+    document = {
+        "id": "it",
+        "title": "x",
+        "description": "x",
+        "severity": "low",
+        "kinds": ["session"],
+        "when": "true",
+        "message": "x",
+        "runbook": "x",
+        "tests": [],
+    }
+    found = Plan.of(msgspec.convert(document | facts, Document))
+    assert found is not None
+    return found
+
+
+def action(minute: float, number: int = 0, **facts: Any) -> Action:
+    """Make an action at a minute."""
+    return Action(
+        kind="session",
+        occurred_at_us=START_US + int(minute * MINUTE_US),
+        event_id=str(number),
+        **({"principal": "ada"} | facts),
+    )
+
+
+def fired(found: Plan, actions: Iterable[tuple[Action, list[int]]]) -> list[int]:
+    """Give the places of the actions that completed something."""
+    state = Correlations([found])
+    return [n for n, (each, steps) in enumerate(actions) if state.see("it", steps, each) is not None]
+
+
+COUNT = plan(threshold={"count": 3, "window": "10m"})
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"),
+    [
+        ([0, 5, 10], [2]),
+        ([0, 5, 10.1], []),
+        ([0, 1, 2, 3], [2, 3]),
+        ([0, 1, 20, 21, 22], [4]),
+        ([10, 5, 0], [2]),
+        ([0, 600, 1, 2], [3]),
+        ([0, 9, 18, 5], [3]),
+    ],
+)
+def test_a_threshold_counts_within_its_window(minutes: list[float], expected: list[int]) -> None:
+    """Three within ten minutes, counted by the time they happened, also when one comes late or from the future."""
+    assert fired(COUNT, [(action(minute, n), [0]) for n, minute in enumerate(minutes)]) == expected
+
+
+def test_keys_are_counted_apart() -> None:
+    """What two principals do is not added up."""
+    names = ["ada", "bob", "ada", "bob", "ada"]
+    assert fired(COUNT, [(action(n, n, principal=name), [0]) for n, name in enumerate(names)]) == [4]
+
+
+def test_different_values_are_counted_once_each() -> None:
+    """The same address again renews its time and does not count twice; a list counts each of its values."""
+    found = plan(threshold={"count": 3, "window": "10m", "distinct": "client_addr"})
+    addresses = ["a", "a", "b", "a", "c"]
+    actions = [(action(n, n, client_addr=address), [0]) for n, address in enumerate(addresses)]
+    assert fired(found, actions) == [4]
+    renewed = [(action(minute, minute, client_addr=a), [0]) for minute, a in ((0, "a"), (1, "b"), (9, "a"), (15, "c"))]
+    assert fired(found, renewed) == []
+    listed = plan(threshold={"count": 3, "window": "10m", "distinct": "relations"})
+    assert fired(listed, [(action(0, relations=["x", "y"]), [0]), (action(1, relations=["y", "z"]), [0])]) == [1]
+
+
+def test_sums_add_up_over_the_window() -> None:
+    """Ten portions reach a hundred within the hour, and not in two; negative numbers take nothing away."""
+    found = plan(threshold={"count": 100, "window": "1h", "sum": "rows"})
+    assert fired(found, [(action(n * 5, n, rows=10), [0]) for n in range(12)]) == [9, 10, 11]
+    assert fired(found, [(action(n * 12, n, rows=10), [0]) for n in range(12)]) == []
+    assert fired(found, [(action(0, rows=90), [0]), (action(1, rows=-50), [0]), (action(2, rows=10), [0])]) == [2]
+
+
+ORDERED = plan(
+    when=None,
+    sequence={
+        "window": "10m",
+        "steps": [{"name": "a", "when": "true", "count": 2}, {"name": "b", "when": "true"}],
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("met", "expected"),
+    [
+        ([(0, 0), (1, 0), (2, 1)], [2]),
+        ([(0, 1), (1, 0), (2, 0)], []),
+        ([(0, 0), (2, 1), (1, 0)], [2]),
+        ([(0, 0), (1, 0), (11, 1)], []),
+        ([(0, 0), (1, 1), (2, 0), (3, 1)], [3]),
+        ([(0, 0), (1, 0), (2, 1), (3, 1)], [2]),
+        ([(0, 0), (1, 0), (900, 1), (2, 1)], [3]),
+    ],
+)
+def test_an_ordered_sequence_needs_its_order(met: list[tuple[float, int]], expected: list[int]) -> None:
+    """Two of the first, then one of the second, by their times; afterwards it begins anew."""
+    actions = [(action(minute, n), [step]) for n, (minute, step) in enumerate(met)]
+    assert fired(ORDERED, actions) == expected
+
+
+def test_an_unordered_sequence_needs_all_of_it() -> None:
+    """In any order, but within the window; one action may meet several steps."""
+    steps = [{"name": name, "when": "true"} for name in "abc"]
+    found = plan(when=None, sequence={"type": "temporal", "window": "10m", "steps": steps})
+    assert fired(found, [(action(0), [2]), (action(1, 1), [0]), (action(2, 2), [1])]) == [2]
+    assert fired(found, [(action(0), [2]), (action(9, 1), [0]), (action(11, 2), [1])]) == []
+    assert fired(found, [(action(0), [0, 1, 2])]) == [0]
+
+
+def test_what_is_found_names_its_evidence() -> None:
+    """The count, the span and the events are those that made it; of many events the first and the latest."""
+    state = Correlations([plan(threshold={"count": 30, "window": "1h"})])
+    seen = [state.see("it", [0], action(n, n)) for n in range(30)][-1]
+    assert seen is not None
+    assert (seen.count, seen.last_us - seen.first_us) == (30, 29 * MINUTE_US)
+    assert len(seen.event_ids) == correlation.EVENT_IDS_MAX
+    assert (seen.event_ids[0], seen.event_ids[-1]) == ("0", "29")
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-(2**60), 2**60), st.sampled_from("abcd"), st.integers(-(2**62), 2**62)), max_size=60
+    ),
+    st.sampled_from(["event_count", "value_count", "value_sum", "temporal", "temporal_ordered"]),
+    st.integers(0, 60),
+)
+def test_state_goes_on_after_a_snapshot(actions: list[tuple[int, str, int]], kind: str, cut: int) -> None:
+    """Whatever the times and values, a restored state says the same of what follows, and never raises."""
+    field = {"value_count": {"distinct": "client_addr"}, "value_sum": {"sum": "rows"}}.get(kind, {})
+    steps = [{"name": name, "when": "true"} for name in "ab"]
+    facts: dict[str, Any] = {"threshold": {"count": 3, "window": "10m", **field}}
+    if kind.startswith("temporal"):
+        facts = {"sequence": {"type": kind, "window": "10m", "steps": steps}}
+    found = plan(**facts)
+    made = [
+        (Action(kind="session", occurred_at_us=at, client_addr=value, rows=rows, event_id=str(n)), [rows % 2])
+        for n, (at, value, rows) in enumerate(actions)
+    ]
+    if not kind.startswith("temporal"):
+        made = [(each, [0]) for each, _ in made]
+    one, other = Correlations([found]), Correlations([found])
+    for each, met in made[:cut]:
+        one.see("it", met, each)
+    state = one.snapshot()
+    other.restore(json.loads(json.dumps(state)))
+    for each, met in made[cut:]:
+        assert one.see("it", met, each) == other.see("it", met, each)
+    assert json.dumps(one.snapshot()) == json.dumps(other.snapshot())
+
+
+def test_a_flood_of_keys_forgets_the_quietest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory stops growing; a key that goes on acting is kept."""
+    monkeypatch.setattr(correlation, "ENTRIES_MAX", 100)
+    state = Correlations([COUNT])
+    for number in range(1_000):
+        state.see("it", [0], action(0, number, principal=f"stranger-{number}"))
+        if number in (300, 320):
+            assert state.see("it", [0], action(1, number, principal="ada")) is None
+    assert len(state.snapshot()[0][2]) <= 100
+    state = Correlations([COUNT])
+    found = []
+    for number in range(300):
+        state.see("it", [0], action(0, number, principal=f"stranger-{number}"))
+        if number % 30 == 0:
+            found.append(state.see("it", [0], action(1, number, principal="ada")) is not None)
+    assert found[:3] == [False, False, True]
+
+
+def test_what_a_changed_policy_had_seen_is_forgotten_and_the_rest_is_kept() -> None:
+    """State belongs to what was asked: another threshold begins anew, the same one goes on."""
+    state = Correlations([COUNT])
+    state.see("it", [0], action(0))
+    same, other = Correlations([COUNT]), Correlations([plan(threshold={"count": 4, "window": "10m"})])
+    same.restore(state.snapshot())
+    other.restore(state.snapshot())
+    assert same.snapshot() == state.snapshot()
+    assert other.snapshot() == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"threshold": {"count": 1, "window": "1m"}}, "2 to 1000"),
+        ({"threshold": {"count": 1001, "window": "1m"}}, "2 to 1000"),
+        ({"threshold": {"count": 3, "window": "32d"}}, "31 days"),
+        ({"threshold": {"count": 3, "window": "soon"}}, "threshold.window"),
+        ({"threshold": {"count": 3, "window": "1m", "by": ["cluster"]}}, "principal.name or role"),
+        ({"threshold": {"count": 3, "window": "1m", "by": ["role", "x"]}}, "'x' is no field"),
+        ({"threshold": {"count": 3, "window": "1m", "distinct": "x"}}, "threshold.distinct"),
+        ({"threshold": {"count": 3, "window": "1m", "sum": "role"}}, "role is string"),
+        ({"threshold": {"count": 3, "window": "1m", "sum": "rows", "distinct": "role"}}, "not both"),
+        ({"sequence": {"window": "1m", "steps": [{"name": "a", "when": "true"}]}}, "2 to 8"),
+        ({"sequence": {"window": "1m", "steps": [{"name": "a", "when": "true"}] * 2}}, "name of its own"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(facts: dict[str, Any], words: str) -> None:
+    """A threshold or sequence that could never work says why when it is loaded."""
+    with pytest.raises(ValueError, match=words.replace(".", r"\.")):
+        plan(**facts)
+
+
+SHARED = """
+id: shared
+title: t
+description: d
+severity: low
+kinds: [session]
+when: operation == "connect"
+threshold: {distinct: client_addr, count: 3, window: 10m, by: [cluster, principal.name]}
+message: "{who}: {seen.count} from {seen.values} in {seen.span}"
+runbook: r
+tests:
+  - name: a
+    match: true
+    actions:
+      - {client_addr: a, operation: connect}
+      - {client_addr: b, operation: connect}
+      - {client_addr: c, operation: connect}
+  - {name: b, match: false, action: {operation: connect, client_addr: a}}
+"""
+
+
+def test_the_alert_of_a_threshold_shows_what_led_to_it() -> None:
+    """The sentence tells number, values and time; the evidence holds the earlier events; a restart does not forget."""
+    bundle = Bundle(parse(SHARED, "x.yaml"))
+    assert bundle.run_tests() == []
+    judge = Judge(bundle, labels={}, behaviour=None)
+    events = [
+        event(number * 100, "session", operation="connect", principal="ada", client_addr=f"10.0.0.{number}")
+        for number in range(3)
+    ]
+    assert [judge.judge(each).policies for each in events[:2]] == [[], []]
+    again = Judge(bundle, labels={}, behaviour=None)
+    again.restore(judge.snapshot())
+    verdict = again.judge(events[2])
+    assert verdict.policies == ["shared"]
+    (alert,) = verdict.alerts
+    assert alert.message == "ada: 3 from 10.0.0.0, 10.0.0.1, 10.0.0.2 in 20 seconds"
+    assert alert.event_ids == [each.event_id for each in events]
+    assert alert.first_seen_us == events[0].occurred_at_us
