@@ -153,7 +153,9 @@ SCHEMA: dict[str, Field] = {
     "outcome": Field("outcome", "string", "`success` `failure` `denied` `rolled_back` `unknown`"),
     "sqlstate": Field("sqlstate", "string", "the SQLSTATE of a failure"),
     "detail": Field("detail", "map", "what only this kind has; ask `has(detail.x)` before `detail.x`"),
-    "finding": Field("finding", "string", "what attribution found: `shadow_write`, `identity_conflict` …"),
+    "finding": Field(
+        "finding", "string", "what attribution found: `shadow_write`, `beacon_missing`, `identity_conflict` …"
+    ),
     "object.type": Field("object_type", "string", "posture: `role` `membership` `setting` `trigger` `beacon` …"),
     "object.name": Field("object_name", "string", "posture: the object's name"),
     "object.change": Field("change", "string", "posture: `found` `added` `removed` `changed`"),

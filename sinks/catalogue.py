@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 
 from pgwitness.errors import NotInOrder
+from sinks import log_coverage, reconciliation
 
 EMPTY_DAY = "1970-01-01"
 MEMORY_LIMIT = "1GB"
@@ -28,6 +29,9 @@ _HEAD = """\
 
 -- Files of a lake never change: reading each one's footer once is enough.
 SET parquet_metadata_cache = true;
+
+-- What reconciliation looks for is estimated to be rare; if it is not, comparing each with each never ends.
+SET asof_loop_join_threshold = 0;
 
 """
 
@@ -72,28 +76,21 @@ SELECT cluster, to_timestamp(floor(epoch(occurred_at) / 3600) * 3600) AS hour, c
     count(*) FILTER (assurance = 'verified') AS assurance_verified,
     count(*) FILTER (assurance = 'asserted') AS assurance_asserted,
     count(*) FILTER (assurance = 'role_only') AS assurance_role_only,
-    count(*) FILTER (assurance = 'none') AS assurance_none
+    count(*) FILTER (assurance = 'none') AS assurance_none,
+    count(*) FILTER (kind = 'change') AS changes,
+    count(*) FILTER (kind = 'change' AND certainty = 'exact') AS changes_exact,
+    -- Rows of covered tables that somebody made the beacon silent for: alerts of their own, and in nobody's share.
+    count(*) FILTER (kind = 'change' AND covered AND NOT {named}) AS changes_shadow,
+    round(100 * changes_exact / nullif(changes - changes_shadow, 0), 2) AS changes_exact_percent,
+    count(*) FILTER (kind = 'ddl') AS ddl,
+    count(*) FILTER (kind = 'statement') AS statements,
+    count(*) FILTER (kind = 'query_stats') AS query_stats,
+    count(*) FILTER (kind = 'session') AS sessions
 FROM events
 WHERE {activity}
 GROUP BY ALL;
 
--- What is known of who made each transaction. A shadow write changed rows of a table that carries a beacon, and left
--- no beacon; `phantom` and `count_mismatch` need statements to compare with, and come with them.
-CREATE OR REPLACE VIEW reconciliation AS
-SELECT cluster, database, xid, lsn, min(occurred_at) AS occurred_at,
-    CASE
-        WHEN bool_or(coalesce(covered, false) AND binding NOT IN ('beacon', 'gateway', 'log', 'replication'))
-            THEN 'shadow_write'
-        WHEN bool_and(certainty IN ('exact', 'strong')) THEN 'attributed'
-        ELSE 'weak'
-    END AS status,
-    count(ordinal) AS rows, list_sort(list_distinct(flatten(list(relations)))) AS relations,
-    any_value(principal) AS principal, any_value(binding) AS binding, any_value(certainty) AS certainty,
-    any_value(assurance) AS assurance, any_value(role) AS role, any_value(session_id) AS session_id
-FROM events
-WHERE kind = 'change'
-GROUP BY cluster, database, xid, lsn;
-
+{settings}{statement_coverage}{reconciliation}
 -- OCSF 1.8.0, Datastore Activity (6005).
 CREATE OR REPLACE VIEW ocsf_datastore_activity AS
 SELECT a.* REPLACE (6005 * 100 + activity_id AS type_uid) FROM (
@@ -164,7 +161,15 @@ WHERE e.kind = 'change' AND e.ordinal IS NOT NULL;
 def views_sql(folder: str = "") -> str:
     """Write the catalogue as SQL; paths are relative, or begin with `folder` (which ends in a slash then)."""
     tables = {name: _scan(folder, name) for name in ("events", "rows", "alerts")}
-    return _HEAD + _VIEWS.format(**tables, activity=_ACTIVITY)
+    scan = tables["events"]
+    return _HEAD + _VIEWS.format(
+        **tables,
+        activity=_ACTIVITY,
+        named=reconciliation.NAMED,
+        settings=log_coverage.settings(scan),
+        statement_coverage=log_coverage.coverage(scan),
+        reconciliation=reconciliation.view(scan),
+    )
 
 
 def _scan(folder: str, table: str) -> str:

@@ -163,7 +163,7 @@ class Fold:
         key = (timeline, part.lsn)
         held = cluster.waiting.get(key)
         if whose is None and part.n_rows and not self._hold(cluster, header, index, key, part):
-            whose = NOBODY
+            whose = SHADOW if _covered(part) else NOBODY
         if whose is not None:
             if held is not None:
                 self._release(header.cluster, cluster, held, whose)
@@ -185,11 +185,7 @@ class Fold:
             return cluster.activity.by_beacon(part.beacons[0], where, self.identities, conflict)
         if part.origin is not None:
             return by_origin(part.origin)
-        covered = False
-        for relation in part.relations:
-            if relation.beacon:
-                covered = True
-                break
+        covered = _covered(part)
         finding = "shadow_write" if covered else None
         if part.ddl:
             where = (header.cluster, part.database, header.instance)
@@ -201,7 +197,8 @@ class Fold:
         session = cluster.activity.holding(part.xid)
         if session is not None:
             return by_session(session, header.cluster, self.identities, "sample", finding)
-        return SHADOW if covered else None
+        # Whoever writes past the beacon may still be named by a line of the log that is on its way.
+        return SHADOW if covered and not cluster.log.followed else None
 
     def _findings(self, header: RawHeader, part: Transaction, mark: Watermark, whose: Attribution) -> None:
         for number in range(mark.forged, len(part.forged)):
@@ -266,7 +263,9 @@ class Fold:
         return True
 
     def _release(self, name: str, cluster: Cluster, held: Held, whose: Attribution) -> None:
-        """Let a held transaction go; later parts of it go the same way."""
+        """Let a held transaction go; later parts of it go the same way. Past the beacon that is told too."""
+        if whose.binding != "beacon" and any(part is not None and _covered(part) for _, _, part in held.parts):
+            whose = replace(whose, finding="shadow_write")
         cluster.waiting.release(held)
         cluster.join.named(held, whose)
         timeline, lsn = held.key
@@ -417,3 +416,8 @@ class Fold:
                 self._emit(shape.raw_lost(name, self.partition, min(missing), max(missing) + 1, cluster.clock_us))
             for held in gone if missing else ():
                 self._release(name, cluster, held, NOBODY)
+
+
+def _covered(part: Transaction) -> bool:
+    """Say whether a part changed a table that carries a beacon."""
+    return any(relation.beacon for relation in part.relations)

@@ -39,6 +39,9 @@ WORKER = "worker"
 BEACON = "pgwitness_beacon on "
 """How the identity of a beacon's trigger begins."""
 
+TOLD = ("beacon", "gateway", "log")
+"""Bindings by which a transaction past the beacon is named all the same: by its DDL, the gateway, its statements."""
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -75,7 +78,8 @@ def transaction_id(part: Transaction) -> str:
 def _detail(whose: Attribution) -> dict[str, object]:
     detail: dict[str, object] = {}
     if whose.finding is not None:
-        detail["finding"] = whose.finding
+        missing = whose.finding == "shadow_write" and whose.binding in TOLD and whose.certainty in ("exact", "strong")
+        detail["finding"] = "beacon_missing" if missing else whose.finding
     if whose.claim is not None:
         detail["claim"] = whose.claim
     if whose.owner is not None:
@@ -180,6 +184,10 @@ def statement(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
     event.sqlstate = raw.sqlstate
     detail = event.detail
     detail["source"] = raw.source
+    if raw.place.line is not None:
+        number = raw.place.line.rpartition("/")[2]
+        if number.isascii() and number.isdigit() and len(number) <= 18:
+            detail["line"] = int(number)
     if raw.statement is not None:
         detail |= _read(event, raw.statement)
     elif raw.statement_hash is not None:

@@ -29,8 +29,8 @@ _POWERS = ("superuser", "createrole", "createdb", "replication", "bypassrls")
 _ALWAYS = {"role_setting", "extension", "publication", "event_trigger", "beacon"}
 _TELLING = {
     "archive_command", "archive_mode", "fsync", "hba_file", "listen_addresses", "log_connections",
-    "log_disconnections", "log_destination", "log_statement", "logging_collector", "password_encryption",
-    "row_security",
+    "log_disconnections", "log_destination", "log_min_duration_statement", "log_statement",
+    "logging_collector", "password_encryption", "row_security",
     "session_preload_libraries", "session_replication_role", "shared_preload_libraries", "ssl", "track_activities",
     "track_commit_timestamp", "wal_level",
 }  # fmt: skip

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HELP = """\
 A query ends with `;`. Views: events, changes, ddl, statements, query_stats, sessions, posture, control, gaps,
-alerts, coverage, reconciliation. Macros: touched('schema.table', key), timeline('principal').
+alerts, coverage, reconciliation, statement_coverage. Macros: touched('schema.table', key), timeline('principal').
 .tables lists the views, .columns VIEW its columns, .help shows this, .quit or Ctrl-D ends."""
 
 

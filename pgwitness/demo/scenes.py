@@ -177,7 +177,7 @@ def scenes() -> list[Scene]:
             "a table's owner disables the beacon and writes",
             OWNER,
             disable_beacon,
-            ("shadow_write", "beacon_disabled"),
+            ("shadow_write", "beacon_missing", "beacon_disabled"),
             ("payments",),
         ),
     ]

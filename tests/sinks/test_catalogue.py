@@ -33,8 +33,12 @@ VIEWS = [
     "alerts",
     "coverage",
     "reconciliation",
+    "statement_coverage",
+    "log_settings",
     "ocsf_datastore_activity",
 ]
+EMPTY = ("decisions", "statements", "statement_coverage", "log_settings")
+"""Views that have nothing to show in the lake of these tests."""
 HOUR_US = 3_600_000_000
 
 CONTRACT = """\
@@ -122,7 +126,7 @@ def test_a_plain_duckdb_opens_the_lake(lake: Path) -> None:
     """`views.sql` gives every view to a DuckDB in the lake's folder, and the same answers as ours."""
     for view in VIEWS:
         count = f"SELECT count(*) FROM {view}"
-        assert plain(lake, count)[0][0] == ask(lake, count)[0][0] > (-1 if view in ("decisions", "statements") else 0)
+        assert plain(lake, count)[0][0] == ask(lake, count)[0][0] > (-1 if view in EMPTY else 0)
     assert plain(lake, "SELECT count(*) FROM touched('public.orders', 5)") == [[4]]
 
 
@@ -167,10 +171,38 @@ def test_kinds_have_views(lake: Path) -> None:
 def test_coverage_counts_by_cluster_and_hour(lake: Path) -> None:
     """What somebody did counts once in each of the two divisions; gaps, posture and control do not count."""
     rows = ask(lake, "SELECT * FROM coverage ORDER BY hour")
-    assert [(row[0], row[1].isoformat(), *row[2:]) for row in rows] == [
+    assert [(row[0], row[1].isoformat(), *row[2:11]) for row in rows] == [
         ("shop", "2026-09-22T12:00:00+00:00", 7, 2, 1, 1, 3, 0, 1, 4, 2),
         ("shop", "2026-09-22T13:00:00+00:00", 1, 1, 0, 0, 0, 0, 0, 1, 0),
     ]
+
+
+def test_coverage_tells_the_kinds_apart_and_how_many_changes_are_exact(lake: Path) -> None:
+    """Rows written past the beacon are counted, and are in nobody's share."""
+    rows = ask(
+        lake,
+        "SELECT changes, changes_exact, changes_shadow, changes_exact_percent, ddl, statements, query_stats, sessions"
+        " FROM coverage ORDER BY hour",
+    )
+    assert rows == [(4, 1, 3, 100.0, 1, 0, 1, 1), (1, 1, 0, 100.0, 0, 0, 0, 0)]
+
+
+def test_a_change_without_a_name_lowers_the_share(tmp_path: Path) -> None:
+    """On a table without a beacon nothing is past it: what is not exact there is missing from the share."""
+    from pgwitness.events import Relation
+
+    writer = Lake(tmp_path).writer("events", 0)
+    writer.resume()
+    bare = [Relation("public.orders", ["id"])]
+    events = [
+        change(1),
+        change(2),
+        change(3, binding="none", certainty="none", relation_table=bare),
+        other(4, certainty="none"),
+    ]
+    writer.append(0, events, [ORDINARY] * 4)
+    writer.commit()
+    assert ask(tmp_path, "SELECT changes_exact_percent FROM coverage") == [(66.67,)]
 
 
 def test_reconciliation_tells_attributed_weak_and_shadow_writes(lake: Path) -> None:

@@ -84,7 +84,7 @@ def test_who_switched_the_beacon_off_and_wrote_is_named() -> None:
     told, change = apply(fold(), transaction(100, covered=True, ddl=[off]))
     assert told.detail["beacon_off"] == ["public.orders"]
     assert (change.kind, change.principal, change.certainty) == ("change", "p_ann", "exact")
-    assert change.detail["finding"] == "shadow_write"
+    assert change.detail["finding"] == "beacon_missing"
 
 
 def test_a_dropped_trigger_is_off_and_a_dropped_table_is_not() -> None:

@@ -99,11 +99,32 @@ def test_a_beacon_outranks_the_log(feed: Feed) -> None:
     assert (event.binding, event.principal) == ("beacon", "p_ann")
 
 
-def test_a_covered_table_without_a_beacon_is_a_shadow_write_with_a_name(feed: Feed) -> None:
-    """Who switched the beacon off is named by the log."""
+def test_a_covered_table_without_a_beacon_is_told_with_the_name_that_the_log_has(feed: Feed) -> None:
+    """Who switched the beacon off is named by the log: the change is theirs, and the missing beacon a finding."""
     feed(statement(1, xid=77))
     (event,) = feed(transaction(10, xid=77, covered=True))
-    assert (event.detail["finding"], event.principal, event.binding) == ("shadow_write", "billing-bot", "log")
+    assert (event.detail["finding"], event.principal, event.binding) == ("beacon_missing", "billing-bot", "log")
+
+
+def test_a_write_past_the_beacon_waits_for_the_log(feed: Feed) -> None:
+    """The WAL is mostly ahead of the log: who wrote past the beacon is named by the line that comes after it."""
+    feed(statement(1, xid=70))
+    assert feed(transaction(10, xid=77, covered=True)) == []
+    change, line = feed(statement(2, at_s=0.5, xid=77))
+    assert (change.kind, change.principal, change.detail["finding"]) == ("change", "billing-bot", "beacon_missing")
+    assert line.kind == "statement"
+
+
+def test_a_write_past_the_beacon_that_no_line_names_is_a_shadow_write(feed: Feed) -> None:
+    """After the grace period, over a restart of the worker too; and at once where no log is read."""
+    (event,) = feed(transaction(9, xid=76, covered=True))
+    assert (event.principal, event.detail) == (None, {"finding": "shadow_write"})
+    feed(statement(1, xid=70))
+    feed(transaction(10, xid=77, covered=True))
+    again = Feed(Fold.restore(feed.fold.snapshot(), GRACE_US))
+    again.fold.rehydrate(2, read(batch(transaction(10, xid=77, covered=True), source="log")))
+    (event,) = again(tick(3))
+    assert (event.principal, event.detail) == (None, {"finding": "shadow_write"})
 
 
 def test_lines_sent_again_are_dropped(feed: Feed) -> None:

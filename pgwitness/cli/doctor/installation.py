@@ -6,10 +6,17 @@ import os
 from typing import TYPE_CHECKING
 
 from pgwitness.cli.doctor.lines import Line, attempt, line
-from pgwitness.errors import NotInOrder, Unreachable
+from pgwitness.errors import NotInOrder, PgwitnessError, Unreachable
 
 if TYPE_CHECKING:
     from pgwitness.config import Config
+
+LOST_SHARE_MAX = 0.01
+"""Calls that may be missing in the log before it is said: a text that holds several statements is one line of it."""
+LOST_LINES = """
+SELECT cluster, instance, CAST(sum(calls) AS BIGINT), CAST(sum(missing) AS BIGINT)
+FROM statements_covered(CAST(now() AS DATE) - 1, CAST(now() AS DATE)) WHERE status = 'logged' GROUP BY ALL ORDER BY ALL
+"""
 
 
 def kafka(config: Config, findings: list[Line]) -> None:
@@ -55,6 +62,31 @@ def lake(config: Config, findings: list[Line]) -> None:
         return f"{path}: {row[0]:,} events, the last of {row[1]}" if row[0] else f"{path}: empty"
 
     attempt("lake", "lake", findings, check)
+    if (config.lake.path / "views.sql").exists():
+        findings += lost_lines(config)
+
+
+def lost_lines(config: Config) -> list[Line]:
+    """Say of each server that logs its statements how much of what statistics counted is missing from its log."""
+    from sinks.catalogue import connect
+
+    try:
+        connection = connect(config.lake.path)
+    except PgwitnessError:
+        return []  # the check of the lake says so
+    try:
+        rows = connection.execute(LOST_LINES).fetchall()
+    finally:
+        connection.close()
+    lines = []
+    for cluster, instance, calls, missing in rows:
+        lost = missing > LOST_SHARE_MAX * calls
+        found = f"{missing:,} of {calls:,} calls since yesterday ({missing / calls:.1%}) are not in the log"
+        fix = "see the view statement_coverage for which; look for gaps of the log, settings of sessions, sampling"
+        lines.append(
+            line(f"{cluster} {instance}", "server log", "warning" if lost else "ok", found, fix if lost else "")
+        )
+    return lines
 
 
 def files(config: Config, findings: list[Line]) -> None:
