@@ -26,7 +26,8 @@ def test_who_has_no_name_is_counted_by_kind() -> None:
 
 
 text = st.one_of(
-    st.text(max_size=20), st.sampled_from(["a\nb", "\x85𐀀", "*", "[a-z]", "{role}", "a: b", "- x", "#", "~", "no", "0x1", "é"])
+    st.text(max_size=20),
+    st.sampled_from(["a\nb", "\x85𐀀", "*", "[a-z]", "{role}", "a: b", "- x", "#", "~", "no", "0x1", "é"]),
 )
 addresses = st.one_of(st.none(), st.just("local"), st.ip_addresses().map(str), st.just("fe80::1%eth0"), text)
 
