@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test chaos lint bench lock kafka clean
+.PHONY: install demo test chaos lint bench quality lock kafka clean
 
 install: $(STAMP)
 
@@ -34,6 +34,10 @@ lint: install
 
 bench: install
 	$(BIN)/python -m tests.bench
+
+# How good policies and models are at finding attacks among ordinary days; some minutes.
+quality: install
+	$(BIN)/python -m tests.quality
 
 # The jars of Apache Kafka 4, into deploy/kafka/lib; needs Java 17+ and Maven.
 kafka: deploy/kafka/lib/.complete

@@ -7,9 +7,11 @@ of log1p(rows) and of its square; log1p with a fixed limit, because one extreme 
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from typing import Any
 
+from msgspec import Struct
 from river.stats import EWMean
 
 VALUES_MAX = 64
@@ -17,6 +19,10 @@ VALUES_MAX = 64
 PENDING_MAX = 16
 """New values that wait to be adopted."""
 OPERATIONS_MAX = 12
+WITNESSES_MIN = 3
+"""Members who must have done something before their group knows it."""
+WITNESSED_MAX = 32
+FOLLOW_N_MIN = 3
 VALUE_CHARS_MAX = 160
 ROWS_MAX = 1e9
 FADING = 0.05
@@ -74,6 +80,11 @@ class Known:
         share = self.counts.get(value, 0) / self.total if self.total else 1.0
         return min(1.0, max(0.0, (-math.log10(share) - 2.0) / 2.0)) if share > 0 else 1.0
 
+    def neighbours(self, address: str) -> int:
+        """Count the known addresses in the network of this one: the same /24, or /64 of IPv6."""
+        network = network_of(address)
+        return sum(1 for known in self.counts if network_of(known) == network) if network else 0
+
     def state(self) -> list[Any]:
         """Give everything as JSON values."""
         return [self.total, self.distinct, self.counts, self.pending]
@@ -91,15 +102,21 @@ class Volume:
 
     __slots__ = ("mean", "n", "square")
 
-    def __init__(self) -> None:
+    def __init__(self, fading: float = FADING) -> None:
         self.n = 0
-        self.mean = EWMean(FADING)
-        self.square = EWMean(FADING)
+        self.mean = EWMean(fading)
+        self.square = EWMean(fading)
 
-    def deviation(self, size: float) -> float:
-        """Say how many standard deviations a size (log1p of rows) lies above the mean."""
+    def deviation(self, size: float, least: float = DEVIATION_MIN) -> float:
+        """Say how many standard deviations, each at least `least`, a size (log1p of rows) lies above the mean."""
         mean = self.mean.get()
-        return float((size - mean) / max(DEVIATION_MIN, math.sqrt(max(0.0, self.square.get() - mean * mean))))
+        return float((size - mean) / max(least, math.sqrt(max(0.0, self.square.get() - mean * mean))))
+
+    def follow(self, size: float, least: float) -> None:
+        """Take a size in, but rise by no more than one deviation: who climbs a little each day lags behind."""
+        if self.n >= FOLLOW_N_MIN and (off := self.deviation(size, least)) > 1.0:
+            size = float(self.mean.get() + (size - self.mean.get()) / off)
+        self.learn(size)
 
     def learn(self, size: float) -> None:
         """Take a size in."""
@@ -112,9 +129,9 @@ class Volume:
         return [self.n, self.mean.get(), self.square.get()]
 
     @classmethod
-    def of(cls, state: list[Any]) -> Volume:
+    def of(cls, state: list[Any], fading: float = FADING) -> Volume:
         """Make it from `state()`: an exponentially weighted mean that saw one value is that value, exactly."""
-        volume = cls()
+        volume = cls(fading)
         volume.n = state[0]
         if volume.n:
             volume.mean.update(state[1])
@@ -122,10 +139,70 @@ class Volume:
         return volume
 
 
-class Habits:
-    """Everything known of one principal."""
+class Unusual(Struct, frozen=True):
+    """What the habits say of one action that was judged and found other than ordinary.
 
-    __slots__ = ("addresses", "applications", "first_us", "n", "touches", "volumes")
+    `foreign` is how surprising its relation is when neither the principal nor its peers ever touched it so, else 0.
+    """
+
+    score: float
+    reasons: list[dict[str, Any]]
+    new_client_addr: bool = False
+    new_application: bool = False
+    new_relation: bool = False
+    new_statement: bool = False
+    foreign: float = 0.0
+
+
+class Deed(Struct, frozen=True, gc=False):
+    """What habits are asked of one action; None for what it does not have."""
+
+    now_us: int
+    operation: str
+    relation: str | None
+    rows: int | None
+    client_addr: str | None
+    application: str | None
+    statement: str | None
+    columns: str | None
+
+    def value(self, name: str) -> str | None:
+        """Give what the habit of this name knows it by."""
+        if name == "relation":
+            return None if self.relation is None else f"{self.operation} {self.relation}"
+        value: str | None = getattr(self, name)
+        return value
+
+    def without(
+        self, relation: bool = False, client_addr: bool = False, application: bool = False, statement: bool = False
+    ) -> Deed:
+        """Leave some of it out."""
+        return Deed(
+            self.now_us,
+            self.operation,
+            None if relation else self.relation,
+            self.rows,
+            None if client_addr else self.client_addr,
+            None if application else self.application,
+            None if statement else self.statement,
+            None if statement else self.columns,
+        )
+
+
+class Habits:
+    """Everything known of one principal's single actions."""
+
+    __slots__ = (
+        "addresses",
+        "applications",
+        "columns",
+        "first_us",
+        "n",
+        "statements",
+        "touches",
+        "volumes",
+        "witnesses",
+    )
 
     def __init__(self, first_us: int) -> None:
         self.n = 0
@@ -133,7 +210,40 @@ class Habits:
         self.addresses = Known()
         self.applications = Known()
         self.touches = Known()
+        self.statements = Known()
+        self.columns = Known()
         self.volumes: dict[str, Volume] = {}
+        self.witnesses: dict[str, list[str]] = {}
+
+    def witness(self, name: str, value: str, member: str) -> None:
+        """Hear of something new that a member of this group did; it is known when enough of them have."""
+        members = self.witnesses.setdefault(f"{name} {value}", [])
+        if member not in members:
+            members.append(member)
+        if len(members) >= WITNESSES_MIN:
+            self.known(name).learn(value)
+            del self.witnesses[f"{name} {value}"]
+        while len(self.witnesses) > WITNESSED_MAX:
+            del self.witnesses[next(iter(self.witnesses))]
+
+    def known(self, name: str) -> Known:
+        """Give what is known of one kind of value, by the name it has in `Deed`."""
+        known: Known = getattr(self, _PLACES[name])
+        return known
+
+    def knows(self, deed: Deed) -> bool:
+        """Say whether the statement and the columns of a deed are known."""
+        return (deed.statement is None or deed.statement in self.statements.counts) and (
+            deed.columns is None or deed.columns in self.columns.counts
+        )
+
+    def learn(self, deed: Deed) -> None:
+        """Take a deed in."""
+        for name in _PLACES:
+            if (value := deed.value(name)) is not None:
+                self.known(name).learn(short(value))
+        if deed.rows is not None and (volume := self.volume(short(deed.operation))) is not None:
+            volume.learn(size_of(deed.rows))
 
     def volume(self, operation: str) -> Volume | None:
         """Give the volume of one operation; None when there are too many already."""
@@ -144,17 +254,41 @@ class Habits:
 
     def state(self) -> list[Any]:
         """Give everything as JSON values."""
-        known = [self.addresses.state(), self.applications.state(), self.touches.state()]
-        return [self.n, self.first_us, *known, {key: v.state() for key, v in self.volumes.items()}]
+        known = [getattr(self, place).state() for place in _PLACES.values()]
+        return [self.n, self.first_us, *known, {key: v.state() for key, v in self.volumes.items()}, self.witnesses]
 
     @classmethod
     def of(cls, state: list[Any]) -> Habits:
         """Make it from `state()`."""
-        habits = cls(state[1])
-        habits.n = state[0]
-        habits.addresses, habits.applications, habits.touches = (Known.of(part) for part in state[2:5])
-        habits.volumes = {key: Volume.of(part) for key, part in state[5].items()}
+        n, first_us, *known, volumes, witnesses = state
+        habits = cls(first_us)
+        habits.n = n
+        for place, part in zip(_PLACES.values(), known, strict=True):
+            setattr(habits, place, Known.of(part))
+        habits.witnesses = witnesses
+        habits.volumes = {key: Volume.of(part) for key, part in volumes.items()}
         return habits
+
+
+_PLACES = {
+    "client_addr": "addresses",
+    "application": "applications",
+    "relation": "touches",
+    "statement": "statements",
+    "columns": "columns",
+}
+
+
+def network_of(address: str) -> str:
+    """Give the /24 of an IPv4 address or the /64 of an IPv6 address as text; empty when it is neither."""
+    if address.count(".") == 3 and ":" not in address and len(address) <= 15:
+        return address.rpartition(".")[0]
+    if ":" in address and len(address) <= 45:
+        try:
+            return ipaddress.IPv6Address(address).exploded[:19]
+        except ValueError:
+            return ""
+    return ""
 
 
 def size_of(rows: int) -> float:

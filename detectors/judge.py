@@ -18,12 +18,14 @@ from msgspec.structs import replace
 from detectors import verdicts
 from detectors.actions import Action, FactsOf, Parts, count, of_change, of_event
 from detectors.alert import EVENT_IDS_MAX, Alert, alert_uid, finding_key
-from detectors.behaviour import LEARNING, MODEL, ORDINARY, Behaviour, Unusual
+from detectors.behaviour import LEARNING, MODEL, ORDINARY, Behaviour
 from detectors.correlation import Correlations
 from detectors.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
+from detectors.habits import Unusual, short
 from detectors.ledger import Ledger, Occurrence
 from detectors.policies import Bundle, Policy
 from detectors.presence import Presence
+from detectors.rhythm import SAMPLE, Finding
 from detectors.sensitive import Sensitive
 from detectors.triage import Triage
 from detectors.wording import Seen, show, who
@@ -37,6 +39,7 @@ STATE_VERSION = 2
 OLDEST_STATE = 1
 """States from this version on are read; what an older one does not have begins empty."""
 HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
 _NOT_NEW = Novelty()
 REFUSED = "policies_refused"
 """The `control` event by which a worker says that changed policies cannot be used."""
@@ -88,6 +91,7 @@ class Judge:
         self._behaviour = behaviour
         self._settings = behaviour.settings if behaviour is not None else Settings()
         self._facts_of = facts_of
+        self._findings: list[Finding] = []
         self._parts = Parts()
         self._ledger = Ledger()
         self._triage = triage or Triage()
@@ -129,12 +133,18 @@ class Judge:
     def judge(self, event: Event) -> Verdict:
         """Judge one event; of a part that is not the last of its transaction nothing is said yet.
 
-        Findings and digests that are due by the event's time of capture are told with it.
+        Its alerts may be of others too: an event also says that time has passed. Windows close by it, and findings and
+        digests that are due by its time of capture are told with it.
         """
         verdict = self._judge(event)
-        if event.captured_at_us < self._due_us and not self._also:
+        due = event.captured_at_us >= self._due_us
+        if not (due or self._findings or self._also):
             return verdict
-        return replace(verdict, alerts=[*verdict.alerts, *self._due(event.captured_at_us)])
+        found, self._findings = self._findings, []
+        alerts = [alert for finding in found if (alert := self._window_alert(finding))]
+        if due or self._also:
+            alerts += self._due(event.captured_at_us)
+        return replace(verdict, alerts=[*verdict.alerts, *alerts])
 
     def note(self, event: Event) -> Verdict:
         """Take what the worker wrote among the events; gives what is to be told because of it."""
@@ -275,7 +285,7 @@ class Judge:
             relation = action.relations[0] if action.relations else None
             rows = action.rows_per_call if event.kind in ("query_stats", "statement") else None
             if event.kind != "session" or event.operation != "disconnect":
-                unusual = self._observe(event, action.operation, relation, rows)
+                unusual = self._observe(event, action.operation, relation, rows, action)
         novelty = _novelty(unusual, quiet_days)
         set_novelty(action, novelty)
         matches = self._evaluator.ask(action)
@@ -283,15 +293,35 @@ class Judge:
             return _UNKNOWN if unusual is LEARNING else _ORDINARY
         return self._verdict(lambda: action, matches, unusual, novelty)
 
-    def _observe(self, event: Event, operation: str, relation: str | None, rows: int | None) -> Unusual:
+    def _observe(
+        self, event: Event, operation: str, relation: str | None, rows: int | None, action: Action | None = None
+    ) -> Unusual:
+        """Ask the behaviour model about an action, and count it in the windows of its principal."""
         assert self._behaviour is not None
-        key = event.principal or f"?{event.cluster}?{event.role or ''}"
-        address = application = None
+        key = short(event.principal or f"?{event.cluster}?{event.role or ''}")
+        address = application = statement = columns = None
         if event.binding in _WITH_ADDRESS:
             address, application = event.client_addr or "", event.application
-        return self._behaviour.observe(
-            key, event.peer_group, event.occurred_at_us, operation, relation, rows, address, application
+        if action is not None:
+            statement = action.fingerprint or None
+            columns = ",".join(sorted(action.columns)) if action.columns else None
+        unusual = self._behaviour.observe(
+            key,
+            event.peer_group,
+            event.occurred_at_us,
+            operation,
+            relation,
+            rows,
+            address,
+            application,
+            statement,
+            columns,
         )
+        noted = unusual if unusual.reasons else None
+        total = action.rows if action is not None else rows or 0
+        if found := self._behaviour.rhythm.count(key, event, operation, relation, total, statement, noted):
+            self._findings += found
+        return unusual
 
     def _verdict(self, make: Callable[[], Action], matches: Matches, unusual: Unusual, novelty: Novelty) -> Verdict:
         action = make()
@@ -365,13 +395,13 @@ class Judge:
         )
 
     def _behaviour_alert(self, action: Action, unusual: Unusual) -> Alert | None:
-        features = ",".join(sorted(reason["feature"] for reason in unusual.reasons))
+        main = unusual.reasons[0]["feature"]
         words = "; ".join(reason["words"] for reason in unusual.reasons[:3])
         return self._alert(
             action,
             detector="behaviour",
-            key=f"{action.cluster}\0{action.principal}\0{action.role}\0{features}",
-            window_us=HOUR_US,
+            key="\0".join((action.cluster, action.principal, action.role, main)),
+            window_us=DAY_US,
             title="Unusual behaviour of a principal",
             message=f"{who(action)} acted out of habit: {words}",
             description="The action differs from what this principal, or its peer group, has done so far.",
@@ -380,6 +410,37 @@ class Judge:
             model=MODEL,
             anomaly=unusual.score,
             reasons=unusual.reasons,
+        )
+
+    def _window_alert(self, finding: Finding) -> Alert | None:
+        """Make the alert of a window that was out of the ordinary; its evidence are its most telling events."""
+        window = finding.window
+        facts = dict(zip(SAMPLE, window.sample, strict=False))
+        operation, relation, rows = window.sample[len(SAMPLE) :]
+        action = Action(
+            **{name: fact for name, fact in facts.items() if fact is not None},
+            labels=self._labels.get(facts["cluster"], {}),
+            operation=operation,
+            relations=[relation] if relation is not None else [],
+            rows=rows,
+        )
+        main = finding.reasons[0]["feature"] if finding.reasons else ""
+        words = "; ".join(reason["words"] for reason in finding.reasons[:3])
+        seen = Seen(window.actions, window.first_us, window.last_us, tuple(window.event_ids))
+        return self._alert(
+            action,
+            detector="behaviour",
+            key=f"{action.cluster}\0{finding.who}\0{main}",
+            window_us=DAY_US,
+            title="Unusual activity of a principal",
+            message=f"{who(action)} was out of its routine: {words}",
+            description=f"What it did in {finding.length.words} differs from what it, and its peer group, usually do.",
+            severity="medium" if finding.score >= self._settings.medium_at else "low",
+            runbook="Look at the evidence; ask the principal's owner when no change of duty explains it.",
+            model=MODEL,
+            anomaly=finding.score,
+            reasons=finding.reasons,
+            seen=seen,
         )
 
     def _alert(

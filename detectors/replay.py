@@ -14,8 +14,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from detectors.actions import of_event
-from detectors.behaviour import LEARNING, Behaviour, Unusual
+from detectors.actions import Action, of_event
+from detectors.behaviour import LEARNING, Behaviour
+from detectors.habits import Unusual
 from detectors.judge import Judge, Verdict
 from detectors.policies import Bundle
 from detectors.sensitive import Sensitive
@@ -81,7 +82,9 @@ class PastJudge(Judge):
 
     recorded: Unusual = LEARNING
 
-    def _observe(self, event: Event, operation: str, relation: str | None, rows: int | None) -> Unusual:
+    def _observe(
+        self, event: Event, operation: str, relation: str | None, rows: int | None, action: Action | None = None
+    ) -> Unusual:
         return self.recorded
 
 

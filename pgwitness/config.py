@@ -176,8 +176,9 @@ class Behaviour(_Section, frozen=True, kw_only=True):
 
     A principal is only learned from until `warmup` has passed since its first event and it has made
     `warmup_observations` of them; `warmup` holds for the whole stream too. `adopt_after` is how long something new
-    stays new. `alert_at` is the anomaly (0 to 1) from which on behaviour alone is an alert. `principals_max` bounds
-    the memory.
+    stays new. `alert_at` is the anomaly (0 to 1) from which on behaviour alone is an alert of severity low,
+    `medium_at` of medium. `principals_max` bounds the memory. `groups_max` is how many peer groups have models of their
+    own; further ones share those of their kind. `seed` decides how the models draw their trees and projections.
     """
 
     enabled: bool = True
@@ -185,7 +186,10 @@ class Behaviour(_Section, frozen=True, kw_only=True):
     warmup_observations: int = 30
     adopt_after: Duration = Duration(7 * 86_400.0)
     alert_at: float = 0.9
+    medium_at: float = 0.95
     principals_max: int = 50_000
+    groups_max: int = 24
+    seed: int = 1
 
 
 class Triage(_Section, frozen=True, kw_only=True):

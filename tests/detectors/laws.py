@@ -13,7 +13,7 @@ import msgspec
 
 from detectors.judge import STATE_VERSION, Verdict
 from pgwitness.events import Event
-from tests.detectors.material import change, day, hostile
+from tests.detectors.material import START_US, change, day, hostile, week
 
 
 class Detector(Protocol):
@@ -72,6 +72,42 @@ def goes_on_after_a_snapshot(make: Make) -> None:
         assert second.snapshot() == first.snapshot()
 
 
+def goes_on_after_a_snapshot_while_windows_close(make: Make) -> None:
+    """Likewise in a week in which models learn windows: restored twice on the way, it says what the first one says."""
+    events = week(5)
+    first, second = make(), make()
+    said = judged(first, events)
+    restored = judged(second, events[:1_201])
+    for start, end in ((1_201, 1_900), (1_900, len(events))):
+        state = second.snapshot()
+        second = make()
+        second.restore(state)
+        restored += judged(second, events[start:end])
+    assert restored == said
+    assert second.snapshot() == first.snapshot()
+
+
+def repeating_teaches_nothing(make: Make) -> None:
+    """The same misdeed a thousand times is judged the thousandth time as the second."""
+    detector = make()
+    for one in week(6, 800):
+        detector.judge(one)
+    scores = []
+    for number in range(1_000):
+        at_us = START_US + 800 * 240_000_000 + number * 1_000_000
+        facts = {"peer_group": "team", "occurred_at_us": at_us, "captured_at_us": at_us}
+        scores.append(detector.judge(change(number, "d", 60_000, "vault.cards", principal="member-1", **facts)).anomaly)
+    assert len(set(scores[1:])) == 1
+
+
+def first_windows_do_not_alert(make: Make) -> None:
+    """Until anything is known of anybody, only policies speak."""
+    detector = make()
+    for one in week(7, 250):
+        titles = {alert.title for alert in detector.judge(one).alerts}
+        assert "Unusual activity of a principal" not in titles
+
+
 def state_is_json(make: Make) -> None:
     """The state is JSON with a version; nothing in it is executed when it is read."""
     detector = make()
@@ -116,6 +152,9 @@ LAWS = [
     inputs_are_not_changed,
     same_input_gives_same_verdicts,
     goes_on_after_a_snapshot,
+    goes_on_after_a_snapshot_while_windows_close,
+    repeating_teaches_nothing,
+    first_windows_do_not_alert,
     state_is_json,
     hostile_input_is_judged,
     a_crowd_does_not_fill_the_memory,

@@ -98,6 +98,27 @@ def day(seed: int, length: int = 600) -> list[Event]:
     return events
 
 
+def week(seed: int, length: int = 2_500) -> list[Event]:
+    """Make a week in which windows close: six principals of one team, four minutes apart, with a few misdeeds."""
+    random = Random(seed)
+    events = []
+    for number in range(length):
+        at_us = START_US + number * 240 * SECOND_US
+        who = f"member-{random.randrange(6)}"
+        facts: dict[str, Any] = {"principal": who, "role": who, "peer_group": "team"}
+        facts |= {"occurred_at_us": at_us - random.randrange(2 * SECOND_US), "captured_at_us": at_us}
+        relation = random.choice(["public.orders"] * 20 + ["public.tickets", f"scratch.t{random.randrange(50)}"])
+        if random.random() < 0.5:
+            read = {"operation": "select", "relations": [relation], "columns": ["id"], "fingerprint": relation}
+            counted = {"calls": random.randrange(1, 40), "row_count": random.choice([5, 50, 500])}
+            detail = {"operations": ["select"], "where": "n/a"}
+            events.append(event(number, "query_stats", statement="SELECT 1", detail=detail, **read, **counted, **facts))
+        else:
+            rows = random.randrange(1, 9) if random.random() < 0.99 else 20_000
+            events.append(change(number, random.choice("iud"), rows, relation, **facts))
+    return events
+
+
 def parts(number: int, facts: dict[str, Any]) -> list[Event]:
     """Make a transaction of three parts."""
     return [

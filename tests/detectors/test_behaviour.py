@@ -35,10 +35,14 @@ class Life:
         address: str | None = "10.0.0.5",
         application: str | None = "shipping",
         seconds: float = 1.0,
+        statement: str | None = None,
+        columns: str | None = None,
     ) -> Unusual:
         """Let time pass and a principal act."""
         self.now_us += int(seconds * SECOND_US)
-        return self.model.observe(who, group, self.now_us, operation, relation, rows, address, application)
+        return self.model.observe(
+            who, group, self.now_us, operation, relation, rows, address, application, statement, columns
+        )
 
     def grow_up(self, who: str = "shipping", group: str | None = None, actions: int = 200) -> None:
         """Give a principal a history in which rows vary between one and three."""
@@ -107,6 +111,46 @@ def test_what_is_new_stays_new_until_it_was_there_for_long() -> None:
     life.act(seconds=3_600)
     life.act(address="10.9.9.9")
     assert not life.act(address="10.9.9.9").new_client_addr
+
+
+def test_a_further_pod_of_a_known_network_is_no_new_place() -> None:
+    """Of three addresses in one network a fourth does not surprise; an address of another one does."""
+    life = Life()
+    for number in range(300):
+        life.act(address=f"10.4.0.{number % 3}")
+    assert life.act(address="10.4.0.77") is ORDINARY
+    assert life.act(address="10.5.0.77").new_client_addr
+    for address in ("10.4.0.300.1", "not an address", "::ffff:zz", "1:2:3"):
+        assert life.act(address=address).new_client_addr
+
+
+def test_a_new_statement_is_a_reason_and_a_new_relation_holds_its_statements() -> None:
+    """Another statement on a known relation is told; on a relation that is new it goes without saying."""
+    life = Life()
+    for _ in range(200):
+        life.act(statement="f1", columns="a,b")
+    assert life.act(statement="f1", columns="a,b") is ORDINARY
+    other = life.act(statement="f2", columns="a,salary")
+    assert other.new_statement
+    assert {reason["feature"] for reason in other.reasons} == {"statement", "columns"}
+    foreign = life.act(relation="hr.salaries", statement="f3", columns="c")
+    assert {reason["feature"] for reason in foreign.reasons} == {"relation"}
+    assert foreign.foreign > 0.9
+
+
+def test_one_member_teaches_its_peers_nothing_and_three_do() -> None:
+    """A relation that one member uses stays foreign to its group; when three have used it, it is theirs."""
+    life = Life()
+    names = ("ada", "ben", "cora", "dan")
+    for number in range(400):
+        life.act(names[number % 4], "team", rows=1 + number % 3)
+    assert all(life.act("ada", "team", relation="hr.salaries").foreign > 0 for _ in range(100))
+    assert life.act("ben", "team", relation="hr.salaries").foreign > 0
+    assert life.act("cora", "team", relation="hr.salaries").foreign > 0
+    last = life.act("dan", "team", relation="hr.salaries")
+    assert last.new_relation
+    assert last.foreign == 0
+    assert "though of its peers" in last.reasons[0]["words"]
 
 
 def test_far_more_rows_than_ever_are_not_learned() -> None:

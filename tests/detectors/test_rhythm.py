@@ -1,0 +1,253 @@
+"""Windows of a principal's time: when they close, what is found in them, and that none of it can be abused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from detectors.behaviour import Behaviour
+from detectors.judge import Judge
+from detectors.policies import Bundle
+from detectors.rhythm import Rhythm
+from detectors.routine import Routine, hour_of_week
+from detectors.windows import COUNT_MAX, EVENT_IDS_MAX, LENGTHS, VALUES_MAX, Window
+from pgwitness.config import Behaviour as Settings
+from pgwitness.events import Event
+from pgwitness.units import Duration
+from tests.detectors.material import HOSTILE, change
+
+START_US = 1_786_924_800_000_000
+"""A Monday, 00:00 UTC."""
+MINUTE_US, HOUR_US, DAY_US = 60_000_000, 3_600_000_000, 86_400_000_000
+SETTINGS = Settings(warmup=Duration(600.0), warmup_observations=20, principals_max=400)
+
+
+class Days:
+    """A judge of behaviour alone, and days of somebody's work."""
+
+    def __init__(self, settings: Settings = SETTINGS) -> None:
+        self.judge = Judge(Bundle([]), labels={}, behaviour=Behaviour(settings))
+        self.alerts: list[Any] = []
+        self._number = 0
+
+    def act(self, at_us: int, who: str = "ada", operation: str = "u", rows: int = 2, **facts: Any) -> None:
+        """Let somebody change rows."""
+        self._number += 1
+        facts = {"peer_group": "team", "occurred_at_us": at_us, "captured_at_us": at_us + 1_000, **facts}
+        event = change(self._number, operation, rows, facts.pop("relation", "public.orders"), principal=who, **facts)
+        self.alerts += self.judge.judge(event).alerts
+
+    def work(self, days: range, who: str = "ada", rows: int = 2, nightly: int = 0) -> None:
+        """Let somebody work from nine to five, and a batch of so many rows run at two."""
+        for day in days:
+            if nightly:
+                self.act(START_US + day * DAY_US + 2 * HOUR_US, who, rows=nightly)
+            for minute in range(0, 8 * 60, 10):
+                self.act(START_US + day * DAY_US + 9 * HOUR_US + minute * MINUTE_US, who, rows=rows + minute % 3)
+
+    def features(self) -> set[str]:
+        """Give the main reasons of all alerts."""
+        return {alert.reasons[0]["feature"] for alert in self.alerts}
+
+
+def test_a_window_closes_when_others_show_that_its_time_is_over() -> None:
+    """Who takes much and is never seen again is found by the events of somebody else."""
+    days = Days()
+    days.work(range(7))
+    days.work(range(7), who="ben")
+    for minute in range(4):
+        days.act(START_US + 7 * DAY_US + 10 * HOUR_US + minute * MINUTE_US, rows=90)
+    assert not days.alerts
+    days.act(START_US + 7 * DAY_US + 10 * HOUR_US + 6 * MINUTE_US, who="ben")
+    assert [alert.action.principal for alert in days.alerts][:1] == ["ada"]
+    alert = days.alerts[0]
+    assert alert.severity in ("low", "medium")
+    assert alert.ocsf()["is_alert"] is False
+    assert "rows written in five minutes, far more than on any of its usual days" in alert.message
+    assert alert.first_seen_us < alert.last_seen_us
+    assert alert.event_ids
+
+
+def test_a_nightly_batch_is_a_routine() -> None:
+    """What comes once each day is not strange, though it is a hundred times the usual; ten times that is."""
+    days = Days()
+    days.work(range(8), nightly=400)
+    assert not days.alerts
+    days.act(START_US + 8 * DAY_US + 2 * HOUR_US, rows=40_000)
+    days.work(range(8, 9))
+    assert "rows_written" in days.features()
+
+
+def test_small_pieces_are_found_by_the_hour() -> None:
+    """Many small deletes, none of which is unusual, are a finding before the day is over."""
+    days = Days()
+    days.work(range(7))
+    for piece in range(50):
+        days.act(START_US + 7 * DAY_US + 9 * HOUR_US + piece * MINUTE_US, operation="d", rows=6)
+    days.act(START_US + 7 * DAY_US + 11 * HOUR_US)
+    assert "rows_deleted" in days.features()
+
+
+def test_a_little_more_each_day_adds_up() -> None:
+    """Volumes that grow by half a day never jump, and are found by their trend."""
+    days = Days()
+    days.work(range(10))
+    for day in range(10, 18):
+        days.work(range(day, day + 1), rows=round(2 * 1.5 ** (day - 9)))
+    assert any(feature.startswith("creep_") for feature in days.features())
+
+
+def test_hours_without_precedent_are_named() -> None:
+    """Usual work at three in the night is found, and the reason says so; at ten it is not."""
+    days = Days()
+    days.work(range(5))
+    days.work(range(7, 10))
+    assert not days.alerts
+    for minute in range(0, 40, 2):
+        days.act(START_US + 10 * DAY_US + 3 * HOUR_US + minute * MINUTE_US)
+    days.work(range(10, 11))
+    assert "off_hours" in days.features()
+
+
+def test_what_is_foreign_to_all_peers_is_found() -> None:
+    """A relation that nobody of the group ever touched is; one that the peers use every day is not."""
+    days = Days()
+    for minute in range(8):
+        for who in ("ben", "cora", "dan"):
+            days.act(START_US + 8 * HOUR_US + minute * MINUTE_US, who=who, relation="public.tickets")
+    for day in range(5):
+        for who in ("ada", "ben", "eve"):
+            days.work(range(day, day + 1), who=who)
+    for minute in range(4):
+        at_us = START_US + 6 * DAY_US + 9 * HOUR_US + minute * MINUTE_US
+        days.act(at_us, relation="hr.salaries")
+        days.act(at_us, who="eve", relation="public.tickets")
+    days.work(range(6, 7))
+    named = [alert for alert in days.alerts if alert.reasons[0]["feature"] == "foreign"]
+    assert {alert.action.principal for alert in named} == {"ada"}
+    assert "update hr.salaries" in named[0].message
+
+
+def test_first_windows_do_not_alert() -> None:
+    """Nothing is said of a principal's first three days, however wild they are."""
+    days = Days()
+    for day in range(3):
+        for number in range(300):
+            at_us = START_US + day * DAY_US + number * 4 * MINUTE_US
+            days.act(at_us, rows=(number * 7_919) % 5_000 + 1)
+    windows = [alert for alert in days.alerts if alert.first_seen_us != alert.last_seen_us]
+    assert not windows
+
+
+@pytest.mark.parametrize("away_us", [-(2**60), 2**60])
+def test_a_clock_that_is_off_stops_nothing(away_us: int) -> None:
+    """An event from another age neither closes everybody's windows nor keeps them open for ever."""
+    days = Days()
+    days.work(range(7))
+    days.act(START_US + 7 * DAY_US, who="eve", occurred_at_us=START_US + away_us, captured_at_us=START_US + 7 * DAY_US)
+    for minute in range(4):
+        days.act(START_US + 7 * DAY_US + 10 * HOUR_US + minute * MINUTE_US, rows=90)
+    days.act(START_US + 7 * DAY_US + 11 * HOUR_US)
+    assert "rows_written" in days.features()
+
+
+def test_a_flood_of_names_does_not_push_out_open_windows() -> None:
+    """Ten thousand strangers within a minute do not hide what somebody known did in it."""
+    days = Days()
+    days.work(range(7))
+    for minute in range(4):
+        days.act(START_US + 7 * DAY_US + 10 * HOUR_US + minute * MINUTE_US, rows=90)
+    for number in range(10_000):
+        days.act(START_US + 7 * DAY_US + 10 * HOUR_US + 4 * MINUTE_US + number, who=f"nobody-{number}", peer_group=None)
+    days.act(START_US + 7 * DAY_US + 10 * HOUR_US + 20 * MINUTE_US)
+    assert "rows_written" in days.features()
+
+
+def test_what_is_kept_of_strangers_is_bounded_by_structure() -> None:
+    """However many hostile names come, windows, routines and groups fill rooms of fixed size."""
+    rhythm = Rhythm(SETTINGS, lambda key: False)
+    for number in range(10_000):
+        event = change(number, "u", 3, f"public.{number}", principal_kind="agent", peer_group=f"group-{number}")
+        rhythm.count(
+            f"{HOSTILE[number % len(HOSTILE)]}-{number}"[-160:], event, "update", f"public.{number}", 3, None, None
+        )
+    state = rhythm.state()
+    most = SETTINGS.principals_max // 4
+    assert all(len(room) <= most for room in state["open"])
+    assert state["routines"] == []
+    assert len(rhythm.populations) <= SETTINGS.groups_max + 4
+
+
+def test_numbers_that_nobody_could_mean_are_cut_off() -> None:
+    """Rows and calls beyond all measure, or below nothing, leave a window that can be written down."""
+    window = Window(1, 0)
+    for rows in (-(2**63), 2**63, 2**200):
+        event = change(1, calls=2**62)
+        window.add("update", "public.orders", rows, None, event)
+        window.add("select", None, rows, "x" * 100_000, event)
+    assert window.rows_written == window.rows_read == 2 * COUNT_MAX
+    assert len(msgspec.json.encode(window.state())) < 2_000
+
+
+def test_a_window_is_bounded_and_comes_back() -> None:
+    """Thousands of values leave a bounded window, which is the same after it was written down."""
+    window, hour = Window(1, 0), Window(1, 0)
+    for number in range(1_000):
+        event = change(number, client_addr=f"10.0.{number // 250}.{number % 250}")
+        window.add("update", f"public.t{number}", 1, f"s{number}", event)
+        window.keep(event.event_id)
+    hour.pour(window)
+    hour.pour(window)
+    assert len(hour.relations) == len(hour.statements) == len(hour.addresses) == VALUES_MAX
+    assert len(hour.event_ids) == EVENT_IDS_MAX
+    assert hour.event_ids[0] == f"{0:032x}"
+    assert hour.actions == 2_000
+    assert Window.of(msgspec.json.decode(msgspec.json.encode(hour.state()))).state() == hour.state()
+
+
+def test_a_routine_comes_back_exactly() -> None:
+    """Rates, highest values, creep and hours go on to the last bit."""
+
+    def day(number: int) -> Window:
+        window = Window(1, START_US + number * DAY_US)
+        window.actions, window.rows_read = 30 + number % 5, 100 + 17 * number % 60
+        return window
+
+    stayed = Routine()
+    for number in range(12):
+        for length in LENGTHS:
+            stayed.learn(length.name, day(number))
+        stayed.creep(day(number))
+        stayed.end_of_day(START_US + number * DAY_US)
+    restored = Routine.of(msgspec.json.decode(msgspec.json.encode(stayed.state())))
+    for number in range(12, 40):
+        for routine in (stayed, restored):
+            routine.creep(day(number))
+            routine.learn("1d", day(number))
+            routine.end_of_day(START_US + number * DAY_US)
+    assert restored.state() == stayed.state()
+
+
+def test_a_week_begins_on_monday() -> None:
+    """The first hour of the week is Monday's, UTC."""
+    assert hour_of_week(START_US) == 0
+    assert hour_of_week(START_US + 6 * DAY_US + 23 * HOUR_US) == 167
+
+
+def test_an_event_may_close_only_a_few_windows() -> None:
+    """After a silence nobody pays for all: three windows an event, until all are closed."""
+    rhythm = Rhythm(Settings(), lambda key: True)
+
+    def at(us: int) -> Event:
+        return change(1, occurred_at_us=us, captured_at_us=us)
+
+    for number in range(50):
+        rhythm.count(f"p{number}", at(START_US + number), "update", "public.orders", 1, None, None)
+    left = []
+    for number in range(40):
+        rhythm.count("last", at(START_US + 10 * MINUTE_US + number), "update", "public.orders", 1, None, None)
+        left.append(len(rhythm.state()["open"][0]))
+    assert left[0] == 50 - 3 + 1
+    assert left[-1] == 1
