@@ -75,6 +75,7 @@ class Plan:
         self.index = 0
         self.inserts = self.updates = self.deletes = self.truncates = 0
         self._made_of = (relation, facts, masking, types)
+        self._types = [types.get(column.type_oid) for column in relation.columns]
         self._tighter: Plan | None = None
         self._limit = min(limit or masking.privacy.value_limit, masking.privacy.value_limit)
         self._count = INT2.pack(len(relation.columns))
@@ -112,6 +113,12 @@ class Plan:
             after = b"%.0b" * len(self.names) + after
         self._insert = b'[%d,"i",%d,' + key + b",null,null," + after + b"]"
         self._update = b'[%d,"u",%d,' + key + b",null,null," + after + b"]"
+
+    def still(self, relation: pgoutput.Relation, facts: TableFacts) -> bool:
+        """Say whether a description of the relation says nothing new: the server repeats it as its caches go."""
+        before, known, _, types = self._made_of
+        named = [types.get(column.type_oid) for column in relation.columns]
+        return (before, known, self.relation.beacon, self._types) == (relation, facts, facts.beacon, named)
 
     def insert(self, data: bytes, at: int, ordinal: int, index: int) -> bytes:
         """Encode an Insert."""

@@ -155,7 +155,10 @@ class Assembler:
 
     def _rare(self, message: pgoutput.Message) -> None:
         if isinstance(message, pgoutput.Relation):
-            self.plans[message.oid.to_bytes(4, "big")] = Plan(message, self._facts(message), self._masking, self._types)
+            oid, facts = message.oid.to_bytes(4, "big"), self._facts(message)
+            known = self.plans.get(oid)
+            if known is None or not known.still(message, facts):
+                self.plans[oid] = Plan(message, facts, self._masking, self._types)
         elif isinstance(message, Type):
             self._types[message.oid] = message.name
         elif isinstance(message, Origin):

@@ -111,6 +111,17 @@ def test_a_small_transaction_is_one_event_with_its_header(tmp_path: Path) -> Non
     assert output.done == [308]
 
 
+def test_a_relation_described_again_is_the_same_one(tmp_path: Path) -> None:
+    """What the server repeats within a transaction splits no counts; what it says anew is a relation of its own."""
+    wider = write.relation(1, "t", [("id", write.INT, True), ("a", write.TEXT, False), ("b", write.INT, False)])
+    row = write.insert(1, [b"9", b"x", b"1"])
+    output = assembled(
+        tmp_path, [TABLE, write.begin(300, 12), *inserts(1), TABLE, *inserts(1), wider, row, write.commit(300)]
+    )
+    (part,) = output.parts
+    assert [(c.operation, c.rows, c.relation) for c in part.counts] == [("i", 2, 0), ("i", 1, 1)]
+
+
 def test_a_commit_before_a_promotion_keeps_its_timeline(tmp_path: Path) -> None:
     """The timeline of a transaction is that of its commit LSN, by the history."""
     messages = [TABLE]

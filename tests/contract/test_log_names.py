@@ -40,7 +40,8 @@ def test_the_log_alone_names_rightly_or_not_at_all(
 ) -> None:
     """Sessions behind one role, explicit transactions, savepoints and rollbacks, one connection after the other's name.
 
-    What carries a transaction id in the log is named exactly; single statements that carry none stay unnamed.
+    What carries a transaction id in the log is named exactly; single statements that carry none stay unnamed, but for
+    an INSERT that only one transaction can be.
     """
     monkeypatch.setenv("PGWITNESS_WORKER__GRACE", "5s")
     log = f'[clusters.shop.log]\npath = "{pattern(server, "jsonlog")}"\ntimezone = "{TIMEZONE}"\ninterval = "50ms"\n'
@@ -73,10 +74,12 @@ def test_the_log_alone_names_rightly_or_not_at_all(
         counted = {(principal, binding, certainty): 0 for principal, _, binding, certainty, _ in told}
         for principal, _, binding, certainty, number in told:
             counted[principal, binding, certainty] += number
-        assert counted == {
-            **{(name, "log", "exact"): ROUNDS * (3 + (name in WRITERS[:2])) for name in WRITERS},
-            (None, "none", "none"): len(WRITERS) * ROUNDS,
-        }
+        # A single INSERT may be found by what it made; that it is named rightly was asked above.
+        exact = {key: number for key, number in counted.items() if key[2] == "exact"}
+        others = {key: number for key, number in counted.items() if key[2] != "exact"}
+        assert exact == {(name, "log", "exact"): ROUNDS * (3 + (name in WRITERS[:2])) for name in WRITERS}
+        assert {key[1:] for key in others} <= {("none", "none"), ("log", "weak")}
+        assert sum(others.values()) == len(WRITERS) * ROUNDS
         statements = system.query(
             "SELECT count(*), count(DISTINCT event_id), bool_and(binding = 'log' AND certainty = 'exact')"
             " FROM statements"
