@@ -30,6 +30,11 @@ QUESTIONS = (
         "FROM touched('public.orders', 7) ORDER BY occurred_at, event_id",
     ),
     (
+        "How much of what was changed is tied to a session exactly? Shadow: past the beacon, and nobody knows by whom.",
+        "SELECT cluster, sum(changes) AS changes, sum(changes_shadow) AS shadow, "
+        "100 * sum(changes_exact) / sum(changes - changes_shadow) AS exact_percent FROM coverage GROUP BY ALL",
+    ),
+    (
         "What did the AI agents do, and for whom?",
         "SELECT principal, on_behalf_of, assurance, detail ->> '$.agent.delegation' AS through, operation, relations, "
         "count(*) AS rows FROM changes WHERE principal_kind = 'agent' GROUP BY ALL ORDER BY rows DESC",
