@@ -277,11 +277,16 @@ class Workload:
 
 
 def calm(server: Postgres, table: str, statements: int) -> Counter[Change]:
-    """One session of psql after the other, nobody else at work: single statements; gives the ledger."""
+    """One session of psql after the other, nobody else at work: single statements; gives the ledger.
+
+    The log tells milliseconds: only what is further apart than that can be told apart.
+    """
+    apart = "\\! sleep 0.02\n"
     ledger: Counter[Change] = Counter()
     for number in range(statements):
         who, key = f"own_{number % SESSIONS_PER_ROUTE}", -10 - number
-        script = f"INSERT INTO {table} VALUES ({key}, '{who}');\nUPDATE {table} SET n = 1 WHERE id = {key};\n"
+        script = f"INSERT INTO {table} VALUES ({key}, '{who}');\n{apart}"
+        script += f"UPDATE {table} SET n = 1 WHERE id = {key};\n{apart}"
         script += f"UPDATE {table} SET n = 1 WHERE id = {-key};\n"
         run_psql(server, who, script)
         run_psql(server, who, f"SELECT give_{table}({key * 1000}, '{who}');")
