@@ -30,6 +30,7 @@ CLEAR = frozenset(
         "log_destination",
         "logging_collector",
         "log_duration",
+        "backtrace_functions",
         "log_replication_commands",
         "log_statement_sample_rate",
         "log_transaction_sample_rate",

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from msgspec import Struct
 
-from collectors.beacon import templates
+from collectors.beacon import emission, templates
 from collectors.beacon.ddl_templates import EVENT_TRIGGERS
 from pgwitness.events import qualified
 
@@ -60,14 +60,13 @@ class State(Struct, frozen=True, kw_only=True):
     """A database as `install` found it.
 
     `statements` is false where pg_stat_statements is loaded and only its extension is missing. Of the owner's role:
-    `owner_member`: who asks belongs to it; `owner_monitor`: it sees sessions; `owner_able`: it may read the key and
-    write messages; `guard_granted`: it may set the guard. `guard_setting` is the guard's value here and now, which
-    must be `off` for the guard to work. `functions` are the bodies of our functions by name. `slots` are ours on this
-    database, and whether one is in use. `elsewhere` are those of our roles that other databases need. `event_triggers`:
-    ours by name, with `evtenabled` where they run our function on their event, else `-`; `may_see_ddl`: who asks may
-    make them. `may_guard`: who asks may grant the guard; `may_create`: it may make schemas and publications here.
-    `rds`: Amazon's roles are there. `open`: everybody may call what is everybody's in the schema, `claim`
-    and `emit_beacon`.
+    `owner_member`: who asks belongs to it; `owner_monitor`: it sees sessions; `owner_able`: it may read the key, call
+    its functions and write messages; `guard_granted`: it may set the guard. `guard_setting` is the guard's value here
+    and now, which must be empty for the guard to work. `functions` are the bodies of our functions by name. `slots` are
+    ours on this database, and whether one is in use. `elsewhere` are those of our roles that other databases need.
+    `event_triggers`: ours by name, with `evtenabled` where they run our function on their event, else `-`;
+    `may_see_ddl`: who asks may make them. `may_guard`: who asks may grant the guard; `may_create`: it may make schemas
+    and publications here. `rds`: Amazon's roles are there. `open`: everybody may call what is everybody's, `claim`.
     """
 
     version: int
@@ -83,7 +82,7 @@ class State(Struct, frozen=True, kw_only=True):
     owner_able: bool = False
     guard_granted: bool = False
     may_guard: bool = False
-    guard_setting: str = "off"
+    guard_setting: str = ""
     collector: Role | None = None
     schema: bool = False
     relations: tuple[str, ...] = ()
@@ -102,7 +101,7 @@ class State(Struct, frozen=True, kw_only=True):
     @property
     def guarded(self) -> bool:
         """Whether the beacon can speak once in a transaction here, rather than with each statement."""
-        return self.guard_setting == "off" and (self.guard_granted or self.may_guard)
+        return self.guard_setting == "" and (self.guard_granted or self.may_guard)
 
 
 _SERVER = """\
@@ -124,7 +123,10 @@ _OWNER_ABLE = """\
 SELECT has_function_privilege(%(owner)s, 3578::oid, 'EXECUTE') AND coalesce((
     SELECT bool_and(has_schema_privilege(%(owner)s, n.oid, 'USAGE') AND has_table_privilege(%(owner)s, c.oid, 'SELECT'))
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'S')), false)"""
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'S')), false) AND coalesce((
+    SELECT bool_and(has_function_privilege(%(owner)s, p.oid, 'EXECUTE'))
+    FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+    WHERE n.nspname = %(schema)s AND pg_get_userbyid(p.proowner) = %(owner)s), true)"""
 
 _ROLE = """\
 SELECT r.rolcanlogin,
@@ -174,9 +176,9 @@ FROM pg_roles AS r WHERE r.rolname = current_user"""
 """PostgreSQL lets superusers make event triggers; managed services let their own administrators, too."""
 
 _OPEN = """\
-SELECT FROM pg_namespace AS n WHERE n.nspname = %(schema)s AND has_schema_privilege('public', n.oid, 'USAGE')
-    AND (SELECT count(*) FROM pg_proc AS p WHERE p.pronamespace = n.oid AND p.proname IN ('claim', 'emit_beacon')
-        AND has_function_privilege('public', p.oid, 'EXECUTE')) = 2"""
+SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname = %(schema)s AND p.proname = 'claim' AND has_schema_privilege('public', n.oid, 'USAGE')
+    AND has_function_privilege('public', p.oid, 'EXECUTE')"""
 
 _TABLES = """\
 WITH keyed AS (
@@ -218,7 +220,7 @@ def read(connection: Connection, role: str) -> State:
     the user's.
     """
     parameters: dict[str, Any] = {
-        "guard": templates.GUARD,
+        "guard": emission.GUARD,
         "owner": templates.OWNER,
         "role": role,
         "schema": templates.SCHEMA,

@@ -1,6 +1,6 @@
 """The SQL of the event triggers: DDL speaks for itself in the WAL, and new tables are covered where they are made.
 
-What makes the beacon hold (`templates`) holds here: a SECURITY DEFINER function with a fixed search_path, a MAC over
+What makes the beacon hold (`emission`) holds here: a SECURITY DEFINER function with a fixed search_path, a MAC over
 all it says, the message behind the block that swallows every error, so that no DDL ever fails because of it. Where the
 whole message cannot be made (bytes that are no UTF-8), one without statement and objects says that there was DDL.
 
@@ -12,15 +12,8 @@ tests/collectors/test_beacon_ddl.py tries on PostgreSQL 15 and 18 what is claime
 
 from __future__ import annotations
 
-from collectors.beacon.templates import (
-    CLAIM_CHARACTERS_MAX,
-    PUBLICATION,
-    PUBLICATION_INSERTS,
-    SCHEMA,
-    TOKEN,
-    TRIGGER,
-    authenticated,
-)
+from collectors.beacon.emission import CLAIM, TOKEN, authenticated
+from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TRIGGER
 
 EVENT_TRIGGERS = {"pgwitness_ddl": "ddl_command_end", "pgwitness_drop": "sql_drop"}
 """Our event triggers and what they wait for."""
@@ -97,7 +90,7 @@ DECLARE
     role_set text := current_setting('role');
     token text := current_setting('pgwitness.token', true);
     started int8;
-    login int8;
+    login oid;
     inner_pad bytea;
     outer_pad bytea;
     system_id text;
@@ -126,14 +119,8 @@ BEGIN
                 RETURN;
             END IF;
         END IF;
-        BEGIN
-            started := currval('{SCHEMA}.session_start'::regclass);
-            login := currval('{SCHEMA}.session_login'::regclass);
-        EXCEPTION WHEN object_not_in_prerequisite_state THEN
-            SELECT setval('{SCHEMA}.session_start'::regclass, (extract(epoch FROM s.backend_start) * 1000000)::int8),
-                setval('{SCHEMA}.session_login'::regclass, s.usesysid::int8)
-            INTO started, login FROM pg_stat_get_activity(pg_backend_pid()) AS s WHERE s.usesysid IS NOT NULL;
-        END;
+        SELECT (extract(epoch FROM s.backend_start) * 1000000)::int8, s.usesysid INTO started, login
+        FROM pg_stat_get_activity(pg_backend_pid()) AS s;
         FOR attempt IN 1..2 LOOP
             BEGIN
                 IF attempt = 2 THEN
@@ -146,10 +133,10 @@ BEGIN
                 END IF;
                 message := convert_to(json_build_array(
                     'ddl/1', system_id, current_database(), pg_current_xact_id()::text::int8, pg_backend_pid(),
-                    coalesce(started, 0), coalesce(pg_get_userbyid(login::oid), session_user),
+                    coalesce(started, 0), coalesce(pg_get_userbyid(login), session_user),
                     CASE role_set WHEN 'none' THEN session_user ELSE role_set END,
                     current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
-                    nullif(left(current_setting('pgwitness.claim', true), {CLAIM_CHARACTERS_MAX}), ''),
+                    {CLAIM},
                     {TOKEN},
                     tg_event, tg_tag, total, coalesce(objects, '[]'::json), statement, digest{authenticated(version)}
                 )::text, 'UTF8');

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from collectors.beacon import ddl_templates, templates
+from collectors.beacon import ddl_templates, emission
 from collectors.beacon.catalogue import State
-from collectors.beacon.templates import GUARD, OWNER, SCHEMA
+from collectors.beacon.emission import GUARD
+from collectors.beacon.templates import OWNER, SCHEMA
 from pgwitness.events import quote_identifier
 
 AGAIN = "pgwitness db install"
@@ -33,10 +34,10 @@ def limits(state: State, role: str) -> tuple[Limit, ...]:
     if "beacon" not in state.functions:
         return ()
     found: list[Limit] = []
-    if state.functions["beacon"] == templates.beacon_body(False):
+    if state.functions["beacon"] == emission.beacon_body(False):
         lost = "nothing is unseen; the beacon speaks with each statement instead of once a transaction, in more WAL"
         grant = f"GRANT SET ON PARAMETER {GUARD} TO {OWNER}"
-        fix = grant if state.guard_setting == "off" else f"ALTER SYSTEM RESET {GUARD}; SELECT pg_reload_conf()"
+        fix = grant if state.guard_setting == "" else f"ALTER SYSTEM RESET {GUARD}; SELECT pg_reload_conf()"
         found.append(Limit("guard", lost, f"{fix}; then {AGAIN}"))
     if not state.owner_monitor:
         lost = (

@@ -1,15 +1,12 @@
-"""Verifies beacons found in the WAL; pure, and total on hostile bytes: `verify` returns or raises `Forged`.
+"""The MAC of what pgwitness says in the WAL, and the verification of messages about DDL and about itself.
 
-Any role may write any message under any prefix, so only the MAC tells a beacon from a forgery. A message is 32
-bytes of HMAC-SHA256 (RFC 2104) under the database's key and then the payload, a JSON array in UTF-8:
+Any role may write any message under any prefix, so only a MAC tells a genuine one from a forgery. Messages about DDL
+(`ddl_templates`) and about pgwitness itself are 32 bytes of HMAC-SHA256 (RFC 2104) under the database's key and a JSON
+array in UTF-8, `ddl/1` or `control/1` first. The beacon, of which there are far more, has a form of its own
+(`verifier`). Pure, and total on hostile bytes: what does not verify raises `Forged`.
 
-    [kind, system_id, database, xid, pid, backend_start_us, session_user, role, application, client_addr,
-     client_port, claim, token, system_user]
-
-A message about DDL has, before the last, `event, tag, total, objects, statement, sha256`. `system_user` is there from
-PostgreSQL 16 on: the method of authentication and the identity, null for `trust`. The MAC covers all of it. It
-therefore proves where and when the payload was made, too: a genuine message copied into another transaction, database
-or cluster does not verify there.
+All MACs cover where and when a message was made: a genuine one copied into another transaction, database or cluster
+does not verify there.
 """
 
 from __future__ import annotations
@@ -28,7 +25,6 @@ DDL_PREFIX = "pgwitness.ddl"
 CONTROL_PREFIX = "pgwitness.control"
 """The prefix of the message with which an installation, pause or removal of the beacon announces itself."""
 
-BEACON_KIND = "beacon/1"
 CONTROL_KIND = "control/1"
 DDL_KIND = "ddl/1"
 """First element of the payload: what it is and the version of its form; the MAC keeps one from passing as the other."""
@@ -37,32 +33,11 @@ MAC_BYTES = 32
 CLAIM_CHARACTERS_MAX = 200
 """How much of each text a forgery is quoted with."""
 
-_XID32 = 1 << 32
+XID32 = 1 << 32
+"""The WAL's transaction ids are modulo this."""
 
 JudgeToken = Callable[[str], Token]
 """Makes of a token what may be known of it; the token goes no further."""
-
-
-class _Payload(msgspec.Struct, array_like=True, frozen=True):
-    kind: str
-    system_id: str
-    database: str
-    xid: int
-    pid: int
-    backend_start_us: int
-    session_user: str
-    role: str
-    application: str | None = None
-    client_addr: str | None = None
-    client_port: int | None = None
-    claim: str | None = None
-    token: str | None = None
-
-
-class BeaconPayload(_Payload, array_like=True, frozen=True):
-    """What a beacon said; an empty `system_user` is one that the server does not have."""
-
-    system_user: str | None = ""
 
 
 class ControlPayload(msgspec.Struct, array_like=True, frozen=True):
@@ -79,13 +54,26 @@ class ControlPayload(msgspec.Struct, array_like=True, frozen=True):
     session_user: str
 
 
-class DdlPayload(_Payload, array_like=True, frozen=True):
+class DdlPayload(msgspec.Struct, array_like=True, frozen=True):
     """What an event trigger said of one command: the session as a beacon names it, and what was made or dropped.
 
     `event`: `ddl_command_end` or `sql_drop`. `total` counts the objects, of which `objects` names the first. The
     statement is as the client sent it, None when it was too long; `sha256` is its digest.
     """
 
+    kind: str
+    system_id: str
+    database: str
+    xid: int
+    pid: int
+    backend_start_us: int
+    session_user: str
+    role: str
+    application: str | None = None
+    client_addr: str | None = None
+    client_port: int | None = None
+    claim: str | None = None
+    token: str | None = None
     event: str = ""
     tag: str = ""
     total: int = 0
@@ -95,7 +83,6 @@ class DdlPayload(_Payload, array_like=True, frozen=True):
     system_user: str | None = ""
 
 
-_beacon = msgspec.json.Decoder(BeaconPayload)
 _ddl = msgspec.json.Decoder(DdlPayload)
 _control = msgspec.json.Decoder(ControlPayload)
 
@@ -117,24 +104,6 @@ class Forged(Exception):
 def mac(key: bytes, payload: bytes) -> bytes:
     """Compute the MAC of a payload, as the function in the database does with its two pads and core `sha256`."""
     return hmac.digest(key, payload, "sha256")
-
-
-def verify(
-    content: bytes, key: bytes, *, system_id: str, database: str, xid32: int, judge: JudgeToken | None = None
-) -> Beacon:
-    """Verify a message found under `PREFIX` in the transaction `xid32` (the WAL's 32 bits) of that database.
-
-    Raises `Forged` on everything that the genuine beacon of this very transaction did not write. The returned
-    `xid` has the 64 bits that the database knew. Whoever works for long under SET ROLE, or in a database where the
-    beacon has no guard, repeats it with each statement: `same_session` tells repetitions.
-    """
-    payload = _authentic(content, key)
-    try:
-        said = _beacon.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise Forged("kind") from None
-    _bind(said, BEACON_KIND, system_id, database, xid32)
-    return beacon_of(said, judge)
 
 
 def verify_ddl(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> DdlPayload:
@@ -159,8 +128,8 @@ def verify_control(content: bytes, key: bytes, *, system_id: str, database: str,
     return said
 
 
-def beacon_of(said: BeaconPayload | DdlPayload, judge: JudgeToken | None = None) -> Beacon:
-    """Give the session that a verified message names; `judge` says what came of its token, else that is left out."""
+def beacon_of(said: DdlPayload, judge: JudgeToken | None = None) -> Beacon:
+    """Give the session that a verified message about DDL names; `judge` as for a beacon."""
     return Beacon(
         session_user=said.session_user,
         role=said.role,
@@ -172,11 +141,11 @@ def beacon_of(said: BeaconPayload | DdlPayload, judge: JudgeToken | None = None)
         client_port=said.client_port,
         claim=said.claim,
         token=judge(said.token) if judge is not None and said.token is not None else None,
-        auth_method=_method(said.system_user),
+        auth_method=method(said.system_user),
     )
 
 
-def _method(system_user: str | None) -> str | None:
+def method(system_user: str | None) -> str | None:
     """Read `method:identity`; the method of whom nobody authenticated is `trust`."""
     return "trust" if system_user is None else system_user.partition(":")[0] or None
 
@@ -191,12 +160,11 @@ def _authentic(content: bytes, key: bytes) -> bytes:
     if len(content) <= MAC_BYTES:
         raise Forged("malformed")
     if not hmac.compare_digest(content[:MAC_BYTES], mac(key, payload)):
-        said = _claims(payload)
-        raise Forged("mac" if said else "malformed", said)
+        raise Forged("mac")
     return payload
 
 
-def _bind(said: _Payload | ControlPayload, kind: str, system_id: str, database: str, xid32: int) -> None:
+def _bind(said: DdlPayload | ControlPayload, kind: str, system_id: str, database: str, xid32: int) -> None:
     claims: dict[str, str | int | None] = {"session_user": said.session_user, "xid": said.xid}
     if said.kind != kind:
         raise Forged("kind", claims)
@@ -204,16 +172,5 @@ def _bind(said: _Payload | ControlPayload, kind: str, system_id: str, database: 
         raise Forged("system_id", claims | {"system_id": said.system_id})
     if said.database != database:
         raise Forged("database", claims | {"database": said.database})
-    if said.xid % _XID32 != xid32 % _XID32:
+    if said.xid % XID32 != xid32 % XID32:
         raise Forged("xid", claims)
-
-
-def _claims(payload: bytes) -> dict[str, str | int | None]:
-    """Read what an unverified payload says of its maker; nothing when it is not of the form."""
-    try:
-        said = _beacon.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return {}
-    named = ("database", "xid", "pid", "session_user", "role", "application", "client_addr", "claim")
-    values = {name: getattr(said, name) for name in named}
-    return {name: v[:CLAIM_CHARACTERS_MAX] if isinstance(v, str) else v for name, v in values.items()}

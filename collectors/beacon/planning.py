@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
-from collectors.beacon import ddl_templates, level, templates
+from collectors.beacon import ddl_templates, emission, level, templates
 from collectors.beacon.catalogue import State, Table
 from collectors.beacon.templates import OWNER, PUBLICATION, PUBLICATION_INSERTS, SCHEMA
 from pgwitness.events import quote_identifier
@@ -107,10 +107,12 @@ def pause(state: State, *, paused: bool) -> list[Statement]:
     """Plan the switch of every beacon of the database at once; it locks no table of the application."""
     if "key" not in state.relations:
         return []
-    word = "pause" if paused else "resume"
-    switch = f"UPDATE {SCHEMA}.key SET paused = {str(paused).lower()} WHERE paused <> {str(paused).lower()}"
+    word, flag = ("pause", "true") if paused else ("resume", "false")
+    switch = f"UPDATE {SCHEMA}.key SET paused = {flag} WHERE paused <> {flag}"
+    body = emission.beacon_body(state.guarded, paused=paused)
     return [
-        Statement(switch, word, f"{word}s every beacon of this database"),
+        Statement(switch, word, f"{word}s what DDL says of itself, and collectors read it"),
+        Statement(emission.create_beacon(body), word, f"{word}s every beacon of this database, in open sessions, too"),
         Statement(f"SELECT {SCHEMA}.control('{word}')", word, f"the {word} is evidence, too"),
     ]
 
@@ -172,7 +174,7 @@ def _roles(state: State, options: Options) -> list[Statement]:
     if not state.superuser and not state.owner_member:
         add(f"GRANT {OWNER} TO CURRENT_USER", "who installs must be able to make objects that belong to the owner")
     if state.may_guard and not state.guard_granted:
-        add(f"GRANT SET ON PARAMETER {templates.GUARD} TO {OWNER}", "the guard: one beacon a transaction")
+        add(f"GRANT SET ON PARAMETER {emission.GUARD} TO {OWNER}", "the guard: one beacon a transaction")
     if state.collector is None:
         add(f"CREATE ROLE {role} LOGIN", "the collectors' role; give it a password before use")
     if state.collector is None or not (state.collector.replication or state.collector.superuser):
@@ -203,15 +205,37 @@ def _schema(state: State, options: Options) -> list[Statement]:
     if "covered" not in state.relations:
         add(templates.CREATE_COVERED, "which tables carry a beacon: a write without one is a finding there")
         owned("TABLE", "covered")
-    for name, sql in zip(("session_start", "session_login"), templates.CREATE_SEQUENCES, strict=True):
+    for name in templates.SECRETS:
         if name not in state.relations:
-            add(sql, "what the beacon remembers of a session")
+            add(templates.create_secret(name), "what the beacon remembers of a session")
             owned("SEQUENCE", name)
     return plan + _functions(state, options)
 
 
-def _functions(state: State, options: Options) -> list[Statement]:
+def _speaking(state: State) -> list[Statement]:
+    """Plan the functions that speak; what is paused stays so."""
     plan: list[Statement] = []
+
+    def made(name: str, sql: str, why: str, whose: str) -> None:
+        plan.append(Statement(sql, "schema", why))
+        owned = f"ALTER FUNCTION {SCHEMA}.{name} OWNER TO {OWNER}"
+        plan.append(Statement(owned, "schema", "so that it runs with nobody else's rights"))
+        plan.append(Statement(f"REVOKE ALL ON FUNCTION {SCHEMA}.{name} FROM PUBLIC", "schema", whose))
+
+    body = emission.beacon_body(state.guarded)
+    paused = emission.beacon_body(state.guarded, paused=True)
+    if state.functions.get("claimed") != emission.CLAIMED_BODY:
+        made("claimed()", emission.CREATE_CLAIMED, "reads what the client claims, and its token", "for the beacon only")
+    if state.functions.get("introduce") != emission.introduce_body(state.guarded, state.version):
+        sql = emission.create_introduce(state.guarded, state.version)
+        made("introduce(text)", sql, "speaks for a session's first transaction", "for the beacon only")
+    if state.functions.get("beacon") not in (body, paused):
+        made("beacon()", emission.create_beacon(body), "the triggers' function, which speaks", "for our triggers only")
+    return plan
+
+
+def _functions(state: State, options: Options) -> list[Statement]:
+    plan = _speaking(state)
     role = quote_identifier(options.role)
 
     def add(sql: str, why: str) -> None:
@@ -220,32 +244,21 @@ def _functions(state: State, options: Options) -> list[Statement]:
     def owned(name: str) -> None:
         add(f"ALTER FUNCTION {SCHEMA}.{name} OWNER TO {OWNER}", "so that it runs with nobody else's rights")
 
-    if state.functions.get("claimed") != templates.CLAIMED_BODY:
-        add(templates.CREATE_CLAIMED, "reads the token of the transaction")
-        owned("claimed()")
-        add(f"REVOKE ALL ON FUNCTION {SCHEMA}.claimed() FROM PUBLIC", "for the beacon only")
-    if state.functions.get("emit_beacon") != templates.emit_body(state.guarded, state.version):
-        add(templates.create_emit(state.guarded, state.version), "speaks for the transaction in its WAL")
-        owned("emit_beacon()")
-    if state.functions.get("beacon") != templates.beacon_body(state.guarded):
-        add(templates.create_beacon(state.guarded), "the triggers' function: decides whether there is something to say")
-        owned("beacon()")
-        add(f"REVOKE ALL ON FUNCTION {SCHEMA}.beacon() FROM PUBLIC", "for nobody else's triggers")
     if state.functions.get("control") != templates.CONTROL_BODY:
         add(templates.CREATE_CONTROL, "writes into the WAL what pgwitness does to itself")
         owned("control(text)")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.control(text) FROM PUBLIC", "for who installs only")
-    if state.functions.get("claim") != templates.CLAIM_BODY:
-        add(templates.CREATE_CLAIM, "with which an application gives a token for its transaction")
+    if state.functions.get("claim") != emission.CLAIM_BODY:
+        add(emission.CREATE_CLAIM, "with which an application gives a token for its transaction")
         owned("claim(text)")
     if not state.open:
-        add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC", "to call two functions; all the rest stays closed")
+        add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC", "to call one function; all the rest stays closed")
         add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.claim(text) TO PUBLIC", "whoever it is, the token must hold")
-        add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.emit_beacon() TO PUBLIC", "the triggers run as whoever writes")
     if state.schema and not state.owner_able:
         add(f"GRANT ALL ON SCHEMA {SCHEMA} TO {OWNER}", "it was taken from the owner")
         add(f"GRANT ALL ON ALL TABLES IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
         add(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
+        add(f"GRANT ALL ON ALL FUNCTIONS IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
     if not state.owner_able and (state.superuser or state.schema):
         flush = ", boolean" if state.version >= 170_000 else ""
         signature = f"pg_catalog.pg_logical_emit_message(boolean, text, bytea{flush})"

@@ -10,7 +10,7 @@ from typing import Literal
 import psycopg
 from msgspec import Struct
 
-from collectors.beacon import catalogue, ddl_templates, planning, templates
+from collectors.beacon import catalogue, ddl_templates, emission, planning, templates
 from collectors.beacon.catalogue import Connection, State, Table
 from collectors.beacon.level import Limit, limits
 from collectors.beacon.planning import Options
@@ -126,7 +126,7 @@ def _ddl(state: State, is_paused: bool) -> DdlState:
     ours = {
         ddl_templates.ddl_body(covers=covers, version=version)
         for covers in (True, False)
-        for version in (0, templates.SYSTEM_USER_MIN)
+        for version in (0, emission.SYSTEM_USER_MIN)
     }
     whole = all(state.event_triggers.get(name) == "A" for name in ddl_templates.EVENT_TRIGGERS)
     return "yes" if whole and not is_paused and state.functions.get("ddl") in ours else "partly"
@@ -140,21 +140,23 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
         return "the key is gone, or this role may not read it", again
     if wrong := _wrong_function(state):
         return wrong, again
+    if not state.owner_able or not set(templates.SECRETS) <= set(state.relations):
+        return "the owner's role may not use what it owns or write messages, or what it remembers is gone", again
     if not state.open:
-        return "not everybody may call pgwitness.emit_beacon(), so that the beacon of some is silent", again
-    if not state.owner_able or not {"session_start", "session_login"} <= set(state.relations):
-        return "the owner's role may not read the key or write messages, or what it remembers is gone", again
+        return "not everybody may call pgwitness.claim(), so that tokens are refused", again
     row = connection.execute(f"SELECT system_id FROM {templates.SCHEMA}.key").fetchone()
     if row is not None and row[0] != state.system_id:
         return "the key's row names another cluster (pg_upgrade, or a restore): beacons do not verify", again
     if is_paused:
         return "the beacon is paused", "pgwitness db pause --resume"
-    if state.functions["beacon"] == templates.beacon_body(True):
-        if state.guard_setting != "off":
-            guard = f"{templates.GUARD} is on by default, which silences the guarded beacon"
-            return guard, f"ALTER SYSTEM RESET {templates.GUARD}; SELECT pg_reload_conf(), or {again}"
+    if emission.PAUSE in state.functions["beacon"]:
+        return "the beacon's function is paused, but not its key", "pgwitness db pause --resume"
+    if state.functions["beacon"] == emission.beacon_body(True):
+        if state.guard_setting != "":
+            guard = f"{emission.GUARD} is set by default, which can silence the guarded beacon"
+            return guard, f"ALTER SYSTEM RESET {emission.GUARD}; SELECT pg_reload_conf(), or {again}"
         if not state.guard_granted:
-            fix = f"GRANT SET ON PARAMETER {templates.GUARD} TO {templates.OWNER}"
+            fix = f"GRANT SET ON PARAMETER {emission.GUARD} TO {templates.OWNER}"
             return "the owner's role may no longer set the guard, so that the beacon is silent", fix
     return None, None
 
@@ -162,7 +164,7 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
 def _wrong_function(state: State) -> str | None:
     if "beacon" not in state.functions:
         return "the function pgwitness.beacon() is gone, and the triggers with it"
-    for name, bodies in templates.BODIES.items():
+    for name, bodies in emission.BODIES.items():
         if name not in state.functions:
             return f"the function pgwitness.{name}() is gone, so that the beacon is silent"
         if state.functions[name] not in bodies:

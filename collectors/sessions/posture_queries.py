@@ -1,8 +1,11 @@
 """The catalogue queries behind posture; what comes of them says `collectors.sessions.posture_source`.
 
 Lists are sorted, so that equal states give equal answers. A catalogue's own grants count only where they differ from
-what the installation gave (pg_init_privs). None of these takes a lock that anybody waits for.
+what the installation gave (pg_init_privs). None of these takes a lock that anybody waits for. The beacon's function
+counts as the same while it is paused: `pgwitness db pause` tells of itself.
 """
+
+from collectors.beacon.emission import PAUSE
 
 
 def _acl(column: str) -> str:
@@ -79,17 +82,18 @@ FROM pg_catalog.pg_proc AS f
 LEFT JOIN pg_catalog.pg_init_privs AS p ON p.objoid = f.oid AND p.classoid = 'pg_proc'::regclass
 WHERE f.pronamespace = 'pg_catalog'::regnamespace AND f.proacl IS DISTINCT FROM p.initprivs"""
 
-TRIGGERS = """
+TRIGGERS = f"""
 SELECT n.nspname::text, c.relname::text, t.tgname::text, jsonb_build_object('enabled', CASE t.tgenabled
     WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' ELSE 'always' END,
   'active', t.tgenabled IN ('O', 'A'), 'type', t.tgtype,
   'function', f.pronamespace::regnamespace || '.' || quote_ident(f.proname),
-  'function_md5', md5(f.prosrc || coalesce(f.proconfig::text, '') || f.prosecdef::text || f.proowner::text
+  'function_md5', md5(replace(f.prosrc, '{PAUSE}', '') || coalesce(f.proconfig::text, '') || f.prosecdef::text
+    || f.proowner::text
     || CASE WHEN f.proname = 'beacon' AND f.pronamespace::regnamespace::text = 'pgwitness' THEN coalesce((
       SELECT string_agg(o.prosrc || coalesce(o.proconfig::text, '') || o.prosecdef::text || o.proowner::text
           || coalesce(o.proacl::text, ''), '' ORDER BY o.proname)
       FROM pg_catalog.pg_proc AS o WHERE o.pronamespace = f.pronamespace
-          AND o.proname IN ('emit_beacon', 'claimed')), '') ELSE '' END),
+          AND o.proname IN ('introduce', 'claimed')), '') ELSE '' END),
   'condition', t.tgqual IS NOT NULL)
 FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_catalog.pg_proc AS f ON f.oid = t.tgfoid

@@ -15,10 +15,10 @@ from collectors.beacon.mac import (
     PREFIX,
     ControlPayload,
     Forged,
-    verify,
     verify_control,
     verify_ddl,
 )
+from collectors.beacon.verifier import BeaconVerifier
 from collectors.wal.ddl import of_payload
 from collectors.wal.pgoutput import LogicalMessage
 from collectors.wal.tokens import Verifier
@@ -53,12 +53,12 @@ class Messages:
         self._announced = announced
         self._heartbeat = heartbeat
         self._clock = clock
-        self._key = load_key()
         self._read = clock()
+        self._beacons = self._verifier(load_key())
 
     def expects_beacons(self) -> bool:
         """Say whether a beacon is installed, so that waiting for it makes sense."""
-        return self._key is not None
+        return self._beacons is not None
 
     def message(
         self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
@@ -80,7 +80,7 @@ class Messages:
             return Forgery(reason=forged.reason, claims=forged.claims)
 
     def _verified(self, message: LogicalMessage, xid: int | None, committed_at_us: int) -> Beacon | Ddl | None:
-        if self._key is None:
+        if self._beacons is None:
             raise Forged("no_beacon_installed")
         if xid is None:
             raise Forged("not_transactional")
@@ -88,12 +88,12 @@ class Messages:
         def judge(token: str) -> Token:
             return self._tokens.judge(token, committed_at_us)
 
-        place = {"system_id": self._system_id, "database": self._database}
         if message.prefix == PREFIX:
-            return verify(message.content, self._key, xid32=xid, judge=judge, **place)
+            return self._beacons.verify(message.content, xid32=xid, judge=judge)
+        place = {"system_id": self._system_id, "database": self._database}
         if message.prefix == DDL_PREFIX:
-            return of_payload(verify_ddl(message.content, self._key, xid32=xid, **place), judge)
-        said = verify_control(message.content, self._key, system_id=self._system_id, database=self._database, xid32=xid)
+            return of_payload(verify_ddl(message.content, self._beacons.key, xid32=xid, **place), judge)
+        said = verify_control(message.content, self._beacons.key, xid32=xid, **place)
         self._announced(said, message.lsn)
         return None
 
@@ -101,5 +101,11 @@ class Messages:
         """Read the key again when that may help; says whether it is another one."""
         if self._clock() - self._read < KEY_AGAIN_S:
             return False
-        before, self._key, self._read = self._key, self._load_key(), self._clock()
-        return before != self._key
+        before, key, self._read = self._beacons, self._load_key(), self._clock()
+        if key == (before.key if before is not None else None):
+            return False
+        self._beacons = self._verifier(key)
+        return True
+
+    def _verifier(self, key: bytes | None) -> BeaconVerifier | None:
+        return None if key is None else BeaconVerifier(key, system_id=self._system_id, database=self._database)

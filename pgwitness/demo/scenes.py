@@ -108,9 +108,10 @@ def drop_table(stage: Stage) -> None:
 def forge_beacon(stage: Stage) -> None:
     """Jonas writes a beacon of his own making that names Lena, and refunds an order under it."""
     client = Psycopg(stage.host, stage.port, JONAS)
-    claim = ["beacon/1", "1", "shop", 1, 1, 1, LENA.role, LENA.role, LENA.application, None, None, None]
-    # Everything is right but the code before it, which only the database can make.
-    values: dict[str, Any] = {"prefix": beacon_prefix(), "content": bytes(32) + json.dumps(claim).encode()}
+    session = json.dumps(["session/1", "1", "shop", 1, 1, LENA.role, None, None, None])
+    claim = "\x1f".join(["1", LENA.role, "none", LENA.application, "", "0" * 64 + session])
+    # Everything is right but the two codes, which only the database can make.
+    values: dict[str, Any] = {"prefix": beacon_prefix(), "content": bytes(32) + claim.encode()}
     emit = "SELECT pg_logical_emit_message(true, %(prefix)s, %(content)s::bytea)"
     change = ("UPDATE orders SET status = 'refunded' WHERE id = %(o)s", {"o": 7})
     stage.ledger.add(JONAS.name, client.run((emit, values), change))

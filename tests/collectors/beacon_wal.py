@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from collectors.beacon import install, mac, source
+from collectors.beacon.verifier import BeaconVerifier
 from pgwitness.events import Beacon
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -78,13 +79,15 @@ class Source:
         ).fetchall()
         return [_message(xid, bytes(data)) for xid, data in rows if bytes(data[:1]) == b"M"]
 
-    def verify(self, message: Message) -> Beacon:
-        """Verify a message as the collector does, in the transaction it was found in."""
+    def verifier(self) -> BeaconVerifier:
+        """Make what the collector verifies this database's beacons with."""
         key = source.load_key(self.admin)
         assert key is not None
-        return mac.verify(
-            message.content, key, system_id=self.system_id, database=self.database, xid32=message.xid & 0xFFFFFFFF
-        )
+        return BeaconVerifier(key, system_id=self.system_id, database=self.database)
+
+    def verify(self, message: Message) -> Beacon:
+        """Verify a message as the collector does, in the transaction it was found in."""
+        return self.verifier().verify(message.content, xid32=message.xid & 0xFFFFFFFF)
 
     def beacons(self) -> list[Beacon]:
         """Verify every message under the beacon's prefix; a forged one is an error."""

@@ -73,7 +73,7 @@ def test_collectors_role_has_least_privilege(bare: Source) -> None:
         "SELECT * FROM orders",
         "UPDATE pgwitness.key SET paused = true",
         "DELETE FROM pgwitness.covered",
-        "SET log_replication_commands = on",
+        "SET backtrace_functions = 'none'",
         "CREATE TABLE public.mine ()",
         "SELECT pgwitness.control('pause')",
     ):

@@ -158,7 +158,7 @@ def test_the_doctor_spells_the_level_out(bare: Source) -> None:
     assert install.install(bare.client("boss")).complete
     found = capabilities.doctor(bare.client("pgwitness"), lambda: time.time_ns() // 1000).findings
     told = {(finding.severity, finding.subject): finding.fix for finding in found}
-    guard = "GRANT SET ON PARAMETER log_replication_commands TO pgwitness_owner"
+    guard = "GRANT SET ON PARAMETER backtrace_functions TO pgwitness_owner"
     assert told["warning", "guard"].startswith(guard)
     assert "CREATE EVENT TRIGGER pgwitness_ddl" in told["warning", "event triggers"]
     assert {'ALTER ROLE "pgwitness" REPLICATION', 'GRANT pg_monitor TO "pgwitness"'} & {

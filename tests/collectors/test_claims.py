@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg import errors as pg
 
-from collectors.beacon import mac, source
+from collectors.beacon import mac
 from collectors.wal.tokens import Verifier, read_keys
 from pgwitness.config import File
 from pgwitness.errors import ConfigurationError
@@ -172,8 +172,7 @@ def shop(database: str) -> Iterator[Source]:
 
 def carried(shop: Source) -> list[str | None]:
     """Read which token each beacon carries."""
-    key = source.load_key(shop.admin)
-    assert key is not None
+    verifier = shop.verifier()
     found: list[str | None] = []
     for message in shop.messages():
         if message.prefix == mac.PREFIX:
@@ -183,8 +182,7 @@ def carried(shop: Source) -> list[str | None]:
                 tokens.append(said)
                 return Token("no_keys", "")
 
-            place = {"system_id": shop.system_id, "database": shop.database}
-            mac.verify(message.content, key, xid32=message.xid & 0xFFFFFFFF, judge=judge, **place)
+            verifier.verify(message.content, xid32=message.xid & 0xFFFFFFFF, judge=judge)
             found.append(tokens[0] if tokens else None)
     return found
 
@@ -254,7 +252,7 @@ def test_claim_opens_nothing_else(shop: Source) -> None:
         "SELECT * FROM pgwitness.key",
         "SELECT * FROM pgwitness.covered",
         "SELECT pgwitness.control('pause')",
-        "SELECT setval('pgwitness.session_login', 10)",
+        "SELECT setval('pgwitness.session_secret_1', 10)",
         "CREATE TABLE pgwitness.mine (id int)",
         "CREATE OR REPLACE FUNCTION pgwitness.claim(token text) RETURNS void LANGUAGE sql AS ''",
     ):

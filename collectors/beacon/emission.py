@@ -1,0 +1,248 @@
+"""The SQL with which a transaction says who makes it: the triggers' function and what it calls the first time.
+
+A message is 32 bytes and then text in UTF-8, fields joined by U+001F (`mac` verifies it):
+
+    xid, session_user, role, application, claims, session
+
+`session` is made once a session by `introduce`: what does not change in it (cluster, database, pid, start, who logged
+in, address), as JSON under an HMAC of the database's key. It lies in a parameter that the client can read and overwrite
+(`pgwitness.session`); another one than its own does not verify, because with it goes a secret of the session, derived
+from the key and the HMAC, that lies where the client can do neither: as the session's own `currval` of two sequences.
+The 32 bytes are the SHA-256 of the fields before `session`, between the two halves of that secret. So a transaction
+needs neither the key's row nor anything else from a table, and the collector can verify each message by itself.
+
+tests/collectors/test_beacon_ways_round.py tries on PostgreSQL what is claimed here; docs/explanation/beacon.md says
+what costs how much and why it has this form.
+"""
+
+from __future__ import annotations
+
+from collectors.beacon.templates import SCHEMA, SECRETS
+
+GUARD = "backtrace_functions"
+"""Names functions of the server whose errors are logged with a backtrace; only superusers set it. A transaction that
+has spoken leaves in it, until its end, the role in which it did."""
+CLAIM_CHARACTERS_MAX = 1000
+"""How much of `pgwitness.claim` a beacon carries, in characters."""
+TOKEN_CHARACTERS_MAX = 8_192
+"""How long a token may be; a longer one is cut and will not verify."""
+
+STAMP = "(extract(epoch FROM transaction_timestamp()) * 1000000)::int8::text"
+"""What ties a token to its transaction: a session has one transaction at a time, each with its own start."""
+
+_SEPARATORS = r"E'\x1e\x1f'"
+
+CLAIM = (
+    f"nullif(left(translate(current_setting('pgwitness.claim', true), {_SEPARATORS}, ''), {CLAIM_CHARACTERS_MAX}), '')"
+)
+"""What the client claims. A lone separator stands there when it gave a token and claimed nothing."""
+
+TOKEN = (
+    f"CASE WHEN token <> '' AND split_part(token, ':', 1) = {STAMP}"
+    f" THEN nullif(left(substr(token, strpos(token, ':') + 1), {TOKEN_CHARACTERS_MAX}), '') END"
+)
+"""The token of this transaction; one that an earlier transaction left in the session is none."""
+
+SYSTEM_USER_MIN = 160_000
+"""The first version that tells a session how it authenticated."""
+
+
+def authenticated(version: int) -> str:
+    """Give the last element of a message where the server has it: method and identity, null for `trust`."""
+    return ", SYSTEM_USER" if version >= SYSTEM_USER_MIN else ""
+
+
+def _said(role: str) -> str:
+    """Write what a transaction says of itself; it ends where the session goes on."""
+    return (
+        "pg_catalog.concat_ws(E'\\x1f', pg_catalog.pg_current_xact_id(), session_user,\n"
+        f"            {role},\n"
+        "            pg_catalog.current_setting('application_name'), COALESCE(claims, ''), '')"
+    )
+
+
+def _message(said: str) -> str:
+    """Write the message; null in a session that has lost its introduction, an error in one that has had none."""
+    one, other = (f"pg_catalog.currval('{SCHEMA}.{name}'::pg_catalog.regclass)" for name in SECRETS)
+    session = "pg_catalog.current_setting('pgwitness.session', true)"
+    return (
+        "pg_catalog.sha256(pg_catalog.convert_to(\n"
+        f"            pg_catalog.concat_ws(E'\\x1f', {one}, {said},\n"
+        f"                {other}), 'UTF8'))\n"
+        f"            OPERATOR(pg_catalog.||) pg_catalog.convert_to({said} OPERATOR(pg_catalog.||)\n"
+        f"                CASE WHEN {session} OPERATOR(pg_catalog.<>) ''\n"
+        f"                THEN {session} END, 'UTF8')"
+    )
+
+
+ROLE = "pg_catalog.current_setting('role')"
+
+PAUSE = "\n    RETURN NEW; -- paused"
+"""The first statement of the triggers' function while every beacon is paused; nothing else of it is reached then."""
+
+
+def beacon_body(guarded: bool, *, paused: bool = False) -> str:
+    """Give the body of the triggers' function; without a guard it speaks with each statement.
+
+    It runs as its owner, but with the path of whoever writes, because a path of its own would cost more than all that
+    it decides: so every name, type and operator is written with its schema, and nothing is written that PostgreSQL
+    resolves by path unseen (NULLIF, CASE with an operand, IN, casts to unqualified types).
+
+    Each expression is prepared once in a transaction, and those of this function for each table: hence few of them,
+    the guard's first, and in the guard one comparison: it is closed for the role in which the transaction has spoken,
+    so that a change of role is told, and the change back.
+
+    What can fail stands in one block. The message itself stands behind it: emitted inside, it would take a second
+    transaction id; whether it may be emitted is therefore asked before. `RETURN NEW`, of a statement nothing, is the
+    one return without an expression.
+    """
+    role = f"pg_catalog.set_config('{GUARD}', {ROLE}, true)" if guarded else ROLE
+    closed = f"""
+    IF pg_catalog.current_setting('{GUARD}') OPERATOR(pg_catalog.=) {ROLE} THEN
+        RETURN NEW;
+    END IF;"""
+    return f"""
+DECLARE
+    claims pg_catalog.text;
+    said pg_catalog.text;
+    message pg_catalog.bytea;
+    lsn pg_catalog.pg_lsn;
+BEGIN{PAUSE if paused else ""}{closed if guarded else ""}
+    IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
+        RETURN NEW;
+    END IF;
+    BEGIN
+        IF NOT pg_catalog.has_function_privilege(3578::pg_catalog.oid, 'EXECUTE')
+            OR pg_catalog.current_setting('pgwitness.claim', true) OPERATOR(pg_catalog.<>) '' THEN
+            IF NOT pg_catalog.has_function_privilege(3578::pg_catalog.oid, 'EXECUTE') THEN
+                RETURN NEW;
+            END IF;
+            claims := {SCHEMA}.claimed();
+        END IF;
+        said := {_said(role)};
+        message := {_message("said")};
+    EXCEPTION
+        WHEN object_not_in_prerequisite_state OR invalid_parameter_value THEN
+            message := NULL;
+        WHEN OTHERS THEN
+            RETURN NEW;
+    END;
+    IF message IS NULL THEN
+        BEGIN
+            message := {SCHEMA}.introduce(claims);
+        EXCEPTION WHEN OTHERS THEN
+            RETURN NEW;
+        END;
+    END IF;
+    lsn := pg_catalog.pg_logical_emit_message(true, 'pgwitness.beacon', message);
+    RETURN NEW;
+END
+"""
+
+
+def introduce_body(guarded: bool, version: int) -> str:
+    """Give the body of the function that makes the first message of a session, and those of unusual roles.
+
+    The guard holds letters, digits, `_`, `,` and blanks: under SET ROLE to a role with another character in its name
+    it stays open, and each statement comes here. When the session began and who logged in (whom SET SESSION
+    AUTHORIZATION does not change) is in pg_stat_activity; where the owner may not see it, the start is 0 and the login
+    the session's user. Null where the beacon is paused.
+    """
+    close = f"""
+    BEGIN
+        PERFORM set_config('{GUARD}', current_setting('role'), true);
+    EXCEPTION WHEN invalid_parameter_value THEN
+        NULL;
+    END;"""
+    one, other = (f"'{SCHEMA}.{name}'::regclass" for name in SECRETS)
+    half = "('x' || encode(substr(s.secret, {}, 8), 'hex'))::bit(64)::int8"
+    return f"""
+DECLARE
+    said text;
+    message bytea;
+BEGIN
+    said := {_said(ROLE)};
+    BEGIN
+        message := {_message("said")};
+    EXCEPTION WHEN object_not_in_prerequisite_state THEN
+        NULL;
+    END;
+    IF message IS NULL THEN
+        PERFORM set_config('pgwitness.session', encode(s.tag, 'hex') || s.payload, false),
+            setval({one}, {half.format(1)}), setval({other}, {half.format(9)})
+        FROM (
+            SELECT t.tag, t.payload,
+                sha256(t.outer_pad || sha256(t.inner_pad || convert_to('secret/1', 'UTF8') || t.tag)) AS secret
+            FROM (
+                SELECT p.*, sha256(p.outer_pad || sha256(p.inner_pad || convert_to(p.payload, 'UTF8'))) AS tag
+                FROM (
+                    SELECT k.inner_pad, k.outer_pad, json_build_array('session/1', k.system_id, current_database(),
+                        pg_backend_pid(), coalesce((extract(epoch FROM a.backend_start) * 1000000)::int8, 0),
+                        coalesce(pg_get_userbyid(a.usesysid), session_user), host(inet_client_addr()),
+                        inet_client_port(){authenticated(version)})::text AS payload
+                    FROM {SCHEMA}.key AS k LEFT JOIN pg_stat_get_activity(pg_backend_pid()) AS a ON true
+                    WHERE NOT k.paused
+                    OFFSET 0
+                ) AS p OFFSET 0
+            ) AS t OFFSET 0
+        ) AS s;
+        message := {_message("said")};
+    END IF;{close if guarded else ""}
+    RETURN message;
+END
+"""
+
+
+CLAIMED_BODY = f"""
+DECLARE
+    token text := translate(current_setting('pgwitness.token', true), {_SEPARATORS}, '');
+BEGIN
+    RETURN concat({CLAIM}, E'\\x1e', {TOKEN});
+END
+"""
+"""What the client claims and its token. A function of its own, so that who claims nothing does not pay for it."""
+
+CLAIM_BODY = f"""
+BEGIN
+    PERFORM set_config('pgwitness.token',
+            {STAMP} || ':' || coalesce(left(token, {TOKEN_CHARACTERS_MAX + 1}), ''), true),
+        CASE WHEN coalesce(current_setting('pgwitness.claim', true), '') = ''
+            THEN set_config('pgwitness.claim', E'\\x1f', true) END;
+END
+"""
+"""The beacon looks at `pgwitness.claim` alone: something must stand there for the token to be looked for."""
+
+BODIES = {
+    "beacon": {beacon_body(guarded, paused=paused) for guarded in (True, False) for paused in (True, False)},
+    "introduce": {introduce_body(guarded, version) for guarded in (True, False) for version in (0, SYSTEM_USER_MIN)},
+    "claimed": {CLAIMED_BODY},
+}
+"""What each function of the beacon may consist of: with and without the guard; an upgraded server keeps what it had."""
+
+
+def create_beacon(body: str) -> str:
+    """Create or replace the triggers' function. STABLE spares a snapshot with each statement inside it."""
+    return (
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.beacon() RETURNS trigger LANGUAGE plpgsql STABLE SECURITY DEFINER\n"
+        f"AS $pgwitness${body}$pgwitness$"
+    )
+
+
+def create_introduce(guarded: bool, version: int) -> str:
+    """Create or replace the function for the first message of a session."""
+    return (
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.introduce(claims text) RETURNS bytea LANGUAGE plpgsql STABLE\n"
+        f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp\n"
+        f"AS $pgwitness${introduce_body(guarded, version)}$pgwitness$"
+    )
+
+
+CREATE_CLAIMED = (
+    f"CREATE OR REPLACE FUNCTION {SCHEMA}.claimed() RETURNS text LANGUAGE plpgsql STABLE\n"
+    f"SET search_path = pg_catalog, pg_temp AS $pgwitness${CLAIMED_BODY}$pgwitness$"
+)
+
+CREATE_CLAIM = (
+    f"CREATE OR REPLACE FUNCTION {SCHEMA}.claim(token text) RETURNS void LANGUAGE plpgsql\n"
+    f"SET search_path = pg_catalog, pg_temp AS $pgwitness${CLAIM_BODY}$pgwitness$"
+)

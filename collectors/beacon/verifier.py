@@ -1,0 +1,161 @@
+"""Verifies the beacons of one database; pure, and total on hostile bytes: a message verifies or raises `Forged`.
+
+What a beacon consists of stands in `emission`: 32 bytes under a secret of the session, the fields of the transaction,
+and the session's introduction. That is 64 hexadecimal digits of HMAC-SHA256 (RFC 2104) under the database's key, and
+what they cover:
+
+    ["session/1", system_id, database, pid, backend_start_us, session_user, client_addr, client_port, system_user]
+
+`system_user` is there from PostgreSQL 16 on: the method of authentication and the identity, null for `trust`. The
+secret is the first half of the HMAC of `secret/1` and that HMAC, as two signed numbers: collectors derive it from the
+key and the message alone, and remember it for the sessions they saw last. A genuine message copied into another
+transaction, database or cluster does not verify there, nor does the introduction of another session under this one's
+secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+
+import msgspec
+
+from collectors.beacon.mac import CLAIM_CHARACTERS_MAX, MAC_BYTES, XID32, Forged, JudgeToken, mac, method
+from pgwitness.events import Beacon
+
+SESSION_KIND = "session/1"
+SESSIONS_MAX = 4_096
+"""How many sessions a verifier remembers; one that it has forgotten costs it two HMACs."""
+
+_SEPARATOR = "\x1f"
+_CLAIM_END = "\x1e"
+_HEX_CHARACTERS = 64
+
+
+class SessionPayload(msgspec.Struct, array_like=True, frozen=True):
+    """What a session's introduction says; an empty `system_user` is one that the server does not have."""
+
+    kind: str
+    system_id: str
+    database: str
+    pid: int
+    backend_start_us: int
+    session_user: str
+    client_addr: str | None = None
+    client_port: int | None = None
+    system_user: str | None = ""
+
+
+_session = msgspec.json.Decoder(SessionPayload)
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """A session whose introduction verified, and the secret that goes with it."""
+
+    said: SessionPayload
+    one: str
+    other: str
+
+
+class BeaconVerifier:
+    """Verifies the beacons of one database under its `key`; remembers sessions, and nothing of a transaction.
+
+    An introduction is remembered by its bytes, so remembering changes no verdict.
+    """
+
+    def __init__(self, key: bytes, *, system_id: str, database: str) -> None:
+        self.key = key
+        self._system_id = system_id
+        self._database = database
+        self._known: dict[str, _Known] = {}
+
+    def verify(self, content: bytes, *, xid32: int, judge: JudgeToken | None = None) -> Beacon:
+        """Verify a message found under `PREFIX` in the transaction `xid32` (the WAL's 32 bits) of that database.
+
+        Raises `Forged` on everything that the genuine beacon of this very transaction did not write. The returned
+        `xid` has the 64 bits that the database knew. Whoever works in a database where the beacon has no guard, or
+        under SET ROLE to a role that the guard cannot hold, repeats it with each statement: `same_session` tells
+        repetitions. `judge` says what came of the transaction's token, else that is left out.
+        """
+        fields = _fields(content)
+        xid, session_user, role, application, claims, introduction = fields
+        known = self._introduced(introduction, fields)
+        said = content[MAC_BYTES : -len(introduction.encode())]
+        expected = hashlib.sha256(b"".join((known.one.encode(), b"\x1f", said, b"\x1f", known.other.encode()))).digest()
+        if not hmac.compare_digest(content[:MAC_BYTES], expected):
+            raise Forged("mac", _claims(fields))
+        if int(xid) % XID32 != xid32 % XID32:
+            raise Forged("xid", _claims(fields))
+        claim, _, token = claims.partition(_CLAIM_END)
+        return Beacon(
+            session_user=known.said.session_user,
+            role=session_user if role == "none" else role,
+            pid=known.said.pid,
+            backend_start_us=known.said.backend_start_us,
+            xid=int(xid),
+            application=application,
+            client_addr=known.said.client_addr,
+            client_port=known.said.client_port,
+            claim=claim or None,
+            token=judge(token) if judge is not None and token else None,
+            auth_method=method(known.said.system_user),
+        )
+
+    def _introduced(self, introduction: str, fields: list[str]) -> _Known:
+        known = self._known.get(introduction)
+        if known is not None:
+            return known
+        tag, payload = introduction[:_HEX_CHARACTERS], introduction[_HEX_CHARACTERS:].encode()
+        expected = mac(self.key, payload)
+        if not hmac.compare_digest(tag.encode(), expected.hex().encode()):
+            raise Forged("mac", _claims(fields))
+        try:
+            said = _session.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            raise Forged("kind", _claims(fields)) from None
+        if said.kind != SESSION_KIND:
+            raise Forged("kind", _claims(fields))
+        if said.system_id != self._system_id:
+            raise Forged("system_id", _claims(fields) | {"system_id": said.system_id})
+        if said.database != self._database:
+            raise Forged("database", _claims(fields) | {"database": said.database})
+        one, other = struct.unpack(">qq", mac(self.key, b"secret/1" + expected)[:16])
+        if len(self._known) >= SESSIONS_MAX:
+            self._known.pop(next(iter(self._known)))
+        known = self._known[introduction] = _Known(said, str(one), str(other))
+        return known
+
+
+def _fields(content: bytes) -> list[str]:
+    """Split a message; `Forged` where it has not the form of one."""
+    try:
+        fields = content[MAC_BYTES:].decode().split(_SEPARATOR)
+    except UnicodeDecodeError:
+        raise Forged("malformed") from None
+    # isascii, because int() takes other scripts' digits, too; eighteen of them fit wherever numbers go from here.
+    if len(fields) != 6 or not (fields[0].isascii() and fields[0].isdigit() and len(fields[0]) <= 18):
+        raise Forged("malformed")
+    return fields
+
+
+def _claims(fields: list[str]) -> dict[str, str | int | None]:
+    """Read what a message that is not believed says of its maker, each text cut."""
+    xid, session_user, role, application, claims, introduction = fields
+    found: dict[str, str | int | None] = {
+        "session_user": session_user,
+        "role": role,
+        "application": application,
+        "claim": claims.partition(_CLAIM_END)[0] or None,
+    }
+    try:
+        said = _session.decode(introduction[_HEX_CHARACTERS:].encode())
+        found |= {
+            "database": said.database,
+            "pid": said.pid,
+            "login": said.session_user,
+            "client_addr": said.client_addr,
+        }
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        pass
+    return {"xid": int(xid)} | {k: v[:CLAIM_CHARACTERS_MAX] if isinstance(v, str) else v for k, v in found.items()}
