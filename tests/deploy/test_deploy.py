@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -141,6 +142,22 @@ def test_the_image_is_built_from_files_that_are_there() -> None:
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
     assert users
     assert not users[-1].startswith(("root", "0"))
+
+
+def test_what_the_image_leaves_out_is_not_missed(tmp_path: Path) -> None:
+    """What slim.sh takes out of an environment is gone, and everything that the daemons import is still there."""
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (packages,) = environment.glob("lib/python3*/site-packages")
+    for found in Path(sysconfig.get_path("purelib")).iterdir():
+        if found.name == "pyarrow":
+            shutil.copytree(found, packages / "pyarrow")
+        else:
+            (packages / found.name).symlink_to(found)
+    subprocess.run(["sh", DEPLOY / "slim.sh", environment], check=True)
+    assert not any(packages.glob("pyarrow/libarrow_flight*"))
+    assert not (packages / "pyarrow" / "tests").exists()
+    assert Path(sysconfig.get_path("purelib"), "pyarrow", "tests").exists()
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
