@@ -148,6 +148,8 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
             "remediation": {"desc": self.runbook},
             "unmapped": self._unmapped(),
         }
+        if action.on_behalf_of:
+            finding["enrichments"] = [self._delegation()]
         if self.incident is not None:
             finding["metadata"]["correlation_uid"] = self.incident
         if self.resolution is not None:
@@ -215,8 +217,6 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
         actor: dict[str, Any] = {"user": user}
         if action.application:
             actor["app_name"] = action.application
-        if action.on_behalf_of:
-            actor["invoked_by"] = action.on_behalf_of
         if action.session_id:
             actor["session"] = {"uid": action.session_id}
         evidence: dict[str, Any] = {
@@ -271,6 +271,16 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
             ip = {"name": "evidences[0].src_endpoint.ip", "type_id": 2, "type": "IP Address"}
             found.append({**ip, "value": action.client_addr})
         return found
+
+    def _delegation(self) -> dict[str, Any]:
+        """Say for whom the actor acted; OCSF has no place of its own for that."""
+        return {
+            "name": "evidences[0].actor.user.name",
+            "value": self.action.principal or self.action.role or "unknown",
+            "type": "delegation",
+            "desc": "the person on whose behalf the actor acted",
+            "data": {"on_behalf_of": self.action.on_behalf_of},
+        }
 
     def _unmapped(self) -> dict[str, Any]:
         action = self.action
