@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 import pgwitness
 from detectors.actions import Action
+from detectors.certainty import account
 
 OCSF_VERSION = "1.8.0"
 CLASS_UID = 2004
@@ -189,7 +190,7 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
         return {
             "uid": self.uid,
             "title": self.title,
-            "desc": self.message,
+            "desc": f"{self.message}. {self._account}",
             "created_time": self.first_seen_us // 1000,
             "modified_time": (self.told_us or self.action.captured_at_us) // 1000,
             "first_seen_time": self.first_seen_us // 1000,
@@ -201,6 +202,10 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
             "related_events_count": self.count,
             "product": {"name": "pgwitness", "vendor_name": "pgwitness", "version": pgwitness.__version__},
         }
+
+    @property
+    def _account(self) -> str:
+        return account(self.action, self.count, self.first_seen_us, self.last_seen_us)
 
     def _evidence(self) -> dict[str, Any]:
         action = self.action
