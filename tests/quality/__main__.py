@@ -26,7 +26,7 @@ RECALL_MIN, LOUD_MAX, SHUTTLE_MIN = 0.95, 5.0, 0.97
 def main() -> int:
     """Measure, print, and say by the exit code whether the targets are met."""
     parser = argparse.ArgumentParser(prog="make quality", description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="size of the company; 1 is 80 principals")
+    parser.add_argument("--scale", type=float, default=1.0, help="size of the company; 1 is 86 principals")
     parser.add_argument("--seeds", type=int, help="how many of the seeds, all unless given")
     parser.add_argument("--tuning", action="store_true", help="the seeds that models were tuned on")
     parser.add_argument("--json", action="store_true", help="one object on stdout instead of tables")
