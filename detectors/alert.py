@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 import pgwitness
 from detectors.actions import Action
+from detectors.certainty import account
 
 OCSF_VERSION = "1.8.0"
 CLASS_UID = 2004
@@ -148,6 +149,8 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
             "remediation": {"desc": self.runbook},
             "unmapped": self._unmapped(),
         }
+        if action.on_behalf_of:
+            finding["enrichments"] = [self._delegation()]
         if self.incident is not None:
             finding["metadata"]["correlation_uid"] = self.incident
         if self.resolution is not None:
@@ -187,7 +190,7 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
         return {
             "uid": self.uid,
             "title": self.title,
-            "desc": self.message,
+            "desc": f"{self.message}. {self._account}",
             "created_time": self.first_seen_us // 1000,
             "modified_time": (self.told_us or self.action.captured_at_us) // 1000,
             "first_seen_time": self.first_seen_us // 1000,
@@ -199,6 +202,10 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
             "related_events_count": self.count,
             "product": {"name": "pgwitness", "vendor_name": "pgwitness", "version": pgwitness.__version__},
         }
+
+    @property
+    def _account(self) -> str:
+        return account(self.action, self.count, self.first_seen_us, self.last_seen_us)
 
     def _evidence(self) -> dict[str, Any]:
         action = self.action
@@ -215,8 +222,6 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
         actor: dict[str, Any] = {"user": user}
         if action.application:
             actor["app_name"] = action.application
-        if action.on_behalf_of:
-            actor["invoked_by"] = action.on_behalf_of
         if action.session_id:
             actor["session"] = {"uid": action.session_id}
         evidence: dict[str, Any] = {
@@ -271,6 +276,16 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
             ip = {"name": "evidences[0].src_endpoint.ip", "type_id": 2, "type": "IP Address"}
             found.append({**ip, "value": action.client_addr})
         return found
+
+    def _delegation(self) -> dict[str, Any]:
+        """Say for whom the actor acted; OCSF has no place of its own for that."""
+        return {
+            "name": "evidences[0].actor.user.name",
+            "value": self.action.principal or self.action.role or "unknown",
+            "type": "delegation",
+            "desc": "the person on whose behalf the actor acted",
+            "data": {"on_behalf_of": self.action.on_behalf_of},
+        }
 
     def _unmapped(self) -> dict[str, Any]:
         action = self.action

@@ -28,7 +28,7 @@ from detectors.presence import Presence
 from detectors.rhythm import SAMPLE, Finding
 from detectors.sensitive import Sensitive
 from detectors.triage import Triage
-from detectors.wording import Seen, show, who
+from detectors.wording import Seen, capitalized, show, who
 from pgwitness import statements
 from pgwitness.config import Behaviour as Settings
 from pgwitness.config import Config
@@ -386,7 +386,7 @@ class Judge:
             key=show(action.detail.get("host")),
             window_us=HOUR_US,
             title="Changed policies cannot be used",
-            message=f"the policies were changed and cannot be used: {show(action.detail.get('error'))}",
+            message=f"The policies were changed and cannot be used: {show(action.detail.get('error'))}",
             description="The last good policies go on judging; what was changed has no effect until then.",
             severity="high",
             runbook="Run `pgwitness policy check` and `pgwitness policy test`, and correct what they name.",
@@ -403,7 +403,7 @@ class Judge:
             key="\0".join((action.cluster, action.principal, action.role, main)),
             window_us=DAY_US,
             title="Unusual behaviour of a principal",
-            message=f"{who(action)} acted out of habit: {words}",
+            message=capitalized(f"{who(action)} did what is unusual for it: {words}"),
             description="The action differs from what this principal, or its peer group, has done so far.",
             severity="low",
             runbook="Look at the evidence; ask the principal's owner when no change of duty explains it.",
@@ -433,7 +433,7 @@ class Judge:
             key=f"{action.cluster}\0{finding.who}\0{main}",
             window_us=DAY_US,
             title="Unusual activity of a principal",
-            message=f"{who(action)} was out of its routine: {words}",
+            message=capitalized(f"{who(action)} departed from its routine: {words}"),
             description=f"What it did in {finding.length.words} differs from what it, and its peer group, usually do.",
             severity="medium" if finding.score >= self._settings.medium_at else "low",
             runbook="Look at the evidence; ask the principal's owner when no change of duty explains it.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
@@ -18,6 +18,7 @@ PLACE = re.compile(r"\{([^{}]*)\}")
 VALUE_MAX = 200
 """Characters of one value in a message; a list shows its first five items."""
 SEEN = ("seen.count", "seen.values", "seen.span")
+NOUN = re.compile(r"[a-z]+( [a-z]+)*")
 
 
 class Seen(Struct, frozen=True):
@@ -31,15 +32,23 @@ class Seen(Struct, frozen=True):
 
 
 def known_place(name: str, *, correlates: bool = False) -> bool:
-    """Say whether a message may name this."""
-    if name in ("who", "what") or name in SCHEMA or (correlates and name in SEEN):
+    """Say whether a message may name this; a number may bring its noun (`rows:row`)."""
+    name, counted, noun = name.partition(":")
+    if counted:
+        number = name == "seen.count" or (name in SCHEMA and SCHEMA[name].type == "int")
+        return number and NOUN.fullmatch(noun) is not None and known_place(name, correlates=correlates)
+    if name in _PHRASES or name in SCHEMA or (correlates and name in SEEN):
         return True
     return name.rpartition(".")[0] in ("labels", "detail", "object.before", "object.after")
 
 
 def who(action: Action) -> str:
     """Name the one who acted, as a sentence would."""
-    name = action.principal or (f"somebody as role {action.role}" if action.role else "somebody unknown")
+    kind = {"agent": "the AI agent ", "service": "the service "}.get(action.principal_kind, "")
+    if action.principal:
+        name = kind + action.principal
+    else:
+        name = f"somebody with the role {action.role}" if action.role else "somebody unknown"
     return f"{name} (for {action.on_behalf_of})" if action.on_behalf_of else name
 
 
@@ -48,13 +57,85 @@ def what(action: Action) -> object:
     return action.relations or action.object_name or action.database
 
 
+def where(action: Action) -> str:
+    """Name the database and its cluster, or the cluster where it is of no single database."""
+    cluster = f"cluster {action.cluster or '?'}"
+    return f"database {action.database} of {cluster}" if action.database else cluster
+
+
+def did(action: Action) -> str:
+    """Say what was done to how many rows, with its verb."""
+    rows, relations = number(action.rows, "row"), show(what(action))
+    phrases = {
+        "insert": f"added {rows} to {relations}",
+        "update": f"updated {rows} of {relations}",
+        "delete": f"deleted {rows} from {relations}",
+        "truncate": f"emptied {relations}",
+        "select": f"read {rows} of {relations}",
+    }
+    return phrases.get(action.operation) or f"ran {show(action.operation)} on {relations} ({rows})"
+
+
+def result(action: Action) -> str:
+    """Say whether it worked."""
+    return {
+        "success": "it succeeded",
+        "failure": "it failed",
+        "denied": "the server refused it",
+        "rolled_back": "it was rolled back",
+    }.get(action.outcome, "whether it succeeded is not known")
+
+
+def statement(action: Action) -> str:
+    """Give the statement, or what is known of one whose text is not; of posture how the object changed."""
+    if action.kind == "posture":
+        return f"{action.object_type} {show(action.object_name)} was {action.change or 'changed'}"
+    names = [name.removeprefix("attribute ") for name in action.objects]
+    return show(action.statement or (names and f"a statement about {show(names)}") or "its text is not known")
+
+
+def setting(action: Action) -> str:
+    """Give the setting that was changed, and to what."""
+    if action.kind == "posture":
+        return f"{show(action.object_name)} is now {show(action.after.get('value'))}"
+    return show(action.settings)
+
+
+def reason(action: Action) -> str:
+    """Give what happened, of which the name is a word such as `slot_lost`."""
+    return show(action.operation.replace("stats_", "statistics_").replace("_", " "))
+
+
+def gained(action: Action) -> str:
+    """Go on to say which powers an object gained, if that is told."""
+    return f"; it gained {show(action.gained)}" if action.gained else ""
+
+
+_PHRASES: dict[str, Callable[[Action], object]] = {
+    "who": who,
+    "what": what,
+    "where": where,
+    "did": did,
+    "result": result,
+    "statement": statement,
+    "setting": setting,
+    "reason": reason,
+    "gained": gained,
+}
+
+
 def render(template: str, action: Action, seen: Seen | None = None) -> str:
-    """Fill a message; a value that is not there reads `?`."""
+    """Fill a message; a value that is not there reads `?`. A sentence that begins with our own words is capitalized."""
 
     def value(match: re.Match[str]) -> str:
-        name = match[1]
-        if name in ("who", "what"):
-            return show(who(action) if name == "who" else what(action))
+        name, counted, noun = match[1].partition(":")
+        if counted:
+            if name == "seen.count":
+                return f"? {noun}s" if seen is None else number(seen.count, noun)
+            return number(getattr(action, SCHEMA[name].attribute), noun)
+        if phrase := _PHRASES.get(name):
+            said = phrase(action)
+            return said if said == "" else show(said)
         if field := SCHEMA.get(name):
             return show(getattr(action, field.attribute))
         if name in SEEN:
@@ -64,7 +145,18 @@ def render(template: str, action: Action, seen: Seen | None = None) -> str:
         inside = getattr(action, holder.attribute) if holder else None
         return show(inside.get(name.rsplit(".", 1)[-1] if holder else key)) if isinstance(inside, Mapping) else "?"
 
-    return PLACE.sub(value, template)
+    return capitalized(PLACE.sub(value, template), ours=not template.startswith("{"))
+
+
+def capitalized(text: str, *, ours: bool = False) -> str:
+    """Begin a sentence with a capital letter, but never change a name that stands there."""
+    ours = ours or text.startswith(("the AI agent ", "the service ", "somebody "))
+    return text[:1].upper() + text[1:] if ours else text
+
+
+def number(value: int, noun: str) -> str:
+    """Write a number with its noun: `1 row`, `2,000 rows`."""
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
 
 
 def show(value: object) -> str:
@@ -89,7 +181,7 @@ def span(duration_us: int) -> str:
     for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return number(round(seconds), "second")
 
 
 def _seen(name: str, seen: Seen) -> str:

@@ -37,6 +37,10 @@ SET asof_loop_join_threshold = 0;
 
 _ACTIVITY = "kind IN ('change', 'ddl', 'statement', 'query_stats', 'session')"
 
+_IS_ADDRESS = (
+    r"coalesce(regexp_matches(client_addr, '^([0-9]+[.]){3}[0-9]+$|^[0-9a-fA-F.]*:[0-9a-fA-F:.]*(%|$)'), false)"
+)
+
 _VIEWS = """\
 CREATE OR REPLACE VIEW events AS
 SELECT * REPLACE (printf('%X/%X', lsn >> 32, lsn & 4294967295) AS lsn)
@@ -91,7 +95,7 @@ WHERE {activity}
 GROUP BY ALL;
 
 {settings}{statement_coverage}{reconciliation}
--- OCSF 1.8.0, Datastore Activity (6005).
+-- OCSF 1.8.0, Datastore Activity (6005); an attribute that is null is not there. `to_json` of a row gives the event.
 CREATE OR REPLACE VIEW ocsf_datastore_activity AS
 SELECT a.* REPLACE (6005 * 100 + activity_id AS type_uid) FROM (
     SELECT
@@ -115,15 +119,26 @@ SELECT a.* REPLACE (6005 * 100 + activity_id AS type_uid) FROM (
         sqlstate AS status_code,
         {{'version': '1.8.0', 'uid': event_id, 'logged_time': epoch_ms(captured_at), 'log_name': kind,
           'product': {{'name': 'pgwitness', 'vendor_name': 'pgwitness'}}}} AS metadata,
-        {{'user': {{'name': coalesce(principal, role, 'unknown'), 'uid': principal, 'type': principal_kind}},
-          'session': {{'uid': session_id}}, 'app_name': application}} AS actor,
-        {{'ip': client_addr, 'port': client_port}} AS src_endpoint,
-        {{'name': instance, 'hostname': cluster}} AS dst_endpoint,
-        {{'name': database, 'type_id': 1, 'type': 'Relational'}} AS database,
-        CASE WHEN len(relations) > 0 THEN {{'name': relations[1]}} END AS "table",
-        {{'query_string': statement, 'uid': fingerprint}} AS query_info,
-        row_count AS "count",
-        {{'certainty': certainty, 'assurance': assurance, 'binding': binding, 'on_behalf_of': on_behalf_of,
+        {{'user': {{'name': coalesce(principal, role, 'unknown'), 'uid': role,
+            'type_id': CASE principal_kind WHEN 'human' THEN 1 WHEN 'service' THEN 4 WHEN 'agent' THEN 99 ELSE 0 END,
+            'type': CASE principal_kind WHEN 'human' THEN 'User' WHEN 'service' THEN 'Service'
+                WHEN 'agent' THEN 'AI agent' ELSE 'Unknown' END}},
+          'session': CASE WHEN session_id IS NOT NULL THEN {{'uid': session_id}} END,
+          'app_name': nullif(application, '')}} AS actor,
+        -- The standard wants to know from where; statistics do not tell, nor does a local socket.
+        {{'ip': CASE WHEN {is_address} THEN client_addr END,
+          'name': CASE WHEN NOT {is_address} THEN coalesce(nullif(client_addr, ''), 'unknown') END,
+          'port': CASE WHEN client_port BETWEEN 1 AND 65535 THEN client_port END}} AS src_endpoint,
+        {{'name': cluster, 'uid': instance}} AS dst_endpoint,
+        {{'name': database, 'uid': concat_ws('/', cluster, database), 'type_id': 1, 'type': 'Relational'}} AS database,
+        CASE WHEN len(relations) > 0
+            THEN {{'name': relations[1], 'uid': concat_ws('/', cluster, database, relations[1])}} END AS "table",
+        CASE WHEN statement IS NOT NULL
+            THEN {{'name': operation, 'query_string': statement,
+                'uid': coalesce(fingerprint, CAST(query_id AS VARCHAR), event_id)}} END AS query_info,
+        greatest(coalesce(calls, 1), 1) AS "count",
+        {{'rows': row_count, 'principal': principal, 'certainty': certainty,
+          'assurance': assurance, 'binding': binding, 'on_behalf_of': on_behalf_of,
           'relations': relations, 'xid': xid, 'lsn': lsn, 'ordinal': ordinal}} AS unmapped
     FROM events
     WHERE kind IN ('change', 'ddl', 'statement', 'query_stats') OR (kind = 'session' AND operation = 'connect')
@@ -165,6 +180,7 @@ def views_sql(folder: str = "") -> str:
     return _HEAD + _VIEWS.format(
         **tables,
         activity=_ACTIVITY,
+        is_address=_IS_ADDRESS,
         named=reconciliation.NAMED,
         settings=log_coverage.settings(scan),
         statement_coverage=log_coverage.coverage(scan),

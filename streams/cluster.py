@@ -5,6 +5,7 @@ from __future__ import annotations
 from streams.activity import Activity
 from streams.bounded import room
 from streams.fold_state import ClusterState, Timeline, Watermark
+from streams.log_coverage import LogCoverage
 from streams.log_join import LogJoin
 from streams.log_settings import LogSettings
 from streams.server_log import ServerLog
@@ -30,6 +31,7 @@ class Cluster:
         self.join = LogJoin()
         self.waiting = WaitingRoom()
         self.told = Told()
+        self.coverage = LogCoverage()
 
     def begin(self, timeline: Timeline, lsn: int) -> Watermark:
         """Begin a transaction that lies behind all that was read."""
@@ -57,6 +59,7 @@ class Cluster:
             recent=list(self.recent),
             told=self.told.items(),
             log_settings=self.log_settings.told,
+            log_coverage=self.coverage.state,
         )
         self.activity.save(state)
         self.log.save(state)
@@ -74,6 +77,7 @@ class Cluster:
         cluster.activity.load(state)
         cluster.log.load(state)
         cluster.log_settings = LogSettings(state.log_settings)
+        cluster.coverage = LogCoverage.load(state.log_coverage, state.log_settings)
         cluster.join.load(state)
         cluster.waiting.load(state.held)
         return cluster

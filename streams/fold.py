@@ -293,18 +293,17 @@ class Fold:
             case Statement():
                 self._statement(cluster, header, event)
             case QueryStats():
-                whose = by_role(header.cluster, event.database, event.role, self.identities)
-                told = shape.query_stats(header, event, whose)
-                if self._emit_once(cluster, told):
-                    cluster.told.query_stats(told)
+                self._query_stats(cluster, header, event)
             case IdentitiesRecord():
                 self._rename(event)
             case Posture():
                 found = shape.finding(header, event)
                 cluster.log_settings.see(event)
+                cluster.coverage.posture(event)
                 if self._emit_once(cluster, found):
                     cluster.told.posture(found, event)
             case Gap() | Control():
+                cluster.coverage.gap(event, header.instance)
                 self._emit_once(cluster, shape.finding(header, event))
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)
@@ -322,10 +321,20 @@ class Fold:
             if held is not None and session.database in (None, held.database):
                 self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities, "xid"))
         whose = by_log(session, header.cluster, self.identities, "own")
-        self._emit(shape.statement(header, event, whose))
+        told = shape.statement(header, event, whose)
+        self._emit(told)
+        cluster.coverage.statement(told)
         if event.tags:
             stronger = cluster.log.vouched(event.xid) or comments.vouched(whose)
             self._compare(cluster, header, whose, event.tags, stronger, event.captured_at_us)
+
+    def _query_stats(self, cluster: Cluster, header: RawHeader, event: QueryStats) -> None:
+        whose = by_role(header.cluster, event.database, event.role, self.identities)
+        told = shape.query_stats(header, event, whose)
+        if self._emit_once(cluster, told):
+            cluster.told.query_stats(told)
+            if lost := cluster.coverage.query_stats(told):
+                self._emit_once(cluster, shape.finding(header, lost))
 
     def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:
         if event.place is not None:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from pgwitness.events import Assurance, Binding, Certainty, Certificate, PrincipalKind, Token
+from streams.log_coverage import State
 
 STATE_VERSION = 1
 
@@ -192,6 +193,7 @@ class ClusterState(Struct):
     committed: list[Committed] = []
     forgotten_until_us: int = 0
     log_settings: dict[str, str] = {}
+    log_coverage: State | None = None
 
 
 class FoldState(Struct, frozen=True):

@@ -73,11 +73,12 @@ def row(alert: Row) -> Row:
     facts = _object(alert.get("unmapped"))
     finding = _object(alert.get("finding_info"))
     on_behalf_of = facts.get("on_behalf_of")
+    said = (alert.get("message"), finding.get("desc"), finding.get("title"), alert.get("reason"))
     return {
         "time": _time(alert.get("time")),
         "activity": alert.get("activity_name", ""),
         "severity": alert.get("severity", ""),
-        "alert": finding.get("desc") or finding.get("title") or alert.get("reason", "unreadable"),
+        "alert": next(filter(None, said), "unreadable"),
         "who": facts.get("principal") or (f"role {facts['role']}" if facts.get("role") else ""),
         "on_behalf_of": on_behalf_of,
         "certainty": facts.get("certainty", ""),

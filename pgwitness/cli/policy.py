@@ -174,7 +174,12 @@ def _show(difference: Difference, as_json: bool) -> None:
     ]
     emit(rows, as_json=False, empty="no policy found anything, then or now")
     for found in difference.policies:
-        for mark, samples in (("+", found.samples_added), ("-", found.samples_removed)):
+        for mark, samples, total in (
+            ("+", found.samples_added, found.added),
+            ("-", found.samples_removed, found.removed),
+        ):
             for sample in samples:
                 click.echo(f"{mark} {found.policy}  {sample.event_id}  {sample.at}  {sample.sentence}")
+            if total > len(samples):
+                click.echo(f"{mark} {found.policy}  and {total - len(samples):,} more")
     say(f"{difference.actions:,} actions judged by bundle {difference.bundle_sha256}")

@@ -232,8 +232,8 @@ def _alert(alert: Mapping[str, Any]) -> dict[str, Any]:
     facts = alert["unmapped"]
     return {
         "severity": alert["severity"],
-        "alert": alert["finding_info"]["desc"],
+        "alert": alert["message"],
         "who": facts["principal"] or (f"role {facts['role']}" if facts["role"] else ""),
         "certainty": facts["certainty"],
-        "policy": facts["policy"] or "behaviour",
+        "policy": f"{facts['policy'] or 'behaviour'}{' (staged)' if facts['mode'] == 'staged' else ''}",
     }

@@ -163,7 +163,7 @@ def test_a_changed_policy_shows_as_a_difference(home: Path) -> None:
     (found,) = [each for each in difference["policies"] if each["policy"] == "mass_change"]
     assert (found["added"], found["removed"], found["same"]) == (3, 1, 0)
     assert found["samples_added"][0]["event_id"] == f"{0:032x}"
-    assert "30 rows of public.orders by delete" in found["samples_added"][0]["sentence"]
+    assert "deleted 30 rows from public.orders" in found["samples_added"][0]["sentence"]
     assert found["samples_removed"][0]["event_id"] == f"{9:032x}"
     table = run("policy", "replay", *arguments)
     assert "mass_change" in table.stdout

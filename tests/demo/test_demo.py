@@ -19,6 +19,7 @@ from pgwitness.cli import main
 from pgwitness.demo.scenes import FAR_ADDRESS, scenes
 from pgwitness.demo.servers import wait_for
 from sinks.catalogue import connect
+from tests import ocsf as standard
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "pgwitness", "demo"]
@@ -117,6 +118,21 @@ def test_alerts_bring_the_query_that_shows_their_evidence(played: tuple[Path, di
     queries = connection.execute("SELECT json_extract_string(ocsf, '$.unmapped.query') FROM alerts").fetchall()
     assert queries
     assert [query for (query,) in queries if not connection.execute(query).fetchall()] == []
+
+
+def test_alerts_and_activities_conform_to_the_release(played: tuple[Path, dict[str, object], float]) -> None:
+    """Each alert is a Detection Finding of OCSF 1.8.0, each row of the view without its nulls a Datastore Activity."""
+    place, _, _ = played
+    connection = connect(place / "lake")
+    alerts = [json.loads(ocsf) for (ocsf,) in connection.execute("SELECT ocsf FROM alerts").fetchall()]
+    assert [found for alert in alerts if (found := standard.problems(alert, 2004))] == []
+    view = connection.execute(
+        "SELECT to_json(a) FROM ocsf_datastore_activity AS a "
+        "QUALIFY row_number() OVER (PARTITION BY activity_id, metadata.log_name ORDER BY time) <= 20"
+    )
+    rows = [standard.without_nulls(json.loads(row)) for (row,) in view.fetchall()]
+    assert [found for row in rows if (found := standard.problems(row, 6005))] == []
+    assert {row["activity_id"] for row in rows} >= {1, 2, 3, 5, 7}
 
 
 def test_the_lake_opens_without_pgwitness(

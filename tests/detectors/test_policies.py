@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.actions import Action
+from detectors.certainty import sure, when
 from detectors.expressions import Context, Expression
 from detectors.policies import Bundle, action_from, packaged_files, parse, render
 from pgwitness.errors import ConfigurationError
@@ -154,7 +155,80 @@ def test_a_message_shows_what_is_there() -> None:
     """Numbers are grouped, long lists end in a count, what is not known is a question mark."""
     action = Action(kind="change", rows=12_345, relations=[f"t{n}" for n in range(7)], detail={"reason": "mac"})
     said = render("{who}: {rows} in {what}, {detail.reason}, {detail.nothing}", action)
-    assert said == "somebody unknown: 12,345 in t0, t1, t2, t3, t4 and 2 more, mac, ?"
+    assert said == "Somebody unknown: 12,345 in t0, t1, t2, t3, t4 and 2 more, mac, ?"
+
+
+@pytest.mark.parametrize(
+    ("template", "facts", "said"),
+    [
+        ("{who} {did}", {"principal": "ada", "operation": "delete", "rows": 1}, "ada deleted 1 row from public.t"),
+        (
+            "{who} read {rows:row} with {calls:call} in {where}",
+            {"role": "app", "rows": 2_000, "calls": 1, "cluster": "eu", "database": "shop"},
+            "Somebody with the role app read 2,000 rows with 1 call in database shop of cluster eu",
+        ),
+        (
+            "{who} came",
+            {"principal": "helper", "principal_kind": "agent", "on_behalf_of": "maria"},
+            "The AI agent helper (for maria) came",
+        ),
+        ("that {who} came", {"principal": "ada"}, "That ada came"),
+        ("{who}: {result}", {"principal": "somebodyElse", "outcome": "denied"}, "somebodyElse: the server refused it"),
+        ("a {reason}", {"operation": "stats_reset"}, "A statistics reset"),
+        ("{statement}", {"objects": ["role ada", "attribute login"]}, "a statement about role ada, login"),
+        ("{setting}", {"kind": "posture", "object_name": "fsync", "after": {"value": "off"}}, "fsync is now off"),
+        ("{seen.count:login} failed", {}, "? logins failed"),
+    ],
+)
+def test_a_message_is_a_sentence(template: str, facts: dict[str, Any], said: str) -> None:
+    """Numbers have their nouns, operations their verbs, and only our own words are capitalized."""
+    assert render(template, Action(**{"kind": "statement", "relations": ["public.t"], **facts})) == said
+
+
+def test_no_message_of_the_pack_has_a_hole() -> None:
+    """Each packaged message, filled from the policy's own positive tests of one action, says something everywhere."""
+    given = {"cluster": "shop", "database": "shop", "principal": {"name": "x"}, "role": "x", "client_addr": "10.0.0.9"}
+    told = {"application": "psql", "relations": ["public.t"], "object": {"name": "o"}, "sensitive": ["t.email"]}
+    for policy in Bundle.packaged().policies.values():
+        for case in policy.document.tests:
+            if case.match and case.action is not None:
+                fields = {**given, **told, **case.action}
+                for name in ("principal", "object"):
+                    fields[name] = {**given.get(name, {}), **told.get(name, {}), **case.action.get(name, {})}
+                if policy.id in ("claim_refused", "policies_changed"):
+                    continue  # these quote the detail, of which a test gives a part
+                sentence = policy.message(action_from(fields, fields.get("kind", policy.document.kinds[0])))
+                assert "?" not in sentence.replace("$?", ""), (policy.id, case.name, sentence)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (
+            {"kind": "change", "certainty": "exact", "assurance": "verified"},
+            "The session is certain; the name was authenticated.",
+        ),
+        (
+            {"kind": "change", "certainty": "strong", "assurance": "role_only"},
+            "The session is almost certain; the name follows from the login role alone.",
+        ),
+        ({"kind": "change"}, "No session can be named."),
+        ({"kind": "query_stats"}, "Statistics tell the role, not the session: others may share it."),
+        ({"kind": "gap"}, ""),
+    ],
+)
+def test_an_alert_says_how_sure_it_is(facts: dict[str, Any], said: str) -> None:
+    """Certainty and assurance in plain words."""
+    assert sure(Action(**facts)) == said
+
+
+def test_an_alert_says_when() -> None:
+    """A moment, or how often from when to when."""
+    second = 1_000_000
+    noon = 1_790_000_000 * second
+    assert when(1, noon, noon) == "Seen 2026-09-21 14:13:20 UTC."
+    assert when(3, noon, noon + 90 * second) == "Seen 3 times from 2026-09-21 14:13:20 to 14:14:50 UTC."
+    assert when(2, -(10**18), noon) == "Seen 2 times from a time no calendar has to 2026-09-21 14:13:20 UTC."
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,17 @@ Play = Callable[[Clerk, Random, int], None]
 
 @dataclass(frozen=True)
 class Attack:
-    """One kind of attack. `days` is how long it takes, `group` whom it can befall."""
+    """One kind of attack. `days` is how long it takes, `group` whom it can befall.
+
+    `held_out`: nothing was tuned on it, and it is scored apart.
+    """
 
     id: str
     title: str
     group: str
     days: int
     play: Play
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -299,14 +303,18 @@ ATTACKS = (
 )
 
 
-def plant(world: World) -> list[Planted]:
-    """Let every attack befall somebody else; adds its events to `world.events`."""
-    random = Random(f"{world.seed} attacks")
+DORMANT = ("dormant_account", "weekend_export")
+"""Attacks on accounts that nobody used since the second day."""
+
+
+def plant(world: World, attacks: tuple[Attack, ...] = ATTACKS, taken: frozenset[str] = frozenset()) -> list[Planted]:
+    """Let every attack befall somebody else, none of those `taken`; adds its events to `world.events`."""
+    random = Random(f"{world.seed} {'attacks' if attacks is ATTACKS else 'other attacks'}")
     free: dict[str, list[Principal]] = {}
     planted = []
-    for attack in ATTACKS:
+    for attack in attacks:
         if attack.group not in free:
-            free[attack.group] = world.of(attack.group)
+            free[attack.group] = [one for one in world.of(attack.group) if one.name not in taken]
             random.shuffle(free[attack.group])
         # People on holiday lend nobody their credentials in this company: whoever is there comes first.
         candidates = free[attack.group]
@@ -316,7 +324,7 @@ def plant(world: World) -> list[Planted]:
         while attack.days == 1 and victim.kind == "human" and day % 7 > 4:
             day = random.randrange(FIRST_DAY, LAST_DAY + 1)
         clerk = Clerk(victim, random, f"a{world.seed}-{attack.id}")
-        if attack.id == "dormant_account":
+        if attack.id in DORMANT:
             victim.tasks = pool(attack.group)[:6]
             world.events = [e for e in world.events if e.principal != victim.name or e.occurred_at_us < at(2, 0)]
         attack.play(clerk, random, day)

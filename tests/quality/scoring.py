@@ -37,6 +37,8 @@ class Score:
 
     attacks: int = 0
     found: int = 0
+    held_out: int = 0
+    held_out_found: int = 0
     alarms_true: int = 0
     alarms_false: int = 0
     loud_false: int = 0
@@ -50,6 +52,11 @@ class Score:
     def recall(self) -> float:
         """Give the share of attacks that raised an alert."""
         return self.found / self.attacks if self.attacks else 0.0
+
+    @property
+    def held_out_recall(self) -> float | None:
+        """Give the same share of the attacks that nothing was tuned on; None when there were none."""
+        return self.held_out_found / self.held_out if self.held_out else None
 
     @property
     def precision(self) -> float:
@@ -86,9 +93,14 @@ class Score:
             elif alarm.first_us >= at(FIRST_DAY, 0):
                 false.setdefault(alarm.uid, alarm)
         for one in planted:
-            self.attacks += 1
-            if one.attack.id in first_told:
-                self.found += 1
+            seen = one.attack.id in first_told
+            if one.attack.held_out:
+                self.held_out += 1
+                self.held_out_found += seen
+            else:
+                self.attacks += 1
+                self.found += seen
+            if seen:
                 self.caught[one.attack.id] += 1
                 self.seconds.append(max(0, first_told[one.attack.id] - min(one.times_us)) / 1e6)
             else:

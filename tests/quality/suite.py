@@ -16,7 +16,9 @@ from detectors.policies import Bundle
 from pgwitness.config import Behaviour as Settings
 from pgwitness.events import Event
 from pgwitness.units import Duration
+from tests.quality import chores
 from tests.quality.attacks import FIRST_DAY, Planted, plant
+from tests.quality.heldout import HELD_OUT
 from tests.quality.scoring import Alarm, Score, window_of
 from tests.quality.world import CLUSTER, DAYS, World, at, build, live
 
@@ -32,7 +34,9 @@ def make(seed: int, scale: float) -> tuple[World, list[Planted]]:
     """Make the days of one seed, attacks among them."""
     world = build(seed, scale)
     live(world)
-    return world, plant(world)
+    chores.work(world)
+    planted = plant(world)
+    return world, planted + plant(world, HELD_OUT, frozenset(one.victim for one in planted))
 
 
 def judges() -> dict[str, Callable[[], Judge]]:

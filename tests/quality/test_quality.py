@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from tests.quality import __main__ as command
-from tests.quality import shuttle
+from tests.quality import chores, shuttle
 from tests.quality.attacks import ATTACKS, FIRST_DAY, plant
+from tests.quality.heldout import HELD_OUT
 from tests.quality.scoring import Alarm, Score
 from tests.quality.suite import REPORTED_SEEDS, TUNING_SEEDS
 from tests.quality.world import DAYS, at, build, live
@@ -34,6 +35,7 @@ def test_the_same_seed_makes_the_same_days() -> None:
     def days(seed: int) -> bytes:
         world = build(seed, 0.1)
         live(world, 2)
+        chores.work(world)
         return msgspec.json.encode(world.events)
 
     assert days(1) == days(1) != days(2)
@@ -46,6 +48,35 @@ def test_every_attack_befalls_somebody_else_after_the_warm_up() -> None:
     assert [one.attack.id for one in planted] == [attack.id for attack in ATTACKS]
     assert len({one.victim for one in planted}) == len(ATTACKS) >= 15
     assert all(at(FIRST_DAY, 0) <= min(one.times_us) and max(one.times_us) < at(DAYS, 0) for one in planted)
+
+
+def test_held_out_attacks_befall_others_and_are_scored_apart() -> None:
+    """No victim has two attacks, no kind is in both lists, and finding one that is held out is not recall."""
+    world = build(3, 0.1)
+    chores.work(world)
+    planted = plant(world)
+    others = plant(world, HELD_OUT, frozenset(one.victim for one in planted))
+    assert len({one.victim for one in planted + others}) == len(planted) + len(others)
+    assert len(HELD_OUT) >= 5
+    assert not {attack.id for attack in ATTACKS} & {attack.id for attack in HELD_OUT}
+    assert all(attack.held_out for attack in HELD_OUT)
+    assert not any(attack.held_out for attack in ATTACKS)
+    one = others[0]
+    score = Score()
+    score.add(planted + others, [Alarm("a", one.victim, min(one.times_us), max(one.times_us), 0, "low", "test")], 50)
+    assert (score.recall, score.held_out_recall, score.alarms_false) == (0.0, 1 / len(others), 0)
+
+
+def test_chores_are_what_policies_look_at_and_the_parser_read_them() -> None:
+    """Schema changes, grants, roles, maintenance, backups, fixes and a restore test are among the ordinary days."""
+    world = build(3, 0.1)
+    chores.work(world)
+    operations = {event.operation for event in world.events}
+    assert {"CREATE TABLE", "ALTER TABLE", "vacuum", "grant", "create_role", "copy_to", "alter_system"} <= operations
+    assert {"posture", "ddl", "statement", "change", "session"} <= {event.kind for event in world.events}
+    assert "create_database" in operations or "reindex" in operations
+    unread = [event for event in world.events if event.kind in ("statement", "ddl") and event.statement is None]
+    assert unread == []
 
 
 def test_an_alert_that_came_by_chance_counts_for_nothing() -> None:

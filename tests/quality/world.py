@@ -93,6 +93,7 @@ POOLS: dict[str, list[tuple[str, float]]] = {
     "workers": [("public.jobs", 4), ("public.shipments", 5), ("public.invoices", 3), ("public.mails", 4)],
     "support-agents": [("public.tickets", 3), ("public.orders", 3), ("public.customers", 1)],
     "pricing-agents": [("public.products", 12), ("public.prices", 6), ("public.competitors", 10)],
+    "dbas": [("public.jobs", 12), ("public.settings", 4), ("public.sessions", 20), ("pg_catalog.pg_stat_activity", 60)],
 }
 WRITES: dict[str, list[tuple[str, str, float]]] = {
     "support": [("update", "public.orders", 1), ("update", "public.tickets", 1), ("insert", "public.tickets", 1)],
@@ -103,6 +104,7 @@ WRITES: dict[str, list[tuple[str, str, float]]] = {
     "workers": [("update", "public.jobs", 4), ("insert", "public.mails", 4), ("update", "public.shipments", 3)],
     "support-agents": [("update", "public.tickets", 1), ("insert", "public.tickets", 1)],
     "pricing-agents": [("update", "public.prices", 3)],
+    "dbas": [("update", "public.settings", 1)],
 }
 SIZES = {
     "support": 20,
@@ -118,7 +120,7 @@ NEW_TABLES = ("public.vouchers", "public.wishlists")
 SENSITIVE = ("hr.salaries", "hr.reviews", "vault.cards", "legal.cases", "board.minutes", "public.credentials")
 
 
-_LEAST = {"support": 9, "analysts": 5, "finance": 5, "engineers": 4, "web": 4}
+_LEAST = {"support": 9, "analysts": 6, "finance": 6, "engineers": 5, "web": 6, "support-agents": 5}
 """As many members of a group as there are attacks on it, and one more."""
 
 
@@ -273,7 +275,8 @@ def at(day: int, hour: float) -> int:
     return START_US + day * DAY_US + int(hour * 3600 * SECOND_US)
 
 
-def _person(clerk: Clerk, day: int) -> None:
+def person_day(clerk: Clerk, day: int) -> None:
+    """Let a person work for a day, or not."""
     who, random = clerk.who, clerk.random
     if day in who.away or (day % 7 > 4 and random.random() > 0.03):
         return
@@ -393,7 +396,7 @@ def _agent(clerk: Clerk, day: int) -> None:
         hour += random.expovariate(3.0 * who.pace * load)
 
 
-_DAY = {"human": _person, "service": _service, "agent": _agent}
+_DAY = {"human": person_day, "service": _service, "agent": _agent}
 
 
 def _poisson(random: Random, mean: float) -> int:
