@@ -7,6 +7,7 @@ from streams.bounded import room
 from streams.fold_state import ClusterState, Timeline, Watermark
 from streams.log_join import LogJoin
 from streams.log_settings import LogSettings
+from streams.posture_join import PostureJoin
 from streams.server_log import ServerLog
 from streams.told import Told
 from streams.waiting import WaitingRoom
@@ -28,6 +29,7 @@ class Cluster:
         self.log = ServerLog()
         self.log_settings = LogSettings()
         self.join = LogJoin()
+        self.posture = PostureJoin()
         self.waiting = WaitingRoom()
         self.told = Told()
 
@@ -61,6 +63,7 @@ class Cluster:
         self.activity.save(state)
         self.log.save(state)
         self.join.save(state)
+        self.posture.save(state)
         return state
 
     @classmethod
@@ -75,5 +78,6 @@ class Cluster:
         cluster.log.load(state)
         cluster.log_settings = LogSettings(state.log_settings)
         cluster.join.load(state)
+        cluster.posture.load(state)
         cluster.waiting.load(state.held)
         return cluster
