@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test chaos lint bench quality lock kafka clean
+.PHONY: install demo test chaos lint bench quality lock kafka postgres clean
 
 install: $(STAMP)
 
@@ -43,6 +43,13 @@ quality: install
 kafka: deploy/kafka/lib/.complete
 deploy/kafka/lib/.complete: deploy/kafka/pom.xml
 	mvn --batch-mode --quiet -f deploy/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=lib
+	@touch $@
+
+# PostgreSQL 16 and 17 for tests (Linux on x86-64), into deploy/postgres/lib; needs Java and Maven.
+postgres: deploy/postgres/lib/.complete
+deploy/postgres/lib/.complete: deploy/postgres/pom.xml deploy/postgres/unpack.py
+	mvn --batch-mode --quiet -f deploy/postgres/pom.xml dependency:copy
+	$(PYTHON) deploy/postgres/unpack.py
 	@touch $@
 
 # Pins every dependency with its hashes, for every platform; run it after a change of pyproject.toml.

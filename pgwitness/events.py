@@ -329,10 +329,11 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
 class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):
     """A setting, role, grant or other object that decides what can happen or be seen, as found, or how it changed.
 
-    `object_type`: `role`, `membership`, `role_setting`, `grant`, `setting`, `trigger`, `event_trigger`,
+    `object_type`: `role`, `membership`, `role_setting`, `database`, `grant`, `setting`, `trigger`, `event_trigger`,
     `publication`, `extension`, `table`, `beacon`. `change` is `found` in the first snapshot ever, of which only what
     gives power or sight is listed; how many objects of each type there were says one event of the type `summary`.
-    `dropped_with` names the table whose drop took this object along.
+    `dropped_with` names the table whose drop took this object along. `window_start_us` is when the look began that
+    still saw it as it was, `window_end_us` when this look ended, by the server's clock: it happened in between.
     """
 
     object_type: str
@@ -342,6 +343,8 @@ class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):
     before: dict[str, object] | None = None
     after: dict[str, object] | None = None
     dropped_with: str | None = None
+    window_start_us: int | None = None
+    window_end_us: int | None = None
 
 
 class Gap(_Raw, frozen=True, kw_only=True, tag="gap"):

@@ -1,9 +1,10 @@
 """What a statement names besides tables: extensions, languages, roles, settings and the like, from the parser's tree.
 
-Objects are written `type name`: `extension dblink`, `role ada`, `trigger all`. What a
-role or function is given is an `attribute`: `attribute superuser`, `attribute security_definer`, `attribute
-no_search_path` (a security definer function whose search path its caller chooses). A setting's value is told where it
-cannot be a secret (`CLEAR`) and is a plain word; of any other, and of one that the server has taken out, it is `?`.
+Objects are written `type name`: `extension dblink`, `role ada`, `trigger all`. Who is put into a role is a `grantee`,
+the role that CREATE ROLE … IN ROLE puts one into is `granted`. What a role or function is given is an `attribute`:
+`attribute superuser`, `attribute security_definer`, `attribute no_search_path` (a security definer function whose
+search path its caller chooses). A setting's value is told where it cannot be a secret (`CLEAR`) and is a plain word; of
+any other, and of one that the server has taken out, it is `?`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,15 @@ CLEAR = frozenset(
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]{1,40}")
 _GIVEN = ("superuser", "createrole", "createdb", "isreplication", "bypassrls", "canlogin", "password")
 _ROLE_WORDS = {"isreplication": "replication", "canlogin": "login"}
+_MEMBERS = {"addroleto": "granted", "rolemembers": "grantee", "adminmembers": "grantee"}
+_NAMED = {
+    "OBJECT_ROLE": "role",
+    "OBJECT_DATABASE": "database",
+    "OBJECT_SCHEMA": "schema",
+    "OBJECT_EVENT_TRIGGER": "event_trigger",
+    "OBJECT_TRIGGER": "trigger",
+    "OBJECT_PUBLICATION": "publication",
+}
 _DROPPED = {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_FOREIGN_TABLE", "OBJECT_SEQUENCE"}
 _NAMES = {
     "CreateExtensionStmt": ("extension", "extname"),
@@ -71,6 +81,9 @@ _NAMES = {
     "CreateEventTrigStmt": ("event_trigger", "trigname"),
     "AlterEventTrigStmt": ("event_trigger", "trigname"),
     "CreateTrigStmt": ("trigger", "trigname"),
+    "CreatedbStmt": ("database", "dbname"),
+    "AlterDatabaseStmt": ("database", "dbname"),
+    "AlterDatabaseSetStmt": ("database", "dbname"),
     "DropdbStmt": ("database", "dbname"),
     "CreateSchemaStmt": ("schema", "schemaname"),
 }
@@ -131,6 +144,9 @@ def _function(kind: str, body: Tree) -> Iterator[str]:
             yield "attribute no_search_path"
 
 
+_GRANT_ON = {"OBJECT_DATABASE": "database", "OBJECT_SCHEMA": "schema", "OBJECT_PARAMETER_ACL": "parameter"}
+
+
 def _granted(body: Tree) -> Iterator[str]:
     word = "role" if "granted_roles" in body else "privilege"
     granted = _list(body, "granted_roles", "privileges")
@@ -141,6 +157,10 @@ def _granted(body: Tree) -> Iterator[str]:
         yield f"grantee {_role(item.get('RoleSpec', {}))}"
     if any(option(item) == "admin" for item in body.get("opt", [])) or body.get("grant_option"):
         yield "attribute grant_option"
+    everything = body.get("targtype") == "ACL_TARGET_ALL_IN_SCHEMA"
+    kind = "all_in_schema" if everything else _GRANT_ON.get(body.get("objtype", ""))
+    if kind is not None:
+        yield from (f"{kind} {_name(item)}" for item in _list(body, "objects"))
 
 
 def _role(body: Tree) -> str:
@@ -177,7 +197,14 @@ def _constant(arg: Tree) -> str | None:
 
 def _role_given(body: Tree) -> Iterator[str]:
     role = body["role"] if isinstance(body.get("role"), str) else _role(body.get("role", {}))
-    yield f"role {role}"
+    yield f"role {role or 'all'}"  # ALTER ROLE ALL SET names none
+    if "database" in body:
+        yield f"database {body['database']}"
+    for item in body.get("options", []):
+        word = _MEMBERS.get(item.get("DefElem", {}).get("defname", ""))
+        if word is not None:
+            listed = item["DefElem"].get("arg", {}).get("List", {}).get("items", [])
+            yield from (f"{word} {_role(entry.get('RoleSpec', {}))}" for entry in listed)
     given = {option(item) for item in body.get("options", [])}
     yield from (f"attribute {_ROLE_WORDS.get(word, word)}" for word in _GIVEN if word in given)
 
@@ -199,6 +226,19 @@ def _roles_dropped(body: Tree) -> Iterator[str]:
     return (f"role {_role(item.get('RoleSpec', {}))}" for item in body.get("roles", []))
 
 
+def _renamed(body: Tree) -> Iterator[str]:
+    word = _NAMED.get(body.get("renameType", ""))
+    if word is not None:
+        yield f"{word} {body.get('subname') or _name(body.get('object', {}))}"
+        yield f"{word} {body.get('newname', '')}"
+
+
+def _owned(body: Tree) -> Iterator[str]:
+    word = _NAMED.get(body.get("objectType", ""))
+    if word is not None:
+        yield f"{word} {_name(body.get('object', {}))}"
+
+
 _READ: dict[str, Callable[[Tree], Iterator[str]]] = {
     "CreateRoleStmt": _role_given,
     "AlterRoleStmt": _role_given,
@@ -212,4 +252,6 @@ _READ: dict[str, Callable[[Tree], Iterator[str]]] = {
     "DoStmt": lambda body: _function("DoStmt", body),
     "AlterTableStmt": _triggers,
     "DropStmt": _dropped,
+    "RenameStmt": _renamed,
+    "AlterOwnerStmt": _owned,
 }

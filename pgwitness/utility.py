@@ -12,6 +12,7 @@ from typing import Any
 
 Tree = dict[str, Any]
 
+_OFF: tuple[Tree, ...] = ({"Boolean": {}}, {"Boolean": {"boolval": False}}, {"Integer": {}}, {"Integer": {"ival": 0}})
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _OBJECTS = {"matview": "materialized_view", "tabconstraint": "constraint"}
 _ALTERATIONS = {
@@ -57,7 +58,8 @@ def option(item: Tree) -> str:
     body = item.get("DefElem", {})
     argument = body.get("arg", {})
     word = str(argument.get("String", {}).get("sval", "")).lower()
-    off = word in {"false", "off"} or argument in ({"Boolean": {}}, {"Integer": {}})
+    # A release of the parser may leave out what is false or 0.
+    off = word in {"false", "off"} or argument in _OFF
     return "" if off else str(body.get("defname", ""))
 
 

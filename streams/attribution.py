@@ -26,8 +26,13 @@ BINDINGS: dict[str, tuple[Binding, Certainty]] = {
     "text line": ("log", "strong"),
     "ran alone": ("log", "strong"),
     "time": ("log", "weak"),
+    "statement": ("log", "strong"),
+    "statements": ("log", "weak"),
     "statistics": ("stats", "weak"),
 }
+
+
+_JOINS: dict[str, Join | None] = {"own": None, "xid": "xid", "statement": "statement", "statements": "statement"}
 
 
 def _attribution(named: Named, how: str, **session: Any) -> Attribution:
@@ -130,7 +135,7 @@ def by_log(
 
     `own`: the event is that line itself. `xid`: it is a transaction whose id the line carries: the server wrote
     session and id in one message, so that is exact where nobody else can write such a line, strong in a text log.
-    The others are `streams.log_join`'s.
+    `statement`, `statements`: it is what they changed (`streams.posture_join`). The others are `streams.log_join`'s.
     """
     facts = Facts(
         cluster,
@@ -144,7 +149,7 @@ def by_log(
     named = comments.name(facts, session.tags, identities)
     tags = dict(session.tags)
     line = "line" if how == "own" or session.sure else "text line"
-    join: Join | None = None if how == "own" else "xid" if how == "xid" else "session_time"
+    join = _JOINS.get(how, "session_time")
     return _attribution(
         named,
         line if how in ("own", "xid") else how,

@@ -8,6 +8,7 @@ from streams.fold_state import ClusterState, Timeline, Watermark
 from streams.log_coverage import LogCoverage
 from streams.log_join import LogJoin
 from streams.log_settings import LogSettings
+from streams.posture_join import PostureJoin
 from streams.server_log import ServerLog
 from streams.told import Told
 from streams.waiting import WaitingRoom
@@ -29,6 +30,7 @@ class Cluster:
         self.log = ServerLog()
         self.log_settings = LogSettings()
         self.join = LogJoin()
+        self.posture = PostureJoin()
         self.waiting = WaitingRoom()
         self.told = Told()
         self.coverage = LogCoverage()
@@ -64,6 +66,7 @@ class Cluster:
         self.activity.save(state)
         self.log.save(state)
         self.join.save(state)
+        self.posture.save(state)
         return state
 
     @classmethod
@@ -79,5 +82,6 @@ class Cluster:
         cluster.log_settings = LogSettings(state.log_settings)
         cluster.coverage = LogCoverage.load(state.log_coverage, state.log_settings)
         cluster.join.load(state)
+        cluster.posture.load(state)
         cluster.waiting.load(state.held)
         return cluster

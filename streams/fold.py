@@ -9,6 +9,8 @@ same state give byte-identical events: time is the time in the records, nothing 
 - A transaction is bound by its verified beacon (`exact`), its replication origin, a line of the server's log or a
   session sample with its transaction id, or goes on as `none`. Only one without any of these, on tables without a
   beacon, waits, at most `grace_us` of record time and within `held_bytes_max`.
+- What a snapshot of posture found changed waits for the log, where there is one, and is bound by the statement that
+  says just that (`streams.posture_join`), or goes on as `none`.
 - An event that has the right shape and nonsense in it is left out (`refused`); the others of its record go on.
 - An event's `at` is the record that let it go. `snapshot` is the state at a record's end; `restore`, then
   `rehydrate` from `resume_from` on, brings held transactions back.
@@ -25,6 +27,7 @@ from pgwitness.events import (
     Control,
     Event,
     Gap,
+    LogPlace,
     Position,
     Posture,
     QueryStats,
@@ -41,8 +44,9 @@ from streams import claims, comments, shape
 from streams import fold_state as states
 from streams.attribution import NOBODY, SHADOW, by_log, by_origin, by_role, by_session, log_session
 from streams.cluster import Cluster
-from streams.fold_state import Attribution, FoldState, HeldPart, Vouched, Watermark
+from streams.fold_state import Attribution, FoldState, HeldPart, HeldPosture, Vouched, Watermark
 from streams.identity import Identities
+from streams.posture_join import PATIENCE_US
 from streams.sanity import check
 from streams.trimming import trim
 from streams.waiting import Held, Key
@@ -92,6 +96,9 @@ class Fold:
                 self.refused = f"event {index}: {error}"
         if cluster.waiting:
             self._expire(batch.header.cluster, cluster)
+        if cluster.posture.waiting:
+            for held in cluster.posture.due(cluster.clock_us):
+                self._changed(cluster, held)
         return self._end(offset)
 
     def skip(self, offset: int) -> list[Event]:
@@ -287,7 +294,8 @@ class Fold:
     def _other(self, cluster: Cluster, header: RawHeader, event: RawEvent) -> None:
         match event:
             case Tick():
-                pass
+                if header.source == "log":
+                    cluster.posture.looked(header.instance, event.captured_at_us)
             case Session():
                 self._session(cluster, header, event)
             case Statement():
@@ -297,25 +305,31 @@ class Fold:
             case IdentitiesRecord():
                 self._rename(event)
             case Posture():
-                found = shape.finding(header, event)
-                cluster.log_settings.see(event)
                 cluster.coverage.posture(event)
-                if self._emit_once(cluster, found):
-                    cluster.told.posture(found, event)
+                self._posture(cluster, header, event)
             case Gap() | Control():
                 cluster.coverage.gap(event, header.instance)
+                if isinstance(event, Gap) and header.source == "log":
+                    cluster.posture.lost(event.captured_at_us)
                 self._emit_once(cluster, shape.finding(header, event))
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)
 
-    def _statement(self, cluster: Cluster, header: RawHeader, event: Statement) -> None:
+    def _is_news(self, cluster: Cluster, header: RawHeader, place: LogPlace) -> bool:
+        """Say whether an event of the log was not told yet; with the first one the log is followed."""
         if not cluster.log.followed:
             cluster.join.begin(cluster.clock_us)
-        if cluster.log.is_known(header.instance, event.place):
-            self.dropped += 1
+            cluster.posture.lost(cluster.clock_us)
+        known = cluster.log.is_known(header.instance, place)
+        self.dropped += known
+        return not known
+
+    def _statement(self, cluster: Cluster, header: RawHeader, event: Statement) -> None:
+        if not self._is_news(cluster, header, event.place):
             return
         session = cluster.log.see(event, header.instance)
         cluster.join.statement(event, session)
+        cluster.posture.statement(event, session, shape.line_id(header, event.place))
         if event.xid is not None and event.role is not None:
             held = cluster.waiting.with_xid(event.xid)
             if held is not None and session.database in (None, held.database):
@@ -338,12 +352,13 @@ class Fold:
 
     def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:
         if event.place is not None:
-            if cluster.log.is_known(header.instance, event.place):
-                self.dropped += 1
+            if not self._is_news(cluster, header, event.place):
                 return
             session = log_session(event, header.instance)
+            cluster.posture.line(header.instance, event.occurred_at_us)
             if event.operation == "disconnect":
                 cluster.join.ends(session, event.occurred_at_us)
+                cluster.posture.ends(session, event.occurred_at_us)
             whose = by_log(session, header.cluster, self.identities, "own")
             self._emit(shape.session(header, event, whose))
             return
@@ -355,6 +370,30 @@ class Fold:
         if event.operation != "sample":
             whose = by_session(seen, header.cluster, self.identities, "own")
             self._emit_once(cluster, shape.session(header, event, whose))
+
+    def _posture(self, cluster: Cluster, header: RawHeader, event: Posture) -> None:
+        """Take up what a snapshot found; what changed waits until the log has told who may have done it."""
+        whole = cluster.log_settings.transactions
+        cluster.log_settings.see(event)
+        if not cluster.is_new(shape.finding(header, event).event_id):
+            self.dropped += 1
+            return
+        held = HeldPosture(header, event, event.captured_at_us + self._grace_us + PATIENCE_US, whole)
+        if not (self._grace_us > 0 and cluster.log.followed and cluster.posture.hold(held)):
+            self._changed(cluster, held)
+
+    def _changed(self, cluster: Cluster, held: HeldPosture) -> None:
+        """Tell what a snapshot found, with who changed it where the log says so."""
+        name = held.header.cluster
+        found = cluster.posture.decide(held, lambda session: by_log(session, name, self.identities, "statement"))
+        whose = NOBODY
+        if found.session is not None:
+            whose = by_log(found.session, name, self.identities, found.how)
+            if found.several:
+                whose = replace(whose, pid=None, client_port=None, session_id=None, trace_id=None, agent=None)
+        told = shape.posture(held.header, held.raw, whose, found)
+        self._emit(told)
+        cluster.told.posture(told, held.raw)
 
     def _rename(self, record: IdentitiesRecord) -> None:
         if record.sha256 == self.identities.sha256:

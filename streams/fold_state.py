@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from pgwitness.events import Assurance, Binding, Certainty, Certificate, PrincipalKind, Token
+from pgwitness.events import Assurance, Binding, Certainty, Certificate, Posture, PrincipalKind, RawHeader, Token
 from streams.log_coverage import State
 
 STATE_VERSION = 1
@@ -23,8 +23,8 @@ Timeline = tuple[str, int, str]
 """What positions grow in: system id, timeline, database."""
 
 
-Join = Literal["xid", "session_time"]
-"""How a line of the log was joined to a transaction: by its id, or by session and time."""
+Join = Literal["xid", "session_time", "statement"]
+"""How a line of the log was joined: to a transaction by its id, or by session and time; to posture by what it says."""
 
 
 class Attribution(Struct, frozen=True, array_like=True):
@@ -151,6 +151,45 @@ class Committed(Struct, array_like=True):
         return self.at_us
 
 
+class Did(Struct, array_like=True):
+    """A statement of the log that may have changed posture: when it was at work (µs), and what the parser said of it.
+
+    `end_us` is the last moment at which it can have been committed: a transaction that is open has no end yet.
+    `sure`: nothing says that it failed or was rolled back. `ended`: its end is known, else only its announcement.
+    `used_us` is the end of the two looks between which it had its effect, 0 before that is known.
+    """
+
+    session: LogSession
+    start_us: int
+    end_us: int
+    text: str | None
+    operations: tuple[str, ...]
+    relations: tuple[str, ...]
+    objects: tuple[str, ...]
+    settings: tuple[str, ...]
+    event_id: str
+    sure: bool = True
+    ended: bool = True
+    used_us: int = 0
+
+
+class HeldPosture(Struct, frozen=True, array_like=True):
+    """What a snapshot found, and until when (record time, µs) it waits for the log.
+
+    `whole`: until then every session's statements were logged, COMMIT and ROLLBACK too.
+    """
+
+    header: RawHeader
+    raw: Posture
+    due_us: int
+    whole: bool
+
+    @property
+    def instance(self) -> str | None:
+        """Where it was found."""
+        return self.header.instance
+
+
 class HeldPart(Struct, frozen=True, array_like=True):
     """Where a held part stands in raw: offset, place in the batch, and its first ordinal after trimming."""
 
@@ -194,6 +233,14 @@ class ClusterState(Struct):
     forgotten_until_us: int = 0
     log_settings: dict[str, str] = {}
     log_coverage: State | None = None
+    did: list[Did] = []
+    did_begun: list[tuple[str | None, int, int | None]] = []
+    """Sessions that are in a transaction which they have begun."""
+    did_forgotten_until_us: int = 0
+    postures: list[HeldPosture] = []
+    log_lines: list[tuple[str | None, int]] = []
+    log_looks: list[tuple[str | None, int]] = []
+    """How far the log of each instance was read, by the server's clock and by the collector's."""
 
 
 class FoldState(Struct, frozen=True):

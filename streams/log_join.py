@@ -37,6 +37,7 @@ LATE_US = 5_000
 HOUR_US = 3_600_000_000
 ENDLESS_US = (1 << 63) - 1
 _ORDINARY = frozenset({"select", "insert", "update", "delete", "merge"})
+_NOTHING = IDLE | {"commit"}
 _SOURCES = frozenset({"duration", "statement", "error"})
 """Lines about what a client sent; auto_explain and pgAudit tell of what ran inside of it, too."""
 
@@ -74,6 +75,8 @@ class LogJoin:
             inserts = False
         elif words <= IDLE or (words == {"select"} and not known.functions):
             return
+        elif event.source == "statement" and event.xid is None and session.sure and words <= _NOTHING:
+            return  # announced when its transaction had no id, so it has written nothing
         else:
             relations = known.relations if words != {"select"} else ()
             inserts = known.inserts and session.sure

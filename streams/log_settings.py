@@ -1,4 +1,4 @@
-"""Whether every session announces its statements in the server's log, by what snapshots of the settings say.
+"""Whether every session has its statements in the server's log, announced or ended, by snapshots of the settings.
 
 Until it is known, the answer is no. A superuser can take a session of his own out of the log at any time
 (`docs/explanation/attribution.md`); what the log then has of that is read by the collector.
@@ -10,13 +10,14 @@ from pgwitness.events import Posture
 
 OVERRIDES_MAX = 1_000
 _SILENCING = ("log_statement", "log_min_messages")
+_DURATION = "log_min_duration_statement"
 _LIBRARIES = "shared_preload_libraries"
 _KNOWN = frozenset({"", "pg_stat_statements", "auto_explain", "pgaudit", "pg_prewarm", "pg_wait_sampling"})
 """Libraries whose background processes, if they have any, write no rows; of any other that is not known."""
 
 
 class LogSettings:
-    """The settings of one cluster, by name; an entry `role` or `database` that overrides one has its own name."""
+    """The settings of one cluster, by name; what overrides one for a role or database has its own name."""
 
     def __init__(self, told: dict[str, str] | None = None) -> None:
         self.told = dict(told or {})
@@ -24,15 +25,25 @@ class LogSettings:
     def see(self, event: Posture) -> None:
         """Take up what a snapshot found, or found changed."""
         after = event.after or {}
-        if event.object_type == "setting" and event.name in (*_SILENCING, _LIBRARIES):
+        if event.object_type == "setting" and event.name in (*_SILENCING, _DURATION, _LIBRARIES):
             self.told[event.name] = str(after.get("value", "")).lower()
         elif event.object_type == "role_setting":
-            name = f"override {event.name}"
-            if event.change != "removed" and any(setting in after for setting in _SILENCING):
-                if len(self.told) < OVERRIDES_MAX:
-                    self.told[name] = ""
-            else:
-                self.told.pop(name, None)
+            for word, settings in (("override", _SILENCING), ("shorten", (_DURATION,))):
+                name = f"{word} {event.name}"
+                if event.change != "removed" and any(setting in after for setting in settings):
+                    if len(self.told) < OVERRIDES_MAX:
+                        self.told[name] = ""
+                else:
+                    self.told.pop(name, None)
+
+    @property
+    def transactions(self) -> bool:
+        """Whether every session's statements are told, its COMMIT and ROLLBACK too."""
+        told = self.told
+        if any(name.startswith("override ") for name in told):
+            return False
+        ended = told.get(_DURATION) == "0" and not any(name.startswith("shorten ") for name in told)
+        return ended or told.get("log_statement") == "all"
 
     @property
     def announced(self) -> bool:

@@ -32,7 +32,9 @@ from pgwitness.events import (
     format_lsn,
 )
 from pgwitness.statements import facts
+from streams.attribution import NOBODY
 from streams.fold_state import Attribution, Vouched
+from streams.posture_join import Found
 
 NOWHERE = Position(0, 0, 0)
 WORKER = "worker"
@@ -151,7 +153,7 @@ def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
     if raw.place is None:
         event_id = _id("session", header.cluster, header.instance, raw.operation, raw.pid, raw.backend_start_us)
     else:
-        event_id = _line_id(header, raw.place)
+        event_id = line_id(header, raw.place)
     event = _event("session", header.cluster, header.instance, whose, raw.captured_at_us, event_id, raw.operation)
     event.database = raw.database
     event.occurred_at_us = raw.occurred_at_us
@@ -171,7 +173,7 @@ def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
 
 def statement(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
     """Make the event of a statement that the server's log told, with what the parser says of it."""
-    event_id = _line_id(header, raw.place)
+    event_id = line_id(header, raw.place)
     event = _event("statement", header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
     event.database = raw.database
     event.occurred_at_us = raw.occurred_at_us
@@ -208,7 +210,7 @@ def statement(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
     return event
 
 
-def _line_id(header: RawHeader, place: LogPlace) -> str:
+def line_id(header: RawHeader, place: LogPlace) -> str:
     """Name an event of the log by the server's own name of its line, or by its place in the file."""
     if place.line is not None:
         return _id("log", header.cluster, header.instance, place.line)
@@ -331,11 +333,23 @@ def beacon_off(raw: Ddl) -> list[str]:
     return list(dict.fromkeys(off))
 
 
-def finding(header: RawHeader, raw: Posture | Gap | Control) -> Event:
-    """Make the event of posture, a gap or an act of pgwitness: nobody is named by attribution."""
+def posture(header: RawHeader, raw: Posture, whose: Attribution, found: Found) -> Event:
+    """Make the event of posture, with who changed it by the log; where nobody can be named, why."""
+    event = finding(header, raw, whose)
+    if found.statements:
+        event.detail["statements"] = list(found.statements)
+    if found.why is not None:
+        event.detail["unnamed"] = found.why
+    if found.candidates:
+        event.detail["candidates"] = list(found.candidates)
+    return event
+
+
+def finding(header: RawHeader, raw: Posture | Gap | Control, whose: Attribution = NOBODY) -> Event:
+    """Make the event of posture, a gap or an act of pgwitness; who changed posture the log may tell."""
     event_id = _id(header.cluster, header.source, header.instance, raw)
     kind: Kind = "posture" if isinstance(raw, Posture) else "gap" if isinstance(raw, Gap) else "control"
-    event = _event(kind, header.cluster, header.instance, Attribution(), raw.captured_at_us, event_id, None)
+    event = _event(kind, header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
     if isinstance(raw, Posture):
         _posture(event, raw)
     elif isinstance(raw, Gap):
@@ -352,7 +366,7 @@ def finding(header: RawHeader, raw: Posture | Gap | Control) -> Event:
 
 def _posture(event: Event, raw: Posture) -> None:
     event.operation = raw.change
-    event.detail = {"object_type": raw.object_type, "name": raw.name, "change": raw.change}
+    event.detail |= {"object_type": raw.object_type, "name": raw.name, "change": raw.change}
     for name in ("before", "after", "dropped_with"):
         found = getattr(raw, name)
         if found is not None:

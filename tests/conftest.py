@@ -4,8 +4,11 @@ Servers start when the first test asks for them and run to the end of the sessio
 each gets a database that nobody else uses (`database`, `database18`) and a prefix for its topics (`topic_prefix`);
 roles and slots that a test leaves behind are removed with its database.
 
-Apache Kafka and Debian's PostgreSQL 15 are left out where they are not installed, with one line at the end that
-says so; with CI=true leaving anything out is a failure.
+A test that asks for `postgres`, or for a database on it, runs on PostgreSQL 18 and 15; one that is marked
+`every_postgres`, because versions differ in what it looks at, on 16 and 17 too.
+
+Apache Kafka and the PostgreSQL of Debian and of Maven are left out where they are not installed, with one line at the
+end that says so; with CI=true leaving anything out is a failure.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ from tests.servers.kafka import Kafka
 
 SHARED = {**FAST_AND_FORGETFUL, "max_prepared_transactions": "10"}
 DEBIAN_BIN = Path(os.environ.get("POSTGRES15_BIN", "/usr/lib/postgresql/15/bin"))
+MAVEN = Path(__file__).parents[1] / "deploy" / "postgres" / "lib"
+"""Where `make postgres` puts the servers 16 and 17."""
 PACK = Path(__file__).parents[1] / "detectors" / "pack"
 AnyBroker = Broker | Kafka
 LEFT_OUT = "left out: "
@@ -81,7 +86,40 @@ def postgres15(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[P
         yield server
 
 
-@pytest.fixture(params=["postgres18", pytest.param("postgres15", marks=pytest.mark.debian)])
+def maven_bin(version: int) -> Path:
+    """Give the programs of PostgreSQL 16 or 17; leaves the test out where they are not."""
+    programs = MAVEN / str(version) / "server" / "bin"
+    if not (programs / "postgres").exists():
+        leave_out(f"PostgreSQL {version} is not in {MAVEN} (run `make postgres`)")
+    return programs
+
+
+@pytest.fixture(scope="session")
+def postgres16(servers_path: Path) -> Iterator[Postgres]:
+    """PostgreSQL 16 from Maven; shared by all tests, so none may stop it."""
+    with Postgres(servers_path / "postgres16", bin=maven_bin(16), settings=SHARED) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres17(servers_path: Path) -> Iterator[Postgres]:
+    """PostgreSQL 17 from Maven; shared by all tests, so none may stop it."""
+    with Postgres(servers_path / "postgres17", bin=maven_bin(17), settings=SHARED) as server:
+        yield server
+
+
+POSTGRES = ["postgres18", pytest.param("postgres15", marks=pytest.mark.debian)]
+EVERY_POSTGRES = [*POSTGRES, *(pytest.param(f"postgres{version}", marks=pytest.mark.maven) for version in (16, 17))]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for `postgres` on each that it is for."""
+    if "postgres" in metafunc.fixturenames:
+        every = metafunc.definition.get_closest_marker("every_postgres") is not None
+        metafunc.parametrize("postgres", EVERY_POSTGRES if every else POSTGRES, indirect=True)
+
+
+@pytest.fixture
 def postgres(request: pytest.FixtureRequest) -> Postgres:
     """Each PostgreSQL in turn: a test that asks for it runs once on every one."""
     server = request.getfixturevalue(request.param)

@@ -229,7 +229,7 @@ def _ddl(facts: Facts) -> Capability:
 
 
 def _roles() -> Capability:
-    return Capability("role changes", True, "none", "snapshots of roles, memberships and settings: what, not who")
+    return Capability("role changes", True, "none", "snapshots: what, not who; who, where the log says it")
 
 
 def _logins(facts: Facts) -> Capability:

@@ -48,6 +48,9 @@ class _Explain(Struct):
 _explain = msgspec.json.Decoder(_Explain).decode
 
 
+_REDACTED = " <REDACTED>"
+
+
 def explained(body: str) -> Explained:
     """Read what follows `plan:`, as JSON or text; of the other formats, and of garbage, nothing is known."""
     body = body.lstrip("\n\t ")
@@ -83,6 +86,9 @@ def audited(message: str) -> Audited | None:
     text: str | None = row[7]
     if text in ("", "<previously logged>", "<not logged>"):
         text = None
+    elif text is not None and text.endswith(_REDACTED):
+        # pgAudit cuts a statement off behind the word PASSWORD: with a password in the place of its mark it parses.
+        text = text.removesuffix(_REDACTED) + " ''"
     count = row[9] if len(row) > 9 else ""
     known = count.isascii() and count.isdigit() and len(count) <= 18
     return Audited(

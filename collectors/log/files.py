@@ -76,6 +76,8 @@ class FileCollector:
         self._quiet_since = time.monotonic()
         self._released = False
         self._unstored: str | None = None
+        self._read_us = 0
+        """When the last look began of which every byte was read."""
         if self._file.problem is not None:
             self.reading.gap("collector_state_lost", {"problem": self._file.problem})
 
@@ -87,6 +89,7 @@ class FileCollector:
     def step(self) -> bool:
         """Look, read what there is, send it; from time to time, remember how far that was. False when it is quiet."""
         follower = self._follower
+        begun_us, begun = now_us(), time.monotonic()
         follower.look()
         for loss in follower.losses:
             self.reading.gap(loss.reason, {"file": loss.name, "offset": loss.offset})
@@ -101,6 +104,7 @@ class FileCollector:
                 self.reading.idle(self._last)
         self._look_out()
         self.reading.tell()
+        self._say_how_far(begun_us, begun)
         if self._dirty and now - self._stored_at >= STORE_S:
             self._store()
         return busy
@@ -142,6 +146,17 @@ class FileCollector:
             name = f"{self._state.epoch_us:x}-{number}"
             stream = self._streams[number] = self.reading.stream(name, followed.state.offset)
         return stream
+
+    def _say_how_far(self, begun_us: int, begun: float) -> None:
+        """Tell that the log was read as it was when a look began; a message without an end waits for the next look."""
+        if self._missing or any(followed.size > followed.position for followed in self._follower.files):
+            return
+        waiting = [stream for stream in self._streams.values() if stream.splitter.waiting]
+        if not waiting:
+            self.reading.read_to(begun_us)
+        elif self._read_us and all(stream.touched >= begun for stream in waiting):
+            self.reading.read_to(self._read_us)  # what waited then has been followed by what waits now
+        self._read_us = begun_us
 
     def _look_out(self) -> None:
         """Notice that there is nothing to follow; a gap each time it begins."""

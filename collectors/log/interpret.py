@@ -97,6 +97,11 @@ class Interpreter:
         self._pending = dict(memory.pending)
         self._running = Running(memory.running)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a statement waits for its duration."""
+        return bool(self._pending)
+
     def lost(self) -> None:
         """Lines of the log are missing: nothing is said of who ran alone until all that may have begun is over."""
         self._running.lost()

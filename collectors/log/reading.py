@@ -24,7 +24,7 @@ from collectors.log.splitting import CsvSplitter, JsonSplitter, Piece, Splitter,
 from collectors.log.stderr import Prefix, StderrLog
 from collectors.publisher import Channel
 from pgwitness.config import Log
-from pgwitness.events import Gap
+from pgwitness.events import Gap, Tick
 from pgwitness.privacy import tokenizer
 
 DELIVERY_S_MAX = 30.0
@@ -113,6 +113,7 @@ class Reading:
         self._untold_lines = 0
         self._untold_bytes = 0
         self._told_at = 0.0
+        self._read_at = 0.0
 
     def stream(self, name: str, offset: int, placed: Callable[[Seen], Seen] | None = None) -> Stream:
         """Begin a file at an offset."""
@@ -174,6 +175,12 @@ class Reading:
             self.gap("log_unreadable", {**self._untold, "lines": self._untold_lines, "bytes": self._untold_bytes})
             self._untold_lines = self._untold_bytes = 0
             self._told_at = time.monotonic()
+
+    def read_to(self, at_us: int) -> None:
+        """Tell, from time to time, that all the log had at a moment was read: what is not in it was not done."""
+        if not self.interpreter.waits and time.monotonic() - self._read_at >= TELL_S:
+            self._read_at = time.monotonic()
+            self._channel.send(Tick(captured_at_us=at_us))
 
     def gap(self, reason: str, detail: dict[str, object]) -> None:
         """Send a gap."""

@@ -7,10 +7,11 @@ of it are its attributes. `collectors.sessions.posture_source` reads them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pgwitness.events import Posture
 from pgwitness.privacy import Tokenizer
@@ -53,9 +54,26 @@ def compare(before: Iterable[Object] | None, after: Iterable[Object], captured_a
         return _found(objects, captured_at_us)
     before = list(before)
     watched = {item.database for item in before}
+    if not any(item.object_type == "database" for item in before):
+        # Every cluster has databases: that snapshot is of a version that did not look at them.
+        objects = [item for item in objects if item.object_type != "database"]
     found = _found([item for item in objects if item.database not in watched], captured_at_us)
     changes = _changes(before, [item for item in objects if item.database in watched], captured_at_us)
     return changes + found
+
+
+def within(events: Iterable[Posture], seen_us: Mapping[str, int], end_us: int) -> list[Posture]:
+    """Say of changes between which two moments they happened, by the server's clock.
+
+    `seen_us` is when the look began that last read a database (`""` is what the cluster shares), `end_us` when this
+    look ended. What was never seen before is as found.
+    """
+    return [
+        replace(event, window_start_us=seen_us[event.database or ""], window_end_us=end_us)
+        if event.change != "found" and (event.database or "") in seen_us
+        else event
+        for event in events
+    ]
 
 
 def _changes(before: list[Object], after: list[Object], captured_at_us: int) -> list[Posture]:

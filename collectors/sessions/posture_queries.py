@@ -36,6 +36,11 @@ SETTINGS = """
 SELECT name, setting, source, unit, pending_restart FROM pg_catalog.pg_settings
 WHERE source IN ('configuration file', 'command line', 'environment variable')"""
 
+DATABASES = """
+SELECT datname::text, jsonb_build_object('owner', pg_get_userbyid(datdba), 'template', datistemplate,
+  'allow_connections', datallowconn, 'connection_limit', datconnlimit)
+FROM pg_catalog.pg_database"""
+
 CLUSTER_GRANTS = f"""
 SELECT 'database ' || quote_ident(datname),
   jsonb_build_object('owner', pg_get_userbyid(datdba), 'acl', {_acl("datacl")})

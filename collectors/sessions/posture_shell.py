@@ -12,19 +12,21 @@ import time
 import psycopg
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 from prometheus_client import Gauge
 
 from collectors.connection import connect
 from collectors.context import Context, now_us
 from collectors.publisher import Channel
 from collectors.sessions import posture_source
-from collectors.sessions.posture import Object, compare
+from collectors.sessions.posture import Object, compare, within
 from collectors.statefile import StateFile
 from pgwitness.errors import Unreachable
 from pgwitness.events import Gap, Posture
 from pgwitness.privacy import tokenizer
 
 DELIVERY_S_MAX = 30.0
+CLOCK_US = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 LOOKING = Gauge("pgwitness_posture_reading_seconds", "How long the last look at posture took.", ["cluster"])
 OBJECTS = Gauge("pgwitness_posture_objects", "Objects in the last snapshot of posture.", ["cluster"])
 
@@ -38,6 +40,8 @@ class State(Struct, frozen=True):
     objects: list[Object] | None = None
     unread: list[str] = []
     pending: list[Posture | Gap] = []
+    seen_us: dict[str, int] = {}
+    """When the look began that last read a database, by the server's clock; `""` is what the cluster shares."""
 
 
 class Sent(Struct, frozen=True):
@@ -95,9 +99,10 @@ class Watcher:
 
     def step(self) -> None:
         """Look, compare, remember, send."""
-        row = self._connection.execute("SELECT pg_is_in_recovery()").fetchone()
+        row = self._connection.execute(f"SELECT pg_is_in_recovery(), {CLOCK_US}").fetchone()
         if row is None or row[0]:
             return
+        begun_us = int(row[1])
         began = time.monotonic()
         objects = posture_source.cluster(self._connection, self._token)
         unread: dict[str, str] = {}
@@ -117,9 +122,18 @@ class Watcher:
             for name, why in unread.items()
             if name not in self._state.unread
         ]
-        events += compare(self._state.objects, objects, at_us)
+        events += within(compare(self._state.objects, objects, at_us), self._state.seen_us, self._clock_us())
+        seen_us = {name: self._state.seen_us[name] for name in unread if name in self._state.seen_us}
+        seen_us |= {name: begun_us for name in ("", *self._names()) if name not in unread}
         if events or list(unread) != self._state.unread:
-            self._advance(State(self._state.number + 1, objects, list(unread), events))
+            self._advance(State(self._state.number + 1, objects, list(unread), events, seen_us))
+        else:
+            self._state = replace(self._state, seen_us=seen_us)
+
+    def _clock_us(self) -> int:
+        row = self._connection.execute(f"SELECT {CLOCK_US}").fetchone()
+        assert row is not None
+        return int(row[0])
 
     def _names(self) -> list[str]:
         return sorted({*self._context.cluster.databases, self._connection.info.dbname})
@@ -145,7 +159,7 @@ class Watcher:
         self._file.store(state)
         if state.pending:
             self._send(state)
-        self._state = State(state.number, state.objects, state.unread)
+        self._state = replace(state, pending=[])
 
     def _send(self, state: State) -> None:
         for event in state.pending:

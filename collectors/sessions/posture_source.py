@@ -25,6 +25,7 @@ def cluster(connection: Connection, token: Tokenizer) -> list[Object]:
     with connection.transaction():
         connection.execute("SET LOCAL timezone = 'UTC'")
         found = [Object("role", None, name, has) for name, has in connection.execute(queries.ROLES)]
+        found += [Object("database", None, name, has) for name, has in connection.execute(queries.DATABASES)]
         for role, member, has in connection.execute(queries.MEMBERSHIPS):
             found.append(Object("membership", None, f"{quote_identifier(member)} IN {quote_identifier(role)}", has))
         for role, database, config in connection.execute(queries.ROLE_SETTINGS):

@@ -15,6 +15,8 @@ from collectors.wal import ddl
 from pgwitness.events import Ddl
 from tests.collectors.beacon_wal import Source, opened
 
+pytestmark = pytest.mark.every_postgres
+
 
 @pytest.fixture
 def shop(database: str) -> Iterator[Source]:

@@ -15,6 +15,8 @@ from collectors.beacon.planning import Options
 from pgwitness.errors import NotInOrder
 from tests.collectors.beacon_wal import Source, opened
 
+pytestmark = pytest.mark.every_postgres
+
 
 @pytest.fixture
 def bare(database: str) -> Iterator[Source]:

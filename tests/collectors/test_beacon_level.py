@@ -12,6 +12,8 @@ from collectors.beacon import capabilities, install, mac
 from collectors.beacon.install import Report
 from tests.collectors.beacon_wal import Connection, Source, opened
 
+pytestmark = pytest.mark.every_postgres
+
 TABLES = ("orders", "notes", "days", "days_1")
 
 

@@ -19,6 +19,8 @@ from pgwitness.demo.servers import FAST_AND_FORGETFUL, Postgres
 from tests.collectors.beacon_wal import Connection, Source, opened
 from tests.conftest import fresh_database
 
+pytestmark = pytest.mark.every_postgres
+
 SPEAKS = "INSERT INTO orders VALUES (1, 'a')"
 
 

@@ -23,6 +23,8 @@ from pgwitness.errors import ConfigurationError
 from pgwitness.events import Token
 from tests.collectors.beacon_wal import Connection, Source, opened
 
+pytestmark = pytest.mark.every_postgres
+
 NOW = 1_800_000_000
 AUDIENCE = "prod/shop"
 ED = ed25519.Ed25519PrivateKey.generate()

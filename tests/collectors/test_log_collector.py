@@ -19,7 +19,7 @@ from collectors.log import shell
 from pgwitness.config import Config, Log
 from pgwitness.demo.servers import Broker, Postgres
 from pgwitness.errors import ConfigurationError
-from pgwitness.events import SCHEMA_VERSION, Event, Gap, RawBatch, RawHeader, Session, Statement
+from pgwitness.events import SCHEMA_VERSION, Event, Gap, RawBatch, RawHeader, Session, Statement, Tick
 from pgwitness.health import Health
 from pgwitness.units import Duration
 from tests.collectors.log_server import (
@@ -198,6 +198,17 @@ def test_a_crash_repeats_lines_and_the_fold_drops_them(at: Bench, server: Postgr
         at.raw.wait(lambda: len(marks_raw(at)) >= 24 + 18, "the repeats")
     assert len(marks_raw(at)) > 24
     assert marks(told(at)) == expected(24)
+
+
+def test_it_says_how_far_the_log_was_read(at: Bench) -> None:
+    """A tick of the log comes when all that there was has been sent, however quiet it is: after the statements."""
+    with collecting(at):
+        say(at, 0, 6)
+        await_marks(at, 6)
+        last = max(event.occurred_at_us for event in at.raw.of(Statement))
+        at.raw.wait(lambda: any(tick.captured_at_us > last for tick in at.raw.of(Tick)), "a tick")
+        end = next(n for n, e in enumerate(at.raw.seen) if isinstance(e, Tick) and e.captured_at_us > last)
+        assert not [e for e in at.raw.seen[end:] if isinstance(e, Statement) and e.occurred_at_us <= last]
 
 
 def test_a_session_and_its_statements(at: Bench, server: Postgres) -> None:

@@ -226,6 +226,8 @@ def test_pgaudit(feed: Feed) -> None:
         "type": "OBJECT", "statement_id": "33", "substatement_id": "1", "class": "WRITE", "command": "UPDATE",
         "object_type": "TABLE", "object_name": "public.account",
     }  # fmt: skip
+    role = feed.one("AUDIT: SESSION,34,1,ROLE,CREATE ROLE,,,CREATE ROLE x SUPERUSER PASSWORD <REDACTED>,<not logged>")
+    assert role.statement == "CREATE ROLE x SUPERUSER PASSWORD $1"
     again = feed.one("AUDIT: SESSION,33,2,READ,SELECT,,,<previously logged>,<previously logged>")
     assert (again.statement, again.statement_hash, again.audit["command"]) == (None, None, "SELECT")
     broken = feed.one('AUDIT: SESSION,"geheim')

@@ -21,6 +21,8 @@ from pgwitness.events import Gap, Posture, Session
 from pgwitness.privacy import tokenizer
 from tests.collectors.raw_topic import Bench, bench
 
+pytestmark = pytest.mark.every_postgres
+
 ConfigFactory = Callable[..., Config]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.sessions.activity import Backend, Look, Ourselves, authenticates, certificate, compare, widen
-from collectors.sessions.posture import Object, masked_setting
+from collectors.sessions.posture import Object, masked_setting, within
 from collectors.sessions.posture import compare as compare_posture
 from pgwitness.events import Certificate
 from pgwitness.privacy import tokenizer
@@ -107,6 +107,25 @@ def test_changes_are_told_with_before_and_after() -> None:
     assert posture([BOB, TABLE, other], [BOB, other]) == [("table", "public.orders", "removed")]
     (event,) = compare_posture([BOB], [promoted], 999)
     assert (event.change, event.before, event.after) == ("changed", BOB.attributes, promoted.attributes)
+
+
+def test_a_change_says_between_which_looks_it_happened() -> None:
+    """From the look that last read its database to the end of this one; what is as found does not say it."""
+    other = Object("table", "billing", "public.items", {})
+    events = compare_posture([TABLE, other, BOB], [ROOT, BOB], 999)
+    told = within(events, {"": 100, "shop": 50}, 200)
+    assert {e.name: (e.window_start_us, e.window_end_us) for e in told} == {
+        "root": (100, 200), "public.orders": (50, 200), "public.items": (None, None),
+    }  # fmt: skip
+    assert all(e.window_end_us is None for e in within(compare_posture(None, [ROOT], 999), {"": 100}, 200))
+
+
+def test_databases_come_and_go() -> None:
+    """A new database is told; those that were there before anybody looked at databases are not."""
+    old, new = (Object("database", None, name, {"owner": "root"}) for name in ("shop", "side"))
+    assert posture([BOB, old], [BOB, old, new]) == [("database", "side", "added")]
+    assert posture([BOB, old, new], [BOB, old]) == [("database", "side", "removed")]
+    assert posture([BOB], [BOB, old, new]) == []
 
 
 def test_a_database_that_was_not_watched_before_is_found() -> None:

@@ -17,6 +17,8 @@ from pgwitness.events import Gap, QueryStats
 from pgwitness.statements import facts
 from tests.collectors.raw_topic import Bench, bench
 
+pytestmark = pytest.mark.every_postgres
+
 ConfigFactory = Callable[..., Config]
 
 

@@ -23,6 +23,8 @@ from pgwitness.events import Control, Gap, Row, Transaction
 from tests.collectors.raw_topic import bench
 from tests.collectors.wal_source import CLEAR, MARK, Factory, Source, name_of, rows
 
+pytestmark = pytest.mark.every_postgres
+
 
 def test_every_operation_arrives_as_it_was_written(source: Source) -> None:
     """Inserts, updates, deletes and truncates carry key, images and counts, and are bound to their session."""
@@ -338,6 +340,16 @@ def test_a_slot_dropped_under_it_is_a_gap_and_on_it_goes(source: Source) -> None
     assert (gap.reason, gap.database) == ("slot_lost", source.database)
     assert {"slot", "confirmed", "resumes"} <= set(gap.detail)
     assert [c.operation for c in raw.of(Control)].count("slot_made") == 2
+
+
+def test_the_slot_outlives_the_primary_where_the_server_can(source: Source) -> None:
+    """From PostgreSQL 17 on the slot is a failover slot, which standbys keep a copy of; before, there are none."""
+    source.create(MARK)
+    with source.running():
+        source.streaming()
+    query = "SELECT (to_jsonb(s) ->> 'failover')::boolean FROM pg_replication_slots AS s WHERE slot_name = %s"
+    row = source.sql.execute(query, [source.slot]).fetchone()
+    assert row == (True if source.sql.info.server_version >= 170_000 else None,)
 
 
 @pytest.mark.parametrize("cluster_extra", ['slot = { max_lag = "1B", on_max_lag = "drop" }'])

@@ -18,6 +18,8 @@ from tests.collectors.wal_source import MARK, Source, rows
 from tests.streams.folding import fold_all
 from tests.streams.records import batch
 
+pytestmark = pytest.mark.every_postgres
+
 RULES = "rules: [{match: {role: '*'}, principal: '{role}'}]"
 
 SCHEMA = """

@@ -1,4 +1,4 @@
-"""The spine, run once on every pair of a broker and a PostgreSQL; its tests look at what came out."""
+"""The spine, run on every pair of a broker and a PostgreSQL (16 and 17 on one broker); tests look at what came out."""
 
 from __future__ import annotations
 
@@ -58,9 +58,13 @@ class Spine:
 def _pairs() -> list[object]:
     brokers = [("embedded_broker", ()), ("apache_kafka", (pytest.mark.kafka,))]
     databases = [("postgres18", ()), ("postgres15", (pytest.mark.debian,))]
+    pairs = [
+        *itertools.product(brokers, databases),
+        *((brokers[0], (f"postgres{version}", (pytest.mark.maven,))) for version in (16, 17)),
+    ]
     return [
         pytest.param((broker, database), marks=[*one, *other], id=f"{broker}-{database}")
-        for (broker, one), (database, other) in itertools.product(brokers, databases)
+        for (broker, one), (database, other) in pairs
     ]
 
 

@@ -100,6 +100,7 @@ def test_every_change_has_the_right_name_or_none(
         assert set(told[table]) <= {"log exact", "log strong", "log weak", "none none"}
         assert told[table]["log exact"] > sum(told[table].values()) / 4
     assert told["by_announced"]["log strong"] > 0
+    assert told["by_duration"]["log weak"] > 0
     assert not any(told[table]["log strong"] for table in ("by_statement", "by_duration"))
 
 

@@ -212,6 +212,30 @@ def test_columns_carry_their_relation_where_the_text_tells_it() -> None:
     assert facts("INSERT INTO t (a) VALUES (1)").columns == ("t.a",)
 
 
+@pytest.mark.parametrize(
+    ("text", "objects"),
+    [
+        ("CREATE ROLE x SUPERUSER NOCREATEDB", ["role x", "attribute superuser"]),
+        ("ALTER ROLE x NOSUPERUSER NOREPLICATION", ["role x"]),
+        ("CREATE ROLE x IN ROLE g ROLE m ADMIN n", ["role x", "granted g", "grantee m", "grantee n"]),
+        ("ALTER GROUP g ADD USER m", ["role g", "grantee m"]),
+        ("ALTER ROLE x RENAME TO y", ["role x", "role y"]),
+        ("ALTER ROLE ALL IN DATABASE d SET a.b = 1", ["role all", "database d"]),
+        ("ALTER DATABASE d SET a.b = 1", ["database d"]),
+        ("ALTER DATABASE d OWNER TO x", ["database d"]),
+        ("CREATE DATABASE d", ["database d"]),
+        ("ALTER EVENT TRIGGER e RENAME TO z", ["event_trigger e", "event_trigger z"]),
+        ("GRANT CONNECT ON DATABASE d TO PUBLIC", ["privilege connect", "grantee public", "database d"]),
+        ("GRANT SET ON PARAMETER a.b TO m", ["privilege set", "grantee m", "parameter a.b"]),
+        ("GRANT SELECT ON ALL TABLES IN SCHEMA s TO m", ["privilege select", "grantee m", "all_in_schema s"]),
+        ("GRANT SELECT ON t TO m", ["privilege select", "grantee m"]),
+    ],
+)
+def test_what_is_given_to_whom_is_named(text: str, objects: list[str]) -> None:
+    """Roles, who is put into which, what a right is on; an attribute that is denied is none."""
+    assert list(facts(text).objects) == objects
+
+
 def test_functions_are_named() -> None:
     """Functions that read files or reach other servers can be told by their names."""
     assert facts("SELECT pg_catalog.pg_read_file('x'), s.f(1)").functions == ("pg_read_file", "s.f")

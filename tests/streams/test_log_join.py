@@ -172,6 +172,17 @@ def test_who_cannot_have_written_excludes_nobody(fields: dict[str, Any]) -> None
     assert found.principal == "billing-bot"
 
 
+@pytest.mark.parametrize(
+    ("fields", "certainty"),
+    [({}, "weak"), ({"xid": 9}, "none"), ({"format": "stderr"}, "none"), ({"statement": "CALL p()"}, "none")],
+)
+def test_an_announced_commit_of_nothing_excludes_nobody(fields: dict[str, Any], certainty: str) -> None:
+    """A session whose last word was the COMMIT of a transaction without an id is not at work."""
+    feed = Feed(announced=False)
+    feed(feed.ran("COMMIT", 10, 10, **(OTHER | {"duration_ms": None, "outcome": "unknown"} | fields)))
+    assert feed.change(feed.ran(INSERT, 100, 120, source="duration"), committed(119.5)).certainty == certainty
+
+
 def test_a_call_commits_more_than_its_line_tells() -> None:
     """A procedure that commits within itself has committed others than the transaction its line names."""
     feed = Feed(announced=False)
