@@ -84,7 +84,7 @@ def system(
     return System(folder, config, admin_dsn)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "PLAIN"])
 def test_everything_works_over_tls_and_sasl(
     secured: Kafka, authority: Authority, postgres18: Postgres, tmp_path: Path, mechanism: str
