@@ -7,6 +7,7 @@ lose or falsify evidence. Every second a cluster with a collector sends a `Tick`
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -35,6 +36,10 @@ END_S = 15.0
 NAMES = ("wal", "stats", "sessions", "log")
 
 RESTARTS = Counter("pgwitness_collector_restarts", "Times a collector was started again after an error.", ["collector"])
+
+UNCONFIRMED_TICKS_MAX = 5
+GC_THRESHOLDS = (50_000, 20, 100)
+"""How rarely Python looks for cycles: what passes through here has none, and looking costs every twentieth second."""
 
 log = structlog.get_logger("collect")
 Task = Callable[[threading.Event], None]
@@ -118,6 +123,8 @@ def run_collectors(config: Config, names: list[str], stop: threading.Event, heal
         raise ConfigurationError("no cluster has a log; add a table [clusters.NAME.log] that says where it is")
     key = load_key(config.privacy.key_file)
     publisher = Publisher(config)
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         contexts = [
             Context(config, name, cluster, publisher, health, key) for name, cluster in sorted(config.clusters.items())
@@ -127,6 +134,7 @@ def run_collectors(config: Config, names: list[str], stop: threading.Event, heal
         _control(contexts, "collectors_stopped", names)
         return code
     finally:
+        gc.set_threshold(*thresholds)
         publisher.close()
 
 
@@ -170,7 +178,9 @@ def tick(context: Context, stop: threading.Event) -> None:
     try:
         while not stop.wait(TICK_S):
             channel.send(Tick(captured_at_us=now_us()))
-            context.health.ready(part, None if not channel.undelivered > 5 else "the broker does not confirm records")
+            silent = channel.undelivered > UNCONFIRMED_TICKS_MAX
+            complaint = context.publisher.complaint("the broker does not confirm records")
+            context.health.ready(part, complaint if silent else None)
     finally:
         channel.close()
 

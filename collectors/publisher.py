@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -25,6 +25,7 @@ from pgwitness.codec import LINGER_MS_MAX, BatchBuilder
 from pgwitness.config import Config
 from pgwitness.errors import PgwitnessError, Retry, Stop
 from pgwitness.events import RawEvent, RawHeader, encode_event
+from pgwitness.refusals import Refusals
 from pgwitness.topics import partition_of
 
 QUEUE_KIB_MAX = 32 * 1024
@@ -75,6 +76,7 @@ class Publisher:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.topic = config.kafka.topic("raw")
+        self._refusals = Refusals()
         self._settings: dict[str, Any] = {
             "linger.ms": 5,
             "compression.type": "lz4",
@@ -87,6 +89,7 @@ class Publisher:
             "acks": "all",
             "queue.buffering.max.kbytes": QUEUE_KIB_MAX,
             "logger": _librdkafka,
+            "error_cb": self._refusals,
         }
         self._lock = threading.Lock()
         self._channels: list[Channel] = []
@@ -128,6 +131,10 @@ class Publisher:
             # What is in flight stays: taking it back breaks the gapless guarantee, which librdkafka calls fatal.
             self._generation.producer.purge(in_flight=False)
             self._generation.producer.flush(0.1)
+
+    def complaint(self, otherwise: str) -> str:
+        """Say why the broker takes nothing, and what to do: `otherwise` where it is not known to refuse."""
+        return self._refusals.explain(self.config.kafka.bootstrap, "") if self._refusals.final else otherwise
 
     @property
     def closed(self) -> bool:
@@ -208,6 +215,25 @@ class Channel:
             self._produce()
         self._wait(lambda: not self._ready, None)
 
+    def send_all(self, events: Sequence[RawEvent]) -> None:
+        """Send events that stand for one each, as `send` does, with one look at everything else."""
+        add = self._builder.add
+        with self._lock:
+            self._check()
+            for event in events:
+                before = self._builder.count
+                full = add(encode_event(event))
+                if full is not None:
+                    self._ready.append((full, before, self._callbacks))
+                    self._callbacks = []
+                    self._since = None
+            if events and self._since is None:
+                self._since = time.monotonic()
+            if not self._ready:
+                return
+            self._produce()
+        self._wait(lambda: not self._ready, None)
+
     def flush(self, timeout_s: float) -> None:
         """Send what waits and return when the broker has confirmed everything; raises `Retry` after `timeout_s`."""
         with self._lock:
@@ -216,8 +242,10 @@ class Channel:
             self._produce()
         if not self._wait(lambda: not self._ready and self._produced == self._reported, timeout_s):
             raise Retry(
-                f"the broker at {self._publisher.config.kafka.bootstrap} did not confirm everything in "
-                f"{timeout_s:.0f} s; check that it runs and can be reached from this host"
+                self._publisher.complaint(
+                    f"the broker at {self._publisher.config.kafka.bootstrap} did not confirm everything in "
+                    f"{timeout_s:.0f} s; check that it runs and can be reached from this host"
+                )
             )
 
     @property

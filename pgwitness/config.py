@@ -381,7 +381,8 @@ def _override(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
             at = at.setdefault(table, {})
             if not isinstance(at, dict):
                 raise ConfigurationError(f"environment {name}: {table!r} is not a table of the configuration")
-        at[key] = int(value) if value.isdecimal() else value
+        # A number as one writes it; `007` is a text, such as a password.
+        at[key] = int(value) if value.isdecimal() and str(int(value)) == value else value
 
 
 def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: Path) -> None:
@@ -440,12 +441,17 @@ def _kafka(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: Pat
     kept = {key: table.pop(key) for key in ("bootstrap", "prefix") if key in table}
     settings: dict[str, str] = {}
     for key, value in _flatten(table, ()):
+        named = origins.get(("kafka", key)) or origins.get(("kafka", *key.split(".")), main)
         if key.endswith("_file"):
-            source = origins.get(("kafka", key), main).parent / str(value)
+            source = named.parent / Path(str(value)).expanduser()
             try:
                 settings[key.removesuffix("_file")] = source.read_text(encoding="utf-8").strip()
             except OSError as error:
-                raise ConfigurationError(f"kafka.{key}: {error}") from error
+                raise ConfigurationError(f"{named}: kafka.{key}: {error}; name a file that can be read") from error
+        elif key.startswith("ssl.") and key.endswith(".location") and value != "probe":
+            settings[key] = str((named.parent / Path(str(value)).expanduser()).resolve())
+            if not Path(settings[key]).exists():
+                raise ConfigurationError(f"{named}: kafka.{key}: there is no {settings[key]}; correct the path")
         else:
             settings[key] = str(value).lower() if isinstance(value, bool) else str(value)
     tree["kafka"] = kept | {"settings": settings}

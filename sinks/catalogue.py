@@ -7,6 +7,9 @@ images has everything else.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from pathlib import Path
 
 import duckdb
@@ -16,6 +19,8 @@ from sinks import log_coverage, reconciliation
 
 EMPTY_DAY = "1970-01-01"
 MEMORY_LIMIT = "1GB"
+SPILL_LIMIT = "20GB"
+"""What a query may keep on disk while it runs, beside its memory: a day of five million rows needs some of it."""
 
 
 def empty_file(table: str) -> str:
@@ -202,8 +207,13 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def connect(lake: Path, *, memory_limit: str = MEMORY_LIMIT) -> duckdb.DuckDBPyConnection:
+def connect(
+    lake: Path, *, memory_limit: str = MEMORY_LIMIT, spill_limit: str = SPILL_LIMIT
+) -> duckdb.DuckDBPyConnection:
     """Open a lake for reading: an in-memory DuckDB with the views, times in UTC, and no way out of the lake's folder.
+
+    What does not fit into `memory_limit` waits in a temporary folder that only this user may enter and that goes with
+    the connection, up to `spill_limit`.
 
     Raises `NotInOrder` when there is no lake at `lake`, saying what to do.
     """
@@ -219,7 +229,10 @@ def connect(lake: Path, *, memory_limit: str = MEMORY_LIMIT) -> duckdb.DuckDBPyC
     folder = f"{lake.resolve()}/"
     # DuckDB compares paths both as a query writes them and as they are on disk.
     connection.execute(f"SET allowed_directories = [{_text(folder)}, {_text(_pattern(folder))}]")
-    connection.execute("SET temp_directory = ''")
+    spill = tempfile.mkdtemp(prefix="pgwitness-sql-")
+    weakref.finalize(connection, shutil.rmtree, spill, ignore_errors=True)
+    connection.execute(f"SET temp_directory = {_text(spill)}")
+    connection.execute(f"SET max_temp_directory_size = {_text(spill_limit)}")
     connection.execute("SET enable_external_access = false")
     for statement in duckdb.extract_statements(views_sql(folder)):
         try:

@@ -24,9 +24,12 @@ from msgspec import Struct
 
 from pgwitness.config import Config
 from pgwitness.errors import NotInOrder, Stop, Unreachable
+from pgwitness.refusals import Refusals
 from pgwitness.topics import Topic, topics
 
 TIMEOUT_S = 15.0
+ASK_S = 1.0
+"""How long one question may take, so that a refusal is noticed soon."""
 
 
 class Planned(Struct, frozen=True):
@@ -84,25 +87,38 @@ def _acls(config: Config, topic: Topic) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _client(config: Config) -> AdminClient:
-    return AdminClient({**config.kafka.client(), "socket.connection.setup.timeout.ms": "5000", "log_level": "0"})
+class _Client(AdminClient):
+    """A client that knows what the broker told it when it refused."""
+
+    def __init__(self, config: Config) -> None:
+        self.refusals = Refusals()
+        settings: dict[str, Any] = {**config.kafka.client(), "socket.connection.setup.timeout.ms": "5000"}
+        super().__init__(settings | {"log_level": "0", "error_cb": self.refusals})
 
 
-def _partitions(config: Config, client: AdminClient, timeout_s: float | None = None) -> dict[str, int]:
-    """Ask which topics there are; raises `Unreachable`."""
-    try:
-        metadata = client.list_topics(timeout=TIMEOUT_S if timeout_s is None else timeout_s)
-    except KafkaException as error:
-        raise Unreachable(
-            f"the broker at {config.kafka.bootstrap} does not answer ({error.args[0].str()}): start it, or correct "
-            "kafka.bootstrap"
-        ) from error
+def _partitions(config: Config, client: _Client, timeout_s: float | None = None) -> dict[str, int]:
+    """Ask which topics there are; raises `Unreachable`, at once where the broker refuses."""
+    deadline = time.monotonic() + (TIMEOUT_S if timeout_s is None else timeout_s)
+    while True:
+        left_s = deadline - time.monotonic()
+        try:
+            metadata = client.list_topics(timeout=max(0.1, min(ASK_S, left_s)))
+            break
+        except KafkaException as error:
+            client.poll(0)  # which is when complaints are told
+            if client.refusals.final or left_s <= ASK_S:
+                raise Unreachable(client.refusals.explain(config.kafka.bootstrap, error.args[0].str())) from error
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+
+
+def reach(config: Config) -> None:
+    """Raise `Unreachable` when the broker is not there, or refuses, saying what to do."""
+    _partitions(config, _Client(config))
 
 
 def require(config: Config, timeout_s: float | None = None) -> None:
     """Raise `Unreachable` without a broker, and `Stop` when topics are missing or have other numbers of partitions."""
-    there = _partitions(config, _client(config), timeout_s)
+    there = _partitions(config, _Client(config), timeout_s)
     for planned in plan(config):
         number = there.get(planned.name)
         if number is None:
@@ -116,14 +132,14 @@ def require(config: Config, timeout_s: float | None = None) -> None:
 
 def check(config: Config) -> list[Finding]:
     """Compare the topics with the plan, changing nothing."""
-    client = _client(config)
+    client = _Client(config)
     there = _partitions(config, client)
     return [_compare(client, planned, there.get(planned.name)) for planned in plan(config)]
 
 
 def apply(config: Config) -> list[Finding]:
     """Create what is missing and correct retention, cleanup and sizes; running it again changes nothing."""
-    client = _client(config)
+    client = _Client(config)
     there = _partitions(config, client)
     findings = [
         _create(client, planned) if planned.name not in there else _correct(client, planned, there[planned.name])
@@ -133,7 +149,7 @@ def apply(config: Config) -> list[Finding]:
     return findings
 
 
-def _settle(config: Config, client: AdminClient, created: set[str]) -> None:
+def _settle(config: Config, client: _Client, created: set[str]) -> None:
     """Wait until brokers tell of what was created: who comes next must find it."""
     deadline = time.monotonic() + TIMEOUT_S
     while not created <= set(_partitions(config, client)):
@@ -142,7 +158,7 @@ def _settle(config: Config, client: AdminClient, created: set[str]) -> None:
         time.sleep(0.1)
 
 
-def _create(client: AdminClient, planned: Planned) -> Finding:
+def _create(client: _Client, planned: Planned) -> Finding:
     new = NewTopic(
         planned.name,
         num_partitions=planned.partitions,
@@ -159,7 +175,7 @@ def _create(client: AdminClient, planned: Planned) -> Finding:
     return Finding(planned.name, "created", f"{planned.partitions} partitions")
 
 
-def _correct(client: AdminClient, planned: Planned, partitions: int) -> Finding:
+def _correct(client: _Client, planned: Planned, partitions: int) -> Finding:
     found = _compare(client, planned, partitions)
     if found.in_order or partitions != planned.partitions:
         return found
@@ -174,7 +190,7 @@ def _correct(client: AdminClient, planned: Planned, partitions: int) -> Finding:
     return Finding(planned.name, "changed", found.detail)
 
 
-def _compare(client: AdminClient, planned: Planned, partitions: int | None) -> Finding:
+def _compare(client: _Client, planned: Planned, partitions: int | None) -> Finding:
     if partitions is None:
         return Finding(planned.name, "missing", "run `pgwitness topics apply`")
     if partitions != planned.partitions:

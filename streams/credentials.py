@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 
 import faust
 
 from pgwitness.errors import ConfigurationError
 
+UNKNOWN = ("ssl.certificate.pem", "ssl.key.pem", "ssl.keystore.location", "ssl.crl.location")
+"""What librdkafka would take and the worker's client cannot: it would connect in another way than meant."""
+
 
 def tls(settings: Mapping[str, str]) -> ssl.SSLContext:
     """Make the TLS context of librdkafka's `ssl.*` settings."""
+    if unknown := [name for name in UNKNOWN if name in settings]:
+        raise ConfigurationError(
+            f"kafka.{unknown[0]}: the worker cannot use it; name PEM files in ssl.ca.location, "
+            "ssl.certificate.location and ssl.key.location"
+        )
     try:
-        context = ssl.create_default_context(cafile=settings.get("ssl.ca.location"))
+        authority = settings.get("ssl.ca.location") if settings.get("ssl.ca.location") != "probe" else None
+        folder = authority is not None and Path(authority).is_dir()
+        context = ssl.create_default_context(
+            cafile=None if folder else authority,
+            capath=authority if folder else None,
+            cadata=settings.get("ssl.ca.pem"),
+        )
         if certificate := settings.get("ssl.certificate.location"):
             context.load_cert_chain(certificate, settings.get("ssl.key.location"), settings.get("ssl.key.password"))
     except OSError as error:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from pgwitness.config import Config
 from pgwitness.errors import NotInOrder, Unreachable
+from streams import admin
 from streams.emitter import make_producer
 from streams.reading import make_reader, read
 
@@ -123,6 +124,7 @@ def _headers(message: Message) -> dict[str, str]:
 
 
 def _read(config: Config) -> Iterator[Message]:
+    admin.reach(config)
     consumer = make_reader(config.kafka)
     try:
         yield from read(consumer, config.kafka.topic("dead-letters"), 0)

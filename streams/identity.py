@@ -261,13 +261,14 @@ class Identities:
             raise ConfigurationError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
         if tree is None:
             tree = {}
-        if not isinstance(tree, dict) or not isinstance(tree.get("rules", []), list):
+        entries = tree.get("rules") or [] if isinstance(tree, dict) else None  # `rules:` and nothing: none yet
+        if not isinstance(entries, list):
             raise ConfigurationError(f"{source}: expected a mapping with a list `rules:`")
         if unknown := sorted(str(key) for key in tree if key != "rules"):
             raise ConfigurationError(f"{source}: unknown key {unknown[0]!r}; there is only `rules`")
         rules: list[Rule] = []
         seen: set[str] = set()
-        for number, item in enumerate(tree.get("rules", []), 1):
+        for number, item in enumerate(entries, 1):
             label = f"{source}: rule {number}"
             if isinstance(item, dict) and isinstance(item.get("id"), str):
                 label += f" ({item['id']})"

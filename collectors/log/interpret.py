@@ -23,7 +23,7 @@ from collectors.log.extensions import AUDIT, audited, explained
 from collectors.log.record import LOCAL, LogRecord
 from collectors.log.running import STARTED, Progress, Running
 from collectors.log.texts import Text, Texts, executed
-from pgwitness.events import LogPlace, Session, Statement
+from pgwitness.events import LogPlace, Outcome, Session, Statement
 from pgwitness.privacy import Tokenizer
 from pgwitness.statements import IDLE
 from pgwitness.tags import read as read_tags
@@ -152,9 +152,23 @@ class Interpreter:
     # -- statements --------------------------------------------------------------------------------------------
 
     def _statement(
-        self, record: LogRecord, text: Text, source: Any, place: LogPlace, captured_at_us: int, **more: Any
+        self,
+        record: LogRecord,
+        text: Text,
+        source: Any,
+        place: LogPlace,
+        captured_at_us: int,
+        *,
+        duration_ms: float | None = None,
+        row_count: int | None = None,
+        outcome: Outcome = "success",
+        sqlstate: str | None = None,
+        error: str | None = None,
+        error_detail: str | None = None,
+        audit: dict[str, str] | None = None,
     ) -> Statement:
-        auth = self._auth.get(_key(record))
+        # Once a line: every argument by its name, because a mapping of them costs more than all the rest here.
+        auth = self._auth.get(_key(record)) if self._auth else None
         return Statement(
             captured_at_us=captured_at_us,
             place=place,
@@ -172,17 +186,23 @@ class Interpreter:
             xid=record.xid or None,
             statement=text.statement,
             statement_hash=text.hash,
-            tags=dict(text.tags),
+            tags=dict(text.tags) if text.tags else {},
             parsed=text.parsed,
             query_id=record.query_id or None,
-            **more,
+            duration_ms=duration_ms,
+            row_count=row_count,
+            outcome=outcome,
+            sqlstate=sqlstate,
+            error=error,
+            error_detail=error_detail,
+            audit={} if audit is None else audit,
         )
 
     def _text(self, record: LogRecord, text: str | None) -> Text:
         if text is None:
             return Text(None, self.texts.hash(record.message))
         found = self.texts.read(text)
-        tags = read_tags(text, self._token)
+        tags = read_tags(text, self._token) if "*/" in text else None
         return found._replace(tags=tuple(tags.items())) if tags else found
 
     def _is_own(self, record: LogRecord, text: Text) -> bool:
@@ -291,13 +311,15 @@ class Interpreter:
     def _audit(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen]) -> None:
         found = audited(record.message)
         if found is None:
-            text, more = Text(None, self.texts.hash(record.message)), {}
+            text, audit, rows = Text(None, self.texts.hash(record.message)), None, None
         else:
             text = self._text(record, found.text) if found.text is not None else Text(None, None)
-            more = {"audit": found.audit, "row_count": found.rows}
+            audit, rows = found.audit, found.rows
         if not self._is_own(record, text):
             # pgAudit writes before or while a statement runs: that it succeeded nobody has said.
-            events.append(self._statement(record, text, "pgaudit", place, at_us, outcome="unknown", **more))
+            events.append(
+                self._statement(record, text, "pgaudit", place, at_us, outcome="unknown", audit=audit, row_count=rows)
+            )
 
     # -- errors and sessions -----------------------------------------------------------------------------------
 
@@ -407,6 +429,8 @@ def _line(record: LogRecord) -> str | None:
 
 def _placed(events: list[Seen], log: str, offset: int) -> list[Seen]:
     """Give events that one line lets go places of that line, in their order."""
+    if not events:
+        return events
     if len(events) == 1 and (events[0].place is None or (events[0].place.log, events[0].place.offset) == (log, offset)):
         return events
     return [

@@ -34,6 +34,8 @@ SOURCES_MAX = 256
 """Sources of a partition that are followed at the same time; the one that was silent for longest goes first."""
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 RECORDS_MAX = 1_000
+GATHERED_BYTES_MAX = 1024 * 1024
+"""What of one source is gathered at most before it is used."""
 LOOK_S = 30.0
 """How often new partitions are looked for."""
 
@@ -56,7 +58,9 @@ class State(Struct):
 
 
 class _Source:
-    def __init__(self, stream: Stream, places: Places, reading: Reading) -> None:
+    def __init__(self, partition: _Partition, name: str, stream: Stream, places: Places, reading: Reading) -> None:
+        self.partition = partition
+        self.name = name
         self.stream = stream
         self.places = places
         self.reading = reading
@@ -88,6 +92,11 @@ class KafkaCollector:
         self._readings = {self._instance: self.reading}
         self._channels = {self._instance: channel}
         self._last: dict[str, _Source] = {}
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
+        self._source_of_gathered: _Source | None = None
+        self._torn = False
+        """Whether records were read that may not have been used: then nothing is remembered of how far it came."""
         self._foreign = FOREIGN.labels(context.name)
         self._failures = STATE_FAILURES.labels(*self.reading.labels)
         self._file = StateFile(
@@ -173,12 +182,16 @@ class KafkaCollector:
         """Read what there is, for at most the configured interval; false when that was nothing."""
         messages = self._consumer.consume(RECORDS_MAX, self._settings.interval)
         busy = False
+        self._torn = True
         for message in messages:
-            if message.error() is not None:
-                self._on_error(message.error(), message)
+            error = message.error()
+            if error is not None:
+                self._on_error(error, message)
             else:
                 busy = True
                 self._take(message)
+        self._use()
+        self._torn = False
         now = time.monotonic()
         if busy:
             self._active_at, self._dirty, self._released, self._broker = now, True, False, None
@@ -199,17 +212,27 @@ class KafkaCollector:
         assert offset is not None
         partition = self._partitions[number]
         partition.at_end = False
-        try:
-            if value is not None:
-                key = message.key()
-                self._record(partition, offset, _bytes(value), _bytes(key) if key is not None else None)
-        finally:
-            partition.next = offset + 1
+        if value is not None:
+            key = message.key()
+            self._record(partition, offset, _bytes(value), _bytes(key) if key is not None else None)
+        partition.next = offset + 1
+
+    def _use(self) -> None:
+        """Let a source use what was gathered: its records that came one behind the other, so that their order holds."""
+        gathered, source = self._gathered, self._source_of_gathered
+        if source is None:
+            return
+        self._gathered, self._gathered_bytes, self._source_of_gathered = [], 0, None
+        source.stream.take(gathered[0] if len(gathered) == 1 else b"".join(gathered))
+        self._last[source.reading.labels[1]] = source
+        if source.stream.splitter.waiting > WAITING_BYTES_MAX:
+            self._end(source.partition, source.name)
 
     def _record(self, partition: _Partition, offset: int, value: bytes, key: bytes | None) -> None:
         try:
             shipped = self._unwrap.read(value, key)
         except Unreadable as error:
+            self._use()
             if offset >= partition.replay.until:
                 self.reading.refuse(self._log(partition, ""), offset, value, str(error))
             return
@@ -220,13 +243,16 @@ class KafkaCollector:
         if instance is None:
             self._foreign.inc()
             return
-        source = self._source(partition, shipped.source, instance)
+        source = self._source_of_gathered
+        if source is None or source.name != shipped.source or source.partition is not partition:
+            self._use()
+            source = self._source_of_gathered = self._source(partition, shipped.source, instance)
         skip, data = rest
         source.places.feed(offset, skip, len(data), source.stream.offset)
-        source.stream.take(data)
-        self._last[instance] = source
-        if source.stream.splitter.waiting > WAITING_BYTES_MAX:
-            self._end(partition, shipped.source)
+        self._gathered.append(data)
+        self._gathered_bytes += len(data)
+        if self._gathered_bytes >= GATHERED_BYTES_MAX:
+            self._use()
 
     def _whose(self, host: str | None) -> str | None:
         if not self._settings.instances:
@@ -248,7 +274,9 @@ class KafkaCollector:
             reading = self._reading(instance)
             place = self._log(partition, name)
             places = Places(place, partition.replay.start(name))
-            source = partition.sources[name] = _Source(reading.stream(place, 0, places.placed), places, reading)
+            source = partition.sources[name] = _Source(
+                partition, name, reading.stream(place, 0, places.placed), places, reading
+            )
         partition.sources.move_to_end(name)
         return source
 
@@ -285,7 +313,7 @@ class KafkaCollector:
     def end(self) -> None:
         """Remember how far it came, if the broker still takes what led to it."""
         try:
-            if not any(partition.replaying for partition in self._partitions.values()):
+            if not self._torn and not any(partition.replaying for partition in self._partitions.values()):
                 self._store()
         except Retry as error:
             log.warning("the last lines are read again after the restart", reason=str(error))

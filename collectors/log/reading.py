@@ -70,15 +70,15 @@ def formats(settings: Log) -> tuple[Callable[[], Splitter], Parser]:
 class Stream:
     """One file, or what stands for one, on its way through splitter, parser and interpreter.
 
-    `offset` is how far it has been used, in bytes. `placed` gives an event the place it has in the source, where that
-    is not simply the offset.
+    `offset` is how far it has been used, in bytes. `placed` gives each new event the place it has in the source, where
+    that is not simply the offset.
     """
 
     reading: Reading
     name: str
     splitter: Splitter
     offset: int
-    placed: Callable[[Seen], Seen] | None = None
+    placed: Callable[[Seen], None] | None = None
     touched: float = 0.0
     """When bytes came last, by the monotonic clock."""
 
@@ -109,51 +109,68 @@ class Reading:
         self._lines, self._bytes = LINES.labels(*labels), BYTES.labels(*labels)
         self._unreadable, self._invalid = UNREADABLE.labels(*labels), INVALID.labels(*labels)
         self._parsed = PARSED.labels(*labels)
+        self._uncounted_lines = self._uncounted_bytes = 0
+        self._counted_parsed = self._counted_invalid = 0
         self._untold: dict[str, object] = {}
         self._untold_lines = 0
         self._untold_bytes = 0
         self._told_at = 0.0
         self._read_at = 0.0
 
-    def stream(self, name: str, offset: int, placed: Callable[[Seen], Seen] | None = None) -> Stream:
+    def stream(self, name: str, offset: int, placed: Callable[[Seen], None] | None = None) -> Stream:
         """Begin a file at an offset."""
         return Stream(self, name, self._make_splitter(), offset, placed)
 
     def pieces(self, stream: Stream, pieces: Iterable[Piece]) -> None:
         """Read and interpret records, and send what they witness."""
-        parse, read, send = self._parser.parse, self.interpreter.read, self._send
-        parsed, invalid = self.interpreter.texts.parsed, self._parser.invalid_utf8
+        parse, read, placed, name = self._parser.parse, self.interpreter.read, stream.placed, stream.name
         at_us = now_us()
-        lines = 0
         begin = stream.offset
-        for length, data, readable in pieces:
-            offset = stream.offset
-            stream.offset = offset + length
-            if not readable:
-                if data:
-                    self.refuse(stream.name, offset, data, "no end, or no beginning")
-                continue
-            lines += 1
-            try:
-                record = parse(data)
-            except Unreadable as error:
-                self.refuse(stream.name, offset, data, str(error))
-                continue
-            for event in read(record, stream.name, offset, at_us):
-                send(stream, event)
-        self._lines.inc(lines)
-        self._bytes.inc(stream.offset - begin)
-        self._parsed.inc(self.interpreter.texts.parsed - parsed)
-        self._invalid.inc(self._parser.invalid_utf8 - invalid)
+        events: list[Seen] = []
+        try:
+            for length, data, readable in pieces:
+                offset = stream.offset
+                stream.offset = offset + length
+                if not readable:
+                    if data:
+                        self.refuse(name, offset, data, "no end, or no beginning")
+                    continue
+                self._uncounted_lines += 1
+                try:
+                    record = parse(data)
+                except Unreadable as error:
+                    self.refuse(name, offset, data, str(error))
+                    continue
+                found = read(record, name, offset, at_us)
+                if placed is not None:
+                    for event in found:
+                        placed(event)
+                events += found
+        finally:
+            self._uncounted_bytes += stream.offset - begin
+            self._send(events)
 
     def idle(self, stream: Stream) -> None:
         """Let go what waited for a further line; its place is the last byte that was read."""
-        for event in self.interpreter.idle(stream.name, max(0, stream.offset - 1)):
-            self._send(stream, event)
+        events = self.interpreter.idle(stream.name, max(0, stream.offset - 1))
+        if stream.placed is not None:
+            for event in events:
+                stream.placed(event)
+        self._send(events)
 
-    def _send(self, stream: Stream, event: Seen) -> None:
-        self.sent += 1
-        self._channel.send(event if stream.placed is None else stream.placed(event))
+    def _send(self, events: list[Seen]) -> None:
+        self.sent += len(events)
+        self._channel.send_all(events)
+
+    def count(self) -> None:
+        """Bring the metrics up to date."""
+        parsed, invalid = self.interpreter.texts.parsed, self._parser.invalid_utf8
+        self._lines.inc(self._uncounted_lines)
+        self._bytes.inc(self._uncounted_bytes)
+        self._parsed.inc(parsed - self._counted_parsed)
+        self._invalid.inc(invalid - self._counted_invalid)
+        self._uncounted_lines = self._uncounted_bytes = 0
+        self._counted_parsed, self._counted_invalid = parsed, invalid
 
     def refuse(self, name: str, offset: int, data: bytes, reason: str) -> None:
         """Count bytes that are no message, and tell of them later."""
@@ -170,7 +187,8 @@ class Reading:
         self._untold_bytes += len(data)
 
     def tell(self) -> None:
-        """Tell of unreadable lines, of many at once."""
+        """Bring the metrics up to date, and tell of unreadable lines, of many at once."""
+        self.count()
         if self._untold_lines and time.monotonic() - self._told_at >= TELL_S:
             self.gap("log_unreadable", {**self._untold, "lines": self._untold_lines, "bytes": self._untold_bytes})
             self._untold_lines = self._untold_bytes = 0

@@ -7,6 +7,7 @@ None, one that is known to be empty is empty: a rule must not mistake the one fo
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
@@ -104,6 +105,7 @@ XID_MAX = (1 << 32) - 1
 INT64_MAX = (1 << 63) - 1
 
 
+@lru_cache(maxsize=4096)
 def session_start_us(session: str | None) -> int | None:
     """Read the session's start from `%c`: seconds since the epoch in hex, a point, the pid in hex."""
     if not session:

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr
 
 from collectors.log.interpret import Seen
 from collectors.log.record import Unreadable
@@ -28,8 +30,7 @@ from pgwitness.events import LogPlace
 
 SOURCE_CHARS = 12
 HOST_CHARS_MAX = 255
-
-_decode = msgspec.json.Decoder(dict[str, object]).decode
+NAMES_MAX = 1_000
 
 
 class Shipped(NamedTuple):
@@ -50,34 +51,60 @@ class Unwrapper:
         self._objects = settings.format == "jsonlog"
         self._wrapped = bool(settings.field or settings.instances)
         self._names: dict[tuple[str, ...], str] = {}
+        self._known: dict[tuple[object, ...], str] = {}
+        asked = [name for name in (self._field, *self._sources, self._host, "error_severity") if name]
+        # Only what is asked for is made of a record; a name with a point may be a key or a path.
+        keys = list(dict.fromkeys(key for name in asked for key in (name, name.split(".", 1)[0])))
+        fields = [(f"f{place}", Any, None) for place in range(len(keys))]
+        names = {f"f{place}": key for place, key in enumerate(keys)}
+        record = msgspec.defstruct("Record", fields, rename=names, gc=False)
+        self._decode = msgspec.json.Decoder(record).decode
+        self._get: dict[str, Callable[[Any], object]] = {name: _getter(name, keys) for name in asked}
 
     def read(self, value: bytes, key: bytes | None) -> Shipped:
         """Read one record. Raises `Unreadable`."""
         if not self._wrapped:
             return Shipped(self._name((key or b"").decode("latin-1")), None, _ended(value))
         try:
-            found = _decode(value)
+            found = self._decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Unreadable("a record that is no JSON object") from None
-        line = _at(found, self._field) if self._field else None
+        get = self._get
+        line = get[self._field](found) if self._field else None
         if isinstance(line, str):
             data = line.encode("utf-8", "replace")
         elif isinstance(line, dict):
             data = msgspec.json.encode(line)
-        elif self._objects and "error_severity" in found:
-            data = value if b"\n" not in value else msgspec.json.encode(found)
+        elif self._objects and get["error_severity"](found) is not None:
+            data = value if b"\n" not in value else msgspec.json.encode(msgspec.json.decode(value))
         else:
             raise Unreadable("a record without the field that log.field names")
-        said = tuple(str(part) for name in self._sources if (part := _at(found, name)) is not None)
-        host = _at(found, self._host) if self._host else None
-        source = self._name(*said) if said else self._name((key or b"").decode("latin-1"))
+        host = get[self._host](found) if self._host else None
+        source = self._source(tuple([get[name](found) for name in self._sources]), key)
         return Shipped(source, str(host)[:HOST_CHARS_MAX] if host is not None else None, _ended(data))
+
+    def _source(self, values: tuple[object, ...], key: bytes | None) -> str:
+        """Name a source by what the record says of it, or else by the record's key."""
+        try:
+            name = self._known.get(values)
+        except TypeError:  # an object or a list among them
+            name = None
+        if name is None:
+            said = tuple(str(value) for value in values if value is not None)
+            if not said:
+                return self._name((key or b"").decode("latin-1"))
+            name = self._name(*said)
+            if all(value is None or isinstance(value, str) for value in values):
+                if len(self._known) >= NAMES_MAX:
+                    self._known.clear()
+                self._known[values] = name
+        return name
 
     def _name(self, *said: str) -> str:
         name = self._names.get(said)
         if name is None:
             name = hashlib.sha256("\0".join(said).encode("utf-8", "replace")).hexdigest()[:SOURCE_CHARS]
-            if len(self._names) >= 1_000:
+            if len(self._names) >= NAMES_MAX:
                 self._names.clear()
             self._names[said] = name
         return name
@@ -87,15 +114,24 @@ def _ended(data: bytes) -> bytes:
     return data if data.endswith(b"\n") else data + b"\n"
 
 
-def _at(found: dict[str, object], name: str) -> object:
-    """Find a key, or with `a.b` a key in an object."""
-    value = found.get(name)
-    if value is not None or "." not in name:
-        return value
-    inner: object = found
-    for part in name.split("."):
-        inner = inner.get(part) if isinstance(inner, dict) else None
-    return inner
+def _getter(name: str, keys: list[str]) -> Callable[[Any], object]:
+    """Make what finds a key in a record, or with `a.b` a key in an object."""
+    plain = attrgetter(f"f{keys.index(name)}")
+    if "." not in name:
+        return plain
+    first, *path = name.split(".")
+    outer = attrgetter(f"f{keys.index(first)}")
+
+    def find(found: Any) -> object:
+        inner = plain(found)
+        if inner is not None:
+            return inner
+        inner = outer(found)
+        for part in path:
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        return inner
+
+    return find
 
 
 class Position(Struct):
@@ -123,8 +159,8 @@ class Places:
         self._records.append((self._fed - skip, offset))
         self._fed += length
 
-    def placed(self, event: Seen) -> Seen:
-        """Give an event its place in the topic."""
+    def placed(self, event: Seen) -> None:
+        """Give an event that nobody else has yet its place in the topic."""
         place = event.place
         assert place is not None
         records = self._records
@@ -135,7 +171,7 @@ class Places:
             self._at, self._index = offset, 0
         found = LogPlace(self._log, offset, self._index, place.line)
         self._index += 1
-        return replace(event, place=found)
+        force_setattr(event, "place", found)  # a copy of all the rest costs much more
 
     def position(self, source: str, used: int) -> Position:
         """Give the position behind the first `used` bytes."""

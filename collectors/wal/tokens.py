@@ -81,18 +81,15 @@ class Verifier:
         if algorithm not in ALGORITHMS:
             return "algorithm"
         keys = self._matching(algorithm, kid)
-        if not keys and self._load is not None:
+        claims = _signed(token, keys)
+        if claims is None and self._load is not None:
+            # The file may have another key by now: one in PEM has no id that would tell.
             self._keys = self._load()
             keys = self._matching(algorithm, kid)
-        if not keys:
-            return "unknown_key"
-        for key in keys:
-            try:
-                claims = jwt.decode(token, key.key, algorithms=[key.algorithm], options=_SIGNATURE_ONLY)
-            except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-                continue
-            return self._claims(claims, at_s)
-        return "signature"
+            claims = _signed(token, keys)
+        if claims is None:
+            return "signature" if keys else "unknown_key"
+        return self._claims(claims, at_s)
 
     def _matching(self, algorithm: str, kid: object) -> list[Key]:
         return [key for key in self._keys if key.algorithm == algorithm and (kid is None or key.kid in (None, kid))]
@@ -216,6 +213,16 @@ def published(claims: dict[str, Any]) -> dict[str, object]:
     if isinstance(agent, dict):
         found["agent"] = {name: _text(agent[name]) for name in _AGENT if isinstance(agent.get(name), str)}
     return found
+
+
+def _signed(token: str, keys: list[Key]) -> dict[str, Any] | None:
+    """Give the claims of a token that one of the keys has signed."""
+    for key in keys:
+        try:
+            return jwt.decode(token, key.key, algorithms=[key.algorithm], options=_SIGNATURE_ONLY)
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+            continue
+    return None
 
 
 def _unverified(token: str) -> dict[str, Any]:

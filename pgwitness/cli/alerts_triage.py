@@ -273,6 +273,9 @@ def _landed(config: Config, uid: str) -> dict[str, dict[str, Any]]:
 def _send(config: Config, uid: str, value: bytes) -> None:
     from confluent_kafka import KafkaError, Producer
 
+    from streams import admin
+
+    admin.reach(config)
     errors: list[KafkaError] = []
     producer = Producer({**config.kafka.client(), "acks": "all", "log_level": "0"})
     producer.produce(

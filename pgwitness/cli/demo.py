@@ -24,19 +24,30 @@ from pgwitness.errors import ConfigurationError
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep everything in this folder: configuration, identities, policies, lake, logs.",
 )
+@click.option(
+    "--serve",
+    is_flag=True,
+    help="Instead of the shop: a small database for programs of your own, watched until Ctrl-C; needs --dir.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one object with what was planted, caught and counted.")
 @common
-def demo(seconds: float, folder: Path | None, as_json: bool, config_path: Path) -> None:
+def demo(seconds: float, folder: Path | None, serve: bool, as_json: bool, config_path: Path) -> None:
     """Run a small shop on an embedded PostgreSQL and broker, with every collector and a worker watching.
 
     Three people, two services and two AI agents work; some misbehave. It ends with who did what, how sure that is,
     and the alerts. Exits 1 when a committed row did not land exactly once or a misbehaviour was missed.
     """
+    if serve and (folder is None or as_json):
+        raise click.UsageError("--serve needs --dir DIR, where everything is kept, and knows no --json")
     try:
+        from pgwitness.demo import playground
         from pgwitness.demo.run import main
     except ImportError as error:
         raise ConfigurationError(
             f'the demo needs the embedded servers ({error}): pip install "pgwitness[embedded]"'
         ) from error
 
+    if serve and folder is not None:
+        playground.main(folder)
+        return
     raise SystemExit(main(seconds=seconds, folder=folder, as_json=as_json))

@@ -102,29 +102,27 @@ def parse(value: bytes) -> dict[str, Any]:
 def _open(config: Config, topic: str) -> tuple[Consumer, list[int]]:
     from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
+    from pgwitness.refusals import Refusals
+
     reach(config)
     settings = {"group.id": "pgwitness-reader", "enable.auto.commit": False, "enable.partition.eof": True}
+    # What matters of the client's complaints becomes an error of the call that failed.
+    refusals = Refusals()
     consumer = Consumer(
-        {**settings, "allow.auto.create.topics": False, "log_level": 0, "error_cb": _quiet, **config.kafka.client()}
+        {**settings, "allow.auto.create.topics": False, "log_level": 0, "error_cb": refusals, **config.kafka.client()}
     )
     try:
         found = consumer.list_topics(timeout=REACH_S).topics
     except KafkaException as error:
+        consumer.poll(0)
         consumer.close()
-        raise Unreachable(
-            f"the broker at {config.kafka.bootstrap} cannot be reached ({error.args[0].str()}); "
-            "is it running, and is kafka.bootstrap right?"
-        ) from error
+        raise Unreachable(refusals.explain(config.kafka.bootstrap, error.args[0].str())) from error
     if topic not in found:
         consumer.close()
         raise NotInOrder(f"topic {topic} does not exist; run `pgwitness topics apply`")
     numbers = list(found[topic].partitions)
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers])
     return consumer, numbers
-
-
-def _quiet(error: object) -> None:
-    """Keep librdkafka's retries to itself: what matters becomes an exception of the call that failed."""
 
 
 def _poll(consumer: Consumer, timeout_s: float) -> Record | int | None:

@@ -1,42 +1,33 @@
 """The demo from its first server to its last: what is started here ends here, however that happens.
 
-Servers, collectors and worker are real processes, the collectors and the worker by the commands that a reader of
-the report can type. Each gets a signal when this process ends, so that not even a kill -9 leaves one behind.
+`pgwitness.demo.daemons` has the servers, the collectors and the worker, as real processes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import psycopg
 
 from pgwitness.demo import report
+from pgwitness.demo.daemons import Daemon, fresh, prepare, servers, unwinding, watching
 from pgwitness.demo.helpdesk import ISSUER, Helpdesk
 from pgwitness.demo.scenes import Scene, Stage, failed, scenes
-from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port, spawn, tail, wait_for
+from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port
 from pgwitness.demo.shop import IDENTITIES, open_shop
 from pgwitness.demo.watch import Watch
 from pgwitness.demo.workload import Ledger, Workload, staff
-from pgwitness.errors import ConfigurationError, NotInOrder, Unreachable
+from pgwitness.errors import NotInOrder, Unreachable
 
-READY_SECONDS_MAX = 40.0
 LAND_SECONDS_MAX = 25.0
 SETTLE_SECONDS = 3.0
 """How long collectors go on after the shop has closed: time for alerts that nothing explains to show."""
@@ -108,12 +99,9 @@ def main(*, seconds: float, folder: Path | None, as_json: bool) -> int:
     Raises `ConfigurationError` when the folder is in use, `Unreachable` when a server does not start.
     """
     kept = folder is not None
-    place = (folder or Path(tempfile.mkdtemp(prefix="pgwitness-demo-"))).absolute()
-    if (place / "pgwitness.toml").exists():
-        raise ConfigurationError(f"--dir: {place} holds a pgwitness.toml already; name a new or empty folder")
-    place.mkdir(parents=True, exist_ok=True)
+    place = fresh(folder or Path(tempfile.mkdtemp(prefix="pgwitness-demo-")))
     tell = report.Narrator(sys.stderr)
-    with _signals():
+    with unwinding():
         try:
             with tell:
                 result = _play(place, seconds, tell)
@@ -128,33 +116,11 @@ def main(*, seconds: float, folder: Path | None, as_json: bool) -> int:
     return 0 if report.in_order(summary) else 1
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the program as Ctrl-C does, so that everything that was started ends."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _play(place: Path, seconds: float, tell: report.Narrator) -> Result:
     began = time.monotonic()
-    (place / "logs").mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
         tell("starting PostgreSQL 18 and the broker")
-        postgres = Postgres(place / "postgres", settings={"fsync": "off"})
-        stack.callback(postgres.remove)
-        broker = Broker(place / "logs")
-        with ThreadPoolExecutor() as pool:
-            starts = [pool.submit(stack.enter_context, server) for server in (postgres, broker)]
-            for start in starts:
-                start.result()
+        postgres, broker = stack.enter_context(servers(place))
         helpdesk = Helpdesk()
         config = _configure(place, postgres, broker, seconds, helpdesk)
         tell("opening the shop: tables, roles, customers")
@@ -162,21 +128,9 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> Result:
             _trust_loopback(postgres, admin)
             open_shop(postgres.dsn(dbname="shop"), admin)
         tell("installing the beacon, creating the topics")
-        with ThreadPoolExecutor() as pool:
-            jobs = [
-                pool.submit(_run, config, "db", "install", "--dsn", postgres.dsn()),
-                pool.submit(_run, config, "topics", "apply"),
-            ]
-            for job in jobs:
-                job.result()
+        prepare(config, postgres.dsn())
         tell("starting the collectors and the worker")
-        daemons = [
-            stack.enter_context(_daemon(config, place / "logs" / "collect.log", "collect", "wal", "stats", "sessions")),
-            stack.enter_context(_daemon(config, place / "logs" / "worker.log", "worker")),
-        ]
-        ports = _ports(config)
-        for daemon, port in zip(daemons, ports, strict=True):
-            wait_for(daemon.ready(port), READY_SECONDS_MAX, f"a daemon is not ready; see {daemon.log}")
+        daemons = stack.enter_context(watching(config, place / "logs"))
         watch = Watch(config)
         stack.callback(watch.stop)
         watch.start()
@@ -223,81 +177,6 @@ def _configure(place: Path, postgres: Postgres, broker: Broker, seconds: float, 
         (place / "policies" / name).write_text(text)
     write_key(place / "privacy.key", secrets.token_bytes(KEY_BYTES))
     return path
-
-
-def _command(config: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pgwitness", *arguments, "--config", str(config)]
-
-
-def _environment() -> dict[str, str]:
-    """Give this process's environment without what would redirect a client of PostgreSQL, or change the demo's own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-
-
-def _run(config: Path, *arguments: str) -> str:
-    """Run one of our commands to its end. Raises `NotInOrder` with what it said."""
-    done = subprocess.run(  # noqa: S603 - our own command
-        _command(config, *arguments), capture_output=True, text=True, check=False, env=_environment(), timeout=60
-    )
-    if done.returncode != 0:
-        raise NotInOrder(f"pgwitness {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()}")
-    return done.stdout
-
-
-class Daemon:
-    """One of our daemons as a process."""
-
-    def __init__(self, config: Path, log: Path, *arguments: str) -> None:
-        self.log = log
-        self.name = arguments[0]
-        self._process = spawn(_command(config, *arguments), log, environment=_environment())
-
-    def ready(self, port: int) -> Callable[[], bool]:
-        """Make the question whether the daemon is ready. Asking raises `Unreachable` when it has ended."""
-
-        def ask() -> bool:
-            self.check()
-            try:
-                with urlopen(f"http://{LOOPBACK}:{port}/readyz", timeout=2) as answer:
-                    return bool(answer.status == 200)
-            except HTTPError as error:
-                error.close()
-                return False
-            except OSError:
-                return False
-
-        return ask
-
-    def check(self) -> None:
-        """Raise `Unreachable` with the end of its log when the daemon has ended."""
-        if self._process.poll() is not None:
-            raise Unreachable(f"pgwitness {self.name} ended with {self._process.returncode}:\n{tail(self.log)}")
-
-    def end(self) -> None:
-        """Ask it to end and wait; one that does not is killed."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(15)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-
-
-@contextlib.contextmanager
-def _daemon(config: Path, log: Path, *arguments: str) -> Iterator[Daemon]:
-    daemon = Daemon(config, log, *arguments)
-    try:
-        yield daemon
-    finally:
-        daemon.end()
-
-
-def _ports(config: Path) -> tuple[int, int]:
-    from pgwitness.config import load
-
-    http = load(config).http
-    return http.collect_port, http.worker_port
 
 
 def _work(

@@ -2,7 +2,8 @@
 
 Eight sessions run ten statements with literals of their own in each, as an application does that sends text: every
 text is different, and without `compute_query_id` nothing says which belong together. A second run has a comment of
-its own behind each, as tracing writes it. Measured from bytes to encoded events, without disk and broker.
+its own behind each, as tracing writes it. Measured from bytes to encoded events, without disk and broker; then through
+the whole collector, from a file and from a topic (`log_collected`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collectors.log.reading import formats
 from pgwitness.config import Log
 from pgwitness.events import encode_event
 from pgwitness.privacy import tokenizer
+from tests.bench.log_collected import WAYS, collected
 
 LINES = 60_000
 CHUNK = 1024 * 1024
@@ -106,6 +108,18 @@ def run(scale: float = 1.0) -> dict[str, Any]:
                 "figure": f"{best:,.0f}",
                 "limit": f"at least {LIMIT_PER_S:,}",
                 "holds": best >= LIMIT_PER_S,
+            }
+        )
+    results["collected"] = collected(texts["jsonlog"])
+    for way, figures in results["collected"].items():
+        if way == WAYS[-1]:
+            continue  # what interleaving costs, beside it
+        results["checks"].append(
+            {
+                "what": f"log: lines a second of processor time through the whole collector, {way}",
+                "figure": f"{figures['lines_per_cpu_s']:,.0f}",
+                "limit": f"at least {LIMIT_PER_S:,}",
+                "holds": figures["lines_per_cpu_s"] >= LIMIT_PER_S,
             }
         )
     return results

@@ -154,6 +154,18 @@ def test_rotated_keys_are_read_again(tmp_path: Path) -> None:
     assert made.judge(token(), NOW * 10**6).verdict == "verified"
 
 
+def test_a_key_in_the_place_of_another_is_read_again(tmp_path: Path) -> None:
+    """A key of the same algorithm and without an id, which took the other's place, is found without a restart."""
+    path, other = tmp_path / "keys.pem", ed25519.Ed25519PrivateKey.generate()
+    path.write_text(pem(other))
+    made = Verifier.of(File(claims_keys=path, claims_audience="{cluster}/{database}"), "prod", "shop")
+    assert made.judge(token(), NOW * 10**6).verdict == "signature"
+    path.write_text(pem(ED))
+    os.utime(path, (NOW, NOW))
+    assert made.judge(token(), NOW * 10**6).verdict == "verified"
+    assert made.judge(token(other), NOW * 10**6).verdict == "signature"
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "x", "{"])
 def test_unusable_keys_are_a_configuration_error(tmp_path: Path, text: str) -> None:
     """No key, a symmetric one or no file at all is said at the start, by the file's name."""

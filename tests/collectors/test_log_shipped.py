@@ -80,9 +80,14 @@ class Told(NamedTuple):
 
 
 class Machine:
-    """Puts records together to csv messages, and gives each an event, as the collector does."""
+    """Puts records together to csv messages, and gives each an event, as the collector does.
 
-    def __init__(self, state: PartitionState) -> None:
+    With `gather` the records of one source that come one behind the other are used together.
+    """
+
+    def __init__(self, state: PartitionState, *, gather: bool = False) -> None:
+        self.gather = gather
+        self.gathered: tuple[str, bytes] | None = None
         self.next = state.resume
         self.replay = Replay(state)
         self.sources: dict[str, tuple[CsvSplitter, Places]] = {}
@@ -101,8 +106,19 @@ class Machine:
         if source not in self.sources:
             self.sources[source] = CsvSplitter(lambda _: True), Places(source, self.replay.start(source))
             self.used[source] = 0
+        if self.gathered is not None and self.gathered[0] != source:
+            self.use()
+        self.sources[source][1].feed(offset, skip, len(data), self.used[source])
+        self.gathered = (source, (self.gathered[1] if self.gathered is not None else b"") + data)
+        if not self.gather:
+            self.use()
+
+    def use(self) -> None:
+        """Use what was gathered."""
+        if self.gathered is None:
+            return
+        (source, data), self.gathered = self.gathered, None
         splitter, places = self.sources[source]
-        places.feed(offset, skip, len(data), self.used[source])
         for piece in splitter.feed(data):
             event = Statement(
                 captured_at_us=1, place=LogPlace(source, self.used[source], 0), format="csvlog", source="duration",
@@ -110,12 +126,12 @@ class Machine:
             )  # fmt: skip
             self.used[source] += piece.length
             if piece.data:
-                placed = places.placed(event)
-                assert isinstance(placed, Statement)
-                self.told.append(Told(piece.data.decode(), placed.place))
+                places.placed(event)
+                self.told.append(Told(piece.data.decode(), event.place))
 
     def state(self) -> PartitionState | None:
         """What would be stored now; None while repeats are read."""
+        self.use()
         if self.next < self.replay.until:
             return None
         found = [
@@ -140,7 +156,7 @@ cuts = st.lists(st.integers(0, 40), max_size=6)
 def test_each_message_once_at_one_place(
     written: list[list[str]], grouped: list[int], order: object, stops: list[tuple[int, int]]
 ) -> None:
-    """Sources mixed anyhow, several lines a record or one, crashes anywhere: each message, always at one place."""
+    """Sources mixed anyhow, records used singly or together, crashes anywhere: each message, always at one place."""
     sizes = itertools.cycle(grouped)
     shipped: list[list[tuple[str, bytes]]] = []
     for number, texts in enumerate(written):
@@ -162,12 +178,13 @@ def test_each_message_once_at_one_place(
     told: set[Told] = set()
     stored = PartitionState(0, 0)
     for run, since in [*stops, (len(topic), 0)]:
-        machine = Machine(stored)
+        machine = Machine(stored, gather=True)
         begin = machine.next
         for offset in range(begin, min(len(topic), begin + run) if run < len(topic) else len(topic)):
             machine.take(offset, *topic[offset])
             if since and offset % since == 0:
                 stored = machine.state() or stored
+        machine.use()
         told |= set(machine.told)
     assert told == set(whole.told)
     for source in {one.place.log for one in whole.told}:

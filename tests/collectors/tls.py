@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,11 +30,14 @@ class Authority:
         self.path = folder / "ca.crt"
         self.path.write_bytes(_pem(self._signed(self._name, self._key.public_key(), authority=True)))
 
-    def issue(self, name: str) -> tuple[Path, Path, int]:
-        """Make a key and a certificate for a common name: the certificate's file, the key's, the serial number."""
+    def issue(self, name: str, address: str | None = None) -> tuple[Path, Path, int]:
+        """Make a key and a certificate for a common name: the certificate's file, the key's, the serial number.
+
+        With an IP `address` it is a server's, for that address.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._signed(subject, key.public_key())
+        certificate = self._signed(subject, key.public_key(), address)
         paths = self.folder / f"{name}.crt", self.folder / f"{name}.key"
         paths[0].write_bytes(_pem(certificate))
         paths[1].write_bytes(
@@ -45,9 +49,16 @@ class Authority:
         return *paths, certificate.serial_number
 
     def _signed(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, authority: bool = False
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        address: str | None = None,
+        *,
+        authority: bool = False,
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
+        names = [x509.IPAddress(ipaddress.ip_address(address))] if address else [x509.DNSName("localhost")]
+        ours = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -57,6 +68,10 @@ class Authority:
             .not_valid_before(now - datetime.timedelta(days=1))
             .not_valid_after(now + datetime.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(ours, critical=False)
+            .add_extension(_usage(authority), critical=True)
             .sign(self._key, hashes.SHA256())
         )
 
@@ -80,6 +95,12 @@ def tls_server(data: Path, bin: Path, authority: Authority, role: str) -> Iterat
         yield server
     finally:
         server.stop("immediate")
+
+
+def _usage(authority: bool) -> x509.KeyUsage:
+    words = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only")
+    others = dict.fromkeys((*words, "decipher_only"), False)
+    return x509.KeyUsage(digital_signature=True, key_cert_sign=authority, crl_sign=authority, **others)
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

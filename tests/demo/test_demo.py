@@ -163,6 +163,14 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "pgwitness.toml").read_text() == "# mine\n"
 
 
+@pytest.mark.parametrize("words", [["--serve"], ["--serve", "--dir", "x", "--json"]], ids=" ".join)
+def test_serving_needs_a_folder_and_has_no_report(words: list[str]) -> None:
+    """Serving without a folder to keep things in, or with a report of nothing, is wrong usage."""
+    result = CliRunner().invoke(main, ["demo", *words])
+    assert result.exit_code == 2
+    assert "--serve needs --dir DIR" in result.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
 def test_an_interrupted_demo_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     """However the demo is ended while everything runs, its servers and daemons end too."""

@@ -128,6 +128,26 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     assert loaded.kafka.settings == {"sasl.password": "s3cret"}
 
 
+def test_a_password_of_digits_stays_as_it_is(tmp_path: Path) -> None:
+    """Zeros in front belong to a password."""
+    loaded = config.load(write(tmp_path / "pgwitness.toml", MINIMAL), {"PGWITNESS_KAFKA__SASL__PASSWORD": "007"})
+    assert loaded.kafka.settings == {"sasl.password": "007"}
+
+
+def test_files_for_tls_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
+    """As every path is; one that is not there is an error that names file and key, before a client is made."""
+    extra = write(tmp_path / "conf.d" / "kafka.toml", '[kafka.ssl.ca]\nlocation = "ca.crt"\n')
+    main = write(tmp_path / "pgwitness.toml", 'include = ["conf.d/*.toml"]\n[kafka]\nbootstrap = "a:1"\n')
+    with pytest.raises(
+        ConfigurationError, match=r"kafka.toml: kafka\.ssl\.ca\.location: there is no .*/conf\.d/ca\.crt"
+    ):
+        config.load(main, {})
+    authority = write(tmp_path / "conf.d" / "ca.crt", "")
+    assert config.load(main, {}).kafka.settings == {"ssl.ca.location": str(authority)}
+    write(extra, '[kafka.ssl.ca]\nlocation = "probe"\n')
+    assert config.load(main, {}).kafka.settings == {"ssl.ca.location": "probe"}
+
+
 def test_an_unknown_cluster_is_answered_with_those_there_are(tmp_path: Path) -> None:
     """A typing error is quickly seen."""
     loaded = config.load(write(tmp_path / "pgwitness.toml", MINIMAL), {})

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pgwitness.demo.servers import LOOPBACK, Process, answers, free_port
@@ -26,12 +28,28 @@ def missing() -> str | None:
     return None
 
 
-class Kafka:
-    """One Apache Kafka node; `data` is its folder, made when it is empty. The port is kept over restarts."""
+@dataclass(frozen=True)
+class Secured:
+    """What a listener with TLS and SASL needs: a PEM file with its key and certificate, and whom it lets in.
 
-    def __init__(self, data: Path, port: int = 0) -> None:
+    `users` are names with passwords; they may come by SCRAM-SHA-512 and by PLAIN.
+    """
+
+    keystore: Path
+    users: Mapping[str, str]
+
+
+class Kafka:
+    """One Apache Kafka node; `data` is its folder, made when it is empty. The port is kept over restarts.
+
+    With `secured` clients get in by TLS and SASL alone; `plain` is then a listener for the node's own use.
+    """
+
+    def __init__(self, data: Path, port: int = 0, secured: Secured | None = None) -> None:
         self.data = data.absolute()
         self.port = port or free_port()
+        self.plain = f"{LOOPBACK}:{free_port() if secured is not None else self.port}"
+        self._secured = secured
         self.controller_port = free_port()
         self.log = self.data / "kafka.log"
         self._process = Process(f"Kafka on port {self.port}", self.log)
@@ -70,7 +88,7 @@ class Kafka:
             self._format(properties)
         self._process.start(
             [*self._java(), "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "kafka.Kafka", str(properties)],
-            lambda: answers(self.bootstrap),
+            lambda: answers(self.plain),
             environment=os.environ,
         )
 
@@ -101,9 +119,7 @@ class Kafka:
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers={LOOPBACK}:{self.controller_port}
-listeners=PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{self.controller_port}
-advertised.listeners=PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{self.controller_port}
-controller.listener.names=CONTROLLER
+{self._listeners()}controller.listener.names=CONTROLLER
 log.dirs={self.data / "logs"}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -119,11 +135,35 @@ group.min.session.timeout.ms=1000
         )
         return properties
 
+    def _listeners(self) -> str:
+        own = f"PLAINTEXT://{self.plain},CONTROLLER://{LOOPBACK}:{self.controller_port}"
+        if self._secured is None:
+            return f"listeners={own}\nadvertised.listeners={own}\n"
+        every = f"{own},SASL_SSL://{self.bootstrap}"
+        module = "org.apache.kafka.common.security"
+        users = " ".join(f'user_{name}="{password}"' for name, password in self._secured.users.items())
+        listener = "listener.name.sasl_ssl"
+        return f"""\
+listeners={every}
+advertised.listeners={every}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL
+inter.broker.listener.name=PLAINTEXT
+ssl.keystore.type=PEM
+ssl.keystore.location={self._secured.keystore}
+sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
+{listener}.scram-sha-512.sasl.jaas.config={module}.scram.ScramLoginModule required;
+{listener}.plain.sasl.jaas.config={module}.plain.PlainLoginModule required {users};
+"""
+
     def _format(self, properties: Path) -> None:
         tool = [*self._java(), "kafka.tools.StorageTool"]
         uuid = subprocess.run([*tool, "random-uuid"], capture_output=True, text=True, check=True).stdout.split()[-1]
+        scram = [
+            f"--add-scram=SCRAM-SHA-512=[name={name},password={password}]"
+            for name, password in (self._secured.users if self._secured is not None else {}).items()
+        ]
         done = subprocess.run(
-            [*tool, "format", "--standalone", "-t", uuid, "-c", str(properties)],
+            [*tool, "format", "--standalone", "-t", uuid, "-c", str(properties), *scram],
             capture_output=True,
             text=True,
             check=False,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from pgwitness.events import Event, Position, Relation
 from sinks.catalogue import connect
 from sinks.lake import Lake
+from tests.bench import reconcile
 from tests.sinks.material import NOON_US, ORDINARY, change, other
 
 SECOND_US = 1_000_000
@@ -458,3 +462,30 @@ def test_a_plain_duckdb_finds_the_same(tmp_path: Path, statuses: Callable[..., d
         [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
     assert dict(json.loads(done.stdout)) == found == {10: "count_mismatch", 77: "phantom"}
+
+
+def test_a_day_beyond_the_memory_is_answered_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit waits on disk, where nothing is left of it afterwards; the answer is that of much memory."""
+    monkeypatch.setattr(reconcile, "FILES", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lake = tmp_path / "lake"
+    unseen = reconcile.make(lake, 40_000)
+
+    def answer(**limits: str) -> list[Any]:
+        connection = connect(lake, **limits)
+        try:
+            return connection.execute(
+                "SELECT status, count(*), sum(rows), count(DISTINCT relations),"
+                " min(xid), max(lsn), sum(hash(principal)) FROM reconciliation GROUP BY status ORDER BY status"
+            ).fetchall()
+        finally:
+            connection.close()
+
+    plenty = answer()
+    assert [(row[0], row[2]) for row in plenty] == [("attributed", 80_000), ("phantom", 0)]
+    assert unseen * 0.99 < plenty[1][1] <= unseen
+    with pytest.raises(duckdb.OutOfMemoryException):
+        answer(memory_limit="120MB", spill_limit="0B")
+    assert answer(memory_limit="120MB") == plenty
+    gc.collect()
+    assert sorted(tmp_path.iterdir()) == [lake]

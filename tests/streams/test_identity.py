@@ -177,3 +177,4 @@ def test_errors_name_file_and_rule(text: str, says: str) -> None:
 def test_an_empty_file_has_no_rules() -> None:
     """Without rules nobody is named, which is no error."""
     assert Identities.parse("").name(facts()) == NOBODY
+    assert Identities.parse("# none yet\nrules:\n").name(facts()) == NOBODY

@@ -44,7 +44,8 @@ def doctor(clusters: tuple[str, ...], as_json: bool, config_path: Path) -> None:
         emit(silent, as_json=False, title="Policies that can never fire")
         _unnamed(unnamed, str(config.identities.file))
         if not any(row["state"] in ("error", "unreachable") for row in findings):
-            say("everything that was checked is in order")
+            warnings = sum(row["state"] == "warning" for row in findings)
+            say(f"nothing is wrong; {warnings} warnings" if warnings else "everything that was checked is in order")
     states = {row["state"] for row in findings}
     raise click.exceptions.Exit(1 if "error" in states else 3 if "unreachable" in states else 0)
 
