@@ -9,18 +9,17 @@ same programs: their answers are remembered likewise, for each set of conditions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from detectors.actions import HOUR_US, SCHEMA, Action, of_change
+from detectors.actions import HOUR_US, NAME_MAX, SCHEMA, Action, of_change
 from detectors.expressions import Context, Expression
 from detectors.guards import LISTS, Guard
 from detectors.policies import Bundle, Policy
-from detectors.reads import joined, key_maker
+from detectors.reads import joined, key_maker, short
 from pgwitness.events import Event
 
 SHAPES_MAX = 20_000
@@ -64,7 +63,7 @@ class _Asked:
 
     def __init__(self, conditions: Iterable[_Condition]) -> None:
         self.conditions = list(conditions)
-        self.answers: dict[Hashable, Matches] = {}
+        self.answers: dict[bytes, Matches] = {}
         paths = {path for _, _, condition in self.conditions for path in condition.paths}
         keys = joined(condition.keys for _, _, condition in self.conditions)
         self.context = Context(paths, keys)
@@ -129,11 +128,19 @@ class Evaluator:
             set_novelty(action, novelty)
             if len(self._shapes) >= SHAPES_MAX:
                 self._shapes.clear()
-            found = self._shapes[shape] = self.ask(action)
+            asked = self._asked(action)
+            found = NONE if asked is None else asked.answer(action)
+            if len(relation) <= NAME_MAX:
+                self._shapes[shape] = found
         return found
 
     def ask(self, action: Action) -> Matches:
         """Ask every policy that can match the action."""
+        asked = self._asked(action)
+        return NONE if asked is None else self._remembered(asked, action)
+
+    def _asked(self, action: Action) -> _Asked | None:
+        """Give the conditions that can hold of an action; None when none can."""
         selected, contexts = self._select(action)
         places = tuple(
             place
@@ -141,19 +148,19 @@ class Evaluator:
             if not least or all(getattr(action, name) >= number for name, number in least)
         )
         if not places:
-            return NONE
+            return None
         asked = contexts.get(places)
         if asked is None:
             if len(contexts) >= CONTEXTS_MAX:
                 contexts.clear()
             asked = contexts[places] = _Asked(selected[place][1] for place in places)
-        return self._remembered(asked, action)
+        return asked
 
     def _remembered(self, asked: _Asked, action: Action) -> Matches:
         """Give the answer to the same question about an action that is equal in everything that is read of it."""
         try:
             key = asked.key(action)
-        except (ValueError, TypeError, OverflowError, RecursionError):  # what no JSON can say: answered, not remembered
+        except RecursionError:  # answered, and not remembered
             return asked.answer(action)
         found = asked.answers.get(key)
         if found is None:
@@ -210,7 +217,7 @@ def _shape(read: set[str]) -> Callable[[Event], Any]:
         return lambda event: (
             take(event),
             event.occurred_at_us // HOUR_US % 168 if clock else None,
-            msgspec.json.encode(event.detail, order="sorted") if event.detail else None,
+            short(event.detail) if event.detail else None,
         )
     if "finding" in read or clock:
         return lambda event: (

@@ -233,7 +233,7 @@ class Judge:
             columns = ",".join(sorted(action.columns)) if action.columns else None
         unusual = self._behaviour.observe(
             key,
-            event.peer_group,
+            None if event.peer_group is None else short(event.peer_group),
             event.occurred_at_us,
             operation,
             relation,

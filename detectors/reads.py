@@ -6,18 +6,17 @@ and actions that are equal in what is read have equal answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
 
-from msgspec import json
+import msgspec
 
 from detectors.actions import SCHEMA, Action
 from detectors.syntax import Node
 
-TEXT_MAX = 160
-"""A longer text stands in a key by its hash, so that what is remembered is bounded in bytes too."""
+_encode = msgspec.json.Encoder(order="sorted").encode
 _MAPS = {field.attribute for field in SCHEMA.values() if field.type == "map"}
 _LISTS = {field.attribute for field in SCHEMA.values() if field.type.startswith("list")}
 
@@ -64,23 +63,22 @@ def _map(node: Node) -> str | None:
     return field.attribute if field is not None and field.type == "map" else None
 
 
-def key_maker(paths: Iterable[str], keys: Keys) -> Callable[[Action], Hashable]:
-    """Make the function that gives, of an action, everything that is read of it, as a key of bounded size."""
+def key_maker(paths: Iterable[str], keys: Keys) -> Callable[[Action], bytes]:
+    """Make the function that gives a key of everything that is read of an action, as short as any other."""
     attributes = sorted({SCHEMA[path].attribute for path in paths})
     plain = [name for name in attributes if name not in _MAPS and name not in _LISTS]
     lists = [name for name in attributes if name in _LISTS]
     maps = [(name, keys.get(name)) for name in attributes if name in _MAPS]
     take: Callable[[Action], Iterable[Any]] = attrgetter(*plain) if len(plain) > 1 else _few(plain)
 
-    def key(action: Action) -> Hashable:
-        values: list[Hashable] = [_short(value) if type(value) is str else value for value in take(action)]
-        values += [_list(getattr(action, name)) for name in lists]
+    def key(action: Action) -> bytes:
+        values: list[object] = [*take(action), *[getattr(action, name) for name in lists]]
         for name, names in maps:
             held: Mapping[str, object] = getattr(action, name)
             if names is not None and held:
                 held = {name: held[name] for name in names if name in held}
-            values.append(_text(json.encode(held, order="sorted")) if held else None)
-        return tuple(values)
+            values.append(held)
+        return short(values)
 
     return key
 
@@ -89,13 +87,10 @@ def _few(names: list[str]) -> Callable[[Action], Iterable[Any]]:
     return lambda action: [getattr(action, name) for name in names]
 
 
-def _short(text: str) -> Hashable:
-    return text if len(text) <= TEXT_MAX else _text(text.encode("utf-8", "surrogatepass"))
-
-
-def _text(data: bytes) -> bytes:
-    return data if len(data) <= TEXT_MAX else blake2b(data, digest_size=16).digest()
-
-
-def _list(items: list[str]) -> Hashable:
-    return tuple(items) if sum(map(len, items)) <= TEXT_MAX else _text(json.encode(items))
+def short(values: object) -> bytes:
+    """Give 16 bytes that stand for values, whatever they are."""
+    try:
+        data = _encode(values)
+    except (ValueError, TypeError, OverflowError):  # numbers and texts that no JSON can say
+        data = repr(values).encode("utf-8", "backslashreplace")
+    return blake2b(data, digest_size=16).digest()

@@ -280,6 +280,8 @@ class EventPartition:
     def _save(self) -> None:
         marks = [(lane, raw, at.offset, at.index) for (lane, raw), at in sorted(self._marks.items())]
         state = _State(marks, Raw(self._judge.snapshot()), self._feedback)
-        self._store.save(self.partition, self.position, _encode(state))
+        data = _encode(state)
+        self._store.save(self.partition, self.position, data)
+        metrics.CHECKPOINT_BYTES.labels("judge", str(self.partition)).set(len(data))
         self._saved = self.position
         metrics.CHECKPOINTS.labels("judge").inc()

@@ -21,11 +21,12 @@ from typing import Any
 import msgspec
 import psutil
 from confluent_kafka import Producer
+from msgspec import Raw
 
 from pgwitness.codec import BatchBuilder
 from pgwitness.config import Config, load
 from pgwitness.demo.servers import Broker, free_port
-from pgwitness.events import Beacon, Count, Raw, RawEvent, RawHeader, Relation, Transaction, encode_event
+from pgwitness.events import Beacon, Count, RawEvent, RawHeader, Relation, Transaction, encode_event
 from pgwitness.topics import partition_of
 from sinks import catalogue
 from streams import admin
