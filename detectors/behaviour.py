@@ -146,11 +146,15 @@ class Behaviour:
                 )
             volume.learn(size)
         if statement is not None or columns is not None:
-            deed = Deed(now_us, operation, None, None, None, None, statement, columns)
-            if habits.knows(deed):
-                habits.learn(deed)
-            else:
+            if (statement is not None and statement not in habits.statements.counts) or (
+                columns is not None and columns not in habits.columns.counts
+            ):
+                deed = Deed(now_us, operation, None, None, None, None, statement, columns)
                 return self._look(key, habits, group, deed)
+            if statement is not None:
+                habits.statements.learn(statement)
+            if columns is not None:
+                habits.columns.learn(columns)
         if group is not None and not habits.n & GROUP_SAMPLE:
             self._tell(group, Deed(now_us, operation, relation, rows, None, None, statement, columns))
         return ORDINARY

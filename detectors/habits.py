@@ -241,12 +241,6 @@ class Habits:
         known += len(one.pending) + len(two.pending) + len(three.pending) + len(four.pending) + len(five.pending)
         return known + WITNESSES_MIN * len(self.witnesses)
 
-    def knows(self, deed: Deed) -> bool:
-        """Say whether the statement and the columns of a deed are known."""
-        return (deed.statement is None or deed.statement in self.statements.counts) and (
-            deed.columns is None or deed.columns in self.columns.counts
-        )
-
     def learn(self, deed: Deed) -> None:
         """Take a deed in."""
         for name in _PLACES:

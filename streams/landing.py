@@ -237,6 +237,11 @@ class EventPartition:
             return False
         return self._writer.full or self._writer.rows >= rows_max or now - self.pending_since >= interval_s
 
+    @property
+    def buffered(self) -> tuple[int, int]:
+        """How many rows wait to be landed, and about how many bytes they are."""
+        return self._writer.rows, self._writer.buffered_bytes
+
     def land(self) -> bool:
         """Commit what was appended; alerts must have been flushed. Returns whether there was anything.
 

@@ -38,6 +38,8 @@ Partition = tuple[str, int]
 
 IDENTITIES_POLL_S = 1.0
 MEASURE_S = 1.0
+BUFFERED_BYTES_MAX = 48 * 1024 * 1024
+"""Bytes that wait to be landed, of all partitions together."""
 
 
 @dataclass
@@ -143,6 +145,7 @@ class Stages:
                     events.record(offset, key, value, now)
                     if events.due(now, float("inf"), self._config.lake.flush_rows):
                         self._land([events])
+                    self._make_room()
         except NewerSchema as error:
             self._paused.add(partition)
             metrics.PAUSED.labels(*map(str, partition)).set(1)
@@ -194,6 +197,14 @@ class Stages:
         """Give the offsets that have become durable since the last call."""
         acknowledged, self._acknowledged = self._acknowledged, {}
         return acknowledged
+
+    def _make_room(self) -> None:
+        """Land the fullest partition when all together hold as much as one may: memory is the worker's, not theirs."""
+        buffered = {number: part.buffered for number, part in self._events.items()}
+        rows, size = (sum(each) for each in zip(*buffered.values(), strict=True))
+        if rows >= self._config.lake.flush_rows or size >= BUFFERED_BYTES_MAX:
+            fullest = max(buffered, key=lambda number: (buffered[number][1], buffered[number][0]))
+            self._land([self._events[fullest]])
 
     def _land(self, partitions: list[EventPartition]) -> None:
         self.emitter.flush()
