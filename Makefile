@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test chaos lint bench quality lock kafka postgres clean
+.PHONY: install demo test chaos lint bench flood quality lock kafka postgres clean
 
 install: $(STAMP)
 
@@ -31,6 +31,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Ten million names that nobody has seen, through judge and fold: what they hold at most; a quarter of an hour.
+flood: install
+	$(BIN)/python -m tests.bench.flood
 
 bench: install
 	$(BIN)/python -m tests.bench

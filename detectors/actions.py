@@ -20,6 +20,10 @@ PARTS_MAX = 256
 """Long transactions whose parts are counted at a time; they come one after the other per database."""
 COUNTS_MAX = 10_000
 """Pairs of relation and operation that are counted of one transaction; what is beyond is counted as the last."""
+OPEN_COUNTS_MAX = 40_000
+"""Such pairs of all transactions whose last part has not come; the oldest transactions are forgotten first."""
+NAME_MAX = 300
+"""Characters of a relation's name: more than two names that PostgreSQL gives, quoted."""
 HOUR_US = 3_600_000_000
 BEYOND = "(further relations)"
 
@@ -181,6 +185,11 @@ class Parts:
 
     def __init__(self) -> None:
         self._open: dict[str, dict[tuple[str, str], int]] = {}
+        self._pairs = 0
+
+    def __len__(self) -> int:
+        """Give the number of pairs in memory."""
+        return self._pairs
 
     def counts(self, event: Event) -> dict[tuple[str, str], int] | None:
         """Give `{(relation, operation): rows}` of the whole transaction with its last part, None before that.
@@ -188,12 +197,14 @@ class Parts:
         Of a transaction whose earlier parts were forgotten the parts that are left are counted.
         """
         earlier = self._open.pop(event.event_id, None) if self._open else None
+        self._pairs -= len(earlier or ())
         counts = count(event, earlier)
         if event.last:
             return counts
         self._open[event.event_id] = counts
-        while len(self._open) > PARTS_MAX:
-            del self._open[next(iter(self._open))]
+        self._pairs += len(counts)
+        while len(self._open) > PARTS_MAX or self._pairs > OPEN_COUNTS_MAX:
+            self._pairs -= len(self._open.pop(next(iter(self._open))))
         return None
 
     def snapshot(self) -> list[Any]:
@@ -203,6 +214,7 @@ class Parts:
     def restore(self, state: list[Any]) -> None:
         """Take a snapshot's state."""
         self._open = {key: {(r, o): int(n) for r, o, n in counts} for key, counts in state}
+        self._pairs = sum(map(len, self._open.values()))
 
 
 def count(event: Event, earlier: dict[tuple[str, str], int] | None = None) -> dict[tuple[str, str], int]:
@@ -211,7 +223,7 @@ def count(event: Event, earlier: dict[tuple[str, str], int] | None = None) -> di
     table = event.relation_table
     for item in event.counts:
         name = table[item.relation].name if 0 <= item.relation < len(table) else "?"
-        pair = (name, OPERATIONS.get(item.operation, item.operation))
+        pair = (name if len(name) <= NAME_MAX else name[:NAME_MAX], OPERATIONS.get(item.operation, item.operation))
         if len(totals) >= COUNTS_MAX and pair not in totals:
             pair = (BEYOND, pair[1])
         totals[pair] = totals.get(pair, 0) + item.rows

@@ -10,11 +10,11 @@ every part of it can be named in words. Deterministic, bounded, total on any inp
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 from detectors.habits import Deed, Habits, Known, Unusual, short, size_of
 from detectors.rhythm import Rhythm
+from detectors.rooms import Room
 from pgwitness.config import Behaviour as Settings
 
 MODEL = "habits-2"
@@ -74,9 +74,9 @@ class Behaviour:
         self._known_max = max(1, self.settings.principals_max)
         self._young_max = max(1, self._known_max // 4)
         # Two rooms, so that a flood of names nobody knows cannot push out those that are known.
-        self._young: OrderedDict[str, Habits] = OrderedDict()
-        self._known: OrderedDict[str, Habits] = OrderedDict()
-        self._groups: OrderedDict[str, Habits] = OrderedDict()
+        self._young = Room(self._young_max)
+        self._known = Room(self._known_max)
+        self._groups = Room(self._young_max)
         self._first_us: int | None = None
         self.rhythm = Rhythm(self.settings, lambda key: key in self._known)
 
@@ -146,11 +146,15 @@ class Behaviour:
                 )
             volume.learn(size)
         if statement is not None or columns is not None:
-            deed = Deed(now_us, operation, None, None, None, None, statement, columns)
-            if habits.knows(deed):
-                habits.learn(deed)
-            else:
+            if (statement is not None and statement not in habits.statements.counts) or (
+                columns is not None and columns not in habits.columns.counts
+            ):
+                deed = Deed(now_us, operation, None, None, None, None, statement, columns)
                 return self._look(key, habits, group, deed)
+            if statement is not None:
+                habits.statements.learn(statement)
+            if columns is not None:
+                habits.columns.learn(columns)
         if group is not None and not habits.n & GROUP_SAMPLE:
             self._tell(group, Deed(now_us, operation, relation, rows, None, None, statement, columns))
         return ORDINARY
@@ -159,9 +163,8 @@ class Behaviour:
         """Learn from who is not known yet, unless its peer group finds the action strange."""
         habits = self._young.get(key)
         if habits is None:
-            habits = self._young[key] = Habits(deed.now_us)
-            if len(self._young) > self._young_max:
-                self._young.popitem(last=False)
+            habits = Habits(deed.now_us)
+            self._young.enter(key, habits)
         else:
             self._young.move_to_end(key)
         habits.n += 1
@@ -177,9 +180,9 @@ class Behaviour:
             elif group is not None:
                 self._tell(group, deed)
         if self._seasoned(habits, deed.now_us, 1):
-            self._known[key] = self._young.pop(key)
-            if len(self._known) > self._known_max:
-                self._known.popitem(last=False)
+            self._known.enter(key, self._young.leave(key))
+        else:
+            self._young.weigh(key, habits)
         return result
 
     def _seasoned(self, habits: Habits, now_us: int, factor: int) -> bool:
@@ -203,6 +206,7 @@ class Behaviour:
                     statement=result.new_statement,
                 )
             )
+        self._known.weigh(key, habits)
         if peers is not None:
             self._witness(peers, key, result, deed)
         return result
@@ -295,11 +299,11 @@ class Behaviour:
         """Let a group take part in what a member did that was not strange; addresses are each member's own."""
         habits = self._groups.get(group)
         if habits is None:
-            habits = self._groups[group] = Habits(deed.now_us)
-            if len(self._groups) > self._young_max:
-                self._groups.popitem(last=False)
+            habits = Habits(deed.now_us)
+            self._groups.enter(group, habits)
         habits.n += 1
         habits.learn(deed.without(client_addr=True, application=True))
+        self._groups.weigh(group, habits)
 
     def learn(
         self,
@@ -312,9 +316,11 @@ class Behaviour:
         application: str | None,
     ) -> None:
         """Take in an action that a reviewer calls ordinary; of whom nothing is known here, nothing is learned."""
-        habits = self._known.get(key) or self._young.get(key)
-        if habits is not None:
-            habits.learn(Deed(0, operation, relation, rows, client_addr, application, None, None))
+        for room in (self._known, self._young):
+            if (habits := room.get(key)) is not None:
+                habits.learn(Deed(0, operation, relation, rows, client_addr, application, None, None))
+                room.weigh(key, habits)
+                return
 
     def snapshot(self) -> dict[str, Any]:
         """Give the whole state as JSON values; order is part of it, because the oldest is forgotten first."""
@@ -333,7 +339,10 @@ class Behaviour:
             return
         self._first_us = state["first_us"]
         for name in ("young", "known", "groups"):
-            setattr(self, f"_{name}", OrderedDict((key, Habits.of(part)) for key, part in state[name]))
+            room = Room(self._known_max if name == "known" else self._young_max)
+            setattr(self, f"_{name}", room)
+            for key, part in state[name]:
+                room.enter(key, Habits.of(part))
         self.rhythm.restore(state["rhythm"])
 
 

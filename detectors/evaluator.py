@@ -3,22 +3,23 @@
 A policy is asked when its kinds hold the action's and the guard of its condition (`detectors.guards`) lets the action's
 operation through; which ones these are is looked up, not searched. Changes come by the ten thousand a second and look
 alike. What the policies for changes read of an event is known from their expressions, so equal values mean an equal
-answer: answers are remembered under exactly those values. Other kinds are evaluated each time.
+answer: answers are remembered under exactly those values. Statements come by the thousand, and the same few from the
+same programs: their answers are remembered likewise, for each set of conditions that is asked together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from detectors.actions import HOUR_US, SCHEMA, Action, of_change
+from detectors.actions import HOUR_US, NAME_MAX, SCHEMA, Action, of_change
 from detectors.expressions import Context, Expression
 from detectors.guards import LISTS, Guard
 from detectors.policies import Bundle, Policy
+from detectors.reads import joined, key_maker, short
 from pgwitness.events import Event
 
 SHAPES_MAX = 20_000
@@ -55,7 +56,42 @@ class Novelty(Struct, frozen=True):
 
 _Condition = tuple[Policy, int, Expression]
 _FILLED = tuple((name, attrgetter(SCHEMA[name].attribute)) for name in sorted(LISTS))
-_Selection = tuple[list[tuple[tuple[tuple[str, int], ...], _Condition]], dict[tuple[int, ...], Context]]
+
+
+class _Asked:
+    """Conditions that are asked together, and what they have answered."""
+
+    def __init__(self, conditions: Iterable[_Condition]) -> None:
+        self.conditions = list(conditions)
+        self.answers: dict[bytes, Matches] = {}
+        paths = {path for _, _, condition in self.conditions for path in condition.paths}
+        keys = joined(condition.keys for _, _, condition in self.conditions)
+        self.context = Context(paths, keys)
+        self.key = key_maker(paths, keys)
+
+    def answer(self, action: Action) -> Matches:
+        prepared = self.context.of(action)
+        if isinstance(prepared, str):
+            policies = dict.fromkeys(policy for policy, _, _ in self.conditions)
+            return Matches(failed=tuple((policy, prepared) for policy in policies))
+        matched: list[Policy] = []
+        failed: dict[Policy, str] = {}
+        met: dict[Policy, tuple[int, ...]] = {}
+        for policy, step, condition in self.conditions:
+            result = condition.evaluate(prepared)
+            if result is True:
+                if policy.plan is None:
+                    matched.append(policy)
+                else:
+                    met[policy] = (*met.get(policy, ()), step)
+            elif isinstance(result, str):
+                failed.setdefault(policy, result)
+        if not matched and not failed and not met:
+            return NONE
+        return Matches(tuple(matched), tuple(failed.items()), tuple(met.items()))
+
+
+_Selection = tuple[list[tuple[tuple[tuple[str, int], ...], _Condition]], dict[tuple[int, ...], _Asked]]
 
 
 class Evaluator:
@@ -73,6 +109,7 @@ class Evaluator:
         }
         self._selections: dict[tuple[object, ...], _Selection] = {}
         self._shapes: dict[Any, Matches] = {}
+        self._answered = 0
         read = {SCHEMA[path].attribute for policy in bundle.by_kind["change"] for path in policy.paths}
         self._shape = _shape(read)
         self._of_novelty: Callable[[Novelty], Any] = _novelty_read(read)
@@ -91,11 +128,19 @@ class Evaluator:
             set_novelty(action, novelty)
             if len(self._shapes) >= SHAPES_MAX:
                 self._shapes.clear()
-            found = self._shapes[shape] = self.ask(action)
+            asked = self._asked(action)
+            found = NONE if asked is None else asked.answer(action)
+            if len(relation) <= NAME_MAX:
+                self._shapes[shape] = found
         return found
 
     def ask(self, action: Action) -> Matches:
         """Ask every policy that can match the action."""
+        asked = self._asked(action)
+        return NONE if asked is None else self._remembered(asked, action)
+
+    def _asked(self, action: Action) -> _Asked | None:
+        """Give the conditions that can hold of an action; None when none can."""
         selected, contexts = self._select(action)
         places = tuple(
             place
@@ -103,33 +148,31 @@ class Evaluator:
             if not least or all(getattr(action, name) >= number for name, number in least)
         )
         if not places:
-            return NONE
-        conditions = [selected[place][1] for place in places]
-        context = contexts.get(places)
-        if context is None:
+            return None
+        asked = contexts.get(places)
+        if asked is None:
             if len(contexts) >= CONTEXTS_MAX:
                 contexts.clear()
-            paths = (path for _, _, condition in conditions for path in condition.paths)
-            context = contexts[places] = Context(paths)
-        prepared = context.of(action)
-        if isinstance(prepared, str):
-            policies = dict.fromkeys(policy for policy, _, _ in conditions)
-            return Matches(failed=tuple((policy, prepared) for policy in policies))
-        matched: list[Policy] = []
-        failed: dict[Policy, str] = {}
-        met: dict[Policy, tuple[int, ...]] = {}
-        for policy, step, condition in conditions:
-            result = condition.evaluate(prepared)
-            if result is True:
-                if policy.plan is None:
-                    matched.append(policy)
-                else:
-                    met[policy] = (*met.get(policy, ()), step)
-            elif isinstance(result, str):
-                failed.setdefault(policy, result)
-        if not matched and not failed and not met:
-            return NONE
-        return Matches(tuple(matched), tuple(failed.items()), tuple(met.items()))
+            asked = contexts[places] = _Asked(selected[place][1] for place in places)
+        return asked
+
+    def _remembered(self, asked: _Asked, action: Action) -> Matches:
+        """Give the answer to the same question about an action that is equal in everything that is read of it."""
+        try:
+            key = asked.key(action)
+        except RecursionError:  # answered, and not remembered
+            return asked.answer(action)
+        found = asked.answers.get(key)
+        if found is None:
+            if self._answered >= SHAPES_MAX:
+                self._forget()
+            self._answered += 1
+            found = asked.answers[key] = asked.answer(action)
+        return found
+
+    def _forget(self) -> None:
+        self._answered = 0
+        self._selections.clear()
 
     def _select(self, action: Action) -> _Selection:
         """Give the conditions that can hold of such actions with the numbers they need, and room for contexts."""
@@ -138,7 +181,7 @@ class Evaluator:
         found = self._selections.get(key)
         if found is None:
             if len(self._selections) >= SELECTIONS_MAX:
-                self._selections.clear()
+                self._forget()
             known = frozenset(filled)
             chosen = [
                 (tuple((SCHEMA[name].attribute, number) for name, number in guard.least), condition)
@@ -174,7 +217,7 @@ def _shape(read: set[str]) -> Callable[[Event], Any]:
         return lambda event: (
             take(event),
             event.occurred_at_us // HOUR_US % 168 if clock else None,
-            msgspec.json.encode(event.detail, order="sorted") if event.detail else None,
+            short(event.detail) if event.detail else None,
         )
     if "finding" in read or clock:
         return lambda event: (

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import cel
 
-from detectors import guards, syntax, typecheck
+from detectors import guards, reads, syntax, typecheck
 from detectors.actions import SCHEMA, Action
 from detectors.guards import Guard
 
 
 class Expression:
-    """One compiled condition. `paths` are the names of `SCHEMA` it reads, `source` what is evaluated.
+    """One compiled condition. `paths` are names of `SCHEMA` that it reads, `keys` those of maps, `source` its text.
 
     `parameters` are the policy's own: `parameters.NAME` stands for their values.
     """
@@ -29,6 +29,7 @@ class Expression:
         self._program = cel.compile(self.source)
         self._tree = syntax.parse(self.source)
         self.paths = frozenset(typecheck.check(self._tree).paths)
+        self.keys = reads.keys_read(self._tree)
         for pattern in _patterns(self._tree):
             _check_pattern(pattern)
 
@@ -52,8 +53,12 @@ class Expression:
 class Context:
     """Prepares what a set of expressions reads of an action, and nothing else."""
 
-    def __init__(self, paths: Iterable[str]) -> None:
-        """Take the names of `SCHEMA` that are read; a group is given with those of its fields."""
+    def __init__(self, paths: Iterable[str], keys: reads.Keys | None = None) -> None:
+        """Take the names of `SCHEMA` that are read; a group is given with those of its fields.
+
+        Of a map for which there are `keys`, only these are given.
+        """
+        self._keys = {name: names for name, names in (keys or {}).items() if names is not None}
         self._plain: list[tuple[str, str]] = []
         self._grouped: dict[str, list[tuple[str, str]]] = {}
         for path in sorted(set(paths)):
@@ -65,10 +70,15 @@ class Context:
 
     def variables(self, action: Action) -> dict[str, object]:
         """Give an action's fields under their names in expressions."""
-        values: dict[str, object] = {name: _clean(getattr(action, attribute)) for name, attribute in self._plain}
+        values: dict[str, object] = {name: self._of(action, attribute) for name, attribute in self._plain}
         for group, fields in self._grouped.items():
-            values[group] = {name: _clean(getattr(action, attribute)) for name, attribute in fields}
+            values[group] = {name: self._of(action, attribute) for name, attribute in fields}
         return values
+
+    def _of(self, action: Action, attribute: str) -> object:
+        value = getattr(action, attribute)
+        names = self._keys.get(attribute)
+        return _clean(value if names is None else {name: value[name] for name in names if name in value})
 
     def of(self, action: Action) -> cel.Context | str:
         """Prepare an action, or say why it cannot be given to the evaluator."""

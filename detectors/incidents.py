@@ -11,6 +11,8 @@ import hashlib
 from collections import OrderedDict
 from typing import Any
 
+from detectors.habits import short
+
 GAP_US = 3_600_000_000
 LENGTH_US_MAX = 24 * 3_600_000_000
 INCIDENTS_MAX = 5_000
@@ -27,6 +29,7 @@ class Incidents:
 
         None when there is none and `begin` says that this finding is not to begin one.
         """
+        subject = short(subject)
         known = self._open.get(subject)
         if known is not None:
             uid, first_us, last_us = known

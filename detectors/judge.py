@@ -12,23 +12,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
-from detectors import verdicts
+from detectors import judgement, reports
 from detectors.actions import Action, FactsOf, Parts, count, of_change, of_event
-from detectors.alert import EVENT_IDS_MAX, Alert, alert_uid, finding_key
-from detectors.behaviour import LEARNING, MODEL, ORDINARY, Behaviour
+from detectors.alert import Alert
+from detectors.behaviour import LEARNING, ORDINARY, Behaviour
 from detectors.correlation import Correlations
 from detectors.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
+from detectors.findings import Findings
 from detectors.habits import Unusual, short
-from detectors.ledger import Ledger, Occurrence
+from detectors.judgement import UNKNOWN, Verdict
 from detectors.policies import Bundle, Policy
 from detectors.presence import Presence
 from detectors.rhythm import SAMPLE, Finding
 from detectors.sensitive import Sensitive
 from detectors.triage import Triage
-from detectors.wording import Seen, capitalized, show, who
+from detectors.verdicts import Checked
+from detectors.wording import Seen
 from pgwitness import statements
 from pgwitness.config import Behaviour as Settings
 from pgwitness.config import Config
@@ -38,30 +39,9 @@ from pgwitness.events import OPERATIONS, Event
 STATE_VERSION = 2
 OLDEST_STATE = 1
 """States from this version on are read; what an older one does not have begins empty."""
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
 _NOT_NEW = Novelty()
-REFUSED = "policies_refused"
-"""The `control` event by which a worker says that changed policies cannot be used."""
 _WITH_ADDRESS = frozenset({"gateway", "beacon", "log", "activity"})
 """Bindings that tell the client's address; others leave it unknown, which is not a local socket."""
-
-
-class Verdict(Struct, frozen=True):
-    """What was found of one event. Callers do not change its lists, which are shared.
-
-    `policies` are the ids that matched, staged ones too. `anomaly` is 0 to 1, None while the principal is still
-    learned. `reasons` says in words what drove it. `alerts` are what goes to the topic now.
-    """
-
-    policies: list[str]
-    anomaly: float | None
-    reasons: list[dict[str, Any]]
-    alerts: list[Alert]
-
-
-_ORDINARY = Verdict([], 0.0, [], [])
-_UNKNOWN = Verdict([], None, [], [])
 
 
 class Judge:
@@ -91,13 +71,10 @@ class Judge:
         self._behaviour = behaviour
         self._settings = behaviour.settings if behaviour is not None else Settings()
         self._facts_of = facts_of
-        self._findings: list[Finding] = []
+        self._windows: list[Finding] = []
+        """Windows that closed with the present event and were out of the ordinary."""
         self._parts = Parts()
-        self._ledger = Ledger()
-        self._triage = triage or Triage()
-        self._also: list[Alert] = []
-        """Alerts that came of making room, to be told with the present event."""
-        self._due_us = self.due_us
+        self._findings = Findings(triage)
 
     @classmethod
     def from_config(cls, bundle: Bundle, config: Config) -> Judge:
@@ -123,12 +100,12 @@ class Judge:
     @property
     def due_us(self) -> int:
         """By which time in the records something is to be closed or told, whether or not another event comes."""
-        return min(self._ledger.due_us, self._triage.digests.due_us)
+        return self._findings.due_us
 
     @property
     def suppressions(self) -> str:
         """The SHA-256 of the suppressions that hold."""
-        return self._triage.suppressions.sha256
+        return self._findings.triage.suppressions.sha256
 
     def judge(self, event: Event) -> Verdict:
         """Judge one event; of a part that is not the last of its transaction nothing is said yet.
@@ -137,13 +114,11 @@ class Judge:
         digests that are due by its time of capture are told with it.
         """
         verdict = self._judge(event)
-        due = event.captured_at_us >= self._due_us
-        if not (due or self._findings or self._also):
+        if not (self._windows or self._findings.waiting(event.captured_at_us)):
             return verdict
-        found, self._findings = self._findings, []
-        alerts = [alert for finding in found if (alert := self._window_alert(finding))]
-        if due or self._also:
-            alerts += self._due(event.captured_at_us)
+        closed, self._windows = self._windows, []
+        alerts = [alert for finding in closed if (alert := self._window(finding))]
+        alerts += self._findings.due(event.captured_at_us)
         return replace(verdict, alerts=[*verdict.alerts, *alerts])
 
     def note(self, event: Event) -> Verdict:
@@ -153,54 +128,23 @@ class Judge:
             alerts = self._decided(event)
         elif event.operation == "suppressions_changed":
             content = event.detail.get("content")
-            self._triage.suppress(content if isinstance(content, str) else "")
-        return Verdict([], None, [], [*alerts, *self._due(event.captured_at_us)])
-
-    def _due(self, now_us: int) -> list[Alert]:
-        also, self._also = self._also, []
-        closed = [self._close(uid, found, now_us) for uid, found in self._ledger.due(now_us)]
-        digests = self._triage.digests.due(now_us)
-        self._due_us = self.due_us
-        return [*also, *closed, *digests]
-
-    def _close(self, uid: str, found: Occurrence, now_us: int, resolution: dict[str, Any] | None = None) -> Alert:
-        """Tell the end of a finding, on the topic if that has heard of it."""
-        assert found.facts is not None
-        alert = msgspec.json.decode(found.facts, type=Alert)
-        return replace(
-            alert,
-            activity="close",
-            count=found.count,
-            first_seen_us=found.first_us,
-            last_seen_us=found.last_us,
-            event_ids=list(found.event_ids),
-            suppressed_by=None if found.open else alert.suppressed_by,
-            digest=not found.open and alert.digest,
-            resolution=resolution,
-            told_us=now_us,
-        )
+            self._findings.triage.suppress(content if isinstance(content, str) else "")
+        return Verdict([], None, [], [*alerts, *self._findings.due(event.captured_at_us)])
 
     def _decided(self, event: Event) -> list[Alert]:
         """Take a verdict that the worker has checked."""
         try:
-            checked = msgspec.convert(event.detail.get("checked"), verdicts.Checked)
+            checked = msgspec.convert(event.detail.get("checked"), Checked)
         except msgspec.ValidationError:
             return []
         said = checked.verdict
         if said is None:
-            refused = self._refused(event, checked)
+            refused = self._findings.tell(of_event(event, {}), reports.of_refused_verdict(checked))
             return [] if refused is None else [refused]
-        if not self._triage.decided(checked, event.captured_at_us):
-            return []
-        if said.verdict == "false-positive" and self._behaviour is not None:
+        is_news, ended = self._findings.decide(checked, event.captured_at_us)
+        if is_news and said.verdict == "false-positive" and self._behaviour is not None:
             self._learn(said.learn)
-        found = self._ledger.get(said.uid)
-        if found is None or found.facts is None:
-            return []
-        resolution = {"as": said.verdict, "who": said.who, "why": said.why, "verdict": checked.id}
-        alert = self._close(said.uid, found, event.captured_at_us, resolution)
-        self._ledger.close(said.uid)
-        return [alert]
+        return ended
 
     def _learn(self, facts: Mapping[str, Any]) -> None:
         """Let the habits of its principal take in an action that a reviewer calls ordinary."""
@@ -221,25 +165,6 @@ class Judge:
             application=text("application"),
         )
 
-    def _refused(self, event: Event, checked: verdicts.Checked) -> Alert | None:
-        """Make the finding that a verdict is not believed: somebody tried to keep an alert quiet."""
-        claims = checked.claims
-        whose = f"{claims.who} on {claims.title or claims.uid}" if claims is not None else "somebody"
-        return self._alert(
-            of_event(event, {}),
-            detector="verdict_refused",
-            key=checked.refused or "",
-            window_us=HOUR_US,
-            title="A verdict was refused",
-            message=f"A verdict in the name of {whose[:200]} was refused: {checked.refused}",
-            description="A record of the topic feedback is not what a listed reviewer signed, or may not say this.",
-            severity="high",
-            runbook=(
-                "See who can write to the topic feedback. A reviewer's own verdict is refused when it has expired, "
-                "goes beyond the reviewer's scopes or is signed with a key that [reviewers] does not list."
-            ),
-        )
-
     def _judge(self, event: Event) -> Verdict:
         if event.kind != "change":
             return self._other(event)
@@ -254,11 +179,11 @@ class Judge:
         else:
             totals = self._parts.counts(event)
         if totals is None:
-            return _UNKNOWN
+            return UNKNOWN
         if not totals:
             # A transaction without rows of ours can still be a finding of attribution.
-            return self._one(event, "", event.operation or "", 0) if event.detail else _UNKNOWN
-        return _join([self._one(event, *pair, rows) for pair, rows in totals.items()])
+            return self._one(event, "", event.operation or "", 0) if event.detail else UNKNOWN
+        return judgement.join([self._one(event, *pair, rows) for pair, rows in totals.items()])
 
     def _one(self, event: Event, relation: str, operation: str, rows: int) -> Verdict:
         """Judge one operation of a transaction on one relation."""
@@ -271,7 +196,7 @@ class Judge:
         novelty = _NOT_NEW if ordinary and not quiet_days else _novelty(unusual, quiet_days)
         matches = self._evaluator.change(event, relation, operation, rows, labels, novelty)
         if ordinary and matches is NONE:
-            return _UNKNOWN if unusual is LEARNING or self._behaviour is None else _ORDINARY
+            return UNKNOWN if unusual is LEARNING or self._behaviour is None else judgement.ORDINARY
         return self._verdict(lambda: of_change(event, relation, operation, rows, labels), matches, unusual, novelty)
 
     def _other(self, event: Event) -> Verdict:
@@ -289,8 +214,9 @@ class Judge:
         novelty = _novelty(unusual, quiet_days)
         set_novelty(action, novelty)
         matches = self._evaluator.ask(action)
-        if matches is NONE and (unusual is ORDINARY or unusual is LEARNING) and event.operation != REFUSED:
-            return _UNKNOWN if unusual is LEARNING else _ORDINARY
+        ordinary = unusual is ORDINARY or unusual is LEARNING
+        if ordinary and matches is NONE and event.operation != reports.POLICIES_REFUSED:
+            return UNKNOWN if unusual is LEARNING else judgement.ORDINARY
         return self._verdict(lambda: action, matches, unusual, novelty)
 
     def _observe(
@@ -307,7 +233,7 @@ class Judge:
             columns = ",".join(sorted(action.columns)) if action.columns else None
         unusual = self._behaviour.observe(
             key,
-            event.peer_group,
+            None if event.peer_group is None else short(event.peer_group),
             event.occurred_at_us,
             operation,
             relation,
@@ -320,7 +246,7 @@ class Judge:
         noted = unusual if unusual.reasons else None
         total = action.rows if action is not None else rows or 0
         if found := self._behaviour.rhythm.count(key, event, operation, relation, total, statement, noted):
-            self._findings += found
+            self._windows += found
         return unusual
 
     def _verdict(self, make: Callable[[], Action], matches: Matches, unusual: Unusual, novelty: Novelty) -> Verdict:
@@ -330,90 +256,23 @@ class Judge:
         for policy, steps in matches.met:
             if seen := self._correlations.see(policy.id, steps, action):
                 found.append((policy, seen))
-        alerts = [alert for policy, seen in found if (alert := self._policy_alert(policy, action, unusual, seen))]
-        alerts += [alert for policy, why in matches.failed if (alert := self._error_alert(policy, why, action))]
-        if action.operation == REFUSED and action.kind == "control" and (alert := self._refused_alert(action)):
-            alerts.append(alert)
-        # What a policy found carries the score and its reasons already: one alert for one deed.
-        alone = self._behaviour is not None and not found
-        strange = alone and unusual.score >= self._settings.alert_at
-        if strange and (alert := self._behaviour_alert(action, unusual)):
-            alerts.append(alert)
+        sha256 = self.bundle.sha256
         score = unusual.score if unusual is not LEARNING and self._behaviour is not None else None
-        return Verdict([policy.id for policy, _ in found], score, _recorded(unusual), alerts)
+        told = [
+            reports.of_policy(policy, action, seen, bundle_sha256=sha256, anomaly=score, reasons=unusual.reasons)
+            for policy, seen in found
+        ]
+        told += [reports.of_error(policy, why, action, sha256) for policy, why in matches.failed]
+        if action.operation == reports.POLICIES_REFUSED and action.kind == "control":
+            told.append(reports.of_refused_policies(action, sha256))
+        # What a policy found carries the score and its reasons already: one alert for one deed.
+        if self._behaviour is not None and not found and unusual.score >= self._settings.alert_at:
+            told.append(reports.of_habits(action, unusual.score, unusual.reasons))
+        alerts = [alert for report in told if (alert := self._findings.tell(action, report))]
+        return Verdict([policy.id for policy, _ in found], score, judgement.recorded(unusual), alerts)
 
-    def _policy_alert(self, policy: Policy, action: Action, unusual: Unusual, seen: Seen | None) -> Alert | None:
-        document = policy.document
-        return self._alert(
-            action,
-            detector=f"policy:{policy.id}",
-            key=policy.key(action),
-            window_us=policy.window_us,
-            title=document.title,
-            message=policy.message(action, seen),
-            description=document.description,
-            severity=document.severity,
-            runbook=document.runbook,
-            attack=document.attack,
-            policy=policy.id,
-            bundle_sha256=self.bundle.sha256,
-            anomaly=unusual.score if unusual is not LEARNING and self._behaviour is not None else None,
-            reasons=unusual.reasons,
-            staged=document.mode == "staged",
-            seen=seen,
-            respond=document.respond,
-        )
-
-    def _error_alert(self, policy: Policy, why: str, action: Action) -> Alert | None:
-        return self._alert(
-            action,
-            detector=f"policy_error:{policy.id}",
-            key=action.kind,
-            window_us=HOUR_US,
-            title="A policy could not be evaluated",
-            message=f"Policy {policy.id} could not judge an action of kind {action.kind}: {why}",
-            description="What this policy looks for goes unseen until it is corrected.",
-            severity="medium",
-            runbook="Correct the policy's `when`, add the action as a test and run `pgwitness policy test`.",
-            policy=policy.id,
-            bundle_sha256=self.bundle.sha256,
-        )
-
-    def _refused_alert(self, action: Action) -> Alert | None:
-        return self._alert(
-            action,
-            detector="policy_error:bundle",
-            key=show(action.detail.get("host")),
-            window_us=HOUR_US,
-            title="Changed policies cannot be used",
-            message=f"The policies were changed and cannot be used: {show(action.detail.get('error'))}",
-            description="The last good policies go on judging; what was changed has no effect until then.",
-            severity="high",
-            runbook="Run `pgwitness policy check` and `pgwitness policy test`, and correct what they name.",
-            policy=REFUSED,
-            bundle_sha256=self.bundle.sha256,
-        )
-
-    def _behaviour_alert(self, action: Action, unusual: Unusual) -> Alert | None:
-        main = unusual.reasons[0]["feature"]
-        words = "; ".join(reason["words"] for reason in unusual.reasons[:3])
-        return self._alert(
-            action,
-            detector="behaviour",
-            key="\0".join((action.cluster, action.principal, action.role, main)),
-            window_us=DAY_US,
-            title="Unusual behaviour of a principal",
-            message=capitalized(f"{who(action)} did what is unusual for it: {words}"),
-            description="The action differs from what this principal, or its peer group, has done so far.",
-            severity="low",
-            runbook="Look at the evidence; ask the principal's owner when no change of duty explains it.",
-            model=MODEL,
-            anomaly=unusual.score,
-            reasons=unusual.reasons,
-        )
-
-    def _window_alert(self, finding: Finding) -> Alert | None:
-        """Make the alert of a window that was out of the ordinary; its evidence are its most telling events."""
+    def _window(self, finding: Finding) -> Alert | None:
+        """Tell of a window of a principal's time that was out of the ordinary."""
         window = finding.window
         facts = dict(zip(SAMPLE, window.sample, strict=False))
         operation, relation, rows = window.sample[len(SAMPLE) :]
@@ -424,91 +283,20 @@ class Judge:
             relations=[relation] if relation is not None else [],
             rows=rows,
         )
-        main = finding.reasons[0]["feature"] if finding.reasons else ""
-        words = "; ".join(reason["words"] for reason in finding.reasons[:3])
-        seen = Seen(window.actions, window.first_us, window.last_us, tuple(window.event_ids))
-        return self._alert(
-            action,
-            detector="behaviour",
-            key=f"{action.cluster}\0{finding.who}\0{main}",
-            window_us=DAY_US,
-            title="Unusual activity of a principal",
-            message=capitalized(f"{who(action)} departed from its routine: {words}"),
-            description=f"What it did in {finding.length.words} differs from what it, and its peer group, usually do.",
-            severity="medium" if finding.score >= self._settings.medium_at else "low",
-            runbook="Look at the evidence; ask the principal's owner when no change of duty explains it.",
-            model=MODEL,
-            anomaly=finding.score,
-            reasons=finding.reasons,
-            seen=seen,
-        )
-
-    def _alert(
-        self, action: Action, *, detector: str, key: str, window_us: int, seen: Seen | None = None, **facts: Any
-    ) -> Alert | None:
-        """Record a finding; gives the alert when this occurrence is worth telling.
-
-        What a threshold or sequence has `seen` is evidence of the finding too.
-        """
-        start_us = action.occurred_at_us // window_us * window_us
-        uid = alert_uid(detector, key, start_us)
-        same = finding_key(detector, key)
-        triage = self._triage
-        suppressed_by = triage.quiet(detector.removeprefix("policy:"), same, action)
-        found = self._ledger.record(
-            uid,
-            action.occurred_at_us,
-            action.event_id,
-            window_end_us=start_us + window_us,
-            captured_at_us=action.captured_at_us,
-            suppressed=suppressed_by is not None,
-        )
-        if not found.worth_telling:
-            return None
-        event_ids = list(found.event_ids)
-        if seen is not None:
-            event_ids = list(dict.fromkeys([*seen.event_ids, *event_ids]))[-EVENT_IDS_MAX:]
-        alone = detector == "behaviour"
-        digest = alone and suppressed_by is None and triage.waits(same, action)
-        quiet = digest or suppressed_by is not None
-        first = found.count == 1 if quiet else not found.told
-        aside = facts.get("staged", False) or suppressed_by is not None
-        alert = Alert(
-            uid=uid,
-            detector=detector,
-            action=action,
-            count=found.count,
-            first_seen_us=found.first_us if seen is None else min(found.first_us, seen.first_us),
-            last_seen_us=found.last_us if seen is None else max(found.last_us, seen.last_us),
-            event_ids=event_ids,
-            activity="create" if first else "update",
-            finding_key=same,
-            incident=None if aside else triage.incident(action, begin=not alone),
-            suppressed_by=suppressed_by,
-            digest=digest,
-            **facts,
-        )
-        if not quiet:
-            found.told = found.open = True
-        self._ledger.keep(uid, alert.kept())
-        if digest:
-            self._also += triage.collect(alert)
-        for other, made_room in self._ledger.room():
-            self._also.append(self._close(other, made_room, action.captured_at_us))
-        self._due_us = self.due_us
-        return alert
+        return self._findings.tell(action, reports.of_window(finding, action, medium_at=self._settings.medium_at))
 
     def snapshot(self) -> bytes:
         """Give the whole state as JSON; with `restore` the verdicts go on as if nothing had happened."""
+        ledger, triage = self._findings.snapshot()
         state = {
             "version": STATE_VERSION,
             "parts": self._parts.snapshot(),
-            "ledger": self._ledger.snapshot(),
+            "ledger": ledger,
             "behaviour": None if self._behaviour is None else self._behaviour.snapshot(),
             "bundle": self.bundle.canonical(),
             "correlations": self._correlations.snapshot(),
             "presence": self.presence.snapshot(),
-            "triage": self._triage.snapshot(),
+            "triage": triage,
         }
         return msgspec.json.encode(state)
 
@@ -523,12 +311,9 @@ class Judge:
             self._correlations.restore(read.get("correlations", []))
             self.presence.restore(read.get("presence", [[], []]))
             self._parts.restore(read["parts"])
-            self._ledger.restore(read["ledger"])
+            self._findings.restore(read["ledger"], read.get("triage"))
             if self._behaviour is not None and read["behaviour"] is not None:
                 self._behaviour.restore(read["behaviour"])
-            if "triage" in read:  # not in the checkpoints of the first release
-                self._triage.restore(read["triage"])
-            self._due_us = self.due_us
         except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             raise Stop(
                 f"the judge's checkpoint cannot be read ({error}): run the release that wrote it, "
@@ -550,30 +335,4 @@ def _novelty(unusual: Unusual, quiet_days: int) -> Novelty:
         unusual.new_relation,
         max(0.0, unusual.score),
         quiet_days,
-    )
-
-
-def _recorded(unusual: Unusual) -> list[dict[str, Any]]:
-    """Give the reasons as the lake keeps them: `new` marks what policies were told is new."""
-    new = {
-        "client_addr": unusual.new_client_addr,
-        "application": unusual.new_application,
-        "relation": unusual.new_relation,
-    }
-    return [reason | {"new": True} if new.get(reason["feature"]) else reason for reason in unusual.reasons]
-
-
-def _join(verdicts: list[Verdict]) -> Verdict:
-    """Make one verdict of a transaction's actions: everything that matched, and the most unusual of them."""
-    if len(verdicts) == 1:
-        return verdicts[0]
-    if all(verdict is _ORDINARY for verdict in verdicts):
-        return _ORDINARY
-    scored = [verdict for verdict in verdicts if verdict.anomaly is not None]
-    worst = max(scored, key=lambda verdict: verdict.anomaly or 0.0) if scored else _UNKNOWN
-    return Verdict(
-        list(dict.fromkeys(policy for verdict in verdicts for policy in verdict.policies)),
-        worst.anomaly,
-        worst.reasons,
-        [alert for verdict in verdicts for alert in verdict.alerts],
     )

@@ -17,7 +17,8 @@ from msgspec import Struct
 from detectors.actions import Action, of_event
 from detectors.behaviour import LEARNING, Behaviour
 from detectors.habits import Unusual
-from detectors.judge import Judge, Verdict
+from detectors.judge import Judge
+from detectors.judgement import Verdict
 from detectors.policies import Bundle
 from detectors.sensitive import Sensitive
 from detectors.wording import render

@@ -125,7 +125,7 @@ class Rhythm:
             if len(self._shortest) * 2 >= self._most and not self._is_known(key):
                 return found
             window = self._begin(key, 0, now_us)
-            window.kind = event.principal_kind + "\0" + (event.peer_group or "")
+            window.kind = event.principal_kind + "\0" + short(event.peer_group or "")
         window.last_us = now_us
         window.add(operation, relation, rows, statement, event)
         if unusual is not None:

@@ -47,7 +47,7 @@ class Routine:
     __slots__ = ("creeps", "hours", "hours_known", "last_day", "peaks", "rates", "refused_us", "tops", "windows")
 
     def __init__(self) -> None:
-        self.hours = [0] * HOURS
+        self.hours = bytearray(HOURS)
         self.hours_known = 0
         self.windows = {length.name: 0 for length in LENGTHS}
         self.rates: dict[str, Volume] = {}
@@ -168,7 +168,7 @@ class Routine:
     def state(self) -> list[Any]:
         """Give everything as JSON values."""
         return [
-            self.hours if self.hours_known else [],
+            list(self.hours) if self.hours_known else [],
             self.hours_known,
             list(self.windows.values()),
             {key: rate.state() for key, rate in self.rates.items()},
@@ -187,7 +187,7 @@ class Routine:
         if hours:
             if len(hours) != HOURS:
                 raise ValueError(f"a week of {len(hours)} hours")
-            routine.hours = hours
+            routine.hours = bytearray(hours)
         routine.windows = {length.name: n for length, n in zip(LENGTHS, windows, strict=True)}
         routine.rates = {key: Volume.of(part, FADING[key[:2]]) for key, part in rates.items()}
         routine.peaks = peaks

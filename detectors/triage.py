@@ -20,6 +20,7 @@ from detectors.actions import Action
 from detectors.alert import Alert
 from detectors.digest import Digests
 from detectors.incidents import Incidents
+from detectors.reads import short
 from detectors.suppressions import Rule, Suppressions
 from pgwitness.config import Triage as Settings
 from pgwitness.errors import ConfigurationError
@@ -27,8 +28,6 @@ from pgwitness.errors import ConfigurationError
 VERDICTS_MAX = 2_000
 ANSWERS_MAX = 5_000
 """Findings for which the rules that mean them are remembered."""
-
-_Asked = tuple[str, str, str, str, str, str, tuple[str, ...]]
 
 
 class _Compiled:
@@ -64,7 +63,7 @@ class Triage:
         """What verdicts have one do, by their ids, with the time (µs) until which they hold."""
         self._compiled: list[_Compiled] = []
         self._exact: dict[str, list[Rule]] = {}
-        self._answers: dict[_Asked, tuple[Rule, ...]] = {}
+        self._answers: dict[bytes, tuple[Rule, ...]] = {}
         self._compile()
 
     def quiet(self, detector: str, finding: str, action: Action) -> str | None:
@@ -129,14 +128,15 @@ class Triage:
         if not self._compiled and not self._exact:
             return ()
         relations = tuple(action.relations)
-        asked = (detector, finding, action.principal, action.role, action.cluster, action.database, relations)
-        answer = self._answers.get(asked)
+        asked = (detector, finding, action.principal, action.role, action.cluster, action.database)
+        key = short((asked, relations))
+        answer = self._answers.get(key)
         if answer is None:
-            names = dict(zip(("policy", "finding", "principal", "role", "cluster", "database"), asked[:6], strict=True))
+            names = dict(zip(("policy", "finding", "principal", "role", "cluster", "database"), asked, strict=True))
             found = [rule.rule for rule in self._compiled if rule.means(names, relations)]
             if len(self._answers) >= ANSWERS_MAX:
                 self._answers.clear()
-            answer = self._answers[asked] = (*self._exact.get(finding, ()), *found)
+            answer = self._answers[key] = (*self._exact.get(finding, ()), *found)
         return answer
 
     def snapshot(self) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
+
 from pgwitness.errors import Retry, Stop, Superseded
 from pgwitness.events import Event
 from sinks import catalogue, manifest, parquet
@@ -221,6 +223,7 @@ class PartitionWriter:
         self._last = (entry, content)
         self._start = self._end
         self._columns.clear()
+        pa.default_memory_pool().release_unused()
         self._unpublished = True
 
     def _discard(self, staged: list[Path]) -> None:

@@ -117,6 +117,8 @@ class RawPartition:
         fold = self.fold
         if fold.next_offset != self._saved:
             store_offset = fold.next_offset
-            self._store.save(fold.partition, store_offset, fold.snapshot())
+            data = fold.snapshot()
+            self._store.save(fold.partition, store_offset, data)
+            metrics.CHECKPOINT_BYTES.labels("fold", str(fold.partition)).set(len(data))
             self._saved = store_offset
             metrics.CHECKPOINTS.labels("fold").inc()

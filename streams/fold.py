@@ -47,11 +47,15 @@ from streams.cluster import Cluster
 from streams.fold_state import Attribution, FoldState, HeldPart, HeldPosture, Vouched, Watermark
 from streams.identity import Identities
 from streams.posture_join import PATIENCE_US
-from streams.sanity import check
+from streams.sanity import bounded, bounded_header, check
 from streams.trimming import trim
-from streams.waiting import Held, Key
+from streams.waiting import Held, Key, size_of
 
-HELD_BYTES_MAX = 16 * 1024 * 1024
+HELD_BYTES_MAX = 32 * 1024 * 1024
+"""Bytes of parts that wait, with what each costs beside its rows (`streams.waiting`)."""
+CLUSTERS_MAX = 256
+"""Clusters of one partition that are known; of more, the one that was quiet the longest is forgotten."""
+ENDLESS_US = 1 << 63
 
 
 class Fold:
@@ -80,22 +84,24 @@ class Fold:
         """Take the next record and return what it lets go, in order. A record from before `next_offset` gives [] ."""
         if offset < self.next_offset:
             return []
-        self._begin(offset, batch.header.cluster)
-        cluster = self._cluster(batch.header.cluster)
+        header = bounded_header(batch.header)
+        self._begin(offset, header.cluster)
+        cluster = self._cluster(header.cluster)
         self.refused = None
         for index, event in enumerate(batch.events):
             try:
                 check(event)
+                event = bounded(event)
                 if event.captured_at_us > cluster.clock_us:
                     cluster.clock_us = event.captured_at_us
                 if type(event) is Transaction:
-                    self._transaction(cluster, batch.header, index, event)
+                    self._transaction(cluster, header, index, event)
                 else:
-                    self._other(cluster, batch.header, event)
+                    self._other(cluster, header, event)
             except (ValueError, OverflowError) as error:  # msgspec's own errors are ValueErrors
                 self.refused = f"event {index}: {error}"
         if cluster.waiting:
-            self._expire(batch.header.cluster, cluster)
+            self._expire(header.cluster, cluster)
         if cluster.posture.waiting:
             for held in cluster.posture.due(cluster.clock_us):
                 self._changed(cluster, held)
@@ -133,9 +139,13 @@ class Fold:
         return True
 
     def _cluster(self, name: str) -> Cluster:
-        cluster = self._clusters.get(name)
-        if cluster is None:
-            cluster = self._clusters[name] = Cluster()
+        cluster = self._clusters.pop(name, None) or Cluster()
+        self._clusters[name] = cluster
+        while len(self._clusters) > CLUSTERS_MAX:
+            quietest = next(iter(self._clusters))
+            while held := self._clusters[quietest].waiting.due(ENDLESS_US):
+                self._release(quietest, self._clusters[quietest], held, NOBODY)
+            del self._clusters[quietest]
         return cluster
 
     def _lost(self, first: int, end: int, cluster: str | None) -> None:
@@ -263,7 +273,7 @@ class Fold:
 
     def _hold(self, cluster: Cluster, header: RawHeader, index: int, key: Key, part: Transaction) -> bool:
         """Keep a part until its transaction's identity is known; False when there is no room for it."""
-        if self._grace_us <= 0 or self.held_bytes + len(memoryview(part.rows)) > self._held_bytes_max:
+        if self._grace_us <= 0 or self.held_bytes + size_of(part) > self._held_bytes_max:
             return False
         place = HeldPart(self._offset, index, part.first_ordinal)
         cluster.waiting.hold(key, place, header.instance, part, part.captured_at_us + self._grace_us)

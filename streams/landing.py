@@ -237,6 +237,11 @@ class EventPartition:
             return False
         return self._writer.full or self._writer.rows >= rows_max or now - self.pending_since >= interval_s
 
+    @property
+    def buffered(self) -> tuple[int, int]:
+        """How many rows wait to be landed, and about how many bytes they are."""
+        return self._writer.rows, self._writer.buffered_bytes
+
     def land(self) -> bool:
         """Commit what was appended; alerts must have been flushed. Returns whether there was anything.
 
@@ -280,6 +285,8 @@ class EventPartition:
     def _save(self) -> None:
         marks = [(lane, raw, at.offset, at.index) for (lane, raw), at in sorted(self._marks.items())]
         state = _State(marks, Raw(self._judge.snapshot()), self._feedback)
-        self._store.save(self.partition, self.position, _encode(state))
+        data = _encode(state)
+        self._store.save(self.partition, self.position, data)
+        metrics.CHECKPOINT_BYTES.labels("judge", str(self.partition)).set(len(data))
         self._saved = self.position
         metrics.CHECKPOINTS.labels("judge").inc()

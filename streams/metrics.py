@@ -20,6 +20,12 @@ PAUSED = Gauge(
     "pgwitness_worker_paused", "1 while a partition waits for a newer version of pgwitness.", ["topic", "partition"]
 )
 CHECKPOINTS = Counter("pgwitness_worker_checkpoints", "Checkpoints written.", ["stage"])
+CHECKPOINT_BYTES = Gauge("pgwitness_worker_checkpoint_bytes", "Size of the last checkpoint.", ["stage", "partition"])
+CHECKPOINT_SECONDS = Histogram(
+    "pgwitness_worker_checkpoint_seconds",
+    "For how long a checkpoint stopped the stream.",
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
 RESTARTS = Counter("pgwitness_worker_restarts", "Times the worker started again after an error.")
 IDENTITY_ERRORS = Counter(
     "pgwitness_worker_identity_errors", "Times identities.yaml could not be used; the last good one holds."

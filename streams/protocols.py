@@ -89,6 +89,10 @@ class Writer(Protocol):
         """Rows in the buffer."""
 
     @property
+    def buffered_bytes(self) -> int:
+        """Bytes in the buffer, roughly."""
+
+    @property
     def full(self) -> bool:
         """Whether the buffer has reached its bound."""
 

@@ -1,13 +1,82 @@
-"""What the shape of a raw event does not say: numbers that fit, parts that can follow each other.
+"""What the shape of a raw event does not say: numbers that fit, names that are names.
 
 The fold keeps these numbers in its state and sends them on as 64-bit integers; hostile ones must not get that far.
+It keeps names too, by the ten thousand: one that is longer than any that PostgreSQL gives is cut, and ends in a hash
+of what it was, so that two of them stay two.
 """
 
 from __future__ import annotations
 
-from pgwitness.events import Ddl, LogPlace, RawEvent, Session, Statement, Transaction
+from hashlib import blake2b
+from typing import TypeVar
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pgwitness.events import Beacon, Ddl, LogPlace, QueryStats, RawEvent, RawHeader, Session, Statement, Transaction
+
+S = TypeVar("S", bound=Struct)
 INT64_MAX = 2**63 - 1
+NAME_CHARS_MAX = 256
+"""PostgreSQL's names have 63 bytes, unless it was built for longer ones; two of them make a relation's."""
+CLAIM_CHARS_MAX = 1_000
+_OF_SESSION = ("role", "database", "application", "client_addr", "auth_method", "identity", "backend_type", "sqlstate")
+_OF_STATEMENT = ("role", "database", "application", "client_addr", "auth_method", "sqlstate")
+_OF_BEACON = ("session_user", "role", "application", "client_addr", "auth_method")
+
+
+def bounded(event: RawEvent) -> RawEvent:
+    """Give an event whose names have a length that can be kept; nearly always that is the event itself."""
+    kind = type(event)
+    if kind is Transaction:
+        assert isinstance(event, Transaction)
+        return _bounded_transaction(event)
+    if kind is Statement or kind is Session:
+        assert isinstance(event, Statement | Session)
+        place = event.place
+        if place is not None and (cut := _cut(place, ("log", "line"))) is not place:
+            event = replace(event, place=cut)
+        return _cut(event, _OF_STATEMENT if kind is Statement else _OF_SESSION)
+    return _cut(event, ("role", "database")) if kind is QueryStats else event
+
+
+def bounded_header(header: RawHeader) -> RawHeader:
+    """Give a header whose names can be kept."""
+    return _cut(header, ("cluster", "source", "instance"))
+
+
+def _bounded_transaction(part: Transaction) -> Transaction:
+    beacons = part.beacons
+    if beacons and (cut := [_bounded_beacon(beacon) for beacon in beacons]) != beacons:
+        part = replace(part, beacons=cut)
+    for relation in part.relations:
+        if len(relation.name) > NAME_CHARS_MAX:
+            named = [replace(relation, name=_short(relation.name)) for relation in part.relations]
+            part = replace(part, relations=named)
+            break
+    if part.ddl:
+        part = replace(part, ddl=[replace(item, beacon=_bounded_beacon(item.beacon)) for item in part.ddl])
+    return _cut(part, ("system_id", "database", "origin"))
+
+
+def _bounded_beacon(beacon: Beacon) -> Beacon:
+    beacon = _cut(beacon, _OF_BEACON)
+    if beacon.claim is not None and len(beacon.claim) > CLAIM_CHARS_MAX:
+        beacon = replace(beacon, claim=_short(beacon.claim, CLAIM_CHARS_MAX))
+    return beacon
+
+
+def _cut(item: S, names: tuple[str, ...]) -> S:
+    for name in names:
+        text = getattr(item, name)
+        if text is not None and len(text) > NAME_CHARS_MAX:
+            item = replace(item, **{name: _short(text)})
+    return item
+
+
+def _short(text: str, chars_max: int = NAME_CHARS_MAX) -> str:
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{text[: chars_max - 17]}…{digest}"
 
 
 def check(event: RawEvent) -> None:

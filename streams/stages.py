@@ -25,6 +25,7 @@ from streams.emitter import Emitter, make_producer
 from streams.identity_file import IdentityFile, Trouble, mended, record, refused
 from streams.landing import EventPartition
 from streams.notes import Feedback, SuppressionFile, suppressions
+from streams.pacing import Pace
 from streams.policy_file import CLUSTER, PolicyFile, difference
 from streams.policy_file import record as policy_record
 from streams.protocols import JudgeMaker, Lake
@@ -37,13 +38,14 @@ Partition = tuple[str, int]
 
 IDENTITIES_POLL_S = 1.0
 MEASURE_S = 1.0
+BUFFERED_BYTES_MAX = 48 * 1024 * 1024
+"""Bytes that wait to be landed, of all partitions together."""
 
 
 @dataclass
 class _Due:
     """When the next periodic work is to be done, by the monotonic clock."""
 
-    checkpoint: float
     identities: float
     measure: float
 
@@ -87,7 +89,8 @@ class Stages:
         self._acknowledged: dict[Partition, int] = {}
         self._abandoned = False
         now = clock()
-        self._due = _Due(now + config.worker.checkpoint_interval, now, now)
+        self._pace = Pace(config.worker.checkpoint_interval)
+        self._due = _Due(now, now)
 
     @property
     def topics(self) -> tuple[str, str]:
@@ -118,6 +121,7 @@ class Stages:
             self._feedback.start(min(part.feedback_told for part in self._events.values()))
         for number, raw in self._raw.items():
             self._told[number] = raw.fold.identities.sha256
+        self._pace.begin(self.positions(), self._clock())
         log.info("partitions_assigned", raw=sorted(self._raw), events=sorted(self._events))
 
     def positions(self) -> dict[Partition, int]:
@@ -141,6 +145,7 @@ class Stages:
                     events.record(offset, key, value, now)
                     if events.due(now, float("inf"), self._config.lake.flush_rows):
                         self._land([events])
+                    self._make_room()
         except NewerSchema as error:
             self._paused.add(partition)
             metrics.PAUSED.labels(*map(str, partition)).set(1)
@@ -155,9 +160,11 @@ class Stages:
         interval = float(self._config.lake.flush_interval)
         if due := [part for part in self._events.values() if part.due(now, interval, self._config.lake.flush_rows)]:
             self._land(due)
-        if now >= self._due.checkpoint:
-            self._due.checkpoint = now + self._config.worker.checkpoint_interval
-            self._checkpoint()
+        if (partition := self._pace.due(now)) is not None:
+            self._checkpoint(partition)
+            ended = self._clock()
+            self._pace.took(partition, now, ended)
+            metrics.CHECKPOINT_SECONDS.observe(ended - now)
         if now >= self._due.identities:
             self._due.identities = now + IDENTITIES_POLL_S
             self._identities()
@@ -171,8 +178,8 @@ class Stages:
     def revoke(self) -> None:
         """Finish what is whole and give up every partition; what cannot be finished will be done again."""
         try:
-            if self._raw or self._events:
-                self._checkpoint()
+            for partition in self.positions():
+                self._checkpoint(partition)
         finally:
             self._forget()
 
@@ -191,19 +198,31 @@ class Stages:
         acknowledged, self._acknowledged = self._acknowledged, {}
         return acknowledged
 
+    def _make_room(self) -> None:
+        """Land the fullest partition when all together hold as much as one may: memory is the worker's, not theirs."""
+        buffered = {number: part.buffered for number, part in self._events.items()}
+        rows, size = (sum(each) for each in zip(*buffered.values(), strict=True))
+        if rows >= self._config.lake.flush_rows or size >= BUFFERED_BYTES_MAX:
+            fullest = max(buffered, key=lambda number: (buffered[number][1], buffered[number][0]))
+            self._land([self._events[fullest]])
+
     def _land(self, partitions: list[EventPartition]) -> None:
         self.emitter.flush()
         for partition in partitions:
             if partition.land():
                 self._acknowledged[self._events_topic, partition.partition] = partition.landed_to
 
-    def _checkpoint(self) -> None:
-        """Land everything, then write the state of every fold and judge."""
-        self._land(list(self._events.values()))
-        for number, raw in self._raw.items():
+    def _checkpoint(self, partition: Partition) -> None:
+        """Make durable what one fold has sent, or what one judge has judged, then write its state."""
+        topic, number = partition
+        if topic == self._raw_topic:
+            raw = self._raw[number]
+            self.emitter.flush()
             raw.checkpoint()
-            self._acknowledged[self._raw_topic, number] = raw.fold.next_offset
-        for events in self._events.values():
+            self._acknowledged[partition] = raw.fold.next_offset
+        else:
+            events = self._events[number]
+            self._land([events])
             events.checkpoint()
 
     def _identities(self) -> None:
@@ -290,5 +309,6 @@ class Stages:
         self._paused.clear()
         self._raw.clear()
         self._events.clear()
+        self._pace.begin((), 0.0)
         self._told.clear()
         self._acknowledged.clear()

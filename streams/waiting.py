@@ -19,6 +19,18 @@ Key = tuple[Timeline, int]
 """Timeline and commit LSN."""
 
 
+PART_BYTES = 1_500
+RELATION_BYTES = 200
+COLUMN_BYTES = 60
+"""What a part costs in memory beside its rows, measured, and each of its relations and columns with its name."""
+
+
+def size_of(part: Transaction) -> int:
+    """Give the bytes that a part takes while it waits: a thousand small ones cost more than their rows."""
+    relations = sum(RELATION_BYTES + COLUMN_BYTES * len(relation.columns) for relation in part.relations)
+    return PART_BYTES + relations + len(memoryview(part.rows))
+
+
 class Held:
     """A transaction that waits; a part without its transaction is yet to be read again."""
 
@@ -90,7 +102,7 @@ class WaitingRoom:
         return held
 
     def _grow(self, held: Held, part: Transaction) -> None:
-        size = len(memoryview(part.rows))
+        size = size_of(part)
         held.bytes += size
         self.bytes += size
 

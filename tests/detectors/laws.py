@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from detectors.judge import STATE_VERSION, Verdict
+from detectors.judge import STATE_VERSION
+from detectors.judgement import Verdict
 from pgwitness.events import Event
 from tests.detectors.material import START_US, change, day, hostile, week
 

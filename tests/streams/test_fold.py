@@ -18,6 +18,7 @@ from pgwitness.events import (
 )
 from streams.fold import Fold
 from streams.identity import Identities as Rules
+from streams.waiting import PART_BYTES
 from tests.streams.records import (
     BACKEND_US,
     IDENTITIES,
@@ -102,7 +103,7 @@ def test_waiting_ends_by_record_time(feed: Feed) -> None:
 
 def test_waiting_is_bounded_by_bytes() -> None:
     """What does not fit into the bound goes on at once, and what waits stays."""
-    feed = Feed(held_bytes_max=150)
+    feed = Feed(held_bytes_max=PART_BYTES + 450)
     assert feed(transaction(10)) == []
     (event,) = feed(transaction(11, n_rows=9))
     assert (event.lsn, event.certainty) == (11, "none")

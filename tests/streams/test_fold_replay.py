@@ -17,7 +17,7 @@ from tests.streams.records import IDENTITIES, SECOND_US, batch, beacon, read, sa
 from tests.streams.test_log_join import setting
 
 GRACE_US = 2 * SECOND_US
-HELD_BYTES_MAX = 400
+HELD_BYTES_MAX = 8_000
 RENAMED = IDENTITIES.replace("billing-bot", "invoice-bot")
 
 

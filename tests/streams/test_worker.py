@@ -93,6 +93,10 @@ class _FailingWriter:
         return self._writer.rows
 
     @property
+    def buffered_bytes(self) -> int:
+        return self._writer.buffered_bytes
+
+    @property
     def full(self) -> bool:
         return self._writer.full
 

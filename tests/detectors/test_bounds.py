@@ -1,0 +1,115 @@
+"""No input fills the memory: every container of a judge is counted after a flood, whichever it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from detectors import actions, correlation, evaluator, incidents, ledger, presence, sensitive, triage
+from detectors.actions import Parts
+from detectors.behaviour import Behaviour
+from detectors.habits import Habits
+from detectors.judge import Judge
+from detectors.policies import Bundle
+from detectors.rooms import VALUES_EACH, Room
+from pgwitness.config import Behaviour as Settings
+from pgwitness.events import Count, Relation
+from pgwitness.units import Duration
+from tests.bench import flood
+from tests.containers import largest, longest
+from tests.detectors.material import change
+
+BOUND = 100
+STRANGERS = 1_200
+LIMITS = (
+    (evaluator, "SHAPES_MAX"),
+    (evaluator, "SELECTIONS_MAX"),
+    (ledger, "FINDINGS_MAX"),
+    (incidents, "INCIDENTS_MAX"),
+    (presence, "KNOWN_MAX"),
+    (presence, "NEW_MAX"),
+    (triage, "ANSWERS_MAX"),
+    (sensitive, "CACHE_MAX"),
+    (correlation, "ENTRIES_MAX"),
+)
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
+    """A judge with all policies and models, whose every bound is a hundred."""
+    for module, name in LIMITS:
+        monkeypatch.setattr(module, name, BOUND)
+    monkeypatch.setattr(flood, "LONG_EACH", 97)
+    monkeypatch.setattr(flood, "LONG", "x" * 100_000)
+    settings = Settings(principals_max=BOUND, warmup=Duration(0.001), warmup_observations=2)
+    judge = Judge(Bundle.packaged(), labels={}, behaviour=Behaviour(settings))
+    judge._findings.triage.suppress("- id: some\n  match: {principal: nobody-*}\n  reason: so that each is asked\n")
+    return judge
+
+
+def test_strangers_fill_no_container(judge: Judge) -> None:
+    """After a thousand names of which each is new, no container anywhere holds many, nor any text more than a few KiB.
+
+    The longest names had a hundred thousand characters.
+    """
+    for number in range(STRANGERS):
+        judge.judge(flood.stranger(number))
+    code = (judge.bundle, judge._evaluator)
+    assert largest(judge, without=code)[0] <= 4 * BOUND, largest(judge, without=code)
+    assert longest(judge, without=code)[0] <= 8 * 1024, longest(judge, without=code)
+    selections = judge._evaluator._selections.values()
+    assert sum(len(asked.answers) for _, contexts in selections for asked in contexts.values()) <= BOUND
+    assert len(judge._evaluator._shapes) <= BOUND
+    assert len(judge._evaluator._selections) <= BOUND
+
+
+def test_patient_strangers_fill_no_container(judge: Judge) -> None:
+    """Names that act until they are known, each time with something new, stay within the same bounds."""
+    for number in range(6 * STRANGERS):
+        judge.judge(flood.patient(number, 3 * BOUND))
+    code = (judge.bundle, judge._evaluator)
+    assert largest(judge, without=code)[0] <= 4 * BOUND, largest(judge, without=code)
+    assert longest(judge, without=code)[0] <= 8 * 1024, longest(judge, without=code)
+
+
+def test_a_room_is_bounded_in_values() -> None:
+    """Habits that are full make others leave, oldest first, until what is remembered together fits again."""
+    room = Room(10)
+    for number in range(10):
+        room.enter(f"who-{number}", Habits(0))
+    assert len(room) == 10
+    for number in (9, 8, 7):
+        habits = room[f"who-{number}"]
+        for value in range(64):
+            for name in ("client_addr", "application"):
+                habits.known(name).learn(f"{value}")
+        room.weigh(f"who-{number}", habits)
+    assert room.values_held == sum(habits.weight for habits in room.values()) <= 10 * VALUES_EACH
+    assert list(room) == ["who-8", "who-7"]
+
+
+def test_a_room_keeps_who_fills_it() -> None:
+    """One who has more values than a room is for stays alone in it."""
+    room = Room(1)
+    habits = Habits(0)
+    room.enter("only", habits)
+    for value in range(64):
+        habits.known("client_addr").learn(f"{value}")
+    room.weigh("only", habits)
+    assert list(room) == ["only"]
+
+
+def test_open_transactions_are_bounded_in_what_they_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts whose last never comes, on relations without number, make the oldest transactions be forgotten."""
+    monkeypatch.setattr(actions, "OPEN_COUNTS_MAX", 100)
+    parts = Parts()
+    for number in range(50):
+        event = change(number, "d", 1, "public.t")
+        event.last, event.part = False, 1
+        event.relation_table = [Relation(f"public.t{relation}" + "x" * 1_000) for relation in range(10)]
+        event.counts = [Count(relation, "d", 1) for relation in range(10)]
+        assert parts.counts(event) is None
+        assert len(parts) <= 100
+    again = Parts()
+    again.restore(parts.snapshot())
+    assert len(again) == len(parts) == 100
+    assert longest(parts)[0] <= actions.NAME_MAX
