@@ -88,9 +88,9 @@ def beacon_body(guarded: bool, *, paused: bool = False) -> str:
     it decides: so every name, type and operator is written with its schema, and nothing is written that PostgreSQL
     resolves by path unseen (NULLIF, CASE with an operand, IN, casts to unqualified types).
 
-    Each expression is prepared once in a transaction, and those of this function for each table: hence few of them,
-    the guard's first, and in the guard one comparison: it is closed for the role in which the transaction has spoken,
-    so that a change of role is told, and the change back.
+    Each expression is prepared once in a transaction, and those of this function for each table: hence few of them.
+    First the one that spares a statement that has changed nothing all others; then the guard, one comparison: it is
+    closed for the role in which the transaction has spoken, so that a change of role is told, and the change back.
 
     What can fail stands in one block. The message itself stands behind it: emitted inside, it would take a second
     transaction id; whether it may be emitted is therefore asked before. `RETURN NEW`, of a statement nothing, is the
@@ -107,10 +107,10 @@ DECLARE
     said pg_catalog.text;
     message pg_catalog.bytea;
     lsn pg_catalog.pg_lsn;
-BEGIN{PAUSE if paused else ""}{closed if guarded else ""}
+BEGIN{PAUSE if paused else ""}
     IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
         RETURN NEW;
-    END IF;
+    END IF;{closed if guarded else ""}
     BEGIN
         IF NOT pg_catalog.has_function_privilege(3578::pg_catalog.oid, 'EXECUTE')
             OR pg_catalog.current_setting('pgwitness.claim', true) OPERATOR(pg_catalog.<>) '' THEN
