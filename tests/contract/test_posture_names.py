@@ -132,7 +132,7 @@ def test_the_log_names_who_changed_what_only_snapshots_see(
         alerts = [json.loads(text) for (text,) in system.query("SELECT ocsf FROM alerts WHERE policy = 'superuser'")]
         actors = {alert["message"].partition(" of ")[0]: alert["evidences"][0]["actor"]["user"] for alert in alerts}
         assert {what: user["name"] for what, user in actors.items()} == {
-            "role metrics": "p_ada", "membership metrics IN pg_read_all_data": "p_bob",
+            "The role metrics": "p_ada", "The membership metrics IN pg_read_all_data": "p_bob",
         }  # fmt: skip
         assert [daemon.stop() for daemon in system.daemons] == [0, 0]
 
