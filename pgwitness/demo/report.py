@@ -11,12 +11,14 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
-if TYPE_CHECKING:
-    from pgwitness.demo.run import Result
+from pgwitness.demo.scenes import Scene
+from pgwitness.demo.watch import Watch
+from pgwitness.demo.workload import Ledger
 
 QUESTIONS = (
     (
@@ -41,6 +43,19 @@ QUESTIONS = (
     ),
 )
 """Questions of an auditor, each with the query that answers it."""
+
+
+@dataclass
+class Result:
+    """What came of the demo, for the report."""
+
+    seconds: float
+    lake: Path
+    ledger: Ledger
+    planted: list[Scene]
+    begun_ms: dict[str, int]
+    watch: Watch
+    problems: list[str]
 
 
 class Narrator:

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -80,19 +79,6 @@ worker_port = {worker_port}
 """
 
 
-@dataclass
-class Result:
-    """What came of the demo, for the report."""
-
-    seconds: float
-    lake: Path
-    ledger: Ledger
-    planted: list[Scene]
-    begun_ms: dict[str, int]
-    watch: Watch
-    problems: list[str]
-
-
 def main(*, seconds: float, folder: Path | None, as_json: bool) -> int:
     """Run the demo and print its report; gives the exit code.
 
@@ -116,7 +102,7 @@ def main(*, seconds: float, folder: Path | None, as_json: bool) -> int:
     return 0 if report.in_order(summary) else 1
 
 
-def _play(place: Path, seconds: float, tell: report.Narrator) -> Result:
+def _play(place: Path, seconds: float, tell: report.Narrator) -> report.Result:
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         tell("starting PostgreSQL 18 and the broker")
@@ -145,7 +131,7 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> Result:
             daemon.end()
         watch.stop()
     problems = [f"{type(error).__name__}: {error}" for error in workload.errors]
-    return Result(time.monotonic() - began, place / "lake", ledger, planted, begun_ms, watch, problems)
+    return report.Result(time.monotonic() - began, place / "lake", ledger, planted, begun_ms, watch, problems)
 
 
 def _trust_loopback(postgres: Postgres, admin: psycopg.Connection[tuple[object, ...]]) -> None:

@@ -23,7 +23,7 @@ from pgwitness.config import Config
 from pgwitness.demo.servers import kill_all, spawn, tail, wait_for
 
 READY_SECONDS_MAX = 60.0
-LAND_SECONDS_MAX = 60.0
+LAND_SECONDS_MAX = 120.0
 PROGRAM = [sys.executable, "-m", "pgwitness"]
 
 
@@ -188,7 +188,9 @@ class System:
             wait_for(asked, LAND_SECONDS_MAX, question)
         except Exception as error:
             logs = "\n\n".join(daemon.complaint() for daemon in self.daemons)
-            raise AssertionError(f"{question}\nlast answer: {answer[:50]}\n\n{logs}") from error
+            kinds = "SELECT kind, operation, detail ->> '$.reason', count(*) FROM events GROUP BY ALL ORDER BY ALL"
+            landed = "\n".join(map(str, self.query(kinds)))
+            raise AssertionError(f"{question}\nlast answer: {answer[:50]}\n\nlanded:\n{landed}\n\n{logs}") from error
         return answer
 
     def records(self, topic: str, seconds_max: float = 30.0, at_least: int = 1) -> list[dict[str, Any]]:
