@@ -71,6 +71,7 @@ class Action(Struct, kw_only=True, omit_defaults=True):
     sqlstate: str = ""
     detail: Mapping[str, object] = {}
     finding: str = ""
+    seen_as: str = ""
     object_type: str = ""
     object_name: str = ""
     change: str = ""
@@ -159,6 +160,11 @@ SCHEMA: dict[str, Field] = {
     "detail": Field("detail", "map", "what only this kind has; ask `has(detail.x)` before `detail.x`"),
     "finding": Field(
         "finding", "string", "what attribution found: `shadow_write`, `beacon_missing`, `identity_conflict` …"
+    ),
+    "seen_as": Field(
+        "seen_as",
+        "string",
+        "another event that told the same deed already: `ddl`, or `statement` of the server's log; else empty",
     ),
     "object.type": Field("object_type", "string", "posture: `role` `membership` `setting` `trigger` `beacon` …"),
     "object.name": Field("object_name", "string", "posture: the object's name"),
@@ -286,6 +292,7 @@ def _common(event: Event, labels: Mapping[str, str]) -> Action:
         sqlstate=event.sqlstate or "",
         detail=detail,
         finding=_text(detail.get("finding")),
+        seen_as=_text(detail.get("seen_as")),
         hour=hours % 24,
         weekday=(hours // 24 + 3) % 7,
         event_id=event.event_id,

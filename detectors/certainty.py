@@ -41,7 +41,7 @@ def when(count: int, first_us: int, last_us: int) -> str:
 
 def sure(action: Action) -> str:
     """Say how sure it is who did it; nothing of what nobody does, such as a gap."""
-    if action.kind == "query_stats" or action.binding == "stats":
+    if action.binding == "stats" or (action.kind == "query_stats" and action.binding != "log"):
         return "Statistics tell the role, not the session: others may share it."
     if action.kind == "posture":
         return "Two looks at the server differ, which does not tell who changed it."

@@ -28,11 +28,20 @@ BINDINGS: dict[str, tuple[Binding, Certainty]] = {
     "time": ("log", "weak"),
     "statement": ("log", "strong"),
     "statements": ("log", "weak"),
+    "counted": ("log", "strong"),
+    "counted in several": ("log", "weak"),
     "statistics": ("stats", "weak"),
 }
 
 
-_JOINS: dict[str, Join | None] = {"own": None, "xid": "xid", "statement": "statement", "statements": "statement"}
+_JOINS: dict[str, Join | None] = {
+    "own": None,
+    "xid": "xid",
+    "statement": "statement",
+    "statements": "statement",
+    "counted": "count",
+    "counted in several": "count",
+}
 
 
 def _attribution(named: Named, how: str, **session: Any) -> Attribution:
@@ -135,7 +144,8 @@ def by_log(
 
     `own`: the event is that line itself. `xid`: it is a transaction whose id the line carries: the server wrote
     session and id in one message, so that is exact where nobody else can write such a line, strong in a text log.
-    `statement`, `statements`: it is what they changed (`streams.posture_join`). The others are `streams.log_join`'s.
+    `statement`, `statements`: it is what they changed (`streams.posture_join`). `counted`, `counted in several`: it is
+    how often they ran (`streams.stats_join`). The others are `streams.log_join`'s.
     """
     facts = Facts(
         cluster,

@@ -8,8 +8,10 @@ from streams.fold_state import ClusterState, Timeline, Watermark
 from streams.log_coverage import LogCoverage
 from streams.log_join import LogJoin
 from streams.log_settings import LogSettings
+from streams.log_wait import LogWait
 from streams.posture_join import PostureJoin
 from streams.server_log import ServerLog
+from streams.stats_join import StatsJoin
 from streams.told import Told
 from streams.waiting import WaitingRoom
 
@@ -31,6 +33,8 @@ class Cluster:
         self.log_settings = LogSettings()
         self.join = LogJoin()
         self.posture = PostureJoin()
+        self.stats = StatsJoin()
+        self.readings = LogWait()
         self.waiting = WaitingRoom()
         self.told = Told()
         self.coverage = LogCoverage()
@@ -62,11 +66,13 @@ class Cluster:
             told=self.told.items(),
             log_settings=self.log_settings.told,
             log_coverage=self.coverage.state,
+            runs=self.stats.items(),
         )
         self.activity.save(state)
         self.log.save(state)
         self.join.save(state)
         self.posture.save(state)
+        self.readings.save(state)
         return state
 
     @classmethod
@@ -83,5 +89,7 @@ class Cluster:
         cluster.coverage = LogCoverage.load(state.log_coverage, state.log_settings)
         cluster.join.load(state)
         cluster.posture.load(state)
+        cluster.readings.load(state)
+        cluster.stats = StatsJoin(state.runs)
         cluster.waiting.load(state.held)
         return cluster

@@ -10,7 +10,8 @@ same state give byte-identical events: time is the time in the records, nothing 
   session sample with its transaction id, or goes on as `none`. Only one without any of these, on tables without a
   beacon, waits, at most `grace_us` of record time and within `held_bytes_max`.
 - What a snapshot of posture found changed waits for the log, where there is one, and is bound by the statement that
-  says just that (`streams.posture_join`), or goes on as `none`.
+  says just that (`streams.posture_join`), or goes on as `none`. So does what the statistics counted, where every
+  statement is logged: by the runs that the log told (`streams.stats_join`), else by the role.
 - An event that has the right shape and nonsense in it is left out (`refused`); the others of its record go on.
 - An event's `at` is the record that let it go. `snapshot` is the state at a record's end; `restore`, then
   `rehydrate` from `resume_from` on, brings held transactions back.
@@ -40,14 +41,16 @@ from pgwitness.events import (
     Transaction,
 )
 from pgwitness.events import Identities as IdentitiesRecord
+from pgwitness.statements import facts
 from streams import claims, comments, shape
 from streams import fold_state as states
 from streams.attribution import NOBODY, SHADOW, by_log, by_origin, by_role, by_session, log_session
 from streams.cluster import Cluster
-from streams.fold_state import Attribution, FoldState, HeldPart, HeldPosture, Vouched, Watermark
+from streams.fold_state import Attribution, FoldState, HeldPart, HeldReading, Vouched, Watermark
 from streams.identity import Identities
-from streams.posture_join import PATIENCE_US
+from streams.log_wait import PATIENCE_US
 from streams.sanity import bounded, bounded_header, check
+from streams.told import SEEN_AS
 from streams.trimming import trim
 from streams.waiting import Held, Key, size_of
 
@@ -56,6 +59,8 @@ HELD_BYTES_MAX = 32 * 1024 * 1024
 CLUSTERS_MAX = 256
 """Clusters of one partition that are known; of more, the one that was quiet the longest is forgotten."""
 ENDLESS_US = 1 << 63
+RUN_LINES = ("duration", "statement")
+"""Of these lines of the log each run of a statement has one, where none of them is known to tell every run."""
 
 
 class Fold:
@@ -102,9 +107,9 @@ class Fold:
                 self.refused = f"event {index}: {error}"
         if cluster.waiting:
             self._expire(header.cluster, cluster)
-        if cluster.posture.waiting:
-            for held in cluster.posture.due(cluster.clock_us):
-                self._changed(cluster, held)
+        if cluster.readings.waiting:
+            for reading in cluster.readings.due(cluster.clock_us):
+                self._read(cluster, reading)
         return self._end(offset)
 
     def skip(self, offset: int) -> list[Event]:
@@ -305,7 +310,7 @@ class Fold:
         match event:
             case Tick():
                 if header.source == "log":
-                    cluster.posture.looked(header.instance, event.captured_at_us)
+                    cluster.readings.looked(header.instance, event.captured_at_us)
             case Session():
                 self._session(cluster, header, event)
             case Statement():
@@ -338,6 +343,7 @@ class Fold:
         if not self._is_news(cluster, header, event.place):
             return
         session = cluster.log.see(event, header.instance)
+        cluster.readings.line(header.instance, event.occurred_at_us)
         cluster.join.statement(event, session)
         cluster.posture.statement(event, session, shape.line_id(header, event.place))
         if event.xid is not None and event.role is not None:
@@ -346,26 +352,47 @@ class Fold:
                 self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities, "xid"))
         whose = by_log(session, header.cluster, self.identities, "own")
         told = shape.statement(header, event, whose)
+        cluster.told.statement(told)
         self._emit(told)
         cluster.coverage.statement(told)
+        if event.outcome == "success" and event.source in _run_lines(cluster):
+            cluster.stats.statement(told, session)
         if event.tags:
             stronger = cluster.log.vouched(event.xid) or comments.vouched(whose)
             self._compare(cluster, header, whose, event.tags, stronger, event.captured_at_us)
 
     def _query_stats(self, cluster: Cluster, header: RawHeader, event: QueryStats) -> None:
-        whose = by_role(header.cluster, event.database, event.role, self.identities)
-        told = shape.query_stats(header, event, whose)
-        if self._emit_once(cluster, told):
-            cluster.told.query_stats(told)
-            if lost := cluster.coverage.query_stats(told):
-                self._emit_once(cluster, shape.finding(header, lost))
+        """Take up what the statistics counted; where the log tells every statement, that waits until it has told."""
+        if not cluster.is_new(shape.query_stats_id(header, event)):
+            self.dropped += 1
+            return
+        self._hold_reading(cluster, header, event, wait=cluster.coverage.source is not None)
+
+    def _counted(self, cluster: Cluster, held: HeldReading, raw: QueryStats) -> None:
+        """Tell what the statistics counted, with who ran it where the log says so."""
+        header = held.header
+        fingerprint = facts(raw.statement).fingerprint if raw.statement is not None else None
+        found = cluster.stats.count(raw, header.instance, fingerprint)
+        if found.session is None:
+            whose = by_role(header.cluster, raw.database, raw.role, self.identities)
+        else:
+            whose = by_log(found.session, header.cluster, self.identities, found.how)
+            if found.several:
+                whose = _of_several(whose)
+        told = shape.query_stats(header, raw, whose)
+        cluster.told.query_stats(told)
+        if found.told:
+            told.detail[SEEN_AS] = "statement"
+        self._emit(told)
+        if lost := cluster.coverage.query_stats(told):
+            self._emit_once(cluster, shape.finding(header, lost))
 
     def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:
         if event.place is not None:
             if not self._is_news(cluster, header, event.place):
                 return
             session = log_session(event, header.instance)
-            cluster.posture.line(header.instance, event.occurred_at_us)
+            cluster.readings.line(header.instance, event.occurred_at_us)
             if event.operation == "disconnect":
                 cluster.join.ends(session, event.occurred_at_us)
                 cluster.posture.ends(session, event.occurred_at_us)
@@ -388,22 +415,42 @@ class Fold:
         if not cluster.is_new(shape.finding(header, event).event_id):
             self.dropped += 1
             return
-        held = HeldPosture(header, event, event.captured_at_us + self._grace_us + PATIENCE_US, whole)
-        if not (self._grace_us > 0 and cluster.log.followed and cluster.posture.hold(held)):
-            self._changed(cluster, held)
+        wait = event.change != "found" and event.window_start_us is not None
+        self._hold_reading(cluster, header, event, wait=wait, whole=whole)
 
-    def _changed(self, cluster: Cluster, held: HeldPosture) -> None:
+    def _changed(self, cluster: Cluster, held: HeldReading, raw: Posture) -> None:
         """Tell what a snapshot found, with who changed it where the log says so."""
         name = held.header.cluster
-        found = cluster.posture.decide(held, lambda session: by_log(session, name, self.identities, "statement"))
+        found = cluster.posture.decide(
+            raw,
+            held.instance,
+            lambda session: by_log(session, name, self.identities, "statement"),
+            is_read=cluster.readings.is_read(held),
+            whole=held.whole,
+        )
         whose = NOBODY
         if found.session is not None:
             whose = by_log(found.session, name, self.identities, found.how)
             if found.several:
-                whose = replace(whose, pid=None, client_port=None, session_id=None, trace_id=None, agent=None)
-        told = shape.posture(held.header, held.raw, whose, found)
+                whose = _of_several(whose)
+        told = shape.posture(held.header, raw, whose, found)
         self._emit(told)
-        cluster.told.posture(told, held.raw)
+        cluster.told.posture(told, raw)
+
+    def _hold_reading(
+        self, cluster: Cluster, header: RawHeader, raw: Posture | QueryStats, *, wait: bool, whole: bool = True
+    ) -> None:
+        """Let what was read from the server wait for its log, if there is something to wait for; else tell it."""
+        held = HeldReading(header, raw, raw.captured_at_us + self._grace_us + PATIENCE_US, whole)
+        if not (wait and self._grace_us > 0 and cluster.log.followed and cluster.readings.hold(held)):
+            self._read(cluster, held)
+
+    def _read(self, cluster: Cluster, held: HeldReading) -> None:
+        """Tell what was read from the server."""
+        if isinstance(held.raw, Posture):
+            self._changed(cluster, held, held.raw)
+        else:
+            self._counted(cluster, held, held.raw)
 
     def _rename(self, record: IdentitiesRecord) -> None:
         if record.sha256 == self.identities.sha256:
@@ -474,6 +521,17 @@ class Fold:
                 self._emit(shape.raw_lost(name, self.partition, min(missing), max(missing) + 1, cluster.clock_us))
             for held in gone if missing else ():
                 self._release(name, cluster, held, NOBODY)
+
+
+def _run_lines(cluster: Cluster) -> tuple[str, ...]:
+    """Give the kinds of lines of which each run of a statement has one."""
+    source = cluster.coverage.source
+    return RUN_LINES if source is None else (source,)
+
+
+def _of_several(whose: Attribution) -> Attribution:
+    """Leave the principal, and take away what only one of its sessions has."""
+    return replace(whose, pid=None, client_port=None, session_id=None, trace_id=None, agent=None)
 
 
 def _covered(part: Transaction) -> bool:

@@ -12,7 +12,17 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from pgwitness.events import Assurance, Binding, Certainty, Certificate, Posture, PrincipalKind, RawHeader, Token
+from pgwitness.events import (
+    Assurance,
+    Binding,
+    Certainty,
+    Certificate,
+    Posture,
+    PrincipalKind,
+    QueryStats,
+    RawHeader,
+    Token,
+)
 from streams.log_coverage import State
 
 STATE_VERSION = 1
@@ -23,8 +33,9 @@ Timeline = tuple[str, int, str]
 """What positions grow in: system id, timeline, database."""
 
 
-Join = Literal["xid", "session_time", "statement"]
-"""How a line of the log was joined: to a transaction by its id, or by session and time; to posture by what it says."""
+Join = Literal["xid", "session_time", "statement", "count"]
+"""How lines of the log were joined: to a transaction by its id, or by session and time; to posture by what they say; to
+statistics by how often they say it."""
 
 
 class Attribution(Struct, frozen=True, array_like=True):
@@ -173,21 +184,41 @@ class Did(Struct, array_like=True):
     used_us: int = 0
 
 
-class HeldPosture(Struct, frozen=True, array_like=True):
-    """What a snapshot found, and until when (record time, µs) it waits for the log.
+class Runs(Struct, array_like=True):
+    """How often the log told a statement of a role in one second, and by whom.
+
+    `session` is the last that ran it, `name` its principal and the person that acted for. `several` sessions ran it;
+    `mixed`, if not all of them have that name.
+    """
+
+    second: int
+    count: int
+    session: LogSession
+    name: tuple[str | None, str | None]
+    several: bool = False
+    mixed: bool = False
+
+
+class HeldReading(Struct, frozen=True, array_like=True):
+    """What a snapshot found or the statistics counted, and until when (record time, µs) it waits for the log.
 
     `whole`: until then every session's statements were logged, COMMIT and ROLLBACK too.
     """
 
     header: RawHeader
-    raw: Posture
+    raw: Posture | QueryStats
     due_us: int
     whole: bool
 
     @property
     def instance(self) -> str | None:
-        """Where it was found."""
+        """Where it was read."""
         return self.header.instance
+
+    @property
+    def chars(self) -> int:
+        """How long the text is that waits with it."""
+        return len(self.raw.statement or "") if isinstance(self.raw, QueryStats) else 0
 
 
 class HeldPart(Struct, frozen=True, array_like=True):
@@ -237,10 +268,12 @@ class ClusterState(Struct):
     did_begun: list[tuple[str | None, int, int | None]] = []
     """Sessions that are in a transaction which they have begun."""
     did_forgotten_until_us: int = 0
-    postures: list[HeldPosture] = []
+    readings: list[HeldReading] = msgspec.field(default_factory=list, name="postures")
     log_lines: list[tuple[str | None, int]] = []
     log_looks: list[tuple[str | None, int]] = []
     """How far the log of each instance was read, by the server's clock and by the collector's."""
+    runs: list[tuple[str, list[Runs]]] = []
+    """What the log told and the statistics have not counted yet, by statement and role (`streams.stats_join`)."""
 
 
 class FoldState(Struct, frozen=True):

@@ -1,7 +1,7 @@
 """The join of posture to the log: snapshots tell what changed, a statement of the log who changed it.
 
 Nothing in the WAL tells of CREATE ROLE, ALTER SYSTEM and the like, so what was found different between two snapshots
-waits for the log to be read past the second one, a bounded time. It is named when statements that were read say by
+waits for the log to be read past the second one (`streams.log_wait`). It is named when statements that were read say by
 themselves just that (`streams.posture_match`), ran between the two snapshots and were committed as far as the log
 tells, and when nobody else ran any statement in that time that may have had a part in it. One session is `strong`.
 `weak` are several sessions of one principal, a log that does not tell of every COMMIT and ROLLBACK or can be forged, a
@@ -14,28 +14,20 @@ Times of statements and snapshots are the server's own. Pure, of bounded memory:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
-from pgwitness.events import Statement
+from pgwitness.events import Posture, Statement
 from pgwitness.statements import facts
 from streams import posture_match as match
 from streams.bounded import room
-from streams.fold_state import Attribution, ClusterState, Did, HeldPosture, LogSession
+from streams.fold_state import Attribution, ClusterState, Did, LogSession
 
 DID_MAX = 2_000
 SESSIONS_MAX = 2_000
-HELD_MAX = 500
-INSTANCES_MAX = 100
 LINE_US = 2_000
 """The log's times are cut to milliseconds."""
-ANNOUNCED_US = 1_500_000
-"""How long the collector may keep a statement that was announced, until its duration comes."""
-WRITTEN_US = 1_000_000
-"""How long after a session has sent a line the server's log may not have it."""
-PATIENCE_US = 3_000_000
-"""How much longer than the grace period posture waits: the log is read at intervals."""
 LONG_US = 10_000_000
 """How long a statement is taken to have run of which only the beginning is known."""
 NAMED_MAX = 10
@@ -66,16 +58,13 @@ NOBODY = Found()
 
 
 class PostureJoin:
-    """Statements that may change posture, and posture that waits, of one cluster; forgotten oldest first."""
+    """Statements of one cluster that may change posture; forgotten oldest first."""
 
     def __init__(self) -> None:
         self._dids: deque[Did] = deque()
         self._begun: dict[Who, None] = {}
         self._open: dict[Who, list[Did]] = {}
         self._running: dict[Who, Did] = {}
-        self._held: deque[HeldPosture] = deque()
-        self._lines: dict[str | None, int] = {}
-        self._looks: dict[str | None, int] = {}
         self._forgotten_until_us = 0
 
     # -- what the log tells ------------------------------------------------------------------------------------
@@ -84,17 +73,8 @@ class PostureJoin:
         """Lines of the log may be missing up to a moment."""
         self._forgotten_until_us = max(self._forgotten_until_us, until_us)
 
-    def line(self, instance: str | None, at_us: int) -> None:
-        """A line of an instance's log was read; the server wrote it at a moment by its clock."""
-        _raise(self._lines, instance, at_us - ANNOUNCED_US)
-
-    def looked(self, instance: str | None, at_us: int) -> None:
-        """Everything that an instance's log had at a moment by the collector's clock was read."""
-        _raise(self._looks, instance, at_us - WRITTEN_US)
-
     def statement(self, event: Statement, session: LogSession, event_id: str) -> None:
         """Take up a statement of the log."""
-        self.line(session.instance, event.occurred_at_us)
         if event.source == "auto_explain":
             return  # it tells of queries
         said = event.parsed or (facts(event.statement) if event.statement is not None else None)
@@ -172,40 +152,25 @@ class PostureJoin:
             self.lost(min(gone.end_us, did.end_us) + LONG_US)
         self._dids.append(did)
 
-    # -- what waits --------------------------------------------------------------------------------------------
-
-    def hold(self, held: HeldPosture) -> bool:
-        """Let posture wait; False when there is nothing to wait for, or no room."""
-        if held.raw.change == "found" or held.raw.window_start_us is None or len(self._held) >= HELD_MAX:
-            return False
-        self._held.append(held)
-        return True
-
-    def due(self, now_us: int) -> Iterator[HeldPosture]:
-        """Give what need not wait any longer, in its order: the log was read past it, or its time is over."""
-        while self._held:
-            first = self._held[0]
-            if not self._is_read(first) and now_us < first.due_us:
-                return
-            yield self._held.popleft()
-
-    @property
-    def waiting(self) -> bool:
-        """Whether anything waits."""
-        return bool(self._held)
-
-    def _is_read(self, held: HeldPosture) -> bool:
-        end_us, captured_us = held.raw.window_end_us or 0, held.raw.captured_at_us
-        return self._lines.get(held.instance, 0) > end_us or self._looks.get(held.instance, 0) > captured_us
-
     # -- who it was --------------------------------------------------------------------------------------------
 
-    def decide(self, held: HeldPosture, whose: Callable[[LogSession], Attribution]) -> Found:
-        """Say who changed something; `whose` gives whom a session's facts name."""
-        raw, start_us, end_us = held.raw, held.raw.window_start_us, held.raw.window_end_us
+    def decide(
+        self,
+        raw: Posture,
+        instance: str | None,
+        whose: Callable[[LogSession], Attribution],
+        *,
+        is_read: bool,
+        whole: bool,
+    ) -> Found:
+        """Say who changed something; `whose` gives whom a session's facts name.
+
+        `is_read`: the log was read past it. `whole`: every statement is logged, COMMIT and ROLLBACK too.
+        """
+        start_us, end_us = raw.window_start_us, raw.window_end_us
         if start_us is None or end_us is None:
             return NOBODY
-        near = [did for did in self._dids if did.session.instance == held.instance and _near(did, start_us, end_us)]
+        near = [did for did in self._dids if did.session.instance == instance and _near(did, start_us, end_us)]
         part = [did for did in near if match.touches(raw, did)]
         acted = [did for did in part if _within(did, start_us, end_us) and match.acts(raw, did)]
         if not acted:
@@ -215,7 +180,7 @@ class PostureJoin:
             did.used_us = end_us
         if start_us <= self._forgotten_until_us:
             return Found(why="log_incomplete", statements=ids)
-        if not self._is_read(held):
+        if not is_read:
             return Found(why="log_late", statements=ids)
         names = {_name(whose(did.session)) for did in part}
         if len(names) > 1:
@@ -223,7 +188,7 @@ class PostureJoin:
         if not match.accounts(raw, acted):
             return Found(why="not_accounted_for", candidates=_sorted(names), statements=ids)
         several = len({_who(did.session) for did in acted}) > 1
-        plain = held.whole and all(
+        plain = whole and all(
             did.session.sure and match.qualified(raw, did) and _MAY_NOT.isdisjoint(did.operations) for did in acted
         )
         how = "statement" if plain and not several else "statements"
@@ -235,9 +200,6 @@ class PostureJoin:
         """Put what must be known again into a checkpoint."""
         state.did = list(self._dids)
         state.did_begun = list(self._begun)
-        state.postures = list(self._held)
-        state.log_lines = list(self._lines.items())
-        state.log_looks = list(self._looks.items())
         state.did_forgotten_until_us = self._forgotten_until_us
 
     def load(self, state: ClusterState) -> None:
@@ -249,15 +211,7 @@ class PostureJoin:
             elif not did.ended:
                 self._running[_who(did.session)] = did
         self._begun = dict.fromkeys(state.did_begun)
-        self._held = deque(state.postures)
-        self._lines, self._looks = dict(state.log_lines), dict(state.log_looks)
         self._forgotten_until_us = state.did_forgotten_until_us
-
-
-def _raise(reached: dict[str | None, int], instance: str | None, at_us: int) -> None:
-    before = reached.pop(instance, 0)
-    room(reached, INSTANCES_MAX)
-    reached[instance] = max(before, at_us)
 
 
 def _who(session: LogSession) -> Who:

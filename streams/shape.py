@@ -253,9 +253,9 @@ def _parsed(event: Event, said: Parsed) -> dict[str, object]:
     }
 
 
-def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event:
-    """Make the event of what one statement did in one window, with what the parser says of it."""
-    event_id = _id(
+def query_stats_id(header: RawHeader, raw: QueryStats) -> str:
+    """Name the event of what one statement did in one window."""
+    return _id(
         "query_stats",
         header.cluster,
         header.instance,
@@ -266,6 +266,11 @@ def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event
         raw.window_start_us,
         raw.window_end_us,
     )
+
+
+def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event:
+    """Make the event of what one statement did in one window, with what the parser says of it."""
+    event_id = query_stats_id(header, raw)
     event = _event("query_stats", header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
     event.database = raw.database
     event.occurred_at_us = raw.window_end_us

@@ -1,9 +1,10 @@
-"""What DDL has told already, so that statistics and snapshots of the same deed are marked and not alerted again.
+"""What DDL has told already, so that others who saw the same deed are marked and not alerted again.
 
-A DROP TABLE is seen three times: by the event trigger, exactly; in pg_stat_statements, by role; and by comparing
-snapshots, by nobody. All three stay evidence; the later two get `detail.seen_as` = `ddl` when nothing is left of them
-that DDL has not told: a statement, as often as its role was told to have run it in that database; an object, once.
-So a DROP that ran more often than DDL was told (an event trigger was off, or it was rolled back) keeps its own alert.
+A DROP TABLE is seen four times: by the event trigger, exactly; in the server's log, by its session; in
+pg_stat_statements, by role; and by comparing snapshots, by nobody. All stay evidence; the others get
+`detail.seen_as` = `ddl` when nothing is left of them that DDL has not told: a statement, as often as its role was told
+to have run it in that database; an object, once. So a DROP that ran more often than DDL was told (an event trigger was
+off, or it was rolled back) keeps its own alert, and so does a line of the log that came before the WAL.
 
 Bounded: the oldest are forgotten first, which costs a second alert and no evidence.
 """
@@ -37,6 +38,7 @@ class Told:
             fingerprint = facts(statement).fingerprint
             if fingerprint is not None:
                 self._add("statement", database, role, fingerprint)
+                self._add("line", database, role, fingerprint)
         for item in commands:
             for dropped in item.dropped:
                 if dropped.type == "table":
@@ -48,6 +50,11 @@ class Told:
         """Mark what statistics say of statements when DDL has told all of it."""
         if event.fingerprint is not None and event.database is not None and event.role is not None:
             self._take(event, event.calls or 0, "statement", event.database, event.role, event.fingerprint)
+
+    def statement(self, event: Event) -> None:
+        """Mark what the log says of a command that DDL has told."""
+        if event.detail.get("utility") is True and event.outcome == "success" and event.fingerprint is not None:
+            self._take(event, 1, "line", event.database or "", event.role or "", event.fingerprint)
 
     def posture(self, event: Event, raw: Posture) -> None:
         """Mark what snapshots say of a dropped table, or of a beacon that was switched off, when DDL has told it."""

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,7 @@ from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, spawn, tail, wait
 from pgwitness.errors import ConfigurationError, NotInOrder, Unreachable
 
 READY_SECONDS_MAX = 40.0
+SETTINGS = {"fsync": "off", "max_slot_wal_keep_size": "4GB"}
 
 
 @contextlib.contextmanager
@@ -108,10 +109,13 @@ def fresh(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def servers(place: Path) -> Iterator[tuple[Postgres, Broker]]:
-    """Have PostgreSQL and the broker running in a folder; PostgreSQL's data is gone afterwards."""
+def servers(place: Path, settings: Mapping[str, str] | None = None) -> Iterator[tuple[Postgres, Broker]]:
+    """Have PostgreSQL and the broker running in a folder; PostgreSQL's data is gone afterwards.
+
+    `settings` are PostgreSQL's, beside those that every demo needs.
+    """
     (place / "logs").mkdir(exist_ok=True)
-    postgres = Postgres(place / "postgres", settings={"fsync": "off", "max_slot_wal_keep_size": "4GB"})
+    postgres = Postgres(place / "postgres", settings={**SETTINGS, **(settings or {})})
     broker = Broker(place / "logs")
     with contextlib.ExitStack() as stack:
         stack.callback(postgres.remove)
@@ -135,13 +139,18 @@ def prepare(config: Path, admin_dsn: str) -> None:
 
 @contextlib.contextmanager
 def watching(config: Path, logs: Path) -> Iterator[list[Daemon]]:
-    """Have collectors and a worker running; the block begins when they are ready. Raises `Unreachable`."""
+    """Have collectors and a worker running; the block begins when they are ready. Raises `Unreachable`.
+
+    The server's log is collected where the configuration says where it is.
+    """
     from pgwitness.config import load
 
-    http = load(config).http
+    loaded = load(config)
+    http = loaded.http
+    log = ["log"] if any(cluster.log is not None for cluster in loaded.clusters.values()) else []
     daemons: list[Daemon] = []
     try:
-        daemons.append(Daemon(config, logs / "collect.log", "collect", "wal", "stats", "sessions"))
+        daemons.append(Daemon(config, logs / "collect.log", "collect", "wal", "stats", "sessions", *log))
         daemons.append(Daemon(config, logs / "worker.log", "worker"))
         for daemon, port in zip(daemons, (http.collect_port, http.worker_port), strict=True):
             wait_for(daemon.ready(port), READY_SECONDS_MAX, f"a daemon is not ready; see {daemon.log}")

@@ -30,6 +30,17 @@ from pgwitness.errors import NotInOrder, Unreachable
 LAND_SECONDS_MAX = 25.0
 SETTLE_SECONDS = 3.0
 """How long collectors go on after the shop has closed: time for alerts that nothing explains to show."""
+LOGGED = {
+    "logging_collector": "on",
+    "log_destination": "jsonlog",
+    "log_filename": "postgresql-%Y-%m-%d_%H%M%S.log",
+    "log_connections": "receipt,authentication,authorization",
+    "log_disconnections": "on",
+    "log_min_duration_statement": "0",
+    "compute_query_id": "on",
+    "log_timezone": "UTC",
+}
+"""What makes the server log every statement, as docs/how-to/server-log.md has it."""
 CONFIG = """\
 # The configuration of the demo; its servers are gone when the demo ends, the lake stays.
 [kafka]
@@ -46,6 +57,11 @@ labels = {{ env = "demo", scope = "pci", owner = "payments" }}
 stats_interval = "1s"
 sessions_interval = "250ms"
 posture_interval = "1s"
+
+[clusters.shop.log]
+path = "{place}/postgres/log/*.json"
+format = "jsonlog"
+timezone = "UTC"
 
 [privacy]
 key_file = "privacy.key"
@@ -106,7 +122,7 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> report.Result:
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         tell("starting PostgreSQL 18 and the broker")
-        postgres, broker = stack.enter_context(servers(place))
+        postgres, broker = stack.enter_context(servers(place, LOGGED))
         helpdesk = Helpdesk()
         config = _configure(place, postgres, broker, seconds, helpdesk)
         tell("opening the shop: tables, roles, customers")
@@ -149,6 +165,7 @@ def _configure(place: Path, postgres: Postgres, broker: Broker, seconds: float, 
     path.write_text(
         CONFIG.format(
             bootstrap=broker.bootstrap,
+            place=place,
             port=postgres.port,
             collect_port=free_port(),
             worker_port=free_port(),

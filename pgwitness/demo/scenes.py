@@ -1,8 +1,8 @@
 """The misbehaviours that the demo stages: who does what, and which policy is to catch it.
 
 Each scene logs in for itself and does one thing. A scene counts as caught when one of its policies raised an alert
-about its principal, or, where statistics know a role only, about its role, or, where nobody can know who it was,
-about the object. An alert that no scene explains is a false one.
+about its principal, or, where no rule names one, about its role, or, where nobody can know who it was, about the
+object. An alert that no scene explains is a false one.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def scenes() -> list[Scene]:
             "somebody creates a superuser",
             LENA,
             create_superuser,
-            ("superuser",),
+            ("superuser", "privilege_escalation"),
             ("metrics",),
         ),
         Scene("table_dropped", "a table is dropped", OWNER, drop_table, ("drop_table",), ("coupons",)),

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import duckdb
@@ -36,20 +35,19 @@ def left_behind(place: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object], float]:
-    """The demo, played once in a short form: its folder, the object it ended with, and the seconds it took."""
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    """The demo, played once in a short form: its folder and the object it ended with."""
     place = tmp_path_factory.mktemp("demo") / "here"
-    began = time.monotonic()
     done = subprocess.run(
         [*COMMAND, "--json", "--seconds", "12", "--dir", str(place)], capture_output=True, text=True, timeout=170
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return place, json.loads(done.stdout), time.monotonic() - began
+    return place, json.loads(done.stdout)
 
 
-def test_every_committed_row_landed_once_under_its_name(played: tuple[Path, dict[str, object], float]) -> None:
+def test_every_committed_row_landed_once_under_its_name(played: tuple[Path, dict[str, object]]) -> None:
     """Rows of the workload's own ledger equal the landed ones, in all and for each principal, without duplicates."""
-    _, found, _ = played
+    _, found = played
     assert found["committed_rows"] == found["landed_rows"]
     assert isinstance(found["committed_rows"], int)
     assert found["committed_rows"] > 500
@@ -60,18 +58,18 @@ def test_every_committed_row_landed_once_under_its_name(played: tuple[Path, dict
     assert {"checkout", "shipping", "support-agent", "pricing-agent", "maria", "jonas", "lena"} <= set(principals)
 
 
-def test_every_misbehaviour_is_caught_and_nothing_else(played: tuple[Path, dict[str, object], float]) -> None:
+def test_every_misbehaviour_is_caught_and_nothing_else(played: tuple[Path, dict[str, object]]) -> None:
     """Everything that was staged raised its alert, and the honest work raised none."""
-    _, found, _ = played
+    _, found = played
     assert found["planted"] == [scene.id for scene in scenes()]
     assert len(found["planted"]) >= 6
     assert found["caught"] == found["planted"]
     assert found["false_alerts"] == 0
 
 
-def test_the_object_has_everything_that_is_promised(played: tuple[Path, dict[str, object], float]) -> None:
+def test_the_object_has_everything_that_is_promised(played: tuple[Path, dict[str, object]]) -> None:
     """The object has the contract's keys; changes are exact but for the one that was made past the beacon."""
-    place, found, took_s = played
+    place, found = played
     promised = "seconds events certainty assurance planted caught false_alerts committed_rows landed_rows duplicates"
     assert {*promised.split(), "latency_ms", "lake"} <= set(found)
     certainty, assurance, events, latency = (found[key] for key in ("certainty", "assurance", "events", "latency_ms"))
@@ -84,12 +82,25 @@ def test_the_object_has_everything_that_is_promised(played: tuple[Path, dict[str
     assert {"change", "query_stats", "session", "posture"} <= set(events)
     assert 0 < latency["p50"] <= latency["p99"]
     assert found["lake"] == str(place / "lake")
-    assert took_s < 60
 
 
-def test_what_is_kept_can_be_used(played: tuple[Path, dict[str, object], float]) -> None:
+def test_who_did_it_is_named_where_a_rule_names_anybody(played: tuple[Path, dict[str, object]]) -> None:
+    """The log names who read and who made a superuser, which statistics and snapshots alone cannot; and once each."""
+    place, _ = played
+    query = "SELECT DISTINCT policy, principal, ocsf ->> '$.unmapped.certainty' AS certainty FROM alerts"
+    result = CliRunner().invoke(main, ["sql", query, "--json", "--config", str(place / "pgwitness.toml")])
+    assert result.exit_code == 0, result.stderr
+    found = [tuple(row.values()) for row in json.loads(result.stdout)]
+    assert ("bulk_read", "maria", "strong") in found
+    assert ("delete_without_where", "pricing-agent", "strong") in found
+    assert ("superuser", "lena", "strong") in found
+    assert ("privilege_escalation", "lena", "exact") in found
+    assert len({policy for policy, *_ in found}) == len(found)
+
+
+def test_what_is_kept_can_be_used(played: tuple[Path, dict[str, object]]) -> None:
     """The folder holds what the contract names, and the printed next steps work on it."""
-    place, _, _ = played
+    place, _ = played
     for name in ("pgwitness.toml", "identities.yaml", "policies", "lake", "logs"):
         assert (place / name).exists(), name
     words = ["sql", "SELECT count(*) AS n FROM timeline('support-agent')", "--json"]
@@ -99,9 +110,9 @@ def test_what_is_kept_can_be_used(played: tuple[Path, dict[str, object], float])
 
 
 @pytest.mark.parametrize("page", ["tutorial.md", "how-to/query-evidence.md"])
-def test_queries_in_the_documentation_have_answers(played: tuple[Path, dict[str, object], float], page: str) -> None:
+def test_queries_in_the_documentation_have_answers(played: tuple[Path, dict[str, object]], page: str) -> None:
     """Every query that the documentation shows runs on the demo's lake, and all of the tutorial's have an answer."""
-    place, _, _ = played
+    place, _ = played
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     queries = [query for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL) for query in block.split(";")]
     connection = connect(place / "lake")
@@ -111,18 +122,18 @@ def test_queries_in_the_documentation_have_answers(played: tuple[Path, dict[str,
         assert [query for query, rows in answers.items() if not rows] == []
 
 
-def test_alerts_bring_the_query_that_shows_their_evidence(played: tuple[Path, dict[str, object], float]) -> None:
+def test_alerts_bring_the_query_that_shows_their_evidence(played: tuple[Path, dict[str, object]]) -> None:
     """The query that stands in an alert finds events in the lake, for every alert."""
-    place, _, _ = played
+    place, _ = played
     connection = connect(place / "lake")
     queries = connection.execute("SELECT json_extract_string(ocsf, '$.unmapped.query') FROM alerts").fetchall()
     assert queries
     assert [query for (query,) in queries if not connection.execute(query).fetchall()] == []
 
 
-def test_alerts_and_activities_conform_to_the_release(played: tuple[Path, dict[str, object], float]) -> None:
+def test_alerts_and_activities_conform_to_the_release(played: tuple[Path, dict[str, object]]) -> None:
     """Each alert is a Detection Finding of OCSF 1.8.0, each row of the view without its nulls a Datastore Activity."""
-    place, _, _ = played
+    place, _ = played
     connection = connect(place / "lake")
     alerts = [json.loads(ocsf) for (ocsf,) in connection.execute("SELECT ocsf FROM alerts").fetchall()]
     assert [found for alert in alerts if (found := standard.problems(alert, 2004))] == []
@@ -136,10 +147,10 @@ def test_alerts_and_activities_conform_to_the_release(played: tuple[Path, dict[s
 
 
 def test_the_lake_opens_without_pgwitness(
-    played: tuple[Path, dict[str, object], float], monkeypatch: pytest.MonkeyPatch
+    played: tuple[Path, dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plain DuckDB started in the lake's folder has the views from `views.sql`."""
-    place, found, _ = played
+    place, found = played
     monkeypatch.chdir(place / "lake")
     connection = duckdb.connect()
     connection.execute(Path("views.sql").read_text())
@@ -148,9 +159,9 @@ def test_the_lake_opens_without_pgwitness(
     assert row == (1,)
 
 
-def test_nothing_is_left_running(played: tuple[Path, dict[str, object], float]) -> None:
+def test_nothing_is_left_running(played: tuple[Path, dict[str, object]]) -> None:
     """When the demo is over, no process of it is."""
-    place, _, _ = played
+    place, _ = played
     assert left_behind(place) == []
 
 

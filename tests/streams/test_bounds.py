@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pgwitness.events import RawBatch, RawHeader, Relation
-from streams import activity, cluster, fold, identity, log_join, server_log, told
+from streams import activity, cluster, fold, identity, log_join, log_wait, server_log, stats_join, told
 from streams.fold import Fold
 from streams.identity import Identities
 from streams.sanity import NAME_CHARS_MAX, bounded
@@ -25,9 +25,11 @@ LIMITS = (
     (log_join, "RAN_MAX"),
     (log_join, "COMMITTED_MAX"),
     (log_join, "OPEN_MAX"),
+    (log_wait, "HELD_MAX"),
     (server_log, "LOGS_MAX"),
     (server_log, "XIDS_MAX"),
     (server_log, "VOUCHED_MAX"),
+    (stats_join, "STATEMENTS_MAX"),
     (told, "TOLD_MAX"),
 )
 

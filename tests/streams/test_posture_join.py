@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pgwitness.events import Event, Gap, LogPlace, Posture, RawEvent, Session, Statement, Tick
-from streams import posture_join
+from streams import log_wait, posture_join
 from streams.fold import Fold
 from streams.identity import Identities as Rules
 from tests.streams.log_records import SESSION_US, statement
@@ -444,7 +444,7 @@ def test_a_log_that_stands_still_holds_nothing_up() -> None:
     feed = Feed()
     feed.said("CREATE ROLE x")
     feed(found("role", "x", after={}))
-    due_s = 15 + (GRACE_US + posture_join.PATIENCE_US) / SECOND_US
+    due_s = 15 + (GRACE_US + log_wait.PATIENCE_US) / SECOND_US
     assert feed(tick(due_s - 0.001)) == []
     (told,) = feed(tick(due_s))
     assert (who(told), told.detail["unnamed"]) == (NOBODY, "log_late")
@@ -504,7 +504,7 @@ def test_without_a_log_nothing_waits() -> None:
 def test_memory_is_bounded_and_what_is_forgotten_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither statements nor changes that wait grow without end."""
     monkeypatch.setattr(posture_join, "DID_MAX", 3)
-    monkeypatch.setattr(posture_join, "HELD_MAX", 2)
+    monkeypatch.setattr(log_wait, "HELD_MAX", 2)
     feed = Feed()
     feed.said("BEGIN", "CREATE ROLE x", "CREATE ROLE y", "CREATE ROLE z", "CREATE ROLE v", "COMMIT")
     changes = [found("role", name, after={}) for name in ("v", "z", "y")]
