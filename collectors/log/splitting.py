@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from collectors.log.stderr import Prefix
 
 RECORD_BYTES_MAX = 32 * 1024 * 1024
 
 
-class Piece(NamedTuple):
+class Piece(Struct, frozen=True, gc=False):
     """A record, or bytes that are none (`readable` is false), and the bytes of the file it stands for."""
 
     length: int
