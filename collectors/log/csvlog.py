@@ -25,6 +25,8 @@ COLUMNS_MIN = 23
 FIELD_BYTES_MAX = 64 * 1024 * 1024
 
 csv.field_size_limit(FIELD_BYTES_MAX)
+_DIALECT = csv.reader([], strict=True).dialect
+"""Made once: to make it costs as much as to read a record."""
 
 
 class CsvLog:
@@ -89,7 +91,7 @@ def is_record(record: bytes) -> bool:
 def _row(text: str) -> list[str]:
     try:
         lines = [line + "\n" for line in text.split("\n")] if "\n" in text else [text]
-        rows = list(csv.reader(lines, strict=True))
+        rows = list(csv.reader(lines, _DIALECT))
     except csv.Error:
         raise Unreadable("not a record of csvlog") from None
     if len(rows) != 1 or len(rows[0]) < COLUMNS_MIN:

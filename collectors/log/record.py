@@ -105,8 +105,8 @@ class Times:
 
     def read(self, text: str) -> int:
         """Give microseconds since the epoch of `2026-11-22 21:26:30.123 UTC`. Raises `Unreadable` on anything else."""
-        clock, _, zone = text[16:].partition(" ")
         day = text[:16]
+        clock, _, zone = text[16:].partition(" ")
         try:
             minute = self._minutes.get((day, zone))
             if minute is None:

@@ -12,6 +12,7 @@ is why what hangs on this format alone is never `exact`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from collectors.log.record import (
     INT64_MAX,
@@ -78,13 +79,11 @@ class Prefix:
         absent = "".join(rf"(?P<{name}>(?!))?" for name in (*_BACKEND, *_MESSAGE[2:]) if name not in names)
         text = rf"(?:{pattern})(?P<word_>{PRIMARY}|{SECONDARY}):  (?P<text_>.*)"
         self._head = re.compile(text + absent, re.DOTALL)
-        self._start = re.compile(rf"(?:{pattern})(?:{PRIMARY}):  ".encode(), re.DOTALL)
+        start = re.compile(rf"(?:{pattern})(?:{PRIMARY}):  ".encode(), re.DOTALL)
+        self.begins: Callable[[bytes], object] = start.match
+        """Says whether a line begins a message."""
         self._backend = tuple(self._head.groupindex[name] for name in _BACKEND)
         self._message = tuple(self._head.groupindex[name] for name in _MESSAGE)
-
-    def begins(self, line: bytes) -> bool:
-        """Say whether a line begins a message."""
-        return self._start.match(line) is not None
 
     def head(self, line: str) -> re.Match[str] | None:
         """Take a line apart, into groups such as `word_` and `text_`; None for one without the prefix."""
