@@ -105,12 +105,11 @@ class Times:
 
     def read(self, text: str) -> int:
         """Give microseconds since the epoch of `2026-11-22 21:26:30.123 UTC`. Raises `Unreadable` on anything else."""
-        day = text[:16]
         clock, _, zone = text[16:].partition(" ")
         try:
-            minute = self._minutes.get((day, zone))
+            minute = self._minutes.get((text[:16], zone))
             if minute is None:
-                minute = self._minute(day, zone)
+                minute = self._minute(text[:16], zone)
             seconds = float(clock[1:])
             if not 0.0 <= seconds < 61.0:
                 raise ValueError
