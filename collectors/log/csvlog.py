@@ -7,13 +7,26 @@ from __future__ import annotations
 
 import csv
 
-from collectors.log.record import INT64_MAX, LOCAL, XID_MAX, LogRecord, Times, Unreadable, number, session_start_us
+from collectors.log.record import (
+    INT64_MAX,
+    LOCAL,
+    XID_MAX,
+    Backend,
+    Backends,
+    LogRecord,
+    Times,
+    Unreadable,
+    number,
+    session_start_us,
+)
 
 COLUMNS_MIN = 23
 """Columns that every supported server writes; later ones (backend type, leader, query id) are read where they are."""
 FIELD_BYTES_MAX = 64 * 1024 * 1024
 
 csv.field_size_limit(FIELD_BYTES_MAX)
+_DIALECT = csv.reader([], strict=True).dialect
+"""Made once: to make it costs as much as to read a record."""
 
 
 class CsvLog:
@@ -21,6 +34,7 @@ class CsvLog:
 
     def __init__(self, times: Times) -> None:
         self._times = times
+        self._backends = Backends(_backend)
         self.invalid_utf8 = 0
         """Records with bytes that are no UTF-8, each read with a replacement character in their place."""
 
@@ -32,30 +46,37 @@ class CsvLog:
             self.invalid_utf8 += 1
             text = record.decode("utf-8", "replace")
         row = _row(text)
-        host, port = _client(row[4])
+        backend = self._backends.get((*row[1:6], row[22], row[23] if len(row) > 23 else None))
         return LogRecord(
             self._times.read(row[0]),
-            number(row[3]),
+            backend.pid,
             row[11],
             row[13],
-            row[5] or None,
+            backend.session,
             number(row[6], INT64_MAX) or None,
-            session_start_us(row[5]),
-            row[1] or None,
-            row[2] or None,
-            row[22],
-            host,
-            port,
+            backend.start_us,
+            backend.user,
+            backend.database,
+            backend.application,
+            backend.host,
+            backend.port,
             number(row[10], XID_MAX),
-            row[9] or None,
             row[12] or None,
             row[14] or None,
             row[15] or None,
             row[19] or None,
             number(row[25], INT64_MAX) if len(row) > 25 else 0,
-            row[7] or None,
-            row[23] if len(row) > 23 else None,
+            backend.backend_type,
         )
+
+
+def _backend(said: tuple[str | None, ...]) -> Backend:
+    user, database, pid, client, session, application, backend_type = said
+    host, port = _client(client)
+    start_us = session_start_us(session)
+    return Backend(
+        number(pid), session or None, start_us, user or None, database or None, application, host, port, backend_type
+    )
 
 
 def is_record(record: bytes) -> bool:
@@ -70,7 +91,7 @@ def is_record(record: bytes) -> bool:
 def _row(text: str) -> list[str]:
     try:
         lines = [line + "\n" for line in text.split("\n")] if "\n" in text else [text]
-        rows = list(csv.reader(lines, strict=True))
+        rows = list(csv.reader(lines, _DIALECT))
     except csv.Error:
         raise Unreadable("not a record of csvlog") from None
     if len(rows) != 1 or len(rows[0]) < COLUMNS_MIN:
@@ -78,7 +99,7 @@ def _row(text: str) -> list[str]:
     return rows[0]
 
 
-def _client(text: str) -> tuple[str | None, int | None]:
+def _client(text: str | None) -> tuple[str | None, int | None]:
     """Read `address:port`, where the address may have colons itself."""
     if not text:
         return None, None

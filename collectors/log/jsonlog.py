@@ -30,8 +30,6 @@ class _Line(Struct, gc=False):
     remote_port: Small | None = None
     session_id: str | None = None
     line_num: Big | None = None
-    ps: str | None = None
-    vxid: str | None = None
     txid: Xid = 0
     state_code: str | None = None
     detail: str | None = None
@@ -74,13 +72,11 @@ class JsonLog:
             LOCAL if host == "[local]" else host,
             found.remote_port,
             found.txid,
-            found.vxid,
             found.state_code,
             found.detail,
             found.hint,
             found.statement,
             found.query_id,
-            found.ps,
             found.backend_type,
         )
 

@@ -236,10 +236,13 @@ class KafkaCollector:
             if offset >= partition.replay.until:
                 self.reading.refuse(self._log(partition, ""), offset, value, str(error))
             return
-        rest = partition.replay.rest(offset, shipped)
-        if rest is None:
-            return
-        instance = self._whose(shipped.host)
+        skip, data = 0, shipped.data
+        if offset < partition.replay.until:
+            rest = partition.replay.rest(offset, shipped)
+            if rest is None:
+                return
+            skip, data = rest
+        instance = self._whose(shipped.host) if self._settings.instances else self._instance
         if instance is None:
             self._foreign.inc()
             return
@@ -247,16 +250,14 @@ class KafkaCollector:
         if source is None or source.name != shipped.source or source.partition is not partition:
             self._use()
             source = self._source_of_gathered = self._source(partition, shipped.source, instance)
-        skip, data = rest
-        source.places.feed(offset, skip, len(data), source.stream.offset)
+        length = len(data)
+        source.places.feed(offset, skip, length, source.stream.offset)
         self._gathered.append(data)
-        self._gathered_bytes += len(data)
+        self._gathered_bytes += length
         if self._gathered_bytes >= GATHERED_BYTES_MAX:
             self._use()
 
     def _whose(self, host: str | None) -> str | None:
-        if not self._settings.instances:
-            return self._instance
         return self._settings.instances.get(host) if host is not None else None
 
     def _reading(self, instance: str) -> Reading:

@@ -128,10 +128,10 @@ class Reading:
         begin = stream.offset
         events: list[Seen] = []
         try:
-            for length, data, readable in pieces:
-                offset = stream.offset
-                stream.offset = offset + length
-                if not readable:
+            for piece in pieces:
+                offset, data = stream.offset, piece.data
+                stream.offset = offset + piece.length
+                if not piece.readable:
                     if data:
                         self.refuse(name, offset, data, "no end, or no beginning")
                     continue

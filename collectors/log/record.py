@@ -6,6 +6,7 @@ None, one that is known to be empty is empty: a rule must not mistake the one fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -15,6 +16,8 @@ from msgspec import Struct
 from pgwitness.errors import ConfigurationError
 
 MINUTES_MAX = 4_096
+BACKENDS_MAX = 4_096
+BACKEND_CHARS_MAX = 1_024
 LOCAL = "local"
 """What stands for the address of a session over the Unix socket."""
 
@@ -44,14 +47,45 @@ class LogRecord(Struct, frozen=True, gc=False):
     host: str | None = None
     port: int | None = None
     xid: int = 0
-    vxid: str | None = None
     sqlstate: str | None = None
     detail: str | None = None
     hint: str | None = None
     statement: str | None = None
     query_id: int = 0
-    tag: str | None = None
     backend_type: str | None = None
+
+
+class Backend(Struct, frozen=True, gc=False):
+    """What all messages of a session have in common."""
+
+    pid: int
+    session: str | None = None
+    start_us: int | None = None
+    user: str | None = None
+    database: str | None = None
+    application: str | None = None
+    host: str | None = None
+    port: int | None = None
+    backend_type: str | None = None
+
+
+class Backends:
+    """Remembers sessions by how a line of text names them, so that this is taken apart once and not in every line."""
+
+    def __init__(self, read: Callable[[tuple[str | None, ...]], Backend]) -> None:
+        self._read = read
+        self._known: dict[tuple[str | None, ...], Backend] = {}
+
+    def get(self, said: tuple[str | None, ...]) -> Backend:
+        """Give what a line says of its session. Raises `Unreadable`."""
+        found = self._known.get(said)
+        if found is None:
+            found = self._read(said)
+            if len(self._known) >= BACKENDS_MAX:
+                self._known.clear()
+            if sum(len(text) for text in said if text) <= BACKEND_CHARS_MAX:
+                self._known[said] = found
+        return found
 
 
 class Times:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -45,43 +45,46 @@ class Unwrapper:
     """Takes the lines out of records."""
 
     def __init__(self, settings: Log) -> None:
-        self._field = settings.field
-        self._sources = settings.source_fields
-        self._host = settings.instance_field if settings.instances else ""
+        host = settings.instance_field if settings.instances else ""
         self._objects = settings.format == "jsonlog"
         self._wrapped = bool(settings.field or settings.instances)
         self._names: dict[tuple[str, ...], str] = {}
+        self._by_key: dict[bytes | None, str] = {}
         self._known: dict[tuple[object, ...], str] = {}
-        asked = [name for name in (self._field, *self._sources, self._host, "error_severity") if name]
+        asked = [name for name in (settings.field, *settings.source_fields, host, "error_severity") if name]
         # Only what is asked for is made of a record; a name with a point may be a key or a path.
         keys = list(dict.fromkeys(key for name in asked for key in (name, name.split(".", 1)[0])))
         fields = [(f"f{place}", Any, None) for place in range(len(keys))]
         names = {f"f{place}": key for place, key in enumerate(keys)}
         record = msgspec.defstruct("Record", fields, rename=names, gc=False)
         self._decode = msgspec.json.Decoder(record).decode
-        self._get: dict[str, Callable[[Any], object]] = {name: _getter(name, keys) for name in asked}
+        self._line = _getter(settings.field, keys) if settings.field else None
+        self._host = _getter(host, keys) if host else None
+        self._severity = _getter("error_severity", keys)
+        self._said = _all(settings.source_fields, keys)
 
     def read(self, value: bytes, key: bytes | None) -> Shipped:
         """Read one record. Raises `Unreadable`."""
         if not self._wrapped:
-            return Shipped(self._name((key or b"").decode("latin-1")), None, _ended(value))
+            return Shipped(self._keyed(key), None, value if value.endswith(b"\n") else value + b"\n")
         try:
             found = self._decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Unreadable("a record that is no JSON object") from None
-        get = self._get
-        line = get[self._field](found) if self._field else None
+        line = self._line(found) if self._line is not None else None
         if isinstance(line, str):
             data = line.encode("utf-8", "replace")
         elif isinstance(line, dict):
             data = msgspec.json.encode(line)
-        elif self._objects and get["error_severity"](found) is not None:
+        elif self._objects and self._severity(found) is not None:
             data = value if b"\n" not in value else msgspec.json.encode(msgspec.json.decode(value))
         else:
             raise Unreadable("a record without the field that log.field names")
-        host = get[self._host](found) if self._host else None
-        source = self._source(tuple([get[name](found) for name in self._sources]), key)
-        return Shipped(source, str(host)[:HOST_CHARS_MAX] if host is not None else None, _ended(data))
+        if not data.endswith(b"\n"):
+            data += b"\n"
+        host = self._host(found) if self._host is not None else None
+        source = self._source(self._said(found), key)
+        return Shipped(source, str(host)[:HOST_CHARS_MAX] if host is not None else None, data)
 
     def _source(self, values: tuple[object, ...], key: bytes | None) -> str:
         """Name a source by what the record says of it, or else by the record's key."""
@@ -92,12 +95,21 @@ class Unwrapper:
         if name is None:
             said = tuple(str(value) for value in values if value is not None)
             if not said:
-                return self._name((key or b"").decode("latin-1"))
+                return self._keyed(key)
             name = self._name(*said)
             if all(value is None or isinstance(value, str) for value in values):
                 if len(self._known) >= NAMES_MAX:
                     self._known.clear()
                 self._known[values] = name
+        return name
+
+    def _keyed(self, key: bytes | None) -> str:
+        name = self._by_key.get(key)
+        if name is None:
+            name = self._name((key or b"").decode("latin-1"))
+            if len(self._by_key) >= NAMES_MAX:
+                self._by_key.clear()
+            self._by_key[key] = name
         return name
 
     def _name(self, *said: str) -> str:
@@ -110,8 +122,12 @@ class Unwrapper:
         return name
 
 
-def _ended(data: bytes) -> bytes:
-    return data if data.endswith(b"\n") else data + b"\n"
+def _all(names: Sequence[str], keys: list[str]) -> Callable[[Any], tuple[object, ...]]:
+    """Make what finds several keys in a record."""
+    if len(names) > 1 and not any("." in name for name in names):
+        return attrgetter(*(f"f{keys.index(name)}" for name in names))
+    getters = [_getter(name, keys) for name in names]
+    return lambda found: tuple([get(found) for get in getters])
 
 
 def _getter(name: str, keys: list[str]) -> Callable[[Any], object]:

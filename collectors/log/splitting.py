@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from collectors.log.stderr import Prefix
 
 RECORD_BYTES_MAX = 32 * 1024 * 1024
 
 
-class Piece(NamedTuple):
+class Piece(Struct, frozen=True, gc=False):
     """A record, or bytes that are none (`readable` is false), and the bytes of the file it stands for."""
 
     length: int
@@ -80,7 +82,7 @@ class JsonSplitter:
 
     def feed(self, data: bytes) -> list[Piece]:
         """Give each line."""
-        pieces = [Piece(len(line) + 1, line, bool(line)) for line in self._lines.feed(data)]
+        pieces = [Piece(len(line) + 1, line, line != b"") for line in self._lines.feed(data)]
         lost = self._lines.overflow()
         return pieces if lost is None else [*pieces, Piece(len(lost), lost, False)]
 
@@ -159,8 +161,9 @@ class StderrSplitter:
     def feed(self, data: bytes) -> list[Piece]:
         """Give each message but the last one, which may go on."""
         pieces: list[Piece] = []
+        begins = self._prefix.begins
         for line in self._lines.feed(data):
-            if self._open and (self._prefix.begins(line) or not self._goes_on(line)):
+            if self._open and (begins(line) or not self._goes_on(line)):
                 pieces.append(self._close())
             self._open.append(line)
             self._open_bytes += len(line) + 1

@@ -12,9 +12,20 @@ is why what hangs on this format alone is never `exact`.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable
 
-from collectors.log.record import INT64_MAX, LOCAL, XID_MAX, LogRecord, Times, Unreadable, number, session_start_us
+from collectors.log.record import (
+    INT64_MAX,
+    LOCAL,
+    XID_MAX,
+    Backend,
+    Backends,
+    LogRecord,
+    Times,
+    Unreadable,
+    number,
+    session_start_us,
+)
 from pgwitness.errors import ConfigurationError
 
 PRIMARY = "DEBUG[1-5]?|LOG|INFO|NOTICE|WARNING|ERROR|FATAL|PANIC"
@@ -47,10 +58,8 @@ _FIELDS: dict[str, tuple[str, str]] = {
 }
 
 
-class _Head(NamedTuple):
-    fields: dict[str, str | None]
-    word: str
-    text: str
+_BACKEND = ("pid", "session", "start", "user", "database", "application", "remote", "host", "backend_type")
+_MESSAGE = ("word_", "text_", "millis", "seconds", "epoch", "line", "xid", "sqlstate", "query_id")
 
 
 class Prefix:
@@ -66,20 +75,27 @@ class Prefix:
             )
         if not {"millis", "seconds", "epoch"} & names:
             raise ConfigurationError(f"log.line_prefix: {setting!r} has no time; %m, %t or %n is needed")
-        self._pattern = re.compile(rf"(?:{pattern})(?P<word_>{PRIMARY}|{SECONDARY}):  (?P<text_>.*)", re.DOTALL)
-        self._start = re.compile(rf"(?:{pattern})(?:{PRIMARY}):  ".encode(), re.DOTALL)
+        # A field that the setting leaves out is a group that never matches: it has no value, as where `%q` ends early.
+        absent = "".join(rf"(?P<{name}>(?!))?" for name in (*_BACKEND, *_MESSAGE[2:]) if name not in names)
+        text = rf"(?:{pattern})(?P<word_>{PRIMARY}|{SECONDARY}):  (?P<text_>.*)"
+        self._head = re.compile(text + absent, re.DOTALL)
+        start = re.compile(rf"(?:{pattern})(?:{PRIMARY}):  ".encode(), re.DOTALL)
+        self.begins: Callable[[bytes], object] = start.match
+        """Says whether a line begins a message."""
+        self._backend = tuple(self._head.groupindex[name] for name in _BACKEND)
+        self._message = tuple(self._head.groupindex[name] for name in _MESSAGE)
 
-    def begins(self, line: bytes) -> bool:
-        """Say whether a line begins a message."""
-        return self._start.match(line) is not None
+    def head(self, line: str) -> re.Match[str] | None:
+        """Take a line apart, into groups such as `word_` and `text_`; None for one without the prefix."""
+        return self._head.match(line)
 
-    def head(self, line: str) -> _Head | None:
-        """Take a line apart; None for one without the prefix."""
-        match = self._pattern.match(line)
-        if match is None:
-            return None
-        found = match.groupdict()
-        return _Head(found, str(found["word_"]), str(found["text_"]))
+    def backend(self, head: re.Match[str]) -> tuple[str | None, ...]:
+        """Give the fields of `_BACKEND`, which are the same in all lines of a session."""
+        return head.group(*self._backend)
+
+    def message(self, head: re.Match[str]) -> tuple[str | None, ...]:
+        """Give the fields of `_MESSAGE`, which are the line's own."""
+        return head.group(*self._message)
 
 
 def escapes(setting: str) -> set[str]:
@@ -116,6 +132,7 @@ class StderrLog:
     def __init__(self, times: Times, prefix: Prefix) -> None:
         self._times = times
         self._prefix = prefix
+        self._backends = Backends(self._backend)
         self.invalid_utf8 = 0
         """Messages with bytes that are no UTF-8, each read with a replacement character in their place."""
 
@@ -126,11 +143,38 @@ class StderrLog:
         except UnicodeDecodeError:
             self.invalid_utf8 += 1
             text = record.decode("utf-8", "replace")
-        first, *others = text.split("\n")
+        first, more, others = text.partition("\n")
         head = self._prefix.head(first)
         if head is None:
             raise Unreadable("a line without the prefix")
-        parts: dict[str, list[str]] = {"": [head.text]}
+        backend = self._backends.get(self._prefix.backend(head))
+        word, message, millis, seconds, epoch, line, xid, sqlstate, query_id = self._prefix.message(head)
+        parts = self._parts(str(message), others.split("\n")) if more else {"": str(message)}
+        return LogRecord(
+            self._time(millis or seconds, epoch),
+            backend.pid,
+            str(word),
+            parts[""],
+            backend.session,
+            number(line, INT64_MAX) or None,
+            backend.start_us,
+            backend.user,
+            backend.database,
+            backend.application,
+            backend.host,
+            backend.port,
+            number(xid, XID_MAX),
+            sqlstate,
+            parts.get("DETAIL"),
+            parts.get("HINT"),
+            parts.get("STATEMENT"),
+            number(query_id, INT64_MAX),
+            backend.backend_type,
+        )
+
+    def _parts(self, message: str, others: list[str]) -> dict[str, str]:
+        """Give a message of several lines by what its parts are called, the message itself by nothing."""
+        parts: dict[str, list[str]] = {"": [message]}
         word = ""
         for line in others:
             if line.startswith("\t"):
@@ -139,52 +183,35 @@ class StderrLog:
             further = self._prefix.head(line)
             if further is None:
                 raise Unreadable("a line without the prefix")
-            word = further.word
-            parts[word] = [further.text]
-        return self._record(head, {name: "\n".join(lines) for name, lines in parts.items()})
+            word = further["word_"]
+            parts[word] = [further["text_"]]
+        return {name: "\n".join(lines) for name, lines in parts.items()}
 
-    def _record(self, head: _Head, parts: dict[str, str]) -> LogRecord:
-        fields = head.fields
-        session = fields.get("session")
-        host, port = _client(fields)
-        start = fields.get("start")
-        pid = fields.get("pid")
-        return LogRecord(
-            self._time(fields),
+    def _backend(self, said: tuple[str | None, ...]) -> Backend:
+        pid, session, start, user, database, application, remote, host, backend_type = said
+        address, port = _client(remote, host)
+        return Backend(
             number(pid) if pid else number(str(int(str(session).partition(".")[2][:9], 16))),
-            head.word,
-            parts[""],
             session,
-            number(fields.get("line"), INT64_MAX) or None,
             session_start_us(session) if session else self._times.read(start) if start else None,
-            _name(fields.get("user")),
-            _name(fields.get("database")),
-            _name(fields.get("application")),
-            host,
+            _name(user),
+            _name(database),
+            _name(application),
+            address,
             port,
-            number(fields.get("xid"), XID_MAX),
-            fields.get("vxid") or None,
-            fields.get("sqlstate"),
-            parts.get("DETAIL"),
-            parts.get("HINT"),
-            parts.get("STATEMENT"),
-            number(fields.get("query_id"), INT64_MAX),
-            fields.get("tag"),
-            fields.get("backend_type"),
+            backend_type,
         )
 
-    def _time(self, fields: dict[str, str | None]) -> int:
-        if epoch := fields.get("epoch"):
+    def _time(self, written: str | None, epoch: str | None) -> int:
+        if epoch:
             return number(epoch.replace(".", ""), INT64_MAX // 1_000_000) * 1_000
-        return self._times.read(str(fields.get("millis") or fields.get("seconds")))
+        return self._times.read(str(written))
 
 
-def _client(fields: dict[str, str | None]) -> tuple[str | None, int | None]:
-    remote = fields.get("remote")
+def _client(remote: str | None, host: str | None) -> tuple[str | None, int | None]:
     if remote:
         host, _, port = remote.partition("(")
         return (LOCAL if host == "[local]" else host or None), number(port.rstrip(")")) or None
-    host = fields.get("host") or ""
     return (LOCAL if host == "[local]" else host or None), None
 
 
