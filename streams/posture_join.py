@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
 
-from pgwitness.events import Statement
-from pgwitness.statements import facts
+from pgwitness.events import Parsed, Statement
+from pgwitness.statements import StatementFacts
 from streams import posture_match as match
 from streams.bounded import room
 from streams.fold_state import Attribution, ClusterState, Did, HeldPosture, LogSession
@@ -92,12 +92,13 @@ class PostureJoin:
         """Everything that an instance's log had at a moment by the collector's clock was read."""
         _raise(self._looks, instance, at_us - WRITTEN_US)
 
-    def statement(self, event: Statement, session: LogSession, event_id: str) -> None:
-        """Take up a statement of the log."""
+    def statement(
+        self, event: Statement, session: LogSession, event_id: str, said: Parsed | StatementFacts | None
+    ) -> None:
+        """Take up a statement of the log; `said` is what the parser says of it, None when it has no text."""
         self.line(session.instance, event.occurred_at_us)
         if event.source == "auto_explain":
             return  # it tells of queries
-        said = event.parsed or (facts(event.statement) if event.statement is not None else None)
         if said is None:
             return
         who, words = _who(session), frozenset(said.operations)

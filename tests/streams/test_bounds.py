@@ -26,6 +26,7 @@ LIMITS = (
     (log_join, "COMMITTED_MAX"),
     (log_join, "OPEN_MAX"),
     (server_log, "LOGS_MAX"),
+    (server_log, "NAMED_MAX"),
     (server_log, "XIDS_MAX"),
     (server_log, "VOUCHED_MAX"),
     (told, "TOLD_MAX"),
