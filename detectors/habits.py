@@ -243,9 +243,16 @@ class Habits:
 
     def learn(self, deed: Deed) -> None:
         """Take a deed in."""
-        for name in _PLACES:
-            if (value := deed.value(name)) is not None:
-                self.known(name).learn(short(value))
+        if deed.client_addr is not None:
+            self.addresses.learn(short(deed.client_addr))
+        if deed.application is not None:
+            self.applications.learn(short(deed.application))
+        if (touch := deed.value("relation")) is not None:
+            self.touches.learn(short(touch))
+        if deed.statement is not None:
+            self.statements.learn(short(deed.statement))
+        if deed.columns is not None:
+            self.columns.learn(short(deed.columns))
         if deed.rows is not None and (volume := self.volume(short(deed.operation))) is not None:
             volume.learn(size_of(deed.rows))
 
