@@ -182,7 +182,7 @@ class Behaviour:
         if self._seasoned(habits, deed.now_us, 1):
             self._known.enter(key, self._young.leave(key))
         else:
-            self._young.weigh(key, habits)
+            self._young.learned(key, habits)
         return result
 
     def _seasoned(self, habits: Habits, now_us: int, factor: int) -> bool:
@@ -303,7 +303,7 @@ class Behaviour:
             self._groups.enter(group, habits)
         habits.n += 1
         habits.learn(deed.without(client_addr=True, application=True))
-        self._groups.weigh(group, habits)
+        self._groups.learned(group, habits)
 
     def learn(
         self,

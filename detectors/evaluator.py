@@ -91,7 +91,44 @@ class _Asked:
         return Matches(tuple(matched), tuple(failed.items()), tuple(met.items()))
 
 
-_Selection = tuple[list[tuple[tuple[tuple[str, int], ...], _Condition]], dict[tuple[int, ...], _Asked]]
+class _Selection:
+    """The conditions that can hold of actions of one kind, of the same operations, in which the same lists are filled.
+
+    Some need so many items of a list besides: `numbered` are these with their places among all. `asked` are those that
+    were asked together, by which of the numbered were among them.
+    """
+
+    def __init__(self, chosen: Iterable[tuple[Guard, _Condition]]) -> None:
+        self._conditions: list[_Condition] = []
+        self._numbered: list[tuple[int, tuple[tuple[str, int], ...]]] = []
+        self.asked: dict[tuple[int, ...], _Asked | None] = {}
+        for place, (guard, condition) in enumerate(chosen):
+            self._conditions.append(condition)
+            if guard.least:
+                needs = tuple((SCHEMA[name].attribute, number) for name, number in guard.least)
+                self._numbered.append((place, needs))
+
+    def of(self, action: Action) -> _Asked | None:
+        """Give the conditions that can hold of one such action; None when none can."""
+        fitting: tuple[int, ...] = ()
+        for place, needs in self._numbered:
+            for name, number in needs:
+                if getattr(action, name) < number:
+                    break
+            else:
+                fitting = (*fitting, place)
+        try:
+            return self.asked[fitting]
+        except KeyError:
+            return self._make(fitting)
+
+    def _make(self, fitting: tuple[int, ...]) -> _Asked | None:
+        if len(self.asked) >= CONTEXTS_MAX:
+            self.asked.clear()
+        left_out = {place for place, _ in self._numbered if place not in fitting}
+        conditions = [condition for place, condition in enumerate(self._conditions) if place not in left_out]
+        asked = self.asked[fitting] = _Asked(conditions) if conditions else None
+        return asked
 
 
 class Evaluator:
@@ -128,7 +165,7 @@ class Evaluator:
             set_novelty(action, novelty)
             if len(self._shapes) >= SHAPES_MAX:
                 self._shapes.clear()
-            asked = self._asked(action)
+            asked = self._select(action).of(action)
             found = NONE if asked is None else asked.answer(action)
             if len(relation) <= NAME_MAX:
                 self._shapes[shape] = found
@@ -136,25 +173,8 @@ class Evaluator:
 
     def ask(self, action: Action) -> Matches:
         """Ask every policy that can match the action."""
-        asked = self._asked(action)
+        asked = self._select(action).of(action)
         return NONE if asked is None else self._remembered(asked, action)
-
-    def _asked(self, action: Action) -> _Asked | None:
-        """Give the conditions that can hold of an action; None when none can."""
-        selected, contexts = self._select(action)
-        places = tuple(
-            place
-            for place, (least, _) in enumerate(selected)
-            if not least or all(getattr(action, name) >= number for name, number in least)
-        )
-        if not places:
-            return None
-        asked = contexts.get(places)
-        if asked is None:
-            if len(contexts) >= CONTEXTS_MAX:
-                contexts.clear()
-            asked = contexts[places] = _Asked(selected[place][1] for place in places)
-        return asked
 
     def _remembered(self, asked: _Asked, action: Action) -> Matches:
         """Give the answer to the same question about an action that is equal in everything that is read of it."""
@@ -175,20 +195,19 @@ class Evaluator:
         self._selections.clear()
 
     def _select(self, action: Action) -> _Selection:
-        """Give the conditions that can hold of such actions with the numbers they need, and room for contexts."""
-        filled = tuple(name for name, take in _FILLED if take(action))
+        """Give the conditions that can hold of such actions, and what they have answered."""
+        filled = tuple([name for name, take in _FILLED if take(action)])
         key = (action.kind, action.operation, tuple(action.operations), filled)
         found = self._selections.get(key)
         if found is None:
             if len(self._selections) >= SELECTIONS_MAX:
                 self._forget()
             known = frozenset(filled)
-            chosen = [
-                (tuple((SCHEMA[name].attribute, number) for name, number in guard.least), condition)
+            found = self._selections[key] = _Selection(
+                (guard, condition)
                 for guard, condition in self._conditions.get(action.kind, [])
                 if guard.lets(action.operation, action.operations, known)
-            ]
-            found = self._selections[key] = (chosen, {})
+            )
         return found
 
 

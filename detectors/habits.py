@@ -41,17 +41,18 @@ class Known:
         self.total = 0
         self.distinct = 0
 
-    def learn(self, value: str) -> None:
-        """Count a value; when there are too many, the rarest quarter goes, by name among equals."""
+    def learn(self, value: str) -> bool:
+        """Count a value; when there are too many, the rarest quarter goes, by name among equals. Says if it was new."""
         self.total += 1
         if value in self.counts:
             self.counts[value] += 1
-            return
+            return False
         if len(self.counts) >= VALUES_MAX:
             for rare in sorted(self.counts, key=lambda known: (self.counts[known], known))[: VALUES_MAX // 4]:
                 del self.counts[rare]
         self.counts[value] = 1
         self.distinct += 1
+        return True
 
     def hold(self, value: str, now_us: int, adopt_after_us: int) -> bool:
         """Keep a new value apart; true when it has been there for so long that it was adopted."""
@@ -192,13 +193,14 @@ class Deed(Struct, frozen=True, gc=False):
 
 
 class Habits:
-    """Everything known of one principal's single actions."""
+    """Everything known of one principal's single actions. `grown`: it may hold more than when it was last weighed."""
 
     __slots__ = (
         "addresses",
         "applications",
         "columns",
         "first_us",
+        "grown",
         "n",
         "statements",
         "touches",
@@ -209,6 +211,7 @@ class Habits:
     def __init__(self, first_us: int) -> None:
         self.n = 0
         self.first_us = first_us
+        self.grown = True
         self.addresses = Known()
         self.applications = Known()
         self.touches = Known()
@@ -219,6 +222,7 @@ class Habits:
 
     def witness(self, name: str, value: str, member: str) -> None:
         """Hear of something new that a member of this group did; it is known when enough of them have."""
+        self.grown = True
         members = self.witnesses.setdefault(f"{name} {value}", [])
         if member not in members:
             members.append(member)
@@ -243,9 +247,18 @@ class Habits:
 
     def learn(self, deed: Deed) -> None:
         """Take a deed in."""
-        for name in _PLACES:
-            if (value := deed.value(name)) is not None:
-                self.known(name).learn(short(value))
+        new = False
+        if deed.client_addr is not None:
+            new |= self.addresses.learn(short(deed.client_addr))
+        if deed.application is not None:
+            new |= self.applications.learn(short(deed.application))
+        if (touch := deed.value("relation")) is not None:
+            new |= self.touches.learn(short(touch))
+        if deed.statement is not None:
+            new |= self.statements.learn(short(deed.statement))
+        if deed.columns is not None:
+            new |= self.columns.learn(short(deed.columns))
+        self.grown |= new
         if deed.rows is not None and (volume := self.volume(short(deed.operation))) is not None:
             volume.learn(size_of(deed.rows))
 

@@ -36,9 +36,17 @@ class Room(OrderedDict[str, Habits]):
         self.values_held -= self._weights.pop(key)
         return self.pop(key)
 
+    def learned(self, key: str, habits: Habits) -> None:
+        """Let habits leave last that have taken in a deed; nearly always it held nothing new."""
+        if habits.grown:
+            self.weigh(key, habits)
+        else:
+            self.move_to_end(key)
+
     def weigh(self, key: str, habits: Habits) -> None:
         """Count anew what habits hold that have learned; others may have to leave for it, never they themselves."""
         self.move_to_end(key)
+        habits.grown = False
         weight = habits.weight
         self.values_held += weight - self._weights.get(key, 0)
         self._weights[key] = weight

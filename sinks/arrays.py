@@ -45,15 +45,8 @@ def numbers(values: Ints, kind: pa.DataType) -> pa.Array:
 
 def coded(values: Sequence[Hashable], codes: Codes, kind: pa.DataType) -> pa.DictionaryArray:
     """Make the column whose row `i` is `values[codes[i]]`; None is null, equal values share their place."""
-    places: dict[Hashable, int] = {}
-    table = np.fromiter(
-        (ABSENT if value is None else places.setdefault(value, len(places)) for value in values), np.int32, len(values)
-    )
-    indices = table[codes] if len(values) else codes
-    absent = indices == ABSENT
-    return pa.DictionaryArray.from_arrays(
-        pa.array(indices, pa.int32(), mask=absent if absent.any() else None), pa.array(list(places), kind)
-    )
+    encoded = pa.array(values, kind).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(encoded.indices.take(pa.array(codes)), encoded.dictionary)
 
 
 def coded_lists(values: Sequence[Sequence[str] | None], codes: Codes) -> pa.ListArray:

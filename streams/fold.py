@@ -344,14 +344,16 @@ class Fold:
             return
         session = cluster.log.see(event, header.instance)
         cluster.readings.line(header.instance, event.occurred_at_us)
-        cluster.join.statement(event, session)
-        cluster.posture.statement(event, session, shape.line_id(header, event.place))
+        known = facts(event.statement) if event.statement is not None else None
+        event_id = shape.line_id(header, event.place)
+        cluster.join.statement(event, session, known)
+        cluster.posture.statement(event, session, event_id, event.parsed or known)
         if event.xid is not None and event.role is not None:
             held = cluster.waiting.with_xid(event.xid)
             if held is not None and session.database in (None, held.database):
                 self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities, "xid"))
-        whose = by_log(session, header.cluster, self.identities, "own")
-        told = shape.statement(header, event, whose)
+        whose = cluster.log.own(session, header.cluster, self.identities)
+        told = shape.statement(header, event, event_id, known, whose)
         cluster.told.statement(told)
         self._emit(told)
         cluster.coverage.statement(told)
@@ -462,6 +464,7 @@ class Fold:
             error = str(refused)
         for cluster in self._clusters.values():
             cluster.activity.forget_names()
+            cluster.log.forget_names()
         for name in sorted(name for name in self._clusters if name):
             self._emit(shape.renamed(name, record, self.partition, self._offset, error))
 

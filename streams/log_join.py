@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from pgwitness.events import Statement, Transaction
-from pgwitness.statements import IDLE, facts
+from pgwitness.statements import IDLE, StatementFacts
 from streams.fold_state import Attribution, ClusterState, Committed, LogSession, Ran, Timeline
 from streams.spans import Spans
 from streams.waiting import Held
@@ -61,12 +61,11 @@ class LogJoin:
         """The log is followed from here on: before, nobody counted transactions."""
         self._forget(now_us)
 
-    def statement(self, event: Statement, session: LogSession) -> None:
-        """Take up a statement of the log."""
+    def statement(self, event: Statement, session: LogSession, known: StatementFacts | None) -> None:
+        """Take up a statement of the log; `known` is what the parser says of its text, None when there is none."""
         if event.source not in _SOURCES:
             return
         self.ends(session, event.occurred_at_us)
-        known = facts(event.statement) if event.statement is not None else None
         words = set(known.operations) if known is not None and known.parse_error is None else set()
         if event.xid is not None and words and words <= _ORDINARY:
             return  # it ran in that transaction, and so committed no other

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
-from pgwitness.events import Posture, Statement
-from pgwitness.statements import facts
+from pgwitness.events import Parsed, Posture, Statement
+from pgwitness.statements import StatementFacts
 from streams import posture_match as match
 from streams.bounded import room
 from streams.fold_state import Attribution, ClusterState, Did, LogSession
@@ -73,11 +73,12 @@ class PostureJoin:
         """Lines of the log may be missing up to a moment."""
         self._forgotten_until_us = max(self._forgotten_until_us, until_us)
 
-    def statement(self, event: Statement, session: LogSession, event_id: str) -> None:
-        """Take up a statement of the log."""
+    def statement(
+        self, event: Statement, session: LogSession, event_id: str, said: Parsed | StatementFacts | None
+    ) -> None:
+        """Take up a statement of the log; `said` is what the parser says of it, None when it has no text."""
         if event.source == "auto_explain":
             return  # it tells of queries
-        said = event.parsed or (facts(event.statement) if event.statement is not None else None)
         if said is None:
             return
         who, words = _who(session), frozenset(said.operations)

@@ -1,6 +1,7 @@
 """What lines of the server's log have said of a cluster: which line came last, which session had which transaction.
 
-The log writes transaction ids without their epoch, modulo 2^32; among those that are remembered that tells them apart.
+How a session is named is remembered, because it says the same of itself in a thousand lines. The log writes
+transaction ids without their epoch, modulo 2^32; among those that are remembered that tells them apart.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from pgwitness.events import LogPlace, Statement, Transaction
-from streams.attribution import log_session
+from streams.attribution import by_log, log_session
 from streams.bounded import room
-from streams.fold_state import ClusterState, LogSession, Vouched
+from streams.fold_state import Attribution, ClusterState, LogSession, Vouched
+from streams.identity import Identities
 
 XIDS_MAX = 20_000
 LOGS_MAX = 1_000
 VOUCHED_MAX = 20_000
+NAMED_MAX = 10_000
+"""Sessions whose attribution is remembered; forgetting costs time only."""
 XID_MODULUS = 1 << 32
 
 
@@ -25,6 +29,7 @@ class ServerLog:
         self._reached: dict[tuple[str | None, str], tuple[int, int]] = {}
         self._xids: dict[int, LogSession] = {}
         self._vouched: dict[int, Vouched] = {}
+        self._named: dict[LogSession, Attribution] = {}
 
     @property
     def followed(self) -> bool:
@@ -51,6 +56,19 @@ class ServerLog:
             known = told is not None and session in (told, replace(told, tags=()))
             self._xids[event.xid] = told if known and told is not None else session
         return session
+
+    def own(self, session: LogSession, cluster: str, identities: Identities) -> Attribution:
+        """Attribute a line of the log to the session that it names."""
+        whose = self._named.get(session)
+        if whose is None:
+            whose = by_log(session, cluster, identities, "own")
+            room(self._named, NAMED_MAX)
+            self._named[session] = whose
+        return whose
+
+    def forget_names(self) -> None:
+        """Ask the identities anew, because they have changed."""
+        self._named.clear()
 
     def vouch(self, xid: int, who: Vouched) -> None:
         """Take up who a transaction is of by stronger evidence than a comment."""

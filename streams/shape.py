@@ -31,7 +31,7 @@ from pgwitness.events import (
     Transaction,
     format_lsn,
 )
-from pgwitness.statements import facts
+from pgwitness.statements import StatementFacts, facts
 from streams.attribution import NOBODY
 from streams.fold_state import Attribution, Vouched
 from streams.posture_join import Found
@@ -171,9 +171,10 @@ def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
     return event
 
 
-def statement(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
-    """Make the event of a statement that the server's log told, with what the parser says of it."""
-    event_id = line_id(header, raw.place)
+def statement(
+    header: RawHeader, raw: Statement, event_id: str, known: StatementFacts | None, whose: Attribution
+) -> Event:
+    """Make the event of a statement that the server's log told; `known` is what the parser says of its text."""
     event = _event("statement", header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
     event.database = raw.database
     event.occurred_at_us = raw.occurred_at_us
@@ -190,8 +191,8 @@ def statement(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
         number = raw.place.line.rpartition("/")[2]
         if number.isascii() and number.isdigit() and len(number) <= 18:
             detail["line"] = int(number)
-    if raw.statement is not None:
-        detail |= _read(event, raw.statement)
+    if known is not None:
+        detail |= _read(event, known)
     elif raw.statement_hash is not None:
         detail["statement_hash"] = raw.statement_hash
     if raw.parsed is not None:
@@ -217,9 +218,8 @@ def line_id(header: RawHeader, place: LogPlace) -> str:
     return _id("log", header.cluster, header.instance, place.log, place.offset, place.index)
 
 
-def _read(event: Event, text: str) -> dict[str, object]:
+def _read(event: Event, found: StatementFacts) -> dict[str, object]:
     """Put what the parser says of a statement into its event; gives what of it belongs into `detail`."""
-    found = facts(text)
     event.statement = found.statement
     event.fingerprint = found.fingerprint
     event.operation = found.operations[0] if found.operations else None
@@ -283,7 +283,7 @@ def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event
     if raw.approximate:
         event.detail["approximate"] = True
     if raw.statement is not None:
-        event.detail |= _read(event, raw.statement)
+        event.detail |= _read(event, facts(raw.statement))
     return event
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pglast import parser
 
 from collectors.log import texts
-from collectors.log.texts import MARK, Texts, quick_shape, scanned_shape
+from collectors.log.texts import MARK, Texts, comment_behind, quick_shape, scanned_shape
 from pgwitness.privacy import tokenizer
 from pgwitness.statements import facts
 
@@ -93,11 +93,44 @@ def test_equal_shapes_have_equal_tokens(a: str, b: str) -> None:
             assert tokens(text) is not None  # only its values do not fit where they stand
 
 
+COMMENTS = [
+    "/**/",
+    "/*a='b'*/",
+    "/* it's */",
+    '/* $$ \\ " é */',
+    "/*/ */",
+    "/* -- */",
+    "/*a*/ /*b*/",
+    "/* /* */ */",
+    "/* */ */",
+]
+
+
+@settings(max_examples=500)
+@given(source=sources, comment=st.sampled_from(COMMENTS), gap=st.sampled_from(["", " ", "\n", ";"]))
+@example(source="SELECT 5*", comment="/**/", gap="")
+@example(source="SELECT '/*", comment="/* it's */", gap="")
+def test_a_comment_found_quickly_is_one_by_the_servers_scanner(source: str, comment: str, gap: str) -> None:
+    """Where what is before it has a quick shape, the last token is that comment, and the others are as without it."""
+    text = source + gap + comment + gap.strip(";")
+    at = comment_behind(text)
+    if at is None or quick_shape(text[:at].rstrip()) is None:
+        return
+    try:
+        *_, last = parser.scan(text)
+    except (parser.ParseError, ValueError):
+        return  # a number or operator before it is none
+    assert (last.name, last.start) == ("C_COMMENT", at)
+    assert tokens(text[:at].rstrip()) == (tokens(text) or [])[:-1]
+
+
 CASES = [
     ("SELECT * FROM t WHERE a = 1 AND b = 'x'", "SELECT * FROM t WHERE a = 22 AND b = 'it''s'", 1),
     ('SELECT "a 5" FROM "t" WHERE "b" = 5', 'SELECT "a 5" FROM "t" WHERE "b" = 77', 1),
     ('SELECT "a 5" FROM t', 'SELECT "a 6" FROM t', 2),
     ("SELECT 1 /* trace 1 */ FROM t", "SELECT 2 /* trace 2 */ FROM t", 1),
+    ("SELECT 1 FROM t /* trace 1 */", "SELECT 2 FROM t /* trace 2 */ ", 1),
+    ("SELECT 1 FROM t /* trace 1 */", "SELECT 2 FROM t", 1),
     ("SELECT 'é' AS é FROM t", "SELECT 'ö' AS é FROM t", 1),
     ("SELECT E'a\\n' FROM t", "SELECT E'b\\t' FROM t", 1),
     ("SELECT $$a$$ FROM t", "SELECT $$b$$ FROM t", 1),

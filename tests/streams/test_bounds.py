@@ -27,6 +27,7 @@ LIMITS = (
     (log_join, "OPEN_MAX"),
     (log_wait, "HELD_MAX"),
     (server_log, "LOGS_MAX"),
+    (server_log, "NAMED_MAX"),
     (server_log, "XIDS_MAX"),
     (server_log, "VOUCHED_MAX"),
     (stats_join, "STATEMENTS_MAX"),
