@@ -3,8 +3,8 @@
 `SELECT 1 /*agent='triage-bot',on_behalf_of='ada%40shop',traceparent='00-…-…-01'*/`: keys and values are URL-encoded,
 values stand in single quotes (https://google.github.io/sqlcommenter/spec/). Anybody who can send a statement can write
 such a comment: it is what the client asserts, no more. `read` finds the comment with PostgreSQL's own scanner, so a
-string that looks like one is none, takes the known keys only, and never raises. A value that is no plain identifier may
-be anything, so it goes on as a token.
+string that looks like one is none; `of_comment` is for those who have found it already. Both take the known keys only
+and never raise. A value that is no plain identifier may be anything, so it goes on as a token.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ def read(text: str, token: Tokenizer) -> dict[str, str]:
     if not end.endswith("*/") or len(text) > TEXT_CHARS_MAX:
         return {}
     comment = _last_comment(text)
-    if comment is None or len(comment) > COMMENT_CHARS_MAX:
+    return of_comment(comment, token) if comment is not None else {}
+
+
+def of_comment(comment: str, token: Tokenizer) -> dict[str, str]:
+    """Give the known tags of a comment, of which `comment` is what stands between `/*` and `*/`."""
+    comment = comment.strip()
+    if len(comment) > COMMENT_CHARS_MAX:
         return {}
     found: dict[str, str] = {}
     place = 0
@@ -60,4 +66,4 @@ def _last_comment(text: str) -> str | None:
     last = next((item for item in reversed(tokens) if item.name != "ASCII_59"), None)
     if last is None or last.name != "C_COMMENT":
         return None
-    return text[last.start + 2 : last.end - 1].strip()
+    return text[last.start + 2 : last.end - 1]

@@ -26,7 +26,6 @@ from collectors.log.texts import Text, Texts, executed
 from pgwitness.events import LogPlace, Session, Statement
 from pgwitness.privacy import Tokenizer
 from pgwitness.statements import IDLE
-from pgwitness.tags import read as read_tags
 
 WAIT_US = 1_000_000
 SESSIONS_MAX = 10_000
@@ -192,9 +191,7 @@ class Interpreter:
     def _text(self, record: LogRecord, text: str | None) -> Text:
         if text is None:
             return Text(None, self.texts.hash(record.message))
-        found = self.texts.read(text)
-        tags = read_tags(text, self._token) if "*/" in text else None
-        return found._replace(tags=tuple(tags.items())) if tags else found
+        return self.texts.read(text)
 
     def _is_own(self, record: LogRecord, text: Text) -> bool:
         """Only what the collectors read is left out: a write under their name is somebody else's."""

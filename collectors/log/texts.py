@@ -6,9 +6,9 @@ for the literals, and of an ordinary statement (SELECT, INSERT, UPDATE, DELETE, 
 depends on those. Utility statements may depend on them (a DO block is a string) and are read one by one.
 
 Two scanners give shapes. The quick one knows as much of SQL's lexical rules as ordinary text needs, and gives up where
-it meets anything else: comments, dollar quotes, backslashes, prefixed strings, letters beyond ASCII. The slow one is
-PostgreSQL's own. Tests hold the one to the other. A query id would not do: of several statements in one text the
-server gives that of one, behind which the others could hide.
+it meets anything else: comments but for one behind the statement, dollar quotes, backslashes, prefixed strings,
+letters beyond ASCII. The slow one is PostgreSQL's own. Tests hold the one to the other. A query id would not do: of
+several statements in one text the server gives that of one, behind which the others could hide.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from pglast import parser
 
+from pgwitness import tags
 from pgwitness.events import Parsed
 from pgwitness.parsetree import runs_text
 from pgwitness.privacy import Tokenizer
@@ -82,11 +83,23 @@ class Texts:
         """Texts that were parsed, and not known already."""
 
     def read(self, text: str) -> Text:
-        """Give a statement without its literals."""
+        """Give a statement without its literals, and the tags of a comment behind it."""
+        if "*/" not in text:
+            return self._read(text, None)
+        at = comment_behind(text)
+        shape = quick_shape(text[:at].rstrip()) if at is not None else None
+        found = self._read(text, shape)
+        if at is not None and shape is not None:
+            said = tags.of_comment(text[at + 2 : text.rindex("*/")], self._token)
+        else:
+            said = tags.read(text, self._token)
+        return found._replace(tags=tuple(said.items())) if said else found
+
+    def _read(self, text: str, shape: str | None) -> Text:
         found = self._by_text.get(text)
         if found is not None:
             return found
-        shape = quick_shape(text) or scanned_shape(text)
+        shape = shape or quick_shape(text) or scanned_shape(text)
         found = self._by_shape.get(shape) if shape is not None else None
         return found if found is not None else self._parse(text, shape)
 
@@ -151,6 +164,16 @@ def quick_shape(text: str) -> str | None:
     if "$" in shape or "--" in shape or "/*" in shape or not shape.isascii():
         return None
     return None if _OTHER_QUOTE.search(shape) is not None else shape
+
+
+def comment_behind(text: str) -> int | None:
+    """Find where the comment begins that ends a text; None where there is none, or another one in it.
+
+    That it is one, and no part of a string or of a longer comment, is certain if what is before it has a quick shape.
+    """
+    end = len(text.rstrip()) - 2
+    at = text.rfind("/*", 0, end)
+    return at if at >= 0 and text.find("*/", at + 2) == end else None
 
 
 def scanned_shape(text: str) -> str | None:
