@@ -381,6 +381,8 @@ class Fold:
             whose = by_log(found.session, header.cluster, self.identities, found.how)
             if found.several:
                 whose = _of_several(whose)
+            elif raw.calls > 1:
+                whose = replace(whose, trace_id=None, agent=None)  # which are those of the last run
         told = shape.query_stats(header, raw, whose)
         cluster.told.query_stats(told)
         if found.told:

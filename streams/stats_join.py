@@ -33,7 +33,7 @@ EDGE_SLICES = 1
 class Counted(Struct, frozen=True):
     """What the log told of the runs that a reading counted: `told` all of them, and whose they were if one's.
 
-    `how` is a key of `BINDINGS`. `several`: it was more than one run, or more than one session of that principal.
+    `how` is a key of `BINDINGS`. `several`: more than one session of that principal.
     """
 
     told: bool = False
@@ -115,7 +115,7 @@ def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
     if all_of.mixed or (all_of.several and all_of.name[0] is None):
         return Counted(told=True)
     how = "counted" if all_of.session.sure and not all_of.several else "counted in several"
-    return Counted(True, all_of.session, how, all_of.several or calls > 1)
+    return Counted(True, all_of.session, how, all_of.several)
 
 
 def _join(runs: Runs, other: Runs) -> None:

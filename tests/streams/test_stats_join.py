@@ -83,16 +83,18 @@ def test_a_count_is_of_the_session_that_ran_it() -> None:
     assert (event.detail["join"], event.detail["seen_as"], event.identity_rule) == ("count", "statement", "rule-1")
 
 
-def test_one_run_keeps_its_session() -> None:
-    """Of one run the session stands there, too; of several, which may be several transactions, it does not."""
+def test_a_count_keeps_what_all_of_its_runs_have() -> None:
+    """The session stands there; the trace and the agent that a comment behind one of several runs tells do not."""
     feed = Feed()
-    line = feed.ran()
-    (told,) = feed.log(line)
+    tags = {"tags": {"agent": "triage-bot", "traceparent": "00-5bd66ef5095369c7b0d1f8f4bd33716a-00f067aa0ba902b7-01"}}
+    told, *_ = feed.log(feed.ran(**tags))
     (event,) = feed.counts(1)
     assert event.session_id == told.session_id is not None
-    feed.log(feed.ran(at_s=14), feed.ran(at_s=15))
+    assert event.trace_id == told.trace_id is not None
+    feed.log(feed.ran(at_s=14, **tags), feed.ran(at_s=15, **tags))
     (event,) = feed.counts(2, 20)
-    assert event.session_id is None
+    assert event.session_id == told.session_id
+    assert (event.trace_id, event.detail.get("agent")) == (None, None)
 
 
 def test_it_waits_until_the_log_was_read_past_it() -> None:
