@@ -102,7 +102,7 @@ class Daemon:
             return self.get("/readyz")[0] == 200
 
         try:
-            wait_for(is_ready, READY_SECONDS_MAX, "readiness")
+            wait_for(is_ready, READY_SECONDS_MAX, "readiness", every_s=0.1)
         except Exception as error:
             raise AssertionError(f"not ready: {self.get('/readyz')}\n{self.complaint()}") from error
         return self
