@@ -16,6 +16,8 @@ from pathlib import Path
 from pgwitness.demo.servers import LOOPBACK, Process, answers, free_port
 from pgwitness.errors import Unreachable
 
+CLUSTER_ID = "cGd3aXRuZXNzLXRlc3RzMQ"
+"""Sixteen bytes in base64, as Kafka writes a UUID: asking its own tool for one takes seconds."""
 JARS = Path(__file__).parents[2] / "deploy" / "kafka" / "lib"
 
 
@@ -87,7 +89,7 @@ class Kafka:
         if not (self.data / "logs" / "meta.properties").exists():
             self._format(properties)
         self._process.start(
-            [*self._java(), "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "kafka.Kafka", str(properties)],
+            [*self._java(), "-Xms128m", "-Xmx512m", "kafka.Kafka", str(properties)],
             lambda: answers(self.plain),
             environment=os.environ,
         )
@@ -109,7 +111,11 @@ class Kafka:
         java = shutil.which("java")
         if java is None:
             raise Unreachable("Apache Kafka needs Java 17 or newer")
-        return [java, "-cp", f"{JARS}/*", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+        # It runs for seconds or minutes: to compile better takes longer than it gains.
+        return [
+            java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
+            "-cp", f"{JARS}/*", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        ]  # fmt: skip
 
     def _configure(self) -> Path:
         self.data.mkdir(parents=True, exist_ok=True)
@@ -157,13 +163,12 @@ sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
 
     def _format(self, properties: Path) -> None:
         tool = [*self._java(), "kafka.tools.StorageTool"]
-        uuid = subprocess.run([*tool, "random-uuid"], capture_output=True, text=True, check=True).stdout.split()[-1]
         scram = [
             f"--add-scram=SCRAM-SHA-512=[name={name},password={password}]"
             for name, password in (self._secured.users if self._secured is not None else {}).items()
         ]
         done = subprocess.run(
-            [*tool, "format", "--standalone", "-t", uuid, "-c", str(properties), *scram],
+            [*tool, "format", "--standalone", "-t", CLUSTER_ID, "-c", str(properties), *scram],
             capture_output=True,
             text=True,
             check=False,

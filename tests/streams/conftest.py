@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from confluent_kafka import Producer
 from msgspec.structs import replace
@@ -35,7 +36,7 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
     while not (found := condition()):
         if time.monotonic() > deadline:
             pytest.fail(f"not within {DEADLINE_S:.0f} s: {what}")
-        time.sleep(0.05)
+        time.sleep(0.1)
     return found
 
 
@@ -47,6 +48,7 @@ class Installation:
         self.producer = Producer(config.kafka.client() | {"message.max.bytes": "4000000", "log_level": "0"})
         self.bundle = Bundle.packaged()
         self.lake = Lake(config.lake.path)
+        self._catalogue: duckdb.DuckDBPyConnection | None = None
         config.identities.file.write_text(IDENTITIES)
         admin.apply(config)
 
@@ -82,8 +84,9 @@ class Installation:
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         """Ask the lake."""
-        with catalogue.connect(self.config.lake.path) as connection:
-            return connection.execute(query).fetchall()
+        if self._catalogue is None:  # once: making the views takes ten times as long as most questions
+            self._catalogue = catalogue.connect(self.config.lake.path)
+        return self._catalogue.execute(query).fetchall()
 
     def landed(self, number: int, where: str = "kind = 'change'") -> None:
         """Wait until that many events are in the lake, no fewer and no more, each once."""

@@ -75,13 +75,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], bool], seconds_max: float, what: str) -> None:
-    """Wait until a condition holds. Raises `Unreachable` after `seconds_max`, saying what was waited for."""
+def wait_for(condition: Callable[[], bool], seconds_max: float, what: str, *, every_s: float = 0.02) -> None:
+    """Wait until a condition holds, asking `every_s`. Raises `Unreachable` after `seconds_max`, saying for what."""
     deadline = time.monotonic() + seconds_max
     while not condition():
         if time.monotonic() > deadline:
             raise Unreachable(f"waited {seconds_max:.0f} seconds in vain: {what}")
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
