@@ -12,6 +12,7 @@ from collectors.sessions.activity import Backend, Look, Ourselves, authenticates
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 # Names of certificates come as bytes: PostgreSQL cuts long ones, perhaps in the middle of a character.
+# Who has no role yet is still logging in: a later look has it, or the log if it fails.
 # clock_timestamp() comes before the rows are read, so whoever is missing in them was gone by then or came later.
 _LOOK = """
 SELECT (extract(epoch FROM now.at) * 1000000)::int8, now.next_xid, a.pid,
@@ -20,7 +21,7 @@ SELECT (extract(epoch FROM now.at) * 1000000)::int8, now.next_xid, a.pid,
   textsend(s.client_dn), textsend(s.issuer_dn), s.client_serial::text, g.gss_authenticated
 FROM (SELECT clock_timestamp() AS at, pg_snapshot_xmax(pg_current_snapshot())::text::int8 AS next_xid) AS now
 LEFT JOIN pg_catalog.pg_stat_activity AS a
-  ON a.backend_type IN ('client backend', 'walsender') OR a.backend_type IS NULL
+  ON (a.backend_type IN ('client backend', 'walsender') AND a.usesysid IS NOT NULL) OR a.backend_type IS NULL
 LEFT JOIN pg_catalog.pg_stat_ssl AS s ON s.pid = a.pid
 LEFT JOIN pg_catalog.pg_stat_gssapi AS g ON g.pid = a.pid
 ORDER BY a.pid"""

@@ -13,7 +13,9 @@ from detectors.sensitive import Sensitive
 from pgwitness.config import Mask, Privacy
 from pgwitness.events import LogPlace, RawHeader, Statement
 from pgwitness.privacy import tokenizer
+from pgwitness.statements import facts as facts_of
 from streams.fold_state import Attribution
+from streams.shape import line_id
 from streams.shape import statement as shaped
 from tests.detectors.material import START_US, change
 
@@ -40,7 +42,9 @@ def matched(text: str, whose: Attribution = AGENT, rows: int = 50, **facts: Any)
         **facts,
     )
     judge = Judge(PACKAGED, labels={}, behaviour=None, sensitive=Sensitive(["public.customers.email"]))
-    verdict = judge.judge(shaped(RawHeader("shop", "log", "db:5432"), raw, whose))
+    header = RawHeader("shop", "log", "db:5432")
+    known = facts_of(raw.statement) if raw.statement is not None else None
+    verdict = judge.judge(shaped(header, raw, line_id(header, raw.place), known, whose))
     assert not [alert for alert in verdict.alerts if alert.detector.startswith("policy_error")]
     return set(verdict.policies)
 
