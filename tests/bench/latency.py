@@ -120,7 +120,7 @@ def prepare(root: Path, postgres: Postgres) -> None:
     pgbench(postgres, "-i", "-q", "-s", "10", "bench").communicate(timeout=120)
     with psycopg.connect(postgres.dsn("postgres", "bench"), autocommit=True) as connection:
         connection.execute("ALTER TABLE pgbench_history REPLICA IDENTITY FULL")
-        for number in range(TABLES):
+        for number in range(TABLES + 1):  # one more, for warming up
             connection.execute(
                 f"CREATE TABLE probe_{number} (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text)"
             )
@@ -153,7 +153,7 @@ def pgbench(postgres: Postgres, *arguments: str) -> subprocess.Popen[str]:
 
 def delete_some(connection: psycopg.Connection[Any], number: int) -> None:
     """Insert rows into a table and delete them all: one transaction each."""
-    table = f"probe_{number % TABLES}"
+    table = f"probe_{number}"
     with connection.transaction():
         connection.execute(f"INSERT INTO {table} (note) SELECT 'x' FROM generate_series(1, {ROWS_PER_PROBE})")
     with connection.transaction():
@@ -172,7 +172,7 @@ def wait_until_alerting(root: Path, broker: Broker, postgres: Postgres) -> None:
         while not alerts(broker, wait_s=1.0):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"no alert after a minute; the daemons said:\n{logs(root)}")
-            delete_some(connection, 0)
+            delete_some(connection, TABLES)
 
 
 def probe(postgres: Postgres, seconds: int) -> list[int]:
@@ -183,7 +183,7 @@ def probe(postgres: Postgres, seconds: int) -> list[int]:
         for number in range(seconds * PROBES_PER_S):
             time.sleep(max(0.0, start + number / PROBES_PER_S - time.monotonic()))
             began.append(time.time_ns() // 1_000)
-            delete_some(connection, number + 1)
+            delete_some(connection, number % TABLES)
     return began
 
 
