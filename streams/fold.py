@@ -42,15 +42,13 @@ from pgwitness.events import (
 )
 from pgwitness.events import Identities as IdentitiesRecord
 from pgwitness.statements import facts
-from streams import claims, comments, shape
+from streams import claims, comments, readings, shape
 from streams import fold_state as states
-from streams.attribution import NOBODY, SHADOW, by_log, by_origin, by_role, by_session, log_session
+from streams.attribution import NOBODY, SHADOW, by_log, by_origin, by_session, log_session
 from streams.cluster import Cluster
 from streams.fold_state import Attribution, FoldState, HeldPart, HeldReading, Vouched, Watermark
 from streams.identity import Identities
-from streams.log_wait import PATIENCE_US
 from streams.sanity import bounded, bounded_header, check
-from streams.told import SEEN_AS
 from streams.trimming import trim
 from streams.waiting import Held, Key, size_of
 
@@ -108,8 +106,8 @@ class Fold:
         if cluster.waiting:
             self._expire(header.cluster, cluster)
         if cluster.readings.waiting:
-            for reading in cluster.readings.due(cluster.clock_us):
-                self._read(cluster, reading)
+            for held in cluster.readings.due(cluster.clock_us):
+                self._read(cluster, held)
         return self._end(offset)
 
     def skip(self, offset: int) -> list[Event]:
@@ -316,12 +314,13 @@ class Fold:
             case Statement():
                 self._statement(cluster, header, event)
             case QueryStats():
-                self._query_stats(cluster, header, event)
+                self._reading(cluster, header, event, shape.query_stats_id(header, event))
             case IdentitiesRecord():
                 self._rename(event)
             case Posture():
                 cluster.coverage.posture(event)
-                self._posture(cluster, header, event)
+                self._reading(cluster, header, event, shape.finding(header, event).event_id)
+                cluster.log_settings.see(event)
             case Gap() | Control():
                 cluster.coverage.gap(event, header.instance)
                 if isinstance(event, Gap) and header.source == "log":
@@ -363,34 +362,6 @@ class Fold:
             stronger = cluster.log.vouched(event.xid) or comments.vouched(whose)
             self._compare(cluster, header, whose, event.tags, stronger, event.captured_at_us)
 
-    def _query_stats(self, cluster: Cluster, header: RawHeader, event: QueryStats) -> None:
-        """Take up what the statistics counted; where the log tells every statement, that waits until it has told."""
-        if not cluster.is_new(shape.query_stats_id(header, event)):
-            self.dropped += 1
-            return
-        self._hold_reading(cluster, header, event, wait=cluster.coverage.source is not None)
-
-    def _counted(self, cluster: Cluster, held: HeldReading, raw: QueryStats) -> None:
-        """Tell what the statistics counted, with who ran it where the log says so."""
-        header = held.header
-        fingerprint = facts(raw.statement).fingerprint if raw.statement is not None else None
-        found = cluster.stats.count(raw, header.instance, fingerprint)
-        if found.session is None:
-            whose = by_role(header.cluster, raw.database, raw.role, self.identities)
-        else:
-            whose = by_log(found.session, header.cluster, self.identities, found.how)
-            if found.several:
-                whose = _of_several(whose)
-            elif raw.calls > 1:
-                whose = replace(whose, trace_id=None, agent=None)  # which are those of the last run
-        told = shape.query_stats(header, raw, whose)
-        cluster.told.query_stats(told)
-        if found.told:
-            told.detail[SEEN_AS] = "statement"
-        self._emit(told)
-        if lost := cluster.coverage.query_stats(told):
-            self._emit_once(cluster, shape.finding(header, lost))
-
     def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:
         if event.place is not None:
             if not self._is_news(cluster, header, event.place):
@@ -412,49 +383,19 @@ class Fold:
             whose = by_session(seen, header.cluster, self.identities, "own")
             self._emit_once(cluster, shape.session(header, event, whose))
 
-    def _posture(self, cluster: Cluster, header: RawHeader, event: Posture) -> None:
-        """Take up what a snapshot found; what changed waits until the log has told who may have done it."""
-        whole = cluster.log_settings.transactions
-        cluster.log_settings.see(event)
-        if not cluster.is_new(shape.finding(header, event).event_id):
+    def _reading(self, cluster: Cluster, header: RawHeader, raw: Posture | QueryStats, event_id: str) -> None:
+        """Take up what was read from the server, once; what the log may explain waits for it."""
+        if not cluster.is_new(event_id):
             self.dropped += 1
-            return
-        wait = event.change != "found" and event.window_start_us is not None
-        self._hold_reading(cluster, header, event, wait=wait, whole=whole)
-
-    def _changed(self, cluster: Cluster, held: HeldReading, raw: Posture) -> None:
-        """Tell what a snapshot found, with who changed it where the log says so."""
-        name = held.header.cluster
-        found = cluster.posture.decide(
-            raw,
-            held.instance,
-            lambda session: by_log(session, name, self.identities, "statement"),
-            is_read=cluster.readings.is_read(held),
-            whole=held.whole,
-        )
-        whose = NOBODY
-        if found.session is not None:
-            whose = by_log(found.session, name, self.identities, found.how)
-            if found.several:
-                whose = _of_several(whose)
-        told = shape.posture(held.header, raw, whose, found)
-        self._emit(told)
-        cluster.told.posture(told, raw)
-
-    def _hold_reading(
-        self, cluster: Cluster, header: RawHeader, raw: Posture | QueryStats, *, wait: bool, whole: bool = True
-    ) -> None:
-        """Let what was read from the server wait for its log, if there is something to wait for; else tell it."""
-        held = HeldReading(header, raw, raw.captured_at_us + self._grace_us + PATIENCE_US, whole)
-        if not (wait and self._grace_us > 0 and cluster.log.followed and cluster.readings.hold(held)):
+        elif (held := readings.take(cluster, header, raw, self._grace_us)) is not None:
             self._read(cluster, held)
 
     def _read(self, cluster: Cluster, held: HeldReading) -> None:
-        """Tell what was read from the server."""
-        if isinstance(held.raw, Posture):
-            self._changed(cluster, held, held.raw)
-        else:
-            self._counted(cluster, held, held.raw)
+        """Tell what was read from the server, and what shows by it."""
+        first, *more = readings.tell(cluster, held, self.identities)
+        self._emit(first)
+        for event in more:
+            self._emit_once(cluster, event)
 
     def _rename(self, record: IdentitiesRecord) -> None:
         if record.sha256 == self.identities.sha256:
@@ -532,11 +473,6 @@ def _run_lines(cluster: Cluster) -> tuple[str, ...]:
     """Give the kinds of lines of which each run of a statement has one."""
     source = cluster.coverage.source
     return RUN_LINES if source is None else (source,)
-
-
-def _of_several(whose: Attribution) -> Attribution:
-    """Leave the principal, and take away what only one of its sessions has."""
-    return replace(whose, pid=None, client_port=None, session_id=None, trace_id=None, agent=None)
 
 
 def _covered(part: Transaction) -> bool:
