@@ -17,6 +17,8 @@ REMEDIES = {
     ),
 }
 PROTOCOL = 'is "security.protocol" in [kafka] the one of this listener?'
+_OF_PROTOCOL = ("PLAINTEXT broker", "SSL", "security.protocol")
+"""What a broken connection is said to be by who spoke TLS to a listener without, or the other way round."""
 UNREACHED = "start it, or correct kafka.bootstrap"
 
 
@@ -51,7 +53,7 @@ class Refusals:
             if name in self._said:
                 return f"the broker at {bootstrap} was reached and refused ({_plain(self._said[name])}): {remedy}"
         why = _plain(self._said["_TRANSPORT"]) if "_TRANSPORT" in self._said else otherwise
-        hint = f" {PROTOCOL}" if "PLAINTEXT broker" in why or "security.protocol" in why else ""
+        hint = f" {PROTOCOL}" if any(word in why for word in _OF_PROTOCOL) else ""
         return f"the broker at {bootstrap} does not answer ({why}): {UNREACHED}{';' + hint if hint else ''}"
 
 

@@ -32,6 +32,7 @@ CERTIFICATE = Said(
     "certificate could not be verified (install ca-certificates package) (after 5ms in state SSL_HANDSHAKE)",
 )
 DOWN = Said("_ALL_BROKERS_DOWN", "1/1 brokers are down")
+CLOSED = Said("_TRANSPORT", "sasl_ssl://10.0.0.1:9092/1: Disconnected: SSL connection closed by peer (after 2ms)")
 PLAIN = Said("_TRANSPORT", "sasl_ssl://10.0.0.1:9092/1: Disconnected: connecting to a PLAINTEXT broker listener?")
 
 
@@ -45,6 +46,7 @@ PLAIN = Said("_TRANSPORT", "sasl_ssl://10.0.0.1:9092/1: Disconnected: connecting
             "certificate verify failed: broker certificate could not be verified): correct ssl",
         ),
         ([PLAIN, DOWN], False, PROTOCOL),
+        ([CLOSED], False, PROTOCOL),
         ([DOWN], False, f"does not answer (timed out): {UNREACHED}"),
         ([], False, f"does not answer (timed out): {UNREACHED}"),
     ],
