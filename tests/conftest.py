@@ -286,6 +286,7 @@ flush_interval = "500ms"
 [http]
 collect_port = 0
 worker_port = 0
+deliver_port = 0
 
 [clusters.{cluster}]
 dsn = "{dsn}"
