@@ -56,11 +56,13 @@ class StatsJoin:
         return list(self._runs.items())
 
     def statement(self, event: Event, session: LogSession) -> None:
-        """Take up a run that the log told; `event` is that of its line."""
-        which = event.query_id or event.fingerprint
-        if which is None:
+        """Take up a run that the log told; `event` is that of its line.
+
+        One whose text could not be read was not judged: it does not count, so that the statistics' own text is.
+        """
+        if event.fingerprint is None:
             return
-        key = _key(event.instance, event.database, event.role, which)
+        key = _key(event.instance, event.database, event.role, event.query_id or event.fingerprint)
         slices = self._runs.pop(key, None)
         if slices is None:
             room(self._runs, STATEMENTS_MAX)

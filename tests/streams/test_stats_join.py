@@ -47,7 +47,7 @@ class Feed:
         """Take lines of the log."""
         return self(*events, source="log")
 
-    def ran(self, text: str = TEXT, at_s: float = 5, **fields: Any) -> Statement:
+    def ran(self, text: str | None = TEXT, at_s: float = 5, **fields: Any) -> Statement:
         """A line of the log: a run that has ended."""
         self.place += 1
         return statement(self.place, statement=text, at_s=at_s, **({"query_id": 7} | CHECKOUT | fields))
@@ -149,8 +149,20 @@ def test_a_text_log_is_weak() -> None:
         [{"role": "other"}, {}],
         [{"database": "other"}, {}],
         [{"text": "SELECT 2", "query_id": 8}, {}],
+        [{"text": None, "statement_hash": "5f"}, {}],
+        [{"text": "SELECT 'a"}, {}],
     ],
-    ids=["none", "too few", "failed", "another kind of line", "another role", "another database", "another text"],
+    ids=[
+        "none",
+        "too few",
+        "failed",
+        "another kind of line",
+        "another role",
+        "another database",
+        "another text",
+        "a text that could not be freed of its literals",
+        "a text that cannot be read",
+    ],
 )
 def test_what_the_log_does_not_tell_names_nobody(lines: list[dict[str, Any]]) -> None:
     """Two runs were counted and the log tells fewer of them: then it does not say who ran the rest."""
