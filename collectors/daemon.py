@@ -15,12 +15,11 @@ from functools import partial
 
 import structlog
 from prometheus_client import Counter
-from tenacity import RetryCallState
-from tenacity.wait import wait_random_exponential
 
 from collectors.connection import instance_name
 from collectors.context import Context, now_us
 from collectors.publisher import Publisher
+from pgwitness import backoff
 from pgwitness.config import Config
 from pgwitness.errors import ConfigurationError, PgwitnessError, Retry, Stop
 from pgwitness.events import Control, Tick
@@ -76,8 +75,7 @@ def supervise(tasks: Mapping[str, Task], stop: threading.Event, health: Health) 
 
 
 def _keep(name: str, task: Task, stop: threading.Event, health: Health) -> None:
-    backoff = wait_random_exponential(multiplier=0.5, max=BACKOFF_S_MAX)
-    attempt = 0
+    failures = 0
     while not stop.is_set():
         began = time.monotonic()
         try:
@@ -97,10 +95,8 @@ def _keep(name: str, task: Task, stop: threading.Event, health: Health) -> None:
             return
         RESTARTS.labels(name).inc()
         health.ready(name, reason)
-        attempt = 1 if time.monotonic() - began > CALM_S else attempt + 1
-        state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
-        state.attempt_number = attempt
-        _pause(name, 0.1 + backoff(state), stop, health)
+        failures = 1 if time.monotonic() - began > CALM_S else failures + 1
+        _pause(name, backoff.pause_s(failures, BACKOFF_S_MAX), stop, health)
 
 
 def _pause(name: str, seconds: float, stop: threading.Event, health: Health) -> None:

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from river.sketch import Histogram
-from river.sketch.histogram import Bin
+from detectors.learners import Bin, Histogram
 
 BINS = 64
 SCALE_DECADES = 4.0

@@ -13,7 +13,7 @@ import base64
 import hashlib
 from importlib.metadata import version
 
-from river.drift import ADWIN
+from detectors.learners import ADWIN
 
 DELTA = 0.002
 RIVER = version("river")

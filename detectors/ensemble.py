@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
-from river.anomaly import LODA, HalfSpaceTrees
 
 from detectors.calibration import Calibration, fill_histogram, histogram_state, scaled
+from detectors.learners import LODA, HalfSpaceTrees
 
 TREES, HEIGHT = 10, 8
 CUTS, BINS = 30, 10

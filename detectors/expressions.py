@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-import cel
-
 from detectors import guards, reads, syntax, typecheck
 from detectors.actions import SCHEMA, Action
 from detectors.guards import Guard
+from detectors.lean import without_init
+
+with without_init("cel"):
+    from cel import cel
 
 
 class Expression:

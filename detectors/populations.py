@@ -14,11 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
-from river.stats import EWMean
 
 from detectors.drift import Drift
 from detectors.ensemble import Ensemble
 from detectors.features import FEATURES
+from detectors.learners import EWMean
 from detectors.routine import DAY_US, Routine
 from detectors.windows import Length
 

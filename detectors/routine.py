@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from river.drift import PageHinkley
-
 from detectors.habits import Volume, size_of
+from detectors.learners import PageHinkley
 from detectors.windows import LENGTHS, Window
 
 MEASURES = ("actions", "rows_read", "rows_written", "rows_deleted", "relations", "errors")

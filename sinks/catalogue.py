@@ -7,15 +7,13 @@ images has everything else.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import weakref
 from pathlib import Path
 
 import duckdb
 
 from pgwitness.errors import NotInOrder
-from sinks import log_coverage, reconciliation
+from sinks import log_coverage, reconciliation, spill
 
 EMPTY_DAY = "1970-01-01"
 MEMORY_LIMIT = "1GB"
@@ -229,9 +227,9 @@ def connect(
     folder = f"{lake.resolve()}/"
     # DuckDB compares paths both as a query writes them and as they are on disk.
     connection.execute(f"SET allowed_directories = [{_text(folder)}, {_text(_pattern(folder))}]")
-    spill = tempfile.mkdtemp(prefix="pgwitness-sql-")
-    weakref.finalize(connection, shutil.rmtree, spill, ignore_errors=True)
-    connection.execute(f"SET temp_directory = {_text(spill)}")
+    spilled, remove = spill.make()
+    weakref.finalize(connection, remove)
+    connection.execute(f"SET temp_directory = {_text(str(spilled))}")
     connection.execute(f"SET max_temp_directory_size = {_text(spill_limit)}")
     connection.execute("SET enable_external_access = false")
     for statement in duckdb.extract_statements(views_sql(folder)):

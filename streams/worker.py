@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ import structlog
 import uvloop
 from faust.types import TP
 
+from pgwitness import backoff
 from pgwitness.config import Config
 from pgwitness.errors import ConfigurationError, PgwitnessError, Retry, Stop
 from pgwitness.health import Health
@@ -59,7 +59,7 @@ def run(
     suppression_file = SuppressionFile(config.triage.suppressions)
     suppression_file.load()
     health.expect(PART)
-    attempt = 0
+    failures = 0
     while not stop.is_set():
         worked = False
 
@@ -83,10 +83,10 @@ def run(
             health.ready(PART, str(error))
             return 1
         except Exception as error:
-            attempt = 0 if worked else attempt + 1
+            failures = 1 if worked else failures + 1
             metrics.RESTARTS.inc()
             health.ready(PART, str(error))
-            pause_s = min(BACKOFF_S_MAX, 0.5 * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+            pause_s = backoff.pause_s(failures, BACKOFF_S_MAX)
             if isinstance(error, PgwitnessError):
                 log.warning("worker_restarts", error=str(error), kind=type(error).__name__, in_s=round(pause_s, 1))
             else:

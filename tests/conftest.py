@@ -13,6 +13,7 @@ end that says so; with CI=true leaving anything out is a failure.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import secrets
@@ -70,11 +71,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of the longest files first; within a file, and among the short ones, the order stays."""
     here = Path(__file__).parent
 
-    def place(item: pytest.Item) -> int:
-        path = item.path.relative_to(here)
+    @functools.cache
+    def place(file: Path) -> int:
+        path = file.relative_to(here)
         return next((n for n, name in enumerate(LONGEST) if path.is_relative_to(name)), len(LONGEST))
 
-    items.sort(key=place)
+    items.sort(key=lambda item: place(item.path))
 
 
 @pytest.fixture(scope="session")

@@ -24,10 +24,15 @@ def held(root: object, *, without: tuple[object, ...] = ()) -> Iterator[tuple[st
                 waiting.append((f"{path[-200:]} > {type(item).__name__}", item))
 
 
-def largest(root: object, *, without: tuple[object, ...] = ()) -> tuple[int, str]:
-    """Give the most items that a container holds, and where it stands."""
-    found = ((len(item), path) for path, item in held(root, without=without) if isinstance(item, CONTAINERS))
-    return max(found)
+def beyond(root: object, *, items_max: int, chars_max: int, without: tuple[object, ...] = ()) -> list[tuple[int, str]]:
+    """Give the containers with more items, and the texts with more characters or bytes: how many, and where."""
+    found = []
+    for path, item in held(root, without=without):
+        if (isinstance(item, CONTAINERS) and len(item) > items_max) or (
+            isinstance(item, str | bytes) and len(item) > chars_max
+        ):
+            found.append((len(item), path))
+    return sorted(found, reverse=True)
 
 
 def longest(root: object, *, without: tuple[object, ...] = ()) -> tuple[int, str]:

@@ -16,9 +16,9 @@ import psycopg
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pgwitness.demo import report
+from pgwitness.demo import configuration, report
 from pgwitness.demo.daemons import fresh, prepare, servers, unwinding, watching
-from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port
+from pgwitness.demo.servers import LOOPBACK, Broker, Postgres
 
 LOOK_S = 0.5
 SCHEMA = """
@@ -27,47 +27,11 @@ CREATE TABLE orders (
     customer text NOT NULL, total numeric(10, 2) NOT NULL, status text NOT NULL DEFAULT 'placed');
 GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO app;
 """
-CONFIG = """\
-# The configuration of `pgwitness demo --serve`: short intervals, so that nobody waits.
-[kafka]
-bootstrap = "{bootstrap}"
-
-[topics]
-raw_partitions = 1
-event_partitions = 2
-
-[clusters.shop]
-dsn = "postgresql://pgwitness@127.0.0.1:{port}/postgres"
-databases = ["shop"]
-stats_interval = "1s"
-sessions_interval = "250ms"
-posture_interval = "1s"
-
-[privacy]
-key_file = "privacy.key"
-clear = ["public.orders.status"]
-
+TITLE = "The configuration of `pgwitness demo --serve`: short intervals, so that nobody waits."
+MORE = """\
 [identities]
 claims_keys = "claims.pem"          # whose signed tokens are believed
 claims_issuer = "https://portal.example"
-
-[lake]
-path = "lake"
-flush_interval = "1s"
-
-[collectors]
-state_path = "state"
-heartbeat_interval = "2s"
-
-[worker]
-grace = "1s"
-session_timeout = "6s"
-checkpoint_interval = "5s"
-data_path = "state/worker"
-
-[http]
-collect_port = {collect_port}
-worker_port = {worker_port}
 """
 IDENTITIES = """\
 # Who is who: the first rule that matches wins. There is none yet, so nobody has a name.
@@ -130,9 +94,8 @@ def _named(place: Path) -> Path:
 def _configure(place: Path, postgres: Postgres, broker: Broker) -> Path:
     from pgwitness.cli.init import write
 
-    path = place / "pgwitness.toml"
-    path.write_text(
-        CONFIG.format(bootstrap=broker.bootstrap, port=postgres.port, collect_port=free_port(), worker_port=free_port())
+    path = configuration.write(
+        place, postgres, broker, title=TITLE, clear=["public.orders.status"], flush_interval="1s", more=MORE
     )
     (place / "identities.yaml").write_text(IDENTITIES)
     (place / "environment").write_text(ENVIRONMENT.format(place=_named(place), host=LOOPBACK, port=postgres.port))

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import psycopg
 
-from pgwitness.demo import report
+from pgwitness.demo import configuration, report
 from pgwitness.demo.daemons import Daemon, fresh, prepare, servers, unwinding, watching
 from pgwitness.demo.helpdesk import ISSUER, Helpdesk
 from pgwitness.demo.scenes import Scene, Stage, failed, scenes
-from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port
+from pgwitness.demo.servers import LOOPBACK, Broker, Postgres
 from pgwitness.demo.shop import IDENTITIES, open_shop
 from pgwitness.demo.watch import Watch
 from pgwitness.demo.workload import Ledger, Workload, staff
@@ -41,57 +41,26 @@ LOGGED = {
     "log_timezone": "UTC",
 }
 """What makes the server log every statement, as docs/how-to/server-log.md has it."""
-CONFIG = """\
-# The configuration of the demo; its servers are gone when the demo ends, the lake stays.
-[kafka]
-bootstrap = "{bootstrap}"
-
-[topics]
-raw_partitions = 1
-event_partitions = 2
-
-[clusters.shop]
-dsn = "postgresql://pgwitness@127.0.0.1:{port}/postgres"
-databases = ["shop"]
-labels = {{ env = "demo", scope = "pci", owner = "payments" }}
-stats_interval = "1s"
-sessions_interval = "250ms"
-posture_interval = "1s"
+TITLE = "The configuration of the demo; its servers are gone when the demo ends, the lake stays."
+CLEAR = ("public.orders.status", "public.tickets.state", "public.shipments.carrier")
+MORE = """\
+[clusters.shop.labels]
+env = "demo"
+scope = "pci"
+owner = "payments"
 
 [clusters.shop.log]
 path = "{place}/postgres/log/*.json"
 format = "jsonlog"
 timezone = "UTC"
 
-[privacy]
-key_file = "privacy.key"
-clear = ["public.orders.status", "public.tickets.state", "public.shipments.carrier"]
-
 [identities]
 claims_keys = "helpdesk.pem"
 claims_issuer = "{issuer}"
 
-[lake]
-path = "lake"
-flush_interval = "2s"
-
-[collectors]
-state_path = "state"
-heartbeat_interval = "2s"
-
-[worker]
-grace = "1s"
-session_timeout = "6s"
-checkpoint_interval = "5s"
-data_path = "state/worker"
-
 [behaviour]
 warmup = "{warmup_ms}ms"
 warmup_observations = 20
-
-[http]
-collect_port = {collect_port}
-worker_port = {worker_port}
 """
 
 
@@ -161,18 +130,8 @@ def _configure(place: Path, postgres: Postgres, broker: Broker, seconds: float, 
     from detectors.policies import packaged_files
     from pgwitness.privacy import KEY_BYTES, write_key
 
-    path = place / "pgwitness.toml"
-    path.write_text(
-        CONFIG.format(
-            bootstrap=broker.bootstrap,
-            place=place,
-            port=postgres.port,
-            collect_port=free_port(),
-            worker_port=free_port(),
-            warmup_ms=int(seconds * 1000 * 0.3),
-            issuer=ISSUER,
-        )
-    )
+    more = MORE.format(place=place, issuer=ISSUER, warmup_ms=int(seconds * 1000 * 0.3))
+    path = configuration.write(place, postgres, broker, title=TITLE, clear=CLEAR, flush_interval="2s", more=more)
     (place / "helpdesk.pem").write_text(helpdesk.public_key)
     (place / "identities.yaml").write_text(IDENTITIES)
     (place / "policies").mkdir()

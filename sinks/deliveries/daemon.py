@@ -9,7 +9,6 @@ goes to the topic of dead letters with its reason; a target that is slow or gone
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -18,9 +17,11 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
+from pgwitness import backoff
 from pgwitness.config import Config, Delivery
 from pgwitness.errors import ConfigurationError, PgwitnessError, Retry
 from pgwitness.health import Health
+from pgwitness.refusals import Refusals
 from sinks.deliveries import metrics, render, routing, targets
 from sinks.deliveries.respond import Responder
 from sinks.deliveries.routing import Held, Item, Limit
@@ -30,10 +31,9 @@ log = structlog.get_logger("deliver")
 
 POLL_S = 0.2
 COMMIT_S = 5.0
-FIRST_PAUSE_S = 0.5
 PAUSE_S_MAX = 60.0
 SEND_S = 30.0
-DAY_MS = "86400000"
+DAY_MS = 86_400_000
 
 
 class Stopped(Exception):
@@ -44,9 +44,17 @@ class Outbox:
     """Where the daemon itself writes: dead letters, evidence and updates of alerts; waits until they are durable."""
 
     def __init__(self, config: Config) -> None:
+        self._bootstrap = config.kafka.bootstrap
+        self._refusals = Refusals()
         self._producer = Producer(
-            config.kafka.client()
-            | {"enable.idempotence": "true", "acks": "all", "message.max.bytes": str(4 * 1024 * 1024), "log_level": "0"}
+            {
+                **config.kafka.client(),
+                "enable.idempotence": True,
+                "acks": "all",
+                "message.max.bytes": 4 * 1024 * 1024,
+                "log_level": 0,
+                "error_cb": self._refusals,
+            }
         )
 
     def write(
@@ -69,7 +77,10 @@ class Outbox:
         except (BufferError, KafkaException) as error:
             raise Retry(f"{topic}: {error}") from error
         if self._producer.flush(SEND_S) or errors:
-            raise Retry(f"{topic} did not take a record: {errors[0].str() if errors else 'no answer'}")
+            why = errors[0].str() if errors else "no answer"
+            if self._refusals.final:
+                why = self._refusals.explain(self._bootstrap, why)
+            raise Retry(f"{topic} did not take a record: {why}")
 
 
 class Route:
@@ -94,7 +105,7 @@ class Route:
         self._topic = config.kafka.topic("alerts")
         self._dead_letters = config.kafka.topic("dead-letters")
         self._group = f"{config.kafka.prefix}deliver-{name}"
-        self._client = config.kafka.client()
+        self._kafka = config.kafka
         self._limit = Limit(settings.rate, clock())
         self._held: Held | None = None
         self._done: dict[int, int] = {}
@@ -104,15 +115,17 @@ class Route:
         """Deliver until told to stop; raises `Retry` when the broker is lost, to be run again."""
         self._held = None
         self._done = {}
+        refusals = Refusals()
         consumer = Consumer(
-            self._client
-            | {
+            {
+                **self._kafka.client(),
                 "group.id": self._group,
-                "enable.auto.commit": "false",
+                "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "max.poll.interval.ms": DAY_MS,
-                "session.timeout.ms": "10000",
-                "log_level": "0",
+                "session.timeout.ms": 10_000,
+                "log_level": 0,
+                "error_cb": refusals,
             }
         )
         assigned = threading.Event()
@@ -123,6 +136,8 @@ class Route:
                 turned()
                 if assigned.is_set():
                     ready()
+                elif refusals.final:
+                    raise Retry(refusals.explain(self._kafka.bootstrap, ""))
                 if message is not None and not self._is_error(message):
                     await self._record(message)
                 await self._summary()
@@ -215,8 +230,7 @@ class Route:
         def wait(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome is not None else None
             asked_s = error.after_s if isinstance(error, NotTaken) else 0.0
-            growing_s = min(PAUSE_S_MAX, FIRST_PAUSE_S * 2.0 ** (state.attempt_number - 1))
-            return max(asked_s, growing_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            return max(asked_s, backoff.pause_s(state.attempt_number, PAUSE_S_MAX))
 
         def failed(state: RetryCallState) -> None:
             metrics.FAILURES.labels(self.name).inc()
@@ -299,14 +313,13 @@ async def run(config: Config, health: Health, stop: threading.Event) -> None:
 
 async def _keep(route: Route, health: Health, stop: threading.Event) -> None:
     """Run one route again and again; only `stop` ends it."""
-    attempt = 0
+    failures = 0
     while not stop.is_set():
         try:
             await route.run(lambda: health.beat(route.name), lambda: health.ready(route.name))
-            attempt = 0
+            failures = 0
         except PgwitnessError as error:
-            attempt += 1
+            failures += 1
             health.ready(route.name, str(error))
             log.warning("route_restarts", target=route.name, error=str(error))
-            pause_s = min(PAUSE_S_MAX, FIRST_PAUSE_S * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-            await asyncio.to_thread(stop.wait, pause_s)
+            await asyncio.to_thread(stop.wait, backoff.pause_s(failures, PAUSE_S_MAX))

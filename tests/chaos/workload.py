@@ -42,7 +42,7 @@ class Workload:
     `pace_s` is each client's pause between transactions. Randomness comes from `seed`.
     """
 
-    def __init__(self, admin_dsn: str, tag: str, *, seed: int, clients: int = 4, pace_s: float = 0.01) -> None:
+    def __init__(self, admin_dsn: str, tag: str, *, seed: int, clients: int = 4, pace_s: float = 0.03) -> None:
         self.admin_dsn = admin_dsn
         self.clients = [
             Client(

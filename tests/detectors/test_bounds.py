@@ -15,7 +15,7 @@ from pgwitness.config import Behaviour as Settings
 from pgwitness.events import Count, Relation
 from pgwitness.units import Duration
 from tests.bench import flood
-from tests.containers import largest, longest
+from tests.containers import beyond, longest
 from tests.detectors.material import change
 
 BOUND = 100
@@ -54,8 +54,7 @@ def test_strangers_fill_no_container(judge: Judge) -> None:
     for number in range(STRANGERS):
         judge.judge(flood.stranger(number))
     code = (judge.bundle, judge._evaluator)
-    assert largest(judge, without=code)[0] <= 4 * BOUND, largest(judge, without=code)
-    assert longest(judge, without=code)[0] <= 8 * 1024, longest(judge, without=code)
+    assert beyond(judge, items_max=4 * BOUND, chars_max=8 * 1024, without=code) == []
     asked = [each for selection in judge._evaluator._selections.values() for each in selection.asked.values()]
     assert sum(len(each.answers) for each in asked if each is not None) <= BOUND
     assert len(judge._evaluator._shapes) <= BOUND
@@ -67,8 +66,7 @@ def test_patient_strangers_fill_no_container(judge: Judge) -> None:
     for number in range(6 * STRANGERS):
         judge.judge(flood.patient(number, 3 * BOUND))
     code = (judge.bundle, judge._evaluator)
-    assert largest(judge, without=code)[0] <= 4 * BOUND, largest(judge, without=code)
-    assert longest(judge, without=code)[0] <= 8 * 1024, longest(judge, without=code)
+    assert beyond(judge, items_max=4 * BOUND, chars_max=8 * 1024, without=code) == []
 
 
 def test_a_room_is_bounded_in_values() -> None:
@@ -113,3 +111,11 @@ def test_open_transactions_are_bounded_in_what_they_count(monkeypatch: pytest.Mo
     again.restore(parts.snapshot())
     assert len(again) == len(parts) == 100
     assert longest(parts)[0] <= actions.NAME_MAX
+
+
+def test_what_holds_too_much_is_found_wherever_it_is() -> None:
+    """A container with too many items and a text with too many characters are named, others are not."""
+    room = Room(3)
+    room.enter("x" * 40, Habits(0))
+    assert beyond([room, {1, 2}], items_max=1_000, chars_max=40) == []
+    assert [size for size, _ in beyond([room, set(range(1_001))], items_max=1_000, chars_max=39)] == [1_001, 40]

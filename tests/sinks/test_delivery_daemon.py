@@ -18,6 +18,7 @@ from confluent_kafka import Producer
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
+from pgwitness import backoff
 from pgwitness.codec import decode_raw
 from pgwitness.config import Config, Delivery, Respond, RespondCluster
 from pgwitness.demo.servers import Broker, Postgres
@@ -138,7 +139,7 @@ def test_each_target_gets_each_alert_from_its_own_place(
 
 def test_what_is_not_taken_is_tried_again_in_order(installation: Alerts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two failures, then success; the next alert waits its turn; both arrive once."""
-    monkeypatch.setattr(daemon, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(backoff, "FIRST_S", 0.01)
     before = metric("pgwitness_deliver_failures_total", target="again")
     with hooks(500, 429) as (url, got), installation.delivering(again=Delivery(kind="webhook", url=url)):
         installation.tell(1, 2)
@@ -151,7 +152,7 @@ def test_what_cannot_be_delivered_is_a_dead_letter_and_the_rest_goes_on(
     installation: Alerts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refused at once, not taken after all tries, or no alert at all; it can be tried again from there."""
-    monkeypatch.setattr(daemon, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(backoff, "FIRST_S", 0.01)
     with hooks(400, 500, 500) as (url, got), installation.delivering(soc=Delivery(kind="webhook", url=url, tries=2)):
         installation.tell(1, 2)
         installation.put(b"not an alert")

@@ -11,7 +11,7 @@ from streams.identity import Identities
 from streams.sanity import NAME_CHARS_MAX, bounded
 from streams.waiting import COLUMN_BYTES, PART_BYTES, size_of
 from tests.bench import flood
-from tests.containers import largest, longest
+from tests.containers import beyond
 from tests.streams.records import transaction
 
 BOUND = 50
@@ -54,8 +54,7 @@ def test_strangers_fill_no_container(folding: Fold) -> None:
     for number in range(600):
         batch = RawBatch(1, "flood", RawHeader("shop", "wal", "db:5432"), flood._raw(number))
         folding.apply(number, batch)
-    assert largest(folding)[0] <= 4 * BOUND, largest(folding)
-    assert longest(folding)[0] <= 2 * NAME_CHARS_MAX, longest(folding)
+    assert beyond(folding, items_max=4 * BOUND, chars_max=2 * NAME_CHARS_MAX) == []
 
 
 def test_many_small_transactions_wait_within_bytes(folding: Fold) -> None:

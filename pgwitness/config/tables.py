@@ -1,27 +1,19 @@
-"""The configuration: one TOML file, its includes, and `PGWITNESS_*` from the environment.
+"""The tables of the configuration: what can be set, what it means and what it is unless it is set.
 
-`load` returns a frozen `Config` or raises a `ConfigurationError` that names the file and the key. Relative paths
-are relative to the file that names them. A secret is never a value on a command line: it comes from a file
-(`*_file`, `PGPASSFILE`) or from the environment (`PGWITNESS_KAFKA__SASL__PASSWORD`).
+`pgwitness.config.reading` makes them from files. A secret is never a value here: it comes from a file (`*_file`,
+`PGPASSFILE`) or from the environment.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
 from msgspec import Struct, field
 
 from pgwitness.errors import ConfigurationError
 from pgwitness.topics import LANES
 from pgwitness.units import Duration, Size
-
-ENVIRONMENT_PREFIX = "PGWITNESS_"
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -304,196 +296,3 @@ class Config(_Section, frozen=True, kw_only=True):
         except KeyError:
             known = ", ".join(sorted(self.clusters)) or "none"
             raise ConfigurationError(f"no cluster {name!r} is configured; there is: {known}") from None
-
-
-_PATH_KEYS = {
-    ("privacy", "key_file"),
-    ("lake", "path"),
-    ("lake", "signing_key_file"),
-    ("identities", "file"),
-    ("identities", "claims_keys"),
-    ("policies", "path"),
-    ("triage", "suppressions"),
-    ("collectors", "state_path"),
-    ("worker", "data_path"),
-}
-
-
-def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
-    """Read a configuration with its includes and the environment's overrides.
-
-    Raises `ConfigurationError` naming the file and the key.
-    """
-    origins: dict[tuple[str, ...], Path] = {}
-    tree = _read(path, origins)
-    for pattern in tree.get("include", []) if isinstance(tree.get("include"), list) else []:
-        for extra in sorted(path.parent.glob(str(pattern))):
-            _merge(tree, _read(extra, origins), extra, ())
-    _override(tree, environment)
-    _absolute(tree, origins, path)
-    _kafka(tree, origins, path)
-    try:
-        return msgspec.convert(tree, Config, dec_hook=_convert)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(_explain(error, origins, path)) from error
-
-
-def _read(path: Path, origins: dict[tuple[str, ...], Path]) -> dict[str, Any]:
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"{path}: no such file; `pgwitness init` writes one, `--config PATH` names another"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: not TOML: {error}") from error
-    _remember(tree, path, (), origins)
-    return tree
-
-
-def _remember(tree: dict[str, Any], path: Path, at: tuple[str, ...], origins: dict[tuple[str, ...], Path]) -> None:
-    for key, value in tree.items():
-        origins[(*at, key)] = path
-        if isinstance(value, dict):
-            _remember(value, path, (*at, key), origins)
-
-
-def _merge(tree: dict[str, Any], extra: dict[str, Any], path: Path, at: tuple[str, ...]) -> None:
-    for key, value in extra.items():
-        if isinstance(value, dict) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value, path, (*at, key))
-        elif key in tree:
-            raise ConfigurationError(f"{path}: {'.'.join((*at, key))} is set in another file already; keep one of them")
-        else:
-            tree[key] = value
-
-
-def _override(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
-    """`PGWITNESS_LAKE__PATH=/srv/lake` sets `lake.path`; two underscores go one table down."""
-    for name, value in sorted(environment.items()):
-        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
-            continue
-        *tables, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
-        at = tree
-        for table in tables:
-            at = at.setdefault(table, {})
-            if not isinstance(at, dict):
-                raise ConfigurationError(f"environment {name}: {table!r} is not a table of the configuration")
-        # A number as one writes it; `007` is a text, such as a password.
-        at[key] = int(value) if value.isdecimal() and str(int(value)) == value else value
-
-
-def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: Path) -> None:
-    """Make paths absolute, each relative to the file that names it; defaults are relative to the main file."""
-    for section, key in _PATH_KEYS:
-        table = tree.setdefault(section, {})
-        if not isinstance(table, dict):
-            continue
-        default = next((f.default for f in msgspec.structs.fields(_section(section)) if f.name == key), None)
-        value = table.get(key, default)
-        if isinstance(value, str | Path):
-            table[key] = str((origins.get((section, key), main).parent / Path(value).expanduser()).resolve())
-    _absolute_logs(tree, origins, main)
-    _absolute_named(tree.get("deliveries"), ("deliveries",), origins, main)
-    respond = tree.get("respond")
-    _absolute_named(respond.get("clusters") if isinstance(respond, dict) else None, _RESPOND, origins, main)
-
-
-_RESPOND = ("respond", "clusters")
-_NAMED_PATH_KEYS = ("url_file", "secret_file", "ca_file", "path", "password_file")
-
-
-def _absolute_named(tables: object, at: tuple[str, ...], origins: dict[tuple[str, ...], Path], main: Path) -> None:
-    """Make the paths in tables that have names of their own absolute."""
-    for name, table in tables.items() if isinstance(tables, dict) else ():
-        for key in _NAMED_PATH_KEYS if isinstance(table, dict) else ():
-            if isinstance(value := table.get(key), str):
-                origin = origins.get((*at, name, key), main)
-                table[key] = str((origin.parent / Path(value).expanduser()).resolve())
-
-
-def _absolute_logs(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: Path) -> None:
-    """Make the patterns of log files absolute; links in them stay, since a log's folder may be moved."""
-    clusters = tree.get("clusters")
-    for name, cluster in clusters.items() if isinstance(clusters, dict) else ():
-        log = cluster.get("log") if isinstance(cluster, dict) else None
-        if not isinstance(log, dict) or log.get("from", "file") != "file":
-            continue
-        if isinstance(log.get("path"), str) and log["path"]:
-            origin = origins.get(("clusters", name, "log", "path"), main)
-            log["path"] = str(origin.parent.absolute() / Path(log["path"]).expanduser())
-
-
-def _section(name: str) -> type[Struct]:
-    kind = next(f.type for f in msgspec.structs.fields(Config) if f.name == name)
-    assert isinstance(kind, type)
-    assert issubclass(kind, Struct)
-    return kind
-
-
-def _kafka(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: Path) -> None:
-    """Put what is not ours in `[kafka]` into `settings`, flattened, with `*_file` keys read from their files."""
-    table = tree.get("kafka")
-    if not isinstance(table, dict):
-        return
-    kept = {key: table.pop(key) for key in ("bootstrap", "prefix") if key in table}
-    settings: dict[str, str] = {}
-    for key, value in _flatten(table, ()):
-        named = origins.get(("kafka", key)) or origins.get(("kafka", *key.split(".")), main)
-        if key.endswith("_file"):
-            source = named.parent / Path(str(value)).expanduser()
-            try:
-                settings[key.removesuffix("_file")] = source.read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise ConfigurationError(f"{named}: kafka.{key}: {error}; name a file that can be read") from error
-        elif key.startswith("ssl.") and key.endswith(".location") and value != "probe":
-            settings[key] = str((named.parent / Path(str(value)).expanduser()).resolve())
-            if not Path(settings[key]).exists():
-                raise ConfigurationError(f"{named}: kafka.{key}: there is no {settings[key]}; correct the path")
-        else:
-            settings[key] = str(value).lower() if isinstance(value, bool) else str(value)
-    tree["kafka"] = kept | {"settings": settings}
-
-
-def _flatten(table: dict[str, Any], at: tuple[str, ...]) -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for key, value in table.items():
-        flat += _flatten(value, (*at, key)) if isinstance(value, dict) else [(".".join((*at, key)), value)]
-    return flat
-
-
-def _convert(kind: type, value: object) -> object:
-    if kind is Path:
-        return Path(str(value))
-    if issubclass(kind, Duration | Size):
-        return kind.parse(value)
-    raise NotImplementedError(kind)
-
-
-_AT = re.compile(r"(.*?)(?: - at `\$?\.?(.*?)`)?", re.DOTALL)
-
-
-def _explain(error: msgspec.ValidationError, origins: dict[tuple[str, ...], Path], main: Path) -> str:
-    """Turn a validation error into `FILE: KEY: what is wrong`."""
-    match = _AT.fullmatch(str(error))
-    assert match is not None
-    message, dotted = match[1], match[2] or ""
-    keys = tuple(part.strip(".") for part in re.findall(r"\[[^\]]*\]|[^.\[]+", dotted))
-    keys = _named(keys, origins)
-    file = next((origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in origins), main)
-    return f"{file}: {'.'.join(keys) or 'configuration'}: {message}"
-
-
-def _named(keys: tuple[str, ...], origins: dict[tuple[str, ...], Path]) -> tuple[str, ...]:
-    """Msgspec writes `[...]` for any key of a mapping; where only one name can be meant, say it."""
-    named: list[str] = []
-    for key in keys:
-        if key == "[...]":
-            candidates = {
-                path[len(named)] for path in origins if path[: len(named)] == tuple(named) and len(path) > len(named)
-            }
-            key = candidates.pop() if len(candidates) == 1 else "*"
-        named.append(key)
-    return tuple(named)

@@ -1,0 +1,55 @@
+"""The configuration: `load` reads a file, `Config` is the whole of it, and each of its tables has a type.
+
+What can be set stands in `pgwitness.config.tables`, how files and environment are read in `pgwitness.config.reading`.
+"""
+
+from __future__ import annotations
+
+from pgwitness.config.reading import ENVIRONMENT_PREFIX, load
+from pgwitness.config.tables import (
+    Behaviour,
+    Cluster,
+    Collectors,
+    Config,
+    Delivery,
+    File,
+    Folder,
+    Http,
+    Kafka,
+    Lake,
+    Log,
+    Mask,
+    Privacy,
+    Respond,
+    RespondCluster,
+    Reviewer,
+    Slot,
+    Topics,
+    Triage,
+    Worker,
+)
+
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "Behaviour",
+    "Cluster",
+    "Collectors",
+    "Config",
+    "Delivery",
+    "File",
+    "Folder",
+    "Http",
+    "Kafka",
+    "Lake",
+    "Log",
+    "Mask",
+    "Privacy",
+    "Respond",
+    "RespondCluster",
+    "Reviewer",
+    "Slot",
+    "Topics",
+    "Triage",
+    "Worker",
+    "load",
+]
