@@ -89,6 +89,9 @@ class Backends:
                 self._known[said] = found
         return found
 
+    def __len__(self) -> int:
+        return len(self._known)
+
 
 class Times:
     """Reads the log's times, which are written in `log_timezone`, with the zone's abbreviation behind.
@@ -117,6 +120,9 @@ class Times:
             if len(second) <= TIME_CHARS_MAX:
                 self._seconds[second] = found
         return found + millis_us
+
+    def __len__(self) -> int:
+        return len(self._seconds)
 
     def _second(self, text: str) -> int:
         clock, _, zone = text[16:].partition(" ")
