@@ -6,6 +6,7 @@ https://www.postgresql.org/docs/current/runtime-config-logging.html#RUNTIME-CONF
 from __future__ import annotations
 
 import csv
+from collections import deque
 
 from collectors.log.record import (
     INT64_MAX,
@@ -25,8 +26,30 @@ COLUMNS_MIN = 23
 FIELD_BYTES_MAX = 64 * 1024 * 1024
 
 csv.field_size_limit(FIELD_BYTES_MAX)
-_DIALECT = csv.reader([], strict=True).dialect
-"""Made once: to make it costs as much as to read a record."""
+
+
+class _Rows:
+    """Reads one record at a time, with one reader for all: to make one costs as much as to read a record."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque()
+        self._reader = csv.reader(iter(self._lines.popleft, None), strict=True)
+
+    def read(self, text: str) -> list[str]:
+        """Give the fields of a record. Raises `Unreadable`."""
+        lines = self._lines
+        lines.clear()
+        if "\n" in text:
+            lines.extend([line + "\n" for line in text.split("\n")])
+        else:
+            lines.append(text)
+        try:
+            row = next(self._reader)
+        except (csv.Error, IndexError):  # the latter where lines end within quotes
+            raise Unreadable("not a record of csvlog") from None
+        if lines or len(row) < COLUMNS_MIN:
+            raise Unreadable("not a record of csvlog")
+        return row
 
 
 class CsvLog:
@@ -34,6 +57,7 @@ class CsvLog:
 
     def __init__(self, times: Times) -> None:
         self._times = times
+        self._rows = _Rows()
         self._backends = Backends(_backend)
         self.invalid_utf8 = 0
         """Records with bytes that are no UTF-8, each read with a replacement character in their place."""
@@ -45,7 +69,7 @@ class CsvLog:
         except UnicodeDecodeError:
             self.invalid_utf8 += 1
             text = record.decode("utf-8", "replace")
-        row = _row(text)
+        row = self._rows.read(text)
         backend = self._backends.get((*row[1:6], row[22], row[23] if len(row) > 23 else None))
         return LogRecord(
             self._times.read(row[0]),
@@ -82,21 +106,10 @@ def _backend(said: tuple[str | None, ...]) -> Backend:
 def is_record(record: bytes) -> bool:
     """Say whether bytes have the shape of a record."""
     try:
-        _row(record.decode("utf-8", "replace"))
+        _Rows().read(record.decode("utf-8", "replace"))
     except Unreadable:
         return False
     return True
-
-
-def _row(text: str) -> list[str]:
-    try:
-        lines = [line + "\n" for line in text.split("\n")] if "\n" in text else [text]
-        rows = list(csv.reader(lines, _DIALECT))
-    except csv.Error:
-        raise Unreadable("not a record of csvlog") from None
-    if len(rows) != 1 or len(rows[0]) < COLUMNS_MIN:
-        raise Unreadable("not a record of csvlog")
-    return rows[0]
 
 
 def _client(text: str | None) -> tuple[str | None, int | None]:

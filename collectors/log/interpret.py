@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import Any, Literal
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from collectors.log import complaint
 from collectors.log.extensions import AUDIT, audited, explained
@@ -107,14 +107,14 @@ class Interpreter:
 
     # -- messages ----------------------------------------------------------------------------------------------
 
-    def read(self, record: LogRecord, log: str, offset: int, captured_at_us: int) -> list[Seen]:
-        """Give what a message witnesses; `log` and `offset` are its place."""
+    def read(self, record: LogRecord, log: str, offset: int, captured_at_us: int, index: int = 0) -> list[Seen]:
+        """Give what a message witnesses; `log` and `offset` are its place, `index` what was given of that before."""
         events: list[Seen] = []
         if self._pending:
             self._expire(record, events)
         message = record.message
         severity = record.severity
-        place = LogPlace(log, offset, 0, _line(record))
+        place = LogPlace(log, offset, index, _line(record))
         self._running.at(record.time_us)
         if message.startswith(AUDIT):
             self._audit(record, place, captured_at_us, events)
@@ -133,7 +133,7 @@ class Interpreter:
             self._error(record, place, captured_at_us, events)
         else:
             self.ignored += 1
-        return _placed(events, log, offset)
+        return _placed(events, log, offset, index)
 
     def _other(self, record: LogRecord) -> None:
         self.ignored += 1
@@ -142,11 +142,11 @@ class Interpreter:
         elif record.message == STARTED and record.user is None:
             self._running.started()
 
-    def idle(self, log: str, offset: int) -> list[Seen]:
+    def idle(self, log: str, offset: int, index: int = 0) -> list[Seen]:
         """Let go what waits, because nothing has been written for a while."""
         events: list[Seen] = list(self._pending.values())
         self._pending.clear()
-        return _placed(events, log, offset)
+        return _placed(events, log, offset, index)
 
     # -- statements --------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Interpreter:
         **more: Any,
     ) -> Statement:
         # Once a line. Python calls with fifteen names directly, with more through a mapping that costs four times as
-        # much: what fewer statements have is put in behind.
+        # much: what fewer statements have is put in behind, before anybody else has it.
         host = record.host
         found = Statement(
             captured_at_us=captured_at_us,
@@ -186,7 +186,9 @@ class Interpreter:
             more["auth_method"] = auth[0]
         if text.hash is not None or text.parsed is not None or text.tags:
             more |= {"statement_hash": text.hash, "parsed": text.parsed, "tags": dict(text.tags)}
-        return replace(found, **more) if more else found
+        for name, value in more.items():
+            force_setattr(found, name, value)
+        return found
 
     def _text(self, record: LogRecord, text: str | None) -> Text:
         if text is None:
@@ -417,16 +419,18 @@ def _line(record: LogRecord) -> str | None:
     return f"{record.session}/{record.line}"
 
 
-def _placed(events: list[Seen], log: str, offset: int) -> list[Seen]:
+def _placed(events: list[Seen], log: str, offset: int, index: int) -> list[Seen]:
     """Give events that one line lets go places of that line, in their order."""
-    if not events:
-        return events
-    if len(events) == 1 and ((place := events[0].place) is None or (place.offset == offset and place.log == log)):
+    if not events or (len(events) == 1 and _is_at(events[0].place, log, offset, index)):
         return events
     return [
-        replace(event, place=LogPlace(log, offset, index, event.place.line if event.place is not None else None))
-        for index, event in enumerate(events)
+        replace(event, place=LogPlace(log, offset, number, event.place.line if event.place is not None else None))
+        for number, event in enumerate(events, index)
     ]
+
+
+def _is_at(place: LogPlace | None, log: str, offset: int, index: int) -> bool:
+    return place is None or (place.offset == offset and place.index == index and place.log == log)
 
 
 def _refused(record: LogRecord) -> bool:

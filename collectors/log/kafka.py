@@ -274,10 +274,9 @@ class KafkaCollector:
                 self._end(partition, next(iter(partition.sources)))
             reading = self._reading(instance)
             place = self._log(partition, name)
-            places = Places(place, partition.replay.start(name))
-            source = partition.sources[name] = _Source(
-                partition, name, reading.stream(place, 0, places.placed), places, reading
-            )
+            places = Places(partition.replay.start(name))
+            stream = reading.stream(place, 0, places)
+            source = partition.sources[name] = _Source(partition, name, stream, places, reading)
         partition.sources.move_to_end(name)
         return source
 

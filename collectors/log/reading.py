@@ -20,6 +20,7 @@ from collectors.log.csvlog import CsvLog
 from collectors.log.interpret import Interpreter, Seen
 from collectors.log.jsonlog import JsonLog
 from collectors.log.record import LogRecord, Times, Unreadable
+from collectors.log.shipped import Places
 from collectors.log.splitting import CsvSplitter, JsonSplitter, Piece, Splitter, StderrSplitter
 from collectors.log.stderr import Prefix, StderrLog
 from collectors.publisher import Channel
@@ -70,15 +71,15 @@ def formats(settings: Log) -> tuple[Callable[[], Splitter], Parser]:
 class Stream:
     """One file, or what stands for one, on its way through splitter, parser and interpreter.
 
-    `offset` is how far it has been used, in bytes. `placed` gives each new event the place it has in the source, where
-    that is not simply the offset.
+    `offset` is how far it has been used, in bytes. `places` knows where in the source that is, where it is not simply
+    the offset.
     """
 
     reading: Reading
     name: str
     splitter: Splitter
     offset: int
-    placed: Callable[[Seen], None] | None = None
+    places: Places | None = None
     touched: float = 0.0
     """When bytes came last, by the monotonic clock."""
 
@@ -117,13 +118,13 @@ class Reading:
         self._told_at = 0.0
         self._read_at = 0.0
 
-    def stream(self, name: str, offset: int, placed: Callable[[Seen], None] | None = None) -> Stream:
+    def stream(self, name: str, offset: int, places: Places | None = None) -> Stream:
         """Begin a file at an offset."""
-        return Stream(self, name, self._make_splitter(), offset, placed)
+        return Stream(self, name, self._make_splitter(), offset, places)
 
     def pieces(self, stream: Stream, pieces: Iterable[Piece]) -> None:
         """Read and interpret records, and send what they witness."""
-        parse, read, placed, name = self._parser.parse, self.interpreter.read, stream.placed, stream.name
+        parse, read, places, name = self._parser.parse, self.interpreter.read, stream.places, stream.name
         at_us = now_us()
         begin = stream.offset
         events: list[Seen] = []
@@ -141,10 +142,10 @@ class Reading:
                 except Unreadable as error:
                     self.refuse(name, offset, data, str(error))
                     continue
-                found = read(record, name, offset, at_us)
-                if placed is not None:
-                    for event in found:
-                        placed(event)
+                at, index = places.at(offset) if places is not None else (offset, 0)
+                found = read(record, name, at, at_us, index)
+                if places is not None:
+                    places.gave(len(found))
                 events += found
         finally:
             self._uncounted_bytes += stream.offset - begin
@@ -152,10 +153,11 @@ class Reading:
 
     def idle(self, stream: Stream) -> None:
         """Let go what waited for a further line; its place is the last byte that was read."""
-        events = self.interpreter.idle(stream.name, max(0, stream.offset - 1))
-        if stream.placed is not None:
-            for event in events:
-                stream.placed(event)
+        offset, places = max(0, stream.offset - 1), stream.places
+        at, index = places.at(offset) if places is not None else (offset, 0)
+        events = self.interpreter.idle(stream.name, at, index)
+        if places is not None:
+            places.gave(len(events))
         self._send(events)
 
     def _send(self, events: list[Seen]) -> None:

@@ -15,11 +15,13 @@ from msgspec import Struct
 
 from pgwitness.errors import ConfigurationError
 
-MINUTES_MAX = 4_096
+SECONDS_MAX = 4_096
+TIME_CHARS_MAX = 64
 BACKENDS_MAX = 4_096
 BACKEND_CHARS_MAX = 1_024
 LOCAL = "local"
 """What stands for the address of a session over the Unix socket."""
+_MILLIS_US = {f".{millis:03d} ": millis * 1_000 for millis in range(1_000)}
 
 
 class Unreadable(ValueError):
@@ -87,11 +89,14 @@ class Backends:
                 self._known[said] = found
         return found
 
+    def __len__(self) -> int:
+        return len(self._known)
+
 
 class Times:
     """Reads the log's times, which are written in `log_timezone`, with the zone's abbreviation behind.
 
-    Minutes are remembered: a busy log has thousands of lines in each. Raises `ConfigurationError` for an unknown zone.
+    Seconds are remembered: a busy log has thousands of lines in each. Raises `ConfigurationError` for an unknown zone.
     """
 
     def __init__(self, timezone: str = "UTC") -> None:
@@ -101,19 +106,31 @@ class Times:
             raise ConfigurationError(
                 f"log.timezone: {timezone!r} is no time zone; write what `SHOW log_timezone` answers"
             ) from error
-        self._minutes: dict[tuple[str, str], int] = {}
+        self._seconds: dict[str, int] = {}
 
     def read(self, text: str) -> int:
         """Give microseconds since the epoch of `2026-11-22 21:26:30.123 UTC`. Raises `Unreadable` on anything else."""
+        millis_us = _MILLIS_US.get(text[19:24], 0)
+        second = text[:19] + text[23:] if millis_us else text
+        found = self._seconds.get(second)
+        if found is None:
+            found = self._second(second)
+            if len(self._seconds) >= SECONDS_MAX:
+                self._seconds.clear()
+            if len(second) <= TIME_CHARS_MAX:
+                self._seconds[second] = found
+        return found + millis_us
+
+    def __len__(self) -> int:
+        return len(self._seconds)
+
+    def _second(self, text: str) -> int:
         clock, _, zone = text[16:].partition(" ")
         try:
-            minute = self._minutes.get((text[:16], zone))
-            if minute is None:
-                minute = self._minute(text[:16], zone)
             seconds = float(clock[1:])
             if not 0.0 <= seconds < 61.0:
                 raise ValueError
-            return minute + int(seconds * 1_000 + 0.5) * 1_000
+            return self._minute(text[:16], zone) + int(seconds * 1_000 + 0.5) * 1_000
         except (ValueError, OverflowError):
             raise Unreadable("a time that is none") from None
 
@@ -127,11 +144,7 @@ class Times:
             # Twice a year an hour comes again: its abbreviation tells which of the two it is.
             both = [plain.replace(tzinfo=self._zone, fold=fold) for fold in (0, 1)]
             aware = next((time for time in both if time.tzname() == zone), both[0])
-        if len(self._minutes) >= MINUTES_MAX:
-            self._minutes.clear()
-        minute = int(aware.timestamp()) * 1_000_000
-        self._minutes[text, zone] = minute
-        return minute
+        return int(aware.timestamp()) * 1_000_000
 
 
 INT32_MAX = (1 << 31) - 1

@@ -21,12 +21,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import force_setattr
 
-from collectors.log.interpret import Seen
 from collectors.log.record import Unreadable
 from pgwitness.config import Log
-from pgwitness.events import LogPlace
 
 SOURCE_CHARS = 12
 HOST_CHARS_MAX = 255
@@ -160,10 +157,9 @@ class Position(Struct):
 
 
 class Places:
-    """From the bytes of a source, counted as they came, to its records; gives events their places."""
+    """From the bytes of a source, counted as they came, to its records, and how many events each has given."""
 
-    def __init__(self, log: str, start: Position | None = None) -> None:
-        self._log = log
+    def __init__(self, start: Position | None = None) -> None:
         self._records: deque[tuple[int, int]] = deque()
         self._fed = 0
         self._at, self._index = (start.offset, start.index) if start is not None else (-1, 0)
@@ -175,19 +171,19 @@ class Places:
         self._records.append((self._fed - skip, offset))
         self._fed += length
 
-    def placed(self, event: Seen) -> None:
-        """Give an event that nobody else has yet its place in the topic."""
-        place = event.place
-        assert place is not None
+    def at(self, used: int) -> tuple[int, int]:
+        """Give the record in which the byte behind the first `used` lies, and how many events it has given so far."""
         records = self._records
-        while len(records) > 1 and records[1][0] <= place.offset:
+        while len(records) > 1 and records[1][0] <= used:
             records.popleft()
         offset = records[0][1]
         if offset != self._at:
             self._at, self._index = offset, 0
-        found = LogPlace(self._log, offset, self._index, place.line)
-        self._index += 1
-        force_setattr(event, "place", found)  # a copy of all the rest costs much more
+        return offset, self._index
+
+    def gave(self, events: int) -> None:
+        """Count events that the record of the last `at` has given."""
+        self._index += events
 
     def position(self, source: str, used: int) -> Position:
         """Give the position behind the first `used` bytes."""

@@ -13,9 +13,10 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from collectors.log.stderr import Prefix
+from collectors.log.stderr import SECONDARY, Prefix
 
 RECORD_BYTES_MAX = 32 * 1024 * 1024
+PARTS = tuple(word.encode() for word in SECONDARY.split("|"))
 
 
 class Piece(Struct, frozen=True, gc=False):
@@ -149,6 +150,16 @@ class CsvSplitter:
         return self._lines.waiting + self._open_bytes
 
 
+def _names_a_part(line: bytes) -> bool:
+    """Say whether the word of a part stands anywhere in a line: that is quickly seen, the prefix is a long pattern."""
+    at = line.find(b":  ")
+    while at >= 0:
+        if line.endswith(PARTS, 0, at):
+            return True
+        at = line.find(b":  ", at + 1)
+    return False
+
+
 class StderrSplitter:
     """Lines until the next message begins."""
 
@@ -161,9 +172,8 @@ class StderrSplitter:
     def feed(self, data: bytes) -> list[Piece]:
         """Give each message but the last one, which may go on."""
         pieces: list[Piece] = []
-        begins = self._prefix.begins
         for line in self._lines.feed(data):
-            if self._open and (begins(line) or not self._goes_on(line)):
+            if self._open and not self._goes_on(line):
                 pieces.append(self._close())
             self._open.append(line)
             self._open_bytes += len(line) + 1
@@ -175,7 +185,7 @@ class StderrSplitter:
         return pieces
 
     def _goes_on(self, line: bytes) -> bool:
-        return line.startswith(b"\t") or self._prefix.head(line.decode("utf-8", "replace")) is not None
+        return line.startswith(b"\t") or (_names_a_part(line) and self._prefix.continues(line))
 
     def _close(self, readable: bool = True) -> Piece:
         piece = Piece(self._open_bytes, b"\n".join(self._open), readable and self._open != [b""])

@@ -12,7 +12,6 @@ is why what hangs on this format alone is never `exact`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from collectors.log.record import (
     INT64_MAX,
@@ -79,11 +78,13 @@ class Prefix:
         absent = "".join(rf"(?P<{name}>(?!))?" for name in (*_BACKEND, *_MESSAGE[2:]) if name not in names)
         text = rf"(?:{pattern})(?P<word_>{PRIMARY}|{SECONDARY}):  (?P<text_>.*)"
         self._head = re.compile(text + absent, re.DOTALL)
-        start = re.compile(rf"(?:{pattern})(?:{PRIMARY}):  ".encode(), re.DOTALL)
-        self.begins: Callable[[bytes], object] = start.match
-        """Says whether a line begins a message."""
+        self._begin = re.compile(rf"(?:{pattern})(?:{PRIMARY}):  ".encode(), re.DOTALL)
         self._backend = tuple(self._head.groupindex[name] for name in _BACKEND)
         self._message = tuple(self._head.groupindex[name] for name in _MESSAGE)
+
+    def continues(self, line: bytes) -> bool:
+        """Say whether a line is a further part of a message, and does not begin one."""
+        return self._begin.match(line) is None and self.head(line.decode("utf-8", "replace")) is not None
 
     def head(self, line: str) -> re.Match[str] | None:
         """Take a line apart, into groups such as `word_` and `text_`; None for one without the prefix."""
@@ -190,8 +191,10 @@ class StderrLog:
     def _backend(self, said: tuple[str | None, ...]) -> Backend:
         pid, session, start, user, database, application, remote, host, backend_type = said
         address, port = _client(remote, host)
+        if pid is None:  # `%c` ends in it; of what is no session, behind `%q`, it is not known
+            pid = str(int(session.partition(".")[2][:9], 16)) if session else None
         return Backend(
-            number(pid) if pid else number(str(int(str(session).partition(".")[2][:9], 16))),
+            number(pid),
             session,
             session_start_us(session) if session else self._times.read(start) if start else None,
             _name(user),

@@ -13,7 +13,16 @@ from collectors.log import csvlog
 from collectors.log.csvlog import CsvLog
 from collectors.log.jsonlog import JsonLog
 from collectors.log.reading import formats
-from collectors.log.record import LogRecord, Times, Unreadable
+from collectors.log.record import (
+    BACKEND_CHARS_MAX,
+    BACKENDS_MAX,
+    SECONDS_MAX,
+    Backend,
+    Backends,
+    LogRecord,
+    Times,
+    Unreadable,
+)
 from collectors.log.splitting import CsvSplitter, JsonSplitter, Splitter, StderrSplitter
 from collectors.log.stderr import Prefix, StderrLog
 from pgwitness.config import Log
@@ -174,6 +183,61 @@ def test_what_a_prefix_does_not_say_is_not_known() -> None:
     record = StderrLog(Times(), Prefix("%m [%p] ")).parse(f"{AT} [41] LOG:  hello".encode())
     assert (record.application, record.user, record.host, record.session) == (None, None, None, None)
     assert JsonLog(Times()).parse(JSON.replace(b"web, 1", b"")).application == ""
+
+
+def test_only_sessions_need_to_say_which_process_they_are() -> None:
+    """With `%c` behind `%q` and no `%p`, the server's own processes write lines without either; both are read."""
+    parser = StderrLog(Times(), Prefix("%m %q%u %c "))
+    server = parser.parse(f"{AT} LOG:  checkpoint starting: time".encode())
+    assert (server.pid, server.session, server.message) == (0, None, "checkpoint starting: time")
+    client = parser.parse(f"{AT} app {SESSION} LOG:  hello".encode())
+    assert (client.pid, client.session, client.user) == (41, SESSION, "app")
+
+
+def test_a_line_with_the_word_of_a_part_in_its_text_begins_a_message() -> None:
+    """`DETAIL:  ` in a statement makes no part of its line, and no lines without a prefix are taken for one."""
+    lines = [f"{HEAD}LOG:  statement: SELECT 'DETAIL:  x'", f"{HEAD}LOG:  hello", "DETAIL:  without a prefix"]
+    assert cut(StderrSplitter(Prefix(PREFIX)), "\n".join([*lines, ""]).encode(), []) == [x.encode() for x in lines]
+
+
+def test_a_row_too_many_spoils_no_later_record() -> None:
+    """What is no record of csvlog leaves nothing behind in the reader that all records share."""
+    parser = CsvLog(Times())
+    whole = parser.parse(CSV)
+    for broken in (CSV + b"\n" + CSV, CSV[:-40], b'"', b"", b'a"b,"c"d', CSV + b'\n"'):
+        with pytest.raises(Unreadable):
+            parser.parse(broken)
+        assert parser.parse(CSV) == whole
+
+
+def test_remembered_sessions_are_bounded() -> None:
+    """A session is taken apart once; neither many of them nor long names fill the memory."""
+    asked: list[tuple[str | None, ...]] = []
+    backends = Backends(lambda said: asked.append(said) or Backend(len(asked)))
+    assert backends.get(("a", None)) is backends.get(("a", None))
+    assert asked == [("a", None)]
+    long = ("x" * BACKEND_CHARS_MAX, "y")
+    assert backends.get(long) is not backends.get(long)
+    fits = ("x" * (BACKEND_CHARS_MAX - 1), "y")
+    assert backends.get(fits) is backends.get(fits)
+    asked.clear()
+    for number in range(BACKENDS_MAX):
+        backends.get((str(number),))
+    backends.get(("a", None))
+    assert asked.count(("a", None)) == 1
+    assert len(backends) <= BACKENDS_MAX
+
+
+def test_remembered_times_are_bounded() -> None:
+    """Seconds of a long log, and times with words for zones, do not fill the memory; all are read right."""
+    times = Times()
+    assert times.read("2026-11-22 21:26:30.123 " + "x" * 1_000) == AT_US
+    first = times.read("2026-11-22 00:00:00.250 UTC")
+    for second in range(2 * SECONDS_MAX):
+        at = f"2026-11-22 {second // 3_600:02d}:{second // 60 % 60:02d}:{second % 60:02d}"
+        assert times.read(f"{at}.250 UTC") == first + second * 1_000_000
+        assert times.read(f"{at} UTC") == first + second * 1_000_000 - 250_000
+    assert len(times) <= SECONDS_MAX
 
 
 @pytest.mark.parametrize("prefix", ["%m ", "[%p] "])

@@ -15,7 +15,7 @@ from collectors.log.record import Unreadable
 from collectors.log.shipped import PartitionState, Places, Position, Replay, Unwrapper
 from collectors.log.splitting import CsvSplitter
 from pgwitness.config import Log
-from pgwitness.events import LogPlace, Statement
+from pgwitness.events import LogPlace
 
 JSONLOG = {"timestamp": "2026-11-22 21:26:30.123 UTC", "pid": 41, "error_severity": "LOG", "message": "m"}
 
@@ -104,7 +104,7 @@ class Machine:
             return
         skip, data = rest
         if source not in self.sources:
-            self.sources[source] = CsvSplitter(lambda _: True), Places(source, self.replay.start(source))
+            self.sources[source] = CsvSplitter(lambda _: True), Places(self.replay.start(source))
             self.used[source] = 0
         if self.gathered is not None and self.gathered[0] != source:
             self.use()
@@ -120,14 +120,11 @@ class Machine:
         (source, data), self.gathered = self.gathered, None
         splitter, places = self.sources[source]
         for piece in splitter.feed(data):
-            event = Statement(
-                captured_at_us=1, place=LogPlace(source, self.used[source], 0), format="csvlog", source="duration",
-                occurred_at_us=1, pid=1,
-            )  # fmt: skip
+            offset, index = places.at(self.used[source])
             self.used[source] += piece.length
             if piece.data:
-                places.placed(event)
-                self.told.append(Told(piece.data.decode(), event.place))
+                places.gave(1)
+                self.told.append(Told(piece.data.decode(), LogPlace(source, offset, index)))
 
     def state(self) -> PartitionState | None:
         """What would be stored now; None while repeats are read."""
