@@ -37,6 +37,7 @@ _NAMES_TOO = re.compile(
     r"""("[^"]*(?:""[^"]*)*")|(')[^']*(?:''[^']*)*'|[0-9](?<![\w.$'][0-9])[0-9]*(?:\.[0-9]+)?\b(?![.$])""", re.ASCII
 )
 """For texts with names in double quotes: those stay as they are, whatever is in them."""
+_PARAMETER = re.compile(r"(?<![\w$])\$[0-9]+(?![\w$])", re.ASCII)
 _OTHER_QUOTE = re.compile(r"'(?:(?<=[\w&$]')|(?!\0))", re.ASCII)
 """A string with a prefix, or a quote that is left over."""
 _LITERALS = {"SCONST", "USCONST", "ICONST", "FCONST", "BCONST", "XCONST"}
@@ -116,7 +117,8 @@ class Texts:
             found = Text(known.statement, None, known.operations, parsed=more)
             # The literals of a DO block, a SET or `query_to_xml` decide what it does: its shape does not know them.
             if shape is not None and known.parse_error is None and plain and more is None:
-                self._by_shape.learn(shape, found)
+                known_by = self._by_text if shape == text else self._by_shape  # no literals: found without its shape
+                known_by.learn(shape, found)
                 return found
         self._by_text.learn(text, found)
         return found
@@ -161,7 +163,9 @@ def quick_shape(text: str) -> str | None:
             return None
     else:
         shape = _NUMBER.sub(MARK, shape)
-    if "$" in shape or "--" in shape or "/*" in shape or not shape.isascii():
+    if "$" in shape and "$" in _PARAMETER.sub("", shape):
+        return None  # dollar quotes, above all
+    if "--" in shape or "/*" in shape or not shape.isascii():
         return None
     return None if _OTHER_QUOTE.search(shape) is not None else shape
 

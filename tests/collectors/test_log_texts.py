@@ -30,7 +30,7 @@ pieces = st.one_of(
             "SELECT ", "FROM t", " WHERE ", "a", "b1", "é1", "=", "-", "- ", "*", "/", "(", ")", ",", " ", "\n", ";",
             ".", "..", '"a 5"', '"it\'s"', '"a""b"', '"', "'", "''", "$1", "$$", "$a$", "--", "/*", "*/", "\\", "E'",
             "U&'", "B'1", "N'x'", "x'1f'", "1e5", "0x1F", "1_000", "1.", ".5", "12a", "::int", "[1:2]", "?", "|| ",
-            "INTERVAL '1' day", "a.1", "\t", "x$y", "DO ", "SET a = ", "INSERT INTO t VALUES (", "DELETE FROM t",
+            "INTERVAL '1' day", "a.1", "\t", "x$y", "$12", "a$1", "$1a", "$1$", "$", "DO ", "SET a = ", "INSERT INTO t VALUES (", "DELETE FROM t",
         ]
     ),
 )  # fmt: skip
@@ -59,6 +59,7 @@ def tokens(text: str) -> list[tuple[str, str, bool]] | None:
 @example(source="SELECT 'a'\n'b'", others=["'c'"] * 12)
 @example(source="SELECT \"it's\" = 'x' AND \"o'c\"", others=["'c'"] * 12)
 @example(source="SELECT U&\"a\"'b'", others=["'c'"] * 12)
+@example(source="SELECT $1,'a'$2 5$3", others=["7", "'c'"] * 6)
 def test_the_quick_scanner_marks_what_the_servers_scanner_calls_literals(source: str, others: list[str]) -> None:
     """Another literal of the same kind in each marked place: the same tokens but for values."""
     shape = quick_shape(source)
@@ -154,6 +155,17 @@ def test_what_is_parsed_once(first: str, second: str, parsed: int) -> None:
         found = read.read(text)
         assert (found.statement, found.operations) == (known.statement, known.operations)
     assert read.parsed == parsed
+
+
+def test_what_drivers_send_is_not_given_to_the_servers_scanner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prepared statement comes with the same text each time, with parameters in it."""
+    read = Texts(TOKEN)
+    text = "UPDATE t SET a = $1, b = 'x' WHERE id = $2 AND n > 5"
+    first, plain = read.read(text), read.read("SELECT a FROM t WHERE id = $1")
+    monkeypatch.setattr(texts, "scanned_shape", None)
+    assert read.read(text.replace("'x'", "'y'")) is first
+    monkeypatch.setattr(texts, "quick_shape", None)
+    assert read.read("SELECT a FROM t WHERE id = $1") is plain
 
 
 def test_a_backslash_before_a_quote_is_never_taken_for_another() -> None:
