@@ -153,6 +153,14 @@ class Stages:
             return False
         return True
 
+    def look(self, end_of: Callable[[Partition], int | None]) -> None:
+        """Look how far behind reading is; `end_of` says where a partition ends, None where that is not known."""
+        now = self._clock()
+        for number, raw in self._raw.items():
+            end = end_of((self._raw_topic, number))
+            if end is not None:
+                raw.behind.look(raw.position, end, now)
+
     def tick(self) -> None:
         """Do what is due: old batches, the lake, checkpoints, changed identities. Raises `Retry` like `record`."""
         self.emitter.linger()
