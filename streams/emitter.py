@@ -150,6 +150,10 @@ class Emitter:
         """Send everything and wait until it is durable. Raises `Retry` when it is not."""
         for lane in list(self._due):
             self._cut(lane)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what was sent is durable, alerts above all; lanes go on filling. Raises `Retry` like `flush`."""
         left = self._producer.flush(FLUSH_TIMEOUT_S)
         self._check()
         if left:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from pgwitness.events import Posture, quote_identifier
 from streams.fold_state import Did
@@ -31,7 +32,12 @@ _BOOLEAN = {"true": "on", "yes": "on", "1": "on", "false": "off", "no": "off", "
 
 def matters(operations: Iterable[str]) -> bool:
     """Say whether one of these operations may change posture."""
-    return any(word in _OTHERS or word in _VAGUE or _ACTS.fullmatch(word) for word in operations)
+    return any(map(_matters, operations))
+
+
+@lru_cache(maxsize=1_000)
+def _matters(word: str) -> bool:
+    return word in _OTHERS or word in _VAGUE or _ACTS.fullmatch(word) is not None
 
 
 def touches(raw: Posture, did: Did) -> bool:

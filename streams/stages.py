@@ -215,7 +215,7 @@ class Stages:
             self._land([self._events[fullest]])
 
     def _land(self, partitions: list[EventPartition]) -> None:
-        self.emitter.flush()
+        self.emitter.settle()
         for partition in partitions:
             if partition.land():
                 self._acknowledged[self._events_topic, partition.partition] = partition.landed_to
