@@ -28,21 +28,6 @@ SCORES_MIN = 20
 """Ordinary scores that a model needs before what it says counts."""
 
 
-class _Loda(LODA):
-    """river's LODA, which projects a window once, whether it is scored, learned or both; it must not change between."""
-
-    _projected: Mapping[str, float] | None = None
-
-    def _project(self, projection: dict[str, float], x: Mapping[str, float]) -> float:
-        if x is not self._projected:
-            self._projected = x
-            self._values: dict[int, float] = {}
-        value = self._values.get(id(projection))
-        if value is None:
-            value = self._values[id(projection)] = super()._project(projection, x)
-        return value
-
-
 class Score(Struct, frozen=True):
     """What the ensemble says of one window: `score` on the common scale, the models' mean `joint`, their raw scores."""
 
@@ -65,7 +50,7 @@ class Ensemble:
         self._window = window
         self._seed = seed
         self._trees = HalfSpaceTrees(n_trees=TREES, height=HEIGHT, window_size=window, seed=seed)
-        self._loda = _Loda(n_bins=BINS, n_random_cuts=CUTS, seed=seed)
+        self._loda = LODA(n_bins=BINS, n_random_cuts=CUTS, seed=seed)
         self._of_trees = Calibration()
         self._of_loda = Calibration()
         self._of_both = Calibration()

@@ -2,9 +2,10 @@
 
 Events are batched by lane across raw records and cut when a batch is full, or when its oldest event has waited for
 `LINGER_S`; for `LATE_LINGER_S` where everything in it was late already (`streams.behind`). Within a lane order is kept;
-between lanes there is none. Nothing counts as done before `flush` has returned: it cuts every lane and
-waits until the broker has everything. Any failed delivery makes `flush` and the next send raise `Retry`; the worker
-then starts again from its checkpoint, which is why nothing is lost when buffers are thrown away.
+between lanes there is none. What is read of `raw` does not count as done before `flush` has returned: it cuts every
+lane and waits until the broker has everything. What is landed asks only for what was sent (`settle`): an alert, that
+is, goes before the evidence for it. Any failed delivery makes both, and the next send, raise `Retry`; the worker then
+starts again from its checkpoint, which is why nothing is lost when buffers are thrown away.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ QUEUE_BYTES = 32 * 1024 * 1024
 """Bytes that may be on their way at a time; more blocks the sender."""
 LANES_REMEMBERED = 20_000
 LINGER_S = LINGER_MS_MAX / 2000
-"""How long an event waits for company: half of what a batch may, for the worker looks at its lanes now and then only."""
+"""How long an event waits for company: half of what a batch may, for lanes are only looked at now and then."""
 LATE_LINGER_S = 0.25
 """How long one waits that was read late: many principals fill every lane, and short waits would shred their batches."""
 

@@ -1,8 +1,9 @@
 """What one worker does with the partitions it owns: records in, commits when they are due; knows nothing of Faust.
 
 `assign` loads state and says where each partition is read from, `record` takes what was read, `tick` does what is
-due by the clock, `revoke` finishes what is whole and forgets. The order that makes a crash harmless stands here:
-flush what was sent, then commit the lake, then write checkpoints, then acknowledge. One thread at a time.
+due by the clock, `revoke` finishes what is whole and forgets. The order that makes a crash harmless stands here: wait
+until what was sent is durable, then commit the lake, then write checkpoints, then acknowledge. Only the fold's
+checkpoint says that what was read of `raw` is done, so only it sends what still waits in lanes. One thread at a time.
 """
 
 from __future__ import annotations
