@@ -306,19 +306,13 @@ def _common(event: Event, labels: Mapping[str, str]) -> Action:
 
 def _statement(action: Action, event: Event, facts_of: FactsOf | None) -> None:
     detail = event.detail
-    known = detail.get("operations")
     action.where = _text(detail.get("where"))
-    action.operations = [str(item) for item in known] if isinstance(known, list | tuple) else []
     action.utility = detail.get("utility") is True
-    for name, key in (
-        ("functions", "functions"),
-        ("settings", "settings"),
-        ("objects", "names"),
-        ("defines", "defines"),
-    ):
-        found = detail.get(key)
-        if isinstance(found, list | tuple):
-            setattr(action, name, [str(item) for item in found])
+    action.operations = _texts(detail.get("operations"))
+    action.functions = _texts(detail.get("functions"))
+    action.settings = _texts(detail.get("settings"))
+    action.objects = _texts(detail.get("names"))
+    action.defines = _texts(detail.get("defines"))
     if facts_of is not None and (not action.where or not action.operations or "functions" not in detail):
         facts = facts_of(action.statement)
         action.where = action.where or facts.where
@@ -350,6 +344,10 @@ def _posture(action: Action, event: Event) -> None:
 def _plain(attribute: str) -> str:
     """`rolsuper` of pg_roles is `super` in the catalogue's words; the prefix says nothing."""
     return attribute.removeprefix("rol")
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []
 
 
 def _text(value: object) -> str:

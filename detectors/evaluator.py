@@ -55,7 +55,8 @@ class Novelty(Struct, frozen=True):
 
 
 _Condition = tuple[Policy, int, Expression]
-_FILLED = tuple((name, attrgetter(SCHEMA[name].attribute)) for name in sorted(LISTS))
+_LISTS = sorted(LISTS)
+_lists = attrgetter(*(SCHEMA[name].attribute for name in _LISTS))
 
 
 class _Asked:
@@ -196,13 +197,13 @@ class Evaluator:
 
     def _select(self, action: Action) -> _Selection:
         """Give the conditions that can hold of such actions, and what they have answered."""
-        filled = tuple([name for name, take in _FILLED if take(action)])
+        filled = tuple(map(bool, _lists(action)))
         key = (action.kind, action.operation, tuple(action.operations), filled)
         found = self._selections.get(key)
         if found is None:
             if len(self._selections) >= SELECTIONS_MAX:
                 self._forget()
-            known = frozenset(filled)
+            known = frozenset(name for name, there in zip(_LISTS, filled, strict=True) if there)
             found = self._selections[key] = _Selection(
                 (guard, condition)
                 for guard, condition in self._conditions.get(action.kind, [])

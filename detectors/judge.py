@@ -211,10 +211,12 @@ class Judge:
             rows = action.rows_per_call if event.kind in ("query_stats", "statement") else None
             if event.kind != "session" or event.operation != "disconnect":
                 unusual = self._observe(event, action.operation, relation, rows, action)
-        novelty = _novelty(unusual, quiet_days)
-        set_novelty(action, novelty)
-        matches = self._evaluator.ask(action)
         ordinary = unusual is ORDINARY or unusual is LEARNING
+        novelty = _NOT_NEW
+        if quiet_days or not ordinary:  # else the action is as it was made
+            novelty = _novelty(unusual, quiet_days)
+            set_novelty(action, novelty)
+        matches = self._evaluator.ask(action)
         if ordinary and matches is NONE and event.operation != reports.POLICIES_REFUSED:
             return UNKNOWN if unusual is LEARNING else judgement.ORDINARY
         return self._verdict(lambda: action, matches, unusual, novelty)

@@ -18,7 +18,6 @@ from detectors.syntax import Node
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _MAPS = {field.attribute for field in SCHEMA.values() if field.type == "map"}
-_LISTS = {field.attribute for field in SCHEMA.values() if field.type.startswith("list")}
 
 Keys = dict[str, frozenset[str] | None]
 """By the attribute of a map, the keys that are read of it; None when that may be all of them."""
@@ -66,13 +65,12 @@ def _map(node: Node) -> str | None:
 def key_maker(paths: Iterable[str], keys: Keys) -> Callable[[Action], bytes]:
     """Make the function that gives a key of everything that is read of an action, as short as any other."""
     attributes = sorted({SCHEMA[path].attribute for path in paths})
-    plain = [name for name in attributes if name not in _MAPS and name not in _LISTS]
-    lists = [name for name in attributes if name in _LISTS]
+    plain = [name for name in attributes if name not in _MAPS]
     maps = [(name, keys.get(name)) for name in attributes if name in _MAPS]
     take: Callable[[Action], Iterable[Any]] = attrgetter(*plain) if len(plain) > 1 else _few(plain)
 
     def key(action: Action) -> bytes:
-        values: list[object] = [*take(action), *[getattr(action, name) for name in lists]]
+        values: list[object] = [*take(action)]
         for name, names in maps:
             held: Mapping[str, object] = getattr(action, name)
             if names is not None and held:

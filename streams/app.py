@@ -17,7 +17,7 @@ from yarl import URL
 
 from pgwitness.config import Config
 from streams.credentials import credentials
-from streams.stages import Stages
+from streams.stages import Partition, Stages
 from streams.transport import Transport
 
 BUFFER_RECORDS = 32
@@ -28,9 +28,15 @@ Failed = Callable[[BaseException], None]
 
 
 class App(faust.App):
-    """Faust's application, which can say where its partitions are read from (`streams.transport` asks)."""
+    """Faust's application, which can say where its partitions are read from (`streams.transport` asks), and end."""
 
     positions: Callable[[], dict[TP, int]]
+
+    def end_of(self, at: Partition) -> int | None:
+        """Give where a partition ends, as far as that is known."""
+        consumer: Any = self.consumer
+        end: int | None = consumer.end_of(TP(*at))
+        return end
 
 
 def make_app(config: Config, stages: Stages, failed: Failed) -> App:

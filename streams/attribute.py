@@ -13,6 +13,7 @@ from pgwitness.codec import decode_raw
 from pgwitness.errors import DeadLetter, Stop
 from pgwitness.events import Event
 from streams import metrics
+from streams.behind import Behind
 from streams.checkpoints import Store
 from streams.emitter import Emitter
 from streams.fold import Fold
@@ -29,6 +30,7 @@ class RawPartition:
         self.topic = topic
         self.fold = fold
         self.position = fold.resume_from
+        self.behind = Behind()
         self._emitter = emitter
         self._store = store
         self._saved = fold.next_offset
@@ -90,7 +92,7 @@ class RawPartition:
         """Send events on and count them; returns why one could not be sent."""
         if not events:
             return None
-        refused = self._emitter.events(events)
+        refused = self._emitter.events(events, late=self.behind.late)
         kinds: dict[tuple[str, str], int] = {}
         rows: dict[str, int] = {}
         for event in events:

@@ -1,9 +1,11 @@
 """The worker's way out: attributed events by lane, alerts and dead letters, through one idempotent producer.
 
-Events are batched by lane across raw records and cut when a batch is full or `LINGER_MS_MAX` old. Within a lane order
-is kept; between lanes there is none. Nothing counts as done before `flush` has returned: it cuts every lane and
-waits until the broker has everything. Any failed delivery makes `flush` and the next send raise `Retry`; the worker
-then starts again from its checkpoint, which is why nothing is lost when buffers are thrown away.
+Events are batched by lane across raw records and cut when a batch is full, or when its oldest event has waited for
+`LINGER_S`; for `LATE_LINGER_S` where everything in it was late already (`streams.behind`). Within a lane order is kept;
+between lanes there is none. What is read of `raw` does not count as done before `flush` has returned: it cuts every
+lane and waits until the broker has everything. What is landed asks only for what was sent (`settle`): an alert, that
+is, goes before the evidence for it. Any failed delivery makes both, and the next send, raise `Retry`; the worker then
+starts again from its checkpoint, which is why nothing is lost when buffers are thrown away.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ FLUSH_TIMEOUT_S = 30.0
 QUEUE_BYTES = 32 * 1024 * 1024
 """Bytes that may be on their way at a time; more blocks the sender."""
 LANES_REMEMBERED = 20_000
+LINGER_S = LINGER_MS_MAX / 2000
+"""How long an event waits for company: half of what a batch may, for lanes are only looked at now and then."""
+LATE_LINGER_S = 0.25
+"""How long one waits that was read late: many principals fill every lane, and short waits would shred their batches."""
 
 Clock = Callable[[], float]
 
@@ -59,18 +65,20 @@ class Emitter:
         self._partitions = config.topics.event_partitions
         self._name = name
         self._builders: dict[int, BatchBuilder] = {}
-        self._since: dict[int, float] = {}
+        self._due: dict[int, float] = {}
         self._remembered: dict[tuple[str | None, str, str | None], int] = {}
         self._error: str | None = None
 
-    def events(self, events: list[Event]) -> str | None:
+    def events(self, events: list[Event], *, late: bool = False) -> str | None:
         """Put events into their lanes' batches; full batches leave at once. Raises `Retry` after a failed delivery.
 
+        `late`: they come from a partition that is behind, and may wait longer. Others in the same lane do not.
         Returns why an event could not be encoded (a number in it that no JSON reader takes), None when all could.
         """
         self._check()
         refused: str | None = None
-        remembered, since, builders = self._remembered, self._since, self._builders
+        remembered, due, builders = self._remembered, self._due, self._builders
+        until = self._clock() + (LATE_LINGER_S if late else LINGER_S)
         for event in events:
             try:
                 encoded = encode_event(event)
@@ -88,17 +96,17 @@ class Emitter:
                 builder = builders[lane] = BatchBuilder(self._name, encode_event(EventHeader(lane)))
             payload = builder.add(encoded, event.n_rows or 1)
             if payload is not None:
-                since[lane] = self._clock()
+                due[lane] = until
                 self._send_lane(lane, payload)
-            elif lane not in since:
-                since[lane] = self._clock()
+            elif lane not in due or until < due[lane]:
+                due[lane] = until
         return refused
 
     def linger(self) -> None:
         """Cut the batches that have waited long enough, and let deliveries be reported."""
-        if self._since:
-            due = self._clock() - LINGER_MS_MAX / 2000
-            for lane in [lane for lane, since in self._since.items() if since <= due]:
+        if self._due:
+            now = self._clock()
+            for lane in [lane for lane, due in self._due.items() if due <= now]:
                 self._cut(lane)
         self._producer.poll(0)
         self._check()
@@ -141,15 +149,19 @@ class Emitter:
 
     def flush(self) -> None:
         """Send everything and wait until it is durable. Raises `Retry` when it is not."""
-        for lane in list(self._since):
+        for lane in list(self._due):
             self._cut(lane)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what was sent is durable, alerts above all; lanes go on filling. Raises `Retry` like `flush`."""
         left = self._producer.flush(FLUSH_TIMEOUT_S)
         self._check()
         if left:
             raise Retry(f"the broker did not take {left} records within {FLUSH_TIMEOUT_S:.0f} s; starting again")
 
     def _cut(self, lane: int) -> None:
-        del self._since[lane]
+        del self._due[lane]
         payload = self._builders[lane].cut()
         if payload is not None:
             self._send_lane(lane, payload)

@@ -19,7 +19,7 @@ statements in a period than `UNITS_MAX` begins anew.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
@@ -71,6 +71,8 @@ class LogCoverage:
 
     def __init__(self, state: State | None = None) -> None:
         self.state = state if state is not None else State()
+        self.source = _source(self.state.settings)
+        """Which lines tell every statement by the server's settings; None when none do."""
 
     @classmethod
     def load(cls, state: State | None, log_settings: dict[str, str]) -> LogCoverage:
@@ -81,17 +83,6 @@ class LogCoverage:
             state = State(known, list(dict.fromkeys(roles)))
         return cls(state)
 
-    @property
-    def source(self) -> str | None:
-        """Which lines tell every statement by the server's settings; None when none do."""
-        told = self.state.settings
-        if told.get("log_statement") == "all":
-            return "statement"
-        if told.get("log_min_duration_statement") == "0":
-            return "duration"
-        classes = {name.strip() for name in told.get("pgaudit.log", "").split(",")}
-        return "pgaudit" if "all" in classes and not any(name.startswith("-") for name in classes) else None
-
     def posture(self, event: Posture) -> None:
         """Take up a setting that decides what is logged; when one changes, counting begins anew."""
         after = event.after or {}
@@ -100,6 +91,7 @@ class LogCoverage:
             before = self.source
             value = "" if event.change == "removed" else str(after.get("value", "")).lower()
             state.settings[event.name] = value
+            self.source = _source(state.settings)
             if self.source != before:
                 state.instances.clear()
         elif event.object_type == "role_setting":
@@ -209,6 +201,15 @@ class LogCoverage:
     def _bound(self, instance: str, known: Instance) -> None:
         if max(len(known.balance), len(known.later), len(known.names)) > UNITS_MAX:
             del self.state.instances[instance]
+
+
+def _source(settings: Mapping[str, str]) -> str | None:
+    if settings.get("log_statement") == "all":
+        return "statement"
+    if settings.get("log_min_duration_statement") == "0":
+        return "duration"
+    classes = {name.strip() for name in settings.get("pgaudit.log", "").split(",")}
+    return "pgaudit" if "all" in classes and not any(name.startswith("-") for name in classes) else None
 
 
 def _role(name: str) -> str:

@@ -18,6 +18,7 @@ _ACTS = re.compile(
     r"(create|alter|drop|rename)_(role|role_set|database|database_set|system|schema|trigger|event_trigger"
     r"|publication|extension|table|table_as|view|materialized_view|foreign_table|owned|default_privileges)"
 )
+_VERBS = ("create_", "alter_", "drop_", "rename_")
 _OTHERS = frozenset({"grant", "revoke", "grant_role", "revoke_role", "enable_trigger", "disable_trigger",
                      "reassign_owned", "change_owner"})  # fmt: skip
 _VAGUE = frozenset({"create", "alter", "drop"})
@@ -31,7 +32,10 @@ _BOOLEAN = {"true": "on", "yes": "on", "1": "on", "false": "off", "no": "off", "
 
 def matters(operations: Iterable[str]) -> bool:
     """Say whether one of these operations may change posture."""
-    return any(word in _OTHERS or word in _VAGUE or _ACTS.fullmatch(word) for word in operations)
+    for word in operations:
+        if word in _OTHERS or word in _VAGUE or (word.startswith(_VERBS) and _ACTS.fullmatch(word)):
+            return True
+    return False
 
 
 def touches(raw: Posture, did: Did) -> bool:

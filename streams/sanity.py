@@ -34,8 +34,8 @@ def bounded(event: RawEvent) -> RawEvent:
     if kind is Statement or kind is Session:
         assert isinstance(event, Statement | Session)
         place = event.place
-        if place is not None and (cut := _cut(place, ("log", "line"))) is not place:
-            event = replace(event, place=cut)
+        if place is not None and (len(place.log) > NAME_CHARS_MAX or len(place.line or "") > NAME_CHARS_MAX):
+            event = replace(event, place=_cut(place, ("log", "line")))
         return _cut(event, _OF_STATEMENT if kind is Statement else _OF_SESSION)
     return _cut(event, ("role", "database")) if kind is QueryStats else event
 

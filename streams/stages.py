@@ -1,8 +1,9 @@
 """What one worker does with the partitions it owns: records in, commits when they are due; knows nothing of Faust.
 
 `assign` loads state and says where each partition is read from, `record` takes what was read, `tick` does what is
-due by the clock, `revoke` finishes what is whole and forgets. The order that makes a crash harmless stands here:
-flush what was sent, then commit the lake, then write checkpoints, then acknowledge. One thread at a time.
+due by the clock, `revoke` finishes what is whole and forgets. The order that makes a crash harmless stands here: wait
+until what was sent is durable, then commit the lake, then write checkpoints, then acknowledge. Only the fold's
+checkpoint says that what was read of `raw` is done, so only it sends what still waits in lanes. One thread at a time.
 """
 
 from __future__ import annotations
@@ -153,6 +154,14 @@ class Stages:
             return False
         return True
 
+    def look(self, end_of: Callable[[Partition], int | None]) -> None:
+        """Look how far behind reading is; `end_of` says where a partition ends, None where that is not known."""
+        now = self._clock()
+        for number, raw in self._raw.items():
+            end = end_of((self._raw_topic, number))
+            if end is not None:
+                raw.behind.look(raw.position, end, now)
+
     def tick(self) -> None:
         """Do what is due: old batches, the lake, checkpoints, changed identities. Raises `Retry` like `record`."""
         self.emitter.linger()
@@ -207,7 +216,7 @@ class Stages:
             self._land([self._events[fullest]])
 
     def _land(self, partitions: list[EventPartition]) -> None:
-        self.emitter.flush()
+        self.emitter.settle()
         for partition in partitions:
             if partition.land():
                 self._acknowledged[self._events_topic, partition.partition] = partition.landed_to

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -57,6 +58,15 @@ class Consumer(driver.Consumer):
         """Tell the group how far things are durable; nothing but monitoring reads it."""
         if positions:
             await self._thread.commit(positions)
+
+    def end_of(self, tp: TP) -> int | None:
+        """Give where a partition ends as the last fetch told; None before one has, and while it changes hands."""
+        try:
+            end: int | None = self.highwater(tp)
+        except (ConsumerNotStarted, AssertionError, AttributeError):
+            # The consumer's thread takes an assignment away without asking this one.
+            return None
+        return end
 
     def on_buffer_drop(self, tp: TP) -> None:
         """Go on fetching when a buffer has room again, but not from a partition that was paused."""

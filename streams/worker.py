@@ -125,6 +125,7 @@ async def _work(
                 raise Retry(f"Faust ended: {app.crash_reason!r}")
             if failure:
                 break
+            stages.look(app.end_of)
             stages.tick()
             health.beat(PART)
             if not told and stages.positions():
@@ -151,6 +152,6 @@ async def _report(app: Any, stages: Stages) -> None:
     if acknowledged:
         await app.consumer.commit_positions({TP(*at): offset for at, offset in acknowledged.items()})
         for (topic, number), offset in acknowledged.items():
-            end = app.consumer.highwater(TP(topic, number))
+            end = app.end_of((topic, number))
             if end is not None:
                 metrics.LAG.labels(topic, str(number)).set(max(0, end - offset))

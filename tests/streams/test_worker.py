@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 from confluent_kafka import Message
 
 from pgwitness.errors import Retry
@@ -16,6 +17,7 @@ from sinks.lake import PartitionWriter
 from streams import dead_letters, metrics
 from streams.identity import Identities
 from streams.reading import make_reader, read
+from streams.stages import Stages
 from tests.conftest import AnyBroker
 from tests.streams.conftest import Installation, eventually
 from tests.streams.records import batch, beacon, sample, tick, transaction
@@ -58,6 +60,25 @@ def test_alerts_are_plain_json(installation: Installation) -> None:
         alert = json.loads(message.value())
     assert alert["class_uid"] == 2004
     assert message.key().decode() == alert["finding_info"]["uid"]
+
+
+def test_the_worker_knows_where_partitions_end(
+    installation: Installation, broker: AnyBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On both brokers: by what fetches tell, so that it sees when it is behind."""
+    ends: dict[tuple[str, int], int | None] = {}
+    look = Stages.look
+
+    def looked(stages: Stages, end_of: Callable[[tuple[str, int]], int | None]) -> None:
+        ends.update({at: end_of(at) for at in stages.positions()})
+        look(stages, end_of)
+
+    monkeypatch.setattr(Stages, "look", looked)
+    raw = installation.config.kafka.topic("raw")
+    with installation.worker():
+        installation.send(*changes(10, 6))
+        eventually(lambda: ends.get((raw, 0)) == 6, "the end of raw")
+        installation.landed(12)
 
 
 def test_a_second_worker_goes_on_where_the_first_ended(installation: Installation) -> None:
