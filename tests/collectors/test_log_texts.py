@@ -30,7 +30,8 @@ pieces = st.one_of(
             "SELECT ", "FROM t", " WHERE ", "a", "b1", "é1", "=", "-", "- ", "*", "/", "(", ")", ",", " ", "\n", ";",
             ".", "..", '"a 5"', '"it\'s"', '"a""b"', '"', "'", "''", "$1", "$$", "$a$", "--", "/*", "*/", "\\", "E'",
             "U&'", "B'1", "N'x'", "x'1f'", "1e5", "0x1F", "1_000", "1.", ".5", "12a", "::int", "[1:2]", "?", "|| ",
-            "INTERVAL '1' day", "a.1", "\t", "x$y", "$12", "a$1", "$1a", "$1$", "$", "DO ", "SET a = ", "INSERT INTO t VALUES (", "DELETE FROM t",
+            "INTERVAL '1' day", "a.1", "\t", "x$y",
+            "$12", "a$1", "$1a", "$1$", "$", "DO ", "SET a = ", "INSERT INTO t VALUES (", "DELETE FROM t",
         ]
     ),
 )  # fmt: skip
