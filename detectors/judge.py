@@ -14,21 +14,22 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from detectors import judgement, reports
+from detectors import judgement
 from detectors.actions import Action, FactsOf, Parts, count, of_change, of_event
-from detectors.alert import Alert
-from detectors.behaviour import LEARNING, ORDINARY, Behaviour
-from detectors.correlation import Correlations
-from detectors.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
-from detectors.findings import Findings
-from detectors.habits import Unusual, short
+from detectors.alerts import reports
+from detectors.alerts.alert import Alert
+from detectors.alerts.findings import Findings
+from detectors.alerts.triage import Triage
+from detectors.alerts.verdicts import Checked
+from detectors.behaviour.habits import Unusual, short
+from detectors.behaviour.model import LEARNING, ORDINARY, Behaviour
+from detectors.behaviour.presence import Presence
+from detectors.behaviour.rhythm import SAMPLE, Finding
 from detectors.judgement import UNKNOWN, Verdict
-from detectors.policies import Bundle, Policy
-from detectors.presence import Presence
-from detectors.rhythm import SAMPLE, Finding
+from detectors.policy.correlation import Correlations
+from detectors.policy.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
+from detectors.policy.policies import Bundle, Policy
 from detectors.sensitive import Sensitive
-from detectors.triage import Triage
-from detectors.verdicts import Checked
 from detectors.wording import Seen
 from pgwitness import statements
 from pgwitness.config import Behaviour as Settings

@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from detectors.alert import Alert
-from detectors.habits import Unusual
+from detectors.alerts.alert import Alert
+from detectors.behaviour.habits import Unusual
 
 
 class Verdict(Struct, frozen=True):

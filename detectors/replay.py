@@ -15,11 +15,11 @@ from typing import Any
 from msgspec import Struct
 
 from detectors.actions import Action, of_event
-from detectors.behaviour import LEARNING, Behaviour
-from detectors.habits import Unusual
+from detectors.behaviour.habits import Unusual
+from detectors.behaviour.model import LEARNING, Behaviour
 from detectors.judge import Judge
 from detectors.judgement import Verdict
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
 from detectors.wording import render
 from pgwitness.config import Config

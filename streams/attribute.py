@@ -16,8 +16,8 @@ from streams import metrics
 from streams.behind import Behind
 from streams.checkpoints import Store
 from streams.emitter import Emitter
-from streams.fold import Fold
-from streams.identity import Identities
+from streams.fold.fold import Fold
+from streams.identity.identities import Identities
 from streams.reading import holds
 
 log = structlog.get_logger("worker")

@@ -18,7 +18,7 @@ import structlog
 from confluent_kafka import Consumer
 from msgspec import Raw, Struct
 
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from pgwitness.codec import decode_events
 from pgwitness.errors import DeadLetter, Stop
 from pgwitness.events import Event, Position

@@ -20,8 +20,8 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from msgspec.structs import replace
 
-from detectors.suppressions import Suppressions
-from detectors.verdicts import Checked, check
+from detectors.alerts.suppressions import Suppressions
+from detectors.alerts.verdicts import Checked, check
 from pgwitness.config import Config, Reviewer
 from pgwitness.errors import ConfigurationError, Stop, Unreachable
 from pgwitness.events import Event, Position, encode_event

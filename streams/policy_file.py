@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from pgwitness.codec import BatchBuilder
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Control, RawHeader, encode_event

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from pgwitness.events import Event, Position
 
 

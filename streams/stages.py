@@ -23,7 +23,7 @@ from streams import metrics
 from streams.attribute import RawPartition
 from streams.checkpoints import Store
 from streams.emitter import Emitter, make_producer
-from streams.identity_file import IdentityFile, Trouble, mended, record, refused
+from streams.identity.file import IdentityFile, Trouble, mended, record, refused
 from streams.landing import EventPartition
 from streams.notes import Feedback, SuppressionFile, suppressions
 from streams.pacing import Pace

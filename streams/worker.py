@@ -23,7 +23,7 @@ from pgwitness.errors import ConfigurationError, PgwitnessError, Retry, Stop
 from pgwitness.health import Health
 from streams import admin, metrics
 from streams.app import make_app
-from streams.identity_file import IdentityFile
+from streams.identity.file import IdentityFile
 from streams.notes import SuppressionFile
 from streams.policy_file import PolicyFile
 from streams.protocols import JudgeMaker, Lake

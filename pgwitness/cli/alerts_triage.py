@@ -68,7 +68,7 @@ def resolve(
     still judged, counted and landed, and the habits of its principal learn it.
     """
     config = configuration(config_path)
-    from detectors import verdicts
+    from detectors.alerts import verdicts
     from pgwitness.cli import kafka
     from pgwitness.units import Duration
 
@@ -137,7 +137,7 @@ def key(file: Path, as_json: bool, config_path: Path) -> None:
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from detectors import verdicts
+    from detectors.alerts import verdicts
 
     try:
         private = Ed25519PrivateKey.generate()
@@ -171,7 +171,7 @@ def suppressions(as_json: bool, config_path: Path) -> None:
     now_us = time.time_ns() // 1000
     rows = file_rows(config, now_us)
     late = [row for row in rows if row["state"] == "expired"]
-    from detectors import verdicts
+    from detectors.alerts import verdicts
 
     for record in kafka.read(config, config.kafka.topic("feedback")):
         checked = verdicts.check(record.value, config.reviewers, record.time_ms * 1000)
@@ -184,7 +184,7 @@ def suppressions(as_json: bool, config_path: Path) -> None:
 
 def file_rows(config: Config, now_us: int) -> list[dict[str, object]]:
     """Give a row for each entry of the suppressions' file. Raises `ConfigurationError` when it cannot be used."""
-    from detectors.suppressions import Suppressions
+    from detectors.alerts.suppressions import Suppressions
 
     path = config.triage.suppressions
     try:
@@ -210,7 +210,7 @@ def _rule_row(rule: Any, now_us: int) -> dict[str, object]:
 
 
 def _reviewer(config: Config, file: Path) -> tuple[Ed25519PrivateKey, str]:
-    from detectors import verdicts
+    from detectors.alerts import verdicts
 
     private = _private(file)
     text = verdicts.public_text(private.public_key())
@@ -221,7 +221,7 @@ def _reviewer(config: Config, file: Path) -> tuple[Ed25519PrivateKey, str]:
 
 
 def _private(file: Path) -> Ed25519PrivateKey:
-    from detectors import verdicts
+    from detectors.alerts import verdicts
 
     try:
         if stat.S_IMODE(file.stat().st_mode) & 0o077:

@@ -13,7 +13,7 @@ from pgwitness.cli.output import Row, console, emit, say, to_json
 from pgwitness.errors import ConfigurationError, NotInOrder
 
 if TYPE_CHECKING:
-    from detectors.policies import Bundle
+    from detectors.policy.policies import Bundle
     from detectors.replay import Difference
     from pgwitness.config import Config
 
@@ -36,7 +36,7 @@ def check(path: Path | None, as_json: bool, config_path: Path) -> None:
     """
     from msgspec.structs import asdict
 
-    from detectors.policies import lint
+    from detectors.policy.policies import lint
 
     config = configuration(config_path)
     policies, problems = lint(path or config.policies.path)
@@ -58,7 +58,7 @@ def test(path: Path | None, as_json: bool, config_path: Path) -> None:
     """Run the tests that stand beside the policies, and show how each policy came out. Exits 1 when one fails."""
     config = configuration(config_path)
 
-    from detectors.policies import Bundle
+    from detectors.policy.policies import Bundle
 
     bundle = Bundle.load(path or config.policies.path)
     failures: dict[str, list[str]] = {}
@@ -103,7 +103,7 @@ def replay(since: str | None, until: str | None, path: Path | None, as_json: boo
     if since is None:
         raise click.UsageError("--since WHEN is needed, such as --since 24h")
 
-    from detectors.policies import Bundle
+    from detectors.policy.policies import Bundle
 
     bundle = Bundle.load(path or config.policies.path)
     now_us = time.time_ns() // 1000

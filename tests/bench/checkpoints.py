@@ -12,9 +12,9 @@ import time
 import zlib
 from typing import Any
 
-from detectors.behaviour import Behaviour
+from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from pgwitness.events import Event
 from streams.pacing import Pace
 from tests.bench.judge import START_US, statement

@@ -18,9 +18,9 @@ from typing import Any
 
 from msgspec import Raw
 
-from detectors.behaviour import Behaviour
+from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from pgwitness.config import Behaviour as Settings
 from pgwitness.events import (
     Beacon,
@@ -36,8 +36,8 @@ from pgwitness.events import (
     Statement,
     Transaction,
 )
-from streams.fold import Fold
-from streams.identity import Identities
+from streams.fold.fold import Fold
+from streams.identity.identities import Identities
 
 NAMES = 10_000_000
 START_US = 1_790_000_000_000_000

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from detectors.behaviour import Behaviour
+from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from pgwitness.config import Behaviour as Settings
 from pgwitness.events import Count, Event, Position, Relation
 from pgwitness.units import Duration

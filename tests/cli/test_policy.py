@@ -10,9 +10,9 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from detectors.behaviour import Behaviour
+from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from detectors.replay import Replay
 from pgwitness.cli.policy import when
 from pgwitness.config import Behaviour as Settings

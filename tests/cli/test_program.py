@@ -140,9 +140,9 @@ def test_init_writes_once_and_never_over(tmp_path: Path) -> None:
 
 def test_what_init_writes_is_valid(home: Path) -> None:
     """Configuration, identities and policies that init writes load as they are."""
-    from detectors.policies import Bundle
+    from detectors.policy.policies import Bundle
     from pgwitness.config import load
-    from streams.identity import Identities
+    from streams.identity.identities import Identities
 
     config = load(home / "pgwitness.toml")
     assert config.cluster("main").databases == ["postgres"]

@@ -13,8 +13,8 @@ from collectors.sessions.shell import run
 from pgwitness.config import Config
 from pgwitness.demo.servers import Broker
 from pgwitness.events import Certificate, Session
-from streams.attribution import by_session, known
-from streams.identity import Identities
+from streams.fold.attribution import by_session, known
+from streams.identity.identities import Identities
 from tests.collectors.raw_topic import bench
 from tests.collectors.tls import Authority, tls_server
 from tests.conftest import DEBIAN_BIN, leave_out

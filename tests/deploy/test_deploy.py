@@ -111,7 +111,7 @@ def test_compose_names_volumes_secrets_and_files_that_are_there() -> None:
 
 def test_compose_configuration_loads() -> None:
     """The configuration that Compose mounts is accepted by the program, and so are its identities."""
-    from streams.identity import Identities
+    from streams.identity.identities import Identities
 
     config = load(DEPLOY / "compose" / "pgwitness.toml", {})
     assert list(config.clusters) == ["main"]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pgwitness
-from detectors.alert import Alert, alert_uid
-from detectors.behaviour import Behaviour
+from detectors.alerts.alert import Alert, alert_uid
+from detectors.alerts.ocsf import query
+from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
-from detectors.ocsf import query
-from detectors.policies import Bundle, action_from
+from detectors.policy.policies import Bundle, action_from
 from pgwitness.config import Behaviour as Settings
 from pgwitness.events import Count, Relation
 from pgwitness.units import Duration

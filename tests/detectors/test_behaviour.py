@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.behaviour import GROUP_FACTOR, LEARNING, ORDINARY, Behaviour, Unusual
-from detectors.habits import PENDING_MAX, VALUES_MAX, Known, Volume, size_of
+from detectors.behaviour.habits import PENDING_MAX, VALUES_MAX, Known, Volume, size_of
+from detectors.behaviour.model import GROUP_FACTOR, LEARNING, ORDINARY, Behaviour, Unusual
 from pgwitness.config import Behaviour as Settings
 from pgwitness.units import Duration
 

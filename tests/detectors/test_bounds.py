@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from detectors import actions, correlation, evaluator, incidents, ledger, presence, sensitive, triage
+from detectors import actions, sensitive
 from detectors.actions import Parts
-from detectors.behaviour import Behaviour
-from detectors.habits import Habits
+from detectors.alerts import incidents, ledger, triage
+from detectors.behaviour import presence
+from detectors.behaviour.habits import Habits
+from detectors.behaviour.model import Behaviour
+from detectors.behaviour.rooms import VALUES_EACH, Room
 from detectors.judge import Judge
-from detectors.policies import Bundle
-from detectors.rooms import VALUES_EACH, Room
+from detectors.policy import correlation, evaluator
+from detectors.policy.policies import Bundle
 from pgwitness.config import Behaviour as Settings
 from pgwitness.events import Count, Relation
 from pgwitness.units import Duration

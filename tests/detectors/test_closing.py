@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from detectors import ledger
-from detectors.alert import Alert
+from detectors.alerts import ledger
+from detectors.alerts.alert import Alert
+from detectors.alerts.ledger import QUIET_US
 from detectors.judge import Judge
-from detectors.ledger import QUIET_US
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from pgwitness.events import Event, Position
 from tests.detectors.material import SECOND_US, START_US, change, event
 from tests.detectors.test_alert import conforms

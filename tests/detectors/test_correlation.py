@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors import correlation
 from detectors.actions import Action
-from detectors.correlation import Correlations, Plan
-from detectors.document import Document
 from detectors.judge import Judge
-from detectors.policies import Bundle, parse
+from detectors.policy import correlation
+from detectors.policy.correlation import Correlations, Plan
+from detectors.policy.document import Document
+from detectors.policy.policies import Bundle, parse
 from tests.detectors.material import START_US, event
 
 MINUTE_US = 60_000_000

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from detectors.actions import SCHEMA
-from detectors.policies import Bundle, parse
+from detectors.policy.policies import Bundle, parse
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "reference" / "policies.md").read_text()
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.calibration import BINS, TAIL, Calibration, scaled
-from detectors.drift import Drift
-from detectors.ensemble import Ensemble, pack, unpack
-from detectors.populations import Population, Populations
-from detectors.windows import LENGTHS
+from detectors.behaviour.calibration import BINS, TAIL, Calibration, scaled
+from detectors.behaviour.drift import Drift
+from detectors.behaviour.ensemble import Ensemble, pack, unpack
+from detectors.behaviour.populations import Population, Populations
+from detectors.behaviour.windows import LENGTHS
 
 NAMES = tuple(f"feature_{number:02d}" for number in range(12))
 

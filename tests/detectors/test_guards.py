@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.actions import KINDS, SCHEMA, Action, of_event
-from detectors.evaluator import Evaluator
-from detectors.expressions import Context, Expression
-from detectors.guards import NEVER, OPEN, Guard
-from detectors.policies import Bundle, Policy
-from detectors.syntax import parse, substitute, tokens
+from detectors.policy.evaluator import Evaluator
+from detectors.policy.expressions import Context, Expression
+from detectors.policy.guards import NEVER, OPEN, Guard
+from detectors.policy.policies import Bundle, Policy
+from detectors.policy.syntax import parse, substitute, tokens
 from tests.detectors.material import day, hostile
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from detectors.behaviour import Behaviour
-from detectors.expressions import Expression
+from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
-from detectors.policies import Bundle, parse
+from detectors.policy.expressions import Expression
+from detectors.policy.policies import Bundle, parse
 from pgwitness.config import Behaviour as Settings
 from pgwitness.config import Cluster, Config
 from pgwitness.errors import Stop

@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import pytest
 
-from detectors import evaluator, ledger
-from detectors.behaviour import Behaviour
+from detectors.alerts import ledger
+from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
-from detectors.policies import Bundle, Policy, parse
+from detectors.policy import evaluator
+from detectors.policy.policies import Bundle, Policy, parse
 from pgwitness.config import Behaviour as Settings
 from pgwitness.units import Duration
 from tests.detectors import laws

@@ -19,7 +19,7 @@ def run(program: str) -> None:
 def test_a_judge_loads_nothing_that_only_others_need() -> None:
     """Neither statistics for models that are not used, nor a database toolkit, nor a terminal."""
     run(
-        "import sys, detectors.judge, detectors.behaviour\n"
+        "import sys, detectors.judge, detectors.behaviour.model\n"
         "unwanted = {'scipy.stats', 'scipy.sparse', 'sqlalchemy', 'prompt_toolkit', 'typer', 'river.drift', 'cel'}\n"
         "assert not unwanted & set(sys.modules), unwanted & set(sys.modules)"
     )
@@ -28,8 +28,8 @@ def test_a_judge_loads_nothing_that_only_others_need() -> None:
 def test_a_package_can_be_had_whole_all_the_same() -> None:
     """Who imports the packages later gets everything of them, with the classes that are in use already."""
     run(
-        "from detectors.expressions import cel\n"
-        "from detectors.learners import ADWIN, LODA, HalfSpaceTrees, Histogram, PageHinkley\n"
+        "from detectors.policy.expressions import cel\n"
+        "from detectors.behaviour.learners import ADWIN, LODA, HalfSpaceTrees, Histogram, PageHinkley\n"
         "import cel as whole\n"
         "from river import anomaly, drift, sketch, tree\n"
         "assert whole.Context is cel.Context and whole.cli\n"

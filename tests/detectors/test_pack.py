@@ -8,15 +8,15 @@ import pytest
 
 from collectors.log.texts import Texts
 from detectors.judge import Judge
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
 from pgwitness.config import Mask, Privacy
 from pgwitness.events import LogPlace, RawHeader, Statement
 from pgwitness.privacy import tokenizer
 from pgwitness.statements import facts as facts_of
-from streams.fold_state import Attribution
-from streams.shape import line_id
-from streams.shape import statement as shaped
+from streams.fold.shape import line_id
+from streams.fold.shape import statement as shaped
+from streams.fold.state import Attribution
 from tests.detectors.material import START_US, change
 
 AGENT = Attribution(principal="helper", principal_kind="agent", role="helper", binding="log", certainty="strong")

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.actions import Action
-from detectors.certainty import sure, when
-from detectors.expressions import Context, Expression
-from detectors.policies import Bundle, action_from, packaged_files, parse, render
+from detectors.alerts.certainty import sure, when
+from detectors.policy.expressions import Context, Expression
+from detectors.policy.policies import Bundle, action_from, packaged_files, parse, render
 from pgwitness.errors import ConfigurationError
 from tests.detectors.material import HOSTILE
 

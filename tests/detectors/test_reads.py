@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from detectors.actions import SCHEMA, Action
-from detectors.evaluator import Evaluator
-from detectors.policies import Bundle
-from detectors.reads import key_maker, keys_read
-from detectors.syntax import parse
+from detectors.policy.evaluator import Evaluator
+from detectors.policy.policies import Bundle
+from detectors.policy.reads import key_maker, keys_read
+from detectors.policy.syntax import parse
 
 OPERATIONS = ("select", "delete", "drop_table", "grant", "truncate", "create_function", "copy_program", "load")
 NAMES = ("pg_terminate_backend", "dblink_connect", "lo_export", "pg_stat_statements_reset")

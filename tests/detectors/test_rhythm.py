@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from detectors.behaviour import Behaviour
+from detectors.behaviour.model import Behaviour
+from detectors.behaviour.rhythm import Rhythm
+from detectors.behaviour.routine import Routine, hour_of_week
+from detectors.behaviour.windows import COUNT_MAX, EVENT_IDS_MAX, LENGTHS, VALUES_MAX, Window
 from detectors.judge import Judge
-from detectors.policies import Bundle
-from detectors.rhythm import Rhythm
-from detectors.routine import Routine, hour_of_week
-from detectors.windows import COUNT_MAX, EVENT_IDS_MAX, LENGTHS, VALUES_MAX, Window
+from detectors.policy.policies import Bundle
 from pgwitness.config import Behaviour as Settings
 from pgwitness.events import Event
 from pgwitness.units import Duration

@@ -11,15 +11,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
-from detectors import incidents, triage, verdicts
 from detectors.actions import Action
-from detectors.behaviour import Behaviour
-from detectors.incidents import Incidents
+from detectors.alerts import incidents, triage, verdicts
+from detectors.alerts.incidents import Incidents
+from detectors.alerts.suppressions import Suppressions, weekly
+from detectors.alerts.triage import Triage
+from detectors.alerts.verdicts import Verdict, check, match_of, sign
+from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
-from detectors.policies import Bundle
-from detectors.suppressions import Suppressions, weekly
-from detectors.triage import Triage
-from detectors.verdicts import Verdict, check, match_of, sign
+from detectors.policy.policies import Bundle
 from pgwitness.config import Behaviour as Settings
 from pgwitness.config import Reviewer
 from pgwitness.config import Triage as TriageSettings

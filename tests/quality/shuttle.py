@@ -14,7 +14,7 @@ from typing import Any
 
 from river.datasets import Shuttle
 
-from detectors.ensemble import Ensemble
+from detectors.behaviour.ensemble import Ensemble
 
 ROWS = 10_000
 READING_MAX = 20_000.0

@@ -10,9 +10,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-from detectors.behaviour import Behaviour
+from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from pgwitness.config import Behaviour as Settings
 from pgwitness.events import Event
 from pgwitness.units import Duration

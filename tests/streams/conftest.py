@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from msgspec.structs import replace
 
 from detectors.judge import Judge
-from detectors.policies import Bundle
+from detectors.policy.policies import Bundle
 from pgwitness.config import Config
 from pgwitness.events import RawBatch
 from pgwitness.health import Health

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pgwitness.events import Event, RawBatch
-from streams.fold import Fold
-from streams.identity import Identities
+from streams.fold.fold import Fold
+from streams.identity.identities import Identities
 
 GRACE_US = 2_000_000
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from pgwitness.events import RawBatch, RawHeader, Relation
-from streams import activity, cluster, fold, identity, log_join, log_wait, server_log, stats_join, told
-from streams.fold import Fold
-from streams.identity import Identities
-from streams.sanity import NAME_CHARS_MAX, bounded
-from streams.waiting import COLUMN_BYTES, PART_BYTES, size_of
+from streams.fold import activity, cluster, fold, log_join, log_wait, server_log, stats_join, told
+from streams.fold.fold import Fold
+from streams.fold.sanity import NAME_CHARS_MAX, bounded
+from streams.fold.waiting import COLUMN_BYTES, PART_BYTES, size_of
+from streams.identity import identities as identity
+from streams.identity.identities import Identities
 from tests.bench import flood
 from tests.containers import beyond
 from tests.streams.records import transaction

@@ -16,9 +16,9 @@ from pgwitness.events import (
     RawEvent,
     Session,
 )
-from streams.fold import Fold
-from streams.identity import Identities as Rules
-from streams.waiting import PART_BYTES
+from streams.fold.fold import Fold
+from streams.fold.waiting import PART_BYTES
+from streams.identity.identities import Identities as Rules
 from tests.streams.records import (
     BACKEND_US,
     IDENTITIES,
@@ -325,8 +325,8 @@ def test_a_record_from_before_is_nothing(feed: Feed) -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions and transaction ids are forgotten oldest first."""
-    monkeypatch.setattr("streams.activity.SESSIONS_MAX", 5)
-    monkeypatch.setattr("streams.activity.XIDS_MAX", 5)
+    monkeypatch.setattr("streams.fold.activity.SESSIONS_MAX", 5)
+    monkeypatch.setattr("streams.fold.activity.XIDS_MAX", 5)
     feed = Feed()
     for number in range(20):
         feed(sample(number, pid=number))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pgwitness.events import Gap, QueryStats, RawBatch, RawEvent, RawHeader, Session
-from streams.cluster import RECENT_MAX
-from streams.fold import Fold
-from streams.identity import Identities
+from streams.fold.cluster import RECENT_MAX
+from streams.fold.fold import Fold
+from streams.identity.identities import Identities
 
 AT_US = 1_790_000_000_000_000
 GAP = Gap(captured_at_us=AT_US, reason="slot_lost", occurred_at_us=AT_US)

@@ -8,8 +8,8 @@ import pytest
 
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Ddl, Event, Token
-from streams.fold import Fold
-from streams.identity import Identities as Rules
+from streams.fold.fold import Fold
+from streams.identity.identities import Identities as Rules
 from tests.streams.records import IDENTITIES, SECOND_US, batch, beacon, read, sample, transaction
 from tests.streams.test_fold_ddl import statistics
 

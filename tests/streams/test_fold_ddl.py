@@ -7,8 +7,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from pgwitness.events import Beacon, Ddl, DdlObject, Event, Posture, QueryStats
-from streams.fold import Fold
-from streams.identity import Identities as Rules
+from streams.fold.fold import Fold
+from streams.identity.identities import Identities as Rules
 from tests.streams.records import BACKEND_US, IDENTITIES, SECOND_US, START_US, batch, beacon, read, transaction
 
 TABLE = DdlObject("table", "public.orders", "public.orders")

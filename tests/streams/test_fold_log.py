@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from pgwitness.events import Event, LogPlace, RawEvent, Session
-from streams.fold import Fold
-from streams.identity import Identities as Rules
-from streams.server_log import XIDS_MAX
+from streams.fold.fold import Fold
+from streams.fold.server_log import XIDS_MAX
+from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import SESSION_US, statement
 from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon, read, sample, tick, transaction
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pgwitness.events import Forgery, Identities, RawBatch, RawEvent, encode_event
-from streams.fold import Fold
-from streams.identity import Identities as Rules
+from streams.fold.fold import Fold
+from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import statement
 from tests.streams.records import IDENTITIES, SECOND_US, batch, beacon, read, sample, tick, transaction
 from tests.streams.test_log_join import setting

@@ -6,7 +6,7 @@ import pytest
 
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Certificate
-from streams.identity import NO_CERTIFICATE, NOBODY, Facts, Identities
+from streams.identity.identities import NO_CERTIFICATE, NOBODY, Facts, Identities
 from tests.streams.records import IDENTITIES
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pgwitness.codec import decode_raw
 from pgwitness.events import Control
-from streams.identity_file import IdentityFile, mended, refused
+from streams.identity.file import IdentityFile, mended, refused
 
 GOOD = "rules: [{match: {role: a}, principal: b}]"
 

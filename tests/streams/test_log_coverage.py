@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pgwitness.events import Event, Gap, LogPlace, Position, Posture, QueryStats, RawEvent, Statement
-from streams.fold import Fold
-from streams.identity import Identities
-from streams.log_coverage import PERIOD_US, REASON, SETTLED_US, UNITS_MAX
+from streams.fold.fold import Fold
+from streams.fold.log_coverage import PERIOD_US, REASON, SETTLED_US, UNITS_MAX
+from streams.identity.identities import Identities
 from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch
 
 READ_EVERY_S = 10

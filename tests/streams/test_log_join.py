@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from pgwitness.events import Count, Event, LogPlace, Posture, RawEvent, Relation, Session, Statement
-from streams import log_join
-from streams.fold import Fold
-from streams.identity import Identities as Rules
-from streams.spans import Spans
+from streams.fold import log_join
+from streams.fold.fold import Fold
+from streams.fold.spans import Spans
+from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import SESSION_US, statement
 from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon, read, sample, tick, transaction
 

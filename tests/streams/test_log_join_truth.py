@@ -21,8 +21,8 @@ from collectors.log.record import LogRecord
 from collectors.log.running import STARTED
 from pgwitness.events import Count, Event, RawEvent, Relation
 from pgwitness.privacy import tokenizer
-from streams.fold import Fold
-from streams.identity import Identities
+from streams.fold.fold import Fold
+from streams.identity.identities import Identities
 from tests.streams.records import SECOND_US, START_US, batch, read, tick, transaction
 from tests.streams.test_log_join import setting
 

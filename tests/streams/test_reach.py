@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgwitness.events import Certificate
-from streams.identity import NO_CERTIFICATE, Facts, Identities
-from streams.reach import globs_within, unreachable
+from streams.identity.identities import NO_CERTIFICATE, Facts, Identities
+from streams.identity.reach import globs_within, unreachable
 
 
 def behind(*rules: str) -> dict[str, tuple[str, ...]]:

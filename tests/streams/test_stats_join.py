@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pgwitness.events import Event, Posture, QueryStats, RawEvent, Statement
-from streams import log_wait, stats_join
-from streams.fold import Fold
-from streams.identity import Identities as Rules
+from streams.fold import log_wait, stats_join
+from streams.fold.fold import Fold
+from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import statement
 from tests.streams.records import SECOND_US, START_US, batch, read, tick
 

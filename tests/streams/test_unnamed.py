@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.identity import Facts, Identities
-from streams.unnamed import Seen, Unnamed, rule_for, sort_out
+from streams.identity.identities import Facts, Identities
+from streams.identity.unnamed import Seen, Unnamed, rule_for, sort_out
 
 RULES = "rules:\n- {match: {role: app, application: web}, principal: web, id: web}\n"
 

@@ -15,7 +15,7 @@ from pgwitness.errors import Retry
 from pgwitness.events import Event, RawBatch
 from sinks.lake import PartitionWriter
 from streams import dead_letters, metrics
-from streams.identity import Identities
+from streams.identity.identities import Identities
 from streams.reading import make_reader, read
 from streams.stages import Stages
 from tests.conftest import AnyBroker

@@ -105,7 +105,7 @@ def subjects(rows: list[Line]) -> set[str]:
 
 def silent(config: Config, cluster: str, captured_subjects: set[str]) -> list[Line]:
     """List the policies all of whose kinds of events cannot come from a cluster."""
-    from detectors.policies import Bundle
+    from detectors.policy.policies import Bundle
 
     captured = {SUBJECTS[subject] for subject in captured_subjects & set(SUBJECTS)} | {"control", "gap"}
     try:

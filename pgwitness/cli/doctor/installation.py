@@ -99,7 +99,7 @@ def files(config: Config, findings: list[Line]) -> None:
         return str(config.privacy.key_file)
 
     def policies() -> str:
-        from detectors.policies import Bundle
+        from detectors.policy.policies import Bundle
 
         bundle = Bundle.load(config.policies.path)
         failures = bundle.run_tests()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import duckdb
 
     from pgwitness.config import Cluster, Config
-    from streams.identity import Identities
-    from streams.unnamed import Seen
+    from streams.identity.identities import Identities
+    from streams.identity.unnamed import Seen
 
 UNNAMED_MAX = 100
 """Kinds of sessions that are listed; how many more there are is said."""
@@ -39,9 +39,9 @@ _RULES = f"SELECT DISTINCT identity_rule FROM events WHERE identity_rule IS NOT 
 
 def examine(config: Config, findings: list[Line]) -> list[Line]:
     """Read the file and hold sessions against it; gives those without a name, what is wrong goes into `findings`."""
-    from streams.identity_file import IdentityFile
-    from streams.reach import unreachable
-    from streams.unnamed import sort_out
+    from streams.identity.file import IdentityFile
+    from streams.identity.reach import unreachable
+    from streams.identity.unnamed import sort_out
 
     file = str(config.identities.file)
     try:
@@ -100,8 +100,8 @@ def _look(name: str, cluster: Cluster, dsn: str, seen: list[Seen], ids: list[str
     from collectors.connection import connect, instance_name
     from collectors.sessions.activity_source import look, ourselves
     from pgwitness.events import session_id
-    from streams.identity import NO_CERTIFICATE, Facts
-    from streams.unnamed import Seen
+    from streams.identity.identities import NO_CERTIFICATE, Facts
+    from streams.identity.unnamed import Seen
 
     with connect(cluster, dsn, application_name="pgwitness doctor") as connection:
         answer = look(connection, ourselves(connection))
@@ -131,8 +131,8 @@ def _past(config: Config, here: list[str]) -> tuple[list[Seen], set[str] | None]
 
 def _sessions(connection: duckdb.DuckDBPyConnection, clusters: list[str], here: list[str]) -> list[Seen]:
     from pgwitness.events import Certificate
-    from streams.identity import NO_CERTIFICATE, Facts
-    from streams.unnamed import Seen
+    from streams.identity.identities import NO_CERTIFICATE, Facts
+    from streams.identity.unnamed import Seen
 
     found: list[Seen] = []
     rows = connection.execute(_SESSIONS, {"clusters": clusters, "here": here}).fetchall()

@@ -25,7 +25,7 @@ def triage(config: Config, findings: list[Line]) -> None:
         return f"{path}, {len(rows)} entries" if path.exists() else "no file, nothing is kept quiet"
 
     def reviewers() -> str:
-        from detectors.verdicts import public_key
+        from detectors.alerts.verdicts import public_key
 
         for name, reviewer in config.reviewers.items():
             try:

@@ -1,0 +1,163 @@
+"""From reports to alerts: which occurrence of a finding is told, as what, and when its end is.
+
+`Findings` counts what is reported (`detectors.alerts.ledger`), asks what is to stay quiet, waits for a digest or
+belongs to an incident (`detectors.alerts.triage`), and gives the alerts that are to be told now. Deterministic, bounded
+by its two parts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from detectors.actions import Action
+from detectors.alerts.alert import EVENT_IDS_MAX, Alert, alert_uid, finding_key
+from detectors.alerts.ledger import Ledger, Occurrence
+from detectors.alerts.reports import Report
+from detectors.alerts.triage import Triage
+from detectors.alerts.verdicts import Checked
+
+Resolution = dict[str, Any]
+
+
+class Findings:
+    """The findings of one judge."""
+
+    def __init__(self, triage: Triage | None = None) -> None:
+        self.triage = triage or Triage()
+        self._ledger = Ledger()
+        self._also: list[Alert] = []
+        """Alerts that came of making room, to be told with the present event."""
+        self._due_us = self.due_us
+
+    @property
+    def due_us(self) -> int:
+        """By which time in the records something is to be closed or told, whether or not another event comes."""
+        return min(self._ledger.due_us, self.triage.digests.due_us)
+
+    def waiting(self, now_us: int) -> bool:
+        """Say whether `due` has something to give."""
+        return now_us >= self._due_us or bool(self._also)
+
+    def due(self, now_us: int) -> list[Alert]:
+        """Give what is due by a time in the records: ends of findings, digests, and what had to make room."""
+        also, self._also = self._also, []
+        closed = [self._close(uid, found, now_us) for uid, found in self._ledger.due(now_us)]
+        digests = self.triage.digests.due(now_us)
+        self._due_us = self.due_us
+        return [*also, *closed, *digests]
+
+    def tell(self, action: Action, report: Report) -> Alert | None:
+        """Record an occurrence of a finding; gives the alert when it is worth telling."""
+        start_us = action.occurred_at_us // report.window_us * report.window_us
+        uid = alert_uid(report.detector, report.key, start_us)
+        same = finding_key(report.detector, report.key)
+        triage = self.triage
+        suppressed_by = triage.quiet(report.detector.removeprefix("policy:"), same, action)
+        found = self._ledger.record(
+            uid,
+            action.occurred_at_us,
+            action.event_id,
+            window_end_us=start_us + report.window_us,
+            captured_at_us=action.captured_at_us,
+            suppressed=suppressed_by is not None,
+        )
+        if not found.worth_telling:
+            return None
+        alone = report.detector == "behaviour"
+        digest = alone and suppressed_by is None and triage.waits(same, action)
+        quiet = digest or suppressed_by is not None
+        first = found.count == 1 if quiet else not found.told
+        aside = report.staged or suppressed_by is not None
+        alert = _alert(action, report, found, uid, same)
+        alert.activity = "create" if first else "update"
+        alert.incident = None if aside else triage.incident(action, begin=not alone)
+        alert.suppressed_by = suppressed_by
+        alert.digest = digest
+        if not quiet:
+            found.told = found.open = True
+        self._ledger.keep(uid, alert.kept())
+        if digest:
+            self._also += triage.collect(alert)
+        for other, made_room in self._ledger.room():
+            self._also.append(self._close(other, made_room, action.captured_at_us))
+        self._due_us = self.due_us
+        return alert
+
+    def decide(self, checked: Checked, now_us: int) -> tuple[bool, list[Alert]]:
+        """Take a verdict that is believed; says whether it is news, and gives the end of the finding that it decides.
+
+        The finding goes on being counted.
+        """
+        said = checked.verdict
+        if said is None or not self.triage.decided(checked, now_us):
+            return False, []
+        found = self._ledger.get(said.uid)
+        if found is None or found.facts is None:
+            return True, []
+        resolution = {"as": said.verdict, "who": said.who, "why": said.why, "verdict": checked.id}
+        alert = self._close(said.uid, found, now_us, resolution)
+        self._ledger.close(said.uid)
+        return True, [alert]
+
+    def _close(self, uid: str, found: Occurrence, now_us: int, resolution: Resolution | None = None) -> Alert:
+        """Tell the end of a finding, on the topic if that has heard of it."""
+        assert found.facts is not None
+        alert = msgspec.json.decode(found.facts, type=Alert)
+        return replace(
+            alert,
+            activity="close",
+            count=found.count,
+            first_seen_us=found.first_us,
+            last_seen_us=found.last_us,
+            event_ids=list(found.event_ids),
+            suppressed_by=None if found.open else alert.suppressed_by,
+            digest=not found.open and alert.digest,
+            resolution=resolution,
+            told_us=now_us,
+        )
+
+    def snapshot(self) -> tuple[list[Any], dict[str, Any]]:
+        """Give the state as JSON values: of the ledger, and of triage."""
+        return self._ledger.snapshot(), self.triage.snapshot()
+
+    def restore(self, ledger: list[Any], triage: dict[str, Any] | None) -> None:
+        """Take a snapshot's state; checkpoints of the first release have nothing for triage."""
+        self._ledger.restore(ledger)
+        if triage is not None:
+            self.triage.restore(triage)
+        self._due_us = self.due_us
+
+
+def _alert(action: Action, report: Report, found: Occurrence, uid: str, same: str) -> Alert:
+    seen = report.seen
+    event_ids = list(found.event_ids)
+    first_us, last_us = found.first_us, found.last_us
+    if seen is not None:
+        event_ids = list(dict.fromkeys([*seen.event_ids, *event_ids]))[-EVENT_IDS_MAX:]
+        first_us, last_us = min(first_us, seen.first_us), max(last_us, seen.last_us)
+    return Alert(
+        uid=uid,
+        detector=report.detector,
+        title=report.title,
+        message=report.message,
+        description=report.description,
+        severity=report.severity,
+        runbook=report.runbook,
+        action=action,
+        count=found.count,
+        first_seen_us=first_us,
+        last_seen_us=last_us,
+        event_ids=event_ids,
+        attack=report.attack,
+        policy=report.policy,
+        bundle_sha256=report.bundle_sha256,
+        model=report.model,
+        anomaly=report.anomaly,
+        reasons=report.reasons,
+        staged=report.staged,
+        finding_key=same,
+        respond=report.respond,
+    )

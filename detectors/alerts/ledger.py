@@ -1,0 +1,216 @@
+"""The ledger of findings: what repeats within its window is counted, not told again from the start.
+
+The first occurrence creates an alert. Repeats update it: each of the first ten, then whenever the count doubles, so
+that a flood of the same finding is a handful of records whose count tells how many. When the window has passed and
+`QUIET_US` went by without another occurrence, by the time in the records, the finding is due to be closed with its
+final count. Occurrences that a suppression keeps quiet are counted too, and told on a schedule of their own.
+
+Bounded: of at most `FINDINGS_MAX` findings the counts are kept, and of the open ones facts of `KEPT_BYTES_MAX`; what
+must make room is closed early. A closed finding is opened again by its next occurrence. State is JSON.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from typing import Any
+
+from detectors.alerts.alert import EVENT_IDS_MAX
+
+FINDINGS_MAX = 10_000
+KEPT_BYTES_MAX = 2 * 1024 * 1024
+TOLD_EACH_MAX = 10
+QUIET_US = 300_000_000
+"""Five minutes: late events of a window that has passed are still counted before it is closed."""
+NEVER_US = 1 << 62
+
+
+class Occurrence:
+    """One finding in its window so far.
+
+    `quiet` counts those occurrences that were suppressed, `told` says whether the topic has ever heard of it, `open`
+    whether it has and was not told the end. `facts` is the last alert as it is kept for closing, None while there is
+    nothing to close.
+    """
+
+    __slots__ = (
+        "count",
+        "due_us",
+        "event_ids",
+        "facts",
+        "first_us",
+        "last_us",
+        "open",
+        "quiet",
+        "told",
+        "worth_telling",
+    )
+
+    def __init__(self, first_us: int) -> None:
+        self.count = 0
+        self.quiet = 0
+        self.first_us = first_us
+        self.last_us = first_us
+        self.event_ids: list[str] = []
+        self.due_us = NEVER_US
+        self.told = False
+        self.open = False
+        self.facts: bytes | None = None
+        self.worth_telling = False
+        """Whether the last occurrence makes an alert record."""
+
+
+class Ledger:
+    """The findings whose windows may still be open; the one that was quiet the longest is forgotten first."""
+
+    def __init__(self) -> None:
+        self.due_us = NEVER_US
+        """When the next finding may be due; `due` then says which are."""
+        self._findings: OrderedDict[str, Occurrence] = OrderedDict()
+        self._open: OrderedDict[str, None] = OrderedDict()
+        self._bytes = 0
+        self._heap: list[tuple[int, str]] = []
+
+    def __len__(self) -> int:
+        """Give the number of findings in memory."""
+        return len(self._findings)
+
+    def get(self, uid: str) -> Occurrence | None:
+        """Give what is known of a finding."""
+        return self._findings.get(uid)
+
+    def record(
+        self,
+        uid: str,
+        occurred_at_us: int,
+        event_id: str,
+        *,
+        window_end_us: int = NEVER_US,
+        captured_at_us: int = 0,
+        suppressed: bool = False,
+    ) -> Occurrence:
+        """Count an occurrence of a finding and give what is known of it now."""
+        found = self._findings.get(uid)
+        if found is None:
+            found = self._findings[uid] = Occurrence(occurred_at_us)
+        else:
+            self._findings.move_to_end(uid)
+        found.count += 1
+        found.quiet += suppressed
+        found.first_us = min(found.first_us, occurred_at_us)
+        found.last_us = max(found.last_us, occurred_at_us)
+        found.due_us = max(window_end_us, captured_at_us) + QUIET_US
+        number = found.quiet if suppressed else found.count - found.quiet
+        found.worth_telling = number <= TOLD_EACH_MAX or number & (number - 1) == 0
+        if event_id not in found.event_ids:
+            if len(found.event_ids) >= EVENT_IDS_MAX:
+                del found.event_ids[1]
+            found.event_ids.append(event_id)
+        return found
+
+    def keep(self, uid: str, facts: bytes) -> None:
+        """Keep what is needed to close a finding that was just recorded and told."""
+        found = self._findings[uid]
+        self._bytes += len(facts) - len(found.facts or b"")
+        if found.facts is None:
+            self._push(uid, found)
+        found.facts = facts
+        self._open[uid] = None
+        self._open.move_to_end(uid)
+
+    def room(self) -> list[tuple[str, Occurrence]]:
+        """Close and forget what is over the bounds, the quietest first; gives the findings to be told as closed."""
+        closed = []
+        while self._bytes > KEPT_BYTES_MAX:
+            uid = next(iter(self._open))
+            closed.append((uid, self._findings[uid]))
+            self._close(uid)
+        while len(self._findings) > FINDINGS_MAX:
+            uid, found = next(iter(self._findings.items()))
+            if uid in self._open:
+                closed.append((uid, found))
+                self._close(uid)
+            del self._findings[uid]
+        return closed
+
+    def due(self, now_us: int) -> list[tuple[str, Occurrence]]:
+        """Close the findings that have passed quietly by `now_us`, in the order of their times."""
+        closed = []
+        while self._heap and self._heap[0][0] <= now_us:
+            at_us, uid = heapq.heappop(self._heap)
+            found = self._findings.get(uid)
+            if found is None or found.facts is None:
+                continue
+            if found.due_us > at_us:
+                heapq.heappush(self._heap, (found.due_us, uid))
+                continue
+            closed.append((uid, found))
+            self._close(uid)
+        self.due_us = self._heap[0][0] if self._heap else NEVER_US
+        return closed
+
+    def close(self, uid: str) -> None:
+        """Take note that a finding was closed by a decision; it goes on being counted."""
+        if uid in self._open:
+            self._close(uid)
+
+    def _close(self, uid: str) -> None:
+        found = self._findings[uid]
+        del self._open[uid]
+        self._bytes -= len(found.facts or b"")
+        # Whoever is given the finding still reads its facts; a new occurrence brings new ones.
+        self._findings[uid] = lean = Occurrence(found.first_us)
+        lean.count, lean.quiet, lean.last_us = found.count, found.quiet, found.last_us
+        lean.event_ids, lean.told, lean.due_us = (
+            found.event_ids[:1] + found.event_ids[1:][-1:],
+            found.told,
+            found.due_us,
+        )
+
+    def _push(self, uid: str, found: Occurrence) -> None:
+        heapq.heappush(self._heap, (found.due_us, uid))
+        if len(self._heap) > 2 * len(self._open) + 1_000:  # of findings that were closed early
+            self._rebuild()
+            heapq.heappush(self._heap, (found.due_us, uid))
+        self.due_us = self._heap[0][0]
+
+    def _rebuild(self) -> None:
+        self._heap = [(self._findings[uid].due_us, uid) for uid in self._open]
+        heapq.heapify(self._heap)
+        self.due_us = self._heap[0][0] if self._heap else NEVER_US
+
+    def snapshot(self) -> list[Any]:
+        """Give the state as JSON values."""
+        places = {uid: place for place, uid in enumerate(self._open)}
+        return [
+            [
+                uid,
+                f.count,
+                f.first_us,
+                f.last_us,
+                f.event_ids,
+                f.quiet,
+                f.told,
+                f.open,
+                f.due_us,
+                None if f.facts is None else [places[uid], f.facts.decode()],
+            ]
+            for uid, f in self._findings.items()
+        ]
+
+    def restore(self, state: list[Any]) -> None:
+        """Take a snapshot's state; one of the first release has counts only."""
+        self._findings = OrderedDict()
+        opened: list[tuple[int, str]] = []
+        self._bytes = 0
+        for uid, count, first_us, last_us, event_ids, *more in state:
+            found = self._findings[uid] = Occurrence(first_us)
+            found.count, found.last_us, found.event_ids = count, last_us, list(event_ids)
+            if more:
+                found.quiet, found.told, found.open, found.due_us, facts = more
+                if facts is not None:
+                    opened.append((facts[0], uid))
+                    found.facts = facts[1].encode()
+                    self._bytes += len(found.facts)
+        self._open = OrderedDict((uid, None) for _, uid in sorted(opened))
+        self._rebuild()

@@ -1,0 +1,159 @@
+"""Triage: which findings stay quiet, which wait for a digest, and which incident a finding belongs to.
+
+What it goes by comes in the records that it judges: the worker writes a changed `suppressions.yaml` and every checked
+verdict into each partition of `events` (docs/decisions/0008), so the same records give the same alerts. Bounded:
+verdicts that have expired by the time in the records are forgotten, and of more than `VERDICTS_MAX` those that would
+expire first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import translate
+from typing import Any
+
+import msgspec
+
+from detectors.actions import Action
+from detectors.alerts import verdicts
+from detectors.alerts.alert import Alert
+from detectors.alerts.digest import Digests
+from detectors.alerts.incidents import Incidents
+from detectors.alerts.suppressions import Rule, Suppressions
+from detectors.policy.reads import short
+from pgwitness.config import Triage as Settings
+from pgwitness.errors import ConfigurationError
+
+VERDICTS_MAX = 2_000
+ANSWERS_MAX = 5_000
+"""Findings for which the rules that mean them are remembered."""
+
+
+class _Compiled:
+    """A rule whose globs are compiled once."""
+
+    __slots__ = ("patterns", "rule")
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.patterns = [
+            (name, re.compile("|".join(translate(glob) for glob in globs)).match) for name, globs in rule.match.items()
+        ]
+
+    def means(self, asked: dict[str, str], relations: tuple[str, ...]) -> bool:
+        for name, match in self.patterns:
+            if name == "relation":
+                if not relations or not all(match(relation) for relation in relations):
+                    return False
+            elif not match(asked[name]):
+                return False
+        return True
+
+
+class Triage:
+    """The state of one judge. Deterministic; its clock is the time in the records."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.suppressions = Suppressions("", [])
+        self.incidents = Incidents()
+        self.digests = Digests(int(self.settings.digest_interval * 1_000_000))
+        self._verdicts: dict[str, tuple[int, list[Rule]]] = {}
+        """What verdicts have one do, by their ids, with the time (µs) until which they hold."""
+        self._compiled: list[_Compiled] = []
+        self._exact: dict[str, list[Rule]] = {}
+        self._answers: dict[bytes, tuple[Rule, ...]] = {}
+        self._compile()
+
+    def quiet(self, detector: str, finding: str, action: Action) -> str | None:
+        """Give the id of what keeps a finding quiet, None when nothing does."""
+        for rule in self._meant(detector, finding, action):
+            if rule.effect == "quiet" and rule.holds(action.occurred_at_us):
+                return rule.id
+        return None
+
+    def waits(self, finding: str, action: Action) -> bool:
+        """Say whether a finding of behaviour alone waits for the digest, because nobody promoted its principal."""
+        if self.settings.behaviour == "alert" or action.principal in self.settings.promoted:
+            return False
+        rules = self._meant("behaviour", finding, action)
+        return not any(rule.effect == "promote" and rule.holds(action.occurred_at_us) for rule in rules)
+
+    def incident(self, action: Action, *, begin: bool) -> str | None:
+        """Give the incident of a finding that is told."""
+        subject = action.principal or f"?{action.cluster}?{action.role}"
+        return self.incidents.join(subject, action.occurred_at_us, begin=begin)
+
+    def collect(self, alert: Alert) -> list[Alert]:
+        """Put a finding into its digest; gives digests that had to be told early."""
+        return self.digests.collect(alert)
+
+    def suppress(self, content: str) -> bool:
+        """Take the file as it is from here on; False when it cannot be used, and the last good one holds."""
+        try:
+            self.suppressions = Suppressions.parse(content)
+        except ConfigurationError:
+            return False
+        self._compile()
+        return True
+
+    def decided(self, checked: verdicts.Checked, now_us: int) -> bool:
+        """Take a verdict; False when it is known already, or refused."""
+        said = checked.verdict
+        if said is None or checked.id in self._verdicts:
+            return False
+        self._verdicts[checked.id] = (said.expires_us, verdicts.rules(checked))
+        for key in [key for key, (until_us, _) in self._verdicts.items() if until_us <= now_us]:
+            del self._verdicts[key]
+        while len(self._verdicts) > VERDICTS_MAX:
+            del self._verdicts[min(self._verdicts, key=lambda key: (self._verdicts[key][0], key))]
+        self._compile()
+        return True
+
+    def _compile(self) -> None:
+        self._answers = {}
+        self._exact = {}
+        self._compiled = []
+        said = [rule for _, rules in self._verdicts.values() for rule in rules]
+        for rule in [*self.suppressions.rules, *said]:
+            finding = rule.match.get("finding")
+            if finding is not None and len(rule.match) == 1:
+                for name in finding:
+                    self._exact.setdefault(name, []).append(rule)
+            else:
+                self._compiled.append(_Compiled(rule))
+
+    def _meant(self, detector: str, finding: str, action: Action) -> Iterable[Rule]:
+        if not self._compiled and not self._exact:
+            return ()
+        relations = tuple(action.relations)
+        asked = (detector, finding, action.principal, action.role, action.cluster, action.database)
+        key = short((asked, relations))
+        answer = self._answers.get(key)
+        if answer is None:
+            names = dict(zip(("policy", "finding", "principal", "role", "cluster", "database"), asked, strict=True))
+            found = [rule.rule for rule in self._compiled if rule.means(names, relations)]
+            if len(self._answers) >= ANSWERS_MAX:
+                self._answers.clear()
+            answer = self._answers[key] = (*self._exact.get(finding, ()), *found)
+        return answer
+
+    def snapshot(self) -> dict[str, Any]:
+        """Give the state as JSON values."""
+        return {
+            "suppressions": self.suppressions.content,
+            "verdicts": [[key, until_us, msgspec.to_builtins(do)] for key, (until_us, do) in self._verdicts.items()],
+            "incidents": self.incidents.snapshot(),
+            "digests": self.digests.snapshot(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take a snapshot's state. Raises `ValueError` when it is none."""
+        self._verdicts = {
+            key: (until_us, msgspec.convert(rules, list[Rule])) for key, until_us, rules in state["verdicts"]
+        }
+        self.incidents.restore(state["incidents"])
+        self.digests.restore(state["digests"])
+        if not self.suppress(state["suppressions"]):
+            self._compile()

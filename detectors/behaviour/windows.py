@@ -1,0 +1,204 @@
+"""Windows of a principal's time: what it did in five minutes, an hour, a day, counted.
+
+Windows lie on the epoch's grid, so that the same events fall into the same windows wherever a stream is cut. Actions
+are counted into the shortest window only; when that closes it is poured into the next. Sets are bounded: of more
+values than are kept only their number goes on. The state is a list of JSON values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from detectors.behaviour.habits import Unusual, short
+from pgwitness.events import Event
+
+VALUES_MAX = 64
+EVENT_IDS_MAX = 12
+COUNT_MAX = 10**9
+"""The most rows or calls that one action counts for."""
+MINUTE_US = 60_000_000
+
+
+class Length(Struct, frozen=True):
+    """How long a window is. `trees` is the generation of half-space trees that suits how often such windows come."""
+
+    name: str
+    us: int
+    words: str
+    trees: int
+
+
+LENGTHS = (
+    Length("5m", 5 * MINUTE_US, "five minutes", 250),
+    Length("1h", 60 * MINUTE_US, "an hour", 250),
+    Length("1d", 24 * 60 * MINUTE_US, "a day", 50),
+)
+
+
+class Window:
+    """Counts of one principal in one window.
+
+    `new` is what the principal never did before, `foreign` the part of it that its peers never did either, and
+    `strange` sums how surprising each foreign action was; `elsewhere` counts actions from an address or by an
+    application that is new. `sample` are facts of the action that moved the most rows, from which an alert is made.
+    `told` says that the window was found unusual before it closed.
+    """
+
+    __slots__ = (
+        "actions",
+        "addresses",
+        "connects",
+        "elsewhere",
+        "end_us",
+        "errors",
+        "event_ids",
+        "first_us",
+        "foreign",
+        "kind",
+        "last_us",
+        "new",
+        "relations",
+        "rows_deleted",
+        "rows_read",
+        "rows_written",
+        "sample",
+        "sample_rows",
+        "statements",
+        "strange",
+        "told",
+    )
+
+    def __init__(self, end_us: int, now_us: int) -> None:
+        self.end_us = end_us
+        self.first_us = self.last_us = now_us
+        self.kind = ""
+        self.actions = self.connects = self.elsewhere = self.errors = 0
+        self.rows_read = self.rows_written = self.rows_deleted = 0
+        self.strange = 0.0
+        self.relations: set[str] = set()
+        self.statements: set[str] = set()
+        self.addresses: set[str] = set()
+        self.new: set[str] = set()
+        self.foreign: set[str] = set()
+        self.event_ids: list[str] = []
+        self.sample: list[Any] = []
+        self.sample_rows = -1
+        self.told = False
+
+    def keep(self, event_id: str) -> None:
+        """Remember an event as evidence; of more than are kept, the first and the latest stay."""
+        ids = self.event_ids
+        if event_id not in ids:
+            if len(ids) >= EVENT_IDS_MAX:
+                del ids[1]
+            ids.append(event_id)
+
+    def add(self, operation: str, relation: str | None, rows: int, statement: str | None, event: Event) -> None:
+        """Count one action; numbers that nobody could mean are cut off."""
+        calls = event.calls
+        self.actions += 1 if calls is None or calls < 1 else min(calls, COUNT_MAX)
+        place = _MOVES.get(operation)
+        if place is not None and rows > 0:
+            rows = min(rows, COUNT_MAX)
+            if place == "rows_read":
+                self.rows_read += rows
+            elif place == "rows_written":
+                self.rows_written += rows
+            else:
+                self.rows_deleted += rows
+        elif operation == "connect":
+            self.connects += 1
+        if event.outcome in _FAILED or operation == "login_failed":
+            self.errors += 1
+        if relation is not None and relation not in self.relations:
+            _add(self.relations, relation)
+        if statement is not None and statement not in self.statements:
+            _add(self.statements, statement)
+        address = event.client_addr
+        if address is not None and address not in self.addresses:
+            _add(self.addresses, address)
+
+    def note(self, unusual: Unusual, touch: str, statement: str | None, event_id: str) -> None:
+        """Write down what the habits found new in an action."""
+        if unusual.new_relation or unusual.new_statement:
+            _add(self.new, touch if unusual.new_relation else statement or "")
+        if unusual.foreign > 0:
+            _add(self.foreign, touch)
+            self.strange += unusual.foreign
+            self.keep(event_id)
+        if unusual.new_client_addr or unusual.new_application:
+            self.elsewhere += 1
+            self.keep(event_id)
+
+    def pour(self, other: Window) -> None:
+        """Add a shorter window that has closed."""
+        self.first_us = min(self.first_us, other.first_us)
+        self.last_us = max(self.last_us, other.last_us)
+        self.kind = other.kind
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _SETS:
+            mine: set[str] = getattr(self, name)
+            for value in sorted(getattr(other, name)):
+                if len(mine) >= VALUES_MAX:
+                    break
+                mine.add(value)
+        for event_id in other.event_ids:
+            self.keep(event_id)
+        if other.sample_rows > self.sample_rows:
+            self.sample, self.sample_rows = other.sample, other.sample_rows
+
+    def state(self) -> list[Any]:
+        """Give everything as JSON values."""
+        return [
+            [getattr(self, name) for name in _PLAIN],
+            [getattr(self, name) for name in _COUNTS],
+            [sorted(getattr(self, name)) for name in _SETS],
+            self.event_ids,
+            self.sample,
+        ]
+
+    @classmethod
+    def of(cls, state: list[Any]) -> Window:
+        """Make it from `state()`."""
+        plain, counts, sets, event_ids, sample = state
+        window = cls(0, 0)
+        for names, values in ((_PLAIN, plain), (_COUNTS, counts)):
+            for name, value in zip(names, values, strict=True):
+                setattr(window, name, value)
+        for name, values in zip(_SETS, sets, strict=True):
+            setattr(window, name, set(values))
+        window.event_ids, window.sample = event_ids, sample
+        return window
+
+
+def moved_by(operation: str) -> str:
+    """Give the count that the rows of an operation go into."""
+    return _MOVES.get(operation, "rows_written")
+
+
+def _add(values: set[str], value: str) -> None:
+    if len(values) < VALUES_MAX:
+        values.add(short(value))
+
+
+_MOVES = {
+    **dict.fromkeys(("select", "copy_to", "fetch", "copy"), "rows_read"),
+    **dict.fromkeys(("insert", "update", "merge", "copy_from", "create_table_as", "select_into"), "rows_written"),
+    **dict.fromkeys(("delete", "truncate"), "rows_deleted"),
+}
+_FAILED = frozenset({"failure", "denied"})
+_PLAIN = ("end_us", "first_us", "last_us", "kind", "sample_rows", "told")
+_COUNTS = (
+    "actions",
+    "connects",
+    "elsewhere",
+    "errors",
+    "rows_read",
+    "rows_written",
+    "rows_deleted",
+    "strange",
+)
+_SETS = ("relations", "statements", "addresses", "new", "foreign")

@@ -1,0 +1,89 @@
+"""A policy as it is written: the keys of its YAML, their defaults, and nothing of what they do.
+
+docs/reference/policies.md describes each; `detectors.policy.policies` checks what a document says and makes it a
+policy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import msgspec
+from msgspec import Struct
+
+from pgwitness.events import Kind
+
+Severity = Literal["info", "low", "medium", "high", "critical"]
+Effect = Literal["alert", "deny", "mask", "approve"]
+Respond = Literal["cancel", "terminate"]
+DEDUP_BY = ["cluster", "principal.name", "role"]
+
+
+class Case(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A test beside the policy: this action, or the last of these, must match, or must not.
+
+    Of `actions` each may say `at`, when it happens after the first (`30s`), and `repeat` it so often, `every` so long.
+    """
+
+    name: str
+    match: bool
+    action: dict[str, Any] | None = None
+    actions: list[dict[str, Any]] = []
+
+
+class Threshold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """So many matching actions within a time: their number, with `distinct` of different values, with `sum` of a field.
+
+    Sigma's `event_count`, `value_count` and `value_sum`. Counted apart for each value of the fields in `by`.
+    """
+
+    count: int
+    window: str
+    by: list[str] = msgspec.field(default_factory=lambda: list(DEDUP_BY))
+    distinct: str | None = None
+    sum: str | None = None
+
+
+class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One part of a sequence: a condition that must hold of so many actions."""
+
+    name: str
+    when: str
+    count: int = 1
+
+
+class Sequence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Several conditions that hold one after the other (`temporal_ordered`), or in any order, within a time."""
+
+    steps: list[Step]
+    window: str
+    by: list[str] = msgspec.field(default_factory=lambda: list(DEDUP_BY))
+    type: Literal["temporal_ordered", "temporal"] = "temporal_ordered"
+
+
+class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A policy as it is written. `effect` and `respond` are for the gateway and the responder; judging is the same."""
+
+    id: str
+    title: str
+    description: str
+    severity: Severity
+    kinds: list[Kind]
+    message: str
+    runbook: str
+    tests: list[Case]
+    when: str | None = None
+    parameters: dict[str, Any] = {}
+    threshold: Threshold | None = None
+    sequence: Sequence | None = None
+    attack: list[str] = []
+    dedup_by: list[str] | None = None
+    window: str = "1h"
+    mode: Literal["staged", "active"] = "active"
+    effect: Effect = "alert"
+    respond: Respond | None = None
+
+
+def severities() -> tuple[Severity, ...]:
+    """Give the severities from the least to the most."""
+    return cast(tuple[Severity, ...], Severity.__args__)  # type: ignore[attr-defined]

@@ -1,0 +1,252 @@
+"""Which policies match an action: only those that can match it are asked, and asked once per shape.
+
+A policy is asked when its kinds hold the action's and the guard of its condition (`detectors.policy.guards`) lets the
+action's operation through; which ones these are is looked up, not searched. Changes come by the ten thousand a second
+and look alike. What the policies for changes read of an event is known from their expressions, so equal values mean an
+equal answer: answers are remembered under exactly those values. Statements come by the thousand, and the same few from
+the same programs: their answers are remembered likewise, for each set of conditions that is asked together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
+from typing import Any
+
+from msgspec import Struct
+
+from detectors.actions import HOUR_US, NAME_MAX, SCHEMA, Action, of_change
+from detectors.policy.expressions import Context, Expression
+from detectors.policy.guards import LISTS, Guard
+from detectors.policy.policies import Bundle, Policy
+from detectors.policy.reads import joined, key_maker, short
+from pgwitness.events import Event
+
+SHAPES_MAX = 20_000
+"""Answers remembered; when there are more, all are forgotten and asked again."""
+SELECTIONS_MAX = 2_000
+"""Likewise choices of policies by kind, operations and what is there at all."""
+CONTEXTS_MAX = 100
+
+_OF_ACTION = {"relations", "operation", "rows", "rows_per_call", "calls", "kind", "columns", "sensitive"}
+_OF_NOVELTY = {"new_client_addr", "new_application", "new_relation", "anomaly", "quiet_days"}
+_COMPUTED = {"detail", "finding", "hour", "weekday"}
+
+
+class Matches(Struct, frozen=True):
+    """What an action met: policies that matched by it alone, steps of those that look at several, and failures."""
+
+    matched: tuple[Policy, ...] = ()
+    failed: tuple[tuple[Policy, str], ...] = ()
+    met: tuple[tuple[Policy, tuple[int, ...]], ...] = ()
+
+
+NONE = Matches()
+
+
+class Novelty(Struct, frozen=True):
+    """What is known of an action besides the event: what the model finds new, and how long its principal was quiet."""
+
+    client_addr: bool = False
+    application: bool = False
+    relation: bool = False
+    anomaly: float = 0.0
+    quiet_days: int = 0
+
+
+_Condition = tuple[Policy, int, Expression]
+_LISTS = sorted(LISTS)
+_lists = attrgetter(*(SCHEMA[name].attribute for name in _LISTS))
+
+
+class _Asked:
+    """Conditions that are asked together, and what they have answered."""
+
+    def __init__(self, conditions: Iterable[_Condition]) -> None:
+        self.conditions = list(conditions)
+        self.answers: dict[bytes, Matches] = {}
+        paths = {path for _, _, condition in self.conditions for path in condition.paths}
+        keys = joined(condition.keys for _, _, condition in self.conditions)
+        self.context = Context(paths, keys)
+        self.key = key_maker(paths, keys)
+
+    def answer(self, action: Action) -> Matches:
+        prepared = self.context.of(action)
+        if isinstance(prepared, str):
+            policies = dict.fromkeys(policy for policy, _, _ in self.conditions)
+            return Matches(failed=tuple((policy, prepared) for policy in policies))
+        matched: list[Policy] = []
+        failed: dict[Policy, str] = {}
+        met: dict[Policy, tuple[int, ...]] = {}
+        for policy, step, condition in self.conditions:
+            result = condition.evaluate(prepared)
+            if result is True:
+                if policy.plan is None:
+                    matched.append(policy)
+                else:
+                    met[policy] = (*met.get(policy, ()), step)
+            elif isinstance(result, str):
+                failed.setdefault(policy, result)
+        if not matched and not failed and not met:
+            return NONE
+        return Matches(tuple(matched), tuple(failed.items()), tuple(met.items()))
+
+
+class _Selection:
+    """The conditions that can hold of actions of one kind, of the same operations, in which the same lists are filled.
+
+    Some need so many items of a list besides: `numbered` are these with their places among all. `asked` are those that
+    were asked together, by which of the numbered were among them.
+    """
+
+    def __init__(self, chosen: Iterable[tuple[Guard, _Condition]]) -> None:
+        self._conditions: list[_Condition] = []
+        self._numbered: list[tuple[int, tuple[tuple[str, int], ...]]] = []
+        self.asked: dict[tuple[int, ...], _Asked | None] = {}
+        for place, (guard, condition) in enumerate(chosen):
+            self._conditions.append(condition)
+            if guard.least:
+                needs = tuple((SCHEMA[name].attribute, number) for name, number in guard.least)
+                self._numbered.append((place, needs))
+
+    def of(self, action: Action) -> _Asked | None:
+        """Give the conditions that can hold of one such action; None when none can."""
+        fitting: tuple[int, ...] = ()
+        for place, needs in self._numbered:
+            for name, number in needs:
+                if getattr(action, name) < number:
+                    break
+            else:
+                fitting = (*fitting, place)
+        try:
+            return self.asked[fitting]
+        except KeyError:
+            return self._make(fitting)
+
+    def _make(self, fitting: tuple[int, ...]) -> _Asked | None:
+        if len(self.asked) >= CONTEXTS_MAX:
+            self.asked.clear()
+        left_out = {place for place, _ in self._numbered if place not in fitting}
+        conditions = [condition for place, condition in enumerate(self._conditions) if place not in left_out]
+        asked = self.asked[fitting] = _Asked(conditions) if conditions else None
+        return asked
+
+
+class Evaluator:
+    """Asks the policies of one bundle; pure, what it remembers changes the time only."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._conditions: dict[str, list[tuple[Guard, _Condition]]] = {
+            kind: [
+                (guard, (policy, step, condition))
+                for policy in policies
+                for step, condition in enumerate(policy.conditions)
+                if (guard := condition.guard(kind)).possible
+            ]
+            for kind, policies in bundle.by_kind.items()
+        }
+        self._selections: dict[tuple[object, ...], _Selection] = {}
+        self._shapes: dict[Any, Matches] = {}
+        self._answered = 0
+        read = {SCHEMA[path].attribute for policy in bundle.by_kind["change"] for path in policy.paths}
+        self._shape = _shape(read)
+        self._of_novelty: Callable[[Novelty], Any] = _novelty_read(read)
+        self._has_change = bool(bundle.by_kind["change"])
+
+    def change(
+        self, event: Event, relation: str, operation: str, rows: int, labels: Mapping[str, str], novelty: Novelty
+    ) -> Matches:
+        """Ask the policies for changes about one operation of a transaction on one relation."""
+        if not self._has_change:
+            return NONE
+        shape = (operation, relation, rows, self._of_novelty(novelty), self._shape(event))
+        found = self._shapes.get(shape)
+        if found is None:
+            action = of_change(event, relation, operation, rows, labels)
+            set_novelty(action, novelty)
+            if len(self._shapes) >= SHAPES_MAX:
+                self._shapes.clear()
+            asked = self._select(action).of(action)
+            found = NONE if asked is None else asked.answer(action)
+            if len(relation) <= NAME_MAX:
+                self._shapes[shape] = found
+        return found
+
+    def ask(self, action: Action) -> Matches:
+        """Ask every policy that can match the action."""
+        asked = self._select(action).of(action)
+        return NONE if asked is None else self._remembered(asked, action)
+
+    def _remembered(self, asked: _Asked, action: Action) -> Matches:
+        """Give the answer to the same question about an action that is equal in everything that is read of it."""
+        try:
+            key = asked.key(action)
+        except RecursionError:  # answered, and not remembered
+            return asked.answer(action)
+        found = asked.answers.get(key)
+        if found is None:
+            if self._answered >= SHAPES_MAX:
+                self._forget()
+            self._answered += 1
+            found = asked.answers[key] = asked.answer(action)
+        return found
+
+    def _forget(self) -> None:
+        self._answered = 0
+        self._selections.clear()
+
+    def _select(self, action: Action) -> _Selection:
+        """Give the conditions that can hold of such actions, and what they have answered."""
+        filled = tuple(map(bool, _lists(action)))
+        key = (action.kind, action.operation, tuple(action.operations), filled)
+        found = self._selections.get(key)
+        if found is None:
+            if len(self._selections) >= SELECTIONS_MAX:
+                self._forget()
+            known = frozenset(name for name, there in zip(_LISTS, filled, strict=True) if there)
+            found = self._selections[key] = _Selection(
+                (guard, condition)
+                for guard, condition in self._conditions.get(action.kind, [])
+                if guard.lets(action.operation, action.operations, known)
+            )
+        return found
+
+
+def set_novelty(action: Action, novelty: Novelty) -> None:
+    """Tell an action what the behaviour model said."""
+    action.new_client_addr = novelty.client_addr
+    action.new_application = novelty.application
+    action.new_relation = novelty.relation
+    action.anomaly = novelty.anomaly
+    action.quiet_days = novelty.quiet_days
+
+
+def _novelty_read(read: set[str]) -> Callable[[Novelty], Any]:
+    names = sorted(name.removeprefix("new_") for name in read & _OF_NOVELTY)
+    take: Callable[[Novelty], Any] = attrgetter(*names) if names else _nothing
+    return take
+
+
+def _shape(read: set[str]) -> Callable[[Event], Any]:
+    """Make the function that takes from an event what the policies read of it, as a hashable value."""
+    names = {"cluster" if name == "labels" else name for name in read - _OF_ACTION - _OF_NOVELTY - _COMPUTED}
+    plain = sorted(name for name in names if hasattr(Event, name))
+    take: Callable[[Event], Any] = attrgetter(*plain) if plain else _nothing
+    clock = bool(read & {"hour", "weekday"})
+    if "detail" in read:
+        return lambda event: (
+            take(event),
+            event.occurred_at_us // HOUR_US % 168 if clock else None,
+            short(event.detail) if event.detail else None,
+        )
+    if "finding" in read or clock:
+        return lambda event: (
+            take(event),
+            event.occurred_at_us // HOUR_US % 168 if clock else None,
+            str(event.detail.get("finding")) if event.detail else None,
+        )
+    return take
+
+
+def _nothing(_: object) -> None:
+    return None

@@ -1,0 +1,247 @@
+"""The syntax of CEL, as far as policies use it: a text becomes a tree that the checks and the prefilter can read.
+
+What an expression *means* is for the evaluator to say (`detectors.policy.expressions`); this tree serves to check types
+(`detectors.policy.typecheck`) and to find out for which actions a condition cannot hold (`detectors.policy.guards`).
+The grammar is that of the CEL specification, without messages (`Type{field: value}`), for which actions have no use.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+MACROS = frozenset({"all", "exists", "exists_one", "map", "filter"})
+DEPTH_MAX = 100
+PARAMETERS = "parameters"
+
+_STRING = r"""[rRbB]{0,2}(?:'''.*?'''|\"\"\".*?\"\"\"|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
+_TOKEN = re.compile(
+    rf"(?P<space>\s+|//[^\n]*)|(?P<string>{_STRING})|(?P<number>0[xX][0-9a-fA-F]+[uU]?|\d+\.\d+(?:[eE][+-]?\d+)?"
+    r"|\.\d+(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+|\d+[uU]?)"
+    r"|(?P<name>[A-Za-z_]\w*)|(?P<sign>&&|\|\||==|!=|<=|>=|[-+*/%<>!?:.,()\[\]{}])|(?P<other>.)",
+    re.DOTALL,
+)
+_LEVELS: tuple[tuple[str, ...], ...] = (("||",), ("&&",), ("==", "!=", "<=", ">=", "<", ">", "in"), ("+", "-"))
+_LEVELS += (("*", "/", "%"),)
+
+
+class Token(NamedTuple):
+    """A word of an expression: what sort it is, its text and where it starts."""
+
+    sort: str
+    text: str
+    at: int
+
+
+class Node(NamedTuple):
+    """A part of an expression.
+
+    `kind` is `literal` (value), `name` (value), `get` (value is the field of args[0]), `index`, `call` (value is the
+    function), `method` (likewise, of args[0]), `has`, `loop` (value is macro and variable; args are the list and the
+    bodies), `list`, `map` (keys and values in turn), `op` (value is the operator), `not`, `minus`, `choice` (`? :`).
+    """
+
+    kind: str
+    value: Any
+    args: tuple[Node, ...] = ()
+
+
+def tokens(source: str) -> list[Token]:
+    """Cut an expression into its words, without space and comments."""
+    found = ((match.lastgroup or "other", match[0], match.start()) for match in _TOKEN.finditer(source))
+    return [Token(sort, text, at) for sort, text, at in found if sort != "space"]
+
+
+def substitute(source: str, parameters: Mapping[str, Any]) -> str:
+    """Write the values of `parameters.NAME` into an expression. Raises `ValueError` for one that is not there."""
+    words = tokens(source)
+    pieces: list[str] = []
+    end = 0
+    for place, word in enumerate(words):
+        if word.text != PARAMETERS or word.sort != "name" or (place and words[place - 1].text == "."):
+            continue
+        name = words[place + 2] if place + 2 < len(words) and words[place + 1].text == "." else None
+        if name is None or name.text not in parameters:
+            there = ", ".join(sorted(parameters)) or "none"
+            raise ValueError(f"parameters.{name.text if name else ''} is not among the policy's parameters: {there}")
+        pieces += [source[end : word.at], json.dumps(parameters[name.text])]
+        end = name.at + len(name.text)
+    return "".join([*pieces, source[end:]])
+
+
+def parse(source: str) -> Node:
+    """Read an expression. Raises `ValueError` that says what was met and where."""
+    reader = _Reader(tokens(source))
+    tree = reader.choice(0)
+    reader.end()
+    return tree
+
+
+class _Reader:
+    """A reader by recursive descent, one method a level of the grammar."""
+
+    def __init__(self, words: list[Token]) -> None:
+        self._words = words
+        self._at = 0
+
+    def _peek(self) -> str:
+        return self._words[self._at].text if self._at < len(self._words) else ""
+
+    def _take(self, text: str | None = None) -> Token:
+        if self._at >= len(self._words) or (text is not None and self._peek() != text):
+            met = f"{self._peek()!r} at {self._words[self._at].at}" if self._at < len(self._words) else "the end"
+            raise ValueError(f"{text or 'something'} was expected, met {met}")
+        self._at += 1
+        return self._words[self._at - 1]
+
+    def end(self) -> None:
+        if self._at < len(self._words):
+            word = self._words[self._at]
+            raise ValueError(f"{word.text!r} at {word.at} was not expected")
+
+    def choice(self, depth: int) -> Node:
+        if depth > DEPTH_MAX:
+            raise ValueError("nested too deeply")
+        test = self._level(0, depth)
+        if self._peek() != "?":
+            return test
+        self._take("?")
+        yes = self.choice(depth + 1)
+        self._take(":")
+        return Node("choice", None, (test, yes, self.choice(depth + 1)))
+
+    def _level(self, level: int, depth: int) -> Node:
+        if level == len(_LEVELS):
+            return self._unary(depth)
+        left = self._level(level + 1, depth)
+        while self._peek() in _LEVELS[level]:
+            sign = self._take().text
+            left = Node("op", sign, (left, self._level(level + 1, depth)))
+        return left
+
+    def _unary(self, depth: int) -> Node:
+        if depth > DEPTH_MAX:
+            raise ValueError("nested too deeply")
+        if self._peek() in ("!", "-"):
+            kind = "not" if self._take().text == "!" else "minus"
+            return Node(kind, None, (self._unary(depth + 1),))
+        return self._member(depth)
+
+    def _member(self, depth: int) -> Node:
+        node = self._primary(depth)
+        while self._peek() in (".", "["):
+            if self._take().text == "[":
+                node = Node("index", None, (node, self.choice(depth + 1)))
+                self._take("]")
+                continue
+            name = self._name()
+            if self._peek() != "(":
+                node = Node("get", name, (node,))
+            elif name in MACROS:
+                node = self._loop(name, node, depth)
+            else:
+                node = Node("method", name, (node, *self._arguments("(", ")", depth)))
+        return node
+
+    def _loop(self, macro: str, over: Node, depth: int) -> Node:
+        self._take("(")
+        variable = self._name()
+        bodies = []
+        while self._peek() == ",":
+            self._take(",")
+            bodies.append(self.choice(depth + 1))
+        self._take(")")
+        if not bodies or len(bodies) > (2 if macro == "map" else 1):
+            raise ValueError(f"{macro} takes a variable and a condition")
+        return Node("loop", (macro, variable), (over, *bodies))
+
+    def _name(self) -> str:
+        word = self._take()
+        if word.sort != "name":
+            raise ValueError(f"a name was expected, met {word.text!r} at {word.at}")
+        return word.text
+
+    def _arguments(self, first: str, last: str, depth: int) -> list[Node]:
+        self._take(first)
+        found: list[Node] = []
+        while self._peek() != last:
+            if found:
+                self._take(",")
+                if self._peek() == last:
+                    break
+            found.append(self.choice(depth + 1))
+        self._take(last)
+        return found
+
+    def _primary(self, depth: int) -> Node:
+        word = self._words[self._at] if self._at < len(self._words) else Token("other", "", 0)
+        if word.text == "(":
+            self._take("(")
+            node = self.choice(depth + 1)
+            self._take(")")
+            return node
+        if word.text == "[":
+            return Node("list", None, tuple(self._arguments("[", "]", depth)))
+        if word.text == "{":
+            return self._map(depth)
+        self._take()
+        if word.sort == "string":
+            return Node("literal", _text(word.text))
+        if word.sort == "number":
+            return Node("literal", _number(word.text))
+        if word.text in ("true", "false", "null"):
+            return Node("literal", {"true": True, "false": False, "null": None}[word.text])
+        if word.sort != "name":
+            raise ValueError(f"{word.text!r} at {word.at} was not expected")
+        if self._peek() != "(":
+            return Node("name", word.text)
+        arguments = tuple(self._arguments("(", ")", depth))
+        if word.text == "has":
+            if len(arguments) != 1 or arguments[0].kind != "get":
+                raise ValueError("has() takes one field, as in has(labels.scope)")
+            return Node("has", None, arguments)
+        return Node("call", word.text, arguments)
+
+    def _map(self, depth: int) -> Node:
+        self._take("{")
+        found: list[Node] = []
+        while self._peek() != "}":
+            if found:
+                self._take(",")
+            found.append(self.choice(depth + 1))
+            self._take(":")
+            found.append(self.choice(depth + 1))
+        self._take("}")
+        return Node("map", None, tuple(found))
+
+
+def _number(text: str) -> int | float:
+    digits = text.rstrip("uU")
+    if digits[:2].lower() == "0x":
+        return int(digits, 16)
+    return int(digits) if digits.isdecimal() else float(digits)
+
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2})|([0-7]{3})|(.))", re.DOTALL)
+
+
+def _text(literal: str) -> str | bytes:
+    start = re.match(r"[rRbB]*", literal)
+    prefix = start[0].lower() if start else ""
+    body = literal[len(prefix) :]
+    quote = 3 if body[:3] in ("'''", '"""') else 1
+    body = body[quote:-quote]
+    if "r" not in prefix:
+        body = _ESCAPE.sub(_unescaped, body)
+    return body.encode("utf-8", "backslashreplace") if "b" in prefix else body
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    number = match[1] or match[2] or match[3]
+    if number or match[4]:
+        code = int(number, 16) if number else int(match[4], 8)
+        return chr(code) if code < 0x110000 else "\ufffd"
+    return _ESCAPES.get(match[5], match[5])

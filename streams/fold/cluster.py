@@ -1,0 +1,95 @@
+"""What the fold knows of one cluster; everything is bounded and forgotten oldest first."""
+
+from __future__ import annotations
+
+from streams.fold.activity import Activity
+from streams.fold.bounded import room
+from streams.fold.log_coverage import LogCoverage
+from streams.fold.log_join import LogJoin
+from streams.fold.log_settings import LogSettings
+from streams.fold.log_wait import LogWait
+from streams.fold.posture_join import PostureJoin
+from streams.fold.server_log import ServerLog
+from streams.fold.state import ClusterState, Timeline, Watermark
+from streams.fold.stats_join import StatsJoin
+from streams.fold.told import Told
+from streams.fold.waiting import WaitingRoom
+
+TIMELINES_MAX = 1_000
+RECENT_MAX = 8_192
+"""Ids of events other than changes that are remembered: more than any collector sends again after a crash."""
+RECENT_LETTERS = 16
+
+
+class Cluster:
+    """Its time, how far it was read, its sessions, its log, and what waits."""
+
+    def __init__(self) -> None:
+        self.clock_us = 0
+        self.watermarks: dict[Timeline, Watermark] = {}
+        self.recent: dict[str, None] = {}
+        self.activity = Activity()
+        self.log = ServerLog()
+        self.log_settings = LogSettings()
+        self.join = LogJoin()
+        self.posture = PostureJoin()
+        self.stats = StatsJoin()
+        self.readings = LogWait()
+        self.waiting = WaitingRoom()
+        self.told = Told()
+        self.coverage = LogCoverage()
+
+    def begin(self, timeline: Timeline, lsn: int) -> Watermark:
+        """Begin a transaction that lies behind all that was read."""
+        mark = Watermark(lsn, 0, False)
+        if timeline not in self.watermarks:
+            room(self.watermarks, TIMELINES_MAX)
+        self.watermarks[timeline] = mark
+        return mark
+
+    def is_new(self, event_id: str) -> bool:
+        """Say whether an event was not told yet; now it is."""
+        key = event_id[:RECENT_LETTERS]
+        if key in self.recent:
+            return False
+        room(self.recent, RECENT_MAX)
+        self.recent[key] = None
+        return True
+
+    def save(self) -> ClusterState:
+        """Give the state for a checkpoint."""
+        state = ClusterState(
+            clock_us=self.clock_us,
+            watermarks=list(self.watermarks.items()),
+            held=self.waiting.save(),
+            recent=list(self.recent),
+            told=self.told.items(),
+            log_settings=self.log_settings.told,
+            log_coverage=self.coverage.state,
+            runs=self.stats.items(),
+        )
+        self.activity.save(state)
+        self.log.save(state)
+        self.join.save(state)
+        self.posture.save(state)
+        self.readings.save(state)
+        return state
+
+    @classmethod
+    def load(cls, state: ClusterState) -> Cluster:
+        """Make the cluster of a checkpoint."""
+        cluster = cls()
+        cluster.clock_us = state.clock_us
+        cluster.watermarks = dict(state.watermarks)
+        cluster.recent = dict.fromkeys(state.recent)
+        cluster.told = Told(state.told)
+        cluster.activity.load(state)
+        cluster.log.load(state)
+        cluster.log_settings = LogSettings(state.log_settings)
+        cluster.coverage = LogCoverage.load(state.log_coverage, state.log_settings)
+        cluster.join.load(state)
+        cluster.posture.load(state)
+        cluster.readings.load(state)
+        cluster.stats = StatsJoin(state.runs)
+        cluster.waiting.load(state.held)
+        return cluster

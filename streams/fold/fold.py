@@ -1,0 +1,481 @@
+"""The fold: one raw partition in, attributed events out; deterministic, and it never waits for what may not come.
+
+`Fold.apply(offset, batch)` must see every record of the partition in order of offsets. The same records from the
+same state give byte-identical events: time is the time in the records, nothing else is asked. What it promises:
+
+- A re-sent transaction, or part of one, is dropped or trimmed by its position (`FoldState.Watermark`), a line of the
+  server's log by its place in the log; any other event that a collector sends again after a crash is dropped by its
+  id, among the last `RECENT_MAX` of its cluster.
+- A transaction is bound by its verified beacon (`exact`), its replication origin, a line of the server's log or a
+  session sample with its transaction id, or goes on as `none`. Only one without any of these, on tables without a
+  beacon, waits, at most `grace_us` of record time and within `held_bytes_max`.
+- What a snapshot of posture found changed waits for the log, where there is one, and is bound by the statement that
+  says just that (`streams.fold.posture_join`), or goes on as `none`. So does what the statistics counted, where every
+  statement is logged: by the runs that the log told (`streams.fold.stats_join`), else by the role.
+- An event that has the right shape and nonsense in it is left out (`refused`); the others of its record go on.
+- An event's `at` is the record that let it go. `snapshot` is the state at a record's end; `restore`, then
+  `rehydrate` from `resume_from` on, brings held transactions back.
+
+All memory is bounded: sessions, transaction ids and watermarks are forgotten oldest first.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from pgwitness.errors import ConfigurationError
+from pgwitness.events import (
+    Control,
+    Event,
+    Gap,
+    LogPlace,
+    Position,
+    Posture,
+    QueryStats,
+    RawBatch,
+    RawEvent,
+    RawHeader,
+    Session,
+    Statement,
+    Tick,
+    Transaction,
+)
+from pgwitness.events import Identities as IdentitiesRecord
+from pgwitness.statements import facts
+from streams.fold import comments, readings, shape
+from streams.fold import state as states
+from streams.fold.attribution import NOBODY, SHADOW, by_log, by_origin, by_session, log_session
+from streams.fold.cluster import Cluster
+from streams.fold.sanity import bounded, bounded_header, check
+from streams.fold.state import Attribution, FoldState, HeldPart, HeldReading, Vouched, Watermark
+from streams.fold.trimming import trim
+from streams.fold.waiting import Held, Key, size_of
+from streams.identity import claims
+from streams.identity.identities import Identities
+
+HELD_BYTES_MAX = 32 * 1024 * 1024
+"""Bytes of parts that wait, with what each costs beside its rows (`streams.fold.waiting`)."""
+CLUSTERS_MAX = 256
+"""Clusters of one partition that are known; of more, the one that was quiet the longest is forgotten."""
+ENDLESS_US = 1 << 63
+RUN_LINES = ("duration", "statement")
+"""Of these lines of the log each run of a statement has one, where none of them is known to tell every run."""
+
+
+class Fold:
+    """The fold over one raw partition. `next_offset` is the record it expects, from 0."""
+
+    def __init__(
+        self, partition: int, identities: Identities, grace_us: int, held_bytes_max: int = HELD_BYTES_MAX
+    ) -> None:
+        self.partition = partition
+        self.identities = identities
+        self.next_offset = 0
+        self.dropped = 0
+        """Parts and other events that were known already, since this object was made."""
+        self.refused: str | None = None
+        """Why an event of the last record was left out, None when none was: the record is then a dead letter too."""
+        self._grace_us = grace_us
+        self._held_bytes_max = held_bytes_max
+        self._clusters: dict[str, Cluster] = {}
+        self._whole = True
+        self._out: list[Event] = []
+        self._offset = 0
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def apply(self, offset: int, batch: RawBatch) -> list[Event]:
+        """Take the next record and return what it lets go, in order. A record from before `next_offset` gives [] ."""
+        if offset < self.next_offset:
+            return []
+        header = bounded_header(batch.header)
+        self._begin(offset, header.cluster)
+        cluster = self._cluster(header.cluster)
+        self.refused = None
+        for index, event in enumerate(batch.events):
+            try:
+                check(event)
+                event = bounded(event)
+                if event.captured_at_us > cluster.clock_us:
+                    cluster.clock_us = event.captured_at_us
+                if type(event) is Transaction:
+                    self._transaction(cluster, header, index, event)
+                else:
+                    self._other(cluster, header, event)
+            except (ValueError, OverflowError) as error:  # msgspec's own errors are ValueErrors
+                self.refused = f"event {index}: {error}"
+        if cluster.waiting:
+            self._expire(header.cluster, cluster)
+        if cluster.readings.waiting:
+            for held in cluster.readings.due(cluster.clock_us):
+                self._read(cluster, held)
+        return self._end(offset)
+
+    def skip(self, offset: int) -> list[Event]:
+        """Pass a record that was no batch and went to the dead letters."""
+        if offset < self.next_offset:
+            return []
+        self._begin(offset, None)
+        return self._end(offset)
+
+    def _begin(self, offset: int, cluster: str | None) -> None:
+        self._offset = offset
+        if not self._whole:
+            self._abandon()
+        if offset > self.next_offset:
+            self._lost(self.next_offset, offset, cluster)
+
+    def _end(self, offset: int) -> list[Event]:
+        out, self._out = self._out, []
+        self.next_offset = offset + 1
+        return out
+
+    def _emit(self, event: Event) -> None:
+        event.at = Position(self.partition, self._offset, len(self._out))
+        self._out.append(event)
+
+    def _emit_once(self, cluster: Cluster, event: Event) -> bool:
+        """Emit an event unless it was: a collector that crashed sends what it is not sure of again. Says whether."""
+        if not cluster.is_new(event.event_id):
+            self.dropped += 1
+            return False
+        self._emit(event)
+        return True
+
+    def _cluster(self, name: str) -> Cluster:
+        cluster = self._clusters.pop(name, None) or Cluster()
+        self._clusters[name] = cluster
+        while len(self._clusters) > CLUSTERS_MAX:
+            quietest = next(iter(self._clusters))
+            while held := self._clusters[quietest].waiting.due(ENDLESS_US):
+                self._release(quietest, self._clusters[quietest], held, NOBODY)
+            del self._clusters[quietest]
+        return cluster
+
+    def _lost(self, first: int, end: int, cluster: str | None) -> None:
+        """Records that are no longer in raw are missing evidence, and told as such for every cluster known here."""
+        names = sorted(set(self._clusters) | ({cluster} if cluster is not None else set()))
+        for name in filter(None, names):
+            self._emit(shape.raw_lost(name, self.partition, first, end, self._cluster(name).clock_us))
+
+    # -- transactions ------------------------------------------------------------------------------------------
+
+    def _transaction(self, cluster: Cluster, header: RawHeader, index: int, part: Transaction) -> None:
+        timeline = (part.system_id, part.timeline, part.database)
+        mark = cluster.watermarks.get(timeline)
+        if mark is None or part.lsn > mark.lsn:
+            mark = cluster.begin(timeline, part.lsn)
+        elif part.lsn < mark.lsn or mark.whole:
+            self.dropped += 1
+            return
+        end = part.first_ordinal + part.n_rows
+        if part.first_ordinal < mark.next_ordinal:
+            if end <= mark.next_ordinal and not part.last:
+                self.dropped += 1
+                return
+            part = trim(part, mark.next_ordinal)
+        mark.next_ordinal = max(end, mark.next_ordinal)
+        whose = self._whose(cluster, header, part, mark)
+        if part.forged or part.ddl or len(part.beacons) > 1 or (part.beacons and part.beacons[0].token is not None):
+            self._findings(header, part, mark, whose or NOBODY)
+            self._ddl(cluster, header, part, mark)
+        if cluster.log.followed:
+            self._beside_log(cluster, header, part, whose or NOBODY)
+        key = (timeline, part.lsn)
+        held = cluster.waiting.get(key)
+        if whose is None and part.n_rows and not self._hold(cluster, header, index, key, part):
+            whose = SHADOW if _covered(part) else NOBODY
+        if whose is not None:
+            if held is not None:
+                self._release(header.cluster, cluster, held, whose)
+            mark.whose = None if part.last else whose
+            if part.n_rows or part.part:
+                self._emit(shape.change(header.cluster, header.instance, part, whose))
+        if part.last:
+            mark.whole = True
+            mark.whose = None
+
+    def _whose(self, cluster: Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> Attribution | None:
+        """Say whose a transaction is, or None when it may still be found out."""
+        decided = mark.whose
+        if decided is not None and (decided.binding != "none" or not part.beacons):
+            return decided
+        if part.beacons:
+            conflict = len(part.beacons) > 1 and shape.conflicting(part.beacons)
+            where = (header.cluster, part.database, header.instance)
+            return cluster.activity.by_beacon(part.beacons[0], where, self.identities, conflict)
+        if part.origin is not None:
+            return by_origin(part.origin)
+        covered = _covered(part)
+        finding = "shadow_write" if covered else None
+        if part.ddl:
+            where = (header.cluster, part.database, header.instance)
+            whose = cluster.activity.by_beacon(part.ddl[0].beacon, where, self.identities)
+            return replace(whose, finding=finding) if covered else whose
+        told = cluster.log.holding(part)
+        if told is not None:
+            return by_log(told, header.cluster, self.identities, "xid", finding)
+        session = cluster.activity.holding(part.xid)
+        if session is not None:
+            return by_session(session, header.cluster, self.identities, "sample", finding)
+        # Whoever writes past the beacon may still be named by a line of the log that is on its way.
+        return SHADOW if covered and not cluster.log.followed else None
+
+    def _findings(self, header: RawHeader, part: Transaction, mark: Watermark, whose: Attribution) -> None:
+        for number in range(mark.forged, len(part.forged)):
+            self._emit(shape.forged(header.cluster, header.instance, part, number, whose))
+        mark.forged = max(mark.forged, len(part.forged))
+        if not mark.refused:
+            said = [beacon.token for beacon in (*part.beacons, *(item.beacon for item in part.ddl))]
+            token = next((token for token in said if token is not None and claims.refused(token)), None)
+            if token is not None:
+                mark.refused = True
+                self._emit(shape.refused(header.cluster, header.instance, part, token, whose))
+        if not mark.conflict and shape.conflicting(part.beacons):
+            mark.conflict = True
+            self._emit(shape.conflict(header.cluster, header.instance, part, whose))
+
+    def _beside_log(self, cluster: Cluster, header: RawHeader, part: Transaction, whose: Attribution) -> None:
+        """Remember a transaction for lines of the log that come, and tell if a comment contradicted its beacon."""
+        cluster.join.committed((part.system_id, part.timeline, part.database), part, whose.pid)
+        stronger = comments.vouched(whose) if part.beacons else None
+        if stronger is None:
+            return
+        cluster.log.vouch(part.xid, stronger)
+        told = cluster.log.holding(part)
+        if told is not None and told.tags:
+            self._compare(cluster, header, whose, dict(told.tags), stronger, part.captured_at_us)
+
+    def _compare(
+        self,
+        cluster: Cluster,
+        header: RawHeader,
+        whose: Attribution,
+        tags: dict[str, str],
+        stronger: Vouched | None,
+        at_us: int,
+    ) -> None:
+        """Tell, once a session, that a comment contradicts what is known better."""
+        wrong = comments.contradiction(tags, stronger)
+        if wrong and stronger is not None:
+            found = shape.lie(header, whose, tags, stronger, wrong, at_us)
+            if cluster.is_new(found.event_id):
+                self._emit(found)
+
+    def _ddl(self, cluster: Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> None:
+        """Tell each command by the session that its own message names, once."""
+        fresh = [item for item in part.ddl if item.number >= mark.ddl]
+        for item in fresh:
+            where = (header.cluster, part.database, header.instance)
+            whose = cluster.activity.by_beacon(item.beacon, where, self.identities)
+            event = shape.ddl(header.cluster, header.instance, part, item, whose)
+            mark.ddl = item.number + 1
+            self._emit(event)
+        cluster.told.ddl(part.database, fresh)
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    def _hold(self, cluster: Cluster, header: RawHeader, index: int, key: Key, part: Transaction) -> bool:
+        """Keep a part until its transaction's identity is known; False when there is no room for it."""
+        if self._grace_us <= 0 or self.held_bytes + size_of(part) > self._held_bytes_max:
+            return False
+        place = HeldPart(self._offset, index, part.first_ordinal)
+        cluster.waiting.hold(key, place, header.instance, part, part.captured_at_us + self._grace_us)
+        return True
+
+    def _release(self, name: str, cluster: Cluster, held: Held, whose: Attribution) -> None:
+        """Let a held transaction go; later parts of it go the same way. Past the beacon that is told too."""
+        if whose.binding != "beacon" and any(part is not None and _covered(part) for _, _, part in held.parts):
+            whose = replace(whose, finding="shadow_write")
+        cluster.waiting.release(held)
+        cluster.join.named(held, whose)
+        timeline, lsn = held.key
+        mark = cluster.watermarks.get(timeline)
+        if mark is not None and mark.lsn == lsn and not mark.whole:
+            mark.whose = whose
+        for _, instance, part in held.parts:
+            if part is not None:
+                self._emit(shape.change(name, instance, part, whose))
+
+    def _expire(self, name: str, cluster: Cluster) -> None:
+        while held := cluster.waiting.due(cluster.clock_us):
+            found = cluster.join.decide(held, cluster.log_settings.announced)
+            whose = NOBODY if found is None else by_log(found[0], name, self.identities, found[1])
+            self._release(name, cluster, held, whose)
+
+    # -- everything else ---------------------------------------------------------------------------------------
+
+    def _other(self, cluster: Cluster, header: RawHeader, event: RawEvent) -> None:
+        match event:
+            case Tick():
+                if header.source == "log":
+                    cluster.readings.looked(header.instance, event.captured_at_us)
+            case Session():
+                self._session(cluster, header, event)
+            case Statement():
+                self._statement(cluster, header, event)
+            case QueryStats():
+                self._reading(cluster, header, event, shape.query_stats_id(header, event))
+            case IdentitiesRecord():
+                self._rename(event)
+            case Posture():
+                cluster.coverage.posture(event)
+                self._reading(cluster, header, event, shape.finding(header, event).event_id)
+                cluster.log_settings.see(event)
+            case Gap() | Control():
+                cluster.coverage.gap(event, header.instance)
+                if isinstance(event, Gap) and header.source == "log":
+                    cluster.posture.lost(event.captured_at_us)
+                self._emit_once(cluster, shape.finding(header, event))
+            case Transaction():  # pragma: no cover - `apply` takes these
+                raise AssertionError(event)
+
+    def _is_news(self, cluster: Cluster, header: RawHeader, place: LogPlace) -> bool:
+        """Say whether an event of the log was not told yet; with the first one the log is followed."""
+        if not cluster.log.followed:
+            cluster.join.begin(cluster.clock_us)
+            cluster.posture.lost(cluster.clock_us)
+        known = cluster.log.is_known(header.instance, place)
+        self.dropped += known
+        return not known
+
+    def _statement(self, cluster: Cluster, header: RawHeader, event: Statement) -> None:
+        if not self._is_news(cluster, header, event.place):
+            return
+        session = cluster.log.see(event, header.instance)
+        cluster.readings.line(header.instance, event.occurred_at_us)
+        known = facts(event.statement) if event.statement is not None else None
+        event_id = shape.line_id(header, event.place)
+        cluster.join.statement(event, session, known)
+        cluster.posture.statement(event, session, event_id, event.parsed or known)
+        if event.xid is not None and event.role is not None:
+            held = cluster.waiting.with_xid(event.xid)
+            if held is not None and session.database in (None, held.database):
+                self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities, "xid"))
+        whose = cluster.log.own(session, header.cluster, self.identities)
+        told = shape.statement(header, event, event_id, known, whose)
+        cluster.told.statement(told)
+        self._emit(told)
+        cluster.coverage.statement(told)
+        if event.outcome == "success" and event.source in _run_lines(cluster):
+            cluster.stats.statement(told, session)
+        if event.tags:
+            stronger = cluster.log.vouched(event.xid) or comments.vouched(whose)
+            self._compare(cluster, header, whose, event.tags, stronger, event.captured_at_us)
+
+    def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:
+        if event.place is not None:
+            if not self._is_news(cluster, header, event.place):
+                return
+            session = log_session(event, header.instance)
+            cluster.readings.line(header.instance, event.occurred_at_us)
+            if event.operation == "disconnect":
+                cluster.join.ends(session, event.occurred_at_us)
+                cluster.posture.ends(session, event.occurred_at_us)
+            whose = by_log(session, header.cluster, self.identities, "own")
+            self._emit(shape.session(header, event, whose))
+            return
+        seen = cluster.activity.see(event, header.instance)
+        held = cluster.waiting.with_xid(event.xid) if event.xid is not None else None
+        if held is not None and held.xid == event.xid:
+            whose = by_session(seen, header.cluster, self.identities, "sample")
+            self._release(header.cluster, cluster, held, whose)
+        if event.operation != "sample":
+            whose = by_session(seen, header.cluster, self.identities, "own")
+            self._emit_once(cluster, shape.session(header, event, whose))
+
+    def _reading(self, cluster: Cluster, header: RawHeader, raw: Posture | QueryStats, event_id: str) -> None:
+        """Take up what was read from the server, once; what the log may explain waits for it."""
+        if not cluster.is_new(event_id):
+            self.dropped += 1
+        elif (held := readings.take(cluster, header, raw, self._grace_us)) is not None:
+            self._read(cluster, held)
+
+    def _read(self, cluster: Cluster, held: HeldReading) -> None:
+        """Tell what was read from the server, and what shows by it."""
+        first, *more = readings.tell(cluster, held, self.identities)
+        self._emit(first)
+        for event in more:
+            self._emit_once(cluster, event)
+
+    def _rename(self, record: IdentitiesRecord) -> None:
+        if record.sha256 == self.identities.sha256:
+            return
+        try:
+            self.identities = Identities.parse(record.content)
+            error = None
+        except ConfigurationError as refused:
+            error = str(refused)
+        for cluster in self._clusters.values():
+            cluster.activity.forget_names()
+            cluster.log.forget_names()
+        for name in sorted(name for name in self._clusters if name):
+            self._emit(shape.renamed(name, record, self.partition, self._offset, error))
+
+    # -- checkpoints -------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """How many transactions wait."""
+        return sum(len(cluster.waiting) for cluster in self._clusters.values())
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of rows wait."""
+        return sum(cluster.waiting.bytes for cluster in self._clusters.values())
+
+    @property
+    def resume_from(self) -> int:
+        """The raw offset to read from after `restore`: the oldest held part's, or `next_offset`."""
+        offsets = [offset for cluster in self._clusters.values() for offset in cluster.waiting.offsets()]
+        return min([*offsets, self.next_offset])
+
+    def snapshot(self) -> bytes:
+        """Give the state after the last record, as JSON."""
+        return states.encode(
+            FoldState(
+                version=1,
+                partition=self.partition,
+                next_offset=self.next_offset,
+                identities=self.identities.content,
+                clusters={name: cluster.save() for name, cluster in self._clusters.items()},
+            )
+        )
+
+    @classmethod
+    def restore(cls, data: bytes, grace_us: int, held_bytes_max: int = HELD_BYTES_MAX) -> Fold:
+        """Make the fold of a checkpoint. Raises `msgspec.DecodeError` when it is none."""
+        state = states.decode(data)
+        fold = cls(state.partition, Identities.parse(state.identities), grace_us, held_bytes_max)
+        fold.next_offset = state.next_offset
+        fold._clusters = {name: Cluster.load(saved) for name, saved in state.clusters.items()}
+        fold._whole = not fold.held
+        return fold
+
+    def rehydrate(self, offset: int, batch: RawBatch) -> None:
+        """Take a record from before `next_offset` again, only to refill what is held."""
+        for cluster in self._clusters.values():
+            cluster.waiting.refill(offset, batch)
+
+    def _abandon(self) -> None:
+        """Held parts that raw no longer has cannot come back: say so, and go on."""
+        self._whole = True
+        missing = [offset for cluster in self._clusters.values() for offset in cluster.waiting.missing]
+        for name in sorted(self._clusters):
+            cluster = self._clusters[name]
+            gone = cluster.waiting.incomplete()
+            if gone and missing:
+                self._emit(shape.raw_lost(name, self.partition, min(missing), max(missing) + 1, cluster.clock_us))
+            for held in gone if missing else ():
+                self._release(name, cluster, held, NOBODY)
+
+
+def _run_lines(cluster: Cluster) -> tuple[str, ...]:
+    """Give the kinds of lines of which each run of a statement has one."""
+    source = cluster.coverage.source
+    return RUN_LINES if source is None else (source,)
+
+
+def _covered(part: Transaction) -> bool:
+    """Say whether a part changed a table that carries a beacon."""
+    return any(relation.beacon for relation in part.relations)

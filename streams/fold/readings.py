@@ -1,0 +1,83 @@
+"""What was read from the server: snapshots of its posture, and what its statistics counted.
+
+Both know what, and not who. The server's log does, so both wait until it was read past them (`streams.fold.log_wait`),
+if there is something to wait for, and are then told with the session that it gives: by what a statement says
+(`streams.fold.posture_join`), or by how often one ran (`streams.fold.stats_join`).
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from pgwitness.events import Event, Posture, QueryStats, RawHeader
+from pgwitness.statements import facts
+from streams.fold import shape
+from streams.fold.attribution import NOBODY, by_log, by_role
+from streams.fold.cluster import Cluster
+from streams.fold.log_wait import PATIENCE_US
+from streams.fold.state import Attribution, HeldReading
+from streams.fold.told import SEEN_AS
+from streams.identity.identities import Identities
+
+
+def take(cluster: Cluster, header: RawHeader, raw: Posture | QueryStats, grace_us: int) -> HeldReading | None:
+    """Take up a reading that was not told yet; gives it back when it need not wait."""
+    if isinstance(raw, Posture):
+        whole = cluster.log_settings.transactions
+        wait = raw.change != "found" and raw.window_start_us is not None
+    else:
+        whole = wait = cluster.coverage.source is not None
+    held = HeldReading(header, raw, raw.captured_at_us + grace_us + PATIENCE_US, whole)
+    waits = wait and grace_us > 0 and cluster.log.followed and cluster.readings.hold(held)
+    return None if waits else held
+
+
+def tell(cluster: Cluster, held: HeldReading, identities: Identities) -> list[Event]:
+    """Make the events of a reading, with who did it where the log says so."""
+    if isinstance(held.raw, Posture):
+        return [_posture(cluster, held, held.raw, identities)]
+    told = _query_stats(cluster, held.header, held.raw, identities)
+    lost = cluster.coverage.query_stats(told)
+    return [told] if lost is None else [told, shape.finding(held.header, lost)]
+
+
+def _posture(cluster: Cluster, held: HeldReading, raw: Posture, identities: Identities) -> Event:
+    name = held.header.cluster
+    found = cluster.posture.decide(
+        raw,
+        held.instance,
+        lambda session: by_log(session, name, identities, "statement"),
+        is_read=cluster.readings.is_read(held),
+        whole=held.whole,
+    )
+    whose = NOBODY
+    if found.session is not None:
+        whose = by_log(found.session, name, identities, found.how)
+        if found.several:
+            whose = _of_several(whose)
+    told = shape.posture(held.header, raw, whose, found)
+    cluster.told.posture(told, raw)
+    return told
+
+
+def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identities: Identities) -> Event:
+    fingerprint = facts(raw.statement).fingerprint if raw.statement is not None else None
+    found = cluster.stats.count(raw, header.instance, fingerprint)
+    if found.session is None:
+        whose = by_role(header.cluster, raw.database, raw.role, identities)
+    else:
+        whose = by_log(found.session, header.cluster, identities, found.how)
+        if found.several:
+            whose = _of_several(whose)
+        elif raw.calls > 1:
+            whose = replace(whose, trace_id=None, agent=None)  # which are those of the last run
+    told = shape.query_stats(header, raw, whose)
+    cluster.told.query_stats(told)
+    if found.told:
+        told.detail[SEEN_AS] = "statement"
+    return told
+
+
+def _of_several(whose: Attribution) -> Attribution:
+    """Leave the principal, and take away what only one of its sessions has."""
+    return replace(whose, pid=None, client_port=None, session_id=None, trace_id=None, agent=None)

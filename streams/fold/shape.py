@@ -1,0 +1,461 @@
+"""The events that the fold emits, made from a raw event and whose it is; `at` is set by the fold.
+
+An `event_id` is a hash over the event's position: for changes over system id, timeline, database and commit LSN, for
+everything else over cluster, source, instance and the raw event itself, which carries its own times and numbers.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import msgspec
+
+from pgwitness.events import (
+    OPERATIONS,
+    Beacon,
+    Control,
+    Ddl,
+    Event,
+    Gap,
+    Identities,
+    Kind,
+    LogPlace,
+    Parsed,
+    Position,
+    Posture,
+    QueryStats,
+    RawHeader,
+    Session,
+    Statement,
+    Token,
+    Transaction,
+    format_lsn,
+)
+from pgwitness.statements import StatementFacts, facts
+from streams.fold.attribution import NOBODY
+from streams.fold.posture_join import Found
+from streams.fold.state import Attribution, Vouched
+
+NOWHERE = Position(0, 0, 0)
+WORKER = "worker"
+BEACON = "pgwitness_beacon on "
+"""How the identity of a beacon's trigger begins."""
+
+TOLD = ("beacon", "gateway", "log")
+"""Bindings by which a transaction past the beacon is named all the same: by its DDL, the gateway, its statements."""
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def change(cluster: str, instance: str | None, part: Transaction, whose: Attribution) -> Event:
+    """Make the event of a part of a transaction; its rows are passed on as they are."""
+    counts = part.counts
+    operation = counts[0].operation if counts else ""
+    for count in counts:
+        if count.operation != operation:
+            operation = ""
+            break
+    word = OPERATIONS.get(operation)
+    event = _event("change", cluster, instance, whose, part.captured_at_us, transaction_id(part), word)
+    _placed(event, part)
+    event.outcome = "success"
+    event.row_count = event.n_rows = part.n_rows
+    event.part = part.part
+    event.last = part.last
+    event.first_ordinal = part.first_ordinal
+    event.relation_table = part.relations
+    event.counts = counts
+    event.rows = part.rows
+    if part.origin is not None:
+        event.detail["origin"] = part.origin
+    return event
+
+
+def transaction_id(part: Transaction) -> str:
+    """Give the prefix of the ids of a transaction's rows: the same wherever and whenever it was read."""
+    position = f"{part.system_id}/{part.timeline}/{part.database}/{part.lsn}"
+    return blake2b(position.encode(), digest_size=16).hexdigest()
+
+
+def _detail(whose: Attribution) -> dict[str, object]:
+    detail: dict[str, object] = {}
+    if whose.finding is not None:
+        missing = whose.finding == "shadow_write" and whose.binding in TOLD and whose.certainty in ("exact", "strong")
+        detail["finding"] = "beacon_missing" if missing else whose.finding
+    if whose.claim is not None:
+        detail["claim"] = whose.claim
+    if whose.owner is not None:
+        detail["owner"] = whose.owner
+    if whose.agent is not None:
+        detail["agent"] = whose.agent
+    if whose.join is not None:
+        detail["join"] = whose.join
+    if whose.token is not None:
+        detail["token"] = {"verdict": whose.token.verdict, "token_id": whose.token.token_id}
+    return detail
+
+
+def _id(*position: object) -> str:
+    return blake2b(_encode(position), digest_size=16).hexdigest()
+
+
+def _event(
+    kind: Kind,
+    cluster: str,
+    instance: str | None,
+    whose: Attribution,
+    captured_at_us: int,
+    event_id: str,
+    operation: str | None,
+) -> Event:
+    """Make an event of what all kinds have; who makes it fills in the rest."""
+    return Event(
+        kind=kind,
+        event_id=event_id,
+        at=NOWHERE,
+        occurred_at_us=captured_at_us,
+        captured_at_us=captured_at_us,
+        cluster=cluster,
+        instance=instance,
+        principal=whose.principal,
+        principal_kind=whose.principal_kind,
+        on_behalf_of=whose.on_behalf_of,
+        peer_group=whose.peer_group,
+        binding=whose.binding,
+        certainty=whose.certainty,
+        assurance=whose.assurance,
+        identity_rule=whose.identity_rule,
+        role=whose.role,
+        effective_role=whose.effective_role,
+        application=whose.application,
+        client_addr=whose.client_addr,
+        client_port=whose.client_port,
+        pid=whose.pid,
+        auth_method=whose.auth_method,
+        session_id=whose.session_id,
+        trace_id=whose.trace_id,
+        operation=operation,
+        detail=_detail(whose),
+    )
+
+
+def _placed(event: Event, part: Transaction) -> None:
+    """Say in which transaction an event happened."""
+    event.database = part.database
+    event.occurred_at_us = part.committed_at_us
+    event.xid = part.xid
+    event.lsn = part.lsn
+    event.relations = [relation.name for relation in part.relations]
+
+
+def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
+    """Make the event of a session that came, went or was found."""
+    if raw.place is None:
+        event_id = _id("session", header.cluster, header.instance, raw.operation, raw.pid, raw.backend_start_us)
+    else:
+        event_id = line_id(header, raw.place)
+    event = _event("session", header.cluster, header.instance, whose, raw.captured_at_us, event_id, raw.operation)
+    event.database = raw.database
+    event.occurred_at_us = raw.occurred_at_us
+    event.outcome = "success"
+    event.duration_ms = raw.duration_ms
+    event.detail["backend_type"] = raw.backend_type
+    if raw.identity is not None:
+        event.detail["identity"] = raw.identity
+    if raw.certificate is not None:
+        event.detail["certificate"] = msgspec.to_builtins(raw.certificate)
+    if raw.operation == "login_failed":
+        event.sqlstate = raw.sqlstate
+        refused = raw.sqlstate is None or raw.sqlstate.startswith("28") or raw.sqlstate == "42501"
+        event.outcome = "denied" if refused else "failure"
+    return event
+
+
+def statement(
+    header: RawHeader, raw: Statement, event_id: str, known: StatementFacts | None, whose: Attribution
+) -> Event:
+    """Make the event of a statement that the server's log told; `known` is what the parser says of its text."""
+    event = _event("statement", header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
+    event.database = raw.database
+    event.occurred_at_us = raw.occurred_at_us
+    event.xid = raw.xid
+    event.query_id = raw.query_id
+    event.row_count = raw.row_count
+    event.duration_ms = raw.duration_ms
+    event.calls = 1
+    event.outcome = raw.outcome
+    event.sqlstate = raw.sqlstate
+    detail = event.detail
+    detail["source"] = raw.source
+    if raw.place.line is not None:
+        number = raw.place.line.rpartition("/")[2]
+        if number.isascii() and number.isdigit() and len(number) <= 18:
+            detail["line"] = int(number)
+    if known is not None:
+        detail |= _read(event, known)
+    elif raw.statement_hash is not None:
+        detail["statement_hash"] = raw.statement_hash
+    if raw.parsed is not None:
+        detail |= _parsed(event, raw.parsed)
+    if raw.error is not None:
+        detail["error"] = raw.error
+    if raw.error_detail is not None:
+        detail["error_detail"] = raw.error_detail
+    if raw.audit:
+        detail["audit"] = raw.audit
+        name = raw.audit.get("object_name")
+        if name and not event.relations:
+            event.relations = [name]
+        if event.operation is None and "command" in raw.audit:
+            event.operation = raw.audit["command"].lower().replace(" ", "_")
+    return event
+
+
+def line_id(header: RawHeader, place: LogPlace) -> str:
+    """Name an event of the log by the server's own name of its line, or by its place in the file."""
+    if place.line is not None:
+        return _id("log", header.cluster, header.instance, place.line)
+    return _id("log", header.cluster, header.instance, place.log, place.offset, place.index)
+
+
+def _read(event: Event, found: StatementFacts) -> dict[str, object]:
+    """Put what the parser says of a statement into its event; gives what of it belongs into `detail`."""
+    event.statement = found.statement
+    event.fingerprint = found.fingerprint
+    event.operation = found.operations[0] if found.operations else None
+    event.relations = list(found.relations)
+    event.columns = list(found.columns)
+    detail: dict[str, object] = {
+        "where": found.where,
+        "operations": list(found.operations),
+        "utility": found.utility,
+        "statement_sha256": found.sha256,
+    }
+    if found.parse_error is not None:
+        detail["parse_error"] = found.parse_error
+    detail["functions"] = list(found.functions)
+    named = {"settings": found.settings, "names": found.objects, "defines": found.defines}
+    return detail | {name: list(values) for name, values in named.items() if values}
+
+
+def _parsed(event: Event, said: Parsed) -> dict[str, object]:
+    """Put what the parser said of a statement as it came over what its text without literals says."""
+    event.operation = said.operations[0] if said.operations else event.operation
+    event.relations = said.relations
+    event.columns = said.columns
+    named = {"settings": said.settings, "names": said.objects, "defines": said.defines}
+    return {
+        "where": said.where,
+        "operations": said.operations,
+        "utility": said.utility,
+        "functions": said.functions,
+        **{name: values for name, values in named.items() if values},
+    }
+
+
+def query_stats_id(header: RawHeader, raw: QueryStats) -> str:
+    """Name the event of what one statement did in one window."""
+    return _id(
+        "query_stats",
+        header.cluster,
+        header.instance,
+        raw.database,
+        raw.role,
+        raw.query_id,
+        raw.toplevel,
+        raw.window_start_us,
+        raw.window_end_us,
+    )
+
+
+def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event:
+    """Make the event of what one statement did in one window, with what the parser says of it."""
+    event_id = query_stats_id(header, raw)
+    event = _event("query_stats", header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
+    event.database = raw.database
+    event.occurred_at_us = raw.window_end_us
+    event.query_id = raw.query_id
+    event.calls = raw.calls
+    event.row_count = raw.rows
+    event.duration_ms = raw.total_ms
+    event.outcome = "success"
+    event.detail |= {"window_start_us": raw.window_start_us, "toplevel": raw.toplevel}
+    if raw.approximate:
+        event.detail["approximate"] = True
+    if raw.statement is not None:
+        event.detail |= _read(event, facts(raw.statement))
+    return event
+
+
+def ddl(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: Attribution) -> Event:
+    """Make the event of one command that changed the schema; `whose` is the session that its message names.
+
+    `relations` are the tables and views of its objects, else what its statement names. `detail.beacon_off` lists the
+    tables whose beacon does not speak any more after it.
+    """
+    event_id = _id("ddl", transaction_id(part), raw.number)
+    event = _event("ddl", cluster, instance, whose, part.captured_at_us, event_id, raw.tag)
+    _placed(event, part)
+    event.statement = raw.statement
+    event.fingerprint = raw.fingerprint
+    event.outcome = "success"
+    both = [*raw.dropped, *raw.objects]
+    event.relations = list(dict.fromkeys(item.relation for item in both if item.relation)) or raw.relations
+    event.detail |= {
+        "transaction": transaction_id(part),
+        "ordinal": raw.ordinal,
+        "number": raw.number,
+        "operations": raw.operations,
+        "utility": True,
+        "where": "n/a",
+    }
+    for name, items, total in (
+        ("objects", raw.objects, raw.objects_total),
+        ("dropped", raw.dropped, raw.dropped_total),
+    ):
+        if total:
+            named = [{"type": item.type, "name": item.identity} for item in items]
+            event.detail |= {name: named, f"{name}_total": total}
+    if raw.statement_sha256 is not None:
+        event.detail["statement_sha256"] = raw.statement_sha256
+    off = beacon_off(raw)
+    if off:
+        event.detail["beacon_off"] = off
+    return event
+
+
+def beacon_off(raw: Ddl) -> list[str]:
+    """List the tables that a command left without a working beacon; a dropped table needs none."""
+    gone = {item.identity for item in raw.dropped if item.type == "table"}
+    off = [
+        item.relation
+        for item in raw.dropped
+        if item.type == "trigger" and item.relation and item.identity.startswith(BEACON) and item.relation not in gone
+    ]
+    # CREATE OR REPLACE TRIGGER leaves it `O` for the moment until the installation's next statement.
+    good = ("A", None, "O") if raw.tag == "CREATE TRIGGER" else ("A", None)
+    off += [item.relation for item in raw.objects if item.relation and item.beacon not in good]
+    return list(dict.fromkeys(off))
+
+
+def posture(header: RawHeader, raw: Posture, whose: Attribution, found: Found) -> Event:
+    """Make the event of posture, with who changed it by the log; where nobody can be named, why."""
+    event = finding(header, raw, whose)
+    if found.statements:
+        event.detail["statements"] = list(found.statements)
+    if found.why is not None:
+        event.detail["unnamed"] = found.why
+    if found.candidates:
+        event.detail["candidates"] = list(found.candidates)
+    return event
+
+
+def finding(header: RawHeader, raw: Posture | Gap | Control, whose: Attribution = NOBODY) -> Event:
+    """Make the event of posture, a gap or an act of pgwitness; who changed posture the log may tell."""
+    event_id = _id(header.cluster, header.source, header.instance, raw)
+    kind: Kind = "posture" if isinstance(raw, Posture) else "gap" if isinstance(raw, Gap) else "control"
+    event = _event(kind, header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
+    if isinstance(raw, Posture):
+        _posture(event, raw)
+    elif isinstance(raw, Gap):
+        event.operation = raw.reason
+        event.detail = {"reason": raw.reason, **raw.detail}
+        if raw.occurred_at_us is not None:
+            event.occurred_at_us = raw.occurred_at_us
+    else:
+        event.operation = raw.operation
+        event.detail = dict(raw.detail)
+    event.database = raw.database
+    return event
+
+
+def _posture(event: Event, raw: Posture) -> None:
+    event.operation = raw.change
+    event.detail |= {"object_type": raw.object_type, "name": raw.name, "change": raw.change}
+    for name in ("before", "after", "dropped_with"):
+        found = getattr(raw, name)
+        if found is not None:
+            event.detail[name] = found
+    if raw.object_type in ("table", "beacon"):
+        event.relations = [raw.name]
+    elif raw.object_type == "trigger":
+        event.relations = [str((raw.after or raw.before or {}).get("relation", raw.name))]
+
+
+def conflicting(beacons: list[Beacon]) -> bool:
+    """Say whether verified beacons of one transaction name different sessions or different logins."""
+    if not beacons:
+        return False
+    first = beacons[0]
+    who = (first.session_user, first.pid, first.backend_start_us)
+    return any((other.session_user, other.pid, other.backend_start_us) != who for other in beacons[1:])
+
+
+def forged(cluster: str, instance: str | None, part: Transaction, number: int, whose: Attribution) -> Event:
+    """Make the finding that a message under the beacon's prefix did not verify; `whose` is who really made it."""
+    forgery = part.forged[number]
+    event = _of_transaction(cluster, instance, part, whose, "beacon_forged", number)
+    event.detail |= {"reason": forgery.reason, "claims": forgery.claims, "finding": "beacon_forged"}
+    return event
+
+
+def conflict(cluster: str, instance: str | None, part: Transaction, whose: Attribution) -> Event:
+    """Make the finding that verified beacons of one transaction disagree."""
+    event = _of_transaction(cluster, instance, part, whose, "identity_conflict", 0)
+    event.detail |= {"beacons": msgspec.to_builtins(part.beacons), "finding": "identity_conflict"}
+    return event
+
+
+def lie(
+    header: RawHeader, whose: Attribution, tags: dict[str, str], stronger: Vouched, wrong: list[str], at_us: int
+) -> Event:
+    """Make the finding that a comment contradicts stronger evidence; its id is the same for the same in a session."""
+    said = {name: tags[name] for name in wrong}
+    event_id = _id("identity_conflict", header.cluster, whose.session_id, said, stronger.principal)
+    event = _event("control", header.cluster, header.instance, whose, at_us, event_id, "identity_conflict")
+    known = {"principal": stronger.principal, "on_behalf_of": stronger.on_behalf_of}
+    event.detail |= {"finding": "identity_conflict", "contradicts": wrong, "comment": tags, "stronger": known}
+    return event
+
+
+def refused(cluster: str, instance: str | None, part: Transaction, token: Token, whose: Attribution) -> Event:
+    """Make the finding that a transaction came with a token that is not believed; `whose` is who it is without it."""
+    event = _of_transaction(cluster, instance, part, whose, "claim_refused", 0)
+    event.outcome = "denied"
+    event.detail |= {
+        "finding": "claim_refused",
+        "reason": token.verdict,
+        "token_id": token.token_id,
+        "claims": token.claims,
+    }
+    return event
+
+
+def _of_transaction(
+    cluster: str, instance: str | None, part: Transaction, whose: Attribution, operation: str, number: int
+) -> Event:
+    event_id = _id(operation, transaction_id(part), number)
+    event = _event("control", cluster, instance, whose, part.captured_at_us, event_id, operation)
+    _placed(event, part)
+    event.detail |= {"transaction": transaction_id(part), "commit_lsn": format_lsn(part.lsn)}
+    return event
+
+
+def renamed(cluster: str, record: Identities, partition: int, offset: int, error: str | None) -> Event:
+    """Make the evidence that the identities changed, or were refused, from here on."""
+    operation = "identities_changed" if error is None else "identities_refused"
+    event_id = _id(operation, cluster, partition, offset, record.sha256)
+    event = _event("control", cluster, None, Attribution(), record.captured_at_us, event_id, operation)
+    event.outcome = "success" if error is None else "failure"
+    event.detail = {"sha256": record.sha256}
+    if error is not None:
+        event.detail["error"] = error
+    return event
+
+
+def raw_lost(cluster: str, partition: int, first: int, end: int, clock_us: int) -> Event:
+    """Make the gap for records of raw that were deleted before they were read; `end` is the next one that is there."""
+    event_id = _id("raw_lost", cluster, partition, first, end)
+    event = _event("gap", cluster, None, Attribution(), clock_us, event_id, "raw_lost")
+    event.detail = {"reason": "raw_lost", "partition": partition, "first_offset": first, "next_offset": end}
+    return event

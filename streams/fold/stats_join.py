@@ -1,0 +1,134 @@
+"""The join of statistics to the log: pg_stat_statements counts what a role ran and the rows, the log says who ran it.
+
+The log tells runs of a statement one by one, each by its session, and mostly without a number of rows; the statistics
+tell how often a role ran it since the reading before, and how many rows that moved. When the log told at least as many
+runs as a reading counts, of the same statement by the same role in the same database, they are the same runs. If all
+of them were one session's, the count is that session's, and `strong`; if they were several sessions' of one principal,
+or lines of a text log, it is `weak`. Runs of different principals name nobody: nobody knows which of them moved the
+rows.
+
+Runs are counted off in their order, so that one at the edge of two readings is taken once. Those that no reading
+counted (the statistics leave out what failed) are dropped when it is past, and cast doubt on who the others were: they
+count as candidates. Of bounded memory: what is forgotten names nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from pgwitness.events import Event, QueryStats
+from streams.fold.bounded import room
+from streams.fold.state import LogSession, Runs
+
+STATEMENTS_MAX = 20_000
+SLICES_MAX = 16
+SLICE_US = 1_000_000
+"""Runs are kept by the second in which they ended."""
+EDGE_SLICES = 1
+"""By how much a run may lie beyond the moment of a reading that counted it: reading takes time."""
+
+
+class Counted(Struct, frozen=True):
+    """What the log told of the runs that a reading counted: `told` all of them, and whose they were if one's.
+
+    `how` is a key of `BINDINGS`. `several`: more than one session of that principal.
+    """
+
+    told: bool = False
+    session: LogSession | None = None
+    how: str = ""
+    several: bool = False
+
+
+UNKNOWN = Counted()
+
+
+class StatsJoin:
+    """Runs that the log of one cluster told and no reading of the statistics has counted yet."""
+
+    def __init__(self, runs: Iterable[tuple[str, list[Runs]]] = ()) -> None:
+        self._runs = dict(runs)
+
+    def items(self) -> list[tuple[str, list[Runs]]]:
+        """Give the state for a checkpoint."""
+        return list(self._runs.items())
+
+    def statement(self, event: Event, session: LogSession) -> None:
+        """Take up a run that the log told; `event` is that of its line.
+
+        One whose text could not be read was not judged: it does not count, so that the statistics' own text is.
+        """
+        if event.fingerprint is None:
+            return
+        key = _key(event.instance, event.database, event.role, event.query_id or event.fingerprint)
+        slices = self._runs.pop(key, None)
+        if slices is None:
+            room(self._runs, STATEMENTS_MAX)
+            slices = []
+        self._runs[key] = slices
+        second = event.occurred_at_us // SLICE_US
+        name = (event.principal, event.on_behalf_of)
+        if slices and second <= slices[-1].second:
+            _join(slices[-1], Runs(second, 1, session, name))
+            return
+        slices.append(Runs(second, 1, session, name))
+        if len(slices) > SLICES_MAX:
+            oldest = slices.pop(0)
+            oldest.second = slices[0].second
+            _join(oldest, slices[0])
+            slices[0] = oldest
+
+    def count(self, raw: QueryStats, instance: str | None, fingerprint: str | None) -> Counted:
+        """Count off the runs that a reading counted, and say whose they were."""
+        if raw.approximate or not raw.toplevel or raw.calls <= 0:
+            return UNKNOWN
+        for which in (raw.query_id, fingerprint):
+            key = _key(instance, raw.database, raw.role, which) if which else None
+            if key is not None and (slices := self._runs.get(key)):
+                found = _count_off(slices, raw.calls, raw.window_end_us // SLICE_US)
+                if not slices:
+                    del self._runs[key]
+                return found
+        return UNKNOWN
+
+
+def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
+    left = calls
+    all_of: Runs | None = None
+    while slices:
+        first = slices[0]
+        over = first.second < end - EDGE_SLICES
+        if not over and (left == 0 or first.second > end + EDGE_SLICES):
+            break
+        taken = min(left, first.count)
+        left -= taken
+        if all_of is None:
+            all_of = Runs(first.second, taken, first.session, first.name, first.several, first.mixed)
+        else:
+            _join(all_of, first)
+        if over or taken == first.count:
+            slices.pop(0)
+        else:
+            first.count -= taken
+    if left or all_of is None:
+        return UNKNOWN
+    if all_of.mixed or (all_of.several and all_of.name[0] is None):
+        return Counted(told=True)
+    how = "counted" if all_of.session.sure and not all_of.several else "counted in several"
+    return Counted(True, all_of.session, how, all_of.several)
+
+
+def _join(runs: Runs, other: Runs) -> None:
+    """Add runs to runs; the last session stands for all."""
+    runs.count += other.count
+    runs.mixed = runs.mixed or other.mixed or runs.name != other.name
+    one, another = runs.session, other.session
+    same = (one.instance, one.pid, one.start_us) == (another.instance, another.pid, another.start_us)
+    runs.several = runs.several or other.several or not same
+    runs.session = another
+
+
+def _key(instance: str | None, database: str | None, role: str | None, which: int | str) -> str:
+    return f"{instance}\0{database}\0{role}\0{which}"
