@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 DAY_MS = 86_400_000
 LANES = 64
+OURSELVES = "pgwitness"
+"""The cluster, and so the key in `raw`, of what pgwitness tells of itself: queries, changed policies, refused files."""
 
 
 @dataclass(frozen=True)

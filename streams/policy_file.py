@@ -18,12 +18,11 @@ from detectors.policy.policies import Bundle
 from pgwitness.codec import BatchBuilder
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Control, RawHeader, encode_event
+from pgwitness.topics import OURSELVES
 from streams import metrics
 
 log = structlog.get_logger("worker")
 
-CLUSTER = "pgwitness"
-"""What pgwitness does itself belongs to no cluster that it watches."""
 NAMED_MAX = 50
 """Policies named in the event of a change, of each sort."""
 ERROR_CHARS_MAX = 1_000
@@ -109,7 +108,7 @@ def difference(before: Bundle, after: Bundle) -> dict[str, object]:
 
 def record(operation: str, detail: dict[str, object], producer: str, clock: Callable[[], float] = time.time) -> bytes:
     """Make the raw record that says what happened to the policies of this worker."""
-    builder = BatchBuilder(producer, msgspec.json.encode(RawHeader(cluster=CLUSTER, source="worker")))
+    builder = BatchBuilder(producer, msgspec.json.encode(RawHeader(cluster=OURSELVES, source="worker")))
     at_us = int(clock() * 1_000_000)
     event = Control(captured_at_us=at_us, operation=operation, detail={"host": socket.gethostname(), **detail})
     builder.add(encode_event(event))

@@ -18,7 +18,7 @@ import structlog
 
 from pgwitness.config import Config
 from pgwitness.errors import NewerSchema
-from pgwitness.topics import partition_of
+from pgwitness.topics import OURSELVES, partition_of
 from streams import metrics
 from streams.attribute import RawPartition
 from streams.checkpoints import Store
@@ -27,7 +27,7 @@ from streams.identity.file import IdentityFile, Trouble, mended, record, refused
 from streams.landing import EventPartition
 from streams.notes import Feedback, SuppressionFile, suppressions
 from streams.pacing import Pace
-from streams.policy_file import CLUSTER, PolicyFile, difference
+from streams.policy_file import PolicyFile, difference
 from streams.policy_file import record as policy_record
 from streams.protocols import JudgeMaker, Lake
 from streams.reading import make_reader
@@ -269,8 +269,8 @@ class Stages:
         log.info("policies_changed", sha256=bundle.sha256, partitions=sorted(offsets))
 
     def _tell(self, operation: str, detail: dict[str, object]) -> None:
-        number = partition_of(CLUSTER, self._config.topics.raw_partitions)
-        self.emitter.raw(number, CLUSTER.encode(), policy_record(operation, detail, self._name))
+        number = partition_of(OURSELVES, self._config.topics.raw_partitions)
+        self.emitter.raw(number, OURSELVES.encode(), policy_record(operation, detail, self._name))
 
     def _notes(self) -> None:
         """Tell every partition of events what its judge is to know: suppressions, verdicts, the time."""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from pgwitness.cli.output import say
 from pgwitness.errors import PgwitnessError
+from pgwitness.topics import OURSELVES
 
 if TYPE_CHECKING:
     from collectors.publisher import Publisher
     from pgwitness.config import Config
 
-CLUSTER = "pgwitness"
 REACH_S = 1.0
 DELIVERY_S_MAX = 5.0
 
@@ -50,7 +50,7 @@ class Recorder:
 
                 kafka.reach(self._config, REACH_S)
                 self._publisher = Publisher(self._config)
-            channel = self._publisher.channel(CLUSTER, "sql", None)
+            channel = self._publisher.channel(OURSELVES, "sql", None)
             channel.send(Control(captured_at_us=time.time_ns() // 1000, operation="query", detail=detail))
             channel.flush(DELIVERY_S_MAX)
             channel.close()

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from pgwitness.config.tables import Config
 from pgwitness.errors import ConfigurationError
+from pgwitness.topics import OURSELVES
 from pgwitness.units import Duration, Size
 
 ENVIRONMENT_PREFIX = "PGWITNESS_"
@@ -49,9 +50,16 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     _absolute(tree, origins, path)
     _kafka(tree, origins, path)
     try:
-        return msgspec.convert(tree, Config, dec_hook=_convert)
+        config = msgspec.convert(tree, Config, dec_hook=_convert)
     except msgspec.ValidationError as error:
         raise ConfigurationError(_explain(error, origins, path)) from error
+    for name in ("", OURSELVES):
+        if name in config.clusters:
+            raise ConfigurationError(
+                f"{origins.get(('clusters', name), path)}: clusters.{name}: "
+                "what pgwitness tells of itself has this name; choose another one"
+            )
+    return config
 
 
 def _read(path: Path, origins: dict[tuple[str, ...], Path]) -> dict[str, Any]:

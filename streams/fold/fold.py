@@ -42,6 +42,7 @@ from pgwitness.events import (
 )
 from pgwitness.events import Identities as IdentitiesRecord
 from pgwitness.statements import facts
+from pgwitness.topics import OURSELVES
 from streams.fold import comments, readings, shape
 from streams.fold import state as states
 from streams.fold.attribution import NOBODY, SHADOW, by_log, by_origin, by_session, log_session
@@ -409,7 +410,7 @@ class Fold:
         for cluster in self._clusters.values():
             cluster.activity.forget_names()
             cluster.log.forget_names()
-        for name in sorted(name for name in self._clusters if name):
+        for name in sorted(name for name in self._clusters if name not in ("", OURSELVES)):
             self._emit(shape.renamed(name, record, self.partition, self._offset, error))
 
     # -- checkpoints -------------------------------------------------------------------------------------------

@@ -19,13 +19,12 @@ from pgwitness.codec import BatchBuilder
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Control, RawEvent, RawHeader, encode_event
 from pgwitness.events import Identities as IdentitiesRecord
+from pgwitness.topics import OURSELVES
 from streams import metrics
 from streams.identity.identities import Identities
 
 log = structlog.get_logger("worker")
 
-OURSELVES = "pgwitness"
-"""The cluster of evidence about pgwitness itself: the rules are those of all clusters."""
 ERROR_CHARACTERS_MAX = 500
 
 

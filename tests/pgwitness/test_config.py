@@ -90,6 +90,10 @@ path = "policies/"
         (MINIMAL + 'stats_interval = "10"\n', "clusters.shop.stats_interval"),
         (MINIMAL + '[clusters.shop.slot]\non_max_lag = "panic"\n', "clusters.shop.slot.on_max_lag"),
         ("[lak]\n", "lak"),
+        (
+            '[clusters.pgwitness]\ndsn = "postgresql://localhost"\n',
+            "clusters.pgwitness: what pgwitness tells of itself",
+        ),
         ("[lake]\nflush = 1\n", "flush"),
         ("[lake\n", "not TOML"),
     ],

@@ -16,6 +16,7 @@ from pgwitness.events import (
     RawEvent,
     Session,
 )
+from pgwitness.topics import OURSELVES
 from streams.fold.fold import Fold
 from streams.fold.waiting import PART_BYTES
 from streams.identity.identities import Identities as Rules
@@ -287,7 +288,8 @@ def test_posture_gaps_and_control_pass(feed: Feed) -> None:
 
 
 def test_identities_change_from_their_record_on(feed: Feed) -> None:
-    """A changed file names what comes after it, and the change is evidence for each cluster."""
+    """A changed file names what comes after it, and the change is evidence for each cluster that is watched."""
+    feed(Control(captured_at_us=START_US, operation="query", detail={}), cluster=OURSELVES)
     (before,) = feed(transaction(10, beacons=[beacon()]))
     text = "rules: [{match: {role: app}, principal: renamed}]"
     record = Identities(captured_at_us=START_US, sha256=Rules.parse(text).sha256, content=text)
