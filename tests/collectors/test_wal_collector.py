@@ -184,9 +184,9 @@ def test_ddl_arrives_in_its_transaction_without_literals(source: Source) -> None
     with source.running() as raised:
         source.streaming()
         with psycopg.connect(source.dsn, application_name="migration 7") as shop:
-            shop.execute("CREATE TABLE card (id int PRIMARY KEY, pin text DEFAULT '4711')")
+            shop.execute("CREATE TABLE card (id int PRIMARY KEY, pin text DEFAULT 'geheim')")
             shop.execute("INSERT INTO card VALUES (1)")
-        source.sql.execute("CREATE VIEW cards AS SELECT * FROM card WHERE pin <> '0815'")
+        source.sql.execute("CREATE VIEW cards AS SELECT * FROM card WHERE pin <> 'verborgen'")
         source.sql.execute("DROP TABLE card CASCADE")
         found = source.until_marked()
     assert raised == []
@@ -198,7 +198,7 @@ def test_ddl_arrives_in_its_transaction_without_literals(source: Source) -> None
     (drop,) = dropped.ddl
     assert (dropped.n_rows, drop.tag, drop.statement) == (0, "DROP TABLE", "DROP TABLE card CASCADE")
     assert {"public.card", "public.cards"} <= {item.identity for item in drop.dropped}
-    assert not any(secret in str(t.ddl) for t in found for secret in ("4711", "0815"))
+    assert not any(secret in str(t.ddl) for t in found for secret in ("geheim", "verborgen"))
 
 
 @pytest.fixture
