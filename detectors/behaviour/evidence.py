@@ -1,8 +1,8 @@
 """Evidence: what a window shows that a person would call a reason, each weighed from 0 to 1 and said in words.
 
-Rates beyond the highest of the principal's usual days, hours at which it is not active, things that neither it nor its
-peers ever touched, work from a new place while the known one is in use, and an account that slept. Independent
-reasons to doubt are joined as such: 1 - (1-a)(1-b)….
+Rates beyond the highest of the principal's usual days, sooner so for rows read by queries that nobody ran before, hours
+at which it is not active, things that neither it nor its peers ever touched, work from a new place while the known one
+is in use, and an account that slept. Independent reasons to doubt are joined as such: 1 - (1-a)(1-b)….
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ REASONS_MAX = 5
 DEVIATIONS = (2.5, 6.0)
 """Standard deviations above a day's usual highest where a rate's surprise starts, and where it is complete."""
 RATE_WEIGHT = 0.96
-RATE_VALUE_MIN = {"actions": 30, "rows_read": 200, "rows_written": 50, "rows_deleted": 20, "relations": 8, "errors": 5}
+RATE_VALUE_MIN = {"actions": 30, "rows_read": 100, "rows_written": 50, "rows_deleted": 20, "relations": 8, "errors": 5}
 """Less than this is never unusually much, whatever the routine."""
+NEW_DEVIATIONS = (1.0, 3.0)
+"""The same for rows read by queries that neither principal nor peers ever ran, held against all that it reads: who does
+something new and much of it has two reasons to be looked at."""
+NEW_ROWS_MIN = 30
 OFF_HOURS_WEIGHT, OFF_HOURS_ACTIONS = 0.92, 8
 """What an hour without precedent weighs when at least so many actions fall into it."""
 FOREIGN_WEIGHTS = (0.75, 0.9, 0.95)
@@ -78,17 +82,32 @@ def weigh(length: Length, window: Window, routine: Routine, peers: Routine) -> l
 
 
 def _rates(length: Length, window: Window, routine: Routine) -> list[Evidence]:
-    low, high = DEVIATIONS
     found = []
     for measure in MEASURES:
         value = measured(window, measure)
-        if value < RATE_VALUE_MIN[measure]:
-            continue
-        above = min(1.0, max(0.0, (routine.excess(length.name, measure, value) - low) / (high - low)))
-        if above > 0:
+        if value >= RATE_VALUE_MIN[measure] and (above := _above(routine, length, measure, value, DEVIATIONS)) > 0:
             text = f"{words(measure, window, length)}, far more than on any of its usual days"
             found.append(Evidence(measure, RATE_WEIGHT * above, text))
+    rows = window.rows_read_new
+    if rows >= NEW_ROWS_MIN and (above := _above(routine, length, "rows_read", rows, NEW_DEVIATIONS)) > 0:
+        text = (
+            f"{rows:,} rows read in {length.words} by queries that neither this principal nor its peers ever ran, "
+            f"more than all that it reads in {length.words} on any of its usual days"
+        )
+        new = Evidence("rows_read_new", RATE_WEIGHT * above, text)
+        # The same rows are not two reasons: the weightier one stays.
+        read = next((one for one in found if one.feature == "rows_read"), None)
+        if read is None:
+            found.append(new)
+        elif new.weight > read.weight:
+            found[found.index(read)] = new
     return found
+
+
+def _above(routine: Routine, length: Length, measure: str, value: int, deviations: tuple[float, float]) -> float:
+    """Say how far a value is beyond the highest of the principal's usual days: 0 to 1 between these deviations."""
+    low, high = deviations
+    return min(1.0, max(0.0, (routine.excess(length.name, measure, value) - low) / (high - low)))
 
 
 def joined(evidence: list[Evidence]) -> float:

@@ -145,7 +145,8 @@ class Volume:
 class Unusual(Struct, frozen=True):
     """What the habits say of one action that was judged and found other than ordinary.
 
-    `foreign` is how surprising its relation is when neither the principal nor its peers ever touched it so, else 0.
+    `foreign` is how surprising its relation is when neither the principal nor its peers ever touched it so, else 0;
+    `unprecedented` says that this is true of its relation or its statement, of somebody who seldom does anything new.
     """
 
     score: float
@@ -155,6 +156,7 @@ class Unusual(Struct, frozen=True):
     new_relation: bool = False
     new_statement: bool = False
     foreign: float = 0.0
+    unprecedented: bool = False
 
 
 class Deed(Struct, frozen=True, gc=False):

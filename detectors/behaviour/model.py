@@ -17,8 +17,10 @@ from detectors.behaviour.rhythm import Rhythm
 from detectors.behaviour.rooms import Room
 from pgwitness.config import Behaviour as Settings
 
-MODEL = "habits-2"
-"""Name and version of model and state; a state of another version is not read."""
+MODEL = "habits-3"
+"""Name and version of model and state."""
+READABLE = ("habits-2", MODEL)
+"""Versions whose state is read; what an older one did not count begins at nothing."""
 
 WEIGHTS = {
     "client_addr": 0.6,
@@ -42,6 +44,8 @@ NETWORK_KNOWN_MIN = 3
 """Known addresses of one /24 (or /64) from which on a further one there is no new place: pods move."""
 PEERS_KNOW = 0.4
 """What is left of the surprise when the principal's peers do the same."""
+SURPRISE_MIN = 0.8
+"""Whose every fifth query is a new one makes them up as its work: that another is new says nothing of it."""
 GROUP_FACTOR = 5
 """How many times more a peer group must have been seen than a principal before it is borrowed from."""
 GROUP_SAMPLE = 15
@@ -235,6 +239,7 @@ class Behaviour:
         reasons: list[dict[str, Any]] = []
         new: set[str] = set()
         foreign = 0.0
+        unprecedented = False
         for name, word in ASKED:
             value = deed.value(name)
             if value is None or (name in ("statement", "columns") and "relation" in new):
@@ -258,6 +263,9 @@ class Behaviour:
                 words += ", though of its peers"
             elif name == "relation":
                 foreign = known.surprise()
+                unprecedented = foreign >= SURPRISE_MIN
+            elif name == "statement":
+                unprecedented = known.surprise() >= SURPRISE_MIN
             reasons.append(_reason(name, weight, words))
         reasons += self._volume(key, habits, deed, whose)
         if not reasons:
@@ -277,6 +285,7 @@ class Behaviour:
             new_relation="relation" in new,
             new_statement="statement" in new,
             foreign=foreign,
+            unprecedented=unprecedented,
         )
 
     def _volume(self, key: str, habits: Habits, deed: Deed, whose: str) -> list[dict[str, Any]]:
@@ -334,8 +343,8 @@ class Behaviour:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take a snapshot's state; one of another model is ignored, and everybody is learned anew."""
-        if state.get("model") != MODEL:
+        """Take a snapshot's state; one of a model that is not known is ignored, and everybody is learned anew."""
+        if state.get("model") not in READABLE:
             return
         self._first_us = state["first_us"]
         for name in ("young", "known", "groups"):

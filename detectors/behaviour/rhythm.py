@@ -129,7 +129,8 @@ class Rhythm:
         window.last_us = now_us
         window.add(operation, relation, rows, statement, event)
         if unusual is not None:
-            window.note(unusual, f"{operation} {relation}", statement, event.event_id)
+            rows_read = rows if moved_by(operation) == "rows_read" else 0
+            window.note(unusual, f"{operation} {relation}", statement, rows_read, event.event_id)
         if rows > window.sample_rows or not window.sample:
             window.sample_rows = min(rows, COUNT_MAX)
             window.sample = [short(fact) if type(fact) is str else fact for fact in _sample(event)]

@@ -41,7 +41,8 @@ class Window:
     """Counts of one principal in one window.
 
     `new` is what the principal never did before, `foreign` the part of it that its peers never did either, and
-    `strange` sums how surprising each foreign action was; `elsewhere` counts actions from an address or by an
+    `strange` sums how surprising each foreign action was; `rows_read_new` are rows read by queries of which the same is
+    true: neither the principal nor its peers ever ran them. `elsewhere` counts actions from an address or by an
     application that is new. `sample` are facts of the action that moved the most rows, from which an alert is made.
     `told` says that the window was found unusual before it closed.
     """
@@ -62,6 +63,7 @@ class Window:
         "relations",
         "rows_deleted",
         "rows_read",
+        "rows_read_new",
         "rows_written",
         "sample",
         "sample_rows",
@@ -75,7 +77,7 @@ class Window:
         self.first_us = self.last_us = now_us
         self.kind = ""
         self.actions = self.connects = self.elsewhere = self.errors = 0
-        self.rows_read = self.rows_written = self.rows_deleted = 0
+        self.rows_read = self.rows_written = self.rows_deleted = self.rows_read_new = 0
         self.strange = 0.0
         self.relations: set[str] = set()
         self.statements: set[str] = set()
@@ -120,10 +122,13 @@ class Window:
         if address is not None and address not in self.addresses:
             _add(self.addresses, address)
 
-    def note(self, unusual: Unusual, touch: str, statement: str | None, event_id: str) -> None:
-        """Write down what the habits found new in an action."""
+    def note(self, unusual: Unusual, touch: str, statement: str | None, rows_read: int, event_id: str) -> None:
+        """Write down what the habits found new in an action that read so many rows."""
         if unusual.new_relation or unusual.new_statement:
             _add(self.new, touch if unusual.new_relation else statement or "")
+        if unusual.unprecedented and rows_read > 0:
+            self.rows_read_new += min(rows_read, COUNT_MAX)
+            self.keep(event_id)
         if unusual.foreign > 0:
             _add(self.foreign, touch)
             self.strange += unusual.foreign
@@ -164,6 +169,9 @@ class Window:
     def of(cls, state: list[Any]) -> Window:
         """Make it from `state()`."""
         plain, counts, sets, event_ids, sample = state
+        if len(counts) == len(_COUNTS) - 1:
+            # Written by habits-2, which did not count the last.
+            counts = [*counts, 0]
         window = cls(0, 0)
         for names, values in ((_PLAIN, plain), (_COUNTS, counts)):
             for name, value in zip(names, values, strict=True):
@@ -200,5 +208,6 @@ _COUNTS = (
     "rows_written",
     "rows_deleted",
     "strange",
+    "rows_read_new",
 )
 _SETS = ("relations", "statements", "addresses", "new", "foreign")

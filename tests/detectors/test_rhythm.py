@@ -16,7 +16,7 @@ from detectors.policy.policies import Bundle
 from pgwitness.config import Behaviour as Settings
 from pgwitness.events import Event
 from pgwitness.units import Duration
-from tests.detectors.material import HOSTILE, change
+from tests.detectors.material import HOSTILE, change, event
 
 START_US = 1_786_924_800_000_000
 """A Monday, 00:00 UTC."""
@@ -38,6 +38,23 @@ class Days:
         facts = {"peer_group": "team", "occurred_at_us": at_us, "captured_at_us": at_us + 1_000, **facts}
         event = change(self._number, operation, rows, facts.pop("relation", "public.orders"), principal=who, **facts)
         self.alerts += self.judge.judge(event).alerts
+
+    def read(self, at_us: int, who: str = "ada", query: str = "by id", rows: int = 1) -> None:
+        """Let somebody read customers by a query."""
+        self._number += 1
+        facts = {"principal": who, "peer_group": "team", "relations": ["public.customers"], "fingerprint": query}
+        facts |= {"occurred_at_us": at_us, "captured_at_us": at_us + 1_000, "row_count": rows}
+        detail = {"operations": ["select"], "where": "present"}
+        told = event(self._number, "statement", operation="select", statement="SELECT 1", detail=detail, **facts)
+        self.alerts += self.judge.judge(told).alerts
+
+    def look_up(self, days: range, team: tuple[str, ...] = ("ada", "ben", "cora", "dan")) -> None:
+        """Let a team look customers up, one to three at a time, around the clock."""
+        for day in days:
+            for minute in range(0, 24 * 60, 20):
+                for number, who in enumerate(team):
+                    at_us = START_US + day * DAY_US + minute * MINUTE_US + number
+                    self.read(at_us, who, rows=1 + minute // 20 % 3)
 
     def work(self, days: range, who: str = "ada", rows: int = 2, nightly: int = 0) -> None:
         """Let somebody work from nine to five, and a batch of so many rows run at two."""
@@ -128,6 +145,72 @@ def test_what_is_foreign_to_all_peers_is_found() -> None:
     named = [alert for alert in days.alerts if alert.reasons[0]["feature"] == "foreign"]
     assert {alert.action.principal for alert in named} == {"ada"}
     assert "update hr.salaries" in named[0].message
+
+
+def test_much_read_by_a_query_nobody_ran_before_is_found() -> None:
+    """A few dozen rows by a query that is new to all are found though each statement is small; by a known one not."""
+    days = Days()
+    days.look_up(range(7))
+    start_us = START_US + 7 * DAY_US
+    for part in range(3):
+        days.read(start_us + part * MINUTE_US, "ada", "all of a tenant", rows=22)
+        days.read(start_us + part * MINUTE_US, "ben", "by id", rows=22)
+    days.read(start_us + 10 * MINUTE_US, "cora")
+    assert {(alert.action.principal, alert.reasons[0]["feature"]) for alert in days.alerts} == {
+        ("ada", "rows_read_new")
+    }
+    assert (
+        "66 rows read in five minutes by queries that neither this principal nor its peers ever ran, "
+        "more than all that it reads in five minutes on any of its usual days"
+    ) in days.alerts[0].message
+    assert len(days.alerts[0].event_ids) == 3
+
+
+def test_the_same_rows_are_not_two_reasons() -> None:
+    """Rows that are far too many and read by a new query are named once."""
+    days = Days()
+    days.look_up(range(7))
+    days.read(START_US + 7 * DAY_US, "ada", "everything", rows=40)
+    days.read(START_US + 7 * DAY_US + MINUTE_US, "ada", "everything", rows=400)
+    days.read(START_US + 7 * DAY_US + 10 * MINUTE_US, "ben")
+    named = [reason["feature"] for alert in days.alerts for reason in alert.reasons]
+    assert any(feature.startswith("rows_read") for feature in named)
+    assert all({"rows_read", "rows_read_new"} - {r["feature"] for r in alert.reasons} for alert in days.alerts)
+
+
+def test_a_query_that_peers_run_is_not_a_new_way_of_reading() -> None:
+    """When three members run a release's query, the fourth may read as much by it as by any other."""
+    days = Days()
+    days.look_up(range(7))
+    start_us = START_US + 7 * DAY_US
+    for who in ("ben", "cora", "dan"):
+        days.read(start_us, who, "of the release")
+    for part in range(3):
+        days.read(start_us + part * MINUTE_US, "ada", "of the release", rows=22)
+    for who in ("ada", "ben"):
+        days.read(start_us + 10 * MINUTE_US, who)
+    assert not days.alerts
+
+
+def test_what_an_older_model_wrote_is_read() -> None:
+    """Habits of the version before go on; what its open windows did not count begins at nothing."""
+    days = Days()
+    days.look_up(range(5))
+    state = msgspec.json.decode(days.judge.snapshot())["behaviour"]
+    state["model"] = "habits-2"
+    windows = [window for room in state["rhythm"]["open"] for _, window in room]
+    assert windows
+    for _, counts, *_ in windows:
+        del counts[-1]
+    model = Behaviour(SETTINGS)
+    model.restore(state)
+    assert len(model) == len(days.judge._behaviour or ()) > 0
+    assert msgspec.json.encode(model.snapshot()) == msgspec.json.encode(
+        msgspec.json.decode(days.judge.snapshot())["behaviour"]
+    )
+    model = Behaviour(SETTINGS)
+    model.restore(state | {"model": "habits-1"})
+    assert len(model) == 0
 
 
 def test_first_windows_do_not_alert() -> None:

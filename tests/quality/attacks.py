@@ -268,6 +268,14 @@ def staged_copy(clerk: Clerk, random: Random, day: int) -> None:
         clerk.do(at(day, hour + part / 10), Task("insert", "public.tmp_export", ("id", "card"), 400), rows=400)
 
 
+def injected_agent(clerk: Clerk, random: Random, day: int) -> None:
+    """A ticket tells an agent to fetch another tenant's customers, and it does, among its usual work."""
+    hour = random.uniform(7, 18)
+    task = Task("select", "public.customers", ("id", "email", "phone", "tenant_id"), 35)
+    for part in range(4):
+        clerk.do(at(day, hour + part / 40), task, rows=random.randrange(25, 45))
+
+
 def _say(clerk: Clerk, event: Event, **facts: object) -> None:
     for name, value in facts.items():
         setattr(event, name, value)
@@ -300,6 +308,7 @@ ATTACKS = (
     Attack("tampering", "amounts changed a row at a time", "support", 1, tampering),
     Attack("runaway_agent", "an agent in a loop", "support-agents", 1, runaway_agent),
     Attack("staged_copy", "a copy put aside", "analysts", 1, staged_copy),
+    Attack("injected_agent", "an agent reads another tenant's rows", "support-agents", 1, injected_agent),
 )
 
 

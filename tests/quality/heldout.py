@@ -13,12 +13,15 @@ from tests.quality.chores import define, say
 from tests.quality.world import DEPLOYMENT, Clerk, Task, at, pool
 
 
-def injected_agent(clerk: Clerk, random: Random, day: int) -> None:
-    """A ticket tells an agent to fetch another tenant's customers, and it does, among its usual work."""
+def injected_prices(clerk: Clerk, random: Random, day: int) -> None:
+    """A competitor's page tells a pricing agent to change prices, and it does, among its usual work."""
     hour = random.uniform(7, 18)
-    task = Task("select", "public.customers", ("id", "email", "phone", "tenant_id"), 35)
-    for part in range(4):
-        clerk.do(at(day, hour + part / 40), task, rows=random.randrange(25, 45))
+    for part in range(5):
+        clerk.do(
+            at(day, hour + part / 50),
+            Task("update", "public.prices", ("id", "amount"), 20),
+            rows=random.randrange(15, 30),
+        )
 
 
 def leaked_near(clerk: Clerk, random: Random, day: int) -> None:
@@ -104,7 +107,7 @@ def patient_colleague(clerk: Clerk, random: Random, day: int) -> None:
 
 
 HELD_OUT = (
-    Attack("injected_agent", "an agent reads another tenant's rows", "support-agents", 1, injected_agent, True),
+    Attack("injected_prices", "an agent changes prices as a page told it", "pricing-agents", 1, injected_prices, True),
     Attack("leaked_near", "a service's credential from a near address, slowly", "web", 2, leaked_near, True),
     Attack("dba_covers_tracks", "an administrator covers tracks", "dbas", 1, dba_covers_tracks, True),
     Attack("weekend_export", "a dormant account exports at the weekend", "analysts", 1, weekend_export, True),
