@@ -89,6 +89,15 @@ def test_what_is_no_policy_file_is_refused(text: str) -> None:
         parse(text, "x.yaml")
 
 
+def test_a_forgotten_line_between_two_policies_takes_none_away(tmp_path: Path) -> None:
+    """A key that stands twice is refused with its line: the second policy's would quietly win."""
+    text = packaged_files()["changes.yaml"]
+    (tmp_path / "x.yaml").write_text(text.replace("\n---\n", "\n", 1))
+    line = text[: text.index("\n---\n")].count("\n") + 2
+    with pytest.raises(ConfigurationError, match=rf"x\.yaml: not YAML: line {line}: the key 'id' stands here a second"):
+        Bundle.load(tmp_path)
+
+
 def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:
     """Without policies nothing starts, and the text names the command that writes them."""
     with pytest.raises(ConfigurationError, match="pgwitness init"):
