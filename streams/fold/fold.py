@@ -47,6 +47,7 @@ from streams.fold import comments, readings, shape
 from streams.fold import state as states
 from streams.fold.attribution import NOBODY, SHADOW, by_log, by_origin, by_session, log_session
 from streams.fold.cluster import Cluster
+from streams.fold.covering import covering
 from streams.fold.sanity import bounded, bounded_header, check
 from streams.fold.state import Attribution, FoldState, HeldPart, HeldReading, Vouched, Watermark
 from streams.fold.trimming import trim
@@ -266,10 +267,13 @@ class Fold:
     def _ddl(self, cluster: Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> None:
         """Tell each command by the session that its own message names, once."""
         fresh = [item for item in part.ddl if item.number >= mark.ddl]
+        own = covering(part.ddl)
         for item in fresh:
             where = (header.cluster, part.database, header.instance)
             whose = cluster.activity.by_beacon(item.beacon, where, self.identities)
             event = shape.ddl(header.cluster, header.instance, part, item, whose)
+            if item.number in own:
+                event.detail["covering"] = True
             mark.ddl = item.number + 1
             self._emit(event)
         cluster.told.ddl(part.database, fresh)
