@@ -22,6 +22,7 @@ SHADOW = Attribution(finding="shadow_write")
 BINDINGS: dict[str, tuple[Binding, Certainty]] = {
     "beacon": ("beacon", "exact"),
     "conflict": ("beacon", "weak"),
+    "announced": ("beacon", "exact"),
     "sample": ("activity", "strong"),
     "own": ("activity", "exact"),
     "line": ("log", "exact"),
@@ -213,6 +214,12 @@ def by_role(cluster: str, database: str, role: str, identities: Identities) -> A
     """Attribute statistics: they know the role and nothing else of who ran the statement."""
     facts = Facts(cluster, database, role, None, None, claims=None, certificate=None)
     return _attribution(identities.name(facts), "statistics", role=role)
+
+
+def by_announcement(cluster: str, database: str, role: str, identities: Identities) -> Attribution:
+    """Attribute what was done to the beacon: its authenticated message in the WAL names the role that did it."""
+    facts = Facts(cluster, database, role, None, None, claims=None, certificate=None)
+    return _attribution(identities.name(facts), "announced", role=role)
 
 
 def by_origin(origin: str) -> Attribution:

@@ -161,10 +161,12 @@ def test_messages_are_total(template: str, value: str, detail: dict[str, str]) -
 
 
 def test_a_message_shows_what_is_there() -> None:
-    """Numbers are grouped, long lists end in a count, what is not known is a question mark."""
-    action = Action(kind="change", rows=12_345, relations=[f"t{n}" for n in range(7)], detail={"reason": "mac"})
-    said = render("{who}: {rows} in {what}, {detail.reason}, {detail.nothing}", action)
-    assert said == "Somebody unknown: 12,345 in t0, t1, t2, t3, t4 and 2 more, mac, ?"
+    """Numbers are grouped, long lists end in a count, an empty one is none, what is not known is a question mark."""
+    action = Action(
+        kind="change", rows=12_345, relations=[f"t{n}" for n in range(7)], detail={"reason": "mac", "empty": []}
+    )
+    said = render("{who}: {rows} in {what}, {detail.reason}, {detail.nothing}, {detail.empty}", action)
+    assert said == "Somebody unknown: 12,345 in t0, t1, t2, t3, t4 and 2 more, mac, ?, none"
 
 
 @pytest.mark.parametrize(
