@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 if TYPE_CHECKING:
     from collectors.beacon.capabilities import Capability
     from pgwitness.config import Log
@@ -27,6 +25,8 @@ def added(capabilities: Iterable[Capability], log: Log, settings: Mapping[str, s
 
 
 def _with_log(item: Capability, log: Log, settings: Mapping[str, str]) -> Capability:
+    from msgspec.structs import replace
+
     audited = {word.strip() for word in settings.get("pgaudit.log", "").lower().split(",")}
     ended = settings.get("log_min_duration_statement") == "0"
     announced = settings.get("log_statement", "none")
