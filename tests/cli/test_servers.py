@@ -118,6 +118,11 @@ def test_a_printed_installation_changes_nothing(shop: Shop) -> None:
 def test_the_doctor_names_each_trouble_and_its_fix(shop: Shop) -> None:
     """Before the installation the doctor ends with 1 and names the commands; after it, writes are captured exactly."""
     with psycopg.connect(shop.admin, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS pgwitness")
+    (nobody,) = [row for row in shop.rows("doctor", code=1) if row.get("what") == "PostgreSQL"]
+    assert nobody["state"] == "error"
+    assert nobody["fix"].startswith("pgwitness db install")
+    with psycopg.connect(shop.admin, autocommit=True) as connection:
         connection.execute("CREATE ROLE pgwitness LOGIN")
     before = shop.rows("doctor", code=1)
     fixes = {str(row.get("fix")) for row in before}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ def examine(name: str, cluster: Cluster, findings: list[Line]) -> tuple[list[Lin
     try:
         base = _matrix(cluster, None, None)
     except Unreachable as error:
-        findings.append(line(name, "PostgreSQL", "unreachable", str(error)))
+        findings.append(_unreachable(name, str(error)))
         return rows, frozenset()
     facts = base.facts
     findings.append(line(name, "PostgreSQL", "ok", f"version {facts.version // 10_000}, role {facts.user}"))
@@ -68,6 +69,14 @@ def examine(name: str, cluster: Cluster, findings: list[Line]) -> tuple[list[Lin
     for number, dsn in enumerate(cluster.replicas, 1):
         attempt(name, f"replica {number}", findings, lambda dsn=dsn: _replica(cluster, dsn))  # type: ignore[misc]
     return rows, frozenset(kinds)
+
+
+def _unreachable(name: str, said: str) -> Line:
+    """Tell a server that has not got our role from one that does not answer: that is mended here."""
+    if re.search(r'role "[^"]*" does not exist', said):
+        fix = "pgwitness db install --dsn of an administrator: it makes the role"
+        return line(name, "PostgreSQL", "error", said, fix)
+    return line(name, "PostgreSQL", "unreachable", said)
 
 
 def _log(name: str, cluster: Cluster, settings: dict[str, str]) -> list[Line]:
