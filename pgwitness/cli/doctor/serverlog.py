@@ -33,7 +33,8 @@ def _with_log(item: Capability, log: Log, settings: Mapping[str, str]) -> Capabi
     every = ended or announced == "all"
     if item.subject == "reads":
         if every or audited & {"all", "read"}:
-            return replace(item, captured=True, certainty="exact", how="the server's log: each statement, by session")
+            certainty = "strong" if log.format == "stderr" else "exact"
+            return replace(item, captured=True, certainty=certainty, how="the server's log: each statement, by session")
         return replace(item, how=f"{item.how}; the log does not tell every statement")
     if item.subject == "role changes":
         if every:
