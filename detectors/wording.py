@@ -143,7 +143,10 @@ def render(template: str, action: Action, seen: Seen | None = None) -> str:
         group, _, key = name.partition(".")
         holder = SCHEMA.get(group) or SCHEMA.get(".".join(name.split(".")[:2]))
         inside = getattr(action, holder.attribute) if holder else None
-        return show(inside.get(name.rsplit(".", 1)[-1] if holder else key)) if isinstance(inside, Mapping) else "?"
+        if not isinstance(inside, Mapping):
+            return "?"
+        found = inside.get(name.rsplit(".", 1)[-1] if holder else key)
+        return "none" if found == [] else show(found)
 
     return capitalized(PLACE.sub(value, template), ours=not template.startswith("{"))
 

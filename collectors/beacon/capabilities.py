@@ -99,6 +99,10 @@ _SETTINGS = (
     "track_activities",
     "log_line_prefix",
     "log_timezone",
+    "log_statement",
+    "log_min_duration_statement",
+    "log_connections",
+    "pgaudit.log",
     "pg_stat_statements.track",
     "pg_stat_statements.track_utility",
 )
@@ -229,13 +233,14 @@ def _ddl(facts: Facts) -> Capability:
 
 
 def _roles() -> Capability:
-    return Capability("role changes", True, "none", "snapshots: what, not who; who, where the log says it")
+    return Capability("role changes", True, "none", "snapshots: what, not who; who, only a log tells")
 
 
 def _logins(facts: Facts) -> Capability:
     if not facts.monitor:
         return Capability("logins", False, "none", "not captured: sessions of other roles are hidden from this one")
-    return Capability("logins", True, "exact", "pg_stat_activity: sessions shorter than the interval may be missed")
+    how = "pg_stat_activity: short ones may be missed; refused ones only a log tells"
+    return Capability("logins", True, "exact", how)
 
 
 def _server(facts: Facts) -> list[Finding]:

@@ -20,9 +20,14 @@ _BY_NAME = {
 }
 
 
+ONE_MOMENT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+"""Every query of a look sees the same: a table dropped between two of them would else leave its beacon switched off."""
+
+
 def cluster(connection: Connection, token: Tokenizer) -> list[Object]:
     """Read what all databases of a cluster share."""
     with connection.transaction():
+        connection.execute(ONE_MOMENT)
         connection.execute("SET LOCAL timezone = 'UTC'")
         found = [Object("role", None, name, has) for name, has in connection.execute(queries.ROLES)]
         found += [Object("database", None, name, has) for name, has in connection.execute(queries.DATABASES)]
@@ -48,6 +53,7 @@ def database(connection: Connection, name: str) -> list[Object]:
     """Read what one database has."""
     found: list[Object] = []
     with connection.transaction():
+        connection.execute(ONE_MOMENT)
         grants: dict[str, dict[str, Any]] = {}
         for schema, table, system, has, acl in connection.execute(queries.TABLES):
             if not system:

@@ -32,6 +32,7 @@ import msgspec
 import yaml
 from msgspec import Struct
 
+from pgwitness import yamltext
 from pgwitness.errors import ConfigurationError
 
 RULES_MAX = 1_000
@@ -98,7 +99,7 @@ class Suppressions:
     def parse(cls, text: str, origin: str = "suppressions.yaml") -> Suppressions:
         """Read the file's text. Raises `ConfigurationError` naming the file and the entry."""
         try:
-            tree = yaml.safe_load(text)
+            tree = yamltext.load(text)
             document = msgspec.convert(tree if tree is not None else {}, _Document)
         except (yaml.YAMLError, RecursionError, ValueError) as error:  # msgspec's errors are ValueErrors
             raise ConfigurationError(f"{origin}: {error}") from error

@@ -24,6 +24,7 @@ from detectors.policy.correlation import Correlations, Plan
 from detectors.policy.document import DEDUP_BY, Case, Document, Severity, severities
 from detectors.policy.expressions import Context, Expression
 from detectors.wording import PLACE, Seen, known_place, render, show, what, who
+from pgwitness import yamltext
 from pgwitness.errors import ConfigurationError
 from pgwitness.units import Duration
 
@@ -32,8 +33,6 @@ __all__ += ["render", "severities", "show", "what", "who"]
 
 _ID = re.compile(r"[a-z][a-z0-9_]{1,63}")
 _ATTACK = re.compile(r"T\d{4}(\.\d{3})?")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The same safe loader in C where PyYAML was built with it, ten times as fast."""
 REPEAT_MAX = 10_000
 """How often a test may repeat an action."""
 
@@ -260,7 +259,7 @@ def lint(path: Path) -> tuple[list[Policy], list[Problem]]:
 
 def _documents(text: str, origin: str) -> Iterator[Policy | ConfigurationError]:
     try:
-        documents = [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
+        documents = [document for document in yamltext.load_all(text) if document is not None]
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         said = f"line {where.line + 1}: {getattr(error, 'problem', '')}" if where is not None else str(error)

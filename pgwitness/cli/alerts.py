@@ -77,7 +77,9 @@ def row(alert: Row) -> Row:
     return {
         "time": _time(alert.get("time")),
         "activity": alert.get("activity_name", ""),
-        "severity": alert.get("severity", ""),
+        "severity": f"{alert.get('severity', '')}, staged"
+        if facts.get("mode") == "staged"
+        else alert.get("severity", ""),
         "alert": next(filter(None, said), "unreadable"),
         "who": facts.get("principal") or (f"role {facts['role']}" if facts.get("role") else ""),
         "on_behalf_of": on_behalf_of,

@@ -11,7 +11,7 @@ from pgwitness.cli.options import cluster_option, common, configuration, http_op
 COLLECTORS = ["wal", "stats", "sessions", "log"]
 
 
-@click.command(short_help="Run collectors: wal, stats, sessions.")
+@click.command(short_help="Run collectors: wal, stats, sessions, log.")
 @click.argument("names", nargs=-1, required=True, type=click.Choice(COLLECTORS))
 @cluster_option
 @http_options

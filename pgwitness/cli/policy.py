@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pgwitness.cli.options import common, configuration, json_option
-from pgwitness.cli.output import Row, console, emit, say, to_json
+from pgwitness.cli.output import Row, console, emit, say
 from pgwitness.errors import ConfigurationError, NotInOrder
 
 if TYPE_CHECKING:
@@ -158,7 +158,9 @@ def _show(difference: Difference, as_json: bool) -> None:
     from msgspec import to_builtins
 
     if as_json:
-        click.echo(to_json(to_builtins(difference)))
+        bundle = {"bundle_sha256": difference.bundle_sha256}
+        emit([{**to_builtins(found), **bundle} for found in difference.policies], as_json=True)
+        say(f"{difference.actions:,} actions judged by bundle {difference.bundle_sha256}")
         return
     rows: list[Row] = [
         {

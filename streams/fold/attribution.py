@@ -22,6 +22,7 @@ SHADOW = Attribution(finding="shadow_write")
 BINDINGS: dict[str, tuple[Binding, Certainty]] = {
     "beacon": ("beacon", "exact"),
     "conflict": ("beacon", "weak"),
+    "announced": ("beacon", "exact"),
     "sample": ("activity", "strong"),
     "own": ("activity", "exact"),
     "line": ("log", "exact"),
@@ -145,7 +146,7 @@ def by_log(
     """Attribute to the session of a line of the server's log; `how` is one of `own`, `xid`, `ran alone`, `time`.
 
     `own`: the event is that line itself. `xid`: it is a transaction whose id the line carries: the server wrote session
-    and id in one message, so that is exact where nobody else can write such a line, strong in a text log. `statement`,
+    and id in one message. Either is exact where nobody else can write such a line, strong in a text log. `statement`,
     `statements`: it is what they changed (`streams.fold.posture_join`). `counted`, `counted in several`: it is how
     often they ran (`streams.fold.stats_join`). The others are `streams.fold.log_join`'s.
     """
@@ -160,7 +161,7 @@ def by_log(
     )
     named = comments.name(facts, session.tags, identities)
     tags = dict(session.tags)
-    line = "line" if how == "own" or session.sure else "text line"
+    line = "line" if session.sure else "text line"
     join = _JOINS.get(how, "session_time")
     return _attribution(
         named,
@@ -213,6 +214,12 @@ def by_role(cluster: str, database: str, role: str, identities: Identities) -> A
     """Attribute statistics: they know the role and nothing else of who ran the statement."""
     facts = Facts(cluster, database, role, None, None, claims=None, certificate=None)
     return _attribution(identities.name(facts), "statistics", role=role)
+
+
+def by_announcement(cluster: str, database: str, role: str, identities: Identities) -> Attribution:
+    """Attribute what was done to the beacon: its authenticated message in the WAL names the role that did it."""
+    facts = Facts(cluster, database, role, None, None, claims=None, certificate=None)
+    return _attribution(identities.name(facts), "announced", role=role)
 
 
 def by_origin(origin: str) -> Attribution:

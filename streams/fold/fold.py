@@ -45,8 +45,9 @@ from pgwitness.statements import facts
 from pgwitness.topics import OURSELVES
 from streams.fold import comments, readings, shape
 from streams.fold import state as states
-from streams.fold.attribution import NOBODY, SHADOW, by_log, by_origin, by_session, log_session
+from streams.fold.attribution import NOBODY, SHADOW, by_announcement, by_log, by_origin, by_session, log_session
 from streams.fold.cluster import Cluster
+from streams.fold.covering import covering
 from streams.fold.sanity import bounded, bounded_header, check
 from streams.fold.state import Attribution, FoldState, HeldPart, HeldReading, Vouched, Watermark
 from streams.fold.trimming import trim
@@ -266,10 +267,13 @@ class Fold:
     def _ddl(self, cluster: Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> None:
         """Tell each command by the session that its own message names, once."""
         fresh = [item for item in part.ddl if item.number >= mark.ddl]
+        own = covering(part.ddl)
         for item in fresh:
             where = (header.cluster, part.database, header.instance)
             whose = cluster.activity.by_beacon(item.beacon, where, self.identities)
             event = shape.ddl(header.cluster, header.instance, part, item, whose)
+            if item.number in own:
+                event.detail["covering"] = True
             mark.ddl = item.number + 1
             self._emit(event)
         cluster.told.ddl(part.database, fresh)
@@ -327,9 +331,18 @@ class Fold:
                 cluster.coverage.gap(event, header.instance)
                 if isinstance(event, Gap) and header.source == "log":
                     cluster.posture.lost(event.captured_at_us)
-                self._emit_once(cluster, shape.finding(header, event))
+                self._emit_once(cluster, shape.finding(header, event, self._announced(header.cluster, event)))
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)
+
+    def _announced(self, cluster: str, event: Gap | Control) -> Attribution:
+        """Name who installed, paused, resumed or removed the beacon; of anything else nobody is known."""
+        role, database = event.detail.get("role"), event.database
+        if not (isinstance(event, Control) and event.operation.startswith("beacon_")):
+            return NOBODY
+        if not isinstance(role, str) or database is None:
+            return NOBODY
+        return by_announcement(cluster, database, role, self.identities)
 
     def _is_news(self, cluster: Cluster, header: RawHeader, place: LogPlace) -> bool:
         """Say whether an event of the log was not told yet; with the first one the log is followed."""

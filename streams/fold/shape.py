@@ -20,6 +20,7 @@ from pgwitness.events import (
     Identities,
     Kind,
     LogPlace,
+    Outcome,
     Parsed,
     Position,
     Posture,
@@ -364,9 +365,18 @@ def finding(header: RawHeader, raw: Posture | Gap | Control, whose: Attribution 
             event.occurred_at_us = raw.occurred_at_us
     else:
         event.operation = raw.operation
-        event.detail = dict(raw.detail)
+        event.detail |= raw.detail
+        event.outcome = _outcome(raw)
     event.database = raw.database
     return event
+
+
+def _outcome(raw: Control) -> Outcome:
+    """Say what came of an act of pgwitness: what was refused, or says that it was not done, has failed."""
+    said = raw.detail.get("outcome", "success")
+    if raw.operation == "backend_ending":
+        return "unknown"  # it is told before it is tried
+    return "success" if said in ("success", "done") and not raw.operation.endswith("_refused") else "failure"
 
 
 def _posture(event: Event, raw: Posture) -> None:

@@ -40,6 +40,7 @@ import msgspec
 import yaml
 from msgspec import Struct
 
+from pgwitness import yamltext
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Assurance, Certificate, PrincipalKind
 from pgwitness.tags import KEYS
@@ -257,7 +258,7 @@ class Identities:
     def parse(cls, text: str, source: str = "identities.yaml") -> Identities:
         """Read the file's text. Raises `ConfigurationError` naming `source`, the rule and what is wrong with it."""
         try:
-            tree: Any = yaml.safe_load(text)
+            tree: Any = yamltext.load(text)
         except yaml.YAMLError as error:
             raise ConfigurationError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
         if tree is None:

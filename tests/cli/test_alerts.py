@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
 from pgwitness.cli import main
-from pgwitness.cli.alerts import stories
+from pgwitness.cli.alerts import row, stories
 from pgwitness.cli.doctor.lines import Line
 from pgwitness.cli.doctor.triage import triage
 from pgwitness.config import Config
@@ -149,3 +149,10 @@ def test_the_doctor_reports_what_has_expired_and_what_cannot_work(
     ]
     assert "suppression:old expired; remove or renew" in str(findings[0]["found"])
     assert "deliveries.soc.address" in str(findings[2]["found"])
+
+
+def test_what_is_on_trial_is_seen_to_be() -> None:
+    """A staged policy's finding is no alarm, whatever its severity; the table says so."""
+    staged = {**ALERT, "severity": "Medium", "unmapped": {**ALERT["unmapped"], "mode": "staged"}}
+    assert row(staged)["severity"] == "Medium, staged"
+    assert row({**staged, "unmapped": ALERT["unmapped"]})["severity"] == "Medium"

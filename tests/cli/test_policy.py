@@ -159,8 +159,9 @@ def test_a_changed_policy_shows_as_a_difference(home: Path) -> None:
     assert "mass_change" in failed.stdout
     result = run("policy", "replay", *arguments, "--json")
     assert result.exit_code == 0, result.stderr
-    difference = json.loads(result.stdout)
-    (found,) = [each for each in difference["policies"] if each["policy"] == "mass_change"]
+    rows = json.loads(result.stdout)
+    (found,) = [each for each in rows if each["policy"] == "mass_change"]
+    assert {each["bundle_sha256"] for each in rows} == {Bundle.load(other).sha256}
     assert (found["added"], found["removed"], found["same"]) == (3, 1, 0)
     assert found["samples_added"][0]["event_id"] == f"{0:032x}"
     assert "deleted 30 rows from public.orders" in found["samples_added"][0]["sentence"]

@@ -118,6 +118,11 @@ def test_a_printed_installation_changes_nothing(shop: Shop) -> None:
 def test_the_doctor_names_each_trouble_and_its_fix(shop: Shop) -> None:
     """Before the installation the doctor ends with 1 and names the commands; after it, writes are captured exactly."""
     with psycopg.connect(shop.admin, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS pgwitness")
+    (nobody,) = [row for row in shop.rows("doctor", code=1) if row.get("what") == "PostgreSQL"]
+    assert nobody["state"] == "error"
+    assert nobody["fix"].startswith("pgwitness db install")
+    with psycopg.connect(shop.admin, autocommit=True) as connection:
         connection.execute("CREATE ROLE pgwitness LOGIN")
     before = shop.rows("doctor", code=1)
     fixes = {str(row.get("fix")) for row in before}
@@ -129,9 +134,32 @@ def test_the_doctor_names_each_trouble_and_its_fix(shop: Shop) -> None:
     matrix = {row["subject"]: (row["captured"], row["certainty"]) for row in after if row["section"] == "capability"}
     assert matrix["writes"] == (True, "exact")
     assert matrix["reads"] == (True, "weak")
-    # No log is collected here, which is what those policies ask for that judge single statements.
-    assert {tuple(row["needs"]) for row in after if row["section"] == "policy"} == {("statement",)}
+    assert matrix["role changes"] == (True, "none")
+    # No log is collected here, which alone tells single statements, refused logins and what it has lost itself.
+    needed = {row["policy"]: row["needs"] for row in after if row["section"] == "policy"}
+    assert needed == {
+        "refused_again_and_again": ["statement"],
+        "login_failures": ["session login_failed"],
+        "login_after_failures": ["session login_failed"],
+        "log_lines_lost": ["gap log_lines_lost"],
+    }
     assert "What can be captured" in shop.run("doctor").stdout
+
+
+def test_the_doctor_counts_on_a_log_that_is_configured(shop: Shop) -> None:
+    """With the server's log no policy is without its events, and what the server writes into it counts."""
+    shop.run("db", "install", "--dsn", shop.admin)
+    shop.run("topics", "apply")
+    with (shop.folder / "pgwitness.toml").open("a") as config:
+        config.write('\n[clusters.shop.log]\npath = "*.json"\n')
+    database = shop.admin.rpartition("/")[2]
+    with psycopg.connect(shop.admin, autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{database}" SET log_min_duration_statement = 0')
+    rows = shop.rows("doctor")
+    assert [row for row in rows if row["section"] == "policy"] == []
+    matrix = {row["subject"]: row for row in rows if row["section"] == "capability"}
+    assert (matrix["reads"]["certainty"], matrix["role changes"]["certainty"]) == ("exact", "strong")
+    assert "server's log" in matrix["reads"]["how"]
 
 
 def test_the_doctor_finds_rules_that_never_win_and_sessions_without_a_name(shop: Shop) -> None:

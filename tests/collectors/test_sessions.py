@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psycopg
@@ -12,7 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from collectors.connection import instance_name
-from collectors.sessions import posture_source
+from collectors.sessions import posture_queries, posture_source
 from collectors.sessions.shell import run
 from pgwitness.config import Config
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Broker, Postgres
@@ -224,6 +225,38 @@ def test_a_look_at_posture_is_cheap(
             durations.append(time.monotonic() - began)
     assert sum(item.object_type == "table" for item in found) == 300
     assert min(durations) < 0.5
+
+
+class Meddled:
+    """A connection during whose look somebody else drops a table."""
+
+    def __init__(self, connection: psycopg.Connection, dsn: str) -> None:
+        self.connection, self.dsn = connection, dsn
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+    def execute(self, query: str, *parameters: Any) -> Any:
+        """Run a query; after the one of tables the table is dropped."""
+        answer = self.connection.execute(query, *parameters)
+        if query == posture_queries.TABLES:
+            execute(self.dsn, "DROP TABLE going")
+        return answer
+
+
+def test_a_look_sees_one_moment(database: str) -> None:
+    """A table that is dropped while one looks is there with its trigger, or gone with it: nobody switched that off."""
+    execute(
+        database,
+        "CREATE TABLE going (a int)",
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'",
+        "CREATE TRIGGER watch AFTER INSERT ON going EXECUTE FUNCTION f()",
+    )
+    with psycopg.connect(database, autocommit=True) as connection:
+        meddled: Any = Meddled(connection, database)
+        during, after = posture_source.database(meddled, "x"), posture_source.database(connection, "x")
+    named = [[item.object_type for item in look if "going" in item.name] for look in (during, after)]
+    assert named == [["table", "trigger"], []]
 
 
 def test_a_replica_has_sessions_and_no_posture(

@@ -89,6 +89,15 @@ def test_what_is_no_policy_file_is_refused(text: str) -> None:
         parse(text, "x.yaml")
 
 
+def test_a_forgotten_line_between_two_policies_takes_none_away(tmp_path: Path) -> None:
+    """A key that stands twice is refused with its line: the second policy's would quietly win."""
+    text = packaged_files()["changes.yaml"]
+    (tmp_path / "x.yaml").write_text(text.replace("\n---\n", "\n", 1))
+    line = text[: text.index("\n---\n")].count("\n") + 2
+    with pytest.raises(ConfigurationError, match=rf"x\.yaml: not YAML: line {line}: the key 'id' stands here a second"):
+        Bundle.load(tmp_path)
+
+
 def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:
     """Without policies nothing starts, and the text names the command that writes them."""
     with pytest.raises(ConfigurationError, match="pgwitness init"):
@@ -152,10 +161,12 @@ def test_messages_are_total(template: str, value: str, detail: dict[str, str]) -
 
 
 def test_a_message_shows_what_is_there() -> None:
-    """Numbers are grouped, long lists end in a count, what is not known is a question mark."""
-    action = Action(kind="change", rows=12_345, relations=[f"t{n}" for n in range(7)], detail={"reason": "mac"})
-    said = render("{who}: {rows} in {what}, {detail.reason}, {detail.nothing}", action)
-    assert said == "Somebody unknown: 12,345 in t0, t1, t2, t3, t4 and 2 more, mac, ?"
+    """Numbers are grouped, long lists end in a count, an empty one is none, what is not known is a question mark."""
+    action = Action(
+        kind="change", rows=12_345, relations=[f"t{n}" for n in range(7)], detail={"reason": "mac", "empty": []}
+    )
+    said = render("{who}: {rows} in {what}, {detail.reason}, {detail.nothing}, {detail.empty}", action)
+    assert said == "Somebody unknown: 12,345 in t0, t1, t2, t3, t4 and 2 more, mac, ?, none"
 
 
 @pytest.mark.parametrize(

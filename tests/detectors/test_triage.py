@@ -150,6 +150,7 @@ def test_a_file_that_cannot_be_used_leaves_the_last_one_in_force() -> None:
         ("owner: payments", "owner: payments\n    weekly: sat 01:00-02:00", "windows"),
         ("owner: payments", "owner: payments\n    from: 2028-01-01", "ends before"),
         ("owner: payments", "owner: payments\n    ever: true", "ever"),
+        ("owner: payments", "owner: payments\n    owner: nobody", "'owner' stands here a second time"),
         ("suppressions:", "suppression:", "suppression"),
         ("suppressions:\n", "suppressions: [\n", "suppressions.yaml"),
     ],

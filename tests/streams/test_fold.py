@@ -287,6 +287,36 @@ def test_posture_gaps_and_control_pass(feed: Feed) -> None:
     assert [event.at.index for event in events] == [0, 1, 2]
 
 
+def test_who_paused_the_beacon_is_named(feed: Feed) -> None:
+    """The announcement in the WAL is authenticated, so its role is named; anything else that says a role is not."""
+    told, other = feed(
+        Control(captured_at_us=START_US, operation="beacon_pause", database="shop", detail={"role": "p_ann", "xid": 7}),
+        Control(captured_at_us=START_US, operation="query", database="shop", detail={"role": "p_ann"}),
+    )
+    assert (told.principal, told.role, told.binding, told.certainty) == ("p_ann", "p_ann", "beacon", "exact")
+    assert told.detail == {"role": "p_ann", "xid": 7}
+    assert (other.principal, other.role, other.certainty) == (None, None, "none")
+
+
+@pytest.mark.parametrize(
+    ("operation", "said", "outcome"),
+    [
+        ("slot_made", None, "success"),
+        ("policies_refused", None, "failure"),
+        ("query", "failure", "failure"),
+        ("query", "success", "success"),
+        ("backend_ending", "", "unknown"),
+        ("backend_ended", "done", "success"),
+        ("backend_ended", "gone", "failure"),
+    ],
+)
+def test_acts_of_pgwitness_say_what_came_of_them(feed: Feed, operation: str, said: str | None, outcome: str) -> None:
+    """The column is filled for them as for everybody's."""
+    detail: dict[str, object] = {} if said is None else {"outcome": said}
+    (told,) = feed(Control(captured_at_us=START_US, operation=operation, detail=detail))
+    assert told.outcome == outcome
+
+
 def test_identities_change_from_their_record_on(feed: Feed) -> None:
     """A changed file names what comes after it, and the change is evidence for each cluster that is watched."""
     feed(Control(captured_at_us=START_US, operation="query", detail={}), cluster=OURSELVES)

@@ -147,3 +147,45 @@ def test_nonsense_in_a_command_is_refused() -> None:
     made = fold()
     assert apply(made, transaction(100, n_rows=0, ddl=[command(-1)])) == []
     assert made.refused is not None
+
+
+NEW = DdlObject("table", "public.new", "public.new")
+MAKE = command(0, "CREATE TABLE", objects=[NEW, DdlObject("index", "public.new_pkey", "public.new")], objects_total=2)
+COVER = (
+    ("CREATE TRIGGER", DdlObject("trigger", "pgwitness_beacon on public.new", "public.new", "O")),
+    ("ALTER TABLE", NEW),
+    ("ALTER PUBLICATION", DdlObject("publication relation", "public.new in publication pgwitness")),
+)
+
+
+def behind(*made: tuple[str, DdlObject], statement: str | None = None) -> list[Ddl]:
+    """Make one command for each object, behind another one."""
+    return [
+        command(n, tag, objects=[item], objects_total=1, statement=statement) for n, (tag, item) in enumerate(made, 1)
+    ]
+
+
+def covered(*commands: Ddl) -> list[int]:
+    """Give the numbers of the commands that are told as the beacon's own."""
+    events = apply(fold(), transaction(100, n_rows=0, ddl=list(commands)))
+    return [number for number, event in enumerate(events) if event.detail.get("covering")]
+
+
+def test_a_new_tables_beacon_is_nobodys_deed() -> None:
+    """What puts the beacon on a table that was just made is marked; the command that made it is not."""
+    assert covered(MAKE, *behind(*COVER)) == [1, 2, 3]
+    assert covered(MAKE, *behind(*COVER[:2])) == [1, 2]  # a partition is published with its root
+    assert "beacon_off" not in apply(fold(), transaction(100, n_rows=0, ddl=[MAKE, *behind(*COVER)]))[2].detail
+
+
+def test_nothing_else_passes_for_a_new_tables_beacon() -> None:
+    """Another table, another trigger, another statement, a second time, or without a new table before it."""
+    other = DdlObject("table", "public.orders", "public.orders")
+    assert covered(*[replace(item, number=item.number - 1) for item in behind(*COVER)]) == []
+    assert covered(MAKE, *behind(*COVER, statement="SELECT f()")) == []
+    assert covered(MAKE, *behind(("CREATE TRIGGER", TRIGGER), ("ALTER TABLE", other))) == []
+    assert covered(MAKE, *behind(("ALTER TABLE", NEW))) == []
+    assert covered(MAKE, *behind(COVER[0], ("ALTER TABLE", other))) == [1]
+    assert covered(MAKE, *behind(*COVER, *COVER)) == [1, 2, 3]
+    assert covered(MAKE, *behind(COVER[0], COVER[1], COVER[1])) == [1, 2]
+    assert covered(MAKE, *behind(*COVER[:2], ("ALTER PUBLICATION", COVER[2][1]), ("ALTER TABLE", NEW))) == [1, 2, 3]

@@ -65,6 +65,15 @@ def test_a_transaction_is_whose_statement_has_its_id(feed: Feed, log_format: str
     assert feed.fold.held == 0
 
 
+@pytest.mark.parametrize(("log_format", "certainty"), [("jsonlog", "exact"), ("csvlog", "exact"), ("stderr", "strong")])
+def test_a_statement_is_its_lines_session_as_far_as_lines_can_be_believed(
+    feed: Feed, log_format: str, certainty: str
+) -> None:
+    """Who is refused a login puts a line break, and with it a line of anybody's, into a text log: that is not exact."""
+    (told,) = feed(statement(1, format=log_format))
+    assert (told.kind, told.principal, told.certainty) == ("statement", "billing-bot", certainty)
+
+
 def test_ids_of_the_log_have_no_epoch(feed: Feed) -> None:
     """The WAL's ids have 64 bits, the log's 32: they meet modulo 2^32, over a restart of the worker too."""
     feed(statement(1, xid=77))

@@ -152,6 +152,8 @@ def test_an_unknown_fact_that_cannot_change_the_name_does_no_harm() -> None:
     ("text", "says"),
     [
         ("rules: [", "not YAML"),
+        ("rules: []\nrules: [{match: {role: a}, principal: x}]", "the key 'rules' stands here a second time"),
+        ("rules: [{match: {role: a}, match: {role: b}, principal: x}]", "the key 'match' stands here a second time"),
         ("- a", "expected a mapping"),
         ("rules: 3", "expected a mapping"),
         ("rule: []", "unknown key 'rule'"),

@@ -28,10 +28,10 @@ def doctor(clusters: tuple[str, ...], as_json: bool, config_path: Path) -> None:
     silent: list[Line] = []
     with console(stderr=True).status("examining"):
         for name, cluster in config.clusters.items():
-            rows = databases.examine(name, cluster, findings)
+            rows, kinds = databases.examine(name, cluster, findings)
             capabilities += rows
             if rows:
-                silent += databases.silent(config, name, databases.subjects(rows))
+                silent += databases.silent(config, name, kinds)
         for check in (installation.kafka, installation.lake, installation.files, triage.triage):
             check(config, findings)
         unnamed = names.examine(config, findings)
@@ -45,7 +45,8 @@ def doctor(clusters: tuple[str, ...], as_json: bool, config_path: Path) -> None:
         _unnamed(unnamed, str(config.identities.file))
         if not any(row["state"] in ("error", "unreachable") for row in findings):
             warnings = sum(row["state"] == "warning" for row in findings)
-            say(f"nothing is wrong; {warnings} warnings" if warnings else "everything that was checked is in order")
+            noun = "warning" if warnings == 1 else "warnings"
+            say(f"nothing is wrong; {warnings} {noun}" if warnings else "everything that was checked is in order")
     states = {row["state"] for row in findings}
     raise click.exceptions.Exit(1 if "error" in states else 3 if "unreachable" in states else 0)
 

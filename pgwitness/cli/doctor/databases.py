@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
+from pgwitness.cli.doctor import serverlog
 from pgwitness.cli.doctor.lines import Line, attempt, line
 from pgwitness.errors import PgwitnessError, Unreachable
 
 if TYPE_CHECKING:
-    from collectors.beacon.capabilities import Finding, Matrix
+    from collectors.beacon.capabilities import Capability, Finding, Matrix
+    from detectors.policy.policies import Policy
     from pgwitness.config import Cluster, Config
 
 SUBJECTS = {"reads": "query_stats", "writes": "change", "logins": "session", "role changes": "posture", "ddl": "ddl"}
 """Which kind of event each subject of the matrix comes as; DDL only where it tells of itself."""
 
 
-def examine(name: str, cluster: Cluster, findings: list[Line]) -> list[Line]:
-    """Examine a cluster: the rows of its matrix; what is wrong goes into `findings`."""
+def examine(name: str, cluster: Cluster, findings: list[Line]) -> tuple[list[Line], frozenset[str]]:
+    """Examine a cluster: the rows of its matrix, and the kinds of events that come of it.
+
+    What is wrong goes into `findings`.
+    """
     rows: list[Line] = []
+    kinds = {"control", "gap"} | (serverlog.KINDS if cluster.log is not None else set())
     try:
         base = _matrix(cluster, None, None)
     except Unreachable as error:
-        findings.append(line(name, "PostgreSQL", "unreachable", str(error)))
-        return rows
+        findings.append(_unreachable(name, str(error)))
+        return rows, frozenset()
     facts = base.facts
     findings.append(line(name, "PostgreSQL", "ok", f"version {facts.version // 10_000}, role {facts.user}"))
     skew = f"{facts.skew_ms:+.1f} ms from this host's, asked in {facts.round_trip_ms:.1f} ms"
@@ -44,6 +51,10 @@ def examine(name: str, cluster: Cluster, findings: list[Line]) -> list[Line]:
             if item.subject not in ("beacon", "publications"):  # the server's own are the same in each database
                 seen.add((item.subject, item.problem))
             findings.append(_found(f"{name}/{database}", item))
+        kinds |= {SUBJECTS[item.subject] for item in matrix.capabilities if _comes(item)}
+        shown = matrix.capabilities
+        if cluster.log is not None:
+            shown = tuple(serverlog.added(shown, cluster.log, matrix.facts.settings))
         rows += [
             {
                 "cluster": name,
@@ -53,11 +64,19 @@ def examine(name: str, cluster: Cluster, findings: list[Line]) -> list[Line]:
                 "certainty": item.certainty,
                 "how": item.how,
             }
-            for item in matrix.capabilities
+            for item in shown
         ]
     for number, dsn in enumerate(cluster.replicas, 1):
         attempt(name, f"replica {number}", findings, lambda dsn=dsn: _replica(cluster, dsn))  # type: ignore[misc]
-    return rows
+    return rows, frozenset(kinds)
+
+
+def _unreachable(name: str, said: str) -> Line:
+    """Tell a server that has not got our role from one that does not answer: that is mended here."""
+    if re.search(r'role "[^"]*" does not exist', said):
+        fix = "pgwitness db install --dsn of an administrator: it makes the role"
+        return line(name, "PostgreSQL", "error", said, fix)
+    return line(name, "PostgreSQL", "unreachable", said)
 
 
 def _log(name: str, cluster: Cluster, settings: dict[str, str]) -> list[Line]:
@@ -94,31 +113,34 @@ def _replica(cluster: Cluster, dsn: str) -> str:
     return instance_name(dsn)
 
 
-def subjects(rows: list[Line]) -> set[str]:
-    """Name what is captured; DDL that is known from statistics comes as their kind of event."""
-    return {
-        str(row["subject"])
-        for row in rows
-        if row["captured"] and (row["subject"] != "ddl" or row["certainty"] == "exact")
-    }
+def _comes(item: Capability) -> bool:
+    """Say whether its kind of event comes; DDL that is known from statistics comes as theirs."""
+    return item.captured and (item.subject != "ddl" or item.certainty == "exact")
 
 
-def silent(config: Config, cluster: str, captured_subjects: set[str]) -> list[Line]:
-    """List the policies all of whose kinds of events cannot come from a cluster."""
+def silent(config: Config, cluster: str, kinds: frozenset[str]) -> list[Line]:
+    """List the policies that cannot match anything that comes from a cluster, and what they would need."""
     from detectors.policy.policies import Bundle
 
-    captured = {SUBJECTS[subject] for subject in captured_subjects & set(SUBJECTS)} | {"control", "gap"}
     try:
         bundle = Bundle.load(config.policies.path)
     except PgwitnessError:
         return []  # the check of the files says so
+    without = frozenset() if config.clusters[cluster].log is not None else serverlog.ONLY
     return [
-        {
-            "cluster": cluster,
-            "policy": policy.id,
-            "needs": list(policy.document.kinds),
-            "captured": sorted(captured),
-        }
+        {"cluster": cluster, "policy": policy.id, "needs": needs, "captured": sorted(kinds)}
         for policy in bundle.policies.values()
-        if not captured & set(policy.document.kinds)
+        if (needs := _lacking(policy, kinds, without))
     ]
+
+
+def _lacking(policy: Policy, kinds: frozenset[str], without: frozenset[str]) -> list[str]:
+    """Give what a policy needs and does not get: kinds of events, or operations of a kind; empty when it can fire."""
+    there = [kind for kind in policy.document.kinds if kind in kinds]
+    if not there:
+        return list(policy.document.kinds)
+    for condition in policy.conditions:
+        guards = {kind: condition.guard(kind) for kind in there}
+        if not any(guard.possible and not (guard.operations or {""}) <= without for guard in guards.values()):
+            return [f"{kind} {operation}" for kind in there for operation in sorted(guards[kind].operations or ())]
+    return []

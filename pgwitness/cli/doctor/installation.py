@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgwitness.cli.doctor.lines import Line, attempt, line
@@ -90,7 +92,7 @@ def lost_lines(config: Config) -> list[Line]:
 
 
 def files(config: Config, findings: list[Line]) -> None:
-    """Read the masking key and the policies, and run the policies' tests."""
+    """Read the masking key, the keys that tokens are believed by, and the policies, and run the policies' tests."""
 
     def key() -> str:
         from pgwitness.privacy import load_key
@@ -108,5 +110,16 @@ def files(config: Config, findings: list[Line]) -> None:
             raise NotInOrder(f"{first.policy}: test {first.test!r} {first.problem}; correct the policy or its test")
         return f"{len(bundle.policies)} policies, their tests hold"
 
+    def claims(path: Path) -> str:
+        from collectors.wal.tokens import read_keys
+
+        try:
+            keys = read_keys(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise NotInOrder(f"{path}: cannot be read: {error}; put a JWKS or PEM public keys there") from error
+        return f"{path}: {len(keys)} for {', '.join(sorted({key.algorithm for key in keys}))}"
+
     attempt("files", "masking key", findings, key)
+    if config.identities.claims_keys is not None:
+        attempt("files", "claims keys", findings, partial(claims, config.identities.claims_keys))
     attempt("files", "policies", findings, policies)

@@ -15,6 +15,7 @@ from pgwitness.errors import ConfigurationError, NotInOrder, Unreachable
 if TYPE_CHECKING:
     import duckdb
 
+    from collectors.sessions.activity import Ourselves
     from pgwitness.config import Cluster, Config
     from streams.identity.identities import Identities
     from streams.identity.unnamed import Seen
@@ -52,8 +53,8 @@ def examine(config: Config, findings: list[Line]) -> list[Line]:
     findings.append(line("files", "identities", "ok", f"{file}: {len(identities.rules)} rules"))
     never = unreachable(identities)
     findings += [line("identities", f"rule {rule.rule}", "warning", rule.why, rule.fix) for rule in never]
-    here, ids = _here(config)
-    past, used = _past(config, ids)
+    here, ids, ours = _here(config)
+    past, used = _past(config, ids, ours)
     answer = sort_out(identities, [*here, *past])
     if used is not None:
         idle = _idle(identities, used | answer.rules | {rule.rule for rule in never})
@@ -85,18 +86,22 @@ def _idle(identities: Identities, used: set[str] | frozenset[str]) -> str:
     return f"named nobody in the last hour: {', '.join(idle[:IDS_MAX])}{more}"
 
 
-def _here(config: Config) -> tuple[list[Seen], list[str]]:
-    """Give the sessions of this moment, and their ids; an instance that cannot be reached was told of already."""
+def _here(config: Config) -> tuple[list[Seen], list[str], list[tuple[str, Ourselves]]]:
+    """Give the sessions of this moment, their ids, and how each cluster knows the collectors' own.
+
+    An instance that cannot be reached was told of already.
+    """
     seen: list[Seen] = []
     ids: list[str] = []
+    ours: list[tuple[str, Ourselves]] = []
     for name, cluster in config.clusters.items():
         for dsn in (cluster.dsn, *cluster.replicas):
             with contextlib.suppress(Unreachable):
-                _look(name, cluster, dsn, seen, ids)
-    return seen, ids
+                ours.append((name, _look(name, cluster, dsn, seen, ids)))
+    return seen, ids, ours
 
 
-def _look(name: str, cluster: Cluster, dsn: str, seen: list[Seen], ids: list[str]) -> None:
+def _look(name: str, cluster: Cluster, dsn: str, seen: list[Seen], ids: list[str]) -> Ourselves:
     from collectors.connection import connect, instance_name
     from collectors.sessions.activity_source import look, ourselves
     from pgwitness.events import session_id
@@ -104,7 +109,8 @@ def _look(name: str, cluster: Cluster, dsn: str, seen: list[Seen], ids: list[str
     from streams.identity.unnamed import Seen
 
     with connect(cluster, dsn, application_name="pgwitness doctor") as connection:
-        answer = look(connection, ourselves(connection))
+        own = ourselves(connection)
+        answer = look(connection, own)
     for one in answer.look.backends:
         facts = Facts(
             name, one.database, one.role, one.application, one.client_addr or "local", one.auth_method,
@@ -112,9 +118,10 @@ def _look(name: str, cluster: Cluster, dsn: str, seen: list[Seen], ids: list[str
         )  # fmt: skip
         seen.append(Seen(facts, 1))
         ids.append(session_id(instance_name(dsn), one.backend_start_us, one.pid))
+    return own
 
 
-def _past(config: Config, here: list[str]) -> tuple[list[Seen], set[str] | None]:
+def _past(config: Config, here: list[str], ours: list[tuple[str, Ourselves]]) -> tuple[list[Seen], set[str] | None]:
     """Give the sessions of the last hour but those that are still there, and the rules that named; None: no lake."""
     from sinks.catalogue import connect
 
@@ -124,12 +131,16 @@ def _past(config: Config, here: list[str]) -> tuple[list[Seen], set[str] | None]
         return [], None
     try:
         used = {str(rule) for (rule,) in connection.execute(_RULES).fetchall()}
-        return _sessions(connection, sorted(config.clusters), here), used
+        return _sessions(connection, sorted(config.clusters), here, ours), used
     finally:
         connection.close()
 
 
-def _sessions(connection: duckdb.DuckDBPyConnection, clusters: list[str], here: list[str]) -> list[Seen]:
+def _sessions(
+    connection: duckdb.DuckDBPyConnection, clusters: list[str], here: list[str], ours: list[tuple[str, Ourselves]]
+) -> list[Seen]:
+    """Give sessions of the lake by their facts, without the collectors' own, which the server's log tells too."""
+    from collectors.sessions.activity import Backend
     from pgwitness.events import Certificate
     from streams.identity.identities import NO_CERTIFICATE, Facts
     from streams.identity.unnamed import Seen
@@ -137,6 +148,9 @@ def _sessions(connection: duckdb.DuckDBPyConnection, clusters: list[str], here: 
     found: list[Seen] = []
     rows = connection.execute(_SESSIONS, {"clusters": clusters, "here": here}).fetchall()
     for cluster, database, role, application, address, method, dn, issuer, serial, binding, number in rows:
+        backend = Backend(0, 0, role, database, application or "", None if address == "local" else address)
+        if any(own.is_own(backend) for name, own in ours if name == cluster):
+            continue
         certificate = Certificate(dn, issuer, serial) if (dn, issuer, serial) != (None, None, None) else NO_CERTIFICATE
         unseen = binding == "log" and address != "local"  # the log does not tell certificates
         facts = Facts(
