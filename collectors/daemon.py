@@ -109,7 +109,8 @@ def _pause(name: str, seconds: float, stop: threading.Event, health: Health) -> 
 def run_collectors(config: Config, names: list[str], stop: threading.Event, health: Health) -> int:
     """Run the named collectors (of `NAMES`) for every cluster until `stop`; returns the exit code.
 
-    Raises `ConfigurationError` when a name is unknown, no cluster is configured or the masking key cannot be used.
+    Raises `ConfigurationError` when a name is unknown, no cluster is configured, or the masking key or the keys that
+    tokens are believed by cannot be used.
     """
     if unknown := [name for name in names if name not in NAMES]:
         raise ConfigurationError(f"no collector {', '.join(unknown)}; there is: {', '.join(NAMES)}")
@@ -118,6 +119,10 @@ def run_collectors(config: Config, names: list[str], stop: threading.Event, heal
     if "log" in names and not any(cluster.log is not None for cluster in config.clusters.values()):
         raise ConfigurationError("no cluster has a log; add a table [clusters.NAME.log] that says where it is")
     key = load_key(config.privacy.key_file)
+    if "wal" in names and config.identities.claims_keys is not None:
+        from collectors.wal.tokens import watched
+
+        watched(config.identities.claims_keys)()
     publisher = Publisher(config)
     thresholds = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)

@@ -8,6 +8,7 @@ choice of its claims; those of a refused token are there as evidence and nobody'
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -61,7 +62,7 @@ class Verifier:
         """Make the verifier of a database as configured. Raises `ConfigurationError` when the keys cannot be used."""
         audience = settings.claims_audience.replace("{cluster}", cluster).replace("{database}", database)
         path = settings.claims_keys
-        return cls(_Watched(path) if path is not None else None, audience, settings.claims_issuer or None)
+        return cls(watched(path) if path is not None else None, audience, settings.claims_issuer or None)
 
     def judge(self, token: str, at_us: int) -> Token:
         """Judge a token as of a moment, microseconds since the epoch. Total: any text gets a verdict."""
@@ -129,21 +130,34 @@ class _Watched:
         self._keys: list[Key] | None = None
 
     def __call__(self) -> list[Key]:
+        """Give the keys. Raises `ConfigurationError` when the file never was one of keys."""
         try:
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_size)
             if self._keys is None or stamp != self._stamp:
                 self._stamp = stamp
-                self._keys = read_keys(self._path.read_text(encoding="utf-8"), str(self._path))
-        except (OSError, UnicodeDecodeError, ConfigurationError) as error:
+                self._keys = load_keys(self._path)
+        except (OSError, ConfigurationError):
             if self._keys is None:
-                if isinstance(error, ConfigurationError):
-                    raise
-                raise ConfigurationError(
-                    f"identities.claims_keys: {self._path}: cannot be read: {error};"
-                    " put a JWKS or PEM public keys there"
-                ) from error
+                return load_keys(self._path)  # which says what is wrong with it
         return self._keys
+
+
+@functools.cache
+def watched(path: Path) -> Callable[[], list[Key]]:
+    """Give the keys of a file as of now, the same for all who ask: what was good outlives a collector's restart."""
+    return _Watched(path)
+
+
+def load_keys(path: Path) -> list[Key]:
+    """Read a file of keys. Raises `ConfigurationError` when it cannot be read or has no usable one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"identities.claims_keys: {path}: cannot be read: {error}; put a JWKS or PEM public keys there"
+        ) from error
+    return read_keys(text, f"identities.claims_keys: {path}")
 
 
 def read_keys(text: str, source: str) -> list[Key]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg import errors as pg
 
 from collectors.beacon import mac
+from collectors.daemon import run_collectors
 from collectors.wal.tokens import Verifier, read_keys
 from pgwitness.config import File
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Token
+from pgwitness.health import Health
 from tests.collectors.beacon_wal import Connection, Source, opened
+from tests.conftest import write_config
 
 pytestmark = pytest.mark.every_postgres
 
@@ -152,6 +156,9 @@ def test_rotated_keys_are_read_again(tmp_path: Path) -> None:
     path.write_text("broken")
     assert made.judge(token(RSA, "RS256"), NOW * 10**6).verdict == "unknown_key"
     assert made.judge(token(), NOW * 10**6).verdict == "verified"
+    # Nor does a collector stop that begins anew after it lost its server.
+    again = Verifier.of(File(claims_keys=path, claims_audience="{cluster}/{database}"), "prod", "shop")
+    assert again.judge(token(), NOW * 10**6).verdict == "verified"
 
 
 def test_a_key_in_the_place_of_another_is_read_again(tmp_path: Path) -> None:
@@ -175,6 +182,16 @@ def test_unusable_keys_are_a_configuration_error(tmp_path: Path, text: str) -> N
     path.write_text(text)
     with pytest.raises(ConfigurationError, match="keys"):
         Verifier.of(File(claims_keys=path), "prod", "shop")
+
+
+def test_collectors_do_not_start_with_unusable_keys(tmp_path: Path) -> None:
+    """Like the masking key: better no start, with a sentence, than changes whose tokens nobody can judge."""
+    path = tmp_path / "claims.pem"
+    path.write_text("nothing")
+    extra = f'[identities]\nclaims_keys = "{path}"\n'
+    config = write_config(tmp_path, "127.0.0.1:1", "postgresql://127.0.0.1:1/shop", prefix="", extra=extra)
+    with pytest.raises(ConfigurationError, match=r"identities\.claims_keys: .*claims\.pem: no usable key"):
+        run_collectors(config, ["wal"], threading.Event(), Health())
 
 
 @pytest.fixture

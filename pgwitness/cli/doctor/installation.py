@@ -111,12 +111,9 @@ def files(config: Config, findings: list[Line]) -> None:
         return f"{len(bundle.policies)} policies, their tests hold"
 
     def claims(path: Path) -> str:
-        from collectors.wal.tokens import read_keys
+        from collectors.wal.tokens import load_keys
 
-        try:
-            keys = read_keys(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise NotInOrder(f"{path}: cannot be read: {error}; put a JWKS or PEM public keys there") from error
+        keys = load_keys(path)
         return f"{path}: {len(keys)} for {', '.join(sorted({key.algorithm for key in keys}))}"
 
     attempt("files", "masking key", findings, key)
