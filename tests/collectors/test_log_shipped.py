@@ -201,3 +201,19 @@ def test_a_position_stands_within_a_record() -> None:
     again.take(0, "s", b'a\n"b')
     again.take(1, "s", b'c"')
     assert again.told == [Told('"b\nc"', LogPlace("s", 0, 1))]
+
+
+def test_places_are_given_in_a_block_of_many_records() -> None:
+    """What was gathered is used at once: each message has its own record's place, also behind one that waited."""
+    places = Places(Position("s", 4, 3, 2))
+    places.feed(4, 3, 5)
+    assert places.at(0) == (4, 2)
+    places.gave(1)
+    for offset in (5, 7):
+        places.feed(offset, 0, 10)
+    assert places.position("s", 0) == Position("s", 4, 3, 3)
+    assert places.position("s", 9) == Position("s", 5, 4, 0)
+    assert places.at(4) == (4, 3)
+    assert places.at(5) == (5, 0)
+    assert places.at(16) == (7, 0)
+    assert places.position("s", 16) == Position("s", 7, 1, 0)
