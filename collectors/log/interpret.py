@@ -133,6 +133,8 @@ class Interpreter:
             self._error(record, place, captured_at_us, events)
         else:
             self.ignored += 1
+        if len(events) == 1 and events[0].place is place:
+            return events
         return _placed(events, log, offset, index)
 
     def _other(self, record: LogRecord) -> None:
@@ -229,8 +231,7 @@ class Interpreter:
             self.ignored += 1
             return
         # Only a statement that was not announced has its text here: who else is not announced nobody knows.
-        self._running.ends(_key(record))
-        self._running.lost()
+        self._running.unannounced(_key(record))
         text = self._text(record, quoted)
         if not self._is_own(record, text):
             events.append(self._statement(record, text, "duration", place, at_us, duration_ms=duration_ms))

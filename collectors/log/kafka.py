@@ -34,7 +34,7 @@ SOURCES_MAX = 256
 """Sources of a partition that are followed at the same time; the one that was silent for longest goes first."""
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 RECORDS_MAX = 1_000
-GATHERED_BYTES_MAX = 1024 * 1024
+GATHERED_BYTES_MAX = 256 * 1024
 """What of one source is gathered at most before it is used."""
 LOOK_S = 30.0
 """How often new partitions are looked for."""
@@ -64,6 +64,22 @@ class _Source:
         self.stream = stream
         self.places = places
         self.reading = reading
+        self.gathered: list[bytes] = []
+        self.gathered_bytes = 0
+
+    def gather(self, offset: int, skip: int, data: bytes) -> None:
+        """Take in what of a record comes behind `skip` bytes of it."""
+        length = len(data) + 1
+        self.places.feed(offset, skip, length)
+        self.gathered.append(data)
+        self.gathered_bytes += length
+
+    def use(self) -> None:
+        """Read what was gathered, as one block of lines."""
+        gathered = self.gathered
+        self.gathered, self.gathered_bytes = [], 0
+        gathered.append(b"")  # each ends its line
+        self.stream.take(b"\n".join(gathered))
 
 
 class _Partition:
@@ -88,13 +104,13 @@ class KafkaCollector:
         self._channel_of = channel_of
         self._unwrap = Unwrapper(settings)
         self._instance = str(channel.header.instance)
+        self._instances = settings.instances
         self.reading = Reading(context, settings, channel)
         self._readings = {self._instance: self.reading}
         self._channels = {self._instance: channel}
         self._last: dict[str, _Source] = {}
-        self._gathered: list[bytes] = []
-        self._gathered_bytes = 0
-        self._source_of_gathered: _Source | None = None
+        self._gathering: dict[Reading, _Source] = {}
+        """What is read as one block: an instance's records of one source, as long as none of another comes between."""
         self._torn = False
         """Whether records were read that may not have been used: then nothing is remembered of how far it came."""
         self._foreign = FOREIGN.labels(context.name)
@@ -190,7 +206,8 @@ class KafkaCollector:
             else:
                 busy = True
                 self._take(message)
-        self._use()
+        for source in list(self._gathering.values()):
+            self._use(source)
         self._torn = False
         now = time.monotonic()
         if busy:
@@ -207,58 +224,57 @@ class KafkaCollector:
         return busy
 
     def _take(self, message: Message) -> None:
-        number, offset, value = message.partition(), message.offset(), message.value()
+        number, offset, value, key = message.partition(), message.offset(), message.value(), message.key()
         assert number is not None
         assert offset is not None
         partition = self._partitions[number]
         partition.at_end = False
         if value is not None:
-            key = message.key()
-            self._record(partition, offset, _bytes(value), _bytes(key) if key is not None else None)
+            assert isinstance(value, bytes)  # nothing is set that would make anything else of it
+            assert key is None or isinstance(key, bytes)
+            self._record(partition, offset, value, key)
         partition.next = offset + 1
 
-    def _use(self) -> None:
-        """Let a source use what was gathered: its records that came one behind the other, so that their order holds."""
-        gathered, source = self._gathered, self._source_of_gathered
-        if source is None:
-            return
-        self._gathered, self._gathered_bytes, self._source_of_gathered = [], 0, None
-        source.stream.take(gathered[0] if len(gathered) == 1 else b"".join(gathered))
+    def _use(self, source: _Source) -> None:
+        """Read what was gathered of a source, before its instance reads anything else: so their order holds."""
+        del self._gathering[source.reading]
+        source.use()
         self._last[source.reading.labels[1]] = source
         if source.stream.splitter.waiting > WAITING_BYTES_MAX:
             self._end(source.partition, source.name)
 
     def _record(self, partition: _Partition, offset: int, value: bytes, key: bytes | None) -> None:
+        replay = partition.replay
         try:
             shipped = self._unwrap.read(value, key)
         except Unreadable as error:
-            self._use()
-            if offset >= partition.replay.until:
+            if (before := self._gathering.get(self.reading)) is not None:
+                self._use(before)
+            if offset >= replay.until:
                 self.reading.refuse(self._log(partition, ""), offset, value, str(error))
             return
         skip, data = 0, shipped.data
-        if offset < partition.replay.until:
-            rest = partition.replay.rest(offset, shipped)
+        if offset < replay.until:
+            rest = replay.rest(offset, shipped)
             if rest is None:
                 return
             skip, data = rest
-        instance = self._whose(shipped.host) if self._settings.instances else self._instance
-        if instance is None:
+        reading = self._whose(shipped.host) if self._instances else self.reading
+        if reading is None:
             self._foreign.inc()
             return
-        source = self._source_of_gathered
+        source = self._gathering.get(reading)
         if source is None or source.name != shipped.source or source.partition is not partition:
-            self._use()
-            source = self._source_of_gathered = self._source(partition, shipped.source, instance)
-        length = len(data)
-        source.places.feed(offset, skip, length, source.stream.offset)
-        self._gathered.append(data)
-        self._gathered_bytes += length
-        if self._gathered_bytes >= GATHERED_BYTES_MAX:
-            self._use()
+            if source is not None:
+                self._use(source)
+            source = self._gathering[reading] = self._source(partition, shipped.source, reading)
+        source.gather(offset, skip, data)
+        if source.gathered_bytes >= GATHERED_BYTES_MAX:
+            self._use(source)
 
-    def _whose(self, host: str | None) -> str | None:
-        return self._settings.instances.get(host) if host is not None else None
+    def _whose(self, host: str | None) -> Reading | None:
+        instance = self._instances.get(host) if host is not None else None
+        return self._reading(instance) if instance is not None else None
 
     def _reading(self, instance: str) -> Reading:
         reading = self._readings.get(instance)
@@ -267,12 +283,11 @@ class KafkaCollector:
             reading = self._readings[instance] = Reading(self._context, self._settings, channel)
         return reading
 
-    def _source(self, partition: _Partition, name: str, instance: str) -> _Source:
+    def _source(self, partition: _Partition, name: str, reading: Reading) -> _Source:
         source = partition.sources.get(name)
         if source is None:
             while len(partition.sources) >= SOURCES_MAX:
                 self._end(partition, next(iter(partition.sources)))
-            reading = self._reading(instance)
             place = self._log(partition, name)
             places = Places(partition.replay.start(name))
             stream = reading.stream(place, 0, places)
@@ -288,6 +303,9 @@ class KafkaCollector:
     def _end(self, partition: _Partition, name: str) -> None:
         """Give a source up; what is left of a message in it is told of."""
         source = partition.sources.pop(name)
+        if self._gathering.get(source.reading) is source:
+            del self._gathering[source.reading]
+            source.use()
         source.stream.idle()
         if source.stream.splitter.waiting:
             waiting = source.stream.splitter.waiting
@@ -373,7 +391,3 @@ def _open(partition: _Partition) -> list[Position]:
         if source.stream.splitter.waiting
     ]
     return sorted(found, key=lambda position: (position.offset, position.source))
-
-
-def _bytes(value: str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else value.encode()

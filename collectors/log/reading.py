@@ -86,6 +86,8 @@ class Stream:
     def take(self, data: bytes) -> None:
         """Take the next bytes."""
         self.touched = time.monotonic()
+        if self.places is not None:
+            self.places.at(self.offset)  # what was used is forgotten, also where nothing readable follows
         self.reading.pieces(self, self.splitter.feed(data))
 
     def idle(self) -> None:

@@ -166,7 +166,7 @@ def session_start_us(session: str | None) -> int | None:
 
 def number(text: str | None, limit: int = INT32_MAX) -> int:
     """Read a number that may be absent, as 0. Raises `Unreadable`, also for one that is beyond `limit`."""
-    if not text:
+    if not text or text == "0":
         return 0
     try:
         found = int(text) if len(text) <= 20 else limit + 1

@@ -74,6 +74,11 @@ class Running:
             self._alone = None
         return alone and self._since_us is not None and self._now_us >= self._since_us
 
+    def unannounced(self, session: str) -> None:
+        """A session's statement is over that was not announced: who else runs one without a word nobody knows."""
+        self._running.pop(session, None)
+        self.lost()
+
     def lost(self) -> None:
         """Lines are missing, or not every statement is announced: what runs is not known any more."""
         self._alone = None

@@ -17,7 +17,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -30,8 +30,8 @@ HOST_CHARS_MAX = 255
 NAMES_MAX = 1_000
 
 
-class Shipped(NamedTuple):
-    """A record: what its source is called, the host it names, and its line or lines."""
+class Shipped(Struct, frozen=True, gc=False):
+    """A record: what its source is called, the host it names, and its line or lines, without the last one's end."""
 
     source: str
     host: str | None
@@ -63,7 +63,7 @@ class Unwrapper:
     def read(self, value: bytes, key: bytes | None) -> Shipped:
         """Read one record. Raises `Unreadable`."""
         if not self._wrapped:
-            return Shipped(self._keyed(key), None, value if value.endswith(b"\n") else value + b"\n")
+            return Shipped(self._keyed(key), None, value.removesuffix(b"\n"))
         try:
             found = self._decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -77,11 +77,9 @@ class Unwrapper:
             data = value if b"\n" not in value else msgspec.json.encode(msgspec.json.decode(value))
         else:
             raise Unreadable("a record without the field that log.field names")
-        if not data.endswith(b"\n"):
-            data += b"\n"
         host = self._host(found) if self._host is not None else None
         source = self._source(self._said(found), key)
-        return Shipped(source, str(host)[:HOST_CHARS_MAX] if host is not None else None, data)
+        return Shipped(source, str(host)[:HOST_CHARS_MAX] if host is not None else None, data.removesuffix(b"\n"))
 
     def _source(self, values: tuple[object, ...], key: bytes | None) -> str:
         """Name a source by what the record says of it, or else by the record's key."""
@@ -160,26 +158,27 @@ class Places:
     """From the bytes of a source, counted as they came, to its records, and how many events each has given."""
 
     def __init__(self, start: Position | None = None) -> None:
-        self._records: deque[tuple[int, int]] = deque()
+        self._offset, self._index = (start.offset, start.index) if start is not None else (-1, 0)
+        self._begin = 0
+        self._coming: deque[tuple[int, int]] = deque()
         self._fed = 0
-        self._at, self._index = (start.offset, start.index) if start is not None else (-1, 0)
 
-    def feed(self, offset: int, skip: int, length: int, used: int) -> None:
-        """Take in that `length` bytes of a record come next, behind `skip` of it; `used` is how far all are used."""
-        while len(self._records) > 1 and self._records[1][0] <= used:
-            self._records.popleft()
-        self._records.append((self._fed - skip, offset))
+    def feed(self, offset: int, skip: int, length: int) -> None:
+        """Take in that `length` bytes of a record come next, behind `skip` of it."""
+        self._coming.append((self._fed - skip, offset))
         self._fed += length
 
     def at(self, used: int) -> tuple[int, int]:
-        """Give the record in which the byte behind the first `used` lies, and how many events it has given so far."""
-        records = self._records
-        while len(records) > 1 and records[1][0] <= used:
-            records.popleft()
-        offset = records[0][1]
-        if offset != self._at:
-            self._at, self._index = offset, 0
-        return offset, self._index
+        """Give the record in which the byte behind the first `used` lies, and how many events it has given so far.
+
+        What comes before it is forgotten: `used` only grows.
+        """
+        coming = self._coming
+        while coming and coming[0][0] <= used:
+            self._begin, offset = coming.popleft()
+            if offset != self._offset:
+                self._offset, self._index = offset, 0
+        return self._offset, self._index
 
     def gave(self, events: int) -> None:
         """Count events that the record of the last `at` has given."""
@@ -187,8 +186,10 @@ class Places:
 
     def position(self, source: str, used: int) -> Position:
         """Give the position behind the first `used` bytes."""
-        begin, offset = next((record for record in reversed(self._records) if record[0] <= used), self._records[0])
-        return Position(source, offset, used - begin, self._index if offset == self._at else 0)
+        begin, offset = next(
+            (record for record in reversed(self._coming) if record[0] <= used), (self._begin, self._offset)
+        )
+        return Position(source, offset, used - begin, self._index if offset == self._offset else 0)
 
 
 class PartitionState(Struct):

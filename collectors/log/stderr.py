@@ -74,13 +74,12 @@ class Prefix:
             )
         if not {"millis", "seconds", "epoch"} & names:
             raise ConfigurationError(f"log.line_prefix: {setting!r} has no time; %m, %t or %n is needed")
-        # A field that the setting leaves out is a group that never matches: it has no value, as where `%q` ends early.
-        absent = "".join(rf"(?P<{name}>(?!))?" for name in (*_BACKEND, *_MESSAGE[2:]) if name not in names)
-        text = rf"(?:{pattern})(?P<word_>{PRIMARY}|{SECONDARY}):  (?P<text_>.*)"
-        self._head = re.compile(text + absent, re.DOTALL)
+        # What the setting leaves out is a group that never matches: it has no value, as where `%q` ends early.
+        text = rf"(?:{pattern})(?P<word_>{PRIMARY}|{SECONDARY}):  (?P<text_>.*)(?P<absent_>(?!))?"
+        self._head = re.compile(text, re.DOTALL)
         self._begin = re.compile(rf"(?:{pattern})(?:{PRIMARY}):  ".encode(), re.DOTALL)
-        self._backend = tuple(self._head.groupindex[name] for name in _BACKEND)
-        self._message = tuple(self._head.groupindex[name] for name in _MESSAGE)
+        groups = self._head.groupindex
+        self._fields = tuple(groups.get(name, groups["absent_"]) for name in (*_BACKEND, *_MESSAGE))
 
     def continues(self, line: bytes) -> bool:
         """Say whether a line is a further part of a message, and does not begin one."""
@@ -90,13 +89,9 @@ class Prefix:
         """Take a line apart, into groups such as `word_` and `text_`; None for one without the prefix."""
         return self._head.match(line)
 
-    def backend(self, head: re.Match[str]) -> tuple[str | None, ...]:
-        """Give the fields of `_BACKEND`, which are the same in all lines of a session."""
-        return head.group(*self._backend)
-
-    def message(self, head: re.Match[str]) -> tuple[str | None, ...]:
-        """Give the fields of `_MESSAGE`, which are the line's own."""
-        return head.group(*self._message)
+    def fields(self, head: re.Match[str]) -> tuple[str | None, ...]:
+        """Give the fields of `_BACKEND`, which are the same in all lines of a session, and behind them `_MESSAGE`."""
+        return head.group(*self._fields)
 
 
 def escapes(setting: str) -> set[str]:
@@ -148,14 +143,21 @@ class StderrLog:
         head = self._prefix.head(first)
         if head is None:
             raise Unreadable("a line without the prefix")
-        backend = self._backends.get(self._prefix.backend(head))
-        word, message, millis, seconds, epoch, line, xid, sqlstate, query_id = self._prefix.message(head)
-        parts = self._parts(str(message), others.split("\n")) if more else {"": str(message)}
+        fields = self._prefix.fields(head)
+        backend = self._backends.get(fields[: len(_BACKEND)])
+        word, message, millis, seconds, epoch, line, xid, sqlstate, query_id = fields[len(_BACKEND) :]
+        assert word is not None
+        assert message is not None
+        detail = hint = statement = None
+        if more:
+            parts = self._parts(message, others.split("\n"))
+            message, detail, hint, statement = map(parts.get, ("", "DETAIL", "HINT", "STATEMENT"))
+            assert message is not None
         return LogRecord(
             self._time(millis or seconds, epoch),
             backend.pid,
-            str(word),
-            parts[""],
+            word,
+            message,
             backend.session,
             number(line, INT64_MAX) or None,
             backend.start_us,
@@ -166,9 +168,9 @@ class StderrLog:
             backend.port,
             number(xid, XID_MAX),
             sqlstate,
-            parts.get("DETAIL"),
-            parts.get("HINT"),
-            parts.get("STATEMENT"),
+            detail,
+            hint,
+            statement,
             number(query_id, INT64_MAX),
             backend.backend_type,
         )

@@ -167,7 +167,7 @@ def quick_shape(text: str) -> str | None:
         return None  # dollar quotes, above all
     if "--" in shape or "/*" in shape or not shape.isascii():
         return None
-    return None if _OTHER_QUOTE.search(shape) is not None else shape
+    return None if "'" in shape and _OTHER_QUOTE.search(shape) is not None else shape
 
 
 def comment_behind(text: str) -> int | None:

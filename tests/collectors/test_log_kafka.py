@@ -211,6 +211,46 @@ def test_instances_are_told_by_their_host(configured: Callable[..., Config], shi
         assert whose == ["db1.example:5432", "db2.example:5432"]
 
 
+def test_a_batch_of_several_hosts_is_resumed_within_messages(
+    configured: Callable[..., Config], shipper: Shipper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts in turns, read by the batch: a stop where each is within a message, and a crash after it, lose nothing."""
+    monkeypatch.setattr(kafka, "GATHERED_BYTES_MAX", 400)  # a batch ends within messages, also without a stop
+    config = configured(
+        format="csvlog", field="message", instances={"db1": "db1.example:5432", "db2": "db2.example:5432"}
+    )
+    foreign = kafka.FOREIGN.labels("shop")
+    lines = [[line for number in range(first, 20, 2) for line in csv(number)] for first in range(2)]
+    records: list[bytes | None] = [
+        vector(line, host) for pair in zip(*lines, strict=True) for host, line in zip(HOSTS, pair, strict=True)
+    ]
+    with bench(config) as at:
+        # 17 lines of each: five messages and two lines. When the record behind them was counted, all were read.
+        shipper.ship([*records[:34], vector("", "elsewhere")])
+        before = foreign._value.get()
+        with collecting(at) as raised:
+            await_marks(at, 10)
+            at.raw.wait(lambda: foreign._value.get() == before + 1, "the record behind")
+        stored = state_of(at).read_bytes()
+        positions = json.loads(stored)["state"]["partitions"][0]["open"]
+        assert [(position["offset"], position["skip"]) for position in positions] == [(30, 0), (31, 0)]
+        shipper.ship(records[34:])
+        with collecting(at) as again:
+            await_marks(at, 20)
+        state_of(at).write_bytes(stored)
+        with collecting(at) as crashed:
+            at.raw.wait(lambda: len(marks_raw(at)) == 30, "the repeats")
+        assert (raised, again, crashed) == ([], [], [])
+        assert sorted(marks(told(at))) == sorted(expected(20))
+        assert at.raw.of(Gap) == []
+        places: dict[str, set[tuple[int, int]]] = {}
+        for event in at.raw.of(Statement):
+            places.setdefault(event.place.log, set()).add((event.place.offset, event.place.index))
+        assert sorted(map(sorted, places.values())) == [
+            [(6 * number + host + (number > 5), 0) for number in range(10)] for host in range(2)
+        ]
+
+
 def test_records_that_hold_no_line_are_counted_and_told(at: Bench, shipper: Shipper) -> None:
     """Garbage, a tombstone, and an object without the field: a gap with a keyed hash, and what follows is read."""
     shipper.ship([b"geheim \xff\0", None, b'{"other": "geheim"}', vector("geheim")])

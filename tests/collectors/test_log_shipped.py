@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.log.record import Unreadable
-from collectors.log.shipped import PartitionState, Places, Position, Replay, Unwrapper
+from collectors.log.shipped import PartitionState, Places, Position, Replay, Shipped, Unwrapper
 from collectors.log.splitting import CsvSplitter
 from pgwitness.config import Log
 from pgwitness.events import LogPlace
@@ -23,20 +23,21 @@ JSONLOG = {"timestamp": "2026-11-22 21:26:30.123 UTC", "pid": 41, "error_severit
 def unwrap(value: object, key: bytes | None = None, **more: object) -> tuple[str, str | None, bytes]:
     """Take the line out of a record."""
     raw = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return Unwrapper(Log(from_="kafka", topic="t", **more)).read(raw, key)  # type: ignore[arg-type]
+    found = Unwrapper(Log(from_="kafka", topic="t", **more)).read(raw, key)  # type: ignore[arg-type]
+    return found.source, found.host, found.data
 
 
 def test_lines_come_out_of_every_wrapping() -> None:
-    """Fluent Bit, Vector, the raw line, and jsonlog that was taken apart; a line's end is added where it is missing."""
-    assert unwrap({"@timestamp": 1.5, "log": "a line"}, field="log")[2] == b"a line\n"
-    assert unwrap({"message": "a line\n", "host": "db"}, field="message")[2] == b"a line\n"
-    assert unwrap({"kubernetes": {"log": "é"}}, field="kubernetes.log")[2] == "é\n".encode()
-    assert unwrap({"a.b": "dotted"}, field="a.b")[2] == b"dotted\n"
-    assert unwrap(b"\xff raw")[2] == b"\xff raw\n"
+    """Fluent Bit, Vector, the raw line, and jsonlog that was taken apart; with or without the line's end."""
+    assert unwrap({"@timestamp": 1.5, "log": "a line"}, field="log")[2] == b"a line"
+    assert unwrap({"message": "a line\n", "host": "db"}, field="message")[2] == b"a line"
+    assert unwrap({"kubernetes": {"log": "é"}}, field="kubernetes.log")[2] == "é".encode()
+    assert unwrap({"a.b": "dotted"}, field="a.b")[2] == b"dotted"
+    assert unwrap(b"\xff raw\n")[2] == unwrap(b"\xff raw")[2] == b"\xff raw"
     assert json.loads(unwrap({**JSONLOG, "host": "db"}, field="log")[2]) == {**JSONLOG, "host": "db"}
     assert json.loads(unwrap({"log": JSONLOG}, field="log")[2]) == JSONLOG
     pretty = unwrap(json.dumps(JSONLOG, indent=2).encode(), field="log")[2]
-    assert (pretty.count(b"\n"), json.loads(pretty)) == (1, JSONLOG)
+    assert (pretty.count(b"\n"), json.loads(pretty)) == (0, JSONLOG)
 
 
 @pytest.mark.parametrize("value", [b"no json", b"[1]", b"{}", b'{"log": 5}', b'{"log": null}', b"\xff", b"[" * 5_000])
@@ -50,7 +51,8 @@ def test_what_holds_no_line_is_unreadable(value: bytes) -> None:
 def test_unwrapping_is_total(value: bytes, key: bytes | None, field: str) -> None:
     """Any bytes give a line or `Unreadable`."""
     try:
-        assert unwrap(value, key, field=field)[2].endswith(b"\n")
+        data = unwrap(value, key, field=field)[2]
+        assert field or data + b"\n" == (value if value.endswith(b"\n") else value + b"\n")
     except Unreadable:
         return
 
@@ -96,8 +98,6 @@ class Machine:
 
     def take(self, offset: int, source: str, data: bytes) -> None:
         """Take one record."""
-        from collectors.log.shipped import Shipped
-
         self.next = offset + 1
         rest = self.replay.rest(offset, Shipped(source, None, data))
         if rest is None:
@@ -108,8 +108,8 @@ class Machine:
             self.used[source] = 0
         if self.gathered is not None and self.gathered[0] != source:
             self.use()
-        self.sources[source][1].feed(offset, skip, len(data), self.used[source])
-        self.gathered = (source, (self.gathered[1] if self.gathered is not None else b"") + data)
+        self.sources[source][1].feed(offset, skip, len(data) + 1)
+        self.gathered = (source, (self.gathered[1] if self.gathered is not None else b"") + data + b"\n")
         if not self.gather:
             self.use()
 
@@ -119,6 +119,7 @@ class Machine:
             return
         (source, data), self.gathered = self.gathered, None
         splitter, places = self.sources[source]
+        places.at(self.used[source])
         for piece in splitter.feed(data):
             offset, index = places.at(self.used[source])
             self.used[source] += piece.length
@@ -161,7 +162,7 @@ def test_each_message_once_at_one_place(
         records = []
         while lines:
             size = next(sizes)
-            records.append((f"s{number}", "".join(line + "\n" for line in lines[:size]).encode()))
+            records.append((f"s{number}", "\n".join(lines[:size]).encode()))
             lines = lines[size:]
         shipped.append(records)
     topic: list[tuple[str, bytes]] = []
@@ -192,11 +193,27 @@ def test_each_message_once_at_one_place(
 def test_a_position_stands_within_a_record() -> None:
     """Two messages in a record, the second without its end: it is read again from there, and counted on."""
     machine = Machine(PartitionState(0, 0))
-    machine.take(0, "s", b'a\n"b\n')
+    machine.take(0, "s", b'a\n"b')
     state = machine.state()
     assert state == PartitionState(0, 1, [Position("s", 0, 2, 1)])
     again = Machine(state)
     assert again.next == 0
-    again.take(0, "s", b'a\n"b\n')
-    again.take(1, "s", b'c"\n')
+    again.take(0, "s", b'a\n"b')
+    again.take(1, "s", b'c"')
     assert again.told == [Told('"b\nc"', LogPlace("s", 0, 1))]
+
+
+def test_places_are_given_in_a_block_of_many_records() -> None:
+    """What was gathered is used at once: each message has its own record's place, also behind one that waited."""
+    places = Places(Position("s", 4, 3, 2))
+    places.feed(4, 3, 5)
+    assert places.at(0) == (4, 2)
+    places.gave(1)
+    for offset in (5, 7):
+        places.feed(offset, 0, 10)
+    assert places.position("s", 0) == Position("s", 4, 3, 3)
+    assert places.position("s", 9) == Position("s", 5, 4, 0)
+    assert places.at(4) == (4, 3)
+    assert places.at(5) == (5, 0)
+    assert places.at(16) == (7, 0)
+    assert places.position("s", 16) == Position("s", 7, 1, 0)
