@@ -211,6 +211,9 @@ class QueryStats(_Raw, frozen=True, kw_only=True, tag="query_stats"):
     approximate: bool = False
 
 
+LogFormat = Literal["jsonlog", "csvlog", "stderr"]
+
+
 class LogPlace(Struct, array_like=True, frozen=True, order=True, gc=False):
     """Where in the server's log an event was let go: `[log, offset, index, line]`.
 
@@ -243,8 +246,9 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     with a transaction id (`xid`, 64 bits), or whose facts changed (it names its application anew), which only the
     fold reads. For `connect`, `occurred_at_us` is the backend's start, otherwise when it was seen.
     Only the log knows `login_failed`, with its `sqlstate`, and how long a session took (`duration_ms`); its
-    `backend_start_us` has whole seconds, its `identity` is what the client authenticated as. `certificate` is the one
-    that pg_stat_ssl shows, None where the client showed none; the log does not tell it.
+    `backend_start_us` has whole seconds, its `identity` is what the client authenticated as, its `format` decides how
+    far the line can be trusted (`Statement`). `certificate` is the one that pg_stat_ssl shows, None where the client
+    showed none; the log does not tell it.
     """
 
     operation: Literal["found", "connect", "disconnect", "sample", "login_failed"]
@@ -264,6 +268,7 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     sqlstate: str | None = None
     duration_ms: float | None = None
     certificate: Certificate | None = None
+    format: LogFormat | None = None
 
 
 class Parsed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -299,7 +304,7 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     """
 
     place: LogPlace
-    format: Literal["jsonlog", "csvlog", "stderr"]
+    format: LogFormat
     source: Literal["duration", "statement", "auto_explain", "pgaudit", "error"]
     occurred_at_us: int
     pid: int

@@ -23,7 +23,7 @@ from collectors.log.extensions import AUDIT, audited, explained
 from collectors.log.record import LOCAL, LogRecord
 from collectors.log.running import STARTED, Progress, Running
 from collectors.log.texts import Text, Texts, executed
-from pgwitness.events import LogPlace, Session, Statement
+from pgwitness.events import LogFormat, LogPlace, Session, Statement
 from pgwitness.privacy import Tokenizer
 from pgwitness.statements import IDLE
 
@@ -33,7 +33,6 @@ DURATION_MS_MAX = 1e12
 PENDING_MAX = 1_000
 
 Seen = Statement | Session
-Format = Literal["jsonlog", "csvlog", "stderr"]
 Operation = Literal["connect", "disconnect", "login_failed"]
 
 _AUTHENTICATED = re.compile(r'connection authenticated: (?:identity|user)="(?P<identity>.*)" method=(?P<method>\S+)')
@@ -67,7 +66,7 @@ class Interpreter:
     """
 
     def __init__(
-        self, token: Tokenizer, log_format: Format, own_role: str | None = None, *, ordered: bool = True
+        self, token: Tokenizer, log_format: LogFormat, own_role: str | None = None, *, ordered: bool = True
     ) -> None:
         self.texts = Texts(token)
         self.own = 0
@@ -400,6 +399,7 @@ class Interpreter:
             auth_method=auth[0] or None,
             identity=auth[1] or None,
             place=place,
+            format=self._format,
             **more,
         )
 

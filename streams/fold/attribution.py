@@ -193,7 +193,7 @@ def log_session(line: Statement | Session, instance: str | None) -> LogSession:
             line.client_addr or "local",
             line.client_port,
             line.auth_method,
-            True,
+            line.format != "stderr",
         )
     return LogSession(
         line.pid,

@@ -48,3 +48,5 @@ def test_logins_of_a_log_take_its_setting() -> None:
     assert on == "the server's log: refused ones, too"
     assert "may be missed" in off
     assert "refused ones by the log" in off
+    text_log = {item.subject: item for item in added(BARE, Log(path="x", format="stderr"), {"log_connections": "on"})}
+    assert text_log["logins"].certainty == "strong"

@@ -233,7 +233,7 @@ def test_a_session_and_its_statements(at: Bench, server: Postgres) -> None:
     assert {(event.binding, event.role) for event in events} == {("log", "postgres")}
     # Into a text log others can write lines.
     sure = "strong" if settings_of(at).format == "stderr" else "exact"
-    assert {event.certainty for event in events if event.kind == "statement"} == {sure}
+    assert {event.certainty for event in events} == {sure}
     assert {event.application for event in events} == {"till 4"}
     (insert,) = [event for event in events if event.operation == "insert" and event.outcome == "success"]
     assert row is not None

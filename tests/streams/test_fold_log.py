@@ -175,6 +175,8 @@ def test_sessions_of_the_log(feed: Feed) -> None:
     assert (made[0].assurance, made[0].detail["identity"], made[1].duration_ms) == ("verified", "cn=ann", 5.0)
     assert [event.outcome for event in made] == ["success", "success", "denied", "failure"]
     assert feed(*events) == []
+    (imitable,) = feed(Session(operation="connect", place=LogPlace("a-1", 5), format="stderr", **given))
+    assert (imitable.binding, imitable.certainty) == ("log", "strong")
 
 
 def test_an_unknown_application_names_nobody_wrongly(feed: Feed) -> None:

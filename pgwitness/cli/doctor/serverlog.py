@@ -31,10 +31,10 @@ def _with_log(item: Capability, log: Log, settings: Mapping[str, str]) -> Capabi
     ended = settings.get("log_min_duration_statement") == "0"
     announced = settings.get("log_statement", "none")
     every = ended or announced == "all"
+    line = "strong" if log.format == "stderr" else "exact"  # into a text log others can write
     if item.subject == "reads":
         if every or audited & {"all", "read"}:
-            certainty = "strong" if log.format == "stderr" else "exact"
-            return replace(item, captured=True, certainty=certainty, how="the server's log: each statement, by session")
+            return replace(item, captured=True, certainty=line, how="the server's log: each statement, by session")
         return replace(item, how=f"{item.how}; the log does not tell every statement")
     if item.subject == "role changes":
         if every:
@@ -46,7 +46,7 @@ def _with_log(item: Capability, log: Log, settings: Mapping[str, str]) -> Capabi
         return replace(item, certainty=certainty, how="snapshots: what; who, by the statement in the log")
     if item.subject == "logins":
         if settings.get("log_connections", "off") not in ("off", "false", "no", "0", ""):
-            return replace(item, captured=True, certainty="exact", how="the server's log: refused ones, too")
+            return replace(item, captured=True, certainty=line, how="the server's log: refused ones, too")
         how = "pg_stat_activity: short ones may be missed; refused ones by the log (log_connections is off)"
         return replace(item, how=how) if item.captured else item
     return item
