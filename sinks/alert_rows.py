@@ -71,6 +71,8 @@ def row(alert: Alert, event: Event) -> dict[str, object]:
         "detector": _text(ours.get("detector")),
         "incident": _text(ours.get("incident")),
         "suppressed_by": _text(ours.get("suppressed_by")),
+        "mode": _text(ours.get("mode")),
+        "is_alert": finding.get("is_alert") is True,
     }
 
 

@@ -108,6 +108,8 @@ ALERTS = pa.schema(
         ("detector", _TEXT),
         ("incident", _TEXT),
         ("suppressed_by", _TEXT),
+        ("mode", _TEXT),
+        ("is_alert", pa.bool_()),
     ]
 )
 """`alerts`: one row for each time an alert was raised; `uid` is the same when the same alert is raised again.

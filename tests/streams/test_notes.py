@@ -99,8 +99,9 @@ def test_a_verdict_is_taken_by_the_worker_and_is_evidence(installation: Installa
     assert len(alerts(installation)) == known
     query = "SELECT principal, assurance, operation, outcome FROM decisions"
     assert installation.ask(query) == [("ada", "verified", "verdict", "success")]
-    quiet = installation.ask("SELECT DISTINCT status, suppressed_by FROM alerts WHERE suppressed_by IS NOT NULL")
-    assert quiet == [("Suppressed", f"verdict:{row['verdict']}")]
+    query = "SELECT DISTINCT status, suppressed_by, is_alert FROM alerts WHERE suppressed_by IS NOT NULL"
+    quiet = installation.ask(query)
+    assert quiet == [("Suppressed", f"verdict:{row['verdict']}", False)]
 
 
 def test_a_finding_that_went_quiet_is_closed_by_the_time_alone(installation: Installation) -> None:
@@ -115,6 +116,8 @@ def test_a_finding_that_went_quiet_is_closed_by_the_time_alone(installation: Ins
         eventually(lambda: len(alerts(installation)) >= 4, "a late occurrence opens it again, and it is closed again")
     told = [(alert["activity_name"], alert["count"]) for alert in alerts(installation)]
     assert told == [("Create", 1), ("Close", 1), ("Update", 2), ("Close", 2)]
+    modes = installation.ask("SELECT DISTINCT activity, mode, is_alert FROM alerts ORDER BY 1")
+    assert modes == [("Close", "active", False), ("Create", "active", True), ("Update", "active", True)]
     rows = installation.ask("SELECT activity, cluster, detector, count FROM alerts ORDER BY count, activity DESC")
     about = ("shop", "policy:beacon_forged")
     assert rows == [("Create", *about, 1), ("Close", *about, 1), ("Update", *about, 2), ("Close", *about, 2)]
