@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from functools import lru_cache
 
 from msgspec import Struct
 from pglast import parser
@@ -20,6 +21,8 @@ from pgwitness.parsetree import Reader, Tree
 
 CACHE_BYTES_MAX = 16 * 1024 * 1024
 CACHE_ENTRIES_MAX = 8_192
+RECENT_MAX, RECENT_CHARS_MAX = 1_024, 1_000
+"""Texts of so many characters at most that are known by themselves."""
 TEXT_CHARS_MAX = 4 * 1024 * 1024
 """A longer text is not parsed: its facts are its hash."""
 STATEMENT_CHARS_MAX = 16 * 1024
@@ -110,6 +113,10 @@ _cache = _Cache(CACHE_BYTES_MAX, CACHE_ENTRIES_MAX)
 
 def facts(text: str) -> StatementFacts:
     """Tell what a text sent to the server does, and what it looks like without its literals. Never raises."""
+    return _recent(text) if len(text) <= RECENT_CHARS_MAX else _known(text)
+
+
+def _known(text: str) -> StatementFacts:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     key = digest.digest()
     known = _cache.get(key)
@@ -117,6 +124,10 @@ def facts(text: str) -> StatementFacts:
         known = _facts(text, digest.hexdigest())
         _cache.put(key, known)
     return known
+
+
+_recent = lru_cache(RECENT_MAX)(_known)
+"""The same few texts come again and again: these need no digest."""
 
 
 def _facts(text: str, sha256: str) -> StatementFacts:

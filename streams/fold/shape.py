@@ -231,12 +231,17 @@ def _read(event: Event, found: StatementFacts) -> dict[str, object]:
         "operations": list(found.operations),
         "utility": found.utility,
         "statement_sha256": found.sha256,
+        "functions": list(found.functions),
     }
     if found.parse_error is not None:
         detail["parse_error"] = found.parse_error
-    detail["functions"] = list(found.functions)
-    named = {"settings": found.settings, "names": found.objects, "defines": found.defines}
-    return detail | {name: list(values) for name, values in named.items() if values}
+    if found.settings:
+        detail["settings"] = list(found.settings)
+    if found.objects:
+        detail["names"] = list(found.objects)
+    if found.defines:
+        detail["defines"] = list(found.defines)
+    return detail
 
 
 def _parsed(event: Event, said: Parsed) -> dict[str, object]:
