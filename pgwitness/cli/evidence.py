@@ -1,7 +1,7 @@
-"""What is asked of the evidence is evidence too: each query through `pgwitness sql` becomes a `control` event.
+"""What is asked of the evidence is evidence too: each query through `pgwitness sql`, each token of `pgwitness token`.
 
-It goes into `raw` under a cluster of its own, `pgwitness`, because the lake is of all clusters. Without a broker the
-query is answered all the same, and a line on stderr says that nobody wrote it down.
+It becomes a `control` event in `raw`, under a cluster of its own, `pgwitness`, because the lake is of all clusters.
+Without a broker the question is answered all the same, and a line on stderr says that nobody wrote it down.
 """
 
 from __future__ import annotations
@@ -24,38 +24,41 @@ DELIVERY_S_MAX = 5.0
 
 
 class Recorder:
-    """Writes down queries; `close` ends its connection to the broker."""
+    """Writes down what is asked; `close` ends its connection to the broker."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._publisher: Publisher | None = None
 
-    def record(self, query: str, outcome: str) -> None:
+    def query(self, query: str, outcome: str) -> None:
         """Write down one query with its literals taken out, who asked, and whether it was answered."""
-        from pgwitness.cli import kafka
-        from pgwitness.events import Control
         from pgwitness.statements import facts
 
         found = facts(query)
-        detail: dict[str, object] = {
-            "user": _user(),
-            "host": socket.gethostname(),
-            "statement": found.statement,
-            "statement_sha256": found.sha256,
-            "outcome": outcome,
-        }
+        asked: dict[str, object] = {"statement": found.statement, "statement_sha256": found.sha256, "outcome": outcome}
+        self._record("query", "sql", asked)
+
+    def token(self, column: str, token: str) -> None:
+        """Write down that somebody asked for the token of a value of a column; the value itself nobody keeps."""
+        self._record("token", "token", {"column": column, "token": token, "outcome": "success"})
+
+    def _record(self, operation: str, source: str, asked: dict[str, object]) -> None:
+        from pgwitness.cli import kafka
+        from pgwitness.events import Control
+
+        detail: dict[str, object] = {"user": _user(), "host": socket.gethostname(), **asked}
         try:
             if self._publisher is None:
                 from collectors.publisher import Publisher
 
                 kafka.reach(self._config, REACH_S)
                 self._publisher = Publisher(self._config)
-            channel = self._publisher.channel(OURSELVES, "sql", None)
-            channel.send(Control(captured_at_us=time.time_ns() // 1000, operation="query", detail=detail))
+            channel = self._publisher.channel(OURSELVES, source, None)
+            channel.send(Control(captured_at_us=time.time_ns() // 1000, operation=operation, detail=detail))
             channel.flush(DELIVERY_S_MAX)
             channel.close()
         except PgwitnessError as error:
-            say(f"pgwitness: this query was not written down as evidence: {error}")
+            say(f"pgwitness: that this was asked was not written down as evidence: {error}")
 
     def close(self) -> None:
         """End the connection."""

@@ -23,6 +23,7 @@ from pgwitness.cli.init import init
 from pgwitness.cli.options import DEBUG
 from pgwitness.cli.policy import policy
 from pgwitness.cli.sql import sql
+from pgwitness.cli.token import token
 from pgwitness.cli.topics import topics
 from pgwitness.cli.worker import worker
 from pgwitness.errors import ConfigurationError, PgwitnessError, Unreachable
@@ -76,5 +77,5 @@ def main() -> None:
     """Witness a PostgreSQL database: who did what, on whose behalf, and what of it was dangerous."""
 
 
-for command in (demo, init, doctor, db, topics, collect, worker, sql, alerts, policy, dead_letters):
+for command in (demo, init, doctor, db, topics, collect, worker, sql, alerts, policy, dead_letters, token):
     main.add_command(command)

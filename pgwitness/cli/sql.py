@@ -54,9 +54,9 @@ def _answer(connection: duckdb.DuckDBPyConnection, recorder: Recorder, query: st
     try:
         rows = ask(connection, query)
     except NotInOrder:
-        recorder.record(query, "failure")
+        recorder.query(query, "failure")
         raise
-    recorder.record(query, "success")
+    recorder.query(query, "success")
     emit(rows, as_json=as_json, empty="no rows")
 
 

@@ -65,7 +65,7 @@ def test_every_command_explains_itself_and_takes_a_configuration(words: tuple[st
 @pytest.mark.parametrize("words", [words for words in commands() if words not in WITHOUT], ids=" ".join)
 def test_a_missing_configuration_is_usage_and_named(words: tuple[str, ...], tmp_path: Path) -> None:
     """Without its configuration every command ends with 2 and names the file and the way out."""
-    needed = {("collect",): ["wal"], ("dead-letters", "show"): ["0"]}
+    needed = {("collect",): ["wal"], ("dead-letters", "show"): ["0"], ("token",): ["public.a.b"]}
     needed["alerts", "resolve"] = ["0123456789", "--as", "true-positive", "--reason", "x"]
     result = run(*words, *needed.get(words, []), "--config", str(tmp_path / "absent.toml"))
     assert result.exit_code == 2

@@ -291,6 +291,20 @@ def test_what_is_asked_is_written_down(shop: Shop) -> None:
     assert "changes" in str(events[0].detail["statement"])
 
 
+def test_who_asks_for_a_token_is_written_down(shop: Shop) -> None:
+    """With column and token, and never with the value."""
+    assert shop.run("topics", "apply").exit_code == 0
+    words = ["token", "public.orders.note", "--config", str(shop.folder / "pgwitness.toml")]
+    result = CliRunner().invoke(main, words, input="ada@example.org\n")
+    assert (result.exit_code, result.stderr) == (0, "")
+    records = kafka.read(shop.config, shop.config.kafka.topic("raw"))
+    (event,) = [event for record in records for event in decode_raw(record.value).events if isinstance(event, Control)]
+    assert (event.operation, event.detail["column"]) == ("token", "public.orders.note")
+    assert event.detail["token"] == result.stdout.strip()
+    assert event.detail["user"]
+    assert b"ada@" not in b"".join(record.value or b"" for record in records)
+
+
 def test_a_daemon_serves_its_endpoints_and_ends_cleanly(shop: Shop) -> None:
     """A collector serves /livez on a port of its choice, and ends with 0 when it is told to."""
     assert shop.run("topics", "apply").exit_code == 0

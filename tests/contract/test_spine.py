@@ -53,6 +53,7 @@ def test_text_is_masked_and_stays_joinable(spine: Spine) -> None:
     )
     assert len(tokens) == 1
     assert tokens[0][0].startswith("tok_")
+    assert spine.system.command("token", "public.orders.note", stdin=SECRET).strip() == tokens[0][0]
     for topic in ("raw", "events", "alerts"):
         assert SECRET not in json.dumps(spine.system.records(topic))
     for file in spine.system.config.lake.path.rglob("*"):
