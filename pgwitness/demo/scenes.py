@@ -52,8 +52,10 @@ class Scene:
         return facts.get("policy") in self.policies and self._about(facts, alert)
 
     def touches(self, alert: Mapping[str, Any]) -> bool:
-        """Say whether an alert is about this scene's actor or object, whichever detector raised it."""
-        return self._about(alert.get("unmapped", {}), alert)
+        """Say whether an alert is about this scene's actor, whichever detector raised it, or about the scene itself."""
+        facts = alert.get("unmapped", {})
+        named = facts.get("principal") is not None or facts.get("role") is not None
+        return self._about(facts, alert) if named else self.explains(alert)
 
     def _about(self, facts: Mapping[str, Any], alert: Mapping[str, Any]) -> bool:
         if facts.get("principal") is not None:
