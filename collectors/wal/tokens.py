@@ -134,12 +134,15 @@ class _Watched:
         try:
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_size)
-            if self._keys is None or stamp != self._stamp:
-                self._stamp = stamp
+        except OSError:
+            stamp = None
+        if self._keys is None or stamp != self._stamp:
+            self._stamp = stamp
+            try:
                 self._keys = load_keys(self._path)
-        except (OSError, ConfigurationError):
-            if self._keys is None:
-                return load_keys(self._path)  # which says what is wrong with it
+            except ConfigurationError:
+                if self._keys is None:
+                    raise
         return self._keys
 
 

@@ -30,7 +30,7 @@ def token(column: str, as_json: bool, config_path: Path) -> None:
     """
     from pgwitness.privacy import load_key, tokenizer, treatment
 
-    if column.count(".") != 2 or not all(column.split(".")):
+    if column.count(".") < 2 or not all(column.split(".")):
         raise click.UsageError(f"{column}: COLUMN is schema.table.column")
     config = configuration(config_path)
     how = treatment(column, "text", config.privacy)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pgwitness.events import Ddl
+from streams.fold.shape import BEACON
 
 MAKES = ("CREATE TABLE", "CREATE TABLE AS", "SELECT INTO")
-TRIGGER = "pgwitness_beacon"
 PUBLICATION = "pgwitness"
 
 
@@ -28,7 +28,7 @@ def covering(commands: Iterable[Ddl]) -> frozenset[int]:
         ours = made is not None and (command.statement, command.statement_sha256, command.beacon) == (
             made.statement, made.statement_sha256, made.beacon,
         )  # fmt: skip
-        named = what.removeprefix(f"{TRIGGER} on ")
+        named = what.removeprefix(BEACON)
         if ours and command.tag == "CREATE TRIGGER" and named != what and named in waiting:
             table, after = named, "ALTER TABLE"
             waiting.remove(named)
