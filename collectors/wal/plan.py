@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from collectors.wal import pgoutput
 from collectors.wal.pgoutput import INT2, INT4, UNCHANGED, ProtocolError, Tuple
-from collectors.wal.values import BUILT_IN, NULL, Convert, TokenCache, converter
+from collectors.wal.values import NULL, Convert, TokenCache, converter, type_names
 from pgwitness.config import Privacy
 from pgwitness.events import Relation, qualified, quote_identifier
 from pgwitness.privacy import Tokenizer, treatment
@@ -23,6 +23,8 @@ from pgwitness.privacy import Tokenizer, treatment
 ROW_BYTES_MAX = 160 * 1024
 """Encoded bytes of a row; a longer one is encoded again with the limits below, so that no row exceeds a record."""
 TIGHTER = (1024, 64)
+HEADER_BYTES_MAX = 96 * 1024
+"""Encoded bytes of a relation; one whose columns have so long names in JSON is there without them."""
 PARSE_ERRORS = (LayoutError, IndexError, KeyError, ValueError)
 
 _unpack = INT4.unpack_from
@@ -31,13 +33,15 @@ _unpack = INT4.unpack_from
 class TableFacts(Struct, frozen=True):
     """What the stream does not tell of a table and the catalogue does.
 
-    `primary_key` are its columns, empty when there is none or the table is gone; `generated` those that are not
-    published; `beacon` says that a beacon is installed on it.
+    `primary_key` are its columns and `generated` those that are computed and not published, both only as far as they
+    held when the rows were written (`collectors.wal.shape`); empty where there is none, or nobody knows. `settled`
+    says that asking again later would tell no more. `beacon` says that a beacon is installed on it.
     """
 
     primary_key: tuple[str, ...] = ()
     generated: tuple[str, ...] = ()
     beacon: bool = False
+    settled: bool = True
 
 
 class Masking:
@@ -68,19 +72,19 @@ class Plan:
         relation: pgoutput.Relation,
         facts: TableFacts,
         masking: Masking,
-        types: dict[int, str],
+        types: dict[int, tuple[str, str]],
         limit: int | None = None,
     ) -> None:
         self.part = -1  # the part that knows this plan, by number; index and counts belong to that one
         self.index = 0
         self.inserts = self.updates = self.deletes = self.truncates = 0
         self._made_of = (relation, facts, masking, types)
-        self._types = [types.get(column.type_oid) for column in relation.columns]
+        self._types = type_names([column.type_oid for column in relation.columns], types)
         self._tighter: Plan | None = None
         self._limit = min(limit or masking.privacy.value_limit, masking.privacy.value_limit)
         self._count = INT2.pack(len(relation.columns))
         table = qualified(relation.schema, relation.name)
-        self.names = [column.name for column in relation.columns]
+        self.names = distinct([column.name for column in relation.columns])
         self.relation = Relation(
             name=table,
             columns=self.names,
@@ -89,20 +93,21 @@ class Plan:
             generated=list(facts.generated),
         )
         self.header = msgspec.json.encode(self.relation)
+        if len(self.header) > HEADER_BYTES_MAX:
+            self.relation = msgspec.structs.replace(self.relation, columns=[], generated=[])
+            self.header = msgspec.json.encode(self.relation)
         # Where a part is cut must not depend on whether a beacon is installed.
         self.header_size = len(self.header) + (0 if facts.beacon else len(b',"beacon":true')) + 1
-        self._converters: list[Convert | None] = []
+        self._converters: list[Convert] = []
         self._labels: list[bytes | None] = []
-        for column in relation.columns:
-            kind = types.get(column.type_oid) or BUILT_IN.get(column.type_oid, "other")
-            how = treatment(f"{table}.{quote_identifier(column.name)}", kind, masking.privacy)
+        for name, kind in zip(self.names, self._types, strict=True):
+            how = treatment(f"{table}.{quote_identifier(name)}", kind, masking.privacy)
             self._converters.append(
                 converter(how, kind, masking.tokens(self._limit), masking.token, self._limit)
                 if how != "drop"
                 else _nothing
             )
-            self._labels.append(None if how == "drop" else msgspec.json.encode(column.name) + b":")
-        self._identity = [at for at, column in enumerate(relation.columns) if column.key]
+            self._labels.append(None if how == "drop" else msgspec.json.encode(name) + b":")
         self._key = self._key_columns(relation, facts)
         self._only_key = self._key[0] if len(self._key) == 1 else None
         key = self._object_template(self._key) if self._key else b"null"
@@ -117,7 +122,7 @@ class Plan:
     def still(self, relation: pgoutput.Relation, facts: TableFacts) -> bool:
         """Say whether a description of the relation says nothing new: the server repeats it as its caches go."""
         before, known, _, types = self._made_of
-        named = [types.get(column.type_oid) for column in relation.columns]
+        named = type_names([column.type_oid for column in relation.columns], types)
         return (before, known, self.relation.beacon, self._types) == (relation, facts, facts.beacon, named)
 
     def insert(self, data: bytes, at: int, ordinal: int, index: int) -> bytes:
@@ -185,7 +190,7 @@ class Plan:
                 if kind == 116:  # t
                     start = at + 5
                     at = start + _unpack(data, at + 1)[0]
-                    add(data[start:at] if convert is None else convert(data[start:at]))
+                    add(convert(data[start:at]))
                 elif kind == 110:  # n
                     add(NULL)
                     at += 1
@@ -213,26 +218,27 @@ class Plan:
                 [
                     name
                     for name, was, now in zip(self.names, old, new, strict=True)
-                    if now is not UNCHANGED and now != was
+                    if now is not UNCHANGED and was is not UNCHANGED and now != was
                 ]
             )
         everything = range(len(self.names))
         before = after = NULL
         if self._masking.privacy.row_values == "masked":
             if old is not None:
-                before = self._object(old, everything if whole else self._identity)
+                # Of an old key the columns outside of it are null: they were not sent, and those of a key never are.
+                before = self._object(old, everything if whole else [n for n in everything if old[n] is not None])
             if new is not None:
                 after = self._object(new, everything)
-        key = NULL
-        if self._key:
-            # An unchanged part of the key (a long text) stands in the old tuple, if anywhere.
-            source = new if new is not None else old
-            assert source is not None
-            key = self._object(
-                [value if value is not UNCHANGED or old is None else old[n] for n, value in enumerate(source)],
-                self._key,
-            )
+        key = self._key_of(new if new is not None else old or [], old)
         return b'[%d,"%b",%d,%b,%b,%b,%b]' % (ordinal, operation, index, key, changed, before, after)
+
+    def _key_of(self, row: Tuple, old: Tuple | None) -> bytes:
+        """Encode what names a row; null where a part of it was not sent, because the rest would name others too."""
+        # An unchanged part of the key (a long text) stands in the old tuple, if anywhere.
+        values = [old[n] if old is not None and value is UNCHANGED else value for n, value in enumerate(row)]
+        if not self._key or any(values[n] is UNCHANGED or values[n] is None for n in self._key):
+            return NULL
+        return self._object(values, self._key)
 
     @property
     def _masking(self) -> Masking:
@@ -246,12 +252,11 @@ class Plan:
                 value, label = values[n], self._labels[n]
                 if value is UNCHANGED or label is None:
                     continue
-                convert = self._converters[n]
                 if value is None:
                     members.append(label + NULL)
                 else:
                     assert isinstance(value, bytes)
-                    members.append(label + (value if convert is None else convert(value)))
+                    members.append(label + self._converters[n](value))
         except PARSE_ERRORS as error:
             raise self._broken(error) from error
         return b"{" + b",".join(members) + b"}"
@@ -270,10 +275,12 @@ class Plan:
 
     def _key_columns(self, relation: pgoutput.Relation, facts: TableFacts) -> list[int]:
         """Choose the columns that name a row: the identity's, or the primary key where the identity names none."""
-        if relation.identity in ("d", "i") and self._identity:
-            return self._identity
         at = {name: n for n, name in enumerate(self.names)}
-        return [at[name] for name in facts.primary_key] if all(name in at for name in facts.primary_key) else []
+        key = [at[name] for name in facts.primary_key] if all(name in at for name in facts.primary_key) else []
+        if relation.identity in ("d", "i"):
+            key = [n for n, column in enumerate(relation.columns) if column.key] or key
+        # A key without a column that is dropped would name other rows too.
+        return key if all(self._labels[n] is not None for n in key) else []
 
     def _shorter(self, operation: bytes, data: bytes, at: int, ordinal: int, index: int, row: bytes) -> bytes:
         """Encode a row that is too long with tighter limits; in the end without its images, which `null` says."""
@@ -304,6 +311,21 @@ class Plan:
     def _broken(self, error: Exception) -> ProtocolError:
         """Say that a row cannot be read, without any of its values."""
         return ProtocolError(f"a row of {self.relation.name} is cut or malformed: {type(error).__name__}")
+
+
+def distinct(names: list[str]) -> list[str]:
+    """Make names different that the way from bytes to text made the same, so that no member stands twice."""
+    if len(set(names)) == len(names):
+        return names
+    taken = set(names)
+    made: list[str] = []
+    for name in names:
+        number = 1
+        while name in made or (number > 1 and name in taken):
+            number += 1
+            name = f"{names[len(made)]}~{number}"
+        made.append(name)
+    return made
 
 
 def _nothing(_value: bytes) -> bytes:

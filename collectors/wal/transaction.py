@@ -114,7 +114,7 @@ class Assembler:
         self._output = output
         self._xids = xids
         self._now_us = now_us
-        self._types: dict[int, str] = {}
+        self._types: dict[int, tuple[str, str]] = {}
         self._part_serial = 0
         self._begin: Begin | None = None
         self._head = (
@@ -160,7 +160,7 @@ class Assembler:
             if known is None or not known.still(message, facts):
                 self.plans[oid] = Plan(message, facts, self._masking, self._types)
         elif isinstance(message, Type):
-            self._types[message.oid] = message.name
+            self._types[message.oid] = (message.schema, message.name)
         elif isinstance(message, Origin):
             self._origin_name = message.name
         elif isinstance(message, Truncate):
@@ -195,7 +195,9 @@ class Assembler:
         self._size = 0
 
     def _join(self, plan: Plan) -> None:
-        """Make a relation known in the present part."""
+        """Make a relation known in the present part, or in a new one where its description has no room."""
+        if self._size + plan.header_size > PART_BYTES_MAX and (self._part_rows or self._part_ddl):
+            self._cut()
         plan.part = self._part_serial
         plan.index = len(self._part_plans)
         plan.inserts = plan.updates = plan.deletes = plan.truncates = 0

@@ -2,12 +2,16 @@
 
 `converter` gives the function for one column: its treatment (`pgwitness.privacy`) decides what may be seen, its type
 how a clear value is written. Numbers stay as the server wrote them, digits and all; NaN and Infinity, which JSON
-does not have, become strings, as do json, arrays and everything else that is not a number or a boolean.
+does not have, become strings, as do json, arrays and everything else that is not a number or a boolean. A value that
+is not what its type says is not clear: nobody knows what it is, so its token stands there.
+
+Types are known by what PostgreSQL itself assigns, never by a bare name: anybody may make a type `app.int4`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -25,7 +29,13 @@ CACHED_MAX = 32_768
 _INTEGERS = frozenset({"int2", "int4", "int8", "oid", "xid", "xid8"})
 _NUMBERS = frozenset({"float4", "float8", "numeric"})
 _PLAIN = frozenset({"uuid", "pg_lsn", "date", "time", "timetz", "timestamp", "timestamptz", "interval"})
-_BOOLEANS = {b"t": b"true", b"f": b"false"}
+_NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
+"""A number of JSON (RFC 8259, section 6)."""
+_SAFE = re.compile(rb"[ !#-\[\]-~]*").fullmatch
+"""What stands in a JSON string as it is."""
+_NO_NUMBERS = {b"NaN": b'"NaN"', b"Infinity": b'"Infinity"', b"-Infinity": b'"-Infinity"'}
+_LAST_BYTES = 64
+"""How much of a value `last4` looks at."""
 
 
 class TokenCache(dict[bytes, bytes]):
@@ -56,13 +66,13 @@ class TokenCache(dict[bytes, bytes]):
         return made
 
 
-def converter(treatment: str, type_name: str, tokens: TokenCache, token: Tokenizer, limit: int) -> Convert | None:
-    """Give the function for a column's values; none where they are copied as they are.
+def converter(treatment: str, type_name: str, tokens: TokenCache, token: Tokenizer, limit: int) -> Convert:
+    """Give the function for a column's values; whatever the value, it gives JSON.
 
     `treatment` is one of `clear`, `token`, `last4`, `hash`; a dropped column has no converter, its plan leaves it out.
     """
     if treatment == "clear":
-        return _clear(type_name, token, limit)
+        return _clear(type_name, tokens, token, limit)
     if treatment == "last4":
         return last4
     if treatment == "hash":
@@ -77,7 +87,7 @@ def text(value: bytes) -> bytes:
 
 def last4(value: bytes) -> bytes:
     """Show the last four characters of a value that has at least eight, else none."""
-    characters = value.decode("utf-8", "backslashreplace")
+    characters = value[-_LAST_BYTES:].decode("utf-8", "backslashreplace")
     return msgspec.json.encode("****" + (characters[-4:] if len(characters) >= 8 else ""))
 
 
@@ -86,33 +96,55 @@ def sha256(value: bytes) -> bytes:
     return b'"sha256:' + hashlib.sha256(value).hexdigest().encode() + b'"'
 
 
-def _clear(type_name: str, token: Tokenizer, limit: int) -> Convert | None:
+def _clear(type_name: str, tokens: TokenCache, token: Tokenizer, limit: int) -> Convert:
     def long(value: bytes) -> bytes:
         shown = value[:PREFIX_BYTES].decode("utf-8", "ignore").encode()
         return b'{"token":"%b","bytes":%d,"prefix":%b}' % (token(value), len(value), text(shown))
 
+    def integer(value: bytes) -> bytes:
+        # Nearly all are digits that do not begin with a zero; the others are looked at twice.
+        if value.isdigit() and (value[0] != 48 or len(value) == 1):
+            return value if len(value) <= limit else tokens[value]
+        return number(value)
+
     def number(value: bytes) -> bytes:
-        if len(value) > limit:
-            return long(value)
-        return value if value[-1] < 58 else b'"' + value + b'"'  # NaN, Infinity end in a letter
+        if _NUMBER(value):
+            return value if len(value) <= limit else long(value)
+        return _NO_NUMBERS.get(value) or tokens[value]
+
+    def plain(value: bytes) -> bytes:
+        return b'"' + value + b'"' if _SAFE(value) and len(value) <= limit else tokens[value]
+
+    def boolean(value: bytes) -> bytes:
+        return b"true" if value == b"t" else b"false" if value == b"f" else tokens[value]
 
     def string(value: bytes) -> bytes:
         return text(value) if len(value) <= limit else long(value)
 
     if type_name in _INTEGERS:
-        return None
+        return integer
     if type_name == "bool":
-        return _BOOLEANS.__getitem__
+        return boolean
     if type_name in _NUMBERS:
         return number
-    if type_name in _PLAIN:
-        return _quoted
-    return string
+    return plain if type_name in _PLAIN else string
 
 
-def _quoted(value: bytes) -> bytes:
-    return b'"' + value + b'"'
+def type_names(oids: list[int], described: dict[int, tuple[str, str]]) -> list[str]:
+    """Name types by their OIDs: PostgreSQL's own by their number, others as the server described them.
 
+    `described` has the schema and name that a Type message gave, of a domain those of what it is made over. Only a
+    name in `pg_catalog` says what a type is; every other type is `other`.
+    """
+    found = []
+    for oid in oids:
+        schema, name = described.get(oid, ("", "")) if oid >= FIRST_DESCRIBED else ("", "")
+        found.append(BUILT_IN.get(oid) or (name if schema == "pg_catalog" else "") or "other")
+    return found
+
+
+FIRST_DESCRIBED = 10_000
+"""Types below this OID are PostgreSQL's own and never described (FirstGenbkiObjectId in access/transam.h)."""
 
 BUILT_IN = {
     16: "bool", 17: "bytea", 18: "char", 19: "name", 20: "int8", 21: "int2", 23: "int4", 25: "text", 26: "oid",
