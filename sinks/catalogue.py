@@ -14,16 +14,12 @@ import duckdb
 
 from pgwitness.errors import NotInOrder
 from sinks import log_coverage, reconciliation, spill
+from sinks.listing import EMPTY_DAY, Listing, empty_file, variable, variable_sql
+from sinks.schema import TABLES
 
-EMPTY_DAY = "1970-01-01"
 MEMORY_LIMIT = "1GB"
 SPILL_LIMIT = "20GB"
 """What a query may keep on disk while it runs, beside its memory: a day of five million rows needs some of it."""
-
-
-def empty_file(table: str) -> str:
-    """Name the file without rows that every table has: it carries the columns where no other file does yet."""
-    return f"{table}/dt={EMPTY_DAY}/empty.parquet"
 
 
 _HEAD = """\
@@ -36,6 +32,7 @@ SET parquet_metadata_cache = true;
 -- What reconciliation looks for is estimated to be rare; if it is not, comparing each with each never ends.
 SET asof_loop_join_threshold = 0;
 
+-- What counts is what the manifest names, as it is now: run these again to see what has landed since.
 """
 
 _ACTIVITY = "kind IN ('change', 'ddl', 'statement', 'query_stats', 'session')"
@@ -176,24 +173,35 @@ WHERE e.kind = 'change' AND e.ordinal IS NOT NULL;
 """
 
 
-def views_sql(folder: str = "") -> str:
-    """Write the catalogue as SQL; paths are relative, or begin with `folder` (which ends in a slash then)."""
-    tables = {name: _scan(folder, name) for name in ("events", "rows", "alerts")}
-    scan = tables["events"]
-    return _HEAD + _VIEWS.format(
+def views_sql() -> str:
+    """Write the catalogue as SQL for a DuckDB started in the lake's folder."""
+    return _HEAD + "".join(map(variable_sql, TABLES)) + "\n" + _views()
+
+
+def _views() -> str:
+    """Write the views and macros, over files that the variables name."""
+    tables = {name: scan(name) for name in TABLES}
+    events = tables["events"]
+    return _VIEWS.format(
         **tables,
         activity=_ACTIVITY,
         is_address=_IS_ADDRESS,
         named=reconciliation.NAMED,
-        settings=log_coverage.settings(scan),
-        statement_coverage=log_coverage.coverage(scan),
-        reconciliation=reconciliation.view(scan),
+        settings=log_coverage.settings(events),
+        statement_coverage=log_coverage.coverage(events),
+        reconciliation=reconciliation.view(events),
     )
 
 
-def _scan(folder: str, table: str) -> str:
-    path = _text(f"{_pattern(folder)}{table}/dt=*/*.parquet")
-    return f"read_parquet({path}, union_by_name = true, hive_partitioning = true, hive_types = {{'dt': DATE}})"
+def scan(table: str, more: str = "") -> str:
+    """Write a scan of a table's files, with more options of `read_parquet` when wanted.
+
+    The file that carries the columns is never read for rows: who can write it must not be believed for that.
+    """
+    return (
+        f"(SELECT * FROM read_parquet(getvariable('{variable(table)}'), union_by_name = true, "
+        f"hive_partitioning = true, hive_types = {{'dt': DATE}}{more}) WHERE dt > DATE '{EMPTY_DAY}')"
+    )
 
 
 def _pattern(folder: str) -> str:
@@ -221,7 +229,15 @@ def connect(
             "if it is elsewhere, set lake.path"
         )
     connection = duckdb.connect(
-        config={"memory_limit": memory_limit, "threads": 2, "autoinstall_known_extensions": False}
+        config={
+            "memory_limit": memory_limit,
+            "threads": 2,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            "allow_persistent_secrets": False,
+            "python_enable_replacements": False,
+        }
     )
     connection.execute("SET TimeZone = 'UTC'")
     folder = f"{lake.resolve()}/"
@@ -232,7 +248,10 @@ def connect(
     connection.execute(f"SET temp_directory = {_text(str(spilled))}")
     connection.execute(f"SET max_temp_directory_size = {_text(spill_limit)}")
     connection.execute("SET enable_external_access = false")
-    for statement in duckdb.extract_statements(views_sql(folder)):
+    connection.execute(_HEAD)
+    _opened[connection] = (_pattern(folder), Listing(lake))
+    refresh(connection, at_once=True)
+    for statement in duckdb.extract_statements(_views()):
         try:
             connection.execute(statement)
         except duckdb.IOException:
@@ -241,3 +260,16 @@ def connect(
                 raise
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+_opened: weakref.WeakKeyDictionary[duckdb.DuckDBPyConnection, tuple[str, Listing]] = weakref.WeakKeyDictionary()
+"""The lakes that connections of this process read: each one's folder as a pattern, and its files."""
+
+
+def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> None:
+    """Let a connection of `connect` see what has landed since it was opened, or last refreshed."""
+    folder, listing = _opened[connection]
+    if listing.refresh() or at_once:
+        for table in TABLES:
+            files = [folder + file for file in listing.files(table)]
+            connection.execute(f"SET VARIABLE {variable(table)} = ?", [files])

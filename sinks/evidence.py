@@ -15,7 +15,7 @@ import msgspec
 
 from detectors.replay import Past
 from pgwitness.events import OPERATIONS, Count, Event, Position, Relation
-from sinks.catalogue import connect
+from sinks.catalogue import connect, scan
 
 FETCH_ROWS = 5_000
 _LETTERS = {word: letter for letter, word in OPERATIONS.items()}
@@ -60,8 +60,7 @@ _SOURCE = """
 SELECT *, regexp_extract(filename, '([^/]+)-[0-9]{{20}}\\.parquet$', 1) AS partition,
     concat(regexp_extract(filename, '([0-9]{{20}})\\.parquet$', 1), dt, lpad(file_row_number::VARCHAR, 12, '0'))
         AS place
-FROM read_parquet({path}, union_by_name = true, hive_partitioning = true, hive_types = {{'dt': DATE}},
-    filename = true, file_row_number = true)
+FROM {scan}
 WHERE dt >= to_timestamp($from_us / 1e6)::DATE - 1 AND epoch_us(occurred_at) >= $from_us
     AND epoch_us(occurred_at) < $until_us
 """
@@ -106,10 +105,8 @@ class Evidence:
         """Open the lake; raises `NotInOrder` when there is none."""
         self._connection = connect(lake)
         self._span = {"from_us": from_us, "until_us": _TIME_US_MAX if until_us is None else until_us}
-        folder = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(lake.resolve()))
-        path = "'" + f"{folder}/events/dt=*/*.parquet".replace("'", "''") + "'"
-        self._source = _SOURCE.format(path=path)
-        self._events = f"read_parquet({path}, union_by_name = true, hive_partitioning = true)"
+        self._source = _SOURCE.format(scan=scan("events", ", filename = true, file_row_number = true"))
+        self._events = scan("events")
 
     def __enter__(self) -> Self:
         """Give itself."""

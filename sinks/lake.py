@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pgwitness.errors import Retry, Stop, Superseded
 from pgwitness.events import Event
-from sinks import catalogue, manifest, parquet
+from sinks import catalogue, listing, manifest, parquet
 from sinks.columns import Columns, Verdict
 from sinks.files import Files
 from sinks.manifest import Entry, File, HighWater
@@ -64,7 +64,7 @@ class Lake:
             self.files.make_folder(self.path / STAGING)
             for table, schema in TABLES.items():
                 self.files.make_folder(self.path / table / MANIFEST)
-                self.place(self.path / catalogue.empty_file(table), parquet.encode(schema.empty_table()), "prepare")
+                self.place(self.path / listing.empty_file(table), parquet.encode(schema.empty_table()), "prepare")
             self.place(self.path / "views.sql", catalogue.views_sql().encode(), "prepare")
 
     def place(self, path: Path, content: bytes, owner: str) -> None:

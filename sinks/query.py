@@ -1,7 +1,7 @@
 """Asking the lake: one query in, columns and a stream of rows out; what `pgwitness sql` is made of.
 
-Nothing that a query can say changes the lake or reaches outside of it; times come in UTC. Works on a connection of
-`sinks.catalogue`.
+Nothing that a query can say changes the lake or reaches outside of it (`sinks.reading_only`); times come in UTC. Works
+on a connection of `sinks.catalogue`, and sees what had landed when the query began.
 """
 
 from __future__ import annotations
@@ -14,18 +14,10 @@ from typing import Any
 import duckdb
 
 from pgwitness.errors import NotInOrder
+from sinks import catalogue
+from sinks.reading_only import only_reads
 
 FETCH_ROWS = 1_000
-
-_WRITING = {
-    duckdb.StatementType.COPY: "COPY",
-    duckdb.StatementType.EXPORT: "EXPORT",
-    duckdb.StatementType.ATTACH: "ATTACH",
-    duckdb.StatementType.PREPARE: "PREPARE",
-    duckdb.StatementType.LOAD: "LOAD",
-    duckdb.StatementType.EXTENSION: "INSTALL",
-}
-"""Statements that could write files or bring in code; a table or view that a query makes lives in memory only."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +31,12 @@ class Answer:
 def ask(connection: duckdb.DuckDBPyConnection, query: str, *, timeout_s: float | None = None) -> Answer:
     """Run the statements of `query` and give the answer of the last one.
 
-    Raises `NotInOrder` when DuckDB refuses it, when it would write, and when it takes longer than `timeout_s`: until
-    the first row, and likewise for each `FETCH_ROWS` after that.
+    Raises `NotInOrder` when DuckDB refuses it, when it does more than read, and when it takes longer than `timeout_s`:
+    until the first row, and likewise for each `FETCH_ROWS` after that.
     """
     with _Limit(connection, timeout_s):
-        statements = connection.extract_statements(query)
-        for statement in statements:
-            word = _WRITING.get(statement.type)
-            if word is not None:
-                raise NotInOrder(
-                    f"{word} is not for evidence: the lake is only read here. `pgwitness sql --json` prints an answer "
-                    "for other programs"
-                )
+        statements = [only_reads(connection, statement.query) for statement in connection.extract_statements(query)]
+        catalogue.refresh(connection)
         for statement in statements:
             connection.execute(statement)
     if not statements or connection.description is None:

@@ -19,6 +19,7 @@ from typing import Any
 import duckdb
 
 from sinks.lake import Lake
+from tests.sinks.material import enter
 
 TRANSACTIONS = 2_500_000
 UNSEEN_SHARE = 0.1
@@ -100,6 +101,7 @@ def make(lake: Path, transactions: int) -> int:
         for number in range(FILES):
             target = folder / f"part-{number:03}.parquet"
             connection.execute(FILE.format(files=FILES, number=number, empty=empty, target=target))
+            enter(lake, target)
     return unseen
 
 

@@ -117,6 +117,7 @@ class System:
         self.admin_dsn = admin_dsn
         self.daemons: list[Daemon] = []
         self._lake: duckdb.DuckDBPyConnection | None = None
+        self._listing: list[duckdb.Statement] = []
 
     def __enter__(self) -> System:
         return self
@@ -179,6 +180,11 @@ class System:
             # The views name their files relative to the lake's folder, where an auditor would start DuckDB.
             self._lake.execute(f"SET file_search_path = '{lake}'")
             self._lake.execute(views.read_text())
+            self._listing = [
+                line for line in duckdb.extract_statements(views.read_text()) if "SET VARIABLE" in line.query
+            ]
+        for statement in self._listing:  # what has landed since
+            self._lake.execute(statement.query)
         return self._lake.execute(question).fetchall()
 
     def landed(self, question: str, wanted: Callable[[list[tuple[Any, ...]]], bool]) -> list[tuple[Any, ...]]:

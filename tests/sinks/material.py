@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -161,3 +162,9 @@ class Disk(Files):
             if path.exists():
                 content = path.read_bytes()
                 path.write_bytes(content[: chance.randint(0, len(content))])
+
+
+def enter(lake: Path, file: Path) -> None:
+    """Enter a file into the lake's manifest, as its commit does."""
+    entry = {"files": [{"table": "events", "path": str(file.relative_to(lake)), "staged": "gone"}]}
+    (lake / "events/_manifest" / f"{file.stem}.json").write_text(json.dumps(entry))

@@ -19,7 +19,7 @@ from sinks import query
 from sinks.catalogue import connect
 from sinks.lake import Lake
 from tests import ocsf
-from tests.sinks.material import NOON_US, ORDINARY, Finding, Verdict, change, other
+from tests.sinks.material import NOON_US, ORDINARY, Finding, Verdict, change, enter, other
 
 VIEWS = [
     "events",
@@ -163,6 +163,7 @@ def test_files_of_an_older_version_are_read_with_nulls(lake: Path, tmp_path: Pat
     old = copy / "events/dt=2026-01-01/old.parquet"
     old.parent.mkdir()
     duckdb.sql("SELECT 'old' AS event_id, 'gap' AS kind, 7::BIGINT AS lsn").write_parquet(str(old))
+    enter(copy, old)
     assert ask(copy, "SELECT event_id, covered, lsn FROM gaps WHERE dt = '2026-01-01'") == [("old", None, "0/7")]
 
 
@@ -278,28 +279,6 @@ def test_a_missing_lake_says_what_to_do(tmp_path: Path) -> None:
         connect(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        "COPY (SELECT 1) TO '{lake}/events/dt=2026-01-01/x.parquet'",
-        "SELECT 1; COPY (SELECT 1) TO '{lake}/x.csv'",
-        "PREPARE p AS COPY (SELECT 1) TO '{lake}/x.csv'; EXECUTE p",
-        "EXPORT DATABASE '{lake}/x'",
-        "ATTACH '{lake}/x.db'",
-        "INSTALL httpfs",
-        "SELECT * FROM read_text('/etc/hostname')",
-        "SET enable_external_access = true",
-        "RESET memory_limit",
-    ],
-)
-def test_a_query_neither_writes_nor_leaves_the_lake(lake: Path, attack: str) -> None:
-    """Nothing appears in the lake's folder, nothing outside of it is read, and the limits stay."""
-    before = sorted(lake.rglob("*"))
-    with pytest.raises(NotInOrder):
-        ask(lake, attack.format(lake=str(lake).replace("'", "''")))
-    assert sorted(lake.rglob("*")) == before
-
-
 def test_an_answer_is_streamed_with_its_columns_told_apart(lake: Path) -> None:
     """Columns of one name get their place added; a million rows are not read before the first is given."""
     answer = query.ask(connect(lake), "SELECT range AS n, range AS n, 'x' FROM range(1000000)")
@@ -309,7 +288,7 @@ def test_an_answer_is_streamed_with_its_columns_told_apart(lake: Path) -> None:
 
 def test_several_statements_answer_with_the_last(lake: Path) -> None:
     """What a query makes lives in memory and is there for its next statement; an empty query is no error."""
-    text = "CREATE TABLE mine AS SELECT count(*) AS n FROM events; SELECT n FROM mine"
+    text = "CREATE TEMP TABLE mine AS SELECT count(*) AS n FROM events; SELECT n FROM mine"
     assert ask(lake, text) == [(11,)]
     assert ask(lake, " -- nothing") == []
 

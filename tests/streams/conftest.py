@@ -86,6 +86,7 @@ class Installation:
         """Ask the lake."""
         if self._catalogue is None:  # once: making the views takes ten times as long as most questions
             self._catalogue = catalogue.connect(self.config.lake.path)
+        catalogue.refresh(self._catalogue)
         return self._catalogue.execute(query).fetchall()
 
     def landed(self, number: int, where: str = "kind = 'change'") -> None:
