@@ -90,7 +90,7 @@ def _decode(value: bytes | None, decoder: msgspec.json.Decoder[B]) -> B:
         raise DeadLetter("empty", "the record has no value; a producer wrote a tombstone to a topic that has none")
     try:
         batch = decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, MemoryError) as error:
         _refuse(value, error)
     if batch.schema > SCHEMA_VERSION:
         raise NewerSchema(batch.schema, SCHEMA_VERSION)
@@ -105,7 +105,7 @@ def _refuse(value: bytes, error: Exception) -> None:
     """Say why bytes are no batch; a newer version may have any shape, so its number is asked first."""
     try:
         version = _envelope.decode(value).schema
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, MemoryError):
         raise DeadLetter("not_a_batch", f"not a batch of pgwitness: {error}") from error
     if version > SCHEMA_VERSION:
         raise NewerSchema(version, SCHEMA_VERSION) from error

@@ -186,16 +186,22 @@ class Columns:
         Raises `DeadLetter` (`wrong_rows`, `out_of_range`) when the batch cannot be written; nothing of it is kept.
         """
         batch = self._read(events, verdicts)
-        alerts = [
-            alert_rows.row(alert, event)
-            for event, verdict in zip(events, verdicts, strict=True)
-            for alert in verdict.alerts
-        ]
-        self._alerts += alerts
+        self._alerts += _alert_rows(events, verdicts)
         self._judge(events, batch.judgement)
         self._join(batch)
         if len(self._pending.rows) + len(self._pending.ids) >= CHUNK_ROWS or self._pending.bytes >= CHUNK_BYTES:
             self._freeze()
+
+    def refusal(self, event: Event, verdict: Verdict) -> DeadLetter | None:
+        """Say why an event cannot be written, None when it can; nothing of it is kept."""
+        try:
+            self._read([event], [verdict])
+            _alert_rows([event], [verdict])
+        except DeadLetter as error:
+            return error
+        except Exception as error:
+            return DeadLetter("failed", f"it cannot be written: {type(error).__name__}; report it with the dead letter")
+        return None
 
     def tables(self) -> dict[tuple[str, str], pa.Table]:
         """Give the tables by name (`events`, `rows`, `alerts`) and day (`YYYY-MM-DD`); empty ones are absent."""
@@ -465,6 +471,11 @@ def _decode(parts: Sequence[Raw]) -> list[list[_Row]]:
     if len(decoded) != len(parts):
         raise _wrong_rows("not one JSON value an event")
     return decoded
+
+
+def _alert_rows(events: Sequence[Event], verdicts: Sequence[Verdict]) -> list[dict[str, object]]:
+    pairs = zip(events, verdicts, strict=True)
+    return [alert_rows.row(alert, event) for event, verdict in pairs for alert in verdict.alerts]
 
 
 def _wrong_rows(error: object) -> DeadLetter:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pgwitness.errors import Retry, Stop, Superseded
+from pgwitness.errors import DeadLetter, Retry, Stop, Superseded
 from pgwitness.events import Event
 from sinks import catalogue, listing, manifest, parquet
 from sinks.columns import Columns, Verdict
@@ -138,13 +138,15 @@ class PartitionWriter:
                 self._publish()
         return self._end, dict(self._high_water)
 
-    def append(self, offset: int, events: Sequence[Event], verdicts: Sequence[Verdict], lane: int = 0) -> None:
+    def append(
+        self, offset: int, events: Sequence[Event], verdicts: Sequence[Verdict], lane: int = 0
+    ) -> list[tuple[int, DeadLetter]]:
         """Take the record at `offset` with a verdict for each of its events; what has landed already is dropped.
 
         `lane` is the batch's (`header.lane`): positions grow within a lane and a raw partition. An empty record, or
-        one that went to the dead letters, still moves the offset on: append it without events. Raises `DeadLetter`
-        when the record cannot be written (nothing of it is kept), and `Stop` when new events come at an offset that
-        has landed: then the topic is not the one that the lake was filled from.
+        one that went to the dead letters, still moves the offset on: append it without events. Returns the places
+        of events that cannot be written, and why; the others are taken. Raises `Stop` when new events come at an
+        offset that has landed: then the topic is not the one that the lake was filled from.
         """
         marks = {raw: mark for (of, raw), mark in self._high_water.items() if of == lane}
         fresh = []
@@ -156,14 +158,32 @@ class PartitionWriter:
         if offset < self._end:
             if fresh:
                 raise Stop(self._wrong_topic(offset))
-            return
-        if len(fresh) == len(events):
-            self._columns.add(events, verdicts)
-        else:
-            self._columns.add([events[place] for place in fresh], [verdicts[place] for place in fresh])
+            return []
+        refused = self._add(events, verdicts, fresh)
         for raw, mark in marks.items():
             self._high_water[lane, raw] = mark
         self._end = offset + 1
+        return refused
+
+    def _add(
+        self, events: Sequence[Event], verdicts: Sequence[Verdict], fresh: list[int]
+    ) -> list[tuple[int, DeadLetter]]:
+        """Take the events at these places; when one is in the way, find which, and take the others."""
+        whole = len(fresh) == len(events)
+        try:
+            if whole:
+                self._columns.add(events, verdicts)
+            else:
+                self._columns.add([events[place] for place in fresh], [verdicts[place] for place in fresh])
+        except Exception:
+            refused = [
+                (place, why) for place in fresh if (why := self._columns.refusal(events[place], verdicts[place]))
+            ]
+            bad = {place for place, _ in refused}
+            good = [place for place in fresh if place not in bad]
+            self._columns.add([events[place] for place in good], [verdicts[place] for place in good])
+            return refused
+        return []
 
     def commit(self) -> None:
         """Land what is buffered; without anything appended since the last commit, do nothing.

@@ -13,6 +13,7 @@ from pgwitness.codec import decode_raw
 from pgwitness.errors import DeadLetter, Stop
 from pgwitness.events import Event
 from streams import metrics
+from streams.aside import Problem
 from streams.behind import Behind
 from streams.checkpoints import Store
 from streams.emitter import Emitter
@@ -67,31 +68,33 @@ class RawPartition:
             batch = decode_raw(value)
         except DeadLetter as error:
             if offset >= fold.next_offset:
-                self._refuse(offset, key, value, error)
+                self._emit(fold.skip(offset))
+                self._set_aside(offset, key, value, [Problem(error.reason, str(error), cluster=_cluster_of(key))])
             self.position = offset + 1
             return
         if offset < fold.next_offset:
             fold.rehydrate(offset, batch)
         else:
-            unencodable = self._emit(fold.apply(offset, batch))
-            if refused := fold.refused or unencodable:
-                self._set_aside(offset, key, value, DeadLetter("nonsense", refused))
+            events = fold.apply(offset, batch)
+            self._set_aside(offset, key, value, [*fold.refused, *self._emit(events)])
         self.position = offset + 1
         metrics.BATCHES.labels("raw").inc()
 
-    def _refuse(self, offset: int, key: bytes | None, value: bytes | None, error: DeadLetter) -> None:
-        self._set_aside(offset, key, value, error)
-        self._emit(self.fold.skip(offset))
+    def _set_aside(self, offset: int, key: bytes | None, value: bytes | None, problems: list[Problem]) -> None:
+        """Keep a record of which something could not be taken, and tell that evidence is missing."""
+        if problems:
+            first = problems[0]
+            log.warning(
+                "dead_letter", partition=self.fold.partition, offset=offset, reason=first.cause, error=first.why
+            )
+            self._emitter.dead_letter("attribute", first.cause, (self.topic, self.fold.partition, offset), key, value)
+            metrics.DEAD_LETTERS.labels("raw", first.cause).inc()
+        self._emit(self.fold.set_aside(self.topic, problems))
 
-    def _set_aside(self, offset: int, key: bytes | None, value: bytes | None, error: DeadLetter) -> None:
-        log.warning("dead_letter", partition=self.fold.partition, offset=offset, reason=error.reason, error=str(error))
-        self._emitter.dead_letter("attribute", error.reason, (self.topic, self.fold.partition, offset), key, value)
-        metrics.DEAD_LETTERS.labels("raw", error.reason).inc()
-
-    def _emit(self, events: list[Event]) -> str | None:
-        """Send events on and count them; returns why one could not be sent."""
+    def _emit(self, events: list[Event]) -> list[Problem]:
+        """Send events on and count them; returns what could not be sent."""
         if not events:
-            return None
+            return []
         refused = self._emitter.events(events, late=self.behind.late)
         kinds: dict[tuple[str, str], int] = {}
         rows: dict[str, int] = {}
@@ -124,3 +127,8 @@ class RawPartition:
             metrics.CHECKPOINT_BYTES.labels("fold", str(fold.partition)).set(len(data))
             self._saved = store_offset
             metrics.CHECKPOINTS.labels("fold").inc()
+
+
+def _cluster_of(key: bytes | None) -> str | None:
+    """Give the cluster that a record's key names, as every collector writes it."""
+    return key.decode(errors="replace") if key else None

@@ -1,6 +1,7 @@
 """What could not be read: listed, shown, and tried again.
 
-A dead letter is the record as it came, with headers `reason`, `stage`, `topic`, `partition` and `offset`. `redrive`
+A dead letter is the record as it came, with headers `reason`, `stage`, `topic`, `partition` and `offset`; one that is
+kept by reference (`streams.letters`) is read where it came from, as long as that still holds the same bytes. `redrive`
 writes its bytes to the partition they came from, once: a mark (a record of the same topic with the header `redriven`
 that names the letter's offset, and no value) is written after it, and a letter that has one is left alone unless
 `again` is set. Should the program die between the two, the letter may be driven twice, which positions forgive. It
@@ -9,6 +10,7 @@ lands as a *new* record at the end of its partition: what the fold has seen late
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 from confluent_kafka import KafkaError, Message
@@ -18,15 +20,18 @@ from pgwitness.config import Config
 from pgwitness.errors import NotInOrder, Unreachable
 from streams import admin
 from streams.emitter import make_producer
+from streams.letters import REFERENCE
 from streams.reading import make_reader, read
 
+LARGE_BYTES_MAX = 64 * 1024 * 1024
+"""A record that is redriven may be larger than any of our own, since it came in once."""
 TIMEOUT_S = 15.0
 REDRIVEN = "redriven"
 
 
 class Letter(Struct, frozen=True):
     """One dead letter. `offset` is its own, `source_…` where it came from, `size` its bytes; `redriven` says
-    whether it was tried again."""
+    whether it was tried again. `sha256` is set when it is kept by reference: `value` is then its beginning."""
 
     offset: int
     at_ms: int
@@ -39,6 +44,12 @@ class Letter(Struct, frozen=True):
     redriven: bool
     key: bytes | None
     value: bytes | None
+    sha256: str | None = None
+
+    @property
+    def kept(self) -> str:
+        """How it is kept."""
+        return "whole" if self.sha256 is None else REFERENCE
 
 
 def letters(config: Config) -> list[Letter]:
@@ -61,10 +72,11 @@ def letters(config: Config) -> list[Letter]:
             source_topic=headers.get("topic", ""),
             source_partition=_number(headers.get("partition")),
             source_offset=_number(headers.get("offset")),
-            size=len(value or b""),
+            size=max(len(value or b""), _number(headers.get("size"))),
             redriven=offset in redriven,
             key=key,
             value=value,
+            sha256=headers.get("sha256") if headers.get("kept") == REFERENCE else None,
         )
         for offset, at_ms, headers, key, value in records
     ]
@@ -89,7 +101,7 @@ def redrive(config: Config, offsets: list[int] | None = None, *, again: bool = F
     ours = {config.kafka.topic(name) for name in ("raw", "events", "alerts")}
     chosen = [found[offset] for offset in (sorted(found) if offsets is None else offsets)]
     chosen = [letter for letter in chosen if again or not letter.redriven]
-    producer = make_producer(config)
+    producer = make_producer(config, LARGE_BYTES_MAX)
     errors: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: object) -> None:
@@ -101,7 +113,8 @@ def redrive(config: Config, offsets: list[int] | None = None, *, again: bool = F
             raise NotInOrder(
                 f"dead letter {letter.offset} came from {letter.source_topic!r}, which is no topic to write to"
             )
-        producer.produce(letter.source_topic, letter.value, letter.key, letter.source_partition, on_delivery=delivered)
+        value = letter.value if letter.sha256 is None else whole(config, letter)
+        producer.produce(letter.source_topic, value, letter.key, letter.source_partition, on_delivery=delivered)
         if producer.flush(TIMEOUT_S) or errors:
             why = errors[0].str() if errors else f"no answer within {TIMEOUT_S:.0f} s"
             raise Unreachable(f"dead letter {letter.offset} was not taken: {why}; start the broker and redrive again")
@@ -109,6 +122,27 @@ def redrive(config: Config, offsets: list[int] | None = None, *, again: bool = F
         producer.produce(config.kafka.topic("dead-letters"), None, letter.key, 0, headers=mark, on_delivery=delivered)
         producer.flush(TIMEOUT_S)
     return chosen
+
+
+def whole(config: Config, letter: Letter) -> bytes | None:
+    """Give a letter's record; one kept by reference is read from its topic. Raises `NotInOrder` when that lost it."""
+    if letter.sha256 is None:
+        return letter.value
+    consumer = make_reader(config.kafka)
+    try:
+        for message in read(consumer, letter.source_topic, letter.source_partition, max(0, letter.source_offset)):
+            value = message.value()
+            data = value.encode() if isinstance(value, str) else value
+            if message.offset() == letter.source_offset and hashlib.sha256(data or b"").hexdigest() == letter.sha256:
+                return data
+            break
+    finally:
+        consumer.close()
+    raise NotInOrder(
+        f"dead letter {letter.offset} is kept by reference, and {letter.source_topic}, partition "
+        f"{letter.source_partition} no longer holds its record at {letter.source_offset}: only its beginning is left "
+        f"(`pgwitness dead-letters show {letter.offset}`)"
+    )
 
 
 def _number(text: str | None) -> int:

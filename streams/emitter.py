@@ -12,29 +12,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from pgwitness.codec import LINGER_MS_MAX, BatchBuilder
 from pgwitness.config import Config
 from pgwitness.errors import Retry, Stop
-from pgwitness.events import Event, EventHeader, encode_event
-from pgwitness.topics import lane_of, partition_of
+from pgwitness.events import Event, EventHeader, Gap, RawEvent, RawHeader, encode_event
+from pgwitness.topics import OURSELVES, lane_of, partition_of
+from streams import letters
+from streams.aside import REASON, Aside, Problem, detail
 from streams.notes import NOTES
+from streams.shortening import ALERT_BYTES_MAX, shortened
 
 FLUSH_TIMEOUT_S = 30.0
 QUEUE_BYTES = 32 * 1024 * 1024
 """Bytes that may be on their way at a time; more blocks the sender."""
+RECORD_BYTES_MAX = 4 * 1024 * 1024
+"""What the producer takes at most, before compression; the broker has a limit of its own."""
+EVENT_BYTES_MAX = RECORD_BYTES_MAX - 64 * 1024
+"""An event at most: it stands alone in its batch then, whose head and record must fit too."""
 LANES_REMEMBERED = 20_000
 LINGER_S = LINGER_MS_MAX / 2000
 """How long an event waits for company: half of what a batch may, for lanes are only looked at now and then."""
 LATE_LINGER_S = 0.25
 """How long one waits that was read late: many principals fill every lane, and short waits would shred their batches."""
 
+TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE)
+
+_encode = msgspec.json.Encoder().encode
 Clock = Callable[[], float]
 
 
-def make_producer(config: Config) -> Producer:
+def make_producer(config: Config, record_bytes_max: int = RECORD_BYTES_MAX) -> Producer:
     """Make the idempotent producer: all replicas acknowledge, order is kept over retries."""
     return Producer(
         config.kafka.client()
@@ -43,8 +55,8 @@ def make_producer(config: Config) -> Producer:
             "acks": "all",
             "compression.type": "lz4",
             "linger.ms": "5",
-            "message.max.bytes": str(4 * 1024 * 1024),
-            "queue.buffering.max.kbytes": str(QUEUE_BYTES // 1024),
+            "message.max.bytes": str(record_bytes_max),
+            "queue.buffering.max.kbytes": str(max(QUEUE_BYTES, record_bytes_max) // 1024),
             "delivery.timeout.ms": "60000",
             "log_level": "2",
         }
@@ -54,9 +66,18 @@ def make_producer(config: Config) -> Producer:
 class Emitter:
     """Sends what the stages make. Not for several threads."""
 
-    def __init__(self, config: Config, producer: Producer, name: str, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: Config,
+        producer: Producer,
+        name: str,
+        clock: Clock = time.monotonic,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
         self._producer = producer
         self._clock = clock
+        self._wall_us = wall_us
+        self._raw_partitions = config.topics.raw_partitions
         self._topic = config.kafka.topic("events")
         self._alerts = config.kafka.topic("alerts")
         self._dead_letters = config.kafka.topic("dead-letters")
@@ -68,22 +89,28 @@ class Emitter:
         self._due: dict[int, float] = {}
         self._remembered: dict[tuple[str | None, str, str | None], int] = {}
         self._error: str | None = None
+        self._again: list[letters.Letter] = []
+        self._unsent: list[tuple[int, Problem]] = []
+        self._aside = Aside()
 
-    def events(self, events: list[Event], *, late: bool = False) -> str | None:
+    def events(self, events: list[Event], *, late: bool = False) -> list[Problem]:
         """Put events into their lanes' batches; full batches leave at once. Raises `Retry` after a failed delivery.
 
         `late`: they come from a partition that is behind, and may wait longer. Others in the same lane do not.
-        Returns why an event could not be encoded (a number in it that no JSON reader takes), None when all could.
+        Returns which events could not be sent, and why: numbers that no JSON reader takes, or more than a record holds.
         """
         self._check()
-        refused: str | None = None
+        refused: list[Problem] = []
         remembered, due, builders = self._remembered, self._due, self._builders
         until = self._clock() + (LATE_LINGER_S if late else LINGER_S)
         for event in events:
             try:
                 encoded = encode_event(event)
-            except (ValueError, OverflowError) as error:
-                refused = f"event {event.event_id}: {error}"
+            except Exception as error:
+                refused.append(_refusal(event, "nonsense", f"cannot be encoded: {type(error).__name__}"))
+                continue
+            if len(encoded) > EVENT_BYTES_MAX:
+                refused.append(_refusal(event, "too_large", f"has {len(encoded)} bytes; {EVENT_BYTES_MAX} at most"))
                 continue
             who = (event.principal, event.cluster, event.role)
             lane = remembered.get(who)
@@ -109,35 +136,82 @@ class Emitter:
             for lane in [lane for lane, due in self._due.items() if due <= now]:
                 self._cut(lane)
         self._producer.poll(0)
+        self._send_again()
         self._check()
 
-    def alert(self, uid: str, value: bytes, delivered: Callable[[], None]) -> None:
-        """Send one alert at once; `delivered` is called when the broker has it."""
+    def alert(self, uid: str, ocsf: dict[str, Any], delivered: Callable[[], None]) -> None:
+        """Send one alert at once; `delivered` is called when the broker has it. One that is too long is cut."""
 
         def report(error: KafkaError | None, _: object) -> None:
             self._delivered(error, _)
             if error is None:
                 delivered()
 
+        value = _encode(ocsf)
+        if len(value) > ALERT_BYTES_MAX:
+            value = _encode(shortened(ocsf))
         self._send(self._alerts, value, uid.encode(), 0, on_delivery=report)
 
     def dead_letter(
         self, stage: str, reason: str, source: tuple[str, int, int], key: bytes | None, value: bytes | None
     ) -> None:
-        """Put a record that cannot be read, as it came, where a person finds it; `source`: topic, partition, offset."""
-        topic, partition, offset = source
-        headers: list[tuple[str, str | bytes | None]] = [
-            ("reason", reason.encode()),
-            ("stage", stage.encode()),
-            ("topic", topic.encode()),
-            ("partition", str(partition).encode()),
-            ("offset", str(offset).encode()),
-        ]
-        self._send(self._dead_letters, value, key, 0, headers=headers)
+        """Put a record that cannot be read, as it came, where a person finds it; `source`: topic, partition, offset.
+
+        What is too large for that topic is kept by reference (`streams.letters`).
+        """
+        letter = letters.make(stage, reason, source, key, value)
+
+        def report(error: KafkaError | None, _: object) -> None:
+            if error is not None and error.code() in TOO_LARGE:  # the topic takes less than it was made for
+                self._again.append(letters.by_reference(letter))
+            else:
+                self._delivered(error, _)
+
+        if letters.fits(letter):
+            self._send_letter(letter, report)
+        else:
+            self._send_letter(letters.by_reference(letter))
+
+    def _send_letter(
+        self, letter: letters.Letter, report: Callable[[KafkaError | None, object], None] | None = None
+    ) -> None:
+        self._send(self._dead_letters, letter.value, letter.key, 0, headers=letter.headers, on_delivery=report)
+
+    def _send_again(self) -> bool:
+        """Send the letters that a delivery report asked for, and tell what they are; says whether there were any."""
+        again, self._again = self._again, []
+        unsent, self._unsent = self._unsent, []
+        for letter in again:
+            self._send_letter(letter)
+        for partition, problem in unsent:
+            self.gap(self._aside, problem, "attribute", (self._topic, partition, letters.NOWHERE))
+        return bool(again)
 
     def raw(self, partition: int, key: bytes, value: bytes) -> None:
         """Write a record of the worker's own into raw (changed identities)."""
         self._send(self._raw, value, key, partition)
+
+    def gap(self, aside: Aside, problem: Problem, stage: str, source: tuple[str, int, int]) -> None:
+        """Write into raw, within the bounds of `aside`, that a record or event was set aside behind attribution."""
+        topic, partition, offset = source
+        now_us = self._wall_us()
+        for about, summary in aside.add(problem, offset, now_us):
+            gap = Gap(
+                captured_at_us=now_us,
+                reason=REASON,
+                database=about.database,
+                detail=detail(about, summary, stage, topic, partition),
+            )
+            self.own(about.cluster or OURSELVES, gap)
+
+    def own(self, cluster: str, event: RawEvent) -> None:
+        """Write an event of the worker's own into raw, where those of a cluster stand."""
+        header = RawHeader(cluster=cluster, source="worker")
+        builder = BatchBuilder(self._name, encode_event(header))
+        builder.add(encode_event(event))
+        payload = builder.cut()
+        assert payload is not None
+        self._send(self._raw, payload, cluster.encode(), partition_of(cluster, self._raw_partitions))
 
     def note(self, partition: int, event: Event) -> None:
         """Write a note of the worker's own into one partition of events (`streams.notes`)."""
@@ -156,6 +230,8 @@ class Emitter:
     def settle(self) -> None:
         """Wait until what was sent is durable, alerts above all; lanes go on filling. Raises `Retry` like `flush`."""
         left = self._producer.flush(FLUSH_TIMEOUT_S)
+        while self._send_again():
+            left = self._producer.flush(FLUSH_TIMEOUT_S)
         self._check()
         if left:
             raise Retry(f"the broker did not take {left} records within {FLUSH_TIMEOUT_S:.0f} s; starting again")
@@ -167,7 +243,19 @@ class Emitter:
             self._send_lane(lane, payload)
 
     def _send_lane(self, lane: int, payload: bytes) -> None:
-        self._send(self._topic, payload, str(lane).encode(), partition_of(lane, self._partitions))
+        key, partition = str(lane).encode(), partition_of(lane, self._partitions)
+
+        def report(error: KafkaError | None, _: object) -> None:
+            if error is None or error.code() not in TOO_LARGE:
+                self._delivered(error, _)
+                return
+            source = (self._topic, partition, letters.NOWHERE)
+            letter = letters.make("attribute", "too_large", source, key, payload)
+            self._again.append(letter if letters.fits(letter) else letters.by_reference(letter))
+            why = f"a batch of {len(payload)} bytes for lane {lane} is more than the broker takes"
+            self._unsent.append((partition, Problem("too_large", why)))
+
+        self._send(self._topic, payload, key, partition, on_delivery=report)
 
     def _send(
         self,
@@ -201,3 +289,7 @@ class Emitter:
     def _check(self) -> None:
         if self._error is not None:
             raise Retry(f"a record was not delivered: {self._error}; the worker starts again from its checkpoint")
+
+
+def _refusal(event: Event, cause: str, why: str) -> Problem:
+    return Problem(cause, f"event {event.event_id} {why}", cluster=event.cluster, database=event.database)

@@ -20,9 +20,10 @@ from msgspec import Raw, Struct
 
 from detectors.policy.policies import Bundle
 from pgwitness.codec import decode_events
-from pgwitness.errors import DeadLetter, Stop
+from pgwitness.errors import DeadLetter, PgwitnessError, Stop
 from pgwitness.events import Event, Position
 from streams import metrics, notes
+from streams.aside import Aside, Problem, unexpected
 from streams.checkpoints import Store
 from streams.emitter import Emitter
 from streams.protocols import Judge, JudgeMaker, Lake, Unjudged, Verdict, Writer
@@ -77,6 +78,7 @@ class EventPartition:
         self._saved = 0
         self._feedback = 0
         self._clock_told = False
+        self._aside = Aside()
 
     @classmethod
     def load(
@@ -114,18 +116,24 @@ class EventPartition:
         """Judge and append one record. Raises `NewerSchema` (nothing is changed then) and `Retry`."""
         if offset < self.position:
             return
+        problems: list[Problem]
         try:
             batch = decode_events(value)
             if batch.header.lane == notes.NOTES:
-                self._notes(offset, batch.events, now)
+                problems = self._notes(offset, batch.events, now)
             else:
-                self._batch(offset, batch.header.lane, batch.events, now)
+                problems = self._batch(offset, batch.header.lane, batch.events, now)
         except DeadLetter as error:
-            self._refuse(offset, key, value, error)
+            problems = [Problem(error.reason, str(error))]
+            if offset >= self.landed_to:
+                self._append(offset, 0, [], [], now)
+        if problems and offset >= self.landed_to:
+            self._set_aside(offset, key, value, problems)
         self.position = offset + 1
         metrics.BATCHES.labels("events").inc()
 
-    def _batch(self, offset: int, lane: int, events: list[Event], now: float) -> None:
+    def _batch(self, offset: int, lane: int, events: list[Event], now: float) -> list[Problem]:
+        """Judge, alert and append the events of a lane; gives what could not be taken of them."""
         counts = offset >= self.landed_to
         if counts and self._landed_marks:
             for mark, at in self._landed_marks.items():
@@ -135,11 +143,12 @@ class EventPartition:
         fresh = self._fresh(lane, events)
         verdicts = [self._verdict(event) for event in fresh]
         if not counts:
-            return
+            return []
+        problems: list[Problem] = []
         for event, verdict in zip(fresh, verdicts, strict=True):
             if verdict.alerts:
-                self._alert(event, verdict)
-        self._append(offset, lane, fresh, verdicts, now)
+                problems += self._alert(event, verdict)
+        return problems + self._append(offset, lane, fresh, verdicts, now)
 
     def tell(self, note: Event) -> None:
         """Write a note into this partition."""
@@ -151,7 +160,7 @@ class EventPartition:
             self._clock_told = True
             self.tell(notes.clock(now_us))
 
-    def _notes(self, offset: int, events: list[Event], now: float) -> None:
+    def _notes(self, offset: int, events: list[Event], now: float) -> list[Problem]:
         """Take notes; the first partition of all lands them, the others only the alerts that come of them."""
         seen: list[Event] = []
         verdicts: list[Verdict] = []
@@ -174,16 +183,21 @@ class EventPartition:
             else:
                 continue
             verdicts.append(verdict)
-        if offset >= self.landed_to:
-            for event, verdict in zip(seen, verdicts, strict=True):
-                self._alert(event, verdict)
-            self._append(offset, notes.NOTES, seen, verdicts, now)
+        if offset < self.landed_to:
+            return []
+        problems: list[Problem] = []
+        for event, verdict in zip(seen, verdicts, strict=True):
+            problems += self._alert(event, verdict)
+        return problems + self._append(offset, notes.NOTES, seen, verdicts, now)
 
-    def _append(self, offset: int, lane: int, events: list[Event], verdicts: list[Verdict], now: float) -> None:
-        self._writer.append(offset, events, verdicts, lane)
+    def _append(
+        self, offset: int, lane: int, events: list[Event], verdicts: list[Verdict], now: float
+    ) -> list[Problem]:
+        refused = self._writer.append(offset, events, verdicts, lane)
         self._appended_to = offset + 1
         if self.pending_since is None:
             self.pending_since = now
+        return [_problem(events[place], error.reason, str(error)) for place, error in refused]
 
     def _fresh(self, lane: int, events: list[Event]) -> list[Event]:
         """Drop what was seen; positions only grow within a lane and a raw partition."""
@@ -207,7 +221,8 @@ class EventPartition:
             log.exception("judge_failed", event_id=event.event_id)
             return Unjudged([{"error": f"judging failed: {type(error).__name__}"}])
 
-    def _alert(self, event: Event, verdict: Verdict) -> None:
+    def _alert(self, event: Event, verdict: Verdict) -> list[Problem]:
+        """Send the alerts of an event; gives why one could not be."""
         ours = event.at.partition < 0
         committed_us = event.occurred_at_us if event.kind == "change" and not ours else None
 
@@ -215,21 +230,32 @@ class EventPartition:
             if committed_us is not None:
                 metrics.ALERT_SECONDS.observe(max(0, self._wall_us() - committed_us) / 1e6)
 
+        problems: list[Problem] = []
         for alert in verdict.alerts:
             if alert.quiet:
                 metrics.QUIET.inc()
                 continue
-            self._emitter.alert(alert.uid, _encode(alert.ocsf()), delivered)
+            try:
+                ocsf = alert.ocsf()
+                self._emitter.alert(alert.uid, ocsf, delivered)
+            except PgwitnessError:
+                raise
+            except Exception as error:
+                log.exception("alert_failed", event_id=event.event_id)
+                problems.append(_problem(event, "alert_failed", unexpected(error)))
+                continue
             metrics.ALERTS.inc()
+        return problems
 
-    def _refuse(self, offset: int, key: bytes | None, value: bytes | None, error: DeadLetter) -> None:
-        if offset < self.landed_to:
-            return
-        log.warning("dead_letter", partition=self.partition, offset=offset, reason=error.reason, error=str(error))
-        self._emitter.dead_letter("land", error.reason, (self.topic, self.partition, offset), key, value)
-        metrics.DEAD_LETTERS.labels("events", error.reason).inc()
-        self._writer.append(offset, [], [], 0)
-        self._appended_to = offset + 1
+    def _set_aside(self, offset: int, key: bytes | None, value: bytes | None, problems: list[Problem]) -> None:
+        """Keep a record of which something cannot be landed, and tell that evidence is missing."""
+        source = (self.topic, self.partition, offset)
+        first = problems[0]
+        log.warning("dead_letter", partition=self.partition, offset=offset, reason=first.cause, error=first.why)
+        self._emitter.dead_letter("land", first.cause, source, key, value)
+        metrics.DEAD_LETTERS.labels("events", first.cause).inc()
+        for problem in problems:
+            self._emitter.gap(self._aside, problem, "land", source)
 
     def due(self, now: float, interval_s: float, rows_max: int) -> bool:
         """Say whether it is time to commit: rows or bytes have reached their bound, or the oldest has waited."""
@@ -290,3 +316,7 @@ class EventPartition:
         metrics.CHECKPOINT_BYTES.labels("judge", str(self.partition)).set(len(data))
         self._saved = self.position
         metrics.CHECKPOINTS.labels("judge").inc()
+
+
+def _problem(event: Event, cause: str, why: str) -> Problem:
+    return Problem(cause, f"event {event.event_id}: {why}", cluster=event.cluster or None, database=event.database)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from detectors.policy.policies import Bundle
+from pgwitness.errors import DeadLetter
 from pgwitness.events import Event, Position
 
 
@@ -99,8 +100,10 @@ class Writer(Protocol):
     def resume(self) -> tuple[int, Mapping[tuple[int, int], Position]]:
         """Forget the buffer; give the next offset and the high-water marks by lane and raw partition."""
 
-    def append(self, offset: int, events: Sequence[Event], verdicts: Sequence[Any], lane: int = 0) -> None:
-        """Take the record at an offset; an empty one moves the offset on."""
+    def append(
+        self, offset: int, events: Sequence[Event], verdicts: Sequence[Any], lane: int = 0
+    ) -> list[tuple[int, DeadLetter]]:
+        """Take the record at an offset; an empty one moves the offset on. Gives which events cannot be, and why."""
 
     def commit(self) -> None:
         """Make what was appended durable and visible, once."""

@@ -66,7 +66,7 @@ def of_policy(
         title=document.title,
         message=policy.message(action, seen),
         description=document.description,
-        severity=document.severity,
+        severity=document.severity_of.get(action.operation or "", document.severity),
         runbook=document.runbook,
         attack=document.attack,
         policy=policy.id,

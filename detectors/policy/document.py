@@ -80,6 +80,8 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dedup_by: list[str] | None = None
     window: str = "1h"
     mode: Literal["staged", "active"] = "active"
+    severity_of: dict[str, Severity] = {}
+    """Another severity for actions of these operations."""
     effect: Effect = "alert"
     respond: Respond | None = None
 

@@ -50,7 +50,7 @@ def show(offset: int, raw: bool, as_json: bool, config_path: Path) -> None:
     kafka.reach(config)
     letter = letters.show(config, offset)
     if raw:
-        click.get_binary_stream("stdout").write(letter.value or b"")
+        click.get_binary_stream("stdout").write(letters.whole(config, letter) or b"")
         return
     content = (letter.value or b"")[:SHOWN_BYTES_MAX].decode(errors="replace")
     row = _row(letter) | {"key": (letter.key or b"").decode(errors="replace"), "value": content}
@@ -91,5 +91,6 @@ def _row(letter: Letter) -> dict[str, object]:
         "partition": letter.source_partition,
         "source_offset": letter.source_offset,
         "bytes": letter.size,
+        "kept": letter.kept,
         "redriven": letter.redriven,
     }

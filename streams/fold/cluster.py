@@ -13,6 +13,7 @@ from streams.fold.server_log import ServerLog
 from streams.fold.state import ClusterState, Timeline, Watermark
 from streams.fold.stats_join import StatsJoin
 from streams.fold.told import Told
+from streams.fold.undo import Undo
 from streams.fold.waiting import WaitingRoom
 
 TIMELINES_MAX = 1_000
@@ -28,16 +29,31 @@ class Cluster:
         self.clock_us = 0
         self.watermarks: dict[Timeline, Watermark] = {}
         self.recent: dict[str, None] = {}
+        self.undo = Undo()
         self.activity = Activity()
-        self.log = ServerLog()
+        self.log = ServerLog(self.undo)
         self.log_settings = LogSettings()
         self.join = LogJoin()
         self.posture = PostureJoin()
         self.stats = StatsJoin()
         self.readings = LogWait()
-        self.waiting = WaitingRoom()
+        self.waiting = WaitingRoom(self.undo)
         self.told = Told()
         self.coverage = LogCoverage()
+
+    def reached(self, system_id: str) -> int | None:
+        """Give how far a server's WAL was read, in whichever database; None when nothing of it was."""
+        return max((mark.lsn for timeline, mark in self.watermarks.items() if timeline[0] == system_id), default=None)
+
+    def keep(self, timeline: Timeline, mark: Watermark | None) -> None:
+        """Take down how far a timeline was read, should the event that moves it fail."""
+        self.undo.add(lambda: self._set(timeline, mark))
+
+    def _set(self, timeline: Timeline, mark: Watermark | None) -> None:
+        if mark is None:
+            self.watermarks.pop(timeline, None)
+        else:
+            self.watermarks[timeline] = mark
 
     def begin(self, timeline: Timeline, lsn: int) -> Watermark:
         """Begin a transaction that lies behind all that was read."""
@@ -54,6 +70,7 @@ class Cluster:
             return False
         room(self.recent, RECENT_MAX)
         self.recent[key] = None
+        self.undo.add(lambda: self.recent.pop(key, None))
         return True
 
     def save(self) -> ClusterState:

@@ -12,7 +12,8 @@ same state give byte-identical events: time is the time in the records, nothing 
 - What a snapshot of posture found changed waits for the log, where there is one, and is bound by the statement that
   says just that (`streams.fold.posture_join`), or goes on as `none`. So does what the statistics counted, where every
   statement is logged: by the runs that the log told (`streams.fold.stats_join`), else by the role.
-- An event that has the right shape and nonsense in it is left out (`refused`); the others of its record go on.
+- An event that cannot be taken, for whatever reason, is left out (`refused`) and leaves nothing behind
+  (`streams.fold.undo`); the others of its record go on. `set_aside` tells it as a gap, within bounds.
 - An event's `at` is the record that let it go. `snapshot` is the state at a record's end; `restore`, then
   `rehydrate` from `resume_from` on, brings held transactions back.
 
@@ -20,6 +21,8 @@ All memory is bounded: sessions, transaction ids and watermarks are forgotten ol
 """
 
 from __future__ import annotations
+
+from copy import copy
 
 from msgspec.structs import replace
 
@@ -43,12 +46,13 @@ from pgwitness.events import (
 from pgwitness.events import Identities as IdentitiesRecord
 from pgwitness.statements import facts
 from pgwitness.topics import OURSELVES
+from streams.aside import Aside, Problem, unexpected
 from streams.fold import comments, readings, shape
 from streams.fold import state as states
 from streams.fold.attribution import NOBODY, SHADOW, by_announcement, by_log, by_origin, by_session, log_session
 from streams.fold.cluster import Cluster
 from streams.fold.covering import covering
-from streams.fold.sanity import bounded, bounded_header, check
+from streams.fold.sanity import bounded, bounded_header, check, check_position
 from streams.fold.state import Attribution, FoldState, HeldPart, HeldReading, Vouched, Watermark
 from streams.fold.trimming import trim
 from streams.fold.waiting import Held, Key, size_of
@@ -75,14 +79,16 @@ class Fold:
         self.next_offset = 0
         self.dropped = 0
         """Parts and other events that were known already, since this object was made."""
-        self.refused: str | None = None
-        """Why an event of the last record was left out, None when none was: the record is then a dead letter too."""
+        self.refused: list[Problem] = []
+        """Why events of the last record were left out; the record is then a dead letter too."""
         self._grace_us = grace_us
         self._held_bytes_max = held_bytes_max
         self._clusters: dict[str, Cluster] = {}
         self._whole = True
         self._out: list[Event] = []
         self._offset = 0
+        self._emitted = 0
+        self._aside = Aside()
 
     # -- records -----------------------------------------------------------------------------------------------
 
@@ -91,21 +97,11 @@ class Fold:
         if offset < self.next_offset:
             return []
         header = bounded_header(batch.header)
+        self.refused = []
         self._begin(offset, header.cluster)
         cluster = self._cluster(header.cluster)
-        self.refused = None
         for index, event in enumerate(batch.events):
-            try:
-                check(event)
-                event = bounded(event)
-                if event.captured_at_us > cluster.clock_us:
-                    cluster.clock_us = event.captured_at_us
-                if type(event) is Transaction:
-                    self._transaction(cluster, header, index, event)
-                else:
-                    self._other(cluster, header, event)
-            except (ValueError, OverflowError) as error:  # msgspec's own errors are ValueErrors
-                self.refused = f"event {index}: {error}"
+            self._take(cluster, header, index, event)
         if cluster.waiting:
             self._expire(header.cluster, cluster)
         if cluster.readings.waiting:
@@ -113,10 +109,54 @@ class Fold:
                 self._read(cluster, held)
         return self._end(offset)
 
+    def _take(self, cluster: Cluster, header: RawHeader, index: int, event: RawEvent) -> None:
+        """Take one event, or nothing of it: whatever is wrong with it is its own affair."""
+        cluster.undo.begin()
+        emitted, clock_us = len(self._out), cluster.clock_us
+        try:
+            check(event)
+            event = bounded(event)
+            if event.captured_at_us > clock_us:
+                cluster.clock_us = event.captured_at_us
+            if type(event) is Transaction:
+                self._transaction(cluster, header, index, event)
+            else:
+                self._other(cluster, header, event)
+        except Exception as error:
+            cluster.undo.back()
+            del self._out[emitted:]
+            cluster.clock_us = clock_us
+            # The text of any other error may hold what stood in a row.
+            expected = type(error) in (ValueError, OverflowError)
+            why = str(error) if expected else unexpected(error)
+            database = getattr(event, "database", None)
+            cause = "nonsense" if expected else "failed"
+            self.refused.append(Problem(cause, f"event {index}: {why}", index, header.cluster, database))
+
+    def set_aside(self, topic: str, problems: list[Problem]) -> list[Event]:
+        """Tell what was set aside of the record that was taken last, and what is due of those before."""
+        now_us = self._latest_us()
+        told = [] if problems else self._aside.due(now_us)
+        for problem in problems:
+            told += self._aside.add(problem, self._offset, now_us)
+        events: list[Event] = []
+        for problem, summary in told:
+            name = problem.cluster if problem.cluster in self._clusters else OURSELVES
+            event = shape.set_aside(name, problem, summary, (topic, self.partition), now_us)
+            event.at = Position(self.partition, self._offset, self._emitted)
+            self._emitted += 1
+            events.append(event)
+        return events
+
+    def _latest_us(self) -> int:
+        """Give the latest record time of all clusters, for what belongs to none."""
+        return max((cluster.clock_us for cluster in self._clusters.values()), default=0)
+
     def skip(self, offset: int) -> list[Event]:
         """Pass a record that was no batch and went to the dead letters."""
         if offset < self.next_offset:
             return []
+        self.refused = []
         self._begin(offset, None)
         return self._end(offset)
 
@@ -129,6 +169,7 @@ class Fold:
 
     def _end(self, offset: int) -> list[Event]:
         out, self._out = self._out, []
+        self._emitted = len(out)
         self.next_offset = offset + 1
         return out
 
@@ -165,6 +206,8 @@ class Fold:
     def _transaction(self, cluster: Cluster, header: RawHeader, index: int, part: Transaction) -> None:
         timeline = (part.system_id, part.timeline, part.database)
         mark = cluster.watermarks.get(timeline)
+        check_position(part.lsn, cluster.reached(part.system_id) if mark is None else mark.lsn)
+        cluster.keep(timeline, mark if mark is None else copy(mark))
         if mark is None or part.lsn > mark.lsn:
             mark = cluster.begin(timeline, part.lsn)
         elif part.lsn < mark.lsn or mark.whole:
@@ -453,6 +496,7 @@ class Fold:
                 next_offset=self.next_offset,
                 identities=self.identities.content,
                 clusters={name: cluster.save() for name, cluster in self._clusters.items()},
+                aside=self._aside,
             )
         )
 
@@ -464,6 +508,7 @@ class Fold:
         fold.next_offset = state.next_offset
         fold._clusters = {name: Cluster.load(saved) for name, saved in state.clusters.items()}
         fold._whole = not fold.held
+        fold._aside = state.aside
         return fold
 
     def rehydrate(self, offset: int, batch: RawBatch) -> None:

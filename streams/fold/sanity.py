@@ -13,10 +13,35 @@ from typing import TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pgwitness.events import Beacon, Ddl, LogPlace, QueryStats, RawEvent, RawHeader, Session, Statement, Transaction
+from pgwitness.events import (
+    OPERATIONS,
+    Beacon,
+    Control,
+    Ddl,
+    Gap,
+    LogPlace,
+    Posture,
+    QueryStats,
+    RawEvent,
+    RawHeader,
+    Session,
+    Statement,
+    Transaction,
+    encode_event,
+    format_lsn,
+)
 
 S = TypeVar("S", bound=Struct)
 INT64_MAX = 2**63 - 1
+INT32_MAX = 2**31 - 1
+TIME_US_MAX = 253_402_300_799_999_999
+"""The end of the year 9999, which is where the lake's times end."""
+LSN_MAX = 1 << 60
+"""An exbibyte: what a server that writes 3 GB a second has written after ten years."""
+LSN_STEP_MAX = 1 << 50
+"""A pebibyte between two transactions: a day and more at 10 GB a second, of which nothing was seen."""
+FOUND_BYTES_MAX = 512 * 1024
+"""What a snapshot of one object, a gap or an act of pgwitness's own says at most; identities may be longer."""
 NAME_CHARS_MAX = 256
 """PostgreSQL's names have 63 bytes, unless it was built for longer ones; two of them make a relation's."""
 CLAIM_CHARS_MAX = 1_000
@@ -80,39 +105,98 @@ def _short(text: str, chars_max: int = NAME_CHARS_MAX) -> str:
 
 
 def check(event: RawEvent) -> None:
-    """Raise `ValueError` when an event's numbers cannot be."""
-    if not 0 <= event.captured_at_us <= INT64_MAX:
+    """Raise `ValueError` when an event's numbers cannot be, or what it carries cannot be written down again."""
+    if not 0 <= event.captured_at_us <= TIME_US_MAX:
         raise ValueError(f"captured_at_us {event.captured_at_us} is no time")
     if type(event) is Transaction:
-        if not (
-            0 <= event.lsn <= INT64_MAX
-            and 0 <= event.xid <= INT64_MAX
-            and 0 <= event.first_ordinal <= INT64_MAX
-            and 0 <= event.n_rows <= INT64_MAX
-            and 0 <= event.committed_at_us <= INT64_MAX
-            and 0 <= event.timeline <= INT64_MAX
-            and 0 <= event.part <= INT64_MAX
-        ):
-            raise ValueError("a number of the transaction is out of range")
-        for item in event.ddl:
-            _check_ddl(item)
+        _check_transaction(event)
     elif type(event) is Session and not (
-        0 <= event.pid <= INT64_MAX
-        and -INT64_MAX <= event.backend_start_us <= INT64_MAX
+        0 <= event.pid <= INT32_MAX
+        and -INT64_MAX <= event.backend_start_us <= TIME_US_MAX
+        and 0 <= event.occurred_at_us <= TIME_US_MAX
         and (event.xid is None or 0 <= event.xid <= INT64_MAX)
+        and abs(event.client_port or 0) <= INT32_MAX
     ):
         raise ValueError("a number of the session is out of range")
     elif type(event) is Statement and not (
-        0 <= event.pid <= INT64_MAX
-        and 0 <= event.occurred_at_us <= INT64_MAX
-        and 0 <= (event.session_start_us or 0) <= INT64_MAX
+        0 <= event.pid <= INT32_MAX
+        and 0 <= event.occurred_at_us <= TIME_US_MAX
+        and 0 <= (event.session_start_us or 0) <= TIME_US_MAX
         and 0 <= (event.xid or 0) < 1 << 32
         and -INT64_MAX <= (event.query_id or 0) <= INT64_MAX
         and 0 <= (event.row_count or 0) <= INT64_MAX
+        and abs(event.client_port or 0) <= INT32_MAX
     ):
         raise ValueError("a number of the statement is out of range")
+    elif type(event) is QueryStats and not (
+        0 <= event.window_start_us <= TIME_US_MAX
+        and 0 <= event.window_end_us <= TIME_US_MAX
+        and -INT64_MAX <= event.query_id <= INT64_MAX
+        and 0 <= event.calls <= INT64_MAX
+        and 0 <= event.rows <= INT64_MAX
+    ):
+        raise ValueError("a number of the statistics is out of range")
+    elif isinstance(event, Posture | Gap | Control):
+        _check_found(event)
     if isinstance(event, Statement | Session) and event.place is not None:
         _check_place(event.place)
+
+
+def _check_transaction(event: Transaction) -> None:
+    if not (
+        0 <= event.lsn <= INT64_MAX
+        and 0 <= event.xid <= INT64_MAX
+        and 0 <= event.first_ordinal <= INT64_MAX
+        and 0 <= event.n_rows <= INT64_MAX
+        and 0 <= event.committed_at_us <= TIME_US_MAX
+        and 0 <= event.timeline <= INT64_MAX
+        and 0 <= event.part <= INT64_MAX
+    ):
+        raise ValueError("a number of the transaction is out of range")
+    relations = len(event.relations)
+    for count in event.counts:
+        if not (0 <= count.relation < relations and count.operation in OPERATIONS and 0 <= count.rows <= INT64_MAX):
+            raise ValueError(f"a count names relation {count.relation} of {relations}, or an operation that is none")
+    for beacon in event.beacons:
+        _check_beacon(beacon)
+    for item in event.ddl:
+        _check_ddl(item)
+    if event.forged or any(beacon.token is not None for beacon in event.beacons):
+        encode_event((event.forged, event.beacons))
+
+
+def check_position(lsn: int, reached: int | None) -> None:
+    """Raise `ValueError` for a WAL position that no server can have come to from where it was.
+
+    A position that is believed makes everything before it known, so one record could silence a database. `reached` is
+    how far the server's WAL was read, None where nothing was.
+    """
+    if lsn > LSN_MAX or (reached is not None and lsn - reached > LSN_STEP_MAX):
+        before = "nothing" if reached is None else format_lsn(reached)
+        raise ValueError(f"the position {format_lsn(lsn)} is not plausible after {before}")
+
+
+def _check_found(event: Posture | Gap | Control) -> None:
+    """What a collector found has any JSON in it, of which the fold keeps some: it must be possible to write it."""
+    times = (getattr(event, name, None) for name in ("occurred_at_us", "window_start_us", "window_end_us"))
+    if not all(0 <= (time or 0) <= TIME_US_MAX for time in times):
+        raise ValueError("a time of what was found is out of range")
+    try:
+        size = len(encode_event(event))
+    except RecursionError:
+        raise ValueError("what was found is nested too deeply") from None
+    if size > FOUND_BYTES_MAX:
+        raise ValueError(f"what was found has {size} bytes; {FOUND_BYTES_MAX} at most")
+
+
+def _check_beacon(beacon: Beacon) -> None:
+    numbers = (beacon.pid, beacon.client_port or 0)
+    if not all(-INT32_MAX <= number <= INT32_MAX for number in numbers) or not (
+        abs(beacon.backend_start_us) <= TIME_US_MAX
+        and 0 <= beacon.xid <= INT64_MAX
+        and 0 <= beacon.ordinal <= INT64_MAX
+    ):
+        raise ValueError("a number of a beacon is out of range")
 
 
 def _check_place(place: LogPlace) -> None:
@@ -121,7 +205,7 @@ def _check_place(place: LogPlace) -> None:
 
 
 def _check_ddl(item: Ddl) -> None:
-    beacon = item.beacon
-    numbers = (item.number, item.ordinal, item.objects_total, item.dropped_total, beacon.pid)
-    if not all(0 <= number <= INT64_MAX for number in numbers) or abs(beacon.backend_start_us) > INT64_MAX:
+    _check_beacon(item.beacon)
+    numbers = (item.number, item.ordinal, item.objects_total, item.dropped_total)
+    if not all(0 <= number <= INT64_MAX for number in numbers):
         raise ValueError("a number of a command is out of range")

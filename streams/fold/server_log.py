@@ -12,6 +12,7 @@ from pgwitness.events import LogPlace, Statement, Transaction
 from streams.fold.attribution import by_log, log_session
 from streams.fold.bounded import room
 from streams.fold.state import Attribution, ClusterState, LogSession, Vouched
+from streams.fold.undo import Undo
 from streams.identity.identities import Identities
 
 XIDS_MAX = 20_000
@@ -25,7 +26,8 @@ XID_MODULUS = 1 << 32
 class ServerLog:
     """The logs of one cluster's instances; forgotten oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, undo: Undo) -> None:
+        self._undo = undo
         self._reached: dict[tuple[str | None, str], tuple[int, int]] = {}
         self._xids: dict[int, LogSession] = {}
         self._vouched: dict[int, Vouched] = {}
@@ -44,7 +46,14 @@ class ServerLog:
         known = reached is not None and here <= reached
         room(self._reached, LOGS_MAX)
         self._reached[key] = reached if known and reached is not None else here
+        self._undo.add(lambda: self._set(key, reached))
         return known
+
+    def _set(self, key: tuple[str | None, str], reached: tuple[int, int] | None) -> None:
+        if reached is None:
+            self._reached.pop(key, None)
+        else:
+            self._reached[key] = reached
 
     def see(self, event: Statement, instance: str | None) -> LogSession:
         """Take up whose a statement is, and the transaction id in its line."""

@@ -33,6 +33,7 @@ from pgwitness.events import (
     format_lsn,
 )
 from pgwitness.statements import StatementFacts, facts
+from streams import aside
 from streams.fold.attribution import NOBODY
 from streams.fold.posture_join import Found
 from streams.fold.state import Attribution, Vouched
@@ -473,4 +474,16 @@ def raw_lost(cluster: str, partition: int, first: int, end: int, clock_us: int) 
     event_id = _id("raw_lost", cluster, partition, first, end)
     event = _event("gap", cluster, None, Attribution(), clock_us, event_id, "raw_lost")
     event.detail = {"reason": "raw_lost", "partition": partition, "first_offset": first, "next_offset": end}
+    return event
+
+
+def set_aside(
+    cluster: str, problem: aside.Problem, summary: aside.Summary, where: tuple[str, int], clock_us: int
+) -> Event:
+    """Make the gap for what was set aside; `where` is the topic and its partition."""
+    topic, partition = where
+    event_id = _id(aside.REASON, cluster, partition, summary.last_offset, problem.index)
+    event = _event("gap", cluster, None, Attribution(), clock_us, event_id, aside.REASON)
+    event.database = problem.database
+    event.detail = aside.detail(problem, summary, "attribute", topic, partition)
     return event

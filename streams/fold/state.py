@@ -23,6 +23,7 @@ from pgwitness.events import (
     RawHeader,
     Token,
 )
+from streams.aside import Aside
 from streams.fold.log_coverage import State
 
 STATE_VERSION = 1
@@ -284,6 +285,7 @@ class FoldState(Struct, frozen=True):
     next_offset: int
     identities: str
     clusters: dict[str, ClusterState]
+    aside: Aside = msgspec.field(default_factory=Aside)
 
 
 encode = msgspec.json.Encoder().encode

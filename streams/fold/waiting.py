@@ -14,6 +14,7 @@ from pgwitness.events import RawBatch, Transaction
 from streams.fold.server_log import XID_MODULUS
 from streams.fold.state import HeldPart, HeldState, Timeline
 from streams.fold.trimming import trim
+from streams.fold.undo import Undo
 
 Key = tuple[Timeline, int]
 """Timeline and commit LSN."""
@@ -53,8 +54,9 @@ class Held:
 class WaitingRoom:
     """The transactions of one cluster that wait, in the order in which their time comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, undo: Undo) -> None:
         self.bytes = 0
+        self._undo = undo
         self._held: dict[Key, Held] = {}
         self._by_xid: dict[int, list[Key]] = {}
         self._missing: dict[int, list[Held]] = {}
@@ -80,9 +82,27 @@ class WaitingRoom:
         part = replace(part, rows=part.rows.copy())
         held.parts.append((place, instance, part))
         self._grow(held, part)
+        self._undo.add(lambda: self._take_back(held, part))
+
+    def _take_back(self, held: Held, part: Transaction) -> None:
+        """Undo `hold`: the part, and the transaction with its first one."""
+        held.parts.pop()
+        self._grow(held, part, -1)
+        if not held.parts:
+            self._leave(held)
 
     def release(self, held: Held) -> None:
         """Let a transaction go."""
+        self._leave(held)
+        self._undo.add(lambda: self._return(held))
+
+    def _return(self, held: Held) -> None:
+        """Undo `release`; whose time comes first still goes first."""
+        self._enter(held)
+        self.bytes += held.bytes
+        self._held = dict(sorted(self._held.items(), key=lambda item: item[1].due_us))
+
+    def _leave(self, held: Held) -> None:
         del self._held[held.key]
         same = self._by_xid[held.xid % XID_MODULUS]
         same.remove(held.key)
@@ -101,8 +121,8 @@ class WaitingRoom:
         self._by_xid.setdefault(held.xid % XID_MODULUS, []).append(held.key)
         return held
 
-    def _grow(self, held: Held, part: Transaction) -> None:
-        size = size_of(part)
+    def _grow(self, held: Held, part: Transaction, sign: int = 1) -> None:
+        size = sign * size_of(part)
         held.bytes += size
         self.bytes += size
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pgwitness.errors import DeadLetter, Retry, Stop, Superseded
+from pgwitness.errors import Retry, Stop, Superseded
 from pgwitness.events import Position
 from sinks import manifest
 from sinks.lake import Lake, PartitionWriter
@@ -218,16 +218,16 @@ def test_a_lake_that_cannot_be_made_is_tried_again(tmp_path: Path) -> None:
         Lake(tmp_path / "file" / "lake").prepare()
 
 
-def test_a_hostile_record_is_refused_whole_and_can_be_skipped(tmp_path: Path) -> None:
-    """After `DeadLetter` nothing of the record is in the buffer; appended empty, the offset moves on."""
+def test_a_hostile_event_is_refused_and_those_beside_it_land(tmp_path: Path) -> None:
+    """What cannot be written is named by its place and leaves nothing behind; the rest of its record is taken."""
     lake = writer(tmp_path)
     put(lake, 0, 1)
-    with pytest.raises(DeadLetter):
-        lake.append(1, [change(2), change(3, [0, "x", 0, None, None, None, None])], [ORDINARY] * 2, 0)
-    lake.append(1, [], [])
-    put(lake, 2, 4)
+    bad = change(3, [0, "x", 0, None, None, None, None])
+    ((place, why),) = lake.append(1, [change(2), bad, change(4)], [ORDINARY] * 3, 0)
+    assert (place, why.reason) == (1, "wrong_rows")
+    put(lake, 2, 5)
     lake.commit()
-    assert numbers(tmp_path) == [1, 4]
+    assert numbers(tmp_path) == [1, 2, 4, 5]
     assert Lake(tmp_path).writer("events", 0).resume()[0] == 3
 
 

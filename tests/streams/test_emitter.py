@@ -37,7 +37,7 @@ class Lanes:
             cluster="shop",
             principal=principal,
         )
-        assert self.emitter.events([event], late=late) is None
+        assert self.emitter.events([event], late=late) == []
 
     def sent(self, after_s: float) -> int:
         """Give the number of records that have left when so much more time has passed."""

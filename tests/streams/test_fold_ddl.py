@@ -146,7 +146,7 @@ def test_nonsense_in_a_command_is_refused() -> None:
     """A command whose numbers cannot be is left out with its transaction, and said so."""
     made = fold()
     assert apply(made, transaction(100, n_rows=0, ddl=[command(-1)])) == []
-    assert made.refused is not None
+    assert made.refused
 
 
 NEW = DdlObject("table", "public.new", "public.new")

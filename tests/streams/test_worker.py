@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Message
 
-from pgwitness.errors import Retry
+from pgwitness.errors import DeadLetter, Retry
 from pgwitness.events import Event, RawBatch
 from sinks.lake import PartitionWriter
 from streams import dead_letters, metrics
@@ -121,8 +121,10 @@ class _FailingWriter:
     def full(self) -> bool:
         return self._writer.full
 
-    def append(self, offset: int, events: Sequence[Event], verdicts: Sequence[Any], lane: int = 0) -> None:
-        self._writer.append(offset, events, verdicts, lane)
+    def append(
+        self, offset: int, events: Sequence[Event], verdicts: Sequence[Any], lane: int = 0
+    ) -> list[tuple[int, DeadLetter]]:
+        return self._writer.append(offset, events, verdicts, lane)
 
     def commit(self) -> None:
         self._writer.commit()

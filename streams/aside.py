@@ -1,0 +1,104 @@
+"""What was set aside is missing evidence, and told as a gap: the first few each by itself, a flood by its counts.
+
+`Aside` is the bound: within `WINDOW_US` the first `EACH_MAX` are told one by one, then only when their number has
+doubled and when the window is over. So whoever writes a million broken records makes some thirty gaps, and each of the
+million counts in one of them. Pure: the time is given, and the state goes into checkpoints.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+WINDOW_US = 60_000_000
+EACH_MAX = 10
+REASON = "record_set_aside"
+"""The reason of the gap."""
+WHY_CHARS_MAX = 300
+
+
+class Problem(Struct, frozen=True):
+    """Why a record was set aside, or an event of it (`index`). `cause` is the dead letter's word, `why` a sentence.
+
+    `cluster` and `database` are what the record says of itself, None where nobody can read it.
+    """
+
+    cause: str
+    why: str
+    index: int | None = None
+    cluster: str | None = None
+    database: str | None = None
+
+
+class Summary(Struct, frozen=True):
+    """What is to be told: how many `records` since the last time, and where they stand."""
+
+    records: int
+    first_offset: int
+    last_offset: int
+
+
+class Aside(Struct):
+    """What was set aside of one partition, and how much of it was told. `last` is what a flood is described by."""
+
+    since_us: int = 0
+    total: int = 0
+    untold: int = 0
+    first_offset: int = 0
+    last_offset: int = 0
+    last: Problem | None = None
+
+    def add(self, problem: Problem, offset: int, now_us: int) -> list[tuple[Problem, Summary]]:
+        """Count one more; gives what is to be told now."""
+        due = self.due(now_us)
+        if self.total == 0:
+            self.since_us = now_us
+        if self.untold == 0:
+            self.first_offset = offset
+        self.total += 1
+        self.untold += 1
+        self.last_offset = offset
+        self.last = problem
+        if self.total <= EACH_MAX or self.untold >= self.total // 2:
+            due.append(self._tell(problem))
+        return due
+
+    def due(self, now_us: int) -> list[tuple[Problem, Summary]]:
+        """Give what is left to be told of a window that is over; a clock that went back ends it, too."""
+        if self.total == 0 or 0 <= now_us - self.since_us < WINDOW_US:
+            return []
+        told = [self._tell(self.last)] if self.untold and self.last is not None else []
+        self.total = 0
+        return told
+
+    def _tell(self, problem: Problem) -> tuple[Problem, Summary]:
+        summary = Summary(self.untold, self.first_offset, self.last_offset)
+        self.untold = 0
+        return problem, summary
+
+
+def detail(problem: Problem, summary: Summary, stage: str, topic: str, partition: int) -> dict[str, object]:
+    """Give the detail of the gap; of several the last one's cause stands for all."""
+    found: dict[str, object] = {
+        "reason": REASON,
+        "cause": problem.cause,
+        "error": problem.why[:WHY_CHARS_MAX],
+        "stage": stage,
+        "topic": topic,
+        "partition": partition,
+        "offset": summary.last_offset,
+        "records": summary.records,
+    }
+    if summary.records > 1:
+        found["first_offset"] = summary.first_offset
+    if problem.index is not None:
+        found["event"] = problem.index
+    return found
+
+
+def unexpected(error: Exception) -> str:
+    """Describe an error that nobody expected without its text, which may hold values: what it is, and where."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f" in {place.tb_frame.f_globals.get('__name__')}:{place.tb_lineno}" if place is not None else ""
+    return f"{type(error).__name__}{where}"
