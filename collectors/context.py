@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from collectors.names import Names
 from collectors.publisher import Publisher
 from pgwitness.config import Cluster, Config
 from pgwitness.health import Health
@@ -12,7 +13,10 @@ from pgwitness.health import Health
 
 @dataclass(frozen=True)
 class Context:
-    """The surroundings of one cluster's collectors; `name` is the cluster's, `key` the masking key."""
+    """The surroundings of one cluster's collectors; `name` is the cluster's, `key` the masking key.
+
+    `names` are those of what exists there, as far as a collector has looked.
+    """
 
     config: Config
     name: str
@@ -20,6 +24,7 @@ class Context:
     publisher: Publisher
     health: Health
     key: bytes
+    names: Names = field(default_factory=Names)
 
 
 def now_us() -> int:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from pglast import parser
 
 from pgwitness.bodies import COMMENTS, read_bodies, read_words, statements_of
+from pgwitness.identifiers import in_characters
 from pgwitness.parsetree import Reader, Tree
 
 CACHE_BYTES_MAX = 16 * 1024 * 1024
@@ -34,6 +35,8 @@ _LITERALS = {"SCONST", "USCONST", "ICONST", "FCONST", "BCONST", "XCONST"}
 _SET_CLEAR = {"role", "session_authorization", "search_path", "session_replication_role", "timezone"}
 """Settings whose value, written as a name, is a name; of any other it may be a secret."""
 PARAMETERS_MAX = 10_000
+PARAMETER_DIGITS_MAX = 5
+"""A statement has 65,535 parameters at most."""
 CUT = " …"
 """What stands at the end of a statement that was cut off."""
 
@@ -111,17 +114,21 @@ class _Cache:
 _cache = _Cache(CACHE_BYTES_MAX, CACHE_ENTRIES_MAX)
 
 
-def facts(text: str) -> StatementFacts:
-    """Tell what a text sent to the server does, and what it looks like without its literals. Never raises."""
-    return _recent(text) if len(text) <= RECENT_CHARS_MAX else _known(text)
+def facts(text: str, *, freed: bool = False) -> StatementFacts:
+    """Tell what a text sent to the server does, and what it looks like without its literals. Never raises.
+
+    `freed` says that it is a statement which was freed of its literals before. One that was cut off then ends in `CUT`
+    and passes as it is; anybody can write that mark behind a text that does not parse.
+    """
+    return _recent(text, freed) if len(text) <= RECENT_CHARS_MAX else _known(text, freed)
 
 
-def _known(text: str) -> StatementFacts:
+def _known(text: str, freed: bool) -> StatementFacts:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
-    key = digest.digest()
+    key = digest.digest() + (b"1" if freed else b"0")
     known = _cache.get(key)
     if known is None:
-        known = _facts(text, digest.hexdigest())
+        known = _facts(text, digest.hexdigest(), freed)
         _cache.put(key, known)
     return known
 
@@ -130,7 +137,7 @@ _recent = lru_cache(RECENT_MAX)(_known)
 """The same few texts come again and again: these need no digest."""
 
 
-def _facts(text: str, sha256: str) -> StatementFacts:
+def _facts(text: str, sha256: str, freed: bool) -> StatementFacts:
     if len(text) > TEXT_CHARS_MAX:
         return StatementFacts(None, sha256, parse_error=f"longer than {TEXT_CHARS_MAX} characters")
     try:
@@ -139,7 +146,7 @@ def _facts(text: str, sha256: str) -> StatementFacts:
         tree = parser.parse_sql_json(readable)
         fingerprint = parser.fingerprint(readable)
     except (parser.ParseError, ValueError) as error:
-        return _unparsable(text, sha256, error)
+        return _unparsable(text, sha256, error, freed)
     reader = Reader()
     hidden: set[int] = set()
     try:
@@ -189,13 +196,13 @@ def _filled(text: str, parameters: list[parser.Token], fill: str) -> str:
     return "".join([*pieces, text[end:]])
 
 
-def _unparsable(text: str, sha256: str, error: Exception) -> StatementFacts:
+def _unparsable(text: str, sha256: str, error: Exception, freed: bool) -> StatementFacts:
     """Answer for what does not parse; what is only too deep for this parser may still run on the server.
 
-    A statement that was cut off here before says what its words say, and passes as it is when it holds no literal.
+    A statement that was freed and cut off here before says what its words say, and passes as it is.
     """
     reader = Reader()
-    cut = text.endswith(CUT)
+    cut = freed and text.endswith(CUT)
     statement = None
     if cut or "stack depth" in str(error) or "memory exhausted" in str(error):
         try:
@@ -251,7 +258,7 @@ def _without_literals(text: str, tokens: list[parser.Token], hidden: set[int]) -
     """
     pieces: list[str] = []
     number = max((_parameter(text, token) for token in tokens if token.name == "PARAM"), default=0)
-    offsets = _char_offsets(text, hidden)
+    offsets = in_characters(text, hidden) if hidden else hidden
     end = -1
     for token in tokens:
         if token.name in COMMENTS:
@@ -259,7 +266,7 @@ def _without_literals(text: str, tokens: list[parser.Token], hidden: set[int]) -
         word = text[token.start : token.end + 1]
         if token.name == "SCONST" and word.startswith("'") and "\\'" in word:
             return None, "a backslash before a quote: its literals cannot be told for certain"
-        if token.name in _LITERALS or token.start in offsets:
+        if token.name in _LITERALS or token.start in offsets or _is_number(token):
             number += 1
             word = f"${number}"
         if pieces and token.start != end + 1:
@@ -269,16 +276,14 @@ def _without_literals(text: str, tokens: list[parser.Token], hidden: set[int]) -
     return "".join(pieces), None
 
 
+def _is_number(token: parser.Token) -> bool:
+    """Say whether a parameter's number is none: `$4111111111111111`."""
+    return token.name == "PARAM" and token.end - token.start > PARAMETER_DIGITS_MAX
+
+
 def _parameter(text: str, token: parser.Token) -> int:
     digits = text[token.start + 1 : token.end + 1]
-    return int(digits) if digits.isdecimal() and len(digits) < 7 else 0
-
-
-def _char_offsets(text: str, offsets: set[int]) -> set[int]:
-    if not offsets or text.isascii():
-        return offsets
-    encoded = text.encode()
-    return {len(encoded[:offset].decode(errors="ignore")) for offset in offsets}
+    return int(digits) if digits.isdecimal() and len(digits) <= PARAMETER_DIGITS_MAX else 0
 
 
 def _hidden(node: Tree) -> set[int]:

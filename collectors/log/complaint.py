@@ -1,53 +1,196 @@
-"""What of an error may be told: its message and detail without the values in them.
+"""What of an error may be told: the server's own words, with what it quotes masked unless something has that name.
 
-The server quotes values in messages (`invalid input syntax for type integer: "4111…"`), and whole rows in details
-(`Failing row contains (…)`). Messages whose quotes are known to hold names only are kept; of data errors what stands
-before the first quote; of all others, what functions raise for instance, nothing.
+The server quotes values in messages (`invalid input syntax for type integer: "4111…"`) and whole rows in details, and a
+function raises what it likes with whatever code. So a text is looked up among the server's own forms of words
+(`pgwitness.messages`); one that has none is left out, and its code alone says what happened. Of one that has, the
+form's words are kept, in English, and of what stands between them only names: of types, and of what the catalogues say
+exists (`collectors.names`); also names in the statement itself where the form says that they are there. Nothing else
+gets through, so nothing is lost if a function imitates a form.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import NamedTuple
 
+from collectors.names import Names
+from pgwitness.identifiers import glaring, names_in, plain
+from pgwitness.messages import Said, said
 from pgwitness.privacy import Tokenizer
 
-NAMES_ONLY = frozenset(
-    {
-        "23502", "23503", "23505", "23514", "23P01", "25001", "25006", "25P01", "25P02", "28000", "28P01", "3D000",
-        "3F000", "40001", "40P01", "42501", "42701", "42703", "42704", "42710", "42723", "42883", "42P01", "42P06",
-        "42P07", "53300", "55006", "55P03", "57014", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04",
-    }
-)  # fmt: skip
-"""SQLSTATEs whose messages hold names of the schema and no values."""
 MESSAGE_CHARS_MAX = 300
+NAME_CHARS_MAX = 200
+MASKED = "…"
 
-_KEY = re.compile(r"Key \((?P<columns>.*?)\)=\((?P<values>.*)\)(?P<rest>[^()]*)\.?", re.DOTALL)
-_TABLE = re.compile(r'.*(?P<rest>is not present in|is still referenced from) table "(?P<table>[^"]*)"\.?', re.DOTALL)
+_TYPE_WORDS = """
+bigint bigserial bit boolean box bytea char character cidr circle date daterange decimal double precision enum float8
+float4 inet int2 int4 int8 integer interval json jsonb line lseg macaddr macaddr8 money name numeric numrange oid path
+pg_lsn point polygon real record serial smallint text time timestamp timestamptz timetz tsquery tsrange tstzrange
+tsvector txid_snapshot unknown uuid varchar varying varbit void with without zone xid xml xid8 int4range int8range
+jsonpath regclass regproc regtype cstring
+"""
+_TYPES = frozenset(_TYPE_WORDS.split())
+_WORD = re.compile(r"""[^\s"'`«»„“”‚‘’.,()\[\]]+""")
+_TYPE = re.compile(r"[a-z0-9 ]{1,60}(?:\(\d{1,5}(?:,-?\d{1,5})?\))?(?:[a-z ]{0,30})(?:\[\])*", re.ASCII)
+
+_EXISTS = (
+    "permission denied for ",
+    "must be owner of ",
+    "cannot drop ",
+    "cannot truncate a table referenced",
+    "duplicate key value violates",
+    "conflicting key value violates",
+    "null value in column ",
+    "new row for relation ",
+    "new row violates row-level security",
+    "insert or update on table ",
+    "update or delete on table ",
+    "no partition of relation ",
+    "could not obtain lock on ",
+    "cannot insert ",
+    "cannot update ",
+    "cannot delete ",
+    "column %s can only be updated",
+)
+"""How messages begin whose names are those of things that are there: the server found them before it complained."""
 
 
-def message(text: str, sqlstate: str | None) -> str | None:
-    """Give the part of an error's message that holds no values."""
+class Complaint(NamedTuple):
+    """What may be told of an error, and which names in its statement may be values.
+
+    `hide` answers for `pgwitness.identifiers.masked`; `known` is false when the statement failed for its names and the
+    server did not say, in words that are understood, for which.
+    """
+
+    message: str | None
+    detail: str | None
+    hide: Callable[[str, bool, bool], bool]
+    known: bool
+
+
+def complaint(
+    message: str,
+    sqlstate: str | None,
+    detail: str | None,
+    statement: str | None,
+    names: Names,
+    token: Tokenizer,
+) -> Complaint:
+    """Give what of an error may be told."""
+    found = said(message)
+    exists = _existing(found, statement, names)
+    refused = _failed_for_names(found, sqlstate)
+    blamed = _blamed(found) if refused else frozenset()
+
+    def hide(name: str, quoted: bool, column: bool) -> bool:
+        if names.knows(name):
+            return False
+        if refused and (name in blamed or quoted or column):
+            return True
+        return quoted and (bool(names) or not plain(name) or glaring(name))
+
+    text = _filled(found, exists, sqlstate) if found is not None else None
+    known = found is not None or sqlstate is None or not refused
+    return Complaint(text, _detail(detail, exists, token), hide, known)
+
+
+def unproven(names: Names) -> Callable[[str, bool, bool], bool]:
+    """Say which names of a statement may be values as long as nobody knows what became of it."""
+
+    def hide(name: str, quoted: bool, _column: bool) -> bool:
+        return quoted and not names.knows(name) and (bool(names) or not plain(name) or glaring(name))
+
+    return hide
+
+
+def _filled(found: Said, exists: Callable[[str], bool], sqlstate: str | None) -> str:
+    """Write a message again with the values that are names, and `…` for the others."""
+    values_too = sqlstate is None or sqlstate.startswith("22") or sqlstate == "42601"
+    pieces = [found.words[0]]
+    for value, word in zip(found.values, found.words[1:], strict=True):
+        kept = _is_type(value) or (not values_too and exists(value))
+        pieces += [value if kept else _fixed(value) or MASKED, word]
+    return "".join(pieces)[:MESSAGE_CHARS_MAX]
+
+
+def _detail(text: str | None, exists: Callable[[str], bool], token: Tokenizer) -> str | None:
+    """Write a detail again with a token for a key, such as `Key (email)=(tok_…) already exists.`."""
+    found = said(text) if text else None
+    if found is None:
+        return None
+    pieces = [found.words[0]]
+    for place, value in enumerate(found.values):
+        before, after = found.words[place], found.words[place + 1]
+        key = _key(value)
+        if before.endswith((")=(", ") = (")):
+            kept = _token(value, token)
+        elif key is not None:
+            columns, middle, values = key
+            kept = f"({columns if exists(columns) else MASKED}{middle}{_token(values, token)})"
+        elif value.startswith("(") and value.endswith(")"):
+            kept = f"({MASKED})"
+        else:
+            kept = value if exists(value) else MASKED
+        pieces += [kept, after]
+    return "".join(pieces)[:MESSAGE_CHARS_MAX]
+
+
+def _key(value: str) -> tuple[str, str, str] | None:
+    """Cut a key, `(a, b)=(1, 2)`, into its columns, what stands between, and its values."""
+    for middle in (")=(", ") = ("):
+        columns, found, values = value.partition(middle)
+        if found and value.startswith("(") and value.endswith(")"):
+            return columns[1:], middle, values[:-1]
+    return None
+
+
+def _fixed(value: str) -> str | None:
+    """Give a value that is a form itself, with nothing in it: `syntax error`."""
+    found = said(value) if len(value) <= NAME_CHARS_MAX else None
+    return found.message if found is not None and not found.values else None
+
+
+def _token(value: str, token: Tokenizer) -> str:
+    return token(value.encode("utf-8", "surrogatepass")).decode()
+
+
+def _existing(found: Said | None, statement: str | None, names: Names) -> Callable[[str], bool]:
+    """Say of a value whether all its words are names of what exists."""
+    of_statement: frozenset[str] = frozenset()
+    if statement is not None and found is not None and found.message.startswith(_EXISTS):
+        of_statement = frozenset(name for name in names_in(statement) if plain(name))
+
+    def exists(value: str) -> bool:
+        words = _WORD.findall(value) if len(value) <= NAME_CHARS_MAX else []
+        whole = value.strip("\"'«»„“”‚‘’ ")
+        known = names.knows(whole) or (
+            bool(words) and all(names.knows(word) or word in of_statement or word in _TYPES for word in words)
+        )
+        if not known and found is not None and found.message.startswith(_EXISTS):
+            names.wanted.set()
+        return known
+
+    return exists
+
+
+def _is_type(value: str) -> bool:
+    words = _WORD.findall(value) if _TYPE.fullmatch(value) is not None else []
+    return bool(words) and words[0] in _TYPES and all(word in _TYPES or word.isdecimal() for word in words)
+
+
+def _failed_for_names(found: Said | None, sqlstate: str | None) -> bool:
+    """Say whether a statement was refused before it ran, for what its names mean."""
     if sqlstate is None:
-        return None
-    if sqlstate in NAMES_ONLY:
-        return text.split("\n", 1)[0][:MESSAGE_CHARS_MAX]
-    if sqlstate.startswith("22"):
-        return re.split(r"[\"':(0-9]", text, maxsplit=1)[0].strip()[:MESSAGE_CHARS_MAX] or None
-    return None
+        return found is None or "does not exist" in found.message or "syntax" in found.message
+    return sqlstate.startswith(("42", "3F", "3D")) and sqlstate != "42501"
 
 
-def detail(text: str | None, token: Tokenizer) -> str | None:
-    """Give an error's detail with a token for its values, such as `Key (email)=(tok_…) already exists`."""
-    if not text:
-        return None
-    key = _KEY.fullmatch(text)
-    if key is not None:
-        rest = key["rest"].strip()
-        if rest not in ("already exists", "already exists."):
-            table = _TABLE.fullmatch(rest)
-            rest = f'{table["rest"]} table "{table["table"]}".' if table is not None else ""
-        masked = token(key["values"].encode("utf-8", "surrogatepass")).decode()
-        return f"Key ({key['columns']})=({masked}) {rest}".strip()[:MESSAGE_CHARS_MAX]
-    if text.startswith("Failing row contains ("):
-        return "Failing row contains (…)."
-    return None
+def _blamed(found: Said | None) -> frozenset[str]:
+    """Give the names that an error complains of, however it writes them: `a`, `t.a`, `f(integer)`."""
+    blamed: set[str] = set()
+    for value in found.values if found is not None else ():
+        if len(value) <= NAME_CHARS_MAX:
+            whole = value.strip('"')
+            blamed |= {whole, whole.partition("(")[0], *whole.split("."), *_WORD.findall(value)}
+    return frozenset(blamed - _TYPES)

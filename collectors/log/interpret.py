@@ -23,6 +23,7 @@ from collectors.log.extensions import AUDIT, audited, explained
 from collectors.log.record import LOCAL, LogRecord
 from collectors.log.running import STARTED, Progress, Running
 from collectors.log.texts import Text, Texts, executed
+from collectors.names import Names
 from pgwitness.events import LogFormat, LogPlace, Session, Statement
 from pgwitness.privacy import Tokenizer
 from pgwitness.statements import IDLE
@@ -61,14 +62,21 @@ class Memory(Struct, frozen=True):
 class Interpreter:
     """Reads the messages of one instance's log, in their order.
 
-    `own_role` is the role that the collectors themselves log in with: what it reads under their name is left out.
-    `ordered` says whether the messages of different sessions come in the order in which the server wrote them.
+    `names` are those of what exists. `own_role` is the role that the collectors themselves log in with: what it reads
+    under their name is left out. `ordered` says whether the messages of different sessions come in the order in which
+    the server wrote them.
     """
 
     def __init__(
-        self, token: Tokenizer, log_format: LogFormat, own_role: str | None = None, *, ordered: bool = True
+        self,
+        token: Tokenizer,
+        log_format: LogFormat,
+        own_role: str | None = None,
+        names: Names | None = None,
+        *,
+        ordered: bool = True,
     ) -> None:
-        self.texts = Texts(token)
+        self.texts = Texts(token, names)
         self.own = 0
         """Statements of the collectors themselves that were left out."""
         self.ignored = 0
@@ -191,10 +199,17 @@ class Interpreter:
             force_setattr(found, name, value)
         return found
 
-    def _text(self, record: LogRecord, text: str | None) -> Text:
+    def _text(self, record: LogRecord, text: str | None, *, unproven: bool = False) -> Text:
+        """Read a statement; `unproven`: nobody knows yet whether what it names exists."""
         if text is None:
             return Text(None, self.texts.hash(record.message))
-        return self.texts.read(text)
+        return self.texts.read(text, complaint.unproven(self.texts.names) if unproven and '"' in text else None)
+
+    def _failed(self, text: str | None, said: complaint.Complaint) -> Text:
+        """Read the statement of an error."""
+        if text is None:
+            return Text(None, None)
+        return self.texts.read(text, said.hide) if said.known else Text(None, self.texts.hash(text))
 
     def _is_own(self, record: LogRecord, text: Text) -> bool:
         """Only what the collectors read is left out: a write under their name is somebody else's."""
@@ -256,7 +271,7 @@ class Interpreter:
         waiting = self._pending.pop(key, None)
         if waiting is not None:
             events.append(waiting)
-        found = self._text(record, text)
+        found = self._text(record, text, unproven=True)
         if text is not None and _SILENCING.search(text) is not None and _SETS.search(text) is not None:
             self._running.lost()
         if not _is_idle(found, record.xid):
@@ -325,9 +340,13 @@ class Interpreter:
             self.ignored += 1
             return
         waiting = self._pending.pop(_key(record), None)
-        text = self._text(record, record.statement) if record.statement is not None else Text(None, None)
+        said = complaint.complaint(
+            record.message, record.sqlstate, record.detail, record.statement, self.texts.names, self._token
+        )
+        text = self._failed(record.statement, said)
         if waiting is not None:
-            if (waiting.statement, waiting.statement_hash) != (text.statement, text.hash):
+            begun = self._text(record, record.statement, unproven=True) if record.statement is not None else text
+            if (waiting.statement, waiting.statement_hash) != (begun.statement, begun.hash):
                 events.append(waiting)
             else:
                 place = replace(place, line=waiting.place.line)
@@ -341,8 +360,8 @@ class Interpreter:
                 at_us,
                 outcome="denied" if denied else "failure",
                 sqlstate=record.sqlstate,
-                error=complaint.message(record.message, record.sqlstate),
-                error_detail=complaint.detail(record.detail, self._token),
+                error=said.message,
+                error_detail=said.detail,
             )
         )
 

@@ -108,7 +108,9 @@ class Reading:
         role = conninfo_to_dict(context.cluster.dsn).get("user")
         # What a shipper brings through a topic need not come in the order in which the server wrote it.
         ordered = settings.from_ != "kafka"
-        self.interpreter = Interpreter(self._token, settings.format, str(role) if role else None, ordered=ordered)
+        self.interpreter = Interpreter(
+            self._token, settings.format, str(role) if role else None, context.names, ordered=ordered
+        )
         self._lines, self._bytes = LINES.labels(*labels), BYTES.labels(*labels)
         self._unreadable, self._invalid = UNREADABLE.labels(*labels), INVALID.labels(*labels)
         self._parsed = PARSED.labels(*labels)

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from collectors.connection import instance_name
 from collectors.context import Context, now_us
+from collectors.log import catalogues
 from collectors.log.files import FileCollector
 from collectors.log.follow import READ_BYTES, FileState, Follower
 from collectors.log.kafka import KafkaCollector
@@ -90,6 +91,7 @@ def run(context: Context, stop: threading.Event, dsn: str | None = None) -> None
     instance = instance_name(dsn)
     part = next(name for name, known in instances(context).items() if known == dsn)
     channel = context.publisher.channel(context.name, "log", instance)
+    catalogues.follow(context, stop)
     channel.while_blocked = lambda: context.health.ready(part, "the broker does not take records; check that it runs")
     try:
         if settings.from_ == "stdin":

@@ -16,10 +16,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from msgspec.structs import replace
 from pglast import parser
 
+from collectors.names import Names
 from pgwitness import tags
 from pgwitness.events import Parsed
+from pgwitness.identifiers import Hide, glaring, masked, masked_name, plain
 from pgwitness.parsetree import runs_text
 from pgwitness.privacy import Tokenizer
 from pgwitness.statements import StatementFacts, facts
@@ -29,6 +32,9 @@ KNOWN_CHARS_MAX = 8 * 1024 * 1024
 TEXT_CHARS_MAX = 64 * 1024
 """A longer text is not remembered."""
 CUTS_MAX = 8
+
+_GLARING = re.compile(r'"[^"]*(?:@[^"]*\.|[0-9])[^"]*"')
+"""What may be a name in quotes that no name is."""
 
 MARK = "\0"
 _STRING = re.compile(r"'[^']*(?:''[^']*)*'")
@@ -40,6 +46,7 @@ _NAMES_TOO = re.compile(
 _PARAMETER = re.compile(r"(?<![\w$])\$[0-9]+(?![\w$])", re.ASCII)
 _OTHER_QUOTE = re.compile(r"'(?:(?<=[\w&$]')|(?!\0))", re.ASCII)
 """A string with a prefix, or a quote that is left over."""
+_NAMES = ("relations", "columns", "functions")
 _LITERALS = {"SCONST", "USCONST", "ICONST", "FCONST", "BCONST", "XCONST"}
 _COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
 
@@ -76,15 +83,21 @@ class _Known(dict[str, Text]):
 class Texts:
     """Takes the literals out of statements."""
 
-    def __init__(self, token: Tokenizer) -> None:
+    def __init__(self, token: Tokenizer, names: Names | None = None) -> None:
+        self.names = names or Names()
         self._token = token
         self._by_text = _Known()
         self._by_shape = _Known()
         self.parsed = 0
         """Texts that were parsed, and not known already."""
 
-    def read(self, text: str) -> Text:
-        """Give a statement without its literals, and the tags of a comment behind it."""
+    def read(self, text: str, hide: Hide | None = None) -> Text:
+        """Give a statement without its literals, and the tags of a comment behind it.
+
+        `hide` says which of its names may be values too: of a statement that has run, glaring ones are.
+        """
+        if hide is not None or ('"' in text and _GLARING.search(text) is not None):
+            text = masked(text, hide or self._glaring)
         if "*/" not in text:
             return self._read(text, None)
         at = comment_behind(text)
@@ -111,9 +124,9 @@ class Texts:
         open_ended = known.where == "present" and "like" in text.lower()
         plain = not known.utility and not open_ended and not runs_text(known.functions)
         if known.statement is None:
-            found = Text(None, self.hash(text), known.operations, parsed=None if plain else parsed(known))
+            found = Text(None, self.hash(text), known.operations, parsed=None if plain else self._parsed(known))
         else:
-            more = None if same(known, facts(known.statement)) else parsed(known)
+            more = None if same(known, facts(known.statement, freed=True)) else self._parsed(known)
             found = Text(known.statement, None, known.operations, parsed=more)
             # The literals of a DO block, a SET or `query_to_xml` decide what it does: its shape does not know them.
             if shape is not None and known.parse_error is None and plain and more is None:
@@ -122,6 +135,19 @@ class Texts:
                 return found
         self._by_text.learn(text, found)
         return found
+
+    def _parsed(self, known: StatementFacts) -> Parsed:
+        """Give what the parser said, without names in code that may be values: no server has looked at all of it."""
+
+        def hide(name: str) -> bool:
+            return not (plain(name) or self.names.knows(name))
+
+        said = parsed(known)
+        lists = {name: [masked_name(item, hide) for item in getattr(said, name)] for name in _NAMES}
+        return replace(said, **lists)
+
+    def _glaring(self, name: str, quoted: bool, _column: bool) -> bool:
+        return quoted and glaring(name) and not self.names.knows(name)
 
     def hash(self, text: str) -> str:
         """Give a keyed hash of a text."""

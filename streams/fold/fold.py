@@ -401,7 +401,7 @@ class Fold:
             return
         session = cluster.log.see(event, header.instance)
         cluster.readings.line(header.instance, event.occurred_at_us)
-        known = facts(event.statement) if event.statement is not None else None
+        known = facts(event.statement, freed=True) if event.statement is not None else None
         event_id = shape.line_id(header, event.place)
         cluster.join.statement(event, session, known)
         cluster.posture.statement(event, session, event_id, event.parsed or known)

@@ -61,7 +61,7 @@ def _posture(cluster: Cluster, held: HeldReading, raw: Posture, identities: Iden
 
 
 def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identities: Identities) -> Event:
-    fingerprint = facts(raw.statement).fingerprint if raw.statement is not None else None
+    fingerprint = facts(raw.statement, freed=True).fingerprint if raw.statement is not None else None
     found = cluster.stats.count(raw, header.instance, fingerprint)
     if found.session is None:
         whose = by_role(header.cluster, raw.database, raw.role, identities)

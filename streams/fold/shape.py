@@ -290,7 +290,7 @@ def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event
     if raw.approximate:
         event.detail["approximate"] = True
     if raw.statement is not None:
-        event.detail |= _read(event, facts(raw.statement))
+        event.detail |= _read(event, facts(raw.statement, freed=True))
     return event
 
 

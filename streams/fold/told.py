@@ -35,7 +35,7 @@ class Told:
         """Remember the commands of one transaction; one statement may have run several of them."""
         statements = {(item.beacon.role, item.statement) for item in commands if item.statement is not None}
         for role, statement in sorted(statements):
-            fingerprint = facts(statement).fingerprint
+            fingerprint = facts(statement, freed=True).fingerprint
             if fingerprint is not None:
                 self._add("statement", database, role, fingerprint)
                 self._add("line", database, role, fingerprint)

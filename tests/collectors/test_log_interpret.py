@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from collectors.log import running
 from collectors.log.interpret import Interpreter, Memory, Seen
 from collectors.log.record import LogRecord
+from collectors.names import Names
 from pgwitness.events import Session, Statement, encode_event
 from pgwitness.privacy import tokenizer
 
@@ -141,8 +142,9 @@ def test_a_restart_remembers_what_waits() -> None:
     assert (event.statement, event.auth_method) == ("DELETE FROM t WHERE mail = $1", "cert")
 
 
-def test_errors(feed: Feed) -> None:
+def test_errors() -> None:
     """An error is the statement's failure, with its code; values in details become tokens."""
+    feed = Feed(Interpreter(TOKEN, "jsonlog", names=Names(["t_mail_key", "mail"])))
     event = feed.one(
         'duplicate key value violates unique constraint "t_mail_key"', "ERROR", sqlstate="23505",
         detail="Key (mail)=(a@b.c) already exists.", statement="INSERT INTO t VALUES ('a@b.c')",

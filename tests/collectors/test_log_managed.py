@@ -81,7 +81,7 @@ def test_what_rds_does_not_tell_is_not_known() -> None:
     _, update, _, failed, _, _ = events
     assert (update.xid, update.session_id, update.query_id, update.application) == (None, None, None, None)
     assert (update.client_addr, update.client_port) == ("10.0.0.7", 5050)
-    assert (failed.sqlstate, failed.detail.get("error")) == (None, None)
+    assert (failed.sqlstate, failed.detail.get("error")) == (None, 'duplicate key value violates unique constraint "…"')
 
 
 def test_csvlog_of_a_service_tells_transaction_and_session() -> None:

@@ -1,0 +1,109 @@
+"""Identifiers of a statement that stand for values: `WHERE email = "ann@x.example"` names a column that is not there.
+
+Whoever is used to the quotes of another system, or forgets them, writes a value where PostgreSQL reads a name. Whether
+a name is one only the catalogue knows, or the server, by running the statement or refusing it. `masked` writes a text
+again with `"…"` for the names that `hide` refuses; it stays a statement that parses and does the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from pglast import parser
+
+MASK = '"…"'
+"""Stands in a statement for a name that may be a value."""
+
+Hide = Callable[[str, bool, bool], bool]
+"""Says of an identifier whether it is to be hidden: its name, whether it is quoted, whether it is a column's."""
+
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(?: [A-Za-z0-9_$]+)*", re.ASCII)
+_GLARING = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+|[\d\s.+()/-]{7,}")
+_decode = msgspec.json.Decoder().decode
+
+
+def plain(name: str) -> bool:
+    """Say whether a name looks as names do: words of letters and digits."""
+    return _PLAIN.fullmatch(name) is not None
+
+
+def glaring(name: str) -> bool:
+    """Say whether a name looks like what is no name: an address of mail, or a number."""
+    return _GLARING.fullmatch(name.strip()) is not None
+
+
+def masked(text: str, hide: Hide) -> str:
+    """Write a text again without the identifiers that are to be hidden; a text that does not parse stays as it is."""
+    try:
+        tokens = parser.scan(text)
+        columns = _columns(text) if any(token.name in ("IDENT", "UIDENT") for token in tokens) else set()
+    except (parser.ParseError, ValueError, RecursionError):
+        return text
+    pieces, end, of_column = [], 0, False
+    for place, token in enumerate(tokens):
+        word = text[token.start : token.end + 1]
+        dotted = place > 0 and tokens[place - 1].name == "ASCII_46"
+        of_column = token.start in columns or (of_column and (dotted or token.name == "ASCII_46"))
+        if token.name not in ("IDENT", "UIDENT") or not hide(name_of(word), '"' in word, of_column):
+            continue
+        pieces += [text[end : token.start], MASK]
+        end = token.end + 1
+    return "".join([*pieces, text[end:]]) if pieces else text
+
+
+def masked_name(name: str, hide: Callable[[str], bool]) -> str:
+    """Write a name again, qualified or not, without those of its quoted parts that are to be hidden."""
+    if '"' not in name:
+        return name
+    return _QUOTED.sub(lambda part: MASK if hide(part[1].replace('""', '"')) else part[0], name)
+
+
+def names_in(text: str) -> frozenset[str]:
+    """Give the identifiers of a text, as the server reads them."""
+    try:
+        tokens = parser.scan(text)
+    except (parser.ParseError, ValueError):
+        return frozenset()
+    return frozenset(
+        name_of(text[token.start : token.end + 1]) for token in tokens if token.name in ("IDENT", "UIDENT")
+    )
+
+
+def name_of(word: str) -> str:
+    """Read an identifier as the server does: in lower case, or between quotes; escapes are left as they are."""
+    if word.endswith('"'):
+        return word[word.index('"') + 1 : -1].replace('""', '"')
+    return "".join(letter.lower() if letter.isascii() else letter for letter in word)
+
+
+def _columns(text: str) -> set[int]:
+    """Find where columns are named: characters before the first name of each."""
+    found: set[int] = set()
+    stack: list[Any] = [_decode(parser.parse_sql_json(text))]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack += item
+        elif isinstance(item, dict):
+            column = item.get("ColumnRef")
+            if isinstance(column, dict):
+                found.add(int(column.get("location", 0)))
+            stack += item.values()
+    return in_characters(text, found)
+
+
+def in_characters(text: str, offsets: Iterable[int]) -> set[int]:
+    """Give places in a text's UTF-8 as places in the text."""
+    if text.isascii():
+        return set(offsets)
+    encoded = text.encode()
+    found, at, characters = set(), 0, 0
+    for offset in sorted(offsets):
+        characters += len(encoded[at:offset].decode(errors="ignore"))
+        at = offset
+        found.add(characters)
+    return found
