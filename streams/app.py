@@ -100,7 +100,9 @@ def _agent(app: faust.App, name: str, topic: str, stages: Stages, failed: Failed
         async for event in stream.events():
             message = event.message
             try:
-                if not stages.record((message.topic, message.partition), message.offset, message.key, message.value):
+                written_us = int(message.timestamp * 1_000_000) if (message.timestamp or 0) > 0 else None
+                at = (message.topic, message.partition)
+                if not stages.record(at, message.offset, message.key, message.value, written_us):
                     app.consumer.pause_partitions({message.tp})
             except Exception as error:
                 failed(error)

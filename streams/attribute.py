@@ -59,8 +59,11 @@ class RawPartition:
             )
         return cls(topic, fold, emitter, store)
 
-    def record(self, offset: int, key: bytes | None, value: bytes | None) -> None:
-        """Process one record. Raises `NewerSchema` (nothing is changed then) and `Retry` when sending failed."""
+    def record(self, offset: int, key: bytes | None, value: bytes | None, written_us: int | None = None) -> None:
+        """Process one record, written at `written_us`.
+
+        Raises `NewerSchema` (nothing is changed then) and `Retry` when sending failed.
+        """
         fold = self.fold
         if offset < self.position:
             return
@@ -75,7 +78,7 @@ class RawPartition:
         if offset < fold.next_offset:
             fold.rehydrate(offset, batch)
         else:
-            events = fold.apply(offset, batch)
+            events = fold.apply(offset, batch, written_us)
             self._set_aside(offset, key, value, [*fold.refused, *self._emit(events)])
         self.position = offset + 1
         metrics.BATCHES.labels("raw").inc()

@@ -130,15 +130,22 @@ class Stages:
         raw = {(self._raw_topic, number): partition.position for number, partition in self._raw.items()}
         return raw | {(self._events_topic, number): partition.position for number, partition in self._events.items()}
 
-    def record(self, partition: Partition, offset: int, key: bytes | None, value: bytes | None) -> bool:
-        """Process one record. False when its partition waits for a newer program: read no more of it."""
+    def record(
+        self,
+        partition: Partition,
+        offset: int,
+        key: bytes | None,
+        value: bytes | None,
+        written_us: int | None = None,
+    ) -> bool:
+        """Process one record, written at `written_us`. False when its partition waits: read no more of it."""
         if partition in self._paused:
             return False
         try:
             if partition[0] == self._raw_topic:
                 raw = self._raw.get(partition[1])
                 if raw is not None:
-                    raw.record(offset, key, value)
+                    raw.record(offset, key, value, written_us)
             else:
                 events = self._events.get(partition[1])
                 if events is not None:

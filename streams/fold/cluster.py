@@ -20,6 +20,7 @@ TIMELINES_MAX = 1_000
 RECENT_MAX = 8_192
 """Ids of events other than changes that are remembered: more than any collector sends again after a crash."""
 RECENT_LETTERS = 16
+NEVER = -(1 << 60)
 
 
 class Cluster:
@@ -27,6 +28,8 @@ class Cluster:
 
     def __init__(self) -> None:
         self.clock_us = 0
+        self.set_back_told = NEVER
+        """The record at which it was last told that a clock was put back."""
         self.watermarks: dict[Timeline, Watermark] = {}
         self.recent: dict[str, None] = {}
         self.undo = Undo()
@@ -44,6 +47,16 @@ class Cluster:
     def reached(self, system_id: str) -> int | None:
         """Give how far a server's WAL was read, in whichever database; None when nothing of it was."""
         return max((mark.lsn for timeline, mark in self.watermarks.items() if timeline[0] == system_id), default=None)
+
+    def set_back(self, now_us: int, grace_us: int) -> None:
+        """Take up that a collector's clock was put back: what waits, waits no longer than from now on.
+
+        A clock that only grew would keep what was captured in between waiting for as long as it had been ahead, and let
+        nothing after it wait at all.
+        """
+        self.clock_us = now_us
+        self.waiting.shorten(now_us + grace_us)
+        self.readings.shorten(now_us + grace_us)
 
     def keep(self, timeline: Timeline, mark: Watermark | None) -> None:
         """Take down how far a timeline was read, should the event that moves it fail."""
@@ -77,6 +90,7 @@ class Cluster:
         """Give the state for a checkpoint."""
         state = ClusterState(
             clock_us=self.clock_us,
+            set_back_told=self.set_back_told,
             watermarks=list(self.watermarks.items()),
             held=self.waiting.save(),
             recent=list(self.recent),
@@ -97,6 +111,7 @@ class Cluster:
         """Make the cluster of a checkpoint."""
         cluster = cls()
         cluster.clock_us = state.clock_us
+        cluster.set_back_told = state.set_back_told
         cluster.watermarks = dict(state.watermarks)
         cluster.recent = dict.fromkeys(state.recent)
         cluster.told = Told(state.told)

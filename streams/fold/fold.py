@@ -64,6 +64,11 @@ HELD_BYTES_MAX = 32 * 1024 * 1024
 CLUSTERS_MAX = 256
 """Clusters of one partition that are known; of more, the one that was quiet the longest is forgotten."""
 ENDLESS_US = 1 << 63
+SET_BACK_US = 5_000_000
+"""By how much a captured event may lie behind the latest: collectors' threads and hosts are not one clock."""
+SET_BACK_TOLD_US = 60_000_000
+SET_BACK_RECORDS = 1_000
+""" Of collectors whose clocks differ, it is told once in so many records."""
 RUN_LINES = ("duration", "statement")
 """Of these lines of the log each run of a statement has one, where none of them is known to tell every run."""
 
@@ -92,8 +97,11 @@ class Fold:
 
     # -- records -----------------------------------------------------------------------------------------------
 
-    def apply(self, offset: int, batch: RawBatch) -> list[Event]:
-        """Take the next record and return what it lets go, in order. A record from before `next_offset` gives [] ."""
+    def apply(self, offset: int, batch: RawBatch, written_us: int | None = None) -> list[Event]:
+        """Take the next record and return what it lets go, in order. A record from before `next_offset` gives [] .
+
+        `written_us` is the record's own time, which bounds what its events may say of theirs.
+        """
         if offset < self.next_offset:
             return []
         header = bounded_header(batch.header)
@@ -101,7 +109,7 @@ class Fold:
         self._begin(offset, header.cluster)
         cluster = self._cluster(header.cluster)
         for index, event in enumerate(batch.events):
-            self._take(cluster, header, index, event)
+            self._take(cluster, header, index, event, written_us)
         if cluster.waiting:
             self._expire(header.cluster, cluster)
         if cluster.readings.waiting:
@@ -109,15 +117,19 @@ class Fold:
                 self._read(cluster, held)
         return self._end(offset)
 
-    def _take(self, cluster: Cluster, header: RawHeader, index: int, event: RawEvent) -> None:
+    def _take(self, cluster: Cluster, header: RawHeader, index: int, event: RawEvent, written_us: int | None) -> None:
         """Take one event, or nothing of it: whatever is wrong with it is its own affair."""
         cluster.undo.begin()
         emitted, clock_us = len(self._out), cluster.clock_us
         try:
-            check(event)
+            check(event, written_us)
             event = bounded(event)
-            if event.captured_at_us > clock_us:
-                cluster.clock_us = event.captured_at_us
+            captured_us = event.captured_at_us
+            if captured_us > clock_us:
+                cluster.clock_us = captured_us
+            elif captured_us < clock_us - SET_BACK_US:
+                cluster.set_back(captured_us, self._grace_us)
+                self._tell_clock(cluster, header, clock_us, captured_us)
             if type(event) is Transaction:
                 self._transaction(cluster, header, index, event)
             else:
@@ -147,6 +159,13 @@ class Fold:
             self._emitted += 1
             events.append(event)
         return events
+
+    def _tell_clock(self, cluster: Cluster, header: RawHeader, before_us: int, after_us: int) -> None:
+        """Tell that the collectors' clock was put back, or that two of them differ; the latter not each time."""
+        if before_us - after_us < SET_BACK_TOLD_US or 0 <= self._offset - cluster.set_back_told < SET_BACK_RECORDS:
+            return
+        cluster.set_back_told = self._offset
+        self._emit(shape.clock_set_back(header, before_us, after_us, (self.partition, self._offset)))
 
     def _latest_us(self) -> int:
         """Give the latest record time of all clusters, for what belongs to none."""

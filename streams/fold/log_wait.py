@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from streams.fold.bounded import room
 from streams.fold.state import ClusterState, HeldReading
 
@@ -60,6 +62,11 @@ class LogWait:
                 return
             self._chars -= first.chars
             yield self._held.popleft()
+
+    def shorten(self, now_us: int) -> None:
+        """Let nothing wait longer than one that comes now."""
+        due_us = now_us + PATIENCE_US
+        self._held = deque(held if held.due_us <= due_us else replace(held, due_us=due_us) for held in self._held)
 
     @property
     def waiting(self) -> bool:

@@ -40,6 +40,8 @@ LSN_MAX = 1 << 60
 """An exbibyte: what a server that writes 3 GB a second has written after ten years."""
 LSN_STEP_MAX = 1 << 50
 """A pebibyte between two transactions: a day and more at 10 GB a second, of which nothing was seen."""
+AHEAD_US_MAX = 86_400_000_000
+"""How far ahead of its record an event may have been captured: a collector's clock is wrong by hours, not by days."""
 FOUND_BYTES_MAX = 512 * 1024
 """What a snapshot of one object, a gap or an act of pgwitness's own says at most; identities may be longer."""
 NAME_CHARS_MAX = 256
@@ -104,10 +106,15 @@ def _short(text: str, chars_max: int = NAME_CHARS_MAX) -> str:
     return f"{text[: chars_max - 17]}…{digest}"
 
 
-def check(event: RawEvent) -> None:
-    """Raise `ValueError` when an event's numbers cannot be, or what it carries cannot be written down again."""
+def check(event: RawEvent, written_us: int | None = None) -> None:
+    """Raise `ValueError` when an event's numbers cannot be, or what it carries cannot be written down again.
+
+    `written_us` is when its record was written, None where the broker does not tell.
+    """
     if not 0 <= event.captured_at_us <= TIME_US_MAX:
         raise ValueError(f"captured_at_us {event.captured_at_us} is no time")
+    if written_us is not None and event.captured_at_us > written_us + AHEAD_US_MAX:
+        raise ValueError(f"captured_at_us {event.captured_at_us} is more than a day after its record was written")
     if type(event) is Transaction:
         _check_transaction(event)
     elif type(event) is Session and not (

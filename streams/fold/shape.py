@@ -487,3 +487,12 @@ def set_aside(
     event.database = problem.database
     event.detail = aside.detail(problem, summary, "attribute", topic, partition)
     return event
+
+
+def clock_set_back(header: RawHeader, before_us: int, after_us: int, where: tuple[int, int]) -> Event:
+    """Make the gap for a collector's clock that was put back: until then its times were ahead, or are behind now."""
+    event_id = _id("clock_set_back", header, where)
+    event = _event("gap", header.cluster, header.instance, Attribution(), after_us, event_id, "clock_set_back")
+    seconds = round((before_us - after_us) / 1e6)
+    event.detail = {"reason": "clock_set_back", "source": header.source, "seconds": seconds, "before_us": before_us}
+    return event

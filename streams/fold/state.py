@@ -275,6 +275,8 @@ class ClusterState(Struct):
     """How far the log of each instance was read, by the server's clock and by the collector's."""
     runs: list[tuple[str, list[Runs]]] = []
     """What the log told and the statistics have not counted yet, by statement and role (`streams.fold.stats_join`)."""
+    set_back_told: int = -(1 << 60)
+    """The record at which it was last told that a clock was put back."""
 
 
 class FoldState(Struct, frozen=True):

@@ -116,6 +116,11 @@ class WaitingRoom:
             return held if held.due_us <= now_us else None
         return None
 
+    def shorten(self, due_us: int) -> None:
+        """Let nothing wait longer than until then; the order stays."""
+        for held in self._held.values():
+            held.due_us = min(held.due_us, due_us)
+
     def _enter(self, held: Held) -> Held:
         self._held[held.key] = held
         self._by_xid.setdefault(held.xid % XID_MODULUS, []).append(held.key)

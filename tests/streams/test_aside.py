@@ -162,3 +162,34 @@ def test_the_alert_is_critical(feed: Feed) -> None:
     ocsf = alert.ocsf()
     assert ocsf["severity"] == "Critical"
     assert ocsf["unmapped"]["policy"] == "evidence_gap"
+
+
+def test_writes_wait_no_longer_than_the_grace_period_when_a_clock_was_ahead(feed: Feed) -> None:
+    """A collector's clock an hour ahead, then right again: what was captured before and after waits two seconds."""
+    hour = 3_600
+    feed.fold.apply(0, read(batch(tick(0))))
+    assert feed.fold.apply(1, read(batch(transaction(10, at_s=hour + 0.5)))) == []
+    (gap,) = feed.fold.apply(2, read(batch(tick(1.5))))
+    assert (gap.operation, gap.detail["seconds"]) == ("clock_set_back", hour - 1)
+    assert feed.fold.apply(3, read(batch(transaction(20, at_s=2)))) == []
+    assert feed.fold.apply(4, read(batch(tick(3)))) == []
+    assert [event.lsn for event in feed.fold.apply(5, read(batch(tick(3.6))))] == [10]
+    assert [event.lsn for event in feed.fold.apply(6, read(batch(tick(4.1))))] == [20]
+
+
+def test_clocks_that_differ_are_told_now_and_then(feed: Feed) -> None:
+    """Two collectors an hour apart make one gap in a thousand records, and what comes of them goes on."""
+    told = [
+        event
+        for offset in range(3_000)
+        for event in feed.fold.apply(offset, read(batch(tick(3_600 * (offset % 2) + offset / 10))))
+    ]
+    assert 3 <= len(told) <= 4
+
+
+def test_a_time_far_in_the_future_is_refused(feed: Feed) -> None:
+    """An event that was captured days after its record was written is none; clocks that are off by hours are."""
+    ahead = read(batch(tick(3 * 86_400), tick(3_600)))
+    assert feed.fold.apply(0, ahead, START_US) == []
+    assert [problem.index for problem in feed.fold.refused] == [0]
+    assert feed.fold._clusters["shop"].clock_us == START_US + 3_600 * SECOND_US

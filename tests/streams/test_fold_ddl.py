@@ -128,8 +128,8 @@ def test_snapshots_of_what_was_told_are_marked() -> None:
         transaction(100, n_rows=0, ddl=[drop(), off]),
         gone,
         quiet,
-        replace(gone, captured_at_us=1),
-        replace(quiet, captured_at_us=1),
+        replace(gone, captured_at_us=gone.captured_at_us - 1),
+        replace(quiet, captured_at_us=quiet.captured_at_us - 1),
     )
     assert [e.detail.get("seen_as") for e in events[2:]] == ["ddl", "ddl", None, None]
 
