@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from msgspec import Struct
 
-from collectors.beacon import emission, templates
+from collectors.beacon import emission, key_templates, templates
 from collectors.beacon.ddl_templates import EVENT_TRIGGERS
 from pgwitness.events import qualified
 
@@ -62,11 +62,17 @@ class State(Struct, frozen=True, kw_only=True):
     `statements` is false where pg_stat_statements is loaded and only its extension is missing. Of the owner's role:
     `owner_member`: who asks belongs to it; `owner_monitor`: it sees sessions; `owner_able`: it may read the key, call
     its functions and write messages; `guard_granted`: it may set the guard. `guard_setting` is the guard's value here
-    and now, which must be empty for the guard to work. `functions` are the bodies of our functions by name. `slots` are
+    and now, which must be empty for the guard to work. `functions` are the bodies of our functions by name, as they are
+    in the first generation; `generation` is the one they are of (`key_templates`). Of our tables, `hidden` are those in
+    the form that nobody else can read or change; `key_whole`: there is a key of this generation and cluster, as far as
+    who asks can see. `keeper` is an extension that may hold what is ours, so that dumps leave it out, and `kept` says
+    that it holds everything. `slots` are
     ours on this database, and whether one is in use. `elsewhere` are those of our roles that other databases need.
     `event_triggers`: ours by name, with `evtenabled` where they run our function on their event, else `-`;
-    `may_see_ddl`: who asks may make them. `may_guard`: who asks may grant the guard; `may_create`: it may make schemas
-    and publications here. `rds`: Amazon's roles are there. `open`: everybody may call what is everybody's, `claim`.
+    `may_see_ddl`: who asks may make them. `messages_open`: everybody may write messages, as PostgreSQL comes;
+    `message_granted`: the owner's role was given that right itself. `may_guard`: who asks may grant the guard;
+    `may_create`: it may make schemas and publications here. `rds`: Amazon's roles are there. `open`: everybody may
+    call what is everybody's, `claim`.
     """
 
     version: int
@@ -87,6 +93,11 @@ class State(Struct, frozen=True, kw_only=True):
     schema: bool = False
     relations: tuple[str, ...] = ()
     functions: dict[str, str] = {}
+    generation: int = 1
+    hidden: tuple[str, ...] = ()
+    key_whole: bool = True
+    keeper: str | None = None
+    kept: bool = True
     grants: tuple[str, ...] = ()
     publications: dict[str, str] = {}
     tables: tuple[Table, ...] = ()
@@ -97,6 +108,8 @@ class State(Struct, frozen=True, kw_only=True):
     may_create: bool = True
     rds: bool = False
     open: bool = False
+    messages_open: bool = True
+    message_granted: bool = False
 
     @property
     def guarded(self) -> bool:
@@ -128,6 +141,10 @@ SELECT has_function_privilege(%(owner)s, 3578::oid, 'EXECUTE') AND coalesce((
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
     WHERE n.nspname = %(schema)s AND pg_get_userbyid(p.proowner) = %(owner)s), true)"""
 
+_KEEPER = """\
+SELECT e.extname::text FROM pg_extension AS e
+WHERE pg_has_role(current_user, e.extowner, 'USAGE') AND e.extname = 'plpgsql'"""
+
 _ROLE = """\
 SELECT r.rolcanlogin,
     r.rolreplication OR EXISTS (SELECT FROM pg_roles AS p WHERE p.rolname = 'rds_replication'
@@ -143,10 +160,30 @@ _FUNCTIONS = """\
 SELECT p.proname, p.prosrc FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
 WHERE n.nspname = %(schema)s"""
 
+_HIDDEN = """\
+SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname IN ('key', 'covered') AND c.relkind = 'r' AND c.relpersistence = 'u'
+    AND c.relrowsecurity AND (c.relname <> 'key' OR EXISTS (SELECT FROM pg_attribute AS a
+        WHERE a.attrelid = c.oid AND a.attname = 'made_lsn' AND NOT a.attisdropped)) ORDER BY 1"""
+
+_KEY_WHOLE = f"""\
+SELECT EXISTS (SELECT FROM {templates.SCHEMA}.key AS k, pg_control_system() AS control
+    WHERE k.number = %s AND k.system_id = control.system_identifier::text)"""
+
+_KEPT = f"""\
+SELECT coalesce(bool_and(thing.member AND thing.fresh), true)
+FROM ({key_templates.THINGS}) AS thing"""
+
 _GRANTS = """\
 SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND has_table_privilege(%(role)s, c.oid, 'SELECT')
-    AND has_schema_privilege(%(role)s, n.oid, 'USAGE') ORDER BY 1"""
+    AND has_schema_privilege(%(role)s, n.oid, 'USAGE')
+    AND (NOT c.relrowsecurity OR EXISTS (SELECT FROM pg_policy AS p, pg_roles AS r WHERE p.polrelid = c.oid
+        AND p.polpermissive AND p.polcmd IN ('r', '*') AND r.rolname = %(role)s AND r.oid = ANY (p.polroles)))
+UNION ALL
+SELECT p.proname FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname = %(schema)s AND p.proname = 'renew_key' AND has_function_privilege(%(role)s, p.oid, 'EXECUTE')
+ORDER BY 1"""
 
 _PUBLICATIONS = """\
 SELECT pubname, concat_ws(',', CASE WHEN pubinsert THEN 'insert' END, CASE WHEN pubupdate THEN 'update' END,
@@ -179,6 +216,11 @@ _OPEN = """\
 SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
 WHERE n.nspname = %(schema)s AND p.proname = 'claim' AND has_schema_privilege('public', n.oid, 'USAGE')
     AND has_function_privilege('public', p.oid, 'EXECUTE')"""
+
+_MESSAGES = """\
+SELECT has_function_privilege('public', p.oid, 'EXECUTE'), EXISTS (SELECT FROM aclexplode(p.proacl) AS a, pg_roles AS r
+    WHERE r.oid = a.grantee AND r.rolname = %(owner)s)
+FROM pg_proc AS p WHERE p.oid = 3578"""
 
 _TABLES = """\
 WITH keyed AS (
@@ -238,6 +280,11 @@ def read(connection: Connection, role: str) -> State:
     version, database, system_id, user, superuser, wal_level, guard_setting, statements, *may = rows(_SERVER)[0]
     owner = rows(_OWNER)
     roles = rows(_ROLE)
+    functions = dict(rows(_FUNCTIONS))
+    generation = key_templates.generation_of(functions.get("introduce", ""))
+    hidden = tuple(name for (name,) in rows(_HIDDEN))
+    keeper = rows(_KEEPER)
+    messages = rows(_MESSAGES)[0]
     return State(
         version=version,
         database=database,
@@ -260,7 +307,12 @@ def read(connection: Connection, role: str) -> State:
         else None,
         schema=bool(rows("SELECT FROM pg_namespace WHERE nspname = %(schema)s")),
         relations=tuple(name for (name,) in rows(_RELATIONS)),
-        functions=dict(rows(_FUNCTIONS)),
+        functions={name: key_templates.plain(body) for name, body in functions.items()},
+        generation=generation,
+        hidden=hidden,
+        key_whole="key" in hidden and key_whole(connection, generation),
+        keeper=keeper[0][0] if keeper else None,
+        kept=bool(rows(_KEPT)[0][0]),
         grants=tuple(name for (name,) in rows(_GRANTS)) if roles else (),
         publications=dict(rows(_PUBLICATIONS)),
         tables=tuple(_table(row) for row in rows(_TABLES)),
@@ -269,20 +321,36 @@ def read(connection: Connection, role: str) -> State:
         event_triggers=dict(rows(_EVENT_TRIGGERS)),
         may_see_ddl=bool(rows(_MAY_SEE_DDL)[0][0]),
         open=bool(rows(_OPEN)),
+        messages_open=bool(messages[0]),
+        message_granted=bool(messages[1]),
     )
+
+
+def key_whole(connection: Connection, generation: int) -> bool:
+    """Say whether there is a key of a generation and of this cluster; false where it may not be read."""
+    if not _readable(connection, "key"):
+        return False
+    row = connection.execute(_KEY_WHOLE, (generation,)).fetchone()
+    return row is not None and bool(row[0])
 
 
 def registered(connection: Connection) -> list[int]:
     """Read the OIDs in the registry; none where there is no registry or it may not be read."""
-    readable = connection.execute(
-        "SELECT has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') FROM pg_class AS c"
-        " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = 'covered'",
-        (templates.SCHEMA,),
-    ).fetchone()
-    if readable is None or not readable[0]:
+    if not _readable(connection, "covered"):
         return []
     found = connection.execute(f"SELECT relation::oid::int8 FROM {templates.SCHEMA}.covered").fetchall()
     return [oid for (oid,) in found]
+
+
+def _readable(connection: Connection, table: str) -> bool:
+    """Say whether a table of ours is there and may be read; an unlogged one is not on a standby."""
+    found = connection.execute(
+        "SELECT has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')"
+        " AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery()) FROM pg_class AS c"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
+        (templates.SCHEMA, table),
+    ).fetchone()
+    return found is not None and bool(found[0])
 
 
 def _table(row: tuple[Any, ...]) -> Table:

@@ -12,7 +12,8 @@ tests/collectors/test_beacon_ddl.py tries on PostgreSQL 15 and 18 what is claime
 
 from __future__ import annotations
 
-from collectors.beacon.emission import CLAIM, TOKEN, authenticated
+from collectors.beacon.emission import CLAIM, PAUSED, TOKEN, authenticated
+from collectors.beacon.key_templates import READ_KEY, release_event_trigger
 from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TRIGGER
 
 EVENT_TRIGGERS = {"pgwitness_ddl": "ddl_command_end", "pgwitness_drop": "sql_drop"}
@@ -55,6 +56,9 @@ _MADE = f"""
                     AND command_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO'))
             INTO total, every, objects, made FROM listed;"""
 
+_MADE_WHILE_BUSY = _MADE.replace(f"{SCHEMA}.covered", "(SELECT NULL::oid AS relation)")
+"""The same while somebody locks the registry, which pg_write_all_data may: nobody waits for it."""
+
 _DROPPED = f"""
             WITH listed AS (
                 SELECT d.object_type, d.object_identity, CASE
@@ -78,7 +82,7 @@ def ddl_body(*, covers: bool, version: int) -> str:
     cover = ""
     if covers:
         cover = f"""
-    IF made IS NOT NULL THEN
+    IF made IS NOT NULL AND NOT busy THEN
         BEGIN
             PERFORM {SCHEMA}.cover(made);
         EXCEPTION WHEN OTHERS THEN
@@ -94,6 +98,8 @@ DECLARE
     inner_pad bytea;
     outer_pad bytea;
     system_id text;
+    number int;
+    busy boolean := false;
     total int8;
     every int8;
     objects json;
@@ -104,16 +110,23 @@ DECLARE
     lsn pg_lsn;
 BEGIN
     BEGIN
-        SELECT k.inner_pad, k.outer_pad, k.system_id INTO inner_pad, outer_pad, system_id
-        FROM {SCHEMA}.key AS k WHERE NOT k.paused;
-        IF inner_pad IS NULL OR NOT has_function_privilege(3578::oid, 'EXECUTE') THEN
+        IF {PAUSED} OR NOT has_function_privilege(3578::oid, 'EXECUTE') THEN
             RETURN;
         END IF;
+{READ_KEY}
         IF tg_event = 'sql_drop' THEN{_DROPPED}
             IF total = 0 THEN
                 RETURN;
             END IF;
-        ELSE{_MADE}
+        ELSE
+            BEGIN
+                LOCK TABLE {SCHEMA}.covered IN ROW EXCLUSIVE MODE NOWAIT;
+            EXCEPTION WHEN OTHERS THEN
+                busy := true;
+            END;
+            IF busy THEN{_MADE_WHILE_BUSY}
+            ELSE{_MADE}
+            END IF;
             IF total = 0 AND (every > 0 OR tg_tag LIKE 'DROP %' AND tg_tag <> 'DROP OWNED'
                 OR pg_current_xact_id_if_assigned() IS NULL) THEN
                 RETURN;
@@ -132,8 +145,8 @@ BEGIN
                     statement := NULL;
                 END IF;
                 message := convert_to(json_build_array(
-                    'ddl/1', system_id, current_database(), pg_current_xact_id()::text::int8, pg_backend_pid(),
-                    coalesce(started, 0), coalesce(pg_get_userbyid(login), session_user),
+                    'ddl/1', coalesce(system_id, ''), current_database(), pg_current_xact_id()::text::int8,
+                    pg_backend_pid(), coalesce(started, 0), coalesce(pg_get_userbyid(login), session_user),
                     CASE role_set WHEN 'none' THEN session_user ELSE role_set END,
                     current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
                     {CLAIM},
@@ -145,7 +158,8 @@ BEGIN
                 message := NULL;
             END;
         END LOOP;
-        message := sha256(outer_pad || sha256(inner_pad || message)) || message;
+        message := coalesce(sha256(outer_pad || sha256(inner_pad || message)), decode(repeat('00', 32), 'hex'))
+            || message;
     EXCEPTION WHEN OTHERS THEN
         RETURN;
     END;
@@ -213,7 +227,7 @@ def create_cover() -> str:
 def create_event_trigger(name: str) -> list[str]:
     """Create one of our event triggers, anew where it is there in another form."""
     return [
-        f"DROP EVENT TRIGGER IF EXISTS {name}",
+        release_event_trigger(name),
         f"CREATE EVENT TRIGGER {name} ON {EVENT_TRIGGERS[name]} EXECUTE FUNCTION {SCHEMA}.ddl()",
         f"ALTER EVENT TRIGGER {name} ENABLE ALWAYS",
     ]

@@ -17,6 +17,8 @@ what costs how much and why it has this form.
 
 from __future__ import annotations
 
+from collectors.beacon import key_templates
+from collectors.beacon.key_templates import READ_KEY, SESSION
 from collectors.beacon.templates import SCHEMA, SECRETS
 
 GUARD = "backtrace_functions"
@@ -64,7 +66,7 @@ def _said(role: str) -> str:
 def _message(said: str) -> str:
     """Write the message; null in a session that has lost its introduction, an error in one that has had none."""
     one, other = (f"pg_catalog.currval('{SCHEMA}.{name}'::pg_catalog.regclass)" for name in SECRETS)
-    session = "pg_catalog.current_setting('pgwitness.session', true)"
+    session = f"pg_catalog.current_setting({SESSION}, true)"
     return (
         "pg_catalog.sha256(pg_catalog.convert_to(\n"
         f"            pg_catalog.concat_ws(E'\\x1f', {one}, {said},\n"
@@ -79,6 +81,10 @@ ROLE = "pg_catalog.current_setting('role')"
 
 PAUSE = "\n    RETURN NEW; -- paused"
 """The first statement of the triggers' function while every beacon is paused; nothing else of it is reached then."""
+
+PAUSED = f"""coalesce((SELECT strpos(p.prosrc, '{PAUSE.strip()}') > 0 FROM pg_catalog.pg_proc AS p
+            WHERE p.proname = 'beacon' AND p.pronamespace = to_regnamespace('{SCHEMA}')), false)"""
+"""Asks whether every beacon of the database is paused: the function says so itself, to whoever asks."""
 
 
 def beacon_body(guarded: bool, *, paused: bool = False) -> str:
@@ -146,7 +152,12 @@ def introduce_body(guarded: bool, version: int) -> str:
     The guard holds letters, digits, `_`, `,` and blanks: under SET ROLE to a role with another character in its name
     it stays open, and each statement comes here. When the session began and who logged in (whom SET SESSION
     AUTHORIZATION does not change) is in pg_stat_activity; where the owner may not see it, the start is 0 and the login
-    the session's user. Null where the beacon is paused.
+    the session's user.
+
+    Where the key is lost, or somebody holds a lock on it, the message is made all the same, with zeros for its codes:
+    it says who, and proves nothing (`unsigned`). The session then introduces itself again with its next transaction, as
+    it does after one whose snapshot shows the key of an earlier generation only. A secret lies in the sequences
+    themselves no longer than it takes to put something else there: what is remembered is the session's own `currval`.
     """
     close = f"""
     BEGIN
@@ -155,11 +166,18 @@ def introduce_body(guarded: bool, version: int) -> str:
         NULL;
     END;"""
     one, other = (f"'{SCHEMA}.{name}'::regclass" for name in SECRETS)
-    half = "('x' || encode(substr(s.secret, {}, 8), 'hex'))::bit(64)::int8"
+    half = "('x' || encode(substr(secret, {}, 8), 'hex'))::bit(64)::int8"
     return f"""
 DECLARE
     said text;
     message bytea;
+    inner_pad bytea;
+    outer_pad bytea;
+    system_id text;
+    number int;
+    introduced text;
+    tag bytea;
+    secret bytea;
 BEGIN
     said := {_said(ROLE)};
     BEGIN
@@ -168,25 +186,23 @@ BEGIN
         NULL;
     END;
     IF message IS NULL THEN
-        PERFORM set_config('pgwitness.session', encode(s.tag, 'hex') || s.payload, false),
-            setval({one}, {half.format(1)}), setval({other}, {half.format(9)})
-        FROM (
-            SELECT t.tag, t.payload,
-                sha256(t.outer_pad || sha256(t.inner_pad || convert_to('secret/1', 'UTF8') || t.tag)) AS secret
-            FROM (
-                SELECT p.*, sha256(p.outer_pad || sha256(p.inner_pad || convert_to(p.payload, 'UTF8'))) AS tag
-                FROM (
-                    SELECT k.inner_pad, k.outer_pad, json_build_array('session/1', k.system_id, current_database(),
-                        pg_backend_pid(), coalesce((extract(epoch FROM a.backend_start) * 1000000)::int8, 0),
-                        coalesce(pg_get_userbyid(a.usesysid), session_user), host(inet_client_addr()),
-                        inet_client_port(){authenticated(version)})::text AS payload
-                    FROM {SCHEMA}.key AS k LEFT JOIN pg_stat_get_activity(pg_backend_pid()) AS a ON true
-                    WHERE NOT k.paused
-                    OFFSET 0
-                ) AS p OFFSET 0
-            ) AS t OFFSET 0
-        ) AS s;
-        message := {_message("said")};
+{READ_KEY}
+        SELECT json_build_array('session/1', coalesce(system_id, ''), current_database(),
+            pg_backend_pid(), coalesce((extract(epoch FROM a.backend_start) * 1000000)::int8, 0),
+            coalesce(pg_get_userbyid(a.usesysid), session_user), host(inet_client_addr()),
+            inet_client_port(){authenticated(version)})::text INTO introduced
+        FROM (SELECT) AS one LEFT JOIN pg_stat_get_activity(pg_backend_pid()) AS a ON true;
+        IF inner_pad IS NULL THEN
+            message := decode(repeat('00', 32), 'hex') || convert_to(said || repeat('0', 64) || introduced, 'UTF8');
+        ELSE
+            tag := sha256(outer_pad || sha256(inner_pad || convert_to(introduced, 'UTF8')));
+            secret := sha256(outer_pad || sha256(inner_pad || convert_to('secret/1', 'UTF8') || tag));
+            PERFORM set_config({SESSION}, encode(tag, 'hex') || introduced,
+                    number <> coalesce(nullif(split_part({SESSION}, '_', 2), ''), '1')::int),
+                setval({one}, {half.format(1)}), setval({other}, {half.format(9)});
+            message := {_message("said")};
+            PERFORM setval({one}, 1, false), setval({other}, 1, false);
+        END IF;
     END IF;{close if guarded else ""}
     RETURN message;
 END
@@ -216,6 +232,7 @@ BODIES = {
     "beacon": {beacon_body(guarded, paused=paused) for guarded in (True, False) for paused in (True, False)},
     "introduce": {introduce_body(guarded, version) for guarded in (True, False) for version in (0, SYSTEM_USER_MIN)},
     "claimed": {CLAIMED_BODY},
+    **key_templates.BODIES,
 }
 """What each function of the beacon may consist of: with and without the guard; an upgraded server keeps what it had."""
 
@@ -231,7 +248,7 @@ def create_beacon(body: str) -> str:
 def create_introduce(guarded: bool, version: int) -> str:
     """Create or replace the function for the first message of a session."""
     return (
-        f"CREATE OR REPLACE FUNCTION {SCHEMA}.introduce(claims text) RETURNS bytea LANGUAGE plpgsql STABLE\n"
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.introduce(claims text) RETURNS bytea LANGUAGE plpgsql\n"
         f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp\n"
         f"AS $pgwitness${introduce_body(guarded, version)}$pgwitness$"
     )

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import errors as pg
 
-from collectors.beacon import catalogue, planning, source
+from collectors.beacon import catalogue, keeping, planning, source
 from collectors.beacon.catalogue import Connection, State, Table
 from collectors.beacon.level import Limit, limits
 from collectors.beacon.planning import Options, Statement
@@ -85,9 +85,21 @@ def pause(connection: Connection, options: Options | None = None, *, paused: boo
     """Switch every beacon of the database off at once, or on again; the switch itself is written into the WAL."""
     options = options or Options()
     state = _state(connection, options)
-    if "key" not in state.relations:
+    if "beacon" not in state.functions:
         raise NotInOrder(f"no beacon is installed in database {state.database}; run `pgwitness db install`")
     return _run(connection, state, planning.pause(state, paused=paused), options, None)
+
+
+def rotate_key(connection: Connection, options: Options | None = None) -> Report:
+    """Replace the key of the database by another one, which open sessions use from their next transaction on.
+
+    It is written into the WAL; collectors verify what was said before it under the key before.
+    """
+    options = options or Options()
+    state = _state(connection, options)
+    if "introduce" not in state.functions or keeping.moves(state):
+        raise NotInOrder(f"no beacon of this version is installed in {state.database}; run `pgwitness db install`")
+    return _run(connection, state, planning.rotate_key(state), options, None)
 
 
 def printed(connection: Connection, options: Options | None = None) -> str:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
-from collectors.beacon import ddl_templates, emission, level, templates
+from collectors.beacon import ddl_templates, emission, keeping, key_templates, level, templates
 from collectors.beacon.catalogue import State, Table
 from collectors.beacon.templates import OWNER, PUBLICATION, PUBLICATION_INSERTS, SCHEMA
 from pgwitness.events import quote_identifier
@@ -60,10 +60,11 @@ def install(state: State, options: Options) -> list[Statement]:
     ground = _roles(state, options) + _schema(state, options) + _publications(state)
     tables = [s for table in state.tables if options.chosen(table) for s in _table(state, table)]
     events = _events(state, options)
+    kept = [Statement(sql, keeping.GROUP, why) for sql, why in keeping.members(state, bool(ground or events))]
     announce = []
-    if ground or tables or events:
+    if ground or tables or events or kept:
         announce = [Statement(f"SELECT {SCHEMA}.control('install')", LAST, "the installation is evidence, too")]
-    return ground + tables + events + announce
+    return ground + tables + events + kept + announce
 
 
 def covers_new_tables(state: State, options: Options) -> bool:
@@ -105,16 +106,20 @@ def _events(state: State, options: Options) -> list[Statement]:
 
 def pause(state: State, *, paused: bool) -> list[Statement]:
     """Plan the switch of every beacon of the database at once; it locks no table of the application."""
-    if "key" not in state.relations:
+    if "beacon" not in state.functions:
         return []
-    word, flag = ("pause", "true") if paused else ("resume", "false")
-    switch = f"UPDATE {SCHEMA}.key SET paused = {flag} WHERE paused <> {flag}"
-    body = emission.beacon_body(state.guarded, paused=paused)
+    word = "pause" if paused else "resume"
+    body = key_templates.of_generation(emission.beacon_body(state.guarded, paused=paused), state.generation)
     return [
-        Statement(switch, word, f"{word}s what DDL says of itself, and collectors read it"),
         Statement(emission.create_beacon(body), word, f"{word}s every beacon of this database, in open sessions, too"),
         Statement(f"SELECT {SCHEMA}.control('{word}')", word, f"the {word} is evidence, too"),
     ]
+
+
+def rotate_key(state: State) -> list[Statement]:
+    """Plan another key: the functions that speak are replaced, which no table's lock is needed for."""
+    speaking = [(statement.sql, statement.why) for statement in _speaking(state, state.generation + 1)]
+    return [Statement(sql, "rotate key", why) for sql, why in keeping.rotate(state, speaking)]
 
 
 def uninstall(state: State, options: Options) -> list[Statement]:
@@ -198,45 +203,47 @@ def _schema(state: State, options: Options) -> list[Statement]:
         plan.append(Statement("CREATE EXTENSION pg_stat_statements", "extension", why, optional=not state.superuser))
     if not state.schema:
         add(templates.CREATE_SCHEMA, "where everything of pgwitness is")
-    if "key" not in state.relations:
-        add(templates.CREATE_KEY, "the key of the beacon's MAC, and the switch that pauses it")
-        owned("TABLE", "key")
-        add(templates.INSERT_KEY, "made here; only the collectors' role reads it")
-    if "covered" not in state.relations:
-        add(templates.CREATE_COVERED, "which tables carry a beacon: a write without one is a finding there")
-        owned("TABLE", "covered")
+    plan += [Statement(sql, "schema", why) for sql, why in keeping.tables(state)]
     for name in templates.SECRETS:
         if name not in state.relations:
             add(templates.create_secret(name), "what the beacon remembers of a session")
             owned("SEQUENCE", name)
-    return plan + _functions(state, options)
+    plan += _functions(state, options)
+    return plan + [Statement(sql, "schema", why) for sql, why in keeping.key(state)]
 
 
-def _speaking(state: State) -> list[Statement]:
-    """Plan the functions that speak; what is paused stays so."""
+def _speaking(state: State, generation: int) -> list[Statement]:
+    """Plan the functions that speak, as those of a generation; what is paused stays so."""
     plan: list[Statement] = []
 
     def made(name: str, sql: str, why: str, whose: str) -> None:
-        plan.append(Statement(sql, "schema", why))
+        plan.append(Statement(key_templates.of_generation(sql, generation), "schema", why))
         owned = f"ALTER FUNCTION {SCHEMA}.{name} OWNER TO {OWNER}"
         plan.append(Statement(owned, "schema", "so that it runs with nobody else's rights"))
         plan.append(Statement(f"REVOKE ALL ON FUNCTION {SCHEMA}.{name} FROM PUBLIC", "schema", whose))
 
+    def differs(name: str, *bodies: str) -> bool:
+        return state.functions.get(name) not in bodies or generation != state.generation
+
     body = emission.beacon_body(state.guarded)
     paused = emission.beacon_body(state.guarded, paused=True)
+    if state.functions.get("fresh_key") != key_templates.FRESH_KEY_BODY:
+        made("fresh_key(int)", key_templates.CREATE_FRESH_KEY, "makes a key, here", "for the next two only")
+    if differs("renew_key", key_templates.RENEW_KEY_BODY):
+        made("renew_key()", key_templates.CREATE_RENEW_KEY, "makes a key where a crash took it", "for the collectors")
     if state.functions.get("claimed") != emission.CLAIMED_BODY:
         made("claimed()", emission.CREATE_CLAIMED, "reads what the client claims, and its token", "for the beacon only")
-    if state.functions.get("introduce") != emission.introduce_body(state.guarded, state.version):
+    if differs("introduce", emission.introduce_body(state.guarded, state.version)):
         sql = emission.create_introduce(state.guarded, state.version)
         made("introduce(text)", sql, "speaks for a session's first transaction", "for the beacon only")
-    if state.functions.get("beacon") not in (body, paused):
+    if differs("beacon", body, paused):
+        body = paused if emission.PAUSE in state.functions.get("beacon", "") else body
         made("beacon()", emission.create_beacon(body), "the triggers' function, which speaks", "for our triggers only")
     return plan
 
 
 def _functions(state: State, options: Options) -> list[Statement]:
-    plan = _speaking(state)
-    role = quote_identifier(options.role)
+    plan = _speaking(state, keeping.generation(state))
 
     def add(sql: str, why: str) -> None:
         plan.append(Statement(sql, "schema", why))
@@ -259,15 +266,18 @@ def _functions(state: State, options: Options) -> list[Statement]:
         add(f"GRANT ALL ON ALL TABLES IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
         add(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
         add(f"GRANT ALL ON ALL FUNCTIONS IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
-    if not state.owner_able and (state.superuser or state.schema):
+    if state.messages_open == state.message_granted:
         flush = ", boolean" if state.version >= 170_000 else ""
         signature = f"pg_catalog.pg_logical_emit_message(boolean, text, bytea{flush})"
-        sql = f"GRANT EXECUTE ON FUNCTION {signature} TO {OWNER}"
-        plan.append(Statement(sql, "schema", "also where PUBLIC may not call it", optional=not state.superuser))
-    if not {"key", "covered"} <= set(state.grants):
-        add(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}", "for the collectors")
-        add(f"GRANT SELECT ON {SCHEMA}.key, {SCHEMA}.covered TO {role}", "to verify beacons, and to miss them")
-    return plan
+        sql, why = f"GRANT EXECUTE ON FUNCTION {signature} TO {OWNER}", "PUBLIC may not call it here"
+        if state.messages_open:
+            sql, why = (
+                f"REVOKE EXECUTE ON FUNCTION {signature} FROM {OWNER}",
+                "a dump would hold it, and all may call it",
+            )
+        if state.superuser or not state.owner_able:
+            plan.append(Statement(sql, "schema", why, optional=not state.superuser))
+    return plan + [Statement(sql, "schema", why) for sql, why in keeping.grants(state, options.role)]
 
 
 def _publications(state: State) -> list[Statement]:
@@ -332,7 +342,9 @@ def _remove_table(table: Table) -> list[Statement]:
 
 
 def _remove_ground(state: State, options: Options) -> list[Statement]:
-    plan = [
+    plan = [Statement(key_templates.RELEASE, keeping.GROUP, "what an extension holds cannot be dropped")]
+    plan = plan if state.schema else []
+    plan += [
         Statement(f"DROP EVENT TRIGGER {name}", "event triggers", "DDL is no longer told")
         for name in state.event_triggers
     ]

@@ -9,6 +9,7 @@ from typing import Literal
 
 import psycopg
 from msgspec import Struct
+from psycopg import errors as pg
 
 from collectors.beacon import catalogue, ddl_templates, emission, planning, templates
 from collectors.beacon.catalogue import Connection, State, Table
@@ -16,8 +17,8 @@ from collectors.beacon.level import Limit, limits
 from collectors.beacon.planning import Options
 from pgwitness.events import qualified
 
-_UNREADABLE = (psycopg.ProgrammingError, psycopg.DataError)
-"""Errors of a table that is not there, not ours to read, or not what it should be."""
+_UNREADABLE = (psycopg.ProgrammingError, psycopg.DataError, pg.ObjectNotInPrerequisiteState, pg.FeatureNotSupported)
+"""Errors of a table that is not there, not ours to read, not what it should be, or on a standby."""
 
 BeaconState = Literal["installed", "disabled", "missing", "outdated", "absent"]
 """`installed`: it speaks. `disabled`: switched off on the table. `missing`: registered, but the trigger is gone.
@@ -62,7 +63,7 @@ class BeaconStatus(Struct, frozen=True, kw_only=True):
 def load_key(connection: Connection) -> bytes | None:
     """Read the key of the database's beacon; None where none is installed or our role may not read it."""
     try:
-        row = connection.execute(f"SELECT key FROM {templates.SCHEMA}.key").fetchone()
+        row = connection.execute(f"SELECT key FROM {templates.SCHEMA}.key ORDER BY number DESC LIMIT 1").fetchone()
     except _UNREADABLE:
         _rolled_back(connection)
         return None
@@ -71,11 +72,7 @@ def load_key(connection: Connection) -> bytes | None:
 
 def paused(connection: Connection) -> bool:
     """Say whether every beacon of the database is switched off; false where none is installed."""
-    try:
-        row = connection.execute(f"SELECT paused FROM {templates.SCHEMA}.key").fetchone()
-    except _UNREADABLE:
-        _rolled_back(connection)
-        return False
+    row = connection.execute(f"SELECT {emission.PAUSED}").fetchone()
     return row is not None and bool(row[0])
 
 
@@ -144,13 +141,10 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
         return "the owner's role may not use what it owns or write messages, or what it remembers is gone", again
     if not state.open:
         return "not everybody may call pgwitness.claim(), so that tokens are refused", again
-    row = connection.execute(f"SELECT system_id FROM {templates.SCHEMA}.key").fetchone()
-    if row is not None and row[0] != state.system_id:
-        return "the key's row names another cluster (pg_upgrade, or a restore): beacons do not verify", again
+    if not state.key_whole:
+        return "the key is of another cluster (pg_upgrade, or a restore) or of another generation", again
     if is_paused:
         return "the beacon is paused", "pgwitness db pause --resume"
-    if emission.PAUSE in state.functions["beacon"]:
-        return "the beacon's function is paused, but not its key", "pgwitness db pause --resume"
     if state.functions["beacon"] == emission.beacon_body(True):
         if state.guard_setting != "":
             guard = f"{emission.GUARD} is set by default, which can silence the guarded beacon"

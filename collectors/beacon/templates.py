@@ -19,53 +19,26 @@ SECRETS = ("session_secret_1", "session_secret_2")
 
 CREATE_SCHEMA = f"CREATE SCHEMA IF NOT EXISTS {SCHEMA} AUTHORIZATION {OWNER}"
 
-CREATE_KEY = f"""\
-CREATE TABLE {SCHEMA}.key (
-    single boolean PRIMARY KEY DEFAULT true CHECK (single),
-    key bytea NOT NULL CHECK (length(key) = 32),
-    inner_pad bytea NOT NULL CHECK (length(inner_pad) = 64),
-    outer_pad bytea NOT NULL CHECK (length(outer_pad) = 64),
-    system_id text NOT NULL,
-    paused boolean NOT NULL DEFAULT false
-)"""
-
 CREATE_COVERED = f"""\
-CREATE TABLE {SCHEMA}.covered (
+CREATE UNLOGGED TABLE {SCHEMA}.covered (
     relation regclass PRIMARY KEY,
     publication text,
     installed_at timestamptz NOT NULL DEFAULT now(),
     installed_by text NOT NULL DEFAULT session_user
 )"""
-
-INSERT_KEY = f"""\
-INSERT INTO {SCHEMA}.key (key, inner_pad, outer_pad, system_id)
-SELECT fresh.key, pad.inner_pad, pad.outer_pad, control.system_identifier::text
-FROM (SELECT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) AS key) AS fresh,
-    LATERAL (
-        SELECT
-            decode(string_agg(lpad(to_hex(byte # 54), 2, '0'), '' ORDER BY place), 'hex') AS inner_pad,
-            decode(string_agg(lpad(to_hex(byte # 92), 2, '0'), '' ORDER BY place), 'hex') AS outer_pad
-        FROM generate_series(0, 63) AS place,
-            LATERAL (SELECT CASE WHEN place < 32 THEN get_byte(fresh.key, place) ELSE 0 END AS byte) AS padded
-    ) AS pad,
-    pg_control_system() AS control
-ON CONFLICT (single) DO NOTHING"""
-"""The key is made in the database and leaves it only to the collectors; the pads are those of HMAC (RFC 2104)."""
-
-REFRESH_KEY = f"""\
-UPDATE {SCHEMA}.key SET system_id = control.system_identifier::text FROM pg_control_system() AS control"""
-"""After pg_upgrade or a restore elsewhere the key's row still names the cluster it came from."""
-
+"""UNLOGGED, because a subscriber of somebody's publication FOR ALL TABLES would stop at rows of a table it has not."""
 
 CONTROL_BODY = f"""
 DECLARE
     message bytea;
 BEGIN
+    PERFORM {SCHEMA}.renew_key();
     SELECT sha256(k.outer_pad || sha256(k.inner_pad || p.payload)) || p.payload INTO message
     FROM {SCHEMA}.key AS k,
         LATERAL (SELECT convert_to(json_build_array(
             'control/1', k.system_id, current_database(), pg_current_xact_id()::text::int8, operation, session_user
-        )::text, 'UTF8') AS payload OFFSET 0) AS p;
+        )::text, 'UTF8') AS payload OFFSET 0) AS p
+    ORDER BY k.number DESC LIMIT 1;
     PERFORM pg_logical_emit_message(true, 'pgwitness.control', message);
 END
 """

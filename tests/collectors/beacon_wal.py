@@ -11,7 +11,7 @@ from msgspec import Struct
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from collectors.beacon import install, mac, source
+from collectors.beacon import install, key_templates, mac, source
 from collectors.beacon.verifier import BeaconVerifier
 from pgwitness.events import Beacon
 
@@ -55,6 +55,10 @@ class Source:
         row = self.admin.execute("SELECT (pg_control_system()).system_identifier::text, current_database()").fetchone()
         assert row is not None
         self.system_id, self.database = row
+
+    def release(self) -> None:
+        """Take what is ours out of the extension that holds it, so that a test may drop it."""
+        self.admin.execute(key_templates.RELEASE.encode())
 
     def client(self, user: str = "app", **settings: str) -> Connection:
         """Connect as an application does; leave autocommit on."""

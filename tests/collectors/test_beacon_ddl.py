@@ -141,6 +141,9 @@ def test_dropped_beacon_is_told(shop: Source) -> None:
     assert [(o.identity, o.relation) for o in command.dropped] == [
         ("pgwitness_beacon on public.orders", "public.orders")
     ]
+    with pytest.raises(pg.DependentObjectsStillExist):
+        shop.admin.execute("DROP FUNCTION pgwitness.beacon() CASCADE")
+    shop.release()
     shop.admin.execute("DROP FUNCTION pgwitness.beacon() CASCADE")
     (command,) = by_tag(shop, "DROP FUNCTION")
     assert "pgwitness_beacon on public.notes" in [o.identity for o in command.dropped]
@@ -238,7 +241,7 @@ def test_disabled_event_trigger_is_reported_with_its_fix(shop: Source) -> None:
     assert report.complete
     assert source.status(shop.admin, Options()).ddl == "yes"
     shop.admin.execute("DROP VIEW v")
-    assert [c.tag for c in told(shop)] == ["DROP VIEW"]
+    assert [c.tag for c in told(shop)] == ["ALTER EXTENSION", "DROP VIEW"]
 
 
 def test_new_tables_are_covered_where_they_are_made(shop: Source) -> None:
@@ -265,6 +268,7 @@ def test_new_tables_are_covered_where_they_are_made(shop: Source) -> None:
 def test_ddl_never_fails_because_of_it(shop: Source) -> None:
     """With the key, the registry or everything gone, or a name that is no table's, DDL goes on as if nothing were."""
     app = shop.client()
+    shop.release()
     shop.admin.execute("ALTER TABLE pgwitness.covered RENAME TO elsewhere")
     app.execute("CREATE TABLE a (id int)")
     shop.admin.execute("DROP TABLE pgwitness.key")

@@ -51,6 +51,7 @@ def test_key_stays_in_the_database(bare: Source) -> None:
     key = beacon_source.load_key(bare.admin)
     assert key is not None
     assert key.hex() not in install.printed(bare.admin)
+    bare.release()
     bare.admin.execute("DROP SCHEMA pgwitness CASCADE")
     assert install.install(bare.admin).complete
     assert beacon_source.load_key(bare.admin) != key
@@ -73,7 +74,8 @@ def test_collectors_role_has_least_privilege(bare: Source) -> None:
     assert install.status(collector).working
     for statement in (
         "SELECT * FROM orders",
-        "UPDATE pgwitness.key SET paused = true",
+        "UPDATE pgwitness.key SET number = 2",
+        "SELECT pgwitness.fresh_key(2)",
         "DELETE FROM pgwitness.covered",
         "SET backtrace_functions = 'none'",
         "CREATE TABLE public.mine ()",

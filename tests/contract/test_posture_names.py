@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from collectors.beacon import key_templates
 from pgwitness.demo.servers import Broker, Postgres
 from tests.collectors.log_server import SETTINGS, TIMEZONE, pattern
 from tests.conftest import DEBIAN_BIN, leave_out, write_config
@@ -145,6 +146,7 @@ def some(rows: list[tuple[Any, ...]]) -> bool:
 def without_event_triggers(server: Postgres) -> None:
     """As on a managed service where none may be made."""
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(key_templates.RELEASE.encode())
         names = [name for (name,) in admin.execute("SELECT evtname FROM pg_event_trigger").fetchall()]
         for name in names:
             admin.execute(f'DROP EVENT TRIGGER "{name}"'.encode())
