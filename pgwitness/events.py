@@ -212,6 +212,9 @@ class QueryStats(_Raw, frozen=True, kw_only=True, tag="query_stats"):
 
 
 LogFormat = Literal["jsonlog", "csvlog", "stderr"]
+Trust = Literal["certain", "likely", "claimed"]
+"""How sure it is that the server wrote a line of its log, and no session's code: by the place in its source that
+`log_error_verbosity = verbose` adds; by what code cannot leave out; or not at all (`collectors.log.provenance`)."""
 
 
 class LogPlace(Struct, array_like=True, frozen=True, order=True, gc=False):
@@ -246,9 +249,9 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     with a transaction id (`xid`, 64 bits), or whose facts changed (it names its application anew), which only the
     fold reads. For `connect`, `occurred_at_us` is the backend's start, otherwise when it was seen.
     Only the log knows `login_failed`, with its `sqlstate`, and how long a session took (`duration_ms`); its
-    `backend_start_us` has whole seconds, its `identity` is what the client authenticated as, its `format` decides how
-    far the line can be trusted (`Statement`). `certificate` is the one that pg_stat_ssl shows, None where the client
-    showed none; the log does not tell it.
+    `backend_start_us` has whole seconds, its `identity` is what the client authenticated as, and `format` and `trust`
+    decide how far the line is believed (`Statement`). `certificate` is the one that pg_stat_ssl shows, None where the
+    client showed none; the log does not tell it.
     """
 
     operation: Literal["found", "connect", "disconnect", "sample", "login_failed"]
@@ -269,6 +272,7 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     duration_ms: float | None = None
     certificate: Certificate | None = None
     format: LogFormat | None = None
+    trust: Trust = "likely"
 
 
 class Parsed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -295,9 +299,11 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     `local` for the Unix socket and None when the log does not say; so is `application`, empty when there is none.
     `xid` is the top-level transaction id, modulo 2^32, None where the log has none. `source` is the line it comes
     from: `duration` (log_min_duration_statement), `statement` (log_statement, with its duration where a line had
-    it), `auto_explain`, `pgaudit`, `error`. `statement` is None when its literals could not be told for certain; then
-    `statement_hash`, a keyed hash, is all there is. `row_count` is known to pgAudit with log_rows, and to auto_explain
-    with log_analyze. `format` decides how far the line itself can be trusted: a role's name can write into a text log.
+    it), `auto_explain`, `pgaudit`, `error`; `imitated` is a line that a session's code wrote in the server's form:
+    `imitates` says which, `lines` how many of that session have not been told yet. `statement` is None when its
+    literals could not be told for certain; then `statement_hash`, a keyed hash, is all there is. `row_count` is known
+    to pgAudit with log_rows, and to auto_explain with log_analyze. `format` and `trust` decide how far the line itself
+    is believed: a role's name can write into a text log; of an imitated line `trust` is that in its session's facts.
     `alone`: between the line that announced it and the one that ended it no other session had a statement in progress,
     if every session announces its statements (log_statement = all). `tags` are what the client says of itself in a
     comment behind the statement (`pgwitness.tags`).
@@ -305,7 +311,7 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
 
     place: LogPlace
     format: LogFormat
-    source: Literal["duration", "statement", "auto_explain", "pgaudit", "error"]
+    source: Literal["duration", "statement", "auto_explain", "pgaudit", "error", "imitated"]
     occurred_at_us: int
     pid: int
     session_start_us: int | None = None
@@ -329,6 +335,9 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     audit: dict[str, str] = {}
     alone: bool = False
     tags: dict[str, str] = {}
+    trust: Trust = "likely"
+    imitates: str | None = None
+    lines: int = 0
 
 
 class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):

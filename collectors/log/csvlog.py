@@ -91,6 +91,9 @@ class CsvLog:
             row[19] or None,
             number(row[25], INT64_MAX) if len(row) > 25 else 0,
             backend.backend_type,
+            row[18] or None,
+            row[21] or None,
+            row[7] or None,
         )
 
 

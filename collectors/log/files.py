@@ -49,6 +49,11 @@ class FileCollector:
     the next file.
     """
 
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """All that is read: one log."""
+        return (self.reading,)
+
     def __init__(
         self,
         context: Context,

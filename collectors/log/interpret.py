@@ -2,7 +2,12 @@
 
 Each message gives its events at once, with one exception. `log_statement` writes a statement before it runs, and its
 duration, if at all, in a line of its own: such a statement waits for that line, for another of its session, or for
-`WAIT_US` of the log's own time. Whatever lets an event go gives it its place, so places only grow.
+`WAIT_US` of the log's own time. So does a session that was authorized, since it may yet be refused: only what it does
+next shows that it began. Whatever lets an event go gives it its place, so places only grow.
+
+Who wrote a line is asked before what it says (`collectors.log.provenance`). A line that a session's code wrote in the
+server's form changes nothing that is remembered of any session: it is told as what it is, the first of a session at
+once and more of them once in `IMITATED_US` of the log's time.
 
 What is remembered (`Memory`) belongs to the collector's state: how sessions authenticated, and what waits. It holds
 nothing that may not leave the collector.
@@ -20,11 +25,12 @@ from msgspec.structs import force_setattr, replace
 
 from collectors.log import complaint
 from collectors.log.extensions import AUDIT, audited, explained
+from collectors.log.provenance import Provenance
 from collectors.log.record import LOCAL, LogRecord
 from collectors.log.running import STARTED, Progress, Running
 from collectors.log.texts import Text, Texts, executed
 from collectors.names import Names
-from pgwitness.events import LogFormat, LogPlace, Session, Statement
+from pgwitness.events import LogFormat, LogPlace, Session, Statement, Trust
 from pgwitness.privacy import Tokenizer
 from pgwitness.statements import IDLE
 
@@ -32,6 +38,10 @@ WAIT_US = 1_000_000
 SESSIONS_MAX = 10_000
 DURATION_MS_MAX = 1e12
 PENDING_MAX = 1_000
+IMITATED_US = 60_000_000
+IMITATORS_MAX = 1_000
+_STARTUP_LINES = 4
+"""The lines of a session by which at the latest its startup is over: received, authenticated, authorized, one more."""
 
 Seen = Statement | Session
 Operation = Literal["connect", "disconnect", "login_failed"]
@@ -44,6 +54,7 @@ _REFUSED = re.compile(
     r"|role \".*\" (?:does not exist|is not permitted to log in)|database \".*\" does not exist"
     r"|permission denied for database"
 )
+_FAILED = frozenset({"ERROR", "FATAL", "PANIC"})
 _SILENCING = re.compile(r"log_(?:statement|min_messages)\b", re.IGNORECASE)
 _SETS = re.compile(r"\bset(?:_config)?\b", re.IGNORECASE)
 """What may take a session's statements out of the log: to mention both is enough."""
@@ -57,6 +68,9 @@ class Memory(Struct, frozen=True):
     auth: list[tuple[str, str, str]] = []
     pending: list[tuple[str, Statement]] = []
     running: Progress = Progress()
+    connecting: list[tuple[str, Session]] = []
+    proven: list[str] = []
+    """Sessions of `auth` whose line was certain."""
 
 
 class Interpreter:
@@ -75,12 +89,21 @@ class Interpreter:
         names: Names | None = None,
         *,
         ordered: bool = True,
+        provenance: Provenance | None = None,
     ) -> None:
         self.texts = Texts(token, names)
         self.own = 0
         """Statements of the collectors themselves that were left out."""
         self.ignored = 0
         """Messages that witness nothing."""
+        self.imitated = 0
+        """Lines in the server's form that a session's code wrote."""
+        self.doubts = False
+        """Whether an extension or a language was made since this was last set to false."""
+        self.provenance = provenance or Provenance(log_format)
+        self._imitators: dict[str, tuple[int, int]] = {}
+        self._connecting: dict[str, Session] = {}
+        self._proven: set[str] = set()
         self._token = token
         self._format = log_format
         self._own_role = own_role
@@ -95,18 +118,21 @@ class Interpreter:
     def memory(self) -> Memory:
         """Give what a successor must know."""
         auth = [(key, method, identity) for key, (method, identity) in self._auth.items()]
-        return Memory(auth, list(self._pending.items()), self._running.progress)
+        connecting = list(self._connecting.items())
+        return Memory(auth, list(self._pending.items()), self._running.progress, connecting, sorted(self._proven))
 
     def remember(self, memory: Memory) -> None:
         """Take up what a predecessor knew."""
         self._auth = {key: (method, identity) for key, method, identity in memory.auth}
         self._pending = dict(memory.pending)
         self._running = Running(memory.running)
+        self._connecting = dict(memory.connecting)
+        self._proven = set(memory.proven)
 
     @property
     def waits(self) -> bool:
-        """Whether a statement waits for its duration."""
-        return bool(self._pending)
+        """Whether a statement waits for its duration, or a session for its first act."""
+        return bool(self._pending or self._connecting)
 
     def lost(self) -> None:
         """Lines of the log are missing: nothing is said of who ran alone until all that may have begun is over."""
@@ -117,26 +143,26 @@ class Interpreter:
     def read(self, record: LogRecord, log: str, offset: int, captured_at_us: int, index: int = 0) -> list[Seen]:
         """Give what a message witnesses; `log` and `offset` are its place, `index` what was given of that before."""
         events: list[Seen] = []
-        if self._pending:
+        if self._pending or self._connecting:
             self._expire(record, events)
         message = record.message
         severity = record.severity
         place = LogPlace(log, offset, index, _line(record))
         self._running.at(record.time_us)
-        if message.startswith(AUDIT):
+        if message.startswith(AUDIT) and severity not in _FAILED:
             self._audit(record, place, captured_at_us, events)
         elif severity == "LOG":
             if message.startswith("duration: "):
                 self._duration(record, place, captured_at_us, events)
             elif message.startswith("statement: "):
-                self._begun(record, message[11:], place, captured_at_us, events)
+                self._begun(record, "statement", place, captured_at_us, events)
             elif message.startswith("execute "):
-                self._begun(record, executed(message[8:]), place, captured_at_us, events)
+                self._begun(record, "execute", place, captured_at_us, events)
             elif message.startswith(("connection ", "disconnection: ", "replication connection ")):
                 self._session(record, place, captured_at_us, events)
             else:
                 self._other(record)
-        elif severity in ("ERROR", "FATAL", "PANIC"):
+        elif severity in _FAILED:
             self._error(record, place, captured_at_us, events)
         else:
             self.ignored += 1
@@ -147,14 +173,31 @@ class Interpreter:
     def _other(self, record: LogRecord) -> None:
         self.ignored += 1
         if record.message.startswith("fastpath function call: "):
-            self._running.begins(_key(record))
-        elif record.message == STARTED and record.user is None:
+            if self.provenance.judge(record, "fastpath") is not None:
+                self._running.begins(_key(record))
+        elif record.message == STARTED and record.user is None and self.provenance.judge(record, "started") is not None:
             self._running.started()
+
+    def _imitation(self, record: LogRecord, kind: str, place: LogPlace, at_us: int, events: list[Seen]) -> None:
+        """Tell of a line that a session's code wrote in the server's form, and who that session is."""
+        self.imitated += 1
+        key = _key(record)
+        since_us, lines = self._imitators.pop(key, (-IMITATED_US, 0))
+        lines += 1
+        if record.time_us - since_us >= IMITATED_US:
+            text = Text(None, self.texts.hash(record.message))
+            found = self._statement(record, text, "imitated", place, at_us, outcome="unknown")
+            events.append(replace(found, imitates=kind, lines=lines, trust=self.provenance.session))
+            since_us, lines = record.time_us, 0
+        while len(self._imitators) >= IMITATORS_MAX:
+            del self._imitators[next(iter(self._imitators))]
+        self._imitators[key] = since_us, lines
 
     def idle(self, log: str, offset: int, index: int = 0) -> list[Seen]:
         """Let go what waits, because nothing has been written for a while."""
-        events: list[Seen] = list(self._pending.values())
+        events: list[Seen] = [*self._connecting.values(), *self._pending.values()]
         self._pending.clear()
+        self._connecting.clear()
         return _placed(events, log, offset, index)
 
     # -- statements --------------------------------------------------------------------------------------------
@@ -167,6 +210,7 @@ class Interpreter:
         place: LogPlace,
         captured_at_us: int,
         duration_ms: float | None = None,
+        trust: Trust = "likely",
         **more: Any,
     ) -> Statement:
         # Once a line. Python calls with fifteen names directly, with more through a mapping that costs four times as
@@ -191,7 +235,13 @@ class Interpreter:
         )
         if record.query_id:
             more["query_id"] = record.query_id
-        if self._auth and (auth := self._auth.get(_key(record))) is not None:
+        if trust != "likely":
+            more["trust"] = trust
+        if (
+            self._auth
+            and (auth := self._auth.get(key := _key(record))) is not None
+            and (trust != "certain" or key in self._proven)
+        ):
             more["auth_method"] = auth[0]
         if text.hash is not None or text.parsed is not None or text.tags:
             more |= {"statement_hash": text.hash, "parsed": text.parsed, "tags": dict(text.tags)}
@@ -203,7 +253,10 @@ class Interpreter:
         """Read a statement; `unproven`: nobody knows yet whether what it names exists."""
         if text is None:
             return Text(None, self.texts.hash(record.message))
-        return self.texts.read(text, complaint.unproven(self.texts.names) if unproven and '"' in text else None)
+        found = self.texts.read(text, complaint.unproven(self.texts.names) if unproven and '"' in text else None)
+        if "create_extension" in found.operations:  # or a language: what functions can do may be another thing now
+            self.doubts = True
+        return found
 
     def _failed(self, text: str | None, said: complaint.Complaint) -> Text:
         """Read the statement of an error."""
@@ -231,15 +284,20 @@ class Interpreter:
             self.ignored += 1
             return
         end += 3
-        if message.startswith("  statement: ", end):
-            quoted: str | None = message[end + 13 :]
-        elif message.startswith("  execute ", end):
-            quoted = executed(message[end + 10 :])
-        elif message.startswith("  plan:", end):
-            self._explained(record, message[end + 7 :], duration_ms, place, at_us, events)
+        kind = _kind_of_duration(message, end)
+        trust = self.provenance.judge(record, kind) if kind is not None else "claimed"
+        if trust is None:
+            self._imitation(record, str(kind), place, at_us, events)
             return
-        elif end == len(message):
-            self._ended(record, duration_ms, events)
+        if kind == "statement":
+            quoted: str | None = message[end + 13 :]
+        elif kind == "execute":
+            quoted = executed(message[end + 10 :])
+        elif kind == "plan":
+            self._explained(record, message[end + 7 :], duration_ms, place, at_us, events, trust)
+            return
+        elif kind == "duration":
+            self._ended(record, duration_ms, events, trust)
             return
         else:  # parse and bind are no executions, a fastpath call shows no statement
             self.ignored += 1
@@ -248,10 +306,17 @@ class Interpreter:
         self._running.unannounced(_key(record))
         text = self._text(record, quoted)
         if not self._is_own(record, text):
-            events.append(self._statement(record, text, "duration", place, at_us, duration_ms=duration_ms))
+            events.append(self._statement(record, text, "duration", place, at_us, duration_ms, trust))
 
     def _explained(
-        self, record: LogRecord, body: str, duration_ms: float, place: LogPlace, at_us: int, events: list[Seen]
+        self,
+        record: LogRecord,
+        body: str,
+        duration_ms: float,
+        place: LogPlace,
+        at_us: int,
+        events: list[Seen],
+        trust: Trust,
     ) -> None:
         found = explained(body)
         text = self._text(record, found.text)
@@ -259,13 +324,16 @@ class Interpreter:
             record = replace(record, query_id=found.query_id)
         if not self._is_own(record, text):
             events.append(
-                self._statement(
-                    record, text, "auto_explain", place, at_us, duration_ms=duration_ms, row_count=found.rows
-                )
+                self._statement(record, text, "auto_explain", place, at_us, duration_ms, trust, row_count=found.rows)
             )
 
-    def _begun(self, record: LogRecord, text: str | None, place: LogPlace, at_us: int, events: list[Seen]) -> None:
+    def _begun(self, record: LogRecord, kind: str, place: LogPlace, at_us: int, events: list[Seen]) -> None:
         """Keep a statement that log_statement tells, until it is known how long it took."""
+        trust = self.provenance.judge(record, kind)
+        if trust is None:
+            self._imitation(record, kind, place, at_us, events)
+            return
+        text = record.message[11:] if kind == "statement" else executed(record.message[8:])
         key = _key(record)
         self._running.ends(key)
         waiting = self._pending.pop(key, None)
@@ -280,9 +348,9 @@ class Interpreter:
             return
         if len(self._pending) >= PENDING_MAX:
             events.append(self._pending.pop(next(iter(self._pending))))
-        self._pending[key] = self._statement(record, found, "statement", place, at_us, outcome="unknown")
+        self._pending[key] = self._statement(record, found, "statement", place, at_us, trust=trust, outcome="unknown")
 
-    def _ended(self, record: LogRecord, duration_ms: float, events: list[Seen]) -> None:
+    def _ended(self, record: LogRecord, duration_ms: float, events: list[Seen], trust: Trust) -> None:
         key = _key(record)
         waiting = self._pending.pop(key, None)
         if waiting is None:
@@ -290,7 +358,8 @@ class Interpreter:
                 self._running.ends(key)
             self.ignored += 1
             return
-        alone = self._running.ends(key) and self._ordered
+        trust = weaker(trust, waiting.trust)
+        alone = self._running.ends(key) and self._ordered and trust != "claimed"
         events.append(
             replace(
                 waiting,
@@ -300,20 +369,34 @@ class Interpreter:
                 xid=record.xid or waiting.xid,
                 query_id=record.query_id or waiting.query_id,
                 alone=alone,
+                trust=trust,
             )
         )
 
     def _expire(self, record: LogRecord, events: list[Seen]) -> None:
+        here = _key(record)
+        while self._connecting:
+            key, session = next(iter(self._connecting.items()))
+            if record.time_us - session.occurred_at_us < WAIT_US:
+                break
+            del self._connecting[key]
+            events.append(session)
+        if here in self._connecting and not (record.severity == "FATAL" and _startup(record)):
+            events.append(self._connecting.pop(here))
         while self._pending:
             key, waiting = next(iter(self._pending.items()))
             if record.time_us - waiting.occurred_at_us < WAIT_US:
                 return
-            if key == _key(record):
+            if key == here:
                 return  # this may be the very line it waits for
             del self._pending[key]
             events.append(waiting)
 
     def _audit(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen]) -> None:
+        trust = self.provenance.judge(record, "audit")
+        if trust is None:
+            self._imitation(record, "audit", place, at_us, events)
+            return
         found = audited(record.message)
         if found is None:
             text, audit, rows = Text(None, self.texts.hash(record.message)), None, None
@@ -324,17 +407,29 @@ class Interpreter:
             # pgAudit writes before or while a statement runs: that it succeeded nobody has said.
             events.append(
                 self._statement(
-                    record, text, "pgaudit", place, at_us, outcome="unknown", audit=audit or {}, row_count=rows
+                    record,
+                    text,
+                    "pgaudit",
+                    place,
+                    at_us,
+                    trust=trust,
+                    outcome="unknown",
+                    audit=audit or {},
+                    row_count=rows,
                 )
             )
 
     # -- errors and sessions -----------------------------------------------------------------------------------
 
     def _error(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen]) -> None:
-        self._running.ends(_key(record))
-        if record.severity == "FATAL" and _refused(record):
-            auth = self._auth.pop(_key(record), ("", ""))
-            events.append(self._told(record, "login_failed", place, at_us, auth, sqlstate=record.sqlstate))
+        key = _key(record)
+        self._running.ends(key)
+        connecting = self._connecting.pop(key, None)
+        if record.severity == "FATAL" and (connecting is not None or _refused(record) or _never_began(record)):
+            auth = self._auth.pop(key, ("", ""))
+            trust = self.provenance.error(record)
+            events.append(self._told(record, "login_failed", place, at_us, auth, trust, sqlstate=record.sqlstate))
+            self._proven.discard(key)
             return
         if record.backend_type not in (None, "client backend") or (record.user is None and record.statement is None):
             self.ignored += 1
@@ -358,6 +453,7 @@ class Interpreter:
                 "error",
                 place,
                 at_us,
+                trust=self.provenance.error(record),
                 outcome="denied" if denied else "failure",
                 sqlstate=record.sqlstate,
                 error=said.message,
@@ -366,33 +462,65 @@ class Interpreter:
         )
 
     def _session(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen]) -> None:
-        message = record.message
-        key = _key(record)
-        if message.startswith("connection authenticated: "):
-            found = _AUTHENTICATED.match(message)
-            if found is not None:
-                self._auth.pop(key, None)
-                while len(self._auth) >= SESSIONS_MAX:
-                    del self._auth[next(iter(self._auth))]
-                self._auth[key] = (found["method"], found["identity"])
-        elif message.startswith(("connection authorized: ", "replication connection authorized: ")):
-            named = _APPLICATION.search(message)
-            record = replace(record, application=named["name"] if named is not None else "")
-            kind = "walsender" if message.startswith("replication") else record.backend_type or "client backend"
-            auth = self._auth.get(key, ("", ""))
-            events.append(self._told(record, "connect", place, at_us, auth, backend_type=kind))
-        elif message.startswith("disconnection: "):
-            self._running.ends(key)
-            waiting = self._pending.pop(key, None)
-            if waiting is not None:
-                events.append(waiting)
-            auth = self._auth.pop(key, ("", ""))
-            time = _DISCONNECTION.match(message)
-            took = (int(time[1]) * 3600 + int(time[2]) * 60 + float(time[3])) * 1000 if time is not None else None
-            kind = record.backend_type or "client backend"
-            events.append(self._told(record, "disconnect", place, at_us, auth, backend_type=kind, duration_ms=took))
+        kind = _kind_of_session(record.message)
+        trust = self.provenance.judge(record, kind) if kind is not None else "claimed"
+        if trust is None:
+            self._imitation(record, str(kind), place, at_us, events)
+        elif kind == "authenticated":
+            self._authenticated(record, trust)
+        elif kind == "authorized":
+            self._authorized(record, place, at_us, events, trust)
+        elif kind == "disconnection":
+            self._disconnected(record, place, at_us, events, trust)
         else:
             self.ignored += 1
+
+    def _authenticated(self, record: LogRecord, trust: Trust) -> None:
+        found = _AUTHENTICATED.match(record.message)
+        if found is None:
+            return
+        key = _key(record)
+        self._auth.pop(key, None)
+        while len(self._auth) >= SESSIONS_MAX:
+            gone = next(iter(self._auth))
+            del self._auth[gone]
+            self._proven.discard(gone)
+        self._auth[key] = (found["method"], found["identity"])
+        (self._proven.add if trust == "certain" else self._proven.discard)(key)
+
+    def _authorized(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen], trust: Trust) -> None:
+        """Keep a session that may begin until it is seen that it does: it may yet be refused."""
+        key, message = _key(record), record.message
+        named = _APPLICATION.search(message)
+        record = replace(record, application=named["name"] if named is not None else "")
+        kind = "walsender" if message.startswith("replication") else record.backend_type or "client backend"
+        auth, trust = self._auth_of(key, trust)
+        if len(self._connecting) >= PENDING_MAX:
+            events.append(self._connecting.pop(next(iter(self._connecting))))
+        self._connecting[key] = self._told(record, "connect", place, at_us, auth, trust, backend_type=kind)
+
+    def _disconnected(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen], trust: Trust) -> None:
+        key = _key(record)
+        self._running.ends(key)
+        waiting = self._pending.pop(key, None)
+        if waiting is not None:
+            events.append(waiting)
+        auth, trust = self._auth_of(key, trust)
+        self._auth.pop(key, None)
+        self._proven.discard(key)
+        self._imitators.pop(key, None)
+        time = _DISCONNECTION.match(record.message)
+        took = (int(time[1]) * 3600 + int(time[2]) * 60 + float(time[3])) * 1000 if time is not None else None
+        kind = record.backend_type or "client backend"
+        told = self._told(record, "disconnect", place, at_us, auth, trust, backend_type=kind, duration_ms=took)
+        events.append(told)
+
+    def _auth_of(self, key: str, trust: Trust) -> tuple[tuple[str, str], Trust]:
+        """Give how a session authenticated, and the trust in a line of it that says so."""
+        auth = self._auth.get(key)
+        if auth is None:
+            return ("", ""), trust
+        return auth, trust if key in self._proven else weaker(trust, "likely")
 
     def _told(
         self,
@@ -401,6 +529,7 @@ class Interpreter:
         place: LogPlace,
         at_us: int,
         auth: tuple[str, str],
+        trust: Trust,
         **more: Any,
     ) -> Session:
         client_addr = address(record.host)
@@ -419,12 +548,58 @@ class Interpreter:
             identity=auth[1] or None,
             place=place,
             format=self._format,
+            trust=trust,
             **more,
         )
 
 
 def _key(record: LogRecord) -> str:
     return record.session or str(record.pid)
+
+
+def weaker(one: Trust, other: Trust) -> Trust:
+    """Give the one of two that proves less."""
+    return one if _LEVELS.index(one) >= _LEVELS.index(other) else other
+
+
+_LEVELS: tuple[Trust, ...] = ("certain", "likely", "claimed")
+
+
+def _kind_of_duration(message: str, at: int) -> str | None:
+    """Say of what a line tells the duration, by what stands behind it; None for a form that nobody knows."""
+    if at == len(message):
+        return "duration"
+    for kind, begin in _MEASURED:
+        if message.startswith(begin, at):
+            return kind
+    return None
+
+
+_MEASURED = (
+    ("statement", "  statement: "),
+    ("execute", "  execute "),
+    ("plan", "  plan:"),
+    ("parse", "  parse "),
+    ("bind", "  bind "),
+    ("fastpath", "  fastpath function call: "),
+)
+
+
+def _kind_of_session(message: str) -> str | None:
+    for kind, begin in _OF_SESSIONS:
+        if message.startswith(begin):
+            return kind
+    return None
+
+
+_OF_SESSIONS = (
+    ("authenticated", "connection authenticated: "),
+    ("authorized", "connection authorized: "),
+    ("authorized", "replication connection authorized: "),
+    ("disconnection", "disconnection: "),
+    ("received", "connection received: "),
+    ("ready", "connection ready: "),
+)
 
 
 def _is_idle(text: Text, xid: int) -> bool:
@@ -457,6 +632,21 @@ def _refused(record: LogRecord) -> bool:
     if record.sqlstate is None:
         return _REFUSED.match(record.message) is not None
     return record.sqlstate.startswith("28") or record.sqlstate in _REFUSING
+
+
+def _startup(record: LogRecord) -> bool:
+    """Say whether a FATAL of a session that was authorized and has done nothing else refuses it."""
+    return (record.sqlstate or "").startswith(_STARTUP) if record.sqlstate is not None else _refused(record)
+
+
+_STARTUP = ("28", "3D", "42", "53", "55", "08", "22", "57P03")
+"""SQLSTATEs and classes that end a startup: refused, no such database, bad setting, full, not accepting, garbled."""
+
+
+def _never_began(record: LogRecord) -> bool:
+    """Say whether a FATAL is of a startup packet that nobody could read."""
+    early = record.line is None or record.line <= _STARTUP_LINES
+    return record.sqlstate == "08P01" and record.statement is None and early
 
 
 def _quoted(message: str, word: str) -> str | None:

@@ -38,6 +38,9 @@ class _Line(Struct, gc=False):
     application_name: str = ""
     backend_type: str | None = None
     query_id: Big = 0
+    context: str | None = None
+    func_name: str | None = None
+    ps: str | None = None
 
 
 _decode = msgspec.json.Decoder(_Line).decode
@@ -78,6 +81,9 @@ class JsonLog:
             found.statement,
             found.query_id,
             found.backend_type,
+            found.context,
+            found.func_name,
+            found.ps,
         )
 
     def _repaired(self, line: bytes) -> _Line:

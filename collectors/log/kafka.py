@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
@@ -97,6 +97,11 @@ class _Partition:
 
 class KafkaCollector:
     """Reads the topic of one cluster's log; `channel_of` opens a way into `raw` for a further instance."""
+
+    @property
+    def readings(self) -> Iterable[Reading]:
+        """All that is read, of one instance each."""
+        return self._readings.values()
 
     def __init__(self, context: Context, settings: Log, channel: Channel, channel_of: Callable[[str], Channel]) -> None:
         self._context = context

@@ -19,10 +19,11 @@ from collectors.log import csvlog
 from collectors.log.csvlog import CsvLog
 from collectors.log.interpret import Interpreter, Seen
 from collectors.log.jsonlog import JsonLog
+from collectors.log.provenance import Provenance
 from collectors.log.record import LogRecord, Times, Unreadable
 from collectors.log.shipped import Places
 from collectors.log.splitting import CsvSplitter, JsonSplitter, Piece, Splitter, StderrSplitter
-from collectors.log.stderr import Prefix, StderrLog
+from collectors.log.stderr import Prefix, StderrLog, escapes
 from collectors.publisher import Channel
 from pgwitness.config import Log
 from pgwitness.events import Gap, Tick
@@ -41,6 +42,7 @@ LINES = Counter("pgwitness_log_messages", "Messages of the server's log that wer
 BYTES = Counter("pgwitness_log_bytes", "Bytes of the server's log that were read.", LABELS)
 UNREADABLE = Counter("pgwitness_log_unreadable", "Lines of the server's log that are no message.", LABELS)
 INVALID = Counter("pgwitness_log_invalid_text", "Messages with bytes that are no UTF-8; they were read.", LABELS)
+IMITATED = Counter("pgwitness_log_imitated", "Lines in the server's form that a session's code wrote.", LABELS)
 PARSED = Counter("pgwitness_log_statements_parsed", "Distinct statements that had to be parsed.", LABELS)
 GAPS = Counter("pgwitness_log_gaps", "Gaps in the server's log.", [*LABELS, "reason"])
 
@@ -108,14 +110,20 @@ class Reading:
         role = conninfo_to_dict(context.cluster.dsn).get("user")
         # What a shipper brings through a topic need not come in the order in which the server wrote it.
         ordered = settings.from_ != "kafka"
+        self.provenance = Provenance(settings.format, names=not escapes(settings.line_prefix).isdisjoint("ud"))
         self.interpreter = Interpreter(
-            self._token, settings.format, str(role) if role else None, context.names, ordered=ordered
+            self._token,
+            settings.format,
+            str(role) if role else None,
+            context.names,
+            ordered=ordered,
+            provenance=self.provenance,
         )
         self._lines, self._bytes = LINES.labels(*labels), BYTES.labels(*labels)
         self._unreadable, self._invalid = UNREADABLE.labels(*labels), INVALID.labels(*labels)
-        self._parsed = PARSED.labels(*labels)
+        self._parsed, self._imitated = PARSED.labels(*labels), IMITATED.labels(*labels)
         self._uncounted_lines = self._uncounted_bytes = 0
-        self._counted_parsed = self._counted_invalid = 0
+        self._counted_parsed = self._counted_invalid = self._counted_imitated = 0
         self._untold: dict[str, object] = {}
         self._untold_lines = 0
         self._untold_bytes = 0
@@ -171,6 +179,8 @@ class Reading:
     def count(self) -> None:
         """Bring the metrics up to date."""
         parsed, invalid = self.interpreter.texts.parsed, self._parser.invalid_utf8
+        self._imitated.inc(self.interpreter.imitated - self._counted_imitated)
+        self._counted_imitated = self.interpreter.imitated
         self._lines.inc(self._uncounted_lines)
         self._bytes.inc(self._uncounted_bytes)
         self._parsed.inc(parsed - self._counted_parsed)

@@ -33,7 +33,8 @@ class LogRecord(Struct, frozen=True, gc=False):
 
     `time_us` is when it was written, `start_us` when its session began, to the second. `session` is `%c`, `line` the
     number of the message within the session. `host` is an address, `local`, or None when it is not known; `xid` has
-    32 bits and is 0 outside of a transaction that has one.
+    32 bits and is 0 outside of a transaction that has one. `context` and `location` are what code leaves that writes
+    into the log, the latter with `log_error_verbosity = verbose`; `title` is the process title.
     """
 
     time_us: int
@@ -55,6 +56,9 @@ class LogRecord(Struct, frozen=True, gc=False):
     statement: str | None = None
     query_id: int = 0
     backend_type: str | None = None
+    context: str | None = None
+    location: str | None = None
+    title: str | None = None
 
 
 class Backend(Struct, frozen=True, gc=False):

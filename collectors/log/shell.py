@@ -10,7 +10,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Protocol
@@ -27,6 +27,7 @@ from collectors.log.kafka import KafkaCollector
 from collectors.log.reading import DELIVERY_S_MAX, IDLE_S, Reading, formats
 from collectors.log.remote import RemoteFollower
 from collectors.log.server import ServerLog
+from collectors.log.surroundings import Watch
 from collectors.publisher import Channel
 from pgwitness.config import Log
 from pgwitness.errors import ConfigurationError
@@ -42,6 +43,10 @@ class Collector(Protocol):
     """What turns: `step` reads what there is and is false when there was nothing."""
 
     reading: Reading
+
+    @property
+    def readings(self) -> Iterable[Reading]:
+        """All that is read, of one instance each."""
 
     @property
     def trouble(self) -> str | None:
@@ -93,28 +98,33 @@ def run(context: Context, stop: threading.Event, dsn: str | None = None) -> None
     channel = context.publisher.channel(context.name, "log", instance)
     catalogues.follow(context, stop)
     channel.while_blocked = lambda: context.health.ready(part, "the broker does not take records; check that it runs")
+    watch = Watch(context.cluster, dsn)
+    watch.start()
     try:
         if settings.from_ == "stdin":
-            _standard_input(context, settings, channel, part, stop)
+            _standard_input(context, settings, channel, part, stop, watch=watch)
         elif settings.from_ == "sql":
-            _sql(context, settings, channel, part, stop, dsn)
+            _sql(context, settings, channel, part, stop, dsn, watch)
         elif settings.from_ == "kafka":
-            _kafka(context, settings, channel, part, stop)
+            _kafka(context, settings, channel, part, stop, watch)
         else:
-            _files(context, settings, channel, part, stop)
+            _files(context, settings, channel, part, stop, watch)
     finally:
+        watch.end()
         channel.close()
 
 
-def _files(context: Context, settings: Log, channel: Channel, part: str, stop: threading.Event) -> None:
+def _files(context: Context, settings: Log, channel: Channel, part: str, stop: threading.Event, watch: Watch) -> None:
     def follow(states: list[FileState] | None, number: int) -> Follower:
         return Follower(settings.path, states, number, from_end=settings.start == "end")
 
     collector = FileCollector(context, settings, channel, f"log-{context.name}", follow)
-    _turn(context, collector, part, stop, lambda busy: 0.0 if busy else settings.interval)
+    _turn(context, collector, part, stop, watch, lambda busy: 0.0 if busy else settings.interval)
 
 
-def _sql(context: Context, settings: Log, channel: Channel, part: str, stop: threading.Event, dsn: str) -> None:
+def _sql(
+    context: Context, settings: Log, channel: Channel, part: str, stop: threading.Event, dsn: str, watch: Watch
+) -> None:
     server = ServerLog(context.cluster, dsn, settings)
     # What the server says of itself is right, whatever stands in the configuration.
     settings = replace(settings, line_prefix=server.line_prefix, timezone=server.timezone)
@@ -126,19 +136,19 @@ def _sql(context: Context, settings: Log, channel: Channel, part: str, stop: thr
     try:
         name = f"log-{context.name}-{channel.header.instance}"
         collector = FileCollector(context, settings, channel, name, follow)
-        _turn(context, collector, part, stop, Pace(settings.interval, collector.reading).pause)
+        _turn(context, collector, part, stop, watch, Pace(settings.interval, collector.reading).pause)
     finally:
         server.close()
 
 
-def _kafka(context: Context, settings: Log, channel: Channel, part: str, stop: threading.Event) -> None:
+def _kafka(context: Context, settings: Log, channel: Channel, part: str, stop: threading.Event, watch: Watch) -> None:
     def channel_of(instance: str) -> Channel:
         further = context.publisher.channel(context.name, "log", instance)
         further.while_blocked = channel.while_blocked
         return further
 
     collector = KafkaCollector(context, settings, channel, channel_of)
-    _turn(context, collector, part, stop, lambda _: 0.0)  # it waits itself, for records
+    _turn(context, collector, part, stop, watch, lambda _: 0.0)  # it waits itself, for records
 
 
 def _wanted(settings: Log, name: str) -> bool:
@@ -171,11 +181,26 @@ class Pace:
         return self._pause_s
 
 
+def _judge(reading: Reading, watch: Watch) -> None:
+    """Judge lines by what is known now; ask again when the log shows that something was installed."""
+    if reading.interpreter.doubts:
+        reading.interpreter.doubts = False
+        watch.doubt()
+    reading.provenance.surroundings = watch.now
+
+
 def _turn(
-    context: Context, collector: Collector, part: str, stop: threading.Event, pause: Callable[[bool], float]
+    context: Context,
+    collector: Collector,
+    part: str,
+    stop: threading.Event,
+    watch: Watch,
+    pause: Callable[[bool], float],
 ) -> None:
     try:
         while not stop.is_set():
+            for reading in collector.readings:
+                _judge(reading, watch)
             busy = collector.step()
             context.health.ready(part, collector.trouble)
             stop.wait(pause(busy))
@@ -184,7 +209,14 @@ def _turn(
 
 
 def _standard_input(
-    context: Context, settings: Log, channel: Channel, part: str, stop: threading.Event, descriptor: int | None = None
+    context: Context,
+    settings: Log,
+    channel: Channel,
+    part: str,
+    stop: threading.Event,
+    descriptor: int | None = None,
+    *,
+    watch: Watch,
 ) -> None:
     """Read standard input to its end. There is no way back in it: what a crash leaves unconfirmed is lost."""
     source = sys.stdin.fileno() if descriptor is None else descriptor
@@ -195,6 +227,7 @@ def _standard_input(
     while not stop.is_set():
         context.health.ready(part)
         reading.tell()
+        _judge(reading, watch)
         if ended:
             stop.wait(IDLE_S)
             continue

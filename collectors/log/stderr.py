@@ -30,6 +30,7 @@ from pgwitness.errors import ConfigurationError
 PRIMARY = "DEBUG[1-5]?|LOG|INFO|NOTICE|WARNING|ERROR|FATAL|PANIC"
 SECONDARY = "DETAIL|HINT|CONTEXT|QUERY|STATEMENT|LOCATION|BACKTRACE"
 
+_PARTS = ("", "DETAIL", "HINT", "STATEMENT", "CONTEXT", "LOCATION")
 _ESCAPE = re.compile(r"%(-?\d+)?(.)", re.DOTALL)
 _MILLIS = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} [-+\w]+"
 _SECONDS = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [-+\w]+"
@@ -148,11 +149,13 @@ class StderrLog:
         word, message, millis, seconds, epoch, line, xid, sqlstate, query_id = fields[len(_BACKEND) :]
         assert word is not None
         assert message is not None
-        detail = hint = statement = None
+        detail = hint = statement = context = location = None
         if more:
             parts = self._parts(message, others.split("\n"))
-            message, detail, hint, statement = map(parts.get, ("", "DETAIL", "HINT", "STATEMENT"))
+            message, detail, hint, statement, context, location = map(parts.get, _PARTS)
             assert message is not None
+            if location is not None and message[5:7] == ": ":  # verbose: the SQLSTATE stands before the message
+                sqlstate, message = message[:5], message[7:]
         return LogRecord(
             self._time(millis or seconds, epoch),
             backend.pid,
@@ -173,6 +176,8 @@ class StderrLog:
             statement,
             number(query_id, INT64_MAX),
             backend.backend_type,
+            context,
+            location,
         )
 
     def _parts(self, message: str, others: list[str]) -> dict[str, str]:

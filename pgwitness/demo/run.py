@@ -37,6 +37,7 @@ LOGGED = {
     "log_connections": "receipt,authentication,authorization",
     "log_disconnections": "on",
     "log_min_duration_statement": "0",
+    "log_error_verbosity": "verbose",
     "compute_query_id": "on",
     "log_timezone": "UTC",
 }

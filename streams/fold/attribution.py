@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pgwitness.events import Beacon, Binding, Certainty, Session, Statement, session_id
+from msgspec.structs import replace
+
+from pgwitness.events import Assurance, Beacon, Binding, Certainty, Session, Statement, Trust, session_id
 from streams.fold import comments
 from streams.fold.state import Attribution, Join, KnownSession, LogSession
 from streams.identity import claims
@@ -26,7 +28,8 @@ BINDINGS: dict[str, tuple[Binding, Certainty]] = {
     "sample": ("activity", "strong"),
     "own": ("activity", "exact"),
     "line": ("log", "exact"),
-    "text line": ("log", "strong"),
+    "likely line": ("log", "strong"),
+    "claimed line": ("log", "weak"),
     "ran alone": ("log", "strong"),
     "time": ("log", "weak"),
     "statement": ("log", "strong"),
@@ -146,9 +149,10 @@ def by_log(
     """Attribute to the session of a line of the server's log; `how` is one of `own`, `xid`, `ran alone`, `time`.
 
     `own`: the event is that line itself. `xid`: it is a transaction whose id the line carries: the server wrote session
-    and id in one message. Either is exact where nobody else can write such a line, strong in a text log. `statement`,
-    `statements`: it is what they changed (`streams.fold.posture_join`). `counted`, `counted in several`: it is how
-    often they ran (`streams.fold.stats_join`). The others are `streams.fold.log_join`'s.
+    and id in one message. Either is exact where the line is certain to be the server's, strong where that is likely;
+    what rests on a line that only claims to be is weak. `statement`, `statements`: it is what they changed
+    (`streams.fold.posture_join`). `counted`, `counted in several`: it is how often they ran
+    (`streams.fold.stats_join`). The others are `streams.fold.log_join`'s.
     """
     facts = Facts(
         cluster,
@@ -156,16 +160,16 @@ def by_log(
         session.role,
         session.application,
         session.client_addr,
-        session.auth_method,
+        # Nobody is verified by what a session may have written itself.
+        session.auth_method if session.trust == "certain" else None,
         certificate=NO_CERTIFICATE if session.client_addr == "local" else None,
     )
     named = comments.name(facts, session.tags, identities)
     tags = dict(session.tags)
-    line = "line" if session.sure else "text line"
     join = _JOINS.get(how, "session_time")
     return _attribution(
         named,
-        line if how in ("own", "xid") else how,
+        _bound(session.trust, how),
         join=join,
         role=session.role,
         application=session.application,
@@ -178,6 +182,22 @@ def by_log(
         agent=comments.agent(tags) if tags else None,
         trace_id=comments.trace_id(tags) if tags else None,
     )
+
+
+def attempted(whose: Attribution) -> Attribution:
+    """Lower whose a refused login is: it was never that session's principal, only who the client said it was."""
+    assurance: Assurance = "none" if whose.assurance == "none" else "asserted"
+    return replace(whose, certainty="weak", assurance=assurance)
+
+
+def _bound(trust: Trust, how: str) -> str:
+    """Give the key of `BINDINGS` for a line of the log; a claimed one makes nothing stronger than itself."""
+    if how in ("own", "xid"):
+        return _LINES[trust]
+    return how if trust != "claimed" or BINDINGS[how][1] == "weak" else _LINES[trust]
+
+
+_LINES: dict[Trust, str] = {"certain": "line", "likely": "likely line", "claimed": "claimed line"}
 
 
 def log_session(line: Statement | Session, instance: str | None) -> LogSession:
@@ -193,7 +213,9 @@ def log_session(line: Statement | Session, instance: str | None) -> LogSession:
             line.client_addr or "local",
             line.client_port,
             line.auth_method,
-            line.format != "stderr",
+            line.format != "stderr" and line.trust != "claimed",
+            (),
+            line.trust,
         )
     return LogSession(
         line.pid,
@@ -205,8 +227,9 @@ def log_session(line: Statement | Session, instance: str | None) -> LogSession:
         line.client_addr,
         line.client_port,
         line.auth_method,
-        line.format != "stderr",
+        line.format != "stderr" and line.trust != "claimed",
         tuple(line.tags.items()),
+        line.trust,
     )
 
 

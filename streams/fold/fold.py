@@ -49,7 +49,16 @@ from pgwitness.topics import OURSELVES
 from streams.aside import Aside, Problem, unexpected
 from streams.fold import comments, readings, shape
 from streams.fold import state as states
-from streams.fold.attribution import NOBODY, SHADOW, by_announcement, by_log, by_origin, by_session, log_session
+from streams.fold.attribution import (
+    NOBODY,
+    SHADOW,
+    attempted,
+    by_announcement,
+    by_log,
+    by_origin,
+    by_session,
+    log_session,
+)
 from streams.fold.cluster import Cluster
 from streams.fold.covering import covering
 from streams.fold.sanity import bounded, bounded_header, check, check_position
@@ -418,6 +427,10 @@ class Fold:
     def _statement(self, cluster: Cluster, header: RawHeader, event: Statement) -> None:
         if not self._is_news(cluster, header, event.place):
             return
+        if event.source == "imitated":
+            whose = by_log(log_session(event, header.instance), header.cluster, self.identities, "own")
+            self._emit(shape.imitated(header, event, whose))
+            return
         session = cluster.log.see(event, header.instance)
         cluster.readings.line(header.instance, event.occurred_at_us)
         known = facts(event.statement, freed=True) if event.statement is not None else None
@@ -449,6 +462,8 @@ class Fold:
                 cluster.join.ends(session, event.occurred_at_us)
                 cluster.posture.ends(session, event.occurred_at_us)
             whose = by_log(session, header.cluster, self.identities, "own")
+            if event.operation == "login_failed":
+                whose = attempted(whose)
             self._emit(shape.session(header, event, whose))
             return
         seen = cluster.activity.see(event, header.instance)

@@ -213,6 +213,17 @@ def statement(
     return event
 
 
+def imitated(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
+    """Make the finding that a session's code wrote a line in the server's form into the log; `whose` is who did."""
+    event_id = line_id(header, raw.place)
+    event = _event("control", header.cluster, header.instance, whose, raw.captured_at_us, event_id, "log_imitated")
+    event.database = raw.database
+    event.occurred_at_us = raw.occurred_at_us
+    event.xid = raw.xid
+    event.detail |= {"finding": "log_imitated", "imitates": raw.imitates, "lines": raw.lines, "format": raw.format}
+    return event
+
+
 def line_id(header: RawHeader, place: LogPlace) -> str:
     """Name an event of the log by the server's own name of its line, or by its place in the file."""
     if place.line is not None:

@@ -22,6 +22,7 @@ from pgwitness.events import (
     QueryStats,
     RawHeader,
     Token,
+    Trust,
 )
 from streams.aside import Aside
 from streams.fold.log_coverage import State
@@ -94,8 +95,8 @@ class KnownSession(Struct, frozen=True, array_like=True):
 class LogSession(Struct, frozen=True, array_like=True):
     """A session as one line of the server's log told it; None is not known, a `local` address is the Unix socket.
 
-    `sure`: the line came in a format into which nobody can write lines of his own. `tags` are what a comment behind
-    the statement says.
+    `sure`: the server wrote it, as far as can be told, in a format into which nobody can write lines of his own. `tags`
+    are what a comment behind the statement says. `trust` is that of the line (`pgwitness.events.Trust`).
     """
 
     pid: int
@@ -109,6 +110,7 @@ class LogSession(Struct, frozen=True, array_like=True):
     auth_method: str | None
     sure: bool
     tags: tuple[tuple[str, str], ...] = ()
+    trust: Trust = "likely"
 
 
 class Watermark(Struct, array_like=True):

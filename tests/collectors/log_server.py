@@ -31,9 +31,10 @@ ENDINGS = {"jsonlog": "json", "csvlog": "csv", "stderr": "log"}
 
 
 @contextmanager
-def logging_server(data: Path, bin: Path | None = None) -> Iterator[Postgres]:  # noqa: A002
+def logging_server(data: Path, bin: Path | None = None, verbosity: str = "default") -> Iterator[Postgres]:  # noqa: A002
     """Run a server that writes jsonlog, csvlog and stderr side by side."""
-    settings = {**SETTINGS, "log_destination": "jsonlog,csvlog,stderr", "log_directory": "log"}
+    more = {"log_destination": "jsonlog,csvlog,stderr", "log_directory": "log", "log_error_verbosity": verbosity}
+    settings = {**SETTINGS, **more}
     with Postgres(data, bin=bin, settings=settings) as server:
         yield server
 

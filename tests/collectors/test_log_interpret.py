@@ -11,20 +11,23 @@ from hypothesis import strategies as st
 
 from collectors.log import running
 from collectors.log.interpret import Interpreter, Memory, Seen
+from collectors.log.provenance import Provenance, Surroundings
 from collectors.log.record import LogRecord
 from collectors.names import Names
 from pgwitness.events import Session, Statement, encode_event
 from pgwitness.privacy import tokenizer
 
+TITLE = "authentication"
 AT_US = 1_795_382_790_123_000
 TOKEN = tokenizer(b"k" * 32)
+PLAIN = Provenance("jsonlog", surroundings=Surroundings(frozenset({"shop"})))
 
 
 class Feed:
     """An interpreter and the place of its next message."""
 
     def __init__(self, interpreter: Interpreter | None = None) -> None:
-        self.interpreter = interpreter or Interpreter(TOKEN, "jsonlog", "pgwitness")
+        self.interpreter = interpreter or Interpreter(TOKEN, "jsonlog", "pgwitness", provenance=PLAIN)
         self.offset = 0
 
     def __call__(self, message: str, severity: str = "LOG", **fields: Any) -> list[Seen]:
@@ -184,15 +187,14 @@ def test_an_error_ends_the_statement_that_was_announced(feed: Feed) -> None:
 def test_a_session_from_its_login_to_its_end(feed: Feed) -> None:
     """Connecting tells the application and how it authenticated; statements of the session carry that too."""
     assert feed("connection received: host=10.0.0.7 port=5050", user=None, database=None) == []
-    assert feed('connection authenticated: identity="ann@CORP" method=gss (/etc/pg_hba.conf:7)') == []
-    event = feed.one(
-        "connection authorized: user=app database=shop application_name=my app SSL enabled (protocol=TLSv1.3)",
-        application="",
-    )
+    assert feed('connection authenticated: identity="ann@CORP" method=gss (/etc/pg_hba.conf:7)', title=TITLE) == []
+    authorized = "connection authorized: user=app database=shop application_name=my app SSL enabled (protocol=TLSv1.3)"
+    assert feed(authorized, application="", title=TITLE) == []
+    event, statement = feed("duration: 0.1 ms  statement: SELECT 1")
     assert isinstance(event, Session)
     assert (event.operation, event.application, event.auth_method) == ("connect", "my app", "gss")
     assert (event.identity, event.backend_start_us) == ("ann@CORP", 1_795_382_608_000_000)
-    assert feed.one("duration: 0.1 ms  statement: SELECT 1").auth_method == "gss"
+    assert (event.trust, statement.auth_method) == ("likely", "gss")
     end = feed.one("disconnection: session time: 0:00:02.250 user=app database=shop host=10.0.0.7 port=5050")
     assert (end.operation, end.duration_ms, end.auth_method) == ("disconnect", 2250.0, "gss")
     assert (feed.interpreter.memory.auth, feed.interpreter.memory.pending) == ([], [])
@@ -397,7 +399,9 @@ def test_a_long_statement_that_may_yet_commit_stays_in_progress(feed: Feed) -> N
     assert not ended(feed, **ANN, time_us=AT_US + 2_200_000).alone
 
 
-@pytest.mark.parametrize("unsure", [Interpreter(TOKEN, "stderr"), Interpreter(TOKEN, "jsonlog", ordered=False)])
+@pytest.mark.parametrize(
+    "unsure", [Interpreter(TOKEN, "stderr"), Interpreter(TOKEN, "jsonlog", ordered=False, provenance=PLAIN)]
+)
 def test_who_was_alone_takes_true_lines_in_their_order(unsure: Interpreter) -> None:
     """What can be forged, or comes in another order than it was written, is no proof."""
     feed = Feed(unsure)

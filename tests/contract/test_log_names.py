@@ -31,7 +31,7 @@ def server(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[Postg
     binaries = None if request.param == 18 else DEBIAN_BIN
     if binaries is not None and not (binaries / "postgres").exists():
         leave_out(f"PostgreSQL 15 is not installed in {DEBIAN_BIN} (Debian: apt-get install postgresql-15)")
-    with logging_server(servers_path / f"names{request.param}", binaries) as made:
+    with logging_server(servers_path / f"names{request.param}", binaries, "verbose") as made:
         yield made
 
 

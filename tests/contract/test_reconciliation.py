@@ -82,7 +82,13 @@ def server(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[Postg
     binaries = None if request.param == 18 else DEBIAN_BIN
     if binaries is not None and not (binaries / "postgres").exists():
         leave_out(f"PostgreSQL 15 is not installed in {DEBIAN_BIN} (Debian: apt-get install postgresql-15)")
-    settings = {**SETTINGS, "log_destination": "jsonlog", "log_directory": "log", "max_prepared_transactions": "5"}
+    settings = {
+        **SETTINGS,
+        "log_destination": "jsonlog",
+        "log_error_verbosity": "verbose",
+        "log_directory": "log",
+        "max_prepared_transactions": "5",
+    }
     if binaries is not None and not PGAUDIT.exists() and os.environ.get("CI") == "true":
         leave_out(WITHOUT_PGAUDIT)
     if binaries is not None and PGAUDIT.exists():

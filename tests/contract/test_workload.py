@@ -50,7 +50,13 @@ def token(who: str, key: Ed25519PrivateKey = KEY, database: str = "postgres", la
 @pytest.fixture(scope="module")
 def server(servers_path: Path) -> Iterator[Postgres]:
     """A server that announces every statement in its log, and tells when it has ended."""
-    settings = {**SETTINGS, "log_destination": "jsonlog", "log_directory": "log", "log_statement": "all"}
+    settings = {
+        **SETTINGS,
+        "log_destination": "jsonlog",
+        "log_error_verbosity": "verbose",
+        "log_directory": "log",
+        "log_statement": "all",
+    }
     with Postgres(servers_path / "workload", settings=settings) as made:
         yield made
 

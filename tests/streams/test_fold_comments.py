@@ -77,7 +77,7 @@ def test_every_line_of_a_transaction_may_tell() -> None:
 @pytest.mark.parametrize("fields", [{"role": "p_ann"}, {"role": "app", "auth_method": "cert"}])
 def test_a_comment_renames_neither_a_person_nor_the_verified(fields: dict[str, Any]) -> None:
     """Whoever writes `agent='cfo'` under a person's or an authenticated role stays who that role is."""
-    (event,) = Feed()(statement(1, tags={"agent": "cfo"}, **fields))
+    (event,) = Feed()(statement(1, tags={"agent": "cfo"}, trust="certain", **fields))
     assert event.principal == {"p_ann": "p_ann"}.get(fields["role"], "app")
     (shared,) = Feed()(statement(1, tags={"agent": "cfo"}))
     assert (shared.principal, shared.assurance) == ("cfo", "asserted")

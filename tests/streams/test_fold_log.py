@@ -34,9 +34,9 @@ def feed() -> Feed:
 
 
 def test_a_statement_is_its_sessions(feed: Feed) -> None:
-    """A line of the log is that session's own: exact, named by role, application and address."""
+    """A line of the log is that session's own, named by role, application and address."""
     (event,) = feed(statement(1, xid=77, query_id=5, row_count=3))
-    assert (event.kind, event.binding, event.certainty) == ("statement", "log", "exact")
+    assert (event.kind, event.binding, event.certainty) == ("statement", "log", "strong")
     assert (event.principal, event.assurance, event.on_behalf_of) == ("billing-bot", "asserted", "finance")
     assert event.session_id == f"db:5432/{SESSION_US // SECOND_US:x}.29"
     assert (event.operation, event.relations, event.duration_ms) == ("update", ["public.orders"], 1.5)
@@ -52,11 +52,11 @@ def test_it_is_the_same_session_everywhere(feed: Feed) -> None:
     assert told.session_id == change.session_id
 
 
-@pytest.mark.parametrize(("log_format", "certainty"), [("jsonlog", "exact"), ("csvlog", "exact"), ("stderr", "strong")])
+@pytest.mark.parametrize(("trust", "certainty"), [("certain", "exact"), ("likely", "strong"), ("claimed", "weak")])
 @pytest.mark.parametrize("first", ["log", "wal"])
-def test_a_transaction_is_whose_statement_has_its_id(feed: Feed, log_format: str, certainty: str, first: str) -> None:
+def test_a_transaction_is_whose_statement_has_its_id(feed: Feed, trust: str, certainty: str, first: str) -> None:
     """The server wrote session and transaction id in one line; into a text log others can write lines, though."""
-    line, change = statement(1, at_s=0.5, xid=77, format=log_format), transaction(10, xid=77)
+    line, change = statement(1, at_s=0.5, xid=77, trust=trust), transaction(10, xid=77)
     events = feed(line) + feed(change) if first == "log" else feed(change) + feed(line)
     (bound,) = [event for event in events if event.kind == "change"]
     assert (bound.principal, bound.binding, bound.certainty) == ("billing-bot", "log", certainty)
@@ -65,12 +65,12 @@ def test_a_transaction_is_whose_statement_has_its_id(feed: Feed, log_format: str
     assert feed.fold.held == 0
 
 
-@pytest.mark.parametrize(("log_format", "certainty"), [("jsonlog", "exact"), ("csvlog", "exact"), ("stderr", "strong")])
+@pytest.mark.parametrize(("trust", "certainty"), [("certain", "exact"), ("likely", "strong"), ("claimed", "weak")])
 def test_a_statement_is_its_lines_session_as_far_as_lines_can_be_believed(
-    feed: Feed, log_format: str, certainty: str
+    feed: Feed, trust: str, certainty: str
 ) -> None:
-    """Who is refused a login puts a line break, and with it a line of anybody's, into a text log: that is not exact."""
-    (told,) = feed(statement(1, format=log_format))
+    """Only a line that is certain to be the server's own is exact, and one that anybody can have written is weak."""
+    (told,) = feed(statement(1, trust=trust))
     assert (told.kind, told.principal, told.certainty) == ("statement", "billing-bot", certainty)
 
 
@@ -159,7 +159,7 @@ def test_sessions_of_the_log(feed: Feed) -> None:
     """Connects, failed logins and ends are sessions bound by the log, sent again they are dropped."""
     given: dict[str, Any] = {
         "captured_at_us": START_US, "occurred_at_us": START_US, "pid": 41, "backend_start_us": SESSION_US,
-        "role": "p_ann", "database": "shop", "application": "psql",
+        "role": "p_ann", "database": "shop", "application": "psql", "trust": "certain",
     }  # fmt: skip
     events = [
         Session(operation="connect", place=LogPlace("a-1", 1), auth_method="cert", identity="cn=ann", **given),
@@ -170,13 +170,34 @@ def test_sessions_of_the_log(feed: Feed) -> None:
     made = feed(*events)
     assert [event.operation for event in made] == ["connect", "disconnect", "login_failed", "login_failed"]
     assert {(event.kind, event.binding, event.certainty, event.principal) for event in made} == {
-        ("session", "log", "exact", "p_ann")
+        ("session", "log", certainty, "p_ann") for certainty in ("exact", "weak")
     }
+    assert [event.certainty for event in made] == ["exact", "exact", "weak", "weak"]
     assert (made[0].assurance, made[0].detail["identity"], made[1].duration_ms) == ("verified", "cn=ann", 5.0)
     assert [event.outcome for event in made] == ["success", "success", "denied", "failure"]
     assert feed(*events) == []
-    (imitable,) = feed(Session(operation="connect", place=LogPlace("a-1", 5), format="stderr", **given))
-    assert (imitable.binding, imitable.certainty) == ("log", "strong")
+    given |= {"trust": "claimed", "auth_method": "cert", "format": "stderr"}
+    (imitable,) = feed(Session(operation="connect", place=LogPlace("a-1", 5), **given))
+    assert (imitable.binding, imitable.certainty, imitable.assurance) == ("log", "weak", "role_only")
+
+
+def test_an_imitated_line_is_a_finding_and_nothing_else(feed: Feed) -> None:
+    """It names who wrote it, and neither its transaction id nor its text is believed."""
+    line = statement(1, xid=77, source="imitated", imitates="duration", lines=1, statement=None, role="p_ann")
+    (told,) = feed(line)
+    assert (told.kind, told.operation, told.principal, told.xid) == ("control", "log_imitated", "p_ann", 77)
+    assert (told.detail["finding"], told.detail["imitates"], told.detail["lines"]) == ("log_imitated", "duration", 1)
+    assert feed(line) == []
+    feed(transaction(10, xid=77))
+    (change,) = feed(tick(3))
+    assert (change.kind, change.principal, change.certainty) == ("change", None, "none")
+
+
+@pytest.mark.parametrize(("trust", "assurance"), [("certain", "verified"), ("likely", "role_only")])
+def test_nobody_is_verified_by_a_line_that_is_not_certain(feed: Feed, trust: str, assurance: str) -> None:
+    """How a session authenticated proves something only where the server is certain to have written that."""
+    (told,) = feed(statement(1, role="p_ann", auth_method="cert", trust=trust))
+    assert (told.principal, told.assurance, told.auth_method) == ("p_ann", assurance, "cert")
 
 
 def test_an_unknown_application_names_nobody_wrongly(feed: Feed) -> None:

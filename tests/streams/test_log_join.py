@@ -83,7 +83,7 @@ def test_an_id_joins_exactly() -> None:
     """Where a line has the id, that is the join, and the change says so."""
     feed = Feed()
     found = feed.change(committed(119.5, xid=7), feed.ran(UPDATE, 100, 120, xid=7))
-    assert (found.certainty, found.detail["join"]) == ("exact", "xid")
+    assert (found.certainty, found.detail["join"]) == ("strong", "xid")
 
 
 @pytest.mark.parametrize("commit", [99.5, 121.5, 0, 2_000])

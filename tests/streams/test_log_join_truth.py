@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from collectors.log.interpret import Interpreter
+from collectors.log.provenance import Provenance, Surroundings
 from collectors.log.record import LogRecord
 from collectors.log.running import STARTED
 from pgwitness.events import Count, Event, RawEvent, Relation
@@ -143,7 +144,9 @@ def told(
 
 def seen(server: Server, lost: int) -> Iterator[RawEvent]:
     """Give what the collector makes of the log, from the server's start on; of `lost` lines it never sees the third."""
-    interpreter = Interpreter(TOKEN, "jsonlog")
+    interpreter = Interpreter(
+        TOKEN, "jsonlog", provenance=Provenance("jsonlog", surroundings=Surroundings(frozenset({"shop"})))
+    )
     started = LogRecord(START_US, 1, "LOG", STARTED)
     begin = LogRecord(START_US, 9, "LOG", "statement: BEGIN", "0.9", 1, START_US, "shared", "shop", "x")
     begun = LogRecord(START_US, 9, "LOG", "duration: 0.1 ms", "0.9", 2, START_US, "shared", "shop", "x")
