@@ -33,8 +33,8 @@ def fetch_debian(version: int, folder: Path) -> Path:
     parts.mkdir()
     (parts / "source.sources").write_text(_source_stanza(SOURCES.read_text()))
     options = [
-        "-o", "Dir::Etc::SourceList=/dev/null", "-o", f"Dir::Etc::SourceParts={parts}", "-o", f"Dir::State::Lists={lists}",
-        "-o", "APT::Sandbox::User=root",
+        "-o", "Dir::Etc::SourceList=/dev/null", "-o", f"Dir::Etc::SourceParts={parts}",
+        "-o", f"Dir::State::Lists={lists}", "-o", "APT::Sandbox::User=root",
     ]  # fmt: skip
     subprocess.run(["apt-get", *options, "update", "-q"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603, S607
     subprocess.run(  # noqa: S603

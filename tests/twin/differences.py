@@ -1,8 +1,8 @@
 """What psql may print otherwise where pgwitness is installed: a short list, each with its reason.
 
 Our own rows are taken out of every listing of the catalogues (a table's description, triggers, publications, plans that
-count the calls of triggers), which changes widths and counts: so listings are compared by their cells. `EXPLAINED` names,
-file by file, what remains and why; a changed line that no entry of its file matches is a failure of the twin test.
+count the calls of triggers), which changes widths and counts: so listings are compared by their cells. `EXPLAINED`
+names, file by file, what remains and why; a changed line that no entry of its file matches fails the twin test.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ EXPLAINED: dict[str, tuple[Explained, ...]] = {}
 def listings(lines: Sequence[str]) -> Iterator[str]:
     """Give the lines with every listing cell by cell, without the rows that name an object of ours.
 
-    A listing begins with a line over a rule (`---+---`) and ends with its count. What a plan says keeps its indentation.
+    A listing begins with a line over a rule (`---+---`) and ends with its count. A plan keeps its indentation.
     """
     at = 0
     while at < len(lines):
@@ -86,7 +86,7 @@ def _cells(row: str) -> str:
 
 
 def without_sections(lines: Sequence[str]) -> list[str]:
-    """Take our trigger and our publications out of tables' descriptions, with a heading under which nothing else stands."""
+    """Take our trigger and publications out of tables' descriptions, with a heading that nothing else stands under."""
     kept: list[str] = []
     for at, line in enumerate(lines):
         heading = next((heading for heading, entry in _SECTIONS.items() if entry.fullmatch(line)), None)
