@@ -157,6 +157,33 @@ def pause(target: Target, resume: bool, as_json: bool) -> None:
     target.run("pausing", lambda connection, _: beacon.pause(connection, paused=not resume), as_json=as_json)
 
 
+@db.command("rotate-key", short_help="Replace the key of the beacon by another one.")
+@json_option
+@targeted
+def rotate_key(target: Target, as_json: bool) -> None:
+    """Replace the key of the beacon, because somebody may have read it; without a lock on any table.
+
+    Open sessions use the new one from their next transaction on. That is evidence too: it is written into the WAL, and
+    what was signed before it is verified by the key before.
+    """
+    from collectors.beacon import install as beacon
+
+    target.run("making a key", lambda connection, _: beacon.rotate_key(connection), as_json=as_json)
+
+
+@db.command(short_help="Print what another database needs before it takes a dump of this one.")
+@click.option("--print", "only_print", is_flag=True, required=True, help="Print it; nothing is connected to.")
+def stub(only_print: bool) -> None:
+    """Print the line that a database without pgwitness needs before it takes a dump of one that has it.
+
+    The triggers of the beacon stand in every dump, and call a function that is in none: this makes one that does
+    nothing. Where pgwitness is installed it changes nothing.
+    """
+    from collectors.beacon.stub import STUB
+
+    click.echo(STUB)
+
+
 @db.command(short_help="Show table by table what is installed.")
 @tables_option
 @json_option

@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from collectors.beacon import catalogue, install, key_templates, source
-from pgwitness.demo.servers import Postgres
+from collectors.beacon.stub import STUB
+from pgwitness.demo.servers import FAST_AND_FORGETFUL, Postgres
 from tests.collectors.beacon_wal import Connection, Source, opened
+from tests.conftest import fresh_database
 
 
 @pytest.fixture
@@ -33,9 +36,10 @@ def owned(dsn: str) -> Iterator[Source]:
         yield made
 
 
-def program(server: Postgres, name: str, *arguments: str, **options: str) -> str:
+def program(server: Postgres, name: str, *arguments: str, stdin: str = "") -> str:
     """Run one of PostgreSQL's programs of a server and give what it printed; an error is one of the test."""
-    done = subprocess.run([str(server.bin / name), *arguments], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    command = [str(server.bin / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, input=stdin)
     assert (done.returncode, done.stderr) == (0, "")
     return str(done.stdout)
 
@@ -197,3 +201,64 @@ def as_it_was(admin: Connection) -> None:
     admin.execute("ALTER TABLE pgwitness.key OWNER TO pgwitness_owner")
     admin.execute("GRANT SELECT ON pgwitness.key TO pgwitness")
     admin.execute("ALTER TABLE pgwitness.covered SET LOGGED, DISABLE ROW LEVEL SECURITY")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(servers_path: Path) -> Iterator[Postgres]:
+    """A server that has never seen pgwitness."""
+    with Postgres(servers_path / "elsewhere18", settings=FAST_AND_FORGETFUL) as server:
+        yield server
+        server.remove()
+
+
+def test_dumps_restore_where_pgwitness_never_was(database18: str, postgres18: Postgres, elsewhere: Postgres) -> None:
+    """After one line, whole and partial dumps go into a foreign cluster without an error; the line harms no beacon."""
+    with owned(database18) as shop:
+        shop.admin.execute("CREATE TABLE mine (id int PRIMARY KEY); ALTER TABLE mine OWNER TO own")
+        shop.admin.execute(
+            "CREATE TRIGGER pgwitness_each AFTER INSERT ON mine FOR EACH STATEMENT"
+            " EXECUTE FUNCTION pgwitness.beacon('each')"
+        )
+        app = shop.client()
+        app.execute("INSERT INTO orders VALUES (1, 'a')")
+        shop.admin.execute(STUB.encode())
+        app.execute("INSERT INTO orders VALUES (2, 'b')")
+        assert len(shop.beacons()) == 2
+        dumps = [
+            program(postgres18, "pg_dump", *arguments, "-d", make_conninfo(shop.dsn, user=who))
+            for who, arguments in (
+                ("postgres", []),
+                ("postgres", ["-t", "orders"]),
+                ("postgres", ["--section=pre-data", "--section=post-data"]),
+                ("own", ["-t", "notes"]),
+                ("own", ["-t", "public.*"]),
+            )
+        ]
+        roles = program(postgres18, "pg_dumpall", "-r", "-d", shop.dsn)
+    assert "'each'" in dumps[0]
+    known = "\n".join(line for line in roles.splitlines() if "ROLE postgres" not in line)
+    program(elsewhere, "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", elsewhere.dsn(), stdin=known)
+    for dump in dumps:
+        with fresh_database(elsewhere) as dsn:
+            bare = ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", dsn]
+            program(elsewhere, *bare, stdin=f"{STUB}\n{dump}")
+            with psycopg.connect(dsn, autocommit=True) as there:
+                tables = there.execute("SELECT relname FROM pg_class WHERE relname IN ('orders', 'notes')").fetchall()
+                assert tables
+                for (table,) in tables:
+                    there.execute(f"DELETE FROM {table}".encode())
+
+
+def test_a_restored_database_can_be_installed_on(database18: str, postgres18: Postgres, elsewhere: Postgres) -> None:
+    """Where a dump was restored after the line, an installation replaces it, and a removal removes it."""
+    with owned(database18) as shop:
+        dump = program(postgres18, "pg_dump", "--no-owner", "--no-privileges", "-d", shop.dsn)
+    with fresh_database(elsewhere) as dsn:
+        program(elsewhere, "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", dsn, stdin=f"{STUB}\n{dump}")
+        with psycopg.connect(dsn, autocommit=True) as there:
+            report = install.install(there)
+            assert report.complete, report.left
+            assert install.status(there).working
+            assert install.install(there).done == ()
+            assert install.uninstall(there).complete
+            there.execute("INSERT INTO orders VALUES (1)")
