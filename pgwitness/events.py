@@ -139,7 +139,8 @@ class Ddl(Struct, frozen=True, omit_defaults=True, gc=False):
     tag. `objects` are those it made or changed, `dropped` those that went, with what a cascade took along; of each the
     first hundred, `objects_total` and `dropped_total` say how many there were. `statement` is the client's, which may
     be a DO block or a call that ran the command, without its literals; None, and its `statement_sha256` instead, when
-    those could not be taken out. What the parser said of the statement as it came stands beside it.
+    those could not be taken out. What the parser said of the statement as it came stands beside it; `names` are what it
+    names besides relations: roles, privileges, attributes (`pgwitness.objects`).
     """
 
     number: int
@@ -155,6 +156,7 @@ class Ddl(Struct, frozen=True, omit_defaults=True, gc=False):
     fingerprint: str | None = None
     operations: list[str] = []
     relations: list[str] = []
+    names: list[str] = []
 
 
 class _Raw(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", gc=False):

@@ -1,8 +1,10 @@
 """The SQL of the event triggers: DDL speaks for itself in the WAL, and new tables are covered where they are made.
 
-What makes the beacon hold (`emission`) holds here: a SECURITY DEFINER function with a fixed search_path, a MAC over
-all it says, the message behind the block that swallows every error, so that no DDL ever fails because of it. Where the
-whole message cannot be made (bytes that are no UTF-8), one without statement and objects says that there was DDL.
+What makes the beacon hold (`emission`) holds here: a SECURITY DEFINER function that first of all takes a search_path of
+its own and last of all gives the client's back (it tells in which schemas the client's names were looked for, which a
+setting of the function would hide; outside of the two every name is written with its schema), a MAC over all it says,
+the message behind the block that swallows every error, so that no DDL ever fails because of it. Where the whole message
+cannot be made (bytes that are no UTF-8), one without statement and objects says that there was DDL.
 
 Only `pgwitness.cover` belongs to whoever installed, a superuser: a trigger on somebody's table needs that. It runs no
 code but PostgreSQL's own, only for a table that the same transaction has just made and nobody else can have locked,
@@ -44,6 +46,10 @@ _MADE = f"""
                         WHEN 'pg_rewrite'::regclass THEN (SELECT x.ev_class FROM pg_rewrite AS x WHERE x.oid = c.objid)
                         WHEN 'pg_constraint'::regclass THEN
                             (SELECT x.conrelid FROM pg_constraint AS x WHERE x.oid = c.objid)
+                        WHEN 'pg_statistic_ext'::regclass THEN
+                            (SELECT x.stxrelid FROM pg_statistic_ext AS x WHERE x.oid = c.objid)
+                        WHEN 'pg_publication_rel'::regclass THEN
+                            (SELECT x.prrelid FROM pg_publication_rel AS x WHERE x.oid = c.objid)
                         END
                 ) AS r ON true
                 LEFT JOIN {SCHEMA}.covered AS k ON k.relation = r.oid
@@ -63,7 +69,7 @@ _DROPPED = f"""
             WITH listed AS (
                 SELECT d.object_type, d.object_identity, CASE
                     WHEN d.object_type IN ('table', 'view', 'materialized view', 'foreign table', 'table column',
-                        'table constraint', 'trigger', 'rule', 'policy', 'default value')
+                        'table constraint', 'trigger', 'rule', 'policy', 'default value', 'publication relation')
                     THEN quote_ident(d.address_names[1]) || '.' || quote_ident(d.address_names[2]) END AS relation,
                     row_number() OVER (ORDER BY NOT d.original, d.object_type <> 'table', d.object_type = 'trigger',
                         d.object_identity COLLATE "C") AS place
@@ -77,8 +83,27 @@ _DROPPED = f"""
             INTO total, every, objects FROM listed;"""
 
 
+_PATH = r"""
+            path := (
+                SELECT json_agg(n.nspname ORDER BY e.place)
+                FROM (
+                    SELECT 0 AS place, 'pg_temp' AS name, pg_my_temp_schema() AS temporary
+                    UNION ALL
+                    SELECT r.place, CASE WHEN r.found[1] IS NULL THEN lower(r.found[2])
+                        WHEN r.found[1] = '$user' THEN coalesce(nullif(role_set, 'none'), session_user)
+                        ELSE replace(r.found[1], '""', '"') END, 0
+                    FROM regexp_matches(looked_for, '"((?:[^"]|"")*)"|([^,"[:space:]]+)', 'g')
+                        WITH ORDINALITY AS r(found, place)
+                ) AS e JOIN pg_namespace AS n ON n.oid = e.temporary OR n.nspname = e.name
+                WHERE e.temporary <> 0 OR has_schema_privilege(coalesce(nullif(role_set, 'none'), session_user), n.oid,
+                    'USAGE')
+            );"""
+"""The schemas in which the client's names were looked for: those of its search_path that are there and open to it."""
+
+
 def ddl_body(*, covers: bool, version: int) -> str:
     """Give the body of the event triggers' function; `covers`: a table that is made gets its beacon at once."""
+    authentication = authenticated(version) or ", ''"
     cover = ""
     if covers:
         cover = f"""
@@ -91,32 +116,40 @@ def ddl_body(*, covers: bool, version: int) -> str:
     END IF;"""
     return f"""
 DECLARE
-    role_set text := current_setting('role');
-    token text := current_setting('pgwitness.token', true);
-    started int8;
-    login oid;
-    inner_pad bytea;
-    outer_pad bytea;
-    system_id text;
-    number int;
-    busy boolean := false;
-    total int8;
-    every int8;
-    objects json;
-    made oid[];
-    statement text := current_query();
-    digest text;
-    message bytea;
-    lsn pg_lsn;
+    looked_for pg_catalog.text := pg_catalog.current_setting('search_path');
+    role_set pg_catalog.text;
+    token pg_catalog.text;
+    started pg_catalog.int8;
+    login pg_catalog.oid;
+    inner_pad pg_catalog.bytea;
+    outer_pad pg_catalog.bytea;
+    system_id pg_catalog.text;
+    number pg_catalog.int4;
+    busy pg_catalog.bool := false;
+    total pg_catalog.int8;
+    every pg_catalog.int8;
+    objects pg_catalog.json;
+    path pg_catalog.json;
+    made pg_catalog.oid[];
+    statement pg_catalog.text;
+    digest pg_catalog.text;
+    message pg_catalog.bytea;
+    lsn pg_catalog.pg_lsn;
 BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    <<telling>>
+    BEGIN
+    role_set := current_setting('role');
+    token := current_setting('pgwitness.token', true);
+    statement := current_query();
     BEGIN
         IF {PAUSED} OR NOT has_function_privilege(3578::oid, 'EXECUTE') THEN
-            RETURN;
+            EXIT telling;
         END IF;
 {READ_KEY}
         IF tg_event = 'sql_drop' THEN{_DROPPED}
             IF total = 0 THEN
-                RETURN;
+                EXIT telling;
             END IF;
         ELSE
             BEGIN
@@ -129,15 +162,20 @@ BEGIN
             END IF;
             IF total = 0 AND (every > 0 OR tg_tag LIKE 'DROP %' AND tg_tag <> 'DROP OWNED'
                 OR pg_current_xact_id_if_assigned() IS NULL) THEN
-                RETURN;
+                EXIT telling;
             END IF;
         END IF;
         SELECT (extract(epoch FROM s.backend_start) * 1000000)::int8, s.usesysid INTO started, login
         FROM pg_stat_get_activity(pg_backend_pid()) AS s;
+        BEGIN{_PATH}
+        EXCEPTION WHEN OTHERS THEN
+            path := NULL;
+        END;
         FOR attempt IN 1..2 LOOP
             BEGIN
                 IF attempt = 2 THEN
                     objects := NULL;
+                    path := NULL;
                     statement := NULL;
                 END IF;
                 digest := encode(sha256(convert_to(statement, 'UTF8')), 'hex');
@@ -151,7 +189,7 @@ BEGIN
                     current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
                     {CLAIM},
                     {TOKEN},
-                    tg_event, tg_tag, total, coalesce(objects, '[]'::json), statement, digest{authenticated(version)}
+                    tg_event, tg_tag, total, coalesce(objects, '[]'::json), statement, digest{authentication}, path
                 )::text, 'UTF8');
                 EXIT;
             EXCEPTION WHEN OTHERS THEN
@@ -161,12 +199,14 @@ BEGIN
         message := coalesce(sha256(outer_pad || sha256(inner_pad || message)), decode(repeat('00', 32), 'hex'))
             || message;
     EXCEPTION WHEN OTHERS THEN
-        RETURN;
+        EXIT telling;
     END;
     IF message IS NULL THEN
-        RETURN;
+        EXIT telling;
     END IF;
     lsn := pg_logical_emit_message(true, 'pgwitness.ddl', message);{cover}
+    END;
+    PERFORM pg_catalog.set_config('search_path', looked_for, true);
 END
 """
 
@@ -175,7 +215,7 @@ def create_ddl(*, covers: bool, version: int) -> str:
     """Create or replace the event triggers' function."""
     return (
         f"CREATE OR REPLACE FUNCTION {SCHEMA}.ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER\n"
-        f"SET search_path = pg_catalog, pg_temp AS $pgwitness${ddl_body(covers=covers, version=version)}$pgwitness$"
+        f"SET quote_all_identifiers = off AS $pgwitness${ddl_body(covers=covers, version=version)}$pgwitness$"
     )
 
 

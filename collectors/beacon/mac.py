@@ -3,7 +3,8 @@
 Any role may write any message under any prefix, so only a MAC tells a genuine one from a forgery. Messages about DDL
 (`ddl_templates`) and about pgwitness itself are 32 bytes of HMAC-SHA256 (RFC 2104) under the database's key and a JSON
 array in UTF-8, `ddl/1` or `control/1` first. The beacon, of which there are far more, has a form of its own
-(`verifier`). Pure, and total on hostile bytes: what does not verify raises `Forged`.
+(`verifier`). Pure, and total on hostile bytes: what does not verify raises `Forged`, and what verifies and is not
+understood `Unreadable`: that is a fault of ours and accuses nobody.
 
 All MACs cover where and when a message was made: a genuine one copied into another transaction, database or cluster
 does not verify there.
@@ -13,10 +14,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
-from pgwitness.events import Beacon, DdlObject, Token
+from pgwitness.events import Beacon, Token
 
 PREFIX = "pgwitness.beacon"
 """The prefix of a beacon's logical message."""
@@ -54,11 +56,21 @@ class ControlPayload(msgspec.Struct, array_like=True, frozen=True):
     session_user: str
 
 
+class NamedObject(msgspec.Struct, array_like=True, frozen=True):
+    """An object as an event trigger names it: of a grant PostgreSQL tells only what kind of object it was on."""
+
+    type: str | None
+    identity: str | None
+    relation: str | None = None
+    beacon: str | None = None
+
+
 class DdlPayload(msgspec.Struct, array_like=True, frozen=True):
     """What an event trigger said of one command: the session as a beacon names it, and what was made or dropped.
 
     `event`: `ddl_command_end` or `sql_drop`. `total` counts the objects, of which `objects` names the first. The
-    statement is as the client sent it, None when it was too long; `sha256` is its digest.
+    statement is as the client sent it, None when it was too long; `sha256` is its digest. `path` are the schemas in
+    which the client's names were looked for, in order; None where an earlier form of the function did not say.
     """
 
     kind: str
@@ -77,12 +89,18 @@ class DdlPayload(msgspec.Struct, array_like=True, frozen=True):
     event: str = ""
     tag: str = ""
     total: int = 0
-    objects: list[DdlObject] = []
+    objects: list[NamedObject] = []
     statement: str | None = None
     sha256: str | None = None
     system_user: str | None = ""
+    path: list[str] | None = None
 
 
+class _Kind(msgspec.Struct, array_like=True):
+    kind: str
+
+
+_kind = msgspec.json.Decoder(_Kind)
 _ddl = msgspec.json.Decoder(DdlPayload)
 _control = msgspec.json.Decoder(ControlPayload)
 
@@ -101,30 +119,33 @@ class Forged(Exception):
         self.claims = claims or {}
 
 
+class Unreadable(Exception):
+    """A message whose code verifies and which is not of the form that is read here: ours, and not understood.
+
+    `why` holds nothing of the message.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"a genuine message cannot be read: {why}")
+        self.why = why
+
+
 def mac(key: bytes, payload: bytes) -> bytes:
     """Compute the MAC of a payload, as the function in the database does with its two pads and core `sha256`."""
     return hmac.digest(key, payload, "sha256")
 
 
 def verify_ddl(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> DdlPayload:
-    """Verify a message found under `DDL_PREFIX`. Raises `Forged` as `verify` does."""
-    payload = _authentic(content, key)
-    try:
-        said = _ddl.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise Forged("kind") from None
-    _bind(said, DDL_KIND, system_id, database, xid32)
+    """Verify a message found under `DDL_PREFIX`. Raises `Forged` as `verify` does, `Unreadable` for what is genuine."""
+    said = _decoded(_authentic(content, key), _ddl, DDL_KIND)
+    _bind(said, system_id, database, xid32)
     return said
 
 
 def verify_control(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> ControlPayload:
-    """Verify a message found under `CONTROL_PREFIX`. Raises `Forged` as `verify` does."""
-    payload = _authentic(content, key)
-    try:
-        said = _control.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise Forged("kind") from None
-    _bind(said, CONTROL_KIND, system_id, database, xid32)
+    """Verify a message found under `CONTROL_PREFIX`. Raises as `verify_ddl` does."""
+    said = _decoded(_authentic(content, key), _control, CONTROL_KIND)
+    _bind(said, system_id, database, xid32)
     return said
 
 
@@ -164,10 +185,29 @@ def _authentic(content: bytes, key: bytes) -> bytes:
     return payload
 
 
-def _bind(said: DdlPayload | ControlPayload, kind: str, system_id: str, database: str, xid32: int) -> None:
+P = TypeVar("P", DdlPayload, ControlPayload)
+
+
+def _decoded(payload: bytes, decoder: msgspec.json.Decoder[P], kind: str) -> P:
+    """Read a genuine payload. One of another kind was put under this prefix by somebody else: that is a forgery."""
+    try:
+        first = _kind.decode(payload).kind
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise Unreadable("not an array that begins with its kind") from None
+    name, _, version = first.partition("/")
+    if name != kind.partition("/")[0]:
+        raise Forged("kind")
+    if first != kind:
+        raise Unreadable(f"version {version[:20]!r} of its form is not known here; a newer release installed it")
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        where = str(error).rpartition("`")[0].rpartition("`")[2][:60]
+        raise Unreadable(f"not of the form {kind} at {where or 'its end'}") from None
+
+
+def _bind(said: DdlPayload | ControlPayload, system_id: str, database: str, xid32: int) -> None:
     claims: dict[str, str | int | None] = {"session_user": said.session_user, "xid": said.xid}
-    if said.kind != kind:
-        raise Forged("kind", claims)
     if said.system_id != system_id:
         raise Forged("system_id", claims | {"system_id": said.system_id})
     if said.database != database:

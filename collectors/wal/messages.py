@@ -1,38 +1,85 @@
 """Logical messages as the collector takes them: beacons, DDL, announcements, heartbeats, others.
 
+Any role may write any of them, as many as it likes, so what is not ours costs as little as can be: no message is
+verified that cannot be genuine by its place or size, a heartbeat counts once and only with what we put into it, and
+of forgeries the first few of a second are told one by one, the others by their number.
+
 The key is read anew when a message does not verify, at most once a second, because an installation may have made
 another one in the meantime.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
+from collections import deque
 from collections.abc import Callable
+
+from msgspec import Struct
 
 from collectors.beacon.mac import (
     CONTROL_PREFIX,
     DDL_PREFIX,
     PREFIX,
     ControlPayload,
+    DdlPayload,
     Forged,
+    Unreadable,
     verify_control,
     verify_ddl,
 )
 from collectors.beacon.verifier import BeaconVerifier
-from collectors.wal.ddl import of_payload
+from collectors.wal.ddl import lacks_objects, of_payload
+from collectors.wal.limit import Limit
 from collectors.wal.pgoutput import LogicalMessage
 from collectors.wal.tokens import Verifier
 from pgwitness.events import Beacon, Ddl, Forgery, Token
 
 HEARTBEAT_PREFIX = "pgwitness.heartbeat"
 KEY_AGAIN_S = 1.0
+FORGERIES_A_SECOND = 5
+"""Forgeries told one by one."""
+HEARTBEATS_MAX = 64
+"""Heartbeats of ours that may be under way: the stream may be behind by more than one."""
+TURNS_MAX = 1_000
+"""Texts of one transaction whose commands are counted."""
+BYTES_MAX = {PREFIX: 64 * 1024, DDL_PREFIX: 4 * 1024 * 1024, CONTROL_PREFIX: 64 * 1024}
+"""Content of our own messages at most: a claim and a token; a statement, a hundred objects; a few names."""
+
+
+class Unread(Struct, frozen=True):
+    """A genuine message that is not understood, and why: evidence is missing, and nobody is accused."""
+
+    prefix: str
+    why: str
+
+
+class Heartbeat:
+    """What our heartbeats say: a number of one's own each time, so that nobody else's passes for one."""
+
+    def __init__(self) -> None:
+        self._under_way: deque[bytes] = deque(maxlen=HEARTBEATS_MAX)
+
+    def next(self) -> str:
+        """Give the content of the next heartbeat."""
+        content = secrets.token_hex(16)
+        self._under_way.append(content.encode())
+        return content
+
+    def came(self, content: bytes) -> bool:
+        """Say whether this is one of the heartbeats written last; each counts once, and those before it no more."""
+        if content not in self._under_way:
+            return False
+        while self._under_way.popleft() != content:
+            pass
+        return True
 
 
 class Messages:
     """Judges the logical messages of one database's stream.
 
     `load_key` reads the beacon's key, None where none is installed. `announced` is called with a verified message
-    about the beacon itself, its LSN and the transaction's 32-bit id; `heartbeat` when one of ours has come round.
+    about the beacon itself and its LSN; `heartbeat` when one of ours, which `beat` knows, has come round.
     `tokens` judges what applications give to `pgwitness.claim`, as of the commit.
     """
 
@@ -46,6 +93,8 @@ class Messages:
         clock: Callable[[], float] = time.monotonic,
         tokens: Verifier | None = None,
     ) -> None:
+        self.beat = Heartbeat()
+        self.forgeries = Limit(FORGERIES_A_SECOND)
         self._tokens = tokens or Verifier(None, "")
         self._system_id = system_id
         self._database = database
@@ -54,6 +103,7 @@ class Messages:
         self._heartbeat = heartbeat
         self._clock = clock
         self._read = clock()
+        self._last: tuple[int, dict[tuple[int, str, str | None], int]] = (-1, {})
         self._beacons = self._verifier(load_key())
 
     def expects_beacons(self) -> bool:
@@ -62,40 +112,67 @@ class Messages:
 
     def message(
         self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
-    ) -> Beacon | Ddl | Forgery | None:
-        """Judge one message; a genuine one outside of a transaction cannot be, so it is a forgery."""
+    ) -> Beacon | Ddl | Forgery | Unread | None:
+        """Judge one message; a genuine one outside of a transaction cannot be, so it is a forgery.
+
+        None for what is not ours, and for forgeries beyond those that are told one by one.
+        """
         if message.prefix == HEARTBEAT_PREFIX:
-            self._heartbeat()
+            if self.beat.came(message.content):
+                self._heartbeat()
             return None
-        if message.prefix not in (PREFIX, DDL_PREFIX, CONTROL_PREFIX):
+        size_max = BYTES_MAX.get(message.prefix)
+        if size_max is None:
             return None
+        if xid is None:
+            return self._forgery("not_transactional", {}, message.lsn)
+        if len(message.content) > size_max:
+            return self._forgery("malformed", {}, message.lsn)
         try:
             return self._verified(message, xid, committed_at_us)
         except Forged as forged:
             if not self._fresh_key():
-                return Forgery(reason=forged.reason, claims=forged.claims)
+                return self._forgery(forged.reason, forged.claims, message.lsn)
         try:
             return self._verified(message, xid, committed_at_us)
         except Forged as forged:
-            return Forgery(reason=forged.reason, claims=forged.claims)
+            return self._forgery(forged.reason, forged.claims, message.lsn)
 
-    def _verified(self, message: LogicalMessage, xid: int | None, committed_at_us: int) -> Beacon | Ddl | None:
+    def _forgery(self, reason: str, claims: dict[str, str | int | None], lsn: int) -> Forgery | None:
+        return Forgery(reason=reason, claims=claims) if self.forgeries.allows(self._clock(), reason, lsn) else None
+
+    def _verified(self, message: LogicalMessage, xid: int, committed_at_us: int) -> Beacon | Ddl | Unread | None:
         if self._beacons is None:
             raise Forged("no_beacon_installed")
-        if xid is None:
-            raise Forged("not_transactional")
 
         def judge(token: str) -> Token:
             return self._tokens.judge(token, committed_at_us)
 
-        if message.prefix == PREFIX:
-            return self._beacons.verify(message.content, xid32=xid, judge=judge)
-        place = {"system_id": self._system_id, "database": self._database}
-        if message.prefix == DDL_PREFIX:
-            return of_payload(verify_ddl(message.content, self._beacons.key, xid32=xid, **place), judge)
-        said = verify_control(message.content, self._beacons.key, xid32=xid, **place)
+        try:
+            if message.prefix == PREFIX:
+                return self._beacons.verify(message.content, xid32=xid, judge=judge)
+            place = {"system_id": self._system_id, "database": self._database}
+            if message.prefix == DDL_PREFIX:
+                command = verify_ddl(message.content, self._beacons.key, xid32=xid, **place)
+                return of_payload(command, judge, self._turn(command))
+            said = verify_control(message.content, self._beacons.key, xid32=xid, **place)
+        except Unreadable as unreadable:
+            return Unread(message.prefix, unreadable.why)
         self._announced(said, message.lsn)
         return None
+
+    def _turn(self, command: DdlPayload) -> int:
+        """Count the commands of one text that came without objects in one transaction: they come in their order."""
+        if not lacks_objects(command):
+            return 0
+        which = (command.xid, command.tag, command.sha256)
+        if self._last[0] != command.xid:
+            self._last = (command.xid, {})
+        turns = self._last[1]
+        if len(turns) >= TURNS_MAX:
+            turns.clear()
+        turns[which] = turns.get(which, -1) + 1
+        return turns[which]
 
     def _fresh_key(self) -> bool:
         """Read the key again when that may help; says whether it is another one."""

@@ -35,13 +35,15 @@ class TableFacts(Struct, frozen=True):
 
     `primary_key` are its columns and `generated` those that are computed and not published, both only as far as they
     held when the rows were written (`collectors.wal.shape`); empty where there is none, or nobody knows. `settled`
-    says that asking again later would tell no more. `beacon` says that a beacon is installed on it.
+    says that asking again later would tell no more. `beacon` says that a beacon is installed on it, `wanted` that its
+    rows are asked for; those of other tables are left out.
     """
 
     primary_key: tuple[str, ...] = ()
     generated: tuple[str, ...] = ()
     beacon: bool = False
     settled: bool = True
+    wanted: bool = True
 
 
 class Masking:
@@ -78,6 +80,8 @@ class Plan:
         self.part = -1  # the part that knows this plan, by number; index and counts belong to that one
         self.index = 0
         self.inserts = self.updates = self.deletes = self.truncates = 0
+        self.wanted = facts.wanted
+        self.described, self.facts = relation, facts
         self._made_of = (relation, facts, masking, types)
         self._types = type_names([column.type_oid for column in relation.columns], types)
         self._tighter: Plan | None = None
@@ -170,6 +174,10 @@ class Plan:
     def truncate(self, ordinal: int, index: int) -> bytes:
         """Encode that the table was emptied."""
         return b'[%d,"t",%d,null,null,null,null]' % (ordinal, index)
+
+    def unreadable(self, ordinal: int, operation: bytes, index: int) -> bytes:
+        """Encode a row of which nothing but its operation can be read: without key and images."""
+        return b'[%d,"%b",%d,null,null,null,null]' % (ordinal, operation, index)
 
     def set_beacon(self, beacon: bool) -> None:
         """Say whether the table carries a beacon from here on."""

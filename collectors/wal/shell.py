@@ -25,6 +25,7 @@ from collectors.context import Context, now_us
 from collectors.publisher import Channel
 from collectors.wal import pgoutput, slot
 from collectors.wal.held import Held
+from collectors.wal.limit import Limit
 from collectors.wal.messages import HEARTBEAT_PREFIX, Messages
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.slot import Connection, Memory, SlotState
@@ -40,6 +41,8 @@ READ_S = 0.2
 TURN_S = 0.5
 """How often the collector looks up from the stream: positions, health, heartbeat."""
 MESSAGES_A_LOOK = 512
+ASIDES_A_SECOND = 20
+"""Gaps of messages that cannot be read which are told one by one."""
 QUIET_BYTES = 2048
 """WAL below this since our last heartbeat is the heartbeat's own and the server's housekeeping."""
 
@@ -114,6 +117,7 @@ class _Collector:
         self.heartbeat_lsn = 0
         self.covered: set[str] = set()
         self.counted: dict[str, int] = {}
+        self.asides = Limit(ASIDES_A_SECOND)
         self.others_counted = 0
         self.assembler = self._assembler(folder / "spool", collectors.memory_limit, collectors.spool_limit)
 
@@ -174,6 +178,15 @@ class _Collector:
         """Move on over what is not sent, once everything before it is delivered."""
         self.after_lsn = done_lsn
 
+    def aside(self, reason: str, detail: dict[str, object]) -> None:
+        """Write down what could not be read; the position does not move beyond it before the broker has it."""
+        word = f"{reason} {detail.get('why', '')}"
+        if not self.asides.allows(time.monotonic(), word):
+            return
+        log.error("evidence cannot be read", cluster=self.context.name, database=self.database, reason=reason, **detail)
+        GAPS.labels(self.context.name, self.database, reason).inc()
+        self._send(Gap(captured_at_us=now_us(), reason=reason, database=self.database, detail=detail))
+
     def _reporter(self, lsn: int) -> Callable[[], None]:
         def report() -> None:
             self.delivered_lsn = lsn
@@ -215,11 +228,27 @@ class _Collector:
         self.next_look = now + TURN_S
         self._confirm()
         self.stream.tell()
+        self._rest(now)
         self.context.health.ready(self.part_name)
         if now >= self.next_heartbeat:
             self._measure()
             self._heartbeat()
             self.next_heartbeat = now + self.context.config.collectors.heartbeat_interval
+
+    def _rest(self, now: float) -> None:
+        """Tell by their number what was too much to be told one by one."""
+        forgeries = self.judge.forgeries.rest(now)
+        if forgeries is not None:
+            reasons, first, last = forgeries
+            detail: dict[str, object] = {"finding": "beacon_forged", "reason": "flood", "reasons": reasons}
+            detail |= {"count": sum(reasons.values()), "first_lsn": format_lsn(first), "last_lsn": format_lsn(last)}
+            self._send(
+                Control(captured_at_us=now_us(), operation="beacon_forged", database=self.database, detail=detail)
+            )
+        asides = self.asides.rest(now)
+        if asides is not None:
+            detail = {"count": sum(asides[0].values()), "reasons": asides[0], "why": "more than are told one by one"}
+            self._send(Gap(captured_at_us=now_us(), reason="message_unreadable", database=self.database, detail=detail))
 
     def _while_blocked(self) -> None:
         """Keep the connection while the broker takes nothing, and the source's disk in bounds."""
@@ -297,8 +326,9 @@ class _Collector:
         self.reported = self.sent
         OTHERS.labels(*names).inc(self.assembler.other_messages - self.others_counted)
         self.others_counted = self.assembler.other_messages
-        FORGERIES.labels(*names).inc(self.assembler.forged - self.forged_counted)
-        self.forged_counted = self.assembler.forged
+        forged = self.assembler.forged + self.judge.forgeries.total
+        FORGERIES.labels(*names).inc(forged - self.forged_counted)
+        self.forged_counted = forged
         SPOOL.labels(*names).set(self.assembler.held.on_disk)
         HELD.labels(*names).set(self.assembler.held.in_memory)
         if found is None:
@@ -369,7 +399,8 @@ class _Collector:
 
     def _heartbeat(self) -> None:
         """Write a message when others have written WAL, so that a quiet database beside a busy one moves on."""
-        row = self.sql.execute(_HEARTBEAT, (self.heartbeat_lsn + QUIET_BYTES, HEARTBEAT_PREFIX)).fetchone()
+        said = (self.heartbeat_lsn + QUIET_BYTES, HEARTBEAT_PREFIX, self.judge.beat.next())
+        row = self.sql.execute(_HEARTBEAT, said).fetchone()
         if row is not None and row[0] is not None:
             self.heartbeat_lsn = int(row[0])
 
@@ -405,5 +436,5 @@ FROM pg_catalog.pg_class AS c WHERE c.oid = %(relation)s
 _HEARTBEAT = """
 SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery()
              AND pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn > %s::numeric
-       THEN pg_catalog.pg_logical_emit_message(false, %s, '') - '0/0'::pg_catalog.pg_lsn END
+       THEN pg_catalog.pg_logical_emit_message(false, %s, %s) - '0/0'::pg_catalog.pg_lsn END
 """

@@ -4,6 +4,10 @@ A transaction is one event, or several parts when it has more than `ROWS_MAX` ro
 are cut by rows and bytes from the transaction's start alone, so a transaction that is sent again has the same parts.
 Every part repeats the header; because that names who did it and the beacon follows the first statement's rows, parts
 wait for the first verified beacon (`collectors.wal.held`) and stream out once it is there.
+
+A message that cannot be read is set aside, told with its place and why, and the stream goes on: each stands in a frame
+of its own, so nothing after it depends on its bytes. A row then is there without key and images; one of a table that
+was not described is missing. Only what begins and ends transactions cannot be done without.
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ from typing import Protocol
 import msgspec
 
 from collectors.wal import ddl, pgoutput
+from collectors.wal.aside import Asides
 from collectors.wal.held import Body, Held
+from collectors.wal.messages import Unread
 from collectors.wal.pgoutput import Begin, Commit, LogicalMessage, Origin, ProtocolError, Truncate, Type
 from collectors.wal.plan import Masking, Plan, TableFacts
 from pgwitness.codec import EVENTS_MAX
-from pgwitness.events import Beacon, Ddl, Forgery
+from pgwitness.events import Beacon, Ddl, Forgery, format_lsn
 
 ROWS_MAX = EVENTS_MAX
 PART_BYTES_MAX = 192 * 1024
@@ -30,6 +36,11 @@ FORGERIES_MAX = 20
 """Forgeries written down for one transaction; a flood of them must not be a way to fill the topic."""
 
 _INSERT, _UPDATE, _DELETE, _BEGIN, _COMMIT, _MESSAGE = b"IUDBCM"
+_OPERATIONS: dict[int, tuple[Callable[[Plan, bytes, int, int, int], bytes], bytes]] = {
+    _INSERT: (Plan.insert, b"i"),
+    _UPDATE: (Plan.update, b"u"),
+    _DELETE: (Plan.delete, b"d"),
+}
 
 
 class Judge(Protocol):
@@ -40,7 +51,7 @@ class Judge(Protocol):
 
     def message(
         self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
-    ) -> Beacon | Ddl | Forgery | None:
+    ) -> Beacon | Ddl | Forgery | Unread | None:
         """Judge a message of the transaction `xid` (32 bits; none outside of one); None when it is not ours."""
 
 
@@ -52,6 +63,9 @@ class Output(Protocol):
 
     def nothing(self, done_lsn: int) -> None:
         """Learn that there was nothing to send up to this LSN."""
+
+    def aside(self, reason: str, detail: dict[str, object]) -> None:
+        """Take note of evidence that cannot be read: a gap with its reason."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -112,6 +126,7 @@ class Assembler:
         self._judge = judge
         self._facts = facts
         self._output = output
+        self._asides = Asides(output.aside)
         self._xids = xids
         self._now_us = now_us
         self._types: dict[int, tuple[str, str]] = {}
@@ -126,45 +141,56 @@ class Assembler:
         self._start()
 
     @property
+    def set_aside(self) -> int:
+        """How many messages could not be read."""
+        return self._asides.total
+
+    @property
     def inside(self) -> bool:
         """Whether a transaction has begun and not ended yet."""
         return self._begin is not None
 
     def feed(self, data: bytes, at: int = 0) -> None:
-        """Take one message that begins at `at`. Raises `ProtocolError` when it makes no sense where it stands."""
+        """Take one message that begins at `at`. Raises `ProtocolError` for a begin or commit that makes no sense."""
         kind = data[at] if len(data) > at else 0
-        if kind == _INSERT:
-            self._change(data, at, Plan.insert).inserts += 1
-        elif kind == _UPDATE:
-            self._change(data, at, Plan.update).updates += 1
-        elif kind == _DELETE:
-            self._change(data, at, Plan.delete).deletes += 1
+        if kind in _OPERATIONS:
+            self._change(data, at, kind)
         elif kind == _BEGIN:
             self._begins(pgoutput.begin(data, at))
         elif kind == _COMMIT:
             self._commit(pgoutput.commit(data, at))
-        elif kind == _MESSAGE:
-            self._message(pgoutput.logical_message(data, at))
         else:
-            self._rare(pgoutput.decode(data[at:]))
+            try:
+                message = pgoutput.logical_message(data, at) if kind == _MESSAGE else pgoutput.decode(data[at:])
+            except ProtocolError as error:
+                self._asides.note("message_unreadable", data, at, self._where(), why=str(error))
+                return
+            if kind == _MESSAGE:
+                assert isinstance(message, LogicalMessage)
+                self._message(message, data, at)
+            else:
+                self._rare(message, data, at)
 
     def refresh(self, covered: set[str]) -> None:
         """Take over which tables carry a beacon from here on."""
         for plan in self.plans.values():
             plan.set_beacon(plan.relation.name in covered)
 
-    def _rare(self, message: pgoutput.Message) -> None:
+    def _rare(self, message: pgoutput.Message, data: bytes, at: int) -> None:
         if isinstance(message, pgoutput.Relation):
-            oid, facts = message.oid.to_bytes(4, "big"), self._facts(message)
-            known = self.plans.get(oid)
-            if known is None or not known.still(message, facts):
-                self.plans[oid] = Plan(message, facts, self._masking, self._types)
+            self._describe(message)
         elif isinstance(message, Type):
             self._types[message.oid] = (message.schema, message.name)
         elif isinstance(message, Origin):
             self._origin_name = message.name
         elif isinstance(message, Truncate):
-            self._truncate(message)
+            self._truncate(message, data, at)
+
+    def _describe(self, message: pgoutput.Relation) -> None:
+        oid, facts = message.oid.to_bytes(4, "big"), self._facts(message)
+        known = self.plans.get(oid)
+        if known is None or not known.still(message, facts):
+            self.plans[oid] = Plan(message, facts, self._masking, self._types)
 
     def _begins(self, message: Begin) -> None:
         if self._begin is not None:
@@ -204,32 +230,59 @@ class Assembler:
         self._part_plans.append(plan)
         self._size += plan.header_size
 
-    def _change(self, data: bytes, at: int, encode: Callable[[Plan, bytes, int, int, int], bytes]) -> Plan:
+    def _change(self, data: bytes, at: int, kind: int) -> None:
         plan = self.plans.get(data[at + 1 : at + 5])
         if plan is None or self._begin is None:
-            raise ProtocolError("a row outside of a transaction, or of a relation that was not described")
+            self._homeless(data, at, int.from_bytes(data[at + 1 : at + 5], "big"))
+            return
+        if not plan.wanted:
+            return
         if len(self._part_rows) >= ROWS_MAX:
             self._cut()
         if plan.part != self._part_serial:
             self._join(plan)
+        encode, letter = _OPERATIONS[kind]
+        readable = True
         try:
             row = encode(plan, data, at + 5, self._ordinal, plan.index)
-            if self._size + len(row) > PART_BYTES_MAX and self._part_rows:
-                self._cut()
-                self._join(plan)
-                row = encode(plan, data, at + 5, self._ordinal, plan.index)
-        except IndexError as error:
-            raise ProtocolError(f"a row of {plan.relation.name} is cut") from error
+        except Exception as error:
+            # Whatever is wrong with a row is its own affair.
+            readable, row = False, plan.unreadable(self._ordinal, letter, plan.index)
+            why = str(error) if isinstance(error, ProtocolError) else type(error).__name__
+            named = {"relations": [plan.relation.name], "ordinal": self._ordinal}
+            self._asides.note("row_unreadable", data, at, self._where(), why=why, **named)
+        if self._size + len(row) > PART_BYTES_MAX and self._part_rows:
+            self._cut()
+            self._join(plan)
+            place = (self._ordinal, plan.index)
+            row = encode(plan, data, at + 5, *place) if readable else plan.unreadable(place[0], letter, place[1])
         self._part_rows.append(row)
         self._size += len(row) + 1
         self._ordinal += 1
-        return plan
+        if kind == _INSERT:
+            plan.inserts += 1
+        elif kind == _UPDATE:
+            plan.updates += 1
+        else:
+            plan.deletes += 1
 
-    def _truncate(self, message: Truncate) -> None:
+    def _homeless(self, data: bytes, at: int, oid: int) -> None:
+        why = "outside of a transaction" if self._begin is None else "of a relation that was not described"
+        self._asides.note("row_unreadable", data, at, self._where(), why=f"a row {why}", oid=oid)
+
+    def _where(self) -> dict[str, object]:
+        """Say in which transaction the stream is."""
+        begin = self._begin
+        return {} if begin is None else {"commit_lsn": format_lsn(begin.lsn), "xid": self._xid}
+
+    def _truncate(self, message: Truncate, data: bytes, at: int) -> None:
         for oid in message.oids:
             plan = self.plans.get(oid.to_bytes(4, "big"))
             if plan is None or self._begin is None:
-                raise ProtocolError("a truncate outside of a transaction, or of a relation that was not described")
+                self._homeless(data, at, oid)
+                continue
+            if not plan.wanted:
+                continue
             if len(self._part_rows) >= ROWS_MAX or self._size > PART_BYTES_MAX:
                 self._cut()
             if plan.part != self._part_serial:
@@ -240,7 +293,7 @@ class Assembler:
             self._size += len(row) + 1
             self._ordinal += 1
 
-    def _message(self, message: LogicalMessage) -> None:
+    def _message(self, message: LogicalMessage, data: bytes, at: int) -> None:
         inside = self._begin
         xid = inside.xid if inside is not None and message.transactional else None
         said = self._judge.message(message, xid, inside.committed_at_us if inside is not None else 0)
@@ -256,6 +309,8 @@ class Assembler:
                     self._forged.append(said)
             else:
                 self._forged_outside(said, message.lsn)
+        elif isinstance(said, Unread):
+            self._asides.note("message_unreadable", data, at, self._where(), why=said.why, prefix=said.prefix)
         else:
             self.other_messages += 1
             if inside is None:
@@ -331,6 +386,7 @@ class Assembler:
     def _commit(self, message: Commit) -> None:
         if self._begin is None:
             raise ProtocolError("a transaction ends that has not begun")
+        self._asides.end(self._where())
         if self._part_rows or self._part_ddl or self._forged:
             self._release()
             self._send(self._body(), message.end_lsn)

@@ -334,6 +334,8 @@ def ddl(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: 
         if total:
             named = [{"type": item.type, "name": item.identity} for item in items]
             event.detail |= {name: named, f"{name}_total": total}
+    if raw.names:
+        event.detail["names"] = raw.names
     if raw.statement_sha256 is not None:
         event.detail["statement_sha256"] = raw.statement_sha256
     off = beacon_off(raw)

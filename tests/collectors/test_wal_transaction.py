@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectors.wal.aside import ASIDES_MAX
 from collectors.wal.held import Body, Held
+from collectors.wal.messages import Unread
 from collectors.wal.pgoutput import LogicalMessage, ProtocolError
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.slot import Memory, SlotState, examine, recall, remember, slot_name
@@ -34,7 +37,9 @@ class Judge:
 
     def message(
         self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
-    ) -> Beacon | Ddl | Forgery | None:
+    ) -> Beacon | Ddl | Forgery | Unread | None:
+        if message.prefix == "unread":
+            return Unread(message.prefix, "version '2' of its form is not known here")
         if message.prefix == "d":
             event, _, tag = message.content.decode().partition(":")
             who = Beacon(session_user="ann", role="ann", pid=1, backend_start_us=1, xid=xid or 0)
@@ -57,6 +62,7 @@ class Output:
         self.parts: list[Transaction] = []
         self.done: list[int | None] = []
         self.nothings: list[int] = []
+        self.asides: list[tuple[str, dict[str, object]]] = []
 
     def part(self, event: bytes, rows: int, done_lsn: int | None) -> None:
         self.parts.append(msgspec.json.decode(event, type=Transaction))
@@ -66,9 +72,18 @@ class Output:
     def nothing(self, done_lsn: int) -> None:
         self.nothings.append(done_lsn)
 
+    def aside(self, reason: str, detail: dict[str, object]) -> None:
+        self.asides.append((reason, detail))
+
 
 def assembled(
-    folder: Path, messages: list[bytes], *, expects: bool = True, memory: int = 1 << 20, spool: int = 1 << 30
+    folder: Path,
+    messages: list[bytes],
+    *,
+    expects: bool = True,
+    memory: int = 1 << 20,
+    spool: int = 1 << 30,
+    unwanted: Container[str] = (),
 ) -> Output:
     """Feed messages to a fresh assembler."""
     output = Output()
@@ -76,7 +91,7 @@ def assembled(
         Place("77", 3, "shop", ((1, 50), (2, 200))),
         Masking(Privacy(), tokenizer(b"k" * 32)),
         Judge(expects),
-        lambda _: TableFacts(("id",)),
+        lambda relation: TableFacts(("id",), wanted=relation.name not in unwanted),
         output,
         Held(folder, memory, spool),
         Xids((5 << 32) + 10),
@@ -217,22 +232,79 @@ def test_parts_are_the_same_whenever_the_beacon_comes(sizes: list[int], early: b
     assert all(len(part.rows) < 256 * 1024 for part in parts)
 
 
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [write.commit(1)],
-        [TABLE, *inserts(1)],
-        [write.begin(1, 1), *inserts(1)],
-        [write.begin(1, 1), write.begin(2, 2)],
-        [write.begin(1, 1), write.truncate(9)],
-        [TABLE, write.begin(1, 1), b"I\0\0\0\1"],
-        [b""],
-    ],
-)
-def test_messages_that_make_no_sense_where_they_stand_are_refused(tmp_path: Path, messages: list[bytes]) -> None:
+@pytest.mark.parametrize("messages", [[write.commit(1)], [write.begin(1, 1), write.begin(2, 2)], [b"B\0"], [b"C"]])
+def test_transactions_that_begin_or_end_out_of_order_are_refused(tmp_path: Path, messages: list[bytes]) -> None:
     """A stream out of order is a protocol error, not a wrong event."""
     with pytest.raises(ProtocolError):
         assembled(tmp_path, messages)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"", b"?", b"R\0", b"Y", b"O\0", b"M\0", b"T\0\0\0\1\0\0\0\0\x09", b"S", write.truncate(9),
+        write.insert(9, [b"1"]), b"I\0\0", write.message("unread", b"x"),
+    ],
+)  # fmt: skip
+def test_a_message_that_cannot_be_read_is_set_aside(tmp_path: Path, broken: bytes) -> None:
+    """It is told with its place, nothing of its content, and all that comes after it is there."""
+    messages = [TABLE, write.begin(300, 12), *inserts(1), broken, *inserts(1), write.commit(300)]
+    output = assembled(tmp_path, messages)
+    ((reason, detail),) = output.asides
+    assert reason in ("message_unreadable", "row_unreadable")
+    assert (detail["commit_lsn"], detail["xid"]) == ("0/12C", (5 << 32) + 12)
+    assert ordinals(output.parts) == [0, 1]
+    assert output.done == [308]
+
+
+@pytest.mark.parametrize(
+    ("broken", "operation"),
+    [
+        (b"I\0\0\0\1", "i"), (write.insert(1, [b"secret"]), "i"), (write.insert(1, [b"1", b"secret"])[:-1], "i"),
+        (write.update(1, [b"1", b"2"])[:9], "u"), (write.delete(1, [b"1", None], b"X"), "d"),
+        (write.insert(1, [b"1", b"secret"]) + b"x", "i"),
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_read_is_there_without_its_values(tmp_path: Path, broken: bytes, operation: str) -> None:
+    """It counts and keeps its place in the transaction; a gap says which it is and not what stood in it."""
+    messages = [TABLE, write.begin(300, 12), *inserts(1), broken, *inserts(1), write.commit(300)]
+    output = assembled(tmp_path, messages)
+    (part,) = output.parts
+    rows = msgspec.json.decode(part.rows)
+    assert rows[1] == [1, operation, 0, None, None, None, None]
+    assert [row[0] for row in rows] == [0, 1, 2]
+    assert sum(count.rows for count in part.counts) == 3
+    ((reason, detail),) = output.asides
+    assert (reason, detail["relations"], detail["ordinal"]) == ("row_unreadable", ["public.t"], 1)
+    assert "secret" not in str(detail)
+
+
+def test_floods_of_what_cannot_be_read_are_bounded(tmp_path: Path) -> None:
+    """The first of a transaction are told one by one, the others by their number."""
+    messages = [TABLE, write.begin(300, 12), *[b"?"] * 1_000, *inserts(1), write.commit(300)]
+    asides = assembled(tmp_path, messages).asides
+    assert len(asides) == ASIDES_MAX + 1
+    assert asides[-1][1]["count"] == 1_000 - ASIDES_MAX
+
+
+def test_rows_that_nobody_asked_for_are_left_out(tmp_path: Path) -> None:
+    """Of a table that is not wanted neither rows nor its description are sent."""
+    other = write.relation(2, "other", [("id", write.INT, True)])
+    messages = [TABLE, other, write.begin(300, 12), *inserts(1), write.insert(2, [b"1"]), write.truncate(2, 1)]
+    (part,) = assembled(tmp_path, [*messages, write.commit(300)], unwanted={"other"}).parts
+    assert ([r.name for r in part.relations], ordinals([part])) == (["public.t"], [0, 1])
+
+
+def test_a_part_has_room_for_descriptions(tmp_path: Path) -> None:
+    """Many wide tables in one transaction make more parts, each below a batch's limit."""
+    wide = [
+        write.relation(n, f"wide{n}", [(f"{'x' * 55}{column}", write.INT, column == 0) for column in range(1_200)])
+        for n in range(2, 8)
+    ]
+    row = [write.insert(n, [None] * 1_200) for n in range(2, 8)]
+    output = assembled(tmp_path, [*wide, write.begin(300, 12), *row, write.commit(300)])
+    assert ordinals(output.parts) == list(range(6))
+    assert all(len(msgspec.json.encode(part)) < 300 * 1024 for part in output.parts)
 
 
 def test_xids_are_widened_to_the_nearest() -> None:
