@@ -18,9 +18,13 @@ MASK = '"…"'
 """Stands in a statement for a name that may be a value."""
 
 Hide = Callable[[str, bool, bool], bool]
-"""Says of an identifier whether it is to be hidden: its name, whether it is quoted, whether it is a column's."""
+"""Says of an identifier whether it is to be hidden: its name, whether it is quoted, whether the statement makes it up.
 
-_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+A statement makes up the names of its CTEs and the aliases of its tables.
+"""
+
+_IDENTIFIERS = ("IDENT", "UIDENT")
+_PART = re.compile(r'"(?:[^"]|"")*"|[^".*]+')
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(?: [A-Za-z0-9_$]+)*", re.ASCII)
 _GLARING = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+|[\d\s.+()/-]{7,}")
 _decode = msgspec.json.Decoder().decode
@@ -39,27 +43,28 @@ def glaring(name: str) -> bool:
 def masked(text: str, hide: Hide) -> str:
     """Write a text again without the identifiers that are to be hidden; a text that does not parse stays as it is."""
     try:
-        tokens = parser.scan(text)
-        columns = _columns(text) if any(token.name in ("IDENT", "UIDENT") for token in tokens) else set()
+        tokens = [token for token in parser.scan(text) if token.name in _IDENTIFIERS]
+        made_up = _made_up(text) if tokens else set()
     except (parser.ParseError, ValueError, RecursionError):
         return text
-    pieces, end, of_column = [], 0, False
-    for place, token in enumerate(tokens):
+    pieces, end = [], 0
+    for token in tokens:
         word = text[token.start : token.end + 1]
-        dotted = place > 0 and tokens[place - 1].name == "ASCII_46"
-        of_column = token.start in columns or (of_column and (dotted or token.name == "ASCII_46"))
-        if token.name not in ("IDENT", "UIDENT") or not hide(name_of(word), '"' in word, of_column):
-            continue
-        pieces += [text[end : token.start], MASK]
-        end = token.end + 1
+        name = name_of(word)
+        if hide(name, '"' in word, name in made_up):
+            pieces += [text[end : token.start], MASK]
+            end = token.end + 1
     return "".join([*pieces, text[end:]]) if pieces else text
 
 
-def masked_name(name: str, hide: Callable[[str], bool]) -> str:
-    """Write a name again, qualified or not, without those of its quoted parts that are to be hidden."""
-    if '"' not in name:
-        return name
-    return _QUOTED.sub(lambda part: MASK if hide(part[1].replace('""', '"')) else part[0], name)
+def masked_name(name: str, hide: Callable[[str, bool], bool]) -> str:
+    """Write a name again, qualified or not, without those of its parts that are to be hidden: name, whether quoted."""
+    return _PART.sub(lambda part: MASK if hide(name_of(part[0]), '"' in part[0]) else part[0], name)
+
+
+def parts(name: str) -> list[str]:
+    """Give the parts of a name, qualified or not, without quotes."""
+    return [name_of(part[0]) for part in _PART.finditer(name)]
 
 
 def names_in(text: str) -> frozenset[str]:
@@ -68,9 +73,7 @@ def names_in(text: str) -> frozenset[str]:
         tokens = parser.scan(text)
     except (parser.ParseError, ValueError):
         return frozenset()
-    return frozenset(
-        name_of(text[token.start : token.end + 1]) for token in tokens if token.name in ("IDENT", "UIDENT")
-    )
+    return frozenset(name_of(text[token.start : token.end + 1]) for token in tokens if token.name in _IDENTIFIERS)
 
 
 def name_of(word: str) -> str:
@@ -80,20 +83,18 @@ def name_of(word: str) -> str:
     return "".join(letter.lower() if letter.isascii() else letter for letter in word)
 
 
-def _columns(text: str) -> set[int]:
-    """Find where columns are named: characters before the first name of each."""
-    found: set[int] = set()
+def _made_up(text: str) -> set[str]:
+    """Give the names that a text makes up: of CTEs, and aliases of tables."""
+    found: set[str] = set()
     stack: list[Any] = [_decode(parser.parse_sql_json(text))]
     while stack:
         item = stack.pop()
         if isinstance(item, list):
             stack += item
         elif isinstance(item, dict):
-            column = item.get("ColumnRef")
-            if isinstance(column, dict):
-                found.add(int(column.get("location", 0)))
+            found |= {item[key] for key in ("aliasname", "ctename") if isinstance(item.get(key), str)}
             stack += item.values()
-    return in_characters(text, found)
+    return found
 
 
 def in_characters(text: str, offsets: Iterable[int]) -> set[int]:

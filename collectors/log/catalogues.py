@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import psycopg
 import structlog
@@ -70,5 +71,10 @@ def read(context: Context) -> set[str]:
     found: set[str] = set()
     for database in context.cluster.databases:
         with connect(context.cluster, None, database, application_name="pgwitness log") as connection:
-            found |= {name for (name,) in connection.execute(_NAMES)}
+            found |= known(connection)
     return found
+
+
+def known(connection: psycopg.Connection[Any]) -> set[str]:
+    """Read the names of one database and of what all have in common."""
+    return {name for (name,) in connection.execute(_NAMES)}

@@ -34,6 +34,9 @@ _TYPES = frozenset(_TYPE_WORDS.split())
 _WORD = re.compile(r"""[^\s"'`«»„“”‚‘’.,()\[\]]+""")
 _TYPE = re.compile(r"[a-z0-9 ]{1,60}(?:\(\d{1,5}(?:,-?\d{1,5})?\))?(?:[a-z ]{0,30})(?:\[\])*", re.ASCII)
 
+_RAN = ("23", "40", "42501", "P0")
+"""Codes of a statement that was understood: what it names is there. All others may come before that."""
+
 _EXISTS = (
     "permission denied for ",
     "must be owner of ",
@@ -76,22 +79,29 @@ def complaint(
     statement: str | None,
     names: Names,
     token: Tokenizer,
+    *,
+    raised: bool = False,
 ) -> Complaint:
-    """Give what of an error may be told."""
+    """Give what of an error may be told; `raised` says that a function raised it in words of its own."""
+    if raised:
+        return Complaint(None, None, unproven(names), True)
     found = said(message)
     exists = _existing(found, statement, names)
-    refused = _failed_for_names(found, sqlstate)
-    blamed = _blamed(found) if refused else frozenset()
+    refused = _refused(found, sqlstate)
+    vouched = _named(found) if found is not None and found.message.startswith(_EXISTS) else frozenset()
+    blamed = _named(found) - vouched
 
-    def hide(name: str, quoted: bool, column: bool) -> bool:
-        if names.knows(name):
+    def hide(name: str, quoted: bool, made_up: bool) -> bool:
+        if names.knows(name) or name in vouched:
             return False
-        if refused and (name in blamed or quoted or column):
+        if name in blamed:
             return True
+        if refused:
+            return quoted or not made_up
         return quoted and (bool(names) or not plain(name) or glaring(name))
 
     text = _filled(found, exists, sqlstate) if found is not None else None
-    known = found is not None or sqlstate is None or not refused
+    known = found is not None or not refused or not (sqlstate or "").startswith(("42", "3F", "3D"))
     return Complaint(text, _detail(detail, exists, token), hide, known)
 
 
@@ -179,18 +189,18 @@ def _is_type(value: str) -> bool:
     return bool(words) and words[0] in _TYPES and all(word in _TYPES or word.isdecimal() for word in words)
 
 
-def _failed_for_names(found: Said | None, sqlstate: str | None) -> bool:
-    """Say whether a statement was refused before it ran, for what its names mean."""
-    if sqlstate is None:
-        return found is None or "does not exist" in found.message or "syntax" in found.message
-    return sqlstate.startswith(("42", "3F", "3D")) and sqlstate != "42501"
+def _refused(found: Said | None, sqlstate: str | None) -> bool:
+    """Say whether a statement failed before everything that it names was looked up, for all that is known."""
+    if found is not None and found.message.startswith(_EXISTS):
+        return False
+    return sqlstate is None or not sqlstate.startswith(_RAN)
 
 
-def _blamed(found: Said | None) -> frozenset[str]:
-    """Give the names that an error complains of, however it writes them: `a`, `t.a`, `f(integer)`."""
-    blamed: set[str] = set()
+def _named(found: Said | None) -> frozenset[str]:
+    """Give the names that an error quotes, however it writes them: `a`, `t.a`, `f(integer)`."""
+    named: set[str] = set()
     for value in found.values if found is not None else ():
         if len(value) <= NAME_CHARS_MAX:
             whole = value.strip('"')
-            blamed |= {whole, whole.partition("(")[0], *whole.split("."), *_WORD.findall(value)}
-    return frozenset(blamed - _TYPES)
+            named |= {whole, whole.partition("(")[0], *whole.split("."), *_WORD.findall(value)}
+    return frozenset(named - _TYPES)

@@ -28,16 +28,19 @@ from collectors.log.extensions import AUDIT, audited, explained
 from collectors.log.provenance import Provenance
 from collectors.log.record import LOCAL, LogRecord
 from collectors.log.running import STARTED, Progress, Running
-from collectors.log.texts import Text, Texts, executed
+from collectors.log.texts import Text, Texts, executed, masked_parsed
 from collectors.names import Names
 from pgwitness.events import LogFormat, LogPlace, Session, Statement, Trust
+from pgwitness.identifiers import parts
 from pgwitness.privacy import Tokenizer
-from pgwitness.statements import IDLE
+from pgwitness.statements import IDLE, facts
 
 WAIT_US = 1_000_000
 SESSIONS_MAX = 10_000
 DURATION_MS_MAX = 1e12
 PENDING_MAX = 1_000
+LEARNED_MAX = 4_096
+"""Statements whose names were learned; then all begin anew."""
 IMITATED_US = 60_000_000
 IMITATORS_MAX = 1_000
 _STARTUP_LINES = 4
@@ -92,6 +95,7 @@ class Interpreter:
         provenance: Provenance | None = None,
     ) -> None:
         self.texts = Texts(token, names)
+        self._learned: set[str] = set()
         self.own = 0
         """Statements of the collectors themselves that were left out."""
         self.ignored = 0
@@ -262,7 +266,22 @@ class Interpreter:
         """Read the statement of an error."""
         if text is None:
             return Text(None, None)
-        return self.texts.read(text, said.hide) if said.known else Text(None, self.texts.hash(text))
+        if not said.known:
+            return Text(None, self.texts.hash(text))
+        found = self.texts.read(text, said.hide)
+        if found.parsed is None:
+            return found
+        return found._replace(parsed=masked_parsed(found.parsed, lambda name, quoted: said.hide(name, quoted, False)))
+
+    def _ran(self, text: Text, trust: Trust) -> None:
+        """Take up that what a statement names is there, where no catalogue says it."""
+        names = self.texts.names
+        if not names and trust != "claimed" and text.statement and text.statement not in self._learned:
+            if len(self._learned) >= LEARNED_MAX:
+                self._learned.clear()
+            self._learned.add(text.statement)
+            known = facts(text.statement, freed=True)
+            names.see(part for name in (*known.relations, *known.columns, *known.functions) for part in parts(name))
 
     def _is_own(self, record: LogRecord, text: Text) -> bool:
         """Only what the collectors read is left out: a write under their name is somebody else's."""
@@ -305,6 +324,7 @@ class Interpreter:
         # Only a statement that was not announced has its text here: who else is not announced nobody knows.
         self._running.unannounced(_key(record))
         text = self._text(record, quoted)
+        self._ran(text, trust)
         if not self._is_own(record, text):
             events.append(self._statement(record, text, "duration", place, at_us, duration_ms, trust))
 
@@ -360,6 +380,7 @@ class Interpreter:
             return
         trust = weaker(trust, waiting.trust)
         alone = self._running.ends(key) and self._ordered and trust != "claimed"
+        self._ran(Text(waiting.statement, None), trust)
         events.append(
             replace(
                 waiting,
@@ -436,7 +457,13 @@ class Interpreter:
             return
         waiting = self._pending.pop(_key(record), None)
         said = complaint.complaint(
-            record.message, record.sqlstate, record.detail, record.statement, self.texts.names, self._token
+            record.message,
+            record.sqlstate,
+            record.detail,
+            record.statement,
+            self.texts.names,
+            self._token,
+            raised=self.provenance.raised(record),
         )
         text = self._failed(record.statement, said)
         if waiting is not None:

@@ -25,6 +25,7 @@ ORDINARY = frozenset({"internal", "c", "sql", "plpgsql"})
 PRINTING = frozenset({"dblink", "postgres_fdw"})
 """Extensions through which another server's notices reach standard error as they are."""
 RAISE = "RAISE"
+RAISING = "exec_stmt_raise"
 AUTHENTICATION = "authentication"
 """What the process title says while a session authenticates, whatever `lc_messages` is."""
 
@@ -100,6 +101,12 @@ class Provenance:
         if self._text:
             return self.session
         return "likely" if self.surroundings.ordinary(record.database) else "claimed"
+
+    def raised(self, record: LogRecord) -> bool:
+        """Say whether an error is in the words of a function that raised it, as far as its line shows."""
+        if record.location is not None and _function(record.location) == RAISING:
+            return True
+        return _raised((record.context or "").split("\n")[:1])
 
     def error(self, record: LogRecord) -> Trust:
         """Say how far an error can be trusted: functions raise errors too, and those are errors like others."""

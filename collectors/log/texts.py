@@ -14,6 +14,7 @@ several statements in one text the server gives that of one, behind which the ot
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -139,12 +140,10 @@ class Texts:
     def _parsed(self, known: StatementFacts) -> Parsed:
         """Give what the parser said, without names in code that may be values: no server has looked at all of it."""
 
-        def hide(name: str) -> bool:
-            return not (plain(name) or self.names.knows(name))
+        def hide(name: str, quoted: bool) -> bool:
+            return quoted and not (plain(name) or self.names.knows(name))
 
-        said = parsed(known)
-        lists = {name: [masked_name(item, hide) for item in getattr(said, name)] for name in _NAMES}
-        return replace(said, **lists)
+        return masked_parsed(parsed(known), hide)
 
     def _glaring(self, name: str, quoted: bool, _column: bool) -> bool:
         return quoted and glaring(name) and not self.names.knows(name)
@@ -167,6 +166,11 @@ def parsed(known: StatementFacts) -> Parsed:
         where=known.where,
         utility=known.utility,
     )
+
+
+def masked_parsed(said: Parsed, hide: Callable[[str, bool], bool]) -> Parsed:
+    """Hide names in what the parser said of code."""
+    return replace(said, **{name: [masked_name(item, hide) for item in getattr(said, name)] for name in _NAMES})
 
 
 def same(one: StatementFacts, other: StatementFacts) -> bool:

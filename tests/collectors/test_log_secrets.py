@@ -1,0 +1,98 @@
+"""No secret that a statement, an error or a plan carries leaves the collector of the log in clear."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from collectors.log import catalogues
+from collectors.log.interpret import Interpreter
+from collectors.log.reading import formats
+from collectors.names import Names
+from pgwitness.config import Log
+from pgwitness.demo.servers import Postgres
+from pgwitness.events import SCHEMA_VERSION, LogFormat, RawBatch, RawEvent, RawHeader, encode_event
+from pgwitness.privacy import tokenizer
+from tests.collectors.log_secrets import MARKS, SETUP, secrets, statements
+from tests.collectors.log_server import PREFIX, TIMEZONE, files, logging_server
+from tests.conftest import DEBIAN_BIN
+from tests.streams.folding import fold_all
+
+LEAK = re.compile(rb"(?i).{0,60}(?:" + b"|".join(MARKS) + rb").{0,20}")
+
+SESSION = """
+LOAD 'auto_explain';
+SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on; SET auto_explain.log_verbose = on;
+SET auto_explain.log_nested_statements = on; SET log_parameter_max_length_on_error = -1; SET log_statement = 'all';
+"""
+
+
+@pytest.fixture(scope="module", params=[pytest.param("15", marks=pytest.mark.debian), "18"])
+def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server to which every statement was sent, in both protocols, with plans in each format."""
+    binaries = DEBIAN_BIN if request.param == "15" else None
+    with logging_server(tmp_path_factory.mktemp("secrets") / "data", binaries) as server:
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            connection.execute(SETUP)
+            connection.execute(SESSION)
+            for verbosity, plan in (("default", "text"), ("verbose", "json")):
+                connection.execute(f"SET log_error_verbosity = {verbosity}; SET auto_explain.log_format = {plan}")
+                send_all(connection)
+        yield server
+
+
+def send_all(connection: psycopg.Connection) -> None:
+    """Send every statement; most fail."""
+    for text in statements():
+        with contextlib.suppress(psycopg.Error):
+            connection.execute(text)  # type: ignore[call-overload]
+        connection.rollback()
+    with contextlib.suppress(psycopg.Error), connection.cursor().copy("COPY customers FROM stdin") as copy:
+        copy.write("8\thush8888@x.example\tHush8888\tno number\n")
+    for text in ("SELECT id FROM customers WHERE email = %s", "SELECT %s::text::int", "SELECT casts(%s)"):
+        with contextlib.suppress(psycopg.Error):
+            connection.execute(text, ["hush9999@x.example"])  # type: ignore[call-overload]
+
+
+def raw(server: Postgres, log_format: LogFormat, names: Names) -> list[RawEvent]:
+    """Read the server's whole log as the collector does."""
+    settings = Log(format=log_format, line_prefix=PREFIX, timezone=TIMEZONE)
+    make, parser = formats(settings)
+    interpreter = Interpreter(tokenizer(b"k" * 32), log_format, "pgwitness", names)
+    found: list[RawEvent] = []
+    for path in files(server, log_format):
+        splitter, offset = make(), 0
+        for piece in [*splitter.feed(path.read_bytes()), *splitter.idle()]:
+            if piece.readable:
+                found += interpreter.read(parser.parse(piece.data), path.name, offset, 1)
+            offset += piece.length
+        found += interpreter.idle(path.name, offset)
+    return found
+
+
+@pytest.mark.parametrize("looked", [True, False], ids=["catalogues", "none"])
+@pytest.mark.parametrize("log_format", ["jsonlog", "csvlog", "stderr"])
+def test_no_secret_of_a_statement_leaves(told: Postgres, log_format: LogFormat, looked: bool) -> None:
+    """Not in raw, not in an event, in any format, whether the catalogues could be read or not."""
+    names = Names()
+    if looked:
+        with psycopg.connect(told.dsn()) as connection:
+            names.learn(catalogues.known(connection))
+    events = raw(told, log_format, names)
+    assert len(events) > len(statements())
+    written = [encode_event(event) for event in events]
+    written += [
+        encode_event(event)
+        for event in fold_all([RawBatch(SCHEMA_VERSION, "test", RawHeader("shop", "log", "db:5432"), events)])
+    ]
+    leaks = sorted({found[0] for text in written for found in re.finditer(LEAK, text)})
+    assert not leaks, "\n".join(map(repr, leaks))
+
+
+def test_there_are_enough_secrets() -> None:
+    """The corpus is as large as it is said to be."""
+    assert secrets() >= 200
