@@ -90,12 +90,13 @@ def complaint(
     refused = _refused(found, sqlstate)
     vouched = _named(found) if found is not None and found.message.startswith(_EXISTS) else frozenset()
     blamed = _named(found) - vouched
+    whole = found.values if found is not None else ()
 
     def hide(name: str, quoted: bool, made_up: bool) -> bool:
         if names.knows(name) or name in vouched:
             return False
         if name in blamed:
-            return True
+            return quoted or not made_up or name in whole  # of `c.secret` the alias is none
         if refused:
             return quoted or not made_up
         return quoted and (bool(names) or not plain(name) or glaring(name))

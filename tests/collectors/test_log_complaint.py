@@ -13,7 +13,7 @@ from pgwitness.privacy import tokenizer
 
 TOKEN = tokenizer(b"k" * 32)
 UNIQUE = 'duplicate key value violates unique constraint "{}"'
-NAMES = Names(["pay", "customers", "email", "customers_email_key", "public", "lower", "Customer"])
+NAMES = Names(["pay", "customers", "email", "customers_email_key", "public", "lower", "Customer", "n"])
 ANN = TOKEN(b"ann@x.example").decode()
 
 
@@ -112,7 +112,7 @@ def test_keys_of_a_detail_become_tokens(detail: str, kept: str | None) -> None:
             'SELECT 1 FROM customers WHERE email = "…" AND "…" = "…"',
         ),
         ("SELECT hunter2", 'column "hunter2" does not exist', 'SELECT "…"'),
-        ("SELECT c.hunter2 FROM customers c", "column c.hunter2 does not exist", 'SELECT "…"."…" FROM customers "…"'),
+        ("SELECT c.hunter2 FROM customers c", "column c.hunter2 does not exist", 'SELECT c."…" FROM customers c'),
         ("SELECT 1 FROM hunter2", "Relation »hunter2« existiert nicht", 'SELECT 1 FROM "…"'),
         ("SELECT hunter2(1)", "function hunter2(integer) does not exist", 'SELECT "…"(1)'),
     ],
@@ -122,12 +122,31 @@ def test_names_that_are_not_there_are_values(statement: str, message: str, kept:
     assert told(message, "42703", statement=statement)[2] == kept
 
 
-def test_without_the_catalogues_the_first_name_still_goes() -> None:
-    """Who cannot reach the server knows of no name, and keeps of columns none."""
-    found = told('column "ann" does not exist', "42703", None, 'SELECT 1 FROM t WHERE b = "ann" OR c = "Bo"', Names())
-    assert found == ('column "…" does not exist', None, 'SELECT 1 FROM t WHERE "…" = "…" OR "…" = "…"')
+def test_without_the_catalogues_names_are_there_that_have_been_used() -> None:
+    """Who cannot reach the server knows what statements that ran have named, and keeps of the others none."""
+    text, seen = 'SELECT t.a FROM t WHERE b = "ann" OR "c" = "Bo"', Names()
+    found = told('column "ann" does not exist', "42703", None, text, seen)
+    assert found == ('column "…" does not exist', None, 'SELECT "…"."…" FROM "…" WHERE "…" = "…" OR "…" = "…"')
+    seen.see(["t", "a", "b"])
+    found = told('column "ann" does not exist', "42703", None, text, seen)
+    assert found == ('column "…" does not exist', None, 'SELECT t.a FROM t WHERE b = "…" OR "…" = "…"')
     kept = told("permission denied for table t", "42501", None, "SELECT a FROM t", Names())
     assert kept == ("permission denied for table t", None, "SELECT a FROM t")
+
+
+def test_what_a_statement_makes_up_is_kept() -> None:
+    """Aliases of tables and names of CTEs say which column is whose."""
+    text = "WITH big AS (SELECT c.email FROM customers c) SELECT b.hunter2 FROM big b"
+    found = told("column b.hunter2 does not exist", "42703", None, text)
+    assert found[2] == text.replace("hunter2", '"…"')
+
+
+def test_what_a_function_raises_is_its_code() -> None:
+    """Where the line shows that a function raised it, not even its form of words is told."""
+    found = complaint(
+        "division by zero", "22012", "Key (a)=(1) already exists.", "SELECT f()", NAMES, TOKEN, raised=True
+    )
+    assert (found.message, found.detail) == (None, None)
 
 
 def test_a_refusal_in_words_that_are_not_understood_leaves_no_statement() -> None:

@@ -15,7 +15,7 @@ from collectors.log.reading import formats
 from collectors.names import Names
 from pgwitness.config import Log
 from pgwitness.demo.servers import Postgres
-from pgwitness.events import SCHEMA_VERSION, LogFormat, RawBatch, RawEvent, RawHeader, encode_event
+from pgwitness.events import SCHEMA_VERSION, LogFormat, RawBatch, RawEvent, RawHeader, Statement, encode_event
 from pgwitness.privacy import tokenizer
 from tests.collectors.log_secrets import MARKS, SETUP, secrets, statements
 from tests.collectors.log_server import PREFIX, TIMEZONE, files, logging_server
@@ -84,6 +84,8 @@ def test_no_secret_of_a_statement_leaves(told: Postgres, log_format: LogFormat, 
             names.learn(catalogues.known(connection))
     events = raw(told, log_format, names)
     assert len(events) > len(statements())
+    errors = [event for event in events if isinstance(event, Statement) and event.source == "error"]
+    assert sum(event.error is not None for event in errors) > len(errors) / 2  # the server's own words are told
     written = [encode_event(event) for event in events]
     written += [
         encode_event(event)
