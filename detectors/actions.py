@@ -159,7 +159,9 @@ SCHEMA: dict[str, Field] = {
     "sqlstate": Field("sqlstate", "string", "the SQLSTATE of a failure"),
     "detail": Field("detail", "map", "what only this kind has; ask `has(detail.x)` before `detail.x`"),
     "finding": Field(
-        "finding", "string", "what attribution found: `shadow_write`, `beacon_missing`, `identity_conflict` …"
+        "finding",
+        "string",
+        "what attribution found: `shadow_write`, `beacon_missing`, `unpublished`, `identity_conflict` …",
     ),
     "seen_as": Field(
         "seen_as",

@@ -88,13 +88,29 @@ class Token(Struct, frozen=True, omit_defaults=True, gc=False):
     claims: dict[str, object] = {}
 
 
+class Wrote(Struct, array_like=True, frozen=True, gc=False):
+    """What a beacon says of the statement with which it spoke: `[relation, statement, inserted, updated, deleted]`.
+
+    `relation` is the table's OID, `statement` one of `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE`. The numbers are rows of
+    that table in the session's statistics at that moment, which may hold some of transactions just before.
+    """
+
+    relation: int
+    statement: str
+    inserted: int
+    updated: int
+    deleted: int
+
+
 class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
     """Who made a transaction, as the database itself wrote it into the WAL; its MAC was verified by the collector.
 
     `session_user` is the login role and `role` the role in force. `claim` is what the application said of itself
     (the setting `pgwitness.claim`), unverified. `token` is what came of the token it gave to the function
     `pgwitness.claim`. `ordinal` is the place in the transaction from which on it holds. `auth_method` is how the
-    session authenticated, None where the server does not tell (before PostgreSQL 16).
+    session authenticated, None where the server does not tell (before PostgreSQL 16). `wrote` is what it says of the
+    statement, None in those of an older installation. `settings` are those of the session by which it keeps others
+    from seeing it, where they are not the server's own.
     """
 
     session_user: str
@@ -109,6 +125,35 @@ class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
     ordinal: int = 0
     token: Token | None = None
     auth_method: str | None = None
+    wrote: Wrote | None = None
+    settings: dict[str, str] = {}
+
+
+class Unpublished(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Rows of one relation that a transaction changed by its own beacon, and that the stream does not have.
+
+    `relation` is its name by its `oid`, as the catalogue has it when the message is read, the OID as text when it is
+    gone; of a `partition` its root. Rows by statistics, of a TRUNCATE none. `published` says whether the catalogue
+    lists the relation for that operation when the message is read, None when that is not known; `expected`, that the
+    relation is known not to be published whole: it lacks a replica identity, or its beacon speaks with each statement.
+    """
+
+    relation: str
+    oid: int
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    truncated: bool = False
+    published: bool | None = None
+    partition: str | None = None
+    expected: bool = False
+
+
+class Silenced(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What a beacon that failed says: the SQLSTATE of its failure, and who it was. Anybody can have written this."""
+
+    sqlstate: str
+    claims: dict[str, str | int | None] = {}
 
 
 class Forgery(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -172,7 +217,7 @@ class Transaction(_Raw, frozen=True, kw_only=True, tag="transaction", gc=False):
     (of the commit record) and the ordinals `first_ordinal` … `first_ordinal + n_rows - 1`. Positions only grow
     within one (system_id, timeline, database); a collector that starts again may repeat them, identical.
     `xid` has 64 bits. `origin` is the replication origin's name. `rows` is a JSON array of `Row`. `ddl` stands in the
-    part in which it happened.
+    part in which it happened, `unpublished` in the last one.
     """
 
     system_id: str
@@ -192,6 +237,8 @@ class Transaction(_Raw, frozen=True, kw_only=True, tag="transaction", gc=False):
     relations: list[Relation] = []
     counts: list[Count] = []
     rows: Raw = Raw(b"[]")
+    unpublished: list[Unpublished] = []
+    silenced: list[Silenced] = []
 
 
 class QueryStats(_Raw, frozen=True, kw_only=True, tag="query_stats"):

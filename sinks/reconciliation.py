@@ -23,6 +23,7 @@ _WRITES = "('insert', 'update', 'delete', 'merge')"
 _FAILED = "outcome IN ('failure', 'denied', 'rolled_back')"
 _UNDOES = f"({_FAILED} OR operation IN ('rollback', 'rollback_to', 'prepare'))"
 _TELLS = "detail->>'$.source' IN ('duration', 'statement')"
+_UNREAD = "ordinal IS NULL AND starts_with(detail->>'$.finding', 'unpublished')"
 _BARE = r"regexp_replace({}, '^(\"([^\"]|\"\")*\"|[^.\"]+)[.]', '')"
 
 NAMED = (
@@ -275,15 +276,16 @@ phantom AS MATERIALIZED (
                 AND list_has_any(l.relations, list_transform(e.relations, lambda x: [bare_x])))
 )
 SELECT h.cluster, h.database, g.xid, printf('%X/%X', g.lsn >> 32, g.lsn & 4294967295) AS lsn, h.occurred_at,
-    CASE WHEN m.said IS NOT NULL THEN 'count_mismatch' WHEN g.past THEN 'shadow_write' WHEN g.sure THEN 'attributed'
-        ELSE 'weak' END AS status,
+    CASE WHEN g.unread THEN 'unpublished' WHEN m.said IS NOT NULL THEN 'count_mismatch'
+        WHEN g.past THEN 'shadow_write' WHEN g.sure THEN 'attributed' ELSE 'weak' END AS status,
     g.rows, g.relations, h.principal, h.binding, h.certainty, h.assurance, h.role, h.session_id, g.inserts, g.updates,
-    g.deletes, g.truncates, m.said AS claimed_rows
+    g.deletes, g.truncates, CASE WHEN g.unread THEN g.beacon_rows ELSE m.said END AS claimed_rows
 FROM (
     SELECT hash(cluster, database) AS place, xid, lsn, min(coalesce(ordinal, -1)) AS first, count(ordinal) AS rows,
         list_sort(list_distinct(flatten(list(relations)))) AS relations,
         bool_or(coalesce(covered, false) AND NOT [named]) AS past,
         bool_and(certainty IN ('exact', 'strong')) AS sure,
+        coalesce(bool_or([unread]), false) AS unread, sum(row_count) FILTER ([unread]) AS beacon_rows,
         count(ordinal) FILTER (operation = 'insert') AS inserts,
         count(ordinal) FILTER (operation = 'update') AS updates,
         count(ordinal) FILTER (operation = 'delete') AS deletes,
@@ -294,6 +296,9 @@ FROM (
 JOIN (
     SELECT *, hash(cluster, database) AS place, coalesce(ordinal, -1) AS first
     FROM wal
+    -- Of a transaction whose beacon names several relations that are not in the stream, one row is enough.
+    WHERE ordinal IS NOT NULL OR event_id IN (
+        SELECT min(event_id) FROM wal WHERE ordinal IS NULL GROUP BY cluster, database, xid, lsn)
 ) AS h USING (place, xid, lsn, first)
 LEFT JOIN mismatch AS m ON m.cluster = h.cluster AND m.database = h.database AND m.lsn = g.lsn
 UNION ALL
@@ -321,6 +326,7 @@ def view(events: str) -> str:
         "settled": SETTLED,
         "near": NEAR,
         "longest": LONGEST,
+        "unread": _UNREAD,
         "bare_relation": _BARE.format("relation"),
         "bare_changed": _BARE.format("w.relation"),
         "bare_x": _BARE.format("x"),

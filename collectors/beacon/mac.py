@@ -173,7 +173,8 @@ def method(system_user: str | None) -> str | None:
 
 def same_session(one: Beacon, other: Beacon) -> bool:
     """Say whether two beacons name the same session in the same role with the same claim."""
-    return msgspec.structs.replace(one, ordinal=0) == msgspec.structs.replace(other, ordinal=0)
+    same = msgspec.structs.replace(other, ordinal=one.ordinal, wrote=one.wrote, settings=one.settings)
+    return one == same
 
 
 def _authentic(content: bytes, key: bytes) -> bytes:

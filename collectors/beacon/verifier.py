@@ -4,9 +4,11 @@ What a beacon consists of stands in `emission`: 32 bytes under a secret of the s
 and the session's introduction. That is 64 hexadecimal digits of HMAC-SHA256 (RFC 2104) under the database's key, and
 what they cover:
 
-    ["session/1", system_id, database, pid, backend_start_us, session_user, client_addr, client_port, system_user]
+    ["session/1", system_id, database, pid, backend_start_us, session_user, client_addr, client_port, system_user,
+     settings]
 
-`system_user` is there from PostgreSQL 16 on: the method of authentication and the identity, null for `trust`. The
+`system_user` is there from PostgreSQL 16 on: the method of authentication and the identity, null for `trust`.
+`settings` are, of a superuser's session, those of `emission.SETTINGS` that were its own when it was introduced. The
 secret is the first half of the HMAC of `secret/1` and that HMAC, as two signed numbers: collectors derive it from the
 key and the message alone, and remember it for the sessions they saw last. A genuine message copied into another
 transaction, database or cluster does not verify there, nor does the introduction of another session under this one's
@@ -22,12 +24,14 @@ import struct
 import msgspec
 
 from collectors.beacon.mac import CLAIM_CHARACTERS_MAX, MAC_BYTES, XID32, Forged, JudgeToken, mac, method
-from pgwitness.events import Beacon
+from pgwitness.events import Beacon, Wrote
 
 SESSION_KIND = "session/1"
 SESSIONS_MAX = 4_096
 """How many sessions a verifier remembers; one that it has forgotten costs it two HMACs."""
 
+SHORT, LONG = 6, 11
+"""Fields of a message of the release before this one, which did not say what was written, and of one of this."""
 _SEPARATOR = "\x1f"
 _CLAIM_END = "\x1e"
 _HEX_CHARACTERS = 64
@@ -45,6 +49,7 @@ class SessionPayload(msgspec.Struct, array_like=True, frozen=True):
     client_addr: str | None = None
     client_port: int | None = None
     system_user: str | None = ""
+    settings: dict[str, str] | None = None
 
 
 _session = msgspec.json.Decoder(SessionPayload)
@@ -79,7 +84,8 @@ class BeaconVerifier:
         repetitions. `judge` says what came of the transaction's token, else that is left out.
         """
         fields = _fields(content)
-        xid, session_user, role, application, claims, introduction = fields
+        xid, session_user, role, application, claims = fields[:5]
+        introduction = fields[-1]
         known = self._introduced(introduction, fields)
         said = content[MAC_BYTES : -len(introduction.encode())]
         expected = hashlib.sha256(b"".join((known.one.encode(), b"\x1f", said, b"\x1f", known.other.encode()))).digest()
@@ -100,6 +106,8 @@ class BeaconVerifier:
             claim=claim or None,
             token=judge(token) if judge is not None and token else None,
             auth_method=method(known.said.system_user),
+            wrote=Wrote(int(fields[5]), fields[6], *map(int, fields[7:10])) if len(fields) == LONG else None,
+            settings=known.said.settings or {},
         )
 
     def _introduced(self, introduction: str, fields: list[str]) -> _Known:
@@ -134,14 +142,16 @@ def _fields(content: bytes) -> list[str]:
     except UnicodeDecodeError:
         raise Forged("malformed") from None
     # isascii, because int() takes other scripts' digits, too; eighteen of them fit wherever numbers go from here.
-    if len(fields) != 6 or not (fields[0].isascii() and fields[0].isdigit() and len(fields[0]) <= 18):
+    numbers = [fields[0], *([fields[5], *fields[7:10]] if len(fields) == LONG else [])]
+    if len(fields) not in (SHORT, LONG) or not all(n.isascii() and n.isdigit() and len(n) <= 18 for n in numbers):
         raise Forged("malformed")
     return fields
 
 
 def _claims(fields: list[str]) -> dict[str, str | int | None]:
     """Read what a message that is not believed says of its maker, each text cut."""
-    xid, session_user, role, application, claims, introduction = fields
+    xid, session_user, role, application, claims = fields[:5]
+    introduction = fields[-1]
     found: dict[str, str | int | None] = {
         "session_user": session_user,
         "role": role,

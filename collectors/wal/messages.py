@@ -17,7 +17,9 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from collectors.beacon.emission import SILENCED_PREFIX
 from collectors.beacon.mac import (
+    CLAIM_CHARACTERS_MAX,
     CONTROL_PREFIX,
     DDL_PREFIX,
     PREFIX,
@@ -33,7 +35,7 @@ from collectors.wal.ddl import lacks_objects, of_payload
 from collectors.wal.limit import Limit
 from collectors.wal.pgoutput import LogicalMessage
 from collectors.wal.tokens import Verifier
-from pgwitness.events import Beacon, Ddl, Forgery, Token
+from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Token
 
 HEARTBEAT_PREFIX = "pgwitness.heartbeat"
 KEY_AGAIN_S = 1.0
@@ -112,7 +114,7 @@ class Messages:
 
     def message(
         self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
-    ) -> Beacon | Ddl | Forgery | Unread | None:
+    ) -> Beacon | Ddl | Forgery | Silenced | Unread | None:
         """Judge one message; a genuine one outside of a transaction cannot be, so it is a forgery.
 
         None for what is not ours, and for forgeries beyond those that are told one by one.
@@ -121,6 +123,11 @@ class Messages:
             if self.beat.came(message.content):
                 self._heartbeat()
             return None
+        if message.prefix == SILENCED_PREFIX and xid is not None and self._beacons is not None:
+            said = _silenced(message.content)
+            if said is None or not self.forgeries.allows(self._clock(), "silenced", message.lsn):
+                return None
+            return said
         size_max = BYTES_MAX.get(message.prefix)
         if size_max is None:
             return None
@@ -186,3 +193,19 @@ class Messages:
 
     def _verifier(self, key: bytes | None) -> BeaconVerifier | None:
         return None if key is None else BeaconVerifier(key, system_id=self._system_id, database=self._database)
+
+
+def _silenced(content: bytes) -> Silenced | None:
+    """Read what a beacon that failed says: SQLSTATE, session's user, role, table's OID, statement."""
+    try:
+        fields = content[: 4 * CLAIM_CHARACTERS_MAX].decode().split("\x1f")
+    except UnicodeDecodeError:
+        return None
+    if len(fields) != 5 or not (len(fields[0]) == 5 and fields[0].isascii() and fields[0].isalnum()):
+        return None
+    sqlstate, user, role, relation, statement = fields
+    claims: dict[str, str | int | None] = {"session_user": user[:CLAIM_CHARACTERS_MAX], "role": role[:64]}
+    if relation.isascii() and relation.isdigit() and len(relation) <= 10:
+        claims["oid"] = int(relation)
+    claims["statement"] = statement[:16]
+    return Silenced(sqlstate, claims)

@@ -77,6 +77,7 @@ class Plan:
         types: dict[int, tuple[str, str]],
         limit: int | None = None,
     ) -> None:
+        self.oid = relation.oid
         self.part = -1  # the part that knows this plan, by number; index and counts belong to that one
         self.index = 0
         self.inserts = self.updates = self.deletes = self.truncates = 0

@@ -23,7 +23,7 @@ from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS
 from collectors.connection import connect, instance_name, replication_connect
 from collectors.context import Context, now_us
 from collectors.publisher import Channel
-from collectors.wal import pgoutput, slot
+from collectors.wal import pgoutput, published, slot
 from collectors.wal.held import Held
 from collectors.wal.limit import Limit
 from collectors.wal.messages import HEARTBEAT_PREFIX, Messages
@@ -32,6 +32,7 @@ from collectors.wal.slot import Connection, Memory, SlotState
 from collectors.wal.stream import HEADER, Stream
 from collectors.wal.tokens import Verifier
 from collectors.wal.transaction import Assembler, Place, Xids
+from collectors.wal.unpublished import Accounts
 from pgwitness.errors import PgwitnessError, Retry, Unreachable
 from pgwitness.events import Control, Gap, RawEvent, format_lsn, qualified
 from pgwitness.privacy import tokenizer
@@ -125,6 +126,7 @@ class _Collector:
         row = self.sql.execute("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text").fetchone()
         assert row is not None
         context = self.context
+        self.accounts = Accounts(lambda oid: published.listed(self.sql, oid))
         self.judge = Messages(
             self.place.system_id,
             self.database,
@@ -142,6 +144,7 @@ class _Collector:
             Held(spool, memory_limit, spool_limit),
             Xids(int(row[0])),
             now_us,
+            self.accounts,
         )
 
     def run(self) -> None:
@@ -407,6 +410,7 @@ class _Collector:
     def _heartbeat_came(self) -> None:
         self.covered = source.covered_tables(self.sql)
         self.assembler.refresh(self.covered)
+        self.accounts.forget_catalogue()
 
     def _announced(self, said: ControlPayload, lsn: int) -> None:
         """Write down what was done to the beacon, and take over what it means from this place of the stream on."""

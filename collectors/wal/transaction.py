@@ -18,14 +18,16 @@ from typing import Protocol
 
 import msgspec
 
+from collectors.beacon.mac import same_session
 from collectors.wal import ddl, pgoutput
 from collectors.wal.aside import Asides
 from collectors.wal.held import Body, Held
 from collectors.wal.messages import Unread
 from collectors.wal.pgoutput import Begin, Commit, LogicalMessage, Origin, ProtocolError, Truncate, Type
 from collectors.wal.plan import Masking, Plan, TableFacts
+from collectors.wal.unpublished import Accounts, Listed
 from pgwitness.codec import EVENTS_MAX
-from pgwitness.events import Beacon, Ddl, Forgery, format_lsn
+from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Unpublished, format_lsn
 
 ROWS_MAX = EVENTS_MAX
 PART_BYTES_MAX = 192 * 1024
@@ -51,7 +53,7 @@ class Judge(Protocol):
 
     def message(
         self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
-    ) -> Beacon | Ddl | Forgery | Unread | None:
+    ) -> Beacon | Ddl | Forgery | Silenced | Unread | None:
         """Judge a message of the transaction `xid` (32 bits; none outside of one); None when it is not ours."""
 
 
@@ -101,7 +103,8 @@ class Xids:
 class Assembler:
     """Takes the messages of one stream, one by one, and gives parts to its output.
 
-    `facts` tells what the catalogue knows of a relation, `now_us` the collector's clock. `rows` counts the row
+    `facts` tells what the catalogue knows of a relation, `now_us` the collector's clock, `accounts` compares beacons
+    with rows. `rows` counts the row
     changes by operation. After an error it must not be used again: the stream starts anew from what is confirmed.
     """
 
@@ -115,6 +118,7 @@ class Assembler:
         held: Held,
         xids: Xids,
         now_us: Callable[[], int],
+        accounts: Accounts | None = None,
     ) -> None:
         self.rows: Counter[str] = Counter()
         self.other_messages = 0
@@ -130,6 +134,7 @@ class Assembler:
         self._xids = xids
         self._now_us = now_us
         self._types: dict[int, tuple[str, str]] = {}
+        self._accounts = accounts or Accounts(Listed)
         self._part_serial = 0
         self._begin: Begin | None = None
         self._head = (
@@ -208,6 +213,9 @@ class Assembler:
         self._beacon_at = 0
         self._forged: list[Forgery] = []
         self._forgeries = 0
+        self._silenced: list[Silenced] = []
+        self._unpublished: list[Unpublished] = []
+        self._accounts.begin()
         self._commands = 0
         self._open()
 
@@ -301,6 +309,9 @@ class Assembler:
             self._verified(said)
         elif isinstance(said, Ddl):
             self._ddl(said)
+        elif isinstance(said, Silenced):
+            if len(self._silenced) < FORGERIES_MAX:
+                self._silenced.append(said)
         elif isinstance(said, Forgery):
             self.forged += 1
             if inside is not None:
@@ -318,12 +329,13 @@ class Assembler:
 
     def _verified(self, said: Beacon) -> None:
         """Note a beacon: it speaks of the rows since the one before it, because it follows its statement's rows."""
+        self._accounts.spoke(said)
         if not self._beacons:
             self._beacons.append(said)
             self._release()
         elif len(self._beacons) < BEACONS_MAX:
             beacon = msgspec.structs.replace(said, ordinal=self._beacon_at)
-            if msgspec.structs.replace(self._beacons[-1], ordinal=beacon.ordinal) != beacon:
+            if not same_session(self._beacons[-1], beacon):
                 self._beacons.append(beacon)
         self._beacon_at = self._ordinal
 
@@ -362,6 +374,7 @@ class Assembler:
         seen = self.rows
         for plan in self._part_plans:
             index = plan.index
+            self._accounts.saw(plan.oid, plan.inserts, plan.updates, plan.deletes, plan.truncates)
             if plan.inserts:
                 counts.append(b'[%d,"i",%d]' % (index, plan.inserts))
                 seen["insert"] += plan.inserts
@@ -387,9 +400,11 @@ class Assembler:
         if self._begin is None:
             raise ProtocolError("a transaction ends that has not begun")
         self._asides.end(self._where())
-        if self._part_rows or self._part_ddl or self._forged:
+        body = self._body()
+        self._unpublished = self._accounts.ends(self._begin.committed_at_us)
+        if body.n_rows or body.ddl or self._forged or self._unpublished or self._silenced:
             self._release()
-            self._send(self._body(), message.end_lsn)
+            self._send(body, message.end_lsn)
         else:
             self._output.nothing(message.end_lsn)
         self._begin = None
@@ -426,6 +441,10 @@ class Assembler:
             made.append(
                 b',"relations":[' + body.relations + b'],"counts":[' + body.counts + b'],"rows":[' + body.rows + b"]"
             )
+        if done_lsn is not None and self._unpublished:
+            made.append(b',"unpublished":' + _json(self._unpublished))
+        if done_lsn is not None and self._silenced:
+            made.append(b',"silenced":' + _json(self._silenced))
         made.append(b"}")
         self._parts += 1
         self._output.part(b"".join(made), body.n_rows, done_lsn)

@@ -47,7 +47,7 @@ from pgwitness.events import Identities as IdentitiesRecord
 from pgwitness.statements import facts
 from pgwitness.topics import OURSELVES
 from streams.aside import Aside, Problem, unexpected
-from streams.fold import comments, readings, shape
+from streams.fold import comments, readings, shape, witnesses
 from streams.fold import state as states
 from streams.fold.attribution import (
     NOBODY,
@@ -252,6 +252,7 @@ class Fold:
         if part.forged or part.ddl or len(part.beacons) > 1 or (part.beacons and part.beacons[0].token is not None):
             self._findings(header, part, mark, whose or NOBODY)
             self._ddl(cluster, header, part, mark)
+        self._witnesses(cluster, header, part, whose or NOBODY)
         if cluster.log.followed:
             self._beside_log(cluster, header, part, whose or NOBODY)
         key = (timeline, part.lsn)
@@ -307,6 +308,19 @@ class Fold:
         if not mark.conflict and shape.conflicting(part.beacons):
             mark.conflict = True
             self._emit(shape.conflict(header.cluster, header.instance, part, whose))
+
+    def _witnesses(self, cluster: Cluster, header: RawHeader, part: Transaction, whose: Attribution) -> None:
+        """Tell what somebody did to those who watch: rows that are not published, a beacon that failed, settings."""
+        place = (header.cluster, header.instance, part)
+        for item in part.unpublished:
+            self._emit(shape.unpublished(*place, item, whose))
+        for number in range(len(part.silenced)):
+            self._emit(shape.silenced(*place, number, whose))
+        if not part.beacons or not part.beacons[0].settings:
+            return
+        found = witnesses.blinding(part.beacons[0].settings, cluster.log_settings.told)
+        if found:
+            self._emit_once(cluster, shape.blinding(*place, found, whose))
 
     def _beside_log(self, cluster: Cluster, header: RawHeader, part: Transaction, whose: Attribution) -> None:
         """Remember a transaction for lines of the log that come, and tell if a comment contradicted its beacon."""

@@ -14,6 +14,7 @@ from pgwitness.events import (
     OPERATIONS,
     Beacon,
     Control,
+    Count,
     Ddl,
     Event,
     Gap,
@@ -26,10 +27,12 @@ from pgwitness.events import (
     Posture,
     QueryStats,
     RawHeader,
+    Relation,
     Session,
     Statement,
     Token,
     Transaction,
+    Unpublished,
     format_lsn,
 )
 from pgwitness.statements import StatementFacts, facts
@@ -457,6 +460,49 @@ def refused(cluster: str, instance: str | None, part: Transaction, token: Token,
         "token_id": token.token_id,
         "claims": token.claims,
     }
+    return event
+
+
+def unpublished(cluster: str, instance: str | None, part: Transaction, item: Unpublished, whose: Attribution) -> Event:
+    """Make the change that a verified beacon proves and whose rows are not in the stream; it has no rows of its own."""
+    rows = [(letter, n) for letter, n in zip("iud", (item.inserted, item.updated, item.deleted), strict=True) if n]
+    counts = [Count(0, letter, n) for letter, n in [*rows, *([("t", 1)] if item.truncated else [])]]
+    word = OPERATIONS[counts[0].operation] if len(counts) == 1 else None
+    event_id = _id("unpublished", transaction_id(part), item.oid)
+    event = _event("change", cluster, instance, whose, part.captured_at_us, event_id, word)
+    _placed(event, part)
+    event.outcome = "success"
+    event.relations = [item.relation, *([item.partition] if item.partition is not None else [])]
+    event.relation_table = [Relation(item.relation, beacon=True)]
+    event.counts = counts
+    event.row_count = sum(n for _, n in rows) if rows else None
+    event.detail |= {
+        "finding": "unpublished_known" if item.expected else "unpublished",
+        "oid": item.oid,
+        "transaction": transaction_id(part),
+        "counts": {OPERATIONS[letter]: n for letter, n in rows},
+        "truncated": item.truncated,
+    }
+    if item.published is not None:
+        event.detail["published"] = item.published
+    return event
+
+
+def silenced(cluster: str, instance: str | None, part: Transaction, number: int, whose: Attribution) -> Event:
+    """Make the finding that a transaction's beacon failed; its claims are not proven, `whose` is what else is known."""
+    said = part.silenced[number]
+    event = _of_transaction(cluster, instance, part, whose, "beacon_silenced", number)
+    event.detail |= {"reason": said.sqlstate, "claims": said.claims, "finding": "beacon_silenced"}
+    return event
+
+
+def blinding(
+    cluster: str, instance: str | None, part: Transaction, settings: dict[str, str], whose: Attribution
+) -> Event:
+    """Make the finding that a session keeps other witnesses from seeing it; one a session and settings."""
+    event = _of_transaction(cluster, instance, part, whose, "session_blinds", 0)
+    event.event_id = _id("session_blinds", cluster, whose.session_id, settings)
+    event.detail |= {"settings": settings, "finding": "session_blinds"}
     return event
 
 

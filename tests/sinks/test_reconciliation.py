@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from msgspec import Raw
 
 from pgwitness.events import Event, Position, Relation
 from sinks.catalogue import connect
@@ -489,3 +490,23 @@ def test_a_day_beyond_the_memory_is_answered_all_the_same(tmp_path: Path, monkey
     assert answer(memory_limit="120MB") == plenty
     gc.collect()
     assert sorted(tmp_path.iterdir()) == [lake]
+
+
+def test_what_a_beacon_proves_and_the_stream_lacks_is_unpublished(
+    tmp_path: Path, statuses: Callable[..., dict[int, str]]
+) -> None:
+    """One row a transaction, whatever of it the stream has and however many relations it lacks."""
+    proven: dict[str, Any] = {
+        "xid": 5,
+        "lsn": 77,
+        "occurred_at_us": NOON_US,
+        "n_rows": 0,
+        "rows": Raw(b"[]"),
+        "row_count": 7,
+        "operation": "delete",
+        "detail": {"finding": "unpublished"},
+    }
+    lacks = [change(900, relations=["public.orders"], **proven), change(901, relations=["public.lines"], **proven)]
+    assert statuses(committed(4, *rows("i")), *lacks) == {4: "attributed", 5: "unpublished"}
+    with connect(tmp_path) as found:
+        assert found.execute("SELECT claimed_rows, rows FROM reconciliation WHERE xid = 5").fetchall() == [(14, 0)]
