@@ -9,6 +9,10 @@ import hashlib
 from dataclasses import dataclass
 
 DAY_MS = 86_400_000
+READER, LOG_READER = "reader", "log-reader"
+"""Names, behind the prefix, of groups that nobody is a member of: a reader looks for a coordinator all the same."""
+WRITING_RAW = ("collect", "worker", "deliver", "dead-letters", "sql", "token")
+"""Who sees things, tries them again, or asks the lake and writes down that it did."""
 LANES = 64
 OURSELVES = "pgwitness"
 """The cluster, and so the key in `raw`, of what pgwitness tells of itself: queries, changed policies, refused files."""
@@ -28,6 +32,7 @@ class Topic:
     writers: tuple[str, ...]
     readers: tuple[str, ...]
     value_bytes_max: int = 1_048_588
+    compression: str = "producer"
 
     def settings(self) -> dict[str, str]:
         """Give the topic's settings as Kafka names them."""
@@ -35,23 +40,34 @@ class Topic:
             "cleanup.policy": self.cleanup,
             "retention.ms": str(self.retention_ms),
             "max.message.bytes": str(self.value_bytes_max),
+            "compression.type": self.compression,
         }
+
+
+READABLE = "gzip"
+"""How a topic is compressed that programs of others read: every client can, with nothing installed beside it."""
 
 
 def topics(raw_partitions: int = 4, event_partitions: int = 4) -> tuple[Topic, ...]:
     """List every topic of an installation with so many partitions for `raw` and `events`."""
     return (
-        Topic("raw", raw_partitions, "delete", 7 * DAY_MS, ("collect", "worker", "deliver"), ("worker",)),
-        Topic("events", event_partitions, "delete", 7 * DAY_MS, ("worker",), ("worker",)),
-        Topic("alerts", 1, "delete", 28 * DAY_MS, ("worker", "deliver"), ("alerts", "deliver", "consumers")),
+        Topic("raw", raw_partitions, "delete", 7 * DAY_MS, WRITING_RAW, ("worker",)),
+        Topic("events", event_partitions, "delete", 7 * DAY_MS, ("worker", "dead-letters"), ("worker",)),
+        _readable("alerts", 28 * DAY_MS, ("worker", "deliver", "dead-letters"), ("alerts", "deliver", "consumers")),
         Topic("state-fold", raw_partitions, "compact", -1, ("worker",), ("worker",)),
         Topic("state-judge", event_partitions, "compact", -1, ("worker",), ("worker",)),
-        Topic("approvals", 1, "delete", -1, ("approvals", "gateway"), ("worker", "approvals", "gateway")),
-        Topic("feedback", 1, "delete", -1, ("alerts",), ("worker", "alerts")),
-        Topic("checkpoints", 1, "delete", -1, ("worker",), ("verify",)),
+        _readable("approvals", -1, ("approvals", "gateway"), ("worker", "approvals", "gateway")),
+        _readable("feedback", -1, ("alerts",), ("worker", "alerts")),
+        _readable("checkpoints", -1, ("worker",), ("verify",)),
         # A record at the broker's limit must still fit in here, with its headers.
-        Topic("dead-letters", 1, "delete", 28 * DAY_MS, ("worker", "deliver"), ("dead-letters",), 2 * 1_048_588),
+        _readable("dead-letters", 28 * DAY_MS, ("worker", "deliver", "dead-letters"), ("dead-letters",), 2 * 1_048_588),
     )
+
+
+def _readable(
+    name: str, retention_ms: int, writers: tuple[str, ...], readers: tuple[str, ...], value_bytes_max: int = 1_048_588
+) -> Topic:
+    return Topic(name, 1, "delete", retention_ms, writers, readers, value_bytes_max, READABLE)
 
 
 def stable_hash(text: str) -> int:

@@ -33,13 +33,12 @@ ASK_S = 1.0
 
 
 class Planned(Struct, frozen=True):
-    """A topic as it should be. `acls` are the rights each daemon needs, one sentence each."""
+    """A topic as it should be."""
 
     name: str
     partitions: int
     replication_factor: int
     settings: dict[str, str]
-    acls: list[str]
 
 
 class Finding(Struct, frozen=True):
@@ -59,14 +58,13 @@ class Finding(Struct, frozen=True):
 
 
 def plan(config: Config) -> list[Planned]:
-    """List the topics of this installation with their settings and the ACLs each daemon needs."""
+    """List the topics of this installation with their settings."""
     return [
         Planned(
             config.kafka.topic(topic.name),
             topic.partitions,
             config.topics.replication_factor,
             topic.settings(),
-            _acls(config, topic),
         )
         for topic in _topics(config)
     ]
@@ -74,17 +72,6 @@ def plan(config: Config) -> list[Planned]:
 
 def _topics(config: Config) -> tuple[Topic, ...]:
     return topics(config.topics.raw_partitions, config.topics.event_partitions)
-
-
-def _acls(config: Config, topic: Topic) -> list[str]:
-    name = config.kafka.topic(topic.name)
-    lines = [f"{who}: Write, Describe on topic {name}" for who in topic.writers]
-    lines += [f"{who}: Read, Describe on topic {name}" for who in topic.readers]
-    if topic.name in ("raw", "events"):
-        lines.append(f"worker: Read on group {config.worker.group}")
-    elif topic.name.startswith("state-"):
-        lines.append(f"worker: Read, Describe on topic {name}")
-    return list(dict.fromkeys(lines))
 
 
 class _Client(AdminClient):

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from pgwitness.config import Config
 from pgwitness.errors import NotInOrder, Unreachable
+from pgwitness.topics import READABLE
 from streams import admin
 from streams.emitter import make_producer
 from streams.letters import REFERENCE
@@ -101,7 +102,7 @@ def redrive(config: Config, offsets: list[int] | None = None, *, again: bool = F
     ours = {config.kafka.topic(name) for name in ("raw", "events", "alerts")}
     chosen = [found[offset] for offset in (sorted(found) if offsets is None else offsets)]
     chosen = [letter for letter in chosen if again or not letter.redriven]
-    producer = make_producer(config, LARGE_BYTES_MAX)
+    producer = make_producer(config, LARGE_BYTES_MAX, compression=READABLE)
     errors: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: object) -> None:
@@ -117,7 +118,10 @@ def redrive(config: Config, offsets: list[int] | None = None, *, again: bool = F
         producer.produce(letter.source_topic, value, letter.key, letter.source_partition, on_delivery=delivered)
         if producer.flush(TIMEOUT_S) or errors:
             why = errors[0].str() if errors else f"no answer within {TIMEOUT_S:.0f} s"
-            raise Unreachable(f"dead letter {letter.offset} was not taken: {why}; start the broker and redrive again")
+            raise Unreachable(
+                f"dead letter {letter.offset} was not taken: {why}; when the broker runs and lets you write to "
+                f"{letter.source_topic}, redrive again"
+            )
         mark: list[tuple[str, str | bytes | None]] = [(REDRIVEN, str(letter.offset).encode())]
         producer.produce(config.kafka.topic("dead-letters"), None, letter.key, 0, headers=mark, on_delivery=delivered)
         producer.flush(TIMEOUT_S)

@@ -1,4 +1,6 @@
-"""The worker's way out: attributed events by lane, alerts and dead letters, through one idempotent producer.
+"""The worker's way out: attributed events by lane through one idempotent producer, alerts and dead letters by another.
+
+Only what is for ourselves is compressed by what is fastest: alerts and dead letters as any client of Kafka can read.
 
 Events are batched by lane across raw records and cut when a batch is full, or when its oldest event has waited for
 `LINGER_S`; for `LATE_LINGER_S` where everything in it was late already (`streams.behind`). Within a lane order is kept;
@@ -46,14 +48,14 @@ _encode = msgspec.json.Encoder().encode
 Clock = Callable[[], float]
 
 
-def make_producer(config: Config, record_bytes_max: int = RECORD_BYTES_MAX) -> Producer:
-    """Make the idempotent producer: all replicas acknowledge, order is kept over retries."""
+def make_producer(config: Config, record_bytes_max: int = RECORD_BYTES_MAX, *, compression: str = "lz4") -> Producer:
+    """Make an idempotent producer: all replicas acknowledge, order is kept over retries."""
     return Producer(
         config.kafka.client()
         | {
             "enable.idempotence": "true",
             "acks": "all",
-            "compression.type": "lz4",
+            "compression.type": compression,
             "linger.ms": "5",
             "message.max.bytes": str(record_bytes_max),
             "queue.buffering.max.kbytes": str(max(QUEUE_BYTES, record_bytes_max) // 1024),
@@ -73,8 +75,11 @@ class Emitter:
         name: str,
         clock: Clock = time.monotonic,
         wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        readable: Producer | None = None,
     ) -> None:
+        """`readable` takes what others read: alerts and dead letters."""
         self._producer = producer
+        self._readable = readable or producer
         self._clock = clock
         self._wall_us = wall_us
         self._raw_partitions = config.topics.raw_partitions
@@ -136,6 +141,7 @@ class Emitter:
             for lane in [lane for lane, due in self._due.items() if due <= now]:
                 self._cut(lane)
         self._producer.poll(0)
+        self._readable.poll(0)
         self._send_again()
         self._check()
 
@@ -229,12 +235,16 @@ class Emitter:
 
     def settle(self) -> None:
         """Wait until what was sent is durable, alerts above all; lanes go on filling. Raises `Retry` like `flush`."""
-        left = self._producer.flush(FLUSH_TIMEOUT_S)
+        left = self._flush()
         while self._send_again():
-            left = self._producer.flush(FLUSH_TIMEOUT_S)
+            left = self._flush()
         self._check()
         if left:
             raise Retry(f"the broker did not take {left} records within {FLUSH_TIMEOUT_S:.0f} s; starting again")
+
+    def _flush(self) -> int:
+        """Give the number of records that were not taken in time."""
+        return self._readable.flush(FLUSH_TIMEOUT_S) + self._producer.flush(FLUSH_TIMEOUT_S)
 
     def _cut(self, lane: int) -> None:
         del self._due[lane]
@@ -267,16 +277,17 @@ class Emitter:
         on_delivery: Callable[[KafkaError | None, object], None] | None = None,
     ) -> None:
         deadline = self._clock() + FLUSH_TIMEOUT_S
+        producer = self._readable if topic in (self._alerts, self._dead_letters) else self._producer
         while True:
             self._check()
             try:
-                self._producer.produce(
+                producer.produce(
                     topic, value, key, partition, on_delivery=on_delivery or self._delivered, headers=headers or []
                 )
             except BufferError:
                 if self._clock() > deadline:
                     raise Retry("the broker takes nothing any more; starting again") from None
-                self._producer.poll(0.1)
+                producer.poll(0.1)
             except KafkaException as error:
                 raise Stop(f"a record cannot be sent to {topic}: {error}; check the topic's limits") from error
             else:

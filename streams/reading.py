@@ -13,6 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from pgwitness.config import Kafka
 from pgwitness.errors import Unreachable
+from pgwitness.topics import READER
 
 TIMEOUT_S = 30.0
 """How long a broker may say nothing."""
@@ -23,7 +24,7 @@ def make_reader(kafka: Kafka) -> Consumer:
     return Consumer(
         kafka.client()
         | {
-            "group.id": "pgwitness-reader",
+            "group.id": kafka.topic(READER),
             "enable.auto.commit": "false",
             "auto.offset.reset": "earliest",
             "enable.partition.eof": "true",

@@ -18,7 +18,7 @@ import structlog
 
 from pgwitness.config import Config
 from pgwitness.errors import NewerSchema
-from pgwitness.topics import OURSELVES, partition_of
+from pgwitness.topics import OURSELVES, READABLE, partition_of
 from streams import metrics
 from streams.attribute import RawPartition
 from streams.checkpoints import Store
@@ -78,7 +78,9 @@ class Stages:
         self._raw_topic = config.kafka.topic("raw")
         self._events_topic = config.kafka.topic("events")
         self._producer = make_producer(config)
-        self.emitter = Emitter(config, self._producer, self._name, clock)
+        self.emitter = Emitter(
+            config, self._producer, self._name, clock, readable=make_producer(config, compression=READABLE)
+        )
         writer = f"{self._name}:{time.time_ns()}"
         self._fold_store = Store(config.kafka.topic("state-fold"), self._producer, writer)
         self._judge_store = Store(config.kafka.topic("state-judge"), self._producer, writer)

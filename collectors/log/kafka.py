@@ -27,6 +27,7 @@ from collectors.publisher import Channel
 from collectors.statefile import StateFile
 from pgwitness.config import Log
 from pgwitness.errors import Retry
+from pgwitness.topics import LOG_READER
 
 IDLE_S = 10.0
 """After how long at the end of a partition a message is whole: a shipper may flush between its lines."""
@@ -135,7 +136,7 @@ class KafkaCollector:
             self.reading.gap("collector_state_lost", {"problem": self._file.problem})
         self._consumer = Consumer(
             {
-                "group.id": "pgwitness-log",
+                "group.id": context.config.kafka.topic(LOG_READER),
                 "client.id": "pgwitness-collect",
                 **context.config.kafka.client(),
                 "enable.auto.commit": False,

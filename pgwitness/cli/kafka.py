@@ -103,9 +103,10 @@ def _open(config: Config, topic: str) -> tuple[Consumer, list[int]]:
     from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
     from pgwitness.refusals import Refusals
+    from pgwitness.topics import READER
 
     reach(config)
-    settings = {"group.id": "pgwitness-reader", "enable.auto.commit": False, "enable.partition.eof": True}
+    settings = {"group.id": config.kafka.topic(READER), "enable.auto.commit": False, "enable.partition.eof": True}
     # What matters of the client's complaints becomes an error of the call that failed.
     refusals = Refusals()
     consumer = Consumer(
@@ -119,7 +120,10 @@ def _open(config: Config, topic: str) -> tuple[Consumer, list[int]]:
         raise Unreachable(refusals.explain(config.kafka.bootstrap, error.args[0].str())) from error
     if topic not in found:
         consumer.close()
-        raise NotInOrder(f"topic {topic} does not exist; run `pgwitness topics apply`")
+        raise NotInOrder(
+            f"topic {topic} does not exist; run `pgwitness topics apply`. Where the broker has an authorizer, this "
+            "account may not be allowed to see it: `pgwitness topics apply --print` lists the ACLs"
+        )
     numbers = list(found[topic].partitions)
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers])
     return consumer, numbers
@@ -134,6 +138,11 @@ def _poll(consumer: Consumer, timeout_s: float) -> Record | int | None:
         return None
     error = message.error()
     if error is not None:
+        if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+            raise NotInOrder(
+                f"the broker does not allow this account to read ({error.str()}): "
+                "`pgwitness topics apply --print` lists the ACLs"
+            )
         return message.partition() if error.code() == KafkaError._PARTITION_EOF else None
     return Record(
         message.partition() or 0,

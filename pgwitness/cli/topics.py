@@ -31,10 +31,17 @@ def apply(only_print: bool, as_json: bool, config_path: Path) -> None:
     from streams import admin
 
     if only_print:
-        rows = wanted(config)
-        if not as_json:
-            rows = [{**row, "settings": _lines(row["settings"]), "acls": _lines(row["acls"])} for row in rows]
-        emit(rows, as_json=as_json, title="Topics that pgwitness needs")
+        planned, allowed = wanted(config), rights(config)
+        if as_json:
+            rows = [{"section": "topic", **row} for row in planned] + [{"section": "acl", **row} for row in allowed]
+            emit(rows, as_json=True)
+            return
+        emit([{**row, "settings": _lines(row["settings"])} for row in planned], as_json=False, title="Topics")
+        emit(
+            [{**row, "operations": ", ".join(map(str, _list(row["operations"])))} for row in allowed],
+            as_json=False,
+            title="ACLs: what each account is allowed, where an authorizer allows nothing else",
+        )
         return
     kafka.reach(config)
     findings = admin.apply(config)
@@ -45,7 +52,7 @@ def apply(only_print: bool, as_json: bool, config_path: Path) -> None:
 
 
 def wanted(config: Config) -> list[Row]:
-    """List the topics of an installation as data: sizes, settings, and the ACLs each daemon needs."""
+    """List the topics of an installation as data: sizes and settings."""
     from streams import admin
 
     return [
@@ -54,10 +61,29 @@ def wanted(config: Config) -> list[Row]:
             "partitions": topic.partitions,
             "replication_factor": topic.replication_factor,
             "settings": [f"{name}={value}" for name, value in topic.settings.items()],
-            "acls": topic.acls,
         }
         for topic in admin.plan(config)
     ]
+
+
+def rights(config: Config) -> list[Row]:
+    """List the ACLs as data: an account is a daemon or command; the pattern is Kafka's, `literal` or `prefixed`."""
+    from streams.acls import acls
+
+    return [
+        {
+            "account": acl.account,
+            "operations": list(acl.operations),
+            "resource": acl.resource,
+            "name": acl.name,
+            "pattern": "prefixed" if acl.prefixed else "literal",
+        }
+        for acl in acls(config)
+    ]
+
+
+def _list(values: object) -> list[object]:
+    return values if isinstance(values, list) else [values]
 
 
 def _lines(values: object) -> str:

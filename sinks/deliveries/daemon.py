@@ -22,6 +22,7 @@ from pgwitness.config import Config, Delivery
 from pgwitness.errors import ConfigurationError, PgwitnessError, Retry
 from pgwitness.health import Health
 from pgwitness.refusals import Refusals
+from pgwitness.topics import READABLE
 from sinks.deliveries import metrics, render, routing, targets
 from sinks.deliveries.respond import Responder
 from sinks.deliveries.routing import Held, Item, Limit
@@ -51,6 +52,7 @@ class Outbox:
                 **config.kafka.client(),
                 "enable.idempotence": True,
                 "acks": "all",
+                "compression.type": READABLE,
                 "message.max.bytes": 4 * 1024 * 1024,
                 "log_level": 0,
                 "error_cb": self._refusals,

@@ -161,7 +161,9 @@ def test_printed_topics_are_pure_json(home: Path) -> None:
     result = run("topics", "apply", "--print", "--json", "--config", str(home / "pgwitness.toml"))
     rows = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert {"pgwitness.raw", "pgwitness.events", "pgwitness.alerts"} <= {row["topic"] for row in rows}
+    planned = {row["topic"] for row in rows if row["section"] == "topic"}
+    assert {"pgwitness.raw", "pgwitness.events", "pgwitness.alerts"} <= planned
+    assert {"collect", "worker", "sql", "topics"} <= {row["account"] for row in rows if row["section"] == "acl"}
 
 
 def test_sql_without_a_lake_is_not_in_order(home: Path) -> None:

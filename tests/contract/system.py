@@ -12,7 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,17 @@ PROGRAM = [sys.executable, "-m", "pgwitness"]
 class Daemon:
     """One running `pgwitness` process."""
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str] = os.environ) -> None:
         self.arguments = list(arguments)
         self.log = log
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
     def start(self) -> Daemon:
         """Start the process; it appends to its log."""
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        self._process = spawn([*PROGRAM, *self.arguments], self.log, environment=os.environ)
+        self._process = spawn([*PROGRAM, *self.arguments], self.log, environment=self._environment)
         return self
 
     @property

@@ -18,6 +18,11 @@ from pgwitness.errors import Unreachable
 
 CLUSTER_ID = "cGd3aXRuZXNzLXRlc3RzMQ"
 """Sixteen bytes in base64, as Kafka writes a UUID: asking its own tool for one takes seconds."""
+AUTHORIZER = """\
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+allow.everyone.if.no.acl.found=false
+"""
 JARS = Path(__file__).parents[2] / "deploy" / "kafka" / "lib"
 
 
@@ -34,11 +39,13 @@ def missing() -> str | None:
 class Secured:
     """What a listener with TLS and SASL needs: a PEM file with its key and certificate, and whom it lets in.
 
-    `users` are names with passwords; they may come by SCRAM-SHA-512 and by PLAIN.
+    `users` are names with passwords; they may come by SCRAM-SHA-512 and by PLAIN. With `authorizer` they may do nothing
+    but what ACLs allow them; on the listener `plain` everything is allowed.
     """
 
     keystore: Path
     users: Mapping[str, str]
+    authorizer: bool = False
 
 
 class Kafka:
@@ -149,7 +156,9 @@ group.min.session.timeout.ms=1000
         module = "org.apache.kafka.common.security"
         users = " ".join(f'user_{name}="{password}"' for name, password in self._secured.users.items())
         listener = "listener.name.sasl_ssl"
-        return f"""\
+        return (
+            (AUTHORIZER if self._secured.authorizer else "")
+            + f"""\
 listeners={every}
 advertised.listeners={every}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL
@@ -160,6 +169,7 @@ sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
 {listener}.scram-sha-512.sasl.jaas.config={module}.scram.ScramLoginModule required;
 {listener}.plain.sasl.jaas.config={module}.plain.PlainLoginModule required {users};
 """
+        )
 
     def _format(self, properties: Path) -> None:
         tool = [*self._java(), "kafka.tools.StorageTool"]
