@@ -90,7 +90,7 @@ def complaint(
     refused = _refused(found, sqlstate)
     vouched = _named(found) if found is not None and found.message.startswith(_EXISTS) else frozenset()
     blamed = _named(found) - vouched
-    whole = found.values if found is not None else ()
+    whole = _last_parts(found) if found is not None else ()
 
     def hide(name: str, quoted: bool, made_up: bool) -> bool:
         if names.knows(name) or name in vouched:
@@ -195,6 +195,11 @@ def _refused(found: Said | None, sqlstate: str | None) -> bool:
     if found is not None and found.message.startswith(_EXISTS):
         return False
     return sqlstate is None or not sqlstate.startswith(_RAN)
+
+
+def _last_parts(found: Said) -> tuple[str, ...]:
+    """Give the values that are no qualifier of the next one: of `column %s.%s` the second."""
+    return tuple(value for value, word in zip(found.values, found.words[1:], strict=True) if word != ".")
 
 
 def _named(found: Said | None) -> frozenset[str]:
