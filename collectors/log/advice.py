@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from collectors.log.stderr import escapes
+from collectors.log.prefix import escapes
 from pgwitness.config import Log
 
 PREFIX = "%m [%p] %q%u@%d/%a %r %c %l %x %Q %e "

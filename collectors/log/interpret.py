@@ -16,6 +16,7 @@ nothing that may not leave the collector.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Literal
@@ -26,9 +27,10 @@ from msgspec.structs import force_setattr, replace
 from collectors.log import complaint
 from collectors.log.extensions import AUDIT, audited, explained
 from collectors.log.provenance import Provenance
+from collectors.log.readings import Queries, executed, possible, quoted
 from collectors.log.record import LOCAL, LogRecord
 from collectors.log.running import STARTED, Progress, Running
-from collectors.log.texts import Text, Texts, executed, masked_parsed
+from collectors.log.texts import Text, Texts, masked_parsed
 from collectors.names import Names
 from pgwitness.events import LogFormat, LogPlace, Session, Statement, Trust
 from pgwitness.identifiers import parts
@@ -105,6 +107,7 @@ class Interpreter:
         self.doubts = False
         """Whether an extension or a language was made since this was last set to false."""
         self.provenance = provenance or Provenance(log_format)
+        self._queries = Queries()
         self._imitators: dict[str, tuple[int, int]] = {}
         self._connecting: dict[str, Session] = {}
         self._proven: set[str] = set()
@@ -239,6 +242,8 @@ class Interpreter:
         )
         if record.query_id:
             more["query_id"] = record.query_id
+        if text.doubtful:
+            trust = "claimed"
         if trust != "likely":
             more["trust"] = trust
         if (
@@ -253,13 +258,23 @@ class Interpreter:
             force_setattr(found, name, value)
         return found
 
-    def _text(self, record: LogRecord, text: str | None, *, unproven: bool = False) -> Text:
-        """Read a statement; `unproven`: nobody knows yet whether what it names exists."""
-        if text is None:
+    def _text(self, record: LogRecord, texts: Sequence[str], *, unproven: bool = False) -> Text:
+        """Read a statement, or what it may be; `unproven`: nobody knows yet whether what it names exists."""
+        if record.readings:
+            texts = list(dict.fromkeys(text for reading in record.readings for text in quoted(reading)))
+        if not texts:
             return Text(None, self.texts.hash(record.message))
+        text = texts[0]
+        if len(texts) > 1:
+            decided = self._queries.decide(record.query_id, texts)
+            if decided is None:
+                return possible([self.texts.read(text) for text in texts], self.texts.hash(record.message))
+            text = decided
         found = self.texts.read(text, complaint.unproven(self.texts.names) if unproven and '"' in text else None)
         if "create_extension" in found.operations:  # or a language: what functions can do may be another thing now
             self.doubts = True
+        if record.query_id and len(texts) == 1 and found.statement is not None:
+            self._queries.learn(record.query_id, found.statement)
         return found
 
     def _failed(self, text: str | None, said: complaint.Complaint) -> Text:
@@ -309,9 +324,9 @@ class Interpreter:
             self._imitation(record, str(kind), place, at_us, events)
             return
         if kind == "statement":
-            quoted: str | None = message[end + 13 :]
+            texts = [message[end + 13 :]]
         elif kind == "execute":
-            quoted = executed(message[end + 10 :])
+            texts = executed(message[end + 10 :])
         elif kind == "plan":
             self._explained(record, message[end + 7 :], duration_ms, place, at_us, events, trust)
             return
@@ -323,7 +338,7 @@ class Interpreter:
             return
         # Only a statement that was not announced has its text here: who else is not announced nobody knows.
         self._running.unannounced(_key(record))
-        text = self._text(record, quoted)
+        text = self._text(record, texts)
         self._ran(text, trust)
         if not self._is_own(record, text):
             events.append(self._statement(record, text, "duration", place, at_us, duration_ms, trust))
@@ -339,9 +354,9 @@ class Interpreter:
         trust: Trust,
     ) -> None:
         found = explained(body)
-        text = self._text(record, found.text)
         if found.query_id and not record.query_id:
             record = replace(record, query_id=found.query_id)
+        text = self._text(record, _one(found.text))
         if not self._is_own(record, text):
             events.append(
                 self._statement(record, text, "auto_explain", place, at_us, duration_ms, trust, row_count=found.rows)
@@ -353,14 +368,14 @@ class Interpreter:
         if trust is None:
             self._imitation(record, kind, place, at_us, events)
             return
-        text = record.message[11:] if kind == "statement" else executed(record.message[8:])
+        texts = [record.message[11:]] if kind == "statement" else executed(record.message[8:])
         key = _key(record)
         self._running.ends(key)
         waiting = self._pending.pop(key, None)
         if waiting is not None:
             events.append(waiting)
-        found = self._text(record, text, unproven=True)
-        if text is not None and _SILENCING.search(text) is not None and _SETS.search(text) is not None:
+        found = self._text(record, texts, unproven=True)
+        if any(_SILENCING.search(text) is not None and _SETS.search(text) is not None for text in texts):
             self._running.lost()
         if not _is_idle(found, record.xid):
             self._running.begins(key)
@@ -422,7 +437,7 @@ class Interpreter:
         if found is None:
             text, audit, rows = Text(None, self.texts.hash(record.message)), None, None
         else:
-            text = self._text(record, found.text) if found.text is not None else Text(None, None)
+            text = self._text(record, [found.text]) if found.text is not None else Text(None, None)
             audit, rows = found.audit, found.rows
         if not self._is_own(record, text):
             # pgAudit writes before or while a statement runs: that it succeeded nobody has said.
@@ -467,7 +482,7 @@ class Interpreter:
         )
         text = self._failed(record.statement, said)
         if waiting is not None:
-            begun = self._text(record, record.statement, unproven=True) if record.statement is not None else text
+            begun = self._text(record, [record.statement], unproven=True) if record.statement is not None else text
             if (waiting.statement, waiting.statement_hash) != (begun.statement, begun.hash):
                 events.append(waiting)
             else:
@@ -582,6 +597,10 @@ class Interpreter:
 
 def _key(record: LogRecord) -> str:
     return record.session or str(record.pid)
+
+
+def _one(text: str | None) -> list[str]:
+    return [] if text is None else [text]
 
 
 def weaker(one: Trust, other: Trust) -> Trust:

@@ -89,7 +89,7 @@ class Provenance:
         if location is not None:
             if _function(location) not in WRITERS[kind]:
                 return None
-            return "certain" if not self._text or self.session == "likely" else "claimed"
+            return "certain" if not record.readings and (not self._text or self.session == "likely") else "claimed"
         if _left_by_code(record, kind):
             return None
         title = record.title
@@ -98,6 +98,8 @@ class Provenance:
                 return None
             if title is None:
                 return "claimed"  # update_process_title is off
+        if record.readings:
+            return "claimed"
         if self._text:
             return self.session
         return "likely" if self.surroundings.ordinary(record.database) else "claimed"

@@ -19,11 +19,12 @@ from collectors.log import csvlog
 from collectors.log.csvlog import CsvLog
 from collectors.log.interpret import Interpreter, Seen
 from collectors.log.jsonlog import JsonLog
+from collectors.log.prefix import Prefix, escapes
 from collectors.log.provenance import Provenance
 from collectors.log.record import LogRecord, Times, Unreadable
 from collectors.log.shipped import Places
 from collectors.log.splitting import CsvSplitter, JsonSplitter, Piece, Splitter, StderrSplitter
-from collectors.log.stderr import Prefix, StderrLog, escapes
+from collectors.log.stderr import StderrLog
 from collectors.publisher import Channel
 from pgwitness.config import Log
 from pgwitness.events import Gap, Tick
@@ -58,14 +59,16 @@ class Parser(Protocol):
         """Read one message. Raises `Unreadable`."""
 
 
-def formats(settings: Log) -> tuple[Callable[[], Splitter], Parser]:
-    """Give how a log of the configured format is cut and read. Raises `ConfigurationError`."""
+def formats(
+    settings: Log, databases: Callable[[], frozenset[str]] = frozenset
+) -> tuple[Callable[[], Splitter], Parser]:
+    """Give how a log of the configured format is cut and read; `databases` are there. Raises `ConfigurationError`."""
     times = Times(settings.timezone)
     if settings.format == "jsonlog":
         return JsonSplitter, JsonLog(times)
     if settings.format == "csvlog":
         return lambda: CsvSplitter(csvlog.is_record), CsvLog(times)
-    prefix = Prefix(settings.line_prefix)
+    prefix = Prefix(settings.line_prefix, databases=databases)
     return lambda: StderrSplitter(prefix), StderrLog(times, prefix)
 
 
@@ -101,7 +104,9 @@ class Reading:
     """What one log's bytes go through, whatever source they come from."""
 
     def __init__(self, context: Context, settings: Log, channel: Channel) -> None:
-        self._make_splitter, self._parser = formats(settings)
+        self.provenance = Provenance(settings.format, names=not escapes(settings.line_prefix).isdisjoint("ud"))
+        known = frozenset(context.cluster.databases)
+        self._make_splitter, self._parser = formats(settings, lambda: known | self.provenance.surroundings.plain)
         self._token = tokenizer(context.key)
         self._channel = channel
         self.labels = labels = (context.name, str(channel.header.instance))
@@ -110,7 +115,6 @@ class Reading:
         role = conninfo_to_dict(context.cluster.dsn).get("user")
         # What a shipper brings through a topic need not come in the order in which the server wrote it.
         ordered = settings.from_ != "kafka"
-        self.provenance = Provenance(settings.format, names=not escapes(settings.line_prefix).isdisjoint("ud"))
         self.interpreter = Interpreter(
             self._token,
             settings.format,

@@ -13,10 +13,11 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from collectors.log.stderr import SECONDARY, Prefix
+from collectors.log.prefix import Prefix
 
 RECORD_BYTES_MAX = 32 * 1024 * 1024
-PARTS = tuple(word.encode() for word in SECONDARY.split("|"))
+INTERLEAVED_MAX = 64
+"""How many messages back one is looked for that a part belongs to."""
 
 
 class Piece(Struct, frozen=True, gc=False):
@@ -150,18 +151,12 @@ class CsvSplitter:
         return self._lines.waiting + self._open_bytes
 
 
-def _names_a_part(line: bytes) -> bool:
-    """Say whether the word of a part stands anywhere in a line: that is quickly seen, the prefix is a long pattern."""
-    at = line.find(b":  ")
-    while at >= 0:
-        if line.endswith(PARTS, 0, at):
-            return True
-        at = line.find(b":  ", at + 1)
-    return False
-
-
 class StderrSplitter:
-    """Lines until the next message begins."""
+    """Lines until the next message begins; a part of an earlier one goes to it by its process id.
+
+    What comes through a pipe may be interleaved: the STATEMENT of one process behind the ERROR of another. It is looked
+    for among the messages of the same block, since what was given away already cannot get longer.
+    """
 
     def __init__(self, prefix: Prefix) -> None:
         self._prefix = prefix
@@ -172,9 +167,19 @@ class StderrSplitter:
     def feed(self, data: bytes) -> list[Piece]:
         """Give each message but the last one, which may go on."""
         pieces: list[Piece] = []
+        elsewhere: int | None = None
         for line in self._lines.feed(data):
-            if self._open and not self._goes_on(line):
-                pieces.append(self._close())
+            if self._open and line.startswith(b"\t") and elsewhere is not None:
+                _append(pieces, elsewhere, line)
+                continue
+            if self._open and not line.startswith(b"\t"):
+                elsewhere = None
+                if not self._prefix.continues(line):
+                    pieces.append(self._close())
+                elif self._prefix.process(line) != self._prefix.process(self._open[0]):
+                    elsewhere = self._earlier(pieces, line)
+                    _append(pieces, elsewhere, line)
+                    continue
             self._open.append(line)
             self._open_bytes += len(line) + 1
             if self._open_bytes > RECORD_BYTES_MAX:
@@ -184,11 +189,18 @@ class StderrSplitter:
             pieces += [*self.idle(), Piece(len(lost), lost, False)]
         return pieces
 
-    def _goes_on(self, line: bytes) -> bool:
-        return line.startswith(b"\t") or (_names_a_part(line) and self._prefix.continues(line))
+    def _earlier(self, pieces: list[Piece], line: bytes) -> int:
+        """Find the last message of a line's process, or make an unreadable one of the line."""
+        process = self._prefix.process(line)
+        for place in range(len(pieces) - 1, max(-1, len(pieces) - 1 - INTERLEAVED_MAX), -1):
+            piece = pieces[place]
+            if piece.readable and self._prefix.process(piece.data.split(b"\n", 1)[0]) == process:
+                return place
+        pieces.append(Piece(0, b"", False))
+        return len(pieces) - 1
 
     def _close(self, readable: bool = True) -> Piece:
-        piece = Piece(self._open_bytes, b"\n".join(self._open), readable and self._open != [b""])
+        piece = Piece(self._open_bytes, b"\n".join(self._open), readable and self._open not in ([b""], [b"\r"]))
         self._open = []
         self._open_bytes = 0
         return piece
@@ -204,3 +216,9 @@ class StderrSplitter:
     def waiting(self) -> int:
         """Bytes of the last message."""
         return self._lines.waiting + self._open_bytes
+
+
+def _append(pieces: list[Piece], place: int, line: bytes) -> None:
+    piece = pieces[place]
+    data = piece.data + b"\n" + line if piece.data else line
+    pieces[place] = Piece(piece.length + len(line) + 1, data, piece.readable)

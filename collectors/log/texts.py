@@ -32,7 +32,6 @@ KNOWN_CHARS_MAX = 8 * 1024 * 1024
 """Characters that are remembered of texts, and of shapes; then all begin anew."""
 TEXT_CHARS_MAX = 64 * 1024
 """A longer text is not remembered."""
-CUTS_MAX = 8
 
 _GLARING = re.compile(r'"[^"]*(?:@[^"]*\.|[0-9])[^"]*"')
 """What may be a name in quotes that no name is."""
@@ -56,7 +55,7 @@ class Text(NamedTuple):
     """A statement without literals, or a keyed hash of what could not be freed of them; the words for what it does.
 
     `parsed` is what its literals said, where they are code or settings: it is not in the statement any more.
-    `tags` are not the text's but this statement's own.
+    `tags` are not the text's but this statement's own. `doubtful`: it is one of several, and `parsed` tells of all.
     """
 
     statement: str | None
@@ -64,6 +63,7 @@ class Text(NamedTuple):
     operations: tuple[str, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     parsed: Parsed | None = None
+    doubtful: bool = False
 
 
 class _Known(dict[str, Text]):
@@ -234,23 +234,3 @@ def scanned_shape(text: str) -> str | None:
         pieces += (" " if token.start != end + 1 else "\1", word)
         end = token.end
     return "".join(pieces)
-
-
-def executed(line: str) -> str | None:
-    """Give the statement of `NAME: STATEMENT`, None when NAME may hold a statement itself.
-
-    The client chooses the name. One such as `x: SELECT 1 --` would make a harmless statement of the one behind it; so
-    if what stands behind a later colon is a statement too, nobody can tell.
-    """
-    _, separator, text = line.partition(": ")
-    if not separator:
-        return None
-    at = text.find(": ")
-    for _ in range(CUTS_MAX):
-        if at < 0:
-            return text
-        rest = facts(text[at + 2 :])
-        if rest.parse_error is None and rest.operations:
-            return None
-        at = text.find(": ", at + 2)
-    return None

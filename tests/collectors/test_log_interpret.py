@@ -72,11 +72,22 @@ def test_the_extended_protocol(feed: Feed, name: str) -> None:
 
 
 def test_a_statements_name_cannot_hide_the_statement(feed: Feed) -> None:
-    """A client that names its statement `x: SELECT 1 --` is not believed: nobody can tell, and only a hash is kept."""
+    """A client that names its statement `x: SELECT 1 --` is not believed: both are possible, and neither is certain."""
     event = feed.one("duration: 0.1 ms  execute x: SELECT 1 --: DROP TABLE t")
-    assert (event.statement, event.statement_hash is not None) == (None, True)
+    assert (event.statement, event.statement_hash is not None, event.trust) == (None, True, "claimed")
+    assert event.parsed.operations == ["select", "drop_table"]
+    assert event.parsed.relations == ["t"]
     event = feed.one("duration: 0.1 ms  execute x: SELECT 1 /* controller: users */")
     assert event.statement == "SELECT $1"
+
+
+def test_the_query_id_decides_what_a_name_leaves_open(feed: Feed) -> None:
+    """Where the same statement came under a plain name before, its query id says which of two it is."""
+    feed("duration: 0.1 ms  execute <unnamed>: DELETE FROM pay WHERE id = 5", query_id=7)
+    event = feed.one("duration: 0.1 ms  execute a: SELECT 1 --: DELETE FROM pay WHERE id = 6", query_id=7)
+    assert (event.statement, event.trust) == ("DELETE FROM pay WHERE id = $1", "likely")
+    event = feed.one("duration: 0.1 ms  execute a: SELECT 1 --: DELETE FROM pay", query_id=8)
+    assert (event.statement, event.parsed.where) == (None, "none")
 
 
 def test_a_query_id_cannot_hide_a_second_statement(feed: Feed) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from collectors.log import csvlog
 from collectors.log.csvlog import CsvLog
 from collectors.log.jsonlog import JsonLog
+from collectors.log.prefix import Prefix
 from collectors.log.reading import formats
 from collectors.log.record import (
     BACKEND_CHARS_MAX,
@@ -24,7 +25,7 @@ from collectors.log.record import (
     Unreadable,
 )
 from collectors.log.splitting import CsvSplitter, JsonSplitter, Splitter, StderrSplitter
-from collectors.log.stderr import Prefix, StderrLog
+from collectors.log.stderr import StderrLog
 from pgwitness.config import Log
 from pgwitness.errors import ConfigurationError
 from tests.collectors.log_server import PREFIX
