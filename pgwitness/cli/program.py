@@ -35,9 +35,17 @@ def exit_code(error: BaseException) -> int:
     """Give the exit code an error ends a command with."""
     if isinstance(error, Unreachable):
         return UNREACHABLE
-    if isinstance(error, ConfigurationError):
+    if isinstance(error, ConfigurationError) or refused_setting(error) is not None:
         return USAGE
     return NOT_IN_ORDER
+
+
+def refused_setting(error: BaseException) -> str | None:
+    """Give what the Kafka client says of a setting whose value it does not take; None for any other error."""
+    if type(error).__name__ != "KafkaException" or not error.args:
+        return None
+    name = getattr(error.args[0], "name", None)
+    return str(error.args[0].str()) if callable(name) and name() == "_INVALID_ARG" else None
 
 
 class Program(click.Group):
@@ -61,6 +69,9 @@ class Program(click.Group):
             ctx.exit(130)
         except Exception as error:
             _traceback(ctx)
+            if (said := refused_setting(error)) is not None:
+                click.echo(f"pgwitness: [kafka]: the client does not take a setting: {said}; correct it", err=True)
+                ctx.exit(exit_code(error))
             click.echo(f"pgwitness: {type(error).__name__}: {error}", err=True)
             click.echo("pgwitness: this was not foreseen; run it again with --debug to see where", err=True)
             ctx.exit(exit_code(error))

@@ -21,6 +21,7 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
     Start more of them for more throughput: Kafka divides the partitions among the workers of one group.
     """
     config = configuration(config_path)
+    config.kafka.client()  # what it lacks is said at once, not tried again and again
 
     import structlog
 

@@ -8,7 +8,6 @@ are relative to the file that names them. A secret is never a value on a command
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from pgwitness.config import explaining
+from pgwitness.config.librdkafka import PROPERTIES
 from pgwitness.config.tables import Config
 from pgwitness.errors import ConfigurationError
 from pgwitness.topics import OURSELVES
@@ -42,17 +43,18 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     Raises `ConfigurationError` naming the file and the key.
     """
     origins: dict[tuple[str, ...], Path] = {}
+    from_environment: dict[tuple[str, ...], str] = {}
     tree = _read(path, origins)
     for pattern in tree.get("include", []) if isinstance(tree.get("include"), list) else []:
-        for extra in sorted(path.parent.glob(str(pattern))):
+        for extra in _included(path, str(pattern)):
             _merge(tree, _read(extra, origins), extra, ())
-    _override(tree, environment)
+    _override(tree, environment, from_environment)
     _absolute(tree, origins, path)
-    _kafka(tree, origins, path)
+    _kafka(tree, origins, path, from_environment)
     try:
         config = msgspec.convert(tree, Config, dec_hook=_convert)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(_explain(error, origins, path)) from error
+        raise ConfigurationError(explaining.invalid(error, origins, path, from_environment)) from error
     for name in ("", OURSELVES):
         if name in config.clusters:
             raise ConfigurationError(
@@ -60,6 +62,15 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
                 "what pgwitness tells of itself has this name; choose another one"
             )
     return config
+
+
+def _included(main: Path, pattern: str) -> list[Path]:
+    """List the files of a pattern; a file's name without one must be there."""
+    absolute = Path(pattern).is_absolute()
+    found = sorted(Path("/").glob(pattern.lstrip("/")) if absolute else main.parent.glob(pattern))
+    if not found and not any(letter in pattern for letter in "*?["):
+        raise ConfigurationError(f"{main}: include: there is no {pattern}; correct the name or remove it")
+    return found
 
 
 def _read(path: Path, origins: dict[tuple[str, ...], Path]) -> dict[str, Any]:
@@ -94,7 +105,9 @@ def _merge(tree: dict[str, Any], extra: dict[str, Any], path: Path, at: tuple[st
             tree[key] = value
 
 
-def _override(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
+def _override(
+    tree: dict[str, Any], environment: Mapping[str, str], from_environment: dict[tuple[str, ...], str]
+) -> None:
     """`PGWITNESS_LAKE__PATH=/srv/lake` sets `lake.path`; two underscores go one table down."""
     for name, value in sorted(environment.items()):
         if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
@@ -105,6 +118,7 @@ def _override(tree: dict[str, Any], environment: Mapping[str, str]) -> None:
             at = at.setdefault(table, {})
             if not isinstance(at, dict):
                 raise ConfigurationError(f"environment {name}: {table!r} is not a table of the configuration")
+        from_environment[*tables, key] = name
         # A number as one writes it; `007` is a text, such as a password.
         at[key] = int(value) if value.isdecimal() and str(int(value)) == value else value
 
@@ -117,7 +131,7 @@ def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: 
             continue
         default = next((f.default for f in msgspec.structs.fields(_section(section)) if f.name == key), None)
         value = table.get(key, default)
-        if isinstance(value, str | Path):
+        if isinstance(value, str | Path) and str(value):
             table[key] = str((origins.get((section, key), main).parent / Path(value).expanduser()).resolve())
     _absolute_logs(tree, origins, main)
     _absolute_named(tree.get("deliveries"), ("deliveries",), origins, main)
@@ -157,67 +171,53 @@ def _section(name: str) -> type[Struct]:
     return kind
 
 
-def _kafka(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: Path) -> None:
+def _kafka(
+    tree: dict[str, Any],
+    origins: dict[tuple[str, ...], Path],
+    main: Path,
+    from_environment: Mapping[tuple[str, ...], str],
+) -> None:
     """Put what is not ours in `[kafka]` into `settings`, flattened, with `*_file` keys read from their files."""
     table = tree.get("kafka")
     if not isinstance(table, dict):
         return
     kept = {key: table.pop(key) for key in ("bootstrap", "prefix") if key in table}
     settings: dict[str, str] = {}
-    for key, value in _flatten(table, ()):
-        named = origins.get(("kafka", key)) or origins.get(("kafka", *key.split(".")), main)
+    for at, value in _flatten(table, ()):
+        key = ".".join(at)
+        where = explaining.place(("kafka", *at), origins, main, from_environment)
+        named = origins.get(("kafka", *at)) or main
+        if key.removesuffix("_file") not in PROPERTIES or key in explaining.OURS:
+            raise ConfigurationError(explaining.unknown_to_kafka(key, where))
+        if not isinstance(value, str | int | float):
+            raise ConfigurationError(f"{where}: kafka.{key}: must be a text, a number, true or false")
         if key.endswith("_file"):
             source = named.parent / Path(str(value)).expanduser()
             try:
                 settings[key.removesuffix("_file")] = source.read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise ConfigurationError(f"{named}: kafka.{key}: {error}; name a file that can be read") from error
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"{where}: kafka.{key}: {error}; name a file that can be read") from error
         elif key.startswith("ssl.") and key.endswith(".location") and value != "probe":
             settings[key] = str((named.parent / Path(str(value)).expanduser()).resolve())
             if not Path(settings[key]).exists():
-                raise ConfigurationError(f"{named}: kafka.{key}: there is no {settings[key]}; correct the path")
+                raise ConfigurationError(f"{where}: kafka.{key}: there is no {settings[key]}; correct the path")
         else:
             settings[key] = str(value).lower() if isinstance(value, bool) else str(value)
     tree["kafka"] = kept | {"settings": settings}
 
 
-def _flatten(table: dict[str, Any], at: tuple[str, ...]) -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
+def _flatten(table: dict[str, Any], at: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
+    flat: list[tuple[tuple[str, ...], Any]] = []
     for key, value in table.items():
-        flat += _flatten(value, (*at, key)) if isinstance(value, dict) else [(".".join((*at, key)), value)]
+        flat += _flatten(value, (*at, key)) if isinstance(value, dict) else [((*at, key), value)]
     return flat
 
 
 def _convert(kind: type, value: object) -> object:
     if kind is Path:
-        return Path(str(value))
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"must be a path, that is a text in quotes; got {value!r}")
+        return Path(value)
     if issubclass(kind, Duration | Size):
         return kind.parse(value)
     raise NotImplementedError(kind)
-
-
-_AT = re.compile(r"(.*?)(?: - at `\$?\.?(.*?)`)?", re.DOTALL)
-
-
-def _explain(error: msgspec.ValidationError, origins: dict[tuple[str, ...], Path], main: Path) -> str:
-    """Turn a validation error into `FILE: KEY: what is wrong`."""
-    match = _AT.fullmatch(str(error))
-    assert match is not None
-    message, dotted = match[1], match[2] or ""
-    keys = tuple(part.strip(".") for part in re.findall(r"\[[^\]]*\]|[^.\[]+", dotted))
-    keys = _named(keys, origins)
-    file = next((origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in origins), main)
-    return f"{file}: {'.'.join(keys) or 'configuration'}: {message}"
-
-
-def _named(keys: tuple[str, ...], origins: dict[tuple[str, ...], Path]) -> tuple[str, ...]:
-    """Msgspec writes `[...]` for any key of a mapping; where only one name can be meant, say it."""
-    named: list[str] = []
-    for key in keys:
-        if key == "[...]":
-            candidates = {
-                path[len(named)] for path in origins if path[: len(named)] == tuple(named) and len(path) > len(named)
-            }
-            key = candidates.pop() if len(candidates) == 1 else "*"
-        named.append(key)
-    return tuple(named)

@@ -32,7 +32,19 @@ class Kafka(_Section, frozen=True, kw_only=True):
         return self.prefix + name
 
     def client(self) -> dict[str, str]:
-        """Give the settings of a librdkafka client."""
+        """Give the settings of a librdkafka client.
+
+        Raises `ConfigurationError` when they want a name and a password and one of them is not there.
+        """
+        if self.settings.get("security.protocol", "").lower().startswith("sasl_"):
+            mechanism = self.settings.get("sasl.mechanism") or self.settings.get("sasl.mechanisms") or "GSSAPI"
+            named = mechanism.upper() == "PLAIN" or mechanism.upper().startswith("SCRAM")
+            for key in ("sasl.username", "sasl.password") if named else ():
+                if not self.settings.get(key):
+                    variable = f"PGWITNESS_KAFKA__{key.upper().replace('.', '__')}"
+                    raise ConfigurationError(
+                        f'kafka.{key} is not set and {mechanism} needs it; set "{key}_file" in [kafka], or {variable}'
+                    )
         return {"bootstrap.servers": self.bootstrap, **self.settings}
 
 

@@ -307,8 +307,9 @@ def routes(config: Config, stop: threading.Event) -> list[Route]:
 
 async def run(config: Config, health: Health, stop: threading.Event) -> None:
     """Deliver to every target until `stop`. Raises `ConfigurationError` at the start only."""
+    made = routes(config, stop)  # outside of the group, which would wrap what is raised
     async with asyncio.TaskGroup() as group:
-        for route in routes(config, stop):
+        for route in made:
             health.expect(route.name)
             group.create_task(_keep(route, health, stop))
 

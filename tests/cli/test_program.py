@@ -244,3 +244,45 @@ def test_debug_shows_the_traceback(home: Path) -> None:
     words = ("sql", "SELECT 1", "--config", str(home / "pgwitness.toml"))
     assert "Traceback" not in run(*words).stderr
     assert "Traceback" in run(*words, "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "says"),
+    [
+        ('[kafka]\nbootstrapp = "x:1"\n', ["sql", "SELECT 1"], "did you mean kafka.bootstrap?"),
+        ("[lake]\npath = 5\n", ["worker"], "lake.path: must be a path"),
+        ('[kafka]\n"security.protocol" = "tls"\n', ["alerts", "--follow"], "security.protocol"),
+        ('[kafka]\n"linger.ms" = "soon"\n', ["dead-letters", "list"], "queue.buffering.max.ms"),
+        *(
+            (f'[kafka]\n"security.protocol" = "sasl_ssl"\n"sasl.mechanism" = "PLAIN"\n{more}', command, said)
+            for more, said in (
+                ("", "kafka.sasl.username is not set"),
+                ('"sasl.username" = "a"\n', "kafka.sasl.password is not set"),
+                ('"sasl.password_file" = "nowhere"\n', "kafka.sasl.password_file: [Errno 2]"),
+            )
+            for command in (["worker"], ["collect", "stats"], ["alerts", "deliver"], ["topics", "apply"], ["alerts"])
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_ends_with_2(
+    home: Path, monkeypatch: pytest.MonkeyPatch, text: str, command: list[str], says: str
+) -> None:
+    """Commands and daemons alike end at once with 2 and the sentence, whatever else is reachable or not."""
+    monkeypatch.setattr("pgwitness.cli.kafka.reach", lambda *_: None)
+    (home / "pgwitness.toml").write_text(f"{text}{MINIMAL}")
+    result = run(*command, "--config", str(home / "pgwitness.toml"))
+    assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+    assert "not foreseen" not in result.stderr
+
+
+MINIMAL = """
+[clusters.main]
+dsn = "postgresql://pgwitness@127.0.0.1:1/postgres"
+[http]
+collect_port = 0
+worker_port = 0
+deliver_port = 0
+[deliveries.file]
+kind = "file"
+path = "alerts.jsonl"
+"""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pgwitness import config
+from pgwitness.config.librdkafka import PROPERTIES
 from pgwitness.errors import ConfigurationError
 
 MINIMAL = '[clusters.shop]\ndsn = "postgresql://pgwitness@db/postgres"\n'
@@ -71,8 +72,8 @@ path = "policies/"
     write(tmp_path / "kafka.password", "s3cret\n")
     write(tmp_path / "conf.d" / "crm.toml", '[clusters.crm]\ndsn = "postgresql://pgwitness@crm/postgres"\n')
     loaded = config.load(write(tmp_path / "pgwitness.toml", text), {})
-    assert loaded.kafka.client() == {
-        "bootstrap.servers": "kafka.example:9092",
+    assert loaded.kafka.bootstrap == "kafka.example:9092"
+    assert loaded.kafka.settings == {
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "SCRAM-SHA-512",
         "sasl.password": "s3cret",
@@ -143,7 +144,7 @@ def test_files_for_tls_are_relative_to_the_file_that_names_them(tmp_path: Path) 
     extra = write(tmp_path / "conf.d" / "kafka.toml", '[kafka.ssl.ca]\nlocation = "ca.crt"\n')
     main = write(tmp_path / "pgwitness.toml", 'include = ["conf.d/*.toml"]\n[kafka]\nbootstrap = "a:1"\n')
     with pytest.raises(
-        ConfigurationError, match=r"kafka.toml: kafka\.ssl\.ca\.location: there is no .*/conf\.d/ca\.crt"
+        ConfigurationError, match=r"kafka.toml: line 2: kafka\.ssl\.ca\.location: there is no .*/conf\.d/ca\.crt"
     ):
         config.load(main, {})
     authority = write(tmp_path / "conf.d" / "ca.crt", "")
@@ -166,3 +167,102 @@ def test_the_path_of_a_log_is_a_path_only_where_files_are_read(tmp_path: Path) -
         log = config.load(write(tmp_path / "pgwitness.toml", text), {}).cluster("shop").log
         assert log is not None
         assert log.path == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ('[kafka]\nbootstrapp = "b:1"\n', 2, "the Kafka client has no such setting; did you mean kafka.bootstrap?"),
+        ('[kafka]\n"security.protokol" = "ssl"\n', 2, "did you mean kafka.security.protocol?"),
+        ('[kafka.sasl]\nuser = "x"\n', 2, "did you mean kafka.sasl.username?"),
+        ('[kafka.sasl]\npasword_file = "x"\n', 2, "did you mean kafka.sasl.password_file?"),
+        ('[kafka]\n"bootstrap.servers" = "b:1"\n', 2, "its name here is kafka.bootstrap"),
+        ('[kafka]\nprefix = 5\n', 2, "kafka.prefix: must be a text in quotes, not a whole number"),
+        ('[kafka]\nbootstrap = ["a:1", "b:1"]\n', 2, "kafka.bootstrap: must be a text in quotes, not a list"),
+        ('[kafka]\n"client.id" = ["a"]\n', 2, "kafka.client.id: must be a text, a number, true or false"),
+        ("[lake]\npath = 5\n", 2, "lake.path: must be a path, that is a text in quotes; got 5"),
+        ('[lake]\npath = ""\n', 2, "lake.path: must be a path"),
+        ("[lake]\nflush_rows = true\n", 2, "lake.flush_rows: must be a whole number"),
+        ("[lake]\nflush_interval = 5\n", 2, "lake.flush_interval: expected a number with one of the units"),
+        ('lake = "x"\n', 1, "lake: must be a table, not a text in quotes"),
+        (MINIMAL + 'data_bases = ["a"]\n', 3, "there is no such key; did you mean clusters.shop.databases?"),
+        (MINIMAL + 'password-file = "a"\n', 3, "did you mean clusters.shop.password_file?"),
+        (MINIMAL + "[clusters.shop.slot]\nmaxlag = 1\n", 4, "did you mean clusters.shop.slot.max_lag?"),
+        (MINIMAL + "[clusters.shop.log]\nfrmo = 1\n", 4, "did you mean clusters.shop.log.from?"),
+        (MINIMAL + "databases = 'shop'\n", 3, "clusters.shop.databases: must be a list, not a text in quotes"),
+        ('[privacy]\nmask = [{ colum = "a" }]\n', 2, "there is no such key; did you mean privacy.mask"),
+        ('[deliveries.soc]\nkind = "webhook"\nurll = "x"\n', 3, "did you mean deliveries.soc.url?"),
+        ("[polices]\npath = 'x'\n", 1, "polices: there is no such key; did you mean policies?"),
+        ("[gateway]\nlisten = 'x'\n", 1, "gateway: this version of pgwitness has no [gateway]"),
+        ("[masks.support]\nx = 1\n", 1, "this version of pgwitness has no [masks]"),
+        ("[http]\nhots = '::'\n", 2, "did you mean http.host?"),
+        ("[worker]\nzzz = 1\n", 2, "worker.zzz: there is no such key; there are: checkpoint_interval, data_path,"),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_or_a_wrong_type_says_where_and_what_was_meant(
+    tmp_path: Path, text: str, line: int, says: str
+) -> None:
+    """File, line and key, and the nearest key there is or the type that is expected; in an included file likewise."""
+    main = write(tmp_path / "pgwitness.toml", text)
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(main, {})
+    assert says in str(caught.value)
+    assert str(caught.value).startswith((f"{main}: line {line}: ", f"{main}: lake"))
+    extra = write(tmp_path / "conf.d" / "extra.toml", text)
+    write(main, 'include = ["conf.d/*.toml"]\n')
+    with pytest.raises(ConfigurationError, match=f"extra.toml: line {line}: "):
+        config.load(main, {})
+    assert extra.exists()
+
+
+def test_what_the_environment_sets_wrongly_is_named_by_its_variable(tmp_path: Path) -> None:
+    """The file is not blamed for it."""
+    main = write(tmp_path / "pgwitness.toml", MINIMAL)
+    for name, value, says in (
+        ("PGWITNESS_LAKE__PATHH", "x", "environment PGWITNESS_LAKE__PATHH: lake.pathh: there is no such key"),
+        ("PGWITNESS_KAFKA__SASL__PASWORD", "x", "environment PGWITNESS_KAFKA__SASL__PASWORD: kafka.sasl.pasword"),
+        ("PGWITNESS_LAKE__FLUSH_ROWS", "many", "environment PGWITNESS_LAKE__FLUSH_ROWS: lake.flush_rows: must be"),
+        ("PGWITNESS_KAFKA__SASL__PASSWORD_FILE", "/nowhere", "environment PGWITNESS_KAFKA__SASL__PASSWORD_FILE"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            config.load(main, {name: value})
+        assert says in str(caught.value)
+
+
+def test_an_included_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    """A pattern may match nothing; a name that is wrong would silently leave out a cluster."""
+    main = write(tmp_path / "pgwitness.toml", 'include = ["conf.d/*.toml", "crm.toml"]\n')
+    with pytest.raises(ConfigurationError, match=r"include: there is no crm\.toml"):
+        config.load(main, {})
+    write(tmp_path / "crm.toml", MINIMAL)
+    assert list(config.load(main, {}).clusters) == ["shop"]
+
+
+def test_a_name_or_password_that_is_missing_is_said_before_a_client_is_made(tmp_path: Path) -> None:
+    """Which of them, and how to set it; without a login, or with Kerberos, none is needed."""
+    text = '[kafka]\n"security.protocol" = "SASL_SSL"\n"sasl.mechanism" = "{}"\n'
+    loaded = config.load(write(tmp_path / "pgwitness.toml", text.format("SCRAM-SHA-512")), {"PGWITNESS_KAFKA__SASL__USERNAME": "a"})  # fmt: skip  # noqa: E501
+    with pytest.raises(ConfigurationError, match=r"kafka\.sasl\.password is not set.*PGWITNESS_KAFKA__SASL__PASSWORD"):
+        loaded.kafka.client()
+    assert config.load(write(tmp_path / "pgwitness.toml", text.format("GSSAPI")), {}).kafka.client()
+
+
+def test_the_list_of_kafkas_settings_is_the_librarys(tmp_path: Path) -> None:
+    """A setting that librdkafka takes is never refused, and no other is taken: its own list is read from it."""
+    import ctypes
+    import re
+
+    import confluent_kafka
+
+    folder = Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs"
+    library, libc = ctypes.CDLL(str(next(folder.glob("librdkafka*")))), ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    out = ctypes.c_void_p(libc.fopen(bytes(tmp_path / "all.md"), b"w"))
+    library.rd_kafka_conf_properties_show(out)
+    libc.fclose(out)
+    listed = (tmp_path / "all.md").read_text().splitlines()
+    names = {
+        m[1] for line in listed if (m := re.match(r"([a-z][a-z0-9._]+) +\|", line)) and "dedicated API" not in line
+    }
+    assert names - PROPERTIES == set()
+    assert PROPERTIES - names == set()
