@@ -34,7 +34,7 @@ class TableFacts(Struct, frozen=True):
     """What the stream does not tell of a table and the catalogue does.
 
     `primary_key` are its columns and `generated` those that are computed and not published, both only as far as they
-    held when the rows were written (`collectors.wal.shape`); empty where there is none, or nobody knows. `settled`
+    held when the rows were written (`collectors.wal.catalogue`); empty where there is none, or nobody knows. `settled`
     says that asking again later would tell no more. `beacon` says that a beacon is installed on it, `wanted` that its
     rows are asked for; those of other tables are left out.
     """
@@ -128,7 +128,12 @@ class Plan:
         """Say whether a description of the relation says nothing new: the server repeats it as its caches go."""
         before, known, _, types = self._made_of
         named = type_names([column.type_oid for column in relation.columns], types)
-        return (before, known, self.relation.beacon, self._types) == (relation, facts, facts.beacon, named)
+        same = known.primary_key == facts.primary_key and known.generated == facts.generated
+        return (
+            same
+            and known.wanted == facts.wanted
+            and (before, self.relation.beacon, self._types) == (relation, facts.beacon, named)
+        )
 
     def insert(self, data: bytes, at: int, ordinal: int, index: int) -> bytes:
         """Encode an Insert."""

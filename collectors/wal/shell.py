@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 import structlog
+from msgspec.structs import replace
 from prometheus_client import Counter, Gauge
 
 from collectors.beacon import source
@@ -24,12 +25,15 @@ from collectors.connection import connect, instance_name, replication_connect
 from collectors.context import Context, now_us
 from collectors.publisher import Channel
 from collectors.wal import pgoutput, published, slot
+from collectors.wal.catalogue import Catalogue, Horizon
 from collectors.wal.held import Held
 from collectors.wal.limit import Limit
 from collectors.wal.messages import HEARTBEAT_PREFIX, Messages
+from collectors.wal.pgoutput import ProtocolError
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.slot import Connection, Memory, SlotState
-from collectors.wal.stream import HEADER, Stream
+from collectors.wal.stream import HEADER, Ended, Stream
+from collectors.wal.stuck import failed, of_the_data, start_after
 from collectors.wal.tokens import Verifier
 from collectors.wal.transaction import Assembler, Place, Xids
 from collectors.wal.unpublished import Accounts
@@ -119,6 +123,7 @@ class _Collector:
         self.covered: set[str] = set()
         self.counted: dict[str, int] = {}
         self.asides = Limit(ASIDES_A_SECOND)
+        self.catalogue = Catalogue(sql, Horizon(self.memory.horizon_lsn, self.memory.horizon_xid))
         self.others_counted = 0
         self.assembler = self._assembler(folder / "spool", collectors.memory_limit, collectors.spool_limit)
 
@@ -152,19 +157,43 @@ class _Collector:
         names = slot.publications(self.sql, PUBLICATIONS)
         self._settle()
         self.covered = source.covered_tables(self.sql)
-        self.stream.start(self.slot, names)
+        self.stream.start(self.slot, names, start_after(self.memory.stuck, self.memory.confirmed))
         self.channel.while_blocked = self._while_blocked
         log.info("streaming", cluster=self.context.name, database=self.database, slot=self.slot, publications=names)
         try:
             self._stream()
         except _Stopped:
             return
+        except (psycopg.Error, Retry) as error:
+            if isinstance(error, Ended) and of_the_data(error.sqlstate):
+                self._failed_at(f"the server cannot send it: SQLSTATE {error.sqlstate}")
+            raise
+        except Exception as error:
+            self._failed_at(str(error) if isinstance(error, ProtocolError) else type(error).__name__)
+            raise
         self.channel.while_blocked = None
         try:
             self.channel.flush(5.0)
         finally:
             self._confirm()
             self.stream.tell(now=True)
+
+    def _failed_at(self, why: str) -> None:
+        """Remember at which transaction the stream ended; one that ends it again and again is passed over as a gap."""
+        lsn = self.assembler.commit_lsn
+        if not lsn:
+            return
+        stuck = failed(self.memory.stuck, lsn)
+        log.error("the stream ends in a transaction", database=self.database, commit_lsn=format_lsn(lsn), why=why,
+                  tries=stuck.tries)  # fmt: skip
+        if start_after(stuck, self.memory.confirmed) and not stuck.told:
+            stuck = replace(stuck, told=True)
+            detail: dict[str, object] = {"commit_lsn": format_lsn(lsn), "xid": self.assembler.xid, "why": why}
+            self.memory.gaps.append(
+                Gap(captured_at_us=now_us(), reason="transaction_unreadable", database=self.database, detail=detail)
+            )
+        self.memory.stuck = stuck
+        slot.remember(self.memory_path, self.memory)
 
     # Output: what the assembler gives.
 
@@ -232,10 +261,12 @@ class _Collector:
         self._confirm()
         self.stream.tell()
         self._rest(now)
+        self.assembler.settle(self.after_lsn)
         self.context.health.ready(self.part_name)
         if now >= self.next_heartbeat:
             self._measure()
             self._heartbeat()
+            self.catalogue.look()
             self.next_heartbeat = now + self.context.config.collectors.heartbeat_interval
 
     def _rest(self, now: float) -> None:
@@ -278,6 +309,8 @@ class _Collector:
             return
         self.remembered = now
         self.memory.confirmed = max(lsn, self.memory.confirmed)
+        horizon = self.catalogue.horizons.at(self.memory.confirmed)
+        self.memory.horizon_lsn, self.memory.horizon_xid = horizon.lsn, horizon.xid
         if gaps_gone:
             self.memory.gaps = []
         slot.remember(self.memory_path, self.memory)
@@ -293,6 +326,9 @@ class _Collector:
         """Find or make the slot, and write down what is missing before anything is streamed."""
         found = slot.read(self.sql, self.slot)
         slot.check(found, self.slot, self.database)
+        if found is None or self.memory.horizon_lsn > found.confirmed or self.memory.system_id != self.place.system_id:
+            self.catalogue = Catalogue(self.sql, Horizon())
+        self.catalogue.look()
         gaps, must_make = slot.examine(self.memory, self.place, self.slot, found, now_us())
         if gaps or must_make or self.memory.slot != self.slot:
             # Written down before the slot is touched: a crash in between must not lose the gap.
@@ -390,15 +426,11 @@ class _Collector:
 
     # The catalogue and our own messages.
 
-    def _facts(self, relation: pgoutput.Relation) -> TableFacts:
-        """Ask the catalogue what the stream does not say; a table that is gone has nothing to say."""
-        row = self.sql.execute(_FACTS, {"relation": relation.oid}).fetchone()
+    def _facts(self, relation: pgoutput.Relation, commit_lsn: int) -> TableFacts:
+        """Ask the catalogue what the stream does not say, as far as it held for a transaction with this commit LSN."""
+        facts = self.catalogue.facts(relation, commit_lsn, self.assembler.ddl_before)
         self.covered = source.covered_tables(self.sql)
-        published = {column.name for column in relation.columns}
-        beacon = qualified(relation.schema, relation.name) in self.covered
-        if row is None:
-            return TableFacts(beacon=beacon)
-        return TableFacts(tuple(row[0] or ()), tuple(name for name in row[1] if name not in published), beacon)
+        return replace(facts, beacon=qualified(relation.schema, relation.name) in self.covered)
 
     def _heartbeat(self) -> None:
         """Write a message when others have written WAL, so that a quiet database beside a busy one moves on."""
@@ -425,17 +457,6 @@ class _Collector:
         else:
             self._heartbeat_came()
 
-
-_FACTS = """
-SELECT (SELECT pg_catalog.array_agg(a.attname::text ORDER BY k.place)
-        FROM pg_catalog.pg_index AS i, pg_catalog.unnest(i.indkey) WITH ORDINALITY AS k(number, place),
-             pg_catalog.pg_attribute AS a
-        WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = k.number
-          AND k.place <= i.indnkeyatts),
-       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
-             WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped ORDER BY a.attnum)
-FROM pg_catalog.pg_class AS c WHERE c.oid = %(relation)s
-"""
 
 _HEARTBEAT = """
 SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery()

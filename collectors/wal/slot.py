@@ -17,6 +17,7 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
+from collectors.wal.stuck import Stuck
 from collectors.wal.transaction import Place
 from pgwitness.config import Slot
 from pgwitness.errors import ConfigurationError, Retry, Unreachable
@@ -27,13 +28,20 @@ NAME_MAX = 63
 
 
 class Memory(Struct, kw_only=True, omit_defaults=True):
-    """What the collector must know again after a restart. `gaps` are those the broker has not confirmed yet."""
+    """What the collector must know again after a restart. `gaps` are those the broker has not confirmed yet.
+
+    `stuck` is where the stream could not go on; `horizon_lsn` and `horizon_xid` are the last `catalogue.Horizon` at or
+    before what is confirmed.
+    """
 
     system_id: str = ""
     timeline: int = 0
     slot: str = ""
     confirmed: int = 0
     gaps: list[Gap] = []
+    stuck: Stuck = Stuck()
+    horizon_lsn: int = 0
+    horizon_xid: int = 0
 
 
 class SlotState(Struct, frozen=True, kw_only=True):

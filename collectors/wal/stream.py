@@ -28,6 +28,14 @@ _POSITION = Layout(">Q")
 _EPOCH_S = 946_684_800
 
 
+class Ended(Unreachable):
+    """The server ended the stream, with the SQLSTATE of its error, if it was one."""
+
+    def __init__(self, message: str, sqlstate: str = "") -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
 class Stream:
     """One replication connection: `identify` and `history` before `start`, `read` and `confirm` after it."""
 
@@ -55,11 +63,11 @@ class Stream:
         row = self._command(b"TIMELINE_HISTORY %d" % timeline)
         return parse_history(row.get_value(0, 1) or b"")
 
-    def start(self, slot: str, publications: list[str]) -> None:
-        """Start streaming from what the slot has confirmed. Raises `Retry` with the server's reason."""
+    def start(self, slot: str, publications: list[str], after: int = 0) -> None:
+        """Start streaming from what the slot has confirmed, or from `after` on; `Retry` with the server's reason."""
         names = ",".join(publications).replace("'", "''")
         command = (
-            f'START_REPLICATION SLOT "{slot}" LOGICAL 0/0 '
+            f'START_REPLICATION SLOT "{slot}" LOGICAL {format_lsn(after)} '
             f"(proto_version '1', publication_names '{names}', messages 'true')"
         )
         result = self._connection.exec_(command.encode())
@@ -90,7 +98,7 @@ class Stream:
                         return None
                 continue
             if size < 0:
-                raise Unreachable(self._ended())
+                raise self._ended()
             if self.waited or timeout_s <= 0:
                 return None
             self.waited = True
@@ -138,10 +146,11 @@ class Stream:
     def _lost(self, error: Exception) -> Unreachable:
         return Unreachable(f"the replication connection to {self._where} is lost: {' '.join(str(error).split())}")
 
-    def _ended(self) -> str:
+    def _ended(self) -> Ended:
         result = self._connection.get_result()
         reason = _reason(result) if result is not None else "the server ended the stream"
-        return f"replication ended at {format_lsn(self.received)}: {reason}"
+        sqlstate = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode() if result is not None else ""
+        return Ended(f"replication ended at {format_lsn(self.received)}: {reason}", sqlstate)
 
     def _command(self, command: bytes) -> pq.abc.PGresult:
         result = self._connection.exec_(command)

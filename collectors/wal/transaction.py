@@ -37,6 +37,9 @@ BEACONS_MAX = 64
 FORGERIES_MAX = 20
 """Forgeries written down for one transaction; a flood of them must not be a way to fill the topic."""
 
+DDL_REMEMBERED_MAX = 4_096
+"""Transactions with DDL that are remembered."""
+
 _INSERT, _UPDATE, _DELETE, _BEGIN, _COMMIT, _MESSAGE = b"IUDBCM"
 _OPERATIONS: dict[int, tuple[Callable[[Plan, bytes, int, int, int], bytes], bytes]] = {
     _INSERT: (Plan.insert, b"i"),
@@ -103,9 +106,9 @@ class Xids:
 class Assembler:
     """Takes the messages of one stream, one by one, and gives parts to its output.
 
-    `facts` tells what the catalogue knows of a relation, `now_us` the collector's clock, `accounts` compares beacons
-    with rows. `rows` counts the row
-    changes by operation. After an error it must not be used again: the stream starts anew from what is confirmed.
+    `facts` tells what the catalogue knows of a relation as of a commit LSN, `now_us` the collector's clock, `accounts`
+    compares beacons with rows. `rows` counts the row changes by operation; `ddl_before` are the transactions with DDL
+    that came last. After an error it must not be used again: the stream starts anew from what is confirmed.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class Assembler:
         place: Place,
         masking: Masking,
         judge: Judge,
-        facts: Callable[[pgoutput.Relation], TableFacts],
+        facts: Callable[[pgoutput.Relation, int], TableFacts],
         output: Output,
         held: Held,
         xids: Xids,
@@ -135,6 +138,9 @@ class Assembler:
         self._now_us = now_us
         self._types: dict[int, tuple[str, str]] = {}
         self._accounts = accounts or Accounts(Listed)
+        self._unsettled: set[bytes] = set()
+        self._position = 0
+        self.ddl_before: dict[int, None] = {}
         self._part_serial = 0
         self._begin: Begin | None = None
         self._head = (
@@ -149,6 +155,16 @@ class Assembler:
     def set_aside(self) -> int:
         """How many messages could not be read."""
         return self._asides.total
+
+    @property
+    def commit_lsn(self) -> int:
+        """The commit LSN of the transaction that has begun and not ended yet; 0 outside of one."""
+        return self._begin.lsn if self._begin is not None else 0
+
+    @property
+    def xid(self) -> int:
+        """The id, 64 bits, of the transaction that began last."""
+        return self._xid
 
     @property
     def inside(self) -> bool:
@@ -176,6 +192,13 @@ class Assembler:
             else:
                 self._rare(message, data, at)
 
+    def settle(self, lsn: int) -> None:
+        """Ask again for what was not certain of a table, between transactions; all up to `lsn` has been read."""
+        if self._begin is None and self._unsettled:
+            self._position = max(self._position, lsn)
+            for oid in list(self._unsettled):
+                self._describe(self.plans[oid].described)
+
     def refresh(self, covered: set[str]) -> None:
         """Take over which tables carry a beacon from here on."""
         for plan in self.plans.values():
@@ -192,10 +215,15 @@ class Assembler:
             self._truncate(message, data, at)
 
     def _describe(self, message: pgoutput.Relation) -> None:
-        oid, facts = message.oid.to_bytes(4, "big"), self._facts(message)
+        oid = message.oid.to_bytes(4, "big")
+        facts = self._facts(message, self._begin.lsn if self._begin is not None else self._position)
         known = self.plans.get(oid)
         if known is None or not known.still(message, facts):
             self.plans[oid] = Plan(message, facts, self._masking, self._types)
+        if facts.settled:
+            self._unsettled.discard(oid)
+        else:
+            self._unsettled.add(oid)
 
     def _begins(self, message: Begin) -> None:
         if self._begin is not None:
@@ -408,6 +436,15 @@ class Assembler:
         else:
             self._output.nothing(message.end_lsn)
         self._begin = None
+        self._position = message.end_lsn
+        if self._commands:
+            self._changed()
+
+    def _changed(self) -> None:
+        """Remember that this transaction changed the schema: what it left holds for those that come after it."""
+        self.ddl_before[self._xid] = None
+        if len(self.ddl_before) > DDL_REMEMBERED_MAX:
+            del self.ddl_before[next(iter(self.ddl_before))]
 
     def _send(self, body: Body, done_lsn: int | None) -> None:
         begin = self._begin

@@ -91,7 +91,7 @@ def assembled(
         Place("77", 3, "shop", ((1, 50), (2, 200))),
         Masking(Privacy(), tokenizer(b"k" * 32)),
         Judge(expects),
-        lambda relation: TableFacts(("id",), wanted=relation.name not in unwanted),
+        lambda relation, _: TableFacts(("id",), wanted=relation.name not in unwanted),
         output,
         Held(folder, memory, spool),
         Xids((5 << 32) + 10),

@@ -1,0 +1,39 @@
+"""A transaction at which the stream ends again and again: after some tries it is passed over, as a gap; pure.
+
+The server may be unable to send what it decodes (a character that UTF-8 does not have, a row that is longer than any
+message can be: anybody who may write to a table can make one), or we may be unable to take a begin or commit. The slot
+would hold its WAL back for ever, and everything behind it would be missing. `START_REPLICATION` may begin behind the
+commit record of that one transaction: those before it have ended and are delivered, those behind it are sent.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+TRIES_MAX = 3
+"""How often a transaction is tried before it is passed over."""
+_OF_THE_DATA = ("22", "54", "XX", "53200")
+"""SQLSTATEs of errors that come again with the same data: data exceptions, limits, internal errors, out of memory."""
+
+
+class Stuck(Struct, frozen=True):
+    """The commit LSN of the transaction in which the stream ended, how often it did, and whether that was told."""
+
+    lsn: int = 0
+    tries: int = 0
+    told: bool = False
+
+
+def of_the_data(sqlstate: str) -> bool:
+    """Say whether the server's error will come again with the same data."""
+    return sqlstate.startswith(_OF_THE_DATA)
+
+
+def failed(before: Stuck, lsn: int) -> Stuck:
+    """Count one more end of the stream within a transaction."""
+    return Stuck(lsn, before.tries + 1, before.told) if before.lsn == lsn else Stuck(lsn, 1)
+
+
+def start_after(stuck: Stuck, confirmed: int) -> int:
+    """Give the LSN to start from, 0 for where the slot stands."""
+    return stuck.lsn + 1 if stuck.tries >= TRIES_MAX and confirmed <= stuck.lsn else 0
