@@ -21,6 +21,18 @@ Tree = dict[str, Any]
 _WORST = {"n/a": 0, "present": 1, "useless": 2, "none": 3}
 _MERGE = {"CMD_INSERT": "insert", "CMD_UPDATE": "update", "CMD_DELETE": "delete"}
 _DML = {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"}
+_HANDLES = {
+    "PrepareStmt": ("prepare", "name"),
+    "ExecuteStmt": ("execute", "name"),
+    "DeallocateStmt": ("deallocate", "name"),
+    "DeclareCursorStmt": ("declare", "portalname"),
+    "FetchStmt": ("fetch", "portalname"),
+    "ClosePortalStmt": ("close", "portalname"),
+    "DiscardStmt": ("discard", ""),
+}
+"""Statements about prepared statements and cursors: what they do with one, and where its name stands."""
+_HOLD = 0x20
+"""CURSOR_OPT_HOLD of PostgreSQL's parsenodes.h."""
 _NOT_EXECUTED = {"ViewStmt", "RuleStmt", "CreatePolicyStmt", "AlterPolicyStmt", "CreateFunctionStmt"}
 """Statements that hold others without running them: their tables count, their operations do not."""
 
@@ -31,6 +43,11 @@ _RUN_TEXT = {
     **dict.fromkeys(("cron.schedule", "cron.schedule_in_database", "pg_background_launch", "connectby"), None),
 }
 """Functions that run a text as SQL: the place of that argument, None where any may be it."""
+
+
+def worst(wheres: Iterable[str]) -> str:
+    """Give the worst that is known of any WHERE: none, then useless, then present."""
+    return max(wheres, key=lambda where: _WORST.get(where, 0))
 
 
 def runs_text(functions: Iterable[str]) -> bool:
@@ -44,6 +61,22 @@ class Body(NamedTuple):
     text: str
     language: str
     runs: bool
+
+
+class Handle(NamedTuple):
+    """What a statement does with a prepared statement or a cursor, by name; the empty name stands for all of them.
+
+    `verb` is `prepare`, `execute`, `deallocate`, `declare`, `hold` (a cursor that outlives its transaction), `fetch`,
+    `close` or `discard`. The rest is what the statement behind the name does, where this one says it.
+    """
+
+    verb: str
+    name: str
+    operations: tuple[str, ...] = ()
+    relations: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    where: str = "n/a"
 
 
 class _Scope:
@@ -82,6 +115,7 @@ class Reader:
         self.objects: dict[str, None] = {}
         self.defines: dict[str, None] = {}
         self.bodies: list[Body] = []
+        self.handles: list[Handle] = []
 
     def read(self, statement: Tree) -> None:
         """Read one statement: the object under `stmt` of a tree."""
@@ -100,6 +134,7 @@ class Reader:
         self.settings |= inner.settings
         self.objects |= inner.objects
         self.defines |= inner.defines
+        self.handles += inner.handles
         self.worse(inner.where)
 
     def worse(self, where: str) -> None:
@@ -208,6 +243,8 @@ class Reader:
         if runs:
             for operation in utility.operations(kind, body):
                 self._did(operation)
+        if kind in _HANDLES and runs:
+            self._handle(kind, body)
         if kind == "ExplainStmt":
             analyze = any(utility.option(item) == "analyze" for item in body.get("options", []))
             self._visit(body.get("query"), scope, runs and analyze)
@@ -223,6 +260,28 @@ class Reader:
         elif kind == "CommentStmt" and body.get("objtype") == "OBJECT_TABLE":
             self._add(_names(body.get("object")))
         self._visit(body, scope, runs and kind not in _NOT_EXECUTED)
+
+    def _handle(self, kind: str, body: Tree) -> None:
+        """Note what is done with a prepared statement or a cursor."""
+        verb, key = _HANDLES[kind]
+        if kind == "DiscardStmt" and body.get("target") != "DISCARD_ALL":
+            return
+        if kind == "DeclareCursorStmt" and int(body.get("options", 0)) & _HOLD:
+            verb = "hold"
+        inner = Reader()
+        if verb in ("prepare", "declare", "hold"):
+            inner.read(body.get("query", {}))
+        self.handles.append(
+            Handle(
+                verb,
+                str(body.get(key, "")),
+                tuple(inner.operations),
+                tuple(inner.relations),
+                tuple(inner.columns),
+                tuple(inner.functions),
+                inner.where,
+            )
+        )
 
     def _code(self, kind: str, body: Tree, scope: _Scope) -> None:
         """Keep the code of a DO block or a function for who reads bodies; SQL that stands there parsed is read here."""

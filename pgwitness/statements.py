@@ -18,7 +18,7 @@ from pglast import parser
 
 from pgwitness.bodies import COMMENTS, read_bodies, read_words, statements_of
 from pgwitness.identifiers import in_characters
-from pgwitness.parsetree import Reader, Tree
+from pgwitness.parsetree import Handle, Reader, Tree
 
 CACHE_BYTES_MAX = 16 * 1024 * 1024
 CACHE_ENTRIES_MAX = 8_192
@@ -28,6 +28,7 @@ TEXT_CHARS_MAX = 4 * 1024 * 1024
 """A longer text is not parsed: its facts are its hash."""
 STATEMENT_CHARS_MAX = 16 * 1024
 """Where a statement without literals is cut off; ` …` stands for the rest."""
+HANDLES_MAX = 100
 NAMES_MAX = 1_000
 """Relations, columns and functions named at most, each."""
 
@@ -61,7 +62,7 @@ class StatementFacts(Struct, frozen=True):
     value is told (see `pgwitness.utility`), else `name=?`. `objects` is what else it names, with its type: `extension
     dblink`, `role ada`. `defines` are operations in the body of a function that it makes: they have not run.
     `inserts` is set when it is nothing but INSERTs of listed values without ON CONFLICT: each makes a row if it
-    succeeds (and no trigger or rule takes it away).
+    succeeds (and no trigger or rule takes it away). `handles` is what it does with prepared statements and cursors.
     """
 
     statement: str | None
@@ -78,6 +79,7 @@ class StatementFacts(Struct, frozen=True):
     settings: tuple[str, ...] = ()
     objects: tuple[str, ...] = ()
     defines: tuple[str, ...] = ()
+    handles: tuple[Handle, ...] = ()
 
 
 class _Cache:
@@ -101,6 +103,8 @@ class _Cache:
     def put(self, key: bytes, value: StatementFacts) -> None:
         names = (*value.operations, *value.relations, *value.columns, *value.functions)
         names += (*value.settings, *value.objects, *value.defines)
+        for handle in value.handles:
+            names += (handle.name, *handle.operations, *handle.relations, *handle.columns, *handle.functions)
         size = 600 + 2 * len(value.statement or "") + sum(60 + 2 * len(name) for name in names)
         with self._lock:
             if key in self._entries:
@@ -237,6 +241,7 @@ def _answer(
         settings=tuple(reader.settings)[:NAMES_MAX],
         objects=tuple(reader.objects)[:NAMES_MAX],
         defines=tuple(reader.defines)[:NAMES_MAX],
+        handles=tuple(reader.handles)[:HANDLES_MAX],
     )
 
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
-from collectors.log import complaint
+from collectors.log import complaint, prepared
 from collectors.log.extensions import AUDIT, audited, explained
 from collectors.log.provenance import Provenance
 from collectors.log.readings import Queries, executed, possible, quoted
@@ -277,6 +277,13 @@ class Interpreter:
             self._queries.learn(record.query_id, found.statement)
         return found
 
+    def _by_name(self, record: LogRecord, found: Text) -> Text:
+        """Add what an EXECUTE runs, where the server says it."""
+        if "execute" not in found.operations or found.statement is None or not record.detail:
+            return found
+        said = prepared.ran(found.statement, record.detail)
+        return found if said is None else found._replace(parsed=self.texts.without_values(said))
+
     def _failed(self, text: str | None, said: complaint.Complaint) -> Text:
         """Read the statement of an error."""
         if text is None:
@@ -338,7 +345,7 @@ class Interpreter:
             return
         # Only a statement that was not announced has its text here: who else is not announced nobody knows.
         self._running.unannounced(_key(record))
-        text = self._text(record, texts)
+        text = self._by_name(record, self._text(record, texts))
         self._ran(text, trust)
         if not self._is_own(record, text):
             events.append(self._statement(record, text, "duration", place, at_us, duration_ms, trust))
@@ -374,7 +381,7 @@ class Interpreter:
         waiting = self._pending.pop(key, None)
         if waiting is not None:
             events.append(waiting)
-        found = self._text(record, texts, unproven=True)
+        found = self._by_name(record, self._text(record, texts, unproven=True))
         if any(_SILENCING.search(text) is not None and _SETS.search(text) is not None for text in texts):
             self._running.lost()
         if not _is_idle(found, record.xid):
@@ -487,6 +494,8 @@ class Interpreter:
                 events.append(waiting)
             else:
                 place = replace(place, line=waiting.place.line)
+                if text.parsed is None and text.statement == waiting.statement:
+                    text = text._replace(parsed=waiting.parsed)
         denied = record.sqlstate == "42501" or (record.sqlstate or "").startswith("28")
         events.append(
             self._statement(

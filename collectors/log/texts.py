@@ -138,12 +138,15 @@ class Texts:
         return found
 
     def _parsed(self, known: StatementFacts) -> Parsed:
-        """Give what the parser said, without names in code that may be values: no server has looked at all of it."""
+        return self.without_values(parsed(known))
+
+    def without_values(self, said: Parsed) -> Parsed:
+        """Hide names in code that may be values: no server has looked at all of it."""
 
         def hide(name: str, quoted: bool) -> bool:
             return quoted and not (plain(name) or self.names.knows(name))
 
-        return masked_parsed(parsed(known), hide)
+        return masked_parsed(said, hide)
 
     def _glaring(self, name: str, quoted: bool, _column: bool) -> bool:
         return quoted and glaring(name) and not self.names.knows(name)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pgwitness.events import Statement
+from pgwitness.parsetree import Handle
+from pgwitness.statements import StatementFacts
 from streams.fold.activity import Activity
 from streams.fold.bounded import room
+from streams.fold.handles import Handles
 from streams.fold.log_coverage import LogCoverage
 from streams.fold.log_join import LogJoin
 from streams.fold.log_settings import LogSettings
 from streams.fold.log_wait import LogWait
 from streams.fold.posture_join import PostureJoin
 from streams.fold.server_log import ServerLog
-from streams.fold.state import ClusterState, Timeline, Watermark
+from streams.fold.state import ClusterState, LogSession, Timeline, Watermark
 from streams.fold.stats_join import StatsJoin
 from streams.fold.told import Told
 from streams.fold.undo import Undo
@@ -42,6 +46,7 @@ class Cluster:
         self.readings = LogWait()
         self.waiting = WaitingRoom(self.undo)
         self.told = Told()
+        self.handles = Handles()
         self.coverage = LogCoverage()
 
     def reached(self, system_id: str) -> int | None:
@@ -86,6 +91,17 @@ class Cluster:
         self.undo.add(lambda: self.recent.pop(key, None))
         return True
 
+    def run_by_name(self, event: Statement, session: LogSession, known: StatementFacts) -> list[Handle]:
+        """Give what stands behind the names that a statement of the log runs, where nothing better says it."""
+        ran = self.handles.statement(
+            session,
+            known,
+            failed=event.outcome in ("failure", "denied"),
+            ended=event.outcome == "success",
+            complete=self.log_settings.transactions and event.trust != "claimed",
+        )
+        return ran if event.parsed is None else []
+
     def save(self) -> ClusterState:
         """Give the state for a checkpoint."""
         state = ClusterState(
@@ -104,6 +120,7 @@ class Cluster:
         self.join.save(state)
         self.posture.save(state)
         self.readings.save(state)
+        self.handles.save(state)
         return state
 
     @classmethod
@@ -122,6 +139,7 @@ class Cluster:
         cluster.join.load(state)
         cluster.posture.load(state)
         cluster.readings.load(state)
+        cluster.handles.load(state)
         cluster.stats = StatsJoin(state.runs)
         cluster.waiting.load(state.held)
         return cluster

@@ -82,6 +82,9 @@ RUN_LINES = ("duration", "statement")
 """Of these lines of the log each run of a statement has one, where none of them is known to tell every run."""
 
 
+_ENDS = frozenset({"commit", "rollback"})
+
+
 class Fold:
     """The fold over one raw partition. `next_offset` is the record it expects, from 0."""
 
@@ -416,6 +419,7 @@ class Fold:
                 cluster.coverage.gap(event, header.instance)
                 if isinstance(event, Gap) and header.source == "log":
                     cluster.posture.lost(event.captured_at_us)
+                    cluster.handles.lost()
                 self._emit_once(cluster, shape.finding(header, event, self._announced(header.cluster, event)))
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)
@@ -457,6 +461,8 @@ class Fold:
                 self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities, "xid"))
         whose = cluster.log.own(session, header.cluster, self.identities)
         told = shape.statement(header, event, event_id, known, whose)
+        if known is not None and (known.handles or not _ENDS.isdisjoint(known.operations)):
+            shape.ran(told, cluster.run_by_name(event, session, known))
         cluster.told.statement(told)
         self._emit(told)
         cluster.coverage.statement(told)
@@ -475,6 +481,7 @@ class Fold:
             if event.operation == "disconnect":
                 cluster.join.ends(session, event.occurred_at_us)
                 cluster.posture.ends(session, event.occurred_at_us)
+                cluster.handles.ends(session)
             whose = by_log(session, header.cluster, self.identities, "own")
             if event.operation == "login_failed":
                 whose = attempted(whose)

@@ -35,6 +35,7 @@ from pgwitness.events import (
     Unpublished,
     format_lsn,
 )
+from pgwitness.parsetree import Handle, worst
 from pgwitness.statements import StatementFacts, facts
 from streams import aside
 from streams.fold.attribution import NOBODY
@@ -257,6 +258,29 @@ def _read(event: Event, found: StatementFacts) -> dict[str, object]:
     if found.defines:
         detail["defines"] = list(found.defines)
     return detail
+
+
+def ran(event: Event, handles: list[Handle]) -> None:
+    """Put what stands behind the names that a statement runs into its event: its operation is what was done."""
+    if not handles:
+        return
+    operations = event.detail.get("operations")
+    before = operations if isinstance(operations, list) else []
+    done = list(dict.fromkeys(word for handle in handles for word in handle.operations))
+    event.operation = done[0] if done else event.operation
+    event.relations = _with(event.relations, [name for handle in handles for name in handle.relations])
+    event.columns = _with(event.columns, [name for handle in handles for name in handle.columns])
+    event.detail["operations"] = _with(done, before)
+    functions = event.detail.get("functions")
+    event.detail["functions"] = _with(
+        functions if isinstance(functions, list) else [], [name for handle in handles for name in handle.functions]
+    )
+    event.detail["where"] = worst([str(event.detail.get("where", "n/a")), *(handle.where for handle in handles)])
+    event.detail["prepared"] = True
+
+
+def _with(names: list[str], more: list[str]) -> list[str]:
+    return list(dict.fromkeys([*names, *more]))
 
 
 def _parsed(event: Event, said: Parsed) -> dict[str, object]:

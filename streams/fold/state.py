@@ -24,6 +24,7 @@ from pgwitness.events import (
     Token,
     Trust,
 )
+from pgwitness.parsetree import Handle
 from streams.aside import Aside
 from streams.fold.log_coverage import State
 
@@ -202,6 +203,17 @@ class Runs(Struct, array_like=True):
     mixed: bool = False
 
 
+class Prepared(Struct, frozen=True, array_like=True):
+    """What stands behind a name of a session; None where nobody knows."""
+
+    instance: str | None
+    pid: int
+    start_us: int
+    sort: str
+    name: str
+    handle: Handle | None
+
+
 class HeldReading(Struct, frozen=True, array_like=True):
     """What a snapshot found or the statistics counted, and until when (record time, µs) it waits for the log.
 
@@ -277,6 +289,8 @@ class ClusterState(Struct):
     """How far the log of each instance was read, by the server's clock and by the collector's."""
     runs: list[tuple[str, list[Runs]]] = []
     """What the log told and the statistics have not counted yet, by statement and role (`streams.fold.stats_join`)."""
+    prepared: list[Prepared] = []
+    """What stands behind the names of prepared statements and cursors (`streams.fold.handles`)."""
     set_back_told: int = -(1 << 60)
     """The record at which it was last told that a clock was put back."""
 

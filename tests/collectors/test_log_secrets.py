@@ -95,6 +95,20 @@ def test_no_secret_of_a_statement_leaves(told: Postgres, log_format: LogFormat, 
     assert not leaks, "\n".join(map(repr, leaks))
 
 
+@pytest.mark.parametrize("log_format", ["jsonlog", "csvlog", "stderr"])
+def test_an_execute_says_what_it_runs(told: Postgres, log_format: LogFormat) -> None:
+    """The server's DETAIL has the text that was prepared, in every format."""
+    executed = [
+        event
+        for event in raw(told, log_format, Names())
+        if isinstance(event, Statement) and event.statement == "EXECUTE q($1)" and event.outcome == "success"
+    ]
+    assert executed
+    for event in executed:
+        assert event.parsed is not None
+        assert (event.parsed.operations, event.parsed.relations) == (["select", "execute"], ["customers"])
+
+
 def test_there_are_enough_secrets() -> None:
     """The corpus is as large as it is said to be."""
     assert secrets() >= 200
