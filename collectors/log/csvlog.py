@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections import deque
 
+from collectors.log.languages import severities
 from collectors.log.record import (
     INT64_MAX,
     LOCAL,
@@ -59,6 +60,7 @@ class CsvLog:
         self._times = times
         self._rows = _Rows()
         self._backends = Backends(_backend)
+        self._severities = severities()
         self.invalid_utf8 = 0
         """Records with bytes that are no UTF-8, each read with a replacement character in their place."""
 
@@ -74,7 +76,7 @@ class CsvLog:
         return LogRecord(
             self._times.read(row[0]),
             backend.pid,
-            row[11],
+            self._severities.get(row[11], row[11]),
             row[13],
             backend.session,
             number(row[6], INT64_MAX) or None,

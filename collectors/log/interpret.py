@@ -26,6 +26,7 @@ from msgspec.structs import force_setattr, replace
 
 from collectors.log import complaint, prepared
 from collectors.log.extensions import AUDIT, audited, explained
+from collectors.log.languages import english
 from collectors.log.provenance import Provenance
 from collectors.log.readings import Queries, executed, possible, quoted
 from collectors.log.record import LOCAL, LogRecord
@@ -102,6 +103,10 @@ class Interpreter:
         """Statements of the collectors themselves that were left out."""
         self.ignored = 0
         """Messages that witness nothing."""
+        self.known = 0
+        """Messages in a form that is known and witnesses something, whoever wrote them."""
+        self.unknown = 0
+        """Messages of the kind that witnesses something, in no form that is known."""
         self.imitated = 0
         """Lines in the server's form that a session's code wrote."""
         self.doubts = False
@@ -150,6 +155,7 @@ class Interpreter:
     def read(self, record: LogRecord, log: str, offset: int, captured_at_us: int, index: int = 0) -> list[Seen]:
         """Give what a message witnesses; `log` and `offset` are its place, `index` what was given of that before."""
         events: list[Seen] = []
+        ignored = self.ignored
         if self._pending or self._connecting:
             self._expire(record, events)
         message = record.message
@@ -159,31 +165,43 @@ class Interpreter:
         if message.startswith(AUDIT) and severity not in _FAILED:
             self._audit(record, place, captured_at_us, events)
         elif severity == "LOG":
-            if message.startswith("duration: "):
-                self._duration(record, place, captured_at_us, events)
-            elif message.startswith("statement: "):
-                self._begun(record, "statement", place, captured_at_us, events)
-            elif message.startswith("execute "):
-                self._begun(record, "execute", place, captured_at_us, events)
-            elif message.startswith(("connection ", "disconnection: ", "replication connection ")):
-                self._session(record, place, captured_at_us, events)
-            else:
-                self._other(record)
+            if not self._log(record, message, place, captured_at_us, events):
+                message = english(message) or ""
+                record = replace(record, message=message)
+                if not message or not self._log(record, message, place, captured_at_us, events):
+                    self.ignored += 1
+                    self.unknown += 1
         elif severity in _FAILED:
             self._error(record, place, captured_at_us, events)
         else:
             self.ignored += 1
+        if self.ignored == ignored:
+            self.known += 1
         if len(events) == 1 and events[0].place is place:
             return events
         return _placed(events, log, offset, index)
 
-    def _other(self, record: LogRecord) -> None:
-        self.ignored += 1
-        if record.message.startswith("fastpath function call: "):
+    def _log(self, record: LogRecord, message: str, place: LogPlace, at_us: int, events: list[Seen]) -> bool:
+        """Read a message at LOG; false for one whose form is not known."""
+        if message.startswith("duration: "):
+            self._duration(record, place, at_us, events)
+        elif message.startswith("statement: "):
+            self._begun(record, "statement", place, at_us, events)
+        elif message.startswith("execute "):
+            self._begun(record, "execute", place, at_us, events)
+        elif message.startswith(("connection ", "disconnection: ", "replication connection ")):
+            self._session(record, place, at_us, events)
+        elif message.startswith("fastpath function call: "):
             if self.provenance.judge(record, "fastpath") is not None:
                 self._running.begins(_key(record))
-        elif record.message == STARTED and record.user is None and self.provenance.judge(record, "started") is not None:
-            self._running.started()
+            self.ignored += 1
+        elif message.startswith(_ORDINARY):
+            if message == STARTED and record.user is None and self.provenance.judge(record, "started") is not None:
+                self._running.started()
+            self.ignored += 1
+        else:
+            return False
+        return True
 
     def _imitation(self, record: LogRecord, kind: str, place: LogPlace, at_us: int, events: list[Seen]) -> None:
         """Tell of a line that a session's code wrote in the server's form, and who that session is."""
@@ -590,7 +608,7 @@ class Interpreter:
             occurred_at_us=record.time_us,
             pid=record.pid,
             backend_start_us=record.start_us or 0,
-            role=record.user or _quoted(record.message, "user" if "user" in record.message else "role"),
+            role=record.user or _named(record.message),
             database=record.database,
             application=record.application or "",
             client_addr=None if client_addr == LOCAL else client_addr,
@@ -685,7 +703,7 @@ def _is_at(place: LogPlace | None, log: str, offset: int, index: int) -> bool:
 
 def _refused(record: LogRecord) -> bool:
     if record.sqlstate is None:
-        return _REFUSED.match(record.message) is not None
+        return _REFUSED.match(english(record.message) or record.message) is not None
     return record.sqlstate.startswith("28") or record.sqlstate in _REFUSING
 
 
@@ -702,6 +720,24 @@ def _never_began(record: LogRecord) -> bool:
     """Say whether a FATAL is of a startup packet that nobody could read."""
     early = record.line is None or record.line <= _STARTUP_LINES
     return record.sqlstate == "08P01" and record.statement is None and early
+
+
+def _named(message: str) -> str | None:
+    """Give the role that a refusal names, in any language."""
+    message = english(message) or message
+    return _quoted(message, "user" if "user" in message else "role")
+
+
+_ORDINARY = (
+    "checkpoint", "restartpoint", "automatic ", "database system ", "starting ", "listening on ", "received ",
+    "parameter ", "redo ", "logical ", "temporary file", "process ", "archive", "background worker ", "could not ",
+    "connection ", "replication ", "shutting down", "aborting ", "terminating ", "recovery", "entering standby",
+    "consistent recovery", "streaming replication", "invalid record length", "started streaming", "selected new ",
+    "unexpected EOF on client connection", "incomplete startup packet", "all server processes terminated",
+    "reloading configuration", "skipping ", "slot ", "released logical ", "acquired logical ", "begin ",
+    "disconnection: ", "duration: ", "ending log output", "configuration file ", "server process ",
+)  # fmt: skip
+"""How lines of the server begin in English that witness nothing."""
 
 
 def _quoted(message: str, word: str) -> str | None:

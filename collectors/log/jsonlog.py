@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from collectors.log.languages import severities
 from collectors.log.record import INT32_MAX, INT64_MAX, LOCAL, XID_MAX, LogRecord, Times, Unreadable, session_start_us
 
 Small = Annotated[int, Meta(ge=0, le=INT32_MAX)]
@@ -51,6 +52,7 @@ class JsonLog:
 
     def __init__(self, times: Times) -> None:
         self._times = times
+        self._severities = severities()
         self.invalid_utf8 = 0
         """Lines with bytes that are no UTF-8, each read with a replacement character in their place."""
 
@@ -64,7 +66,7 @@ class JsonLog:
         return LogRecord(
             self._times.read(found.timestamp),
             found.pid,
-            found.error_severity,
+            self._severities.get(found.error_severity, found.error_severity),
             found.message,
             found.session_id,
             found.line_num,

@@ -19,6 +19,7 @@ from collectors.log import csvlog
 from collectors.log.csvlog import CsvLog
 from collectors.log.interpret import Interpreter, Seen
 from collectors.log.jsonlog import JsonLog
+from collectors.log.languages import heads
 from collectors.log.prefix import Prefix, escapes
 from collectors.log.provenance import Provenance
 from collectors.log.record import LogRecord, Times, Unreadable
@@ -27,7 +28,7 @@ from collectors.log.splitting import CsvSplitter, JsonSplitter, Piece, Splitter,
 from collectors.log.stderr import StderrLog
 from collectors.publisher import Channel
 from pgwitness.config import Log
-from pgwitness.events import Gap, Tick
+from pgwitness.events import Control, Gap, Tick
 from pgwitness.privacy import tokenizer
 
 DELIVERY_S_MAX = 30.0
@@ -35,14 +36,21 @@ STORE_S = 1.0
 """How often at most the state is written; after a crash, events of that long are sent again."""
 IDLE_S = 1.0
 """After how long without a byte nothing is waited for any more."""
+UNKNOWN_LINES_MIN = 200
+"""After how many lines in no known form, and none in one, it is said that the log is not understood."""
 TELL_S = 1.0
 """How often at most unreadable lines are told of."""
 
+NOT_UNDERSTOOD = (
+    "no line says what is done: check that statements and connections are logged, and in a language that is read "
+    "(lc_messages = 'C')"
+)
 LABELS = ["cluster", "instance"]
 LINES = Counter("pgwitness_log_messages", "Messages of the server's log that were read.", LABELS)
 BYTES = Counter("pgwitness_log_bytes", "Bytes of the server's log that were read.", LABELS)
 UNREADABLE = Counter("pgwitness_log_unreadable", "Lines of the server's log that are no message.", LABELS)
 INVALID = Counter("pgwitness_log_invalid_text", "Messages with bytes that are no UTF-8; they were read.", LABELS)
+UNKNOWN = Counter("pgwitness_log_not_understood", "Messages of the server's log in no form that is known.", LABELS)
 IMITATED = Counter("pgwitness_log_imitated", "Lines in the server's form that a session's code wrote.", LABELS)
 PARSED = Counter("pgwitness_log_statements_parsed", "Distinct statements that had to be parsed.", LABELS)
 GAPS = Counter("pgwitness_log_gaps", "Gaps in the server's log.", [*LABELS, "reason"])
@@ -68,7 +76,7 @@ def formats(
         return JsonSplitter, JsonLog(times)
     if settings.format == "csvlog":
         return lambda: CsvSplitter(csvlog.is_record), CsvLog(times)
-    prefix = Prefix(settings.line_prefix, databases=databases)
+    prefix = Prefix(settings.line_prefix, heads(), databases)
     return lambda: StderrSplitter(prefix), StderrLog(times, prefix)
 
 
@@ -125,6 +133,9 @@ class Reading:
         )
         self._lines, self._bytes = LINES.labels(*labels), BYTES.labels(*labels)
         self._unreadable, self._invalid = UNREADABLE.labels(*labels), INVALID.labels(*labels)
+        self._unknown, self._unknown_since, self._known_at = UNKNOWN.labels(*labels), 0, 0
+        self._counted_unknown = 0
+        self._not_understood = False
         self._parsed, self._imitated = PARSED.labels(*labels), IMITATED.labels(*labels)
         self._uncounted_lines = self._uncounted_bytes = 0
         self._counted_parsed = self._counted_invalid = self._counted_imitated = 0
@@ -189,6 +200,8 @@ class Reading:
         self._bytes.inc(self._uncounted_bytes)
         self._parsed.inc(parsed - self._counted_parsed)
         self._invalid.inc(invalid - self._counted_invalid)
+        self._unknown.inc(self.interpreter.unknown - self._counted_unknown)
+        self._counted_unknown = self.interpreter.unknown
         self._uncounted_lines = self._uncounted_bytes = 0
         self._counted_parsed, self._counted_invalid = parsed, invalid
 
@@ -209,10 +222,23 @@ class Reading:
     def tell(self) -> None:
         """Bring the metrics up to date, and tell of unreadable lines, of many at once."""
         self.count()
+        self._understood()
         if self._untold_lines and time.monotonic() - self._told_at >= TELL_S:
             self.gap("log_unreadable", {**self._untold, "lines": self._untold_lines, "bytes": self._untold_bytes})
             self._untold_lines = self._untold_bytes = 0
             self._told_at = time.monotonic()
+
+    def _understood(self) -> None:
+        """Tell, once, when nothing known has come for many lines, and again when it has."""
+        interpreter = self.interpreter
+        if interpreter.known != self._known_at:
+            self._known_at, self._unknown_since = interpreter.known, interpreter.unknown
+            if self._not_understood:
+                self._not_understood = False
+                self._channel.send(Control(captured_at_us=now_us(), operation="log_understood"))
+        elif not self._not_understood and interpreter.unknown - self._unknown_since >= UNKNOWN_LINES_MIN:
+            self._not_understood = True
+            self.gap("log_not_understood", {"lines": interpreter.unknown - self._unknown_since, "fix": NOT_UNDERSTOOD})
 
     def read_to(self, at_us: int) -> None:
         """Tell, from time to time, that all the log had at a moment was read: what is not in it was not done."""

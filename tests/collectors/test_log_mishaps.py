@@ -13,7 +13,7 @@ from collectors.log import files, reading, shell
 from pgwitness.config import Config
 from pgwitness.demo.servers import Broker
 from pgwitness.errors import Stop
-from pgwitness.events import Gap, Statement
+from pgwitness.events import Control, Gap, Statement
 from tests.collectors.log_server import ENDINGS, PREFIX
 from tests.collectors.raw_topic import Bench, bench, context_of
 from tests.collectors.test_log_collector import await_marks, collecting, expected, marks, running, told
@@ -246,3 +246,19 @@ def test_the_first_state_must_be_written(at: Bench, path: Path) -> None:
     with running(lambda stop: shell.run(context_of(at.config, at.publisher), stop)) as raised:
         at.raw.wait(lambda: raised != [], "the error")
     assert isinstance(raised[0], Stop)
+
+
+def test_a_log_that_nobody_understands(
+    tmp_path: Path, embedded_broker: Broker, config_factory: Callable[..., Config]
+) -> None:
+    """Many lines and nothing known in them are a gap, told once; when something known comes, that is told too."""
+    with following(tmp_path, embedded_broker, config_factory, "jsonlog") as at:
+        foreign = message("jsonlog", 0).replace(b"duration: 0.1 ms  statement:", b"trajanje: 0.1 ms  stavek:")
+        with collecting(at) as raised:
+            append(tmp_path / "log" / "a.json", *[foreign] * (2 * reading.UNKNOWN_LINES_MIN))
+            at.raw.wait(lambda: gaps(at) != [], "the gap")
+            append(tmp_path / "log" / "a.json", *[foreign] * reading.UNKNOWN_LINES_MIN, message("jsonlog", 0))
+            at.raw.wait(lambda: at.raw.of(Control) != [], "its end")
+        assert raised == []
+        assert gaps(at) == ["log_not_understood"]
+        assert [event.operation for event in at.raw.of(Control)] == ["log_understood"]
