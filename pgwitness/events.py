@@ -215,7 +215,8 @@ class Transaction(_Raw, frozen=True, kw_only=True, tag="transaction", gc=False):
 
     Position: `system_id`, `timeline` (the one its commit LSN lies on, by the timeline history), `database`, `lsn`
     (of the commit record) and the ordinals `first_ordinal` … `first_ordinal + n_rows - 1`. Positions only grow
-    within one (system_id, timeline, database); a collector that starts again may repeat them, identical.
+    within one (system_id, timeline, database); a collector that starts again may repeat them, identical. Where the
+    server was put back to what it was, they begin anew under a greater `incarnation` (µs since the epoch: when).
     `xid` has 64 bits. `origin` is the replication origin's name. `rows` is a JSON array of `Row`. `ddl` stands in the
     part in which it happened, `unpublished` in the last one.
     """
@@ -239,6 +240,7 @@ class Transaction(_Raw, frozen=True, kw_only=True, tag="transaction", gc=False):
     rows: Raw = Raw(b"[]")
     unpublished: list[Unpublished] = []
     silenced: list[Silenced] = []
+    incarnation: int = 0
 
 
 class QueryStats(_Raw, frozen=True, kw_only=True, tag="query_stats"):

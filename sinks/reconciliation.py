@@ -281,7 +281,8 @@ SELECT h.cluster, h.database, g.xid, printf('%X/%X', g.lsn >> 32, g.lsn & 429496
     g.rows, g.relations, h.principal, h.binding, h.certainty, h.assurance, h.role, h.session_id, g.inserts, g.updates,
     g.deletes, g.truncates, CASE WHEN g.unread THEN g.beacon_rows ELSE m.said END AS claimed_rows
 FROM (
-    SELECT hash(cluster, database) AS place, xid, lsn, min(coalesce(ordinal, -1)) AS first, count(ordinal) AS rows,
+    SELECT hash(cluster, database) AS place, xid, lsn, occurred_at, min(coalesce(ordinal, -1)) AS first,
+        count(ordinal) AS rows,
         list_sort(list_distinct(flatten(list(relations)))) AS relations,
         bool_or(coalesce(covered, false) AND NOT [named]) AS past,
         bool_and(certainty IN ('exact', 'strong')) AS sure,
@@ -290,7 +291,8 @@ FROM (
         count(ordinal) FILTER (operation = 'update') AS updates,
         count(ordinal) FILTER (operation = 'delete') AS deletes,
         count(ordinal) FILTER (operation = 'truncate') AS truncates
-    FROM wal GROUP BY place, xid, lsn
+    -- A server that was put back to what it was gives ids and positions again, at another time.
+    FROM wal GROUP BY place, xid, lsn, occurred_at
 ) AS g
 -- What a transaction's rows share is read from its first: to gather it from all would take twice the memory.
 JOIN (
@@ -298,8 +300,8 @@ JOIN (
     FROM wal
     -- Of a transaction whose beacon names several relations that are not in the stream, one row is enough.
     WHERE ordinal IS NOT NULL OR event_id IN (
-        SELECT min(event_id) FROM wal WHERE ordinal IS NULL GROUP BY cluster, database, xid, lsn)
-) AS h USING (place, xid, lsn, first)
+        SELECT min(event_id) FROM wal WHERE ordinal IS NULL GROUP BY cluster, database, xid, lsn, occurred_at)
+) AS h USING (place, xid, lsn, occurred_at, first)
 LEFT JOIN mismatch AS m ON m.cluster = h.cluster AND m.database = h.database AND m.lsn = g.lsn
 UNION ALL
 SELECT p.cluster, p.database, p.xid, NULL, p.last_at, 'phantom', 0, p.relations, any_value(l.principal),

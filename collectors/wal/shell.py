@@ -330,6 +330,7 @@ class _Collector:
             self.catalogue = Catalogue(self.sql, Horizon())
         self.catalogue.look()
         gaps, must_make = slot.examine(self.memory, self.place, self.slot, found, now_us())
+        gaps += self._went_back(slot.wal_end(self.sql))
         if gaps or must_make or self.memory.slot != self.slot:
             # Written down before the slot is touched: a crash in between must not lose the gap.
             self.memory.gaps += gaps
@@ -339,6 +340,9 @@ class _Collector:
             if found is not None:
                 slot.drop(self.sql, self.slot)
             confirmed = slot.make(self.sql, self.slot, self.context.cluster.slot)
+            if not any(gap.reason == "position_went_back" for gap in gaps):
+                self.memory.gaps += self._went_back(confirmed)
+        self.assembler.incarnation = self.memory.incarnation
         self._gaps_open(confirmed)
         self.memory.system_id, self.memory.timeline = self.place.system_id, self.place.timeline
         self.memory.slot, self.memory.confirmed = self.slot, confirmed
@@ -346,6 +350,15 @@ class _Collector:
         if must_make:
             detail: dict[str, object] = {"slot": self.slot, "lsn": format_lsn(confirmed)}
             self._send(Control(captured_at_us=now_us(), operation="slot_made", database=self.database, detail=detail))
+
+    def _went_back(self, end: int | None) -> list[Gap]:
+        """Begin a new incarnation when the server stands before what was read of it."""
+        gap = slot.went_back(self.memory, self.place, self.slot, end, now_us())
+        if gap is None:
+            return []
+        self.memory.incarnation = max(gap.captured_at_us, self.memory.incarnation + 1)
+        gap.detail["incarnation"] = self.memory.incarnation
+        return [gap]
 
     def _gaps_open(self, resumes: int) -> None:
         for gap in self.memory.gaps:

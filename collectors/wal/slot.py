@@ -31,7 +31,7 @@ class Memory(Struct, kw_only=True, omit_defaults=True):
     """What the collector must know again after a restart. `gaps` are those the broker has not confirmed yet.
 
     `stuck` is where the stream could not go on; `horizon_lsn` and `horizon_xid` are the last `catalogue.Horizon` at or
-    before what is confirmed.
+    before what is confirmed. `incarnation` is when positions were last found to go back (µs), 0 for never.
     """
 
     system_id: str = ""
@@ -42,6 +42,7 @@ class Memory(Struct, kw_only=True, omit_defaults=True):
     stuck: Stuck = Stuck()
     horizon_lsn: int = 0
     horizon_xid: int = 0
+    incarnation: int = 0
 
 
 class SlotState(Struct, frozen=True, kw_only=True):
@@ -157,6 +158,32 @@ def publications(connection: Connection, wanted: tuple[str, ...]) -> list[str]:
             f"database {connection.info.dbname} has no publication {' or '.join(wanted)}: run `pgwitness db install`"
         )
     return [name for (name,) in rows]
+
+
+def wal_end(connection: Connection) -> int | None:
+    """Read how far the server has written; None on a standby, which may have replayed less than it had before."""
+    row = connection.execute(
+        "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() - '0/0'::pg_lsn END"
+    ).fetchone()
+    return int(row[0]) if row is not None and row[0] is not None else None
+
+
+def went_back(memory: Memory, place: Place, name: str, end: int | None, now_us: int) -> Gap | None:
+    """Give the gap for a server that has not written as far as was read of it: it was put back to what it was; pure.
+
+    `end` is where its WAL ends, or where it let a new slot begin. A server that crashed has everything that was read.
+    """
+    known = memory.slot == name and (memory.system_id, memory.timeline) == (place.system_id, place.timeline)
+    if not known or end is None or end >= memory.confirmed:
+        return None
+    detail: dict[str, object] = {
+        "slot": name,
+        "system_id": place.system_id,
+        "timeline": place.timeline,
+        "confirmed": format_lsn(memory.confirmed),
+        "server_end": format_lsn(end),
+    }
+    return Gap(captured_at_us=now_us, reason="position_went_back", database=place.database, detail=detail)
 
 
 def examine(memory: Memory, place: Place, name: str, found: SlotState | None, now_us: int) -> tuple[list[Gap], bool]:

@@ -126,6 +126,7 @@ class Assembler:
         self.rows: Counter[str] = Counter()
         self.other_messages = 0
         self.forged = 0
+        self.incarnation = 0
         self.plans: dict[bytes, Plan] = {}
         self.held = held
         self._place = place
@@ -465,6 +466,8 @@ class Assembler:
                 b',"part":%d,"first_ordinal":%d,"last":%b'
                 % (self._parts, body.first_ordinal, b"false" if done_lsn is None else b"true")
             )
+        if self.incarnation:
+            made.append(b',"incarnation":%d' % self.incarnation)
         if self._origin_name is not None:
             made.append(b',"origin":' + _json(self._origin_name))
         if self._beacons:

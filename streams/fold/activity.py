@@ -70,6 +70,10 @@ class Activity:
         self._beacons[key] = (said, whose)
         return whose
 
+    def forget_xids(self) -> None:
+        """Forget which session had which transaction id."""
+        self._xids = {}
+
     def forget_names(self) -> None:
         """Ask the identities anew, because they have changed."""
         self._beacons.clear()

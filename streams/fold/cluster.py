@@ -75,11 +75,19 @@ class Cluster:
 
     def begin(self, timeline: Timeline, lsn: int) -> Watermark:
         """Begin a transaction that lies behind all that was read."""
+        before = self.watermarks.get(timeline)
         mark = Watermark(lsn, 0, False)
+        if before is not None:
+            mark.newest_us, mark.incarnation = before.newest_us, before.incarnation
         if timeline not in self.watermarks:
             room(self.watermarks, TIMELINES_MAX)
         self.watermarks[timeline] = mark
         return mark
+
+    def went_back(self) -> None:
+        """Forget whose transaction ids were: those of a server that was put back come again."""
+        self.activity.forget_xids()
+        self.log.forget_xids()
 
     def is_new(self, event_id: str) -> bool:
         """Say whether an event was not told yet; now it is."""

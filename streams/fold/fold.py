@@ -47,7 +47,7 @@ from pgwitness.events import Identities as IdentitiesRecord
 from pgwitness.statements import facts
 from pgwitness.topics import OURSELVES
 from streams.aside import Aside, Problem, unexpected
-from streams.fold import comments, readings, shape, witnesses
+from streams.fold import comments, positions, readings, shape, witnesses
 from streams.fold import state as states
 from streams.fold.attribution import (
     NOBODY,
@@ -62,7 +62,7 @@ from streams.fold.attribution import (
 from streams.fold.cluster import Cluster
 from streams.fold.covering import covering
 from streams.fold.sanity import bounded, bounded_header, check, check_position
-from streams.fold.state import Attribution, FoldState, HeldPart, HeldReading, Vouched, Watermark
+from streams.fold.state import Attribution, FoldState, HeldPart, HeldReading, Timeline, Vouched, Watermark
 from streams.fold.trimming import trim
 from streams.fold.waiting import Held, Key, size_of
 from streams.identity import claims
@@ -236,21 +236,11 @@ class Fold:
 
     def _transaction(self, cluster: Cluster, header: RawHeader, index: int, part: Transaction) -> None:
         timeline = (part.system_id, part.timeline, part.database)
-        mark = cluster.watermarks.get(timeline)
-        check_position(part.lsn, cluster.reached(part.system_id) if mark is None else mark.lsn)
-        cluster.keep(timeline, mark if mark is None else copy(mark))
-        if mark is None or part.lsn > mark.lsn:
-            mark = cluster.begin(timeline, part.lsn)
-        elif part.lsn < mark.lsn or mark.whole:
+        news = self._news(cluster, header, timeline, part)
+        if news is None:
             self.dropped += 1
             return
-        end = part.first_ordinal + part.n_rows
-        if part.first_ordinal < mark.next_ordinal:
-            if end <= mark.next_ordinal and not part.last:
-                self.dropped += 1
-                return
-            part = trim(part, mark.next_ordinal)
-        mark.next_ordinal = max(end, mark.next_ordinal)
+        part, mark = news
         whose = self._whose(cluster, header, part, mark)
         if part.forged or part.ddl or len(part.beacons) > 1 or (part.beacons and part.beacons[0].token is not None):
             self._findings(header, part, mark, whose or NOBODY)
@@ -271,6 +261,44 @@ class Fold:
         if part.last:
             mark.whole = True
             mark.whose = None
+
+    def _news(
+        self, cluster: Cluster, header: RawHeader, timeline: Timeline, part: Transaction
+    ) -> tuple[Transaction, Watermark] | None:
+        """Give what of a part is not known yet, and the mark that has been moved over it; None when it all is."""
+        mark = cluster.watermarks.get(timeline)
+        check_position(part.lsn, cluster.reached(part.system_id) if mark is None else mark.lsn)
+        cluster.keep(timeline, mark if mark is None else copy(mark))
+        incarnation = positions.incarnation(mark, part)
+        if mark is not None and incarnation > mark.incarnation:
+            self._went_back(cluster, header, timeline, mark, part)
+            mark = None
+        if incarnation != part.incarnation:
+            part = replace(part, incarnation=incarnation)
+        if mark is None or part.lsn > mark.lsn:
+            mark = cluster.begin(timeline, part.lsn)
+            mark.incarnation = incarnation
+        elif part.lsn < mark.lsn or mark.whole:
+            return None
+        end = part.first_ordinal + part.n_rows
+        if part.first_ordinal < mark.next_ordinal:
+            if end <= mark.next_ordinal and not part.last:
+                return None
+            part = trim(part, mark.next_ordinal)
+        mark.next_ordinal = max(end, mark.next_ordinal)
+        if part.xid:
+            mark.newest_us = max(mark.newest_us, part.committed_at_us)
+        return part, mark
+
+    def _went_back(
+        self, cluster: Cluster, header: RawHeader, timeline: Timeline, mark: Watermark, part: Transaction
+    ) -> None:
+        """Begin anew where a server was put back: what it commits from here on has positions that were there before."""
+        for held in cluster.waiting.of(timeline):
+            self._release(header.cluster, cluster, held, NOBODY)
+        cluster.went_back()
+        if part.incarnation <= mark.incarnation:  # else its collector has told it
+            self._emit(shape.went_back(header, part, mark))
 
     def _whose(self, cluster: Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> Attribution | None:
         """Say whose a transaction is, or None when it may still be found out."""

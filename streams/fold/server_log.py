@@ -75,6 +75,10 @@ class ServerLog:
             self._named[session] = whose
         return whose
 
+    def forget_xids(self) -> None:
+        """Forget which session had which transaction id."""
+        self._xids = {}
+
     def forget_names(self) -> None:
         """Ask the identities anew, because they have changed."""
         self._named.clear()

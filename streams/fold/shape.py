@@ -40,7 +40,7 @@ from pgwitness.statements import StatementFacts, facts
 from streams import aside
 from streams.fold.attribution import NOBODY
 from streams.fold.posture_join import Found
-from streams.fold.state import Attribution, Vouched
+from streams.fold.state import Attribution, Vouched, Watermark
 
 NOWHERE = Position(0, 0, 0)
 WORKER = "worker"
@@ -80,6 +80,8 @@ def change(cluster: str, instance: str | None, part: Transaction, whose: Attribu
 def transaction_id(part: Transaction) -> str:
     """Give the prefix of the ids of a transaction's rows: the same wherever and whenever it was read."""
     position = f"{part.system_id}/{part.timeline}/{part.database}/{part.lsn}"
+    if part.incarnation:
+        position += f"/{part.incarnation}"
     return blake2b(position.encode(), digest_size=16).hexdigest()
 
 
@@ -549,6 +551,24 @@ def renamed(cluster: str, record: Identities, partition: int, offset: int, error
     event.detail = {"sha256": record.sha256}
     if error is not None:
         event.detail["error"] = error
+    return event
+
+
+def went_back(header: RawHeader, part: Transaction, mark: Watermark) -> Event:
+    """Make the gap for a server whose positions go back: what it had after `part.lsn` and has no more, nobody reads."""
+    event_id = _id("position_went_back", transaction_id(part), part.committed_at_us)
+    event = _event(
+        "gap", header.cluster, header.instance, Attribution(), part.captured_at_us, event_id, "position_went_back"
+    )
+    event.database = part.database
+    event.detail = {
+        "reason": "position_went_back",
+        "found_by": WORKER,
+        "system_id": part.system_id,
+        "timeline": part.timeline,
+        "confirmed": format_lsn(mark.lsn),
+        "resumes": format_lsn(part.lsn),
+    }
     return event
 
 

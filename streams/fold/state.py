@@ -118,7 +118,8 @@ class Watermark(Struct, array_like=True):
     """How far one timeline of one database has been read: the commit LSN, the ordinal that comes next, whether whole.
 
     While a transaction is not whole: `forged` messages already told, whether the conflict was told, whose it is,
-    how many of its commands (`ddl`) were told, and whether the refusal of a token was.
+    how many of its commands (`ddl`) were told, and whether the refusal of a token was. `newest_us` is the latest commit
+    that was read, 0 where that is not known; `incarnation` the server's (`streams.fold.positions`).
     """
 
     lsn: int
@@ -129,6 +130,8 @@ class Watermark(Struct, array_like=True):
     whose: Attribution | None = None
     ddl: int = 0
     refused: bool = False
+    newest_us: int = 0
+    incarnation: int = 0
 
 
 class Ran(Struct, array_like=True):
@@ -252,6 +255,7 @@ class HeldState(Struct, frozen=True, array_like=True):
     xid: int
     due_us: int
     parts: list[HeldPart]
+    incarnation: int = 0
 
 
 class ClusterState(Struct):

@@ -35,10 +35,11 @@ def size_of(part: Transaction) -> int:
 class Held:
     """A transaction that waits; a part without its transaction is yet to be read again."""
 
-    __slots__ = ("bytes", "due_us", "key", "parts", "xid")
+    __slots__ = ("bytes", "due_us", "incarnation", "key", "parts", "xid")
 
-    def __init__(self, key: Key, xid: int, due_us: int) -> None:
+    def __init__(self, key: Key, xid: int, due_us: int, incarnation: int = 0) -> None:
         self.key = key
+        self.incarnation = incarnation
         self.xid = xid
         self.due_us = due_us
         self.parts: list[tuple[HeldPart, str | None, Transaction | None]] = []
@@ -77,7 +78,7 @@ class WaitingRoom:
         """Let a part wait; the first one of a transaction says until when."""
         held = self._held.get(key)
         if held is None:
-            held = self._enter(Held(key, part.xid, due_us))
+            held = self._enter(Held(key, part.xid, due_us, part.incarnation))
         # Rows are a view of their whole record: a copy lets go of the rest.
         part = replace(part, rows=part.rows.copy())
         held.parts.append((place, instance, part))
@@ -110,6 +111,10 @@ class WaitingRoom:
             del self._by_xid[held.xid % XID_MODULUS]
         self.bytes -= held.bytes
 
+    def of(self, timeline: Timeline) -> list[Held]:
+        """Give what waits of one timeline."""
+        return [held for held in self._held.values() if held.key[0] == timeline]
+
     def due(self, now_us: int) -> Held | None:
         """Give the first whose time has come."""
         for held in self._held.values():
@@ -140,14 +145,14 @@ class WaitingRoom:
     def save(self) -> list[HeldState]:
         """Give the references for a checkpoint."""
         return [
-            HeldState(*held.key, held.xid, held.due_us, [place for place, _, _ in held.parts])
+            HeldState(*held.key, held.xid, held.due_us, [place for place, _, _ in held.parts], held.incarnation)
             for held in self._held.values()
         ]
 
     def load(self, saved: list[HeldState]) -> None:
         """Take up the references of a checkpoint."""
         for item in saved:
-            held = self._enter(Held((item.timeline, item.lsn), item.xid, item.due_us))
+            held = self._enter(Held((item.timeline, item.lsn), item.xid, item.due_us, item.incarnation))
             held.parts = [(place, None, None) for place in item.parts]
             for place in item.parts:
                 self._missing.setdefault(place.offset, []).append(held)
@@ -163,7 +168,7 @@ class WaitingRoom:
                     continue
                 if event.first_ordinal < place.first_ordinal:
                     event = trim(event, place.first_ordinal)
-                event = replace(event, rows=event.rows.copy())
+                event = replace(event, rows=event.rows.copy(), incarnation=held.incarnation)
                 held.parts[number] = (place, batch.header.instance, event)
                 self._grow(held, event)
 

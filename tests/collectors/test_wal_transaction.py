@@ -15,7 +15,7 @@ from collectors.wal.held import Body, Held
 from collectors.wal.messages import Unread
 from collectors.wal.pgoutput import LogicalMessage, ProtocolError
 from collectors.wal.plan import Masking, TableFacts
-from collectors.wal.slot import Memory, SlotState, examine, recall, remember, slot_name
+from collectors.wal.slot import Memory, SlotState, examine, recall, remember, slot_name, went_back
 from collectors.wal.stream import parse_history
 from collectors.wal.transaction import BEACONS_MAX, FORGERIES_MAX, Assembler, Place, Xids
 from pgwitness.config import Privacy
@@ -385,6 +385,20 @@ def test_a_timeline_that_left_confirmed_wal_behind_has_diverged() -> None:
         for lsn in (100, 101)
     ]
     assert diverged == [False, True]
+
+
+def test_a_server_that_stands_before_what_was_read_was_put_back() -> None:
+    """Only on the same timeline of the same system; a standby's end, which is not known, says nothing."""
+    place = Place("77", 3, "shop", ((2, 100),))
+    memory = Memory(system_id="77", timeline=3, slot="s", confirmed=90)
+    gap = went_back(memory, place, "s", 89, 5)
+    assert gap is not None
+    assert (gap.reason, gap.detail["confirmed"], gap.detail["server_end"]) == ("position_went_back", "0/5A", "0/59")
+    assert went_back(memory, place, "s", 90, 5) is None
+    assert went_back(memory, place, "s", None, 5) is None
+    assert went_back(memory, place, "another", 1, 5) is None
+    assert went_back(Memory(system_id="77", timeline=2, slot="s", confirmed=90), place, "s", 1, 5) is None
+    assert went_back(Memory(system_id="76", timeline=3, slot="s", confirmed=90), place, "s", 1, 5) is None
 
 
 def test_memory_survives(tmp_path: Path) -> None:
