@@ -254,6 +254,7 @@ def test_a_log_that_nobody_understands(
     """Many lines and nothing known in them are a gap, told once; when something known comes, that is told too."""
     with following(tmp_path, embedded_broker, config_factory, "jsonlog") as at:
         foreign = message("jsonlog", 0).replace(b"duration: 0.1 ms  statement:", b"trajanje: 0.1 ms  stavek:")
+        append(tmp_path / "log" / "a.json", foreign)
         with collecting(at) as raised:
             append(tmp_path / "log" / "a.json", *[foreign] * (2 * reading.UNKNOWN_LINES_MIN))
             at.raw.wait(lambda: gaps(at) != [], "the gap")
