@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test chaos lint bench flood quality lock kafka postgres regress twin clean
+.PHONY: install demo test chaos lint bench flood differential fuzz quality lock kafka postgres regress twin clean
 
 install: $(STAMP)
 
@@ -35,6 +35,14 @@ lint: install
 # Ten million names that nobody has seen, through judge and fold: what they hold at most; a quarter of an hour.
 flood: install
 	$(BIN)/python -m tests.bench.flood
+
+# Row for row against test_decoding on the same WAL, with ever new seeds; five minutes.
+differential: install
+	$(BIN)/python -m tests.collectors.differential 300
+
+# A million mutated inputs through each decoder; some minutes.
+fuzz: install
+	$(BIN)/python -m tests.collectors.fuzz 1000000
 
 bench: install
 	$(BIN)/python -m tests.bench

@@ -105,18 +105,30 @@ _ddl = msgspec.json.Decoder(DdlPayload)
 _control = msgspec.json.Decoder(ControlPayload)
 
 
+Claims = dict[str, str | int | None]
+
+
 class Forged(Exception):
     """A message under our prefix that did not verify.
 
     `reason`: `malformed` (not of the form), `mac` (not made by this database's beacon), `kind` (another kind or
     version), `system_id`, `database` or `xid` (genuine, but copied from another cluster, database or transaction).
-    `claims` is what the message says of its maker, each text cut to `CLAIM_CHARACTERS_MAX`; not to be believed.
+    `claims` is what the message says of its maker, each text cut to `CLAIM_CHARACTERS_MAX`; not to be believed, and
+    read only when somebody asks: in a flood nobody does.
     """
 
-    def __init__(self, reason: str, claims: dict[str, str | int | None] | None = None) -> None:
-        super().__init__(f"a message under the beacon's prefix does not verify: {reason}")
+    def __init__(self, reason: str, claims: Claims | Callable[[], Claims] | None = None) -> None:
+        super().__init__(reason)
         self.reason = reason
-        self.claims = claims or {}
+        self._claims = claims
+
+    def __str__(self) -> str:
+        return f"a message under the beacon's prefix does not verify: {self.reason}"
+
+    @property
+    def claims(self) -> Claims:
+        """Read what the message says of its maker."""
+        return self._claims() if callable(self._claims) else self._claims or {}
 
 
 class Unreadable(Exception):

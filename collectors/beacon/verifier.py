@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from functools import partial
 
 import msgspec
 
@@ -90,9 +91,9 @@ class BeaconVerifier:
         said = content[MAC_BYTES : -len(introduction.encode())]
         expected = hashlib.sha256(b"".join((known.one.encode(), b"\x1f", said, b"\x1f", known.other.encode()))).digest()
         if not hmac.compare_digest(content[:MAC_BYTES], expected):
-            raise Forged("mac", _claims(fields))
+            raise Forged("mac", partial(_claims, fields))
         if int(xid) % XID32 != xid32 % XID32:
-            raise Forged("xid", _claims(fields))
+            raise Forged("xid", partial(_claims, fields))
         claim, _, token = claims.partition(_CLAIM_END)
         return Beacon(
             session_user=known.said.session_user,
@@ -117,13 +118,13 @@ class BeaconVerifier:
         tag, payload = introduction[:_HEX_CHARACTERS], introduction[_HEX_CHARACTERS:].encode()
         expected = mac(self.key, payload)
         if not hmac.compare_digest(tag.encode(), expected.hex().encode()):
-            raise Forged("mac", _claims(fields))
+            raise Forged("mac", partial(_claims, fields))
         try:
             said = _session.decode(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            raise Forged("kind", _claims(fields)) from None
+            raise Forged("kind", partial(_claims, fields)) from None
         if said.kind != SESSION_KIND:
-            raise Forged("kind", _claims(fields))
+            raise Forged("kind", partial(_claims, fields))
         if said.system_id != self._system_id:
             raise Forged("system_id", _claims(fields) | {"system_id": said.system_id})
         if said.database != self._database:

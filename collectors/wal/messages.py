@@ -132,21 +132,23 @@ class Messages:
         if size_max is None:
             return None
         if xid is None:
-            return self._forgery("not_transactional", {}, message.lsn)
+            return self._forgery(Forged("not_transactional"), message.lsn)
         if len(message.content) > size_max:
-            return self._forgery("malformed", {}, message.lsn)
+            return self._forgery(Forged("malformed"), message.lsn)
         try:
             return self._verified(message, xid, committed_at_us)
         except Forged as forged:
             if not self._fresh_key():
-                return self._forgery(forged.reason, forged.claims, message.lsn)
+                return self._forgery(forged, message.lsn)
         try:
             return self._verified(message, xid, committed_at_us)
         except Forged as forged:
-            return self._forgery(forged.reason, forged.claims, message.lsn)
+            return self._forgery(forged, message.lsn)
 
-    def _forgery(self, reason: str, claims: dict[str, str | int | None], lsn: int) -> Forgery | None:
-        return Forgery(reason=reason, claims=claims) if self.forgeries.allows(self._clock(), reason, lsn) else None
+    def _forgery(self, forged: Forged, lsn: int) -> Forgery | None:
+        if not self.forgeries.allows(self._clock(), forged.reason, lsn):
+            return None
+        return Forgery(reason=forged.reason, claims=forged.claims)
 
     def _verified(self, message: LogicalMessage, xid: int, committed_at_us: int) -> Beacon | Ddl | Unread | None:
         if self._beacons is None:

@@ -399,6 +399,8 @@ class Assembler:
             self._send(body, None)
 
     def _body(self) -> Body:
+        if not self._part_plans and not self._part_ddl:
+            return Body(self._part_first, 0, b"", b"", b"")
         counts = []
         seen = self.rows
         for plan in self._part_plans:
