@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from collectors.log.envelopes import lines
 from collectors.log.languages import severities
 from collectors.log.record import INT32_MAX, INT64_MAX, LOCAL, XID_MAX, LogRecord, Times, Unreadable, session_start_us
 
@@ -89,11 +90,12 @@ class JsonLog:
         )
 
     def _repaired(self, line: bytes) -> _Line:
+        """Read a line that has bytes that are no UTF-8, or is wrapped."""
         text = line.decode("utf-8", "replace").encode()
-        if text == line:
-            raise Unreadable("not a line of jsonlog")
-        self.invalid_utf8 += 1
-        try:
-            return _decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Unreadable("not a line of jsonlog") from None
+        self.invalid_utf8 += text != line
+        for plain in (text, *lines(text.decode())[:1]):
+            try:
+                return _decode(plain)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue
+        raise Unreadable("not a line of jsonlog")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
+from msgspec.structs import replace
 from prometheus_client import Counter
 from psycopg.conninfo import conninfo_to_dict
 
@@ -23,8 +24,8 @@ from collectors.log.languages import heads
 from collectors.log.prefix import Prefix, escapes
 from collectors.log.provenance import Provenance
 from collectors.log.record import LogRecord, Times, Unreadable
-from collectors.log.shipped import Places
-from collectors.log.splitting import CsvSplitter, JsonSplitter, Piece, Splitter, StderrSplitter
+from collectors.log.shipped import Places, Unwrapper
+from collectors.log.splitting import CsvSplitter, EnvelopeSplitter, JsonSplitter, Piece, Splitter, StderrSplitter
 from collectors.log.stderr import StderrLog
 from collectors.publisher import Channel
 from pgwitness.config import Log
@@ -72,6 +73,10 @@ def formats(
 ) -> tuple[Callable[[], Splitter], Parser]:
     """Give how a log of the configured format is cut and read; `databases` are there. Raises `ConfigurationError`."""
     times = Times(settings.timezone)
+    if settings.field and settings.from_ in ("file", "stdin"):
+        unwrapper = Unwrapper(replace(settings, instances={}))
+        _, parser = formats(replace(settings, field=""), databases)
+        return lambda: EnvelopeSplitter(unwrapper.messages), parser
     if settings.format == "jsonlog":
         return JsonSplitter, JsonLog(times)
     if settings.format == "csvlog":

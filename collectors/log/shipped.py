@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from collectors.log.envelopes import lines, unframed
 from collectors.log.record import Unreadable
 from pgwitness.config import Log
 
@@ -72,7 +73,9 @@ class Unwrapper:
         if isinstance(line, str):
             data = line.encode("utf-8", "replace")
         elif isinstance(line, dict):
-            data = msgspec.json.encode(line)
+            data = b"\n".join(lines(line)) or msgspec.json.encode(line)
+        elif isinstance(line, list) and (held := lines(line)):
+            data = b"\n".join(held)
         elif self._objects and self._severity(found) is not None:
             data = value if b"\n" not in value else msgspec.json.encode(msgspec.json.decode(value))
         else:
@@ -80,6 +83,20 @@ class Unwrapper:
         host = self._host(found) if self._host is not None else None
         source = self._source(self._said(found), key)
         return Shipped(source, str(host)[:HOST_CHARS_MAX] if host is not None else None, data.removesuffix(b"\n"))
+
+    def messages(self, value: bytes) -> list[bytes]:
+        """Give what one line of a file holds, each message whole. Raises `Unreadable`."""
+        value, _ = unframed(value)
+        try:
+            found = self._decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Unreadable("a record that is no JSON object") from None
+        held = lines(self._line(found)) if self._line is not None else []
+        if not held and self._severity(found) is not None:
+            held = [value]
+        if not held:
+            raise Unreadable("a record without the field that log.field names")
+        return held
 
     def _source(self, values: tuple[object, ...], key: bytes | None) -> str:
         """Name a source by what the record says of it, or else by the record's key."""
@@ -139,7 +156,10 @@ def _getter(name: str, keys: list[str]) -> Callable[[Any], object]:
             return inner
         inner = outer(found)
         for part in path:
-            inner = inner.get(part) if isinstance(inner, dict) else None
+            if isinstance(inner, list):
+                inner = [item.get(part) for item in inner if isinstance(item, dict)]
+            else:
+                inner = inner.get(part) if isinstance(inner, dict) else None
         return inner
 
     return find

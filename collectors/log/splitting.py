@@ -13,7 +13,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from collectors.log.envelopes import unframed
 from collectors.log.prefix import Prefix
+from collectors.log.record import Unreadable
 
 RECORD_BYTES_MAX = 32 * 1024 * 1024
 INTERLEAVED_MAX = 64
@@ -98,6 +100,38 @@ class JsonSplitter:
         return self._lines.waiting
 
 
+class EnvelopeSplitter:
+    """One line, one JSON object that holds messages; `unwrap` gives them, and raises `Unreadable`."""
+
+    def __init__(self, unwrap: Callable[[bytes], list[bytes]]) -> None:
+        self._unwrap = unwrap
+        self._inner = JsonSplitter()
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """Give each message; of several in one object each has a byte of it, and the last one the rest."""
+        pieces: list[Piece] = []
+        for piece in self._inner.feed(data):
+            try:
+                held = self._unwrap(piece.data)[: piece.length] if piece.readable else []
+            except Unreadable:
+                held = []
+            if not held:
+                pieces.append(Piece(piece.length, piece.data, False))
+                continue
+            pieces += [Piece(1, message) for message in held[:-1]]
+            pieces.append(Piece(piece.length - len(held) + 1, held[-1]))
+        return pieces
+
+    def idle(self) -> list[Piece]:
+        """A line without its end stays half."""
+        return []
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of the half line."""
+        return self._inner.waiting
+
+
 class CsvSplitter:
     """Lines until every quote is closed; `is_record` says whether what then stands there is one.
 
@@ -168,9 +202,13 @@ class StderrSplitter:
         """Give each message but the last one, which may go on."""
         pieces: list[Piece] = []
         elsewhere: int | None = None
-        for line in self._lines.feed(data):
+        for framed in self._lines.feed(data):
+            line, further = unframed(framed)
+            if further and not line.startswith(b"\t") and not self._prefix.continues(line):
+                line = b"\t" + line
+            extra = len(framed) - len(line)
             if self._open and line.startswith(b"\t") and elsewhere is not None:
-                _append(pieces, elsewhere, line)
+                _append(pieces, elsewhere, line, extra)
                 continue
             if self._open and not line.startswith(b"\t"):
                 elsewhere = None
@@ -178,10 +216,10 @@ class StderrSplitter:
                     pieces.append(self._close())
                 elif self._prefix.process(line) != self._prefix.process(self._open[0]):
                     elsewhere = self._earlier(pieces, line)
-                    _append(pieces, elsewhere, line)
+                    _append(pieces, elsewhere, line, extra)
                     continue
             self._open.append(line)
-            self._open_bytes += len(line) + 1
+            self._open_bytes += len(framed) + 1
             if self._open_bytes > RECORD_BYTES_MAX:
                 pieces.append(self._close(False))
         lost = self._lines.overflow()
@@ -218,7 +256,7 @@ class StderrSplitter:
         return self._lines.waiting + self._open_bytes
 
 
-def _append(pieces: list[Piece], place: int, line: bytes) -> None:
+def _append(pieces: list[Piece], place: int, line: bytes, extra: int) -> None:
     piece = pieces[place]
     data = piece.data + b"\n" + line if piece.data else line
-    pieces[place] = Piece(piece.length + len(line) + 1, data, piece.readable)
+    pieces[place] = Piece(piece.length + extra + len(line) + 1, data, piece.readable)

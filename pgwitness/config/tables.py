@@ -72,9 +72,9 @@ class Log(_Section, frozen=True, kw_only=True):
     `line_prefix` and `timezone` are the server's log_line_prefix (for `stderr`) and log_timezone; over SQL it says
     them itself. `start` is where to begin in what is there when the collector starts for the first time ever.
 
-    From Kafka: `field` is the key of a record's JSON object that holds the line, empty when the record is the line;
-    records that agree in `source_fields` come from one file; `instances` names the instance (`host:port`) by the value
-    of `instance_field`, and leaves out records of others.
+    `field` is the key of a JSON object that holds the line, of a record of the topic or of a line of a file; empty when
+    that is the line itself. From Kafka: records that agree in `source_fields` come from one file; `instances` names the
+    instance (`host:port`) by the value of `instance_field`, and leaves out records of others.
     """
 
     from_: Literal["file", "sql", "stdin", "kafka"] = field(name="from", default="file")
