@@ -13,6 +13,7 @@ from psycopg import errors as pg
 
 from collectors.beacon import catalogue, ddl_templates, emission, planning, templates
 from collectors.beacon.catalogue import Connection, State, Table
+from collectors.beacon.keyring import Key
 from collectors.beacon.level import Limit, limits
 from collectors.beacon.planning import Options
 from pgwitness.events import qualified
@@ -60,14 +61,34 @@ class BeaconStatus(Struct, frozen=True, kw_only=True):
     tables: tuple[TableStatus, ...] = ()
 
 
+def load_keys(connection: Connection) -> list[Key]:
+    """Read the keys that the database has, newest first; none where they are lost, not installed, or not ours to read.
+
+    An earlier installation has one, without the place where it was made.
+    """
+    for query in (_KEYS, f"SELECT key, 1, 0, 0, 0 FROM {templates.SCHEMA}.key"):
+        try:
+            rows = connection.execute(query).fetchall()
+        except _UNREADABLE:
+            _rolled_back(connection)
+            continue
+        return [
+            Key(key=bytes(key), number=number, made_lsn=int(lsn), made_xid=xid, made_at_us=at_us)
+            for key, number, lsn, xid, at_us in rows
+        ]
+    return []
+
+
+_KEYS = f"""
+SELECT key, number, made_lsn - '0/0', made_xid::text::int8, (extract(epoch FROM made_at) * 1000000)::int8
+FROM {templates.SCHEMA}.key ORDER BY number DESC
+"""
+
+
 def load_key(connection: Connection) -> bytes | None:
     """Read the key of the database's beacon; None where none is installed or our role may not read it."""
-    try:
-        row = connection.execute(f"SELECT key FROM {templates.SCHEMA}.key ORDER BY number DESC LIMIT 1").fetchone()
-    except _UNREADABLE:
-        _rolled_back(connection)
-        return None
-    return bytes(row[0]) if row is not None else None
+    keys = load_keys(connection)
+    return keys[0].key if keys else None
 
 
 def paused(connection: Connection) -> bool:

@@ -262,3 +262,43 @@ def test_a_restored_database_can_be_installed_on(database18: str, postgres18: Po
             assert install.install(there).done == ()
             assert install.uninstall(there).complete
             there.execute("INSERT INTO orders VALUES (1)")
+
+
+def test_a_crash_and_a_promotion_take_the_key(servers_path: Path) -> None:
+    """After either, sessions write and are named without a proof; one call brings a key, and no table is uncovered."""
+    with Postgres(servers_path / "crash18", settings=FAST_AND_FORGETFUL) as server:
+        with fresh_database(server) as dsn:
+            with owned(dsn) as shop:
+                before = {source.load_key(shop.admin)}
+                shop.admin.execute("CHECKPOINT")
+                standby = Postgres.standby_of(server, servers_path / "standby18")
+                with standby:
+                    with psycopg.connect(standby.dsn(dbname=shop.database), autocommit=True) as there:
+                        assert source.load_keys(there) == []
+                        assert not install.status(there).working
+                    server.kill()
+                    standby.promote()
+                    before |= renewed(make_conninfo(standby.dsn(dbname=shop.database)))
+                    standby.remove()
+            server.start()
+            before |= renewed(dsn)
+        server.remove()
+    assert len(before) == 3
+
+
+def renewed(dsn: str) -> set[bytes | None]:
+    """Write, have a key made, write again: who wrote is named at first without, then with a proof; gives the key."""
+    with psycopg.connect(make_conninfo(dsn, user="app"), autocommit=True) as app:
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            assert source.load_keys(admin) == []
+            assert not install.status(admin).working
+        app.execute("INSERT INTO orders VALUES (1) ON CONFLICT DO NOTHING; INSERT INTO notes VALUES ('a')")
+        with psycopg.connect(make_conninfo(dsn, user="pgwitness"), autocommit=True) as collector:
+            assert collector.execute("SELECT pgwitness.renew_key()").fetchone() == (True,)
+            assert len(source.covered_tables(collector)) == 4
+            assert install.status(collector).working
+            key = source.load_key(collector)
+        app.execute("INSERT INTO notes VALUES ('b')")
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            assert install.install(admin).done == ()
+    return {key}
