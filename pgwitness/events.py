@@ -105,6 +105,9 @@ class Wrote(Struct, array_like=True, frozen=True, gc=False):
 class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
     """Who made a transaction, as the database itself wrote it into the WAL; its MAC was verified by the collector.
 
+    Not so where it is not `authenticated`: the database had no key when it was written, or the one it was written with
+    is known to nobody any more. Then anybody may have written it, and it is a claim.
+
     `session_user` is the login role and `role` the role in force. `claim` is what the application said of itself
     (the setting `pgwitness.claim`), unverified. `token` is what came of the token it gave to the function
     `pgwitness.claim`. `ordinal` is the place in the transaction from which on it holds. `auth_method` is how the
@@ -127,6 +130,7 @@ class Beacon(Struct, frozen=True, omit_defaults=True, gc=False):
     auth_method: str | None = None
     wrote: Wrote | None = None
     settings: dict[str, str] = {}
+    authenticated: bool = True
 
 
 class Unpublished(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -133,7 +133,7 @@ SELECT pg_has_role(current_user, o.oid, 'USAGE') AND pg_has_role(current_user, o
 FROM pg_roles AS o WHERE o.rolname = %(owner)s"""
 
 _OWNER_ABLE = """\
-SELECT has_function_privilege(%(owner)s, 3578::oid, 'EXECUTE') AND coalesce((
+SELECT has_function_privilege(%(owner)s, 3577::oid, 'EXECUTE') AND coalesce((
     SELECT bool_and(has_schema_privilege(%(owner)s, n.oid, 'USAGE') AND has_table_privilege(%(owner)s, c.oid, 'SELECT'))
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'S')), false) AND coalesce((
@@ -220,7 +220,7 @@ WHERE n.nspname = %(schema)s AND p.proname = 'claim' AND has_schema_privilege('p
 _MESSAGES = """\
 SELECT has_function_privilege('public', p.oid, 'EXECUTE'), EXISTS (SELECT FROM aclexplode(p.proacl) AS a, pg_roles AS r
     WHERE r.oid = a.grantee AND r.rolname = %(owner)s)
-FROM pg_proc AS p WHERE p.oid = 3578"""
+FROM pg_proc AS p WHERE p.oid = 3577"""
 
 _TABLES = """\
 WITH keyed AS (

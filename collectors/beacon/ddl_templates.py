@@ -133,7 +133,7 @@ DECLARE
     made pg_catalog.oid[];
     statement pg_catalog.text;
     digest pg_catalog.text;
-    message pg_catalog.bytea;
+    message pg_catalog.text;
     lsn pg_catalog.pg_lsn;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -143,7 +143,7 @@ BEGIN
     token := current_setting('pgwitness.token', true);
     statement := current_query();
     BEGIN
-        IF {PAUSED} OR NOT has_function_privilege(3578::oid, 'EXECUTE') THEN
+        IF {PAUSED} OR NOT has_function_privilege(3577::oid, 'EXECUTE') THEN
             EXIT telling;
         END IF;
 {READ_KEY}
@@ -178,11 +178,11 @@ BEGIN
                     path := NULL;
                     statement := NULL;
                 END IF;
-                digest := encode(sha256(convert_to(statement, 'UTF8')), 'hex');
+                digest := encode(sha256(convert_to(statement, 'SQL_ASCII')), 'hex');
                 IF length(statement) > {STATEMENT_CHARACTERS_MAX} THEN
                     statement := NULL;
                 END IF;
-                message := convert_to(json_build_array(
+                message := json_build_array(
                     'ddl/1', coalesce(system_id, ''), current_database(), pg_current_xact_id()::text::int8,
                     pg_backend_pid(), coalesce(started, 0), coalesce(pg_get_userbyid(login), session_user),
                     CASE role_set WHEN 'none' THEN session_user ELSE role_set END,
@@ -190,14 +190,14 @@ BEGIN
                     {CLAIM},
                     {TOKEN},
                     tg_event, tg_tag, total, coalesce(objects, '[]'::json), statement, digest{authentication}, path
-                )::text, 'UTF8');
+                )::text;
                 EXIT;
             EXCEPTION WHEN OTHERS THEN
                 message := NULL;
             END;
         END LOOP;
-        message := coalesce(sha256(outer_pad || sha256(inner_pad || message)), decode(repeat('00', 32), 'hex'))
-            || message;
+        message := coalesce(encode(sha256(outer_pad || sha256(inner_pad || convert_to(message, 'SQL_ASCII'))), 'hex'),
+            repeat('0', 64)) || message;
     EXCEPTION WHEN OTHERS THEN
         EXIT telling;
     END;

@@ -1,6 +1,7 @@
 """The SQL with which a transaction says who makes it: the triggers' function and what it calls the first time.
 
-A message is 32 bytes and then text in UTF-8, fields joined by U+001F (`mac` verifies it):
+A message is text in the database's own encoding, because other slots show it to their clients: a code of 64 hexadecimal
+digits, then fields joined by U+001F (`verifier` verifies it):
 
     xid, session_user, role, application, claims, relation, statement, inserted, updated, deleted, session
 
@@ -14,7 +15,8 @@ published.
 in, address), as JSON under an HMAC of the database's key. It lies in a parameter that the client can read and overwrite
 (`pgwitness.session`); another one than its own does not verify, because with it goes a secret of the session, derived
 from the key and the HMAC, that lies where the client can do neither: as the session's own `currval` of two sequences.
-The 32 bytes are the SHA-256 of the fields before `session`, between the two halves of that secret. So a transaction
+The code is the SHA-256 of the fields before `session`, as bytes, between the two halves of that secret. Bytes are taken
+as if the database had no encoding (`SQL_ASCII`): nothing is converted, so no text that it holds can fail. A transaction
 needs neither the key's row nor anything else from a table, and the collector can verify each message by itself.
 
 tests/collectors/test_beacon_ways_round.py tries on PostgreSQL what is claimed here; docs/explanation/beacon.md says
@@ -99,12 +101,12 @@ def _message(said: str) -> str:
     one, other = (f"pg_catalog.currval('{SCHEMA}.{name}'::pg_catalog.regclass)" for name in SECRETS)
     session = f"pg_catalog.current_setting({SESSION}, true)"
     return (
-        "pg_catalog.sha256(pg_catalog.convert_to(\n"
+        "pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(\n"
         f"            pg_catalog.concat_ws(E'\\x1f', {one}, {said},\n"
-        f"                {other}), 'UTF8'))\n"
-        f"            OPERATOR(pg_catalog.||) pg_catalog.convert_to({said} OPERATOR(pg_catalog.||)\n"
+        f"                {other}), 'SQL_ASCII')), 'hex')\n"
+        f"            OPERATOR(pg_catalog.||) {said} OPERATOR(pg_catalog.||)\n"
         f"                CASE WHEN {session} OPERATOR(pg_catalog.<>) ''\n"
-        f"                THEN {session} END, 'UTF8')"
+        f"                THEN {session} END"
     )
 
 
@@ -144,7 +146,7 @@ def beacon_body(guarded: bool, *, paused: bool = False) -> str:
 DECLARE
     claims pg_catalog.text;
     said pg_catalog.text;
-    message pg_catalog.bytea;
+    message pg_catalog.text;
     lsn pg_catalog.pg_lsn;
     failed pg_catalog.text;
 BEGIN{PAUSE if paused else ""}
@@ -152,9 +154,9 @@ BEGIN{PAUSE if paused else ""}
         RETURN NEW;
     END IF;{closed if guarded else ""}
     BEGIN
-        IF NOT pg_catalog.has_function_privilege(3578::pg_catalog.oid, 'EXECUTE')
+        IF NOT pg_catalog.has_function_privilege(3577::pg_catalog.oid, 'EXECUTE')
             OR pg_catalog.current_setting('pgwitness.claim', true) OPERATOR(pg_catalog.<>) '' THEN
-            IF NOT pg_catalog.has_function_privilege(3578::pg_catalog.oid, 'EXECUTE') THEN
+            IF NOT pg_catalog.has_function_privilege(3577::pg_catalog.oid, 'EXECUTE') THEN
                 RETURN NEW;
             END IF;
             claims := {SCHEMA}.claimed();
@@ -178,8 +180,8 @@ BEGIN{PAUSE if paused else ""}
         IF message IS NULL THEN
             IF failed IS NOT NULL THEN
                 BEGIN
-                    lsn := pg_catalog.pg_logical_emit_message(true, '{SILENCED_PREFIX}', pg_catalog.convert_to(
-                        pg_catalog.concat_ws(E'\\x1f', failed, session_user, {ROLE}, TG_RELID, TG_OP), 'UTF8'));
+                    lsn := pg_catalog.pg_logical_emit_message(true, '{SILENCED_PREFIX}',
+                        pg_catalog.concat_ws(E'\\x1f', failed, session_user, {ROLE}, TG_RELID, TG_OP));
                 EXCEPTION WHEN OTHERS THEN
                     NULL;
                 END;
@@ -217,7 +219,7 @@ def introduce_body(guarded: bool, version: int) -> str:
     return f"""
 DECLARE
     said text;
-    message bytea;
+    message text;
     inner_pad bytea;
     outer_pad bytea;
     system_id text;
@@ -241,10 +243,10 @@ BEGIN
             CASE WHEN {_MAY_SET} THEN {_OWN_SETTINGS} END)::text INTO introduced
         FROM (SELECT) AS one LEFT JOIN pg_stat_get_activity(pg_backend_pid()) AS a ON true;
         IF inner_pad IS NULL THEN
-            message := decode(repeat('00', 32), 'hex') || convert_to(said || repeat('0', 64) || introduced, 'UTF8');
+            message := repeat('0', 64) || said || repeat('0', 64) || introduced;
         ELSE
-            tag := sha256(outer_pad || sha256(inner_pad || convert_to(introduced, 'UTF8')));
-            secret := sha256(outer_pad || sha256(inner_pad || convert_to('secret/1', 'UTF8') || tag));
+            tag := sha256(outer_pad || sha256(inner_pad || convert_to(introduced, 'SQL_ASCII')));
+            secret := sha256(outer_pad || sha256(inner_pad || convert_to('secret/1', 'SQL_ASCII') || tag));
             PERFORM set_config({SESSION}, encode(tag, 'hex') || introduced,
                     number <> coalesce(nullif(split_part({SESSION}, '_', 2), ''), '1')::int),
                 setval({one}, {half.format(1)}), setval({other}, {half.format(9)});
@@ -296,7 +298,7 @@ def create_beacon(body: str) -> str:
 def create_introduce(guarded: bool, version: int) -> str:
     """Create or replace the function for the first message of a session."""
     return (
-        f"CREATE OR REPLACE FUNCTION {SCHEMA}.introduce(claims text) RETURNS bytea LANGUAGE plpgsql\n"
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.introduce(claims text) RETURNS text LANGUAGE plpgsql\n"
         f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp\n"
         f"AS $pgwitness${introduce_body(guarded, version)}$pgwitness$"
     )

@@ -48,7 +48,9 @@ class Keyring:
             return False
         newest = max(key.number for key in found)
         kept = [key for key in self.keys if key.number <= newest and key.key not in {one.key for one in found}]
-        keys = sorted([*kept, *found], key=lambda key: (key.number, key.made_at_us), reverse=True)[:KEYS_MAX]
+        keys = sorted([*kept, *found], key=lambda key: (key.number, key.made_at_us, key.made_lsn), reverse=True)[
+            :KEYS_MAX
+        ]
         changed, self.keys = keys != self.keys, keys
         return changed
 

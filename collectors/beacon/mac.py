@@ -1,8 +1,9 @@
 """The MAC of what pgwitness says in the WAL, and the verification of messages about DDL and about itself.
 
 Any role may write any message under any prefix, so only a MAC tells a genuine one from a forgery. Messages about DDL
-(`ddl_templates`) and about pgwitness itself are 32 bytes of HMAC-SHA256 (RFC 2104) under the database's key and a JSON
-array in UTF-8, `ddl/1` or `control/1` first. The beacon, of which there are far more, has a form of its own
+(`ddl_templates`) and about pgwitness itself are HMAC-SHA256 (RFC 2104) under the database's key, in 64 hexadecimal
+digits, and a JSON array in the database's encoding, `ddl/1` or `control/1` first; in the release before this one the
+code was 32 bytes. The beacon, of which there are far more, has a form of its own
 (`verifier`). Pure, and total on hostile bytes: what does not verify raises `Forged`, and what verifies and is not
 understood `Unreadable`: that is a fault of ours and accuses nobody.
 
@@ -13,11 +14,13 @@ does not verify there.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
 
+from collectors.beacon.encodings import json_of
 from pgwitness.events import Beacon, Token
 
 PREFIX = "pgwitness.beacon"
@@ -147,16 +150,36 @@ def mac(key: bytes, payload: bytes) -> bytes:
     return hmac.digest(key, payload, "sha256")
 
 
-def verify_ddl(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> DdlPayload:
-    """Verify a message found under `DDL_PREFIX`. Raises `Forged` as `verify` does, `Unreadable` for what is genuine."""
-    said = _decoded(_authentic(content, key), _ddl, DDL_KIND)
-    _bind(said, system_id, database, xid32)
+def split(content: bytes) -> tuple[bytes, bytes]:
+    """Take a message apart: the 32 bytes of its code, and what that covers."""
+    if len(content) > 2 * MAC_BYTES and _HEX(content):
+        return bytes.fromhex(content[: 2 * MAC_BYTES].decode()), content[2 * MAC_BYTES :]
+    return content[:MAC_BYTES], content[MAC_BYTES:]
+
+
+_HEX = re.compile(rb"[0-9a-f]{64}").match
+
+UNSIGNED = bytes(MAC_BYTES)
+"""The code of a message that the database made without a key: what it says is no more than a claim."""
+
+
+def verify_ddl(
+    content: bytes, key: bytes | None, *, system_id: str, database: str, xid32: int, codec: str = "utf-8"
+) -> DdlPayload:
+    """Verify a message found under `DDL_PREFIX`. Raises `Forged` as `verify` does, `Unreadable` for what is genuine.
+
+    Without a key only one that was made without one is taken; it is not proven.
+    """
+    said = _decoded(json_of(_authentic(content, key), codec), _ddl, DDL_KIND)
+    _bind(said, system_id if key is not None else said.system_id, database, xid32)
     return said
 
 
-def verify_control(content: bytes, key: bytes, *, system_id: str, database: str, xid32: int) -> ControlPayload:
+def verify_control(
+    content: bytes, key: bytes, *, system_id: str, database: str, xid32: int, codec: str = "utf-8"
+) -> ControlPayload:
     """Verify a message found under `CONTROL_PREFIX`. Raises as `verify_ddl` does."""
-    said = _decoded(_authentic(content, key), _control, CONTROL_KIND)
+    said = _decoded(json_of(_authentic(content, key), codec), _control, CONTROL_KIND)
     _bind(said, system_id, database, xid32)
     return said
 
@@ -189,11 +212,11 @@ def same_session(one: Beacon, other: Beacon) -> bool:
     return one == same
 
 
-def _authentic(content: bytes, key: bytes) -> bytes:
-    payload = content[MAC_BYTES:]
-    if len(content) <= MAC_BYTES:
+def _authentic(content: bytes, key: bytes | None) -> bytes:
+    code, payload = split(content)
+    if not payload:
         raise Forged("malformed")
-    if not hmac.compare_digest(content[:MAC_BYTES], mac(key, payload)):
+    if not hmac.compare_digest(code, UNSIGNED if key is None else mac(key, payload)):
         raise Forged("mac")
     return payload
 

@@ -234,6 +234,11 @@ def _speaking(state: State, generation: int) -> list[Statement]:
     if state.functions.get("claimed") != emission.CLAIMED_BODY:
         made("claimed()", emission.CREATE_CLAIMED, "reads what the client claims, and its token", "for the beacon only")
     if differs("introduce", emission.introduce_body(state.guarded, state.version)):
+        if "message bytea" in state.functions.get("introduce", ""):
+            gone = key_templates.drop_function("introduce(text)")
+            plan.append(
+                Statement(gone, "schema", "its messages were no text, which clients of other slots may not read")
+            )
         sql = emission.create_introduce(state.guarded, state.version)
         made("introduce(text)", sql, "speaks for a session's first transaction", "for the beacon only")
     if differs("beacon", body, paused):
@@ -268,7 +273,7 @@ def _functions(state: State, options: Options) -> list[Statement]:
         add(f"GRANT ALL ON ALL FUNCTIONS IN SCHEMA {SCHEMA} TO {OWNER}", "likewise")
     if state.messages_open == state.message_granted:
         flush = ", boolean" if state.version >= 170_000 else ""
-        signature = f"pg_catalog.pg_logical_emit_message(boolean, text, bytea{flush})"
+        signature = f"pg_catalog.pg_logical_emit_message(boolean, text, text{flush})"
         sql, why = f"GRANT EXECUTE ON FUNCTION {signature} TO {OWNER}", "PUBLIC may not call it here"
         if state.messages_open:
             sql, why = (

@@ -85,6 +85,24 @@ FROM {templates.SCHEMA}.key ORDER BY number DESC
 """
 
 
+def renew_key(connection: Connection) -> bool:
+    """Have a lost key made anew in the database; false where there is none to be had, or it is not ours to ask for."""
+    row = connection.execute(
+        "SELECT NOT pg_is_in_recovery() AND has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc AS p"
+        " JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = %s AND p.proname = 'renew_key'"
+        " AND has_schema_privilege(n.oid, 'USAGE')",
+        (templates.SCHEMA,),
+    ).fetchone()
+    if row is None or not row[0]:
+        return False
+    try:
+        made = connection.execute(f"SELECT {templates.SCHEMA}.renew_key()").fetchone()
+    except psycopg.DatabaseError:
+        _rolled_back(connection)
+        return False
+    return made is not None and bool(made[0])
+
+
 def load_key(connection: Connection) -> bytes | None:
     """Read the key of the database's beacon; None where none is installed or our role may not read it."""
     keys = load_keys(connection)

@@ -30,14 +30,15 @@ CREATE UNLOGGED TABLE {SCHEMA}.covered (
 
 CONTROL_BODY = f"""
 DECLARE
-    message bytea;
+    message text;
 BEGIN
     PERFORM {SCHEMA}.renew_key();
-    SELECT sha256(k.outer_pad || sha256(k.inner_pad || p.payload)) || p.payload INTO message
+    SELECT encode(sha256(k.outer_pad || sha256(k.inner_pad || convert_to(p.payload, 'SQL_ASCII'))), 'hex') || p.payload
+    INTO message
     FROM {SCHEMA}.key AS k,
-        LATERAL (SELECT convert_to(json_build_array(
+        LATERAL (SELECT json_build_array(
             'control/1', k.system_id, current_database(), pg_current_xact_id()::text::int8, operation, session_user
-        )::text, 'UTF8') AS payload OFFSET 0) AS p
+        )::text AS payload OFFSET 0) AS p
     ORDER BY k.number DESC LIMIT 1;
     PERFORM pg_logical_emit_message(true, 'pgwitness.control', message);
 END

@@ -1,6 +1,6 @@
 """Verifies the beacons of one database; pure, and total on hostile bytes: a message verifies or raises `Forged`.
 
-What a beacon consists of stands in `emission`: 32 bytes under a secret of the session, the fields of the transaction,
+What a beacon consists of stands in `emission`: a code under a secret of the session, the fields of the transaction,
 and the session's introduction. That is 64 hexadecimal digits of HMAC-SHA256 (RFC 2104) under the database's key, and
 what they cover:
 
@@ -24,7 +24,8 @@ from functools import partial
 
 import msgspec
 
-from collectors.beacon.mac import CLAIM_CHARACTERS_MAX, MAC_BYTES, XID32, Forged, JudgeToken, mac, method
+from collectors.beacon.encodings import json_of, text_of
+from collectors.beacon.mac import CLAIM_CHARACTERS_MAX, UNSIGNED, XID32, Forged, JudgeToken, mac, method, split
 from pgwitness.events import Beacon, Wrote
 
 SESSION_KIND = "session/1"
@@ -70,11 +71,12 @@ class BeaconVerifier:
     An introduction is remembered by its bytes, so remembering changes no verdict.
     """
 
-    def __init__(self, key: bytes, *, system_id: str, database: str) -> None:
+    def __init__(self, key: bytes, *, system_id: str, database: str, codec: str = "utf-8") -> None:
         self.key = key
+        self._codec = codec
         self._system_id = system_id
         self._database = database
-        self._known: dict[str, _Known] = {}
+        self._known: dict[bytes, _Known] = {}
 
     def verify(self, content: bytes, *, xid32: int, judge: JudgeToken | None = None) -> Beacon:
         """Verify a message found under `PREFIX` in the transaction `xid32` (the WAL's 32 bits) of that database.
@@ -84,13 +86,14 @@ class BeaconVerifier:
         under SET ROLE to a role that the guard cannot hold, repeats it with each statement: `same_session` tells
         repetitions. `judge` says what came of the transaction's token, else that is left out.
         """
-        fields = _fields(content)
+        code, rest = split(content)
+        fields = _fields(rest, self._codec)
         xid, session_user, role, application, claims = fields[:5]
-        introduction = fields[-1]
+        introduction = rest.rpartition(b"\x1f")[2]
         known = self._introduced(introduction, fields)
-        said = content[MAC_BYTES : -len(introduction.encode())]
+        said = rest[: len(rest) - len(introduction)]
         expected = hashlib.sha256(b"".join((known.one.encode(), b"\x1f", said, b"\x1f", known.other.encode()))).digest()
-        if not hmac.compare_digest(content[:MAC_BYTES], expected):
+        if not hmac.compare_digest(code, expected):
             raise Forged("mac", partial(_claims, fields))
         if int(xid) % XID32 != xid32 % XID32:
             raise Forged("xid", partial(_claims, fields))
@@ -111,16 +114,16 @@ class BeaconVerifier:
             settings=known.said.settings or {},
         )
 
-    def _introduced(self, introduction: str, fields: list[str]) -> _Known:
+    def _introduced(self, introduction: bytes, fields: list[str]) -> _Known:
         known = self._known.get(introduction)
         if known is not None:
             return known
-        tag, payload = introduction[:_HEX_CHARACTERS], introduction[_HEX_CHARACTERS:].encode()
+        tag, payload = introduction[:_HEX_CHARACTERS], introduction[_HEX_CHARACTERS:]
         expected = mac(self.key, payload)
-        if not hmac.compare_digest(tag.encode(), expected.hex().encode()):
+        if not hmac.compare_digest(tag, expected.hex().encode()):
             raise Forged("mac", partial(_claims, fields))
         try:
-            said = _session.decode(payload)
+            said = _session.decode(json_of(payload, self._codec))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise Forged("kind", partial(_claims, fields)) from None
         if said.kind != SESSION_KIND:
@@ -136,12 +139,40 @@ class BeaconVerifier:
         return known
 
 
-def _fields(content: bytes) -> list[str]:
-    """Split a message; `Forged` where it has not the form of one."""
+def claimed(content: bytes, *, xid32: int, database: str, codec: str = "utf-8", unknown: bool = False) -> Beacon | None:
+    """Read what the beacon says where it had no key to prove it; None for a message that is not such a one.
+
+    `unknown`: one that was signed, with a key that nobody has any more, is taken likewise. Whoever can write messages
+    can write this: it is a claim.
+    """
+    code, rest = split(content)
+    if code != UNSIGNED and not unknown:
+        return None
     try:
-        fields = content[MAC_BYTES:].decode().split(_SEPARATOR)
-    except UnicodeDecodeError:
-        raise Forged("malformed") from None
+        fields = _fields(rest, codec)
+        said = _session.decode(json_of(rest.rpartition(b"\x1f")[2][_HEX_CHARACTERS:], codec))
+    except (Forged, msgspec.MsgspecError, RecursionError):
+        return None
+    xid, session_user, role, application, claims = (field[: 4 * CLAIM_CHARACTERS_MAX] for field in fields[:5])
+    if said.kind != SESSION_KIND or said.database != database or int(xid) % XID32 != xid32 % XID32:
+        return None
+    return Beacon(
+        session_user=said.session_user[:CLAIM_CHARACTERS_MAX],
+        role=session_user if role == "none" else role,
+        pid=said.pid,
+        backend_start_us=said.backend_start_us,
+        xid=int(xid),
+        application=application,
+        client_addr=said.client_addr,
+        client_port=said.client_port,
+        claim=claims.partition(_CLAIM_END)[0] or None,
+        authenticated=False,
+    )
+
+
+def _fields(rest: bytes, codec: str) -> list[str]:
+    """Split a message behind its code; `Forged` where it has not the form of one."""
+    fields = text_of(rest, codec).split(_SEPARATOR)
     # isascii, because int() takes other scripts' digits, too; eighteen of them fit wherever numbers go from here.
     numbers = [fields[0], *([fields[5], *fields[7:10]] if len(fields) == LONG else [])]
     if len(fields) not in (SHORT, LONG) or not all(n.isascii() and n.isdigit() and len(n) <= 18 for n in numbers):

@@ -4,8 +4,9 @@ Any role may write any of them, as many as it likes, so what is not ours costs a
 verified that cannot be genuine by its place or size, a heartbeat counts once and only with what we put into it, and
 of forgeries the first few of a second are told one by one, the others by their number.
 
-The key is read anew when a message does not verify, at most once a second, because an installation may have made
-another one in the meantime.
+The keys are read anew when a message does not verify, at most once a second, because another one may have been made in
+the meantime. A message that the database made without a key, or with one that nobody has any more, is no forgery: what
+it says is a claim, and that there was one is told as a gap.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
 from msgspec import Struct
 
 from collectors.beacon.emission import SILENCED_PREFIX
+from collectors.beacon.keyring import Key, Keyring
 from collectors.beacon.mac import (
     CLAIM_CHARACTERS_MAX,
     CONTROL_PREFIX,
@@ -26,16 +29,17 @@ from collectors.beacon.mac import (
     ControlPayload,
     DdlPayload,
     Forged,
+    JudgeToken,
     Unreadable,
     verify_control,
     verify_ddl,
 )
-from collectors.beacon.verifier import BeaconVerifier
+from collectors.beacon.verifier import BeaconVerifier, claimed
 from collectors.wal.ddl import lacks_objects, of_payload
 from collectors.wal.limit import Limit
 from collectors.wal.pgoutput import LogicalMessage
 from collectors.wal.tokens import Verifier
-from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Token
+from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Token, format_lsn
 
 HEARTBEAT_PREFIX = "pgwitness.heartbeat"
 KEY_AGAIN_S = 1.0
@@ -54,6 +58,25 @@ class Unread(Struct, frozen=True):
 
     prefix: str
     why: str
+
+
+class Unproven:
+    """Counts what was said without a proof since it was asked for, and keeps the first of it; a gap tells of it."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._first: dict[str, object] = {}
+
+    def note(self, lsn: int, xid: int, said: Beacon) -> None:
+        """Count one message."""
+        if not self.number:
+            self._first = {"lsn": format_lsn(lsn), "xid": xid, "claims": {"session_user": said.session_user}}
+        self.number += 1
+
+    def taken(self) -> dict[str, object]:
+        """Give what there was, and begin anew."""
+        found, self.number = {"messages": self.number, **self._first}, 0
+        return found
 
 
 class Heartbeat:
@@ -80,7 +103,8 @@ class Heartbeat:
 class Messages:
     """Judges the logical messages of one database's stream.
 
-    `load_key` reads the beacon's key, None where none is installed. `announced` is called with a verified message
+    `load_keys` reads the keys that the database has, none where no beacon is installed or the key is lost; `ring` are
+    those known from before. `announced` is called with a verified message
     about the beacon itself and its LSN; `heartbeat` when one of ours, which `beat` knows, has come round.
     `tokens` judges what applications give to `pgwitness.claim`, as of the commit.
     """
@@ -89,28 +113,49 @@ class Messages:
         self,
         system_id: str,
         database: str,
-        load_key: Callable[[], bytes | None],
+        load_keys: Callable[[], list[Key]],
         announced: Callable[[ControlPayload, int], None],
         heartbeat: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         tokens: Verifier | None = None,
+        ring: Keyring | None = None,
+        codec: str = "utf-8",
     ) -> None:
+        self.unproven = Unproven()
+        self.ring = ring or Keyring()
+        self._codec = codec
+        self._verifiers: dict[bytes, BeaconVerifier] = {}
+        self._here = False
         self.beat = Heartbeat()
         self.forgeries = Limit(FORGERIES_A_SECOND)
         self._tokens = tokens or Verifier(None, "")
         self._system_id = system_id
         self._database = database
-        self._load_key = load_key
+        self._load_keys = load_keys
         self._announced = announced
         self._heartbeat = heartbeat
         self._clock = clock
         self._read = clock()
         self._last: tuple[int, dict[tuple[int, str, str | None], int]] = (-1, {})
-        self._beacons = self._verifier(load_key())
+        self.refresh()
 
     def expects_beacons(self) -> bool:
         """Say whether a beacon is installed, so that waiting for it makes sense."""
-        return self._beacons is not None
+        return bool(self.ring.keys)
+
+    def refresh(self) -> bool:
+        """Read the keys of the database; says whether there is another one."""
+        self._read = self._clock()
+        found = self._load_keys()
+        self._here = bool(found)
+        return self.ring.take(found)
+
+    def lost(self, lsn: int) -> bool:
+        """Say whether the database may have had no key at a place of the WAL: the newest came later, for a lost one."""
+        if not self.ring.keys or not self._here:
+            return True
+        newest = self.ring.keys[0]
+        return lsn < newest.made_lsn and all(key.number == newest.number for key in self.ring.keys)
 
     def message(
         self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
@@ -123,7 +168,7 @@ class Messages:
             if self.beat.came(message.content):
                 self._heartbeat()
             return None
-        if message.prefix == SILENCED_PREFIX and xid is not None and self._beacons is not None:
+        if message.prefix == SILENCED_PREFIX and xid is not None and self.ring.keys:
             said = _silenced(message.content)
             if said is None or not self.forgeries.allows(self._clock(), "silenced", message.lsn):
                 return None
@@ -138,12 +183,37 @@ class Messages:
         try:
             return self._verified(message, xid, committed_at_us)
         except Forged as forged:
-            if not self._fresh_key():
-                return self._forgery(forged, message.lsn)
+            found = forged
+        if self._clock() - self._read >= KEY_AGAIN_S and self.refresh():
+            try:
+                return self._verified(message, xid, committed_at_us)
+            except Forged as forged:
+                found = forged
+        claim = self._claim(message, xid)
+        if claim is not None:
+            return claim
+        return self._forgery(found, message.lsn)
+
+    def _claim(self, message: LogicalMessage, xid: int) -> Beacon | Ddl | None:
+        """Take what was said without a proof where the database may have said it."""
+        unknown = bool(self.ring.keys) and not self.ring.knows(message.lsn)
+        if message.prefix == PREFIX and self.ring.keys:
+            said = claimed(message.content, xid32=xid, database=self._database, codec=self._codec, unknown=unknown)
+            if said is not None:
+                self.unproven.note(message.lsn, xid, said)
+            return said
+        if message.prefix != DDL_PREFIX or not self.ring.keys or not self.lost(message.lsn):
+            return None
         try:
-            return self._verified(message, xid, committed_at_us)
-        except Forged as forged:
-            return self._forgery(forged, message.lsn)
+            command = verify_ddl(
+                message.content, None, system_id="", database=self._database, xid32=xid, codec=self._codec
+            )
+        except (Forged, Unreadable):
+            return None
+        told = of_payload(command, None, self._turn(command))
+        told = msgspec.structs.replace(told, beacon=msgspec.structs.replace(told.beacon, authenticated=False))
+        self.unproven.note(message.lsn, xid, told.beacon)
+        return told
 
     def _forgery(self, forged: Forged, lsn: int) -> Forgery | None:
         if not self.forgeries.allows(self._clock(), forged.reason, lsn):
@@ -151,22 +221,33 @@ class Messages:
         return Forgery(reason=forged.reason, claims=forged.claims)
 
     def _verified(self, message: LogicalMessage, xid: int, committed_at_us: int) -> Beacon | Ddl | Unread | None:
-        if self._beacons is None:
+        if not self.ring.keys:
             raise Forged("no_beacon_installed")
 
         def judge(token: str) -> Token:
             return self._tokens.judge(token, committed_at_us)
 
-        try:
-            if message.prefix == PREFIX:
-                return self._beacons.verify(message.content, xid32=xid, judge=judge)
-            place = {"system_id": self._system_id, "database": self._database}
-            if message.prefix == DDL_PREFIX:
-                command = verify_ddl(message.content, self._beacons.key, xid32=xid, **place)
-                return of_payload(command, judge, self._turn(command))
-            said = verify_control(message.content, self._beacons.key, xid32=xid, **place)
-        except Unreadable as unreadable:
-            return Unread(message.prefix, unreadable.why)
+        refused = Forged("mac")
+        for key in self.ring.usable(message.lsn, xid, committed_at_us):
+            try:
+                return self._by(key, message, xid, judge)
+            except Forged as forged:
+                if forged.reason != "mac":
+                    raise
+                refused = forged
+            except Unreadable as unreadable:
+                return Unread(message.prefix, unreadable.why)
+        raise refused
+
+    def _by(self, key: Key, message: LogicalMessage, xid: int, judge: JudgeToken) -> Beacon | Ddl | None:
+        """Verify a message under one key."""
+        if message.prefix == PREFIX:
+            return self._verifier(key).verify(message.content, xid32=xid, judge=judge)
+        place = {"system_id": self._system_id, "database": self._database, "codec": self._codec}
+        if message.prefix == DDL_PREFIX:
+            command = verify_ddl(message.content, key.key, xid32=xid, **place)
+            return of_payload(command, judge, self._turn(command))
+        said = verify_control(message.content, key.key, xid32=xid, **place)
         self._announced(said, message.lsn)
         return None
 
@@ -183,18 +264,14 @@ class Messages:
         turns[which] = turns.get(which, -1) + 1
         return turns[which]
 
-    def _fresh_key(self) -> bool:
-        """Read the key again when that may help; says whether it is another one."""
-        if self._clock() - self._read < KEY_AGAIN_S:
-            return False
-        before, key, self._read = self._beacons, self._load_key(), self._clock()
-        if key == (before.key if before is not None else None):
-            return False
-        self._beacons = self._verifier(key)
-        return True
-
-    def _verifier(self, key: bytes | None) -> BeaconVerifier | None:
-        return None if key is None else BeaconVerifier(key, system_id=self._system_id, database=self._database)
+    def _verifier(self, key: Key) -> BeaconVerifier:
+        known = self._verifiers.get(key.key)
+        if known is None:
+            held = {one.key for one in self.ring.keys}
+            self._verifiers = {name: one for name, one in self._verifiers.items() if name in held}
+            place = {"system_id": self._system_id, "database": self._database, "codec": self._codec}
+            known = self._verifiers[key.key] = BeaconVerifier(key.key, **place)
+        return known
 
 
 def _silenced(content: bytes) -> Silenced | None:

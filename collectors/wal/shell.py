@@ -19,12 +19,14 @@ from msgspec.structs import replace
 from prometheus_client import Counter, Gauge
 
 from collectors.beacon import source
+from collectors.beacon.encodings import codec_of
+from collectors.beacon.keyring import Key
 from collectors.beacon.mac import ControlPayload
 from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS
 from collectors.connection import connect, instance_name, replication_connect
 from collectors.context import Context, now_us
 from collectors.publisher import Channel
-from collectors.wal import pgoutput, published, slot
+from collectors.wal import keys, pgoutput, published, slot
 from collectors.wal.catalogue import Catalogue, Horizon
 from collectors.wal.held import Held
 from collectors.wal.limit import Limit
@@ -50,6 +52,9 @@ ASIDES_A_SECOND = 20
 """Gaps of messages that cannot be read which are told one by one."""
 QUIET_BYTES = 2048
 """WAL below this since our last heartbeat is the heartbeat's own and the server's housekeeping."""
+
+UNPROVEN_S = 30.0
+"""How often at most it is told that there were beacons without a proof."""
 
 _LABELS = ["cluster", "database"]
 ROWS = Counter("pgwitness_wal_rows", "Row changes put into parts.", [*_LABELS, "operation"])
@@ -114,6 +119,8 @@ class _Collector:
         folder = collectors.state_path / "wal"
         self.memory_path = folder / f"{context.name}.{self.slot}.json"
         self.memory: Memory = slot.recall(self.memory_path)
+        self.keys_path = folder / f"{context.name}.{self.slot}.keys"
+        self.next_unproven = 0.0
         system_id, timeline = stream.identify()
         self.place = Place(system_id, timeline, database, stream.history(timeline))
         self.sent = self.delivered = self.reported = 0
@@ -128,18 +135,25 @@ class _Collector:
         self.assembler = self._assembler(folder / "spool", collectors.memory_limit, collectors.spool_limit)
 
     def _assembler(self, spool: Path, memory_limit: int, spool_limit: int) -> Assembler:
-        row = self.sql.execute("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text").fetchone()
+        row = self.sql.execute(
+            "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text,"
+            " pg_catalog.current_setting('server_encoding')"
+        ).fetchone()
         assert row is not None
+        encoding = str(row[1])
         context = self.context
         self.accounts = Accounts(lambda oid: published.listed(self.sql, oid))
         self.judge = Messages(
             self.place.system_id,
             self.database,
-            lambda: source.load_key(self.sql),
+            self._keys,
             self._announced,
             self._heartbeat_came,
             tokens=Verifier.of(context.config.identities, context.name, self.database),
+            ring=keys.recall(self.keys_path, self.place.system_id),
+            codec=codec_of(encoding),
         )
+        keys.remember(self.keys_path, self.place.system_id, self.judge.ring)
         return Assembler(
             self.place,
             Masking(context.config.privacy, tokenizer(context.key)),
@@ -263,8 +277,11 @@ class _Collector:
         self._rest(now)
         self.assembler.settle(self.after_lsn)
         self.context.health.ready(self.part_name)
+        self._unproven(now)
         if now >= self.next_heartbeat:
             self._measure()
+            if self.judge.refresh():
+                keys.remember(self.keys_path, self.place.system_id, self.judge.ring)
             self._heartbeat()
             self.catalogue.look()
             self.next_heartbeat = now + self.context.config.collectors.heartbeat_interval
@@ -452,6 +469,23 @@ class _Collector:
         if row is not None and row[0] is not None:
             self.heartbeat_lsn = int(row[0])
 
+    def _keys(self) -> list[Key]:
+        """Read the keys of the beacon; where they are lost, have another one made."""
+        found = source.load_keys(self.sql)
+        if not found and source.renew_key(self.sql):
+            log.warning("the key of the beacon was lost; another one is made", cluster=self.context.name)
+            found = source.load_keys(self.sql)
+        return found
+
+    def _unproven(self, now: float) -> None:
+        """Tell, once a while, that beacons said who wrote without a proof."""
+        if not self.judge.unproven.number or now < self.next_unproven:
+            return
+        self.next_unproven = now + UNPROVEN_S
+        GAPS.labels(self.context.name, self.database, "beacon_unproven").inc()
+        detail = self.judge.unproven.taken()
+        self._send(Gap(captured_at_us=now_us(), reason="beacon_unproven", database=self.database, detail=detail))
+
     def _heartbeat_came(self) -> None:
         self.covered = source.covered_tables(self.sql)
         self.assembler.refresh(self.covered)
@@ -465,6 +499,12 @@ class _Collector:
                 captured_at_us=now_us(), operation=f"beacon_{said.operation}", database=self.database, detail=detail
             )
         )
+        if said.operation in ("renew_key", "rotate_key"):
+            self.judge.refresh()
+            keys.remember(self.keys_path, self.place.system_id, self.judge.ring)
+        if said.operation == "renew_key":
+            GAPS.labels(self.context.name, self.database, "key_lost").inc()
+            self._send(Gap(captured_at_us=now_us(), reason="key_lost", database=self.database, detail=dict(detail)))
         if said.operation == "pause":
             self.assembler.refresh(set())
         else:

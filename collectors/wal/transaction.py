@@ -34,6 +34,8 @@ PART_BYTES_MAX = 192 * 1024
 """Bytes of rows and relations in a part; the header and the batch around it stay below a batch's limit with it."""
 BEACONS_MAX = 64
 """Beacons kept for one part; more says nothing new."""
+CLAIMS_MAX = 4
+"""Unproven beacons of one transaction that are looked at; they are either alike, or somebody's invention."""
 FORGERIES_MAX = 20
 """Forgeries written down for one transaction; a flood of them must not be a way to fill the topic."""
 
@@ -53,6 +55,9 @@ class Judge(Protocol):
 
     def expects_beacons(self) -> bool:
         """Say whether a beacon is installed, so that waiting for it makes sense."""
+
+    def lost(self, lsn: int) -> bool:
+        """Say whether the database may have had no key at a place of the WAL, so that nothing could be proven."""
 
     def message(
         self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
@@ -242,6 +247,8 @@ class Assembler:
         self._beacon_at = 0
         self._forged: list[Forgery] = []
         self._forgeries = 0
+        self._claims: list[Beacon] = []
+        self._covered = False
         self._silenced: list[Silenced] = []
         self._unpublished: list[Unpublished] = []
         self._accounts.begin()
@@ -358,6 +365,10 @@ class Assembler:
 
     def _verified(self, said: Beacon) -> None:
         """Note a beacon: it speaks of the rows since the one before it, because it follows its statement's rows."""
+        if not said.authenticated:
+            if len(self._claims) < CLAIMS_MAX and said not in self._claims:
+                self._claims.append(said)
+            return
         self._accounts.spoke(said)
         if not self._beacons:
             self._beacons.append(said)
@@ -367,6 +378,26 @@ class Assembler:
             if not same_session(self._beacons[-1], beacon):
                 self._beacons.append(beacon)
         self._beacon_at = self._ordinal
+
+    def _claimed(self, lsn: int) -> None:
+        """Decide what unproven beacons are worth, now that the transaction ends.
+
+        One speaks where a table with a beacon was written and nothing proven speaks. One that contradicts what is
+        proven, or that stands alone while the database had its key, was not written by the beacon.
+        """
+        if not self._claims:
+            return
+        if not self._beacons and self._covered:
+            self._beacons = self._claims[:BEACONS_MAX]
+            return
+        who = {(said.session_user, said.pid, said.backend_start_us) for said in self._beacons}
+        for said in self._claims:
+            if (said.session_user, said.pid, said.backend_start_us) in who or (not who and self._judge.lost(lsn)):
+                continue
+            self.forged += 1
+            claims: dict[str, str | int | None] = {"session_user": said.session_user, "pid": said.pid}
+            if len(self._forged) < FORGERIES_MAX:
+                self._forged.append(Forgery(reason="unsigned", claims=claims))
 
     def _ddl(self, said: Ddl) -> None:
         """Keep a command where it happened; what an event trigger told in two messages of one command becomes one."""
@@ -405,6 +436,7 @@ class Assembler:
         seen = self.rows
         for plan in self._part_plans:
             index = plan.index
+            self._covered = self._covered or plan.relation.beacon
             self._accounts.saw(plan.oid, plan.inserts, plan.updates, plan.deletes, plan.truncates)
             if plan.inserts:
                 counts.append(b'[%d,"i",%d]' % (index, plan.inserts))
@@ -432,6 +464,7 @@ class Assembler:
             raise ProtocolError("a transaction ends that has not begun")
         self._asides.end(self._where())
         body = self._body()
+        self._claimed(self._begin.lsn)
         self._unpublished = self._accounts.ends(self._begin.committed_at_us)
         if body.n_rows or body.ddl or self._forged or self._unpublished or self._silenced:
             self._release()

@@ -59,6 +59,7 @@ class Activity:
             beacon.client_port,
             beacon.claim,
             beacon.token,
+            beacon.authenticated,
             where,
             conflict,
         )

@@ -24,6 +24,7 @@ SHADOW = Attribution(finding="shadow_write")
 BINDINGS: dict[str, tuple[Binding, Certainty]] = {
     "beacon": ("beacon", "exact"),
     "conflict": ("beacon", "weak"),
+    "claimed": ("beacon", "weak"),
     "announced": ("beacon", "exact"),
     "sample": ("activity", "strong"),
     "own": ("activity", "exact"),
@@ -77,7 +78,8 @@ def by_beacon(
     """Attribute a transaction to the session that its verified beacon names; `where` is cluster, database, instance.
 
     What pg_stat_activity showed of the same session adds how it authenticated, where the beacon cannot tell. Of beacons
-    that contradict each other the first counts, as a weak one. A verified token outranks every rule that does not ask
+    that contradict each other the first counts, as a weak one, and so does one that is not authenticated; what that one
+    says is no more than asserted. A verified token outranks every rule that does not ask
     for its claims; one that was refused names nobody.
     """
     cluster, database, instance = where
@@ -94,10 +96,12 @@ def by_beacon(
     )
     if token is not None:
         named = claims.name(token, named)
+    if not beacon.authenticated:
+        named = replace(named, assurance="asserted" if named.assurance == "verified" else named.assurance)
     finding = "identity_conflict" if conflict else "claim_refused" if claims.refused(beacon.token) else None
     return _attribution(
         named,
-        "conflict" if conflict else "beacon",
+        "conflict" if conflict else "beacon" if beacon.authenticated else "claimed",
         role=beacon.session_user,
         effective_role=beacon.role,
         application=beacon.application,

@@ -305,15 +305,16 @@ class Fold:
         decided = mark.whose
         if decided is not None and (decided.binding != "none" or not part.beacons):
             return decided
-        if part.beacons:
+        proven = bool(part.beacons) and part.beacons[0].authenticated
+        if proven:
             conflict = len(part.beacons) > 1 and shape.conflicting(part.beacons)
             where = (header.cluster, part.database, header.instance)
             return cluster.activity.by_beacon(part.beacons[0], where, self.identities, conflict)
         if part.origin is not None:
             return by_origin(part.origin)
-        covered = _covered(part)
+        covered = _covered(part) and not part.beacons
         finding = "shadow_write" if covered else None
-        if part.ddl:
+        if part.ddl and part.ddl[0].beacon.authenticated:
             where = (header.cluster, part.database, header.instance)
             whose = cluster.activity.by_beacon(part.ddl[0].beacon, where, self.identities)
             return replace(whose, finding=finding) if covered else whose
@@ -323,6 +324,12 @@ class Fold:
         session = cluster.activity.holding(part.xid)
         if session is not None:
             return by_session(session, header.cluster, self.identities, "sample", finding)
+        if part.beacons or part.ddl:
+            # Said without a proof, which anything that is known otherwise outranks.
+            said = part.beacons or [part.ddl[0].beacon]
+            where = (header.cluster, part.database, header.instance)
+            whose = cluster.activity.by_beacon(said[0], where, self.identities, shape.conflicting(part.beacons))
+            return replace(whose, finding="shadow_write") if covered else whose
         # Whoever writes past the beacon may still be named by a line of the log that is on its way.
         return SHADOW if covered and not cluster.log.followed else None
 
@@ -347,7 +354,7 @@ class Fold:
             self._emit(shape.unpublished(*place, item, whose))
         for number in range(len(part.silenced)):
             self._emit(shape.silenced(*place, number, whose))
-        if not part.beacons or not part.beacons[0].settings:
+        if not part.beacons or not part.beacons[0].authenticated or not part.beacons[0].settings:
             return
         found = witnesses.blinding(part.beacons[0].settings, cluster.log_settings.told)
         if found:
@@ -356,7 +363,7 @@ class Fold:
     def _beside_log(self, cluster: Cluster, header: RawHeader, part: Transaction, whose: Attribution) -> None:
         """Remember a transaction for lines of the log that come, and tell if a comment contradicted its beacon."""
         cluster.join.committed((part.system_id, part.timeline, part.database), part, whose.pid)
-        stronger = comments.vouched(whose) if part.beacons else None
+        stronger = comments.vouched(whose) if part.beacons and part.beacons[0].authenticated else None
         if stronger is None:
             return
         cluster.log.vouch(part.xid, stronger)

@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from collectors.beacon import install, key_templates, mac, source
-from collectors.beacon.verifier import BeaconVerifier
+from collectors.beacon.verifier import BeaconVerifier, claimed
 from pgwitness.events import Beacon
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -119,6 +119,15 @@ class Source:
                 except mac.Forged as forged:
                     reasons.append(forged.reason)
         return reasons
+
+    def claims(self) -> list[Beacon]:
+        """Read the beacons that were written without a key."""
+        found = [
+            claimed(message.content, xid32=message.xid & 0xFFFFFFFF, database=self.database)
+            for message in self.messages()
+            if message.prefix == mac.PREFIX
+        ]
+        return [beacon for beacon in found if beacon is not None]
 
     def count(self, table: str) -> int:
         """Count a table's rows."""

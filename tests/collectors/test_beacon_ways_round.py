@@ -439,7 +439,7 @@ BREAKAGES = {
     "schema out of reach": "REVOKE ALL ON SCHEMA pgwitness FROM pgwitness_owner, PUBLIC",
     "sequences dropped": "DROP SEQUENCE pgwitness.session_secret_1, pgwitness.session_secret_2",
     "guard revoked": "REVOKE SET ON PARAMETER backtrace_functions FROM pgwitness_owner",
-    "messages revoked": "DO $$ DECLARE f text; BEGIN SELECT 3578::regprocedure INTO f;"
+    "messages revoked": "DO $$ DECLARE f text; BEGIN SELECT 3577::regprocedure INTO f;"
     " EXECUTE 'REVOKE ALL ON FUNCTION ' || f || ' FROM PUBLIC, pgwitness_owner'; END $$",
     "function dropped": "DROP FUNCTION pgwitness.beacon() CASCADE",
     "introducing function dropped": "DROP FUNCTION pgwitness.introduce(text)",
@@ -491,7 +491,7 @@ def test_no_failure_reaches_the_application(shop: Source, breakage: str) -> None
 
 def _restore(admin: Connection) -> None:
     """Give back what belongs to the server rather than to the test's database."""
-    signature = admin.execute("SELECT 3578::regprocedure::text").fetchone()
+    signature = admin.execute("SELECT 3577::regprocedure::text").fetchone()
     assert signature is not None
     admin.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO PUBLIC").format(sql.SQL(signature[0])))
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.beacon import mac
+from collectors.beacon.keyring import Key
 from collectors.wal import ddl_objects
 from collectors.wal.limit import REST_EVERY_S, Limit
 from collectors.wal.messages import BYTES_MAX, FORGERIES_A_SECOND, HEARTBEAT_PREFIX, HEARTBEATS_MAX, Messages, Unread
@@ -35,9 +36,9 @@ class Server:
             "77", "shop", self._key, lambda said, _: self.announced.append(said.operation), self._beat, lambda: self.now
         )
 
-    def _key(self) -> bytes:
+    def _key(self) -> list[Key]:
         self.keys_read += 1
-        return KEY
+        return [Key(key=KEY, number=1)]
 
     def _beat(self) -> None:
         self.heartbeats += 1

@@ -27,10 +27,15 @@ TABLE = write.relation(1, "t", [("id", write.INT, True), ("a", write.TEXT, False
 
 
 class Judge:
-    """Takes `who:role` for a genuine beacon, `forged` for a forgery; `drop:TAG` and `end:TAG` for DDL."""
+    """Takes `who:role` for a genuine beacon, `?who:role` for one without a proof, `forged` for a forgery; `drop:TAG`
+    and `end:TAG` for DDL."""
 
-    def __init__(self, expects: bool = True) -> None:
+    def __init__(self, expects: bool = True, lost: bool = False) -> None:
         self.expects = expects
+        self.no_key = lost
+
+    def lost(self, lsn: int) -> bool:
+        return self.no_key
 
     def expects_beacons(self) -> bool:
         return self.expects
@@ -52,7 +57,9 @@ class Judge:
         user, _, role = message.content.decode().partition(":")
         if not role or xid is None:
             return Forgery(reason="mac")
-        return Beacon(session_user=user, role=role, pid=1, backend_start_us=1, xid=xid)
+        proven = not user.startswith("?")
+        user = user.removeprefix("?")
+        return Beacon(session_user=user, role=role, pid=1, backend_start_us=1, xid=xid, authenticated=proven)
 
 
 class Output:
