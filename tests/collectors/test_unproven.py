@@ -174,7 +174,7 @@ def test_a_claim_never_outranks_a_proof(
     output = Output()
     assembler = Assembler(
         Place("77", 3, "shop"), Masking(Privacy(), tokenizer(b"k" * 32)), Judge(lost=lost),
-        lambda _: TableFacts(("id",), beacon=covered), output, Held(tmp_path, 1 << 20, 1 << 20), Xids(10), lambda: 42,
+        lambda *_: TableFacts(("id",), beacon=covered), output, Held(tmp_path, 1 << 20, 1 << 20), Xids(10), lambda: 42,
     )  # fmt: skip
     spoken = [write.message("b", one.encode()) for one in said]
     for message in [TABLE, write.begin(300, 12), write.insert(1, [b"1", b"x"]), *spoken, write.commit(300)]:

@@ -97,7 +97,7 @@ def test_replica_identities_decide_what_is_known_of_the_old_row(source: Source) 
         ("i", "public.n", {"id": 1}, None, None, {"id": 1, "a": "a"}),
         ("t", "public.n", None, None, None, None),
     ]
-    assert [t.relations[0].identity for t in found] == ["f"] * 3 + ["i"] * 3 + ["n"] * 2
+    assert [t.relations[0].identity for t in found if t.relations] == ["f"] * 3 + ["i"] * 3 + ["n"] * 2
 
 
 def test_an_unchanged_toast_value_is_absent_and_never_null(source: Source) -> None:
