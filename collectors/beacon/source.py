@@ -135,6 +135,18 @@ def covered_tables(connection: Connection) -> set[str]:
     return {qualified(schema, name) for schema, name in rows}
 
 
+def covered_relations(connection: Connection) -> set[int]:
+    """Read the OIDs of the tables that carry a beacon by the registry (`covered_tables`): no rename hides one."""
+    if paused(connection):
+        return set()
+    try:
+        rows = connection.execute(f"SELECT relation::oid::int8 FROM {templates.SCHEMA}.covered").fetchall()
+    except _UNREADABLE:
+        _rolled_back(connection)
+        return set()
+    return {int(oid) for (oid,) in rows}
+
+
 def status(connection: Connection, options: Options) -> BeaconStatus:
     """Compare what stands in the database with what an installation makes."""
     state = catalogue.read(connection, options.role)

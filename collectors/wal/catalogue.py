@@ -90,7 +90,8 @@ class Catalogue:
         row = self._sql.execute(_FACTS, {"relation": relation.oid}).fetchone()
         if row is None:
             return TableFacts()
-        key = Written(tuple(row[0] or ()), tuple(int(xid) for xid in row[1] or ()))
+        # A table without a primary key has no names, and a NULL among the ids.
+        key = Written(tuple(row[0] or ()), tuple(int(xid) for xid in row[1] or () if xid is not None))
         published = {column.name for column in relation.columns}
         computed = [Written((name,), (int(xid),)) for name, xid in zip(row[2], row[3], strict=True)]
         computed = [item for item in computed if item.names[0] not in published]

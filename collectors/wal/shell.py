@@ -40,7 +40,7 @@ from collectors.wal.tokens import Verifier
 from collectors.wal.transaction import Assembler, Place, Xids
 from collectors.wal.unpublished import Accounts
 from pgwitness.errors import PgwitnessError, Retry, Unreachable
-from pgwitness.events import Control, Gap, RawEvent, format_lsn, qualified
+from pgwitness.events import Control, Gap, RawEvent, format_lsn
 from pgwitness.privacy import tokenizer
 
 PUBLICATIONS = (PUBLICATION, PUBLICATION_INSERTS)
@@ -127,7 +127,7 @@ class _Collector:
         self.delivered_lsn = self.after_lsn = 0
         self.next_look = self.next_heartbeat = 0.0
         self.heartbeat_lsn = 0
-        self.covered: set[str] = set()
+        self.covered: set[int] = set()
         self.counted: dict[str, int] = {}
         self.asides = Limit(ASIDES_A_SECOND)
         self.catalogue = Catalogue(sql, Horizon(self.memory.horizon_lsn, self.memory.horizon_xid))
@@ -170,7 +170,7 @@ class _Collector:
         """Make sure of the slot, stream, and end in order when told to."""
         names = slot.publications(self.sql, PUBLICATIONS)
         self._settle()
-        self.covered = source.covered_tables(self.sql)
+        self.covered = source.covered_relations(self.sql)
         self.stream.start(self.slot, names, start_after(self.memory.stuck, self.memory.confirmed))
         self.channel.while_blocked = self._while_blocked
         log.info("streaming", cluster=self.context.name, database=self.database, slot=self.slot, publications=names)
@@ -459,8 +459,8 @@ class _Collector:
     def _facts(self, relation: pgoutput.Relation, commit_lsn: int) -> TableFacts:
         """Ask the catalogue what the stream does not say, as far as it held for a transaction with this commit LSN."""
         facts = self.catalogue.facts(relation, commit_lsn, self.assembler.ddl_before)
-        self.covered = source.covered_tables(self.sql)
-        return replace(facts, beacon=qualified(relation.schema, relation.name) in self.covered)
+        self.covered = source.covered_relations(self.sql)
+        return replace(facts, beacon=relation.oid in self.covered)
 
     def _heartbeat(self) -> None:
         """Write a message when others have written WAL, so that a quiet database beside a busy one moves on."""
@@ -487,7 +487,7 @@ class _Collector:
         self._send(Gap(captured_at_us=now_us(), reason="beacon_unproven", database=self.database, detail=detail))
 
     def _heartbeat_came(self) -> None:
-        self.covered = source.covered_tables(self.sql)
+        self.covered = source.covered_relations(self.sql)
         self.assembler.refresh(self.covered)
         self.accounts.forget_catalogue()
 

@@ -205,10 +205,10 @@ class Assembler:
             for oid in list(self._unsettled):
                 self._describe(self.plans[oid].described)
 
-    def refresh(self, covered: set[str]) -> None:
-        """Take over which tables carry a beacon from here on."""
+    def refresh(self, covered: set[int]) -> None:
+        """Take over which tables carry a beacon from here on, by their OIDs."""
         for plan in self.plans.values():
-            plan.set_beacon(plan.relation.name in covered)
+            plan.set_beacon(plan.oid in covered)
 
     def _rare(self, message: pgoutput.Message, data: bytes, at: int) -> None:
         if isinstance(message, pgoutput.Relation):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import psycopg
-import pytest
 from msgspec import Struct
 
 from pgwitness.events import Event, Tick, Transaction
 from tests.collectors.wal_source import MARK, Source
 from tests.streams.folding import fold_all
 from tests.streams.records import batch
-
-pytestmark = pytest.mark.every_postgres
 
 RULES = "rules: [{match: {role: '*'}, principal: '{role}'}]"
 SCHEMA = """
