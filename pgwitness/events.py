@@ -399,7 +399,8 @@ class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):
     """A setting, role, grant or other object that decides what can happen or be seen, as found, or how it changed.
 
     `object_type`: `role`, `membership`, `role_setting`, `database`, `grant`, `setting`, `trigger`, `event_trigger`,
-    `publication`, `extension`, `table`, `beacon`. `change` is `found` in the first snapshot ever, of which only what
+    `publication`, `extension`, `table`, `beacon`; of `catalogue`, which lists the relations of a database, comes no
+    event. `change` is `found` in the first snapshot ever, of which only what
     gives power or sight is listed; how many objects of each type there were says one event of the type `summary`.
     `dropped_with` names the table whose drop took this object along. `window_start_us` is when the look began that
     still saw it as it was, `window_end_us` when this look ended, by the server's clock: it happened in between.

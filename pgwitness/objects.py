@@ -20,6 +20,7 @@ Tree = dict[str, Any]
 CLEAR = frozenset(
     {
         "session_replication_role",
+        "search_path",
         "row_security",
         "log_statement",
         "log_connections",
@@ -111,7 +112,9 @@ def settings(body: Tree) -> Iterator[str]:
     elif kind in ("VAR_SET_DEFAULT", "VAR_RESET"):
         yield f"{name}=default"
     elif kind == "VAR_SET_VALUE":
-        yield setting(name, [_constant(arg) for arg in body.get("args", [])])
+        values = [_constant(arg) for arg in body.get("args", [])]
+        # For a transaction only: what holds after it, nobody is told.
+        yield setting(name, [None] if name == "search_path" and body.get("is_local") else values)
 
 
 def set_config(call: Tree) -> Iterator[str]:
@@ -124,6 +127,8 @@ def set_config(call: Tree) -> Iterator[str]:
 
 def setting(name: str, values: list[str | None]) -> str:
     """Write a setting with its value, where that may be told."""
+    if name == "search_path" and any(value is None or value != value.lower() for value in values):
+        return f"{name}=?"
     clear = name in CLEAR and values and all(value is not None and _PLAIN.fullmatch(value) for value in values)
     return f"{name}={','.join(str(value).lower() for value in values)}" if clear else f"{name}=?"
 

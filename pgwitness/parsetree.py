@@ -397,6 +397,9 @@ def _ranges(clause: Any) -> Iterator[Tree]:
 
 
 def _range(body: Tree) -> list[str]:
+    """Give a relation's name as it is written; of one that is made as temporary table, in `pg_temp`."""
+    if body.get("relpersistence") == "t" and "schemaname" not in body:
+        return ["pg_temp", body["relname"]]
     return [body[key] for key in ("schemaname", "relname") if key in body]
 
 

@@ -26,6 +26,9 @@ class Object(Struct, frozen=True, array_like=True):
     attributes: dict[str, Any]
 
 
+LISTED_MAX = 1_000
+RELATIONS_MAX = 20_000
+"""Relations that are listed of a database at most; of one with more, not all are known to who reads the list."""
 _POWERS = ("superuser", "createrole", "createdb", "replication", "bypassrls")
 _ALWAYS = {"role_setting", "extension", "publication", "event_trigger", "beacon"}
 _TELLING = {
@@ -134,6 +137,35 @@ def _found(objects: list[Object], captured_at_us: int) -> list[Posture]:
         captured_at_us=captured_at_us, object_type="summary", name="objects", change="found", after=counts
     )
     return [*events, summary]
+
+
+def catalogues(objects: Iterable[Object], unread: Iterable[str], captured_at_us: int) -> list[Posture]:
+    """List the relations of each database that was read, in parts, and the search path of who has none of his own.
+
+    No event comes of these: they tell what a statement means that names a relation without its schema.
+    """
+    path, names = None, dict[str, list[str]]()
+    for item in objects:
+        if item.object_type == "table" and item.database is not None and item.database not in unread:
+            names.setdefault(item.database, []).append(item.name)
+        elif item.object_type == "setting" and item.name == "search_path":
+            path = item.attributes.get("value")
+    events = []
+    for database, relations in sorted(names.items()):
+        parts = [relations[at : at + LISTED_MAX] for at in range(0, min(len(relations), RELATIONS_MAX), LISTED_MAX)]
+        for number, part in enumerate(parts, 1):
+            after: dict[str, object] = {"relations": part, "part": number, "parts": len(parts), "search_path": path}
+            events.append(
+                Posture(
+                    captured_at_us=captured_at_us,
+                    object_type="catalogue",
+                    name=f"relations {number}",
+                    change="found",
+                    database=database,
+                    after=after,
+                )
+            )
+    return events
 
 
 def matters(item: Object) -> bool:

@@ -19,13 +19,15 @@ from collectors.connection import connect
 from collectors.context import Context, now_us
 from collectors.publisher import Channel
 from collectors.sessions import posture_source
-from collectors.sessions.posture import Object, compare, within
+from collectors.sessions.posture import Object, catalogues, compare, within
 from collectors.statefile import StateFile
 from pgwitness.errors import Unreachable
 from pgwitness.events import Gap, Posture
 from pgwitness.privacy import tokenizer
 
 DELIVERY_S_MAX = 30.0
+LIST_S = 6 * 3600.0
+"""How often the relations of each database are listed, though nothing has changed: the worker may be a new one."""
 CLOCK_US = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 LOOKING = Gauge("pgwitness_posture_reading_seconds", "How long the last look at posture took.", ["cluster"])
 OBJECTS = Gauge("pgwitness_posture_objects", "Objects in the last snapshot of posture.", ["cluster"])
@@ -79,6 +81,7 @@ class Watcher:
         folder = context.config.collectors.state_path
         self._file = StateFile(folder, f"posture-{context.name}", State)
         self._mark = StateFile(folder, f"posture-{context.name}-sent", Sent)
+        self._listed_at = -LIST_S
         self._state = self._resume()
 
     def close(self) -> None:
@@ -117,6 +120,10 @@ class Watcher:
         LOOKING.labels(self._context.name).set(time.monotonic() - began)
         OBJECTS.labels(self._context.name).set(len(objects))
         at_us = now_us()
+        if began - self._listed_at >= LIST_S:
+            for listed in catalogues(objects, unread, at_us):
+                self._channel.send(listed)
+            self._listed_at = began
         events: list[Posture | Gap] = [
             Gap(captured_at_us=at_us, reason="posture_unread", database=name, detail={"error": why})
             for name, why in unread.items()

@@ -13,6 +13,7 @@ from streams.fold.log_join import LogJoin
 from streams.fold.log_settings import LogSettings
 from streams.fold.log_wait import LogWait
 from streams.fold.posture_join import PostureJoin
+from streams.fold.relations import Relations
 from streams.fold.server_log import ServerLog
 from streams.fold.state import ClusterState, LogSession, Timeline, Watermark
 from streams.fold.stats_join import StatsJoin
@@ -47,6 +48,7 @@ class Cluster:
         self.waiting = WaitingRoom(self.undo)
         self.told = Told()
         self.handles = Handles()
+        self.relations = Relations()
         self.coverage = LogCoverage()
 
     def reached(self, system_id: str) -> int | None:
@@ -129,6 +131,7 @@ class Cluster:
         self.posture.save(state)
         self.readings.save(state)
         self.handles.save(state)
+        self.relations.save(state)
         return state
 
     @classmethod
@@ -148,6 +151,7 @@ class Cluster:
         cluster.posture.load(state)
         cluster.readings.load(state)
         cluster.handles.load(state)
+        cluster.relations.load(state)
         cluster.stats = StatsJoin(state.runs)
         cluster.waiting.load(state.held)
         return cluster

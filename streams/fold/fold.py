@@ -242,6 +242,7 @@ class Fold:
             return
         part, mark = news
         whose = self._whose(cluster, header, part, mark)
+        cluster.relations.change(part)
         if part.forged or part.ddl or len(part.beacons) > 1 or (part.beacons and part.beacons[0].token is not None):
             self._findings(header, part, mark, whose or NOBODY)
             self._ddl(cluster, header, part, mark)
@@ -391,6 +392,7 @@ class Fold:
         """Tell each command by the session that its own message names, once."""
         fresh = [item for item in part.ddl if item.number >= mark.ddl]
         own = covering(part.ddl)
+        cluster.relations.ddl(part.database, fresh)
         for item in fresh:
             where = (header.cluster, part.database, header.instance)
             whose = cluster.activity.by_beacon(item.beacon, where, self.identities)
@@ -398,6 +400,7 @@ class Fold:
             if item.number in own:
                 event.detail["covering"] = True
             mark.ddl = item.number + 1
+            cluster.relations.resolve(event)
             self._emit(event)
         cluster.told.ddl(part.database, fresh)
 
@@ -447,6 +450,8 @@ class Fold:
             case IdentitiesRecord():
                 self._rename(event)
             case Posture():
+                if cluster.relations.posture(event):
+                    return
                 cluster.coverage.posture(event)
                 self._reading(cluster, header, event, shape.finding(header, event).event_id)
                 cluster.log_settings.see(event)
@@ -498,6 +503,8 @@ class Fold:
         told = shape.statement(header, event, event_id, known, whose)
         if known is not None and (known.handles or not _ENDS.isdisjoint(known.operations)):
             shape.ran(told, cluster.run_by_name(event, session, known))
+        cluster.relations.resolve(told, session)
+        cluster.relations.ran(told, session)
         cluster.told.statement(told)
         self._emit(told)
         cluster.coverage.statement(told)
@@ -517,6 +524,7 @@ class Fold:
                 cluster.join.ends(session, event.occurred_at_us)
                 cluster.posture.ends(session, event.occurred_at_us)
                 cluster.handles.ends(session)
+                cluster.relations.ends(session)
             whose = by_log(session, header.cluster, self.identities, "own")
             if event.operation == "login_failed":
                 whose = attempted(whose)

@@ -72,6 +72,7 @@ def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identitie
         elif raw.calls > 1:
             whose = replace(whose, trace_id=None, agent=None)  # which are those of the last run
     told = shape.query_stats(header, raw, whose)
+    cluster.relations.resolve(told)
     cluster.told.query_stats(told)
     if found.told:
         told.detail[SEEN_AS] = "statement"

@@ -217,6 +217,27 @@ class Prepared(Struct, frozen=True, array_like=True):
     handle: Handle | None
 
 
+class Place(Struct):
+    """What a session has changed of where names are looked up.
+
+    `path` is None for the one of its role, empty where nobody knows it. `temporary` are its tables, false where one may
+    have gone.
+    """
+
+    path: tuple[str, ...] | None = None
+    temporary: dict[str, bool] = {}
+
+
+class Places(Struct, frozen=True):
+    """Relations by database and name, databases of which all are known, lists that are not whole, paths, sessions."""
+
+    full: list[tuple[str, str]] = []
+    complete: list[str] = []
+    listed: list[tuple[str, list[str]]] = []
+    paths: list[tuple[str, tuple[str, ...]]] = []
+    sessions: list[tuple[tuple[str | None, int, int | None], Place]] = []
+
+
 class HeldReading(Struct, frozen=True, array_like=True):
     """What a snapshot found or the statistics counted, and until when (record time, µs) it waits for the log.
 
@@ -293,6 +314,7 @@ class ClusterState(Struct):
     """How far the log of each instance was read, by the server's clock and by the collector's."""
     runs: list[tuple[str, list[Runs]]] = []
     """What the log told and the statistics have not counted yet, by statement and role (`streams.fold.stats_join`)."""
+    relations: Places = Places()
     prepared: list[Prepared] = []
     """What stands behind the names of prepared statements and cursors (`streams.fold.handles`)."""
     set_back_told: int = -(1 << 60)

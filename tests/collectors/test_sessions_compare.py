@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.sessions.activity import Backend, Look, Ourselves, authenticates, certificate, compare, widen
-from collectors.sessions.posture import Object, masked_setting, within
+from collectors.sessions.posture import Object, catalogues, masked_setting, within
 from collectors.sessions.posture import compare as compare_posture
 from pgwitness.events import Certificate
 from pgwitness.privacy import tokenizer
@@ -185,3 +185,19 @@ def test_a_name_that_postgresql_may_have_cut_is_not_known() -> None:
     """Of a long certificate the serial is left, and a session without one has none."""
     assert certificate(b"/CN=" + b"a" * 59, b"/CN=ca", "7") == Certificate(None, "/CN=ca", "7")
     assert certificate(None, None, None) is None
+
+
+def test_relations_are_listed_by_database_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the server's own search path; of a database that could not be read, nothing is listed."""
+    monkeypatch.setattr("collectors.sessions.posture.LISTED_MAX", 2)
+    tables = [Object("table", database, f"public.t{number}", {}) for database in ("a", "b") for number in range(3)]
+    path = Object("setting", None, "search_path", {"value": "app, public"})
+    found = catalogues([*tables, path, Object("role", None, "ann", {})], ["b"], 5)
+    assert [(event.object_type, event.database, event.after) for event in found] == [
+        (
+            "catalogue",
+            "a",
+            {"relations": ["public.t0", "public.t1"], "part": 1, "parts": 2, "search_path": "app, public"},
+        ),
+        ("catalogue", "a", {"relations": ["public.t2"], "part": 2, "parts": 2, "search_path": "app, public"}),
+    ]

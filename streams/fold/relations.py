@@ -1,0 +1,279 @@
+"""One name for a relation in every source: `schema.table`, where a statement writes `table` alone.
+
+WAL, DDL and snapshots name relations in full. What a statement writes is looked up as the server does: in the schemas
+of the search path, which is the session's own SET, else that of its role and database, else `"$user", public`. What is
+there is known from a snapshot's list (`CATALOGUE`), which is complete, and from what DDL, snapshots and the WAL have
+named since. With a complete list a name that one schema alone has needs no path. Temporary tables are `pg_temp.table`.
+What cannot be told stays as it is written, and `detail.unresolved` says so: nothing is guessed. Names of the system
+(`pg_…`) stay as they are written too.
+
+Bounded, and in the checkpoint; what is forgotten stays unqualified.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from pgwitness.events import Ddl, Event, Posture, Transaction, quote_identifier
+from streams.fold.bounded import room
+from streams.fold.state import ClusterState, LogSession, Place, Places
+
+CATALOGUE = "catalogue"
+"""The type of a posture record that lists the relations of a database, in parts; no event comes of it."""
+RELATIONS_MAX = 20_000
+PATHS_MAX = 2_000
+SESSIONS_MAX = 2_000
+TEMPORARY_MAX = 200
+UNRESOLVED = "unresolved"
+
+_PATHS = ("search_path=", "all=", "?=")
+"""Settings that are the path, all of them, or one that nobody knows."""
+_DEFAULT = ('"$user"', "public")
+_FULL = re.compile(r'((?:"(?:[^"]|"")*"|[^".])+)\.((?:"(?:[^"]|"")*"|[^".])+)')
+_MOVES = re.compile(r"\b(?:RENAME|SCHEMA)\b", re.IGNORECASE)
+_TEMP = "pg_temp"
+_TABLES = ("table", "view", "materialized view", "foreign table")
+_Session = tuple[str | None, int, int | None]
+
+
+class Relations:
+    """The relations of one cluster by database, the search paths of its roles, and what its sessions changed."""
+
+    def __init__(self) -> None:
+        self._full: dict[tuple[str, str], None] = {}
+        self._schemas: dict[tuple[str, str], set[str]] = {}
+        self._complete: set[str] = set()
+        self._listed: dict[str, list[str]] = {}
+        self._paths: dict[str, tuple[str, ...]] = {}
+        self._sessions: dict[_Session, Place] = {}
+
+    # -- what is there -----------------------------------------------------------------------------------------
+
+    def change(self, part: Transaction) -> None:
+        """Take up the relations of a transaction."""
+        for relation in part.relations:
+            key = (part.database, relation.name)
+            if key not in self._full:
+                self._add(*key)
+
+    def ddl(self, database: str, commands: Iterable[Ddl]) -> None:
+        """Take up what commands made, renamed and dropped."""
+        for command in commands:
+            for item in command.dropped:
+                if item.relation is not None and item.type in _TABLES:
+                    self._drop(database, item.relation)
+            if command.tag == "ALTER SCHEMA":
+                self._drop_all(database)
+            elif _MOVES.search(command.statement or "") is not None:
+                for name in command.relations:
+                    self._moved(database, name)
+            for item in command.objects:
+                if item.relation is not None and item.type in _TABLES:
+                    self._add(database, item.relation)
+
+    def _moved(self, database: str, name: str) -> None:
+        """Forget what a relation was called: in full, or in whatever schema it was."""
+        if _FULL.fullmatch(name) is not None:
+            self._drop(database, name)
+        for schema in sorted(self._schemas.get((database, name), set())):
+            self._drop(database, f"{schema}.{name}")
+
+    def _drop_all(self, database: str) -> None:
+        for name in [name for known, name in self._full if known == database]:
+            self._drop(database, name)
+        self._complete.discard(database)
+
+    def posture(self, event: Posture) -> bool:
+        """Take up what a snapshot found; says whether it was a list of relations, of which no event comes."""
+        after = event.after or {}
+        if event.object_type == CATALOGUE:
+            self._list(event, after)
+            return True
+        if event.object_type == "table" and event.database is not None:
+            if event.change == "removed":
+                self._drop(event.database, event.name)
+            else:
+                self._add(event.database, event.name)
+        elif event.object_type == "role_setting":
+            self._path(event.name, after.get("search_path") if event.change != "removed" else None)
+        elif event.object_type == "setting" and event.name == "search_path":
+            self._path("ALL IN ALL SERVERS", after.get("value"))
+        return False
+
+    def _list(self, event: Posture, after: dict[str, object]) -> None:
+        database, names = event.database or "", after.get("relations")
+        part, parts = after.get("part"), after.get("parts")
+        if not isinstance(names, list) or not isinstance(part, int) or not isinstance(parts, int):
+            return
+        self._path("ALL IN ALL SERVERS", after.get("search_path"))
+        listed = [] if part == 1 else self._listed.pop(database, [])
+        listed += [str(name) for name in names]
+        if part < parts:
+            self._listed[database] = listed[:RELATIONS_MAX]
+            return
+        self._drop_all(database)
+        for name in listed:
+            self._add(database, name)
+        if len(self._full) < RELATIONS_MAX:
+            self._complete.add(database)
+
+    def _path(self, name: str, value: object) -> None:
+        self._paths.pop(name, None)
+        if isinstance(value, str):
+            room(self._paths, PATHS_MAX)
+            self._paths[name] = tuple(_normal(word) for word in value.split(",") if word.strip())
+
+    def _add(self, database: str, full: str) -> None:
+        found = _FULL.fullmatch(full)
+        if found is None or (database, full) in self._full:
+            return
+        for gone in room(self._full, RELATIONS_MAX):
+            self._forget(*gone)
+            self._complete.discard(gone[0])
+        self._full[database, full] = None
+        self._schemas.setdefault((database, found[2]), set()).add(found[1])
+
+    def _drop(self, database: str, full: str) -> None:
+        if self._full.pop((database, full), self) is None:
+            self._forget(database, full)
+
+    def _forget(self, database: str, full: str) -> None:
+        found = _FULL.fullmatch(full)
+        if found is not None:
+            schemas = self._schemas.get((database, found[2]), set())
+            schemas.discard(found[1])
+            if not schemas:
+                self._schemas.pop((database, found[2]), None)
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def resolve(self, event: Event, session: LogSession | None = None) -> None:
+        """Give an event's relations and columns their full names, where that is certain."""
+        role = event.role if session is None or session.role is None else session.role
+        place = self._sessions.get(_key(session)) if session is not None else None
+        if any(setting.startswith(_PATHS) for setting in _texts(event.detail.get("settings"))):
+            place = Place((), place.temporary if place is not None else {})  # of which part of the text, who knows
+        names: dict[str, str] = {}
+        unresolved = []
+        for name in event.relations:
+            full = self._resolve(name, event.database or "", role, place)
+            if full is None:
+                unresolved.append(name)
+            elif full != name:
+                names[name] = full
+        if names:
+            event.relations = list(dict.fromkeys(names.get(name, name) for name in event.relations))
+            event.columns = list(dict.fromkeys(_column(column, names) for column in event.columns))
+        if unresolved:
+            event.detail[UNRESOLVED] = unresolved
+
+    def _resolve(self, name: str, database: str, role: str | None, place: Place | None) -> str | None:
+        if name.startswith(("pg_", '"pg_')) or _FULL.fullmatch(name) is not None:
+            return name
+        if place is not None and name in place.temporary:
+            return f"{_TEMP}.{name}" if place.temporary[name] else None
+        schemas = self._schemas.get((database, name), set())
+        if database in self._complete and len(schemas) == 1:
+            return f"{next(iter(schemas))}.{name}"
+        path = self._path_of(role, database) if place is None or place.path is None else place.path
+        user = quote_identifier(role) if role else ""
+        for schema in path:
+            schema = user if schema == '"$user"' else schema
+            if schema in schemas:
+                return f"{schema}.{name}"
+        return None
+
+    def _path_of(self, role: str | None, database: str) -> tuple[str, ...]:
+        who, where = quote_identifier(role) if role else "", quote_identifier(database)
+        for name in (f"{who} IN {where}", f"{who} IN ALL", f"ALL IN {where}", "ALL IN ALL", "ALL IN ALL SERVERS"):
+            path = self._paths.get(name)
+            if path is not None:
+                return path
+        return _DEFAULT
+
+    def ran(self, event: Event, session: LogSession) -> None:
+        """Take up what a statement did to its session's path and temporary tables."""
+        if event.outcome in ("failure", "denied"):
+            return
+        settings, operations = _texts(event.detail.get("settings")), _texts(event.detail.get("operations"))
+        made = [name[len(_TEMP) + 1 :] for name in event.relations if name.startswith(_TEMP + ".")]
+        paths = [setting for setting in settings if setting.startswith(_PATHS)]
+        ends = not {"commit", "rollback", "discard"}.isdisjoint(operations)
+        key = _key(session)
+        place = self._sessions.pop(key, None)
+        if place is None and not (made or paths):
+            return
+        place = place or Place()
+        for setting in paths:
+            place.path = _set(setting)
+        if "discard" in operations:
+            place = Place()
+        elif ends:  # a table may have gone with its transaction
+            place.temporary = dict.fromkeys(place.temporary, False)
+        if any(word.startswith(("create", "select")) for word in operations):
+            place.temporary |= dict.fromkeys(made[:TEMPORARY_MAX], True)
+        if "drop_table" in operations:
+            for name in made:
+                place.temporary.pop(name, None)
+        if len(place.temporary) <= TEMPORARY_MAX:
+            room(self._sessions, SESSIONS_MAX)
+            self._sessions[key] = place
+
+    def ends(self, session: LogSession) -> None:
+        """A session has ended."""
+        self._sessions.pop(_key(session), None)
+
+    # -- checkpoints -------------------------------------------------------------------------------------------
+
+    def save(self, state: ClusterState) -> None:
+        """Put what must be known again into a checkpoint."""
+        state.relations = Places(
+            list(self._full),
+            sorted(self._complete),
+            list(self._listed.items()),
+            list(self._paths.items()),
+            list(self._sessions.items()),
+        )
+
+    def load(self, state: ClusterState) -> None:
+        """Take up what a checkpoint holds."""
+        known = state.relations
+        for database, full in known.full:
+            self._add(database, full)
+        self._complete = set(known.complete)
+        self._listed = dict(known.listed)
+        self._paths = dict(known.paths)
+        self._sessions = dict(known.sessions)
+
+
+def _key(session: LogSession) -> _Session:
+    return session.instance, session.pid, session.start_us
+
+
+def _normal(word: str) -> str:
+    """Write a schema of a path as SQL would."""
+    word = word.strip()
+    if word.startswith('"') and word.endswith('"'):
+        name = word[1:-1].replace('""', '"')
+        return word if name == "$user" else quote_identifier(name)
+    return '"$user"' if word == "$user" else quote_identifier(word.lower())
+
+
+def _set(setting: str) -> tuple[str, ...] | None:
+    """Give the path that a SET leaves: none of its own, one that is told, or one that nobody knows, which is empty."""
+    value = setting.partition("=")[2]
+    if value == "default":
+        return None
+    return () if value == "?" else tuple(_normal(word) for word in value.split(","))
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def _column(column: str, names: dict[str, str]) -> str:
+    for name, full in names.items():
+        if column.startswith(name + "."):
+            return full + column[len(name) :]
+    return column
