@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from collectors.beacon import mac
+from collectors.beacon.keyring import Key
 from collectors.wal import pgoutput
 from collectors.wal.held import Held
 from collectors.wal.messages import HEARTBEAT_PREFIX, Messages, Unread
@@ -105,7 +106,7 @@ def _no_constant(word: str) -> None:
 
 def judge() -> Messages:
     """Make what judges messages in the streams here."""
-    return Messages("77", "shop", lambda: mac_key(), lambda *_: None, lambda: None, lambda: 0.0)
+    return Messages("77", "shop", lambda: [Key(key=mac_key(), number=1)], lambda *_: None, lambda: None, lambda: 0.0)
 
 
 def mac_key() -> bytes:
