@@ -30,8 +30,11 @@ BACKOFF_S_MAX = 30.0
 CALM_S = 60.0
 """After so long without an error the back-off begins anew."""
 TICK_S = 1.0
-END_S = 15.0
-"""How long collectors may take to end after they were asked to."""
+END_S = 4.0
+"""How long collectors may take to end after they were asked to, while the broker may still take what they hand over."""
+ABANDONED_S = 1.0
+"""How long after that, when what was not confirmed is left to the next run."""
+CLOSE_S = 3.0
 NAMES = ("wal", "stats", "sessions", "log")
 
 RESTARTS = Counter("pgwitness_collector_restarts", "Times a collector was started again after an error.", ["collector"])
@@ -44,8 +47,15 @@ log = structlog.get_logger("collect")
 Task = Callable[[threading.Event], None]
 
 
-def supervise(tasks: Mapping[str, Task], stop: threading.Event, health: Health) -> int:
+def supervise(
+    tasks: Mapping[str, Task],
+    stop: threading.Event,
+    health: Health,
+    abandon: Callable[[], None] = lambda: None,
+) -> int:
     """Run each task in a thread until `stop`; returns the exit code: 0, or 1 after a `Stop`.
+
+    `abandon` wakes what waits for a broker that does not answer, when tasks have not ended in time.
 
     A task that returns before `stop` is started again like one that raised `Retry`. An error nobody expected is
     logged whole and retried too: one collector's defect must not blind the others.
@@ -66,12 +76,19 @@ def supervise(tasks: Mapping[str, Task], stop: threading.Event, health: Health) 
     for thread in threads:
         thread.start()
     stop.wait()
-    deadline = time.monotonic() + END_S
-    for thread in threads:
-        thread.join(max(0.1, deadline - time.monotonic()))
-        if thread.is_alive():
-            log.warning("did not end in time", collector=thread.name)
+    if _joined(threads, END_S):
+        abandon()
+    for name in _joined(threads, ABANDONED_S):
+        log.warning("did not end in time", collector=name)
     return 1 if fatal else 0
+
+
+def _joined(threads: list[threading.Thread], seconds: float) -> list[str]:
+    """Wait so long for threads to end; gives the names of those that did not."""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return [thread.name for thread in threads if thread.is_alive()]
 
 
 def _keep(name: str, task: Task, stop: threading.Event, health: Health) -> None:
@@ -131,12 +148,14 @@ def run_collectors(config: Config, names: list[str], stop: threading.Event, heal
             Context(config, name, cluster, publisher, health, key) for name, cluster in sorted(config.clusters.items())
         ]
         _control(contexts, "collectors_started", names)
-        code = supervise({k: v for context in contexts for k, v in tasks(context, names).items()}, stop, health)
+        code = supervise(
+            {k: v for context in contexts for k, v in tasks(context, names).items()}, stop, health, publisher.abandon
+        )
         _control(contexts, "collectors_stopped", names)
         return code
     finally:
         gc.set_threshold(*thresholds)
-        publisher.close()
+        publisher.close(CLOSE_S)
 
 
 def tasks(context: Context, names: list[str]) -> dict[str, Task]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import Future
 from typing import Any
@@ -83,8 +84,10 @@ class _Client(AdminClient):
         super().__init__(settings | {"log_level": "0", "error_cb": self.refusals})
 
 
-def _partitions(config: Config, client: _Client, timeout_s: float | None = None) -> dict[str, int]:
-    """Ask which topics there are; raises `Unreachable`, at once where the broker refuses."""
+def _partitions(
+    config: Config, client: _Client, timeout_s: float | None = None, stop: threading.Event | None = None
+) -> dict[str, int]:
+    """Ask which topics there are; raises `Unreachable`, at once where the broker refuses or `stop` is set."""
     deadline = time.monotonic() + (TIMEOUT_S if timeout_s is None else timeout_s)
     while True:
         left_s = deadline - time.monotonic()
@@ -93,7 +96,7 @@ def _partitions(config: Config, client: _Client, timeout_s: float | None = None)
             break
         except KafkaException as error:
             client.poll(0)  # which is when complaints are told
-            if client.refusals.final or left_s <= ASK_S:
+            if client.refusals.final or left_s <= ASK_S or (stop is not None and stop.is_set()):
                 raise Unreachable(client.refusals.explain(config.kafka.bootstrap, error.args[0].str())) from error
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
 
@@ -103,9 +106,9 @@ def reach(config: Config) -> None:
     _partitions(config, _Client(config))
 
 
-def require(config: Config, timeout_s: float | None = None) -> None:
+def require(config: Config, timeout_s: float | None = None, stop: threading.Event | None = None) -> None:
     """Raise `Unreachable` without a broker, and `Stop` when topics are missing or have other numbers of partitions."""
-    there = _partitions(config, _Client(config), timeout_s)
+    there = _partitions(config, _Client(config), timeout_s, stop)
     for planned in plan(config):
         number = there.get(planned.name)
         if number is None:

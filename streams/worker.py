@@ -71,7 +71,7 @@ def run(
                 ready()
 
         try:
-            admin.require(config)
+            admin.require(config, stop=stop)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(
                     _work(

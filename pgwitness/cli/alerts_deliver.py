@@ -22,8 +22,10 @@ def deliver(host: str | None, port: int | None, config_path: Path) -> None:
     import asyncio
 
     from pgwitness.cli.daemon import daemon
+    from pgwitness.cli.signals import finish
     from sinks.deliveries.daemon import run
 
     bind = config.http.deliver_port if port is None else port
     with daemon("deliver", host or config.http.host, bind) as (stop, health):
         asyncio.run(run(config, health, stop))
+    finish(0)

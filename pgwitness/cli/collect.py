@@ -27,6 +27,7 @@ def collect(
     """
     from collectors.daemon import run_collectors
     from pgwitness.cli.daemon import daemon
+    from pgwitness.cli.signals import finish
     from pgwitness.errors import ConfigurationError
 
     config = configuration(config_path, clusters)
@@ -36,4 +37,4 @@ def collect(
     bind = config.http.collect_port if port is None else port
     with daemon("collect", host or config.http.host, bind) as (stop, health):
         code = run_collectors(config, chosen, stop, health)
-    raise SystemExit(code)
+    finish(code)

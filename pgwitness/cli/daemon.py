@@ -7,9 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import structlog
 
+from pgwitness.cli import signals
 from pgwitness.errors import ConfigurationError
 from pgwitness.health import Health, serve
 
@@ -32,11 +34,11 @@ def daemon(name: str, host: str, port: int) -> Iterator[tuple[threading.Event, H
             "choose another with --port or [http] in the configuration, --port 0 takes a free one"
         ) from error
 
-    def end(number: int, frame: FrameType | None) -> None:
-        log.info("ending", daemon=name, signal=signal.Signals(number).name)
+    def told(by: str) -> None:
         stop.set()
+        log.info("ending", daemon=name, signal=by)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {} if signals.tell(told) else _handle(stop)
     log.info("serving", daemon=name, url=f"http://{host}:{bound}/metrics")
     try:
         yield stop, health
@@ -46,3 +48,12 @@ def daemon(name: str, host: str, port: int) -> Iterator[tuple[threading.Event, H
         server.server_close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _handle(stop: threading.Event) -> dict[signal.Signals, Any]:
+    """Take the signals in a process that runs more than this daemon."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    return {number: signal.signal(number, end) for number in signals.NUMBERS}

@@ -27,6 +27,7 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
 
     from detectors.judge import Judge
     from pgwitness.cli.daemon import daemon
+    from pgwitness.cli.signals import finish
     from sinks.lake import Lake
     from streams.policy_file import PolicyFile
     from streams.worker import run
@@ -49,4 +50,4 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
                 log.warning("lake_not_ready", error=str(error))
                 stop.wait(RETRY_S)
         code = run(config, lake, judge, health, stop, policy_file=policy_file)
-    raise SystemExit(code)
+    finish(code)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -58,9 +59,18 @@ class Daemon:
 
     def stop(self, seconds_max: float = 40.0) -> int:
         """Ask the process to end and give its exit code; one that does not end in time fails the test."""
+        self.signal(signal.SIGTERM)
+        return self.code(seconds_max)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def code(self, seconds_max: float) -> int:
+        """Give the exit code of a process that was told to end; one that does not in time fails the test."""
         assert self._process is not None
         process, self._process = self._process, None
-        process.terminate()
         try:
             return process.wait(seconds_max)
         except subprocess.TimeoutExpired:

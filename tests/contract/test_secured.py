@@ -183,7 +183,8 @@ def not_ready(daemon: Daemon) -> str:
 def test_a_refused_daemon_goes_on_trying_and_says_why(
     secured: Kafka, authority: Authority, postgres18: Postgres, tmp_path: Path
 ) -> None:
-    """Worker, collectors and deliveries with a wrong password run on, are not ready and say what to correct."""
+    """Worker, collectors and deliveries with a wrong password run on, are not ready, say what to correct, and can be
+    ended."""
     with (
         fresh_database(postgres18) as admin_dsn,
         system(tmp_path, secured, admin_dsn, authority, password="wrong") as it,
@@ -191,6 +192,7 @@ def test_a_refused_daemon_goes_on_trying_and_says_why(
         it.command("db", "install", "--dsn", admin_dsn)
         daemons = [it.worker(), it.collect("sessions"), it.daemon("alerts", "deliver", name="deliver")]
         assert [CREDENTIALS in not_ready(daemon) for daemon in daemons] == [True, True, True]
+        assert [daemon.stop() for daemon in daemons] == [0, 0, 0]
 
 
 def test_what_the_worker_cannot_use_is_refused() -> None:

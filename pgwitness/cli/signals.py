@@ -1,0 +1,78 @@
+"""How a daemon is told to end: SIGTERM and SIGINT, from the first moment of the process to its last.
+
+The signals are blocked in every thread and taken by one that does nothing else, so that no library that keeps the main
+thread busy can delay them, and no lock that it holds is asked for by a handler. Before the daemon works, they end its
+process at once; then they set its stop event, and it has `END_S_MAX` to end cleanly. A second signal, or that time,
+ends it at once: what was not confirmed is done again by the next run, as after a crash. All with code 0.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+END_S_MAX = 10.0
+NUMBERS = frozenset({signal.SIGTERM, signal.SIGINT})
+
+_told: Callable[[str], None] | None = None
+_watching = False
+
+
+def is_daemon(arguments: list[str]) -> bool:
+    """Whether a command line runs until it is told to end."""
+    if arguments[:1] == ["alerts"]:
+        return "deliver" in arguments or "--follow" in arguments
+    return arguments[:1] in (["collect"], ["worker"])
+
+
+def watch() -> None:
+    """Take the signals of this process from now on; called before anything has made a thread."""
+    global _watching
+    signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    _watching = True
+    threading.Thread(target=_take, name="signals", daemon=True).start()
+
+
+def tell(told: Callable[[str], None]) -> bool:
+    """Have `told` called with the first signal's name, from a thread of its own; False when nobody watches."""
+    global _told
+    _told = told
+    return _watching
+
+
+def finish(code: int) -> NoReturn:
+    """End a daemon's process. Nothing is waited for that a library would still like to do: it did its work."""
+    if not _watching:
+        raise SystemExit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _take() -> None:
+    name = signal.Signals(signal.sigwait(NUMBERS)).name
+    if _told is None:
+        _end()
+        return
+    threading.Thread(target=_late, name="deadline", daemon=True).start()
+    _told(name)
+    signal.sigwait(NUMBERS)
+    _end()
+
+
+def _late() -> None:
+    time.sleep(END_S_MAX)
+    os.write(2, b'{"event": "did not end in time: what was not confirmed is done again by the next run"}\n')
+    _end()
+
+
+def _end() -> None:
+    """End without waiting for anything; a lock of the output may be held for ever by a thread that hangs."""
+    threading.Thread(target=sys.stdout.flush, daemon=True).start()
+    time.sleep(0.05)
+    os._exit(0)
