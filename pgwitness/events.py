@@ -222,7 +222,7 @@ class Transaction(_Raw, frozen=True, kw_only=True, tag="transaction", gc=False):
     within one (system_id, timeline, database); a collector that starts again may repeat them, identical. Where the
     server was put back to what it was, they begin anew under a greater `incarnation` (µs since the epoch: when).
     `xid` has 64 bits. `origin` is the replication origin's name. `rows` is a JSON array of `Row`. `ddl` stands in the
-    part in which it happened, `unpublished` in the last one.
+    part in which it happened, `unpublished` in the last one. `announced`: pgwitness itself did what its DDL says.
     """
 
     system_id: str
@@ -245,6 +245,7 @@ class Transaction(_Raw, frozen=True, kw_only=True, tag="transaction", gc=False):
     unpublished: list[Unpublished] = []
     silenced: list[Silenced] = []
     incarnation: int = 0
+    announced: bool = False
 
 
 class QueryStats(_Raw, frozen=True, kw_only=True, tag="query_stats"):

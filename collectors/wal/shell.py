@@ -26,13 +26,14 @@ from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS
 from collectors.connection import connect, instance_name, replication_connect
 from collectors.context import Context, now_us
 from collectors.publisher import Channel
-from collectors.wal import keys, pgoutput, published, slot
+from collectors.wal import keys, pgoutput, publication_watch, published, slot
 from collectors.wal.catalogue import Catalogue, Horizon
 from collectors.wal.held import Held
 from collectors.wal.limit import Limit
 from collectors.wal.messages import HEARTBEAT_PREFIX, Messages
 from collectors.wal.pgoutput import ProtocolError
 from collectors.wal.plan import Masking, TableFacts
+from collectors.wal.publication_watch import Watch
 from collectors.wal.slot import Connection, Memory, SlotState
 from collectors.wal.stream import HEADER, Ended, Stream
 from collectors.wal.stuck import failed, of_the_data, start_after
@@ -128,6 +129,7 @@ class _Collector:
         self.next_look = self.next_heartbeat = 0.0
         self.heartbeat_lsn = 0
         self.covered: set[int] = set()
+        self.watch = Watch(self.memory.publications)
         self.counted: dict[str, int] = {}
         self.asides = Limit(ASIDES_A_SECOND)
         self.catalogue = Catalogue(sql, Horizon(self.memory.horizon_lsn, self.memory.horizon_xid))
@@ -377,6 +379,21 @@ class _Collector:
         gap.detail["incarnation"] = self.memory.incarnation
         return [gap]
 
+    def _look_at_publications(self) -> None:
+        """Compare what is published with what it was; what nobody announced is a gap, noted before it is sent."""
+        passed = self.delivered_lsn if self.assembler.inside else max(self.delivered_lsn, self.after_lsn)
+        now, there = publication_watch.snapshot(self.sql)
+        end = slot.wal_end(self.sql) or self.stream.server_end
+        gaps = self.watch.look(now, there, end_lsn=end, passed_lsn=passed, database=self.database, now_us=now_us())
+        if gaps or self.memory.publications != self.watch.known:
+            self.memory.publications = self.watch.known
+            self.memory.gaps += gaps
+            slot.remember(self.memory_path, self.memory)
+        for gap in gaps:
+            log.warning("gap in the evidence", cluster=self.context.name, reason=gap.reason, **gap.detail)
+            GAPS.labels(self.context.name, self.database, gap.reason).inc()
+            self._send(gap)
+
     def _gaps_open(self, resumes: int) -> None:
         for gap in self.memory.gaps:
             log.warning("gap in the evidence", cluster=self.context.name, reason=gap.reason, **gap.detail)
@@ -388,6 +405,7 @@ class _Collector:
         """Publish the slot's state and keep the source's disk in bounds."""
         names = (self.context.name, self.database)
         found = slot.read(self.sql, self.slot)
+        self._look_at_publications()
         for operation, number in self.assembler.rows.items():
             ROWS.labels(*names, operation).inc(number - self.counted.get(operation, 0))
             self.counted[operation] = number
@@ -505,6 +523,9 @@ class _Collector:
         if said.operation == "renew_key":
             GAPS.labels(self.context.name, self.database, "key_lost").inc()
             self._send(Gap(captured_at_us=now_us(), reason="key_lost", database=self.database, detail=dict(detail)))
+        if said.operation in publication_watch.ANNOUNCES:
+            self.watch.announced()
+            self.assembler.announced()
         if said.operation == "pause":
             self.assembler.refresh(set())
         else:

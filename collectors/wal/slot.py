@@ -17,6 +17,7 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
+from collectors.wal.listing import Listings
 from collectors.wal.stuck import Stuck
 from collectors.wal.transaction import Place
 from pgwitness.config import Slot
@@ -32,6 +33,7 @@ class Memory(Struct, kw_only=True, omit_defaults=True):
 
     `stuck` is where the stream could not go on; `horizon_lsn` and `horizon_xid` are the last `catalogue.Horizon` at or
     before what is confirmed. `incarnation` is when positions were last found to go back (µs), 0 for never.
+    `publications` is what was published when it was last looked.
     """
 
     system_id: str = ""
@@ -43,6 +45,7 @@ class Memory(Struct, kw_only=True, omit_defaults=True):
     horizon_lsn: int = 0
     horizon_xid: int = 0
     incarnation: int = 0
+    publications: Listings = {}
 
 
 class SlotState(Struct, frozen=True, kw_only=True):

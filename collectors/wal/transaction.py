@@ -205,6 +205,10 @@ class Assembler:
             for oid in list(self._unsettled):
                 self._describe(self.plans[oid].described)
 
+    def announced(self) -> None:
+        """Learn that pgwitness itself announced in this transaction what it does in it."""
+        self._announced = True
+
     def refresh(self, covered: set[int]) -> None:
         """Take over which tables carry a beacon from here on, by their OIDs."""
         for plan in self.plans.values():
@@ -250,6 +254,7 @@ class Assembler:
         self._claims: list[Beacon] = []
         self._covered = False
         self._silenced: list[Silenced] = []
+        self._announced = False
         self._unpublished: list[Unpublished] = []
         self._accounts.begin()
         self._commands = 0
@@ -512,6 +517,8 @@ class Assembler:
             made.append(b',"forged":' + _json(self._forged))
         if body.ddl:
             made.append(b',"ddl":' + body.ddl)
+            if self._announced:
+                made.append(b',"announced":true')
         if body.n_rows:
             made.append(
                 b',"relations":[' + body.relations + b'],"counts":[' + body.counts + b'],"rows":[' + body.rows + b"]"

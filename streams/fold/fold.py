@@ -47,7 +47,7 @@ from pgwitness.events import Identities as IdentitiesRecord
 from pgwitness.statements import facts
 from pgwitness.topics import OURSELVES
 from streams.aside import Aside, Problem, unexpected
-from streams.fold import comments, positions, readings, shape, witnesses
+from streams.fold import comments, positions, publications, readings, shape, witnesses
 from streams.fold import state as states
 from streams.fold.attribution import (
     NOBODY,
@@ -402,6 +402,9 @@ class Fold:
             mark.ddl = item.number + 1
             cluster.relations.resolve(event)
             self._emit(event)
+            less = publications.taken_out(item)
+            if less is not None and not part.announced and item.number not in own:
+                self._emit(shape.taken_out(header, part, item, less, whose))
         cluster.told.ddl(part.database, fresh)
 
     # -- waiting -----------------------------------------------------------------------------------------------

@@ -572,6 +572,27 @@ def went_back(header: RawHeader, part: Transaction, mark: Watermark) -> Event:
     return event
 
 
+def taken_out(
+    header: RawHeader, part: Transaction, raw: Ddl, less: tuple[list[str], list[str]], whose: Attribution
+) -> Event:
+    """Make the gap for a command that takes tables out of our publications; `whose` is the session that ran it."""
+    names, tables = less
+    event_id = _id("publication_changed", transaction_id(part), raw.number)
+    event = _event("gap", header.cluster, header.instance, whose, part.captured_at_us, event_id, "publication_changed")
+    _placed(event, part)
+    event.relations = tables
+    event.statement = raw.statement
+    event.detail |= {
+        "reason": "publication_changed",
+        "publications": names,
+        "tables": tables,
+        "tag": raw.tag,
+        "transaction": transaction_id(part),
+        "from_lsn": format_lsn(part.lsn),
+    }
+    return event
+
+
 def raw_lost(cluster: str, partition: int, first: int, end: int, clock_us: int) -> Event:
     """Make the gap for records of raw that were deleted before they were read; `end` is the next one that is there."""
     event_id = _id("raw_lost", cluster, partition, first, end)
