@@ -221,6 +221,14 @@ def _authentic(content: bytes, key: bytes | None) -> bytes:
     return payload
 
 
+def kind_of(payload: bytes) -> str | None:
+    """Give the kind of a genuine payload without its version; None where it does not say."""
+    try:
+        return _kind.decode(payload).kind.partition("/")[0]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 P = TypeVar("P", DdlPayload, ControlPayload)
 
 

@@ -25,7 +25,18 @@ from functools import partial
 import msgspec
 
 from collectors.beacon.encodings import json_of, text_of
-from collectors.beacon.mac import CLAIM_CHARACTERS_MAX, UNSIGNED, XID32, Forged, JudgeToken, mac, method, split
+from collectors.beacon.mac import (
+    CLAIM_CHARACTERS_MAX,
+    UNSIGNED,
+    XID32,
+    Forged,
+    JudgeToken,
+    Unreadable,
+    kind_of,
+    mac,
+    method,
+    split,
+)
 from pgwitness.events import Beacon, Wrote
 
 SESSION_KIND = "session/1"
@@ -125,9 +136,14 @@ class BeaconVerifier:
         try:
             said = _session.decode(json_of(payload, self._codec))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            raise Forged("kind", partial(_claims, fields)) from None
+            # Genuine, and no introduction as we read them: another kind was put here by somebody, a fault is ours.
+            if kind_of(payload) not in (None, SESSION_KIND.partition("/")[0]):
+                raise Forged("kind", partial(_claims, fields)) from None
+            raise Unreadable("a session's introduction that is not of the form known here") from None
         if said.kind != SESSION_KIND:
-            raise Forged("kind", partial(_claims, fields))
+            if kind_of(payload) != SESSION_KIND.partition("/")[0]:
+                raise Forged("kind", partial(_claims, fields))
+            raise Unreadable("a session's introduction of another version; a newer release installed it")
         if said.system_id != self._system_id:
             raise Forged("system_id", _claims(fields) | {"system_id": said.system_id})
         if said.database != self._database:

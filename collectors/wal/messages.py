@@ -230,16 +230,24 @@ class Messages:
         refused = Forged("mac")
         for key in self.ring.usable(message.lsn, xid, committed_at_us):
             try:
-                return self._by(key, message, xid, judge)
+                said = self._by(key, message, xid, judge)
             except Forged as forged:
                 if forged.reason != "mac":
                     raise
                 refused = forged
             except Unreadable as unreadable:
                 return Unread(message.prefix, unreadable.why)
+            except Exception as error:
+                # A fault of ours in reading what verified: this message is lost, and nothing else.
+                return Unread(message.prefix, f"it could not be read: {type(error).__name__}")
+            else:
+                if not isinstance(said, ControlPayload):
+                    return said
+                self._announced(said, message.lsn)
+                return None
         raise refused
 
-    def _by(self, key: Key, message: LogicalMessage, xid: int, judge: JudgeToken) -> Beacon | Ddl | None:
+    def _by(self, key: Key, message: LogicalMessage, xid: int, judge: JudgeToken) -> Beacon | Ddl | ControlPayload:
         """Verify a message under one key."""
         if message.prefix == PREFIX:
             return self._verifier(key).verify(message.content, xid32=xid, judge=judge)
@@ -247,9 +255,7 @@ class Messages:
         if message.prefix == DDL_PREFIX:
             command = verify_ddl(message.content, key.key, xid32=xid, **place)
             return of_payload(command, judge, self._turn(command))
-        said = verify_control(message.content, key.key, xid32=xid, **place)
-        self._announced(said, message.lsn)
-        return None
+        return verify_control(message.content, key.key, xid32=xid, **place)
 
     def _turn(self, command: DdlPayload) -> int:
         """Count the commands of one text that came without objects in one transaction: they come in their order."""

@@ -229,7 +229,14 @@ class Assembler:
         facts = self._facts(message, self._begin.lsn if self._begin is not None else self._position)
         known = self.plans.get(oid)
         if known is None or not known.still(message, facts):
-            self.plans[oid] = Plan(message, facts, self._masking, self._types)
+            try:
+                self.plans[oid] = Plan(message, facts, self._masking, self._types)
+            except Exception as error:
+                # Its rows have no home then, and each of them is set aside.
+                self.plans.pop(oid, None)
+                why = f"a description that cannot be taken: {type(error).__name__}"
+                self._asides.note("message_unreadable", b"R", 0, self._where(), why=why, oid=message.oid)
+                return
         if facts.settled:
             self._unsettled.discard(oid)
         else:

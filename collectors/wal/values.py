@@ -103,9 +103,7 @@ def _clear(type_name: str, tokens: TokenCache, token: Tokenizer, limit: int) -> 
 
     def integer(value: bytes) -> bytes:
         # Nearly all are digits that do not begin with a zero; the others are looked at twice.
-        if value.isdigit() and (value[0] != 48 or len(value) == 1):
-            return value if len(value) <= limit else tokens[value]
-        return number(value)
+        return value if value.isdigit() and (value[0] != 48 or len(value) == 1) else number(value)
 
     def number(value: bytes) -> bytes:
         if _NUMBER(value):

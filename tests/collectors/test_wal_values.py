@@ -256,3 +256,35 @@ def test_bytes_of_a_database_without_an_encoding(source18: Source) -> None:
     made = Plan(relation, TableFacts(), Masking(Privacy(clear=["*"]), TOKEN), {})
     row = read(made.insert(next(data for data in found if data[:1] == b"I"), 5, 0, 0))
     assert row[6] == {"id": 1, "\\xff": "\\xed\\xa0\\x80", "\\xff~2": '\\xff"'}
+
+
+def test_odd_tables_on_a_server(source: Source) -> None:
+    """No column, 1,600 columns, dropped and computed columns, hostile names: each row arrives with what was sent."""
+    names = ['"', "\\", "%s", "a.b", "\x01", "\u202e", "null"]
+    quoted = [name.replace('"', '""') for name in names]
+    wide = ", ".join(f"c{n} int" for n in range(1_600))
+    source.create(
+        MARK,
+        "CREATE TABLE nothing ()",
+        f"CREATE TABLE wide ({wide})",
+        f"CREATE TABLE odd (id int PRIMARY KEY, {', '.join(f'{chr(34)}{name}{chr(34)} text' for name in quoted)})",
+        "CREATE TABLE less (id int PRIMARY KEY, gone text, twice int GENERATED ALWAYS AS (id * 2) STORED, n numeric)",
+        "ALTER TABLE less DROP COLUMN gone",
+        'CREATE TABLE "T ""\\%" (id int PRIMARY KEY)',
+    )
+    with source.running() as raised:
+        source.streaming()
+        source.sql.execute("INSERT INTO nothing DEFAULT VALUES")
+        source.sql.execute("INSERT INTO wide (c0, c1599) VALUES (1, 2)")
+        source.sql.execute(f"INSERT INTO odd VALUES (1{', %s' * len(names)})".encode(), ["'\"\\\n\t"] * len(names))
+        source.sql.execute("INSERT INTO less VALUES (1, DEFAULT, 'NaN'), (2, DEFAULT, 1e400), (3, DEFAULT, -1e-30)")
+        source.sql.execute('INSERT INTO "T ""\\%%" VALUES (1)'.replace("%%", "%").encode())
+        found = source.until_marked()
+    assert raised == []
+    nothing, wide_row, odd, *less, named = rows(found)
+    assert nothing[1:] == ("public.nothing", None, None, None, {})
+    assert (len(wide_row[5]), wide_row[5]["c0"], wide_row[5]["c1599"], wide_row[5]["c7"]) == (1_600, 1, 2, None)
+    assert odd[5] == {"id": 1, **dict.fromkeys(names, "'\"\\\n\t")}
+    assert [row[5]["n"] for row in less] == ["NaN", 10**400, -1e-30]
+    assert all("twice" not in row[5] and "gone" not in row[5] for row in less)
+    assert named[1:3] == ('public."T ""\\%"', {"id": 1})
