@@ -33,6 +33,8 @@ from tests.collectors import wal_messages as write
 from tests.collectors.test_beacon_mac import spoken
 from tests.collectors.test_wal_messages import GRANT, signed
 
+KEY = b"k" * 32
+"""The key under which the corpus is signed."""
 Fuzzed = Callable[[bytes], None]
 INTERESTING = (b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\xff" * 4, b"\x80", b'"', b"\\", b"NaN", b"\xed\xa0\x80", b"\x1f")
 
@@ -106,12 +108,7 @@ def _no_constant(word: str) -> None:
 
 def judge() -> Messages:
     """Make what judges messages in the streams here."""
-    return Messages("77", "shop", lambda: [Key(key=mac_key(), number=1)], lambda *_: None, lambda: None, lambda: 0.0)
-
-
-def mac_key() -> bytes:
-    """Give the key under which the corpus is signed."""
-    return b"k" * 32
+    return Messages("77", "shop", lambda: [Key(key=KEY, number=1)], lambda *_: None, lambda: None, lambda: 0.0)
 
 
 def assembler() -> Assembler:
