@@ -49,6 +49,8 @@ HEARTBEATS_MAX = 64
 """Heartbeats of ours that may be under way: the stream may be behind by more than one."""
 TURNS_MAX = 1_000
 """Texts of one transaction whose commands are counted."""
+WITHOUT_A_CODE = (b"0" * 64, bytes(32))
+"""How a beacon begins that no key has signed; there is nothing to verify."""
 BYTES_MAX = {PREFIX: 64 * 1024, DDL_PREFIX: 4 * 1024 * 1024, CONTROL_PREFIX: 64 * 1024}
 """Content of our own messages at most: a claim and a token; a statement, a hundred objects; a few names."""
 
@@ -180,6 +182,12 @@ class Messages:
             return self._forgery(Forged("not_transactional"), message.lsn)
         if len(message.content) > size_max:
             return self._forgery(Forged("malformed"), message.lsn)
+        return self._ours(message, xid, committed_at_us)
+
+    def _ours(self, message: LogicalMessage, xid: int, committed_at_us: int) -> Beacon | Ddl | Forgery | Unread | None:
+        """Judge a message under one of our prefixes in a transaction."""
+        if message.prefix == PREFIX and self.ring.keys and message.content.startswith(WITHOUT_A_CODE):
+            return self._claim(message, xid) or self._forgery(Forged("malformed"), message.lsn)
         try:
             return self._verified(message, xid, committed_at_us)
         except Forged as forged:
