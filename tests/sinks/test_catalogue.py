@@ -253,7 +253,26 @@ def test_touched_finds_a_record_by_scalar_and_by_json_key(lake: Path, key: str, 
     found = ask(lake, f"SELECT xid, kind FROM touched('public.orders', {key})")
     assert [xid for xid, kind in found if kind == "change"] == xids
     assert [kind for _, kind in found if kind != "change"] == ["ddl"]
-    assert ask(lake, f"FROM touched('public.other', {key})") == []
+
+
+@pytest.mark.parametrize("relation", ["public.Orders", "orders", '"Orders"', 'public."orders"', "order"])
+def test_touched_of_a_relation_that_nobody_named_is_an_error(lake: Path, relation: str) -> None:
+    """It says so, and which come near, also to a plain DuckDB."""
+    with pytest.raises(NotInOrder, match=r"no event names the relation .*come near: public\.orders"):
+        ask(lake, f"FROM touched('{relation}', 5)")
+
+
+def test_a_plain_duckdb_refuses_it_too(lake: Path) -> None:
+    """The error is in `views.sql`."""
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        plain(lake, "FROM touched('public.Orders', 5)")
+    assert "those that come near: public.orders" in refused.value.stderr
+
+
+def test_timeline_of_somebody_who_did_nothing_is_an_error(lake: Path) -> None:
+    """A name that is misspelt finds nobody, which is not the same as nothing done."""
+    with pytest.raises(NotInOrder, match=r"no event is of Erica or for them; .*come near: erika"):
+        ask(lake, "FROM timeline('Erica')")
 
 
 def test_timeline_has_what_was_done_by_and_for_somebody(lake: Path) -> None:

@@ -178,7 +178,7 @@ def state(lake: Path) -> list[tuple[str, int, int]]:
         "SELECT * FROM information_schema.tables",
         "SELECT unnest(relations), r FROM changes, range(2) AS t(r)",
         "FROM touched('public.orders', 1)",
-        "FROM timeline('erika')",
+        "FROM timeline((SELECT min(principal) FROM events))",
         "FROM reconciled(DATE '2026-01-01', DATE '2026-12-31')",
         "SELECT list_transform(relations, lambda x: upper(x)) FROM changes",
         "CREATE OR REPLACE TEMP VIEW mine AS SELECT * FROM changes; FROM mine",
