@@ -55,6 +55,16 @@ class Lake:
         """Give the writer of one partition; call `resume` before anything else. `rows_max` makes it `full`."""
         return PartitionWriter(self, topic, partition, rows_max)
 
+    def reached(self, topic: str, raw_partition: int) -> tuple[int, int] | None:
+        """Give the last position of a raw partition that landed from `topic`, and when (µs); None when none did."""
+        found: tuple[int, int] | None = None
+        for entry in manifest.ends(self.path / "events" / MANIFEST, topic):
+            offsets = [offset for lane, raw, offset, _ in entry.high_water if lane >= 0 and raw == raw_partition]
+            if offsets:
+                offset, at_us = found or (0, 0)
+                found = max(offset, *offsets), max(at_us, entry.committed_at_us)
+        return found
+
     def prepare(self) -> None:
         """Make the lake's folders, the empty files that carry the columns, and `views.sql`; all may exist.
 

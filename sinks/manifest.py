@@ -125,6 +125,21 @@ def last(folder: Path, topic: str, partition: int) -> tuple[Entry, bytes] | None
     return read(folder / newest[1])
 
 
+def ends(folder: Path, topic: str) -> list[Entry]:
+    """Read the last entry of each partition's chain of a topic. Raises `Stop` like `last`."""
+    partitions: set[int] = set()
+    prefix = f"{topic}-"
+    try:
+        with os.scandir(folder) as names:
+            for found in names:
+                number = found.name[len(prefix) :].partition("-")[0]
+                if found.name.startswith(prefix) and number.isdecimal():
+                    partitions.add(int(number))
+    except FileNotFoundError:
+        return []
+    return [entry[0] for number in sorted(partitions) if (entry := last(folder, topic, number)) is not None]
+
+
 def read(path: Path) -> tuple[Entry, bytes]:
     """Read one entry and its bytes. Raises `Stop` when it is damaged or of a newer format."""
     content = path.read_bytes()

@@ -106,18 +106,22 @@ def reach(config: Config) -> None:
     _partitions(config, _Client(config))
 
 
-def require(config: Config, timeout_s: float | None = None, stop: threading.Event | None = None) -> None:
-    """Raise `Unreachable` without a broker, and `Stop` when topics are missing or have other numbers of partitions."""
+def require(config: Config, timeout_s: float | None = None, stop: threading.Event | None = None) -> dict[str, int]:
+    """Raise `Unreachable` without a broker, and `Stop` when topics are missing or have too few partitions.
+
+    Returns how many partitions each topic has: some may have been added, which are read too.
+    """
     there = _partitions(config, _Client(config), timeout_s, stop)
     for planned in plan(config):
         number = there.get(planned.name)
         if number is None:
             raise Stop(f"topic {planned.name} is missing: run `pgwitness topics apply`")
-        if number != planned.partitions:
+        if number < planned.partitions:
             raise Stop(
                 f"topic {planned.name} has {number} partitions, the configuration says {planned.partitions}: set "
                 "topics.raw_partitions and topics.event_partitions to what is there; they cannot change afterwards"
             )
+    return there
 
 
 def check(config: Config) -> list[Finding]:

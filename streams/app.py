@@ -32,6 +32,17 @@ class App(faust.App):
 
     positions: Callable[[], dict[TP, int]]
 
+    @property
+    def suspicious(self) -> bool:
+        """Whether reading has stopped until somebody has looked whether the topics are still the same."""
+        consumer: Any = self.consumer
+        return bool(consumer.suspicious)
+
+    def trust(self) -> None:
+        """Read on: they are."""
+        consumer: Any = self.consumer
+        consumer.trust()
+
     def end_of(self, at: Partition) -> int | None:
         """Give where a partition ends, as far as that is known."""
         consumer: Any = self.consumer

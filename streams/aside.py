@@ -36,6 +36,10 @@ class Summary(Struct, frozen=True):
     first_offset: int
     last_offset: int
 
+    def of(self, base: int) -> Summary:
+        """Give it in offsets of the topic whose positions begin with `base`."""
+        return Summary(self.records, max(0, self.first_offset - base), max(0, self.last_offset - base))
+
 
 class Aside(Struct):
     """What was set aside of one partition, and how much of it was told. `last` is what a flood is described by."""

@@ -6,32 +6,52 @@ behind it is written; until then a restart reads it again and makes the same eve
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
-from confluent_kafka import Consumer
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pgwitness.codec import decode_raw
-from pgwitness.errors import DeadLetter, Stop
+from pgwitness.errors import DeadLetter
 from pgwitness.events import Event
 from streams import metrics
-from streams.aside import Problem
+from streams.aside import Problem, unexpected
 from streams.behind import Behind
-from streams.checkpoints import Store
+from streams.checkpoints import Known, Store
 from streams.emitter import Emitter
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
-from streams.reading import holds
+from streams.origins import Origin, find
+from streams.reading import BrokerReader
 
 log = structlog.get_logger("worker")
 
 
-class RawPartition:
-    """One assigned partition of `raw`. `position` is the next offset to read."""
+class Start(Struct, frozen=True):
+    """What a partition begins with when nothing is known of it: identities, grace in µs, and what the lake has seen.
 
-    def __init__(self, topic: str, fold: Fold, emitter: Emitter, store: Store) -> None:
+    `reached` gives the last position of a raw partition that landed and when, None when nothing of it did.
+    """
+
+    identities: Identities
+    grace_us: int
+    reached: Callable[[int], tuple[int, int] | None]
+
+
+class RawPartition:
+    """One assigned partition of `raw`. `position` is the next offset to read, as the broker counts.
+
+    The fold counts from `base` on (`streams.origins`), so that its positions grow though the topic is made again.
+    """
+
+    def __init__(self, topic: str, fold: Fold, emitter: Emitter, store: Store, known: Known, base: int = 0) -> None:
         self.topic = topic
         self.fold = fold
-        self.position = fold.resume_from
+        self.base = fold.base = base
+        self.position = max(0, fold.resume_from - base)
         self.behind = Behind()
+        self.skips = known.skips
         self._emitter = emitter
         self._store = store
         self._saved = fold.next_offset
@@ -39,25 +59,36 @@ class RawPartition:
 
     @classmethod
     def load(
-        cls, topic: str, partition: int, reader: Consumer, store: Store, emitter: Emitter, start: tuple[Identities, int]
+        cls, topic: str, partition: int, broker: BrokerReader, store: Store, emitter: Emitter, start: Start
     ) -> RawPartition:
-        """Load a partition's checkpoint; without one, `start` (identities, grace in µs) is written as the first.
+        """Load a partition's state: its newest checkpoint that can be used, else made anew from what `raw` holds.
 
-        Raises `Stop` when the topic holds less than was read of it: then it is not the same topic any more.
+        What was lost is told before anything is written down, so that a crash in between tells it twice, not never.
         """
-        identities, grace_us = start
-        checkpoint = store.load(reader, partition)
-        if checkpoint is None:
-            fold = Fold(partition, identities, grace_us)
-            store.save(partition, 0, fold.snapshot())
-        else:
-            fold = Fold.restore(checkpoint.data, grace_us)
-        if fold.next_offset and not holds(reader, topic, partition, fold.next_offset - 1):
-            raise Stop(
-                f"topic {topic}, partition {partition} ends before {fold.next_offset}, where it was read to: it was "
-                "made anew. Give the installation another kafka.prefix, or delete its topics state-* too"
-            )
-        return cls(topic, fold, emitter, store)
+        known = store.load(broker.reader, partition)
+        fold = _restore(known, partition, start.grace_us)
+        written = bool(known.checkpoints or known.origin)
+        if fold is None:
+            fold = Fold(partition, start.identities, start.grace_us)
+            fold.next_offset, origin = _begin_anew(topic, partition, broker, known.origin, start)
+            known = replace(known, origin=origin)
+            if written:
+                why = "no checkpoint of it can be read" if known.checkpoints else "its checkpoints are gone"
+                log.error("state_rebuilt", topic=topic, partition=partition, reason=why, from_=fold.next_offset)
+                emitter.lost("state_rebuilt", {"topic": topic, "partition": partition, "why": why})
+                emitter.settle()
+        expected = fold.next_offset - (known.origin.base if known.origin else 0)
+        found = find(known.origin, fold.next_offset, broker.extent(topic, partition, expected))
+        if found.lost is not None:
+            detail: dict[str, object] = {"topic": topic, "partition": partition, "read_to": expected}
+            log.error("raw_lost", how=found.lost, topic=topic, partition=partition, read_to=expected, on=found.start)
+            emitter.lost(f"raw_{found.lost}", detail | {"resumes": found.start}, fold.clusters)
+            emitter.settle()
+        if found.origin != known.origin or not written:
+            store.save_origin(partition, found.origin)
+        if not known.checkpoints:
+            store.save(partition, fold.next_offset, fold.snapshot())
+        return cls(topic, fold, emitter, store, known, found.origin.base)
 
     def record(self, offset: int, key: bytes | None, value: bytes | None, written_us: int | None = None) -> None:
         """Process one record, written at `written_us`.
@@ -67,18 +98,19 @@ class RawPartition:
         fold = self.fold
         if offset < self.position:
             return
+        place = self.base + offset
         try:
             batch = decode_raw(value)
         except DeadLetter as error:
-            if offset >= fold.next_offset:
-                self._emit(fold.skip(offset))
+            if place >= fold.next_offset:
+                self._emit(fold.skip(place))
                 self._set_aside(offset, key, value, [Problem(error.reason, str(error), cluster=_cluster_of(key))])
             self.position = offset + 1
             return
-        if offset < fold.next_offset:
-            fold.rehydrate(offset, batch)
+        if place < fold.next_offset:
+            fold.rehydrate(place, batch)
         else:
-            events = fold.apply(offset, batch, written_us)
+            events = fold.apply(place, batch, written_us)
             self._set_aside(offset, key, value, [*fold.refused, *self._emit(events)])
         self.position = offset + 1
         metrics.BATCHES.labels("raw").inc()
@@ -130,6 +162,36 @@ class RawPartition:
             metrics.CHECKPOINT_BYTES.labels("fold", str(fold.partition)).set(len(data))
             self._saved = store_offset
             metrics.CHECKPOINTS.labels("fold").inc()
+
+
+def _restore(known: Known, partition: int, grace_us: int) -> Fold | None:
+    """Make the fold of the newest checkpoint that can be used; what is wrong with others is logged in a sentence."""
+    for checkpoint in known.checkpoints:
+        try:
+            return Fold.restore(checkpoint.data, grace_us, partition=partition)
+        except Exception as error:
+            log.error("checkpoint_damaged", partition=partition, sequence=checkpoint.sequence, reason=unexpected(error))
+            metrics.CHECKPOINTS_DAMAGED.labels("fold").inc()
+    return None
+
+
+def _begin_anew(
+    topic: str, partition: int, broker: BrokerReader, known: Origin | None, start: Start
+) -> tuple[int, Origin]:
+    """Say where a fold that remembers nothing begins: where the topic does, with the positions it had.
+
+    So it makes the events that were made before once more, and the lake drops those that it has. Where positions cannot
+    be the same, since the topic is another one, they go on behind all that landed, with what was written after that.
+    """
+    extent = broker.extent(topic, partition)
+    if known is not None and known.topic_id == extent.topic_id:
+        return known.base + extent.first, known
+    seen = start.reached(partition)
+    if seen is None or (known is None and seen[0] < extent.end):
+        return extent.first, Origin(extent.topic_id, 0)
+    position, landed_us = seen
+    first = broker.written_after(topic, partition, landed_us)
+    return position + 1, Origin(extent.topic_id, position + 1 - first)
 
 
 def _cluster_of(key: bytes | None) -> str | None:

@@ -13,7 +13,7 @@ starts again from its checkpoint, which is why nothing is lost when buffers are 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -81,7 +81,7 @@ class Emitter:
         self._producer = producer
         self._readable = readable or producer
         self._clock = clock
-        self._wall_us = wall_us
+        self.wall_us = wall_us
         self._raw_partitions = config.topics.raw_partitions
         self._topic = config.kafka.topic("events")
         self._alerts = config.kafka.topic("alerts")
@@ -200,7 +200,7 @@ class Emitter:
     def gap(self, aside: Aside, problem: Problem, stage: str, source: tuple[str, int, int]) -> None:
         """Write into raw, within the bounds of `aside`, that a record or event was set aside behind attribution."""
         topic, partition, offset = source
-        now_us = self._wall_us()
+        now_us = self.wall_us()
         for about, summary in aside.add(problem, offset, now_us):
             gap = Gap(
                 captured_at_us=now_us,
@@ -209,6 +209,12 @@ class Emitter:
                 detail=detail(about, summary, stage, topic, partition),
             )
             self.own(about.cluster or OURSELVES, gap)
+
+    def lost(self, reason: str, detail: dict[str, object], clusters: Iterable[str] = ()) -> None:
+        """Tell of evidence that a topic or the worker's own state has lost, to the clusters it may be of and to all."""
+        for cluster in sorted({OURSELVES, *clusters}):
+            gap = Gap(captured_at_us=self.wall_us(), reason=reason, detail={"reason": reason} | detail)
+            self.own(cluster, gap)
 
     def own(self, cluster: str, event: RawEvent) -> None:
         """Write an event of the worker's own into raw, where those of a cluster stand."""
@@ -289,6 +295,8 @@ class Emitter:
                     raise Retry("the broker takes nothing any more; starting again") from None
                 producer.poll(0.1)
             except KafkaException as error:
+                if error.args[0].code() not in TOO_LARGE:  # a topic that is gone may come back
+                    raise Retry(f"a record cannot be sent to {topic}: {error}; starting again") from error
                 raise Stop(f"a record cannot be sent to {topic}: {error}; check the topic's limits") from error
             else:
                 return

@@ -15,19 +15,20 @@ from collections.abc import Callable
 
 import msgspec
 import structlog
-from confluent_kafka import Consumer
 from msgspec import Raw, Struct
 
 from detectors.policy.policies import Bundle
 from pgwitness.codec import decode_events
-from pgwitness.errors import DeadLetter, PgwitnessError, Stop
+from pgwitness.errors import DeadLetter, PgwitnessError
 from pgwitness.events import Event, Position
 from streams import metrics, notes
 from streams.aside import Aside, Problem, unexpected
-from streams.checkpoints import Store
+from streams.checkpoints import Checkpoint, Skip, Store
 from streams.emitter import Emitter
+from streams.origins import find
 from streams.protocols import Judge, JudgeMaker, Lake, Unjudged, Verdict, Writer
-from streams.reading import holds
+from streams.reading import BrokerReader
+from streams.sanity import Sanity
 
 log = structlog.get_logger("worker")
 _encode = msgspec.json.Encoder().encode
@@ -45,32 +46,37 @@ class _State(Struct, frozen=True):
     """The first record of `feedback` that the judge has not been told of."""
 
 
+_state = msgspec.json.Decoder(_State).decode
+
+
 class EventPartition:
-    """One assigned partition of `events`. `position` is the next offset to read."""
+    """One assigned partition of `events`. What it counts by begins at `base` (`streams.origins`)."""
 
     def __init__(
         self,
-        topic: str,
-        partition: int,
+        where: tuple[str, int, int],
         emitter: Emitter,
         store: Store,
         judge: Judge,
         writer: Writer,
+        sanity: Sanity,
         wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.position = 0
+        """`where`: topic, partition and what its positions are ahead of the broker's offsets."""
+        self.topic, self.partition, self.base = where
         self.landed_to = 0
         self.pending_since: float | None = None
         self.feedback_told = 0
         """The first record of `feedback` that no note was written of, as far as this worker knows."""
         self.suppressions_told = ""
         """The suppressions of the last note that was written, by their SHA-256."""
+        self.skips: dict[int, Skip] = {}
+        self._place = 0
         self._emitter = emitter
         self._store = store
         self._judge = judge
         self._writer = writer
+        self._sanity = sanity
         self._wall_us = wall_us
         self._marks: dict[Mark, Position] = {}
         self._landed_marks: dict[Mark, Position] = {}
@@ -82,69 +88,111 @@ class EventPartition:
 
     @classmethod
     def load(
-        cls, topic: str, partition: int, reader: Consumer, store: Store, emitter: Emitter, rest: tuple[JudgeMaker, Lake]
+        cls,
+        at: tuple[str, int],
+        broker: BrokerReader,
+        store: Store,
+        emitter: Emitter,
+        rest: tuple[JudgeMaker, Lake, Sanity],
     ) -> EventPartition:
-        """Resume the lake's writer and the judge of a partition. Raises `Stop` when the topic was made anew."""
-        make_judge, lake = rest
-        self = cls(topic, partition, emitter, store, make_judge(), lake.writer(topic, partition))
-        checkpoint = store.load(reader, partition)
-        self.landed_to, marks = self._writer.resume()
+        """Resume the lake's writer and the judge of a partition; what the topic lost is told before it is noted."""
+        (topic, partition), (make_judge, lake, sanity) = at, rest
+        writer = lake.writer(topic, partition)
+        known = store.load(broker.reader, partition)
+        landed_to, marks = writer.resume()
+        expected = landed_to - (known.origin.base if known.origin else 0)
+        found = find(known.origin, landed_to, broker.extent(topic, partition, expected))
+        if found.lost is not None:
+            detail: dict[str, object] = {"topic": topic, "partition": partition, "landed_to": expected}
+            log.error("events_lost", how=found.lost, topic=topic, partition=partition, landed_to=expected)
+            emitter.lost(f"events_{found.lost}", detail | {"resumes": found.start})
+            emitter.settle()
+        if found.origin != known.origin:
+            store.save_origin(partition, found.origin)
+        self = cls((topic, partition, found.origin.base), emitter, store, make_judge(), writer, sanity)
+        self.landed_to = self._appended_to = landed_to
         self._landed_marks = dict(marks)
-        self._appended_to = self.landed_to
-        if self.landed_to and not holds(reader, topic, partition, self.landed_to - 1):
-            raise Stop(
-                f"topic {topic}, partition {partition} ends before {self.landed_to}, to where the lake has landed it: "
-                "it was made anew. Give the installation another kafka.prefix, so that new evidence gets new positions"
-            )
-        if checkpoint is not None and checkpoint.offset <= self.landed_to:
-            state = msgspec.json.decode(checkpoint.data, type=_State)
-            try:
-                self._judge.restore(bytes(state.judge))
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                log.error("judge_starts_anew", partition=partition, reason=f"its checkpoint cannot be read: {error}")
-                self._judge = make_judge()
-            self._marks = {(lane, raw): Position(raw, offset, index) for lane, raw, offset, index in state.marks}
-            self.position = self._saved = checkpoint.offset
-            self._feedback = state.feedback
-        elif self.landed_to:
-            log.warning("judge_starts_anew", partition=partition, reason="no checkpoint before what the lake holds")
+        self.skips = known.skips
+        self._resume(known.checkpoints, make_judge)
+        if found.lost is not None:  # what lay between checkpoint and lake is there no more
+            self._place = landed_to
         self.feedback_told = self._feedback
         self.suppressions_told = self._judge.suppressions
         return self
 
+    def _resume(self, checkpoints: list[Checkpoint], make_judge: JudgeMaker) -> None:
+        """Take the newest checkpoint that can be used and does not run ahead of the lake."""
+        usable = [one for one in checkpoints if 0 <= one.offset <= self.landed_to]
+        for checkpoint in usable:
+            try:
+                state = _state(checkpoint.data)
+                self._judge.restore(bytes(state.judge))
+            except Exception as error:
+                why = unexpected(error)
+                log.error("checkpoint_damaged", partition=self.partition, sequence=checkpoint.sequence, reason=why)
+                metrics.CHECKPOINTS_DAMAGED.labels("judge").inc()
+                self._judge = make_judge()
+                continue
+            self._marks = {(lane, raw): Position(raw, offset, index) for lane, raw, offset, index in state.marks}
+            self._place = self._saved = checkpoint.offset
+            self._feedback = state.feedback
+            return
+        if self.landed_to:
+            why = "no checkpoint can be read" if usable else "no checkpoint before what the lake holds"
+            log.warning("judge_starts_anew", partition=self.partition, reason=why)
+
+    @property
+    def position(self) -> int:
+        """The next offset to read, as the broker counts."""
+        return max(0, self._place - self.base)
+
+    @property
+    def done_to(self) -> int:
+        """The first offset that has not landed, as the broker counts."""
+        return max(0, self.landed_to - self.base)
+
     def record(self, offset: int, key: bytes | None, value: bytes | None, now: float) -> None:
         """Judge and append one record. Raises `NewerSchema` (nothing is changed then) and `Retry`."""
-        if offset < self.position:
+        place = self.base + offset
+        if place < self._place:
             return
         problems: list[Problem]
         try:
             batch = decode_events(value)
             if batch.header.lane == notes.NOTES:
-                problems = self._notes(offset, batch.events, now)
+                problems = self._notes(place, batch.events, now)
             else:
-                problems = self._batch(offset, batch.header.lane, batch.events, now)
+                problems = self._batch(place, batch.header.lane, batch.events, now)
         except DeadLetter as error:
             problems = [Problem(error.reason, str(error))]
-            if offset >= self.landed_to:
-                self._append(offset, 0, [], [], now)
-        if problems and offset >= self.landed_to:
+            if place >= self.landed_to:
+                self._append(place, 0, [], [], now)
+        self._missed(place)
+        if problems and place >= self.landed_to:
             self._set_aside(offset, key, value, problems)
-        self.position = offset + 1
+        self._place = place + 1
         metrics.BATCHES.labels("events").inc()
+
+    def _missed(self, place: int) -> None:
+        """Tell that records were deleted before they were landed."""
+        first = max(self._place, self.landed_to)
+        if place > first:
+            log.error("events_lost", topic=self.topic, partition=self.partition, first=first, next=place)
+            where: dict[str, object] = {"topic": self.topic, "partition": self.partition}
+            offsets = {"first_offset": max(0, first - self.base), "next_offset": place - self.base}
+            self._emitter.lost("events_lost", where | offsets)
 
     def _batch(self, offset: int, lane: int, events: list[Event], now: float) -> list[Problem]:
         """Judge, alert and append the events of a lane; gives what could not be taken of them."""
         counts = offset >= self.landed_to
         if counts and self._landed_marks:
-            for mark, at in self._landed_marks.items():
-                if mark not in self._marks or self._marks[mark] < at:
-                    self._marks[mark] = at
-            self._landed_marks = {}
-        fresh = self._fresh(lane, events)
+            # What the lake has seen counts, not what judging again has made of it.
+            self._marks, self._landed_marks = self._landed_marks, {}
+        problems: list[Problem] = []
+        fresh = self._fresh(lane, events, problems)
         verdicts = [self._verdict(event) for event in fresh]
         if not counts:
             return []
-        problems: list[Problem] = []
         for event, verdict in zip(fresh, verdicts, strict=True):
             if verdict.alerts:
                 problems += self._alert(event, verdict)
@@ -162,6 +210,7 @@ class EventPartition:
 
     def _notes(self, offset: int, events: list[Event], now: float) -> list[Problem]:
         """Take notes; the first partition of all lands them, the others only the alerts that come of them."""
+        problems: list[Problem] = []
         seen: list[Event] = []
         verdicts: list[Verdict] = []
         for event in events:
@@ -169,8 +218,14 @@ class EventPartition:
             if event.operation == "verdict":
                 if event.at.offset < self._feedback:
                     continue
+                if not self._sanity.in_feedback(event.at.offset):
+                    problems.append(_problem(event, "implausible", f"no verdict stands at {event.at.offset}"))
+                    continue
                 self._feedback = event.at.offset + 1
                 self.feedback_told = max(self.feedback_told, self._feedback)
+            elif (why := self._sanity.time(event, self._wall_us())) is not None:
+                problems.append(_problem(event, "implausible", why))
+                continue
             else:
                 event = notes.placed(event, self.topic, self.partition, offset)
                 self._clock_told = False
@@ -185,7 +240,6 @@ class EventPartition:
             verdicts.append(verdict)
         if offset < self.landed_to:
             return []
-        problems: list[Problem] = []
         for event, verdict in zip(seen, verdicts, strict=True):
             problems += self._alert(event, verdict)
         return problems + self._append(offset, notes.NOTES, seen, verdicts, now)
@@ -199,19 +253,24 @@ class EventPartition:
             self.pending_since = now
         return [_problem(events[place], error.reason, str(error)) for place, error in refused]
 
-    def _fresh(self, lane: int, events: list[Event]) -> list[Event]:
-        """Drop what was seen; positions only grow within a lane and a raw partition."""
+    def _fresh(self, lane: int, events: list[Event], problems: list[Problem]) -> list[Event]:
+        """Drop what was seen; positions only grow within a lane and a raw partition. What cannot be is a problem."""
         marks = self._marks
         fresh = []
+        known = 0
         for event in events:
             at = event.at
             key = (lane, at.partition)
             mark = marks.get(key)
-            if mark is None or at > mark:
+            if mark is not None and at <= mark:
+                known += 1
+            elif (why := self._sanity.of(lane, event, self._wall_us())) is not None:
+                problems.append(_problem(event, "implausible", why))
+            else:
                 marks[key] = at
                 fresh.append(event)
-        if len(fresh) < len(events):
-            metrics.KNOWN.labels("land").inc(len(events) - len(fresh))
+        if known:
+            metrics.KNOWN.labels("land").inc(known)
         return fresh
 
     def _verdict(self, event: Event, judge: Callable[[Event], Verdict] | None = None) -> Verdict:
@@ -290,7 +349,7 @@ class EventPartition:
 
     def may_adopt(self) -> bool:
         """Say whether policies may change here: everything read has landed, so that nothing is judged by both."""
-        return self.position == self.landed_to
+        return self._place == self.landed_to
 
     def adopt(self, bundle: Bundle) -> None:
         """Judge by other policies from the next record on, and write that down.
@@ -304,7 +363,7 @@ class EventPartition:
 
     def checkpoint(self) -> None:
         """Write the judge's state; only right after `land`, so that it never runs ahead of the lake."""
-        if self.position != self.landed_to or self.position == self._saved:
+        if self._place != self.landed_to or self._place == self._saved:
             return
         self._save()
 
@@ -312,9 +371,9 @@ class EventPartition:
         marks = [(lane, raw, at.offset, at.index) for (lane, raw), at in sorted(self._marks.items())]
         state = _State(marks, Raw(self._judge.snapshot()), self._feedback)
         data = _encode(state)
-        self._store.save(self.partition, self.position, data)
+        self._store.save(self.partition, self._place, data)
         metrics.CHECKPOINT_BYTES.labels("judge", str(self.partition)).set(len(data))
-        self._saved = self.position
+        self._saved = self._place
         metrics.CHECKPOINTS.labels("judge").inc()
 
 

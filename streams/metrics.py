@@ -20,6 +20,7 @@ PAUSED = Gauge(
     "pgwitness_worker_paused", "1 while a partition waits for a newer version of pgwitness.", ["topic", "partition"]
 )
 CHECKPOINTS = Counter("pgwitness_worker_checkpoints", "Checkpoints written.", ["stage"])
+CHECKPOINTS_DAMAGED = Counter("pgwitness_worker_checkpoints_damaged", "Checkpoints that cannot be used.", ["stage"])
 CHECKPOINT_BYTES = Gauge("pgwitness_worker_checkpoint_bytes", "Size of the last checkpoint.", ["stage", "partition"])
 CHECKPOINT_SECONDS = Histogram(
     "pgwitness_worker_checkpoint_seconds",

@@ -115,6 +115,9 @@ class Lake(Protocol):
     def writer(self, topic: str, partition: int) -> Writer:
         """Give the writer of one partition."""
 
+    def reached(self, topic: str, raw_partition: int) -> tuple[int, int] | None:
+        """Give the last position of a raw partition that landed from `topic`, and when (µs); None when none did."""
+
 
 JudgeMaker = Callable[[], Judge]
 

@@ -9,11 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
 
 from pgwitness.config import Kafka
 from pgwitness.errors import Unreachable
 from pgwitness.topics import READER
+from streams.origins import Extent
 
 TIMEOUT_S = 30.0
 """How long a broker may say nothing."""
@@ -59,6 +69,72 @@ def read(consumer: Consumer, topic: str, partition: int, start: int = OFFSET_BEG
     finally:
         consumer.unassign()
     raise Unreachable(f"topic {topic}, partition {partition}: no answer within {TIMEOUT_S:.0f} s; is the broker up?")
+
+
+class BrokerReader:
+    """Asks a broker about topics; close it afterwards."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self.reader = make_reader(kafka)
+        self._client = AdminClient({**kafka.client(), "log_level": "0"})
+        self._ids: dict[str, str | None] = {}
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.reader.close()
+
+    def ids(self, topics: list[str]) -> dict[str, str]:
+        """Give the ids of topics, asked once."""
+        if new := [topic for topic in topics if topic not in self._ids]:
+            found = topic_ids(self._client, new)
+            self._ids |= {topic: found.get(topic) for topic in new}
+        return {topic: known for topic in topics if (known := self._ids[topic]) is not None}
+
+    def extent(self, topic: str, partition: int, at_least: int = 0) -> Extent:
+        """Say how far a partition reaches, exactly if not beyond `at_least`. Raises `Unreachable`."""
+        if topic not in self._ids:
+            self.ids([topic])
+        first, end = ends(self.reader, topic, partition, at_least)
+        return Extent(self._ids[topic], first, end)
+
+    def written_after(self, topic: str, partition: int, at_us: int) -> int:
+        """Give the first offset of a partition that was written after a moment, its end when none was."""
+        end, _ = ends(self.reader, topic, partition)
+        for message in read(self.reader, topic, partition):
+            if message.timestamp()[1] * 1000 > at_us:
+                return message.offset() or 0
+            end = (message.offset() or 0) + 1
+        return end
+
+
+def ends(reader: Consumer, topic: str, partition: int, at_least: int = 0) -> tuple[int, int]:
+    """Give a partition's first and next offset; whether it ends behind `at_least` is looked at exactly."""
+    try:
+        low, listed = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)
+    except KafkaException as error:
+        raise Unreachable(f"topic {topic} cannot be read: {error.args[0].str()}; is the broker up?") from error
+    end = max(low, listed)
+    if at_least > end:
+        for message in read(reader, topic, partition, max(low, listed - 1)):
+            end = max(end, (message.offset() or 0) + 1)
+    return low, end
+
+
+def topic_ids(client: AdminClient, topics: list[str], timeout_s: float = TIMEOUT_S) -> dict[str, str]:
+    """Ask the broker for the ids of topics; those it does not tell, or that are not there, are left out."""
+    found: dict[str, str] = {}
+    try:
+        asked = client.describe_topics(TopicCollection(topics), request_timeout=timeout_s)
+    except KafkaException:
+        return found
+    for name, future in asked.items():
+        try:
+            topic_id = str(future.result(timeout_s + 5).topic_id)
+        except (KafkaException, TimeoutError):
+            continue
+        if topic_id.strip("A") or not topic_id:
+            found[name] = topic_id
+    return found
 
 
 def holds(consumer: Consumer, topic: str, partition: int, offset: int) -> bool:

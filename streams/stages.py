@@ -11,18 +11,20 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from pgwitness.config import Config
-from pgwitness.errors import NewerSchema
+from pgwitness.errors import NewerSchema, PgwitnessError
 from pgwitness.topics import OURSELVES, READABLE, partition_of
 from streams import metrics
-from streams.attribute import RawPartition
+from streams.aside import unexpected
+from streams.attribute import RawPartition, Start
 from streams.checkpoints import Store
 from streams.emitter import Emitter, make_producer
+from streams.ends import Ends
 from streams.identity.file import IdentityFile, Trouble, mended, record, refused
 from streams.landing import EventPartition
 from streams.notes import Feedback, SuppressionFile, suppressions
@@ -30,7 +32,8 @@ from streams.pacing import Pace
 from streams.policy_file import PolicyFile, difference
 from streams.policy_file import record as policy_record
 from streams.protocols import JudgeMaker, Lake
-from streams.reading import make_reader
+from streams.reading import BrokerReader
+from streams.sanity import Sanity
 
 log = structlog.get_logger("worker")
 
@@ -64,6 +67,7 @@ class Stages:
         policy_file: PolicyFile | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        partitions: Mapping[str, int] | None = None,
     ) -> None:
         self._config = config
         self._lake = lake
@@ -82,8 +86,22 @@ class Stages:
             config, self._producer, self._name, clock, readable=make_producer(config, compression=READABLE)
         )
         writer = f"{self._name}:{time.time_ns()}"
-        self._fold_store = Store(config.kafka.topic("state-fold"), self._producer, writer)
-        self._judge_store = Store(config.kafka.topic("state-judge"), self._producer, writer)
+        self._partitions = partitions or {}
+        fold_topic, judge_topic = config.kafka.topic("state-fold"), config.kafka.topic("state-judge")
+        raw_partitions, event_partitions = config.topics.raw_partitions, config.topics.event_partitions
+        self._fold_store = Store(fold_topic, self._producer, writer, self._count(fold_topic, raw_partitions))
+        self._judge_store = Store(judge_topic, self._producer, writer, self._count(judge_topic, event_partitions))
+        self._ends = Ends(
+            (self._raw_topic, config.kafka.topic("feedback")),
+            self._fold_store,
+            lambda: BrokerReader(config.kafka),
+            self._read_to,
+            clock,
+        )
+        self._sanity = Sanity(
+            config.topics.lanes, lambda: self._count(self._raw_topic, raw_partitions), self._ends.holds
+        )
+        self._failed: dict[Partition, str] = {}
         self._raw: dict[int, RawPartition] = {}
         self._events: dict[int, EventPartition] = {}
         self._told: dict[int, str] = {}
@@ -91,6 +109,8 @@ class Stages:
         self._paused: set[Partition] = set()
         self._acknowledged: dict[Partition, int] = {}
         self._abandoned = False
+        self.topic_ids: dict[str, str] = {}
+        """The ids of the topics that are read, as the broker told them when partitions were assigned."""
         now = clock()
         self._pace = Pace(config.worker.checkpoint_interval)
         self._due = _Due(now, now)
@@ -105,20 +125,13 @@ class Stages:
         self._forget()
         if self._abandoned:
             return
-        reader = make_reader(self._config.kafka)
+        broker = BrokerReader(self._config.kafka)
         try:
-            for topic, partition in sorted(partitions):
-                if topic == self._raw_topic:
-                    start = (self._identity_file.last, int(self._config.worker.grace * 1_000_000))
-                    self._raw[partition] = RawPartition.load(
-                        topic, partition, reader, self._fold_store, self.emitter, start
-                    )
-                elif topic == self._events_topic:
-                    self._events[partition] = EventPartition.load(
-                        topic, partition, reader, self._judge_store, self.emitter, (self._make_judge, self._lake)
-                    )
+            for partition in sorted(partitions):
+                self._load(partition, broker)
+            self.topic_ids = broker.ids([*self.topics])
         finally:
-            reader.close()
+            broker.close()
         if self._events:
             self._feedback = Feedback(self._config, self._wall_us)
             self._feedback.start(min(part.feedback_told for part in self._events.values()))
@@ -126,6 +139,40 @@ class Stages:
             self._told[number] = raw.fold.identities.sha256
         self._pace.begin(self.positions(), self._clock())
         log.info("partitions_assigned", raw=sorted(self._raw), events=sorted(self._events))
+
+    def _load(self, partition: Partition, broker: BrokerReader) -> None:
+        """Load a partition's state. Where that cannot be, it is set aside with its reason, and the others go on."""
+        topic, number = partition
+        try:
+            if topic == self._raw_topic:
+                grace_us = int(self._config.worker.grace * 1_000_000)
+                start = Start(self._identity_file.last, grace_us, self._reached)
+                self._raw[number] = RawPartition.load(topic, number, broker, self._fold_store, self.emitter, start)
+            elif topic == self._events_topic:
+                rest = (self._make_judge, self._lake, self._sanity)
+                self._events[number] = EventPartition.load(partition, broker, self._judge_store, self.emitter, rest)
+        except PgwitnessError:
+            raise
+        except Exception as error:
+            self._failed[partition] = f"its state cannot be loaded: {unexpected(error)}"
+            metrics.PAUSED.labels(topic, str(number)).set(1)
+            log.exception("partition_set_aside", topic=topic, partition=number)
+
+    def _reached(self, partition: int) -> tuple[int, int] | None:
+        return self._lake.reached(self._events_topic, partition)
+
+    def _read_to(self, partition: int) -> int | None:
+        raw = self._raw.get(partition)
+        return raw.base + raw.position if raw is not None else None
+
+    def _count(self, topic: str, planned: int) -> int:
+        return self._partitions.get(topic, planned)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why not everything is worked on, None when it is."""
+        said = [f"{topic}, partition {number}: {why}" for (topic, number), why in sorted(self._failed.items())]
+        return "; ".join(said) or None
 
     def positions(self) -> dict[Partition, int]:
         """Give where each owned partition is to be read from."""
@@ -158,6 +205,7 @@ class Stages:
                     self._make_room()
         except NewerSchema as error:
             self._paused.add(partition)
+            self._failed[partition] = f"waits at {offset}: {error}"
             metrics.PAUSED.labels(*map(str, partition)).set(1)
             log.error("partition_paused", topic=partition[0], partition=partition[1], offset=offset, error=str(error))
             return False
@@ -228,7 +276,7 @@ class Stages:
         self.emitter.settle()
         for partition in partitions:
             if partition.land():
-                self._acknowledged[self._events_topic, partition.partition] = partition.landed_to
+                self._acknowledged[self._events_topic, partition.partition] = partition.done_to
 
     def _checkpoint(self, partition: Partition) -> None:
         """Make durable what one fold has sent, or what one judge has judged, then write its state."""
@@ -237,7 +285,7 @@ class Stages:
             raw = self._raw[number]
             self.emitter.flush()
             raw.checkpoint()
-            self._acknowledged[partition] = raw.fold.next_offset
+            self._acknowledged[partition] = max(0, raw.fold.next_offset - raw.base)
         else:
             events = self._events[number]
             self._land([events])
@@ -322,9 +370,11 @@ class Stages:
         if self._feedback is not None:
             self._feedback.close()
             self._feedback = None
-        for topic, number in self._paused:
+        for topic, number in (*self._paused, *self._failed):
             metrics.PAUSED.labels(topic, str(number)).set(0)
         self._paused.clear()
+        self._failed.clear()
+        self._ends.close()
         self._raw.clear()
         self._events.clear()
         self._pace.begin((), 0.0)

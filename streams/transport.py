@@ -3,11 +3,13 @@
 Faust seeks to the group's committed offsets when partitions were assigned, and whenever its flow was interrupted
 (`Consumer.perform_seek`). Here it seeks to the positions that the stages give: the fold's checkpoint and the lake's
 manifest decide, the group's offsets are for lag monitors. Faust's acknowledgements are switched off with the topics
-(`acks=False`); offsets are committed by `commit_positions` once they are durable.
+(`acks=False`); offsets are committed by `commit_positions` once they are durable. And what the broker answers is looked
+at before its records are handed over: a topic that was made again must not be read on as if it were the old one.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +17,9 @@ from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+FETCH = 1
+"""The number of fetching among Kafka's requests."""
+SUSPECT_PAUSE_S = 0.05
 FETCH_WAIT_MS_MAX = 100
 """How long the broker may keep a fetch that finds nothing; a partition not in it waits as long for the next one."""
 
@@ -25,13 +30,59 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS_MAX
+        self.suspicious = False
+        self._ends: dict[tuple[str, int], int] = {}
+        self._kept: Any = {}
+        self._watch(consumer._client)
         return consumer
+
+    def _watch(self, client: Any) -> None:
+        """Look at what the broker answers before anybody takes records out of it."""
+        send = client.send
+
+        async def watched(*arguments: Any, **named: Any) -> Any:
+            response = await send(*arguments, **named)
+            if getattr(response, "API_KEY", None) == FETCH:
+                for topic, partitions in response.topics:
+                    for number, error, end, *_ in partitions:
+                        self._look((topic, number), error, end)
+            return response
+
+        client.send = watched
+
+    def _look(self, at: tuple[str, int], error: int, end: int) -> None:
+        """Grow suspicious when a partition answers with an error, or ends before where it did.
+
+        A topic that was deleted and made again shows in nothing else: behind the place where reading stands the next
+        record may be one of another topic. Nothing is handed over until somebody has looked (`streams.topic_watch`).
+        """
+        if error or end < self._ends.get(at, 0):
+            self.suspicious = True
+        if not error:
+            self._ends[at] = end
+
+    async def _fetch_records(self, *arguments: Any, **named: Any) -> Any:
+        if self.suspicious:
+            await asyncio.sleep(SUSPECT_PAUSE_S)
+            return {}
+        if self._kept:
+            kept, self._kept = self._kept, {}
+            return kept
+        records = await super()._fetch_records(*arguments, **named)
+        if not self._hands_over():  # what came meanwhile may be of another topic
+            self._kept = records
+            return {}
+        return records
+
+    def _hands_over(self) -> bool:
+        return not self.suspicious
 
     async def seek_to(self, positions: Mapping[TP, int]) -> None:
         """Move each assigned partition to its position."""
         await self.call_thread(self._seek_to, positions)
 
     async def _seek_to(self, positions: Mapping[TP, int]) -> None:
+        self._kept = {}
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
         for partition, offset in positions.items():
@@ -58,6 +109,15 @@ class Consumer(driver.Consumer):
         """Tell the group how far things are durable; nothing but monitoring reads it."""
         if positions:
             await self._thread.commit(positions)
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether nothing is handed over until somebody has looked at the topics."""
+        return bool(getattr(self._thread, "suspicious", False))
+
+    def trust(self) -> None:
+        """Hand over again: the topics are what they were."""
+        self._thread.suspicious = False
 
     def end_of(self, tp: TP) -> int | None:
         """Give where a partition ends as the last fetch told; None before one has, and while it changes hands."""

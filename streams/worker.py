@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +28,7 @@ from streams.notes import SuppressionFile
 from streams.policy_file import PolicyFile
 from streams.protocols import JudgeMaker, Lake
 from streams.stages import Stages
+from streams.topic_watch import TopicWatch
 
 log = structlog.get_logger("worker")
 
@@ -60,22 +61,36 @@ def run(
     suppression_file.load()
     health.expect(PART)
     failures = 0
+    worked_ever = False
     while not stop.is_set():
         worked = False
 
         def started() -> None:
-            nonlocal worked
-            worked = True
+            nonlocal worked, worked_ever
+            worked = worked_ever = True
             health.ready(PART)
             if ready is not None:
                 ready()
 
         try:
-            admin.require(config, stop=stop)
+            try:
+                partitions = admin.require(config, stop=stop)
+            except Stop as error:
+                if not worked_ever:
+                    raise
+                raise Retry(str(error)) from None  # topics that were there may come back
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(
                     _work(
-                        config, lake, make_judge, (identity_file, suppression_file), policy_file, health, stop, started
+                        config,
+                        lake,
+                        make_judge,
+                        (identity_file, suppression_file),
+                        policy_file,
+                        partitions,
+                        health,
+                        stop,
+                        started,
                     )
                 )
         except (Stop, ConfigurationError) as error:
@@ -101,6 +116,7 @@ async def _work(
     make_judge: JudgeMaker,
     files: tuple[IdentityFile, SuppressionFile],
     policy_file: PolicyFile | None,
+    partitions: Mapping[str, int],
     health: Health,
     stop: threading.Event,
     started: Callable[[], None],
@@ -109,7 +125,8 @@ async def _work(
     failure: list[BaseException] = []
     thresholds = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
-    stages = Stages(config, lake, make_judge, *files, policy_file)
+    stages = Stages(config, lake, make_judge, *files, policy_file, partitions=partitions)
+    watch = TopicWatch(config, [planned.name for planned in admin.plan(config)], partitions)
 
     def failed(error: BaseException) -> None:
         failure.append(error)
@@ -118,7 +135,7 @@ async def _work(
     app = make_app(config, stages, failed)
     try:
         await app.start()
-        told = False
+        told, trouble = False, None
         while not stop.is_set() and not failure:
             await asyncio.sleep(TICK_S)
             if app.crashed:
@@ -127,7 +144,12 @@ async def _work(
                 break
             stages.look(app.end_of)
             stages.tick()
+            if watch.poll(stages.topic_ids, app.suspicious):
+                app.trust()
             health.beat(PART)
+            if told and stages.trouble != trouble:
+                trouble = stages.trouble
+                health.ready(PART, trouble)
             if not told and stages.positions():
                 told = True
                 gc.collect()

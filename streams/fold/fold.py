@@ -94,6 +94,8 @@ class Fold:
         self.partition = partition
         self.identities = identities
         self.next_offset = 0
+        self.base = 0
+        """What the positions of this partition are ahead of the broker's offsets (`streams.origins`)."""
         self.dropped = 0
         """Parts and other events that were known already, since this object was made."""
         self.refused: list[Problem] = []
@@ -166,7 +168,7 @@ class Fold:
         events: list[Event] = []
         for problem, summary in told:
             name = problem.cluster if problem.cluster in self._clusters else OURSELVES
-            event = shape.set_aside(name, problem, summary, (topic, self.partition), now_us)
+            event = shape.set_aside(name, problem, summary, (topic, self.partition, self.base), now_us)
             event.at = Position(self.partition, self._offset, self._emitted)
             self._emitted += 1
             events.append(event)
@@ -573,6 +575,11 @@ class Fold:
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     @property
+    def clusters(self) -> list[str]:
+        """The clusters that are known."""
+        return [name for name in self._clusters if name]
+
+    @property
     def held(self) -> int:
         """How many transactions wait."""
         return sum(len(cluster.waiting) for cluster in self._clusters.values())
@@ -602,9 +609,15 @@ class Fold:
         )
 
     @classmethod
-    def restore(cls, data: bytes, grace_us: int, held_bytes_max: int = HELD_BYTES_MAX) -> Fold:
-        """Make the fold of a checkpoint. Raises `msgspec.DecodeError` when it is none."""
+    def restore(
+        cls, data: bytes, grace_us: int, held_bytes_max: int = HELD_BYTES_MAX, *, partition: int | None = None
+    ) -> Fold:
+        """Make the fold of a checkpoint, of a certain partition if that is given.
+
+        Raises `ValueError` or another error of a lookup when the checkpoint is none, or cannot be true.
+        """
         state = states.decode(data)
+        states.check(state, partition)
         fold = cls(state.partition, Identities.parse(state.identities), grace_us, held_bytes_max)
         fold.next_offset = state.next_offset
         fold._clusters = {name: Cluster.load(saved) for name, saved in state.clusters.items()}

@@ -36,7 +36,7 @@ INSTANCES_MAX = 100
 REASON = "log_lines_lost"
 _SETTINGS = ("log_statement", "log_min_duration_statement", "pgaudit.log")
 _OVERRIDES = re.compile(r"log_\w+|pgaudit\.\w+")
-_BEGINS_ANEW = ("log_", "stats_", "collector_state_lost", "raw_lost")
+_BEGINS_ANEW = ("log_", "stats_", "collector_state_lost", "raw_", "state_rebuilt")
 
 
 class Instance(Struct):

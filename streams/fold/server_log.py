@@ -20,6 +20,8 @@ LOGS_MAX = 1_000
 VOUCHED_MAX = 20_000
 NAMED_MAX = 10_000
 """Sessions whose attribution is remembered; forgetting costs time only."""
+STEP_MAX = 1 << 40
+"""A tebibyte of log between two events of one file."""
 XID_MODULUS = 1 << 32
 
 
@@ -39,8 +41,13 @@ class ServerLog:
         return bool(self._reached)
 
     def is_known(self, instance: str | None, place: LogPlace) -> bool:
-        """Say whether an event of the log was told already; if not, it is now."""
+        """Say whether an event of the log was told already; if not, it is now.
+
+        Raises `ValueError` for a place that no log can have come to: believed, it would silence the file.
+        """
         key = (instance, place.log)
+        if place.offset - self._reached.get(key, (0, 0))[0] > STEP_MAX:
+            raise ValueError(f"the place {place.offset} in a log is not plausible")
         reached = self._reached.pop(key, None)
         here = (place.offset, place.index)
         known = reached is not None and here <= reached

@@ -602,14 +602,14 @@ def raw_lost(cluster: str, partition: int, first: int, end: int, clock_us: int) 
 
 
 def set_aside(
-    cluster: str, problem: aside.Problem, summary: aside.Summary, where: tuple[str, int], clock_us: int
+    cluster: str, problem: aside.Problem, summary: aside.Summary, where: tuple[str, int, int], clock_us: int
 ) -> Event:
-    """Make the gap for what was set aside; `where` is the topic and its partition."""
-    topic, partition = where
+    """Make the gap for what was set aside; `where` is the topic, its partition and what its positions begin with."""
+    topic, partition, base = where
     event_id = _id(aside.REASON, cluster, partition, summary.last_offset, problem.index)
     event = _event("gap", cluster, None, Attribution(), clock_us, event_id, aside.REASON)
     event.database = problem.database
-    event.detail = aside.detail(problem, summary, "attribute", topic, partition)
+    event.detail = aside.detail(problem, summary.of(base), "attribute", topic, partition)
     return event
 
 

@@ -27,8 +27,11 @@ from pgwitness.events import (
 from pgwitness.parsetree import Handle
 from streams.aside import Aside
 from streams.fold.log_coverage import State
+from streams.fold.sanity import LSN_MAX, TIME_US_MAX
 
 STATE_VERSION = 1
+POSITION_MAX = 1 << 53
+"""No offset is beyond."""
 
 SessionKey = tuple[int, int]
 """A session within a cluster: pid and backend start (µs); two backends never share both."""
@@ -339,3 +342,18 @@ _decoder = msgspec.json.Decoder(FoldState)
 def decode(data: bytes) -> FoldState:
     """Read a checkpoint. Raises `msgspec.DecodeError` or `msgspec.ValidationError` on anything else."""
     return _decoder.decode(data)
+
+
+def check(state: FoldState, partition: int | None) -> None:
+    """Raise `ValueError` when a checkpoint cannot be true: of another partition, or with positions that cannot be."""
+    if partition is not None and state.partition != partition:
+        raise ValueError(f"a checkpoint of partition {state.partition}")
+    if not 0 <= state.next_offset <= POSITION_MAX:
+        raise ValueError(f"a checkpoint of offset {state.next_offset}")
+    for cluster in state.clusters.values():
+        if any(not 0 <= mark.lsn <= LSN_MAX for _, mark in cluster.watermarks):
+            raise ValueError("a checkpoint with a position in the WAL that no server has")
+        if any(not 0 <= reached[0] <= POSITION_MAX for _, reached in cluster.logs):
+            raise ValueError("a checkpoint with a place in a log that no log has")
+        if not 0 <= cluster.clock_us <= TIME_US_MAX:
+            raise ValueError("a checkpoint with a time that cannot be")

@@ -11,7 +11,7 @@ import pytest
 from pgwitness.config import Config, Kafka
 from pgwitness.config import Topics as TopicsSection
 from streams import admin
-from streams.checkpoints import CHUNK_BYTES, Assembly, Checkpoint, Store, cut
+from streams.checkpoints import CHUNK_BYTES, Assembly, Checkpoint, Known, Origin, Skip, Store, cut
 from streams.emitter import make_producer
 from streams.reading import holds, make_reader
 from tests.conftest import AnyBroker
@@ -82,19 +82,26 @@ def test_a_store_writes_and_reads_on_the_broker(broker: AnyBroker, topic_prefix:
     admin.apply(config)
     topic = config.kafka.topic("state-fold")
     random = os.urandom(CHUNK_BYTES + 10)
-    store = Store(topic, make_producer(config), "first")
+    store = Store(topic, make_producer(config), "first", 2)
     reader = make_reader(config.kafka)
     try:
-        assert store.load(reader, 1) is None
+        assert store.load(reader, 1).checkpoints == []
         for offset, data in ((10, b"one"), (20, random), (30, b"three"), (40, random)):
             store.save(1, offset, data)
         began = time.monotonic()
-        successor = Store(topic, make_producer(config), "second")
-        assert successor.load(reader, 1) == Checkpoint(4, 40, random)
-        assert successor.load(reader, 0) is None
+        successor = Store(topic, make_producer(config), "second", 2)
+        assert successor.load(reader, 1).checkpoints[0] == Checkpoint(4, 40, random)
+        assert Checkpoint(3, 30, b"three") in successor.load(reader, 1).checkpoints
+        assert successor.load(reader, 0).checkpoints == []
+        successor.save_origin(1, Origin("abc", 7))
+        successor.save_skip(3, Skip(9, "hash", "ann", "broken", 5))
+        shared = Store(topic, make_producer(config), "third", 2)
+        assert shared.load(reader, 1).origin == Origin("abc", 7)
+        assert shared.load(reader, 1).skips == {}
+        assert shared.load(reader, 3) == Known([], None, {9: Skip(9, "hash", "ann", "broken", 5)})
         assert time.monotonic() - began < 5
         successor.save(1, 50, b"five")
-        assert successor.load(reader, 1) == Checkpoint(5, 50, b"five")
-        assert [holds(reader, topic, 1, offset) for offset in (0, 6, 7, 99)] == [True, True, False, False]
+        assert successor.load(reader, 1).checkpoints[0] == Checkpoint(5, 50, b"five")
+        assert [holds(reader, topic, 1, offset) for offset in (0, 8, 9, 99)] == [True, True, False, False]
     finally:
         reader.close()
