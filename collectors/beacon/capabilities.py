@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from collectors.beacon import source
 from collectors.beacon.catalogue import Connection
-from collectors.beacon.planning import PUBLICATIONS, Options
+from collectors.beacon.publishing import PUBLICATIONS
 from collectors.beacon.source import BeaconStatus
+from collectors.beacon.steps import Options
 from pgwitness.events import Certainty
 
 SKEW_MS_MAX = 1_000

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import psycopg
 from msgspec import Struct
 
-from collectors.beacon import emission, key_templates, templates
+from collectors.beacon import covering, emission, key_templates, publishing, templates
 from collectors.beacon.ddl_templates import EVENT_TRIGGERS
 from pgwitness.events import qualified
 
@@ -22,10 +23,11 @@ class Table(Struct, frozen=True, kw_only=True):
     """A table that can carry a beacon, ordinary or partitioned.
 
     `root` is the topmost partitioned table it is a partition of. `keyed`: updates and deletes can be published, that
-    is, it (and each of its partitions) has a usable replica identity. `trigger`: `tgenabled` of our trigger, None
-    without one: `A` always, `O` only in origin, `D` disabled, `R` only in replicas. `conditional`: the trigger
-    has a WHEN clause, as earlier installations made it. `publications` are ours that hold it. `registered`: it stands
-    in pgwitness.covered. `owned`: who asks has its owner's rights.
+    is, it (and each of its partitions) has a usable replica identity. `published`: they are, all of them, and `due`:
+    the job has something to do to it. `trigger`: `tgenabled` of our trigger, None without one: `A` always, `O` only in
+    origin, `D` disabled, `R` only in replicas; `each`: it speaks with each statement. `conditional`: the trigger has a
+    WHEN clause, as earlier installations made it. `publications` are ours that list it. `registered`: it stands in
+    pgwitness.covered. `lent`: the identity it had when it was lent FULL. `owned`: who asks has its owner's rights.
     """
 
     schema: str
@@ -33,11 +35,15 @@ class Table(Struct, frozen=True, kw_only=True):
     partitioned: bool = False
     root: str | None = None
     keyed: bool = True
+    published: bool = False
+    due: bool = False
     identity: str = "d"
     trigger: str | None = None
+    each: bool = False
     conditional: bool = False
     publications: tuple[str, ...] = ()
     registered: bool = False
+    lent: str | None = None
     owner: str = ""
     owned: bool = True
 
@@ -45,6 +51,19 @@ class Table(Struct, frozen=True, kw_only=True):
     def qualified(self) -> str:
         """The table's name as events carry it, which is also how SQL quotes it."""
         return qualified(self.schema, self.name)
+
+
+class Publication(Struct, frozen=True, kw_only=True):
+    """One of our publications as it is. `stored`: stored generated columns are published (never before 18).
+
+    `asked` are the globs of the tables that were asked for, which stand in the comment; None where none stand there.
+    """
+
+    operations: str
+    all_tables: bool = False
+    by_root: bool = True
+    stored: bool = False
+    asked: tuple[str, ...] | None = None
 
 
 class Role(Struct, frozen=True, kw_only=True):
@@ -63,13 +82,15 @@ class State(Struct, frozen=True, kw_only=True):
     `owner_member`: who asks belongs to it; `owner_monitor`: it sees sessions; `owner_able`: it may read the key, call
     its functions and write messages; `guard_granted`: it may set the guard. `guard_setting` is the guard's value here
     and now, which must be empty for the guard to work. `functions` are the bodies of our functions by name, as they are
-    in the first generation; `generation` is the one they are of (`key_templates`). Of our tables, `hidden` are those in
-    the form that nobody else can read or change; `key_whole`: there is a key of this generation and cluster, as far as
-    who asks can see. `keeper` is an extension that may hold what is ours, so that dumps leave it out, and `kept` says
-    that it holds everything. `slots` are
-    ours on this database, and whether one is in use. `elsewhere` are those of our roles that other databases need.
+    in the first generation; `generation` is the one they are of (`key_templates`); `foreign` those that are not a
+    superuser's although they should be. Of our tables, `hidden` are those in the form that nobody else can read or
+    change; `key_whole`: there is a key of this generation and cluster, as far as who asks can see. `keeper` is an
+    extension that may hold what is ours, so that dumps leave it out, and `kept` says that it holds everything. `slots`
+    are ours on this database, and whether one is in use. `elsewhere` are those of our roles that other databases need.
     `event_triggers`: ours by name, with `evtenabled` where they run our function on their event, else `-`;
-    `may_see_ddl`: who asks may make them. `messages_open`: everybody may write messages, as PostgreSQL comes;
+    `may_see_ddl`: who asks may make them. `may_publish`: the collectors may run the job. `made` is what installations
+    made or gave in the cluster (`role NAME`, `replication NAME`, `pg_monitor NAME`), `made_here` in this database; None
+    where an earlier one did not write it down. `messages_open`: everybody may write messages, as PostgreSQL comes;
     `message_granted`: the owner's role was given that right itself. `may_guard`: who asks may grant the guard;
     `may_create`: it may make schemas and publications here. `rds`: Amazon's roles are there. `open`: everybody may
     call what is everybody's, `claim`.
@@ -98,13 +119,17 @@ class State(Struct, frozen=True, kw_only=True):
     key_whole: bool = True
     keeper: str | None = None
     kept: bool = True
+    foreign: tuple[str, ...] = ()
     grants: tuple[str, ...] = ()
-    publications: dict[str, str] = {}
+    publications: dict[str, Publication] = {}
     tables: tuple[Table, ...] = ()
     slots: tuple[tuple[str, bool], ...] = ()
     elsewhere: tuple[str, ...] = ()
     event_triggers: dict[str, str] = {}
     may_see_ddl: bool = False
+    may_publish: bool = False
+    made: tuple[str, ...] | None = None
+    made_here: tuple[str, ...] = ()
     may_create: bool = True
     rds: bool = False
     open: bool = False
@@ -186,9 +211,16 @@ WHERE n.nspname = %(schema)s AND p.proname = 'renew_key' AND has_function_privil
 ORDER BY 1"""
 
 _PUBLICATIONS = """\
-SELECT pubname, concat_ws(',', CASE WHEN pubinsert THEN 'insert' END, CASE WHEN pubupdate THEN 'update' END,
-    CASE WHEN pubdelete THEN 'delete' END, CASE WHEN pubtruncate THEN 'truncate' END)
-FROM pg_publication WHERE pubname = ANY (%(publications)s)"""
+SELECT p.pubname::text, concat_ws(',', CASE WHEN pubinsert THEN 'insert' END, CASE WHEN pubupdate THEN 'update' END,
+    CASE WHEN pubdelete THEN 'delete' END, CASE WHEN pubtruncate THEN 'truncate' END),
+    puballtables, pubviaroot, coalesce(to_jsonb(p) ->> 'pubgencols' = 's', false),
+    obj_description(p.oid, 'pg_publication')
+FROM pg_publication AS p WHERE pubname = ANY (%(publications)s)"""
+
+_FOREIGN = """\
+SELECT p.proname::text FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+JOIN pg_roles AS o ON o.oid = p.proowner
+WHERE n.nspname = %(schema)s AND p.proname IN ('keep', 'logged', 'publish') AND NOT o.rolsuper"""
 
 _SLOTS = """\
 SELECT slot_name, active FROM pg_replication_slots
@@ -200,9 +232,9 @@ WHERE d.refclassid = 'pg_authid'::regclass AND r.rolname IN (%(owner)s, %(role)s
     AND d.dbid NOT IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))"""
 
 _EVENT_TRIGGERS = """\
-SELECT e.evtname::text, CASE WHEN p.proname = 'ddl' AND n.nspname = %(schema)s AND e.evttags IS NULL
-    AND (e.evtname, e.evtevent) IN (('pgwitness_ddl', 'ddl_command_end'), ('pgwitness_drop', 'sql_drop'))
-    THEN e.evtenabled::text ELSE '-' END
+SELECT e.evtname::text, CASE WHEN n.nspname = %(schema)s AND (e.evtname, e.evtevent, p.proname) IN (
+        SELECT * FROM unnest(%(event_triggers)s::text[], %(events)s::text[], %(event_functions)s::text[]))
+    AND (e.evttags IS NULL) = (p.proname = 'ddl' OR e.evtevent = 'sql_drop') THEN e.evtenabled::text ELSE '-' END
 FROM pg_event_trigger AS e JOIN pg_proc AS p ON p.oid = e.evtfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace
 WHERE e.evtname = ANY (%(event_triggers)s)"""
 
@@ -211,6 +243,15 @@ SELECT r.rolsuper OR EXISTS (SELECT FROM pg_roles AS m
     WHERE m.rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'azure_pg_admin') AND pg_has_role(r.oid, m.oid, 'USAGE'))
 FROM pg_roles AS r WHERE r.rolname = current_user"""
 """PostgreSQL lets superusers make event triggers; managed services let their own administrators, too."""
+
+_MAY_PUBLISH = """\
+SELECT has_function_privilege(%(role)s, p.oid, 'EXECUTE')
+FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname = %(schema)s AND p.proname = 'publish'"""
+
+_MADE = """\
+SELECT (SELECT shobj_description(o.oid, 'pg_authid') FROM pg_roles AS o WHERE o.rolname = %(owner)s),
+    (SELECT obj_description(n.oid, 'pg_namespace') FROM pg_namespace AS n WHERE n.nspname = %(schema)s)"""
 
 _OPEN = """\
 SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
@@ -222,37 +263,18 @@ SELECT has_function_privilege('public', p.oid, 'EXECUTE'), EXISTS (SELECT FROM a
     WHERE r.oid = a.grantee AND r.rolname = %(owner)s)
 FROM pg_proc AS p WHERE p.oid = 3577"""
 
-_TABLES = """\
-WITH keyed AS (
-    SELECT c.oid, CASE c.relreplident
-        WHEN 'f' THEN true
-        WHEN 'd' THEN EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary
-            AND i.indisvalid AND i.indimmediate)
-        WHEN 'i' THEN EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisreplident
-            AND i.indisvalid AND i.indimmediate)
-        ELSE false END AS keyed
-    FROM pg_class AS c WHERE c.relkind IN ('r', 'p')
-)
-SELECT n.nspname, c.relname, c.relkind = 'p',
-    CASE WHEN c.relispartition THEN
+_TABLES = f"""\
+WITH {publishing.judged(installed=False).replace("%", "%%")}
+SELECT j.nspname, j.relname, j.relkind = 'p', CASE WHEN j.root IS NOT NULL THEN
         (SELECT quote_ident(rn.nspname) || '.' || quote_ident(rc.relname)
-            FROM pg_class AS rc JOIN pg_namespace AS rn ON rn.oid = rc.relnamespace
-            WHERE rc.oid = pg_partition_root(c.oid)) END,
-    k.keyed AND NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) AS leaf JOIN keyed AS l ON l.oid = leaf.relid
-        WHERE c.relkind = 'p' AND leaf.isleaf AND NOT l.keyed),
-    c.relreplident, t.tgenabled, t.tgqual IS NOT NULL,
-    ARRAY(SELECT p.pubname::text FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid
-        WHERE r.prrelid = c.oid AND p.pubname = ANY (%(publications)s) ORDER BY 1),
-    c.oid = ANY (%(registered)s::oid[]), pg_get_userbyid(c.relowner), pg_has_role(current_user, c.relowner, 'USAGE')
-FROM pg_class AS c
-JOIN pg_namespace AS n ON n.oid = c.relnamespace
-JOIN keyed AS k ON k.oid = c.oid
-LEFT JOIN pg_trigger AS t ON t.tgrelid = c.oid AND t.tgname = %(trigger)s AND NOT t.tgisinternal
-WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
-    AND n.nspname NOT IN ('pg_catalog', 'information_schema', %(schema)s) AND n.nspname !~ '^pg_(toast|temp)'
-    AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-        AND d.deptype = 'e')
-ORDER BY 1, 2"""
+            FROM pg_class AS rc JOIN pg_namespace AS rn ON rn.oid = rc.relnamespace WHERE rc.oid = j.root) END,
+    j.usable, j.published, j.wanted AND NOT j.updates OR j.updates AND NOT j.wanted
+        OR NOT j.inserts AND j.root IS NULL AND NOT %(inserts_all)s, j.relreplident, j.enabled, coalesce(j.each, false),
+    coalesce(j.conditional, false), array_remove(ARRAY[CASE WHEN j.updates THEN '{templates.PUBLICATION}' END,
+        CASE WHEN j.inserts THEN '{templates.PUBLICATION_INSERTS}' END], NULL),
+    j.oid = ANY (%(registered)s::oid[]), j.lent, pg_get_userbyid(j.relowner),
+    pg_has_role(current_user, j.relowner, 'USAGE')
+FROM judged AS j ORDER BY 1, 2"""
 
 
 def read(connection: Connection, role: str) -> State:
@@ -269,7 +291,9 @@ def read(connection: Connection, role: str) -> State:
         "trigger": templates.TRIGGER,
         "publications": [templates.PUBLICATION, templates.PUBLICATION_INSERTS],
         "registered": registered(connection),
-        "event_triggers": list(EVENT_TRIGGERS),
+        "event_triggers": [*EVENT_TRIGGERS, *covering.EVENTS],
+        "events": [*EVENT_TRIGGERS.values(), *covering.EVENTS.values()],
+        "event_functions": [*("ddl" for _ in EVENT_TRIGGERS), *covering.FUNCTIONS.values()],
         # Since 16 a role may belong to another without the right to give it objects.
         "take": "SET" if connection.info.server_version >= 160_000 else "USAGE",
     }
@@ -278,6 +302,11 @@ def read(connection: Connection, role: str) -> State:
         return connection.execute(query, parameters).fetchall()
 
     version, database, system_id, user, superuser, wal_level, guard_setting, statements, *may = rows(_SERVER)[0]
+    publications = {row[0]: _publication(row) for row in rows(_PUBLICATIONS)}
+    inserts = publications.get(templates.PUBLICATION_INSERTS)
+    # A superuser's installation reads the inserts of all tables; nothing is to be listed then.
+    parameters["inserts_all"] = superuser or (inserts is not None and inserts.all_tables)
+    made, made_here = rows(_MADE)[0]
     owner = rows(_OWNER)
     roles = rows(_ROLE)
     functions = dict(rows(_FUNCTIONS))
@@ -314,13 +343,17 @@ def read(connection: Connection, role: str) -> State:
         keeper=keeper[0][0] if keeper else None,
         kept=bool(rows(_KEPT)[0][0]),
         grants=tuple(name for (name,) in rows(_GRANTS)) if roles else (),
-        publications=dict(rows(_PUBLICATIONS)),
+        foreign=tuple(name for (name,) in rows(_FOREIGN)),
+        publications=publications,
         tables=tuple(_table(row) for row in rows(_TABLES)),
         slots=tuple((name, active) for name, active in rows(_SLOTS)),
         elsewhere=tuple(name for (name,) in rows(_ELSEWHERE)),
         event_triggers=dict(rows(_EVENT_TRIGGERS)),
         may_see_ddl=bool(rows(_MAY_SEE_DDL)[0][0]),
         open=bool(rows(_OPEN)),
+        may_publish=bool(roles) and any(may for (may,) in rows(_MAY_PUBLISH)),
+        made=listed(made),
+        made_here=listed(made_here) or (),
         messages_open=bool(messages[0]),
         message_granted=bool(messages[1]),
     )
@@ -342,6 +375,21 @@ def registered(connection: Connection) -> list[int]:
     return [oid for (oid,) in found]
 
 
+def _publication(row: tuple[Any, ...]) -> Publication:
+    _, operations, all_tables, by_root, stored, comment = row
+    return Publication(
+        operations=operations, all_tables=all_tables, by_root=by_root, stored=stored, asked=listed(comment)
+    )
+
+
+def listed(comment: str | None) -> tuple[str, ...] | None:
+    """Read the list that an installation has left in a comment; None where somebody has written another one."""
+    try:
+        return tuple(msgspec.json.decode(comment or "null", type=list[str]))
+    except msgspec.MsgspecError:
+        return None
+
+
 def _readable(connection: Connection, table: str) -> bool:
     """Say whether a table of ours is there and may be read; an unlogged one is not on a standby."""
     found = connection.execute(
@@ -354,18 +402,21 @@ def _readable(connection: Connection, table: str) -> bool:
 
 
 def _table(row: tuple[Any, ...]) -> Table:
-    schema, name, partitioned, root, keyed, identity, trigger, conditional, publications, is_registered, *whose = row
     return Table(
-        schema=schema,
-        name=name,
-        partitioned=partitioned,
-        root=root,
-        keyed=keyed,
-        identity=identity,
-        trigger=trigger,
-        conditional=conditional,
-        publications=tuple(publications),
-        registered=is_registered,
-        owner=whose[0],
-        owned=whose[1],
+        schema=row[0],
+        name=row[1],
+        partitioned=row[2],
+        root=row[3],
+        keyed=row[4],
+        published=row[5],
+        due=row[6],
+        identity=row[7],
+        trigger=row[8],
+        each=row[9],
+        conditional=row[10],
+        publications=tuple(row[11]),
+        registered=row[12],
+        lent=row[13],
+        owner=row[14],
+        owned=row[15],
     )

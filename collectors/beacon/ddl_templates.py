@@ -1,4 +1,4 @@
-"""The SQL of the event triggers: DDL speaks for itself in the WAL, and new tables are covered where they are made.
+"""The SQL of the event triggers with which DDL speaks for itself in the WAL; `covering` has those that act.
 
 What makes the beacon hold (`emission`) holds here: a SECURITY DEFINER function that first of all takes a search_path of
 its own and last of all gives the client's back (it tells in which schemas the client's names were looked for, which a
@@ -6,9 +6,6 @@ setting of the function would hide; outside of the two every name is written wit
 the message behind the block that swallows every error, so that no DDL ever fails because of it. Where the whole message
 cannot be made (bytes that are no UTF-8), one without statement and objects says that there was DDL.
 
-Only `pgwitness.cover` belongs to whoever installed, a superuser: a trigger on somebody's table needs that. It runs no
-code but PostgreSQL's own, only for a table that the same transaction has just made and nobody else can have locked,
-and inside a subtransaction of its own: when it fails, the table stays as the application made it.
 tests/collectors/test_beacon_ddl.py tries on PostgreSQL 15 and 18 what is claimed here.
 """
 
@@ -16,7 +13,7 @@ from __future__ import annotations
 
 from collectors.beacon.emission import CLAIM, PAUSED, TOKEN, authenticated
 from collectors.beacon.key_templates import READ_KEY, release_event_trigger
-from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TRIGGER
+from collectors.beacon.templates import SCHEMA, TRIGGER
 
 EVENT_TRIGGERS = {"pgwitness_ddl": "ddl_command_end", "pgwitness_drop": "sql_drop"}
 """Our event triggers and what they wait for."""
@@ -57,10 +54,8 @@ _MADE = f"""
             )
             SELECT count(*), (SELECT count(*) FROM pg_event_trigger_ddl_commands()),
                 json_agg(json_build_array(object_type, left(object_identity, {IDENTITY_CHARACTERS_MAX}), relation,
-                    beacon) ORDER BY place) FILTER (WHERE place <= {OBJECTS_MAX}),
-                array_agg(oid) FILTER (WHERE object_type = 'table'
-                    AND command_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO'))
-            INTO total, every, objects, made FROM listed;"""
+                    beacon) ORDER BY place) FILTER (WHERE place <= {OBJECTS_MAX})
+            INTO total, every, objects FROM listed;"""
 
 _MADE_WHILE_BUSY = _MADE.replace(f"{SCHEMA}.covered", "(SELECT NULL::oid AS relation)")
 """The same while somebody locks the registry, which pg_write_all_data may: nobody waits for it."""
@@ -101,19 +96,9 @@ _PATH = r"""
 """The schemas in which the client's names were looked for: those of its search_path that are there and open to it."""
 
 
-def ddl_body(*, covers: bool, version: int) -> str:
-    """Give the body of the event triggers' function; `covers`: a table that is made gets its beacon at once."""
+def ddl_body(*, version: int) -> str:
+    """Give the body of the event triggers' function."""
     authentication = authenticated(version) or ", ''"
-    cover = ""
-    if covers:
-        cover = f"""
-    IF made IS NOT NULL AND NOT busy THEN
-        BEGIN
-            PERFORM {SCHEMA}.cover(made);
-        EXCEPTION WHEN OTHERS THEN
-            NULL;
-        END;
-    END IF;"""
     return f"""
 DECLARE
     looked_for pg_catalog.text := pg_catalog.current_setting('search_path');
@@ -130,7 +115,6 @@ DECLARE
     every pg_catalog.int8;
     objects pg_catalog.json;
     path pg_catalog.json;
-    made pg_catalog.oid[];
     statement pg_catalog.text;
     digest pg_catalog.text;
     message pg_catalog.text;
@@ -204,63 +188,18 @@ BEGIN
     IF message IS NULL THEN
         EXIT telling;
     END IF;
-    lsn := pg_logical_emit_message(true, 'pgwitness.ddl', message);{cover}
+    lsn := pg_logical_emit_message(true, 'pgwitness.ddl', message);
     END;
     PERFORM pg_catalog.set_config('search_path', looked_for, true);
 END
 """
 
 
-def create_ddl(*, covers: bool, version: int) -> str:
+def create_ddl(*, version: int) -> str:
     """Create or replace the event triggers' function."""
     return (
         f"CREATE OR REPLACE FUNCTION {SCHEMA}.ddl() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER\n"
-        f"SET quote_all_identifiers = off AS $pgwitness${ddl_body(covers=covers, version=version)}$pgwitness$"
-    )
-
-
-def cover_body() -> str:
-    """Give the body of the function that puts the beacon on new tables, each in a subtransaction of its own."""
-    return f"""
-DECLARE
-    found record;
-    wanted text;
-BEGIN
-    FOR found IN
-        SELECT c.oid, c.oid::regclass::text AS name, c.relispartition,
-            c.relkind = 'r' AND EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary
-                AND i.indisvalid AND i.indimmediate) OR c.relkind = 'p' AND EXISTS (SELECT FROM pg_index AS i
-                WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate) AS keyed
-        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE c.oid = ANY (made) AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
-            AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{SCHEMA}') AND n.nspname !~ '^pg_(toast|temp)'
-            AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-                AND d.deptype = 'e')
-    LOOP
-        BEGIN
-            EXECUTE format('CREATE OR REPLACE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s'
-                ' FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.beacon()', found.name);
-            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER {TRIGGER}', found.name);
-            IF NOT found.relispartition THEN
-                wanted := CASE WHEN found.keyed THEN '{PUBLICATION}' ELSE '{PUBLICATION_INSERTS}' END;
-                EXECUTE format('ALTER PUBLICATION %I ADD TABLE %s', wanted, found.name);
-            END IF;
-            INSERT INTO {SCHEMA}.covered (relation, publication) VALUES (found.oid, wanted)
-            ON CONFLICT (relation) DO UPDATE SET publication = excluded.publication;
-        EXCEPTION WHEN OTHERS THEN
-            NULL;
-        END;
-        wanted := NULL;
-    END LOOP;
-END
-"""
-
-
-def create_cover() -> str:
-    """Create or replace the function that covers new tables."""
-    return (
-        f"CREATE OR REPLACE FUNCTION {SCHEMA}.cover(made oid[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER\n"
-        f"SET search_path = pg_catalog, pg_temp AS $pgwitness${cover_body()}$pgwitness$"
+        f"SET quote_all_identifiers = off AS $pgwitness${ddl_body(version=version)}$pgwitness$"
     )
 
 

@@ -8,6 +8,7 @@ table that is busy is tried again and then reported, the others go on, and a lat
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable
 
 import psycopg
@@ -15,10 +16,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import errors as pg
 
-from collectors.beacon import catalogue, keeping, planning, source
+from collectors.beacon import catalogue, keeping, planning, removal, source
 from collectors.beacon.catalogue import Connection, State, Table
 from collectors.beacon.level import Limit, limits
-from collectors.beacon.planning import Options, Statement
+from collectors.beacon.steps import LAST, Options, Statement
 from pgwitness.errors import NotInOrder
 from pgwitness.events import quote_identifier
 
@@ -68,10 +69,23 @@ def install(connection: Connection, options: Options | None = None, progress: Pr
 
 
 def uninstall(connection: Connection, options: Options | None = None, progress: Progress | None = None) -> Report:
-    """Remove the beacon from the chosen tables and, when none is left, all of pgwitness from the database."""
+    """Remove the beacon from the chosen tables and, when none is left, all of pgwitness from the database.
+
+    Where an older transaction is still open, or a table stays busy, the rest stays; a later run removes it.
+    """
     options = options or Options()
     state = _state(connection, options)
-    report = _run(connection, state, planning.uninstall(state, options), options, progress)
+    if not removal.whole(state, options):
+        chosen = removal.tables(state, options)
+        return _run(connection, state, chosen and [*chosen, *removal.left_out(state, options)], options, progress)
+    report = _run(connection, state, removal.silence(state), options, progress)
+    if report.complete and state.event_triggers:
+        report = replace(report, left=_older_left(connection, options.wait_ms / 1000))
+    for plan in (removal.tables, removal.ground):
+        if report.complete:
+            state = catalogue.read(connection, options.role)
+            then = _run(connection, state, plan(state, options), options, progress)
+            report = replace(then, done=report.done + then.done)
     notes = [
         f"slot {name} is in use and stays: stop the collector, then SELECT pg_drop_replication_slot('{name}')"
         for name, active in state.slots
@@ -79,6 +93,34 @@ def uninstall(connection: Connection, options: Options | None = None, progress: 
     ]
     notes += [f"role {role} stays: other databases of this cluster need it" for role in state.elsewhere]
     return _noted(report, notes)
+
+
+_OLDER = """\
+SELECT a.pid::text || ' (' || coalesce(a.usename, '?') || ' ' || coalesce(a.application_name, '') || ')',
+    a.pid::text || '/' || coalesce(a.xact_start::text, '')
+FROM pg_stat_activity AS a
+WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
+    AND (a.backend_xid IS NOT NULL OR a.state = 'active')
+UNION ALL SELECT 'prepared transaction ' || p.gid, 'prepared/' || p.gid FROM pg_prepared_xacts AS p
+WHERE p.database = current_database()"""
+
+
+def _older_left(connection: Connection, wait_s: float) -> tuple[Failure, ...]:
+    """Wait for the transactions that are open now: they may have tables of their own with our trigger on them."""
+    older = dict(_activity(connection))
+    deadline = time.monotonic() + wait_s
+    while older and time.monotonic() < deadline:
+        time.sleep(0.05)
+        still = dict(_activity(connection))
+        older = {key: who for key, who in older.items() if key in still}
+    if not older:
+        return ()
+    fix = "run it again when they have ended; until then the beacon goes on speaking, and nothing is broken"
+    return (Failure("open transactions", f"they are older than the removal: {', '.join(older.values())}", fix),)
+
+
+def _activity(connection: Connection) -> list[tuple[str, str]]:
+    return [(key, who) for who, key in connection.execute(_OLDER).fetchall()]
 
 
 def pause(connection: Connection, options: Options | None = None, *, paused: bool = True) -> Report:
@@ -128,7 +170,7 @@ def _run(
     done: list[Statement] = []
     left: list[Failure] = []
     for number, (name, statements) in enumerate(groups, 1):
-        if name == planning.LAST and not done:
+        if name == LAST and not done:
             continue
         if progress is not None:
             progress(name, number, len(groups))
@@ -178,7 +220,7 @@ def _ran(connection: Connection, statement: Statement) -> bool:
     try:
         with connection.transaction():
             connection.execute(statement.sql.encode())
-    except pg.InsufficientPrivilege:
+    except (pg.InsufficientPrivilege, pg.DependentObjectsStillExist):
         return False
     return True
 
@@ -230,7 +272,7 @@ def _install_notes(state: State, options: Options) -> list[str]:
             f"wal_level is {state.wal_level}: ALTER SYSTEM SET wal_level = 'logical', then restart the server;"
             " the beacon is written, but no collector can read it before"
         )
-    if (state.may_see_ddl or state.event_triggers) and not planning.covers_new_tables(state, options):
+    if (state.may_see_ddl or state.event_triggers) and planning.asked(state, options) != ("*",):
         notes.append("tables made from now on get their beacon with the next `pgwitness db install`")
     if state.collector is None:
         notes.append(f"role {options.role} was made without a password: set one (psql: \\password {options.role})")
@@ -241,5 +283,5 @@ def _install_notes(state: State, options: Options) -> list[str]:
 def _unkeyed(table: Table) -> str:
     return (
         f"{table.qualified} has no usable replica identity: only its inserts and truncates are read;"
-        f" add a primary key, or ALTER TABLE {table.qualified} REPLICA IDENTITY FULL, then install again"
+        f" add a primary key, or ALTER TABLE {table.qualified} REPLICA IDENTITY FULL: the collector sees it"
     )

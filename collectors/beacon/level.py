@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from collectors.beacon import ddl_templates, emission
+from collectors.beacon import covering, ddl_templates, emission
 from collectors.beacon.catalogue import State
 from collectors.beacon.emission import GUARD
 from collectors.beacon.templates import OWNER, SCHEMA
@@ -47,12 +47,20 @@ def limits(state: State, role: str) -> tuple[Limit, ...]:
         found.append(Limit("sight of sessions", lost, f"GRANT pg_read_all_stats TO {OWNER}"))
     if not state.event_triggers:
         found.append(Limit("event triggers", _NO_DDL, event_triggers_sql(state)))
-    return (*found, *_of_the_collectors(state, role))
+    found += _of_the_collectors(state, role)
+    if any(state.event_triggers.get(name) != "A" for name in covering.EVENTS):
+        found.append(Limit("keys that go", _NO_KEEPING, f"{AGAIN}, as a superuser"))
+    return tuple(found)
 
 
 _NO_DDL = (
     "DDL is known by role from statistics, not by session; what a drop took along from snapshots only; new tables wait"
     " for the next installation"
+)
+_NO_KEEPING = (
+    "nothing, but updates of a table fail from where its owner drops its primary key until the collector has taken it"
+    " out of the publication, some seconds after the commit; who migrates sets REPLICA IDENTITY FULL before it; new"
+    " tables wait for the next installation"
 )
 
 

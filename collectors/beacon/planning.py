@@ -7,59 +7,34 @@ waits for another table.
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
+import json
 
-from msgspec import Struct
-
-from collectors.beacon import ddl_templates, emission, keeping, key_templates, level, templates
-from collectors.beacon.catalogue import State, Table
+from collectors.beacon import (
+    covering,
+    ddl_templates,
+    emission,
+    keeping,
+    key_templates,
+    level,
+    publishing,
+    templates,
+)
+from collectors.beacon.catalogue import Publication, State, Table
+from collectors.beacon.publishing import PUBLICATIONS, PUBLISH_CONTROL
+from collectors.beacon.steps import LAST, Options, Statement, wants
 from collectors.beacon.templates import OWNER, PUBLICATION, PUBLICATION_INSERTS, SCHEMA
 from pgwitness.events import quote_identifier
 
-PUBLICATIONS = {PUBLICATION: "insert,update,delete,truncate", PUBLICATION_INSERTS: "insert,truncate"}
-"""What each of our publications publishes; the second is for tables without a usable replica identity."""
-
-
-LAST = "last"
-"""The group that is run only when something was done before it."""
-
-
-class Options(Struct, frozen=True, kw_only=True):
-    """What the operator asked for.
-
-    `tables` are globs over `schema.table`; one without a dot means that table in any schema. `role` is the
-    collectors' login role. A lock is waited for `lock_timeout_ms` at most, and a table tried `attempts` times.
-    """
-
-    tables: tuple[str, ...] = ("*",)
-    role: str = "pgwitness"
-    lock_timeout_ms: int = 2_000
-    attempts: int = 3
-
-    def chosen(self, table: Table) -> bool:
-        """Say whether the globs choose a table; a partition goes with its root."""
-        names = [f"{table.schema}.{table.name}", table.qualified, *([table.root] if table.root else [])]
-        return any(fnmatchcase(name, glob if "." in glob else f"*.{glob}") for glob in self.tables for name in names)
-
-
-class Statement(Struct, frozen=True):
-    """One statement of a plan: its SQL, the transaction (`group`) it belongs to, the table it locks and why it is.
-
-    An `optional` one may be denied to who installs: the rest goes on without it (`level` says what that costs).
-    """
-
-    sql: str
-    group: str
-    why: str
-    table: str | None = None
-    optional: bool = False
+__all__ = ["PUBLICATIONS", "Options", "Statement", "install", "pause", "render"]
 
 
 def install(state: State, options: Options) -> list[Statement]:
     """Plan what is missing for the collectors' role, the publications and the beacon on the chosen tables."""
-    ground = _roles(state, options) + _schema(state, options) + _publications(state)
-    tables = [s for table in state.tables if options.chosen(table) for s in _table(state, table)]
-    events = _events(state, options)
+    ground = _roles(state, options) + _schema(state, options) + _publications(state, options)
+    # Partitions come before what they are partitions of, whose updates are published when theirs are.
+    chosen = sorted((table for table in state.tables if options.chosen(table)), key=lambda table: table.partitioned)
+    tables = [s for table in chosen for s in _table(state, table)] + _narrowed(state)
+    events = _events(state)
     kept = [Statement(sql, keeping.GROUP, why) for sql, why in keeping.members(state, bool(ground or events))]
     announce = []
     if ground or tables or events or kept:
@@ -67,12 +42,24 @@ def install(state: State, options: Options) -> list[Statement]:
     return ground + tables + events + kept + announce
 
 
-def covers_new_tables(state: State, options: Options) -> bool:
-    """Say whether tables that are made later get their beacon at once: where all were asked for, now or before."""
-    return "cover" in state.functions or (state.superuser and "*" in options.tables)
+def asked(state: State, options: Options) -> tuple[str, ...]:
+    """Give the globs of all tables that were asked for, now or before; `*` alone says all."""
+    inserts = state.publications.get(PUBLICATION_INSERTS)
+    before: tuple[str, ...] = ()
+    if inserts is not None and inserts.asked is not None:
+        before = inserts.asked
+    elif inserts is not None:  # an earlier installation did not write it down
+        before = tuple(table.qualified for table in state.tables if table.registered)
+        if "cover" in state.functions or len(before) == len(state.tables):
+            before = ("*",)
+    if "*" in options.tables:
+        return ("*",)
+    # What a removal has left out comes back when it is asked for.
+    kept = [glob for glob in before if glob[:1] != "!" or not wants(options.tables, [glob[1:]])]
+    return tuple(dict.fromkeys([*kept, *([] if "*" in kept else options.tables)]))
 
 
-def _events(state: State, options: Options) -> list[Statement]:
+def _events(state: State) -> list[Statement]:
     """Plan the event triggers, after the tables: what the installation itself does to those is announced anyway.
 
     Who may not make them makes their function, so that the statements for a more powerful role are short.
@@ -82,18 +69,11 @@ def _events(state: State, options: Options) -> list[Statement]:
     def add(sql: str, why: str) -> None:
         plan.append(Statement(sql, "event triggers", why))
 
-    covers = covers_new_tables(state, options)
-    if covers and state.superuser and state.functions.get("cover") != ddl_templates.cover_body():
-        add(ddl_templates.create_cover(), "puts the beacon on tables as they are made")
-        add(f"REVOKE ALL ON FUNCTION {SCHEMA}.cover(oid[]) FROM PUBLIC", "for the event trigger only")
-        add(f"GRANT EXECUTE ON FUNCTION {SCHEMA}.cover(oid[]) TO {OWNER}", "whose function the event trigger runs")
-    if state.functions.get("ddl") != ddl_templates.ddl_body(covers=covers, version=state.version):
-        add(
-            ddl_templates.create_ddl(covers=covers, version=state.version),
-            "writes DDL into the WAL of its own transaction",
-        )
+    if state.functions.get("ddl") != ddl_templates.ddl_body(version=state.version):
+        add(ddl_templates.create_ddl(version=state.version), "writes DDL into the WAL of its own transaction")
         add(f"ALTER FUNCTION {SCHEMA}.ddl() OWNER TO {OWNER}", "so that it runs with nobody else's rights")
         add(f"REVOKE ALL ON FUNCTION {SCHEMA}.ddl() FROM PUBLIC", "for nobody else's event triggers")
+    plan += _keeping(state) if state.superuser else []
     if not state.may_see_ddl:
         return plan
     for name, event in ddl_templates.EVENT_TRIGGERS.items():
@@ -101,6 +81,28 @@ def _events(state: State, options: Options) -> list[Statement]:
             continue
         for sql in ddl_templates.create_event_trigger(name):
             add(sql, f"tells each {event}, also under session_replication_role = replica")
+    return plan
+
+
+def _keeping(state: State) -> list[Statement]:
+    """Plan the event triggers that keep DDL harmless; what they do to another one's table takes a superuser."""
+    plan: list[Statement] = []
+
+    def add(sql: str, why: str) -> None:
+        plan.append(Statement(sql, "event triggers", why))
+
+    if "cover" in state.functions:
+        add(key_templates.release_function("cover(oid[])"), "an earlier form of what keeps DDL harmless")
+    for name, body in covering.BODIES.items():
+        if state.functions.get(name) != body:
+            add(covering.create_function(name), "keeps DDL harmless, and covers tables as they are made")
+            add(f"REVOKE ALL ON FUNCTION {SCHEMA}.{name}() FROM PUBLIC", "for our event triggers only")
+        if name in state.foreign:
+            add(f"ALTER FUNCTION {SCHEMA}.{name}() OWNER TO CURRENT_USER", "another one's table takes a superuser")
+    for name, event in covering.EVENTS.items():
+        if state.event_triggers.get(name) != "A":
+            for sql in covering.create_event_trigger(name):
+                add(sql, f"acts at each {event}, also under session_replication_role = replica")
     return plan
 
 
@@ -120,22 +122,6 @@ def rotate_key(state: State) -> list[Statement]:
     """Plan another key: the functions that speak are replaced, which no table's lock is needed for."""
     speaking = [(statement.sql, statement.why) for statement in _speaking(state, state.generation + 1)]
     return [Statement(sql, "rotate key", why) for sql, why in keeping.rotate(state, speaking)]
-
-
-def uninstall(state: State, options: Options) -> list[Statement]:
-    """Plan the removal: the chosen tables; with all of them gone also the publications, slots, schema and roles."""
-    plan: list[Statement] = []
-    if "control" in state.functions:
-        plan.append(Statement(f"SELECT {SCHEMA}.control('uninstall')", "announce", "the removal is evidence, too"))
-    rest = False
-    for table in state.tables:
-        if not (table.trigger or table.publications or table.registered):
-            continue
-        if not options.chosen(table):
-            rest = True
-            continue
-        plan += _remove_table(table)
-    return plan if rest else plan + _remove_ground(state, options)
 
 
 def render(plan: list[Statement], options: Options) -> str:
@@ -163,10 +149,12 @@ def _tried(sql: str) -> str:
 
 def _roles(state: State, options: Options) -> list[Statement]:
     plan: list[Statement] = []
+    made: list[str] = []
     role = quote_identifier(options.role)
 
-    def add(sql: str, why: str, *, optional: bool = False) -> None:
+    def add(sql: str, why: str, *, optional: bool = False, what: str = "") -> None:
         plan.append(Statement(sql, "roles", why, optional=optional and not state.superuser))
+        made.extend([f"{what} {options.role}"] if what else [])
 
     if not state.owner_exists:
         add(f"CREATE ROLE {OWNER} NOLOGIN", "owns the beacon and its key; nobody logs in as it")
@@ -181,11 +169,24 @@ def _roles(state: State, options: Options) -> list[Statement]:
     if state.may_guard and not state.guard_granted:
         add(f"GRANT SET ON PARAMETER {emission.GUARD} TO {OWNER}", "the guard: one beacon a transaction")
     if state.collector is None:
-        add(f"CREATE ROLE {role} LOGIN", "the collectors' role; give it a password before use")
+        add(f"CREATE ROLE {role} LOGIN", "the collectors' role; give it a password before use", what="role")
     if state.collector is None or not (state.collector.replication or state.collector.superuser):
-        add(level.replication_sql(state, options.role), "reading the WAL needs it", optional=True)
+        what = "rds_replication" if state.rds else "replication"
+        add(level.replication_sql(state, options.role), "reading the WAL needs it", optional=True, what=what)
     if state.collector is None or not state.collector.monitor:
-        add(f"GRANT pg_monitor TO {role}", "sessions, statistics and settings of others", optional=True)
+        add(
+            f"GRANT pg_monitor TO {role}",
+            "sessions, statistics and settings of others",
+            optional=True,
+            what="pg_monitor",
+        )
+    if made and (state.made is not None or not state.owner_exists) and not set(made) <= set(state.made or ()):
+        text = json.dumps(list(dict.fromkeys([*(state.made or ()), *made]))).replace("'", "''")
+        add(
+            f"COMMENT ON ROLE {OWNER} IS '{text}'",
+            "what was made and given, so that a removal takes just that",
+            optional=True,
+        )
     return plan
 
 
@@ -203,6 +204,9 @@ def _schema(state: State, options: Options) -> list[Statement]:
         plan.append(Statement("CREATE EXTENSION pg_stat_statements", "extension", why, optional=not state.superuser))
     if not state.schema:
         add(templates.CREATE_SCHEMA, "where everything of pgwitness is")
+        if not state.statements:
+            made = f"COMMENT ON SCHEMA {SCHEMA} IS '[\"pg_stat_statements\"]'"
+            add(made, "what was made in this database, so that a removal takes just that")
     plan += [Statement(sql, "schema", why) for sql, why in keeping.tables(state)]
     for name in templates.SECRETS:
         if name not in state.relations:
@@ -282,98 +286,92 @@ def _functions(state: State, options: Options) -> list[Statement]:
             )
         if state.superuser or not state.owner_able:
             plan.append(Statement(sql, "schema", why, optional=not state.superuser))
+    plan += _job(state, options)
     return plan + [Statement(sql, "schema", why) for sql, why in keeping.grants(state, options.role)]
 
 
-def _publications(state: State) -> list[Statement]:
+def _job(state: State, options: Options) -> list[Statement]:
+    """Plan the function with which the collector keeps to what may be published; it has the rights of who installs."""
+    theirs = "publish" in state.functions and "publish" not in state.foreign and not state.superuser
     plan = []
-    for name, operations in PUBLICATIONS.items():
-        if name not in state.publications:
-            sql = templates.create_publication(name, operations)
-        elif state.publications[name] != operations:
-            sql = f"ALTER PUBLICATION {name} SET (publish = '{operations}', publish_via_partition_root = true)"
-        else:
-            continue
-        plan.append(Statement(sql, "publications", f"lists the tables whose {operations} are read"))
+    signature = f"FUNCTION {SCHEMA}.publish(oid, oid[])"
+    if state.functions.get("publish") != publishing.PUBLISH_BODY and not theirs:
+        plan.append(Statement(publishing.CREATE_PUBLISH, "schema", "publishes tables as soon as they can be"))
+        plan.append(Statement(f"REVOKE ALL ON {signature} FROM PUBLIC", "schema", "for the collectors only"))
+    if "publish" in state.foreign and state.superuser:
+        sql = f"ALTER {signature} OWNER TO CURRENT_USER"
+        plan.append(Statement(sql, "schema", "another one's table takes a superuser"))
+    if plan or not state.may_publish:
+        sql = f"GRANT EXECUTE ON {signature} TO {quote_identifier(options.role)}"
+        plan.append(Statement(sql, "schema", "the collector lets it run every few seconds", optional=theirs))
     return plan
 
 
-def publication_of(table: Table) -> str | None:
-    """Give the publication a table belongs into; a partition is published by its root."""
-    if table.root is not None:
-        return None
-    return PUBLICATION if table.keyed else PUBLICATION_INSERTS
+def _publications(state: State, options: Options) -> list[Statement]:
+    plan: list[Statement] = []
+
+    def add(sql: str, why: str, *, optional: bool = False) -> None:
+        plan.append(Statement(sql, "publications", why, optional=optional and not state.superuser))
+
+    announced = f"SELECT {SCHEMA}.control('{PUBLISH_CONTROL}')"
+    remade = False
+    for name, operations in PUBLICATIONS.items():
+        found = state.publications.get(name)
+        every = state.superuser and name == PUBLICATION_INSERTS
+        if found is None or (every and not found.all_tables):
+            if found is not None:
+                add(announced, "the change is evidence, too")
+                add(f"DROP PUBLICATION {name}", "it lists tables; made again in the same transaction for all of them")
+            remade = remade or every or name == PUBLICATION_INSERTS
+            sql = publishing.create_publication(name, state.version, all_tables=every)
+            add(sql, f"of {'all tables' if every else 'what it lists'}, {operations} are read")
+        elif not _formed(state, found, PUBLICATIONS[name] if name == PUBLICATION_INSERTS else found.operations):
+            add(announced, "the change is evidence, too")
+            set_to = publishing.publication_options(name, state.version, found.operations)
+            add(
+                f"ALTER PUBLICATION {name} SET ({set_to})",
+                "generated columns that are stored are read where they can be",
+            )
+    before = state.publications.get(PUBLICATION_INSERTS)
+    globs = asked(state, options)
+    if remade or before is None or before.asked != globs:
+        text = json.dumps(globs).replace("'", "''")
+        add(
+            f"COMMENT ON PUBLICATION {PUBLICATION_INSERTS} IS '{text}'", "the tables that were asked for", optional=True
+        )
+    return plan
+
+
+def _formed(state: State, found: Publication, operations: str) -> bool:
+    """Say whether a publication has the form an installation gives it, but for what it publishes."""
+    stored = state.version >= publishing.GENERATED_MIN
+    return (found.operations, found.by_root, found.stored) == (operations, True, stored)
+
+
+def _narrowed(state: State) -> list[Statement]:
+    """Plan that the publication of updates publishes nothing else, as it did in earlier installations."""
+    found = state.publications.get(PUBLICATION)
+    if found is None or found.operations == PUBLICATIONS[PUBLICATION]:
+        return []
+    why = "inserts and truncates are read by the other one, now that it has every table"
+    return [Statement(publishing.narrow(state.version), "publication of updates", why)]
 
 
 def _table(state: State, table: Table) -> list[Statement]:
     sqls: list[tuple[str, str]] = []
     name = table.qualified
     if table.trigger != "A" or table.conditional:
-        first, second = templates.create_trigger(name)
+        first, second = templates.create_trigger(name, "" if table.keyed else publishing.EACH)
         sqls.append((first, "the beacon"))
         sqls.append((second, "it speaks under session_replication_role = replica, too"))
-    wanted = publication_of(table)
-    sqls += [
-        (f"ALTER PUBLICATION {old} DROP TABLE {name}", "its replica identity has changed")
-        for old in table.publications
-        if old != wanted
-    ]
-    if wanted is not None and wanted not in table.publications:
-        why = "its changes are read" if table.keyed else "no usable replica identity: inserts and truncates only"
-        sqls.append((f"ALTER PUBLICATION {wanted} ADD TABLE {name}", why))
-    if not table.registered or sqls:
+    if not table.registered:
         literal = name.replace("'", "''")
-        publication = f"'{wanted}'" if wanted else "NULL"
-        sqls.append(
-            (
-                f"INSERT INTO {SCHEMA}.covered (relation, publication) VALUES ('{literal}', {publication})\n"
-                "ON CONFLICT (relation) DO UPDATE SET publication = excluded.publication",
-                "from here on a write without a beacon is a finding",
-            )
-        )
+        sql = f"INSERT INTO {SCHEMA}.covered (relation) VALUES ('{literal}') ON CONFLICT (relation) DO NOTHING"
+        sqls.append((sql, "from here on a write without a beacon is a finding"))
+    if table.due:
+        why = "its updates are read" if table.keyed else "no usable replica identity: inserts and truncates are read"
+        sqls.append((publishing.publish_now(name), why))
+    if sqls:
+        lock = f"LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE"
+        sqls.insert(0, (lock, "so that it stays what it is until then"))
     return [Statement(sql, f"table {name}", why, name) for sql, why in sqls]
-
-
-def _remove_table(table: Table) -> list[Statement]:
-    name = table.qualified
-    sqls = []
-    if table.registered:
-        literal = name.replace("'", "''")
-        sqls.append((f"DELETE FROM {SCHEMA}.covered WHERE relation = '{literal}'::regclass", "no longer covered"))
-    if table.trigger:
-        sqls.append((f"DROP TRIGGER IF EXISTS {templates.TRIGGER} ON {name}", "the beacon"))
-    sqls += [(f"ALTER PUBLICATION {old} DROP TABLE {name}", "no longer read") for old in table.publications]
-    return [Statement(sql, f"table {name}", why, name) for sql, why in sqls]
-
-
-def _remove_ground(state: State, options: Options) -> list[Statement]:
-    plan = [Statement(key_templates.RELEASE, keeping.GROUP, "what an extension holds cannot be dropped")]
-    plan = plan if state.schema else []
-    plan += [
-        Statement(f"DROP EVENT TRIGGER {name}", "event triggers", "DDL is no longer told")
-        for name in state.event_triggers
-    ]
-    plan += [
-        Statement(f"DROP PUBLICATION {name}", "publications", "nothing is read any more") for name in state.publications
-    ]
-    plan += [
-        Statement(f"SELECT pg_drop_replication_slot('{name}')", f"slot {name}", "it would hold WAL back for ever")
-        for name, active in state.slots
-        if not active
-    ]
-    if state.schema:
-        plan.append(Statement(f"DROP SCHEMA {SCHEMA} CASCADE", "schema", "key, registry and functions"))
-    roles = [OWNER] if state.owner_exists else []
-    roles += [options.role] if state.collector is not None else []
-    for role in roles:
-        if role in state.elsewhere:
-            continue
-        quoted = quote_identifier(role)
-        if not state.superuser and role != OWNER:
-            grant = f"GRANT {quoted} TO CURRENT_USER"
-            plan.append(Statement(grant, f"role {role}", "to take its rights", optional=True))
-        plan += [
-            Statement(f"DROP OWNED BY {quoted}", f"role {role}", "its rights in this database"),
-            Statement(f"DROP ROLE {quoted}", f"role {role}", "no other database needs it"),
-        ]
-    return plan

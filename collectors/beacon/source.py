@@ -11,11 +11,11 @@ import psycopg
 from msgspec import Struct
 from psycopg import errors as pg
 
-from collectors.beacon import catalogue, ddl_templates, emission, planning, templates
+from collectors.beacon import catalogue, covering, ddl_templates, emission, publishing, templates
 from collectors.beacon.catalogue import Connection, State, Table
 from collectors.beacon.keyring import Key
 from collectors.beacon.level import Limit, limits
-from collectors.beacon.planning import Options
+from collectors.beacon.steps import Options, wants
 from pgwitness.events import qualified
 
 _UNREADABLE = (psycopg.ProgrammingError, psycopg.DataError, pg.ObjectNotInPrerequisiteState, pg.FeatureNotSupported)
@@ -147,6 +147,30 @@ def covered_relations(connection: Connection) -> set[int]:
     return {int(oid) for (oid,) in rows}
 
 
+def asked(connection: Connection) -> tuple[str, ...]:
+    """Read the globs of the tables that were asked for; `*` where an earlier installation did not write it down."""
+    row = connection.execute(
+        "SELECT pg_catalog.obj_description(oid, 'pg_publication') FROM pg_catalog.pg_publication WHERE pubname = %s",
+        (templates.PUBLICATION_INSERTS,),
+    ).fetchone()
+    return (catalogue.listed(row[0]) if row is not None else None) or ("*",)
+
+
+def asks_for(connection: Connection, oid: int, schema: str, name: str) -> bool:
+    """Say whether a table's rows were asked for: not those of ours, of extensions, or of tables that nobody chose.
+
+    The inserts of all tables are published; which of them are kept is decided by this.
+    """
+    if schema == templates.SCHEMA:
+        return False
+    member = connection.execute(
+        "SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objid = %s"
+        " AND deptype = 'e'",
+        (oid,),
+    ).fetchone()
+    return member is None and wants(asked(connection), (qualified(schema, name), f"{schema}.{name}"))
+
+
 def status(connection: Connection, options: Options) -> BeaconStatus:
     """Compare what stands in the database with what an installation makes."""
     state = catalogue.read(connection, options.role)
@@ -162,20 +186,23 @@ def status(connection: Connection, options: Options) -> BeaconStatus:
         problem=problem,
         fix=fix,
         ddl=_ddl(state, is_paused),
-        covers="cover" in state.functions,
+        covers=_covers(state),
         limits=limits(state, options.role),
         tables=tables,
     )
 
 
+def _covers(state: State) -> bool:
+    """Say whether new tables get their beacon where they are made."""
+    inserts = state.publications.get(templates.PUBLICATION_INSERTS)
+    acts = all(state.event_triggers.get(name) == "A" for name in covering.EVENTS)
+    return acts and inserts is not None and inserts.asked == ("*",)
+
+
 def _ddl(state: State, is_paused: bool) -> DdlState:
     if not state.event_triggers:
         return "no"
-    ours = {
-        ddl_templates.ddl_body(covers=covers, version=version)
-        for covers in (True, False)
-        for version in (0, emission.SYSTEM_USER_MIN)
-    }
+    ours = {ddl_templates.ddl_body(version=version) for version in (0, emission.SYSTEM_USER_MIN)}
     whole = all(state.event_triggers.get(name) == "A" for name in ddl_templates.EVENT_TRIGGERS)
     return "yes" if whole and not is_paused and state.functions.get("ddl") in ours else "partly"
 
@@ -186,7 +213,7 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
         return "no beacon is installed", again
     if "key" not in state.relations or load_key(connection) is None:
         return "the key is gone, or this role may not read it", again
-    if wrong := _wrong_function(state):
+    if wrong := _wrong_function(state) or _wrong_publications(state):
         return wrong, again
     if not state.owner_able or not set(templates.SECRETS) <= set(state.relations):
         return "the owner's role may not use what it owns or write messages, or what it remembers is gone", again
@@ -204,6 +231,17 @@ def _problem(connection: Connection, state: State, is_paused: bool) -> tuple[str
             fix = f"GRANT SET ON PARAMETER {emission.GUARD} TO {templates.OWNER}"
             return "the owner's role may no longer set the guard, so that the beacon is silent", fix
     return None, None
+
+
+def _wrong_publications(state: State) -> str | None:
+    stored = state.version >= publishing.GENERATED_MIN
+    for name, operations in publishing.PUBLICATIONS.items():
+        found = state.publications.get(name)
+        if found is None:
+            return f"publication {name} is gone: its {operations} are not read"
+        if (found.operations, found.by_root, found.stored) != (operations, True, stored):
+            return f"publication {name} is not in the form that an installation gives it"
+    return None
 
 
 def _wrong_function(state: State) -> str | None:
@@ -234,15 +272,33 @@ def _table(state: State, table: Table) -> TableStatus:
         beacon, problem = "outdated", "its trigger is not in the form that an installation makes"
     else:
         beacon, fix = "installed", None
-        if not table.keyed and table.root is None:
-            problem = "no usable replica identity: only inserts and truncates are read"
-            fix = (
-                f"add a primary key, or ALTER TABLE {name} REPLICA IDENTITY FULL; then {fix or 'pgwitness db install'}"
-            )
-    published = ", ".join(planning.PUBLICATIONS[p] for p in table.publications) or (
-        f"by {table.root}" if table.root else "nothing"
+        problem, fix = _unpublished(state, table)
+    return TableStatus(
+        table=name, beacon=beacon, published=_published(state, table), root=table.root, problem=problem, fix=fix
     )
-    return TableStatus(table=name, beacon=beacon, published=published, root=table.root, problem=problem, fix=fix)
+
+
+def _published(state: State, table: Table) -> str:
+    """Say which changes of a table are read."""
+    inserts = state.publications.get(templates.PUBLICATION_INSERTS)
+    listed = templates.PUBLICATION_INSERTS in table.publications or table.root is not None
+    read = "insert,truncate" if inserts is not None and (inserts.all_tables or listed) else ""
+    updates = "update,delete" if table.published else ""
+    lent = "; identity FULL is lent" if table.lent else ""
+    return (",".join(part for part in (read, updates) if part) or "nothing") + lent
+
+
+def _unpublished(state: State, table: Table) -> tuple[str | None, str | None]:
+    """Say why not all changes of a table are read, and what helps; nothing where they are."""
+    if table.lent:
+        lost = "its identity is gone; it was lent REPLICA IDENTITY FULL, which writes whole rows into the WAL"
+        return lost, f"add a primary key to {table.qualified}: it gets back what it had"
+    if table.keyed or table.root is not None:
+        return None, None
+    problem = "no usable replica identity: only inserts and truncates are read"
+    if table.partitioned:
+        problem = "a partition has no usable replica identity: of that one only inserts and truncates are read"
+    return problem, f"add a primary key, or ALTER TABLE {table.qualified} REPLICA IDENTITY FULL; the collector sees it"
 
 
 def _rolled_back(connection: Connection) -> None:

@@ -6,8 +6,6 @@ alone. Texts and functions of names; nothing is run here.
 
 from __future__ import annotations
 
-from pgwitness.events import quote_identifier
-
 SCHEMA = "pgwitness"
 OWNER = "pgwitness_owner"
 """Owns the schema, cannot log in, and is the only role that may set the guard."""
@@ -22,7 +20,6 @@ CREATE_SCHEMA = f"CREATE SCHEMA IF NOT EXISTS {SCHEMA} AUTHORIZATION {OWNER}"
 CREATE_COVERED = f"""\
 CREATE UNLOGGED TABLE {SCHEMA}.covered (
     relation regclass PRIMARY KEY,
-    publication text,
     installed_at timestamptz NOT NULL DEFAULT now(),
     installed_by text NOT NULL DEFAULT session_user
 )"""
@@ -55,18 +52,14 @@ def create_secret(name: str) -> str:
     return f"CREATE UNLOGGED SEQUENCE {SCHEMA}.{name} MINVALUE {-(2**63)}"
 
 
-def create_trigger(table: str) -> list[str]:
-    """Put the beacon on a table (its name quoted and qualified); replaces one that is there."""
+def create_trigger(table: str, argument: str = "") -> list[str]:
+    """Put the beacon on a table (its name quoted and qualified); replaces one that is there.
+
+    With an argument it speaks with each statement, which it does where not all updates of the table are published.
+    """
+    given = f"'{argument}'" if argument else ""
     return [
         f"CREATE OR REPLACE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}\n"
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.beacon()",
-        f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {TRIGGER}",
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.beacon({given})",
+        f"ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {TRIGGER}",
     ]
-
-
-def create_publication(name: str, operations: str) -> str:
-    """Create an empty publication; tables are added one by one."""
-    return (
-        f"CREATE PUBLICATION {quote_identifier(name)} "
-        f"WITH (publish = '{operations}', publish_via_partition_root = true)"
-    )

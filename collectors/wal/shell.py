@@ -20,6 +20,7 @@ from prometheus_client import Counter, Gauge
 
 from collectors.beacon import source
 from collectors.beacon.encodings import codec_of
+from collectors.beacon.job import Job
 from collectors.beacon.keyring import Key
 from collectors.beacon.mac import ControlPayload
 from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS
@@ -51,6 +52,8 @@ TURN_S = 0.5
 MESSAGES_A_LOOK = 512
 ASIDES_A_SECOND = 20
 """Gaps of messages that cannot be read which are told one by one."""
+JOB_S = 0.2
+"""How long one look may spend on publishing tables."""
 QUIET_BYTES = 2048
 """WAL below this since our last heartbeat is the heartbeat's own and the server's housekeeping."""
 
@@ -69,6 +72,11 @@ WAL_STATUS = Gauge("pgwitness_slot_wal_status", "1 for the slot's wal_status.", 
 SAFE = Gauge("pgwitness_slot_safe_wal_bytes", "WAL until the slot is lost; absent without a limit.", _LABELS)
 SPOOL = Gauge("pgwitness_wal_spool_bytes", "Bytes on disk that wait for their transaction's beacon.", _LABELS)
 HELD = Gauge("pgwitness_wal_held_bytes", "Bytes in memory that wait for their transaction's beacon.", _LABELS)
+WAITING = Gauge(
+    "pgwitness_wal_tables_waiting",
+    "Tables whose publication or trigger is to change and whose lock is not to be had.",
+    _LABELS,
+)
 
 log = structlog.get_logger("wal")
 
@@ -130,6 +138,7 @@ class _Collector:
         self.heartbeat_lsn = 0
         self.covered: set[int] = set()
         self.watch = Watch(self.memory.publications)
+        self.job, self.job_took, self.ddl_seen = Job(), 0.0, 0
         self.counted: dict[str, int] = {}
         self.asides = Limit(ASIDES_A_SECOND)
         self.catalogue = Catalogue(sql, Horizon(self.memory.horizon_lsn, self.memory.horizon_xid))
@@ -280,6 +289,7 @@ class _Collector:
         self.assembler.settle(self.after_lsn)
         self.context.health.ready(self.part_name)
         self._unproven(now)
+        self._keep()
         if now >= self.next_heartbeat:
             self._measure()
             if self.judge.refresh():
@@ -302,6 +312,16 @@ class _Collector:
         if asides is not None:
             detail = {"count": sum(asides[0].values()), "reasons": asides[0], "why": "more than are told one by one"}
             self._send(Gap(captured_at_us=now_us(), reason="message_unreadable", database=self.database, detail=detail))
+
+    def _keep(self) -> None:
+        """Let the database publish what can be published, in bounded time: soon after DDL, and every few seconds."""
+        if self.assembler.ddl != self.ddl_seen:
+            self.ddl_seen = self.assembler.ddl
+            self.job.hasten()
+        began = now = time.monotonic()
+        while now - began < JOB_S and self.job.step(self.sql, now, self.job_took):
+            self.job_took, now = time.monotonic() - now, time.monotonic()
+        WAITING.labels(self.context.name, self.database).set(self.job.waiting)
 
     def _while_blocked(self) -> None:
         """Keep the connection while the broker takes nothing, and the source's disk in bounds."""
@@ -478,7 +498,9 @@ class _Collector:
         """Ask the catalogue what the stream does not say, as far as it held for a transaction with this commit LSN."""
         facts = self.catalogue.facts(relation, commit_lsn, self.assembler.ddl_before)
         self.covered = source.covered_relations(self.sql)
-        return replace(facts, beacon=relation.oid in self.covered)
+        beacon = relation.oid in self.covered
+        wanted = beacon or source.asks_for(self.sql, relation.oid, relation.schema, relation.name)
+        return replace(facts, beacon=beacon, wanted=wanted)
 
     def _heartbeat(self) -> None:
         """Write a message when others have written WAL, so that a quiet database beside a busy one moves on."""

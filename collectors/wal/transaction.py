@@ -112,8 +112,9 @@ class Assembler:
     """Takes the messages of one stream, one by one, and gives parts to its output.
 
     `facts` tells what the catalogue knows of a relation as of a commit LSN, `now_us` the collector's clock, `accounts`
-    compares beacons with rows. `rows` counts the row changes by operation; `ddl_before` are the transactions with DDL
-    that came last. After an error it must not be used again: the stream starts anew from what is confirmed.
+    compares beacons with rows. `rows` counts the row changes by operation, `ddl` the messages of DDL; `ddl_before` are
+    the transactions with DDL that came last. After an error it must not be used again: the stream starts anew from what
+    is confirmed.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Assembler:
         self.other_messages = 0
         self.forged = 0
         self.incarnation = 0
+        self.ddl = 0
         self.plans: dict[bytes, Plan] = {}
         self.held = held
         self._place = place
@@ -413,6 +415,7 @@ class Assembler:
 
     def _ddl(self, said: Ddl) -> None:
         """Keep a command where it happened; what an event trigger told in two messages of one command becomes one."""
+        self.ddl += 1
         before = self._part_ddl[-1] if self._part_ddl else None
         if before is not None and before.ordinal == self._ordinal and ddl.continues(before, said):
             self._part_ddl[-1] = ddl.joined(before, said)

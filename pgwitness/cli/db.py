@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collectors.beacon.catalogue import Connection
     from collectors.beacon.install import Progress, Report
     from collectors.beacon.level import Limit
-    from collectors.beacon.planning import Options
+    from collectors.beacon.steps import Options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -227,7 +227,7 @@ def _no_password(dsn: str) -> None:
 
 
 def _options(globs: tuple[str, ...], *, role: str = "pgwitness", lock_timeout: str = "2s") -> Options:
-    from collectors.beacon.planning import Options
+    from collectors.beacon.steps import Options
     from pgwitness.units import Duration
 
     try:

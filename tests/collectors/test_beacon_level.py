@@ -52,7 +52,7 @@ def test_an_owner_who_may_create_roles_installs_what_it_may(bare: Source) -> Non
     denied = ["sight of sessions"], ["role pgwitness"]
     if bare.admin.info.server_version < 160_000:
         denied = [], []
-    assert subjects(report) == ["guard", *denied[0], "event triggers", "role pgwitness", *denied[1]]
+    assert subjects(report) == ["guard", *denied[0], "event triggers", "role pgwitness", *denied[1], "keys that go"]
     assert not report.guarded
     again = install.install(boss)
     assert (again.done, again.left, again.limits) == ((), (), report.limits)
@@ -69,7 +69,10 @@ def test_each_limit_is_lifted_by_its_fix(bare: Source) -> None:
     report = install.install(boss)
     while report.limits:
         before = subjects(report)
-        run(bare.admin, report.limits[0].fix)
+        if before[0] == "keys that go":  # what acts on another one's table is made by a superuser's installation
+            assert install.install(bare.admin).complete
+        else:
+            run(bare.admin, report.limits[0].fix)
         report = install.install(boss)
         assert report.complete, report.left
         assert subjects(report) == before[1:]
@@ -81,10 +84,10 @@ def test_each_limit_is_lifted_by_its_fix(bare: Source) -> None:
     app.execute("CREATE TABLE fresh (id int PRIMARY KEY)")
     (beacon,) = bare.beacons()
     assert beacon.backend_start_us > 0
-    assert [command.tag for command in bare.ddl()] == ["CREATE TABLE"]
+    assert "CREATE TABLE" in [command.tag for command in bare.ddl() if command.session_user == "app"]
     status = install.status(bare.client("pgwitness"))
     assert (status.working, status.ddl, status.limits) == (True, "yes", ())
-    assert "public.fresh" in {table.table for table in status.tables if table.beacon == "absent"}
+    assert "public.fresh" in {table.table for table in status.tables if table.beacon == "installed"}
 
 
 def test_the_printed_file_leaves_out_what_is_denied(bare: Source) -> None:
@@ -106,7 +109,7 @@ def test_who_may_not_create_roles_is_told_what_to_ask_for(bare: Source) -> None:
     run(bare.admin, failure.fix)
     report = install.install(boss)
     assert report.complete, report.left
-    assert subjects(report) == ["guard", "event triggers"]
+    assert subjects(report) == ["guard", "event triggers", "keys that go"]
 
 
 def test_without_the_right_to_create_the_rest_waits(bare: Source) -> None:

@@ -1,0 +1,73 @@
+"""Lets a database keep its publications to what can be published; the collector calls it between messages.
+
+What is due and how it is done stands in `publishing`. One call changes one table in one transaction, and is over within
+a tenth of a second. A table whose lock is not to be had is passed over until the next round.
+"""
+
+from __future__ import annotations
+
+import psycopg
+import structlog
+
+from collectors.beacon.catalogue import Connection
+from collectors.beacon.templates import SCHEMA
+
+ROUND_S = 2.0
+"""How long nothing is asked after a round that has left nothing to do."""
+SHARE = 50
+"""A round is made at most every so many times as long as asking took: many tables make it rarer."""
+REFUSED_S = 60.0
+"""How long nothing is asked after the database has refused the job: an older installation, or one that goes."""
+
+log = structlog.get_logger("wal")
+
+
+class Job:
+    """The rounds of one database. `waiting` counts the tables that were passed over in the last one."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.changed = 0
+        self._next = 0.0
+        self._passed: list[int] = []
+
+    def hasten(self) -> None:
+        """Begin the next round at once: there was DDL."""
+        self._next = 0.0
+
+    def step(self, connection: Connection, now: float, took: float = 0.0) -> bool:
+        """Do one thing that is due; says whether there may be more. `took` is how long the last step took, in s."""
+        if now < self._next:
+            return False
+        try:
+            row = connection.execute(
+                f"SELECT relation::int8, name, what, problem FROM {SCHEMA}.publish(NULL, %s::oid[])", (self._passed,)
+            ).fetchone()
+        except psycopg.DatabaseError as error:
+            if connection.closed:
+                raise
+            log.warning("tables are not published by themselves", error=error.diag.message_primary or str(error))
+            self._next = now + REFUSED_S
+            return False
+        if row is None:
+            self.waiting, self._passed = len(self._passed), []
+            self._next = now + max(ROUND_S, SHARE * took)
+            return False
+        relation, name, what, problem = row
+        if problem is None:
+            self.changed += 1
+            log.info("publication changed", table=name, what=_SAID[what])
+        else:
+            self._passed.append(relation)
+            log.debug("table passed over", table=name, what=_SAID[what], problem=problem)
+        return True
+
+
+_SAID = {
+    1: "its updates could not be published any more",
+    2: "its inserts are published",
+    3: "its updates are published",
+    4: "its updates are published by another table of its tree",
+    5: "it got its identity back",
+    6: "its beacon has the form that goes with it",
+}
