@@ -57,11 +57,12 @@ class Surroundings(Struct, frozen=True):
     """What is known of a server beside its log: the databases that have no language but those of `ORDINARY`.
 
     `quiet`: that is so of all of them, and none has what prints into standard error past the server (`PRINTING`,
-    subscriptions). As long as nobody could ask, nothing is known.
+    subscriptions). `odd` are the other databases. As long as nobody could ask, nothing is known.
     """
 
     plain: frozenset[str] = frozenset()
     quiet: bool = False
+    odd: frozenset[str] = frozenset()
 
     def ordinary(self, database: str | None) -> bool:
         """Whether no function of a database can write a line without leaving a context."""

@@ -12,8 +12,9 @@ import threading
 import structlog
 
 from collectors.connection import connect
+from collectors.log.advice import Advice
 from collectors.log.provenance import ORDINARY, PRINTING, Surroundings
-from pgwitness.config import Cluster
+from pgwitness.config import Cluster, Log
 from pgwitness.errors import ConfigurationError, Unreachable
 
 APPLICATION = "pgwitness log"
@@ -21,6 +22,7 @@ ASK_S = 600.0
 FIRST_S_MAX = 5.0
 """How long the first answer is waited for, so that what stands in the log already is judged by it."""
 DATABASES_MAX = 200
+ODD_MAX = 10
 
 _DATABASES = "SELECT datname::text FROM pg_database WHERE datallowconn ORDER BY datname LIMIT %s"
 _LANGUAGES = """\
@@ -47,7 +49,17 @@ def ask(cluster: Cluster, dsn: str) -> Surroundings:
             quiet = quiet and not row[1]
         else:
             quiet = False
-    return Surroundings(frozenset(plain), quiet)
+    return Surroundings(frozenset(plain), quiet, frozenset(names) - plain)
+
+
+def others(settings: Log, found: Surroundings) -> list[Advice]:
+    """Say, for the doctor, what of a server lowers the trust in its log besides its settings."""
+    if settings.format == "stderr" or not found.odd:
+        return []
+    names = ", ".join(sorted(found.odd)[:ODD_MAX])
+    problem = f"other languages than {', '.join(sorted(ORDINARY))} are there, or none may look: {names}"
+    fix = "ALTER SYSTEM SET log_error_verbosity = 'verbose'; else lines of these databases are claimed (weak)"
+    return [Advice("server log", problem, fix)]
 
 
 class Watch:

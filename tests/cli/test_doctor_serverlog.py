@@ -8,6 +8,7 @@ from collectors.beacon.capabilities import Capability
 from pgwitness.cli.doctor.serverlog import added
 from pgwitness.config import Log
 
+VERBOSE = {"log_error_verbosity": "verbose"}
 BARE = (
     Capability("reads", False, "none", "not captured"),
     Capability("writes", True, "exact", "WAL"),
@@ -19,11 +20,12 @@ BARE = (
 @pytest.mark.parametrize(
     ("settings", "format_", "reads", "roles"),
     [
-        ({"log_min_duration_statement": "0"}, "jsonlog", "exact", "strong"),
-        ({"log_statement": "all"}, "csvlog", "exact", "strong"),
-        ({"log_statement": "all"}, "stderr", "strong", "weak"),
+        ({"log_min_duration_statement": "0", **VERBOSE}, "jsonlog", "exact", "strong"),
+        ({"log_min_duration_statement": "0"}, "jsonlog", "strong", "strong"),
+        ({"log_statement": "all", **VERBOSE}, "csvlog", "exact", "strong"),
+        ({"log_statement": "all", **VERBOSE}, "stderr", "weak", "weak"),
         ({"log_statement": "ddl"}, "jsonlog", "none", "weak"),
-        ({"pgaudit.log": "read, role"}, "jsonlog", "exact", "weak"),
+        ({"pgaudit.log": "read, role", **VERBOSE}, "jsonlog", "exact", "weak"),
         ({"log_min_duration_statement": "100ms"}, "jsonlog", "none", "none"),
         ({}, "jsonlog", "none", "none"),
     ],
@@ -32,7 +34,7 @@ def test_a_log_is_worth_what_the_server_writes_into_it(
     settings: dict[str, str], format_: str, reads: str, roles: str
 ) -> None:
     """A log that does not tell every statement adds nothing to reads; the WAL stays what it is."""
-    log = Log(path="x", format=format_)  # type: ignore[arg-type]
+    log = Log(path="x", format=format_, line_prefix="%m [%p] %u@%d ")  # type: ignore[arg-type]
     found = {item.subject: item for item in added(BARE, log, settings)}
     assert (found["reads"].certainty, found["reads"].captured) == (reads, reads != "none")
     assert found["role changes"].certainty == roles

@@ -142,6 +142,7 @@ def test_the_doctor_names_each_trouble_and_its_fix(shop: Shop) -> None:
         "login_failures": ["session login_failed"],
         "login_after_failures": ["session login_failed"],
         "log_lines_lost": ["gap log_lines_lost"],
+        "log_imitated": ["control log_imitated"],
     }
     assert "What can be captured" in shop.run("doctor").stdout
 
@@ -158,7 +159,7 @@ def test_the_doctor_counts_on_a_log_that_is_configured(shop: Shop) -> None:
     rows = shop.rows("doctor")
     assert [row for row in rows if row["section"] == "policy"] == []
     matrix = {row["subject"]: row for row in rows if row["section"] == "capability"}
-    assert (matrix["reads"]["certainty"], matrix["role changes"]["certainty"]) == ("exact", "strong")
+    assert (matrix["reads"]["certainty"], matrix["role changes"]["certainty"]) == ("strong", "strong")
     assert "server's log" in matrix["reads"]["how"]
 
 

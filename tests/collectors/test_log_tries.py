@@ -49,6 +49,7 @@ FORMS = {
 }
 SCHEMA = """
 CREATE TABLE forms (number int PRIMARY KEY, text text);
+GRANT SELECT ON forms TO PUBLIC;
 CREATE TABLE rows (a int);
 CREATE FUNCTION forge() RETURNS int LANGUAGE plpgsql AS $$
 DECLARE form text; BEGIN FOR form IN SELECT text FROM public.forms LOOP RAISE LOG '%', form; END LOOP; RETURN 1; END $$;
@@ -133,6 +134,56 @@ def ran(text: str) -> Callable[[psycopg.Connection], None]:
     return run
 
 
+RAW = "LOG:  duration: 7.770 ms  statement: DELETE FROM raw_forgery"
+
+
+def line(port: int) -> str:
+    """A whole line of the text log, as somebody would write it who knows the prefix."""
+    return f"2026-11-22 21:26:30.123 UTC [41] boss@postgres/x 127.0.0.1({port}) 6b035d50.29 3 0 0 00000 {RAW}"
+
+
+def startup(connection: psycopg.Connection) -> None:
+    """What a stranger calls himself and his database may have line feeds."""
+    for name in (f"a\n{RAW}", f"b\n{line(1)[:50]}", line(2)):
+        said = f"user\0{name}\0database\0{name}\0application_name\0{name}\0\0".encode()
+        with socket.create_connection((connection.info.host, connection.info.port)) as raw:
+            raw.settimeout(SECONDS_MAX)
+            raw.sendall(struct.pack("!II", 8 + len(said), 196_608) + said)
+            raw.recv(4096)
+
+
+def role(connection: psycopg.Connection) -> None:
+    """A role's name may have a line feed, which stands in the prefix of each of its lines."""
+    name = f"x\n{RAW[:50]}"
+    connection.execute("DROP ROLE IF EXISTS " + f'"{name}"')  # type: ignore[arg-type]
+    connection.execute("CREATE ROLE " + f'"{name}" LOGIN')  # type: ignore[arg-type]
+    dsn = psycopg.conninfo.make_conninfo(connection.info.dsn, user=name)
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute("SELECT 2")
+
+
+def foreign(connection: psycopg.Connection) -> None:
+    """What another server notices is printed as it is, by whoever may use dblink."""
+    connection.execute("CREATE EXTENSION IF NOT EXISTS dblink")
+    notice = f"DO $$ BEGIN RAISE NOTICE E'x\\n{line(3)}\\n'; END $$"
+    where = f"host={connection.info.host} port={connection.info.port} user=postgres dbname=postgres"
+    connection.execute("SELECT dblink_exec(%s, %s)", [where, notice])
+
+
+def autovacuum(connection: psycopg.Connection) -> None:
+    """The autovacuum's ANALYZE runs the functions of indexes, in nobody's session."""
+    connection.execute("CREATE TABLE IF NOT EXISTS busy (a int)")
+    connection.execute("CREATE INDEX IF NOT EXISTS busy_forging ON busy (forge(a))")
+    connection.execute("ALTER TABLE busy SET (autovacuum_analyze_threshold = 1, autovacuum_analyze_scale_factor = 0)")
+    connection.execute("INSERT INTO busy SELECT generate_series(1, 5)")
+    question = "SELECT coalesce(autoanalyze_count, 0) FROM pg_stat_user_tables WHERE relname = 'busy'"
+    before = connection.execute(question).fetchone()
+    deadline = time.monotonic() + SECONDS_MAX
+    while connection.execute(question).fetchone() == before:
+        assert time.monotonic() < deadline, "the autovacuum does not come"
+        connection.execute("SELECT pg_sleep(0.2)")
+
+
 WAYS: dict[str, Callable[[psycopg.Connection], None]] = {
     "DO": ran("DO 'BEGIN PERFORM forge(); END'"),
     "a function": ran("SELECT forge()"),
@@ -152,6 +203,10 @@ WAYS: dict[str, Callable[[psycopg.Connection], None]] = {
     "fastpath": fastpath,
     "an application's name": settings,
     "a statement's name": named,
+    "a startup packet": startup,
+    "a role with a line feed": role,
+    "a foreign server's notice": foreign,
+    "the autovacuum": autovacuum,
 }
 
 
@@ -171,6 +226,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with logging_server(data, DEBIAN_BIN if request.param == 15 else None) as server:
         with psycopg.connect(server.dsn(), autocommit=True) as admin:
             admin.execute("ALTER SYSTEM SET log_statement = 'all'")
+            admin.execute("ALTER SYSTEM SET autovacuum_naptime = 1")
             admin.execute("SELECT pg_reload_conf()")
             admin.execute("SET log_min_messages = warning")
             admin.execute(SCHEMA)
@@ -192,9 +248,9 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield Bench(server, logs)
 
 
-def attack(server: Postgres) -> None:
+def attack(server: Postgres, ways: dict[str, Callable[[psycopg.Connection], None]] = WAYS) -> None:
     """Try every way, each in a session of its own, and wait until the log has the last of them."""
-    for way in WAYS.values():
+    for way in ways.values():
         with psycopg.connect(server.dsn(), autocommit=True) as connection:
             way(connection)
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
@@ -248,9 +304,16 @@ def test_no_line_of_a_session_passes_for_the_servers(bench: Bench, verbosity: st
     assert log.count(b"6.660 ms  statement: DELETE FROM forged") >= len(WAYS)
     events = read(log, kind, ask(cast(Cluster, Cluster(dsn=bench.server.dsn())), bench.server.dsn()))
     assert [event for event in events if marked(event)] == []
+    raw = [
+        event
+        for event in events
+        if b"raw_forgery" in encode_event(replace(event, application="", role="", database=""))
+    ]
+    assert {event.trust for event in raw if isinstance(event, Session) or event.source != "statement"} <= {"claimed"}
+    assert not raw or kind == "stderr" or all(event.statement is None for event in raw if isinstance(event, Statement))
     found = [event for event in events if isinstance(event, Statement) and event.source == "imitated"]
-    assert len(found) >= len(WAYS) - 2
-    assert {event.role for event in found} == {"postgres"}
+    assert len(found) >= len(WAYS) - 6
+    assert {event.role for event in found} <= {"postgres", None, f"x\n{RAW[:50]}"}
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -260,6 +323,8 @@ def test_the_servers_own_lines_are_believed(bench: Bench, verbosity: str, kind: 
     events = read(bench.logs[verbosity, kind], kind, Surroundings(frozenset({"postgres"}), True))
     trust = "claimed" if kind == "stderr" else "certain" if verbosity == "verbose" else "likely"
     own = [event for event in events if not (isinstance(event, Statement) and event.source == "imitated")]
+    refused = [event for event in own if isinstance(event, Session) and event.operation == "login_failed"]
+    assert len(refused) >= (1 if kind == "stderr" else 3)
     assert {event.trust for event in own if not isinstance(event, Statement) or event.statement is not None} == {trust}
     doubtful = [
         event
@@ -268,6 +333,49 @@ def test_the_servers_own_lines_are_believed(bench: Bench, verbosity: str, kind: 
     ]
     assert {event.trust for event in doubtful if event.statement is None} == {"claimed"}
     connects = [event for event in own if isinstance(event, Session) and event.operation == "connect"]
-    assert len(connects) == len(WAYS) + 1
+    more = 1 if kind == "stderr" else 2  # dblink, and a role with a line feed, whose lines no text log tells
+    assert len(connects) == len(WAYS) + 1 + more
     calls = [event for event in own if isinstance(event, Statement) and event.statement == "SELECT forge()"]
     assert calls
+
+
+UNPACKED = Path(__file__).parents[2] / "deploy" / "postgres" / "debian" / "usr" / "lib" / "postgresql" / "15"
+LANGUAGES = next((path for path in (UNPACKED, DEBIAN_BIN.parent) if (path / "lib" / "plperl.so").exists()), UNPACKED)
+"""A PostgreSQL 15 with PL/Perl and PL/Tcl: `bin` and `lib` in it."""
+PERL = """
+DO LANGUAGE plperlu $p$
+my $line = "duration: 6.660 ms  statement: DELETE FROM forged"; elog(LOG, $line);
+eval 'END { elog(LOG, $line) }';
+$p$
+"""
+TCL = """
+CREATE FUNCTION forge_tcl() RETURNS void LANGUAGE pltclu
+AS $t$ elog LOG "duration: 6.660 ms  statement: DELETE FROM forged" $t$
+"""
+
+
+@pytest.mark.debian
+def test_languages_that_can_write_anything_lower_every_line(tmp_path: Path) -> None:
+    """PL/Perl's END leaves nothing that tells its lines apart: without the location all lines are claimed."""
+    libraries = LANGUAGES / "lib"
+    if not all((libraries / f"{name}.so").exists() for name in ("plperl", "pltcl")):
+        leave_out("PL/Perl and PL/Tcl of PostgreSQL 15 (postgresql-plperl-15, postgresql-pltcl-15)")
+    with logging_server(tmp_path / "data", LANGUAGES / "bin") as server:
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            admin.execute("CREATE EXTENSION plperlu")
+            admin.execute("CREATE EXTENSION pltclu")
+            admin.execute(TCL)
+        logs = {}
+        for verbosity in ("default", "verbose"):
+            with psycopg.connect(server.dsn(), autocommit=True) as admin:
+                admin.execute(f"ALTER SYSTEM SET log_error_verbosity = {verbosity}".encode())
+                admin.execute("SELECT pg_reload_conf(), pg_sleep(0.1)")
+            before = sum(len(file.read_bytes()) for file in files(server, "jsonlog"))
+            attack(server, {"PL/Perl": ran(PERL), "PL/Tcl": ran("SELECT forge_tcl()")})
+            logs[verbosity] = b"".join(file.read_bytes() for file in files(server, "jsonlog"))[before:]
+        known = ask(Cluster(dsn=server.dsn()), server.dsn())
+    events = read(logs["default"], "jsonlog", known)
+    assert [event.trust for event in events if marked(event)] == ["claimed"]
+    assert {event.trust for event in events} <= {"claimed", "likely"}
+    assert not [event for event in events if isinstance(event, Statement) and event.trust == "likely" and marked(event)]
+    assert [event for event in read(logs["verbose"], "jsonlog", known) if marked(event)] == []

@@ -82,10 +82,18 @@ def _unreachable(name: str, said: str) -> Line:
 def _log(name: str, cluster: Cluster, settings: dict[str, str]) -> list[Line]:
     """Say what the server's log cannot tell as it is configured."""
     from collectors.log.advice import advice
+    from collectors.log.sample import look
+    from collectors.log.surroundings import ask, others
 
     if cluster.log is None:
         return []
-    found = advice(cluster.log, settings.get("log_line_prefix"), settings.get("log_timezone"))
+    found = advice(cluster.log, settings.get("log_line_prefix"), settings.get("log_timezone"), settings)
+    try:
+        found += look(cluster.log)
+        if settings.get("log_error_verbosity") != "verbose":
+            found += others(cluster.log, ask(cluster, cluster.dsn))
+    except Unreachable:
+        pass  # it is said where it is asked for more
     return [line(name, item.subject, "warning", item.problem, item.fix) for item in found]
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 KINDS = frozenset({"statement", "session"})
 """The kinds of events that come of a log, whatever it holds: errors and refused logins are always in it."""
-ONLY = frozenset({"login_failed", "log_lines_lost"})
+ONLY = frozenset({"login_failed", "log_lines_lost", "log_imitated"})
 """Operations of events that only a log gives."""
 
 
@@ -31,14 +31,15 @@ def _with_log(item: Capability, log: Log, settings: Mapping[str, str]) -> Capabi
     ended = settings.get("log_min_duration_statement") == "0"
     announced = settings.get("log_statement", "none")
     every = ended or announced == "all"
-    line = "strong" if log.format == "stderr" else "exact"  # into a text log others can write
+    verbose = settings.get("log_error_verbosity") == "verbose"
+    line = _sure(log, verbose)
     if item.subject == "reads":
         if every or audited & {"all", "read"}:
             return replace(item, captured=True, certainty=line, how="the server's log: each statement, by session")
         return replace(item, how=f"{item.how}; the log does not tell every statement")
     if item.subject == "role changes":
         if every:
-            certainty = "weak" if log.format == "stderr" else "strong"
+            certainty = "weak" if line == "weak" or log.format == "stderr" else "strong"
         elif announced in ("ddl", "mod") or audited & {"all", "ddl", "role"}:
             certainty = "weak"
         else:
@@ -50,3 +51,12 @@ def _with_log(item: Capability, log: Log, settings: Mapping[str, str]) -> Capabi
         how = "pg_stat_activity: short ones may be missed; refused ones by the log (log_connections is off)"
         return replace(item, how=how) if item.captured else item
     return item
+
+
+def _sure(log: Log, verbose: bool) -> str:
+    """Say how sure a line of the log is, as docs/how-to/server-log.md has it, where no other language is installed."""
+    from collectors.log.prefix import escapes
+
+    if log.format != "stderr":
+        return "exact" if verbose else "strong"
+    return "weak" if not escapes(log.line_prefix).isdisjoint("ud") else "strong"
