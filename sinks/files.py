@@ -8,21 +8,44 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+OWN_FOLDER, SHARED_FOLDER = 0o700, 0o750
+OWN_FILE, SHARED_FILE = 0o600, 0o640
+PRIVATE = "_staging"
+ROWS = "rows"
+
 
 class Files:
-    """The real file system."""
+    """The real file system. What it makes is closed to others, whatever the process's umask is."""
+
+    group: int | None = None
+    """Whose members may read, besides the owner; none: nobody."""
+    rows_group: int | None = None
+    """Whose members may enter the folder of row images."""
 
     def make_folder(self, path: Path) -> None:
         """Make a folder and those above it, durably; one that exists is fine."""
         if path.is_dir():
             return
         self.make_folder(path.parent)
-        path.mkdir(exist_ok=True)
+        path.mkdir(mode=OWN_FOLDER, exist_ok=True)
+        group = self._enters(path)
+        if group is not None:
+            os.chown(path, -1, group)
+            path.chmod(SHARED_FOLDER)
         self.sync_folder(path.parent)
+
+    def _enters(self, path: Path) -> int | None:
+        """Give the group that may enter a folder: of row images its own, of what is being written none."""
+        if PRIVATE in path.parts:
+            return None
+        return self.rows_group if ROWS in path.parts[-2:] else self.group
 
     def create(self, path: Path, content: bytes) -> None:
         """Write a new file; durable only after `sync`."""
-        with path.open("xb") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWN_FILE), "wb") as file:
+            if self.group is not None:
+                os.fchown(file.fileno(), -1, self.group)
+                os.fchmod(file.fileno(), SHARED_FILE)
             file.write(content)
 
     def sync(self, path: Path) -> None:
@@ -48,3 +71,10 @@ class Files:
     def remove(self, path: Path) -> None:
         """Remove a file; one that is gone is fine."""
         path.unlink(missing_ok=True)
+
+
+def shared_with(group: int | None, rows_group: int | None) -> Files:
+    """Give the real file system, with groups that may read what is made on it."""
+    files = Files()
+    files.group, files.rows_group = group, rows_group
+    return files

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -28,6 +30,7 @@ from pgwitness.cli.topics import topics
 from pgwitness.cli.worker import worker
 from pgwitness.errors import ConfigurationError, PgwitnessError, Unreachable
 
+CLOSED = 0o077
 DONE, NOT_IN_ORDER, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
@@ -50,6 +53,12 @@ def refused_setting(error: BaseException) -> str | None:
 
 class Program(click.Group):
     """A group of commands that keeps the order they were added in and turns errors into exit codes."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
+        """Run as a process of its own: what it makes is its user's and nobody else's, whatever the umask was."""
+        if args is None:
+            os.umask(CLOSED)
+        return super().main(args, *rest, **more)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order a newcomer needs them."""
