@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgwitness.config import Cluster
 from pgwitness.errors import ConfigurationError, Unreachable
+from pgwitness.messages.refusal import dsn_trouble, words
 
 APPLICATION = "pgwitness"
 CONNECT_TIMEOUT_S = 10
@@ -69,7 +70,7 @@ def conninfo(cluster: Cluster, dsn: str | None, database: str | None, applicatio
     try:
         given = conninfo_to_dict(dsn or cluster.dsn)
     except psycopg.ProgrammingError as error:
-        raise ConfigurationError(f"the dsn of a cluster cannot be read: {error}".strip()) from error
+        raise ConfigurationError(f"the dsn of a cluster cannot be read: {dsn_trouble(error)}") from error
     if not application_name.startswith(APPLICATION):
         application_name = f"{APPLICATION} {application_name}"
     added: dict[str, Any] = {
@@ -92,7 +93,7 @@ def instance_name(dsn: str) -> str:
     try:
         given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
-        raise ConfigurationError(f"the dsn of a cluster cannot be read: {error}".strip()) from error
+        raise ConfigurationError(f"the dsn of a cluster cannot be read: {dsn_trouble(error)}") from error
     host = str(given.get("host") or given.get("hostaddr") or "localhost").split(",")[0]
     port = str(given.get("port") or 5432).split(",")[0]
     return f"{host}:{port}"
@@ -102,7 +103,7 @@ def unreachable(text: str, error: Exception) -> Unreachable:
     """Say which server did not answer, for whom, and what to look at; a password is never part of it."""
     given = conninfo_to_dict(text)
     where = f"{instance_name(text)}, database {given.get('dbname', 'of the user')}, user {given.get('user', 'default')}"
-    why = " ".join(str(error).split()) or type(error).__name__
+    why = words(error)
     return Unreachable(
         f"PostgreSQL at {where} cannot be reached: {why}; check that the server runs, that pg_hba.conf lets "
         "this host in, and the dsn and password in the configuration"

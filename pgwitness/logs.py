@@ -4,8 +4,44 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from collections.abc import Iterator, MutableMapping
+from typing import Any
 
 import structlog
+
+from pgwitness.errors import PgwitnessError
+
+CAUSES_MAX = 10
+
+
+def trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write down where an exception came from and of what type it is, but for what it says.
+
+    One that nobody foresaw may quote what it stumbled upon: a row, a statement, a password. Ours are made for the log.
+    """
+    found = event.pop("exc_info", None)
+    error = sys.exc_info()[1] if found is True else found[1] if isinstance(found, tuple) else found
+    if isinstance(error, BaseException):
+        event["exception"] = "\n".join(_lines(error))
+    return event
+
+
+def _lines(error: BaseException) -> Iterator[str]:
+    for cause in _causes(error):
+        for frame in traceback.extract_tb(cause.__traceback__):
+            yield f"{frame.filename}:{frame.lineno} in {frame.name}"
+        yield f"{type(cause).__name__}: {cause}" if isinstance(cause, PgwitnessError) else type(cause).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give an exception behind those that it came of, the first one first, ten at most."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain and len(chain) < CAUSES_MAX:
+        chain.append(cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return reversed(chain)
 
 
 def configure(level: str = "info") -> None:
@@ -16,7 +52,7 @@ def configure(level: str = "info") -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            trace,
             structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

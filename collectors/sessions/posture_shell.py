@@ -23,6 +23,7 @@ from collectors.sessions.posture import Object, catalogues, compare, within
 from collectors.statefile import StateFile
 from pgwitness.errors import Unreachable
 from pgwitness.events import Gap, Posture
+from pgwitness.messages.refusal import words
 from pgwitness.privacy import tokenizer
 
 DELIVERY_S_MAX = 30.0
@@ -114,7 +115,7 @@ class Watcher:
                 objects += posture_source.database(self._database(name), name)
             except (Unreachable, psycopg.Error) as error:
                 self._forget(name)
-                unread[name] = " ".join(str(error).split())
+                unread[name] = words(error)
                 # What is not seen has not gone: it stays as it was.
                 objects += [item for item in self._state.objects or [] if item.database == name]
         LOOKING.labels(self._context.name).set(time.monotonic() - began)

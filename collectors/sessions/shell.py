@@ -25,6 +25,7 @@ from collectors.sessions.activity import Look, compare
 from collectors.statefile import StateFile
 from pgwitness.errors import Retry
 from pgwitness.events import Gap
+from pgwitness.messages.refusal import words
 
 DELIVERY_S_MAX = 30.0
 STORE_S = 1.0
@@ -67,7 +68,7 @@ def run(context: Context, dsn: str, stop: threading.Event) -> None:
             finally:
                 collector.end()
     except psycopg.Error as error:
-        raise Retry(f"{part}: the connection was lost: {' '.join(str(error).split())}; it is made again") from error
+        raise Retry(f"{part}: the connection was lost: {words(error)}; it is made again") from error
     finally:
         channel.close()
 

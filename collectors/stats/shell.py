@@ -24,6 +24,7 @@ from collectors.stats import source
 from collectors.stats.delta import Delta, Key, Loss, Snapshot, compare
 from pgwitness.errors import Retry
 from pgwitness.events import Gap, QueryStats
+from pgwitness.messages.refusal import words
 from pgwitness.statements import StatementFacts, facts
 
 DELIVERY_S_MAX = 30.0
@@ -65,7 +66,7 @@ def run(context: Context, dsn: str, stop: threading.Event) -> None:
                 context.health.ready(part)
                 stop.wait(context.cluster.stats_interval)
     except psycopg.Error as error:
-        raise Retry(f"{part}: the connection was lost: {' '.join(str(error).split())}; it is made again") from error
+        raise Retry(f"{part}: the connection was lost: {words(error)}; it is made again") from error
     finally:
         channel.close()
 

@@ -43,6 +43,7 @@ from collectors.wal.transaction import Assembler, Place, Xids
 from collectors.wal.unpublished import Accounts
 from pgwitness.errors import PgwitnessError, Retry, Unreachable
 from pgwitness.events import Control, Gap, RawEvent, format_lsn
+from pgwitness.messages.refusal import words
 from pgwitness.privacy import tokenizer
 
 PUBLICATIONS = (PUBLICATION, PUBLICATION_INSERTS)
@@ -94,7 +95,7 @@ def run(context: Context, database: str, stop: threading.Event) -> None:
             finally:
                 stream.close()
         except psycopg.Error as error:
-            raise Unreachable(f"database {database} of {context.name}: {' '.join(str(error).split())}") from error
+            raise Unreachable(f"database {database} of {context.name}: {words(error)}") from error
         finally:
             channel.while_blocked = None
             channel.close()

@@ -23,6 +23,7 @@ from collectors.wal.transaction import Place
 from pgwitness.config import Slot
 from pgwitness.errors import ConfigurationError, Retry, Unreachable
 from pgwitness.events import Gap, format_lsn
+from pgwitness.messages.refusal import words
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 NAME_MAX = 63
@@ -247,4 +248,4 @@ def _recovering(connection: Connection) -> bool:
 
 
 def _short(error: psycopg.Error) -> str:
-    return error.diag.message_primary or " ".join(str(error).split())
+    return words(error)

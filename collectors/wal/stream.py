@@ -16,6 +16,7 @@ from psycopg import OperationalError, pq
 
 from pgwitness.errors import Retry, Unreachable
 from pgwitness.events import format_lsn
+from pgwitness.messages.refusal import words
 
 HEADER = 25
 """Bytes before the message in what `read` returns."""
@@ -144,7 +145,7 @@ class Stream:
             raise self._lost(error) from error
 
     def _lost(self, error: Exception) -> Unreachable:
-        return Unreachable(f"the replication connection to {self._where} is lost: {' '.join(str(error).split())}")
+        return Unreachable(f"the replication connection to {self._where} is lost: {words(error)}")
 
     def _ended(self) -> Ended:
         result = self._connection.get_result()

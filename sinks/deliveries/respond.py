@@ -22,6 +22,7 @@ from msgspec import Struct
 from pgwitness.codec import BatchBuilder
 from pgwitness.config import Config, Respond, RespondCluster
 from pgwitness.events import Control, RawHeader, encode_event
+from pgwitness.messages.refusal import words
 from pgwitness.topics import partition_of
 from sinks.deliveries import metrics
 from sinks.deliveries.routing import CLOSE, Item, Limit, part
@@ -132,10 +133,10 @@ class Responder:
                     return "superuser"
                 ended = connection.execute(_END[act.how], asked).fetchone()
         except psycopg.errors.InsufficientPrivilege as error:
-            log.error("respond_not_allowed", cluster=act.cluster, error=str(error).strip())
+            log.error("respond_not_allowed", cluster=act.cluster, error=words(error))
             return "not_allowed"
         except psycopg.OperationalError as error:
-            raise NotTaken(f"cluster {act.cluster}: {type(error).__name__}: {error}".strip()) from error
+            raise NotTaken(f"cluster {act.cluster}: {type(error).__name__}: {words(error)}") from error
         return "done" if ended is not None and ended[0] is True else "gone"
 
     async def _tell(self, item: Item, act: Act | None, outcome: str) -> None:
