@@ -13,6 +13,7 @@ from pgwitness.cli.alerts_deliver import deliver
 from pgwitness.cli.alerts_triage import key, resolve, suppressions
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import Row, emit, to_json
+from pgwitness.cli.wide import visible
 
 COLUMNS = ["time", "activity", "severity", "alert", "who", "certainty", "cluster", "policy", "count", "uid"]
 INCIDENT_COLUMNS = ["first_seen", "last_seen", "severity", "who", "cluster", "findings", "occurrences", "open", "what"]
@@ -65,7 +66,8 @@ def _one(value: bytes, as_json: bool) -> None:
         click.echo(to_json(alert))
     else:
         shown = row(alert)
-        click.echo(f"{shown['time']}  {shown['activity']:<6}  {shown['severity']:<8}  {shown['alert']}  {shown['uid']}")
+        line = f"{shown['time']}  {shown['activity']:<6}  {shown['severity']:<8}  {shown['alert']}  {shown['uid']}"
+        click.echo(visible(line.replace("\n", " ")))
 
 
 def row(alert: Row) -> Row:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, object]
 PLAIN_WIDTH = 200
+CELL_MAX = 400
+"""Characters of a cell that an answer shows in a table; `--json` has all."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -26,11 +28,20 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, width=width, highlight=False)
 
 
-def emit(rows: Sequence[Row], *, as_json: bool, columns: Sequence[str] = (), title: str = "", empty: str = "") -> None:
+def emit(
+    rows: Sequence[Row],
+    *,
+    as_json: bool,
+    columns: Sequence[str] = (),
+    title: str = "",
+    empty: str = "",
+    paged: bool = False,
+) -> None:
     """Print rows as a table, or with `as_json` as a list of objects.
 
     `columns` chooses and orders what the table shows; JSON always has everything. `empty` is said to people when
-    there is nothing to show.
+    there is nothing to show. With `paged`, what is longer than the terminal goes through the pager, and rows too wide
+    for it stand one below the other.
     """
     if as_json:
         click.echo(json_list(rows))
@@ -39,7 +50,38 @@ def emit(rows: Sequence[Row], *, as_json: bool, columns: Sequence[str] = (), tit
         if empty:
             click.echo(empty, err=True)
         return
-    console().print(table(rows, columns or list(rows[0]), title))
+    shown = columns or list(rows[0])
+    if paged:
+        _paged(rows, shown)
+    else:
+        console().print(table(rows, shown, title))
+
+
+def _paged(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """Print an answer of any width and length so that it can be read."""
+    from rich.text import Text
+
+    from pgwitness.cli import wide
+
+    out = console()
+    short = [{column: _short(row.get(column)) for column in columns} for row in rows]
+    if wide.too_wide([[text(cell) for cell in row.values()] for row in short], columns, out.width):
+        made: object = Text(wide.expanded(rows, columns, text, out.width), no_wrap=True, overflow="ignore")
+    else:
+        made = table(short, columns)
+    if out.is_terminal and sys.stdin.isatty():
+        os.environ.setdefault("LESS", "-FRX")  # as long as it fits, nothing is paged
+        with out.pager(styles=True):
+            out.print(made)
+    else:
+        out.print(made)
+
+
+def _short(value: object) -> object:
+    """Cut what would fill the screen by itself."""
+    from pgwitness.cli import wide
+
+    return wide.cut(text(value), CELL_MAX) if isinstance(value, str | list | dict) else value
 
 
 def json_list(rows: Sequence[Row]) -> str:
@@ -84,7 +126,9 @@ def text(value: object) -> str:
         return ", ".join(text(item) for item in value)
     if isinstance(value, dict):
         return to_json(value)
-    return str(value)
+    from pgwitness.cli import wide
+
+    return wide.visible(str(value))
 
 
 _STYLES = {"ok": "green", "exact": "green", "strong": "cyan", "weak": "yellow", "none": "red", "missing": "red"}

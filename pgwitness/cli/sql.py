@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HELP = """\
 A query ends with `;`. Views: events, changes, ddl, statements, query_stats, sessions, posture, control, gaps,
 alerts, coverage, reconciliation, statement_coverage. Macros: touched('schema.table', key), timeline('principal').
+Rows that are too wide stand one below the other; what is cut ends in … and the number of letters that are missing.
 .tables lists the views, .columns VIEW its columns, .help shows this, .quit or Ctrl-D ends."""
 
 
@@ -57,7 +58,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, recorder: Recorder, query: st
         recorder.query(query, "failure")
         raise
     recorder.query(query, "success")
-    emit(rows, as_json=as_json, empty="no rows")
+    emit(rows, as_json=as_json, empty="no rows", paged=True)
 
 
 def ask(connection: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
