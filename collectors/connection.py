@@ -13,6 +13,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from collectors.texts import read_texts
 from pgwitness.config import Cluster
 from pgwitness.errors import ConfigurationError, Unreachable
 from pgwitness.messages.refusal import dsn_trouble, words
@@ -40,9 +41,11 @@ def connect(
     """
     text = conninfo(cluster, dsn, database, application_name)
     try:
-        return psycopg.connect(text, autocommit=autocommit)
+        connection = psycopg.connect(text, autocommit=autocommit)
     except psycopg.Error as error:
         raise unreachable(text, error) from error
+    read_texts(connection)
+    return connection
 
 
 def replication_connect(

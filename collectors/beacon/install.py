@@ -16,6 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import errors as pg
 
+from collectors import texts
 from collectors.beacon import catalogue, keeping, planning, removal, source
 from collectors.beacon.catalogue import Connection, State, Table
 from collectors.beacon.level import Limit, limits
@@ -157,6 +158,7 @@ def status(connection: Connection, options: Options | None = None) -> source.Bea
 
 def _state(connection: Connection, options: Options) -> State:
     connection.autocommit = True
+    texts.keep_texts(connection)
     version = connection.info.server_version
     if version < VERSION_MIN:
         raise NotInOrder(f"PostgreSQL {version // 10_000} is not supported; pgwitness needs 15 or newer")
@@ -215,11 +217,11 @@ def _transaction(
 def _ran(connection: Connection, statement: Statement) -> bool:
     """Run a statement; False when it was denied, and the rest can do without it."""
     if not statement.optional:
-        connection.execute(statement.sql.encode())
+        connection.execute(texts.statement(connection, statement.sql))
         return True
     try:
         with connection.transaction():
-            connection.execute(statement.sql.encode())
+            connection.execute(texts.statement(connection, statement.sql))
     except (pg.InsufficientPrivilege, pg.DependentObjectsStillExist):
         return False
     return True
