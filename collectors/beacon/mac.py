@@ -128,6 +128,11 @@ class Forged(Exception):
     def __str__(self) -> str:
         return f"a message under the beacon's prefix does not verify: {self.reason}"
 
+    def alone(self) -> Forged:
+        """Give the same without where it was raised: whoever keeps that keeps a whole frame, in a flood many."""
+        self.__traceback__ = None
+        return self
+
     @property
     def claims(self) -> Claims:
         """Read what the message says of its maker."""

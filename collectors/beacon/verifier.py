@@ -98,10 +98,13 @@ class BeaconVerifier:
         repetitions. `judge` says what came of the transaction's token, else that is left out.
         """
         code, rest = split(content)
+        if rest.count(b"\x1f") not in (SHORT - 1, LONG - 1):
+            raise Forged("malformed")
+        introduction = rest.rpartition(b"\x1f")[2]
+        # First what nearly every forgery fails at: anybody may write as many as it likes.
+        known = self._introduced(introduction, rest)
         fields = _fields(rest, self._codec)
         xid, session_user, role, application, claims = fields[:5]
-        introduction = rest.rpartition(b"\x1f")[2]
-        known = self._introduced(introduction, fields)
         said = rest[: len(rest) - len(introduction)]
         expected = hashlib.sha256(b"".join((known.one.encode(), b"\x1f", said, b"\x1f", known.other.encode()))).digest()
         if not hmac.compare_digest(code, expected):
@@ -125,29 +128,30 @@ class BeaconVerifier:
             settings=known.said.settings or {},
         )
 
-    def _introduced(self, introduction: bytes, fields: list[str]) -> _Known:
+    def _introduced(self, introduction: bytes, rest: bytes) -> _Known:
         known = self._known.get(introduction)
         if known is not None:
             return known
+        said_by = partial(_claims_of, rest, self._codec)
         tag, payload = introduction[:_HEX_CHARACTERS], introduction[_HEX_CHARACTERS:]
         expected = mac(self.key, payload)
         if not hmac.compare_digest(tag, expected.hex().encode()):
-            raise Forged("mac", partial(_claims, fields))
+            raise Forged("mac", said_by)
         try:
             said = _session.decode(json_of(payload, self._codec))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             # Genuine, and no introduction as we read them: another kind was put here by somebody, a fault is ours.
             if kind_of(payload) not in (None, SESSION_KIND.partition("/")[0]):
-                raise Forged("kind", partial(_claims, fields)) from None
+                raise Forged("kind", said_by) from None
             raise Unreadable("a session's introduction that is not of the form known here") from None
         if said.kind != SESSION_KIND:
             if kind_of(payload) != SESSION_KIND.partition("/")[0]:
-                raise Forged("kind", partial(_claims, fields))
+                raise Forged("kind", said_by)
             raise Unreadable("a session's introduction of another version; a newer release installed it")
         if said.system_id != self._system_id:
-            raise Forged("system_id", _claims(fields) | {"system_id": said.system_id})
+            raise Forged("system_id", said_by() | {"system_id": said.system_id})
         if said.database != self._database:
-            raise Forged("database", _claims(fields) | {"database": said.database})
+            raise Forged("database", said_by() | {"database": said.database})
         one, other = struct.unpack(">qq", mac(self.key, b"secret/1" + expected)[:16])
         if len(self._known) >= SESSIONS_MAX:
             self._known.pop(next(iter(self._known)))
@@ -194,6 +198,14 @@ def _fields(rest: bytes, codec: str) -> list[str]:
     if len(fields) not in (SHORT, LONG) or not all(n.isascii() and n.isdigit() and len(n) <= 18 for n in numbers):
         raise Forged("malformed")
     return fields
+
+
+def _claims_of(rest: bytes, codec: str) -> dict[str, str | int | None]:
+    """Read the same of a message that may not have the form of one."""
+    try:
+        return _claims(_fields(rest, codec))
+    except Forged:
+        return {}
 
 
 def _claims(fields: list[str]) -> dict[str, str | int | None]:

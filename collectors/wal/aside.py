@@ -34,9 +34,9 @@ class Asides:
             kind = data[at : at + 1].decode("latin-1")
             self._tell(reason, {"lsn": format_lsn(lsn), "message": kind, "bytes": len(data) - at, **place, **detail})
 
-    def end(self, place: dict[str, object]) -> None:
+    def end(self, place: Callable[[], dict[str, object]]) -> None:
         """End a transaction: tell how many more there were than were told."""
         if self._here > ASIDES_MAX:
             more = {"why": "more of the same transaction", "count": self._here - ASIDES_MAX}
-            self._tell("message_unreadable", {**more, **place})
+            self._tell("message_unreadable", {**more, **place()})
         self._here = 0

@@ -191,16 +191,13 @@ class Messages:
         try:
             return self._verified(message, xid, committed_at_us)
         except Forged as forged:
-            found = forged
+            found = forged.alone()
         if self._clock() - self._read >= KEY_AGAIN_S and self.refresh():
             try:
                 return self._verified(message, xid, committed_at_us)
             except Forged as forged:
-                found = forged
-        claim = self._claim(message, xid)
-        if claim is not None:
-            return claim
-        return self._forgery(found, message.lsn)
+                found = forged.alone()
+        return self._claim(message, xid) or self._forgery(found, message.lsn)
 
     def _claim(self, message: LogicalMessage, xid: int) -> Beacon | Ddl | None:
         """Take what was said without a proof where the database may have said it."""
@@ -235,25 +232,32 @@ class Messages:
         def judge(token: str) -> Token:
             return self._tokens.judge(token, committed_at_us)
 
-        refused = Forged("mac")
-        for key in self.ring.usable(message.lsn, xid, committed_at_us):
+        *older, last = self.ring.usable(message.lsn, xid, committed_at_us) or (None,)
+        for key in older:
             try:
-                said = self._by(key, message, xid, judge)
+                return self._taken(key, message, xid, judge)
             except Forged as forged:
                 if forged.reason != "mac":
                     raise
-                refused = forged
-            except Unreadable as unreadable:
-                return Unread(message.prefix, unreadable.why)
-            except Exception as error:
-                # A fault of ours in reading what verified: this message is lost, and nothing else.
-                return Unread(message.prefix, f"it could not be read: {type(error).__name__}")
-            else:
-                if not isinstance(said, ControlPayload):
-                    return said
-                self._announced(said, message.lsn)
-                return None
-        raise refused
+        if last is None:
+            raise Forged("mac")
+        return self._taken(last, message, xid, judge)
+
+    def _taken(self, key: Key, message: LogicalMessage, xid: int, judge: JudgeToken) -> Beacon | Ddl | Unread | None:
+        """Take a message if it verifies under one key."""
+        try:
+            said = self._by(key, message, xid, judge)
+        except Forged:
+            raise
+        except Unreadable as unreadable:
+            return Unread(message.prefix, unreadable.why)
+        except Exception as error:
+            # A fault of ours in reading what verified: this message is lost, and nothing else.
+            return Unread(message.prefix, f"it could not be read: {type(error).__name__}")
+        if not isinstance(said, ControlPayload):
+            return said
+        self._announced(said, message.lsn)
+        return None
 
     def _by(self, key: Key, message: LogicalMessage, xid: int, judge: JudgeToken) -> Beacon | Ddl | ControlPayload:
         """Verify a message under one key."""

@@ -477,7 +477,7 @@ class Assembler:
     def _commit(self, message: Commit) -> None:
         if self._begin is None:
             raise ProtocolError("a transaction ends that has not begun")
-        self._asides.end(self._where())
+        self._asides.end(self._where)
         body = self._body()
         self._claimed(self._begin.lsn)
         self._unpublished = self._accounts.ends(self._begin.committed_at_us)

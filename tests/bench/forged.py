@@ -67,9 +67,9 @@ def run(scale: float = 1.0) -> dict[str, Any]:
     count = max(2_000, int(MESSAGES * scale))
     found: dict[str, Any] = {}
     frame = bytes(25)
-    beacon = bytes(32) + b"7\x1fann\x1fann\x1fpsql\x1f\x1f" + b"0" * 64 + b'["session/1","77","shop"]'
+    beacon = b"c" * 32 + b"7\x1fann\x1fann\x1fpsql\x1f\x1f" + b"0" * 64 + b'["session/1","77","shop"]'
     for prefix in (mac.PREFIX, mac.DDL_PREFIX, mac.CONTROL_PREFIX, "pgwitness.silenced", HEARTBEAT_PREFIX):
-        content = beacon if prefix == mac.PREFIX else bytes(32) + b'["ddl/1","77","shop",7]'
+        content = beacon if prefix == mac.PREFIX else b"c" * 32 + b'["ddl/1","77","shop",7]'
         outside = [frame + write.message(prefix, content, transactional=False)]
         inside = [frame + write.begin(300, 7), frame + write.message(prefix, content), frame + write.commit(300)]
         large = [frame + write.message(prefix, b"x" * 1024 * 1024, transactional=False)]
