@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import psycopg
 from msgspec import Struct
@@ -149,6 +149,34 @@ def printed(connection: Connection, options: Options | None = None) -> str:
     """Write what `install` would run as one migration file, without running it."""
     options = options or Options()
     return planning.render(planning.install(_state(connection, options), options), options)
+
+
+def printed_each(databases: Iterable[tuple[str, str, Connection]], options: Options) -> Iterator[str]:
+    """Write one migration file for several databases (cluster, name, connection), part by part, as psql runs it.
+
+    What is the cluster's own, its roles, is made once; each part but an only one connects to its database.
+    """
+    before: str | None = None
+    made: set[str] = set()
+    held: tuple[str, str] | None = None  # the first part, until it is known whether it is the only one
+    for cluster, database, connection in databases:
+        plan = planning.install(_state(connection, options), options)
+        if cluster != before:
+            made = set()
+        plan = [statement for statement in plan if statement.group != "roles" or statement.sql not in made]
+        made |= {statement.sql for statement in plan if statement.group == "roles"}
+        text = f"-- cluster {cluster}, database {database}\n{planning.render(plan, options)}"
+        connect = planning.connect(connection.info.get_parameters(), same=cluster == before)
+        if before is None:
+            held = f"{connect}\n{text}", text
+        else:
+            if held is not None:
+                yield held[0]
+                held = None
+            yield f"{connect}\n{text}"
+        before = cluster
+    if held is not None:
+        yield held[1]
 
 
 def status(connection: Connection, options: Options | None = None) -> source.BeaconStatus:

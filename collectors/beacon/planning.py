@@ -8,6 +8,9 @@ waits for another table.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+
+from psycopg.conninfo import make_conninfo
 
 from collectors.beacon import (
     covering,
@@ -139,6 +142,19 @@ def render(plan: list[Statement], options: Options) -> str:
     return "\n".join([*lines, *(["COMMIT;"] if group else []), ""])
 
 
+_OURS = ("application_name", "client_encoding", "connect_timeout", "keepalives_idle", "keepalives_interval")
+"""Parameters of our own connections that psql does not need."""
+
+
+def connect(parameters: Mapping[str, str], *, same: bool) -> str:
+    """Write psql's command that connects to a database; `same`: of the same cluster as before. Never a password."""
+    given = {name: value for name, value in parameters.items() if name not in _OURS and "password" not in name}
+    wanted = {"dbname": given.get("dbname", "")} if same else given
+    text = make_conninfo("", **wanted).replace("\\", "\\\\").replace("'", "\\'")
+    text = text.replace('"', '""""')  # psql takes double quotes for those of a name
+    return f"\\connect {'-reuse-previous=on ' if same else ''}'{text}'"
+
+
 def _tried(sql: str) -> str:
     """Write a statement that may be denied so that the file goes on without it."""
     return (
@@ -180,7 +196,7 @@ def _roles(state: State, options: Options) -> list[Statement]:
             optional=True,
             what="pg_monitor",
         )
-    if made and (state.made is not None or not state.owner_exists) and not set(made) <= set(state.made or ()):
+    if not state.owner_exists or (state.made is not None and not set(made) <= set(state.made)):
         text = json.dumps(list(dict.fromkeys([*(state.made or ()), *made]))).replace("'", "''")
         add(
             f"COMMENT ON ROLE {OWNER} IS '{text}'",

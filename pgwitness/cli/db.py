@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
+from msgspec.structs import replace
 
 from pgwitness.cli.options import cluster_option, common, configuration, json_option
 from pgwitness.cli.output import Row, console, emit, say
@@ -57,7 +58,9 @@ class Target:
             for database in cluster.databases:
                 if self.databases and database not in self.databases:
                     continue
-                with connect(cluster, self.dsn, database, application_name="pgwitness db") as connection:
+                # The password in the configuration is the collectors'; `--dsn` logs in as libpq does.
+                meant = cluster if self.dsn is None else replace(cluster, password_file=None)
+                with connect(meant, self.dsn, database, application_name="pgwitness db") as connection:
                     yield name, database, connection
 
     def run(self, what: str, action: Callable[[Connection, Progress], Report], *, as_json: bool) -> None:
@@ -121,9 +124,8 @@ def install(
 
     options = _options(globs, role=role, lock_timeout=lock_timeout)
     if only_print:
-        for cluster, database, connection in target.each():
-            click.echo(f"-- cluster {cluster}, database {database}")
-            click.echo(beacon.printed(connection, options))
+        for part in beacon.printed_each(target.each(), options):
+            click.echo(part)
         return
     target.run("installing", lambda connection, step: beacon.install(connection, options, step), as_json=as_json)
 
