@@ -82,11 +82,12 @@ class Watch:
         self.known = known
         self._since_lsn = 0
         self._pending: tuple[dict[str, object], int] | None = None
-        self._announced = False
+        self._before_lsn = 0
+        self._announced: list[int] = []
 
-    def announced(self) -> None:
-        """Learn that a change of the publications was announced in the stream."""
-        self._announced = True
+    def announced(self, lsn: int) -> None:
+        """Learn that a change of the publications was announced in the stream, by a message at `lsn`."""
+        self._announced.append(lsn)
 
     def look(
         self, now: Listings, there: frozenset[int], *, end_lsn: int, passed_lsn: int, database: str, now_us: int
@@ -97,15 +98,16 @@ class Watch:
             detail, lsn = self._pending
             if passed_lsn < lsn:
                 return []
-            if not self._announced:
+            # An announcement stands before the commit that it is of; what puts back what was taken out comes later.
+            if not any(announced <= lsn for announced in self._announced):
                 gaps.append(Gap(captured_at_us=now_us, reason=REASON, database=database, detail=detail))
-            self._pending, self._announced = None, False
+            self._pending = None
+        self._announced = [announced for announced in self._announced if announced > self._before_lsn]
         found = lost(self.known, now, there)
-        if found is None:
-            self._announced = False
-        else:
+        if found is not None:
             found |= {"from_lsn": format_lsn(self._since_lsn), "to_lsn": format_lsn(end_lsn)}
             self._pending = (found, end_lsn)
+        self._before_lsn = self._since_lsn
         self.known, self._since_lsn = now, end_lsn
         return gaps
 

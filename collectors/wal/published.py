@@ -20,6 +20,15 @@ def listed(connection: Connection, oid: int) -> Listed:
     return Listed(int(root), qualified(schema, name), letters or "", partition, bool(temporary), bool(partly))
 
 
+def partitions(connection: Connection) -> dict[int, int]:
+    """Read which partition belongs to which root, by OID."""
+    rows = connection.execute(
+        "SELECT c.oid::int8, pg_catalog.pg_partition_root(c.oid)::oid::int8 FROM pg_catalog.pg_class AS c"
+        " WHERE c.relispartition AND c.relkind IN ('r', 'p')"
+    ).fetchall()
+    return {int(oid): int(root) for oid, root in rows if root is not None}
+
+
 _LISTED = """
 SELECT r.oid::int8, n.nspname::text, r.relname::text, m.nspname::text, c.relname::text, r.relpersistence = 't',
   EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = c.oid AND t.tgname = %(trigger)s AND t.tgnargs > 0)

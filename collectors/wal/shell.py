@@ -183,6 +183,7 @@ class _Collector:
         names = slot.publications(self.sql, PUBLICATIONS)
         self._settle()
         self.covered = source.covered_relations(self.sql)
+        self.accounts.partitions(published.partitions(self.sql))
         self.stream.start(self.slot, names, start_after(self.memory.stuck, self.memory.confirmed))
         self.channel.while_blocked = self._while_blocked
         log.info("streaming", cluster=self.context.name, database=self.database, slot=self.slot, publications=names)
@@ -531,6 +532,7 @@ class _Collector:
         self.covered = source.covered_relations(self.sql)
         self.assembler.refresh(self.covered)
         self.accounts.forget_catalogue()
+        self.accounts.partitions(published.partitions(self.sql))
 
     def _announced(self, said: ControlPayload, lsn: int) -> None:
         """Write down what was done to the beacon, and take over what it means from this place of the stream on."""
@@ -547,7 +549,9 @@ class _Collector:
             GAPS.labels(self.context.name, self.database, "key_lost").inc()
             self._send(Gap(captured_at_us=now_us(), reason="key_lost", database=self.database, detail=dict(detail)))
         if said.operation in publication_watch.ANNOUNCES:
-            self.watch.announced()
+            self.watch.announced(lsn)
+            if said.operation == "uninstall":
+                self.watch.known = {}  # what goes now goes in order
             self.assembler.announced()
         if said.operation == "pause":
             self.assembler.refresh(set())

@@ -11,7 +11,7 @@ are in the stream, unless the catalogue lists the table without that operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
@@ -21,6 +21,9 @@ KEPT_US = 15_000_000
 """How long a session may keep statistics to itself: idle, PostgreSQL hands them on after ten seconds."""
 ACCOUNTS_MAX = 16_384
 """Pairs of session and relation that are remembered, the oldest forgotten first."""
+PARTITIONS_MAX = 100_000
+ROOTS_MAX = 4
+"""Partitions that are remembered, and roots of each."""
 RELATIONS_MAX = 64
 """Relations of one transaction whose beacons are compared."""
 
@@ -76,6 +79,7 @@ class Accounts:
     def __init__(self, listed: Callable[[int], Listed]) -> None:
         self._listed = listed
         self._known: dict[int, Listed] = {}
+        self._roots: dict[int, set[int]] = {}
         self._accounts: dict[tuple[int, int, int], _Account] = {}
         self.begin()
 
@@ -88,6 +92,15 @@ class Accounts:
     def forget_catalogue(self) -> None:
         """Ask the catalogue again from here on."""
         self._known.clear()
+
+    def partitions(self, roots: Mapping[int, int]) -> None:
+        """Learn of partitions and their roots; one that leaves its root later had been read under it before."""
+        for oid, root in roots.items():
+            known = self._roots.setdefault(oid, set())
+            if root not in known and len(known) < ROOTS_MAX:
+                known.add(root)
+        while len(self._roots) > PARTITIONS_MAX:
+            del self._roots[next(iter(self._roots))]
 
     def spoke(self, beacon: Beacon) -> None:
         """Take a verified beacon of the present transaction."""
@@ -141,6 +154,8 @@ class Accounts:
         if listed.root != oid:
             explained = _sum(explained, self._explained(session, listed.root, at_us))
         rows = _above(said.first, explained, said.last)
+        if self._was_read_by_root(oid, listed.root, rows) and not said.truncated:
+            return None
         moved = bool(seen[0] and seen[2])
         missing = [
             n if not had and not (letter == "u" and moved) and self._counts(seen, listed, letter) else 0
@@ -161,6 +176,14 @@ class Accounts:
             partition=listed.partition,
             expected=listed.partly and not truncated,
         )
+
+    def _was_read_by_root(self, oid: int, now: int, rows: Rows) -> bool:
+        """Say whether a root of before, which the catalogue does not name any more, has these rows in the stream."""
+        for root in self._roots.get(oid, set()) - {oid, now}:
+            seen = self._seen.get(root)
+            if seen is not None and all(had >= n for had, n in zip(seen, rows, strict=False)):
+                return True
+        return False
 
     def _counts(self, seen: list[int], listed: Listed, letter: str) -> bool:
         """Say whether a number counts although it may be of before: where the stream has nothing, or never would."""

@@ -55,16 +55,19 @@ def look(watch: Watch, *, end: int, passed: int, less: bool) -> list[str]:
 
 def test_a_change_is_told_once_the_stream_has_passed_it() -> None:
     """By then whoever announced it has been heard, before the look or after it; what is remembered counts too."""
-    for heard in (None, "before", "after"):
+    for announced, when in ((None, ""), (15, "before"), (15, "after"), (22, "after"), (3, "long before")):
         watch = Watch({"pgwitness": WHOLE})
-        assert look(watch, end=10, passed=5, less=False) == []
-        if heard == "before":
-            watch.announced()
+        if when == "long before":
+            watch.announced(3)
+        for end in (6, 8, 10):
+            assert look(watch, end=end, passed=5, less=False) == []
+        if announced is not None and when == "before":
+            watch.announced(announced)
         assert look(watch, end=20, passed=9, less=True) == []
         assert look(watch, end=25, passed=19, less=True) == []
-        if heard == "after":
-            watch.announced()
-        told = ["publication_changed 0/A 0/14"] if heard is None else []
+        if announced is not None and when == "after":
+            watch.announced(announced)
+        told = [] if announced == 15 else ["publication_changed 0/A 0/14"]
         assert look(watch, end=30, passed=20, less=True) == told
         assert look(watch, end=40, passed=40, less=True) == []
     watch = Watch({"pgwitness": WHOLE})

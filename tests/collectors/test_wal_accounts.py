@@ -90,6 +90,17 @@ def test_where_some_rows_are_there_only_the_catalogue_makes_others_missing() -> 
     assert found[0].expected
 
 
+def test_a_partition_that_has_left_its_root_since_was_read_under_it() -> None:
+    """The catalogue is asked later than the row was written; what the stream has of the old root explains as much."""
+    kept = accounts()
+    kept.partitions({TABLE: ROOT})
+    assert ends(kept, (TABLE, "UPDATE", 0, 5, 0), seen={ROOT: (0, 5, 0, 0)}) == []
+    assert short(ends(kept, (TABLE, "UPDATE", 0, 5, 0), seen={ROOT: (0, 4, 0, 0)}, at_us=3 * KEPT_US)) == [
+        ("public.t", 0, 5, 0, False, True)
+    ]
+    assert len(ends(kept, (TABLE, "TRUNCATE", 0, 0, 0), seen={ROOT: (0, 5, 0, 0)}, at_us=9 * KEPT_US)) == 1
+
+
 def test_accounts_are_bounded() -> None:
     """Sessions come and go without end."""
     kept = accounts()
