@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from psycopg import errors as pg
 
 from collectors import texts
-from collectors.beacon import catalogue, keeping, planning, removal, source
+from collectors.beacon import catalogue, keeping, key_templates, planning, removal, source
 from collectors.beacon.catalogue import Connection, State, Table
 from collectors.beacon.level import Limit, limits
 from collectors.beacon.steps import LAST, Options, Statement
@@ -143,6 +143,14 @@ def rotate_key(connection: Connection, options: Options | None = None) -> Report
     if "introduce" not in state.functions or keeping.moves(state):
         raise NotInOrder(f"no beacon of this version is installed in {state.database}; run `pgwitness db install`")
     return _run(connection, state, planning.rotate_key(state), options, None)
+
+
+def release(connection: Connection, options: Options | None = None) -> Report:
+    """Take everything of ours out of the extension that holds it, so that pg_upgrade finds it."""
+    options = options or Options()
+    state = _state(connection, options)
+    plan = [Statement(key_templates.RELEASE, keeping.GROUP, "pg_upgrade leaves out what plpgsql holds")]
+    return _run(connection, state, plan if state.schema else [], options, None)
 
 
 def printed(connection: Connection, options: Options | None = None) -> str:

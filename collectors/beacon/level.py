@@ -50,9 +50,15 @@ def limits(state: State, role: str) -> tuple[Limit, ...]:
     found += _of_the_collectors(state, role)
     if any(state.event_triggers.get(name) != "A" for name in covering.EVENTS):
         found.append(Limit("keys that go", _NO_KEEPING, f"{AGAIN}, as a superuser"))
+    if not state.kept and state.keeper is None:
+        found.append(Limit("dumps", _IN_DUMPS, f"{AGAIN}, as a superuser"))
     return tuple(found)
 
 
+_IN_DUMPS = (
+    "nothing, but pg_dump of who may not read the key fails, and others' dumps hold it: this role owns no extension"
+    " that keeps it out; pg_dump --exclude-schema pgwitness does"
+)
 _NO_DDL = (
     "DDL is known by role from statistics, not by session; what a drop took along from snapshots only; new tables wait"
     " for the next installation"

@@ -173,6 +173,19 @@ def rotate_key(target: Target, as_json: bool) -> None:
     target.run("making a key", lambda connection, _: beacon.rotate_key(connection), as_json=as_json)
 
 
+@db.command(short_help="Make ready for pg_upgrade.")
+@json_option
+@targeted
+def release(target: Target, as_json: bool) -> None:
+    """Take what is of pgwitness out of the extension that keeps it out of dumps: pg_upgrade fails without it.
+
+    The beacon goes on. After the upgrade `db install` makes another key and puts everything back.
+    """
+    from collectors.beacon import install as beacon
+
+    target.run("releasing", lambda connection, _: beacon.release(connection), as_json=as_json)
+
+
 @db.command(short_help="Print what another database needs before it takes a dump of this one.")
 @click.option("--print", "only_print", is_flag=True, required=True, help="Print it; nothing is connected to.")
 def stub(only_print: bool) -> None:

@@ -301,3 +301,13 @@ def renewed(dsn: str) -> set[bytes | None]:
         with psycopg.connect(dsn, autocommit=True) as admin:
             assert install.install(admin).done == ()
     return {key}
+
+
+def test_it_can_be_released_for_an_upgrade(shop: Source) -> None:
+    """Released, nothing is a member of an extension and the beacon goes on; an installation puts it back."""
+    assert install.release(shop.admin).complete
+    assert not catalogue.read(shop.admin, "pgwitness").kept
+    shop.client().execute("INSERT INTO orders VALUES (1)")
+    assert len(shop.beacons()) == 1
+    assert install.install(shop.admin).complete
+    assert catalogue.read(shop.admin, "pgwitness").kept
