@@ -51,11 +51,16 @@ READABLE = "gzip"
 def topics(raw_partitions: int = 4, event_partitions: int = 4) -> tuple[Topic, ...]:
     """List every topic of an installation with so many partitions for `raw` and `events`."""
     return (
-        Topic("raw", raw_partitions, "delete", 7 * DAY_MS, WRITING_RAW, ("worker",)),
-        Topic("events", event_partitions, "delete", 7 * DAY_MS, ("worker", "dead-letters"), ("worker",)),
-        _readable("alerts", 28 * DAY_MS, ("worker", "deliver", "dead-letters"), ("alerts", "deliver", "consumers")),
-        Topic("state-fold", raw_partitions, "compact", -1, ("worker",), ("worker",)),
-        Topic("state-judge", event_partitions, "compact", -1, ("worker",), ("worker",)),
+        Topic("raw", raw_partitions, "delete", 7 * DAY_MS, WRITING_RAW, ("worker", "dead-letters")),
+        Topic("events", event_partitions, "delete", 7 * DAY_MS, ("worker", "dead-letters"), ("worker", "dead-letters")),
+        _readable(
+            "alerts",
+            28 * DAY_MS,
+            ("worker", "deliver", "dead-letters"),
+            ("alerts", "deliver", "consumers", "dead-letters"),
+        ),
+        Topic("state-fold", raw_partitions, "compact", -1, ("worker", "dead-letters"), ("worker",)),
+        Topic("state-judge", event_partitions, "compact", -1, ("worker", "dead-letters"), ("worker",)),
         _readable("approvals", -1, ("approvals", "gateway"), ("worker", "approvals", "gateway")),
         _readable("feedback", -1, ("alerts",), ("worker", "alerts")),
         _readable("checkpoints", -1, ("worker",), ("verify",)),

@@ -101,6 +101,17 @@ def _partitions(
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
 
 
+def of_worker(config: Config) -> list[str]:
+    """List the topics that a worker reads or writes, which are those it may see."""
+    ours = (topic for topic in _topics(config) if "worker" in (*topic.writers, *topic.readers))
+    return [config.kafka.topic(topic.name) for topic in ours]
+
+
+def counts(config: Config) -> dict[str, int]:
+    """Give the number of partitions of each topic that may be seen. Raises `Unreachable`."""
+    return _partitions(config, _Client(config))
+
+
 def reach(config: Config) -> None:
     """Raise `Unreachable` when the broker is not there, or refuses, saying what to do."""
     _partitions(config, _Client(config))

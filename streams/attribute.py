@@ -13,9 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pgwitness.codec import decode_raw
-from pgwitness.errors import DeadLetter
+from pgwitness.errors import DeadLetter, NewerSchema
 from pgwitness.events import Event
-from streams import metrics
+from streams import metrics, skipping
 from streams.aside import Problem, unexpected
 from streams.behind import Behind
 from streams.checkpoints import Known, Store
@@ -105,6 +105,15 @@ class RawPartition:
             if place >= fold.next_offset:
                 self._emit(fold.skip(place))
                 self._set_aside(offset, key, value, [Problem(error.reason, str(error), cluster=_cluster_of(key))])
+            self.position = offset + 1
+            return
+        except NewerSchema as error:
+            skip = self.skips.get(offset)
+            if skip is None or not skipping.fits(skip, value):
+                raise
+            if place >= fold.next_offset:
+                self._emit(fold.skip(place, skipping.said(skip, self.topic, fold.partition)))
+                self._set_aside(offset, key, value, [skipping.problem(skip, error, key)])
             self.position = offset + 1
             return
         if place < fold.next_offset:

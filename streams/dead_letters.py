@@ -22,7 +22,7 @@ from pgwitness.topics import READABLE
 from streams import admin
 from streams.emitter import make_producer
 from streams.letters import REFERENCE
-from streams.reading import make_reader, read
+from streams.reading import make_reader, read, record_at
 
 LARGE_BYTES_MAX = 64 * 1024 * 1024
 """A record that is redriven may be larger than any of our own, since it came in once."""
@@ -132,16 +132,10 @@ def whole(config: Config, letter: Letter) -> bytes | None:
     """Give a letter's record; one kept by reference is read from its topic. Raises `NotInOrder` when that lost it."""
     if letter.sha256 is None:
         return letter.value
-    consumer = make_reader(config.kafka)
-    try:
-        for message in read(consumer, letter.source_topic, letter.source_partition, max(0, letter.source_offset)):
-            value = message.value()
-            data = value.encode() if isinstance(value, str) else value
-            if message.offset() == letter.source_offset and hashlib.sha256(data or b"").hexdigest() == letter.sha256:
-                return data
-            break
-    finally:
-        consumer.close()
+    if letter.source_offset >= 0:
+        found, value = record_at(config, letter.source_topic, letter.source_partition, letter.source_offset)
+        if found and hashlib.sha256(value or b"").hexdigest() == letter.sha256:
+            return value
     raise NotInOrder(
         f"dead letter {letter.offset} is kept by reference, and {letter.source_topic}, partition "
         f"{letter.source_partition} no longer holds its record at {letter.source_offset}: only its beginning is left "

@@ -19,9 +19,10 @@ from msgspec import Raw, Struct
 
 from detectors.policy.policies import Bundle
 from pgwitness.codec import decode_events
-from pgwitness.errors import DeadLetter, PgwitnessError
-from pgwitness.events import Event, Position
-from streams import metrics, notes
+from pgwitness.errors import DeadLetter, NewerSchema, PgwitnessError
+from pgwitness.events import Control, Event, Position
+from pgwitness.topics import OURSELVES
+from streams import metrics, notes, skipping
 from streams.aside import Aside, Problem, unexpected
 from streams.checkpoints import Checkpoint, Skip, Store
 from streams.emitter import Emitter
@@ -166,6 +167,16 @@ class EventPartition:
         except DeadLetter as error:
             problems = [Problem(error.reason, str(error))]
             if place >= self.landed_to:
+                self._append(place, 0, [], [], now)
+        except NewerSchema as error:
+            skip = self.skips.get(offset)
+            if skip is None or not skipping.fits(skip, value):
+                raise
+            problems = [skipping.problem(skip, error, None)]
+            if place >= self.landed_to:
+                detail = skipping.said(skip, self.topic, self.partition)
+                told = Control(captured_at_us=self._wall_us(), operation=skipping.OPERATION, detail=detail)
+                self._emitter.own(OURSELVES, told)
                 self._append(place, 0, [], [], now)
         self._missed(place)
         if problems and place >= self.landed_to:

@@ -20,7 +20,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from pgwitness.config import Kafka
+from pgwitness.config import Config, Kafka
 from pgwitness.errors import Unreachable
 from pgwitness.topics import READER
 from streams.origins import Extent
@@ -118,6 +118,20 @@ def ends(reader: Consumer, topic: str, partition: int, at_least: int = 0) -> tup
         for message in read(reader, topic, partition, max(low, listed - 1)):
             end = max(end, (message.offset() or 0) + 1)
     return low, end
+
+
+def record_at(config: Config, topic: str, partition: int, offset: int) -> tuple[bool, bytes | None]:
+    """Say whether a partition still holds the record at an offset, and give its value. Raises `Unreachable`."""
+    reader = make_reader(config.kafka)
+    try:
+        low, end = ends(reader, topic, partition, offset + 1)
+        if low <= offset < end:
+            for message in read(reader, topic, partition, offset):
+                value = message.value()
+                return message.offset() == offset, value.encode() if isinstance(value, str) else value
+    finally:
+        reader.close()
+    return False, None
 
 
 def topic_ids(client: AdminClient, topics: list[str], timeout_s: float = TIMEOUT_S) -> dict[str, str]:

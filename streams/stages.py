@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 from pgwitness.config import Config
-from pgwitness.errors import NewerSchema, PgwitnessError
+from pgwitness.errors import NewerSchema, PgwitnessError, Retry
 from pgwitness.topics import OURSELVES, READABLE, partition_of
 from streams import metrics
 from streams.aside import unexpected
@@ -42,6 +42,7 @@ Partition = tuple[str, int]
 
 IDENTITIES_POLL_S = 1.0
 MEASURE_S = 1.0
+SKIPS_POLL_S = 2.0
 BUFFERED_BYTES_MAX = 48 * 1024 * 1024
 """Bytes that wait to be landed, of all partitions together."""
 
@@ -52,6 +53,7 @@ class _Due:
 
     identities: float
     measure: float
+    skips: float
 
 
 class Stages:
@@ -106,14 +108,15 @@ class Stages:
         self._events: dict[int, EventPartition] = {}
         self._told: dict[int, str] = {}
         self._trouble: tuple[Trouble | None, Trouble | None] = (None, None)
-        self._paused: set[Partition] = set()
+        self._paused: dict[Partition, int] = {}
+        """Partitions that wait for a newer program, with the offset of the record they wait at."""
         self._acknowledged: dict[Partition, int] = {}
         self._abandoned = False
         self.topic_ids: dict[str, str] = {}
         """The ids of the topics that are read, as the broker told them when partitions were assigned."""
         now = clock()
         self._pace = Pace(config.worker.checkpoint_interval)
-        self._due = _Due(now, now)
+        self._due = _Due(now, now, now)
 
     @property
     def topics(self) -> tuple[str, str]:
@@ -204,12 +207,31 @@ class Stages:
                         self._land([events])
                     self._make_room()
         except NewerSchema as error:
-            self._paused.add(partition)
-            self._failed[partition] = f"waits at {offset}: {error}"
-            metrics.PAUSED.labels(*map(str, partition)).set(1)
-            log.error("partition_paused", topic=partition[0], partition=partition[1], offset=offset, error=str(error))
+            self._pause(partition, offset, error)
             return False
         return True
+
+    def _pause(self, partition: Partition, offset: int, error: NewerSchema) -> None:
+        topic, number = partition
+        self._paused[partition] = offset
+        self._failed[partition] = f"waits at {offset}: {error}"
+        metrics.PAUSED.labels(topic, str(number)).set(1)
+        name = "raw" if topic == self._raw_topic else "events"
+        command = f"pgwitness dead-letters skip {name} {number} {offset} --why TEXT"
+        log.error(
+            "partition_paused", topic=topic, partition=number, offset=offset, error=str(error), to_pass_it=command
+        )
+
+    def _look_for_skips(self) -> None:
+        """See whether somebody has ordered to pass a record that a partition waits at; raises `Retry`, to read on."""
+        broker = BrokerReader(self._config.kafka)
+        try:
+            for (topic, number), offset in self._paused.items():
+                store = self._fold_store if topic == self._raw_topic else self._judge_store
+                if offset in store.look(broker.reader, number).skips:
+                    raise Retry(f"{topic}, partition {number}: the record at {offset} is to be passed; reading on")
+        finally:
+            broker.close()
 
     def look(self, end_of: Callable[[Partition], int | None]) -> None:
         """Look how far behind reading is; `end_of` says where a partition ends, None where that is not known."""
@@ -236,6 +258,9 @@ class Stages:
             self._identities()
             self._policies()
             self._notes()
+        if self._paused and now >= self._due.skips:
+            self._due.skips = now + SKIPS_POLL_S
+            self._look_for_skips()
         if now >= self._due.measure:
             self._due.measure = now + MEASURE_S
             for raw in self._raw.values():

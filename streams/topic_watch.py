@@ -60,8 +60,9 @@ class TopicWatch:
         confirmed = False
         if self._asked and all(future.done() for future in self._asked.values()):
             asked, self._asked = self._asked, {}
-            answers = [self._look(name, future, began.get(name)) for name, future in asked.items()]
-            if self._suspected is not None and self._asked_at >= self._suspected + SETTLE_S and all(answers):
+            answers = {name: self._look(name, future, began.get(name)) for name, future in asked.items()}
+            complete = all(answers[name] for name in answers if name in began)
+            if self._suspected is not None and self._asked_at >= self._suspected + SETTLE_S and complete:
                 confirmed, self._suspected = True, None
             elif self._suspected is not None:
                 self._due = min(self._due, now + SETTLE_S)

@@ -126,7 +126,7 @@ async def _work(
     thresholds = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
     stages = Stages(config, lake, make_judge, *files, policy_file, partitions=partitions)
-    watch = TopicWatch(config, [planned.name for planned in admin.plan(config)], partitions)
+    watch = TopicWatch(config, admin.of_worker(config), partitions)
 
     def failed(error: BaseException) -> None:
         failure.append(error)

@@ -1,4 +1,4 @@
-"""`pgwitness dead-letters`: records that could not be read, and trying them again."""
+"""`pgwitness dead-letters`: records that could not be read, trying them again, and passing one that is waited at."""
 
 from __future__ import annotations
 
@@ -79,6 +79,34 @@ def redrive(offsets: tuple[int, ...], everything: bool, again: bool, as_json: bo
     emit([_row(letter) for letter in sent], as_json=as_json, empty="nothing was left to try again")
     if not as_json and sent:
         say(f"{len(sent)} tried again; what still cannot be read comes back as a new dead letter")
+
+
+@dead_letters.command(short_help="Pass a record that a partition waits at.")
+@click.argument("topic", type=click.Choice(["raw", "events"]))
+@click.argument("partition", type=click.IntRange(0))
+@click.argument("offset", type=click.IntRange(0))
+@click.option("--why", required=True, help="Why it may be passed; it stands in the evidence, with your name.")
+@json_option
+@common
+def skip(topic: str, partition: int, offset: int, why: str, as_json: bool, config_path: Path) -> None:
+    """Have the record at OFFSET of a PARTITION passed, whose schema is newer than the worker.
+
+    The partition waits there (`pgwitness_worker_paused`, `/readyz` and the log say where). An update would read the
+    record; pass it when none will. It becomes a dead letter, and the evidence says who passed it, when and why.
+    """
+    config = configuration(config_path)
+    if not why.strip():
+        raise ConfigurationError("dead-letters skip: --why says nothing; whoever reads the evidence wants a reason")
+    from pgwitness.cli import kafka
+    from pgwitness.cli.evidence import user_at_host
+    from streams import skipping
+
+    kafka.reach(config)
+    ordered = skipping.order(config, topic, partition, offset, user_at_host(), why.strip())
+    row = {"topic": topic, "partition": partition, "offset": offset, "sha256": ordered.sha256, "who": ordered.who}
+    emit([row | {"why": ordered.why}], as_json=as_json)
+    if not as_json:
+        say("a worker passes it within seconds, or when one starts; `dead-letters list` shows it then")
 
 
 def _row(letter: Letter) -> dict[str, object]:

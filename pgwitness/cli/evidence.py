@@ -66,6 +66,11 @@ class Recorder:
             self._publisher.close(1.0)
 
 
+def user_at_host() -> str:
+    """Name who gives an order on this machine; it says so itself, nobody vouches for it."""
+    return f"{_user()}@{socket.gethostname()}"
+
+
 def _user() -> str:
     try:
         return getpass.getuser()

@@ -185,12 +185,14 @@ class Fold:
         """Give the latest record time of all clusters, for what belongs to none."""
         return max((cluster.clock_us for cluster in self._clusters.values()), default=0)
 
-    def skip(self, offset: int) -> list[Event]:
-        """Pass a record that was no batch and went to the dead letters."""
+    def skip(self, offset: int, said: dict[str, object] | None = None) -> list[Event]:
+        """Pass a record that was no batch and went to the dead letters; `said` is by whose order, if by anybody's."""
         if offset < self.next_offset:
             return []
         self.refused = []
         self._begin(offset, None)
+        if said is not None:
+            self._emit(shape.skipped(said, self._latest_us()))
         return self._end(offset)
 
     def _begin(self, offset: int, cluster: str | None) -> None:

@@ -37,6 +37,7 @@ from pgwitness.events import (
 )
 from pgwitness.parsetree import Handle, worst
 from pgwitness.statements import StatementFacts, facts
+from pgwitness.topics import OURSELVES
 from streams import aside
 from streams.fold.attribution import NOBODY
 from streams.fold.posture_join import Found
@@ -619,4 +620,13 @@ def clock_set_back(header: RawHeader, before_us: int, after_us: int, where: tupl
     event = _event("gap", header.cluster, header.instance, Attribution(), after_us, event_id, "clock_set_back")
     seconds = round((before_us - after_us) / 1e6)
     event.detail = {"reason": "clock_set_back", "source": header.source, "seconds": seconds, "before_us": before_us}
+    return event
+
+
+def skipped(said: dict[str, object], clock_us: int) -> Event:
+    """Make the evidence that somebody had a record passed which could not be read (`streams.skipping`)."""
+    event_id = _id("record_skipped", sorted((name, str(value)) for name, value in said.items()))
+    event = _event("control", OURSELVES, None, Attribution(), clock_us, event_id, "record_skipped")
+    event.outcome = "success"
+    event.detail = said
     return event
