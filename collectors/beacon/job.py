@@ -6,6 +6,8 @@ a tenth of a second. A table whose lock is not to be had is passed over until th
 
 from __future__ import annotations
 
+from collections import deque
+
 import psycopg
 import structlog
 
@@ -14,6 +16,8 @@ from collectors.beacon.templates import SCHEMA
 
 ROUND_S = 2.0
 """How long nothing is asked after a round that has left nothing to do."""
+SETTLED_S = 2.0
+"""A table that was changed later than this ago is left alone: whoever migrates it would wait for our lock."""
 SHARE = 50
 """A round is made at most every so many times as long as asking took: many tables make it rarer."""
 REFUSED_S = 60.0
@@ -30,6 +34,7 @@ class Job:
         self.changed = 0
         self._next = 0.0
         self._passed: list[int] = []
+        self._seen: deque[tuple[float, str]] = deque()
 
     def hasten(self) -> None:
         """Begin the next round at once: there was DDL."""
@@ -40,8 +45,10 @@ class Job:
         if now < self._next:
             return False
         try:
+            behind = self._behind(connection, now)
             row = connection.execute(
-                f"SELECT relation::int8, name, what, problem FROM {SCHEMA}.publish(NULL, %s::oid[])", (self._passed,)
+                f"SELECT relation::int8, name, what, problem FROM {SCHEMA}.publish(NULL, %s::oid[], %s::xid8)",
+                (self._passed, behind),
             ).fetchone()
         except psycopg.DatabaseError as error:
             if connection.closed:
@@ -61,6 +68,18 @@ class Job:
             self._passed.append(relation)
             log.debug("table passed over", table=name, what=_SAID[what], problem=problem)
         return True
+
+    def _behind(self, connection: Connection, now: float) -> str:
+        """Give the transaction id that was next `SETTLED_S` ago; none is before it while that is not known."""
+        row = connection.execute(
+            "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text"
+        ).fetchone()
+        assert row is not None
+        self._seen.append((now, row[0]))
+        while len(self._seen) > 1 and self._seen[1][0] <= now - SETTLED_S:
+            self._seen.popleft()
+        at, xid = self._seen[0]
+        return str(xid) if at <= now - SETTLED_S else "0"
 
 
 _SAID = {

@@ -310,7 +310,7 @@ def _job(state: State, options: Options) -> list[Statement]:
     """Plan the function with which the collector keeps to what may be published; it has the rights of who installs."""
     theirs = "publish" in state.functions and "publish" not in state.foreign and not state.superuser
     plan = []
-    signature = f"FUNCTION {SCHEMA}.publish(oid, oid[])"
+    signature = f"FUNCTION {publishing.SIGNATURE}"
     if state.functions.get("publish") != publishing.PUBLISH_BODY and not theirs:
         plan.append(Statement(publishing.CREATE_PUBLISH, "schema", "publishes tables as soon as they can be"))
         plan.append(Statement(f"REVOKE ALL ON {signature} FROM PUBLIC", "schema", "for the collectors only"))

@@ -208,7 +208,9 @@ BEGIN
     DELETE FROM {SCHEMA}.covered AS k WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = k.relation);
     IF only_this IS NULL THEN
         WITH {judged()},{DUE}
-        SELECT d.oid INTO only_this FROM due AS d WHERE d.what < 9 AND d.oid <> ALL (skip)
+        SELECT d.oid INTO only_this FROM due AS d JOIN pg_class AS c ON c.oid = d.oid
+        WHERE d.what < 9 AND d.oid <> ALL (skip) AND (d.what = 1 OR behind IS NULL
+            OR age(c.xmin) > pg_snapshot_xmax(pg_current_snapshot())::text::int8 - behind::text::int8)
         ORDER BY d.what, d.relkind = 'p', d.oid LIMIT 1;
     END IF;
     FOR found IN
@@ -277,12 +279,17 @@ END
 """
 """Does one thing to one table, the most urgent, and says which; with `only_this` to that one, never to one of `skip`.
 
-Every statement in it is PostgreSQL's own about a table named by the catalogue: what its callers choose is the order.
+A table that was made or changed by a transaction not before `behind` is left alone, unless its updates fail: somebody
+is still at work on it, and would wait for our lock. Every statement in it is PostgreSQL's own about a table named by
+the catalogue: what its callers choose is the order.
 """
 
+SIGNATURE = f"{SCHEMA}.publish(oid, oid[], xid8)"
+
 CREATE_PUBLISH = (
-    f"CREATE OR REPLACE FUNCTION {SCHEMA}.publish(only_this oid, skip oid[], OUT relation oid, OUT name text,\n"
-    f"    OUT what int, OUT state text, OUT problem text) RETURNS SETOF record LANGUAGE plpgsql SECURITY DEFINER\n"
+    f"CREATE OR REPLACE FUNCTION {SCHEMA}.publish(only_this oid, skip oid[], behind xid8 DEFAULT NULL,\n"
+    f"    OUT relation oid, OUT name text, OUT what int, OUT state text, OUT problem text)\n"
+    f"RETURNS SETOF record LANGUAGE plpgsql SECURITY DEFINER\n"
     f"SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' SET client_min_messages = 'error'\n"
     f"AS $pgwitness${PUBLISH_BODY}$pgwitness$"
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-from collectors.beacon import key_templates, templates
+from collectors.beacon import key_templates, publishing, templates
 from collectors.beacon.catalogue import State, Table
 from collectors.beacon.steps import Options, Statement
 from collectors.beacon.templates import OWNER, PUBLICATION_INSERTS, SCHEMA
@@ -33,7 +33,7 @@ def silence(state: State) -> list[Statement]:
         for name in state.event_triggers
     ]
     if "publish" in state.functions:
-        sql = f"DROP FUNCTION {SCHEMA}.publish(oid, oid[])"
+        sql = f"DROP FUNCTION {publishing.SIGNATURE}"
         plan.append(Statement(sql, "job", "tables are no longer published by themselves"))
     return plan
 
