@@ -91,6 +91,10 @@ class FileCollector:
         """Why nothing can be read at the moment, or not be remembered."""
         return self._follower.trouble or self._unstored
 
+    def begin(self) -> None:
+        """Look where the files end now: a first start reads from there on."""
+        self._follower.look()
+
     def step(self) -> bool:
         """Look, read what there is, send it; from time to time, remember how far that was. False when it is quiet."""
         follower = self._follower

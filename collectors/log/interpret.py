@@ -7,7 +7,7 @@ next shows that it began. Whatever lets an event go gives it its place, so place
 
 Who wrote a line is asked before what it says (`collectors.log.provenance`). A line that a session's code wrote in the
 server's form changes nothing that is remembered of any session: it is told as what it is, the first of a session at
-once and more of them once in `IMITATED_US` of the log's time.
+once and more of them once in `AGAIN_US` of the log's time.
 
 What is remembered (`Memory`) belongs to the collector's state: how sessions authenticated, and what waits. It holds
 nothing that may not leave the collector.
@@ -17,19 +17,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
-from ipaddress import ip_address
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
-from collectors.log import complaint, prepared
+from collectors.log import complaint, forms, prepared
 from collectors.log.extensions import AUDIT, audited, explained
+from collectors.log.imitations import Imitations
 from collectors.log.languages import english
-from collectors.log.provenance import Provenance
+from collectors.log.logins import WAIT_US, Logins
+from collectors.log.provenance import Provenance, weaker
 from collectors.log.readings import Queries, executed, possible, quoted
-from collectors.log.record import LOCAL, LogRecord
+from collectors.log.record import LogRecord
 from collectors.log.running import STARTED, Progress, Running
 from collectors.log.texts import Text, Texts, masked_parsed
 from collectors.names import Names
@@ -38,34 +38,15 @@ from pgwitness.identifiers import parts
 from pgwitness.privacy import Tokenizer
 from pgwitness.statements import IDLE, facts
 
-WAIT_US = 1_000_000
-SESSIONS_MAX = 10_000
 DURATION_MS_MAX = 1e12
 PENDING_MAX = 1_000
 LEARNED_MAX = 4_096
 """Statements whose names were learned; then all begin anew."""
-IMITATED_US = 60_000_000
-IMITATORS_MAX = 1_000
-_STARTUP_LINES = 4
-"""The lines of a session by which at the latest its startup is over: received, authenticated, authorized, one more."""
-
 Seen = Statement | Session
-Operation = Literal["connect", "disconnect", "login_failed"]
-
-_AUTHENTICATED = re.compile(r'connection authenticated: (?:identity|user)="(?P<identity>.*)" method=(?P<method>\S+)')
-_APPLICATION = re.compile(r" application_name=(?P<name>.*?)(?: (?:SSL|GSS) .*)?$", re.DOTALL)
-_DISCONNECTION = re.compile(r"disconnection: session time: (\d{1,9}):(\d\d):(\d\d(?:\.\d+)?)")
-_REFUSED = re.compile(
-    r"(?:password|\S+) authentication failed for user|no pg_hba\.conf entry for|pg_hba\.conf rejects "
-    r"|role \".*\" (?:does not exist|is not permitted to log in)|database \".*\" does not exist"
-    r"|permission denied for database"
-)
 _FAILED = frozenset({"ERROR", "FATAL", "PANIC"})
 _SILENCING = re.compile(r"log_(?:statement|min_messages)\b", re.IGNORECASE)
 _SETS = re.compile(r"\bset(?:_config)?\b", re.IGNORECASE)
 """What may take a session's statements out of the log: to mention both is enough."""
-_REFUSING = frozenset({"3D000", "42501", "53300"})
-"""SQLSTATEs that end a login besides class 28; a session that has begun does not die of them."""
 
 
 class Memory(Struct, frozen=True):
@@ -107,20 +88,16 @@ class Interpreter:
         """Messages in a form that is known and witnesses something, whoever wrote them."""
         self.unknown = 0
         """Messages of the kind that witnesses something, in no form that is known."""
-        self.imitated = 0
-        """Lines in the server's form that a session's code wrote."""
         self.doubts = False
         """Whether an extension or a language was made since this was last set to false."""
         self.provenance = provenance or Provenance(log_format)
         self._queries = Queries()
-        self._imitators: dict[str, tuple[int, int]] = {}
-        self._connecting: dict[str, Session] = {}
-        self._proven: set[str] = set()
+        self._imitations = Imitations()
+        self._logins = Logins(log_format)
         self._token = token
         self._format = log_format
         self._own_role = own_role
         self._ordered = ordered and log_format != "stderr"  # a text log's lines can be forged
-        self._auth: dict[str, tuple[str, str]] = {}
         self._pending: dict[str, Statement] = {}
         self._running = Running()
 
@@ -129,22 +106,28 @@ class Interpreter:
     @property
     def memory(self) -> Memory:
         """Give what a successor must know."""
-        auth = [(key, method, identity) for key, (method, identity) in self._auth.items()]
-        connecting = list(self._connecting.items())
-        return Memory(auth, list(self._pending.items()), self._running.progress, connecting, sorted(self._proven))
+        logins = self._logins
+        auth = [(key, method, identity) for key, (method, identity) in logins.auth.items()]
+        connecting = list(logins.connecting.items())
+        return Memory(auth, list(self._pending.items()), self._running.progress, connecting, sorted(logins.proven))
 
     def remember(self, memory: Memory) -> None:
         """Take up what a predecessor knew."""
-        self._auth = {key: (method, identity) for key, method, identity in memory.auth}
+        self._logins.auth = {key: (method, identity) for key, method, identity in memory.auth}
         self._pending = dict(memory.pending)
         self._running = Running(memory.running)
-        self._connecting = dict(memory.connecting)
-        self._proven = set(memory.proven)
+        self._logins.connecting = dict(memory.connecting)
+        self._logins.proven = set(memory.proven)
 
     @property
     def waits(self) -> bool:
         """Whether a statement waits for its duration, or a session for its first act."""
-        return bool(self._pending or self._connecting)
+        return bool(self._pending or self._logins.connecting)
+
+    @property
+    def imitated(self) -> int:
+        """Lines in the server's form that a session's code wrote."""
+        return self._imitations.lines
 
     def lost(self) -> None:
         """Lines of the log are missing: nothing is said of who ran alone until all that may have begun is over."""
@@ -156,7 +139,7 @@ class Interpreter:
         """Give what a message witnesses; `log` and `offset` are its place, `index` what was given of that before."""
         events: list[Seen] = []
         ignored = self.ignored
-        if self._pending or self._connecting:
+        if self._pending or self._logins.connecting:
             self._expire(record, events)
         message = record.message
         severity = record.severity
@@ -195,7 +178,7 @@ class Interpreter:
             if self.provenance.judge(record, "fastpath") is not None:
                 self._running.begins(_key(record))
             self.ignored += 1
-        elif message.startswith(_ORDINARY):
+        elif message.startswith(forms.ORDINARY):
             if message == STARTED and record.user is None and self.provenance.judge(record, "started") is not None:
                 self._running.started()
             self.ignored += 1
@@ -205,24 +188,16 @@ class Interpreter:
 
     def _imitation(self, record: LogRecord, kind: str, place: LogPlace, at_us: int, events: list[Seen]) -> None:
         """Tell of a line that a session's code wrote in the server's form, and who that session is."""
-        self.imitated += 1
-        key = _key(record)
-        since_us, lines = self._imitators.pop(key, (-IMITATED_US, 0))
-        lines += 1
-        if record.time_us - since_us >= IMITATED_US:
+        lines = self._imitations.count(_key(record), record.time_us)
+        if lines:
             text = Text(None, self.texts.hash(record.message))
             found = self._statement(record, text, "imitated", place, at_us, outcome="unknown")
             events.append(replace(found, imitates=kind, lines=lines, trust=self.provenance.session))
-            since_us, lines = record.time_us, 0
-        while len(self._imitators) >= IMITATORS_MAX:
-            del self._imitators[next(iter(self._imitators))]
-        self._imitators[key] = since_us, lines
 
     def idle(self, log: str, offset: int, index: int = 0) -> list[Seen]:
         """Let go what waits, because nothing has been written for a while."""
-        events: list[Seen] = [*self._connecting.values(), *self._pending.values()]
+        events: list[Seen] = [*self._logins.idle(), *self._pending.values()]
         self._pending.clear()
-        self._connecting.clear()
         return _placed(events, log, offset, index)
 
     # -- statements --------------------------------------------------------------------------------------------
@@ -252,7 +227,7 @@ class Interpreter:
             role=record.user,
             database=record.database,
             application=record.application,
-            client_addr=address(host) if host is not None else None,
+            client_addr=forms.address(host) if host is not None else None,
             client_port=record.port,
             xid=record.xid or None,
             statement=text.statement,
@@ -264,12 +239,8 @@ class Interpreter:
             trust = "claimed"
         if trust != "likely":
             more["trust"] = trust
-        if (
-            self._auth
-            and (auth := self._auth.get(key := _key(record))) is not None
-            and (trust != "certain" or key in self._proven)
-        ):
-            more["auth_method"] = auth[0]
+        if self._logins.auth and (method := self._logins.method(_key(record), trust)) is not None:
+            more["auth_method"] = method
         if text.hash is not None or text.parsed is not None or text.tags:
             more |= {"statement_hash": text.hash, "parsed": text.parsed, "tags": dict(text.tags)}
         for name, value in more.items():
@@ -343,7 +314,7 @@ class Interpreter:
             self.ignored += 1
             return
         end += 3
-        kind = _kind_of_duration(message, end)
+        kind = forms.of_duration(message, end)
         trust = self.provenance.judge(record, kind) if kind is not None else "claimed"
         if trust is None:
             self._imitation(record, str(kind), place, at_us, events)
@@ -436,14 +407,8 @@ class Interpreter:
 
     def _expire(self, record: LogRecord, events: list[Seen]) -> None:
         here = _key(record)
-        while self._connecting:
-            key, session = next(iter(self._connecting.items()))
-            if record.time_us - session.occurred_at_us < WAIT_US:
-                break
-            del self._connecting[key]
-            events.append(session)
-        if here in self._connecting and not (record.severity == "FATAL" and _startup(record)):
-            events.append(self._connecting.pop(here))
+        if self._logins.connecting:
+            events += self._logins.due(here, record)
         while self._pending:
             key, waiting = next(iter(self._pending.items()))
             if record.time_us - waiting.occurred_at_us < WAIT_US:
@@ -485,12 +450,10 @@ class Interpreter:
     def _error(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen]) -> None:
         key = _key(record)
         self._running.ends(key)
-        connecting = self._connecting.pop(key, None)
-        if record.severity == "FATAL" and (connecting is not None or _refused(record) or _never_began(record)):
-            auth = self._auth.pop(key, ("", ""))
-            trust = self.provenance.error(record)
-            events.append(self._told(record, "login_failed", place, at_us, auth, trust, sqlstate=record.sqlstate))
-            self._proven.discard(key)
+        connecting = self._logins.connecting.pop(key, None)
+        fatal = record.severity == "FATAL"
+        if fatal and (connecting is not None or forms.refused(record) or forms.never_began(record)):
+            events.append(self._logins.refused(key, record, place, at_us, self.provenance.error(record)))
             return
         if record.backend_type not in (None, "client backend") or (record.user is None and record.statement is None):
             self.ignored += 1
@@ -531,95 +494,27 @@ class Interpreter:
         )
 
     def _session(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen]) -> None:
-        kind = _kind_of_session(record.message)
+        kind = forms.of_session(record.message)
         trust = self.provenance.judge(record, kind) if kind is not None else "claimed"
+        key = _key(record)
         if trust is None:
             self._imitation(record, str(kind), place, at_us, events)
+        elif kind == "received":
+            self._logins.forget(key)  # a process id that comes again is another session
+            self.ignored += 1
         elif kind == "authenticated":
-            self._authenticated(record, trust)
+            self._logins.authenticated(key, record, trust)
         elif kind == "authorized":
-            self._authorized(record, place, at_us, events, trust)
+            events += self._logins.authorized(key, record, place, at_us, trust)
         elif kind == "disconnection":
-            self._disconnected(record, place, at_us, events, trust)
+            self._running.ends(key)
+            self._imitations.ends(key)
+            waiting = self._pending.pop(key, None)
+            if waiting is not None:
+                events.append(waiting)
+            events.append(self._logins.disconnected(key, record, place, at_us, trust))
         else:
             self.ignored += 1
-
-    def _authenticated(self, record: LogRecord, trust: Trust) -> None:
-        found = _AUTHENTICATED.match(record.message)
-        if found is None:
-            return
-        key = _key(record)
-        self._auth.pop(key, None)
-        while len(self._auth) >= SESSIONS_MAX:
-            gone = next(iter(self._auth))
-            del self._auth[gone]
-            self._proven.discard(gone)
-        self._auth[key] = (found["method"], found["identity"])
-        (self._proven.add if trust == "certain" else self._proven.discard)(key)
-
-    def _authorized(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen], trust: Trust) -> None:
-        """Keep a session that may begin until it is seen that it does: it may yet be refused."""
-        key, message = _key(record), record.message
-        named = _APPLICATION.search(message)
-        record = replace(record, application=named["name"] if named is not None else "")
-        kind = "walsender" if message.startswith("replication") else record.backend_type or "client backend"
-        auth, trust = self._auth_of(key, trust)
-        if len(self._connecting) >= PENDING_MAX:
-            events.append(self._connecting.pop(next(iter(self._connecting))))
-        self._connecting[key] = self._told(record, "connect", place, at_us, auth, trust, backend_type=kind)
-
-    def _disconnected(self, record: LogRecord, place: LogPlace, at_us: int, events: list[Seen], trust: Trust) -> None:
-        key = _key(record)
-        self._running.ends(key)
-        waiting = self._pending.pop(key, None)
-        if waiting is not None:
-            events.append(waiting)
-        auth, trust = self._auth_of(key, trust)
-        self._auth.pop(key, None)
-        self._proven.discard(key)
-        self._imitators.pop(key, None)
-        time = _DISCONNECTION.match(record.message)
-        took = (int(time[1]) * 3600 + int(time[2]) * 60 + float(time[3])) * 1000 if time is not None else None
-        kind = record.backend_type or "client backend"
-        told = self._told(record, "disconnect", place, at_us, auth, trust, backend_type=kind, duration_ms=took)
-        events.append(told)
-
-    def _auth_of(self, key: str, trust: Trust) -> tuple[tuple[str, str], Trust]:
-        """Give how a session authenticated, and the trust in a line of it that says so."""
-        auth = self._auth.get(key)
-        if auth is None:
-            return ("", ""), trust
-        return auth, trust if key in self._proven else weaker(trust, "likely")
-
-    def _told(
-        self,
-        record: LogRecord,
-        operation: Operation,
-        place: LogPlace,
-        at_us: int,
-        auth: tuple[str, str],
-        trust: Trust,
-        **more: Any,
-    ) -> Session:
-        client_addr = address(record.host)
-        return Session(
-            captured_at_us=at_us,
-            operation=operation,
-            occurred_at_us=record.time_us,
-            pid=record.pid,
-            backend_start_us=record.start_us or 0,
-            role=record.user or _named(record.message),
-            database=record.database,
-            application=record.application or "",
-            client_addr=None if client_addr == LOCAL else client_addr,
-            client_port=record.port,
-            auth_method=auth[0] or None,
-            identity=auth[1] or None,
-            place=place,
-            format=self._format,
-            trust=trust,
-            **more,
-        )
 
 
 def _key(record: LogRecord) -> str:
@@ -628,51 +523,6 @@ def _key(record: LogRecord) -> str:
 
 def _one(text: str | None) -> list[str]:
     return [] if text is None else [text]
-
-
-def weaker(one: Trust, other: Trust) -> Trust:
-    """Give the one of two that proves less."""
-    return one if _LEVELS.index(one) >= _LEVELS.index(other) else other
-
-
-_LEVELS: tuple[Trust, ...] = ("certain", "likely", "claimed")
-
-
-def _kind_of_duration(message: str, at: int) -> str | None:
-    """Say of what a line tells the duration, by what stands behind it; None for a form that nobody knows."""
-    if at == len(message):
-        return "duration"
-    for kind, begin in _MEASURED:
-        if message.startswith(begin, at):
-            return kind
-    return None
-
-
-_MEASURED = (
-    ("statement", "  statement: "),
-    ("execute", "  execute "),
-    ("plan", "  plan:"),
-    ("parse", "  parse "),
-    ("bind", "  bind "),
-    ("fastpath", "  fastpath function call: "),
-)
-
-
-def _kind_of_session(message: str) -> str | None:
-    for kind, begin in _OF_SESSIONS:
-        if message.startswith(begin):
-            return kind
-    return None
-
-
-_OF_SESSIONS = (
-    ("authenticated", "connection authenticated: "),
-    ("authorized", "connection authorized: "),
-    ("authorized", "replication connection authorized: "),
-    ("disconnection", "disconnection: "),
-    ("received", "connection received: "),
-    ("ready", "connection ready: "),
-)
 
 
 def _is_idle(text: Text, xid: int) -> bool:
@@ -699,58 +549,3 @@ def _placed(events: list[Seen], log: str, offset: int, index: int) -> list[Seen]
 
 def _is_at(place: LogPlace | None, log: str, offset: int, index: int) -> bool:
     return place is None or (place.offset == offset and place.index == index and place.log == log)
-
-
-def _refused(record: LogRecord) -> bool:
-    if record.sqlstate is None:
-        return _REFUSED.match(english(record.message) or record.message) is not None
-    return record.sqlstate.startswith("28") or record.sqlstate in _REFUSING
-
-
-def _startup(record: LogRecord) -> bool:
-    """Say whether a FATAL of a session that was authorized and has done nothing else refuses it."""
-    return (record.sqlstate or "").startswith(_STARTUP) if record.sqlstate is not None else _refused(record)
-
-
-_STARTUP = ("28", "3D", "42", "53", "55", "08", "22", "57P03")
-"""SQLSTATEs and classes that end a startup: refused, no such database, bad setting, full, not accepting, garbled."""
-
-
-def _never_began(record: LogRecord) -> bool:
-    """Say whether a FATAL is of a startup packet that nobody could read."""
-    early = record.line is None or record.line <= _STARTUP_LINES
-    return record.sqlstate == "08P01" and record.statement is None and early
-
-
-def _named(message: str) -> str | None:
-    """Give the role that a refusal names, in any language."""
-    message = english(message) or message
-    return _quoted(message, "user" if "user" in message else "role")
-
-
-_ORDINARY = (
-    "checkpoint", "restartpoint", "automatic ", "database system ", "starting ", "listening on ", "received ",
-    "parameter ", "redo ", "logical ", "temporary file", "process ", "archive", "background worker ", "could not ",
-    "connection ", "replication ", "shutting down", "aborting ", "terminating ", "recovery", "entering standby",
-    "consistent recovery", "streaming replication", "invalid record length", "started streaming", "selected new ",
-    "unexpected EOF on client connection", "incomplete startup packet", "all server processes terminated",
-    "reloading configuration", "skipping ", "slot ", "released logical ", "acquired logical ", "begin ",
-    "disconnection: ", "duration: ", "ending log output", "configuration file ", "server process ",
-)  # fmt: skip
-"""How lines of the server begin in English that witness nothing."""
-
-
-def _quoted(message: str, word: str) -> str | None:
-    found = re.search(rf'{word} "([^"]*)"', message)
-    return found[1] if found is not None else None
-
-
-@lru_cache(maxsize=4096)
-def address(host: str | None) -> str | None:
-    """Give a client's address: `local`, an address, or None for a name (log_hostname), which proves nothing."""
-    if host is None or host == LOCAL:
-        return host
-    try:
-        return str(ip_address(host.partition("%")[0]))
-    except ValueError:
-        return None

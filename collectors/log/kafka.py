@@ -99,6 +99,9 @@ class _Partition:
 class KafkaCollector:
     """Reads the topic of one cluster's log; `channel_of` opens a way into `raw` for a further instance."""
 
+    def begin(self) -> None:
+        """Nothing to decide: where a partition begins is asked for when it is taken."""
+
     @property
     def readings(self) -> Iterable[Reading]:
         """All that is read, of one instance each."""

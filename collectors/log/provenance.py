@@ -137,3 +137,11 @@ def _left_by_code(record: LogRecord, kind: str) -> bool:
 def _raised(context: Iterable[str]) -> bool:
     """Say whether a context has a line of RAISE: the word is not translated, nearly always last."""
     return any(line.rstrip().endswith(RAISE) or f" {RAISE} " in line or f"在{RAISE}" in line for line in context)
+
+
+def weaker(one: Trust, other: Trust) -> Trust:
+    """Give the one of two that proves less."""
+    return one if _LEVELS.index(one) >= _LEVELS.index(other) else other
+
+
+_LEVELS: tuple[Trust, ...] = ("certain", "likely", "claimed")

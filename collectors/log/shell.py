@@ -52,6 +52,9 @@ class Collector(Protocol):
     def trouble(self) -> str | None:
         """Why nothing can be read at the moment, and what to do."""
 
+    def begin(self) -> None:
+        """Decide where reading begins, before anything is waited for."""
+
     def step(self) -> bool:
         """Read what there is; false when that was nothing."""
 
@@ -198,6 +201,8 @@ def _turn(
     pause: Callable[[bool], float],
 ) -> None:
     try:
+        collector.begin()
+        watch.wait(stop)
         while not stop.is_set():
             for reading in collector.readings:
                 _judge(reading, watch)
@@ -223,6 +228,7 @@ def _standard_input(
     reading = Reading(context, settings, channel)
     began_us, offset = now_us(), 0
     stream = reading.stream(f"stdin-{began_us:x}", 0)
+    watch.wait(stop)
     quiet_since, ended = time.monotonic(), False
     while not stop.is_set():
         context.health.ready(part)

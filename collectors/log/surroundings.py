@@ -8,6 +8,7 @@ databases that it may not enter, any language is taken to be there.
 from __future__ import annotations
 
 import threading
+import time
 
 import structlog
 
@@ -75,9 +76,14 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="pgwitness-log-surroundings", daemon=True)
 
     def start(self) -> None:
-        """Begin to ask, and wait a moment for the first answer."""
+        """Begin to ask."""
         self._thread.start()
-        self._answered.wait(FIRST_S_MAX)
+
+    def wait(self, stop: threading.Event) -> None:
+        """Wait a moment for the first answer, or until `stop`."""
+        deadline = time.monotonic() + FIRST_S_MAX
+        while not stop.is_set() and time.monotonic() < deadline and not self._answered.wait(0.1):
+            pass
 
     def doubt(self) -> None:
         """Take nothing for known any more, and ask at once: the log shows that something is installed."""

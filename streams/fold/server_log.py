@@ -68,6 +68,11 @@ class ServerLog:
         if event.xid is not None and event.role is not None:
             told = self._xids.pop(event.xid, None)
             room(self._xids, XIDS_MAX)
+            if told is not None and session.trust == "claimed" != told.trust:
+                self._xids[event.xid] = (
+                    told  # whoever can write a line names no transaction that a better one has named
+                )
+                return session
             # One object for all the lines of a transaction; what a comment said once stays said.
             known = told is not None and session in (told, replace(told, tags=()))
             self._xids[event.xid] = told if known and told is not None else session

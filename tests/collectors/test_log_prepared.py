@@ -60,6 +60,6 @@ def test_the_log_says_who_wrote_and_who_committed(
     written = transaction(10, xid=int(row[0]), database="postgres")
     events = fold_all([told, batch(written), batch(tick(1e6))], RULES)
     (change,) = (event for event in events if event.kind == "change")
-    assert (change.principal, change.binding, change.certainty) == ("writer", "log", "exact")
+    assert (change.principal, change.binding, change.certainty) == ("writer", "log", "strong")
     (commit,) = (event for event in events if event.statement == committed)
     assert (commit.principal, commit.operation, commit.xid) == ("closer", "commit_prepared", None)

@@ -193,6 +193,13 @@ def test_an_imitated_line_is_a_finding_and_nothing_else(feed: Feed) -> None:
     assert (change.kind, change.principal, change.certainty) == ("change", None, "none")
 
 
+def test_a_claimed_line_takes_no_transaction_from_a_better_one(feed: Feed) -> None:
+    """Who can write a line into a text log may know an id; what a line that is likely the server's has named stays."""
+    feed(statement(1, xid=77), statement(2, xid=77, role="p_boss", pid=9, trust="claimed"))
+    (change,) = feed(transaction(10, xid=77))
+    assert (change.principal, change.certainty) == ("billing-bot", "strong")
+
+
 @pytest.mark.parametrize(("trust", "assurance"), [("certain", "verified"), ("likely", "role_only")])
 def test_nobody_is_verified_by_a_line_that_is_not_certain(feed: Feed, trust: str, assurance: str) -> None:
     """How a session authenticated proves something only where the server is certain to have written that."""
