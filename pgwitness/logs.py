@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from pgwitness.errors import PgwitnessError
+from pgwitness.printable import visible
 
 CAUSES_MAX = 10
 
@@ -44,6 +45,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     return reversed(chain)
 
 
+def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Let nothing that came from elsewhere steer the terminal that a log is shown on."""
+    return {name: visible(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
 def configure(level: str = "info") -> None:
     """Set up logging for the process; stdout stays free for what a command prints."""
     terminal = sys.stderr.isatty()
@@ -53,7 +59,7 @@ def configure(level: str = "info") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             trace,
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+            *([_printable, structlog.dev.ConsoleRenderer()] if terminal else [structlog.processors.JSONRenderer()]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),

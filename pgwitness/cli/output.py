@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pgwitness.printable import visible, visible_json
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -93,7 +95,7 @@ def to_json(value: object) -> str:
     """Write any value that a query may give as JSON; what JSON does not know becomes text."""
     import msgspec
 
-    return msgspec.json.encode(value, enc_hook=str).decode()
+    return visible_json(msgspec.json.encode(value, enc_hook=str).decode())
 
 
 def table(rows: Sequence[Row], columns: Sequence[str], title: str = "") -> object:
@@ -102,11 +104,14 @@ def table(rows: Sequence[Row], columns: Sequence[str], title: str = "") -> objec
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    head = Text(visible(title)) if title else None
+    made = Table(box=box.SIMPLE_HEAD, title=head, title_justify="left", title_style="bold", pad_edge=False)
     for column in columns:
         numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
         numeric = numeric and not any(isinstance(row.get(column), bool) for row in rows)
-        made.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        made.add_column(
+            Text(visible(column.replace("_", " "))), justify="right" if numeric else "left", overflow="fold"
+        )
     for row in rows:
         made.add_row(*(Text(text(row.get(column)), style=_style(row.get(column))) for column in columns))
     return made
@@ -126,9 +131,8 @@ def text(value: object) -> str:
         return ", ".join(text(item) for item in value)
     if isinstance(value, dict):
         return to_json(value)
-    from pgwitness.cli import wide
 
-    return wide.visible(str(value))
+    return visible(str(value))
 
 
 _STYLES = {"ok": "green", "exact": "green", "strong": "cyan", "weak": "yellow", "none": "red", "missing": "red"}
@@ -143,4 +147,4 @@ def _style(value: object) -> str:
 
 def say(message: str) -> None:
     """Tell a person something, on stderr."""
-    click.echo(message, err=True)
+    click.echo(visible(message), err=True)

@@ -11,6 +11,7 @@ import click
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import Row, console, emit, say
 from pgwitness.errors import ConfigurationError, NotInOrder
+from pgwitness.printable import visible
 
 if TYPE_CHECKING:
     from detectors.policy.policies import Bundle
@@ -181,7 +182,7 @@ def _show(difference: Difference, as_json: bool) -> None:
             ("-", found.samples_removed, found.removed),
         ):
             for sample in samples:
-                click.echo(f"{mark} {found.policy}  {sample.event_id}  {sample.at}  {sample.sentence}")
+                click.echo(visible(f"{mark} {found.policy}  {sample.event_id}  {sample.at}  {sample.sentence}"))
             if total > len(samples):
                 click.echo(f"{mark} {found.policy}  and {total - len(samples):,} more")
     say(f"{difference.actions:,} actions judged by bundle {difference.bundle_sha256}")

@@ -23,6 +23,7 @@ from pgwitness.cli.demo import demo
 from pgwitness.cli.doctor import doctor
 from pgwitness.cli.init import init
 from pgwitness.cli.options import DEBUG
+from pgwitness.cli.output import say
 from pgwitness.cli.policy import policy
 from pgwitness.cli.sql import sql
 from pgwitness.cli.token import token
@@ -72,17 +73,17 @@ class Program(click.Group):
             raise
         except PgwitnessError as error:
             _traceback(ctx)
-            click.echo(f"pgwitness: {error}", err=True)
+            say(f"pgwitness: {error}")
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             ctx.exit(130)
         except Exception as error:
             _traceback(ctx)
             if (said := refused_setting(error)) is not None:
-                click.echo(f"pgwitness: [kafka]: the client does not take a setting: {said}; correct it", err=True)
+                say(f"pgwitness: [kafka]: the client does not take a setting: {said}; correct it")
                 ctx.exit(exit_code(error))
-            click.echo(f"pgwitness: {type(error).__name__}: {error}", err=True)
-            click.echo("pgwitness: this was not foreseen; run it again with --debug to see where", err=True)
+            say(f"pgwitness: {type(error).__name__}: {error}")
+            say("pgwitness: this was not foreseen; run it again with --debug to see where")
             ctx.exit(exit_code(error))
 
 

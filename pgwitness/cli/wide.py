@@ -6,7 +6,6 @@ is missing: `--json` has everything.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 READABLE = 12
@@ -51,20 +50,3 @@ def cut(value: str, room: int) -> str:
     mark = f"… (+{len(value) - room})"
     kept = max(1, room - len(mark))
     return value[:kept] + f"… (+{len(value) - kept})"
-
-
-def visible(value: str) -> str:
-    r"""Write what would steer a terminal, or turn text around, as its escape (`\x1b`); line feeds and tabs stay."""
-    if value.isprintable():
-        return value
-    return "".join(letter if not _steers(letter) else _escape(letter) for letter in value)
-
-
-def _steers(letter: str) -> bool:
-    if letter in "\n\t":
-        return False
-    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and letter not in "\u200c\u200d\u00ad"
-
-
-def _escape(letter: str) -> str:
-    return f"\\x{ord(letter):02x}" if ord(letter) < 256 else f"\\u{ord(letter):04x}"

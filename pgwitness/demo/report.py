@@ -19,6 +19,7 @@ from typing import Any, TextIO
 from pgwitness.demo.scenes import Scene
 from pgwitness.demo.watch import Watch
 from pgwitness.demo.workload import Ledger
+from pgwitness.printable import visible
 
 QUESTIONS = (
     (
@@ -215,7 +216,7 @@ def _verdict(summary: Mapping[str, Any], result: Result, place: Path, kept: bool
     if wait["p50"] is not None:
         out.print(f"commit to alert: p50 {wait['p50']:,.0f} ms, p99 {wait['p99']:,.0f} ms (alerts from the WAL)")
     for problem in result.problems:
-        out.print(f"problem: {problem}", style="red")
+        out.print(visible(f"problem: {problem}"), style="red", markup=False)
     config = shlex.quote(str(place / "pgwitness.toml"))
     note = "" if kept else "; a temporary folder, --dir keeps it where you want it"
     out.print(f"\nEverything is in {place}{note}. Next:", soft_wrap=True)

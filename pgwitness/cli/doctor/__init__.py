@@ -10,6 +10,7 @@ from pgwitness.cli.doctor import databases, installation, names, triage
 from pgwitness.cli.doctor.lines import Line
 from pgwitness.cli.options import cluster_option, common, configuration, json_option
 from pgwitness.cli.output import console, emit, json_list, say
+from pgwitness.printable import visible
 
 
 @click.command(short_help="Check what can be captured, what is wrong, and how to mend it.")
@@ -59,5 +60,5 @@ def _unnamed(rows: list[Line], file: str) -> None:
     emit(rows, as_json=False, columns=columns, title="Sessions of the last hour that no rule names")
     click.echo(f"To name them, append to {file} and say who they are:")
     for rule in dict.fromkeys(str(row["rule"]) for row in rows):
-        click.echo(rule)
+        click.echo(visible(rule))
     click.echo("")
