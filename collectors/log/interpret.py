@@ -259,7 +259,7 @@ class Interpreter:
             if decided is None:
                 return possible([self.texts.read(text) for text in texts], self.texts.hash(record.message))
             text = decided
-        found = self.texts.read(text, complaint.unproven(self.texts.names) if unproven and '"' in text else None)
+        found = self.texts.read(text, complaint.unproven(self.texts.names) if unproven else None)
         if "create_extension" in found.operations:  # or a language: what functions can do may be another thing now
             self.doubts = True
         if record.query_id and len(texts) == 1 and found.statement is not None:
@@ -279,7 +279,7 @@ class Interpreter:
             return Text(None, None)
         if not said.known:
             return Text(None, self.texts.hash(text))
-        found = self.texts.read(text, said.hide)
+        found = self.texts.read(text, said.hide, all_names=True)
         if found.parsed is None:
             return found
         return found._replace(parsed=masked_parsed(found.parsed, lambda name, quoted: said.hide(name, quoted, False)))

@@ -33,9 +33,6 @@ KNOWN_CHARS_MAX = 8 * 1024 * 1024
 TEXT_CHARS_MAX = 64 * 1024
 """A longer text is not remembered."""
 
-_GLARING = re.compile(r'"[^"]*(?:@[^"]*\.|[0-9])[^"]*"')
-"""What may be a name in quotes that no name is."""
-
 MARK = "\0"
 _STRING = re.compile(r"'[^']*(?:''[^']*)*'")
 _NUMBER = re.compile(r"[0-9](?<![\w.$'][0-9])[0-9]*(?:\.[0-9]+)?\b(?![.$])", re.ASCII)
@@ -92,13 +89,15 @@ class Texts:
         self.parsed = 0
         """Texts that were parsed, and not known already."""
 
-    def read(self, text: str, hide: Hide | None = None) -> Text:
+    def read(self, text: str, hide: Hide | None = None, *, all_names: bool = False) -> Text:
         """Give a statement without its literals, and the tags of a comment behind it.
 
-        `hide` says which of its names may be values too: of a statement that has run, glaring ones are.
+        `hide` says which of its names may be values too, of those in quotes unless it is about `all_names`; of a
+        statement that has run, only what looks like anything but a name is.
         """
-        if hide is not None or ('"' in text and _GLARING.search(text) is not None):
-            text = masked(text, hide or self._glaring)
+        hide = hide or self._glaring
+        if all_names or ('"' in text and _may_hide(text, hide)):
+            text = masked(text, hide)
         if "*/" not in text:
             return self._read(text, None)
         at = comment_behind(text)
@@ -201,6 +200,13 @@ def quick_shape(text: str) -> str | None:
     if "--" in shape or "/*" in shape or not shape.isascii():
         return None
     return None if "'" in shape and _OTHER_QUOTE.search(shape) is not None else shape
+
+
+def _may_hide(text: str, hide: Hide) -> bool:
+    """Say whether one of a text's names in quotes is to be hidden, without parsing it where that can be told so."""
+    if quick_shape(text) is None:
+        return True
+    return any(hide(name[1:-1].replace('""', '"'), True, False) for name, _ in _NAMES_TOO.findall(text) if name)
 
 
 def comment_behind(text: str) -> int | None:

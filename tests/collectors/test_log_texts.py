@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from hypothesis import example, given, settings
@@ -188,3 +189,35 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < len(read._by_shape) + len(read._by_text) < 500
     read.read("SELECT " + ", ".join(["a"] * 40_000))
     assert not any(len(key) > texts.TEXT_CHARS_MAX for key in read._by_shape)
+
+
+def test_names_in_quotes_are_looked_at_without_a_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drivers that quote every name cost one parse a text, as others do; only a name that is none costs more."""
+    parsed: list[str] = []
+    monkeypatch.setattr(texts, "masked", lambda text, hide: parsed.append(text) or text)
+    read = Texts(TOKEN)
+    for number in range(3):
+        read.read(f'SELECT "User"."id", \'"\' FROM "User" WHERE "User"."id" = {number}')
+    assert (read.parsed, parsed) == (1, [])
+    read.read('SELECT "ann@x.example" FROM t')
+    assert len(parsed) == 1
+
+
+@pytest.mark.parametrize("text", ['"' + "@" * 20_000, '"@' * 10_000, '"9' * 10_000, '"a"@"."' * 5_000])
+def test_a_text_of_quotes_is_read_once(text: str) -> None:
+    """Steps that do not grow with the text are linear time."""
+    steps = {}
+    for part in (text, text + text):
+        calls = 0
+
+        def count(_frame: object, event: str, _arg: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(count)
+        try:
+            texts._may_hide(part, lambda name, quoted, made_up: False)
+        finally:
+            sys.setprofile(None)
+        steps[len(part)] = calls
+    assert max(steps.values()) <= 2 * min(steps.values()) + 10
