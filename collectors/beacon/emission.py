@@ -141,6 +141,9 @@ def beacon_body(guarded: bool, *, paused: bool = False) -> str:
         IF TG_ARGV IS NULL THEN
             RETURN NEW;
         END IF;
+        IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
+            RETURN NEW;
+        END IF;
     END IF;"""
     return f"""
 DECLARE

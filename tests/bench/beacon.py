@@ -22,6 +22,7 @@ import psutil
 import psycopg
 
 from collectors.beacon import install
+from collectors.beacon.job import Job
 from pgwitness.demo.servers import Postgres, wait_for
 
 LIMIT = 0.10
@@ -51,6 +52,9 @@ def run(scale: float = 1.0) -> dict[str, Any]:
             with psycopg.connect(server.dsn(dbname="beacon")) as connection:
                 report = install.install(connection)
                 assert report.complete, report.left
+            with psycopg.connect(server.dsn(dbname="beacon"), autocommit=True) as connection:
+                while Job().step(connection, 0.0):  # as the collector would: tables come into the publication
+                    pass
             seconds = max(1, round(SECONDS * scale))
             server.program("psql", "-q", "-d", server.dsn(), "-c", "CHECKPOINT")
             loads = {

@@ -45,6 +45,11 @@ WAYS = {
         ["public.det_2 update 52", "public.det_2 delete 1"],
     ),
     "keyless": Way(["UPDATE keyless SET v = 1 WHERE id < 4"], ["public.keyless update 3"]),
+    "keyless, later in its transaction": Way(
+        ["BEGIN; UPDATE pay SET v = 3 WHERE id = 55; UPDATE keyless SET v = 2 WHERE id = 5;"
+         " INSERT INTO keyless VALUES (12, 0); DELETE FROM keyless WHERE id = 6; COMMIT"],
+        ["public.keyless None 2"],
+    ),
     "keyless insert": Way(["INSERT INTO keyless VALUES (11, 0)"]),
     "taken out and put back": Way(
         ["ALTER PUBLICATION pgwitness DROP TABLE pay", "DELETE FROM pay WHERE id <= 20",
