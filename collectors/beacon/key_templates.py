@@ -18,8 +18,8 @@ from pgwitness.events import quote_identifier
 
 SESSION = "'pgwitness.session'"
 """The parameter of the first generation, as the functions name it; of a later one its number follows."""
-KEYS_KEPT = 2
-"""The key in force and the one before it, by which a collector verifies WAL that it has not read yet."""
+KEYS_KEPT = 4
+"""The key in force and those before it, by which a collector verifies WAL that it has not read yet."""
 
 READ_KEY = f"""\
         BEGIN
@@ -97,7 +97,7 @@ CREATE_FRESH_KEY = (
 
 CREATE_RENEW_KEY = (
     f"CREATE OR REPLACE FUNCTION {SCHEMA}.renew_key() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER\n"
-    f"SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $pgwitness${RENEW_KEY_BODY}$pgwitness$"
+    f"SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $pgwitness${RENEW_KEY_BODY}$pgwitness$"
 )
 
 BODIES = {"fresh_key": {FRESH_KEY_BODY}, "renew_key": {RENEW_KEY_BODY}}

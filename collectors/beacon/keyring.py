@@ -61,8 +61,15 @@ class Keyring:
         return [key for key in self.keys if key.made_lsn <= lsn and self._holds(key, lsn, xid32, committed_at_us)]
 
     def knows(self, lsn: int) -> bool:
-        """Say whether a message at that place can be judged: one from before the first known key cannot."""
-        return any(key.made_lsn <= lsn for key in self.keys)
+        """Say whether a message at that place can be judged.
+
+        One from before the first known key cannot, nor one from between two keys of which others were in force.
+        """
+        before = max((key.number for key in self.keys if key.made_lsn <= lsn), default=None)
+        if before is None:
+            return False
+        after = min((key.number for key in self.keys if key.number > before), default=before + 1)
+        return after == before + 1
 
     def _holds(self, key: Key, lsn: int, xid32: int, committed_at_us: int) -> bool:
         after = [other for other in self.keys if other.number > key.number]

@@ -62,15 +62,19 @@ class BeaconStatus(Struct, frozen=True, kw_only=True):
 
 
 def load_keys(connection: Connection) -> list[Key]:
-    """Read the keys that the database has, newest first; none where they are lost, not installed, or not ours to read.
+    """Read the keys that the database has, newest first; none where they are lost, not installed, or not ours to read,
+    and while somebody holds a lock on them, which nobody is to wait for.
 
     An earlier installation has one, without the place where it was made.
     """
     for query in (_KEYS, f"SELECT key, 1, 0, 0, 0 FROM {templates.SCHEMA}.key"):
         try:
-            rows = connection.execute(query).fetchall()
+            with connection.transaction():
+                connection.execute("SET LOCAL lock_timeout = '50ms'")
+                rows = connection.execute(query).fetchall()
+        except pg.LockNotAvailable:
+            return []
         except _UNREADABLE:
-            _rolled_back(connection)
             continue
         return [
             Key(key=bytes(key), number=number, made_lsn=int(lsn), made_xid=xid, made_at_us=at_us)

@@ -4,9 +4,9 @@ Any role may write any of them, as many as it likes, so what is not ours costs a
 verified that cannot be genuine by its place or size, a heartbeat counts once and only with what we put into it, and
 of forgeries the first few of a second are told one by one, the others by their number.
 
-The keys are read anew when a message does not verify, at most once a second, because another one may have been made in
-the meantime. A message that the database made without a key, or with one that nobody has any more, is no forgery: what
-it says is a claim, and that there was one is told as a gap.
+The keys are read anew when a message does not verify, because another one may have been made in the meantime. A
+message that the database made without a key, or with one that nobody has any more, is no forgery: what it says is a
+claim, and that there was one is told as a gap.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from collectors.beacon.mac import (
     CONTROL_PREFIX,
     DDL_PREFIX,
     PREFIX,
+    UNSIGNED,
     ControlPayload,
     DdlPayload,
     Forged,
     JudgeToken,
     Unreadable,
+    split,
     verify_control,
     verify_ddl,
 )
@@ -42,7 +44,8 @@ from collectors.wal.tokens import Verifier
 from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Token, format_lsn
 
 HEARTBEAT_PREFIX = "pgwitness.heartbeat"
-KEY_AGAIN_S = 1.0
+KEYS_A_SECOND = 20
+"""How often the keys are read again for messages that do not verify: a rotation is no forgery, a flood is cheap."""
 FORGERIES_A_SECOND = 5
 """Forgeries told one by one."""
 HEARTBEATS_MAX = 64
@@ -137,7 +140,7 @@ class Messages:
         self._announced = announced
         self._heartbeat = heartbeat
         self._clock = clock
-        self._read = clock()
+        self._again: deque[float] = deque(maxlen=KEYS_A_SECOND)
         self._last: tuple[int, dict[tuple[int, str, str | None], int]] = (-1, {})
         self.refresh()
 
@@ -147,10 +150,16 @@ class Messages:
 
     def refresh(self) -> bool:
         """Read the keys of the database; says whether there is another one."""
-        self._read = self._clock()
         found = self._load_keys()
         self._here = bool(found)
         return self.ring.take(found)
+
+    def _may_refresh(self) -> bool:
+        now = self._clock()
+        if len(self._again) == KEYS_A_SECOND and now - self._again[0] < 1:
+            return False
+        self._again.append(now)
+        return True
 
     def lost(self, lsn: int) -> bool:
         """Say whether the database may have had no key at a place of the WAL: the newest came later, for a lost one."""
@@ -192,14 +201,14 @@ class Messages:
             return self._verified(message, xid, committed_at_us)
         except Forged as forged:
             found = forged.alone()
-        if self._clock() - self._read >= KEY_AGAIN_S and self.refresh():
+        if self._may_refresh() and self.refresh():
             try:
                 return self._verified(message, xid, committed_at_us)
             except Forged as forged:
                 found = forged.alone()
         return self._claim(message, xid) or self._forgery(found, message.lsn)
 
-    def _claim(self, message: LogicalMessage, xid: int) -> Beacon | Ddl | None:
+    def _claim(self, message: LogicalMessage, xid: int) -> Beacon | Ddl | Unread | None:
         """Take what was said without a proof where the database may have said it."""
         unknown = bool(self.ring.keys) and not self.ring.knows(message.lsn)
         if message.prefix == PREFIX and self.ring.keys:
@@ -207,12 +216,13 @@ class Messages:
             if said is not None:
                 self.unproven.note(message.lsn, xid, said)
             return said
-        if message.prefix != DDL_PREFIX or not self.ring.keys or not self.lost(message.lsn):
+        if unknown and message.prefix == CONTROL_PREFIX:
+            return Unread(message.prefix, "nobody has the key any more that would prove it")
+        if message.prefix != DDL_PREFIX or not self.ring.keys or not (unknown or self.lost(message.lsn)):
             return None
+        content = UNSIGNED + split(message.content)[1] if unknown else message.content
         try:
-            command = verify_ddl(
-                message.content, None, system_id="", database=self._database, xid32=xid, codec=self._codec
-            )
+            command = verify_ddl(content, None, system_id="", database=self._database, xid32=xid, codec=self._codec)
         except (Forged, Unreadable):
             return None
         told = of_payload(command, None, self._turn(command))

@@ -13,7 +13,15 @@ from collectors.beacon import mac
 from collectors.beacon.keyring import Key
 from collectors.wal import ddl_objects
 from collectors.wal.limit import REST_EVERY_S, Limit
-from collectors.wal.messages import BYTES_MAX, FORGERIES_A_SECOND, HEARTBEAT_PREFIX, HEARTBEATS_MAX, Messages, Unread
+from collectors.wal.messages import (
+    BYTES_MAX,
+    FORGERIES_A_SECOND,
+    HEARTBEAT_PREFIX,
+    HEARTBEATS_MAX,
+    KEYS_A_SECOND,
+    Messages,
+    Unread,
+)
 from collectors.wal.pgoutput import LogicalMessage
 from pgwitness.events import Ddl, Forgery
 
@@ -124,7 +132,7 @@ def test_a_flood_of_forgeries_is_bounded(prefix: str, xid: int | None) -> None:
             server.now = 100.0 + second + n / 10_000
             told.append(server.say(prefix, b"I am the CFO" * 3, xid))
     assert sum(said is not None for said in told) == 3 * FORGERIES_A_SECOND
-    assert server.keys_read <= 1 + 4
+    assert server.keys_read <= 1 + 4 * KEYS_A_SECOND
     rest = server.judge.forgeries.rest(server.now)
     assert rest is not None
     assert sum(rest[0].values()) == 30_000 - 3 * FORGERIES_A_SECOND
