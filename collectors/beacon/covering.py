@@ -132,6 +132,10 @@ BEGIN
                 EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER {TRIGGER}', found.name);
                 INSERT INTO {SCHEMA}.covered (relation) VALUES (found.oid) ON CONFLICT (relation) DO NOTHING;
             END IF;
+            IF fresh AND tg_tag IN ('CREATE TABLE AS', 'SELECT INTO') THEN
+                -- Its first rows are older than its trigger, which therefore speaks for them now.
+                EXECUTE format('DELETE FROM ONLY %s WHERE false', found.name);
+            END IF;
         EXCEPTION WHEN OTHERS THEN
             NULL;
         END;
