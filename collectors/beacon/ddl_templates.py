@@ -82,7 +82,9 @@ _PATH = r"""
             path := (
                 SELECT json_agg(n.nspname ORDER BY e.place)
                 FROM (
-                    SELECT 0 AS place, 'pg_temp' AS name, pg_my_temp_schema() AS temporary
+                    SELECT 0 AS place, 'pg_temp' AS name, CASE WHEN EXISTS (
+                        SELECT FROM pg_class AS x WHERE x.relnamespace = pg_my_temp_schema())
+                        THEN pg_my_temp_schema() ELSE 0::oid END AS temporary
                     UNION ALL
                     SELECT r.place, CASE WHEN r.found[1] IS NULL THEN lower(r.found[2])
                         WHEN r.found[1] = '$user' THEN coalesce(nullif(role_set, 'none'), session_user)
@@ -90,8 +92,8 @@ _PATH = r"""
                     FROM regexp_matches(looked_for, '"((?:[^"]|"")*)"|([^,"[:space:]]+)', 'g')
                         WITH ORDINALITY AS r(found, place)
                 ) AS e JOIN pg_namespace AS n ON n.oid = e.temporary OR n.nspname = e.name
-                WHERE e.temporary <> 0 OR has_schema_privilege(coalesce(nullif(role_set, 'none'), session_user), n.oid,
-                    'USAGE')
+                WHERE e.temporary <> 0 OR e.place > 0
+                    AND has_schema_privilege(coalesce(nullif(role_set, 'none'), session_user), n.oid, 'USAGE')
             );"""
 """The schemas in which the client's names were looked for: those of its search_path that are there and open to it."""
 
@@ -144,7 +146,8 @@ BEGIN
             IF busy THEN{_MADE_WHILE_BUSY}
             ELSE{_MADE}
             END IF;
-            IF total = 0 AND (every > 0 OR tg_tag LIKE 'DROP %' AND tg_tag <> 'DROP OWNED'
+            IF total = 0 AND (every > 0 OR tg_tag ~ '^(DROP|CREATE) ' AND tg_tag <> 'DROP OWNED'
+                OR tg_tag = 'ALTER TABLE' AND statement NOT ILIKE '%tablespace%'
                 OR pg_current_xact_id_if_assigned() IS NULL) THEN
                 EXIT telling;
             END IF;

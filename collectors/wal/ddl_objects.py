@@ -72,7 +72,7 @@ def completed(statement: str | None, names: Sequence[str], path: Sequence[str]) 
 
     Only where the text runs nobody's code: else the path may be that of a function inside of it.
     """
-    if len(path) != 1 or not all(_runs_nothing(tree) for tree in _statements(statement)):
+    if len(path) != 1 or path[0] == "pg_catalog" or not all(_runs_nothing(tree) for tree in _statements(statement)):
         return list(names)
     schema = quote_identifier(path[0])
     return [name if _HAS_SCHEMA(name) or name.startswith("pg_") else f"{schema}.{name}" for name in names]
@@ -171,7 +171,7 @@ def _object(what: str, item: Tree, path: Sequence[str]) -> DdlObject:
 
 def _completed(names: list[str], path: Sequence[str]) -> list[str]:
     """Put the schema in front of a name where no other can be meant; those of `pg_catalog` come before any path."""
-    alone = len(names) == 1 and len(path) == 1 and not names[0].startswith("pg_")
+    alone = len(names) == 1 and len(path) == 1 and path[0] != "pg_catalog" and not names[0].startswith("pg_")
     return [path[0], *names] if alone else names[-2:]
 
 
