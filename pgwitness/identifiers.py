@@ -57,6 +57,13 @@ def masked(text: str, hide: Hide) -> str:
     return "".join([*pieces, text[end:]]) if pieces else text
 
 
+def without_glaring(text: str) -> str:
+    """Write a statement that has run again without those of its names in quotes that look like anything but names."""
+    if '"' not in text or not ("@" in text or any(letter.isdigit() for letter in text)):
+        return text
+    return masked(text, lambda name, quoted, _: quoted and glaring(name))
+
+
 def masked_name(name: str, hide: Callable[[str, bool], bool]) -> str:
     """Write a name again, qualified or not, without those of its parts that are to be hidden: name, whether quoted."""
     return _PART.sub(lambda part: MASK if hide(name_of(part[0]), '"' in part[0]) else part[0], name)

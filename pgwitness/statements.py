@@ -41,6 +41,7 @@ PARAMETER_DIGITS_MAX = 5
 CUT = " …"
 """What stands at the end of a statement that was cut off."""
 
+_OF_ROWS = frozenset({"select", "insert", "update", "delete", "merge", "do", "execute"})
 IDLE = frozenset(
     {"begin", "rollback", "rollback_to", "savepoint", "release", "set", "show", "discard", "deallocate", "prepare"}
 )
@@ -80,6 +81,11 @@ class StatementFacts(Struct, frozen=True):
     objects: tuple[str, ...] = ()
     defines: tuple[str, ...] = ()
     handles: tuple[Handle, ...] = ()
+
+
+def about_objects(known: StatementFacts) -> bool:
+    """Say whether a statement makes, changes or grants things and reads no rows: its names are theirs, as of roles."""
+    return known.utility and _OF_ROWS.isdisjoint(known.operations)
 
 
 class _Cache:

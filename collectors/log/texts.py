@@ -26,7 +26,7 @@ from pgwitness.events import Parsed
 from pgwitness.identifiers import Hide, glaring, masked, masked_name, plain
 from pgwitness.parsetree import runs_text
 from pgwitness.privacy import Tokenizer
-from pgwitness.statements import StatementFacts, facts
+from pgwitness.statements import StatementFacts, about_objects, facts
 
 KNOWN_CHARS_MAX = 8 * 1024 * 1024
 """Characters that are remembered of texts, and of shapes; then all begin anew."""
@@ -96,7 +96,7 @@ class Texts:
         statement that has run, only what looks like anything but a name is.
         """
         hide = hide or self._glaring
-        if all_names or ('"' in text and _may_hide(text, hide)):
+        if all_names or ('"' in text and _may_hide(text, hide) and not about_objects(facts(text))):
             text = masked(text, hide)
         if "*/" not in text:
             return self._read(text, None)

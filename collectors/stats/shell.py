@@ -24,8 +24,9 @@ from collectors.stats import source
 from collectors.stats.delta import Delta, Key, Loss, Snapshot, compare
 from pgwitness.errors import Retry
 from pgwitness.events import Gap, QueryStats
+from pgwitness.identifiers import without_glaring
 from pgwitness.messages.refusal import words
-from pgwitness.statements import StatementFacts, facts
+from pgwitness.statements import StatementFacts, about_objects, facts
 
 DELIVERY_S_MAX = 30.0
 READING = Gauge("pgwitness_stats_reading_seconds", "How long the last reading took.", ["cluster", "instance"])
@@ -143,7 +144,7 @@ class Collector:
         unknown = sorted({delta.key.queryid for delta in deltas if delta.key not in self._facts})
         if unknown:
             for key, text in source.texts(self._connection, ext, unknown).items():
-                self._facts[key] = facts(text)
+                self._facts[key] = _facts_of(text)
         self._names.learn(self._connection, [delta.key for delta in deltas])
         at_us = now_us()
         events = []
@@ -190,3 +191,9 @@ def only_catalogues(known: StatementFacts) -> bool:
 def _begun(before: dict[str, str], now: dict[str, str]) -> list[Loss]:
     """List the conditions that hold now and did not before, each a loss that lasts until it is mended."""
     return [Loss(reason, {"fix": text}) for reason, text in now.items() if reason not in before]
+
+
+def _facts_of(text: str) -> StatementFacts:
+    """Read a statement that has run: an alias in quotes may be anything, the name of a role is what it is."""
+    known = facts(text)
+    return known if about_objects(known) else facts(without_glaring(text))

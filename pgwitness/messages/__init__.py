@@ -85,6 +85,11 @@ def translations(*messages: str) -> dict[str, dict[str, tuple[str, ...]]]:
     return found
 
 
+def messages_of(language: str) -> list[tuple[int, str]]:
+    """Give the messages of a language, each with the number of the English one."""
+    return list(enumerate(_english())) if language == "en" else _pairs(language)
+
+
 class _Forms:
     """The messages of one language, to be found by how a text begins or ends; cut when they are looked at."""
 
@@ -193,4 +198,4 @@ def _pairs(language: str) -> list[tuple[int, str]]:
 
 @lru_cache(maxsize=len(LANGUAGES))
 def _forms(language: str) -> _Forms:
-    return _Forms(list(enumerate(_english())) if language == "en" else _pairs(language))
+    return _Forms(messages_of(language))

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from pglast import parser
 
 from collectors.log import texts
+from collectors.log.complaint import unproven
 from collectors.log.texts import MARK, Texts, comment_behind, quick_shape, scanned_shape
+from collectors.names import Names
 from pgwitness.privacy import tokenizer
 from pgwitness.statements import facts
 
@@ -221,3 +223,23 @@ def test_a_text_of_quotes_is_read_once(text: str) -> None:
             sys.setprofile(None)
         steps[len(part)] = calls
     assert max(steps.values()) <= 2 * min(steps.values()) + 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'CREATE ROLE "ada@corp.example"',
+        'GRANT clerks TO "ada@corp.example"',
+        'ALTER TABLE "Order Lines" OWNER TO "ada@corp.example"',
+    ],
+)
+def test_names_of_roles_are_names(text: str) -> None:
+    """Services that log people in by their address name roles so: who is granted what must be told."""
+    assert Texts(TOKEN).read(text).statement == text
+    assert Texts(TOKEN).read(text, unproven(Names())).statement == text
+
+
+@pytest.mark.parametrize("text", ['SELECT 1 AS "ann@x.example"', 'PREPARE p AS SELECT "ann@x.example"'])
+def test_other_names_that_look_like_values_are_none(text: str) -> None:
+    """An alias may be anything."""
+    assert "ann" not in str(Texts(TOKEN).read(text).statement)
