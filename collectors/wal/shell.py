@@ -181,6 +181,7 @@ class _Collector:
     def run(self) -> None:
         """Make sure of the slot, stream, and end in order when told to."""
         names = slot.publications(self.sql, PUBLICATIONS)
+        self.streamed = frozenset(names)
         self._settle()
         self.covered = source.covered_relations(self.sql)
         self.accounts.partitions(published.partitions(self.sql))
@@ -415,6 +416,20 @@ class _Collector:
             log.warning("gap in the evidence", cluster=self.context.name, reason=gap.reason, **gap.detail)
             GAPS.labels(self.context.name, self.database, gap.reason).inc()
             self._send(gap)
+        self._take_on(frozenset(now) - self.streamed, end)
+
+    def _take_on(self, made: frozenset[str], end: int) -> None:
+        """Begin the stream anew with a publication that was made since, once it has passed where that was there."""
+        if not made:
+            self.made_by = 0
+        elif not self.made_by:
+            self.made_by = end
+        elif self.memory.confirmed >= self.made_by and self.sent == self.delivered:
+            self.stream.tell(now=True)
+            raise Retry(f"publication {', '.join(sorted(made))} is there now: the stream begins anew with it")
+
+    streamed: frozenset[str] = frozenset()
+    made_by = 0
 
     def _gaps_open(self, resumes: int) -> None:
         for gap in self.memory.gaps:

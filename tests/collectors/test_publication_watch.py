@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from collectors.beacon.install import install
 from collectors.beacon.publishing import ADVISORY
 from collectors.wal.listing import Listing
 from collectors.wal.publication_watch import Watch, lost
 from pgwitness.demo.servers import wait_for
+from pgwitness.errors import Retry
 from pgwitness.events import Event, Gap, Tick, Transaction
 from tests.collectors.wal_source import MARK, Source
 from tests.streams.folding import fold_all
@@ -113,6 +115,28 @@ def test_whoever_changes_what_is_published_is_named(source: Source) -> None:
     ]
     assert {(event.principal, event.certainty) for event in named} == {("postgres", "exact")}
     assert named[0].relations == ["public.pay"]
+
+
+def test_a_publication_that_is_made_again_is_read_again(source: Source) -> None:
+    """A stream has the publications it began with: it begins anew, and what is written then is read."""
+    source.create("CREATE TABLE pay (id int PRIMARY KEY, v int)", MARK, "INSERT INTO pay VALUES (1, 0)")
+    raw = source.bench.raw
+    with source.running() as raised:
+        source.streaming()
+        source.until_marked()
+        source.sql.execute("DROP PUBLICATION pgwitness")
+        raw.wait(lambda: bool(raw.of(Gap)) or bool(raised), "the gap")
+        assert [gap.reason for gap in raw.of(Gap)] == ["publication_changed"]
+    with source.running() as raised:
+        source.streaming()
+        install(source.sql)
+        raw.wait(lambda: bool(raised), "the stream to begin anew")
+    assert [type(error) for error in raised] == [Retry]
+    with source.running():
+        source.streaming()
+        until = len(raw.of(Transaction))
+        source.sql.execute("UPDATE pay SET v = 1")
+        raw.wait(lambda: any(part.n_rows for part in raw.of(Transaction)[until:]), "the row")
 
 
 def folded(transactions: list[Transaction]) -> list[Event]:
