@@ -45,6 +45,8 @@ SESSIONS_MAX = 4_096
 
 SHORT, LONG = 6, 11
 """Fields of a message of the release before this one, which did not say what was written, and of one of this."""
+NAME_SEPARATORS_MAX = 62
+"""Separators that the name of a role may hold: it has 63 bytes."""
 _SEPARATOR = "\x1f"
 _CLAIM_END = "\x1e"
 _HEX_CHARACTERS = 64
@@ -98,12 +100,12 @@ class BeaconVerifier:
         repetitions. `judge` says what came of the transaction's token, else that is left out.
         """
         code, rest = split(content)
-        if rest.count(b"\x1f") not in (SHORT - 1, LONG - 1):
+        if not SHORT <= rest.count(b"\x1f") + 1 <= LONG + 2 * NAME_SEPARATORS_MAX:
             raise Forged("malformed")
         introduction = rest.rpartition(b"\x1f")[2]
         # First what nearly every forgery fails at: anybody may write as many as it likes.
         known = self._introduced(introduction, rest)
-        fields = _fields(rest, self._codec)
+        fields = _fields(rest, self._codec, known.said.session_user)
         xid, session_user, role, application, claims = fields[:5]
         said = rest[: len(rest) - len(introduction)]
         expected = hashlib.sha256(b"".join((known.one.encode(), b"\x1f", said, b"\x1f", known.other.encode()))).digest()
@@ -190,14 +192,32 @@ def claimed(content: bytes, *, xid32: int, database: str, codec: str = "utf-8", 
     )
 
 
-def _fields(rest: bytes, codec: str) -> list[str]:
-    """Split a message behind its code; `Forged` where it has not the form of one."""
+def _fields(rest: bytes, codec: str, login: str = "") -> list[str]:
+    """Split a message behind its code; `Forged` where it has not the form of one. `login` is who logged in."""
     fields = text_of(rest, codec).split(_SEPARATOR)
-    # isascii, because int() takes other scripts' digits, too; eighteen of them fit wherever numbers go from here.
+    if len(fields) not in (SHORT, LONG) and len(fields) > SHORT:
+        fields = _with_odd_names(fields, login)
     numbers = [fields[0], *([fields[5], *fields[7:10]] if len(fields) == LONG else [])]
-    if len(fields) not in (SHORT, LONG) or not all(n.isascii() and n.isdigit() and len(n) <= 18 for n in numbers):
+    if len(fields) not in (SHORT, LONG) or not all(map(_is_number, numbers)):
         raise Forged("malformed")
     return fields
+
+
+def _is_number(text: str) -> bool:
+    # isascii, because int() takes other scripts' digits, too; eighteen of them fit wherever numbers go from here.
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def _with_odd_names(fields: list[str], login: str) -> list[str]:
+    """Put the names of roles together again that hold the separator themselves: PostgreSQL allows it."""
+    wrote = len(fields) > LONG and all(map(_is_number, [fields[-6], *fields[-4:-1]]))
+    behind = LONG - 3 if wrote else SHORT - 3
+    names = _SEPARATOR.join(fields[1:-behind])
+    if names.startswith(login + _SEPARATOR):
+        user, role = login, names[len(login) + 1 :]
+    else:
+        user, _, role = names.rpartition(_SEPARATOR)
+    return [fields[0], user, role, *fields[-behind:]]
 
 
 def _claims_of(rest: bytes, codec: str) -> dict[str, str | int | None]:

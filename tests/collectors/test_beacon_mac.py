@@ -90,6 +90,22 @@ def test_how_the_session_authenticated(said: list[str | None], method: str | Non
     assert verified(spoken(session=[*SESSION[:8], *said])).auth_method == method
 
 
+@pytest.mark.parametrize(
+    ("names", "login", "role"),
+    [
+        (["a\x1fb", "none"], "a\x1fb", "a\x1fb"),
+        (["a\x1fb", "clerk"], "a\x1fb", "clerk"),
+        (["app", "x\x1fy\x1fz"], "app", "x\x1fy\x1fz"),
+        (["\x1f", "\x1f"], "\x1f", "\x1f"),
+    ],
+)
+@pytest.mark.parametrize("wrote", [[], ["16400", "INSERT", "1", "0", "0"]])
+def test_a_role_may_hold_the_separator_in_its_name(names: list[str], login: str, role: str, wrote: list[str]) -> None:
+    """Whoever makes such a role is known by it, and forges nothing."""
+    beacon = verified(spoken([SAID[0], *names, "till", "", *wrote], session=[*SESSION[:5], login, *SESSION[6:]]))
+    assert (beacon.session_user, beacon.role, beacon.application) == (login, role, "till")
+
+
 def test_claim_and_token_are_told_apart() -> None:
     """What the client claims and its token travel in one field; the token goes to its judge only."""
     tokens: list[str] = []
@@ -122,10 +138,16 @@ def test_what_is_no_transaction_id_is_malformed(xid: str) -> None:
     assert reason(spoken([xid, *SAID[1:]])) == "malformed"
 
 
-@pytest.mark.parametrize("said", [SAID[:4], [*SAID, ""], ["7", "app\x1fcfo", *SAID[2:]]])
+@pytest.mark.parametrize("said", [SAID[:4], [], [*SAID, *["x"] * 200]])
 def test_fields_do_not_shift(said: list[str]) -> None:
-    """A message with a field too few or too many is refused whole, whatever else is right about it."""
+    """A message with a field too few, or more than names can hold, is refused whole."""
     assert reason(spoken(said)) == "malformed"
+
+
+def test_a_separator_in_a_name_moves_nobody_into_another_session() -> None:
+    """Who logged in is what the introduction says, whatever name the session took since: no login, no application."""
+    beacon = verified(spoken([SAID[0], "app\x1fcfo", *SAID[2:]]))
+    assert (beacon.session_user, beacon.application, beacon.pid) == ("app", "till", 12)
 
 
 def test_another_sessions_secret_does_not_do() -> None:
