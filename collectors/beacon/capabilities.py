@@ -16,7 +16,7 @@ from collectors.beacon.catalogue import Connection
 from collectors.beacon.publishing import PUBLICATIONS
 from collectors.beacon.source import BeaconStatus
 from collectors.beacon.steps import Options
-from pgwitness.events import Certainty
+from pgwitness.events import Certainty, quote_identifier
 
 SKEW_MS_MAX = 1_000
 """Clocks further apart than this make the order of events from different sources doubtful."""
@@ -327,6 +327,11 @@ def _beacon(facts: Facts) -> list[Finding]:
         found.append(Finding("error", "publications", f"missing: {', '.join(missing)}", "pgwitness db install"))
     if not facts.beacon.installed:
         return found
+    for name in facts.beacon.readers:
+        role = quote_identifier(name)
+        problem = "it has BYPASSRLS and may read every table, the key of the beacon, too: it can forge beacons"
+        fix = f"ALTER ROLE {role} NOBYPASSRLS, or take its right to read; then pgwitness db rotate-key"
+        found.append(Finding("warning", f"role {name}", problem, fix))
     if facts.beacon.ddl == "partly" and not facts.beacon.paused:
         problem = "an event trigger of pgwitness, or its function, is off or altered: DDL goes by without its name"
         found.append(Finding("error", "event triggers", problem, "pgwitness db install, as a superuser"))

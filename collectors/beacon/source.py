@@ -45,7 +45,8 @@ class BeaconStatus(Struct, frozen=True, kw_only=True):
     """The beacon in one database. `working` is false where no beacon can be verified; `problem` and `fix` say why.
 
     `ddl` says whether DDL tells of itself, `covers` whether new tables get their beacon where they are made.
-    `limits` are what the level of the installation cannot see.
+    `readers` are roles beside superusers that can read the key although its rows are hidden. `limits` are what the
+    level of the installation cannot see.
     """
 
     database: str
@@ -55,6 +56,7 @@ class BeaconStatus(Struct, frozen=True, kw_only=True):
     working: bool
     problem: str | None = None
     fix: str | None = None
+    readers: tuple[str, ...] = ()
     ddl: DdlState = "no"
     covers: bool = False
     limits: tuple[Limit, ...] = ()
@@ -189,11 +191,23 @@ def status(connection: Connection, options: Options) -> BeaconStatus:
         working=problem is None,
         problem=problem,
         fix=fix,
+        readers=_readers(connection),
         ddl=_ddl(state, is_paused),
         covers=_covers(state),
         limits=limits(state, options.role),
         tables=tables,
     )
+
+
+def _readers(connection: Connection) -> tuple[str, ...]:
+    """Name the roles that row security does not stop from reading the key: whoever reads it can forge beacons."""
+    found = connection.execute(
+        "SELECT r.rolname::text FROM pg_roles AS r, pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relname = 'key' AND r.rolbypassrls AND NOT r.rolsuper"
+        " AND has_table_privilege(r.oid, c.oid, 'SELECT') AND has_schema_privilege(r.oid, n.oid, 'USAGE') ORDER BY 1",
+        (templates.SCHEMA,),
+    ).fetchall()
+    return tuple(name for (name,) in found)
 
 
 def _covers(state: State) -> bool:

@@ -105,6 +105,16 @@ def test_paused_beacon_is_an_error(shop: Source) -> None:
     assert "paused" in {f.subject: f.problem for f in matrix.findings}["beacon"]
 
 
+def test_who_can_read_the_key_all_the_same_is_named(shop: Source) -> None:
+    """A role that row security does not stop, and that may read every table, can forge beacons: the doctor says so."""
+    shop.admin.execute("CREATE ROLE backup LOGIN BYPASSRLS; CREATE ROLE reader LOGIN IN ROLE pg_read_all_data")
+    assert "role backup" not in fixes(capabilities.doctor(shop.admin, now_us))
+    shop.admin.execute("GRANT pg_read_all_data TO backup")
+    found = fixes(capabilities.doctor(shop.admin, now_us))
+    assert found["role backup"].startswith("ALTER ROLE backup NOBYPASSRLS")
+    assert "role reader" not in found
+
+
 def test_idle_slot_is_reported(shop: Source) -> None:
     """A slot of ours that nobody reads is reported with how much WAL it holds back."""
     shop.admin.execute("SELECT pg_create_logical_replication_slot('pgwitness_idle', 'pgoutput')")
