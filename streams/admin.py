@@ -197,7 +197,9 @@ def _correct(client: _Client, planned: Planned, partitions: int) -> Finding:
 
 def _compare(client: _Client, planned: Planned, partitions: int | None) -> Finding:
     if partitions is None:
-        return Finding(planned.name, "missing", "run `pgwitness topics apply`")
+        return Finding(
+            planned.name, "missing", "or this account is not allowed to see it; run `pgwitness topics apply`"
+        )
     if partitions != planned.partitions:
         return Finding(planned.name, "differs", f"{partitions} partitions instead of {planned.partitions}")
     resource = ConfigResource(ResourceType.TOPIC, planned.name)

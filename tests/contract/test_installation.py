@@ -23,6 +23,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -30,7 +31,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
+from pgwitness.cli.doctor import installation
+from pgwitness.cli.doctor.lines import Line
+from pgwitness.config import load
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, LOOPBACK, Postgres, wait_for
+from streams.acls import lacking
 from tests.collectors.tls import Authority
 from tests.conftest import DEBIAN_BIN, leave_out
 from tests.contract.system import Daemon
@@ -57,6 +62,7 @@ path = "alerts.jsonl"
 start = "beginning"
 """
 """What the page does not speak of: shorter intervals, free ports, and a target for deliveries."""
+PAGE = "install-on-your-database.md"
 NOT_RUN = ("pip install pgwitness",)
 """What these tests have in place already."""
 
@@ -202,11 +208,11 @@ def _operation(name: str) -> Any:
     return AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()]
 
 
-def test_the_how_to_is_what_is_done(site: Site) -> None:
-    """Every command of the page does its work with its own account, and the evidence comes through."""
-    page = "install-on-your-database.md"
-    tables = blocks(page, "toml")
-    for block in blocks(page, "sh"):
+@pytest.fixture(scope="module")
+def installed(site: Site) -> Site:
+    """Do what the page says, from its beginning to its end."""
+    tables = blocks(PAGE, "toml")
+    for block in blocks(PAGE, "sh"):
         for line in lines(block):
             if line in NOT_RUN or line.startswith("export "):
                 site.run.append(line)
@@ -220,7 +226,13 @@ def test_the_how_to_is_what_is_done(site: Site) -> None:
             else:
                 site.command(line)
                 after(site, line, tables)
-    assert site.run == [line for block in blocks(page, "sh") for line in lines(block)]
+    return site
+
+
+def test_the_how_to_is_what_is_done(installed: Site) -> None:
+    """Every command of the page does its work with its own account, and the evidence comes through."""
+    wanted = [line for block in blocks(PAGE, "sh") for line in lines(block)]
+    assert [line for line in installed.run if line in wanted] == wanted
 
 
 def after(site: Site, line: str, tables: list[str]) -> None:
@@ -274,9 +286,9 @@ for record in consumer:
 
 
 @pytest.mark.parametrize(("topic", "account"), [("alerts", "consumers"), ("dead-letters", "dead-letters")])
-def test_any_client_reads_what_is_for_others(site: Site, topic: str, account: str) -> None:
+def test_any_client_reads_what_is_for_others(installed: Site, topic: str, account: str) -> None:
     """Alerts and dead letters need no package beside the client, and no right beyond those printed."""
-    assert site.daemons, "the system runs"
+    site = installed
     if topic == "dead-letters":
         producer = Producer({"bootstrap.servers": site.broker.plain, "log_level": 0})
         producer.produce("pgwitness.raw", b"no batch", b"k", 0)
@@ -307,14 +319,14 @@ def test_any_client_reads_what_is_for_others(site: Site, topic: str, account: st
         "pgwitness policy test",
     ],
 )
-def test_what_else_people_run_needs_no_more_rights(site: Site, line: str) -> None:
+def test_what_else_people_run_needs_no_more_rights(installed: Site, line: str) -> None:
     """Commands that the page does not have work with their accounts, too."""
-    site.command(line)
+    installed.command(line)
 
 
-def test_what_an_account_may_not_do_is_said(site: Site) -> None:
+def test_what_an_account_may_not_do_is_said(installed: Site) -> None:
     """An account that is not allowed is told what to look at, not that something is missing or slow."""
-    environment = site.environment("sql")
+    site, environment = installed, installed.environment("sql")
     for command, said in ((["alerts"], "topics apply --print"), (["topics", "apply"], "ot allowed|uthoriz")):
         done = subprocess.run(
             [sys.executable, "-m", "pgwitness", *command], cwd=site.folder, env=environment,
@@ -324,9 +336,37 @@ def test_what_an_account_may_not_do_is_said(site: Site) -> None:
         assert re.search(said, done.stdout + done.stderr), done.stderr
 
 
-def test_daemons_end_when_told(site: Site) -> None:
+def test_the_doctor_says_what_its_account_lacks(installed: Site) -> None:
+    """With exactly its ACLs an account lacks nothing; without the right on a group that is named."""
+    client = AdminClient({"bootstrap.servers": installed.broker.plain, "log_level": 0})
+    config = load(installed.folder / "pgwitness.toml", installed.environment("dead-letters"))
+    assert "dead-letters" not in lacking(config)
+    assert "on topic pgwitness.feedback" in str(lacking(config)["alerts"])
+    worker = load(installed.folder / "pgwitness.toml", installed.environment("worker"))
+    assert "worker" not in lacking(worker)
+    rights = AclBindingFilter(
+        ResourceType.GROUP, "pgwitness.reader", ResourcePatternType.LITERAL, "User:dead-letters", "*",
+        AclOperation.ANY, AclPermissionType.ANY,
+    )  # fmt: skip
+    (taken,) = [future.result(30) for future in client.delete_acls([rights]).values()]
+    try:
+        wait_for(lambda: "dead-letters" in lacking(config), 30, "the ACL is gone")
+        found: list[Line] = []
+        installation.kafka(config, found)
+        said = [line for line in found if line["state"] == "error" and "rights" in str(line["what"])]
+        assert [(line["what"], line["found"]) for line in said] == [
+            ("rights of dead-letters", "not allowed: Describe on group pgwitness.reader")
+        ]
+    finally:
+        for future in client.create_acls(taken).values():
+            future.result(30)
+
+
+def test_daemons_end_when_told(installed: Site) -> None:
     """Each ends with 0, and none has complained that it is not allowed something."""
-    complaints = {name: daemon.complaint() for name, daemon in site.daemons.items()}
-    codes = {name: daemon.stop() for name, daemon in site.daemons.items()}
+    complaints = {name: daemon.complaint() for name, daemon in installed.daemons.items()}
+    codes = {name: daemon.stop() for name, daemon in installed.daemons.items()}
     assert codes == dict.fromkeys(codes, 0)
     assert [text for text in complaints.values() if "uthorization" in text] == []
+    for daemon in installed.daemons.values():
+        daemon.start().ready()

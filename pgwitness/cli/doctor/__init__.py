@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pgwitness.cli.doctor import databases, installation, names, triage
+from pgwitness.cli.doctor import databases, installation, names, slots, storage, triage
 from pgwitness.cli.doctor.lines import Line
 from pgwitness.cli.options import cluster_option, common, configuration, json_option
 from pgwitness.cli.output import console, emit, json_list, say
@@ -30,10 +30,11 @@ def doctor(clusters: tuple[str, ...], as_json: bool, config_path: Path) -> None:
     with console(stderr=True).status("examining"):
         for name, cluster in config.clusters.items():
             rows, kinds = databases.examine(name, cluster, findings)
+            slots.examine(name, cluster, findings)
             capabilities += rows
             if rows:
                 silent += databases.silent(config, name, kinds)
-        for check in (installation.kafka, installation.lake, installation.files, triage.triage):
+        for check in (installation.kafka, installation.lake, storage.storage, installation.files, triage.triage):
             check(config, findings)
         unnamed = names.examine(config, findings)
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +38,27 @@ def kafka(config: Config, findings: list[Line]) -> None:
     ]
     if not wrong:
         findings.append(line("kafka", "topics", "ok", f"{len(found)} topics"))
+    _rights(config, findings)
+
+
+def _rights(config: Config, findings: list[Line]) -> None:
+    """Say what this account may not do, where it has the name of one that must."""
+    from streams.acls import acls, lacking
+
+    account = config.kafka.settings.get("sasl.username", "")
+    try:
+        missing = lacking(config)
+    except PgwitnessError as error:
+        findings.append(line("kafka", "rights", "warning", str(error)))
+        return
+    able = sorted({acl.account for acl in acls(config)} - missing.keys())
+    for name, what in missing.items():
+        if name == account:
+            fix = "give it what `pgwitness topics apply --print` lists"
+            findings.append(line("kafka", f"rights of {name}", "error", f"not allowed: {'; '.join(what)}", fix))
+    if missing:
+        who = account or "this account"
+        findings.append(line("kafka", "rights", "info", f"{who} may do the work of: {', '.join(able) or 'none'}"))
 
 
 def lake(config: Config, findings: list[Line]) -> None:
@@ -48,11 +68,6 @@ def lake(config: Config, findings: list[Line]) -> None:
         from sinks.catalogue import connect
 
         path = config.lake.path
-        place = next(folder for folder in (path, *path.parents) if folder.exists())
-        if not os.access(place, os.W_OK):
-            raise NotInOrder(
-                f"{place} cannot be written to by this user; give the worker's user the right, or set lake.path"
-            )
         if not (path / "views.sql").exists():
             return f"{path}: none yet, the worker makes it"
         connection = connect(path)
@@ -64,8 +79,24 @@ def lake(config: Config, findings: list[Line]) -> None:
         return f"{path}: {row[0]:,} events, the last of {row[1]}" if row[0] else f"{path}: empty"
 
     attempt("lake", "lake", findings, check)
+    findings += _listed(config)
     if (config.lake.path / "views.sql").exists():
         findings += lost_lines(config)
+
+
+def _listed(config: Config) -> list[Line]:
+    """Say what the manifest names and the lake does not have, and entries that are none."""
+    from sinks.listing import Listing
+
+    listing = Listing(config.lake.path)
+    listing.refresh()
+    found = []
+    for what, names in (("missing", listing.missing), ("damaged", listing.damaged)):
+        if names:
+            said = f"{len(names)} {'files' if what == 'missing' else 'manifest entries'} {what}, such as {names[0]}"
+            fix = "restore from a copy of the lake; nothing of them is shown until then"
+            found.append(line("lake", "manifest", "error", said, fix))
+    return found
 
 
 def lost_lines(config: Config) -> list[Line]:
