@@ -7,14 +7,24 @@ query id tells, where the same statement came before under a name that leaves no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from collectors.log.texts import Text, parsed
 from pgwitness.events import Parsed
 from pgwitness.statements import facts
 
-READINGS_MAX = 8
+TRIES_MAX = 4
+"""How many beginnings of a statement are parsed in one line."""
 QUERIES_MAX = 4_096
+_BEGINS = re.compile(
+    r"[\s(;]{0,64}(?:/\*|--|(?:select|insert|update|delete|merge|with|values|table|truncate|copy|call|do|begin|commit|end"
+    r"|rollback|abort|start|savepoint|release|prepare|execute|deallocate|declare|fetch|move|close|create|alter|drop|grant"
+    r"|revoke|comment|security|set|reset|show|lock|listen|notify|unlisten|load|vacuum|analyze|analyse|explain|cluster"
+    r"|reindex|refresh|import|reassign|checkpoint|discard)\b)",
+    re.IGNORECASE,
+)
+"""What a statement can begin with: a word that is none needs no parser."""
 _WHERES = ("none", "useless", "present")
 """From what chooses every row to what chooses some: of several readings the worst is kept."""
 
@@ -25,11 +35,16 @@ def executed(line: str) -> list[str]:
     if not separator:
         return []
     found = [text]
+    tries = 0
     at = text.find(": ")
-    while at >= 0 and len(found) < READINGS_MAX:
-        rest = facts(text[at + 2 :])
-        if rest.parse_error is None and rest.operations:
-            found.append(text[at + 2 :])
+    while at >= 0:
+        if _BEGINS.match(text, at + 2) is not None:
+            tries += 1
+            if tries > TRIES_MAX:
+                return [*found, text[text.rindex(": ") + 2 :]]  # too many to look at: nobody can tell
+            rest = facts(text[at + 2 :])
+            if rest.parse_error is None and rest.operations:
+                found.append(text[at + 2 :])
         at = text.find(": ", at + 2)
     return found
 

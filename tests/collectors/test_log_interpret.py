@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.log import running
+from collectors.log import readings, running
 from collectors.log.interpret import Interpreter, Memory, Seen
 from collectors.log.provenance import Provenance, Surroundings
 from collectors.log.record import LogRecord
 from collectors.names import Names
 from pgwitness.events import Session, Statement, encode_event
 from pgwitness.privacy import tokenizer
+from pgwitness.statements import facts
 
 TITLE = "authentication"
 AT_US = 1_795_382_790_123_000
@@ -457,3 +458,82 @@ def test_tags_of_a_comment_go_on_and_the_comment_does_not(
     (plain,) = feed("duration: 1.0 ms  statement: SELECT 'geheim' FROM t", query_id=5)
     assert isinstance(plain, Statement)
     assert plain.tags == {}
+
+
+def test_an_imitated_end_ends_nothing(feed: Feed) -> None:
+    """Who writes `duration: …` himself still runs his statement, so nobody else ran alone meanwhile."""
+    started(feed)
+    feed("statement: DO $$ … $$", **BOB)
+    (finding,) = feed("duration: 0.1 ms", **BOB, context="PL/pgSQL function inline_code_block line 1 at RAISE")
+    assert (finding.source, finding.imitates, finding.pid) == ("imitated", "duration", BOB["pid"])
+    feed("statement: UPDATE t SET a = 1", **ANN)
+    assert not ended(feed, **ANN).alone
+
+
+def test_an_imitated_login_changes_nothing(feed: Feed) -> None:
+    """How a session authenticated is what the server wrote of it, and a second login is none."""
+    feed('connection authenticated: identity="app" method=md5 (/etc/pg_hba.conf:7)', title=TITLE)
+    for more in (
+        {"context": "PL/pgSQL function f() line 1 at RAISE"},
+        {"statement": "SELECT f()"},
+        {"title": "SELECT"},
+    ):
+        feed('connection authenticated: identity="ceo@corp.example" method=gss', **more)
+        feed("connection authorized: user=ceo database=shop", **more)
+        feed("disconnection: session time: 0:00:01.000 user=app database=shop host=[local]", statement="SELECT f()")
+    event = feed.one("duration: 0.1 ms  statement: SELECT 1")
+    assert event.auth_method == "md5"
+    assert feed.interpreter.memory.auth == [("6b035d50.29", "md5", "app")]
+    assert feed.interpreter.imitated == 9
+
+
+def test_imitations_are_told_once_a_minute(feed: Feed) -> None:
+    """However many lines a session writes, the first is told at once and the others as a number."""
+    code = {"context": "PL/pgSQL function f() line 1 at RAISE"}
+    told = [feed("statement: DROP TABLE t", **code, time_us=AT_US + second * 1_000_000) for second in range(61)]
+    assert [len(events) for events in told] == [1] + [0] * 59 + [1]
+    assert [event.lines for events in told for event in events if isinstance(event, Statement)] == [1, 60]
+    assert feed.interpreter.imitated == 61
+
+
+def test_a_process_id_that_comes_again_is_another_session(feed: Feed) -> None:
+    """In a log without session ids, what the first session proved is not the second's."""
+    feed('connection authenticated: identity="ceo" method=gss (f:1)', title=TITLE, session=None)
+    feed("connection received: host=10.0.0.7 port=5050", session=None)
+    assert feed.one("duration: 0.1 ms  statement: SELECT 1", session=None).auth_method is None
+
+
+@pytest.mark.parametrize(("sqlstate", "refused"), [("28000", True), ("53300", True), ("3D000", True), ("57P01", False)])
+def test_a_session_that_was_authorized_may_yet_be_refused(feed: Feed, sqlstate: str, refused: bool) -> None:
+    """Only what it does next shows that it began; who is ended by an administrator has begun."""
+    feed("connection authorized: user=app database=shop", title=TITLE)
+    events = feed("no such thing", "FATAL", sqlstate=sqlstate)
+    assert [event.operation for event in events if isinstance(event, Session)] == (
+        ["login_failed"] if refused else ["connect"]
+    )
+
+
+def test_a_garbled_startup_packet_is_no_statement(feed: Feed) -> None:
+    """A stranger who speaks no protocol has run nothing."""
+    (event,) = feed("invalid startup packet layout", "FATAL", sqlstate="08P01", line=2)
+    assert (event.operation, event.sqlstate) == ("login_failed", "08P01")
+
+
+def test_plans_of_nested_statements_have_a_context(feed: Feed) -> None:
+    """auto_explain tells of what functions run, with their context; a line of RAISE in it was written by hand."""
+    plan = "duration: 1.0 ms  plan:\nQuery Text: SELECT 1\nResult  (cost=0.00..0.01 rows=1 width=4)"
+    context = 'SQL statement "SELECT 1"\nPL/pgSQL function f() line 3 at SQL statement'
+    assert feed.one(plan, context=context).source == "auto_explain"
+    assert feed.one(plan, context=f"PL/pgSQL function g() line 3 at RAISE\n{context}").source == "imitated"
+    assert feed.one(plan, context="在RAISE的第3行的PL/pgSQL函数g()", session="a.9").source == "imitated"
+
+
+@pytest.mark.parametrize("name", ["a: ", "a: select 1 --: ", "a: /*: ", "a: (((: "])
+def test_names_of_statements_cost_a_bounded_number_of_parses(
+    feed: Feed, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many colons a name has, few statements are looked for behind them; what is left open is said."""
+    parsed = []
+    monkeypatch.setattr(readings, "facts", lambda text, **more: parsed.append(text) or facts(text, **more))
+    feed(f"duration: 0.1 ms  execute {name * 300}x")
+    assert len(parsed) <= 2 * readings.TRIES_MAX + 4
