@@ -74,15 +74,23 @@ def raw(server: Postgres, log_format: LogFormat, names: Names) -> list[RawEvent]
     return found
 
 
-@pytest.mark.parametrize("looked", [True, False], ids=["catalogues", "none"])
-@pytest.mark.parametrize("log_format", ["jsonlog", "csvlog", "stderr"])
-def test_no_secret_of_a_statement_leaves(told: Postgres, log_format: LogFormat, looked: bool) -> None:
-    """Not in raw, not in an event, in any format, whether the catalogues could be read or not."""
+@pytest.fixture(
+    scope="module",
+    params=[("jsonlog", True), ("csvlog", False), ("stderr", False)],
+    ids=["jsonlog", "csvlog", "stderr"],
+)
+def events(request: pytest.FixtureRequest, told: Postgres) -> list[RawEvent]:
+    """What the collector sends of that log; in one format it could read the catalogues."""
+    log_format, looked = request.param
     names = Names()
     if looked:
         with psycopg.connect(told.dsn()) as connection:
             names.learn(catalogues.known(connection))
-    events = raw(told, log_format, names)
+    return raw(told, log_format, names)
+
+
+def test_no_secret_of_a_statement_leaves(events: list[RawEvent]) -> None:
+    """Not in raw, not in an event, in any format, whether the catalogues could be read or not."""
     assert len(events) > len(statements())
     errors = [event for event in events if isinstance(event, Statement) and event.source == "error"]
     assert sum(event.error is not None for event in errors) > len(errors) / 2  # the server's own words are told
@@ -95,12 +103,11 @@ def test_no_secret_of_a_statement_leaves(told: Postgres, log_format: LogFormat, 
     assert not leaks, "\n".join(map(repr, leaks))
 
 
-@pytest.mark.parametrize("log_format", ["jsonlog", "csvlog", "stderr"])
-def test_an_execute_says_what_it_runs(told: Postgres, log_format: LogFormat) -> None:
+def test_an_execute_says_what_it_runs(events: list[RawEvent]) -> None:
     """The server's DETAIL has the text that was prepared, in every format."""
     executed = [
         event
-        for event in raw(told, log_format, Names())
+        for event in events
         if isinstance(event, Statement) and event.statement == "EXECUTE q($1)" and event.outcome == "success"
     ]
     assert executed
