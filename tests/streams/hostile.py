@@ -134,3 +134,46 @@ def bad_event(number: int) -> bytes:
 def nested(depth: int) -> Raw:
     """Give JSON of a depth."""
     return Raw(msgspec.json.encode(_deep(depth)))
+
+
+def _event(**fields: Any) -> dict[str, Any]:
+    at = {"occurred_at_us": START_US, "captured_at_us": START_US}
+    return {"kind": "control", "event_id": "e" * 32, "at": [0, 0, 0], "cluster": "shop", "operation": "x"} | at | fields
+
+
+def event_record(lane: int, *events: Any) -> bytes:
+    """Give a record of `events` as a worker would write it."""
+    return json.dumps({"schema": 1, "producer": "enemy", "header": {"lane": lane}, "events": list(events)}).encode()
+
+
+def event_records() -> list[tuple[str, bytes | None]]:
+    """Records for `events`: positions, times and lanes that cannot be, values that no column takes, and no records."""
+    found: list[tuple[str, bytes | None]] = []
+    for number in (2**31, 2**40, 2**53, 2**62, 2**63 - 1):
+        found.append((f"at {number}", event_record(5, _event(at=[0, number, 0]))))
+        found.append((f"partition {number}", event_record(5, _event(at=[number, 0, 0]))))
+        found.append((f"index {number}", event_record(5, _event(at=[0, 0, number]))))
+        found.append((f"lane {number}", event_record(number, _event())))
+    for number in (-1, -2, -(2**62)):
+        found.append((f"at {number}", event_record(5, _event(at=[0, number, 0]))))
+        found.append((f"partition {number}", event_record(5, _event(at=[number, 0, 0]))))
+        found.append((f"lane {number}", event_record(number if number < -1 else -7, _event())))
+    later = 2**57
+    found += [
+        ("captured in 6500", event_record(6, _event(captured_at_us=later))),
+        ("occurred in 6500", event_record(6, _event(occurred_at_us=later))),
+        ("captured beyond", event_record(6, _event(captured_at_us=2**62))),
+        ("a clock of 6500", event_record(-1, _event(at=[-2, 0, 0], operation="clock", captured_at_us=later))),
+        ("a verdict to come", event_record(-1, _event(at=[-1, 2**62, 0], kind="decision", operation="verdict"))),
+        ("rows that are none", event_record(7, _event(kind="change", n_rows=3, rows={"no": "rows"}))),
+        ("no UTF-8", event_record(8, _event(kind="change", n_rows=1, rows=["?"])).replace(b"?", b"\xff")),
+        ("a pid of 2^40", event_record(9, _event(pid=2**40))),
+        ("calls of 2^70", event_record(10, _event(calls=2**70))),
+        ("a detail of 400 digits", event_record(11, _event(detail={"n": 10**400}, pid=2**50))),
+        ("nothing", None),
+        ("no JSON", b"\xff\xfe"),
+        ("brackets", b"[" * 100_000),
+        ("raw", _record(_good("x"))),
+        ("random", os.urandom(3_000)),
+    ]
+    return found
