@@ -195,8 +195,9 @@ class Columns:
     def refusal(self, event: Event, verdict: Verdict) -> DeadLetter | None:
         """Say why an event cannot be written, None when it can; nothing of it is kept."""
         try:
-            self._read([event], [verdict])
-            _alert_rows([event], [verdict])
+            alone = Columns()
+            alone.add([event], [verdict])
+            alone.tables()
         except DeadLetter as error:
             return error
         except Exception as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pgwitness.errors import DeadLetter, Retry, Stop, Superseded
+from pgwitness.errors import DeadLetter, PgwitnessError, Retry, Stop, Superseded
 from pgwitness.events import Event
 from sinks import catalogue, listing, manifest, parquet
 from sinks.columns import Columns, Verdict
@@ -50,6 +50,8 @@ class Lake:
         self.files = files or Files()
         self.clock_us = clock_us
         self.unique = unique
+        self.careful: set[str] = set()
+        """Partitions of which a commit failed for what stood in it, until one succeeds."""
 
     def writer(self, topic: str, partition: int, *, rows_max: int = 100_000) -> PartitionWriter:
         """Give the writer of one partition; call `resume` before anything else. `rows_max` makes it `full`."""
@@ -109,6 +111,7 @@ class PartitionWriter:
         self._topic = topic
         self._partition = partition
         self._rows_max = rows_max
+        self._chain = manifest.chain(topic, partition)
         self._columns = Columns()
         self._last: tuple[Entry, bytes] | None = None
         self._unpublished = False
@@ -181,6 +184,8 @@ class PartitionWriter:
         """Take the events at these places; when one is in the way, find which, and take the others."""
         whole = len(fresh) == len(events)
         try:
+            if self._chain in self._lake.careful:
+                raise ValueError("each event is looked at by itself")
             if whole:
                 self._columns.add(events, verdicts)
             else:
@@ -207,7 +212,15 @@ class PartitionWriter:
                 self._publish()
             if self._end == self._start:
                 return
-            self._commit()
+            try:
+                self._commit()
+            except (OSError, PgwitnessError):
+                raise
+            except Exception:
+                # A value that no column takes, found too late: the next writer of this process looks at each event.
+                self._lake.careful.add(self._chain)
+                raise
+            self._lake.careful.discard(self._chain)
             self._publish()
 
     def _commit(self) -> None:

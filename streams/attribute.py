@@ -6,7 +6,7 @@ behind it is written; until then a restart reads it again and makes the same eve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from msgspec import Struct
@@ -51,6 +51,8 @@ class RawPartition:
         self.base = fold.base = base
         self.position = max(0, fold.resume_from - base)
         self.behind = Behind()
+        self.trouble: str | None = None
+        """Why its state cannot be written, None when it can."""
         self.skips = known.skips
         self._emitter = emitter
         self._store = store
@@ -120,12 +122,22 @@ class RawPartition:
             fold.rehydrate(place, batch)
         else:
             events = fold.apply(place, batch, written_us)
-            self._set_aside(offset, key, value, [*fold.refused, *self._emit(events)])
+            self._set_aside(offset, key, value, [*fold.refused, *self._emit(events)], fold.failed)
         self.position = offset + 1
         metrics.BATCHES.labels("raw").inc()
 
-    def _set_aside(self, offset: int, key: bytes | None, value: bytes | None, problems: list[Problem]) -> None:
-        """Keep a record of which something could not be taken, and tell that evidence is missing."""
+    def _set_aside(
+        self,
+        offset: int,
+        key: bytes | None,
+        value: bytes | None,
+        problems: list[Problem],
+        earlier: Sequence[Problem] = (),
+    ) -> None:
+        """Keep a record of which something could not be taken, and tell that evidence is missing.
+
+        `earlier` are problems with what came before it.
+        """
         if problems:
             first = problems[0]
             log.warning(
@@ -133,7 +145,7 @@ class RawPartition:
             )
             self._emitter.dead_letter("attribute", first.cause, (self.topic, self.fold.partition, offset), key, value)
             metrics.DEAD_LETTERS.labels("raw", first.cause).inc()
-        self._emit(self.fold.set_aside(self.topic, problems))
+        self._emit(self.fold.set_aside(self.topic, [*problems, *earlier]))
 
     def _emit(self, events: list[Event]) -> list[Problem]:
         """Send events on and count them; returns what could not be sent."""
@@ -166,7 +178,14 @@ class RawPartition:
         fold = self.fold
         if fold.next_offset != self._saved:
             store_offset = fold.next_offset
-            data = fold.snapshot()
+            try:
+                data = fold.snapshot()
+            except Exception as error:
+                # The state goes on in memory, and the next run begins at the last checkpoint that could be written.
+                self.trouble = f"its state cannot be written: {unexpected(error)}; report it"
+                log.exception("checkpoint_failed", topic=self.topic, partition=fold.partition)
+                return
+            self.trouble = None
             self._store.save(fold.partition, store_offset, data)
             metrics.CHECKPOINT_BYTES.labels("fold", str(fold.partition)).set(len(data))
             self._saved = store_offset

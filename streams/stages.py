@@ -174,7 +174,9 @@ class Stages:
     @property
     def trouble(self) -> str | None:
         """Why not everything is worked on, None when it is."""
-        said = [f"{topic}, partition {number}: {why}" for (topic, number), why in sorted(self._failed.items())]
+        found = [(self._raw_topic, number, raw.trouble) for number, raw in self._raw.items() if raw.trouble]
+        found += [(topic, number, why) for (topic, number), why in self._failed.items()]
+        said = [f"{topic}, partition {number}: {why}" for topic, number, why in sorted(found)]
         return "; ".join(said) or None
 
     def positions(self) -> dict[Partition, int]:

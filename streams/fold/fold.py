@@ -100,6 +100,8 @@ class Fold:
         """Parts and other events that were known already, since this object was made."""
         self.refused: list[Problem] = []
         """Why events of the last record were left out; the record is then a dead letter too."""
+        self.failed: list[Problem] = []
+        """What waited since an earlier record and failed when its time came, with the last one."""
         self._grace_us = grace_us
         self._held_bytes_max = held_bytes_max
         self._clusters: dict[str, Cluster] = {}
@@ -119,7 +121,7 @@ class Fold:
         if offset < self.next_offset:
             return []
         header = bounded_header(batch.header)
-        self.refused = []
+        self.refused, self.failed = [], []
         self._begin(offset, header.cluster)
         cluster = self._cluster(header.cluster)
         for index, event in enumerate(batch.events):
@@ -128,7 +130,7 @@ class Fold:
             self._expire(header.cluster, cluster)
         if cluster.readings.waiting:
             for held in cluster.readings.due(cluster.clock_us):
-                self._read(cluster, held)
+                self._read_late(cluster, held)
         return self._end(offset)
 
     def _take(self, cluster: Cluster, header: RawHeader, index: int, event: RawEvent, written_us: int | None) -> None:
@@ -189,7 +191,7 @@ class Fold:
         """Pass a record that was no batch and went to the dead letters; `said` is by whose order, if by anybody's."""
         if offset < self.next_offset:
             return []
-        self.refused = []
+        self.refused, self.failed = [], []
         self._begin(offset, None)
         if said is not None:
             self._emit(shape.skipped(said, self._latest_us()))
@@ -437,9 +439,18 @@ class Fold:
 
     def _expire(self, name: str, cluster: Cluster) -> None:
         while held := cluster.waiting.due(cluster.clock_us):
-            found = cluster.join.decide(held, cluster.log_settings.announced)
-            whose = NOBODY if found is None else by_log(found[0], name, self.identities, found[1])
-            self._release(name, cluster, held, whose)
+            emitted = len(self._out)
+            try:
+                found = cluster.join.decide(held, cluster.log_settings.announced)
+                whose = NOBODY if found is None else by_log(found[0], name, self.identities, found[1])
+                self._release(name, cluster, held, whose)
+            except Exception as error:
+                del self._out[emitted:]
+                if cluster.waiting.get(held.key) is held:
+                    cluster.waiting.release(held)
+                offset = held.parts[0][0].offset - self.base if held.parts else -1
+                why = f"what waited since offset {offset}: {unexpected(error)}"
+                self.failed.append(Problem("failed", why, None, name, held.database))
 
     # -- everything else ---------------------------------------------------------------------------------------
 
@@ -559,6 +570,18 @@ class Fold:
         self._emit(first)
         for event in more:
             self._emit_once(cluster, event)
+
+    def _read_late(self, cluster: Cluster, held: HeldReading) -> None:
+        """Tell a reading that has waited; should that fail, it is its own affair."""
+        emitted = len(self._out)
+        cluster.undo.begin()
+        try:
+            self._read(cluster, held)
+        except Exception as error:
+            cluster.undo.back()
+            del self._out[emitted:]
+            why = f"a reading of {held.header.source} that waited: {unexpected(error)}"
+            self.failed.append(Problem("failed", why, None, held.header.cluster, held.raw.database))
 
     def _rename(self, record: IdentitiesRecord) -> None:
         if record.sha256 == self.identities.sha256:

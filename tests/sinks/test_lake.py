@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pgwitness.errors import Retry, Stop, Superseded
@@ -335,3 +336,33 @@ def test_equal_input_gives_equal_files(tmp_path: Path) -> None:
         entry, _ = manifest.read(tmp_path / name / "events/_manifest" / manifest.entry_name("events", 0, 0))
         hashes.append([file.sha256 for file in entry.files])
     assert hashes[0] == hashes[1]
+
+
+def test_a_value_that_fails_at_the_commit_is_found_by_the_next_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no column takes and nobody foresaw fails one commit; the writer after it sets aside that event alone."""
+    from sinks.columns import Columns
+
+    tables = Columns.tables
+
+    def fail(columns: Columns) -> object:
+        if any("bad" in event_id for event_id in columns._pending.ids):
+            raise OverflowError("a number that nobody foresaw")
+        return tables(columns)
+
+    monkeypatch.setattr(Columns, "tables", fail)
+    lake = Lake(tmp_path)
+    bad = msgspec.structs.replace(change(2), event_id="bad")
+    for attempt in range(2):
+        one = lake.writer("events", 0)
+        one.resume()
+        refused = one.append(0, [change(1), bad, change(3)], [ORDINARY] * 3, 0)
+        if attempt == 0:
+            assert refused == []
+            with pytest.raises(OverflowError):
+                one.commit()
+    assert [(place, why.reason) for place, why in refused] == [(1, "failed")]
+    one.commit()
+    assert numbers(tmp_path) == [1, 3]
+    assert lake.careful == set()

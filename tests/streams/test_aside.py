@@ -12,6 +12,7 @@ from pgwitness.topics import OURSELVES
 from streams.aside import EACH_MAX, WINDOW_US, Aside, Problem
 from streams.fold import fold as folding
 from streams.fold.fold import Fold
+from streams.fold.waiting import Held
 from streams.identity.identities import Identities
 from tests.streams import hostile
 from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon, read, sample, tick, transaction
@@ -193,3 +194,20 @@ def test_a_time_far_in_the_future_is_refused(feed: Feed) -> None:
     assert feed.fold.apply(0, ahead, START_US) == []
     assert [problem.index for problem in feed.fold.refused] == [0]
     assert feed.fold._clusters["shop"].clock_us == START_US + 3_600 * SECOND_US
+
+
+def test_what_waited_and_fails_is_told_and_gone(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error when the time of a transaction has come concerns that one alone: the next goes on, none comes again."""
+    feed.fold.apply(0, read(batch(transaction(10, xid=5), transaction(20, xid=6))))
+    from streams.fold.log_join import LogJoin
+
+    decide = LogJoin.decide
+
+    def fail(join: LogJoin, held: Held, announced: bool) -> object:
+        return 1 / 0 if held.xid == 5 else decide(join, held, announced)
+
+    monkeypatch.setattr(LogJoin, "decide", fail)
+    assert [event.lsn for event in feed.fold.apply(1, read(batch(tick(9))))] == [20]
+    assert (feed.fold.refused, feed.fold.held, feed.fold.held_bytes) == ([], 0, 0)
+    (gap,) = feed.fold.set_aside(RAW, feed.fold.failed)
+    assert "offset 0: ZeroDivisionError" in str(gap.detail["error"])
