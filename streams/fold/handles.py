@@ -18,8 +18,9 @@ from streams.fold.state import ClusterState, LogSession, Prepared
 SESSIONS_MAX = 2_000
 NAMES_MAX = 200
 """Names of one session; of more the oldest is forgotten."""
-LISTED_MAX = 50
-"""Relations, columns and functions of one name that are remembered, each; a statement with more is not."""
+LISTED_MAX = 100
+CHARS_MAX = 2_000
+"""What is remembered of one name: words, and their characters; of a statement with more, nothing is."""
 
 _CURSOR, _STATEMENT = "cursor", "statement"
 _SORT = {"prepare": _STATEMENT, "execute": _STATEMENT, "deallocate": _STATEMENT,
@@ -75,7 +76,10 @@ class Handles:
             return None
         # Given again by a statement whose end nobody saw: it may have been refused, so either may be meant.
         unsure = name in names and not ended
-        small = max(map(len, (handle.relations, handle.columns, handle.functions))) <= LISTED_MAX
+        if len(handle.name) > CHARS_MAX:
+            return None
+        listed = (*handle.relations, *handle.columns, *handle.functions, *handle.operations)
+        small = len(listed) <= LISTED_MAX and sum(map(len, listed)) <= CHARS_MAX
         names.pop(name, None)
         room(names, NAMES_MAX)
         names[name] = handle if small and not unsure else None

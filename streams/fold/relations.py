@@ -25,6 +25,11 @@ RELATIONS_MAX = 20_000
 PATHS_MAX = 2_000
 SESSIONS_MAX = 2_000
 TEMPORARY_MAX = 200
+LISTS_MAX = 10
+"""Databases whose list is not whole yet."""
+NAME_CHARS_MAX = 300
+"""Two names of 63 bytes, quoted, with a point between."""
+PATH_CHARS_MAX = 2_000
 UNRESOLVED = "unresolved"
 
 _PATHS = ("search_path=", "all=", "?=")
@@ -108,25 +113,28 @@ class Relations:
             return
         self._path("ALL IN ALL SERVERS", after.get("search_path"))
         listed = [] if part == 1 else self._listed.pop(database, [])
-        listed += [str(name) for name in names]
+        listed += [str(name) for name in names if len(str(name)) <= NAME_CHARS_MAX]
         if part < parts:
+            room(self._listed, LISTS_MAX)
             self._listed[database] = listed[:RELATIONS_MAX]
             return
         self._drop_all(database)
         for name in listed:
             self._add(database, name)
-        if len(self._full) < RELATIONS_MAX:
+        if listed and len(self._full) < RELATIONS_MAX:
             self._complete.add(database)
 
     def _path(self, name: str, value: object) -> None:
         self._paths.pop(name, None)
-        if isinstance(value, str):
+        if isinstance(value, str) and len(name) <= NAME_CHARS_MAX and len(value) <= PATH_CHARS_MAX:
             room(self._paths, PATHS_MAX)
             self._paths[name] = tuple(_normal(word) for word in value.split(",") if word.strip())
 
     def _add(self, database: str, full: str) -> None:
+        if len(full) + len(database) > 2 * NAME_CHARS_MAX or (database, full) in self._full:
+            return
         found = _FULL.fullmatch(full)
-        if found is None or (database, full) in self._full:
+        if found is None:
             return
         for gone in room(self._full, RELATIONS_MAX):
             self._forget(*gone)
@@ -198,6 +206,7 @@ class Relations:
             return
         settings, operations = _texts(event.detail.get("settings")), _texts(event.detail.get("operations"))
         made = [name[len(_TEMP) + 1 :] for name in event.relations if name.startswith(_TEMP + ".")]
+        made = [name for name in made if len(name) <= NAME_CHARS_MAX]
         paths = [setting for setting in settings if setting.startswith(_PATHS)]
         ends = not {"commit", "rollback", "discard"}.isdisjoint(operations)
         key = _key(session)
@@ -265,7 +274,7 @@ def _set(setting: str) -> tuple[str, ...] | None:
     value = setting.partition("=")[2]
     if value == "default":
         return None
-    return () if value == "?" else tuple(_normal(word) for word in value.split(","))
+    return () if value == "?" or len(value) > PATH_CHARS_MAX else tuple(_normal(word) for word in value.split(","))
 
 
 def _texts(value: object) -> list[str]:

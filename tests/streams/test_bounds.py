@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pgwitness.events import RawBatch, RawHeader, Relation
-from streams.fold import activity, cluster, fold, log_join, log_wait, server_log, stats_join, told
+from streams.fold import activity, cluster, fold, handles, log_join, log_wait, relations, server_log, stats_join, told
 from streams.fold.fold import Fold
 from streams.fold.sanity import NAME_CHARS_MAX, bounded
 from streams.fold.waiting import COLUMN_BYTES, PART_BYTES, size_of
@@ -23,6 +23,11 @@ LIMITS = (
     (cluster, "TIMELINES_MAX"),
     (cluster, "RECENT_MAX"),
     (identity, "NAMES_MAX"),
+    (handles, "SESSIONS_MAX"),
+    (handles, "NAMES_MAX"),
+    (relations, "RELATIONS_MAX"),
+    (relations, "PATHS_MAX"),
+    (relations, "SESSIONS_MAX"),
     (log_join, "RAN_MAX"),
     (log_join, "COMMITTED_MAX"),
     (log_join, "OPEN_MAX"),
