@@ -83,7 +83,8 @@ class State(Struct, frozen=True, kw_only=True):
     its functions and write messages; `guard_granted`: it may set the guard. `guard_setting` is the guard's value here
     and now, which must be empty for the guard to work. `functions` are the bodies of our functions by name, as they are
     in the first generation; `generation` is the one they are of (`key_templates`); `foreign` those that are not a
-    superuser's although they should be. Of our tables, `hidden` are those in the form that nobody else can read or
+    superuser's although they should be. `strays` are tables with our trigger that cannot be covered any more: unlogged
+    ones, members of extensions. Of our tables, `hidden` are those in the form that nobody else can read or
     change; `key_whole`: there is a key of this generation and cluster, as far as who asks can see. `keeper` is an
     extension that may hold what is ours, so that dumps leave it out, and `kept` says that it holds everything. `slots`
     are ours on this database, and whether one is in use. `elsewhere` are those of our roles that other databases need.
@@ -123,6 +124,7 @@ class State(Struct, frozen=True, kw_only=True):
     grants: tuple[str, ...] = ()
     publications: dict[str, Publication] = {}
     tables: tuple[Table, ...] = ()
+    strays: tuple[Table, ...] = ()
     slots: tuple[tuple[str, bool], ...] = ()
     elsewhere: tuple[str, ...] = ()
     event_triggers: dict[str, str] = {}
@@ -222,6 +224,13 @@ SELECT p.proname::text FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pro
 JOIN pg_roles AS o ON o.oid = p.proowner
 WHERE n.nspname = %(schema)s AND p.proname IN ('keep', 'logged', 'publish') AND NOT o.rolsuper"""
 
+_STRAYS = """\
+SELECT n.nspname, c.relname, t.tgenabled, c.oid = ANY (%(registered)s::oid[])
+FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_proc AS f ON f.oid = t.tgfoid
+WHERE t.tgname = %(trigger)s AND f.pronamespace = to_regnamespace(%(schema)s) ORDER BY 1, 2"""
+"""Among them unlogged tables and members of extensions, which are none that can be covered."""
+
 _SLOTS = """\
 SELECT slot_name, active FROM pg_replication_slots
 WHERE database = current_database() AND plugin = 'pgoutput' AND slot_name LIKE 'pgwitness%%' ORDER BY 1"""
@@ -309,6 +318,9 @@ def read(connection: Connection, role: str) -> State:
     made, made_here = rows(_MADE)[0]
     owner = rows(_OWNER)
     roles = rows(_ROLE)
+    tables = tuple(_table(row) for row in rows(_TABLES))
+    covered = {table.qualified for table in tables}
+    strays = [Table(schema=s, name=n, trigger=e, registered=r) for s, n, e, r in rows(_STRAYS)]
     functions = dict(rows(_FUNCTIONS))
     generation = key_templates.generation_of(functions.get("introduce", ""))
     hidden = tuple(name for (name,) in rows(_HIDDEN))
@@ -345,7 +357,8 @@ def read(connection: Connection, role: str) -> State:
         grants=tuple(name for (name,) in rows(_GRANTS)) if roles else (),
         foreign=tuple(name for (name,) in rows(_FOREIGN)),
         publications=publications,
-        tables=tuple(_table(row) for row in rows(_TABLES)),
+        tables=tables,
+        strays=tuple(table for table in strays if table.qualified not in covered),
         slots=tuple((name, active) for name, active in rows(_SLOTS)),
         elsewhere=tuple(name for (name,) in rows(_ELSEWHERE)),
         event_triggers=dict(rows(_EVENT_TRIGGERS)),

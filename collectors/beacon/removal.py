@@ -18,7 +18,7 @@ from pgwitness.events import quote_identifier
 
 def whole(state: State, options: Options) -> bool:
     """Say whether nothing of pgwitness stays: whether the options choose every table it is on."""
-    return all(options.chosen(table) for table in state.tables if _ours(table))
+    return all(options.chosen(table) for table in (*state.tables, *state.strays) if _ours(table))
 
 
 def silence(state: State) -> list[Statement]:
@@ -40,7 +40,8 @@ def silence(state: State) -> list[Statement]:
 
 def tables(state: State, options: Options) -> list[Statement]:
     """Plan the removal from the chosen tables."""
-    return [s for table in state.tables if _ours(table) and options.chosen(table) for s in _table(table)]
+    every = (*state.tables, *state.strays)
+    return [s for table in every if _ours(table) and options.chosen(table) for s in _table(table)]
 
 
 def left_out(state: State, options: Options) -> list[Statement]:
