@@ -40,12 +40,15 @@ class Job:
         """Begin the next round at once: there was DDL."""
         self._next = 0.0
 
-    def step(self, connection: Connection, now: float, took: float = 0.0) -> bool:
-        """Do one thing that is due; says whether there may be more. `took` is how long the last step took, in s."""
+    def step(self, connection: Connection, now: float, took: float = 0.0, *, settle: bool = True) -> bool:
+        """Do one thing that is due; says whether there may be more. `took` is how long the last step took, in s.
+
+        Without `settle` only what makes updates fail now.
+        """
         if now < self._next:
             return False
         try:
-            behind = self._behind(connection, now)
+            behind = self._behind(connection, now) if settle else "0"
             row = connection.execute(
                 f"SELECT relation::int8, name, what, problem FROM {SCHEMA}.publish(NULL, %s::oid[], %s::xid8)",
                 (self._passed, behind),

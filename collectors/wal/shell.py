@@ -292,7 +292,7 @@ class _Collector:
         self.assembler.settle(self.after_lsn)
         self.context.health.ready(self.part_name)
         self._unproven(now)
-        self._keep()
+        self._keep(caught_up=idle or self.stream.waited)
         if now >= self.next_heartbeat:
             self._measure()
             if self.judge.refresh():
@@ -316,13 +316,17 @@ class _Collector:
             detail = {"count": sum(asides[0].values()), "reasons": asides[0], "why": "more than are told one by one"}
             self._send(Gap(captured_at_us=now_us(), reason="message_unreadable", database=self.database, detail=detail))
 
-    def _keep(self) -> None:
-        """Let the database publish what can be published, in bounded time: soon after DDL, and every few seconds."""
+    def _keep(self, *, caught_up: bool) -> None:
+        """Let the database publish what can be published, in bounded time: soon after DDL, and every few seconds.
+
+        Behind the WAL's end only what makes updates fail is mended: how a table was published when a beacon spoke is
+        asked of the catalogue as it is now.
+        """
         if self.assembler.ddl != self.ddl_seen:
             self.ddl_seen = self.assembler.ddl
             self.job.hasten()
         began = now = time.monotonic()
-        while now - began < JOB_S and self.job.step(self.sql, now, self.job_took):
+        while now - began < JOB_S and self.job.step(self.sql, now, self.job_took, settle=caught_up):
             self.job_took, now = time.monotonic() - now, time.monotonic()
         WAITING.labels(self.context.name, self.database).set(self.job.waiting)
 
