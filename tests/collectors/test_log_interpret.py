@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.log import readings, running
-from collectors.log.interpret import Interpreter, Memory, Seen
+from collectors.log.interpret import Interpreter, Memory, Seen, silences
 from collectors.log.provenance import Provenance, Surroundings
 from collectors.log.record import LogRecord
 from collectors.names import Names
@@ -537,3 +537,20 @@ def test_names_of_statements_cost_a_bounded_number_of_parses(
     monkeypatch.setattr(readings, "facts", lambda text, **more: parsed.append(text) or facts(text, **more))
     feed(f"duration: 0.1 ms  execute {name * 300}x")
     assert len(parsed) <= 2 * readings.TRIES_MAX + 4
+
+
+@pytest.mark.parametrize(
+    ("text", "silencing"),
+    [
+        ("SET log_statement = none", True),
+        ("SELECT set_config('log_' || 'x', 'log_statement', false)", True),
+        ("CREATE FUNCTION f() … set_config(x) … log_min_messages", True),
+        ("CREATE OR REPLACE FUNCTION pgwitness.beacon() … SET search_path … current_setting('log_statement')", False),
+        ("CREATE OR REPLACE FUNCTION pgwitness.x() … set_config('log_statement', 'none', false)", True),
+        ("CREATE OR REPLACE FUNCTION pgwitness.x() … SET LOCAL log_min_messages = fatal", True),
+        ("SHOW log_statement", False),
+    ],
+)
+def test_what_may_take_a_session_out_of_the_log(text: str, silencing: bool) -> None:
+    """To mention both is enough; the beacon's functions, which look at the settings, are no reason to doubt the log."""
+    assert silences(text) == silencing
