@@ -102,6 +102,10 @@ class FailAfterWrite:
         """The real writer of a partition, failing after its work is done."""
         return _FailingWriter(self, self.lake.writer(topic, partition))
 
+    def reached(self, topic: str, raw_partition: int) -> tuple[int, int] | None:
+        """What the real lake says."""
+        return self.lake.reached(topic, raw_partition)
+
 
 class _FailingWriter:
     def __init__(self, lake: FailAfterWrite, writer: PartitionWriter) -> None:
