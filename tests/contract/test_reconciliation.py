@@ -135,6 +135,8 @@ def played(server: Postgres, embedded_broker: Broker, tmp_path_factory: pytest.T
         system.landed(
             "SELECT count(*) FROM statements WHERE application = 'the end'", lambda rows: rows != [] and rows[0][0] > 0
         )
+        unread = f"SELECT count(*) FROM events WHERE kind = 'change' AND xid = {work.xids['hidden']}"
+        system.landed(unread, lambda rows: rows != [] and rows[0][0] > 0)
         system.landed(COUNTED, lambda rows: rows == [(25,)])
         system.landed("SELECT count(*) FROM alerts WHERE policy = 'beacon_missing'", lambda rows: rows[0][0] > 0)
         yield Played(system, work.wanted, work.xids)
@@ -280,6 +282,7 @@ def forge(log: Path, statement: str, xid: int, what: str, rows: int) -> None:
     wait_for(told, 30, "the server logs the statement")
     text = found[0]["message"].partition("statement: ")[2].replace('"', '""')
     lie = {"message": f'AUDIT: SESSION,900,1,{what},"{text}",<not logged>,{rows}', "txid": xid, "line_num": 9_000_000}
+    lie |= {"func_name": "log_audit_event", "file_name": "pgaudit.c"}
     with log.open("a") as end:
         end.write(json.dumps(found[0] | lie) + "\n")
 
