@@ -225,7 +225,11 @@ def test_a_session_and_its_statements(at: Bench, server: Postgres) -> None:
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(server.dsn(user="nobody_there"))
         at.raw.wait(
-            lambda: {"disconnect", "login_failed"} <= {event.operation for event in at.raw.of(Session)}, "the end"
+            lambda: (
+                {("disconnect", True), ("login_failed", False)}
+                <= {(event.operation, event.pid == pid) for event in at.raw.of(Session)}
+            ),
+            "the end",
         )
     events = [event for event in told(at) if event.pid == pid]
     assert [event.operation for event in events if event.kind == "session"] == ["connect", "disconnect"]
@@ -237,7 +241,7 @@ def test_a_session_and_its_statements(at: Bench, server: Postgres) -> None:
     assert {event.application for event in events} == {"till 4"}
     (insert,) = [event for event in events if event.operation == "insert" and event.outcome == "success"]
     assert row is not None
-    assert (insert.xid, insert.relations) == (row[0] % 2**32, ["c"])
+    assert (insert.xid, insert.relations) == (row[0] % 2**32, ["pg_temp.c"])
     assert insert.duration_ms is not None
     (failed,) = [event for event in events if event.outcome == "failure"]
     assert (failed.sqlstate, failed.detail["source"]) == ("23505", "error")
