@@ -27,6 +27,8 @@ def fetch_debian(version: int, folder: Path) -> Path:
 
     The lists of the security archive are left out: it keeps only its newest source, which mirrors may not have.
     """
+    if not SOURCES.exists():
+        raise SystemExit(f"{SOURCES} is not there: the files of PostgreSQL {version} come with Debian's source package")
     lists = folder / "lists"
     (lists / "partial").mkdir(parents=True)
     parts = folder / "parts"
