@@ -25,7 +25,7 @@ class Table(Struct, frozen=True, kw_only=True):
     `root` is the topmost partitioned table it is a partition of. `keyed`: updates and deletes can be published, that
     is, it (and each of its partitions) has a usable replica identity. `published`: they are, all of them, and `due`:
     the job has something to do to it. `trigger`: `tgenabled` of our trigger, None without one: `A` always, `O` only in
-    origin, `D` disabled, `R` only in replicas; `each`: it speaks with each statement. `conditional`: the trigger has a
+    origin, `D` disabled, `R` only in replicas; `form`: its argument (`publishing`). `conditional`: the trigger has a
     WHEN clause, as earlier installations made it. `publications` are ours that list it. `registered`: it stands in
     pgwitness.covered. `lent`: the identity it had when it was lent FULL. `owned`: who asks has its owner's rights.
     """
@@ -39,7 +39,7 @@ class Table(Struct, frozen=True, kw_only=True):
     due: bool = False
     identity: str = "d"
     trigger: str | None = None
-    each: bool = False
+    form: str = ""
     conditional: bool = False
     publications: tuple[str, ...] = ()
     registered: bool = False
@@ -278,7 +278,9 @@ SELECT j.nspname, j.relname, j.relkind = 'p', CASE WHEN j.root IS NOT NULL THEN
         (SELECT quote_ident(rn.nspname) || '.' || quote_ident(rc.relname)
             FROM pg_class AS rc JOIN pg_namespace AS rn ON rn.oid = rc.relnamespace WHERE rc.oid = j.root) END,
     j.usable, j.published, j.wanted AND NOT j.updates OR j.updates AND NOT j.wanted
-        OR NOT j.inserts AND j.root IS NULL AND NOT %(inserts_all)s, j.relreplident, j.enabled, coalesce(j.each, false),
+        OR NOT j.inserts AND j.root IS NULL AND NOT %(inserts_all)s
+        OR j.enabled = 'A' AND j.form <> {publishing.wanted_form("%(inserts_all)s")}, j.relreplident, j.enabled,
+    coalesce(j.form, ''),
     coalesce(j.conditional, false), array_remove(ARRAY[CASE WHEN j.updates THEN '{templates.PUBLICATION}' END,
         CASE WHEN j.inserts THEN '{templates.PUBLICATION_INSERTS}' END], NULL),
     j.oid = ANY (%(registered)s::oid[]), j.lent, pg_get_userbyid(j.relowner),
@@ -425,7 +427,7 @@ def _table(row: tuple[Any, ...]) -> Table:
         due=row[6],
         identity=row[7],
         trigger=row[8],
-        each=row[9],
+        form=row[9],
         conditional=row[10],
         publications=tuple(row[11]),
         registered=row[12],

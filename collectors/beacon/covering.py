@@ -2,17 +2,23 @@
 
 `keep` runs at the end of each command that makes or changes tables, and of each that drops an object. It never waits
 and never fails: what it does stands in a subtransaction of its own, and it touches no table but those that the command
-itself holds exclusively. Three things:
+itself holds exclusively. Four things:
 
 - a table that is new, or logged again, gets the beacon's trigger (in the form that speaks with each statement, until
-  the job has put the table into the update publication), and its row in the registry;
+  the job has put the table into the update publication), and its row in the registry; so does a new partition of a
+  covered table, whatever was asked for;
 - a table in the update publication that has lost its usable identity is lent `REPLICA IDENTITY FULL`, so that its
   updates go on and are read; when its key is back, it gets back what it had. What it had stands in a comment on the
   trigger;
 - what FULL cannot help (a virtual generated column, `REPLICA IDENTITY NOTHING`) leaves the update publication. That is
-  the one `ALTER PUBLICATION` in an application's transaction, and another such command waits for its end.
+  the one `ALTER PUBLICATION` in an application's transaction, and another such command waits for its end. From then on
+  its beacon speaks with each statement, as that of an unlogged table does;
+- what such a transaction has taken out, and can be published after all, is put back in.
 
-`logged` runs before ALTER TABLE … SET UNLOGGED, which PostgreSQL refuses for a listed table: it takes it off the list.
+`logged` runs before ALTER TABLE … SET UNLOGGED, which PostgreSQL refuses for a listed table: it takes it off the list,
+by what the command's text seems to say. Where that was something else (a literal, another command of the same text),
+`keep` puts the table back at the end of the command. It locks the table first, as the command will, so that the job
+does not list it in between.
 Nothing runs at the start of a command that may not be in a transaction block, such as DROP INDEX CONCURRENTLY.
 
 The functions belong to whoever installed, a superuser: another one's table takes that. They run no code but
@@ -23,7 +29,7 @@ from __future__ import annotations
 
 from collectors.beacon import publishing
 from collectors.beacon.key_templates import release_event_trigger
-from collectors.beacon.publishing import EACH, LENT, PUBLISH_CONTROL
+from collectors.beacon.publishing import EACH, LENT, PUBLISH_CONTROL, TAKEN
 from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TRIGGER
 
 TAGS = (
@@ -45,9 +51,37 @@ ASKED_ALL = f"""NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = '{
             AND obj_description(p.oid, 'pg_publication') NOT LIKE '%"*"%')"""
 """Whether all tables were asked for, so that new ones are covered, too: the publication's comment holds the globs."""
 
-_HELD = """EXISTS (SELECT FROM pg_locks AS h WHERE h.pid = pg_backend_pid() AND h.locktype = 'relation'
+
+def _held(table: str) -> str:
+    return f"""EXISTS (SELECT FROM pg_locks AS h WHERE h.pid = pg_backend_pid() AND h.locktype = 'relation'
             AND h.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-            AND h.relation = found.oid AND h.mode = 'AccessExclusiveLock' AND h.granted)"""
+            AND h.relation = {table} AND h.mode = 'AccessExclusiveLock' AND h.granted)"""
+
+
+_HELD = _held("found.oid")
+
+_ALTERED = f"""EXISTS (SELECT FROM pg_locks AS h JOIN pg_publication AS p ON p.oid = h.objid
+            WHERE h.pid = pg_backend_pid() AND h.locktype = 'object' AND h.classid = 'pg_publication'::regclass
+            AND h.mode = 'AccessExclusiveLock' AND h.granted AND p.pubname = '{PUBLICATION}')"""
+"""Whether this transaction has altered the update publication, which until its end nobody else can."""
+
+TAKEN_OUT = "pgwitness.taken"
+"""A parameter in which a transaction remembers the OIDs of tables that our triggers have taken out of the publication.
+Whoever sets it has tables published that can be."""
+
+_TAKE = f"""PERFORM pg_catalog.set_config('{TAKEN_OUT}', pg_catalog.concat_ws(',',
+                            pg_catalog.current_setting('{TAKEN_OUT}', true), found.oid), true);"""
+
+_MEMBER = """EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                AND d.deptype = 'e')"""
+
+
+def _speaks(table: str, argument: str) -> str:
+    """Write the statements, inside `keep`, that give a table our trigger with an argument (both SQL expressions)."""
+    return f"""EXECUTE format('CREATE OR REPLACE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s'
+                    ' FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.beacon(%s)', {table}, quote_literal({argument}));
+                EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER {TRIGGER}', {table});"""
+
 
 KEEP_BODY = rf"""
 DECLARE
@@ -55,6 +89,7 @@ DECLARE
     found record;
     wanted_all boolean;
     busy boolean := false;
+    altered boolean := false;
     fresh boolean := tg_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA');
 BEGIN
     BEGIN
@@ -93,6 +128,12 @@ BEGIN
         IF tables IS NULL THEN
             RETURN;
         END IF;
+        altered := {_ALTERED};
+        IF altered THEN
+            -- What this transaction has taken out may be another table than the command's.
+            SELECT tables || array_agg(c.oid) INTO tables FROM pg_class AS c
+            WHERE c.oid::text = ANY (string_to_array(current_setting('{TAKEN_OUT}', true), ','));
+        END IF;
         IF NOT fresh THEN
             -- What is changed in a table is changed in those that inherit from it; ATTACH names the parent alone.
             WITH RECURSIVE below AS (
@@ -106,6 +147,9 @@ BEGIN
     END;
     FOR found IN
         SELECT c.oid, c.relname, format('%I.%I', n.nspname, c.relname) AS name, c.relkind, c.relreplident,
+            c.relpersistence = 'u' AS unlogged, c.relispartition AS partition, {publishing.form("t")} AS form,
+            wanted_all OR NOT busy AND EXISTS (SELECT FROM {SCHEMA}.covered AS k WHERE c.relispartition
+                AND k.relation IN (SELECT a.relid FROM pg_partition_ancestors(c.oid) AS a)) AS wanted,
             t.tgenabled, substring(obj_description(t.oid, 'pg_trigger') FROM '^{LENT}([di])$') AS lent, p.listed,
             r.oid AS listed_root,
             {publishing.usable("c", installed=True)} AS usable, {publishing.primary("c")} AS keyed,
@@ -118,18 +162,22 @@ BEGIN
         LEFT JOIN pg_class AS r ON c.relispartition AND r.oid = pg_partition_root(c.oid) AND EXISTS (
             SELECT FROM pg_publication AS u JOIN pg_publication_rel AS x ON x.prpubid = u.oid
             WHERE u.pubname = '{PUBLICATION}' AND x.prrelid = r.oid)
-        WHERE c.oid = ANY (tables) AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+        WHERE c.oid = ANY (tables) AND c.relkind IN ('r', 'p')
+            AND (c.relpersistence = 'p' OR c.relpersistence = 'u' AND t.oid IS NOT NULL)
             AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{SCHEMA}') AND n.nspname !~ '^pg_(toast|temp)'
-            AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-                AND d.deptype = 'e')
+            AND (p.listed OR t.oid IS NOT NULL OR NOT {_MEMBER})
         ORDER BY c.oid
     LOOP
         BEGIN
-            IF found.tgenabled IS NULL AND wanted_all AND NOT busy AND (fresh OR {_HELD})
+            IF found.unlogged THEN
+                IF found.form <> '{TAKEN}' AND found.tgenabled = 'A' AND {_HELD} THEN
+                    {_speaks("found.name", f"'{TAKEN}'")}
+                END IF;
+                CONTINUE;
+            END IF;
+            IF found.tgenabled IS NULL AND found.wanted AND NOT busy AND (fresh OR {_HELD})
                 AND NOT EXISTS (SELECT FROM {SCHEMA}.covered AS k WHERE k.relation = found.oid) THEN
-                EXECUTE format('CREATE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s'
-                    ' FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.beacon(''{EACH}'')', found.name);
-                EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER {TRIGGER}', found.name);
+                {_speaks("found.name", f"'{EACH}'")}
                 INSERT INTO {SCHEMA}.covered (relation) VALUES (found.oid) ON CONFLICT (relation) DO NOTHING;
             END IF;
             IF fresh AND tg_tag IN ('CREATE TABLE AS', 'SELECT INTO') THEN
@@ -152,13 +200,24 @@ BEGIN
                 ELSE
                     PERFORM {SCHEMA}.control('{PUBLISH_CONTROL}');
                     IF found.listed THEN
+                        {_TAKE}
                         EXECUTE format('ALTER PUBLICATION {PUBLICATION} DROP TABLE ONLY %s', found.name);
                     END IF;
                     IF found.listed_root IS NOT NULL THEN
                         EXECUTE format('ALTER PUBLICATION {PUBLICATION} DROP TABLE ONLY %s',
                             found.listed_root::regclass);
                     END IF;
+                    IF found.form <> '{TAKEN}' AND found.tgenabled = 'A' AND {_HELD} THEN
+                        {_speaks("found.name", f"'{TAKEN}'")}
+                    END IF;
+                    IF {_held("found.listed_root")} AND EXISTS (SELECT FROM pg_trigger AS t
+                        WHERE t.tgrelid = found.listed_root AND t.tgname = '{TRIGGER}' AND t.tgenabled = 'A') THEN
+                        {_speaks("found.listed_root::regclass", f"'{EACH}'")}
+                    END IF;
                 END IF;
+            ELSIF altered AND found.relkind = 'r' AND NOT found.partition AND found.usable AND found.listed IS NULL
+                AND found.oid::text = ANY (string_to_array(current_setting('{TAKEN_OUT}', true), ',')) THEN
+                EXECUTE format('ALTER PUBLICATION {PUBLICATION} ADD TABLE ONLY %s', found.name);
             ELSIF found.lent IS NOT NULL AND (found.relreplident <> 'f' OR current_query() ~* concat('\y',
                 regexp_replace(found.relname, '\W', '.', 'g'), '"?\s+replica\s+identity\s+full\y')) THEN
                 -- Somebody has chosen an identity: it stays, and nothing is lent any more.
@@ -183,9 +242,21 @@ DECLARE
     stack pg_catalog.text;
     found pg_catalog.record;
     listed pg_catalog.text;
+    patience pg_catalog.text := pg_catalog.current_setting('lock_timeout');
 BEGIN
     GET DIAGNOSTICS stack = PG_CONTEXT;
-    stack := pg_catalog.concat(pg_catalog.current_query(), E'\n', stack);
+    stack := pg_catalog.concat(pg_catalog.current_query(), E';\n', stack);
+    IF stack OPERATOR(pg_catalog.!~*) 'unlogged|SQL function' THEN
+        RETURN;
+    END IF;
+    -- The text of a function in SQL stands in no context.
+    stack := pg_catalog.concat(stack, E';\n', (
+        SELECT pg_catalog.string_agg(p.prosrc, E';\n') FROM pg_catalog.pg_proc AS p
+        WHERE p.proname OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT m.name[1]::pg_catalog.name
+            FROM pg_catalog.regexp_matches(stack, 'SQL function "([^"]+)"', 'g') AS m (name)))
+    ));
+    stack := pg_catalog.concat(stack, E';\n', pg_catalog.regexp_replace(
+        pg_catalog.regexp_replace(stack, '/\*.*?\*/', ' ', 'g'), '--[^\n]*', ' ', 'g'));
     IF NOT stack OPERATOR(pg_catalog.~*) 'set\s+unlogged' THEN
         RETURN;
     END IF;
@@ -201,6 +272,9 @@ BEGIN
                     pg_catalog.current_setting('role')::pg_catalog.name, c.relowner, 'USAGE') END
     LOOP
         BEGIN
+            -- As patient as the command itself, which locks it more strictly next.
+            EXECUTE pg_catalog.format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', found.name);
+            PERFORM pg_catalog.set_config('lock_timeout', '500ms', true);
             FOR listed IN
                 SELECT p.pubname FROM pg_catalog.pg_publication_rel AS r
                 JOIN pg_catalog.pg_publication AS p ON p.oid OPERATOR(pg_catalog.=) r.prpubid
@@ -209,8 +283,10 @@ BEGIN
                         p.pubname OPERATOR(pg_catalog.=) '{PUBLICATION_INSERTS}')
             LOOP
                 PERFORM {SCHEMA}.control('{PUBLISH_CONTROL}');
+                {_TAKE}
                 EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', listed, found.name);
             END LOOP;
+            PERFORM pg_catalog.set_config('lock_timeout', patience, true);
         EXCEPTION WHEN OTHERS THEN
             NULL;
         END;
@@ -223,7 +299,7 @@ END
 
 BODIES = {"keep": KEEP_BODY, "logged": LOGGED_BODY}
 
-_PATHS = {"keep": "SET search_path = pg_catalog, pg_temp ", "logged": ""}
+_PATHS = {"keep": "SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' ", "logged": ""}
 
 
 def create_function(name: str) -> str:
@@ -233,7 +309,7 @@ def create_function(name: str) -> str:
     """
     return (
         f"CREATE OR REPLACE FUNCTION {SCHEMA}.{name}() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER\n"
-        f"{_PATHS[name]}SET lock_timeout = '500ms' SET client_min_messages = 'error'\n"
+        f"{_PATHS[name]}SET standard_conforming_strings = 'on' SET client_min_messages = 'error'\n"
         f"AS $pgwitness${BODIES[name]}$pgwitness$"
     )
 

@@ -377,7 +377,8 @@ def _table(state: State, table: Table) -> list[Statement]:
     sqls: list[tuple[str, str]] = []
     name = table.qualified
     if table.trigger != "A" or table.conditional:
-        first, second = templates.create_trigger(name, "" if table.keyed else publishing.EACH)
+        form = publishing.EACH if not table.keyed else publishing.PARTITION if table.root is not None else ""
+        first, second = templates.create_trigger(name, form)
         sqls.append((first, "the beacon"))
         sqls.append((second, "it speaks under session_replication_role = replica, too"))
     if not table.registered:

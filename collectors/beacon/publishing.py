@@ -42,7 +42,22 @@ A comment survives a crash, is in nobody's publication, and goes with the trigge
 """
 
 EACH = "each"
-"""The argument of the trigger on a table whose updates are not all published: its beacon speaks with each statement."""
+PARTITION = "partition"
+TAKEN = "taken"
+"""The trigger's argument, with which its beacon speaks with each statement: on a table of which not everything is
+published, on a partition (what names it alone is published by nobody, or not once it is detached), on a table that DDL
+has just taken out of the publication or made unlogged. Without an argument a transaction speaks once."""
+
+
+def form(trigger: str) -> str:
+    """Write the argument of our trigger, a row of pg_trigger; empty without one."""
+    return f"split_part(encode({trigger}.tgargs, 'escape'), E'\\\\000', 1)"
+
+
+def wanted_form(inserts_all: str) -> str:
+    """Write the argument that belongs on the trigger of a row of `judged`."""
+    return f"""CASE WHEN NOT j.published OR NOT {inserts_all} AND j.root IS NULL AND NOT j.inserts THEN '{EACH}'
+                WHEN j.root IS NOT NULL THEN '{PARTITION}' ELSE '' END"""
 
 
 _STORED_UNPUBLISHED = f"""(pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= {GENERATED_MIN}
@@ -81,8 +96,8 @@ def judged(one: str | None = None, *, installed: bool = True) -> str:
 
     `usable`: its updates could be published (of a partitioned one: those of every partition). `wanted`: it belongs into
     the update publication itself. `updates` and `inserts`: it is listed in our publications. `published`: all its
-    updates are. `lent`: the identity it had when it was lent FULL. `each` and `enabled`: the form of its trigger and
-    its tgenabled, null without one.
+    updates are. `lent`: the identity it had when it was lent FULL. `form` and `enabled`: its trigger's argument and
+    tgenabled, null without one.
     `one`, an expression of type oid, restricts it to a table and the tree of partitions it is in.
     """
     around = ""
@@ -119,7 +134,7 @@ def judged(one: str | None = None, *, installed: bool = True) -> str:
             CASE WHEN b.relkind = 'p' THEN coalesce(r.published, false)
                 ELSE b.updates OR coalesce(r.updates, false) END AS published,
             substring(obj_description(t.oid, 'pg_trigger') FROM '^{LENT}([di])$') AS lent,
-            t.tgnargs > 0 AS each, t.tgenabled AS enabled, t.tgqual IS NOT NULL AS conditional
+            {form("t")} AS form, t.tgenabled AS enabled, t.tgqual IS NOT NULL AS conditional
         FROM base AS b LEFT JOIN roots AS r ON r.oid = coalesce(b.root, b.oid)
         LEFT JOIN pg_trigger AS t ON t.tgrelid = b.oid AND t.tgname = '{TRIGGER}' AND NOT t.tgisinternal
         WHERE NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = b.oid
@@ -137,8 +152,8 @@ DUE = f"""
             WHEN j.updates AND NOT j.wanted AND j.published
                 AND NOT EXISTS (SELECT FROM judged AS l WHERE l.root = j.oid AND l.wanted AND NOT l.updates) THEN 4
             WHEN j.lent IS NOT NULL AND (j.relreplident <> 'f' OR {primary("j")}) THEN 5
-            WHEN j.enabled = 'A' AND j.each = j.published THEN 6
-            ELSE 9 END AS what
+            WHEN j.enabled = 'A' AND j.form <> {wanted_form("p.puballtables")} THEN 6
+            ELSE 9 END AS what, {wanted_form("p.puballtables")} AS form
         FROM judged AS j LEFT JOIN {SCHEMA}.covered AS k ON k.relation = j.oid
         CROSS JOIN (SELECT bool_or(p.puballtables) AS puballtables FROM pg_publication AS p
             WHERE p.pubname = '{PUBLICATION_INSERTS}') AS p
@@ -215,7 +230,7 @@ BEGIN
     END IF;
     FOR found IN
         WITH {judged("only_this")},{DUE}
-        SELECT d.oid, d.what, format('%I.%I', d.nspname, d.relname) AS name, d.relkind FROM due AS d
+        SELECT d.oid, d.what, format('%I.%I', d.nspname, d.relname) AS name, d.relkind, d.form FROM due AS d
         WHERE d.what < 9 AND d.oid = only_this
     LOOP
         relation := found.oid;
@@ -234,8 +249,8 @@ BEGIN
                 END LOOP;
             END IF;
             -- Asked again under the lock: DDL that was committed meanwhile may have changed the answer.
-            IF found.what IS DISTINCT FROM (WITH {judged("found.oid")},{DUE}
-                SELECT d.what FROM due AS d WHERE d.oid = found.oid) THEN
+            IF (found.what, found.form) IS DISTINCT FROM (WITH {judged("found.oid")},{DUE}
+                SELECT (d.what, d.form) FROM due AS d WHERE d.oid = found.oid) THEN
                 state := '40001';
                 problem := 'it has changed meanwhile';
             ELSE
@@ -263,9 +278,7 @@ BEGIN
                         EXECUTE format('CREATE OR REPLACE TRIGGER {TRIGGER}'
                             ' AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s'
                             ' FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.beacon(%s)', found.name,
-                            CASE WHEN (SELECT t.tgnargs = 0 FROM pg_trigger AS t
-                                WHERE t.tgrelid = found.oid AND t.tgname = '{TRIGGER}') THEN quote_literal('{EACH}')
-                            END);
+                            quote_literal(nullif(found.form, '')));
                         EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER {TRIGGER}', found.name);
                 END CASE;
             END IF;

@@ -13,6 +13,8 @@ from pgwitness.demo.servers import Postgres
 from tests.collectors.changes import Changes, Connection
 from tests.conftest import POSTGRES, fresh_database
 
+ONCE, EACH, PARTITION, TAKEN = ("", "A"), ("each", "A"), ("partition", "A"), ("taken", "A")
+"""The forms of the beacon's trigger."""
 BEFORE = """
 CREATE ROLE app LOGIN;
 GRANT CREATE ON SCHEMA public TO app;
@@ -82,10 +84,11 @@ class Shop:
         ).fetchall()
         return {name for (name,) in rows}
 
-    def form(self, table: str) -> tuple[int, str] | None:
-        """Give the number of arguments of a table's trigger and its tgenabled."""
+    def form(self, table: str) -> tuple[str, str] | None:
+        """Give the argument of a table's trigger, empty without one, and its tgenabled."""
         return self.admin.execute(
-            "SELECT tgnargs, tgenabled FROM pg_trigger WHERE tgname = 'pgwitness_beacon' AND tgrelid = %s::regclass",
+            "SELECT split_part(encode(tgargs, 'escape'), E'\\\\000', 1), tgenabled FROM pg_trigger"
+            " WHERE tgname = 'pgwitness_beacon' AND tgrelid = %s::regclass",
             [table],
         ).fetchone()
 
@@ -147,12 +150,12 @@ def test_a_partition_without_a_key_breaks_nothing(shop: Shop) -> None:
     shop.app.execute("UPDATE mon SET v = 3")
     assert shop.changes.read() == {("I", "public.mon"): 2, ("U", "public.mon"): 2}
     assert shop.identity("mon_2") == ("d", None)
-    assert (shop.form("mon_2"), shop.form("mon_1"), shop.form("mon")) == ((1, "A"), (0, "A"), (1, "A"))
+    assert (shop.form("mon_2"), shop.form("mon_1"), shop.form("mon")) == (EACH, PARTITION, EACH)
     shop.app.execute("ALTER TABLE mon_2 REPLICA IDENTITY FULL")
     shop.job()
     shop.app.execute("UPDATE mon SET v = 4")
     assert shop.changes.read() == {("U", "public.mon"): 2}
-    assert (shop.form("mon_2"), shop.form("mon")) == ((0, "A"), (0, "A"))
+    assert (shop.form("mon_2"), shop.form("mon")) == (PARTITION, ONCE)
 
 
 def test_a_migration_swaps_the_primary_key(shop: Shop) -> None:
@@ -226,12 +229,54 @@ def test_what_full_cannot_help_leaves_the_update_publication(
     shop.admin.execute(choice.format(t=t).encode())
     shop.admin.execute(f"INSERT INTO {t} VALUES (1, 1); UPDATE {t} SET v = 2".encode())
     assert t not in shop.listed()
+    assert shop.form(t) == TAKEN
     shop.job()
-    assert shop.form(t) == (1, "A")
+    assert shop.form(t) == EACH
     shop.admin.execute(f"ALTER TABLE {t} ADD PRIMARY KEY (id), REPLICA IDENTITY DEFAULT".encode())
     shop.job()
     assert t in shop.listed()
-    assert shop.form(t) == (0, "A")
+    assert shop.form(t) == ONCE
+
+
+def test_what_a_transaction_takes_out_comes_back_in_it(shop: Shop) -> None:
+    """NOTHING and back again in one transaction leaves the table published; no other table is put back with it."""
+    shop.admin.execute("CREATE TABLE back (id int PRIMARY KEY, v int); ALTER TABLE back OWNER TO app")
+    shop.job()
+    with shop.app.transaction():
+        shop.app.execute("ALTER TABLE back REPLICA IDENTITY NOTHING")
+        shop.app.execute("ALTER TABLE back REPLICA IDENTITY DEFAULT")
+    assert ("back" in shop.listed(), shop.form("back")) == (True, TAKEN)
+    with shop.admin.transaction():
+        shop.admin.execute("ALTER PUBLICATION pgwitness DROP TABLE back")
+        shop.admin.execute("ALTER TABLE back RENAME TO came_back")
+    assert "came_back" not in shop.listed()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE pk ALTER v SET STATISTICS 100 /* alter table pk set unlogged */",
+        "ALTER TABLE ul ALTER id SET DEFAULT length('alter table pk set unlogged')",
+    ],
+)
+def test_text_that_only_looks_like_a_command_takes_nothing_out(shop: Shop, statement: str) -> None:
+    """A comment or a literal that says SET UNLOGGED leaves the table published and its beacon as it was."""
+    shop.app.execute(statement.encode())
+    assert ("pk" in shop.listed(), shop.form("pk")) == (True, ONCE)
+
+
+def test_a_new_partition_of_a_covered_table_is_covered(shop: Shop) -> None:
+    """Where not all tables were asked for, a partition goes with its root, and another new table is left alone."""
+    asked = "SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE pubname = 'pgwitness_inserts'"
+    before = shop.admin.execute(asked).fetchone()
+    assert before is not None
+    shop.admin.execute("COMMENT ON PUBLICATION pgwitness_inserts IS '[\"public.det\"]'")
+    shop.app.execute(
+        "CREATE TABLE det_7 PARTITION OF det FOR VALUES FROM (700) TO (800); CREATE TABLE not_asked (i int)"
+    )
+    shop.admin.execute(psycopg.sql.SQL("COMMENT ON PUBLICATION pgwitness_inserts IS {}").format(before[0]))
+    assert (shop.form("det_7"), shop.form("not_asked")) == (EACH, None)
+    shop.app.execute("DROP TABLE det_7, not_asked")
 
 
 @pytest.mark.parametrize(
@@ -240,14 +285,19 @@ def test_what_full_cannot_help_leaves_the_update_publication(
         "ALTER TABLE ul SET UNLOGGED",
         'alter table only public."ul" add column x int, set  unlogged',
         "DO $$ BEGIN EXECUTE 'ALTER TABLE ' || 'ul SET UNLOGGED'; END $$",
+        "ALTER TABLE ul /* ; */ SET -- now\n UNLOGGED",
+        "SET standard_conforming_strings = off; ALTER TABLE ul SET UNLOGGED",
+        "CREATE FUNCTION away() RETURNS void LANGUAGE sql AS 'ALTER TABLE ul SET UNLOGGED'; SELECT away()",
     ],
 )
 def test_unlogged_and_logged_again(shop: Shop, statement: str) -> None:
     """A table in the update publication can be made unlogged; logged again it is covered and published again."""
     shop.app.execute(statement.encode())
+    assert shop.form("ul") == TAKEN
     shop.app.execute("INSERT INTO ul VALUES (1)")
-    shop.app.execute("ALTER TABLE ul SET LOGGED")
+    shop.app.execute("ALTER TABLE ul SET LOGGED; RESET standard_conforming_strings")
     shop.job()
+    assert shop.form("ul") == ONCE
     shop.changes.read()
     shop.app.execute("DELETE FROM ul")
     assert shop.changes.read() == {("D", "public.ul"): 1}
@@ -258,9 +308,9 @@ def test_born_unlogged_and_logged_later(shop: Shop) -> None:
     shop.app.execute("CREATE UNLOGGED TABLE born (id int PRIMARY KEY)")
     assert shop.form("born") is None
     shop.app.execute("ALTER TABLE born SET LOGGED")
-    assert shop.form("born") == (1, "A")
+    assert shop.form("born") == EACH
     shop.job()
-    assert shop.form("born") == (0, "A")
+    assert shop.form("born") == ONCE
 
 
 def test_detached_and_attached(shop: Shop) -> None:
@@ -268,8 +318,9 @@ def test_detached_and_attached(shop: Shop) -> None:
     shop.changes.read()
     shop.app.execute("INSERT INTO det VALUES (3, 1), (4, 1)")
     shop.app.execute("ALTER TABLE det DETACH PARTITION det_1")
-    assert shop.form("det_1") == (0, "A")
+    assert shop.form("det_1") == PARTITION
     shop.job()
+    assert shop.form("det_1") == ONCE
     shop.app.execute("UPDATE det_1 SET v = 999")
     shop.app.execute("DELETE FROM det_1 WHERE id = 3")
     shop.app.execute("ALTER TABLE det ATTACH PARTITION det_1 FOR VALUES FROM (0) TO (100)")
@@ -303,6 +354,6 @@ def test_new_tables_do_not_wait_for_each_other(shop: Shop) -> None:
         shop.app.execute("SET lock_timeout = '2s'; CREATE TABLE two (i int); RESET lock_timeout")
         shop.job()
         first.commit()
-    assert (shop.form("one"), shop.form("two")) == ((1, "A"), (1, "A"))
+    assert (shop.form("one"), shop.form("two")) == (EACH, EACH)
     shop.job()
     assert "one" in shop.listed()

@@ -22,6 +22,10 @@ CREATE TABLE keyless (id int, v int);
 CREATE TABLE swapped (id int PRIMARY KEY, v int);
 INSERT INTO swapped VALUES (1, 0);
 CREATE TABLE lone (id int PRIMARY KEY, v int);
+CREATE TABLE away (id int PRIMARY KEY, v int);
+CREATE TABLE shut (id int PRIMARY KEY, v int);
+INSERT INTO away VALUES (1, 0), (2, 0);
+INSERT INTO shut VALUES (1, 0), (2, 0);
 INSERT INTO det SELECT n, 0 FROM generate_series(1, 150) AS n;
 INSERT INTO pay SELECT n, 0 FROM generate_series(1, 100) AS n;
 INSERT INTO keyless SELECT n, 0 FROM generate_series(1, 10) AS n;
@@ -38,6 +42,25 @@ class Way(Struct, frozen=True):
 
 WAYS = {
     "truncate of a leaf": Way(["TRUNCATE det_1"], ["public.det_1 truncate None"]),
+    "truncate of a leaf, later in its transaction": Way(
+        ["BEGIN; UPDATE pay SET v = 3 WHERE id = 56; TRUNCATE det_1; COMMIT"], ["public.det_1 truncate None"]
+    ),
+    "unlogged, and later in its transaction": Way(
+        ["ALTER TABLE away SET UNLOGGED", "BEGIN; UPDATE pay SET v = 3 WHERE id = 57; UPDATE away SET v = 3; COMMIT",
+         "ALTER TABLE away SET LOGGED"],
+        ["public.away update 2"],
+    ),
+    "without identity, later in its transaction": Way(
+        ["BEGIN; UPDATE pay SET v = 3 WHERE id = 58; ALTER TABLE shut REPLICA IDENTITY NOTHING;"
+         " UPDATE shut SET v = 3; ALTER TABLE shut REPLICA IDENTITY DEFAULT; COMMIT"],
+        ["public.shut update 2"],
+    ),
+    "a leaf detached, later in its transaction": Way(
+        ["BEGIN; UPDATE pay SET v = 3 WHERE id = 59; ALTER TABLE det DETACH PARTITION det_2;"
+         " UPDATE det_2 SET v = 9 WHERE id = 102;"
+         " ALTER TABLE det ATTACH PARTITION det_2 FOR VALUES FROM (100) TO (200); COMMIT"],
+        ["public.det_2 update 1"],
+    ),
     "rows of a leaf, published by the root": Way(["INSERT INTO det_2 VALUES (170, 1)", "UPDATE det_2 SET v = 3"]),
     "a detached partition": Way(
         ["ALTER TABLE det DETACH PARTITION det_2", "UPDATE det_2 SET v = 999", "DELETE FROM det_2 WHERE id = 101",
