@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from pglast import parser
 
+from pgwitness import postgres_parser as parser
 from pgwitness.parsetree import Reader, Tree
 
 DEPTH_MAX = 300
@@ -44,6 +44,8 @@ _STARTS = {
 }
 """Tokens that may begin a statement inside a body of code, and the word for it where nothing more can be told."""
 
+_TOKENS = {token.removesuffix("_P"): token for token in _STARTS}
+_WORD = re.compile(rf"(?i)\b(?:{'|'.join(_TOKENS)})\b", re.ASCII)
 _BRACKETS = re.compile(r"[\[\]{}]")
 _FORMAT = re.compile(r"%(?:\d+\$)?-?\d*([IsL%])")
 _HEADERS = tuple(f"CREATE FUNCTION f() RETURNS {kind} LANGUAGE plpgsql AS" for kind in ("void", "trigger", "SETOF x"))
@@ -80,6 +82,12 @@ def read_words(tokens: list[parser.Token], reader: Reader) -> None:
     for token in tokens:
         if token.name in _STARTS:
             reader.operations.setdefault(_STARTS[token.name])
+
+
+def read_letters(text: str, reader: Reader) -> None:
+    """Note what a text may do that is not even scanned: such words may also stand in its strings and comments."""
+    for word in _WORD.findall(text):
+        reader.operations.setdefault(_STARTS[_TOKENS[word.upper()]])
 
 
 def _bounded(tree: str) -> Any:
@@ -209,6 +217,9 @@ def _read_pieces(body: str, reader: Reader) -> None:
 def _pieces(body: str, reader: Reader) -> Iterator[list[parser.Token]]:
     try:
         tokens = [token for token in parser.scan(body) if token.name not in COMMENTS]
+    except parser.TooCostly:
+        read_letters(body, reader)
+        return
     except (parser.ParseError, ValueError):
         reader.operations.setdefault("do_unreadable")
         return

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
-from pglast import parser
+
+from pgwitness import postgres_parser as parser
 
 MASK = '"…"'
 """Stands in a statement for a name that may be a value."""

@@ -14,9 +14,9 @@ from collections import OrderedDict
 from functools import lru_cache
 
 from msgspec import Struct
-from pglast import parser
 
-from pgwitness.bodies import COMMENTS, read_bodies, read_words, statements_of
+from pgwitness import postgres_parser as parser
+from pgwitness.bodies import COMMENTS, read_bodies, read_letters, read_words, statements_of
 from pgwitness.identifiers import in_characters
 from pgwitness.parsetree import Handle, Reader, Tree
 
@@ -159,10 +159,11 @@ def _facts(text: str, sha256: str, freed: bool) -> StatementFacts:
         return _unparsable(text, sha256, error, freed)
     reader = Reader()
     hidden: set[int] = set()
+    sets = any(token.name == "SET" for token in tokens)
     try:
         for item in statements_of(tree):
             reader.read(item)
-            hidden |= _hidden(item)
+            hidden |= _hidden(item) if sets else set()
     except (RecursionError, LookupError, TypeError, AttributeError) as error:
         # Too deep, or a tree of a shape this release does not know: the words of the text still say what it may do.
         reader = Reader()
@@ -212,6 +213,10 @@ def _unparsable(text: str, sha256: str, error: Exception, freed: bool) -> Statem
     A statement that was freed and cut off here before says what its words say, and passes as it is.
     """
     reader = Reader()
+    if isinstance(error, parser.TooCostly):
+        reader.utility = True
+        read_letters(text, reader)
+        return _answer(None, sha256, None, reader, str(error))
     cut = freed and text.endswith(CUT)
     statement = None
     if cut or "stack depth" in str(error) or "memory exhausted" in str(error):

@@ -12,8 +12,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from pglast import parser
-
+from pgwitness import postgres_parser as parser
 from pgwitness.privacy import Tokenizer
 
 KEYS = (

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from msgspec.structs import replace
-from pglast import parser
 
 from collectors.names import Names
+from pgwitness import postgres_parser as parser
 from pgwitness import tags
 from pgwitness.events import Parsed
 from pgwitness.identifiers import Hide, glaring, masked, masked_name, plain

@@ -17,8 +17,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from pglast import parser
-
+from pgwitness import postgres_parser as parser
 from pgwitness.events import DdlObject, quote_identifier
 
 Tree = dict[str, Any]

@@ -1,0 +1,84 @@
+"""PostgreSQL's own parser (pglast) for texts of strangers: in time that grows no faster than they do.
+
+PostgreSQL's scanner starts again within a run of operator characters (`/*/*/*…`, `+++…`), so a run costs the square of
+its length; pglast counts the characters beyond ASCII before each token anew. A text whose runs cost too much is refused
+before it is scanned, with `TooCostly`; letters beyond ASCII are written in ASCII while the scanner reads.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+
+from pglast import parser
+from pglast.parser import ParseError, Token
+
+__all__ = ["ParseError", "Token", "TooCostly", "fingerprint", "parse_plpgsql_json", "parse_sql_json", "scan"]
+
+RUNS_COST_MAX = 256 * 1024
+"""Characters looked at, again and again, in all runs of operator characters of a text; some milliseconds."""
+COUNTED_CHARS_MAX = 512
+"""In so short a text pglast may count the characters before each token."""
+ESCAPE_CHARS_MAX = 40
+
+_RUN = re.compile(r"[-~!@#^&|`?+*/%<>=]{32,}")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+_ESCAPES = re.compile("zq*")
+
+
+class TooCostly(ValueError):
+    """A text that would cost more than its length allows."""
+
+
+def check(text: str) -> None:
+    """Raise `TooCostly` for a text whose runs of operator characters cost too much."""
+    cost = 0
+    for run in _RUN.finditer(text):
+        word = run[0]
+        before_comment = word.partition("--")[0]  # behind it nothing is an operator
+        starts = word.count("/*") + before_comment.count("+") + before_comment.count("-")
+        cost += starts * len(word)
+        if cost > RUNS_COST_MAX:
+            raise TooCostly("runs of operator characters that are too long")
+
+
+def scan(text: str) -> list[Token]:
+    """Give the tokens of a text. Raises `ParseError`, `ValueError`."""
+    check(text)
+    if text.isascii() or len(text) <= COUNTED_CHARS_MAX:
+        return parser.scan(text)
+    text.encode()  # what is no Unicode is refused, however it would be written
+    # The scanner takes every character beyond ASCII for a letter, so letters in its place leave the tokens as they are.
+    mark = "z" + "q" * max((len(found) for found in _ESCAPES.findall(text.lower())), default=1)
+    width = len(mark) + 6
+    if width > ESCAPE_CHARS_MAX:
+        raise TooCostly("letters that leave none to write others with")
+    places = [found.start() for found in _BEYOND_ASCII.finditer(text)]
+    begins = [place + number * (width - 1) for number, place in enumerate(places)]
+
+    def place_of(offset: int) -> int:
+        number = bisect_right(begins, offset)
+        if number and offset < begins[number - 1] + width:
+            return places[number - 1]
+        return offset - number * (width - 1)
+
+    written = _BEYOND_ASCII.sub(lambda found: f"{mark}{ord(found[0]):06x}", text)
+    return [Token(place_of(start), place_of(end), name, kind) for start, end, name, kind in parser.scan(written)]
+
+
+def parse_sql_json(text: str) -> str:
+    """Give the tree of a text as JSON. Raises `ParseError`, `ValueError`."""
+    check(text)
+    return parser.parse_sql_json(text)
+
+
+def parse_plpgsql_json(text: str) -> str:
+    """Give the tree of the function that a text makes as JSON. Raises `ParseError`, `ValueError`."""
+    check(text)
+    return parser.parse_plpgsql_json(text)
+
+
+def fingerprint(text: str) -> str:
+    """Give pglast's fingerprint of a text. Raises `ParseError`, `ValueError`."""
+    check(text)
+    return parser.fingerprint(text)
