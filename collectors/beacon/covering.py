@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collectors.beacon import publishing
 from collectors.beacon.key_templates import release_event_trigger
-from collectors.beacon.publishing import EACH, LENT, PUBLISH_CONTROL, TAKEN
+from collectors.beacon.publishing import EACH, LENT, PARTITION, PUBLISH_CONTROL, TAKEN
 from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TRIGGER
 
 TAGS = (
@@ -177,7 +177,7 @@ BEGIN
             END IF;
             IF found.tgenabled IS NULL AND found.wanted AND NOT busy AND (fresh OR {_HELD})
                 AND NOT EXISTS (SELECT FROM {SCHEMA}.covered AS k WHERE k.relation = found.oid) THEN
-                {_speaks("found.name", f"'{EACH}'")}
+                {_speaks("found.name", f"CASE WHEN found.listed_root IS NULL THEN '{EACH}' ELSE '{PARTITION}' END")}
                 INSERT INTO {SCHEMA}.covered (relation) VALUES (found.oid) ON CONFLICT (relation) DO NOTHING;
             END IF;
             IF fresh AND tg_tag IN ('CREATE TABLE AS', 'SELECT INTO') THEN
