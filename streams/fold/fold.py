@@ -409,8 +409,12 @@ class Fold:
             cluster.relations.resolve(event)
             self._emit(event)
             less = publications.taken_out(item)
-            if less is not None and not part.announced and item.number not in own:
+            if less is None or item.number in own:
+                continue
+            if not part.announced:
                 self._emit(shape.taken_out(header, part, item, less, whose))
+            elif less[1] and publications.within(item, part.ddl):
+                self._emit(shape.taken_out(header, part, item, less, whose, publications.UNREAD))
         cluster.told.ddl(part.database, fresh)
 
     # -- waiting -----------------------------------------------------------------------------------------------

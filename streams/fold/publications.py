@@ -10,6 +10,8 @@ from __future__ import annotations
 from pgwitness.events import Ddl
 
 OURS = ("pgwitness", "pgwitness_inserts")
+UNREAD = "table_unread"
+"""The reason of the gap where a client's own DDL takes a table out: SET UNLOGGED, an identity that cannot be used."""
 _IN = " in publication "
 _TAGS = ("ALTER PUBLICATION", "DROP PUBLICATION", "DROP OWNED")
 """A table that is dropped leaves its publications, which says nothing."""
@@ -32,3 +34,14 @@ def taken_out(command: Ddl) -> tuple[list[str], list[str]] | None:
     both = (*command.dropped, *command.objects)
     publications += [item.identity for item in both if item.type == "publication" and item.identity in OURS]
     return (list(dict.fromkeys(publications)), list(dict.fromkeys(tables))) if publications else None
+
+
+def within(command: Ddl, others: list[Ddl]) -> bool:
+    """Say whether our event triggers ran a command inside a client's own, which is of the same session and text."""
+    return any(
+        other.tag not in _TAGS
+        and other.tag.endswith(" TABLE")
+        and (other.statement, other.statement_sha256, other.beacon)
+        == (command.statement, command.statement_sha256, command.beacon)
+        for other in others
+    )

@@ -574,17 +574,22 @@ def went_back(header: RawHeader, part: Transaction, mark: Watermark) -> Event:
 
 
 def taken_out(
-    header: RawHeader, part: Transaction, raw: Ddl, less: tuple[list[str], list[str]], whose: Attribution
+    header: RawHeader,
+    part: Transaction,
+    raw: Ddl,
+    less: tuple[list[str], list[str]],
+    whose: Attribution,
+    reason: str = "publication_changed",
 ) -> Event:
     """Make the gap for a command that takes tables out of our publications; `whose` is the session that ran it."""
     names, tables = less
-    event_id = _id("publication_changed", transaction_id(part), raw.number)
-    event = _event("gap", header.cluster, header.instance, whose, part.captured_at_us, event_id, "publication_changed")
+    event_id = _id(reason, transaction_id(part), raw.number)
+    event = _event("gap", header.cluster, header.instance, whose, part.captured_at_us, event_id, reason)
     _placed(event, part)
     event.relations = tables
     event.statement = raw.statement
     event.detail |= {
-        "reason": "publication_changed",
+        "reason": reason,
         "publications": names,
         "tables": tables,
         "tag": raw.tag,

@@ -137,6 +137,8 @@ def test_what_is_not_published_is_an_event_of_its_own(source: Source) -> None:
                     client.execute(statement.encode())
         found = source.until_marked()
     events = unpublished(found)
+    unread = {(event.principal, *event.relations) for event in folded(found) if event.operation == "table_unread"}
+    assert unread == {("postgres", "public.away"), ("postgres", "public.shut")}
     said = {name: [of(event) for event in events if event.application == name] for name in WAYS}
     assert said == {name: way.missing for name, way in WAYS.items()}
     assert {event.principal for event in events} == {"postgres"}
@@ -148,9 +150,13 @@ def test_what_is_not_published_is_an_event_of_its_own(source: Source) -> None:
 
 def unpublished(transactions: list[Transaction]) -> list[Event]:
     """Fold what the collector wrote, and give what the stream does not have."""
+    return [event for event in folded(transactions) if str(event.detail.get("finding")).startswith("unpublished")]
+
+
+def folded(transactions: list[Transaction]) -> list[Event]:
+    """Fold what the collector wrote, and let a minute go by."""
     later = Tick(captured_at_us=max(t.captured_at_us for t in transactions) + 60_000_000)
-    events = fold_all([batch(*transactions), batch(later)], RULES)
-    return [event for event in events if str(event.detail.get("finding")).startswith("unpublished")]
+    return fold_all([batch(*transactions), batch(later)], RULES)
 
 
 def of(event: Event) -> str:
