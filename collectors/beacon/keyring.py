@@ -65,6 +65,8 @@ class Keyring:
 
         One from before the first known key cannot, nor one from between two keys of which others were in force.
         """
+        if len(self.keys) == 1:
+            return self.keys[0].made_lsn <= lsn
         before = max((key.number for key in self.keys if key.made_lsn <= lsn), default=None)
         if before is None:
             return False

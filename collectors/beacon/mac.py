@@ -13,6 +13,8 @@ does not verify there.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import hmac
 import re
 from collections.abc import Callable
@@ -152,7 +154,22 @@ class Unreadable(Exception):
 
 def mac(key: bytes, payload: bytes) -> bytes:
     """Compute the MAC of a payload, as the function in the database does with its two pads and core `sha256`."""
-    return hmac.digest(key, payload, "sha256")
+    begun = _pads(key)
+    inner, outer = begun[0].copy(), begun[1].copy()
+    inner.update(payload)
+    outer.update(inner.digest())
+    return outer.digest()
+
+
+@functools.lru_cache(maxsize=64)
+def _pads(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """Begin both hashes: most of what a MAC of few bytes costs is to begin them."""
+    block = (hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key).ljust(_BLOCK_BYTES, b"\0")
+    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
+    return inner, outer
+
+
+_BLOCK_BYTES = 64
 
 
 def split(content: bytes) -> tuple[bytes, bytes]:

@@ -4,13 +4,17 @@ Any role may write any of them, as many as it likes, so what is not ours costs a
 verified that cannot be genuine by its place or size, a heartbeat counts once and only with what we put into it, and
 of forgeries the first few of a second are told one by one, the others by their number.
 
-The keys are read anew when a message does not verify, because another one may have been made in the meantime. A
+The keys are read anew when a message does not verify, because another one may have been made in the meantime: unless
+those known were read when it had been written already. Who floods us can therefore not have a genuine message of a new
+key refused: instead of passing a verdict without the keys of its time, the stream waits for its turn to read them, a
+twentieth of a second at most, and what was written meanwhile is judged by the same reading. A
 message that the database made without a key, or with one that nobody has any more, is no forgery: what it says is a
 claim, and that there was one is told as a gap.
 """
 
 from __future__ import annotations
 
+import hmac
 import secrets
 import time
 from collections import deque
@@ -32,11 +36,12 @@ from collectors.beacon.mac import (
     Forged,
     JudgeToken,
     Unreadable,
+    mac,
     split,
     verify_control,
     verify_ddl,
 )
-from collectors.beacon.verifier import BeaconVerifier, claimed
+from collectors.beacon.verifier import SHORT, BeaconVerifier, claimed
 from collectors.wal.ddl import lacks_objects, of_payload
 from collectors.wal.limit import Limit
 from collectors.wal.pgoutput import LogicalMessage
@@ -45,7 +50,7 @@ from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Token, format_lsn
 
 HEARTBEAT_PREFIX = "pgwitness.heartbeat"
 KEYS_A_SECOND = 20
-"""How often the keys are read again for messages that do not verify: a rotation is no forgery, a flood is cheap."""
+"""How often the keys are read again for messages that do not verify; in even steps, so that none waits longer."""
 FORGERIES_A_SECOND = 5
 """Forgeries told one by one."""
 HEARTBEATS_MAX = 64
@@ -111,7 +116,8 @@ class Messages:
     `load_keys` reads the keys that the database has, none where no beacon is installed or the key is lost; `ring` are
     those known from before. `announced` is called with a verified message
     about the beacon itself and its LSN; `heartbeat` when one of ours, which `beat` knows, has come round.
-    `tokens` judges what applications give to `pgwitness.claim`, as of the commit.
+    `tokens` judges what applications give to `pgwitness.claim`, as of the commit. `written` tells how far the server's
+    WAL goes now; without it keys are read as often as they may be, and nothing waits.
     """
 
     def __init__(
@@ -125,6 +131,8 @@ class Messages:
         tokens: Verifier | None = None,
         ring: Keyring | None = None,
         codec: str = "utf-8",
+        written: Callable[[], int] | None = None,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self.unproven = Unproven()
         self.ring = ring or Keyring()
@@ -140,7 +148,10 @@ class Messages:
         self._announced = announced
         self._heartbeat = heartbeat
         self._clock = clock
-        self._again: deque[float] = deque(maxlen=KEYS_A_SECOND)
+        self._written = written
+        self._wait = wait
+        self._read_at_s = float("-inf")
+        self._read_at_lsn = 0
         self._last: tuple[int, dict[tuple[int, str, str | None], int]] = (-1, {})
         self.refresh()
 
@@ -154,12 +165,23 @@ class Messages:
         self._here = bool(found)
         return self.ring.take(found)
 
-    def _may_refresh(self) -> bool:
-        now = self._clock()
-        if len(self._again) == KEYS_A_SECOND and now - self._again[0] < 1:
+    def _read_again(self, lsn: int) -> bool:
+        """Read the keys that may have signed a message at `lsn`; says whether there is another one.
+
+        What was read when the message stood in the WAL already is not read twice.
+        """
+        if lsn < self._read_at_lsn:
             return False
-        self._again.append(now)
-        return True
+        due_s = self._read_at_s + 1 / KEYS_A_SECOND - self._clock()
+        if due_s > 0:
+            if self._written is None:
+                return False
+            self._wait(due_s)
+        # First the place, then the keys: they are those of that place or later.
+        written = self._written() if self._written is not None else 0
+        changed = self.refresh()
+        self._read_at_s, self._read_at_lsn = self._clock(), written
+        return changed
 
     def lost(self, lsn: int) -> bool:
         """Say whether the database may have had no key at a place of the WAL: the newest came later, for a lost one."""
@@ -188,30 +210,62 @@ class Messages:
         if size_max is None:
             return None
         if xid is None:
-            return self._forgery(Forged("not_transactional"), message.lsn)
+            return self._told(Forged("not_transactional"), message.lsn)
         if len(message.content) > size_max:
-            return self._forgery(Forged("malformed"), message.lsn)
+            return self._told(Forged("malformed"), message.lsn)
         return self._ours(message, xid, committed_at_us)
 
     def _ours(self, message: LogicalMessage, xid: int, committed_at_us: int) -> Beacon | Ddl | Forgery | Unread | None:
         """Judge a message under one of our prefixes in a transaction."""
         if message.prefix == PREFIX and self.ring.keys and message.content.startswith(WITHOUT_A_CODE):
-            return self._claim(message, xid) or self._forgery(Forged("malformed"), message.lsn)
+            return self._claim(message, xid) or self._told(Forged("malformed"), message.lsn)
+        refused = self._refused(message, xid, committed_at_us)
+        if refused == "malformed" or (refused is not None and not self._read_again(message.lsn)):
+            return self._claim(message, xid) or self._forgery(refused, message, xid, committed_at_us)
         try:
             return self._verified(message, xid, committed_at_us)
         except Forged as forged:
             found = forged.alone()
-        if self._may_refresh() and self.refresh():
+        if refused is None and self._read_again(message.lsn):
             try:
                 return self._verified(message, xid, committed_at_us)
             except Forged as forged:
                 found = forged.alone()
-        return self._claim(message, xid) or self._forgery(found, message.lsn)
+        return self._claim(message, xid) or self._told(found, message.lsn)
+
+    def _forgery(self, reason: str, message: LogicalMessage, xid: int, committed_at_us: int) -> Forgery | None:
+        """Tell of a message that no key has signed: of the few that are told, what it says of its maker."""
+        if not self.tells(reason, message.lsn):
+            return None
+        try:
+            self._verified(message, xid, committed_at_us)
+        except Forged as forged:
+            return Forgery(reason=forged.reason, claims=forged.claims)
+        return Forgery(reason=reason)
+
+    def _refused(self, message: LogicalMessage, xid: int, committed_at_us: int) -> str | None:
+        """Say why no key has signed a message, where that can be said at once; raises nothing, because that is dear.
+
+        Nearly every forgery ends here, and no genuine message does: the keys that may have signed it are all tried.
+        """
+        if not self.ring.keys:
+            return "no_beacon_installed"
+        usable = self.ring.usable(message.lsn, xid, committed_at_us)
+        if message.prefix == PREFIX:
+            if message.content.count(b"\x1f") < SHORT - 1:
+                return "malformed"
+            return None if any(self._verifier(key).may_verify(message.content) for key in usable) else "mac"
+        code, payload = split(message.content)
+        if not payload:
+            return "malformed"
+        return None if any(hmac.compare_digest(code, mac(key.key, payload)) for key in usable) else "mac"
 
     def _claim(self, message: LogicalMessage, xid: int) -> Beacon | Ddl | Unread | None:
         """Take what was said without a proof where the database may have said it."""
         unknown = bool(self.ring.keys) and not self.ring.knows(message.lsn)
         if message.prefix == PREFIX and self.ring.keys:
+            if not unknown and not message.content.startswith(WITHOUT_A_CODE):
+                return None
             said = claimed(message.content, xid32=xid, database=self._database, codec=self._codec, unknown=unknown)
             if said is not None:
                 self.unproven.note(message.lsn, xid, said)
@@ -230,8 +284,12 @@ class Messages:
         self.unproven.note(message.lsn, xid, told.beacon)
         return told
 
-    def _forgery(self, forged: Forged, lsn: int) -> Forgery | None:
-        if not self.forgeries.allows(self._clock(), forged.reason, lsn):
+    def tells(self, reason: str, lsn: int) -> bool:
+        """Say whether a forgery may be told by itself now; else it is counted under its reason."""
+        return self.forgeries.allows(self._clock(), reason, lsn)
+
+    def _told(self, forged: Forged, lsn: int) -> Forgery | None:
+        if not self.tells(forged.reason, lsn):
             return None
         return Forgery(reason=forged.reason, claims=forged.claims)
 

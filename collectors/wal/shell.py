@@ -164,6 +164,7 @@ class _Collector:
             tokens=Verifier.of(context.config.identities, context.name, self.database),
             ring=keys.recall(self.keys_path, self.place.system_id),
             codec=codec_of(encoding),
+            written=self._written,
         )
         keys.remember(self.keys_path, self.place.system_id, self.judge.ring)
         return Assembler(
@@ -538,6 +539,11 @@ class _Collector:
             found = source.load_keys(self.sql)
         return found
 
+    def _written(self) -> int:
+        """Ask how far the server's WAL goes."""
+        row = self.sql.execute(_WRITTEN).fetchone()
+        return int(row[0]) if row is not None else 0
+
     def _unproven(self, now: float) -> None:
         """Tell, once a while, that beacons said who wrote without a proof."""
         if not self.judge.unproven.number or now < self.next_unproven:
@@ -577,6 +583,11 @@ class _Collector:
         else:
             self._heartbeat_came()
 
+
+_WRITTEN = """
+SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')
+       ELSE pg_catalog.pg_current_wal_insert_lsn() END - '0/0'::pg_catalog.pg_lsn
+"""
 
 _HEARTBEAT = """
 SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery()

@@ -59,6 +59,9 @@ class Judge(Protocol):
     def lost(self, lsn: int) -> bool:
         """Say whether the database may have had no key at a place of the WAL, so that nothing could be proven."""
 
+    def tells(self, reason: str, lsn: int) -> bool:
+        """Say whether a forgery may be told by itself now; else it is counted under its reason."""
+
     def message(
         self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
     ) -> Beacon | Ddl | Forgery | Silenced | Unread | None:
@@ -410,7 +413,7 @@ class Assembler:
                 continue
             self.forged += 1
             claims: dict[str, str | int | None] = {"session_user": said.session_user, "pid": said.pid}
-            if len(self._forged) < FORGERIES_MAX:
+            if len(self._forged) < FORGERIES_MAX and self._judge.tells("unsigned", lsn):
                 self._forged.append(Forgery(reason="unsigned", claims=claims))
 
     def _ddl(self, said: Ddl) -> None:

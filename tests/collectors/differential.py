@@ -294,6 +294,10 @@ def _index(table: str) -> str:
 class _Nobody:
     """Judges no message to be ours."""
 
+    def tells(self, reason: str, lsn: int) -> bool:
+        """Tell all of them."""
+        return True
+
     def expects_beacons(self) -> bool:
         return False
 

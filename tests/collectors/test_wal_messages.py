@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -147,6 +148,48 @@ def test_genuine_messages_count_in_a_flood() -> None:
     assert isinstance(server.say(mac.DDL_PREFIX, signed(GRANT)), Ddl)
     server.say(mac.CONTROL_PREFIX, signed(["control/1", "77", "shop", 7, "pause", "ann"]))
     assert server.announced == ["pause"]
+
+
+@pytest.mark.parametrize("prefix", [mac.PREFIX, mac.DDL_PREFIX, mac.CONTROL_PREFIX])
+def test_a_flood_keeps_no_genuine_message_from_its_key(prefix: str) -> None:
+    """The key is lost again and again, and forgeries take the turns to read it: a new one's messages wait for the next.
+
+    Nothing waits longer than one turn, and no turn comes early.
+    """
+    reads: list[float] = []
+    waited: list[float] = []
+    now, end = [100.0], [0]
+
+    def made(lsn: int) -> Key:
+        """Give the key that the database has at a place: every 500 bytes it is lost."""
+        return Key(key=b"%032d" % (lsn // 500), number=1, made_lsn=lsn // 500 * 500)
+
+    def load() -> list[Key]:
+        reads.append(now[0])
+        return [made(end[0])]
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        now[0] += seconds
+        end[0] += 400
+
+    judge = Messages(
+        "77", "shop", load, lambda *_: None, lambda: None, lambda: now[0], written=lambda: end[0], wait=wait
+    )
+    genuine = 0
+    for lsn in range(10, 8_000):
+        end[0] = max(end[0], lsn + 1)
+        if lsn % 500 == 1:
+            said = judge.message(LogicalMessage(True, lsn, mac.DDL_PREFIX, signed(GRANT, made(lsn).key)), 7)
+            assert isinstance(said, Ddl)
+            assert said.beacon.authenticated
+            genuine += 1
+        else:
+            judge.message(LogicalMessage(True, lsn, prefix, b"7\x1f" * 9), 7)
+    assert genuine == 15
+    assert max(waited) <= 1 / KEYS_A_SECOND + 1e-9
+    assert all(later - earlier >= 1 / KEYS_A_SECOND - 1e-9 for earlier, later in pairwise(reads[1:]))
+    assert len(reads) < 100
 
 
 @pytest.mark.parametrize("prefix", [mac.PREFIX, mac.DDL_PREFIX, mac.CONTROL_PREFIX])

@@ -26,6 +26,9 @@ from tests.collectors import wal_messages as write
 TABLE = write.relation(1, "t", [("id", write.INT, True), ("a", write.TEXT, False)])
 
 
+TOLD_MAX = 5
+
+
 class Judge:
     """Takes `who:role` for a genuine beacon, `?who:role` for one without a proof, `forged` for a forgery; `drop:TAG`
     and `end:TAG` for DDL."""
@@ -33,12 +36,17 @@ class Judge:
     def __init__(self, expects: bool = True, lost: bool = False) -> None:
         self.expects = expects
         self.no_key = lost
+        self.told = 0
 
     def lost(self, lsn: int) -> bool:
         return self.no_key
 
     def expects_beacons(self) -> bool:
         return self.expects
+
+    def tells(self, reason: str, lsn: int) -> bool:
+        self.told += 1
+        return self.told <= TOLD_MAX
 
     def message(
         self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
@@ -107,6 +115,14 @@ def assembled(
     for message in messages:
         assembler.feed(message)
     return output
+
+
+def test_a_flood_of_beacons_without_a_code_is_bounded(tmp_path: Path) -> None:
+    """Anybody may write one that proves nothing; alone in a transaction it is a forgery, told as seldom as others."""
+    alone = [[write.begin(lsn, 12), write.message("b", b"?ann:app"), write.commit(lsn)] for lsn in range(300, 400)]
+    output = assembled(tmp_path, [message for transaction in alone for message in transaction])
+    assert [[forgery.reason for forgery in part.forged] for part in output.parts] == [["unsigned"]] * TOLD_MAX
+    assert len(output.nothings) == 100 - TOLD_MAX
 
 
 def inserts(count: int, size: int = 10) -> list[bytes]:
