@@ -93,7 +93,9 @@ def test_every_command_is_told(postgres: Postgres, group: int) -> None:
     wrong = []
     for number, (command, events) in enumerate(expected):
         here = told.get(number, [])
-        strange = [said for said in here if not isinstance(said, Ddl)]
+        # A table that is made with rows has a beacon for them.
+        filled = any(event.startswith(("CREATE TABLE AS", "SELECT INTO")) for event in events)
+        strange = [said for said in here if not isinstance(said, Ddl) and not (filled and isinstance(said, Beacon))]
         found = iter([written(said) for said in here if isinstance(said, Ddl)])
         if strange or not all(event.strip() in found for event in events) or (here and not events):
             wrong.append((command, events, strange or [written(said) for said in here if isinstance(said, Ddl)]))
