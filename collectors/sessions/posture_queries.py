@@ -2,10 +2,16 @@
 
 Lists are sorted, so that equal states give equal answers. A catalogue's own grants count only where they differ from
 what the installation gave (pg_init_privs). None of these takes a lock that anybody waits for. The beacon's function
-counts as the same while it is paused: `pgwitness db pause` tells of itself.
+counts as the same while it is paused and under another key: `pgwitness db pause` and `rotate-key` tell of themselves.
 """
 
 from collectors.beacon.emission import PAUSE
+
+
+def _plain(column: str) -> str:
+    """Give a function's body as it is when it is not paused, under the first key (`key_templates.plain`)."""
+    body = f"replace({column}, '{PAUSE}', '')"
+    return rf"regexp_replace({body}, '''pgwitness\.session_\d+''', '''pgwitness.session''', 'g')"
 
 
 def _acl(column: str) -> str:
@@ -92,10 +98,10 @@ SELECT n.nspname::text, c.relname::text, t.tgname::text, jsonb_build_object('ena
     WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' ELSE 'always' END,
   'active', t.tgenabled IN ('O', 'A'), 'type', t.tgtype,
   'function', f.pronamespace::regnamespace || '.' || quote_ident(f.proname),
-  'function_md5', md5(replace(f.prosrc, '{PAUSE}', '') || coalesce(f.proconfig::text, '') || f.prosecdef::text
+  'function_md5', md5({_plain("f.prosrc")} || coalesce(f.proconfig::text, '') || f.prosecdef::text
     || f.proowner::text
     || CASE WHEN f.proname = 'beacon' AND f.pronamespace::regnamespace::text = 'pgwitness' THEN coalesce((
-      SELECT string_agg(o.prosrc || coalesce(o.proconfig::text, '') || o.prosecdef::text || o.proowner::text
+      SELECT string_agg({_plain("o.prosrc")} || coalesce(o.proconfig::text, '') || o.prosecdef::text || o.proowner::text
           || coalesce(o.proacl::text, ''), '' ORDER BY o.proname)
       FROM pg_catalog.pg_proc AS o WHERE o.pronamespace = f.pronamespace
           AND o.proname IN ('introduce', 'claimed')), '') ELSE '' END),
@@ -104,10 +110,10 @@ FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrel
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_catalog.pg_proc AS f ON f.oid = t.tgfoid
 WHERE NOT t.tgisinternal"""
 
-EVENT_TRIGGERS = """
+EVENT_TRIGGERS = f"""
 SELECT e.evtname::text, jsonb_build_object('event', e.evtevent, 'owner', pg_get_userbyid(e.evtowner), 'enabled',
   CASE e.evtenabled WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' ELSE 'always' END,
-  'function', f.pronamespace::regnamespace || '.' || quote_ident(f.proname), 'function_md5', md5(f.prosrc),
+  'function', f.pronamespace::regnamespace || '.' || quote_ident(f.proname), 'function_md5', md5({_plain("f.prosrc")}),
   'active', e.evtenabled IN ('O', 'A'), 'tags', e.evttags)
 FROM pg_catalog.pg_event_trigger AS e JOIN pg_catalog.pg_proc AS f ON f.oid = e.evtfoid"""
 

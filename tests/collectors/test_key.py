@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from collectors.beacon import catalogue, install, key_templates, source
 from collectors.beacon.stub import STUB
+from collectors.sessions.posture_queries import EVENT_TRIGGERS, TRIGGERS
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Postgres
 from tests.collectors.beacon_wal import Connection, Source, opened
 from tests.conftest import fresh_database
@@ -99,6 +100,20 @@ def test_no_other_stream_carries_it(shop: Source) -> None:
         "SELECT tablename FROM pg_publication_tables WHERE pubname = 'everything' AND schemaname = 'pgwitness'"
     ).fetchall()
     assert published == []
+
+
+def test_a_new_key_leaves_the_triggers_as_they_were(shop: Source) -> None:
+    """What the snapshots compare of triggers is the same under another key, and not with another function."""
+
+    def seen() -> list[object]:
+        return sorted(map(str, [*shop.admin.execute(TRIGGERS), *shop.admin.execute(EVENT_TRIGGERS)]))
+
+    before = seen()
+    assert before != []
+    assert install.rotate_key(shop.admin).complete
+    assert seen() == before
+    shop.admin.execute("ALTER FUNCTION pgwitness.beacon() SECURITY INVOKER")
+    assert seen() != before
 
 
 def test_a_lock_on_it_makes_nobody_wait(shop: Source) -> None:
