@@ -13,6 +13,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from collectors.own import introduce
 from collectors.texts import read_texts
 from pgwitness.config import Cluster
 from pgwitness.errors import ConfigurationError, Unreachable
@@ -34,14 +35,18 @@ def connect(
     *,
     autocommit: bool = True,
     application_name: str = APPLICATION,
+    key: bytes | None = None,
 ) -> psycopg.Connection[tuple[Any, ...]]:
     """Connect to a cluster: to its primary unless `dsn` names another instance, to `database` unless the DSN's serves.
 
+    With `key`, the installation's, the session can be told as a collector's in the server's log (`collectors.own`).
     Raises `Unreachable` when the server does not take the connection, `ConfigurationError` when the DSN is none.
     """
     text = conninfo(cluster, dsn, database, application_name)
     try:
         connection = psycopg.connect(text, autocommit=autocommit)
+        if key is not None:
+            introduce(connection, key)
     except psycopg.Error as error:
         raise unreachable(text, error) from error
     read_texts(connection)

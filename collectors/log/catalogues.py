@@ -70,7 +70,7 @@ def read(context: Context) -> set[str]:
     """Read the names of all databases that are watched. Raises `Unreachable` or `psycopg.Error`."""
     found: set[str] = set()
     for database in context.cluster.databases:
-        with connect(context.cluster, None, database, application_name="pgwitness log") as connection:
+        with connect(context.cluster, None, database, application_name="pgwitness log", key=context.key) as connection:
             found |= known(connection)
     return found
 

@@ -33,6 +33,7 @@ from collectors.log.record import LogRecord
 from collectors.log.running import STARTED, Progress, Running
 from collectors.log.texts import Text, Texts, masked_parsed
 from collectors.names import Names
+from collectors.own import OwnSessions
 from pgwitness.events import LogFormat, LogPlace, Session, Statement, Trust
 from pgwitness.identifiers import parts
 from pgwitness.privacy import Tokenizer
@@ -63,16 +64,15 @@ class Memory(Struct, frozen=True):
 class Interpreter:
     """Reads the messages of one instance's log, in their order.
 
-    `names` are those of what exists. `own_role` is the role that the collectors themselves log in with: what it reads
-    under their name is left out. `ordered` says whether the messages of different sessions come in the order in which
-    the server wrote them.
+    `names` are those of what exists. `own` knows the collectors' own sessions: what they read is left out. `ordered`
+    says whether the messages of different sessions come in the order in which the server wrote them.
     """
 
     def __init__(
         self,
         token: Tokenizer,
         log_format: LogFormat,
-        own_role: str | None = None,
+        own: OwnSessions | None = None,
         names: Names | None = None,
         *,
         ordered: bool = True,
@@ -96,7 +96,7 @@ class Interpreter:
         self._logins = Logins(log_format)
         self._token = token
         self._format = log_format
-        self._own_role = own_role
+        self._own = own
         self._ordered = ordered and log_format != "stderr"  # a text log's lines can be forged
         self._pending: dict[str, Statement] = {}
         self._running = Running()
@@ -295,10 +295,10 @@ class Interpreter:
             names.see(part for name in (*known.relations, *known.columns, *known.functions) for part in parts(name))
 
     def _is_own(self, record: LogRecord, text: Text) -> bool:
-        """Only what the collectors read is left out: a write under their name is somebody else's."""
-        if record.user != self._own_role or record.user is None:
+        """Only what the collectors read is left out: a write in their session is told."""
+        if self._own is None or set(text.operations) != {"select"}:
             return False
-        if not (record.application or "").startswith("pgwitness") or set(text.operations) != {"select"}:
+        if not self._own.has(record.user, record.application, record.session):
             return False
         self.own += 1
         return True

@@ -27,6 +27,7 @@ from collectors.log.record import LogRecord, Times, Unreadable
 from collectors.log.shipped import Places, Unwrapper
 from collectors.log.splitting import CsvSplitter, EnvelopeSplitter, JsonSplitter, Piece, Splitter, StderrSplitter
 from collectors.log.stderr import StderrLog
+from collectors.own import OwnSessions
 from collectors.publisher import Channel
 from pgwitness.config import Log
 from pgwitness.events import Control, Gap, Tick
@@ -131,7 +132,7 @@ class Reading:
         self.interpreter = Interpreter(
             self._token,
             settings.format,
-            str(role) if role else None,
+            OwnSessions(context.key, str(role) if role else None),
             context.names,
             ordered=ordered,
             provenance=self.provenance,

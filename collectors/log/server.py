@@ -38,12 +38,12 @@ FROM (SELECT 1) AS one LEFT JOIN pg_ls_logdir() AS f ON true"""
 class ServerLog:
     """The log folder of one instance. Raises `Unreachable` when the server is lost, `Retry` when a right is missing."""
 
-    def __init__(self, cluster: Cluster, dsn: str, settings: Log) -> None:
+    def __init__(self, cluster: Cluster, dsn: str, settings: Log, key: bytes | None = None) -> None:
         self.trouble: str | None = None
         """What is in the way of following, as of the last `entries`, and what to do."""
         self._format = settings.format
         self._text = conninfo(cluster, dsn, None, APPLICATION)
-        self._connection = connect(cluster, dsn, application_name=APPLICATION)
+        self._connection = connect(cluster, dsn, application_name=APPLICATION, key=key)
         try:
             facts = self._ask(_FACTS)[0]
             user, may_list, may_read, has_function, directory, self.line_prefix, self.timezone, collector = facts

@@ -101,7 +101,7 @@ def run(context: Context, stop: threading.Event, dsn: str | None = None) -> None
     channel = context.publisher.channel(context.name, "log", instance)
     catalogues.follow(context, stop)
     channel.while_blocked = lambda: context.health.ready(part, "the broker does not take records; check that it runs")
-    watch = Watch(context.cluster, dsn)
+    watch = Watch(context.cluster, dsn, context.key)
     watch.start()
     try:
         if settings.from_ == "stdin":
@@ -128,7 +128,7 @@ def _files(context: Context, settings: Log, channel: Channel, part: str, stop: t
 def _sql(
     context: Context, settings: Log, channel: Channel, part: str, stop: threading.Event, dsn: str, watch: Watch
 ) -> None:
-    server = ServerLog(context.cluster, dsn, settings)
+    server = ServerLog(context.cluster, dsn, settings, context.key)
     # What the server says of itself is right, whatever stands in the configuration.
     settings = replace(settings, line_prefix=server.line_prefix, timezone=server.timezone)
 

@@ -33,15 +33,15 @@ SELECT array(SELECT lanname::text FROM pg_language),
 log = structlog.get_logger("log")
 
 
-def ask(cluster: Cluster, dsn: str) -> Surroundings:
+def ask(cluster: Cluster, dsn: str, key: bytes | None = None) -> Surroundings:
     """Ask every database of a server. Raises `Unreachable` and `ConfigurationError`."""
-    with connect(cluster, dsn, application_name=APPLICATION) as connection:
+    with connect(cluster, dsn, application_name=APPLICATION, key=key) as connection:
         names = [str(name) for (name,) in connection.execute(_DATABASES, [DATABASES_MAX]).fetchall()]
     plain: set[str] = set()
     quiet = len(names) < DATABASES_MAX
     for name in names:
         try:
-            with connect(cluster, dsn, name, application_name=APPLICATION) as connection:
+            with connect(cluster, dsn, name, application_name=APPLICATION, key=key) as connection:
                 row = connection.execute(_LANGUAGES, [list(PRINTING)]).fetchone()
         except Unreachable:
             row = None  # not ours to enter: what it has nobody knows
@@ -66,10 +66,11 @@ def others(settings: Log, found: Surroundings) -> list[Advice]:
 class Watch:
     """Keeps what is known of one server up to date; `now` is the latest answer."""
 
-    def __init__(self, cluster: Cluster, dsn: str) -> None:
+    def __init__(self, cluster: Cluster, dsn: str, key: bytes | None = None) -> None:
         self.now = Surroundings()
         self._cluster = cluster
         self._dsn = dsn
+        self._key = key
         self._wake = threading.Event()
         self._answered = threading.Event()
         self._ended = False
@@ -99,7 +100,7 @@ class Watch:
         while not self._ended:
             self._wake.clear()
             try:
-                found = ask(self._cluster, self._dsn)
+                found = ask(self._cluster, self._dsn, self._key)
             except (Unreachable, ConfigurationError) as error:
                 log.info("the languages of the server are not known, so lines of its log prove less", error=str(error))
                 found = Surroundings()

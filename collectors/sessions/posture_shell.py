@@ -57,7 +57,7 @@ def run(context: Context, dsn: str, instance: str, stop: threading.Event) -> Non
     """Watch a cluster's posture through its primary until `stop`; on a standby it waits to become the primary."""
     channel = context.publisher.channel(context.name, "posture", instance)
     try:
-        with connect(context.cluster, dsn, application_name="pgwitness posture") as connection:
+        with connect(context.cluster, dsn, application_name="pgwitness posture", key=context.key) as connection:
             watcher = Watcher(context, dsn, connection, channel)
             try:
                 while not stop.is_set():
@@ -151,7 +151,7 @@ class Watcher:
             return self._connection
         if name not in self._databases:
             self._databases[name] = connect(
-                self._context.cluster, self._dsn, name, application_name="pgwitness posture"
+                self._context.cluster, self._dsn, name, application_name="pgwitness posture", key=self._context.key
             )
         return self._databases[name]
 

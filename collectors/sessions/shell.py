@@ -55,7 +55,7 @@ def run(context: Context, dsn: str, stop: threading.Event) -> None:
     interval = context.cluster.sessions_interval
     try:
         with (
-            connect(context.cluster, dsn, application_name="pgwitness sessions") as connection,
+            connect(context.cluster, dsn, application_name="pgwitness sessions", key=context.key) as connection,
             _posture(context, dsn, instance) as check,
         ):
             collector = Collector(context, instance, connection, channel)

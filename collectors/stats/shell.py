@@ -60,7 +60,7 @@ def run(context: Context, dsn: str, stop: threading.Event) -> None:
     channel = context.publisher.channel(context.name, "stats", instance)
     channel.while_blocked = lambda: context.health.ready(part, "the broker does not take records; check that it runs")
     try:
-        with connect(context.cluster, dsn, application_name="pgwitness stats") as connection:
+        with connect(context.cluster, dsn, application_name="pgwitness stats", key=context.key) as connection:
             collector = Collector(context, instance, connection, channel)
             while not stop.is_set():
                 collector.step()

@@ -84,7 +84,7 @@ log = structlog.get_logger("wal")
 
 def run(context: Context, database: str, stop: threading.Event) -> None:
     """Collect until `stop`. Raises `Retry` when the database or the broker is lost, and may then be run again."""
-    sql = connect(context.cluster, database=database, application_name="pgwitness wal")
+    sql = connect(context.cluster, database=database, application_name="pgwitness wal", key=context.key)
     with sql:
         sql.execute("SET statement_timeout = '30s'")
         channel = context.publisher.channel(context.name, "wal", instance_name(context.cluster.dsn))

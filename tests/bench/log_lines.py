@@ -71,7 +71,7 @@ def read(log_format: Any, data: bytes) -> tuple[int, float, int]:
     """Read a log once; gives its events, the seconds of processor time, and how many statements were parsed."""
     make, parser = formats(Log(format=log_format, line_prefix=PREFIX))
     splitter = make()
-    interpreter = Interpreter(tokenizer(b"k" * 32), log_format, "pgwitness")
+    interpreter = Interpreter(tokenizer(b"k" * 32), log_format)
     events = offset = 0
     begin = time.process_time()
     for start in range(0, len(data), CHUNK):

@@ -14,13 +14,16 @@ from collectors.log.interpret import Interpreter, Memory, Seen, silences
 from collectors.log.provenance import Provenance, Surroundings
 from collectors.log.record import LogRecord
 from collectors.names import Names
+from collectors.own import OwnSessions, code
 from pgwitness.events import Session, Statement, encode_event
 from pgwitness.privacy import tokenizer
 from pgwitness.statements import facts
 
 TITLE = "authentication"
 AT_US = 1_795_382_790_123_000
-TOKEN = tokenizer(b"k" * 32)
+KEY = b"k" * 32
+TOKEN = tokenizer(KEY)
+OWN = OwnSessions(KEY, "pgwitness")
 PLAIN = Provenance("jsonlog", surroundings=Surroundings(frozenset({"shop"})))
 
 
@@ -28,7 +31,7 @@ class Feed:
     """An interpreter and the place of its next message."""
 
     def __init__(self, interpreter: Interpreter | None = None) -> None:
-        self.interpreter = interpreter or Interpreter(TOKEN, "jsonlog", "pgwitness", provenance=PLAIN)
+        self.interpreter = interpreter or Interpreter(TOKEN, "jsonlog", OWN, provenance=PLAIN)
         self.offset = 0
 
     def __call__(self, message: str, severity: str = "LOG", **fields: Any) -> list[Seen]:
@@ -271,11 +274,36 @@ def test_auto_explain(feed: Feed, message: str, rows: int | None) -> None:
 
 def test_our_own_reading_is_left_out_and_nothing_else(feed: Feed) -> None:
     """The collectors' queries are no evidence; what writes under their name is, and so is who only takes the name."""
-    own = {"user": "pgwitness", "application": "pgwitness stats"}
+    own = {"user": "pgwitness", "application": f"pgwitness stats {code(KEY, '6b035d50.29')}"}
     assert feed("duration: 0.1 ms  statement: SELECT * FROM pg_stat_activity", **own) == []
     assert feed.one("duration: 0.1 ms  statement: DELETE FROM t", **own).role == "pgwitness"
     assert feed.one("duration: 0.1 ms  statement: SELECT 1", application="pgwitness").role == "app"
     assert feed.interpreter.own == 1
+
+
+SESSION = "6b035d50.29"
+
+
+@pytest.mark.parametrize(
+    ("application", "session"),
+    [
+        ("pgwitness stats", SESSION),
+        (f"pgwitness stats {code(KEY, '6b035d50.2a')}", SESSION),
+        (f"pgwitness stats {code(KEY, SESSION)}", "6b035d51.29"),
+        (f"pgwitness stats {TOKEN(SESSION.encode()).decode()[4:28]}", SESSION),
+        (f"pgwitness stats {code(KEY, SESSION)} ", SESSION),
+        (f"pgwitness stats {code(KEY, SESSION)[:-1]}é", SESSION),
+        (f"psql {code(KEY, SESSION)}", SESSION),
+        (f"pgwitness stats {code(KEY, SESSION)}", None),
+        (None, SESSION),
+    ],
+)
+def test_whoever_has_the_collectors_password_is_seen(feed: Feed, application: str | None, session: str | None) -> None:
+    """Neither their name nor the code of another session of theirs, nor a token of the lake, hides a read."""
+    line = "duration: 0.1 ms  statement: SELECT key FROM pgwitness.key"
+    event = feed.one(line, user="pgwitness", application=application, session=session)
+    assert (event.role, event.statement) == ("pgwitness", "SELECT key FROM pgwitness.key")
+    assert feed.interpreter.own == 0
 
 
 severities = st.sampled_from(["LOG", "ERROR", "FATAL", "WARNING", "PANIC"])

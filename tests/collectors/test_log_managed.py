@@ -45,7 +45,7 @@ CSV = (
 def read(settings: Log, data: bytes) -> tuple[list[Event], int]:
     """Read a log to the end; gives what the fold makes of it, and how many records were unreadable."""
     make, parser = formats(settings)
-    interpreter = Interpreter(tokenizer(b"k" * 32), settings.format, "pgwitness")
+    interpreter = Interpreter(tokenizer(b"k" * 32), settings.format)
     splitter, offset, raw, refused = make(), 0, [], 0
     for piece in [*splitter.feed(data), *splitter.idle()]:
         try:

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 
+import msgspec
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from collectors.connection import connect
 from collectors.log import catalogues
 from collectors.log.interpret import Interpreter
 from collectors.log.reading import formats
 from collectors.names import Names
-from pgwitness.config import Log
+from collectors.own import OwnSessions
+from detectors.alerts.ocsf import finding
+from detectors.behaviour.model import Behaviour
+from detectors.judge import Judge
+from detectors.policy.policies import Bundle
+from pgwitness.config import Behaviour as BehaviourSettings
+from pgwitness.config import Cluster, Log
 from pgwitness.demo.servers import Postgres
 from pgwitness.events import SCHEMA_VERSION, LogFormat, RawBatch, RawEvent, RawHeader, Statement, encode_event
 from pgwitness.privacy import tokenizer
+from sinks.columns import Columns
 from tests.collectors.log_secrets import MARKS, SETUP, secrets, statements
-from tests.collectors.log_server import PREFIX, TIMEZONE, files, logging_server
+from tests.collectors.log_server import PREFIX, SECONDS_MAX, TIMEZONE, files, logging_server
 from tests.conftest import DEBIAN_BIN
 from tests.streams.folding import fold_all
 
@@ -58,11 +69,11 @@ def send_all(connection: psycopg.Connection) -> None:
             connection.execute(text, ["hush9999@x.example"])  # type: ignore[call-overload]
 
 
-def raw(server: Postgres, log_format: LogFormat, names: Names) -> list[RawEvent]:
+def raw(server: Postgres, log_format: LogFormat, names: Names, own: OwnSessions | None = None) -> list[RawEvent]:
     """Read the server's whole log as the collector does."""
     settings = Log(format=log_format, line_prefix=PREFIX, timezone=TIMEZONE)
     make, parser = formats(settings)
-    interpreter = Interpreter(tokenizer(b"k" * 32), log_format, "pgwitness", names)
+    interpreter = Interpreter(tokenizer(b"k" * 32), log_format, own, names)
     found: list[RawEvent] = []
     for path in files(server, log_format):
         splitter, offset = make(), 0
@@ -119,3 +130,39 @@ def test_an_execute_says_what_it_runs(events: list[RawEvent]) -> None:
 def test_there_are_enough_secrets() -> None:
     """The corpus is as large as it is said to be."""
     assert secrets() >= 200
+
+
+@pytest.mark.parametrize(("told", "events"), [("18", ("csvlog", False))], indirect=True, ids=["csvlog-18"])
+def test_no_secret_reaches_an_alert_or_the_lake(events: list[RawEvent]) -> None:
+    """Not in a verdict, nor in an alert as it is sent, nor in any column of the lake."""
+    folded = fold_all([RawBatch(SCHEMA_VERSION, "test", RawHeader("shop", "log", "db:5432"), events)])
+    judge = Judge(Bundle.packaged(), labels={}, behaviour=Behaviour(BehaviourSettings()))
+    verdicts = [judge.judge(event) for event in folded]
+    alerts = [msgspec.json.encode(finding(alert)) for verdict in verdicts for alert in verdict.alerts]
+    assert alerts
+    columns = Columns()
+    columns.add(folded, verdicts)
+    written = [str(table.to_pylist()).encode() for table in columns.tables().values()]
+    assert sum(map(len, written)) > len(folded)
+    written += [msgspec.json.encode(list(verdict.reasons)) for verdict in verdicts]
+    leaks = sorted({found[0] for text in [*alerts, *written] for found in re.finditer(LEAK, text)})
+    assert not leaks, "\n".join(map(repr, leaks))
+
+
+def test_the_collectors_session_is_known_by_its_code(told: Postgres) -> None:
+    """What a collector reads is left out of the server's own log; of who copies its name, everything is told."""
+    key = b"k" * 32
+    role = conninfo_to_dict(told.dsn())["user"]
+    with connect(Cluster(dsn=told.dsn()), application_name="pgwitness sessions", key=key) as ours:
+        name = ours.execute("SELECT current_setting('application_name')").fetchone()
+        ours.execute("SELECT 1 AS known")
+        assert name is not None
+        with psycopg.connect(told.dsn(), application_name=name[0], autocommit=True) as theirs:
+            theirs.execute("SELECT 1 AS copied")
+    deadline = time.monotonic() + SECONDS_MAX
+    texts: set[str | None] = set()
+    while "SELECT $1 AS copied" not in texts:
+        assert time.monotonic() < deadline, "the log does not tell of the copied name"
+        found = raw(told, "jsonlog", Names(), OwnSessions(key, str(role)))
+        texts = {event.statement for event in found if isinstance(event, Statement)}
+    assert "SELECT $1 AS known" not in texts

@@ -188,7 +188,8 @@ def test_a_lost_server_is_tried_again_from_where_it_stood(over_sql: Bench, serve
         await_marks(over_sql, 6)
         with psycopg.connect(over_sql.dsn, autocommit=True) as admin:
             admin.execute(
-                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'pgwitness log'"
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+                " WHERE application_name LIKE 'pgwitness log%'"
             )
         over_sql.raw.wait(lambda: raised != [], "the error")
     assert isinstance(raised[0], Retry)
