@@ -36,6 +36,7 @@ from pgwitness.config import Behaviour as Settings
 from pgwitness.config import Config
 from pgwitness.errors import ConfigurationError, Stop
 from pgwitness.events import OPERATIONS, Event
+from pgwitness.undo import Undo
 
 STATE_VERSION = 2
 OLDEST_STATE = 1
@@ -64,8 +65,9 @@ class Judge:
         triage: Triage | None = None,
     ) -> None:
         self.bundle = bundle
+        self._undo = Undo()
         self._evaluator = Evaluator(bundle)
-        self._correlations = Correlations(bundle.plans())
+        self._correlations = Correlations(bundle.plans(), self._undo)
         self.presence = Presence()
         self._sensitive = sensitive or Sensitive()
         self._labels = {cluster: dict(sorted(pairs.items())) for cluster, pairs in labels.items()}
@@ -75,7 +77,7 @@ class Judge:
         self._windows: list[Finding] = []
         """Windows that closed with the present event and were out of the ordinary."""
         self._parts = Parts()
-        self._findings = Findings(triage)
+        self._findings = Findings(triage, self._undo)
 
     @classmethod
     def from_config(cls, bundle: Bundle, config: Config) -> Judge:
@@ -95,7 +97,7 @@ class Judge:
         seen = self._correlations.snapshot()
         self.bundle = bundle
         self._evaluator = Evaluator(bundle)
-        self._correlations = Correlations(bundle.plans())
+        self._correlations = Correlations(bundle.plans(), self._undo)
         self._correlations.restore(seen)
 
     @property
@@ -112,9 +114,16 @@ class Judge:
         """Judge one event; of a part that is not the last of its transaction nothing is said yet.
 
         Its alerts may be of others too: an event also says that time has passed. Windows close by it, and findings and
-        digests that are due by its time of capture are told with it.
+        digests that are due by its time of capture are told with it. Should judging fail, what decides whether a
+        finding is told is as if the event had not come (`pgwitness.undo`): the next occurrence is told as the first.
         """
-        verdict = self._judge(event)
+        self._undo.begin()
+        try:
+            verdict = self._judge(event)
+        except Exception:
+            self._undo.back()
+            raise
+        self._undo.begin()
         if not (self._windows or self._findings.waiting(event.captured_at_us)):
             return verdict
         closed, self._windows = self._windows, []

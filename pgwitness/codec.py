@@ -19,6 +19,8 @@ BYTES_MAX = 256 * 1024
 """Bytes of a batch at most, before compression; one longer event stands alone."""
 LINGER_MS_MAX = 50
 """How long a batch may wait for company."""
+REPLACED = b"pgwitness.unpacking: "
+"""What stands for a batch that must not be unpacked (`streams.unpacking`) begins with this, and is no JSON."""
 
 
 class _Envelope(msgspec.Struct):
@@ -103,6 +105,8 @@ def _decode(value: bytes | None, decoder: msgspec.json.Decoder[B]) -> B:
 
 def _refuse(value: bytes, error: Exception) -> None:
     """Say why bytes are no batch; a newer version may have any shape, so its number is asked first."""
+    if value.startswith(REPLACED):
+        raise DeadLetter("too_large", "a batch of records that cannot be unpacked, or would be too large then")
     try:
         version = _envelope.decode(value).schema
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, MemoryError):

@@ -70,9 +70,13 @@ class Aside(Struct):
         """Give what is left to be told of a window that is over; a clock that went back ends it, too."""
         if self.total == 0 or 0 <= now_us - self.since_us < WINDOW_US:
             return []
-        told = [self._tell(self.last)] if self.untold and self.last is not None else []
+        told = self.rest()
         self.total = 0
         return told
+
+    def rest(self) -> list[tuple[Problem, Summary]]:
+        """Give what is left to be told now, because nobody will remember it."""
+        return [self._tell(self.last)] if self.untold and self.last is not None else []
 
     def _tell(self, problem: Problem) -> tuple[Problem, Summary]:
         summary = Summary(self.untold, self.first_offset, self.last_offset)

@@ -25,7 +25,7 @@ from pgwitness.errors import Retry, Stop
 from pgwitness.events import Event, EventHeader, Gap, RawEvent, RawHeader, encode_event
 from pgwitness.topics import OURSELVES, lane_of, partition_of
 from streams import letters
-from streams.aside import REASON, Aside, Problem, detail
+from streams.aside import REASON, Aside, Problem, Summary, detail
 from streams.notes import NOTES
 from streams.shortening import ALERT_BYTES_MAX, shortened
 
@@ -200,8 +200,15 @@ class Emitter:
     def gap(self, aside: Aside, problem: Problem, stage: str, source: tuple[str, int, int]) -> None:
         """Write into raw, within the bounds of `aside`, that a record or event was set aside behind attribution."""
         topic, partition, offset = source
+        self._gaps(aside.add(problem, offset, self.wall_us()), stage, topic, partition)
+
+    def rest(self, aside: Aside, stage: str, topic: str, partition: int, *, now: bool) -> None:
+        """Tell what is left of a flood: once its minute is over, or, if `now`, before it is forgotten."""
+        self._gaps(aside.rest() if now else aside.due(self.wall_us()), stage, topic, partition)
+
+    def _gaps(self, told: list[tuple[Problem, Summary]], stage: str, topic: str, partition: int) -> None:
         now_us = self.wall_us()
-        for about, summary in aside.add(problem, offset, now_us):
+        for about, summary in told:
             gap = Gap(
                 captured_at_us=now_us,
                 reason=REASON,

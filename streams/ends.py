@@ -72,10 +72,9 @@ class Ends:
         if self._broker is None:
             self._broker = self._make()
         reader = self._broker.reader
-        if partition == FEEDBACK:
-            return ends(reader, self._feedback, 0, position + 1)[1]
         if now is not None:
             origin = self._store.look(reader, partition).origin
             self._bases[partition] = (origin.base if origin is not None else 0, now)
         base = self._bases[partition][0]
-        return base + ends(reader, self._raw, partition, position + 1 - base)[1]
+        topic, number = (self._feedback, 0) if partition == FEEDBACK else (self._raw, partition)
+        return base + ends(reader, topic, number, position + 1 - base)[1]

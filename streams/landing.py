@@ -86,6 +86,7 @@ class EventPartition:
         self._feedback = 0
         self._clock_told = False
         self._aside = Aside()
+        self._unjudged = Aside()
 
     @classmethod
     def load(
@@ -201,9 +202,11 @@ class EventPartition:
             self._marks, self._landed_marks = self._landed_marks, {}
         problems: list[Problem] = []
         fresh = self._fresh(lane, events, problems)
-        verdicts = [self._verdict(event) for event in fresh]
+        failed: list[Problem] = []
+        verdicts = [self._verdict(event, failed) for event in fresh]
         if not counts:
             return []
+        self._tell_unjudged(offset, failed)
         for event, verdict in zip(fresh, verdicts, strict=True):
             if verdict.alerts:
                 problems += self._alert(event, verdict)
@@ -224,6 +227,7 @@ class EventPartition:
         problems: list[Problem] = []
         seen: list[Event] = []
         verdicts: list[Verdict] = []
+        failed: list[Problem] = []
         for event in events:
             before = self._judge.suppressions
             if event.operation == "verdict":
@@ -240,7 +244,7 @@ class EventPartition:
             else:
                 event = notes.placed(event, self.topic, self.partition, offset)
                 self._clock_told = False
-            verdict = self._verdict(event, self._judge.note)
+            verdict = self._verdict(event, failed, self._judge.note)
             shown = event.operation == "verdict" or self._judge.suppressions != before
             if shown and self.partition == 0:
                 seen.append(event)
@@ -251,6 +255,7 @@ class EventPartition:
             verdicts.append(verdict)
         if offset < self.landed_to:
             return []
+        self._tell_unjudged(offset, failed)
         for event, verdict in zip(seen, verdicts, strict=True):
             problems += self._alert(event, verdict)
         return problems + self._append(offset, notes.NOTES, seen, verdicts, now)
@@ -284,12 +289,19 @@ class EventPartition:
             metrics.KNOWN.labels("land").inc(known)
         return fresh
 
-    def _verdict(self, event: Event, judge: Callable[[Event], Verdict] | None = None) -> Verdict:
+    def _verdict(self, event: Event, failed: list[Problem], judge: Callable[[Event], Verdict] | None = None) -> Verdict:
+        """Judge an event; one whose judging fails lands as such, and what failed is added to `failed`."""
         try:
             return (judge or self._judge.judge)(event)
         except Exception as error:
             log.exception("judge_failed", event_id=event.event_id)
+            failed.append(_problem(event, "unjudged", f"judging failed: {unexpected(error)}"))
             return Unjudged([{"error": f"judging failed: {type(error).__name__}"}])
+
+    def _tell_unjudged(self, offset: int, failed: list[Problem]) -> None:
+        """Tell as a gap that nobody looked at events that have landed: an alert may be missing, no evidence is."""
+        for problem in failed:
+            self._emitter.gap(self._unjudged, problem, "judge", (self.topic, self.partition, offset - self.base))
 
     def _alert(self, event: Event, verdict: Verdict) -> list[Problem]:
         """Send the alerts of an event; gives why one could not be."""
@@ -326,6 +338,11 @@ class EventPartition:
         metrics.DEAD_LETTERS.labels("events", first.cause).inc()
         for problem in problems:
             self._emitter.gap(self._aside, problem, "land", source)
+
+    def tell_rest(self, *, now: bool = False) -> None:
+        """Tell what is left of a flood of problems, when its minute is over or, if `now`, at once."""
+        for aside, stage in ((self._aside, "land"), (self._unjudged, "judge")):
+            self._emitter.rest(aside, stage, self.topic, self.partition, now=now)
 
     def due(self, now: float, interval_s: float, rows_max: int) -> bool:
         """Say whether it is time to commit: rows or bytes have reached their bound, or the oldest has waited."""

@@ -23,10 +23,10 @@ from msgspec.structs import replace
 from detectors.alerts.suppressions import Suppressions
 from detectors.alerts.verdicts import Checked, check
 from pgwitness.config import Config, Reviewer
-from pgwitness.errors import ConfigurationError, Stop, Unreachable
+from pgwitness.errors import ConfigurationError
 from pgwitness.events import Event, Position, encode_event
 from streams import metrics
-from streams.reading import holds, make_reader
+from streams.reading import make_reader, read
 
 log = structlog.get_logger("worker")
 
@@ -37,6 +37,8 @@ FEEDBACK, WORKER = -1, -2
 FILE_BYTES_MAX = 256 * 1024
 POLLED_MAX = 100
 """Verdicts that are taken at a time."""
+ASK_S = 1.0
+"""How long a broker may take to say how far the topic reaches."""
 
 
 class Told(NamedTuple):
@@ -171,37 +173,42 @@ class SuppressionFile:
 
 
 class Feedback:
-    """Reads the topic `feedback` from an offset on, as its records come."""
+    """Reads the topic `feedback` from an offset on, as its records come.
+
+    It is fetched only when it has grown: a fetch that waits while its topic is deleted and made again can end the
+    process (librdkafka 2.x looks up the name of a topic id that is not known any more).
+    """
 
     def __init__(self, config: Config, wall_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self._topic = config.kafka.topic("feedback")
         self._reviewers = config.reviewers
         self._wall_us = wall_us
         self._consumer: Consumer = make_reader(config.kafka)
+        self._base = self._next = 0
 
-    def start(self, offset: int) -> None:
-        """Read from an offset on. Raises `Stop` when the topic was made anew and is shorter."""
-        if offset and not holds(self._consumer, self._topic, 0, offset - 1):
-            raise Stop(
-                f"topic {self._topic} ends before {offset}, to where its verdicts were taken: it was made anew, and "
-                "they are lost. Restore it, or delete the records of topic state-judge to learn all habits anew"
-            )
-        self._consumer.assign([TopicPartition(self._topic, 0, offset)])
+    def start(self, offset: int, base: int = 0) -> None:
+        """Read from an offset on; positions are `base` ahead of offsets (`streams.origins`)."""
+        self._next, self._base = offset, base
 
     def poll(self) -> list[Told]:
-        """Give the records that have come, without waiting. Raises `Unreachable` when the topic cannot be read."""
+        """Give the records that have come, a hundred or so at a time. Raises `Unreachable` when it cannot be read."""
         told: list[Told] = []
         try:
-            for message in self._consumer.consume(POLLED_MAX, timeout=0):
-                error = message.error()
-                if error is None:
-                    at_us = message.timestamp()[1] * 1000
-                    written_us = min(at_us, self._wall_us()) if at_us > 0 else self._wall_us()
-                    value = message.value()
-                    data = value.encode() if isinstance(value, str) else value
-                    told.append(verdict(data, message.offset() or 0, written_us, self._reviewers))
-        except KafkaException as error:
-            raise Unreachable(f"topic {self._topic} cannot be read: {error.args[0].str()}") from error
+            _, listed = self._consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=ASK_S)
+        except KafkaException:
+            return told  # a broker that does not answer is somebody else's to tell
+        if listed <= self._next:
+            return told
+        for message in read(self._consumer, self._topic, 0, self._next):
+            self._next = (message.offset() or 0) + 1
+            at_us = message.timestamp()[1] * 1000
+            written_us = min(at_us, self._wall_us()) if at_us > 0 else self._wall_us()
+            value = message.value()
+            data = value.encode() if isinstance(value, str) else value
+            told.append(verdict(data, self._base + self._next - 1, written_us, self._reviewers))
+            if len(told) >= POLLED_MAX:
+                break
+        self._next = max(self._next, listed if len(told) < POLLED_MAX else 0)
         return told
 
     def close(self) -> None:

@@ -60,6 +60,8 @@ def read(consumer: Consumer, topic: str, partition: int, start: int = OFFSET_BEG
                 yield message
             elif error.code() == KafkaError._PARTITION_EOF:
                 return
+            elif passes(consumer, message):
+                deadline = time.monotonic() + TIMEOUT_S
             elif not error.retriable():
                 raise Unreachable(
                     f"topic {topic} cannot be read: {error.str()}; is it there? `pgwitness topics apply` makes it"
@@ -69,6 +71,19 @@ def read(consumer: Consumer, topic: str, partition: int, start: int = OFFSET_BEG
     finally:
         consumer.unassign()
     raise Unreachable(f"topic {topic}, partition {partition}: no answer within {TIMEOUT_S:.0f} s; is the broker up?")
+
+
+def passes(consumer: Consumer, message: Message) -> bool:
+    """Read on behind a record that cannot be unpacked, if that is what an error says; says whether it was.
+
+    librdkafka unpacks up to `receive.message.max.bytes` (100 MB) and would try the same batch for ever.
+    """
+    error = message.error()
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    if error is None or error.code() != KafkaError._BAD_COMPRESSION or not topic or offset is None or offset < 0:
+        return False
+    consumer.seek(TopicPartition(topic, partition or 0, offset + 1))
+    return True
 
 
 class BrokerReader:
@@ -149,17 +164,3 @@ def topic_ids(client: AdminClient, topics: list[str], timeout_s: float = TIMEOUT
         if topic_id.strip("A") or not topic_id:
             found[name] = topic_id
     return found
-
-
-def holds(consumer: Consumer, topic: str, partition: int, offset: int) -> bool:
-    """Say whether a partition has reached an offset: it holds the record, or had it and deleted it by retention.
-
-    A topic that was made anew, and is shorter, has not.
-    """
-    try:
-        low, listed = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)
-    except KafkaException as error:
-        raise Unreachable(f"topic {topic} cannot be read: {error.args[0].str()}; is the broker up?") from error
-    if offset < max(low, listed):
-        return True
-    return any((message.offset() or 0) >= offset for message in read(consumer, topic, partition, max(low, listed - 1)))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
+from msgspec.structs import replace
 
 from pgwitness.config import Config
 from pgwitness.errors import NewerSchema, PgwitnessError, Retry
@@ -27,7 +28,8 @@ from streams.emitter import Emitter, make_producer
 from streams.ends import Ends
 from streams.identity.file import IdentityFile, Trouble, mended, record, refused
 from streams.landing import EventPartition
-from streams.notes import Feedback, SuppressionFile, suppressions
+from streams.notes import FEEDBACK, Feedback, SuppressionFile, suppressions
+from streams.origins import find
 from streams.pacing import Pace
 from streams.policy_file import PolicyFile, difference
 from streams.policy_file import record as policy_record
@@ -43,6 +45,8 @@ Partition = tuple[str, int]
 IDENTITIES_POLL_S = 1.0
 MEASURE_S = 1.0
 SKIPS_POLL_S = 2.0
+FEEDBACK_LEAP = 1_000_000
+"""Positions left free where `feedback` was made anew: more verdicts than one partition is ahead of another."""
 BUFFERED_BYTES_MAX = 48 * 1024 * 1024
 """Bytes that wait to be landed, of all partitions together."""
 
@@ -133,11 +137,10 @@ class Stages:
             for partition in sorted(partitions):
                 self._load(partition, broker)
             self.topic_ids = broker.ids([*self.topics])
+            if self._events:
+                self._begin_feedback(broker)
         finally:
             broker.close()
-        if self._events:
-            self._feedback = Feedback(self._config, self._wall_us)
-            self._feedback.start(min(part.feedback_told for part in self._events.values()))
         for number, raw in self._raw.items():
             self._told[number] = raw.fold.identities.sha256
         self._pace.begin(self.positions(), self._clock())
@@ -160,6 +163,24 @@ class Stages:
             self._failed[partition] = f"its state cannot be loaded: {unexpected(error)}"
             metrics.PAUSED.labels(topic, str(number)).set(1)
             log.exception("partition_set_aside", topic=topic, partition=number)
+
+    def _begin_feedback(self, broker: BrokerReader) -> None:
+        """Read verdicts on from where all partitions have them; what `feedback` lost is told before that is noted."""
+        topic = self._config.kafka.topic("feedback")
+        told = min(part.feedback_told for part in self._events.values())
+        known = self._fold_store.look(broker.reader, FEEDBACK).origin
+        expected = told - (known.base if known else 0)
+        found = find(known, told, broker.extent(topic, 0, expected))
+        if found.lost is not None:
+            # Partitions of others may have taken more than ours: what comes must be new to them, too.
+            found = replace(found, origin=replace(found.origin, base=found.origin.base + FEEDBACK_LEAP))
+            log.error("feedback_lost", how=found.lost, topic=topic, told=expected)
+            self.emitter.lost(f"feedback_{found.lost}", {"topic": topic, "taken_to": expected, "resumes": found.start})
+            self.emitter.settle()
+        if found.origin != known:
+            self._fold_store.save_origin(FEEDBACK, found.origin)
+        self._feedback = Feedback(self._config, self._wall_us)
+        self._feedback.start(found.start, found.origin.base)
 
     def _reached(self, partition: int) -> tuple[int, int] | None:
         return self._lake.reached(self._events_topic, partition)
@@ -315,6 +336,7 @@ class Stages:
             self._acknowledged[partition] = max(0, raw.fold.next_offset - raw.base)
         else:
             events = self._events[number]
+            events.tell_rest(now=True)
             self._land([events])
             events.checkpoint()
 
@@ -367,6 +389,7 @@ class Stages:
                 part.tell(suppressions(kept.content, kept.sha256, self._suppression_file.path.name, now_us))
                 part.suppressions_told = kept.sha256
             part.tell_time(now_us)
+            part.tell_rest()
         for offset, checked, note in self._feedback.poll():
             metrics.VERDICTS.labels(checked.refused or "believed").inc()
             if checked.refused is not None:

@@ -4,7 +4,8 @@ Faust seeks to the group's committed offsets when partitions were assigned, and 
 (`Consumer.perform_seek`). Here it seeks to the positions that the stages give: the fold's checkpoint and the lake's
 manifest decide, the group's offsets are for lag monitors. Faust's acknowledgements are switched off with the topics
 (`acks=False`); offsets are committed by `commit_positions` once they are durable. And what the broker answers is looked
-at before its records are handed over: a topic that was made again must not be read on as if it were the old one.
+at before its records are handed over: a topic that was made again must not be read on as if it were the old one, and
+a batch that would unpack to more than memory holds must not be unpacked (`streams.unpacking`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+
+from streams.unpacking import bounded
 
 FETCH = 1
 """The number of fetching among Kafka's requests."""
@@ -44,8 +47,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             response = await send(*arguments, **named)
             if getattr(response, "API_KEY", None) == FETCH:
                 for topic, partitions in response.topics:
-                    for number, error, end, *_ in partitions:
+                    for place, (number, error, end, *rest, records) in enumerate(partitions):
                         self._look((topic, number), error, end)
+                        partitions[place] = (number, error, end, *rest, bounded(records or b""))
             return response
 
         client.send = watched

@@ -18,6 +18,7 @@ from detectors.alerts.ledger import Ledger, Occurrence
 from detectors.alerts.reports import Report
 from detectors.alerts.triage import Triage
 from detectors.alerts.verdicts import Checked
+from pgwitness.undo import Undo
 
 Resolution = dict[str, Any]
 
@@ -25,8 +26,9 @@ Resolution = dict[str, Any]
 class Findings:
     """The findings of one judge."""
 
-    def __init__(self, triage: Triage | None = None) -> None:
+    def __init__(self, triage: Triage | None = None, undo: Undo | None = None) -> None:
         self.triage = triage or Triage()
+        self._undo = undo or Undo()
         self._ledger = Ledger()
         self._also: list[Alert] = []
         """Alerts that came of making room, to be told with the present event."""
@@ -56,6 +58,7 @@ class Findings:
         same = finding_key(report.detector, report.key)
         triage = self.triage
         suppressed_by = triage.quiet(report.detector.removeprefix("policy:"), same, action)
+        self._undo.add(self._ledger.keeping(uid))
         found = self._ledger.record(
             uid,
             action.occurred_at_us,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from detectors.alerts.alert import EVENT_IDS_MAX
@@ -58,6 +59,14 @@ class Occurrence:
         self.facts: bytes | None = None
         self.worth_telling = False
         """Whether the last occurrence makes an alert record."""
+
+    def copy(self) -> Occurrence:
+        """Give one that does not change with this."""
+        other = Occurrence(self.first_us)
+        for name in self.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.event_ids = list(self.event_ids)
+        return other
 
 
 class Ledger:
@@ -107,6 +116,25 @@ class Ledger:
                 del found.event_ids[1]
             found.event_ids.append(event_id)
         return found
+
+    def keeping(self, uid: str) -> Callable[[], None]:
+        """Give what puts a finding back as it is now; what had to make room for it stays forgotten."""
+        found = self._findings.get(uid)
+        before = None if found is None else found.copy()
+
+        def put_back() -> None:
+            now = self._findings.pop(uid, None)
+            if now is not None and uid in self._open:
+                del self._open[uid]
+                self._bytes -= len(now.facts or b"")
+            if before is not None:
+                self._findings[uid] = before
+                if before.facts is not None:
+                    self._open[uid] = None
+                    self._bytes += len(before.facts)
+                    self._push(uid, before)
+
+        return put_back
 
     def keep(self, uid: str, facts: bytes) -> None:
         """Keep what is needed to close a finding that was just recorded and told."""

@@ -24,6 +24,7 @@ from msgspec import Struct
 from detectors.actions import SCHEMA, Action
 from detectors.policy.document import Document
 from detectors.wording import Seen
+from pgwitness.undo import Undo
 from pgwitness.units import Duration
 
 ENTRIES_MAX = 20_000
@@ -128,7 +129,8 @@ class Plan(Struct, frozen=True):
 class Correlations:
     """What the policies of one bundle have seen of several actions so far."""
 
-    def __init__(self, plans: Iterable[Plan]) -> None:
+    def __init__(self, plans: Iterable[Plan], undo: Undo | None = None) -> None:
+        self._undo = undo or Undo()
         self._plans = {plan.policy: plan for plan in plans}
         self._limit = ENTRIES_MAX // max(1, len(self._plans))
         self._tracks: dict[str, OrderedDict[str, list[list[Entry]]]] = {name: OrderedDict() for name in self._plans}
@@ -147,6 +149,8 @@ class Correlations:
         else:
             tracks.move_to_end(key)
         before = sum(map(len, track))
+        kept = [list(entries) for entries in track]
+        self._undo.add(lambda: self._set(policy, key, kept))
         if plan.type.startswith("temporal"):
             seen = _sequence(plan, track, list(steps), action)
         elif plan.type == "value_sum":
@@ -160,6 +164,13 @@ class Correlations:
             _, forgotten = tracks.popitem(last=False)
             self._sizes[policy] -= sum(map(len, forgotten))
         return seen
+
+    def _set(self, policy: str, key: str, track: list[list[Entry]]) -> None:
+        """Put back what was known of a key; what had to make room for the event stays forgotten."""
+        gone = self._tracks[policy].pop(key, [])
+        self._sizes[policy] += sum(map(len, track)) - sum(map(len, gone))
+        if any(track):
+            self._tracks[policy][key] = track
 
     def snapshot(self) -> list[Any]:
         """Give the state as JSON values; order is part of it, because the quietest key is forgotten first."""

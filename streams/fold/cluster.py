@@ -5,6 +5,7 @@ from __future__ import annotations
 from pgwitness.events import Statement
 from pgwitness.parsetree import Handle
 from pgwitness.statements import StatementFacts
+from pgwitness.undo import Undo
 from streams.fold.activity import Activity
 from streams.fold.bounded import room
 from streams.fold.handles import Handles
@@ -18,7 +19,6 @@ from streams.fold.server_log import ServerLog
 from streams.fold.state import ClusterState, LogSession, Timeline, Watermark
 from streams.fold.stats_join import StatsJoin
 from streams.fold.told import Told
-from streams.fold.undo import Undo
 from streams.fold.waiting import WaitingRoom
 
 TIMELINES_MAX = 1_000

@@ -13,7 +13,7 @@ same state give byte-identical events: time is the time in the records, nothing 
   says just that (`streams.fold.posture_join`), or goes on as `none`. So does what the statistics counted, where every
   statement is logged: by the runs that the log told (`streams.fold.stats_join`), else by the role.
 - An event that cannot be taken, for whatever reason, is left out (`refused`) and leaves nothing behind
-  (`streams.fold.undo`); the others of its record go on. `set_aside` tells it as a gap, within bounds.
+  (`pgwitness.undo`); the others of its record go on. `set_aside` tells it as a gap, within bounds.
 - An event's `at` is the record that let it go. `snapshot` is the state at a record's end; `restore`, then
   `rehydrate` from `resume_from` on, brings held transactions back.
 

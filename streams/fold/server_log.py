@@ -9,10 +9,10 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from pgwitness.events import LogPlace, Statement, Transaction
+from pgwitness.undo import Undo
 from streams.fold.attribution import by_log, log_session
 from streams.fold.bounded import room
 from streams.fold.state import Attribution, ClusterState, LogSession, Vouched
-from streams.fold.undo import Undo
 from streams.identity.identities import Identities
 
 XIDS_MAX = 20_000

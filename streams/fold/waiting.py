@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from pgwitness.events import RawBatch, Transaction
+from pgwitness.undo import Undo
 from streams.fold.server_log import XID_MODULUS
 from streams.fold.state import HeldPart, HeldState, Timeline
 from streams.fold.trimming import trim
-from streams.fold.undo import Undo
 
 Key = tuple[Timeline, int]
 """Timeline and commit LSN."""

@@ -294,3 +294,29 @@ def test_policies_that_cannot_be_used_are_an_alert_without_any_policy() -> None:
     assert "x.yaml: y" in alert.message
     assert alert.ocsf()["is_alert"] is True
     assert verdict.policies == []
+
+
+@pytest.mark.parametrize("seen", [0, 1, 3])
+def test_an_event_on_which_judging_fails_leaves_nothing_behind(seen: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it counted towards thresholds and of findings is undone: the next event is judged as without it."""
+    threshold = "threshold: {count: 3, window: 1h, by: [principal.name]}"
+    counted = policy("often", "[change]", "true").replace("severity: low", f"severity: low\n{threshold}")
+    judges = [judge_with(policy("always", "[change]", "true"), counted) for _ in range(2)]
+    for number in range(seen):
+        for judge in judges:
+            judge.judge(change(number))
+    before = msgspec.json.decode(judges[0].snapshot())
+
+    def failing(*_: object) -> object:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("detectors.judgement.recorded", failing)
+        with pytest.raises(ZeroDivisionError):
+            judges[0].judge(change(50))
+    after = msgspec.json.decode(judges[0].snapshot())
+    ledgers = [sorted(found[:9] for found in state["ledger"]) for state in (before, after)]
+    assert ledgers[0] == ledgers[1]
+    assert after["correlations"] == before["correlations"]
+    told = [[(alert.uid, alert.count, alert.activity) for alert in judge.judge(change(60)).alerts] for judge in judges]
+    assert told[0] == told[1]

@@ -20,6 +20,16 @@ from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon
 RAW = "pgwitness.raw"
 
 
+def test_what_is_left_of_a_flood_is_told_when_its_minute_is_over() -> None:
+    """Fifteen at once are ten by themselves and five together; asked to forget, it tells them at once."""
+    for asked in (lambda aside: aside.due(WINDOW_US), lambda aside: aside.rest()):
+        aside = Aside()
+        told = [summary for n in range(EACH_MAX + 5) for _, summary in aside.add(Problem("x", "y"), n, 0)]
+        ((_, rest),) = asked(aside)
+        assert sum(summary.records for summary in told) + rest.records == EACH_MAX + 5
+        assert aside.rest() == aside.due(WINDOW_US) == []
+
+
 class Feed:
     """A fold with what stands before it: records in, events out, and what was set aside."""
 

@@ -8,7 +8,10 @@ import time
 import pytest
 from confluent_kafka import Producer
 
-from pgwitness.events import RawBatch
+from detectors.judge import Judge
+from detectors.judgement import Verdict
+from pgwitness.codec import REPLACED
+from pgwitness.events import Event, RawBatch
 from streams import dead_letters
 from streams.checkpoints import Checkpoint, cut
 from tests.streams import hostile
@@ -19,6 +22,8 @@ NOTHING = b"\0" * 6 * 1024 * 1024
 """Six mebibytes that compress to nothing: larger than any topic takes, and taken all the same."""
 
 
+BOMB = b"\0" * 24 * 1024 * 1024
+"""More than a batch may be unpacked to."""
 HOSTILE_RAW, HOSTILE_EVENTS = hostile.raw_records(), hostile.event_records()
 
 
@@ -34,7 +39,7 @@ def changes(first: int, number: int) -> list[RawBatch]:
 @pytest.fixture
 def large(installation: Installation) -> Installation:
     """An installation whose test may write records larger than any of ours."""
-    settings = {"message.max.bytes": "8000000", "compression.type": "lz4", "log_level": "0"}
+    settings = {"message.max.bytes": "32000000", "compression.type": "lz4", "log_level": "0"}
     installation.producer = Producer(installation.config.kafka.client() | settings)
     return installation
 
@@ -50,8 +55,19 @@ def missing(installation: Installation) -> list[str]:
     return [f"{topic}: {name}" for topic, number, name, value in wanted if (topic, number, value or None) not in there]
 
 
-def test_a_hundred_hostile_records_in_every_topic(large: Installation) -> None:
-    """Each is a dead letter with its place, good events beside and behind them land once, also for the next worker."""
+def test_a_hundred_hostile_records_in_every_topic(large: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a dead letter with its place, good events beside and behind them land once, also for the next worker.
+
+    Records that would not fit into memory are not unpacked, and an event on which the judge fails lands, unjudged.
+    """
+    judge = Judge._judge
+
+    def failing(self: Judge, event: Event) -> Verdict:
+        if event.lsn == 53 and event.kind == "change":
+            raise ZeroDivisionError("a mistake of ours")
+        return judge(self, event)
+
+    monkeypatch.setattr(Judge, "_judge", failing)
     raw, events = HOSTILE_RAW, HOSTILE_EVENTS
     with large.worker() as health:
         large.send(*changes(10, 2))
@@ -62,9 +78,9 @@ def test_a_hundred_hostile_records_in_every_topic(large: Installation) -> None:
         for number in range(20):
             large.send(os.urandom(100), b'{"id":1}', b"[" * 9_999, topic="feedback")
             large.producer.produce(state, os.urandom(100), f"0/{number}/x".encode(), 0)
-        large.send(*(value for _, value in events), topic="events", partition=1)
+        large.send(BOMB, *(value for _, value in events), topic="events", partition=1)
         large.send(*(value for _, value in events), topic="events", partition=0)
-        large.send(*(value for _, value in raw[:50]), NOTHING, *(value for _, value in raw[50:]))
+        large.send(*(value for _, value in raw[:50]), NOTHING, BOMB, *(value for _, value in raw[50:]))
         large.send(*changes(50, 6))
         large.landed(16)
         large.landed(16)
@@ -74,7 +90,16 @@ def test_a_hundred_hostile_records_in_every_topic(large: Installation) -> None:
         assert missing(large) == []
         assert health.not_ready() == []
     letters = dead_letters.letters(large.config)
-    assert len(letters) == len(raw) + 1 + 2 * len(events)
+    assert len(letters) == len(raw) + 1 + 2 * len(events) + 2
+    replaced = [letter for letter in letters if (letter.value or b"").startswith(REPLACED)]
+    assert {(one.source_topic.rpartition(".")[2], one.reason) for one in replaced} == {
+        ("raw", "too_large"),
+        ("events", "too_large"),
+    }
+    assert large.ask(
+        "SELECT detail ->> 'cause', detail ->> 'error' LIKE '%ZeroDivisionError%mistake%' FROM gaps"
+        " WHERE detail ->> 'stage' = 'judge'"
+    ) == [("unjudged", False)]
     (kept,) = (letter for letter in letters if letter.sha256 is not None)
     assert (kept.size, len(kept.value or b"")) == (len(NOTHING), 4096)
     assert dead_letters.whole(large.config, kept) == NOTHING

@@ -52,18 +52,25 @@ def _made(installation: Installation) -> bool:
 
 
 def test_topics_made_again_under_a_worker_are_taken_on(installation: Installation, broker: AnyBroker) -> None:
-    """On both brokers: `raw` and `events` anew, with other records at the same offsets: told, and all of them land."""
+    """On both brokers: topics anew, with other records at the same offsets: told, and all of them land."""
     with installation.worker() as health:
+        installation.send(b"no verdict", b"nor this", topic="feedback")
         installation.send(*changes(10, 5))
         installation.landed(10)
-        remake(installation, "raw", "events")
+        installation.landed(2, "operation = 'verdict'")
+        remake(installation, "raw", "events", "feedback")
+        installation.send(b"another", topic="feedback")
         installation.send(*changes(50, 7))
         installation.landed(24)
-        eventually(lambda: {"raw_recreated", "events_recreated"} <= gaps(installation), "the gaps")
+        lost = {"raw_recreated", "events_recreated", "feedback_recreated"}
+        eventually(lambda: lost <= gaps(installation), "the gaps")
         eventually(lambda: health.not_ready() == [], "ready again")
+        installation.landed(3, "operation = 'verdict'")
     with installation.worker():  # and the next one knows it, too
+        installation.send(b"one more", topic="feedback")
         installation.send(*changes(90, 2))
         installation.landed(28)
+        installation.landed(4, "operation = 'verdict'")
     assert installation.ask("SELECT count(*), count(DISTINCT lsn) FROM changes") == [(28, 14)]
 
 
