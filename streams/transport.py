@@ -49,7 +49,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 for topic, partitions in response.topics:
                     for place, (number, error, end, *rest, records) in enumerate(partitions):
                         self._look((topic, number), error, end)
-                        partitions[place] = (number, error, end, *rest, bounded(records or b""))
+                        if records:
+                            partitions[place] = (number, error, end, *rest, bounded(records))
             return response
 
         client.send = watched
