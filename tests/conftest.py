@@ -35,7 +35,8 @@ from pgwitness.privacy import write_key
 from tests.servers import kafka
 from tests.servers.kafka import Kafka
 
-SHARED = {**FAST_AND_FORGETFUL, "max_prepared_transactions": "10"}
+# Hundreds of tests share a server: their statements must not push each other out of its statistics.
+SHARED = {**FAST_AND_FORGETFUL, "max_prepared_transactions": "10", "pg_stat_statements.max": "50000"}
 DEBIAN_BIN = Path(os.environ.get("POSTGRES15_BIN", "/usr/lib/postgresql/15/bin"))
 MAVEN = Path(__file__).parents[1] / "deploy" / "postgres" / "lib"
 """Where `make postgres` puts the servers 16 and 17."""

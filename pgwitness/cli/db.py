@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
-from msgspec.structs import replace
 
 from pgwitness.cli.options import cluster_option, common, configuration, json_option
 from pgwitness.cli.output import Row, console, emit, say
@@ -44,6 +43,8 @@ class Target:
 
         Raises `ConfigurationError` when a database is not configured or the DSN holds a password.
         """
+        from msgspec.structs import replace
+
         from collectors.connection import connect
 
         config = configuration(self.config_path, self.clusters)
@@ -188,7 +189,8 @@ def release(target: Target, as_json: bool) -> None:
 
 @db.command(short_help="Print what another database needs before it takes a dump of this one.")
 @click.option("--print", "only_print", is_flag=True, required=True, help="Print it; nothing is connected to.")
-def stub(only_print: bool) -> None:
+@common
+def stub(only_print: bool, config_path: Path) -> None:
     """Print the line that a database without pgwitness needs before it takes a dump of one that has it.
 
     The triggers of the beacon stand in every dump, and call a function that is in none: this makes one that does

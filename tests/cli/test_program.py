@@ -32,7 +32,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-WITHOUT = {("demo",), ("init",), ("alerts", "key")}
+WITHOUT = {("demo",), ("init",), ("alerts", "key"), ("db", "stub")}
 """Commands that need no configuration."""
 
 

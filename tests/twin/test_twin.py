@@ -19,6 +19,8 @@ from tests.twin.differences import EXPLAINED, LEFT_OUT, listings, unexplained
 from tests.twin.run import Outcome, pair, touched_files
 from tests.twin.server import FILES
 
+pytestmark = pytest.mark.timeout(900)
+
 COMPARED_MIN = 60
 """So few files would be no test of the application's work."""
 

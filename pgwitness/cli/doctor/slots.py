@@ -6,9 +6,8 @@ Each database needs a slot and a walsender of the server; what is there already 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from msgspec import Struct
 
 from pgwitness.cli.doctor.lines import Line, line
 from pgwitness.errors import PgwitnessError
@@ -24,7 +23,8 @@ SELECT slot_name::text, plugin::text, database::text, slot_type, active,
 FROM (SELECT 1) AS one LEFT JOIN pg_replication_slots ON true"""
 
 
-class Slot(Struct, frozen=True):
+@dataclass(frozen=True)
+class Slot:
     """A slot as the server has it; a physical one has neither plugin nor database."""
 
     name: str
