@@ -64,7 +64,10 @@ EXPLAINED: dict[str, tuple[Explained, ...]] = {
             r" ?test publication", r"\(\d+ rows?\)", " ?", r' ?\["\*"\]',
         ),
     ),
-    "rowsecurity": (_VIEW,),
+    "rowsecurity": (
+        _VIEW,
+        _explained("`\\dp` lists policies in the order they are stored in", r"(regress_rls_schema)? ?\|.*"),
+    ),
     "rules": (_VIEW,),
     "triggers": (
         _explained(
