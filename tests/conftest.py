@@ -43,7 +43,7 @@ MAVEN = Path(__file__).parents[1] / "deploy" / "postgres" / "lib"
 PACK = Path(__file__).parents[1] / "detectors" / "pack"
 AnyBroker = Broker | Kafka
 LONGEST = (
-    "contract/test_spine.py", "chaos", "detectors/test_laws.py", "contract", "docs/test_tutorial.py", "demo",
+    "twin", "contract/test_spine.py", "chaos", "detectors/test_laws.py", "contract", "docs/test_tutorial.py", "demo",
     "collectors/test_beacon_ways_round.py", "servers", "streams", "sinks", "collectors",
 )  # fmt: skip
 """What takes minutes, first: a file that begins last ends alone, while the other test processes wait."""

@@ -1,6 +1,6 @@
 """With pgwitness installed and collecting, psql prints what it prints without: PostgreSQL's own files are the judge.
 
-`make twin` runs all files; here are those of the areas that pgwitness can touch.
+`make twin` runs all files; here are those of the areas that pgwitness can touch, but for the longest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from pgwitness.demo.servers import Broker
 from tests.conftest import DEBIAN_BIN, leave_out
 from tests.twin.differences import EXPLAINED, LEFT_OUT, listings, unexplained
-from tests.twin.run import Outcome, pair, touched_files
+from tests.twin.run import LONG, Outcome, pair, sampled_files
 from tests.twin.server import FILES
 
 pytestmark = pytest.mark.timeout(900)
@@ -45,7 +45,7 @@ def run(request: pytest.FixtureRequest, embedded_broker: Broker) -> Iterator[Run
     folder = Path(tempfile.mkdtemp(prefix="pgwitness-twin-"))
     try:
         with pair(folder, version, embedded_broker, f"twin{version}.") as both:
-            outcomes = list(both.run(touched_files(version)))
+            outcomes = list(both.run(sampled_files(version)))
             both.caught_up()
             yield Run(version, outcomes, both.raw())
     finally:
@@ -71,8 +71,8 @@ def test_the_work_is_evidence_and_nobody_is_accused(run: Run) -> None:
 
 def test_every_explanation_is_of_a_file_that_is_compared() -> None:
     """No explanation outlives its file."""
-    assert not {name for name in EXPLAINED if name in LEFT_OUT}
-    assert set(EXPLAINED) <= {name for version in (15, 18) for name in touched_files(version)} or not FILES.exists()
+    assert not {name for name in EXPLAINED if name in LEFT_OUT or name in LONG}
+    assert set(EXPLAINED) <= {name for version in (15, 18) for name in sampled_files(version)} or not FILES.exists()
 
 
 def test_a_listing_is_compared_by_its_cells() -> None:
