@@ -38,7 +38,10 @@ class Action(Struct, kw_only=True, omit_defaults=True):
     operation: str = ""
     relations: list[str] = []
     columns: list[str] = []
+    read_columns: list[str] = []
+    """Those of `columns` that are more than filled; no name of the language."""
     rows: int = 0
+    rows_known: bool = True
     calls: int = 0
     rows_per_call: int = 0
     principal: str = ""
@@ -64,6 +67,8 @@ class Action(Struct, kw_only=True, omit_defaults=True):
     settings: list[str] = []
     objects: list[str] = []
     defines: list[str] = []
+    whole: list[str] = []
+    returning: bool = False
     sensitive: list[str] = []
     fingerprint: str = ""
     utility: bool = False
@@ -120,6 +125,9 @@ SCHEMA: dict[str, Field] = {
     "rows": Field(
         "rows", "int", "rows this operation changed in this relation and transaction; of statements their rows"
     ),
+    "rows_known": Field(
+        "rows_known", "bool", "whether anything counted the rows of a statement; if not, `rows` is 0 and says nothing"
+    ),
     "calls": Field("calls", "int", "how often a statement ran in the window of statistics"),
     "rows_per_call": Field("rows_per_call", "int", "rows divided by calls, rounded down; of changes the rows"),
     "principal.name": Field("principal", "string", "who, empty when nobody can be named"),
@@ -152,6 +160,12 @@ SCHEMA: dict[str, Field] = {
     ),
     "statement.defines": Field(
         "defines", "list of string", "operations in the body of a function that it makes; they have not run yet"
+    ),
+    "statement.whole": Field(
+        "whole", "list of string", "relations of which it reads every row, as far as its text tells: no WHERE, no LIMIT"
+    ),
+    "statement.returning": Field(
+        "returning", "bool", "whether a statement that writes gives the rows back (RETURNING)"
     ),
     "statement.fingerprint": Field("fingerprint", "string", "pglast's fingerprint"),
     "statement.utility": Field("utility", "bool", "whether it is a utility statement (DDL, COPY, SET and so on)"),
@@ -258,6 +272,7 @@ def of_event(event: Event, labels: Mapping[str, str], facts_of: FactsOf | None =
     action.columns = event.columns
     action.operation = event.operation or ""
     action.rows = event.row_count or 0
+    action.rows_known = _counted(event)
     action.calls = event.calls or 0
     action.rows_per_call = action.rows // action.calls if action.calls > 0 else action.rows
     if event.statement:
@@ -265,6 +280,16 @@ def of_event(event: Event, labels: Mapping[str, str], facts_of: FactsOf | None =
     if event.kind == "posture":
         _posture(action, event)
     return action
+
+
+def _counted(event: Event) -> bool:
+    """Say whether the rows of a statement were counted.
+
+    The statistics of PostgreSQL 15 count 0 for what a portal gave out piece by piece; their 0 says nothing.
+    """
+    if event.kind not in ("statement", "query_stats"):
+        return True
+    return event.row_count is not None and (event.kind == "statement" or event.row_count > 0)
 
 
 def _common(event: Event, labels: Mapping[str, str]) -> Action:
@@ -315,6 +340,9 @@ def _statement(action: Action, event: Event, facts_of: FactsOf | None) -> None:
     action.settings = _texts(detail.get("settings"))
     action.objects = _texts(detail.get("names"))
     action.defines = _texts(detail.get("defines"))
+    action.whole = _texts(detail.get("whole"))
+    action.returning = detail.get("returning") is True
+    assigned = _texts(detail.get("assigned"))
     if facts_of is not None and (not action.where or not action.operations or "functions" not in detail):
         facts = facts_of(action.statement)
         action.where = action.where or facts.where
@@ -327,6 +355,10 @@ def _statement(action: Action, event: Event, facts_of: FactsOf | None) -> None:
         action.objects = action.objects or list(facts.objects)
         action.defines = action.defines or list(facts.defines)
         action.utility = action.utility or facts.utility
+        action.whole = action.whole or list(facts.whole)
+        action.returning = action.returning or facts.returning
+        assigned = assigned or list(facts.assigned)
+    action.read_columns = [name for name in action.columns if name not in assigned] if assigned else action.columns
     if not action.operation and action.operations:
         action.operation = action.operations[0]
 

@@ -212,8 +212,8 @@ class Judge:
     def _other(self, event: Event) -> Verdict:
         """Judge an event that is no change."""
         action = of_event(event, self._labels.get(event.cluster, {}), self._facts_of)
-        if action.columns:
-            action.sensitive = self._sensitive.among(action.columns, action.relations)
+        if action.read_columns:
+            action.sensitive = self._sensitive.among(action.read_columns, action.relations)
         quiet_days = self.presence.seen(event.principal, event.occurred_at_us) if event.principal else 0
         unusual = LEARNING
         if self._behaviour is not None and event.kind in ("session", "query_stats", "statement", "ddl"):

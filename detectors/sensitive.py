@@ -1,11 +1,15 @@
 """Which sensitive columns a statement names: those that the configuration masks or lists (`privacy`).
 
-A statement need not name a column's schema or table: what is left out may be any, a schema that is left out is
-`public`. `*` names every column of its table.
+A pattern of three names, `public.*.email`, means exactly such columns: schema with schema, table with table. In one of
+fewer the first glob spans what is left out, so `*.email` is a column of any table. A statement need not name a column's
+schema or table: a table that is left out may be any, a schema that is left out is `public`, or `pg_catalog` where a
+name begins as only the server's own do. `*` names every column of its table. The server's own catalogues are
+sensitive only where a pattern names their schema.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -13,6 +17,8 @@ from functools import lru_cache
 from pgwitness.config import Privacy
 
 CACHE_MAX = 10_000
+_SYSTEM = frozenset({"pg_catalog", "information_schema", "pg_toast"})
+_PARTS = re.compile(r'((?:"(?:[^"]|"")*"|[^".])+)')
 
 
 class Sensitive:
@@ -20,6 +26,7 @@ class Sensitive:
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         self.patterns = tuple(dict.fromkeys(patterns))
+        self._rules = [_rule(pattern) for pattern in self.patterns]
         self._among = lru_cache(maxsize=CACHE_MAX)(self._find)
 
     @classmethod
@@ -37,21 +44,46 @@ class Sensitive:
     def _find(self, columns: tuple[str, ...], relations: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(column for column in columns if any(self._is(name) for name in _full(column, relations)))
 
-    def _is(self, name: str) -> bool:
-        if not name.endswith(".*"):
-            return any(fnmatchcase(name, pattern) for pattern in self.patterns)
-        tables = (pattern.rpartition(".")[0] for pattern in self.patterns)
-        return any(fnmatchcase(name[:-2], table) for table in tables if table)
+    def _is(self, name: tuple[str, str, str]) -> bool:
+        return any(_matches(rule, name) for rule in self._rules)
 
 
-def _full(column: str, relations: tuple[str, ...]) -> list[str]:
+def _rule(pattern: str) -> tuple[str, ...]:
+    """Cut a pattern into schema, table and column; of one with fewer names the first part spans what is left out."""
+    return tuple(_names(pattern))
+
+
+def _matches(rule: tuple[str, ...], name: tuple[str, str, str]) -> bool:
+    schema, table, column = name
+    *before, last = rule
+    if column != "*" and not fnmatchcase(column, last):
+        return False
+    if len(before) >= 2:
+        return fnmatchcase(schema, before[-2]) and fnmatchcase(table, before[-1])
+    if schema in _SYSTEM:
+        return False
+    return bool(before or column != "*") and (not before or fnmatchcase(f"{schema}.{table}", _spanning(before[0])))
+
+
+def _spanning(glob: str) -> str:
+    """`*` is any table of any schema, `customers` one of any schema."""
+    return glob if glob.startswith("*") else f"*.{glob}"
+
+
+def _names(text: str) -> list[str]:
+    """Cut a name at its points, but for those between quotes."""
+    return ["".join(part) for part in _PARTS.findall(text)] or [text]
+
+
+def _full(column: str, relations: tuple[str, ...]) -> list[tuple[str, str, str]]:
     """Give the full names that a name in a statement may stand for."""
-    dots = column.count(".")
-    if dots == 0:
-        return [f"{_table(relation)}.{column}" for relation in relations]
-    table, _, name = column.rpartition(".")
-    return [f"{_table(table)}.{name}"]
+    *table, name = _names(column)
+    if table:
+        return [(*_table(table), name)]
+    return [(*_table(_names(relation)), name) for relation in relations]
 
 
-def _table(name: str) -> str:
-    return name if "." in name else f"public.{name}"
+def _table(names: list[str]) -> tuple[str, str]:
+    if len(names) > 1:
+        return names[-2], names[-1]
+    return ("pg_catalog" if names[0].startswith("pg_") else "public"), names[0]

@@ -65,7 +65,7 @@ def where(action: Action) -> str:
 
 def did(action: Action) -> str:
     """Say what was done to how many rows, with its verb."""
-    rows, relations = number(action.rows, "row"), show(what(action))
+    rows, relations = rows_of(action, "row"), show(what(action))
     phrases = {
         "insert": f"added {rows} to {relations}",
         "update": f"updated {rows} of {relations}",
@@ -74,6 +74,11 @@ def did(action: Action) -> str:
         "select": f"read {rows} of {relations}",
     }
     return phrases.get(action.operation) or f"ran {show(action.operation)} on {relations} ({rows})"
+
+
+def rows_of(action: Action, noun: str) -> str:
+    """Say how many rows, or that nobody counted them."""
+    return number(action.rows, noun) if action.rows_known else f"an unknown number of {noun}s"
 
 
 def result(action: Action) -> str:
@@ -132,6 +137,8 @@ def render(template: str, action: Action, seen: Seen | None = None) -> str:
         if counted:
             if name == "seen.count":
                 return f"? {noun}s" if seen is None else number(seen.count, noun)
+            if name == "rows":
+                return rows_of(action, noun)
             return number(getattr(action, SCHEMA[name].attribute), noun)
         if phrase := _PHRASES.get(name):
             said = phrase(action)

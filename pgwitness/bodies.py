@@ -183,6 +183,8 @@ def _read_dynamic(expression: Tree, reader: Reader) -> None:
         del inner.relations[name]
     for name in [name for name in inner.columns if UNKNOWN in name]:
         del inner.columns[name]
+    for name in [name for name in inner.whole if UNKNOWN in name]:
+        del inner.whole[name]
     reader.take(inner)
     reader.bodies += inner.bodies
 

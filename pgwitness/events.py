@@ -346,6 +346,9 @@ class Parsed(Struct, frozen=True, omit_defaults=True, gc=False):
     defines: list[str] = []
     where: str = "n/a"
     utility: bool = False
+    assigned: list[str] = []
+    whole: list[str] = []
+    returning: bool = False
 
 
 class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pgwitness import objects, utility
 from pgwitness.events import quote_identifier
 from pgwitness.whereclause import judge_where
+from pgwitness.wholes import copied, reads_whole
 
 Tree = dict[str, Any]
 
@@ -77,6 +78,8 @@ class Handle(NamedTuple):
     columns: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     where: str = "n/a"
+    whole: tuple[str, ...] = ()
+    returning: bool = False
 
 
 class _Scope:
@@ -106,6 +109,12 @@ class Reader:
         self.operations: dict[str, None] = {}
         self.relations: dict[str, None] = {}
         self.columns: dict[str, None] = {}
+        self.read_columns: set[str] = set()
+        """Those that are more than the target of an assignment."""
+        self.whole: dict[str, None] = {}
+        """Relations of which every row is read (`pgwitness.wholes`)."""
+        self.returning = False
+        """Whether a statement that writes gives rows back."""
         self.functions: dict[str, None] = {}
         self.where = "n/a"
         self.utility = False
@@ -130,6 +139,9 @@ class Reader:
         self.operations |= inner.operations
         self.relations |= inner.relations
         self.columns |= inner.columns
+        self.read_columns |= inner.read_columns
+        self.whole |= inner.whole
+        self.returning = self.returning or inner.returning
         self.functions |= inner.functions
         self.settings |= inner.settings
         self.objects |= inner.objects
@@ -163,6 +175,8 @@ class Reader:
             self._relation(body, scope)
         elif kind == "ColumnRef":
             self._column(body, scope)
+        elif kind == "A_Indirection" and self._of_row(body, scope):
+            pass
         elif kind.endswith("Stmt") and kind[0].isupper():
             self._utility(kind, body, scope, runs)
         else:
@@ -198,12 +212,19 @@ class Reader:
         rest = {key: value for key, value in body.items() if key != "withClause"}
         target = rest.pop("relation", None)
         if target is not None:
-            self._assigned(self._target(target, scope), kind, body)
+            name = self._target(target, scope)
+            self._assigned(name, kind, body)
+            if not {"returningClause", "returningList"}.isdisjoint(body):
+                self.returning = self.returning or runs
+                for row in ("old", "new"):
+                    scope.tables.setdefault(row, name)
         for part in ("fromClause", "usingClause", "sourceRelation"):
             if part in rest:
                 _aliases(rest[part], scope)
         if runs:
             self._operation(kind, body)
+            if kind == "SelectStmt" and reads_whole(body):
+                self.whole |= dict.fromkeys(name for name in scope.tables.values() if name is not None)
         self._visit(rest, scope, runs)
 
     def _ctes(self, clause: Tree | None, scope: _Scope, runs: bool) -> None:
@@ -255,7 +276,9 @@ class Reader:
         if kind in ("DoStmt", "CreateFunctionStmt"):
             self._code(kind, body, scope)
             return
-        if kind == "DropStmt":
+        if kind == "CopyStmt" and "relation" in body:
+            self._copied(body, scope, runs)
+        elif kind == "DropStmt":
             self._dropped(body)
         elif kind == "CommentStmt" and body.get("objtype") == "OBJECT_TABLE":
             self._add(_names(body.get("object")))
@@ -280,6 +303,8 @@ class Reader:
                 tuple(inner.columns),
                 tuple(inner.functions),
                 inner.where,
+                tuple(inner.whole),
+                inner.returning,
             )
         )
 
@@ -303,6 +328,19 @@ class Reader:
             inner._visit(body["sql_body"], scope, True)
             self.defines |= inner.operations
             self.relations |= inner.relations
+
+    def _copied(self, body: Tree, scope: _Scope, runs: bool) -> None:
+        """Note the columns that a COPY fills, or reads of every row."""
+        table = self._target(body["relation"], scope)
+        if table is None:
+            return
+        for column in copied(body):
+            if body.get("is_from"):
+                self.columns.setdefault(f"{table}.{_quoted(column)}")
+            else:
+                self._reads(f"{table}.{_quoted(column)}")
+        if runs and not body.get("is_from") and "whereClause" not in body:
+            self.whole.setdefault(table)
 
     def _dropped(self, body: Tree) -> None:
         what = body.get("removeType", "")
@@ -345,19 +383,39 @@ class Reader:
             *path, column = fields
             table = scope.table(path[-1]) if len(path) == 1 else ".".join(_quoted(part) for part in path[-2:])
             if table is not None:
-                self.columns.setdefault(f"{table}.{_quoted(column)}")
+                self._reads(f"{table}.{_quoted(column)}")
             elif not scope.knows(path[-1]):
-                self.columns.setdefault(".".join(_quoted(part) for part in fields))
+                self._reads(".".join(_quoted(part) for part in fields))
 
     def _unqualified(self, column: str, scope: _Scope) -> None:
-        tables = list(scope.tables.values())
-        if column == "*" or len(tables) == 1:
-            # A column of a subquery or CTE was met where that reads it.
-            for table in tables:
-                if table is not None:
-                    self.columns.setdefault(f"{table}.{_quoted(column)}")
+        tables = list(dict.fromkeys(scope.tables.values()))
+        if column == "*":
+            named = tables
+        elif scope.knows(column):
+            # `SELECT t FROM t` is the whole row, unless the table has a column of that name, which no text tells.
+            named, column = [scope.table(column)], "*"
+        elif len(tables) == 1:
+            named = tables
         else:
-            self.columns.setdefault(_quoted(column))
+            self._reads(_quoted(column))
+            return
+        # A column of a subquery or CTE was met where that reads it.
+        for table in named:
+            if table is not None:
+                self._reads(f"{table}.{_quoted(column)}")
+
+    def _of_row(self, body: Tree, scope: _Scope) -> bool:
+        """Read `(x).email` of a table's row as that column; says whether it was one."""
+        fields = body.get("arg", {}).get("ColumnRef", {}).get("fields", [])
+        first = body.get("indirection", [{}])[0]
+        if len(fields) != 1 or "String" not in first or (table := scope.table(_string(fields[0]))) is None:
+            return False
+        self._reads(f"{table}.{_quoted(_string(first))}")
+        return True
+
+    def _reads(self, column: str) -> None:
+        self.columns.setdefault(column)
+        self.read_columns.add(column)
 
     def _add(self, names: list[str]) -> str | None:
         if not names:

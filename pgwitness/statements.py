@@ -64,6 +64,8 @@ class StatementFacts(Struct, frozen=True):
     dblink`, `role ada`. `defines` are operations in the body of a function that it makes: they have not run.
     `inserts` is set when it is nothing but INSERTs of listed values without ON CONFLICT: each makes a row if it
     succeeds (and no trigger or rule takes it away). `handles` is what it does with prepared statements and cursors.
+    `assigned` are those of `columns` that it only fills. `whole` are the relations of which it reads every row, as far
+    as its text tells (`pgwitness.wholes`). `returning` is set when a statement that writes gives rows back.
     """
 
     statement: str | None
@@ -81,6 +83,9 @@ class StatementFacts(Struct, frozen=True):
     objects: tuple[str, ...] = ()
     defines: tuple[str, ...] = ()
     handles: tuple[Handle, ...] = ()
+    assigned: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    returning: bool = False
 
 
 def about_objects(known: StatementFacts) -> bool:
@@ -108,7 +113,7 @@ class _Cache:
 
     def put(self, key: bytes, value: StatementFacts) -> None:
         names = (*value.operations, *value.relations, *value.columns, *value.functions)
-        names += (*value.settings, *value.objects, *value.defines)
+        names += (*value.settings, *value.objects, *value.defines, *value.assigned, *value.whole)
         for handle in value.handles:
             names += (handle.name, *handle.operations, *handle.relations, *handle.columns, *handle.functions)
         size = 600 + 2 * len(value.statement or "") + sum(60 + 2 * len(name) for name in names)
@@ -253,6 +258,9 @@ def _answer(
         objects=tuple(reader.objects)[:NAMES_MAX],
         defines=tuple(reader.defines)[:NAMES_MAX],
         handles=tuple(reader.handles)[:HANDLES_MAX],
+        assigned=tuple(name for name in reader.columns if name not in reader.read_columns)[:NAMES_MAX],
+        whole=tuple(reader.whole)[:NAMES_MAX],
+        returning=reader.returning,
     )
 
 

@@ -35,6 +35,8 @@ def ran(statement: str, detail: str) -> Parsed | None:
         objects=list(known.objects),
         where=worst([known.where, behind.where]),
         utility=True,
+        whole=_union(known.whole, behind.whole),
+        returning=known.returning or behind.returning,
     )
 
 

@@ -77,6 +77,8 @@ def possible(texts: Sequence[Text], text_hash: str) -> Text:
         defines=_all(read, "defines"),
         where=min((known.where for known in read), key=_severity),
         utility=any(known.utility for known in read),
+        assigned=_all(read, "assigned"),
+        returning=any(known.returning for known in read),
     )
     return Text(None, text_hash, tuple(found.operations), parsed=found, doubtful=True)
 

@@ -43,7 +43,7 @@ _NAMES_TOO = re.compile(
 _PARAMETER = re.compile(r"(?<![\w$])\$[0-9]+(?![\w$])", re.ASCII)
 _OTHER_QUOTE = re.compile(r"'(?:(?<=[\w&$]')|(?!\0))", re.ASCII)
 """A string with a prefix, or a quote that is left over."""
-_NAMES = ("relations", "columns", "functions")
+_NAMES = ("relations", "columns", "functions", "assigned", "whole")
 _LITERALS = {"SCONST", "USCONST", "ICONST", "FCONST", "BCONST", "XCONST"}
 _COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
 
@@ -167,6 +167,9 @@ def parsed(known: StatementFacts) -> Parsed:
         defines=list(known.defines),
         where=known.where,
         utility=known.utility,
+        assigned=list(known.assigned),
+        whole=list(known.whole),
+        returning=known.returning,
     )
 
 

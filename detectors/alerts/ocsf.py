@@ -161,7 +161,7 @@ def _evidence(alert: Alert) -> dict[str, Any]:
         "data": {
             "operation": action.operation,
             "relations": action.relations,
-            "rows": action.rows,
+            "rows": action.rows if action.rows_known else None,
             "calls": action.calls,
             "statement": _short(action.statement),
             "detail": action.detail,
@@ -245,7 +245,7 @@ def _unmapped(alert: Alert) -> dict[str, Any]:
         "kind": action.kind,
         "operation": action.operation or None,
         "relations": action.relations,
-        "rows": action.rows,
+        "rows": action.rows if action.rows_known else None,
         "statement": _short(action.statement) or None,
         "outcome": action.outcome,
         "policy": alert.policy,

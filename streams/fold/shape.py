@@ -6,6 +6,7 @@ everything else over cluster, source, instance and the raw event itself, which c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 
 import msgspec
@@ -260,7 +261,13 @@ def _read(event: Event, found: StatementFacts) -> dict[str, object]:
         detail["names"] = list(found.objects)
     if found.defines:
         detail["defines"] = list(found.defines)
-    return detail
+    return detail | _reading(found.assigned, found.whole, found.returning)
+
+
+def _reading(assigned: Iterable[str], whole: Iterable[str], returning: bool) -> dict[str, object]:
+    """Give what is known of what a statement reads, where there is something to tell."""
+    detail: dict[str, object] = {"assigned": list(assigned), "whole": list(whole), "returning": returning}
+    return {name: value for name, value in detail.items() if value}
 
 
 def ran(event: Event, handles: list[Handle]) -> None:
@@ -277,6 +284,9 @@ def ran(event: Event, handles: list[Handle]) -> None:
     functions = event.detail.get("functions")
     event.detail["functions"] = _with(
         functions if isinstance(functions, list) else [], [name for handle in handles for name in handle.functions]
+    )
+    event.detail |= _reading(
+        (), dict.fromkeys(name for handle in handles for name in handle.whole), any(one.returning for one in handles)
     )
     event.detail["where"] = worst([str(event.detail.get("where", "n/a")), *(handle.where for handle in handles)])
     event.detail["prepared"] = True
@@ -298,6 +308,7 @@ def _parsed(event: Event, said: Parsed) -> dict[str, object]:
         "utility": said.utility,
         "functions": said.functions,
         **{name: values for name, values in named.items() if values},
+        **_reading(said.assigned, said.whole, said.returning),
     }
 
 

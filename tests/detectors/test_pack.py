@@ -24,7 +24,7 @@ PERSON = Attribution(principal="ada", principal_kind="human", role="ada", bindin
 PACKAGED = Bundle.packaged()
 
 
-def matched(text: str, whose: Attribution = AGENT, rows: int = 50, **facts: Any) -> set[str]:
+def matched(text: str, whose: Attribution = AGENT, rows: int | None = 50, **facts: Any) -> set[str]:
     """Give the packaged policies that match a statement, as the collector of the log and the worker pass it on."""
     found = Texts(tokenizer(bytes(32))).read(text)
     raw = Statement(
@@ -184,6 +184,56 @@ def test_a_refused_attempt_is_told_where_the_attempt_matters() -> None:
     assert matched("ALTER ROLE helper SUPERUSER", **refused) == {"privilege_escalation"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT x FROM customers x",
+        "SELECT to_json(x) FROM customers x",
+        "SELECT row_to_json(customers) FROM customers",
+        "SELECT (x).* FROM customers x",
+        "SELECT (x).email FROM public.customers x",
+        "SELECT x::text FROM customers AS x WHERE true",
+        "SELECT json_agg(c) FROM customers c",
+        "SELECT ARRAY(SELECT email FROM customers)",
+        "TABLE customers",
+        "COPY customers (id, email) TO STDOUT",
+        "COPY (SELECT email FROM customers) TO STDOUT",
+        "WITH x AS (SELECT email FROM customers) SELECT * FROM x",
+        "CREATE TABLE x AS SELECT * FROM customers",
+        "INSERT INTO x SELECT email FROM customers",
+        "DO $$BEGIN EXECUTE 'SELECT email FROM customers'; END$$",
+        "BEGIN; DECLARE c CURSOR FOR SELECT email FROM customers; FETCH ALL FROM c; COMMIT",
+        "DELETE FROM customers RETURNING *",
+        "UPDATE customers SET name = '' WHERE id > 0 RETURNING old.email",
+    ],
+)
+def test_every_way_to_read_sensitive_columns_is_seen(text: str) -> None:
+    """Whole rows, copies, cursors and RETURNING: of all rows without a count, and of many where they were counted."""
+    uncounted = matched(text, PERSON, rows=None)
+    assert "sensitive_read" in uncounted or "RETURNING" in text
+    assert "sensitive_read" in matched(text, PERSON, rows=300)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT email FROM customers WHERE id = 3",
+        "SELECT email FROM customers LIMIT 10",
+        "SELECT count(DISTINCT email) FROM customers",
+        "SELECT name FROM customers",
+        "INSERT INTO customers (email) SELECT mail FROM stage",
+        "COPY customers (email) FROM STDIN",
+        "UPDATE customers SET email = lower(email)",
+        "DECLARE c CURSOR FOR SELECT email FROM customers",
+        "EXPLAIN SELECT email FROM customers",
+        "SELECT * FROM pg_roles",
+    ],
+)
+def test_what_gives_no_list_of_sensitive_values_is_left_alone(text: str) -> None:
+    """One record, a page, a number, values that are written and not read, and what was only planned."""
+    assert "sensitive_read" not in matched(text, PERSON, rows=None)
+
+
 def test_sensitive_columns_come_from_the_configuration() -> None:
     """What is masked is sensitive, what is listed is too; a star, an alias and a missing schema hide nothing."""
     privacy = Privacy(
@@ -195,6 +245,12 @@ def test_sensitive_columns_come_from_the_configuration() -> None:
         "people.ssn",
     ]
     assert Sensitive(["hr.staff.iban"]).among(["hr.staff.*", "hr.teams.*"], []) == ["hr.staff.*"]
+    exact = Sensitive(["public.*.email", "*.ssn", "staff.iban"])
+    assert exact.among(["pg_roles.email", "hr.staff.email", "staff.email"], []) == ["staff.email"]
+    assert exact.among(["pg_roles.*", "pg_catalog.pg_class.*", "hr.staff.*"], []) == ["hr.staff.*"]
+    assert exact.among(['"a.b".c.email', 'public."a.b".email'], []) == ['public."a.b".email']
+    assert exact.among(["hr.staff.iban", "hr.teams.iban"], []) == ["hr.staff.iban"]
+    assert Sensitive(["pg_catalog.pg_authid.rolpassword"]).among(["pg_authid.*"], []) == ["pg_authid.*"]
     assert known.among(["iban"], ["hr.staff", "public.orders"]) == ["iban"]
     assert known.among(["iban"], ["orders"]) == []
     assert "sensitive_read" in matched("SELECT email FROM customers c", PERSON, rows=500)

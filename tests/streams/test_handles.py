@@ -70,7 +70,9 @@ def test_a_fetch_reads_what_the_cursor_does(log: Log) -> None:
     log("BEGIN")
     log("DECLARE c CURSOR FOR SELECT a FROM pay")
     log("DECLARE h CURSOR WITH HOLD FOR SELECT b FROM held")
-    assert seen(log("FETCH 5 FROM c")) == ("select", ["pay"])
+    fetched = log("FETCH 5 FROM c")
+    assert seen(fetched) == ("select", ["pay"])
+    assert fetched.detail["whole"] == ["pay"]
     assert log("MOVE c").columns == ["pay.a"]
     log("COMMIT")
     assert seen(log("FETCH c")) == ("fetch", [])
