@@ -20,6 +20,8 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from prometheus_client import Counter, Gauge
 
+from collectors import stalled
+from collectors.stalled import Progress
 from pgwitness import __version__
 from pgwitness.codec import LINGER_MS_MAX, BatchBuilder
 from pgwitness.config import Config
@@ -57,15 +59,17 @@ class _Generation:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.producer = Producer(settings)
         self.failure: PgwitnessError | None = None
+        self.reported = 0
+        """Delivery reports so far, by which it is seen to get on."""
 
     def retire(self) -> None:
         """Take no delivery report for true any more."""
         if self.failure is None:
             self.failure = Retry("the publisher is closed; what was not confirmed is sent again after the restart")
 
-    def fail(self, error: KafkaError) -> None:
+    def fail(self, error: KafkaError | PgwitnessError) -> None:
         if self.failure is None:
-            self.failure = explain(error)
+            self.failure = explain(error) if isinstance(error, KafkaError) else error
             FAILURES.inc()
             log.error("producer given up", error=str(self.failure))
 
@@ -148,9 +152,12 @@ class Publisher:
 
     def _loop(self) -> None:
         """Serve delivery reports, and cut batches that have waited long enough."""
+        watched, progress = None, Progress(time.monotonic(), self._leads)
         while not self._closed.is_set():
             with self._lock:
                 generation = self._generation
+            if generation is not watched:
+                watched, progress = generation, Progress(time.monotonic(), self._leads)
             try:
                 served = generation.producer.poll(POLL_S) if generation is not None else self._closed.wait(POLL_S)
             except KafkaException as error:  # a fatal error of the producer, which its poll raises
@@ -158,11 +165,19 @@ class Publisher:
                 generation.fail(error.args[0])
                 served = 1
             now = time.monotonic()
+            if generation is not None and progress.stalled(now, generation.reported, len(generation.producer) > 0):
+                generation.fail(
+                    Retry("the broker runs but is not sent to any more; what was not confirmed is sent again")
+                )
+                served = 1
             for channel in self._open():
                 channel.pump(now)
             if served:
                 with self.changed:
                     self.changed.notify_all()
+
+    def _leads(self) -> bool:
+        return stalled.leads(self.config, self.topic)
 
 
 class Channel:
@@ -319,6 +334,7 @@ class Channel:
     ) -> Callable[[KafkaError | None, Message], None]:
         def report(error: KafkaError | None, _message: Message) -> None:
             self._reported += 1
+            self._generation.reported += 1
             self._waiting.dec()
             if error is not None:
                 self._generation.fail(error)

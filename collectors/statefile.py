@@ -1,14 +1,13 @@
 """What a collector must know again after a restart: one small JSON file, written whole or not at all.
 
 A file holds `{"version": 1, "state": …}`. It is written beside its place, made durable and then renamed, so a crash
-leaves the old one or the new one. A file that cannot be read is not a reason to stop witnessing: who loads it gets
-the reason, starts anew and says so with a gap. One of a newer release stops the collector instead, because an older
-one would take up the wrong thread.
+leaves the old one or the new one. What is damaged is not a reason to stop witnessing: who loads it gets the reason,
+starts anew and says so with a gap. What the operating system does not let us read or write is tried again, since the
+file may be whole. One of a newer release stops the collector, because an older one would take up the wrong thread.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,6 +15,7 @@ from typing import Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
+from pgwitness.disk import read_whole, write_whole
 from pgwitness.errors import Stop
 
 VERSION = 1
@@ -40,14 +40,15 @@ class StateFile(Generic[T]):
     def load(self) -> T | None:
         """Read what was stored last; None when there is nothing, or nothing usable (`problem` then says why).
 
-        Raises `Stop` for a file of a newer release.
+        Raises `Stop` for a file of a newer release, `Retry` when the operating system does not let it be read.
         """
         self.problem = None
-        try:
-            envelope = msgspec.json.decode(self.path.read_bytes(), type=_Envelope)
-        except FileNotFoundError:
+        content = read_whole(self.path)
+        if content is None:
             return None
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        try:
+            envelope = msgspec.json.decode(content, type=_Envelope)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self.problem = f"{self.path.name}: {error}"
             return None
         if envelope.version > VERSION:
@@ -62,20 +63,6 @@ class StateFile(Generic[T]):
             return None
 
     def store(self, state: T, *, durable: bool = True) -> None:
-        """Replace what is stored. Raises `Stop` when that is impossible, since a restart would then lose evidence."""
+        """Replace what is stored. Raises `Retry` when that is impossible: whoever needs it must not go on without."""
         content = b'{"version":%d,"state":%b}' % (VERSION, msgspec.json.encode(state))
-        fresh = self.path.with_suffix(".new")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            fresh.replace(self.path)
-        except OSError as error:
-            raise Stop(
-                f"{self.path} cannot be written: {error}; make room, or let collectors.state_path name a folder "
-                "that the collector may write to"
-            ) from error
+        write_whole(self.path, content, durable=durable)

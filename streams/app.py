@@ -20,6 +20,12 @@ from streams.credentials import credentials
 from streams.stages import Partition, Stages
 from streams.transport import Transport
 
+METADATA_AGE_MS_MAX = 5_000
+"""How old what is known of the topics may become.
+
+A broker that has just started may not know them yet: a group that was formed by its word has no partitions to read,
+until somebody asks again.
+"""
 BUFFER_RECORDS = 32
 """Records that wait in an agent's queue; at 256 KiB each this bounds the memory of a backlog."""
 POLL_RECORDS = 16
@@ -69,6 +75,7 @@ def make_app(config: Config, stages: Stages, failed: Failed) -> App:
         broker_commit_interval=60.0,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=2 * 1024 * 1024,
+        consumer_metadata_max_age_ms=METADATA_AGE_MS_MAX,
         datadir=str(config.worker.data_path),
         key_serializer="raw",
         value_serializer="raw",

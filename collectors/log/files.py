@@ -22,7 +22,7 @@ from collectors.log.reading import DELIVERY_S_MAX, IDLE_S, LABELS, STORE_S, Read
 from collectors.publisher import Channel
 from collectors.statefile import StateFile
 from pgwitness.config import Log
-from pgwitness.errors import Retry, Stop
+from pgwitness.errors import Retry
 
 UNREAD = Gauge("pgwitness_log_unread_bytes", "Bytes of the log's files that are not read yet.", LABELS)
 STATE_FAILURES = Counter(
@@ -208,7 +208,7 @@ def store(file: StateFile[S], state: S, failures: Counter, before: str | None) -
     """Write a state; gives why that is impossible, which is counted, and logged when it was not so `before`."""
     try:
         file.store(state)
-    except Stop as error:
+    except Retry as error:
         failures.inc()
         if before is None:
             log.error("state not written; the log is read on, a restart would read again from before", error=str(error))

@@ -63,7 +63,7 @@ def run(context: Context, dsn: str, stop: threading.Event) -> None:
                 while not stop.is_set():
                     collector.step()
                     check()
-                    context.health.ready(part)
+                    context.health.ready(part, collector.unstored)
                     stop.wait(interval)
             finally:
                 collector.end()
@@ -124,6 +124,8 @@ class Collector:
         self._state = self._file.load() or State()
         self._resumed = True
         self._stored_at = time.monotonic()
+        self.unstored: str | None = None
+        """Why the last look cannot be remembered: a restart would compare with an older one, and repeat some."""
         if self._file.problem is not None:
             log.warning("state lost", reason=self._file.problem)
             self._gap("collector_state_lost", {"problem": self._file.problem})
@@ -155,8 +157,15 @@ class Collector:
 
     def _store(self) -> None:
         self._channel.flush(DELIVERY_S_MAX)
-        self._file.store(self._state, durable=False)
         self._stored_at = time.monotonic()
+        try:
+            self._file.store(self._state, durable=False)
+        except Retry as error:
+            if self.unstored is None:
+                log.error("the last look is not remembered; sessions are watched on", error=str(error))
+            self.unstored = str(error)
+        else:
+            self.unstored = None
 
     def _unwatched(self, before: Look | None, after: Look) -> None:
         if before is None:

@@ -13,6 +13,8 @@ from typing import IO
 
 import msgspec
 
+from pgwitness.disk import refused
+
 _LENGTH = Layout(">I")
 
 
@@ -52,7 +54,10 @@ class Held:
         return bool(self._parts) or self._file is not None
 
     def add(self, part: Body) -> bool:
-        """Keep a part; false says that no more may be kept, and all should be let go."""
+        """Keep a part; false says that no more may be kept, and all should be let go.
+
+        Raises `Retry` when the disk does not take it: without room for them parts would go without their beacon.
+        """
         self._parts.append(part)
         self.in_memory += part.size
         if self.in_memory > self._memory_limit:
@@ -77,6 +82,12 @@ class Held:
         self._file, self._parts, self.in_memory, self.on_disk = None, [], 0, 0
 
     def _spill(self) -> None:
+        try:
+            self._write()
+        except OSError as error:
+            raise refused(self._folder, "written", error) from error
+
+    def _write(self) -> None:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it lives on
@@ -84,4 +95,5 @@ class Held:
             data = _encode(part)
             self._file.write(_LENGTH.pack(len(data)) + data)
             self.on_disk += _LENGTH.size + len(data)
+        self._file.flush()
         self._parts, self.in_memory = [], 0

@@ -7,13 +7,13 @@ same key can be read.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from collectors.beacon.keyring import Key, Keyring
+from pgwitness.disk import read_whole, write_whole
 
 
 class Kept(Struct):
@@ -24,21 +24,20 @@ class Kept(Struct):
 
 
 def recall(path: Path, system_id: str) -> Keyring:
-    """Read the keys of a system; none where there are none, or the file is of another system or cannot be read."""
+    """Read the keys of a system; none where there are none, or the file is of another system or damaged.
+
+    Raises `Retry` when the operating system does not let it be read: beacons would pass for forged without its keys.
+    """
+    content = read_whole(path)
+    if content is None:
+        return Keyring()
     try:
-        kept = msgspec.json.decode(path.read_bytes(), type=Kept)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        kept = msgspec.json.decode(content, type=Kept)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return Keyring()
     return Keyring(kept.keys) if kept.system_id == system_id else Keyring()
 
 
 def remember(path: Path, system_id: str, ring: Keyring) -> None:
-    """Write the keys down, whole or not at all, for nobody else to read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".keys-new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(Kept(system_id, ring.keys)))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    """Write the keys down, whole or not at all, for nobody else to read. Raises `Retry` when that is impossible."""
+    write_whole(path, msgspec.json.encode(Kept(system_id, ring.keys)))

@@ -128,7 +128,7 @@ class _Collector:
         collectors = context.config.collectors
         folder = collectors.state_path / "wal"
         self.memory_path = folder / f"{context.name}.{self.slot}.json"
-        self.memory: Memory = slot.recall(self.memory_path)
+        self.memory: Memory = slot.recover(self.memory_path, database, now_us())
         self.keys_path = folder / f"{context.name}.{self.slot}.keys"
         self.next_unproven = 0.0
         system_id, timeline = stream.identify()
@@ -291,7 +291,7 @@ class _Collector:
         self.stream.tell()
         self._rest(now)
         self.assembler.settle(self.after_lsn)
-        self.context.health.ready(self.part_name)
+        self.context.health.ready(self.part_name, self.unstored)
         self._unproven(now)
         self._keep(caught_up=idle or self.stream.waited)
         if now >= self.next_heartbeat:
@@ -344,7 +344,11 @@ class _Collector:
             self.next_heartbeat = now + self.context.config.collectors.heartbeat_interval
 
     def _confirm(self) -> None:
-        """Move the position to what is delivered: first in our own memory, then for the server."""
+        """Move the position to what is delivered: first in our own memory, then for the server.
+
+        While the memory cannot be written the position stays: the stream goes on, the server keeps its WAL, and a
+        restart sends again from there.
+        """
         lsn = self.delivered_lsn
         if self.sent == self.delivered and not self.assembler.inside:
             lsn = max(lsn, self.after_lsn)
@@ -355,17 +359,26 @@ class _Collector:
         if now - self.remembered < 1.0 and not self.stop.is_set():
             return
         self.remembered = now
-        self.memory.confirmed = max(lsn, self.memory.confirmed)
-        horizon = self.catalogue.horizons.at(self.memory.confirmed)
-        self.memory.horizon_lsn, self.memory.horizon_xid = horizon.lsn, horizon.xid
+        confirmed = max(lsn, self.memory.confirmed)
+        horizon = self.catalogue.horizons.at(confirmed)
+        memory = replace(self.memory, confirmed=confirmed, horizon_lsn=horizon.lsn, horizon_xid=horizon.xid)
         if gaps_gone:
-            self.memory.gaps = []
-        slot.remember(self.memory_path, self.memory)
+            memory.gaps = []
+        try:
+            slot.remember(self.memory_path, memory)
+        except Retry as error:
+            if self.unstored is None:
+                log.error("position not written; the stream goes on, the slot stays where it is", error=str(error))
+            self.unstored = str(error)
+            return
+        self.memory, self.unstored = memory, None
         self.stream.received = max(self.stream.received, self.memory.confirmed)
         if lsn:
             self.stream.confirm(lsn)
 
     remembered = 0.0
+    unstored: str | None = None
+    """Why the position cannot be written at the moment."""
 
     # The slot.
 

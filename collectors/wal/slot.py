@@ -8,7 +8,6 @@ broker has it; a new timeline is one too when the WAL confirmed is not part of i
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from collectors.wal.listing import Listings
 from collectors.wal.stuck import Stuck
 from collectors.wal.transaction import Place
 from pgwitness.config import Slot
-from pgwitness.errors import ConfigurationError, Retry, Unreachable
+from pgwitness.disk import read_whole, write_whole
+from pgwitness.errors import PgwitnessError, Retry, Unreachable
 from pgwitness.events import Gap, format_lsn
 from pgwitness.messages.refusal import words
 
@@ -72,27 +72,37 @@ def slot_name(name: str, database: str) -> str:
     return f"{plain[: NAME_MAX - 9]}_{digest}"
 
 
+class Damaged(PgwitnessError):
+    """The file of a slot's memory was read and makes no sense."""
+
+
 def remember(path: Path, memory: Memory) -> None:
-    """Write the memory down, durably and whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
-        file.write(msgspec.json.encode(memory))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    """Write the memory down, durably and whole or not at all. Raises `Retry` when that is impossible."""
+    write_whole(path, msgspec.json.encode(memory))
 
 
 def recall(path: Path) -> Memory:
-    """Read the memory; an empty one where there is none. Raises `ConfigurationError` when it cannot be read."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Memory)
-    except FileNotFoundError:
+    """Read the memory; an empty one where there is none.
+
+    Raises `Damaged` when it makes no sense, `Retry` when the operating system does not let it be read.
+    """
+    content = read_whole(path)
+    if content is None:
         return Memory()
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{path} cannot be read: {error}; remove it to go on without knowing whether evidence is missing"
-        ) from error
+    try:
+        return msgspec.json.decode(content, type=Memory)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Damaged(f"{path.name}: {error}") from error
+
+
+def recover(path: Path, database: str, now_us: int) -> Memory:
+    """Read the memory; a damaged one is forgotten, which is a gap: what was missed before may go unnoticed."""
+    try:
+        return recall(path)
+    except Damaged as error:
+        problem: dict[str, object] = {"problem": str(error)}
+        lost = Gap(captured_at_us=now_us, reason="collector_state_lost", database=database, detail=problem)
+        return Memory(gaps=[lost])
 
 
 def read(connection: Connection, name: str) -> SlotState | None:

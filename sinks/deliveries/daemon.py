@@ -35,6 +35,8 @@ COMMIT_S = 5.0
 PAUSE_S_MAX = 60.0
 SEND_S = 30.0
 DAY_MS = 86_400_000
+TURN_S = 5.0
+"""How often who waits says that it lives."""
 
 
 class Stopped(Exception):
@@ -112,9 +114,15 @@ class Route:
         self._held: Held | None = None
         self._done: dict[int, int] = {}
         self._commit_due = clock() + COMMIT_S
+        self.trouble: str | None = None
+        """Why the target did not take what it was sent last."""
 
     async def run(self, turned: Callable[[], None], ready: Callable[[], None]) -> None:
-        """Deliver until told to stop; raises `Retry` when the broker is lost, to be run again."""
+        """Deliver until told to stop; raises `Retry` when the broker is lost, to be run again.
+
+        `turned` is called while it works or waits for the target, `ready` as well once there is something to work on.
+        """
+        self._ready = ready
         self._held = None
         self._done = {}
         refusals = Refusals()
@@ -204,6 +212,7 @@ class Route:
         else:
             self._done_after = (message.partition() or 0, (message.offset() or 0) + 1)
 
+    _ready: Callable[[], None] = staticmethod(lambda: None)
     _done_after: tuple[int, int] = (0, 0)
     """Partition and offset after the last record read, while earlier ones are held back."""
 
@@ -226,8 +235,11 @@ class Route:
         """Send one, again and again with growing pauses; raises what the last try raised."""
 
         async def pause(seconds: float) -> None:
-            if await asyncio.to_thread(self._stop.wait, seconds):
-                raise Stopped
+            deadline = time.monotonic() + seconds
+            while (left := deadline - time.monotonic()) > 0:
+                if await asyncio.to_thread(self._stop.wait, min(left, TURN_S)):
+                    raise Stopped
+                self._ready()  # waiting for the target is no stall
 
         def wait(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome is not None else None
@@ -237,6 +249,8 @@ class Route:
         def failed(state: RetryCallState) -> None:
             metrics.FAILURES.labels(self.name).inc()
             error = state.outcome.exception() if state.outcome is not None else None
+            self.trouble = f"the target does not take alerts: {error}"
+            self._ready()
             log.warning("not_delivered", target=self.name, uid=item.uid, attempt=state.attempt_number, error=str(error))
 
         retrying = AsyncRetrying(
@@ -248,6 +262,7 @@ class Route:
             reraise=True,
         )
         await retrying(self._target.send, item)
+        self.trouble = None
         metrics.DELIVERED.labels(self.name, item.type).inc()
         metrics.LAST_SECONDS.labels(self.name).set_to_current_time()
 
@@ -319,10 +334,22 @@ async def _keep(route: Route, health: Health, stop: threading.Event) -> None:
     failures = 0
     while not stop.is_set():
         try:
-            await route.run(lambda: health.beat(route.name), lambda: health.ready(route.name))
+            await route.run(lambda: health.beat(route.name), lambda: health.ready(route.name, route.trouble))
             failures = 0
-        except PgwitnessError as error:
+        except Exception as error:
             failures += 1
-            health.ready(route.name, str(error))
-            log.warning("route_restarts", target=route.name, error=str(error))
-            await asyncio.to_thread(stop.wait, backoff.pause_s(failures, PAUSE_S_MAX))
+            why = str(error)
+            if isinstance(error, PgwitnessError):
+                log.warning("route_restarts", target=route.name, error=why)
+            else:  # a defect in one must not end the others
+                why = f"unexpected {type(error).__name__}; the log has its trace, please report it"
+                log.exception("route_restarts", target=route.name)
+            health.ready(route.name, why)
+            await _pause(route.name, backoff.pause_s(failures, PAUSE_S_MAX), health, stop)
+
+
+async def _pause(name: str, seconds: float, health: Health, stop: threading.Event) -> None:
+    """Wait for the next try; waiting is no stall."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and not await asyncio.to_thread(stop.wait, min(left, TURN_S)):
+        health.beat(name)

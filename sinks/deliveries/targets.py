@@ -13,12 +13,14 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 import aiohttp
 
 from pgwitness.config import Delivery
+from pgwitness.disk import advice
 from pgwitness.errors import ConfigurationError, PgwitnessError
 from sinks.deliveries import render
 from sinks.deliveries.routing import Item
@@ -151,7 +153,10 @@ class Syslog:
 
 
 class File:
-    """Appends JSON lines; a file that was moved away or removed is made anew under its name."""
+    """Appends JSON lines; a file that was moved away or removed is made anew under its name.
+
+    What a full disk took of a line is cut off again; behind what a killed daemon left of one, the next begins anew.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -163,7 +168,7 @@ class File:
             await asyncio.to_thread(self._append, render.line(item))
         except OSError as error:
             await self.close()
-            raise NotTaken(f"{self._path}: {error.strerror or error}") from error
+            raise NotTaken(f"{self._path}: {error.strerror or error}: {advice(error)}") from error
 
     def _append(self, line: bytes) -> None:
         if self._descriptor is not None and not self._current(self._descriptor):
@@ -171,10 +176,29 @@ class File:
             self._descriptor = None
         if self._descriptor is None:
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+            if self._ends_within_a_line():
+                line = b"\n" + line
+        before = os.fstat(self._descriptor).st_size
         written = 0
-        while written < len(line):
-            written += os.write(self._descriptor, line[written:])
-        os.fsync(self._descriptor)
+        try:
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:])
+            os.fsync(self._descriptor)
+        except OSError:
+            with suppress(OSError):  # what is no ordinary file has no end to cut
+                if os.fstat(self._descriptor).st_size == before + written:
+                    os.ftruncate(self._descriptor, before)
+            raise
+
+    def _ends_within_a_line(self) -> bool:
+        if not self._path.is_file():
+            return False
+        try:
+            with self._path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) != b"\n"
+        except OSError:  # it is empty, or not ours to read
+            return False
 
     def _current(self, descriptor: int) -> bool:
         try:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from confluent_kafka import Consumer, TopicPartition
@@ -65,9 +65,9 @@ class RawTopic:
         self._consumer.close()
 
 
-def context_of(config: Config, publisher: Publisher, cluster: str = "shop") -> Context:
+def context_of(config: Config, publisher: Publisher, cluster: str = "shop", health: Health | None = None) -> Context:
     """Make what a collector works with."""
-    return Context(config, cluster, config.cluster(cluster), publisher, Health(), b"k" * 32)
+    return Context(config, cluster, config.cluster(cluster), publisher, health or Health(), b"k" * 32)
 
 
 @contextmanager
@@ -94,16 +94,17 @@ def running(task: Task, context: Context, dsn: str) -> Iterator[list[BaseExcepti
 
 @dataclass(frozen=True)
 class Bench:
-    """A configuration for one server, the topic `raw` and a publisher into it."""
+    """A configuration for one server, the topic `raw`, a publisher into it, and how the collectors say they are."""
 
     config: Config
     dsn: str
     raw: RawTopic
     publisher: Publisher
+    health: Health = field(default_factory=Health)
 
     def running(self, task: Task, dsn: str | None = None) -> AbstractContextManager[list[BaseException]]:
         """Run a collector on the primary, or on the instance that `dsn` names."""
-        return running(task, context_of(self.config, self.publisher), dsn or self.dsn)
+        return running(task, context_of(self.config, self.publisher, health=self.health), dsn or self.dsn)
 
 
 @contextmanager

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
+from msgspec.structs import replace
 
+from collectors import stalled
 from collectors.daemon import run_collectors, supervise, tasks
 from collectors.publisher import Publisher, explain
+from collectors.stalled import Progress
 from pgwitness.config import Config
 from pgwitness.demo.servers import Broker, free_port, wait_for
 from pgwitness.errors import ConfigurationError, Retry, Stop
@@ -81,6 +84,42 @@ def test_an_absent_broker_is_said_and_lets_the_sender_go(config_factory: Factory
     thread.join(10)
     assert len(raised) == 1
     publisher.close(0.1)
+
+
+def test_a_producer_that_gets_nowhere_is_given_up_while_the_broker_runs(
+    embedded_broker: Broker, config_factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its senders are told to begin again, with another one; one whose broker is away is kept and waited for."""
+    monkeypatch.setattr(stalled, "STALLED_S", 0.3)
+    monkeypatch.setattr(stalled, "ASK_S", 1.0)
+    config = config_factory(tmp_path, embedded_broker.bootstrap, "postgresql://localhost/shop")
+    away = replace(config, kafka=replace(config.kafka, bootstrap=f"127.0.0.1:{free_port()}"))
+    RawTopic(config).close()
+    found = [stalled.leads(each, config.kafka.topic("raw")) for each in (away, config)]
+    assert found == [False, True]
+    answers = iter(found)
+    monkeypatch.setattr(stalled, "leads", lambda *_: next(answers))
+    publisher = Publisher(away)
+    try:
+        channel = publisher.channel("shop", "tick", None)
+        channel.send(Tick(captured_at_us=1))
+        with pytest.raises(Retry, match="is not sent to any more"):
+            channel.flush(30)
+        assert next(answers, None) is None  # asked twice: at first nobody was there
+        publisher.channel("shop", "tick", None).send(Tick(captured_at_us=2))
+    finally:
+        publisher.close(0.1)
+
+
+def test_progress_is_any_report() -> None:
+    """Who waits for one thing after another does not wait in vain; who waits for nothing waits for nobody."""
+    progress = Progress(0, lambda: True)
+    assert not progress.stalled(44, 0, waiting=True)
+    assert not progress.stalled(50, 1, waiting=True)
+    assert not progress.stalled(94, 1, waiting=True)
+    assert progress.stalled(95, 1, waiting=True)
+    assert not progress.stalled(139, 1, waiting=False)
+    assert not progress.stalled(183, 1, waiting=True)
 
 
 def test_delivery_failures_are_sorted_by_what_helps() -> None:

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import resource
 import socket
 import socketserver
 import ssl
@@ -389,6 +390,24 @@ def test_a_file_survives_rotation(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "alerts.1").read_text())["count"] == 1
     with pytest.raises(NotTaken, match="alerts"):
         send(targets.make("archive", Delivery(kind="file", path=tmp_path / "none" / "alerts")), item())
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    """What it took of a line is cut off again; a line of which a killed daemon left half does not spoil the next."""
+    path = tmp_path / "alerts.jsonl"
+    path.write_text('{"half": ')
+    target = targets.make("archive", Delivery(kind="file", path=path))
+    send(target, item(count=1))
+    size, limits = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, limits[1]))
+    try:
+        with pytest.raises(NotTaken, match="alerts"):
+            send(target, item(count=2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.stat().st_size == size
+    send(target, item(count=3))
+    assert [json.loads(line)["count"] for line in path.read_text().splitlines()[1:]] == [1, 3]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from pgwitness.demo.servers import Broker, Postgres
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Control
 from pgwitness.health import Health, serve
-from sinks.deliveries import daemon, routing
+from sinks.deliveries import daemon, routing, targets
 from streams import admin, dead_letters
 from streams.reading import make_reader, read
 from tests.conftest import AnyBroker
@@ -198,10 +198,36 @@ def test_ending_while_a_target_is_gone_loses_nothing(installation: Alerts) -> No
         before = metric("pgwitness_deliver_failures_total", target="soc")
         installation.tell(1)
         eventually(lambda: metric("pgwitness_deliver_failures_total", target="soc") > before + 2, "it is tried")
+        assert installation.health.not_ready() == [
+            "soc: the target does not take alerts: no answer: ClientConnectorError"
+        ]
     with hooks() as (url, got):
         with installation.delivering(soc=Delivery(kind="webhook", url=url)):
             eventually(lambda: got, "it is delivered")
         assert uids(got) == ["a1"]
+        assert installation.health.not_ready() == []
+
+
+def test_a_defect_in_one_target_does_not_end_the_others(
+    installation: Alerts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody expected is logged and tried again; the others deliver, and nothing is lost."""
+    send = targets.File.send
+    raised = iter([RuntimeError("can't start new thread")])
+
+    async def once(self: targets.File, item: routing.Item) -> None:
+        for error in raised:
+            raise error
+        await send(self, item)
+
+    monkeypatch.setattr(targets.File, "send", once)
+    monkeypatch.setattr(backoff, "FIRST_S", 0.01)
+    path = tmp_path / "alerts"
+    with hooks() as (url, got):
+        both = {"bad": Delivery(kind="file", path=path), "good": Delivery(kind="webhook", url=url)}
+        with installation.delivering(**both):
+            installation.tell(1)
+            eventually(lambda: got and path.exists() and path.read_text().count("a1"), "both have it")
 
 
 def test_the_daemon_says_how_it_is(installation: Alerts, tmp_path: Path) -> None:
