@@ -36,17 +36,19 @@ def connect(
     autocommit: bool = True,
     application_name: str = APPLICATION,
     key: bytes | None = None,
+    command: bool = False,
 ) -> psycopg.Connection[tuple[Any, ...]]:
     """Connect to a cluster: to its primary unless `dsn` names another instance, to `database` unless the DSN's serves.
 
-    With `key`, the installation's, the session can be told as a collector's in the server's log (`collectors.own`).
+    With `key`, the installation's, the session can be told as a collector's, or a command's, in the server's log
+    (`collectors.own`).
     Raises `Unreachable` when the server does not take the connection, `ConfigurationError` when the DSN is none.
     """
     text = conninfo(cluster, dsn, database, application_name)
     try:
         connection = psycopg.connect(text, autocommit=autocommit)
         if key is not None:
-            introduce(connection, key)
+            introduce(connection, key, command=command)
     except psycopg.Error as error:
         raise unreachable(text, error) from error
     read_texts(connection)

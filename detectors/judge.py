@@ -210,7 +210,9 @@ class Judge:
         return self._verdict(lambda: of_change(event, relation, operation, rows, labels), matches, unusual, novelty)
 
     def _other(self, event: Event) -> Verdict:
-        """Judge an event that is no change."""
+        """Judge an event that is no change; what is proven to be a command's of pgwitness has announced itself."""
+        if event.detail.get("own") is True:
+            return UNKNOWN
         action = of_event(event, self._labels.get(event.cluster, {}), self._facts_of)
         if action.read_columns:
             action.sensitive = self._sensitive.among(action.read_columns, action.relations)

@@ -189,7 +189,8 @@ class Ddl(Struct, frozen=True, omit_defaults=True, gc=False):
     first hundred, `objects_total` and `dropped_total` say how many there were. `statement` is the client's, which may
     be a DO block or a call that ran the command, without its literals; None, and its `statement_sha256` instead, when
     those could not be taken out. What the parser said of the statement as it came stands beside it; `names` are what it
-    names besides relations: roles, privileges, attributes (`pgwitness.objects`).
+    names besides relations: roles, privileges, attributes (`pgwitness.objects`). `own`: it is of a `pgwitness db`
+    command, by its session's code.
     """
 
     number: int
@@ -206,6 +207,7 @@ class Ddl(Struct, frozen=True, omit_defaults=True, gc=False):
     operations: list[str] = []
     relations: list[str] = []
     names: list[str] = []
+    own: bool = False
 
 
 class _Raw(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", gc=False):
@@ -365,7 +367,7 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     is believed: a role's name can write into a text log; of an imitated line `trust` is that in its session's facts.
     `alone`: between the line that announced it and the one that ended it no other session had a statement in progress,
     if every session announces its statements (log_statement = all). `tags` are what the client says of itself in a
-    comment behind the statement (`pgwitness.tags`).
+    comment behind the statement (`pgwitness.tags`). `own`: a `pgwitness db` command ran it, by its session's code.
     """
 
     place: LogPlace
@@ -397,6 +399,7 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     trust: Trust = "likely"
     imitates: str | None = None
     lines: int = 0
+    own: bool = False
 
 
 class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):

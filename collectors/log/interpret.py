@@ -235,6 +235,8 @@ class Interpreter:
         )
         if record.query_id:
             more["query_id"] = record.query_id
+        if self._own is not None and self._own.commands(record.application, record.session):
+            more["own"] = True
         if text.doubtful:
             trust = "claimed"
         if trust != "likely":

@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from collectors.beacon.emission import SILENCED_PREFIX
 from collectors.beacon.keyring import Key, Keyring
@@ -42,6 +43,7 @@ from collectors.beacon.mac import (
     verify_ddl,
 )
 from collectors.beacon.verifier import SHORT, BeaconVerifier, claimed
+from collectors.own import OwnSessions
 from collectors.wal.ddl import lacks_objects, of_payload
 from collectors.wal.limit import Limit
 from collectors.wal.pgoutput import LogicalMessage
@@ -117,7 +119,8 @@ class Messages:
     those known from before. `announced` is called with a verified message
     about the beacon itself and its LSN; `heartbeat` when one of ours, which `beat` knows, has come round.
     `tokens` judges what applications give to `pgwitness.claim`, as of the commit. `written` tells how far the server's
-    WAL goes now; without it keys are read as often as they may be, and nothing waits.
+    WAL goes now; without it keys are read as often as they may be, and nothing waits. `own` knows the sessions of
+    `pgwitness db`.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class Messages:
         codec: str = "utf-8",
         written: Callable[[], int] | None = None,
         wait: Callable[[float], None] = time.sleep,
+        own: OwnSessions | None = None,
     ) -> None:
         self.unproven = Unproven()
         self.ring = ring or Keyring()
@@ -150,6 +154,7 @@ class Messages:
         self._clock = clock
         self._written = written
         self._wait = wait
+        self._own = own
         self._read_at_s = float("-inf")
         self._read_at_lsn = 0
         self._last: tuple[int, dict[tuple[int, str, str | None], int]] = (-1, {})
@@ -334,7 +339,8 @@ class Messages:
         place = {"system_id": self._system_id, "database": self._database, "codec": self._codec}
         if message.prefix == DDL_PREFIX:
             command = verify_ddl(message.content, key.key, xid32=xid, **place)
-            return of_payload(command, judge, self._turn(command))
+            made = of_payload(command, judge, self._turn(command))
+            return replace(made, own=True) if self._own is not None and self._own.wrote(made.beacon) else made
         return verify_control(message.content, key.key, xid32=xid, **place)
 
     def _turn(self, command: DdlPayload) -> int:

@@ -26,6 +26,7 @@ from collectors.beacon.mac import ControlPayload
 from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS
 from collectors.connection import connect, instance_name, replication_connect
 from collectors.context import Context, now_us
+from collectors.own import OwnSessions
 from collectors.publisher import Channel
 from collectors.wal import keys, pgoutput, publication_watch, published, slot
 from collectors.wal.catalogue import Catalogue, Horizon
@@ -165,6 +166,7 @@ class _Collector:
             ring=keys.recall(self.keys_path, self.place.system_id),
             codec=codec_of(encoding),
             written=self._written,
+            own=OwnSessions(context.key),
         )
         keys.remember(self.keys_path, self.place.system_id, self.judge.ring)
         return Assembler(

@@ -48,6 +48,7 @@ class Target:
         from collectors.connection import connect
 
         config = configuration(self.config_path, self.clusters)
+        key = _key(config.privacy.key_file)
         if self.dsn is not None:
             _no_password(self.dsn)
         known = {name for cluster in config.clusters.values() for name in cluster.databases}
@@ -61,7 +62,9 @@ class Target:
                     continue
                 # The password in the configuration is the collectors'; `--dsn` logs in as libpq does.
                 meant = cluster if self.dsn is None else replace(cluster, password_file=None)
-                with connect(meant, self.dsn, database, application_name="pgwitness db") as connection:
+                with connect(
+                    meant, self.dsn, database, application_name="pgwitness db", key=key, command=True
+                ) as connection:
                     yield name, database, connection
 
     def run(self, what: str, action: Callable[[Connection, Progress], Report], *, as_json: bool) -> None:
@@ -229,6 +232,17 @@ def status(target: Target, globs: tuple[str, ...], as_json: bool) -> None:
 
 LIMIT = "limit"
 """The state of a row that tells what an installation cannot see: it is no fault."""
+
+
+def _key(path: Path) -> bytes | None:
+    """Give the installation's key, by which the collectors know that a command did it; without it, it is somebody."""
+    from pgwitness.privacy import load_key
+
+    try:
+        return load_key(path)
+    except (ConfigurationError, OSError) as error:
+        say(f"{error}; without it the collectors take what this does for somebody's doing, and alert")
+        return None
 
 
 def _no_password(dsn: str) -> None:

@@ -482,6 +482,7 @@ class Fold:
                 if isinstance(event, Gap) and header.source == "log":
                     cluster.posture.lost(event.captured_at_us)
                     cluster.handles.lost()
+                cluster.told.announced(event)
                 self._emit_once(cluster, shape.finding(header, event, self._announced(header.cluster, event)))
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)

@@ -207,6 +207,8 @@ def statement(
         detail["statement_hash"] = raw.statement_hash
     if raw.parsed is not None:
         detail |= _parsed(event, raw.parsed)
+    if raw.own:
+        detail["own"] = True
     if raw.error is not None:
         detail["error"] = raw.error
     if raw.error_detail is not None:
@@ -379,6 +381,8 @@ def ddl(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: 
         event.detail["names"] = raw.names
     if raw.statement_sha256 is not None:
         event.detail["statement_sha256"] = raw.statement_sha256
+    if raw.own:
+        event.detail["own"] = True
     off = beacon_off(raw)
     if off:
         event.detail["beacon_off"] = off

@@ -6,19 +6,34 @@ pg_stat_statements, by role; and by comparing snapshots, by nobody. All stay evi
 to have run it in that database; an object, once. So a DROP that ran more often than DDL was told (an event trigger was
 off, or it was rolled back) keeps its own alert, and so does a line of the log that came before the WAL.
 
+`pgwitness db uninstall` takes the event triggers away first. What snapshots and statistics say of pgwitness's own
+things after it has announced itself, and after a session has proven by its code to be that command's, is marked as its
+own (`detail.own`): nobody's doing beyond what was announced.
+
 Bounded: the oldest are forgotten first, which costs a second alert and no evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from pgwitness.events import Ddl, Event, Posture
+from pgwitness.events import Control, Ddl, Event, Gap, Posture
 from pgwitness.statements import facts
 from streams.fold import shape
 
 TOLD_MAX = 10_000
 SEEN_AS = "seen_as"
+OWN = "own"
+"""In `detail`, true: what a `pgwitness db` command did, proven by its session's code. Nothing is alerted of it."""
+_OURS = ("pgwitness", "pgwitness_inserts", "pgwitness_owner", "pgwitness_beacon", "pgwitness_ddl", "pgwitness_drop",
+         "pgwitness_keep", "pgwitness_keep_drop", "pgwitness_logged", "pg_stat_statements",
+         "pg_stat_statements_info")  # fmt: skip
+"""Roles, schema, publications, triggers, event triggers and the extension that an installation makes."""
+
+
+_BEACON = "pgwitness.beacon"
+_CALLED = ("pgwitness.introduce", "pgwitness.claimed")
+"""What the beacon calls: snapshots hash it with the beacon's own body."""
 
 
 class Told:
@@ -39,20 +54,32 @@ class Told:
             if fingerprint is not None:
                 self._add("statement", database, role, fingerprint)
                 self._add("line", database, role, fingerprint)
+        if any(item.own for item in commands):
+            self.proven(database)
         for item in commands:
             for dropped in item.dropped:
                 if dropped.type == "table":
                     self._add("dropped", database, dropped.identity)
             for relation in shape.beacon_off(item):
                 self._add("beacon", database, relation)
+            for name in (made.identity.partition("(")[0] for made in item.objects if made.type == "function"):
+                name = _BEACON if name in _CALLED else name
+                self._counts.pop("\0".join(("replaced", database, name)), None)
+                if item.own:
+                    self._add("replaced", database, name)
 
     def query_stats(self, event: Event) -> None:
         """Mark what statistics say of statements when DDL has told all of it."""
         if event.fingerprint is not None and event.database is not None and event.role is not None:
             self._take(event, event.calls or 0, "statement", event.database, event.role, event.fingerprint)
+        names = event.detail.get("names")
+        if isinstance(names, list) and names and all(_is_ours(name.rpartition(" ")[2]) for name in names):
+            self._mark(event, event.database)
 
     def statement(self, event: Event) -> None:
         """Mark what the log says of a command that DDL has told."""
+        if event.detail.get(OWN) is True:
+            self.proven(event.database or "")
         if event.detail.get("utility") is True and event.outcome == "success" and event.fingerprint is not None:
             self._take(event, 1, "line", event.database or "", event.role or "", event.fingerprint)
 
@@ -65,6 +92,41 @@ class Told:
         elif raw.object_type == "trigger" and raw.change in ("removed", "changed"):
             for relation in event.relations:
                 self._take(event, 1, "beacon", raw.database, relation)
+        if raw.change == "removed" and (raw.object_type == "beacon" or _is_ours(raw.name)):
+            self._mark(event, raw.database)
+        elif raw.change == "changed" and self._is_upgrade(raw.database, raw.before or {}, raw.after or {}):
+            event.detail[OWN] = True
+
+    def _is_upgrade(self, database: str, before: Mapping[str, object], after: Mapping[str, object]) -> bool:
+        """Say whether of a trigger only its function's body is another one, which a command has put there.
+
+        Several triggers may run it, so its hash is remembered: what somebody else puts there next has another one.
+        """
+        name, body = after.get("function"), after.get("function_md5")
+        if body is None or {**before, "function_md5": body} != after:
+            return False
+        if self._counts.pop("\0".join(("replaced", database, str(name))), 0):
+            self._add("body", database, str(name), str(body))
+        return "\0".join(("body", database, str(name), str(body))) in self._counts
+
+    def announced(self, event: Gap | Control) -> None:
+        """Learn what pgwitness says, verified, that it does to itself in a database."""
+        operation = event.operation if isinstance(event, Control) else ""
+        if event.database is None or operation not in ("beacon_install", "beacon_uninstall"):
+            return
+        for what in ("removing", "removed"):
+            self._counts.pop("\0".join((what, event.database)), None)
+        if operation == "beacon_uninstall":
+            self._add("removing", event.database)
+
+    def proven(self, database: str) -> None:
+        """Learn that a session in a database is a command's: what was announced there is what it does."""
+        if self._counts.pop("\0".join(("removing", database)), 0):
+            self._add("removed", database)
+
+    def _mark(self, event: Event, database: str | None) -> None:
+        if "\0".join(("removed", database or "")) in self._counts:
+            event.detail[OWN] = True
 
     def _add(self, *what: str) -> None:
         key = "\0".join(what)
@@ -83,3 +145,9 @@ class Told:
         else:
             self._counts[key] = left - times
         event.detail[SEEN_AS] = "ddl"
+
+
+def _is_ours(name: str) -> bool:
+    """Say whether a name, of which a trigger's stands last, is of something that an installation makes."""
+    first, _, last = name.replace('"', "").partition(".")
+    return first in _OURS or last.rpartition(".")[2] in _OURS

@@ -306,6 +306,23 @@ def test_whoever_has_the_collectors_password_is_seen(feed: Feed, application: st
     assert feed.interpreter.own == 0
 
 
+def test_a_command_on_the_database_is_known_by_its_code(feed: Feed) -> None:
+    """`pgwitness db` of whatever role is told and marked; its name alone, or a collector's code, marks nothing."""
+
+    def own(application: str, session: str = SESSION) -> bool:
+        event = feed.one("duration: 0.1 ms  statement: DROP TABLE t", application=application, session=session)
+        assert event.statement == "DROP TABLE t"
+        return bool(event.own)
+
+    shown = f"pgwitness db {code(KEY, SESSION, command=True)}"
+    assert own(shown)
+    assert not own(shown, "6b035d51.29")
+    assert not own("pgwitness db")
+    assert not own(f"pgwitness db {code(KEY, SESSION)}")
+    assert not own(shown.replace("pgwitness db", "psql"))
+    assert feed("duration: 0.1 ms  statement: SELECT 1", user="pgwitness", application=shown) != []
+
+
 severities = st.sampled_from(["LOG", "ERROR", "FATAL", "WARNING", "PANIC"])
 beginnings = st.sampled_from(
     ["", "duration: ", "duration: 1 ms", "duration: 1 ms  plan:\n{", "statement: ", "execute ", "AUDIT: ",

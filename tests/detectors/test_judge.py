@@ -63,6 +63,15 @@ def test_only_policies_of_the_kind_are_asked() -> None:
     assert judge.judge(event(3, "control", operation="start")).policies == []
 
 
+def test_what_a_command_of_pgwitness_did_is_judged_by_nothing() -> None:
+    """A statement that its session's code proves to be an installation's raises nothing; one without it does."""
+    judge = judge_with(policy("all", "[statement, ddl, control]", "true"))
+    assert judge.judge(event(1, "statement", operation="grant", detail={"own": True})).policies == []
+    assert judge.judge(event(2, "ddl", operation="ALTER TABLE", detail={"own": True})).policies == []
+    assert judge.judge(event(3, "statement", operation="grant")).policies == ["all"]
+    assert judge.judge(event(4, "control", operation="beacon_uninstall")).policies == ["all"]
+
+
 def test_a_policy_that_fails_is_a_finding_and_stops_nothing() -> None:
     """The others are still asked, the failing one raises an alert of its own, and the next event is judged."""
     judge = judge_with(policy("broken", "[change]", "detail.x == 1"), policy("works", "[change]", "rows > 0"))

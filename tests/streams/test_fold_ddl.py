@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pgwitness.events import Beacon, Ddl, DdlObject, Event, Posture, QueryStats
+from pgwitness.events import Beacon, Control, Ddl, DdlObject, Event, Posture, QueryStats
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities as Rules
 from tests.streams.records import BACKEND_US, IDENTITIES, SECOND_US, START_US, batch, beacon, read, transaction
@@ -132,6 +132,64 @@ def test_snapshots_of_what_was_told_are_marked() -> None:
         replace(quiet, captured_at_us=quiet.captured_at_us - 1),
     )
     assert [e.detail.get("seen_as") for e in events[2:]] == ["ddl", "ddl", None, None]
+
+
+def test_what_a_removal_announced_and_proved_is_its_own() -> None:
+    """Once an uninstallation has spoken and its session has shown its code, what is missing of pgwitness is its doing.
+
+    Without the code, which takes the installation's key, it is somebody's; so it is before the announcement, after
+    another installation, and of whatever is not pgwitness's.
+    """
+
+    def missing(at_s: int, name: str = "pgwitness_ddl", kind: str = "event_trigger") -> Posture:
+        at_us = START_US + at_s * SECOND_US
+        return Posture(captured_at_us=at_us, object_type=kind, name=name, change="removed", database="shop")
+
+    def said(operation: str, at_s: int) -> Control:
+        return Control(captured_at_us=START_US + at_s * SECOND_US, operation=operation, database="shop")
+
+    release = command(tag="ALTER EXTENSION", statement="ALTER EXTENSION plpgsql DROP SCHEMA pgwitness")
+    made = fold()
+    events = apply(made, transaction(99, n_rows=0, ddl=[replace(release, own=True)]), missing(1))
+    events += apply(made, said("beacon_uninstall", 2), transaction(100, n_rows=0, ddl=[release]), missing(3))
+    events += apply(made, transaction(101, n_rows=0, ddl=[replace(release, own=True)]), missing(4))
+    events += apply(
+        made, missing(5, "public.orders", "beacon"), missing(6, "public.orders.pgwitness_beacon", "trigger")
+    )
+    events += apply(made, missing(7, "public.orders", "table"), missing(8, "public.orders.touch", "trigger"))
+    events += apply(made, statistics(1, statement="DROP PUBLICATION pgwitness", at_s=9), statistics(1, at_s=10))
+    events += apply(made, said("beacon_install", 11), missing(12))
+    own = [event.detail.get("own") for event in events if event.kind in ("posture", "query_stats")]
+    assert own == [None, None, True, True, True, None, None, True, None, None]
+    assert [event.detail.get("own") for event in events if event.kind == "ddl"] == [True, None, True]
+
+
+def test_a_function_that_a_command_replaced_is_its_own() -> None:
+    """Snapshots see another body behind each trigger that runs it; what somebody else puts there is somebody's."""
+
+    def changed(at_s: int, name: str, before: str, after: str, **more: Any) -> Posture:
+        same = {"function": "pgwitness.keep", "active": True}
+        return Posture(
+            captured_at_us=START_US + at_s * SECOND_US,
+            object_type="event_trigger",
+            name=name,
+            change="changed",
+            database="shop",
+            before={**same, "function_md5": before},
+            after={**same, "function_md5": after, **more},
+        )
+
+    body = DdlObject("function", "pgwitness.keep()")
+    replaced = command(tag="CREATE FUNCTION", objects=[body], objects_total=1)
+    made = fold()
+    events = apply(made, changed(1, "pgwitness_keep", "0", "1"))
+    events += apply(made, transaction(100, n_rows=0, ddl=[replace(replaced, own=True)]))
+    events += apply(made, changed(2, "pgwitness_keep", "1", "2"), changed(2, "pgwitness_keep_drop", "1", "2"))
+    events += apply(made, changed(3, "pgwitness_keep", "2", "3"), changed(4, "pgwitness_keep", "1", "2", active=False))
+    events += apply(made, transaction(101, n_rows=0, ddl=[replace(replaced, own=True)]))
+    events += apply(made, transaction(102, n_rows=0, ddl=[replaced]), changed(5, "pgwitness_keep", "3", "4"))
+    own = [event.detail.get("own") for event in events if event.kind == "posture"]
+    assert own == [None, True, True, None, None, None]
 
 
 def test_what_was_told_survives_a_checkpoint() -> None:

@@ -1,0 +1,38 @@
+"""The code by which a command's session is known, on a real server."""
+
+from __future__ import annotations
+
+from collectors.connection import connect
+from collectors.own import COMMAND, OwnSessions
+from pgwitness.config import Cluster
+from pgwitness.events import Beacon
+
+KEY = bytes(range(32))
+
+
+def test_a_command_is_known_by_its_session_and_nobody_who_copies_its_name(database: str) -> None:
+    """What the server says of the session, in the log or in DDL, fits its code; of another session it does not."""
+    cluster = Cluster(dsn=database)
+    with (
+        connect(cluster, application_name=COMMAND, key=KEY, command=True) as command,
+        connect(cluster, application_name="pgwitness wal", key=KEY) as collector,
+        connect(cluster) as other,
+    ):
+        found = []
+        for connection in (command, collector, other):
+            row = connection.execute(
+                "SELECT pid, (extract(epoch FROM backend_start) * 1000000)::int8, current_setting('application_name')"
+                " FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+            ).fetchone()
+            assert row is not None
+            found.append(Beacon("postgres", "postgres", row[0], row[1], 1, row[2]))
+    own = OwnSessions(KEY)
+    assert [own.wrote(beacon) for beacon in found] == [True, False, False]
+    first, _, last = found
+    copied = Beacon("postgres", "postgres", last.pid, last.backend_start_us, 1, first.application)
+    unproven = Beacon("p", "p", first.pid, first.backend_start_us, 1, first.application, authenticated=False)
+    assert not any(own.wrote(beacon) for beacon in (copied, unproven))
+    assert not OwnSessions(bytes(32)).wrote(first)
+    session = f"{first.backend_start_us // 1_000_000:x}.{first.pid:x}"
+    assert own.commands(first.application, session)
+    assert not own.has("postgres", first.application, session)
