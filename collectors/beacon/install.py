@@ -77,7 +77,7 @@ def uninstall(connection: Connection, options: Options | None = None, progress: 
     options = options or Options()
     state = _state(connection, options)
     if not removal.whole(state, options):
-        chosen = removal.tables(state, options)
+        chosen = removal.tables(state, options, announced=True)
         return _run(connection, state, chosen and [*chosen, *removal.left_out(state, options)], options, progress)
     report = _run(connection, state, removal.silence(state), options, progress)
     if report.complete and state.event_triggers:

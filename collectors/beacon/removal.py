@@ -38,10 +38,20 @@ def silence(state: State) -> list[Statement]:
     return plan
 
 
-def tables(state: State, options: Options) -> list[Statement]:
-    """Plan the removal from the chosen tables."""
-    every = (*state.tables, *state.strays)
-    return [s for table in every if _ours(table) and options.chosen(table) for s in _table(table)]
+def tables(state: State, options: Options, *, announced: bool = False) -> list[Statement]:
+    """Plan the removal from the chosen tables; `announced`: each says in its own transaction that it is evidence."""
+    plan: list[Statement] = []
+    for table in (*state.tables, *state.strays):
+        if _ours(table) and options.chosen(table):
+            steps = _table(table)
+            plan += ([_announce(state, steps[0].group, table.qualified)] if announced else []) + steps
+    return plan
+
+
+def _announce(state: State, group: str, table: str | None = None) -> Statement:
+    """Announce a change of what is published in its own transaction, so that a collector knows from where on it is."""
+    sql = f"SELECT {SCHEMA}.control('{publishing.PUBLISH_CONTROL}')"
+    return Statement(sql if "control" in state.functions else "SELECT", group, "the change is evidence, too", table)
 
 
 def left_out(state: State, options: Options) -> list[Statement]:
@@ -53,7 +63,8 @@ def left_out(state: State, options: Options) -> list[Statement]:
     globs = [*kept, *(f"!{glob}" for glob in options.tables if f"!{glob}" not in kept)]
     text = json.dumps(globs).replace("'", "''")
     sql = f"COMMENT ON PUBLICATION {PUBLICATION_INSERTS} IS '{text}'"
-    return [Statement(sql, "publications", "their rows are no longer asked for", optional=True)]
+    comment = Statement(sql, "publications", "their rows are no longer asked for", optional=not state.superuser)
+    return [_announce(state, "publications"), comment]
 
 
 def ground(state: State, options: Options) -> list[Statement]:

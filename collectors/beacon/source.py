@@ -15,10 +15,10 @@ from collectors.beacon import catalogue, covering, ddl_templates, emission, publ
 from collectors.beacon.catalogue import Connection, State, Table
 from collectors.beacon.keyring import Key
 from collectors.beacon.level import Limit, limits
-from collectors.beacon.steps import Options, wants
+from collectors.beacon.steps import Options
 from pgwitness.events import qualified
 
-_UNREADABLE = (psycopg.ProgrammingError, psycopg.DataError, pg.ObjectNotInPrerequisiteState, pg.FeatureNotSupported)
+UNREADABLE = (psycopg.ProgrammingError, psycopg.DataError, pg.ObjectNotInPrerequisiteState, pg.FeatureNotSupported)
 """Errors of a table that is not there, not ours to read, not what it should be, or on a standby."""
 
 BeaconState = Literal["installed", "disabled", "missing", "outdated", "absent"]
@@ -63,9 +63,10 @@ class BeaconStatus(Struct, frozen=True, kw_only=True):
     tables: tuple[TableStatus, ...] = ()
 
 
-def load_keys(connection: Connection) -> list[Key]:
-    """Read the keys that the database has, newest first; none where they are lost, not installed, or not ours to read,
-    and while somebody holds a lock on them, which nobody is to wait for.
+def load_keys(connection: Connection) -> list[Key] | None:
+    """Read the keys that the database has, newest first; none where they are lost, not installed, or not ours to read.
+
+    None while somebody holds a lock on them, which nobody is to wait for.
 
     An earlier installation has one, without the place where it was made.
     """
@@ -75,8 +76,8 @@ def load_keys(connection: Connection) -> list[Key]:
                 connection.execute("SET LOCAL lock_timeout = '50ms'")
                 rows = connection.execute(query).fetchall()
         except pg.LockNotAvailable:
-            return []
-        except _UNREADABLE:
+            return None
+        except UNREADABLE:
             continue
         return [
             Key(key=bytes(key), number=number, made_lsn=int(lsn), made_xid=xid, made_at_us=at_us)
@@ -135,46 +136,10 @@ def covered_tables(connection: Connection) -> set[str]:
             f" FROM {templates.SCHEMA}.covered AS r JOIN pg_class AS c ON c.oid = r.relation"
             " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
         ).fetchall()
-    except _UNREADABLE:
+    except UNREADABLE:
         _rolled_back(connection)
         return set()
     return {qualified(schema, name) for schema, name in rows}
-
-
-def covered_relations(connection: Connection) -> set[int]:
-    """Read the OIDs of the tables that carry a beacon by the registry (`covered_tables`): no rename hides one."""
-    if paused(connection):
-        return set()
-    try:
-        rows = connection.execute(f"SELECT relation::oid::int8 FROM {templates.SCHEMA}.covered").fetchall()
-    except _UNREADABLE:
-        _rolled_back(connection)
-        return set()
-    return {int(oid) for (oid,) in rows}
-
-
-def asked(connection: Connection) -> tuple[str, ...]:
-    """Read the globs of the tables that were asked for; `*` where an earlier installation did not write it down."""
-    row = connection.execute(
-        "SELECT pg_catalog.obj_description(oid, 'pg_publication') FROM pg_catalog.pg_publication WHERE pubname = %s",
-        (templates.PUBLICATION_INSERTS,),
-    ).fetchone()
-    return (catalogue.listed(row[0]) if row is not None else None) or ("*",)
-
-
-def asks_for(connection: Connection, oid: int, schema: str, name: str) -> bool:
-    """Say whether a table's rows were asked for: not those of ours, of extensions, or of tables that nobody chose.
-
-    The inserts of all tables are published; which of them are kept is decided by this.
-    """
-    if schema == templates.SCHEMA:
-        return False
-    member = connection.execute(
-        "SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objid = %s"
-        " AND deptype = 'e'",
-        (oid,),
-    ).fetchone()
-    return member is None and wants(asked(connection), (qualified(schema, name), f"{schema}.{name}"))
 
 
 def status(connection: Connection, options: Options) -> BeaconStatus:

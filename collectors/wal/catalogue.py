@@ -58,11 +58,13 @@ class Written(Struct, frozen=True):
 
     def held(self, horizon: Horizon, before: Container[int]) -> bool:
         """Say whether it held for the rows of a transaction behind `horizon`, with `before` in the stream before it."""
-        return all(xid <= FROZEN or (wide := _wide(xid, horizon.xid)) < horizon.xid or wide in before
-                   for xid in self.xids)  # fmt: skip
+        return all(
+            xid <= FROZEN or (whole := wide(xid, horizon.xid)) in before or (whole < horizon.xid and horizon.xid > 0)
+            for xid in self.xids
+        )
 
 
-def _wide(xid: int, near: int) -> int:
+def wide(xid: int, near: int) -> int:
     """Give the 64 bits of an id that lies within 2^31 of another one."""
     return near + (xid - near + 0x80000000) % 0x100000000 - 0x80000000
 

@@ -1,4 +1,4 @@
-"""What one of our publications lists, as it is compared from look to look and remembered over restarts."""
+"""What our publications list and what was asked for, as it is compared from look to look and kept over restarts."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ class Listing(Struct, frozen=True):
 
 
 Listings = dict[str, Listing]
+
+
+class Asked(Struct, frozen=True):
+    """The globs of the tables that were asked for, who wrote them (32 bits), and where they were read first."""
+
+    globs: tuple[str, ...]
+    xid: int = 0
+    seen_lsn: int = 0

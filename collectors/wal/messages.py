@@ -4,12 +4,10 @@ Any role may write any of them, as many as it likes, so what is not ours costs a
 verified that cannot be genuine by its place or size, a heartbeat counts once and only with what we put into it, and
 of forgeries the first few of a second are told one by one, the others by their number.
 
-The keys are read anew when a message does not verify, because another one may have been made in the meantime: unless
-those known were read when it had been written already. Who floods us can therefore not have a genuine message of a new
-key refused: instead of passing a verdict without the keys of its time, the stream waits for its turn to read them, a
-twentieth of a second at most, and what was written meanwhile is judged by the same reading. A
-message that the database made without a key, or with one that nobody has any more, is no forgery: what it says is a
-claim, and that there was one is told as a gap.
+The keys are read anew when a message does not verify, because another one may have been made in the meantime
+(`collectors.wal.keyreads`): none is called forged before those of its time are known, and where they cannot be read, it
+is said that this one could not be judged. A message that the database made without a key, or with one that nobody has
+any more, is no forgery either: what it says is a claim, and that there was one is told as a gap.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from collectors.beacon.emission import SILENCED_PREFIX
-from collectors.beacon.keyring import Key, Keyring
+from collectors.beacon.keyring import KEYS_MAX, Key
 from collectors.beacon.mac import (
     CLAIM_CHARACTERS_MAX,
     CONTROL_PREFIX,
@@ -45,14 +43,13 @@ from collectors.beacon.mac import (
 from collectors.beacon.verifier import SHORT, BeaconVerifier, claimed
 from collectors.own import OwnSessions
 from collectors.wal.ddl import lacks_objects, of_payload
+from collectors.wal.keyreads import KeyReads
 from collectors.wal.limit import Limit
 from collectors.wal.pgoutput import LogicalMessage
 from collectors.wal.tokens import Verifier
 from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Token, format_lsn
 
 HEARTBEAT_PREFIX = "pgwitness.heartbeat"
-KEYS_A_SECOND = 20
-"""How often the keys are read again for messages that do not verify; in even steps, so that none waits longer."""
 FORGERIES_A_SECOND = 5
 """Forgeries told one by one."""
 HEARTBEATS_MAX = 64
@@ -115,11 +112,9 @@ class Heartbeat:
 class Messages:
     """Judges the logical messages of one database's stream.
 
-    `load_keys` reads the keys that the database has, none where no beacon is installed or the key is lost; `ring` are
-    those known from before. `announced` is called with a verified message
+    `keys` are those known, and read anew. `announced` is called with a verified message
     about the beacon itself and its LSN; `heartbeat` when one of ours, which `beat` knows, has come round.
-    `tokens` judges what applications give to `pgwitness.claim`, as of the commit. `written` tells how far the server's
-    WAL goes now; without it keys are read as often as they may be, and nothing waits. `own` knows the sessions of
+    `tokens` judges what applications give to `pgwitness.claim`, as of the commit. `own` knows the sessions of
     `pgwitness db`.
     """
 
@@ -127,70 +122,38 @@ class Messages:
         self,
         system_id: str,
         database: str,
-        load_keys: Callable[[], list[Key]],
+        keys: KeyReads,
         announced: Callable[[ControlPayload, int], None],
         heartbeat: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         tokens: Verifier | None = None,
-        ring: Keyring | None = None,
         codec: str = "utf-8",
-        written: Callable[[], int] | None = None,
-        wait: Callable[[float], None] = time.sleep,
         own: OwnSessions | None = None,
     ) -> None:
         self.unproven = Unproven()
-        self.ring = ring or Keyring()
+        self.keys = keys
+        self.ring = keys.ring
         self._codec = codec
         self._verifiers: dict[bytes, BeaconVerifier] = {}
-        self._here = False
         self.beat = Heartbeat()
         self.forgeries = Limit(FORGERIES_A_SECOND)
         self._tokens = tokens or Verifier(None, "")
         self._system_id = system_id
         self._database = database
-        self._load_keys = load_keys
         self._announced = announced
         self._heartbeat = heartbeat
         self._clock = clock
-        self._written = written
-        self._wait = wait
         self._own = own
-        self._read_at_s = float("-inf")
-        self._read_at_lsn = 0
         self._last: tuple[int, dict[tuple[int, str, str | None], int]] = (-1, {})
-        self.refresh()
+        self.keys.refresh()
 
     def expects_beacons(self) -> bool:
         """Say whether a beacon is installed, so that waiting for it makes sense."""
         return bool(self.ring.keys)
 
-    def refresh(self) -> bool:
-        """Read the keys of the database; says whether there is another one."""
-        found = self._load_keys()
-        self._here = bool(found)
-        return self.ring.take(found)
-
-    def _read_again(self, lsn: int) -> bool:
-        """Read the keys that may have signed a message at `lsn`; says whether there is another one.
-
-        What was read when the message stood in the WAL already is not read twice.
-        """
-        if lsn < self._read_at_lsn:
-            return False
-        due_s = self._read_at_s + 1 / KEYS_A_SECOND - self._clock()
-        if due_s > 0:
-            if self._written is None:
-                return False
-            self._wait(due_s)
-        # First the place, then the keys: they are those of that place or later.
-        written = self._written() if self._written is not None else 0
-        changed = self.refresh()
-        self._read_at_s, self._read_at_lsn = self._clock(), written
-        return changed
-
     def lost(self, lsn: int) -> bool:
         """Say whether the database may have had no key at a place of the WAL: the newest came later, for a lost one."""
-        if not self.ring.keys or not self._here:
+        if not self.ring.keys or not self.keys.here:
             return True
         newest = self.ring.keys[0]
         return lsn < newest.made_lsn and all(key.number == newest.number for key in self.ring.keys)
@@ -224,19 +187,25 @@ class Messages:
         """Judge a message under one of our prefixes in a transaction."""
         if message.prefix == PREFIX and self.ring.keys and message.content.startswith(WITHOUT_A_CODE):
             return self._claim(message, xid) or self._told(Forged("malformed"), message.lsn)
-        refused = self._refused(message, xid, committed_at_us)
-        if refused == "malformed" or (refused is not None and not self._read_again(message.lsn)):
-            return self._claim(message, xid) or self._forgery(refused, message, xid, committed_at_us)
-        try:
-            return self._verified(message, xid, committed_at_us)
-        except Forged as forged:
-            found = forged.alone()
-        if refused is None and self._read_again(message.lsn):
-            try:
-                return self._verified(message, xid, committed_at_us)
-            except Forged as forged:
-                found = forged.alone()
-        return self._claim(message, xid) or self._told(found, message.lsn)
+        news: bool | None = True
+        for _ in range(KEYS_MAX):
+            found: Forged | None = None
+            refused = self._refused(message, xid, committed_at_us)
+            if refused is None:
+                try:
+                    return self._verified(message, xid, committed_at_us)
+                except Forged as forged:
+                    found = forged.alone()
+            reason = refused or (found.reason if found is not None else "")
+            # What is signed, and not of this place, was signed with a key that is known.
+            news = self.keys.again(xid) if reason in ("mac", "no_beacon_installed") else False
+            if not news:
+                break
+        if said := self._claim(message, xid):
+            return said
+        if news is None:
+            return Unread(message.prefix, "no known key has signed it, and the keys of now cannot be read")
+        return self._told(found, message.lsn) if found else self._forgery(reason, message, xid, committed_at_us)
 
     def _forgery(self, reason: str, message: LogicalMessage, xid: int, committed_at_us: int) -> Forgery | None:
         """Tell of a message that no key has signed: of the few that are told, what it says of its maker."""

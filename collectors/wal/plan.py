@@ -131,7 +131,7 @@ class Plan:
         same = known.primary_key == facts.primary_key and known.generated == facts.generated
         return (
             same
-            and known.wanted == facts.wanted
+            and self.wanted == facts.wanted
             and (before, self.relation.beacon, self._types) == (relation, facts.beacon, named)
         )
 
@@ -185,8 +185,9 @@ class Plan:
         """Encode a row of which nothing but its operation can be read: without key and images."""
         return b'[%d,"%b",%d,null,null,null,null]' % (ordinal, operation, index)
 
-    def set_beacon(self, beacon: bool) -> None:
-        """Say whether the table carries a beacon from here on."""
+    def set_beacon(self, beacon: bool, wanted: bool) -> None:
+        """Say whether the table carries a beacon from here on, and whether its rows are asked for."""
+        self.wanted = wanted
         if beacon != self.relation.beacon:
             self.relation = msgspec.structs.replace(self.relation, beacon=beacon)
             self.header = msgspec.json.encode(self.relation)

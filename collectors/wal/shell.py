@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -23,19 +24,21 @@ from collectors.beacon.encodings import codec_of
 from collectors.beacon.job import Job
 from collectors.beacon.keyring import Key
 from collectors.beacon.mac import ControlPayload
-from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS
+from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA
 from collectors.connection import connect, instance_name, replication_connect
 from collectors.context import Context, now_us
 from collectors.own import OwnSessions
 from collectors.publisher import Channel
-from collectors.wal import keys, pgoutput, publication_watch, published, slot
+from collectors.wal import keys, pgoutput, publication_watch, published, registry, slot
 from collectors.wal.catalogue import Catalogue, Horizon
 from collectors.wal.held import Held
+from collectors.wal.keyreads import KeyReads, Stand, stand_of
 from collectors.wal.limit import Limit
 from collectors.wal.messages import HEARTBEAT_PREFIX, Messages
 from collectors.wal.pgoutput import ProtocolError
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.publication_watch import Watch
+from collectors.wal.registry import Belongs, Registry
 from collectors.wal.slot import Connection, Memory, SlotState
 from collectors.wal.stream import HEADER, Ended, Stream
 from collectors.wal.stuck import failed, of_the_data, start_after
@@ -43,7 +46,7 @@ from collectors.wal.tokens import Verifier
 from collectors.wal.transaction import Assembler, Place, Xids
 from collectors.wal.unpublished import Accounts
 from pgwitness.errors import PgwitnessError, Retry, Unreachable
-from pgwitness.events import Control, Gap, RawEvent, format_lsn
+from pgwitness.events import Control, Gap, RawEvent, format_lsn, qualified
 from pgwitness.messages.refusal import words
 from pgwitness.privacy import tokenizer
 
@@ -56,6 +59,8 @@ ASIDES_A_SECOND = 20
 """Gaps of messages that cannot be read which are told one by one."""
 JOB_S = 0.2
 """How long one look may spend on publishing tables."""
+SEEN_S = 1.0
+"""How long what a transaction did may take to be seen after the stream has passed it."""
 QUIET_BYTES = 2048
 """WAL below this since our last heartbeat is the heartbeat's own and the server's housekeeping."""
 
@@ -138,7 +143,8 @@ class _Collector:
         self.delivered_lsn = self.after_lsn = 0
         self.next_look = self.next_heartbeat = 0.0
         self.heartbeat_lsn = 0
-        self.covered: set[int] = set()
+        self.ours: dict[int, bool] = {}
+        self.own_work: list[str] = []
         self.watch = Watch(self.memory.publications)
         self.job, self.job_took, self.ddl_seen = Job(), 0.0, 0
         self.counted: dict[str, int] = {}
@@ -156,19 +162,18 @@ class _Collector:
         encoding = str(row[1])
         context = self.context
         self.accounts = Accounts(lambda oid: published.listed(self.sql, oid))
+        ring = keys.recall(self.keys_path, self.place.system_id)
+        remember = partial(keys.remember, self.keys_path, self.place.system_id, ring)
         self.judge = Messages(
             self.place.system_id,
             self.database,
-            self._keys,
+            KeyReads(self._keys, ring, stand=self._stand, changed=remember),
             self._announced,
             self._heartbeat_came,
             tokens=Verifier.of(context.config.identities, context.name, self.database),
-            ring=keys.recall(self.keys_path, self.place.system_id),
             codec=codec_of(encoding),
-            written=self._written,
             own=OwnSessions(context.key),
         )
-        keys.remember(self.keys_path, self.place.system_id, self.judge.ring)
         return Assembler(
             self.place,
             Masking(context.config.privacy, tokenizer(context.key)),
@@ -179,6 +184,7 @@ class _Collector:
             Xids(int(row[0])),
             now_us,
             self.accounts,
+            self._own_work,
         )
 
     def run(self) -> None:
@@ -186,7 +192,9 @@ class _Collector:
         names = slot.publications(self.sql, PUBLICATIONS)
         self.streamed = frozenset(names)
         self._settle()
-        self.covered = source.covered_relations(self.sql)
+        self.registry = Registry(self.catalogue.horizons, self.memory.asked)
+        self._look_at_registry()
+        slot.remember(self.memory_path, self.memory)
         self.accounts.partitions(published.partitions(self.sql))
         self.stream.start(self.slot, names, start_after(self.memory.stuck, self.memory.confirmed))
         self.channel.while_blocked = self._while_blocked
@@ -298,10 +306,10 @@ class _Collector:
         self._keep(caught_up=idle or self.stream.waited)
         if now >= self.next_heartbeat:
             self._measure()
-            if self.judge.refresh():
-                keys.remember(self.keys_path, self.place.system_id, self.judge.ring)
+            self.judge.keys.refresh()
             self._heartbeat()
             self.catalogue.look()
+            self._look_at_registry()
             self.next_heartbeat = now + self.context.config.collectors.heartbeat_interval
 
     def _rest(self, now: float) -> None:
@@ -390,6 +398,7 @@ class _Collector:
         slot.check(found, self.slot, self.database)
         if found is None or self.memory.horizon_lsn > found.confirmed or self.memory.system_id != self.place.system_id:
             self.catalogue = Catalogue(self.sql, Horizon())
+            self.memory.asked = []
         self.catalogue.look()
         gaps, must_make = slot.examine(self.memory, self.place, self.slot, found, now_us())
         gaps += self._went_back(slot.wal_end(self.sql))
@@ -534,10 +543,36 @@ class _Collector:
     def _facts(self, relation: pgoutput.Relation, commit_lsn: int) -> TableFacts:
         """Ask the catalogue what the stream does not say, as far as it held for a transaction with this commit LSN."""
         facts = self.catalogue.facts(relation, commit_lsn, self.assembler.ddl_before)
-        self.covered = source.covered_relations(self.sql)
-        beacon = relation.oid in self.covered
-        wanted = beacon or source.asks_for(self.sql, relation.oid, relation.schema, relation.name)
-        return replace(facts, beacon=beacon, wanted=wanted)
+        oid = relation.oid
+        self.registry.take(registry.read(self.sql, oid), only=oid)
+        self.ours[oid] = relation.schema == SCHEMA or registry.member(self.sql, oid)
+        found = self._belongs(relation, commit_lsn)
+        settled = facts.settled and found.settled
+        return replace(facts, beacon=found.beacon, wanted=found.wanted, settled=settled)
+
+    def _belongs(self, relation: pgoutput.Relation, commit_lsn: int) -> Belongs:
+        """Say whether a table carried a beacon and was asked for when a transaction committed."""
+        names = (qualified(relation.schema, relation.name), f"{relation.schema}.{relation.name}")
+        ours = self.ours.get(relation.oid, False)
+        xid, before = self.assembler.xid, self.assembler.ddl_before
+        return self.registry.of(relation.oid, names, commit_lsn, xid, before, ours=ours)
+
+    def _look_at_registry(self) -> None:
+        """Read the registry of now, and take over what it says of what comes from here on."""
+        self.registry.take(registry.read(self.sql), passed_lsn=self.after_lsn)
+        self.memory.asked = self.registry.asked
+        self.assembler.refresh(lambda relation: self._belongs(relation, max(self.after_lsn, self.assembler.commit_lsn)))
+
+    def _own_work(self, end_lsn: int, xid: int) -> None:
+        """Take over what a transaction of pgwitness's own did, now that the stream has passed it."""
+        for operation in self.own_work:
+            self.registry.announced(operation, end_lsn)
+        self.own_work = []
+        deadline = time.monotonic() + SEEN_S
+        while not registry.seen(self.sql, xid) and time.monotonic() < deadline:
+            time.sleep(SEEN_S / 100)
+        self.after_lsn = max(self.after_lsn, end_lsn)
+        self._look_at_registry()
 
     def _heartbeat(self) -> None:
         """Write a message when others have written WAL, so that a quiet database beside a busy one moves on."""
@@ -546,18 +581,19 @@ class _Collector:
         if row is not None and row[0] is not None:
             self.heartbeat_lsn = int(row[0])
 
-    def _keys(self) -> list[Key]:
-        """Read the keys of the beacon; where they are lost, have another one made."""
+    def _keys(self) -> list[Key] | None:
+        """Read the keys of the beacon; where they are lost, have another one made. None where they are locked."""
         found = source.load_keys(self.sql)
-        if not found and source.renew_key(self.sql):
+        if found == [] and source.renew_key(self.sql):
             log.warning("the key of the beacon was lost; another one is made", cluster=self.context.name)
             found = source.load_keys(self.sql)
         return found
 
-    def _written(self) -> int:
-        """Ask how far the server's WAL goes."""
-        row = self.sql.execute(_WRITTEN).fetchone()
-        return int(row[0]) if row is not None else 0
+    def _stand(self) -> Stand:
+        """Ask which transactions have ended."""
+        row = self.sql.execute("SELECT pg_catalog.pg_current_snapshot()::text").fetchone()
+        assert row is not None
+        return stand_of(str(row[0]))
 
     def _unproven(self, now: float) -> None:
         """Tell, once a while, that beacons said who wrote without a proof."""
@@ -569,8 +605,6 @@ class _Collector:
         self._send(Gap(captured_at_us=now_us(), reason="beacon_unproven", database=self.database, detail=detail))
 
     def _heartbeat_came(self) -> None:
-        self.covered = source.covered_relations(self.sql)
-        self.assembler.refresh(self.covered)
         self.accounts.forget_catalogue()
         self.accounts.partitions(published.partitions(self.sql))
 
@@ -583,8 +617,7 @@ class _Collector:
             )
         )
         if said.operation in ("renew_key", "rotate_key"):
-            self.judge.refresh()
-            keys.remember(self.keys_path, self.place.system_id, self.judge.ring)
+            self.judge.keys.refresh()
         if said.operation == "renew_key":
             GAPS.labels(self.context.name, self.database, "key_lost").inc()
             self._send(Gap(captured_at_us=now_us(), reason="key_lost", database=self.database, detail=dict(detail)))
@@ -592,17 +625,10 @@ class _Collector:
             self.watch.announced(lsn)
             if said.operation == "uninstall":
                 self.watch.known = {}  # what goes now goes in order
-            self.assembler.announced()
-        if said.operation == "pause":
-            self.assembler.refresh(set())
-        else:
-            self._heartbeat_came()
+        self.assembler.announced()
+        self.own_work.append(said.operation)
+        self._heartbeat_came()
 
-
-_WRITTEN = """
-SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')
-       ELSE pg_catalog.pg_current_wal_insert_lsn() END - '0/0'::pg_catalog.pg_lsn
-"""
 
 _HEARTBEAT = """
 SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery()

@@ -16,7 +16,7 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
-from collectors.wal.listing import Listings
+from collectors.wal.listing import Asked, Listings
 from collectors.wal.stuck import Stuck
 from collectors.wal.transaction import Place
 from pgwitness.config import Slot
@@ -34,7 +34,7 @@ class Memory(Struct, kw_only=True, omit_defaults=True):
 
     `stuck` is where the stream could not go on; `horizon_lsn` and `horizon_xid` are the last `catalogue.Horizon` at or
     before what is confirmed. `incarnation` is when positions were last found to go back (µs), 0 for never.
-    `publications` is what was published when it was last looked.
+    `publications` is what was published when it was last looked, `asked` what was asked for.
     """
 
     system_id: str = ""
@@ -47,6 +47,7 @@ class Memory(Struct, kw_only=True, omit_defaults=True):
     horizon_xid: int = 0
     incarnation: int = 0
     publications: Listings = {}
+    asked: list[Asked] = []
 
 
 class SlotState(Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from collectors.wal.held import Body, Held
 from collectors.wal.messages import Unread
 from collectors.wal.pgoutput import Begin, Commit, LogicalMessage, Origin, ProtocolError, Truncate, Type
 from collectors.wal.plan import Masking, Plan, TableFacts
+from collectors.wal.registry import Belongs
 from collectors.wal.unpublished import Accounts, Listed
 from pgwitness.codec import EVENTS_MAX
 from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Unpublished, format_lsn
@@ -115,9 +116,10 @@ class Assembler:
     """Takes the messages of one stream, one by one, and gives parts to its output.
 
     `facts` tells what the catalogue knows of a relation as of a commit LSN, `now_us` the collector's clock, `accounts`
-    compares beacons with rows. `rows` counts the row changes by operation, `ddl` the messages of DDL; `ddl_before` are
-    the transactions with DDL that came last. After an error it must not be used again: the stream starts anew from what
-    is confirmed.
+    compares beacons with rows, `own_work` is told the end and id of a transaction in which pgwitness announced what it
+    does, once that is over. `rows` counts the row changes by operation, `ddl` the messages of DDL; `ddl_before` are the
+    transactions with DDL, or of pgwitness itself, that came last. After an error it must not be used again: the stream
+    starts anew from what is confirmed.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Assembler:
         xids: Xids,
         now_us: Callable[[], int],
         accounts: Accounts | None = None,
+        own_work: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         self.rows: Counter[str] = Counter()
         self.other_messages = 0
@@ -147,6 +150,7 @@ class Assembler:
         self._asides = Asides(output.aside)
         self._xids = xids
         self._now_us = now_us
+        self._own_work = own_work
         self._types: dict[int, tuple[str, str]] = {}
         self._accounts = accounts or Accounts(Listed)
         self._unsettled: set[bytes] = set()
@@ -214,10 +218,13 @@ class Assembler:
         """Learn that pgwitness itself announced in this transaction what it does in it."""
         self._announced = True
 
-    def refresh(self, covered: set[int]) -> None:
-        """Take over which tables carry a beacon from here on, by their OIDs."""
-        for plan in self.plans.values():
-            plan.set_beacon(plan.oid in covered)
+    def refresh(self, belongs: Callable[[pgoutput.Relation], Belongs]) -> None:
+        """Take over which tables carry a beacon from here on, and which are asked for."""
+        for oid, plan in self.plans.items():
+            found = belongs(plan.described)
+            plan.set_beacon(found.beacon, found.wanted)
+            if not found.settled:
+                self._unsettled.add(oid)
 
     def _rare(self, message: pgoutput.Message, data: bytes, at: int) -> None:
         if isinstance(message, pgoutput.Relation):
@@ -491,8 +498,10 @@ class Assembler:
             self._output.nothing(message.end_lsn)
         self._begin = None
         self._position = message.end_lsn
-        if self._commands:
+        if self._commands or self._announced:
             self._changed()
+        if self._announced:
+            self._own_work(message.end_lsn, self._xid)
 
     def _changed(self) -> None:
         """Remember that this transaction changed the schema: what it left holds for those that come after it."""

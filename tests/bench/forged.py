@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from collectors.beacon import mac
-from collectors.beacon.keyring import Key
+from collectors.beacon.keyring import Key, Keyring
 from collectors.wal.held import Held
+from collectors.wal.keyreads import KeyReads
 from collectors.wal.messages import HEARTBEAT_PREFIX, Messages
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.transaction import Assembler, Place, Xids
@@ -44,7 +45,7 @@ class _Output:
 
 
 def _assembler(output: _Output) -> Assembler:
-    judge = Messages("77", "shop", lambda: [Key(key=KEY, number=1)], lambda *_: None, lambda: None)
+    judge = Messages("77", "shop", KeyReads(lambda: [Key(key=KEY, number=1)], Keyring()), lambda *_: None, lambda: None)
     return Assembler(
         Place("77", 1, "shop"), Masking(Privacy(), tokenizer(KEY)), judge, lambda *_: TableFacts(), output,
         Held(Path("/nonexistent"), 1 << 20, 0), Xids(10), lambda: 1,

@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 
 from collectors.beacon import mac
-from collectors.beacon.keyring import Key
+from collectors.beacon.keyring import Key, Keyring
 from collectors.wal import pgoutput
 from collectors.wal.held import Held
+from collectors.wal.keyreads import KeyReads
 from collectors.wal.messages import HEARTBEAT_PREFIX, Messages, Unread
 from collectors.wal.pgoutput import EPOCH_US, UNCHANGED, LogicalMessage, ProtocolError
 from collectors.wal.plan import Masking, TableFacts
@@ -108,7 +109,14 @@ def _no_constant(word: str) -> None:
 
 def judge() -> Messages:
     """Make what judges messages in the streams here."""
-    return Messages("77", "shop", lambda: [Key(key=KEY, number=1)], lambda *_: None, lambda: None, lambda: 0.0)
+    return Messages(
+        "77",
+        "shop",
+        KeyReads(lambda: [Key(key=KEY, number=1)], Keyring(), lambda: 0.0),
+        lambda *_: None,
+        lambda: None,
+        lambda: 0.0,
+    )
 
 
 def assembler() -> Assembler:

@@ -14,7 +14,9 @@ import psycopg
 import pytest
 
 from collectors.beacon import source
+from collectors.beacon.keyring import Keyring
 from collectors.wal import ddl
+from collectors.wal.keyreads import KeyReads
 from collectors.wal.messages import Messages, Unread
 from collectors.wal.pgoutput import LogicalMessage
 from pgwitness.demo.servers import Postgres
@@ -56,8 +58,8 @@ def run(shop: Source, commands: list[str]) -> dict[int, list[Said]]:
             admin.execute(command.encode())
         except psycopg.Error as error:
             pytest.fail(f"{command}: {error}")
-    keys = [msgspec.structs.replace(key, made_lsn=0) for key in source.load_keys(admin)]
-    judge = Messages(shop.system_id, shop.database, lambda: keys, lambda *_: None, lambda: None)
+    keys = [msgspec.structs.replace(key, made_lsn=0) for key in source.load_keys(admin) or ()]
+    judge = Messages(shop.system_id, shop.database, KeyReads(lambda: keys, Keyring()), lambda *_: None, lambda: None)
     told: dict[int, list[Said]] = {}
     number = -1
     for message in shop.messages():

@@ -13,6 +13,7 @@ from collectors.beacon import mac
 from collectors.beacon.keyring import UNDER_WAY_US, Key, Keyring
 from collectors.beacon.verifier import BeaconVerifier, claimed
 from collectors.wal.held import Held
+from collectors.wal.keyreads import KeyReads
 from collectors.wal.messages import Messages
 from collectors.wal.pgoutput import LogicalMessage
 from collectors.wal.plan import Masking, TableFacts
@@ -72,8 +73,9 @@ class Database:
         self.keys = list(keys)
         self.now = 0.0
         self.judge = Messages(
-            "77", "shop", lambda: self.keys, lambda *_: None, lambda: None, lambda: self.now, ring=known
-        )
+            "77", "shop", KeyReads(lambda: self.keys, known or Keyring(), lambda: self.now), lambda *_: None,
+            lambda: None, lambda: self.now,
+        )  # fmt: skip
 
     def hears(self, content: bytes, *, lsn: int = 500, at_us: int = 0, prefix: str = mac.PREFIX) -> object:
         self.now += 2

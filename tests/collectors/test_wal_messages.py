@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.beacon import mac
-from collectors.beacon.keyring import Key
+from collectors.beacon.keyring import Key, Keyring
 from collectors.wal import ddl_objects
+from collectors.wal.keyreads import KEYS_A_SECOND, PATIENCE_S, KeyReads, Stand, stand_of
 from collectors.wal.limit import REST_EVERY_S, Limit
 from collectors.wal.messages import (
     BYTES_MAX,
     FORGERIES_A_SECOND,
     HEARTBEAT_PREFIX,
     HEARTBEATS_MAX,
-    KEYS_A_SECOND,
     Messages,
     Unread,
 )
@@ -42,7 +42,12 @@ class Server:
         self.announced: list[str] = []
         self.now = 0.0
         self.judge = Messages(
-            "77", "shop", self._key, lambda said, _: self.announced.append(said.operation), self._beat, lambda: self.now
+            "77",
+            "shop",
+            KeyReads(self._key, Keyring(), lambda: self.now),
+            lambda said, _: self.announced.append(said.operation),
+            self._beat,
+            lambda: self.now,
         )
 
     def _key(self) -> list[Key]:
@@ -158,38 +163,73 @@ def test_a_flood_keeps_no_genuine_message_from_its_key(prefix: str) -> None:
     """
     reads: list[float] = []
     waited: list[float] = []
-    now, end = [100.0], [0]
+    now, end = [100.0], [10]
 
-    def made(lsn: int) -> Key:
-        """Give the key that the database has at a place: every 500 bytes it is lost."""
-        return Key(key=b"%032d" % (lsn // 500), number=1, made_lsn=lsn // 500 * 500)
+    def made(xid: int) -> Key:
+        """Give the key that a transaction signs with: every 500 of them it is lost."""
+        return Key(key=b"%032d" % (xid // 500), number=1, made_lsn=xid // 500 * 500)
 
     def load() -> list[Key]:
         reads.append(now[0])
-        return [made(end[0])]
+        return [made(end[0] - 1)]
 
     def wait(seconds: float) -> None:
         waited.append(seconds)
         now[0] += seconds
         end[0] += 400
 
-    judge = Messages(
-        "77", "shop", load, lambda *_: None, lambda: None, lambda: now[0], written=lambda: end[0], wait=wait
-    )
+    keys = KeyReads(load, Keyring(), lambda: now[0], stand=lambda: Stand(end[0]), wait=wait)
+    judge = Messages("77", "shop", keys, lambda *_: None, lambda: None, lambda: now[0])
     genuine = 0
-    for lsn in range(10, 8_000):
-        end[0] = max(end[0], lsn + 1)
-        if lsn % 500 == 1:
-            said = judge.message(LogicalMessage(True, lsn, mac.DDL_PREFIX, signed(GRANT, made(lsn).key)), 7)
+    for xid in range(10, 8_000):
+        end[0] = max(end[0], xid + 1)
+        if xid % 500 == 1:
+            grant = signed([*GRANT[:3], xid, *GRANT[4:]], made(xid).key)
+            said = judge.message(LogicalMessage(True, xid, mac.DDL_PREFIX, grant), xid)
             assert isinstance(said, Ddl)
             assert said.beacon.authenticated
             genuine += 1
         else:
-            judge.message(LogicalMessage(True, lsn, prefix, b"7\x1f" * 9), 7)
+            judge.message(LogicalMessage(True, xid, prefix, b"7\x1f" * 9), xid)
     assert genuine == 15
     assert max(waited) <= 1 / KEYS_A_SECOND + 1e-9
     assert all(later - earlier >= 1 / KEYS_A_SECOND - 1e-9 for earlier, later in pairwise(reads[1:]))
     assert len(reads) < 100
+
+
+@pytest.mark.parametrize("seen_after_s", [0.0, 0.4, 60.0])
+@pytest.mark.parametrize("locked", [False, True])
+def test_no_message_is_forged_before_its_key_can_be_read(seen_after_s: float, locked: bool) -> None:
+    """Its transaction is in the WAL before others see it, or somebody holds a lock: it waits, and never for long."""
+    fresh, now = b"f" * 32, [100.0]
+
+    def over() -> bool:
+        return now[0] >= 100.0 + seen_after_s
+
+    def load() -> list[Key] | None:
+        if locked and not over():
+            return None
+        return [Key(key=KEY, number=1), *([Key(key=fresh, number=2)] if over() else [])]
+
+    def stand() -> Stand:
+        return stand_of("700:710:" + ("" if locked or over() else "705"))
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    keys = KeyReads(load, Keyring([Key(key=KEY, number=1)]), lambda: now[0], stand=stand, wait=wait)
+    judge = Messages("77", "shop", keys, lambda *_: None, lambda: None, lambda: now[0])
+    grant = LogicalMessage(True, 9, mac.DDL_PREFIX, signed([*GRANT[:3], 705, *GRANT[4:]], fresh))
+    said = judge.message(grant, 705)
+    assert isinstance(said, Ddl if seen_after_s < PATIENCE_S else Unread)
+    assert now[0] < 100.0 + PATIENCE_S + 1.0
+    # Nobody waits a second time for the same, and a forger is one as soon as that can be said.
+    before = now[0]
+    for xid in (703, 705) * 20:
+        judge.message(LogicalMessage(True, 9, mac.DDL_PREFIX, signed(GRANT, b"x" * 32)), xid)
+    assert now[0] <= before + PATIENCE_S
+    now[0] += 60.0
+    assert isinstance(judge.message(LogicalMessage(True, 9, mac.DDL_PREFIX, b"x" * 99), 703), Forgery)
 
 
 @pytest.mark.parametrize("prefix", [mac.PREFIX, mac.DDL_PREFIX, mac.CONTROL_PREFIX])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import msgspec
 import psycopg
+import pytest
 
 from collectors.beacon.install import install
 from collectors.context import Context
@@ -86,6 +88,21 @@ class Source:
         raw = self.bench.raw
         raw.wait(lambda: any(t.xid == xid for t in raw.of(Transaction)), f"transaction {xid}")
         return [t for t in raw.of(Transaction) if not is_mark(t)]
+
+
+@contextmanager
+def reading_late() -> Iterator[None]:
+    """Keep collectors from reading the stream until the block ends, as one that is behind does; all else goes on."""
+    consume, over = shell.Stream._consume, threading.Event()
+
+    def wait_or_consume(stream: shell.Stream) -> None:
+        if over.wait(0.2):
+            consume(stream)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shell.Stream, "_consume", wait_or_consume)
+        yield
+        over.set()
 
 
 def is_mark(transaction: Transaction) -> bool:
