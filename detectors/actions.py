@@ -74,6 +74,14 @@ class Action(Struct, kw_only=True, omit_defaults=True):
     utility: bool = False
     outcome: str = "unknown"
     sqlstate: str = ""
+    share: float = 0.0
+    share_known: bool = False
+    share_rows: int = 0
+    share_of: int = 0
+    share_window: str = ""
+    share_replaced: bool = False
+    share_usual: bool = False
+    share_counted_at_us: int = 0
     detail: Mapping[str, object] = {}
     finding: str = ""
     seen_as: str = ""
@@ -169,6 +177,17 @@ SCHEMA: dict[str, Field] = {
     ),
     "statement.fingerprint": Field("fingerprint", "string", "pglast's fingerprint"),
     "statement.utility": Field("utility", "bool", "whether it is a utility statement (DDL, COPY, SET and so on)"),
+    "share.part": Field("share", "double", "of changes: how much of the relation went or was written over, 0 to 1"),
+    "share.known": Field(
+        "share_known", "bool", "whether the rows before are known, of a TRUNCATE or a share of a tenth on"
+    ),
+    "share.rows": Field("share_rows", "int", "rows that went or were written over in `share.window`"),
+    "share.of": Field("share_of", "int", "rows that there were before, as the server had counted and the WAL since"),
+    "share.window": Field("share_window", "string", "`transaction` `24h` `30d`, `24h by all`: what was added up"),
+    "share.replaced": Field(
+        "share_replaced", "bool", "whether about as many rows were inserted in the same transaction"
+    ),
+    "share.usual": Field("share_usual", "bool", "whether as much went at this hour on three days before"),
     "outcome": Field("outcome", "string", "`success` `failure` `denied` `rolled_back` `unknown`"),
     "sqlstate": Field("sqlstate", "string", "the SQLSTATE of a failure"),
     "detail": Field("detail", "map", "what only this kind has; ask `has(detail.x)` before `detail.x`"),
@@ -259,7 +278,27 @@ def of_change(event: Event, relation: str, operation: str, rows: int, labels: Ma
     action.operation = operation
     action.rows = action.rows_per_call = rows
     action.calls = 1
+    if event.detail:
+        _share(action, event.detail.get("shares"))
     return action
+
+
+def _share(action: Action, shares: object) -> None:
+    """Take what the fold says of how much of the action's relation it took."""
+    for item in shares if isinstance(shares, list) else ():
+        if isinstance(item, dict) and (item.get("relation"), item.get("operation")) == (
+            action.relations[0],
+            action.operation,
+        ):
+            rows, of, part = item.get("rows"), item.get("of"), item.get("part")
+            counted = item.get("counted_at_us")
+            if isinstance(rows, int) and isinstance(of, int) and isinstance(part, int | float):
+                action.share_known = True
+                action.share, action.share_rows, action.share_of = float(part), rows, of
+                action.share_window = _text(item.get("window"))
+                action.share_replaced = item.get("replaced") is True
+                action.share_usual = item.get("usual") is True
+                action.share_counted_at_us = counted if isinstance(counted, int) else 0
 
 
 def of_event(event: Event, labels: Mapping[str, str], facts_of: FactsOf | None = None) -> Action:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct
@@ -17,6 +18,7 @@ from detectors.actions import SCHEMA, Action
 PLACE = re.compile(r"\{([^{}]*)\}")
 VALUE_MAX = 200
 """Characters of one value in a message; a list shows its first five items."""
+FAR_US = 4_000_000_000_000_000
 SEEN = ("seen.count", "seen.values", "seen.span")
 NOUN = re.compile(r"[a-z]+( [a-z]+)*")
 
@@ -76,6 +78,19 @@ def did(action: Action) -> str:
     return phrases.get(action.operation) or f"ran {show(action.operation)} on {relations} ({rows})"
 
 
+def share(action: Action) -> str:
+    """Say how much of a relation went, of how many rows, and when these were counted."""
+    verb = {"delete": "deleted", "update": "wrote over", "truncate": "emptied"}.get(action.operation, "changed")
+    if action.operation == "delete" and action.share_replaced:
+        verb = "replaced"
+    if not action.share_known:
+        return did(action)
+    counted = time.strftime("%H:%M", time.gmtime(max(0, min(action.share_counted_at_us, FAR_US)) / 1_000_000))
+    much = f"{action.share_rows:,} of about {number(action.share_of, 'row')} ({counted})"
+    span = {"24h": " within a day", "30d": " within a month", "24h by all": " within a day, together with others"}
+    return f"{verb} {much} of {show(what(action))}{span.get(action.share_window, '')}"
+
+
 def rows_of(action: Action, noun: str) -> str:
     """Say how many rows, or that nobody counted them."""
     return number(action.rows, noun) if action.rows_known else f"an unknown number of {noun}s"
@@ -121,6 +136,7 @@ _PHRASES: dict[str, Callable[[Action], object]] = {
     "what": what,
     "where": where,
     "did": did,
+    "share": share,
     "result": result,
     "statement": statement,
     "setting": setting,

@@ -72,6 +72,22 @@ LEFT JOIN pg_catalog.pg_init_privs AS p
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't' AND (n.nspname !~ '^pg_'
   AND n.nspname <> 'information_schema' OR n.nspname = 'pg_catalog' AND c.relacl IS DISTINCT FROM p.initprivs)"""
 
+SIZES = """
+WITH leaves AS (
+  SELECT coalesce(pg_partition_root(c.oid), c.oid) AS root, s.n_live_tup AS live, s.n_dead_tup AS dead,
+    greatest(c.reltuples, 0) AS planned
+  FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_stat_all_tables AS s ON s.relid = c.oid
+  WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND s.schemaname !~ '^pg_' AND s.schemaname <> 'information_schema'
+), sums AS (
+  SELECT root, CASE WHEN bool_and(planned <= 2 * (live + dead) + 50) THEN sum(live)::bigint END AS rows
+  FROM leaves GROUP BY root
+)
+SELECT n.nspname::text, c.relname::text, sums.rows
+FROM sums JOIN pg_catalog.pg_class AS c ON c.oid = sums.root JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE sums.rows IS NOT NULL"""
+"""How many live rows the statistics count, of a partitioned table the sum; not where they contradict what the planner
+was told last: after a crash or a reset they begin at 0, and n_live_tup of a partition's root is always 0."""
+
 COLUMN_GRANTS = f"""
 SELECT n.nspname::text, c.relname::text, jsonb_object_agg(a.attname, {_acl("a.attacl")})
 FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid

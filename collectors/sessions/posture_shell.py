@@ -20,6 +20,7 @@ from collectors.context import Context, now_us
 from collectors.publisher import Channel
 from collectors.sessions import posture_source
 from collectors.sessions.posture import Object, catalogues, compare, within
+from collectors.sessions.sizes import EVERY_S, Sizes
 from collectors.statefile import StateFile
 from pgwitness.errors import Unreachable
 from pgwitness.events import Gap, Posture
@@ -82,7 +83,8 @@ class Watcher:
         folder = context.config.collectors.state_path
         self._file = StateFile(folder, f"posture-{context.name}", State)
         self._mark = StateFile(folder, f"posture-{context.name}-sent", Sent)
-        self._listed_at = -LIST_S
+        self._listed_at = self._sized_at = -LIST_S
+        self._sizes = Sizes()
         self._state = self._resume()
 
     def close(self) -> None:
@@ -125,6 +127,10 @@ class Watcher:
             for listed in catalogues(objects, unread, at_us):
                 self._channel.send(listed)
             self._listed_at = began
+            self._sizes.again()
+        if began - self._sized_at >= EVERY_S:
+            self._sized_at = began
+            self._send_sizes([name for name in self._names() if name not in unread])
         events: list[Posture | Gap] = [
             Gap(captured_at_us=at_us, reason="posture_unread", database=name, detail={"error": why})
             for name, why in unread.items()
@@ -137,6 +143,19 @@ class Watcher:
             self._advance(State(self._state.number + 1, objects, list(unread), events, seen_us))
         else:
             self._state = replace(self._state, seen_us=seen_us)
+
+    def _send_sizes(self, names: list[str]) -> None:
+        """Say how many rows tables hold; who may not look at the statistics goes without."""
+        for name in names:
+            try:
+                at_us = self._clock_us()
+                rows = posture_source.sizes(self._database(name))
+            except (Unreachable, psycopg.Error) as error:
+                self._forget(name)
+                log.warning("sizes unread", database=name, reason=words(error))
+                continue
+            for event in self._sizes.changed(name, rows, at_us, now_us()):
+                self._channel.send(event)
 
     def _clock_us(self) -> int:
         row = self._connection.execute(f"SELECT {CLOCK_US}").fetchone()

@@ -78,6 +78,12 @@ def database(connection: Connection, name: str) -> list[Object]:
     return found
 
 
+def sizes(connection: Connection) -> dict[str, int]:
+    """Count the rows of a database's tables, by the server's statistics; what these do not know is left out."""
+    with connection.transaction():
+        return {qualified(schema, table): rows for schema, table, rows in connection.execute(queries.SIZES)}
+
+
 def _registered(connection: Connection) -> bool:
     """Say whether there is a registry of beacons that we may read."""
     row = connection.execute(

@@ -30,7 +30,8 @@ CONTEXTS_MAX = 100
 
 _OF_ACTION = {"relations", "operation", "rows", "rows_per_call", "calls", "kind", "columns", "sensitive"}
 _OF_NOVELTY = {"new_client_addr", "new_application", "new_relation", "anomaly", "quiet_days"}
-_COMPUTED = {"detail", "finding", "hour", "weekday"}
+_SHARE = {field.attribute for path, field in SCHEMA.items() if path.startswith("share.")}
+_COMPUTED = {"detail", "finding", "hour", "weekday"} | _SHARE
 
 
 class Matches(Struct, frozen=True):
@@ -233,7 +234,7 @@ def _shape(read: set[str]) -> Callable[[Event], Any]:
     plain = sorted(name for name in names if hasattr(Event, name))
     take: Callable[[Event], Any] = attrgetter(*plain) if plain else _nothing
     clock = bool(read & {"hour", "weekday"})
-    if "detail" in read:
+    if "detail" in read or read & _SHARE:
         return lambda event: (
             take(event),
             event.occurred_at_us // HOUR_US % 168 if clock else None,

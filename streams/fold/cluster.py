@@ -16,6 +16,7 @@ from streams.fold.log_wait import LogWait
 from streams.fold.posture_join import PostureJoin
 from streams.fold.relations import Relations
 from streams.fold.server_log import ServerLog
+from streams.fold.shares import Shares
 from streams.fold.state import ClusterState, LogSession, Timeline, Watermark
 from streams.fold.stats_join import StatsJoin
 from streams.fold.told import Told
@@ -50,6 +51,7 @@ class Cluster:
         self.handles = Handles()
         self.relations = Relations()
         self.coverage = LogCoverage()
+        self.shares = Shares()
 
     def reached(self, system_id: str) -> int | None:
         """Give how far a server's WAL was read, in whichever database; None when nothing of it was."""
@@ -124,6 +126,7 @@ class Cluster:
             log_settings=self.log_settings.told,
             log_coverage=self.coverage.state,
             runs=self.stats.items(),
+            shares=self.shares,
         )
         self.activity.save(state)
         self.log.save(state)
@@ -152,6 +155,7 @@ class Cluster:
         cluster.readings.load(state)
         cluster.handles.load(state)
         cluster.relations.load(state)
+        cluster.shares = state.shares
         cluster.stats = StatsJoin(state.runs)
         cluster.waiting.load(state.held)
         return cluster

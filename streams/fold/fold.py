@@ -47,7 +47,7 @@ from pgwitness.events import Identities as IdentitiesRecord
 from pgwitness.statements import facts
 from pgwitness.topics import OURSELVES
 from streams.aside import Aside, Problem, unexpected
-from streams.fold import comments, positions, publications, readings, shape, witnesses
+from streams.fold import comments, positions, publications, readings, shape, shares, witnesses
 from streams.fold import state as states
 from streams.fold.attribution import (
     NOBODY,
@@ -264,10 +264,19 @@ class Fold:
                 self._release(header.cluster, cluster, held, whose)
             mark.whose = None if part.last else whose
             if part.n_rows or part.part:
-                self._emit(shape.change(header.cluster, header.instance, part, whose))
+                self._change(cluster, header.cluster, header.instance, part, whose)
         if part.last:
             mark.whole = True
             mark.whose = None
+
+    def _change(self, cluster: Cluster, name: str, instance: str | None, part: Transaction, whose: Attribution) -> None:
+        """Tell a part of a transaction, and with its last one how much it took of what was there."""
+        event = shape.change(name, instance, part, whose)
+        who = whose.principal or f"?{whose.role or ''}"
+        found = shares.change(cluster.shares, part, who, service=whose.principal_kind == "service")
+        if found:
+            event.detail["shares"] = found
+        self._emit(event)
 
     def _news(
         self, cluster: Cluster, header: RawHeader, timeline: Timeline, part: Transaction
@@ -399,6 +408,7 @@ class Fold:
         fresh = [item for item in part.ddl if item.number >= mark.ddl]
         own = covering(part.ddl)
         cluster.relations.ddl(part.database, fresh)
+        shares.ddl(cluster.shares, part, fresh)
         for item in fresh:
             where = (header.cluster, part.database, header.instance)
             whose = cluster.activity.by_beacon(item.beacon, where, self.identities)
@@ -439,7 +449,7 @@ class Fold:
             mark.whose = whose
         for _, instance, part in held.parts:
             if part is not None:
-                self._emit(shape.change(name, instance, part, whose))
+                self._change(cluster, name, instance, part, whose)
 
     def _expire(self, name: str, cluster: Cluster) -> None:
         while held := cluster.waiting.due(cluster.clock_us):
@@ -472,7 +482,7 @@ class Fold:
             case IdentitiesRecord():
                 self._rename(event)
             case Posture():
-                if cluster.relations.posture(event):
+                if cluster.relations.posture(event) or shares.posture(cluster.shares, event):
                     return
                 cluster.coverage.posture(event)
                 self._reading(cluster, header, event, shape.finding(header, event).event_id)
@@ -528,6 +538,8 @@ class Fold:
             shape.ran(told, cluster.run_by_name(event, session, known))
         cluster.relations.resolve(told, session)
         cluster.relations.ran(told, session)
+        if told.database is not None and shares.streams(cluster.shares, told.database, told.relations):
+            told.detail["by_effect"] = True
         cluster.told.statement(told)
         self._emit(told)
         cluster.coverage.statement(told)

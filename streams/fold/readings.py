@@ -15,6 +15,7 @@ from streams.fold import shape
 from streams.fold.attribution import NOBODY, by_log, by_role
 from streams.fold.cluster import Cluster
 from streams.fold.log_wait import PATIENCE_US
+from streams.fold.shares import streams
 from streams.fold.state import Attribution, HeldReading
 from streams.fold.told import SEEN_AS
 from streams.identity.identities import Identities
@@ -73,6 +74,8 @@ def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identitie
             whose = replace(whose, trace_id=None, agent=None)  # which are those of the last run
     told = shape.query_stats(header, raw, whose)
     cluster.relations.resolve(told)
+    if told.database is not None and streams(cluster.shares, told.database, told.relations):
+        told.detail["by_effect"] = True
     cluster.told.query_stats(told)
     if found.told:
         told.detail[SEEN_AS] = "statement"

@@ -28,6 +28,7 @@ from pgwitness.parsetree import Handle
 from streams.aside import Aside
 from streams.fold.log_coverage import State
 from streams.fold.sanity import LSN_MAX, TIME_US_MAX
+from streams.fold.shares import Shares
 
 STATE_VERSION = 1
 POSITION_MAX = 1 << 53
@@ -320,6 +321,8 @@ class ClusterState(Struct):
     relations: Places = Places()
     prepared: list[Prepared] = []
     """What stands behind the names of prepared statements and cursors (`streams.fold.handles`)."""
+    shares: Shares = msgspec.field(default_factory=Shares)
+    """How many rows relations hold, and how much of them went (`streams.fold.shares`)."""
     set_back_told: int = -(1 << 60)
     """The record at which it was last told that a clock was put back."""
 
