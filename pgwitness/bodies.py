@@ -15,7 +15,9 @@ from typing import Any
 import msgspec
 
 from pgwitness import postgres_parser as parser
+from pgwitness.folding import folded
 from pgwitness.parsetree import Reader, Tree
+from pgwitness.words import STARTS, read_letters, read_words
 
 DEPTH_MAX = 300
 """Brackets of a tree in each other at most, so that reading it takes a bounded stack wherever it is called from."""
@@ -25,27 +27,6 @@ UNKNOWN = "dynamic_name"
 """Stands for what a text made at run time does not tell."""
 
 COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
-_STARTS = {
-    "SELECT": "select",
-    "WITH": "select",
-    "INSERT": "insert",
-    "UPDATE": "update",
-    "DELETE_P": "delete",
-    "MERGE": "merge",
-    "TRUNCATE": "truncate",
-    "DROP": "drop",
-    "ALTER": "alter",
-    "CREATE": "create",
-    "GRANT": "grant",
-    "REVOKE": "revoke",
-    "COPY": "copy",
-    "EXECUTE": "execute",
-    "CALL": "call",
-}
-"""Tokens that may begin a statement inside a body of code, and the word for it where nothing more can be told."""
-
-_TOKENS = {token.removesuffix("_P"): token for token in _STARTS}
-_WORD = re.compile(rf"(?i)\b(?:{'|'.join(_TOKENS)})\b", re.ASCII)
 _BRACKETS = re.compile(r"[\[\]{}]")
 _FORMAT = re.compile(r"%(?:\d+\$)?-?\d*([IsL%])")
 _HEADERS = tuple(f"CREATE FUNCTION f() RETURNS {kind} LANGUAGE plpgsql AS" for kind in ("void", "trigger", "SETOF x"))
@@ -71,23 +52,11 @@ def read_bodies(reader: Reader, depth: int = 0) -> None:
             continue
         if depth < BODIES_DEPTH_MAX:
             read_bodies(inner, depth + 1)
+        reader.unread = reader.unread or inner.unread
         if body.runs:
             reader.take(inner)
         else:
             reader.defines |= inner.operations | inner.defines
-
-
-def read_words(tokens: list[parser.Token], reader: Reader) -> None:
-    """Note what the words of a text may do, where nothing more can be told."""
-    for token in tokens:
-        if token.name in _STARTS:
-            reader.operations.setdefault(_STARTS[token.name])
-
-
-def read_letters(text: str, reader: Reader) -> None:
-    """Note what a text may do that is not even scanned: such words may also stand in its strings and comments."""
-    for word in _WORD.findall(text):
-        reader.operations.setdefault(_STARTS[_TOKENS[word.upper()]])
 
 
 def _bounded(tree: str) -> Any:
@@ -102,6 +71,7 @@ def _bounded(tree: str) -> Any:
 
 def _read_sql(text: str, reader: Reader) -> None:
     """Read a text that runs as SQL; of one that does not parse, its pieces and words."""
+    text = folded(text).text
     if not _parsed(text, reader):
         _read_pieces(text, reader)
 
@@ -119,6 +89,12 @@ def _parsed(text: str, reader: Reader) -> bool:
 
 
 def _read_plpgsql(body: str, reader: Reader) -> None:
+    body = folded(body).text
+    try:
+        parser.check(body)
+    except parser.TooCostly as costly:
+        _read_costly(body, costly, reader)
+        return
     if len(body) > BODY_CHARS_MAX:
         _read_pieces(body, reader)
         return
@@ -136,6 +112,7 @@ def _read_plpgsql(body: str, reader: Reader) -> None:
 def _read_nodes(tree: Any, reader: Reader) -> None:
     """Read every statement and expression of a PL/pgSQL tree."""
     stack = [tree]
+    seen: set[tuple[object, object]] = set()  # the same few expressions come again and again
     while stack:
         item = stack.pop()
         if isinstance(item, list):
@@ -143,7 +120,10 @@ def _read_nodes(tree: Any, reader: Reader) -> None:
         elif isinstance(item, dict):
             for kind, body in item.items():
                 if kind == "PLpgSQL_expr" and isinstance(body, dict):
-                    _read_expression(body, reader)
+                    expression = (body.get("query"), body.get("parseMode"))
+                    if expression not in seen:
+                        seen.add(expression)
+                        _read_expression(body, reader)
                     continue
                 if kind in ("PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors") and isinstance(body, dict):
                     _read_dynamic(body.get("query", {}), reader)
@@ -209,18 +189,23 @@ def _written(node: Tree) -> str:
 def _read_pieces(body: str, reader: Reader) -> None:
     """Read the pieces between semicolons, each from the first word that begins a statement."""
     for piece in _pieces(body, reader):
-        begin = next((index for index, item in enumerate(piece) if item.name in _STARTS), None)
+        begin = next((index for index, item in enumerate(piece) if item.name in STARTS), None)
         if begin is None:
             continue
         if not _parsed(body[piece[begin].start : piece[-1].end + 1], reader):
             read_words(piece[begin:], reader)
 
 
+def _read_costly(body: str, costly: parser.TooCostly, reader: Reader) -> None:
+    reader.unread = str(costly)
+    read_letters(body, reader)
+
+
 def _pieces(body: str, reader: Reader) -> Iterator[list[parser.Token]]:
     try:
         tokens = [token for token in parser.scan(body) if token.name not in COMMENTS]
-    except parser.TooCostly:
-        read_letters(body, reader)
+    except parser.TooCostly as costly:
+        _read_costly(body, costly, reader)
         return
     except (parser.ParseError, ValueError):
         reader.operations.setdefault("do_unreadable")

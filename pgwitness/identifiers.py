@@ -88,7 +88,9 @@ def name_of(word: str) -> str:
     """Read an identifier as the server does: in lower case, or between quotes; escapes are left as they are."""
     if word.endswith('"'):
         return word[word.index('"') + 1 : -1].replace('""', '"')
-    return "".join(letter.lower() if letter.isascii() else letter for letter in word)
+    return (
+        word.lower() if word.isascii() else "".join(letter.lower() if letter.isascii() else letter for letter in word)
+    )
 
 
 def _made_up(text: str) -> set[str]:

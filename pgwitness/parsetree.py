@@ -118,6 +118,8 @@ class Reader:
         self.functions: dict[str, None] = {}
         self.where = "n/a"
         self.utility = False
+        self.unread: str | None = None
+        """Why some of it was read by its words only."""
         self.inserts = True
         """Nothing but INSERTs of listed values without ON CONFLICT: each that succeeds makes a row."""
         self.settings: dict[str, None] = {}
@@ -147,6 +149,7 @@ class Reader:
         self.objects |= inner.objects
         self.defines |= inner.defines
         self.handles += inner.handles
+        self.unread = self.unread or inner.unread
         self.worse(inner.where)
 
     def worse(self, where: str) -> None:

@@ -1,8 +1,9 @@
-"""PostgreSQL's own parser (pglast) for texts of strangers: in time that grows no faster than they do.
+"""PostgreSQL's own parser (pglast) for texts of strangers: in a bounded time, that grows no faster than they do.
 
 PostgreSQL's scanner starts again within a run of operator characters (`/*/*/*…`, `+++…`), so a run costs the square of
 its length; pglast counts the characters beyond ASCII before each token anew. A text whose runs cost too much is refused
-before it is scanned, with `TooCostly`; letters beyond ASCII are written in ASCII while the scanner reads.
+before it is scanned, with `TooCostly`; letters beyond ASCII are written in ASCII while the scanner reads. So is a text
+of more tokens than are read in some ten milliseconds; callers fold its lists first (`pgwitness.folding`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from bisect import bisect_right
 from pglast import parser
 from pglast.parser import ParseError, Token
 
+from pgwitness.folding import folded
+
 __all__ = ["ParseError", "Token", "TooCostly", "fingerprint", "parse_plpgsql_json", "parse_sql_json", "scan"]
 
+LONG = "too long to be read in full"
 RUNS_COST_MAX = 256 * 1024
 """Characters looked at, again and again, in all runs of operator characters of a text; some milliseconds."""
 COUNTED_CHARS_MAX = 512
@@ -22,7 +26,7 @@ COUNTED_CHARS_MAX = 512
 ESCAPE_CHARS_MAX = 40
 
 _RUN = re.compile(r"[-~!@#^&|`?+*/%<>=]{32,}")
-_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _ESCAPES = re.compile("zq*")
 
 
@@ -31,7 +35,7 @@ class TooCostly(ValueError):
 
 
 def check(text: str) -> None:
-    """Raise `TooCostly` for a text whose runs of operator characters cost too much."""
+    """Raise `TooCostly` for a text that has too many tokens, or whose runs of operator characters cost too much."""
     cost = 0
     for run in _RUN.finditer(text):
         word = run[0]
@@ -40,6 +44,8 @@ def check(text: str) -> None:
         cost += starts * len(word)
         if cost > RUNS_COST_MAX:
             raise TooCostly("runs of operator characters that are too long")
+    if not folded(text).fits:
+        raise TooCostly(LONG)
 
 
 def scan(text: str) -> list[Token]:
@@ -53,16 +59,24 @@ def scan(text: str) -> list[Token]:
     width = len(mark) + 6
     if width > ESCAPE_CHARS_MAX:
         raise TooCostly("letters that leave none to write others with")
-    places = [found.start() for found in _BEYOND_ASCII.finditer(text)]
-    begins = [place + number * (width - 1) for number, place in enumerate(places)]
+    runs = [found.span() for found in _BEYOND_ASCII.finditer(text)]
+    begins: list[int] = []
+    longer = 0
+    for start, end in runs:
+        begins.append(start + longer)
+        longer += width - (end - start)
+    known: dict[str, int] = {}
 
     def place_of(offset: int) -> int:
-        number = bisect_right(begins, offset)
-        if number and offset < begins[number - 1] + width:
-            return places[number - 1]
-        return offset - number * (width - 1)
+        number = bisect_right(begins, offset) - 1
+        if number < 0:
+            return offset
+        behind = offset - begins[number] - width
+        if behind >= 0:
+            return runs[number][1] + behind
+        return runs[number][0] if behind == -width else runs[number][1] - 1  # a token holds all of a run
 
-    written = _BEYOND_ASCII.sub(lambda found: f"{mark}{ord(found[0]):06x}", text)
+    written = _BEYOND_ASCII.sub(lambda found: f"{mark}{known.setdefault(found[0], len(known)):06x}", text)
     return [Token(place_of(start), place_of(end), name, kind) for start, end, name, kind in parser.scan(written)]
 
 

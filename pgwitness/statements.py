@@ -1,9 +1,10 @@
 """Facts about a statement, from PostgreSQL's own parser (pglast), never from a regular expression.
 
 `facts(text)` never raises and never lets a literal through. Literals and comments go at the level of tokens:
-what is left are keywords, names, operators and `$n`. Where even that is no guarantee, because the text does not
-parse or because the server may have read its quotes in another way, there is no statement, only its hash.
-The tree is read by `pgwitness.parsetree`. A distinct text is parsed once: answers are cached, bounded in bytes.
+what is left are keywords, names, operators and `$n`; of a long list of literals the first (`pgwitness.folding`).
+Where even that is no guarantee, because the text does not parse or because the server may have read its quotes in
+another way, there is no statement, only its hash. The tree is read by `pgwitness.parsetree`; what is too long for it
+says what its words say (`pgwitness.words`). A distinct text is parsed once: answers are cached, bounded in bytes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from functools import lru_cache
 from msgspec import Struct
 
 from pgwitness import postgres_parser as parser
-from pgwitness.bodies import COMMENTS, read_bodies, read_letters, read_words, statements_of
-from pgwitness.identifiers import in_characters
+from pgwitness.bodies import COMMENTS, read_bodies, statements_of
+from pgwitness.folding import FOLD, beginning, folded
+from pgwitness.identifiers import glaring, in_characters, name_of
 from pgwitness.parsetree import Handle, Reader, Tree
+from pgwitness.words import read_letters, read_words
 
 CACHE_BYTES_MAX = 16 * 1024 * 1024
 CACHE_ENTRIES_MAX = 8_192
@@ -28,6 +31,8 @@ TEXT_CHARS_MAX = 4 * 1024 * 1024
 """A longer text is not parsed: its facts are its hash."""
 STATEMENT_CHARS_MAX = 16 * 1024
 """Where a statement without literals is cut off; ` …` stands for the rest."""
+BEGINNING_CHARS_MAX = 2_000
+"""What is kept of a statement that is too long for the parser."""
 HANDLES_MAX = 100
 NAMES_MAX = 1_000
 """Relations, columns and functions named at most, each."""
@@ -155,6 +160,7 @@ _recent = lru_cache(RECENT_MAX)(_known)
 def _facts(text: str, sha256: str, freed: bool) -> StatementFacts:
     if len(text) > TEXT_CHARS_MAX:
         return StatementFacts(None, sha256, parse_error=f"longer than {TEXT_CHARS_MAX} characters")
+    text = folded(text).text
     try:
         tokens = parser.scan(text)
         readable = _readable(text, tokens)
@@ -221,7 +227,8 @@ def _unparsable(text: str, sha256: str, error: Exception, freed: bool) -> Statem
     if isinstance(error, parser.TooCostly):
         reader.utility = True
         read_letters(text, reader)
-        return _answer(None, sha256, None, reader, str(error))
+        begun = _beginning(text) if str(error) == parser.LONG else None
+        return _answer(begun, sha256, None, reader, str(error))
     cut = freed and text.endswith(CUT)
     statement = None
     if cut or "stack depth" in str(error) or "memory exhausted" in str(error):
@@ -231,15 +238,31 @@ def _unparsable(text: str, sha256: str, error: Exception, freed: bool) -> Statem
             return _answer(None, sha256, None, reader, _reason(error))
         reader.utility = True
         read_words(tokens, reader)
-        names = {token.name for token in tokens}
+        names = {token.name for token in tokens if text[token.start : token.end + 1] != FOLD}
         if cut and names.isdisjoint(_LITERALS | COMMENTS | {"SET"}):
             statement = text
     return _answer(statement, sha256, None, reader, _reason(error))
 
 
+def _beginning(text: str) -> str | None:
+    """Give the beginning of a text that is too long for the parser; None where a name in it may be a value."""
+    begun = beginning(text, BEGINNING_CHARS_MAX)
+    try:
+        tokens = parser.scan(begun)
+    except (parser.ParseError, ValueError):
+        return None
+    for token in tokens:
+        word = begun[token.start : token.end + 1]
+        if token.name == "SET" or ('"' in word and glaring(name_of(word))):
+            return None
+    statement, _ = _without_literals(begun, tokens, set())
+    return statement + CUT if statement else None
+
+
 def _answer(
     statement: str | None, sha256: str, fingerprint: str | None, reader: Reader, error: str | None
 ) -> StatementFacts:
+    error = error or reader.unread
     if statement is not None and len(statement) > STATEMENT_CHARS_MAX + len(CUT):
         statement = statement[:STATEMENT_CHARS_MAX].rsplit(" ", 1)[0] + CUT
     return StatementFacts(
@@ -285,9 +308,9 @@ def _without_literals(text: str, tokens: list[parser.Token], hidden: set[int]) -
     offsets = in_characters(text, hidden) if hidden else hidden
     end = -1
     for token in tokens:
-        if token.name in COMMENTS:
-            continue
         word = text[token.start : token.end + 1]
+        if token.name in COMMENTS and word != FOLD:
+            continue
         if token.name == "SCONST" and word.startswith("'") and "\\'" in word:
             return None, "a backslash before a quote: its literals cannot be told for certain"
         if token.name in _LITERALS or token.start in offsets or _is_number(token):

@@ -23,6 +23,7 @@ from collectors.names import Names
 from pgwitness import postgres_parser as parser
 from pgwitness import tags
 from pgwitness.events import Parsed
+from pgwitness.folding import FOLD, code, folded
 from pgwitness.identifiers import Hide, glaring, masked, masked_name, plain
 from pgwitness.parsetree import runs_text
 from pgwitness.privacy import Tokenizer
@@ -95,9 +96,16 @@ class Texts:
         `hide` says which of its names may be values too, of those in quotes unless it is about `all_names`; of a
         statement that has run, only what looks like anything but a name is.
         """
-        hide = hide or self._glaring
-        if all_names or ('"' in text and _may_hide(text, hide) and not about_objects(facts(text))):
+        whole, hide = text, hide or self._glaring
+        short = folded(text)
+        text = short.text
+        if short.fits and (all_names or ('"' in text and _may_hide(text, hide) and not about_objects(facts(text)))):
             text = masked(text, hide)
+        found = self._tagged(text) if short.fits else self._long(text)
+        # What cannot be freed of its literals is known by all that was sent.
+        return found if found.hash is None or text is whole else found._replace(hash=self.hash(whole))
+
+    def _tagged(self, text: str) -> Text:
         if "*/" not in text:
             return self._read(text, None)
         at = comment_behind(text)
@@ -108,6 +116,17 @@ class Texts:
         else:
             said = tags.read(text, self._token)
         return found._replace(tags=tuple(said.items())) if said else found
+
+    def _long(self, text: str) -> Text:
+        """Read a text that is too long for the parser: it has no shape, and its tags where its quotes can be told."""
+        found = self._by_text.get(text)
+        if found is None:
+            found = self._parse(text, None)
+        at = comment_behind(text)
+        if at is None or code(text[:at]) is None:
+            return found
+        said = tags.of_comment(text[at + 2 : text.rindex("*/")], self._token)
+        return found._replace(tags=tuple(said.items()))
 
     def _read(self, text: str, shape: str | None) -> Text:
         found = self._by_text.get(text)
@@ -236,9 +255,9 @@ def scanned_shape(text: str) -> str | None:
     pieces = ["\1"]
     end = -1
     for token in tokens:
-        if token.name in _COMMENTS:
-            continue
         word = text[token.start : token.end + 1]
+        if token.name in _COMMENTS and word != FOLD:
+            continue
         if token.name in _LITERALS:
             if "\\'" in word:
                 return None

@@ -1,0 +1,126 @@
+"""What the words of a text say, where its tree is not to be had: too deep, too costly, or cut off.
+
+The words are those outside of strings and comments wherever that can be told, so that what a value says is not taken
+for what a statement does; relations are the names behind words that a relation follows. Both may say too much (the name
+of a CTE is taken for a relation's) and are never the last word: who asks is told why there is no tree (`parse_error`).
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+
+from pgwitness import postgres_parser as parser
+from pgwitness.events import quote_identifier
+from pgwitness.folding import code
+from pgwitness.identifiers import name_of
+from pgwitness.parsetree import Reader
+
+RELATIONS_MAX = 1_000
+STARTS = {
+    "SELECT": "select",
+    "WITH": "select",
+    "INSERT": "insert",
+    "UPDATE": "update",
+    "DELETE_P": "delete",
+    "MERGE": "merge",
+    "TRUNCATE": "truncate",
+    "DROP": "drop",
+    "ALTER": "alter",
+    "CREATE": "create",
+    "GRANT": "grant",
+    "REVOKE": "revoke",
+    "COPY": "copy",
+    "EXECUTE": "execute",
+    "CALL": "call",
+}
+"""Tokens that may begin a statement inside a body of code, and the word for it where nothing more can be told."""
+
+
+_OPERATIONS = {token.removesuffix("_P").lower(): word for token, word in STARTS.items()}
+_WORD = re.compile(r"[a-z_]+")
+_OBJECT = re.compile(
+    r"(?:drop|create|alter)\s+(?:or\s+replace\s+|(?:global|local|unlogged|temp|temporary|unique|foreign|materialized)\s+)*"
+    r"(?:table|view|index|schema|role|user|group|database|function|procedure|extension|trigger|policy|publication"
+    r"|subscription|server|sequence|type|owned|system|event\s+trigger|rule|language|tablespace)(?![\w$])"
+)
+_OBJECT_OF = {"user": "role", "group": "role"}
+_VERBS = ("drop", "create", "alter")
+_PROGRAM = re.compile(r"copy\s[^;]*\sprogram\s")
+_RUNS = re.compile(r"(?<![\w$])(?:do|function|procedure|execute|dblink|query_to_xml|schedule|crosstab)")
+"""Behind such words a string may be code."""
+
+_PART = r'(?:"[^"]*(?:""[^"]*)*"|[A-Za-z_\x80-\U0010ffff][\w$]*)'
+_NAME = rf"{_PART}(?:\s*\.\s*{_PART}){{0,2}}"
+_BEFORE = re.compile(r"(?:from|join|into|update|table|only|using|truncate|copy|view|on|exists)\s+")
+"""What a relation's name may stand behind; `ON` in GRANT and REVOKE alone."""
+_LIST = re.compile(rf"{_NAME}(?:\s*,\s*{_NAME})*+")
+_CALLED = re.compile(r"\s*\(")
+_QUOTED = re.compile(r'"[^"]*"')
+_EACH = re.compile(_NAME)
+_EACH_PART = re.compile(_PART)
+_NO_NAMES = frozenset({
+    "select", "lateral", "values", "set", "only", "where", "with", "as", "on", "using", "table", "if", "not", "exists",
+    "rows", "unnest", "stdin", "stdout", "program", "all", "update", "delete", "insert", "join", "from", "into", "view",
+    "function", "schema", "sequence", "database", "foreign", "inner", "left", "right", "full", "row", "share",
+})  # fmt: skip
+
+
+def read_words(tokens: list[parser.Token], reader: Reader) -> None:
+    """Note what the words of a text may do, where nothing more can be told."""
+    for token in tokens:
+        if token.name in STARTS:
+            reader.operations.setdefault(STARTS[token.name])
+
+
+def read_letters(text: str, reader: Reader) -> None:
+    """Note what a text may do, and name, that is not even scanned."""
+    outside = code(text)
+    if outside is not None and _RUNS.search(_lower(outside)) is None:
+        text = outside
+    low = _lower(text)
+    _operations(low if text is not outside else _QUOTED.sub('""', low), reader)
+    _relations(text, low, reader)
+
+
+def _lower(text: str) -> str:
+    """Write a text in lower case, letter for letter."""
+    return text.lower() if text.isascii() else "".join(letter.lower() if letter < "\x80" else letter for letter in text)
+
+
+def _operations(low: str, reader: Reader) -> None:
+    words = dict.fromkeys(_WORD.findall(low))
+    told = {} if words.keys().isdisjoint(_VERBS) else dict.fromkeys(_OBJECT.findall(low))
+    for word in words:
+        if word not in _OPERATIONS:
+            continue
+        for found in told:
+            verb, *_, kind = found.split()
+            if verb == word:
+                kind = "event_trigger" if kind == "trigger" and "event" in found else kind
+                reader.operations.setdefault(f"{verb}_{_OBJECT_OF.get(kind, kind)}")
+        reader.operations.setdefault(_OPERATIONS[word])
+    if "program" in words and _PROGRAM.search(low) is not None:
+        reader.operations.setdefault("copy_program")
+
+
+def _relations(text: str, low: str, reader: Reader) -> None:
+    seen: set[str] = set()
+    granted = "grant" in reader.operations or "revoke" in reader.operations
+    for before in _BEFORE.finditer(low):
+        start, word = before.start(), before[0].rstrip()
+        within = start > 0 and (low[start - 1].isalnum() or low[start - 1] in '_$"')
+        if within or (word == "on" and not granted):
+            continue
+        names = _LIST.match(text, before.end())
+        if names is None or names[0] in seen:
+            continue
+        if word in ("from", "join", "using") and _CALLED.match(text, names.end()) is not None:
+            continue  # a function
+        seen.add(names[0])
+        for name in islice(_EACH.finditer(names[0]), RELATIONS_MAX):
+            parts = [name_of(part) for part in _EACH_PART.findall(name[0])]
+            if parts[0] not in _NO_NAMES or len(parts) > 1:
+                reader.relations.setdefault(".".join(quote_identifier(part) for part in parts[-2:]))
+        if len(reader.relations) >= RELATIONS_MAX:
+            return

@@ -1,0 +1,63 @@
+"""A text that is too long for the parser says what its words say, and that it was not read in full."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgwitness.folding import TOKENS_MAX, code
+from pgwitness.postgres_parser import LONG
+from pgwitness.statements import CUT, facts
+
+SECRET = "hunterzwo4711"
+COLUMNS = ", ".join(f"c{number}" for number in range(TOKENS_MAX))
+
+
+@pytest.mark.parametrize(
+    ("text", "operations", "relations"),
+    [
+        (f"SELECT {COLUMNS} FROM ONLY pay.cards; DROP TABLE IF EXISTS t", "select drop drop_table", "pay.cards t"),
+        (f'INSERT INTO "Täble" ({COLUMNS}) SELECT * FROM u JOIN v USING (id)', "insert select", '"Täble" u v'),
+        (f"UPDATE t SET a = CASE {'WHEN a = b THEN c ' * TOKENS_MAX} END", "update", "t"),
+        ("DROP TABLE " + COLUMNS, "drop drop_table", "c0 c999"),
+        ("SELECT 1; " * TOKENS_MAX + "ALTER ROLE x SUPERUSER", "select alter alter_role", ""),
+        (f"GRANT SELECT ON t, s.u TO {COLUMNS}", "grant select", "t s.u"),
+        (f"SELECT {COLUMNS}; COPY t FROM PROGRAM 'x'", "select copy copy_program", "t"),
+        (f"DO $$ BEGIN {'PERFORM a; ' * TOKENS_MAX} EXECUTE 'DROP TABLE t'; END $$", "do drop drop_table execute", "t"),
+        (f"SELECT {COLUMNS}, /* /* ' */ */ a FROM t; DELETE FROM u WHERE b = '{SECRET}'", "select delete", "t u"),
+    ],
+)  # fmt: skip
+def test_a_long_text_says_what_its_words_say(text: str, operations: str, relations: str) -> None:
+    """What it may do and which relations it names is told, in the midst of it and at its end; and that it is less."""
+    known = facts(text)
+    assert known.parse_error == LONG
+    assert set(operations.split()) <= set(known.operations)
+    assert set(relations.split()) <= set(known.relations)
+    assert SECRET not in (known.statement or "")
+
+
+def test_values_say_nothing_of_what_is_done() -> None:
+    """Words in strings, comments and quoted names are not taken for what a statement does, where they can be told."""
+    text = (
+        f"""SELECT 'drop table t', E'it\\'s delete from t', "update t", {COLUMNS} /* truncate t */ -- grant\n FROM u"""
+    )
+    known = facts(text)
+    assert known.operations == ("select",)
+    assert known.relations == ("u",)
+    assert known.statement is not None
+    assert known.statement.startswith('SELECT $1, $2, "update t", c0')
+    assert known.statement.endswith(CUT)
+    assert facts(known.statement, freed=True).statement == known.statement
+
+
+def test_a_name_that_may_be_a_value_is_not_kept() -> None:
+    """Who writes an address in double quotes finds no statement of his in the evidence, however long it is."""
+    known = facts(f'SELECT {COLUMNS} FROM t WHERE mail = "ada@x.example"'.replace("c0,", '"ada@x.example",'))
+    assert known.statement is None
+    assert facts(f"UPDATE t SET a = {SECRET}, {COLUMNS.replace(',', '=1,')}=1").statement is None
+
+
+@pytest.mark.parametrize("text", ["a 'b", 'a "b', "a /* /* */", "a $$ b", "1$a$ b", "a $x$ b $y$"])
+def test_quotes_that_cannot_be_told_are_not(text: str) -> None:
+    """Then there is no text without them, and all words count."""
+    assert code(text) is None
+    assert code("a 'b' $1 $x$ ' $x$ -- '\n") == "a  0  $1  0   0 \n"
