@@ -26,7 +26,10 @@ Binding = Literal["gateway", "beacon", "log", "activity", "stats", "replication"
 Certainty = Literal["exact", "strong", "weak", "none"]
 Assurance = Literal["verified", "asserted", "role_only", "none"]
 PrincipalKind = Literal["human", "agent", "service", "unknown"]
-Outcome = Literal["success", "failure", "denied", "rolled_back", "unknown"]
+Outcome = Literal["success", "failure", "denied", "rolled_back", "pending", "unknown"]
+"""What came of an action: committed, refused or failed, rolled back, its transaction still open, or nobody knows."""
+Effect = Literal["rows", "emptied", "created", "altered", "renamed", "dropped", "granted", "revoked", "none"]
+"""What is proven to have changed, by the WAL, a DDL message or the catalogue; `none`: it is known that nothing did."""
 
 OPERATIONS = {"i": "insert", "u": "update", "d": "delete", "t": "truncate"}
 """Words for the letters that rows and counts use for their operation."""
@@ -358,7 +361,9 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
 
     `occurred_at_us` is the time of the line that ended it. `session_start_us` has whole seconds. `client_addr` is
     `local` for the Unix socket and None when the log does not say; so is `application`, empty when there is none.
-    `xid` is the top-level transaction id, modulo 2^32, None where the log has none. `source` is the line it comes
+    `xid` is the top-level transaction id, modulo 2^32, None where the log has none; `vxid` the virtual one, `3/0` where
+    the session is in no transaction. `outcome` is what the line itself says: whether a statement that succeeded was
+    committed decides the fold (`streams.fold.outcomes`). `source` is the line it comes
     from: `duration` (log_min_duration_statement), `statement` (log_statement, with its duration where a line had
     it), `auto_explain`, `pgaudit`, `error`; `imitated` is a line that a session's code wrote in the server's form:
     `imitates` says which, `lines` how many of that session have not been told yet. `statement` is None when its
@@ -400,6 +405,7 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     imitates: str | None = None
     lines: int = 0
     own: bool = False
+    vxid: str | None = None
 
 
 class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):
@@ -530,6 +536,7 @@ class Event(Struct, kw_only=True, omit_defaults=True, gc=False):
     row_count: int | None = None
     duration_ms: float | None = None
     outcome: Outcome = "unknown"
+    effect: Effect | None = None
     sqlstate: str | None = None
     detail: dict[str, object] = {}
     part: int = 0

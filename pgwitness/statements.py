@@ -21,6 +21,7 @@ from pgwitness.bodies import COMMENTS, read_bodies, statements_of
 from pgwitness.folding import FOLD, beginning, folded
 from pgwitness.identifiers import glaring, in_characters, name_of
 from pgwitness.parsetree import Handle, Reader, Tree
+from pgwitness.transactions import control
 from pgwitness.words import read_letters, read_words
 
 CACHE_BYTES_MAX = 16 * 1024 * 1024
@@ -71,6 +72,8 @@ class StatementFacts(Struct, frozen=True):
     succeeds (and no trigger or rule takes it away). `handles` is what it does with prepared statements and cursors.
     `assigned` are those of `columns` that it only fills. `whole` are the relations of which it reads every row, as far
     as its text tells (`pgwitness.wholes`). `returning` is set when a statement that writes gives rows back.
+    `control` are its words about transactions and savepoints in their order (`pgwitness.transactions`); empty for a
+    single statement of any other kind.
     """
 
     statement: str | None
@@ -91,6 +94,7 @@ class StatementFacts(Struct, frozen=True):
     assigned: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
     returning: bool = False
+    control: tuple[str, ...] = ()
 
 
 def about_objects(known: StatementFacts) -> bool:
@@ -118,7 +122,7 @@ class _Cache:
 
     def put(self, key: bytes, value: StatementFacts) -> None:
         names = (*value.operations, *value.relations, *value.columns, *value.functions)
-        names += (*value.settings, *value.objects, *value.defines, *value.assigned, *value.whole)
+        names += (*value.settings, *value.objects, *value.defines, *value.assigned, *value.whole, *value.control)
         for handle in value.handles:
             names += (handle.name, *handle.operations, *handle.relations, *handle.columns, *handle.functions)
         size = 600 + 2 * len(value.statement or "") + sum(60 + 2 * len(name) for name in names)
@@ -169,10 +173,13 @@ def _facts(text: str, sha256: str, freed: bool) -> StatementFacts:
     except (parser.ParseError, ValueError) as error:
         return _unparsable(text, sha256, error, freed)
     reader = Reader()
+    words: tuple[str, ...] = ()
     hidden: set[int] = set()
     sets = any(token.name == "SET" for token in tokens)
     try:
-        for item in statements_of(tree):
+        items = statements_of(tree)
+        words = control(items)
+        for item in items:
             reader.read(item)
             hidden |= _hidden(item) if sets else set()
     except (RecursionError, LookupError, TypeError, AttributeError) as error:
@@ -184,7 +191,7 @@ def _facts(text: str, sha256: str, freed: bool) -> StatementFacts:
         return _answer(None, sha256, fingerprint, reader, why)
     read_bodies(reader)
     statement, error_text = _without_literals(text, tokens, hidden)
-    return _answer(statement, sha256, fingerprint, reader, error_text)
+    return _answer(statement, sha256, fingerprint, reader, error_text, words)
 
 
 def _readable(text: str, tokens: list[parser.Token]) -> str:
@@ -260,7 +267,12 @@ def _beginning(text: str) -> str | None:
 
 
 def _answer(
-    statement: str | None, sha256: str, fingerprint: str | None, reader: Reader, error: str | None
+    statement: str | None,
+    sha256: str,
+    fingerprint: str | None,
+    reader: Reader,
+    error: str | None,
+    words: tuple[str, ...] = (),
 ) -> StatementFacts:
     error = error or reader.unread
     if statement is not None and len(statement) > STATEMENT_CHARS_MAX + len(CUT):
@@ -284,6 +296,7 @@ def _answer(
         assigned=tuple(name for name in reader.columns if name not in reader.read_columns)[:NAMES_MAX],
         whole=tuple(reader.whole)[:NAMES_MAX],
         returning=reader.returning,
+        control=words,
     )
 
 

@@ -120,7 +120,7 @@ SELECT a.* REPLACE (6005 * 100 + activity_id AS type_uid) FROM (
         0 AS type_uid,
         epoch_ms(occurred_at) AS time,
         1 AS severity_id,
-        CASE outcome WHEN 'success' THEN 1 WHEN 'unknown' THEN 0 ELSE 2 END AS status_id,
+        CASE outcome WHEN 'success' THEN 1 WHEN 'unknown' THEN 0 WHEN 'pending' THEN 0 ELSE 2 END AS status_id,
         sqlstate AS status_code,
         {{'version': '1.8.0', 'uid': event_id, 'logged_time': epoch_ms(captured_at), 'log_name': kind,
           'product': {{'name': 'pgwitness', 'vendor_name': 'pgwitness'}}}} AS metadata,

@@ -88,6 +88,7 @@ _FACTS = (
     "outcome",
     "sqlstate",
     "peer_group",
+    "effect",
 )
 """Columns that most events of a session share; an event keeps one code for all of them."""
 _facts = attrgetter(*_FACTS)

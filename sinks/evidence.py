@@ -46,6 +46,7 @@ _FACTS = (
     "xid",
     "lsn",
     "outcome",
+    "effect",
     "sqlstate",
     "statement",
     "fingerprint",

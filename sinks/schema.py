@@ -67,12 +67,13 @@ EVENTS = pa.schema(
         ("schema_version", pa.int32()),
         ("peer_group", _TEXT),
         ("covered", pa.bool_()),
+        ("effect", _TEXT),
     ]
 )
 """`events`: one row a changed row, or one event of any other kind.
 
 Beyond the contract: `peer_group`, whom the principal is compared with, and `covered`, whether a beacon was installed
-on the row's table when it changed, so that a change without one shows.
+on the row's table when it changed, so that a change without one shows, and `effect`, what is proven to have changed.
 """
 
 ROWS = pa.schema([("event_id", _TEXT), ("before", _TEXT), ("after", _TEXT)])

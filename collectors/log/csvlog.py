@@ -96,6 +96,7 @@ class CsvLog:
             row[18] or None,
             row[21] or None,
             row[7] or None,
+            row[9] or None,
         )
 
 

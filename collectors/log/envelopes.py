@@ -25,6 +25,7 @@ _SEVERAL = ("logEvents", "records")
 _COLUMNS = {
     "log_time": "timestamp", "user_name": "user", "database_name": "dbname", "process_id": "pid",
     "session_id": "session_id", "session_line_num": "line_num", "command_tag": "ps", "transaction_id": "txid",
+    "virtual_transaction_id": "vxid",
     "error_severity": "error_severity", "sql_state_code": "state_code", "message": "message", "detail": "detail",
     "hint": "hint", "context": "context", "query": "statement", "location": "func_name",
     "application_name": "application_name", "backend_type": "backend_type", "query_id": "query_id",

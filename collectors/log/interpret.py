@@ -41,6 +41,7 @@ from pgwitness.statements import IDLE, facts
 
 DURATION_MS_MAX = 1e12
 PENDING_MAX = 1_000
+VXID_CHARS_MAX = 32
 LEARNED_MAX = 4_096
 """Statements whose names were learned; then all begin anew."""
 Seen = Statement | Session
@@ -237,6 +238,8 @@ class Interpreter:
             more["query_id"] = record.query_id
         if self._own is not None and self._own.commands(record.application, record.session):
             more["own"] = True
+        if record.vxid is not None:
+            more["vxid"] = record.vxid[:VXID_CHARS_MAX]
         if text.doubtful:
             trust = "claimed"
         if trust != "likely":
@@ -402,6 +405,7 @@ class Interpreter:
                 outcome="success",
                 xid=record.xid or waiting.xid,
                 query_id=record.query_id or waiting.query_id,
+                vxid=record.vxid or waiting.vxid,
                 alone=alone,
                 trust=trust,
             )

@@ -33,6 +33,7 @@ class _Line(Struct, gc=False):
     session_id: str | None = None
     line_num: Big | None = None
     txid: Xid = 0
+    vxid: str | None = None
     state_code: str | None = None
     detail: str | None = None
     hint: str | None = None
@@ -87,6 +88,7 @@ class JsonLog:
             found.context,
             found.func_name,
             found.ps,
+            found.vxid,
         )
 
     def _repaired(self, line: bytes) -> _Line:

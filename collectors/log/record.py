@@ -34,8 +34,8 @@ class LogRecord(Struct, frozen=True, gc=False):
     `time_us` is when it was written, `start_us` when its session began, to the second. `session` is `%c`, `line` the
     number of the message within the session. `host` is an address, `local`, or None when it is not known; `xid` has
     32 bits and is 0 outside of a transaction that has one. `context` and `location` are what code leaves that writes
-    into the log, the latter with `log_error_verbosity = verbose`; `title` is the process title. `readings` are the
-    messages that an ambiguous line may hold.
+    into the log, the latter with `log_error_verbosity = verbose`; `title` is the process title. `vxid` is the virtual
+    transaction id, `3/0` outside of a transaction. `readings` are the messages that an ambiguous line may hold.
     """
 
     time_us: int
@@ -60,6 +60,7 @@ class LogRecord(Struct, frozen=True, gc=False):
     context: str | None = None
     location: str | None = None
     title: str | None = None
+    vxid: str | None = None
     readings: tuple[str, ...] = ()
 
 

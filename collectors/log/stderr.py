@@ -27,7 +27,7 @@ from collectors.log.record import (
 
 _BACKEND = ("pid", "session", "start", "user", "database", "application", "remote", "host", "backend_type")
 _PARTS = ("", "DETAIL", "HINT", "STATEMENT", "CONTEXT", "LOCATION")
-_MESSAGE = ("millis", "seconds", "epoch", "line", "xid", "sqlstate", "query_id")
+_MESSAGE = ("millis", "seconds", "epoch", "line", "xid", "sqlstate", "query_id", "vxid")
 
 
 class StderrLog:
@@ -55,7 +55,7 @@ class StderrLog:
             raise Unreadable("a line without the prefix")
         get = head.fields.get
         backend = self._backends.get(tuple([get(name) for name in _BACKEND]))
-        millis, seconds, epoch, line, xid, sqlstate, query_id = [get(name) for name in _MESSAGE]
+        millis, seconds, epoch, line, xid, sqlstate, query_id, vxid = [get(name) for name in _MESSAGE]
         message, readings = head.text, head.readings
         detail = hint = statement = context = location = None
         if more:
@@ -87,6 +87,7 @@ class StderrLog:
             backend.backend_type,
             context,
             location,
+            vxid=vxid or None,
             readings=readings,
         )
 

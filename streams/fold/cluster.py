@@ -13,6 +13,7 @@ from streams.fold.log_coverage import LogCoverage
 from streams.fold.log_join import LogJoin
 from streams.fold.log_settings import LogSettings
 from streams.fold.log_wait import LogWait
+from streams.fold.outcomes import Outcomes
 from streams.fold.posture_join import PostureJoin
 from streams.fold.relations import Relations
 from streams.fold.server_log import ServerLog
@@ -52,6 +53,7 @@ class Cluster:
         self.relations = Relations()
         self.coverage = LogCoverage()
         self.shares = Shares()
+        self.outcomes = Outcomes(self.undo)
 
     def reached(self, system_id: str) -> int | None:
         """Give how far a server's WAL was read, in whichever database; None when nothing of it was."""
@@ -92,6 +94,7 @@ class Cluster:
         """Forget whose transaction ids were: those of a server that was put back come again."""
         self.activity.forget_xids()
         self.log.forget_xids()
+        self.outcomes.forget_xids()
 
     def is_new(self, event_id: str) -> bool:
         """Say whether an event was not told yet; now it is."""
@@ -135,6 +138,7 @@ class Cluster:
         self.readings.save(state)
         self.handles.save(state)
         self.relations.save(state)
+        self.outcomes.save(state)
         return state
 
     @classmethod
@@ -156,6 +160,7 @@ class Cluster:
         cluster.handles.load(state)
         cluster.relations.load(state)
         cluster.shares = state.shares
+        cluster.outcomes.load(state)
         cluster.stats = StatsJoin(state.runs)
         cluster.waiting.load(state.held)
         return cluster

@@ -128,6 +128,7 @@ class Fold:
             self._take(cluster, header, index, event, written_us)
         if cluster.waiting:
             self._expire(header.cluster, cluster)
+        self._decided(cluster, cluster.outcomes.due(cluster.clock_us))
         if cluster.readings.waiting:
             for held in cluster.readings.due(cluster.clock_us):
                 self._read_late(cluster, held)
@@ -379,6 +380,8 @@ class Fold:
     def _beside_log(self, cluster: Cluster, header: RawHeader, part: Transaction, whose: Attribution) -> None:
         """Remember a transaction for lines of the log that come, and tell if a comment contradicted its beacon."""
         cluster.join.committed((part.system_id, part.timeline, part.database), part, whose.pid)
+        if part.last:
+            self._decided(cluster, cluster.outcomes.committed(part.xid, part.captured_at_us))
         stronger = comments.vouched(whose) if part.beacons and part.beacons[0].authenticated else None
         if stronger is None:
             return
@@ -492,6 +495,7 @@ class Fold:
                 if isinstance(event, Gap) and header.source == "log":
                     cluster.posture.lost(event.captured_at_us)
                     cluster.handles.lost()
+                    self._decided(cluster, cluster.outcomes.lost(event.captured_at_us))
                 cluster.told.announced(event)
                 self._emit_once(cluster, shape.finding(header, event, self._announced(header.cluster, event)))
             case Transaction():  # pragma: no cover - `apply` takes these
@@ -540,14 +544,20 @@ class Fold:
         cluster.relations.ran(told, session)
         if told.database is not None and shares.streams(cluster.shares, told.database, told.relations):
             told.detail["by_effect"] = True
-        cluster.told.statement(told)
-        self._emit(told)
         cluster.coverage.statement(told)
         if event.outcome == "success" and event.source in _run_lines(cluster):
             cluster.stats.statement(told, session)
         if event.tags:
             stronger = cluster.log.vouched(event.xid) or comments.vouched(whose)
             self._compare(cluster, header, whose, event.tags, stronger, event.captured_at_us)
+        words = shape.transaction_words(event, known)
+        self._decided(cluster, cluster.outcomes.statement(event, session, words, told, cluster.log_settings.sees_ends))
+
+    def _decided(self, cluster: Cluster, events: list[Event]) -> None:
+        """Emit statements whose outcome is known now, or pending."""
+        for event in events:
+            cluster.told.statement(event)
+            self._emit(event)
 
     def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:
         if event.place is not None:
@@ -555,11 +565,14 @@ class Fold:
                 return
             session = log_session(event, header.instance)
             cluster.readings.line(header.instance, event.occurred_at_us)
+            if event.operation == "connect":
+                cluster.outcomes.begins(session)
             if event.operation == "disconnect":
                 cluster.join.ends(session, event.occurred_at_us)
                 cluster.posture.ends(session, event.occurred_at_us)
                 cluster.handles.ends(session)
                 cluster.relations.ends(session)
+                self._decided(cluster, cluster.outcomes.ends(session, event.captured_at_us))
             whose = by_log(session, header.cluster, self.identities, "own")
             if event.operation == "login_failed":
                 whose = attempted(whose)

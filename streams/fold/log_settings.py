@@ -46,6 +46,14 @@ class LogSettings:
         return ended or told.get("log_statement") == "all"
 
     @property
+    def sees_ends(self) -> bool | None:
+        """Whether the log has every COMMIT, ROLLBACK and error of every session; None where nobody has told."""
+        told = self.told
+        if _DURATION not in told and "log_statement" not in told:
+            return None
+        return self.transactions and told.get("log_min_messages", "warning") not in ("log", "fatal", "panic")
+
+    @property
     def announced(self) -> bool:
         """Whether every statement is announced before it runs, and nothing writes that is no statement."""
         told = self.told

@@ -223,6 +223,23 @@ def statement(
     return event
 
 
+def transaction_words(raw: Statement, known: StatementFacts | None) -> tuple[str, ...] | None:
+    """Give what a statement says about transactions; None where its text cannot be read."""
+    if known is not None and known.parse_error is None:
+        return known.control
+    said = raw.parsed.operations if raw.parsed is not None else known.operations if known is not None else ()
+    # One of which the parser has said what it does, and none of it is about transactions, is one to all intents.
+    return () if said and _TRANSACTIONS.isdisjoint(said) else None
+
+
+_TRANSACTIONS = frozenset({"begin", "start", "commit", "rollback", "rollback_to", "savepoint", "release", "prepare"})
+
+
+def outcome_id(event_id: str) -> str:
+    """Name the event that tells the outcome of one that went on as pending."""
+    return _id("outcome", event_id)
+
+
 def imitated(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
     """Make the finding that a session's code wrote a line in the server's form into the log; `whose` is who did."""
     event_id = line_id(header, raw.place)

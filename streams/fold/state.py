@@ -17,6 +17,8 @@ from pgwitness.events import (
     Binding,
     Certainty,
     Certificate,
+    Event,
+    Outcome,
     Posture,
     PrincipalKind,
     QueryStats,
@@ -195,6 +197,40 @@ class Did(Struct, array_like=True):
     used_us: int = 0
 
 
+class Waiting(Struct, array_like=True):
+    """A statement whose outcome is open: its event, when it has waited long enough, what is decided of its parts.
+
+    `left` parts are open; `told`: it went on as pending.
+    """
+
+    event: Event
+    due_us: int
+    left: int = 1
+    results: list[Outcome] = []
+    told: bool = False
+
+
+class OpenTransaction(Struct, array_like=True):
+    """A session's transaction: its virtual id, what waits in it, and what may take that back.
+
+    `begun`: a BEGIN was seen. `failed`: an ERROR stands. `known`: the session was seen before, so a BEGIN would have
+    been. `entries` are places in `items`, -1 once decided; `marks` are savepoints and the entry that came next.
+    `announced` are words of a text of which only the beginning is logged. `doubtful`: the text that would have begun it
+    failed.
+    """
+
+    vxid: str | None
+    begun: bool = False
+    failed: bool = False
+    known: bool = False
+    xid: int | None = None
+    items: list[Waiting] = []
+    entries: list[int] = []
+    marks: list[tuple[str, int]] = []
+    announced: tuple[str, ...] = ()
+    doubtful: bool = False
+
+
 class Runs(Struct, array_like=True):
     """How often the log told a statement of a role in one second, and by whom.
 
@@ -323,6 +359,11 @@ class ClusterState(Struct):
     """What stands behind the names of prepared statements and cursors (`streams.fold.handles`)."""
     shares: Shares = msgspec.field(default_factory=Shares)
     """How many rows relations hold, and how much of them went (`streams.fold.shares`)."""
+    open: list[tuple[tuple[str | None, int, int | None], OpenTransaction]] = []
+    open_seen: list[tuple[tuple[str | None, int, int | None], bool]] = []
+    wal_xids: list[int] = []
+    open_due_us: int = 0
+    """Statements whose outcome is open, and what decides it (`streams.fold.outcomes`)."""
     set_back_told: int = -(1 << 60)
     """The record at which it was last told that a clock was put back."""
 

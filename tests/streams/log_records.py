@@ -28,5 +28,6 @@ def statement(offset: int, *, at_s: float = 0.0, log: str = "a-1", index: int = 
         "client_port": 5050,
         "statement": "UPDATE public.orders SET status = $1 WHERE id = $2",
         "duration_ms": 1.5,
+        "vxid": "3/0",
     }
     return Statement(**(given | fields))

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from pgwitness.events import RawBatch, RawHeader, Relation
-from streams.fold import activity, cluster, fold, handles, log_join, log_wait, relations, server_log, stats_join, told
+from streams.fold import (
+    activity,
+    cluster,
+    fold,
+    handles,
+    log_join,
+    log_wait,
+    outcomes,
+    relations,
+    server_log,
+    stats_join,
+    told,
+)
 from streams.fold.fold import Fold
 from streams.fold.sanity import NAME_CHARS_MAX, bounded
 from streams.fold.waiting import COLUMN_BYTES, PART_BYTES, size_of
@@ -38,6 +50,10 @@ LIMITS = (
     (server_log, "VOUCHED_MAX"),
     (stats_join, "STATEMENTS_MAX"),
     (told, "TOLD_MAX"),
+    (outcomes, "SESSIONS_MAX"),
+    (outcomes, "WAITING_MAX"),
+    (outcomes, "SEEN_MAX"),
+    (outcomes, "COMMITTED_MAX"),
 )
 
 

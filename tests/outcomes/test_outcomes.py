@@ -1,0 +1,63 @@
+"""What is said of a statement's outcome is what came of it, on PostgreSQL 18 and 15."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pgwitness.demo.servers import Postgres
+from pgwitness.events import Event
+from tests.collectors.log_server import SETTINGS, files
+from tests.conftest import DEBIAN_BIN, leave_out
+from tests.outcomes import sessions
+from tests.outcomes.ways import OUTCOMES, WAYS
+
+EVERYTHING = {"log_min_duration_statement": "0", "log_min_messages": "warning"}
+NUMBERS = {name: number for number, name in enumerate(WAYS)}
+
+
+@pytest.fixture(scope="module", params=[18, pytest.param(15, marks=pytest.mark.debian)])
+def server(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[Postgres]:
+    """A server that logs every statement as jsonlog."""
+    binaries = None if request.param == 18 else DEBIAN_BIN
+    if binaries is not None and not (binaries / "postgres").exists():
+        leave_out(f"PostgreSQL 15 is not installed in {DEBIAN_BIN} (Debian: apt-get install postgresql-15)")
+    more = {"log_destination": "jsonlog", "log_directory": "log", "max_prepared_transactions": "5"}
+    with Postgres(servers_path / f"outcomes{request.param}", bin=binaries, settings={**SETTINGS, **more}) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def events(server: Postgres) -> list[Event]:
+    """Every way, run once, and what became of its lines."""
+    return outcomes(server)
+
+
+def outcomes(server: Postgres) -> list[Event]:
+    """Run every way and fold its lines."""
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        for text in (
+            "CREATE ROLE owner LOGIN", "CREATE ROLE other LOGIN", "GRANT CREATE ON SCHEMA public TO PUBLIC",
+            "CREATE TABLE kept(i int)", "ALTER TABLE kept OWNER TO owner", "GRANT SELECT ON kept TO PUBLIC",
+        ):  # fmt: skip
+            admin.execute(text.encode())
+    for name, one in WAYS.items():
+        sessions.run(server.dsn(), name, one, NUMBERS[name])
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f"SELECT 1 AS {sessions.END.replace(' ', '_')}".encode())
+    seen = sessions.lines(files(server, "jsonlog"), "postgres", sessions.END.replace(" ", "_"))
+    return sessions.fold(seen, EVERYTHING)
+
+
+def test_every_way_is_told_as_what_it_was(events: list[Event]) -> None:
+    """Committed, rolled back, failed, denied; unknown only where the log does not tell."""
+    wrong = {}
+    for name, one in WAYS.items():
+        found = sessions.in_order(sessions.told(events, NUMBERS[name]))
+        said = [event.outcome for event in found]
+        if said != [OUTCOMES[letter] for letter in one.outcomes]:
+            wrong[name] = (one.outcomes, [(event.outcome, event.statement) for event in found])
+    assert wrong == {}
