@@ -73,6 +73,7 @@ class Action(Struct, kw_only=True, omit_defaults=True):
     fingerprint: str = ""
     utility: bool = False
     outcome: str = "unknown"
+    effect: str = ""
     sqlstate: str = ""
     share: float = 0.0
     share_known: bool = False
@@ -105,6 +106,10 @@ class Action(Struct, kw_only=True, omit_defaults=True):
     session_id: str = ""
     pid: int = 0
     client_port: int = 0
+
+
+UNDONE = frozenset({"failure", "denied", "rolled_back"})
+"""Outcomes of which it is known that the action was not done."""
 
 
 class Field(Struct, frozen=True):
@@ -188,7 +193,17 @@ SCHEMA: dict[str, Field] = {
         "share_replaced", "bool", "whether about as many rows were inserted in the same transaction"
     ),
     "share.usual": Field("share_usual", "bool", "whether as much went at this hour on three days before"),
-    "outcome": Field("outcome", "string", "`success` `failure` `denied` `rolled_back` `unknown`"),
+    "outcome": Field(
+        "outcome",
+        "string",
+        "what came of it: `success` (committed) `failure` `denied` `rolled_back` `pending` `unknown`",
+    ),
+    "effect": Field(
+        "effect",
+        "string",
+        "what is proven to have changed: `rows` `emptied` `created` `altered` `renamed` `dropped` `granted` `revoked`; "
+        "`none`: it is known that nothing did; empty when nobody knows",
+    ),
     "sqlstate": Field("sqlstate", "string", "the SQLSTATE of a failure"),
     "detail": Field("detail", "map", "what only this kind has; ask `has(detail.x)` before `detail.x`"),
     "finding": Field(
@@ -355,6 +370,7 @@ def _common(event: Event, labels: Mapping[str, str]) -> Action:
         statement=event.statement or "",
         fingerprint=event.fingerprint or "",
         outcome=event.outcome,
+        effect=event.effect or "",
         sqlstate=event.sqlstate or "",
         detail=detail,
         finding=_text(detail.get("finding")),

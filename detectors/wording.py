@@ -13,13 +13,16 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from detectors.actions import SCHEMA, Action
+from detectors.actions import SCHEMA, UNDONE, Action
 
 PLACE = re.compile(r"\{([^{}]*)\}")
 VALUE_MAX = 200
 """Characters of one value in a message; a list shows its first five items."""
 FAR_US = 4_000_000_000_000_000
 SEEN = ("seen.count", "seen.values", "seen.span")
+OBJECTS = frozenset({"schema", "database", "role", "extension", "publication", "subscription", "event_trigger"})
+VERBS = re.compile(r"[a-z ,]+\|[a-z ,]+")
+"""What was done and what one does: `dropped|drop`."""
 NOUN = re.compile(r"[a-z]+( [a-z]+)*")
 
 
@@ -36,6 +39,8 @@ class Seen(Struct, frozen=True):
 def known_place(name: str, *, correlates: bool = False) -> bool:
     """Say whether a message may name this; a number may bring its noun (`rows:row`)."""
     name, counted, noun = name.partition(":")
+    if name == "done":
+        return VERBS.fullmatch(noun) is not None
     if counted:
         number = name == "seen.count" or (name in SCHEMA and SCHEMA[name].type == "int")
         return number and NOUN.fullmatch(noun) is not None and known_place(name, correlates=correlates)
@@ -56,7 +61,12 @@ def who(action: Action) -> str:
 
 def what(action: Action) -> object:
     """Name what was acted on: relations, else the object of a posture, else the database."""
-    return action.relations or action.object_name or action.database
+    return action.relations or action.object_name or _named(action) or action.database
+
+
+def _named(action: Action) -> list[str]:
+    """Give the objects that a statement about no table names: `schema audit`, `database shop`."""
+    return [name for name in action.objects if name.partition(" ")[0] in OBJECTS]
 
 
 def where(action: Action) -> str:
@@ -65,17 +75,43 @@ def where(action: Action) -> str:
     return f"database {action.database} of {cluster}" if action.database else cluster
 
 
+def done(action: Action, past: str, verb: str) -> str:
+    """Say `past` of what was done; of what was not, that it was tried, and of what nobody knows, that it was asked."""
+    if action.outcome in UNDONE:
+        return f"tried to {verb}"
+    if action.kind in ("statement", "query_stats") and action.outcome != "success":
+        return f"asked to {verb}"
+    return past
+
+
+def whether(action: Action) -> str:
+    """Go on to say what came of it; nothing where it was done."""
+    if action.outcome == "success" or action.kind not in ("statement", "query_stats"):
+        return ""
+    return {
+        "failure": "; it failed",
+        "denied": "; the server refused it",
+        "rolled_back": "; it was rolled back",
+        "pending": "; its transaction is still open",
+    }.get(action.outcome, "; whether it was done is not known")
+
+
 def did(action: Action) -> str:
-    """Say what was done to how many rows, with its verb."""
+    """Say what was done to how many rows, with its verb, or what was tried."""
     rows, relations = rows_of(action, "row"), show(what(action))
+    if action.outcome in UNDONE:
+        rows = rows_of(action, "row") if action.rows else "rows"
+    read = "read" if action.outcome not in ("failure", "denied") else "tried to read"
     phrases = {
-        "insert": f"added {rows} to {relations}",
-        "update": f"updated {rows} of {relations}",
-        "delete": f"deleted {rows} from {relations}",
-        "truncate": f"emptied {relations}",
-        "select": f"read {rows} of {relations}",
+        "insert": f"{done(action, 'added', 'add')} {rows} to {relations}",
+        "update": f"{done(action, 'updated', 'update')} {rows} of {relations}",
+        "delete": f"{done(action, 'deleted', 'delete')} {rows} from {relations}",
+        "truncate": f"{done(action, 'emptied', 'empty')} {relations}",
+        "select": f"{read} {rows} of {relations}",
     }
-    return phrases.get(action.operation) or f"ran {show(action.operation)} on {relations} ({rows})"
+    return phrases.get(action.operation) or (
+        f"{done(action, 'ran', 'run')} {show(action.operation)} on {relations} ({rows})"
+    )
 
 
 def share(action: Action) -> str:
@@ -103,6 +139,7 @@ def result(action: Action) -> str:
         "failure": "it failed",
         "denied": "the server refused it",
         "rolled_back": "it was rolled back",
+        "pending": "its transaction is still open",
     }.get(action.outcome, "whether it succeeded is not known")
 
 
@@ -138,6 +175,7 @@ _PHRASES: dict[str, Callable[[Action], object]] = {
     "did": did,
     "share": share,
     "result": result,
+    "whether": whether,
     "statement": statement,
     "setting": setting,
     "reason": reason,
@@ -150,6 +188,8 @@ def render(template: str, action: Action, seen: Seen | None = None) -> str:
 
     def value(match: re.Match[str]) -> str:
         name, counted, noun = match[1].partition(":")
+        if name == "done":
+            return done(action, *noun.split("|", 1))
         if counted:
             if name == "seen.count":
                 return f"? {noun}s" if seen is None else number(seen.count, noun)

@@ -92,6 +92,8 @@ _NAMES = {
 
 def objects(kind: str, body: Tree) -> Iterator[str]:
     """Name what a statement is about, besides tables."""
+    if kind.startswith("Drop") and body.get("missing_ok"):
+        yield "attribute if_exists"
     if kind in _NAMES:
         word, key = _NAMES[kind]
         yield f"{word} {body.get(key, '')}"

@@ -248,6 +248,7 @@ def _unmapped(alert: Alert) -> dict[str, Any]:
         "rows": action.rows if action.rows_known else None,
         "statement": _short(action.statement) or None,
         "outcome": action.outcome,
+        "effect": action.effect or None,
         "policy": alert.policy,
         "bundle_sha256": alert.bundle_sha256,
         "mode": None if alert.policy is None else ("staged" if alert.staged else "active"),

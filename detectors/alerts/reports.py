@@ -66,7 +66,7 @@ def of_policy(
         title=document.title,
         message=policy.message(action, seen),
         description=document.description,
-        severity=document.severity_of.get(action.operation or "", document.severity),
+        severity=severity(policy, action),
         runbook=document.runbook,
         attack=document.attack,
         policy=policy.id,
@@ -77,6 +77,14 @@ def of_policy(
         respond=document.respond,
         seen=seen,
     )
+
+
+def severity(policy: Policy, action: Action) -> str:
+    """Give how severe a match is: by what came of the action, else by its operation, else as the policy says."""
+    document = policy.document
+    return document.severity_of.get(
+        action.outcome, document.severity_of.get(action.operation or "", document.severity)
+    )  # fmt: skip
 
 
 def of_error(policy: Policy, why: str, action: Action, bundle_sha256: str) -> Report:

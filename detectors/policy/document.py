@@ -81,7 +81,7 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     window: str = "1h"
     mode: Literal["staged", "active"] = "active"
     severity_of: dict[str, Severity] = {}
-    """Another severity for actions of these operations."""
+    """Another severity for actions of these operations, or of these outcomes, which come first."""
     effect: Effect = "alert"
     respond: Respond | None = None
 

@@ -19,7 +19,7 @@ import msgspec
 import yaml
 from msgspec import Struct
 
-from detectors.actions import KINDS, SCHEMA, Action
+from detectors.actions import KINDS, SCHEMA, UNDONE, Action
 from detectors.policy.correlation import Correlations, Plan
 from detectors.policy.document import DEDUP_BY, Case, Document, Severity, severities
 from detectors.policy.expressions import Context, Expression
@@ -107,6 +107,8 @@ class Policy:
     def key(self, action: Action) -> str:
         """Give what repeats of the same finding have in common."""
         values = [getattr(action, attribute) for attribute in self._dedup]
+        if action.outcome in UNDONE:  # what was tried in vain is another finding than what was done
+            values.append("tried")
         return json.dumps(values, default=str, sort_keys=True)
 
     def message(self, action: Action, seen: Seen | None = None) -> str:

@@ -27,7 +27,7 @@ from pgwitness.events import Event, Outcome, Statement
 from pgwitness.transactions import MANY, WORK
 from pgwitness.undo import Undo
 from streams.fold.bounded import room
-from streams.fold.shape import outcome_id
+from streams.fold.open_transaction import close, decide, resolve, savepoint, texts
 from streams.fold.state import ClusterState, LogSession, OpenTransaction, Waiting
 
 PENDING_US = 5_000_000
@@ -45,8 +45,6 @@ READS = frozenset(
     }
 )  # fmt: skip
 """What is done when it has run: ROLLBACK does not give back what was read."""
-_OUTSIDE = frozenset({"copy_program", "copy_file", "do", "call", "execute_dynamic", "execute"})
-"""What may have had effects that no ROLLBACK takes back."""
 _ENDED_BY = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
 """SQLSTATEs with which the server ends a session."""
 _SILENT = ("log_min_messages=", "?=", "all=")
@@ -138,7 +136,7 @@ class Outcomes:
         out: list[Event] = []
         first = open_.marks[0][1] if open_.marks else len(open_.entries)
         for place in range(first):
-            _resolve(open_, place, "success", out, now_us)
+            resolve(open_, place, "success", out, now_us)
         return out
 
     def due(self, now_us: int) -> list[Event]:
@@ -177,9 +175,8 @@ class Outcomes:
     def _keep(self, who: Who) -> None:
         before = self._open.get(who)
         if before is not None:
-            before = replace(
-                before, items=[copy(item) for item in before.items], entries=list(before.entries), marks=list(before.marks)
-            )  # fmt: skip
+            items = [copy(item) for item in before.items]
+            before = replace(before, items=items, entries=list(before.entries), marks=list(before.marks))
         self._undo.add(lambda: self._set(who, before))
 
     def _set(self, who: Who, open_: OpenTransaction | None) -> None:
@@ -270,7 +267,7 @@ class _Step:
         else:
             self._moved(words)
             self._replay(words or (WORK,), at_rest and ended)
-        if self.item is None and self.event not in self.out:
+        if self.item is None and not any(event is self.event for event in self.out):
             self.out.append(self.event)
 
     def _announced(self, error: bool) -> None:
@@ -370,9 +367,9 @@ class _Step:
 
     def _only_read(self) -> bool:
         """Say whether a statement has changed nothing that a transaction can take back."""
-        operations = _texts(self.event, "operations")
+        operations = texts(self.event, "operations")
         plain = bool(operations) and READS.issuperset(operations)
-        return plain and (self.line.xid is None or not _texts(self.event, "functions"))
+        return plain and (self.line.xid is None or not texts(self.event, "functions"))
 
     def _ensure(self, *, begun: bool) -> OpenTransaction:
         open_ = self.open
@@ -396,12 +393,12 @@ class _Step:
         if xid is not None:
             open_.xid = xid
             if self.known.has_id(self.who, xid) and not open_.marks:
-                _resolve(open_, len(open_.entries) - 1, "success", self.out, self.now_us)
+                resolve(open_, len(open_.entries) - 1, "success", self.out, self.now_us)
 
     def _forget(self, open_: OpenTransaction) -> None:
         """Make room: of so many statements of one transaction only the last ones wait."""
         for place in range(len(open_.entries)):
-            _resolve(open_, place, "unknown", self.out, self.now_us)
+            resolve(open_, place, "unknown", self.out, self.now_us)
         open_.items.clear()
         open_.entries.clear()
         open_.marks = [(name, 0) for name, _ in open_.marks]
@@ -412,7 +409,7 @@ class _Step:
             if verb == "begin":
                 self._ensure(begun=True).begun = True
             elif verb in ("savepoint", "release", "rollback_to"):
-                _savepoint(self._ensure(begun=True), verb, name, self.out, self.now_us)
+                savepoint(self._ensure(begun=True), verb, name, self.out, self.now_us)
             elif verb == "prepare":
                 self._prepared()
             else:
@@ -456,72 +453,6 @@ class _Step:
         assert open_ is not None
         close(open_, "rolled_back" if open_.failed else outcome, self.out, self.now_us)
         self.known.drop(self.who)
-
-
-def close(open_: OpenTransaction, outcome: Outcome, out: list[Event], now_us: int) -> None:
-    """Decide all that waits in a transaction."""
-    for place in range(len(open_.entries)):
-        _resolve(open_, place, outcome, out, now_us)
-
-
-def _savepoint(open_: OpenTransaction, verb: str, name: str, out: list[Event], now_us: int) -> None:
-    if verb == "savepoint":
-        if len(open_.marks) < WAITING_MAX:
-            open_.marks.append((name, len(open_.entries)))
-        return
-    place = next((n for n in reversed(range(len(open_.marks))) if open_.marks[n][0] == name), None)
-    if verb == "release":
-        if place is not None:
-            del open_.marks[place:]
-        return
-    open_.failed = False
-    if place is None:  # set before anybody looked: what of this it took back nobody knows
-        close(open_, "unknown", out, now_us)
-        return
-    for entry in range(open_.marks[place][1], len(open_.entries)):
-        _resolve(open_, entry, "rolled_back", out, now_us)
-    del open_.marks[place + 1 :]
-
-
-def _resolve(open_: OpenTransaction, entry: int, outcome: Outcome, out: list[Event], now_us: int) -> None:
-    """Decide one entry of a transaction; with its last one the statement is, which has an outcome if all have one."""
-    place = open_.entries[entry]
-    if place < 0:
-        return
-    open_.entries[entry] = -1
-    item = open_.items[place]
-    item.left -= 1
-    if outcome not in item.results:
-        item.results.append(outcome)
-    if item.left:
-        return
-    found = item.results[0] if len(item.results) == 1 else "unknown"
-    if not item.told:
-        decide(item.event, found)
-        out.append(item.event)
-    elif found != "unknown":
-        event = replace(
-            item.event,
-            event_id=outcome_id(item.event.event_id),
-            captured_at_us=now_us,
-            detail={**item.event.detail, "settles": item.event.event_id},
-        )
-        decide(event, found)
-        out.append(event)
-
-
-def decide(event: Event, outcome: Outcome) -> None:
-    """Put an outcome into an event; of what was not done, that it changed nothing, where that is certain."""
-    event.outcome = outcome
-    undone = outcome in ("failure", "denied", "rolled_back")
-    operations = _texts(event, "operations")
-    outside = not _OUTSIDE.isdisjoint(operations) or bool(_texts(event, "functions"))
-    event.effect = "none" if undone and operations and not outside else None
-
-
-def _texts(event: Event, name: str) -> list[str]:
-    found = event.detail.get(name)
-    return [str(item) for item in found] if isinstance(found, list) else []
 
 
 def _ends(word: str) -> bool:

@@ -17,6 +17,7 @@ from pgwitness.events import (
     Control,
     Count,
     Ddl,
+    Effect,
     Event,
     Gap,
     Identities,
@@ -67,6 +68,8 @@ def change(cluster: str, instance: str | None, part: Transaction, whose: Attribu
     event = _event("change", cluster, instance, whose, part.captured_at_us, transaction_id(part), word)
     _placed(event, part)
     event.outcome = "success"
+    if counts:
+        event.effect = "emptied" if word == "truncate" else "rows"
     event.row_count = event.n_rows = part.n_rows
     event.part = part.part
     event.last = part.last
@@ -356,7 +359,8 @@ def query_stats(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event
     event.calls = raw.calls
     event.row_count = raw.rows
     event.duration_ms = raw.total_ms
-    event.outcome = "success"
+    # They count what was rolled back, too, and rows that a statement moved before it failed at COMMIT.
+    event.outcome = "unknown"
     event.detail |= {"window_start_us": raw.window_start_us, "toplevel": raw.toplevel}
     if raw.approximate:
         event.detail["approximate"] = True
@@ -377,6 +381,7 @@ def ddl(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: 
     event.statement = raw.statement
     event.fingerprint = raw.fingerprint
     event.outcome = "success"
+    event.effect = effect_of(raw)
     both = [*raw.dropped, *raw.objects]
     event.relations = list(dict.fromkeys(item.relation for item in both if item.relation)) or raw.relations
     event.detail |= {
@@ -404,6 +409,20 @@ def ddl(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: 
     if off:
         event.detail["beacon_off"] = off
     return event
+
+
+def effect_of(raw: Ddl) -> Effect:
+    """Say what a command has changed: one that had nothing to do (IF EXISTS, IF NOT EXISTS) names no object."""
+    verb = raw.tag.partition(" ")[0]
+    if verb == "DROP":
+        return "dropped" if raw.dropped_total else "none"
+    if verb in ("GRANT", "REVOKE"):
+        return "granted" if verb == "GRANT" else "revoked"
+    if verb in ("CREATE", "SELECT", "IMPORT"):
+        return "created" if raw.objects_total or raw.dropped_total else "none"
+    if any(word.startswith("rename_") for word in raw.operations):
+        return "renamed"
+    return "altered"
 
 
 def beacon_off(raw: Ddl) -> list[str]:
@@ -460,9 +479,19 @@ def _outcome(raw: Control) -> Outcome:
     return "success" if said in ("success", "done") and not raw.operation.endswith("_refused") else "failure"
 
 
+_POSTURE: dict[bool, dict[str, Effect]] = {
+    False: {"added": "created", "removed": "dropped", "changed": "altered"},
+    True: {"added": "granted", "removed": "revoked", "changed": "altered"},
+}
+"""What a difference between two looks says; of memberships it is another word."""
+
+
 def _posture(event: Event, raw: Posture) -> None:
     event.operation = raw.change
     event.detail |= {"object_type": raw.object_type, "name": raw.name, "change": raw.change}
+    event.effect = _POSTURE[raw.object_type == "membership"].get(raw.change)
+    if raw.change == "changed" and raw.before is not None and "renamed_from" in (raw.after or {}):
+        event.effect = "renamed"
     for name in ("before", "after", "dropped_with"):
         found = getattr(raw, name)
         if found is not None:
@@ -531,6 +560,7 @@ def unpublished(cluster: str, instance: str | None, part: Transaction, item: Unp
     event = _event("change", cluster, instance, whose, part.captured_at_us, event_id, word)
     _placed(event, part)
     event.outcome = "success"
+    event.effect = "emptied" if word == "truncate" else "rows"
     event.relations = [item.relation, *([item.partition] if item.partition is not None else [])]
     event.relation_table = [Relation(item.relation, beacon=True)]
     event.counts = counts

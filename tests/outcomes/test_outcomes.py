@@ -16,6 +16,8 @@ from tests.outcomes import sessions
 from tests.outcomes.ways import OUTCOMES, WAYS
 
 EVERYTHING = {"log_min_duration_statement": "0", "log_min_messages": "warning"}
+SEED, MADE_UP, MADE_UP_MANY = 1, 1_000, 60
+"""Sessions that chance made up, and the number of the first."""
 NUMBERS = {name: number for number, name in enumerate(WAYS)}
 
 
@@ -40,12 +42,16 @@ def outcomes(server: Postgres) -> list[Event]:
     """Run every way and fold its lines."""
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         for text in (
-            "CREATE ROLE owner LOGIN", "CREATE ROLE other LOGIN", "GRANT CREATE ON SCHEMA public TO PUBLIC",
-            "CREATE TABLE kept(i int)", "ALTER TABLE kept OWNER TO owner", "GRANT SELECT ON kept TO PUBLIC",
+            "CREATE ROLE owner LOGIN", "CREATE ROLE other LOGIN",
+            "GRANT CREATE ON SCHEMA public TO PUBLIC",
+            "CREATE TABLE kept(i int)", "CREATE TABLE once(i int PRIMARY KEY)", "GRANT ALL ON once TO PUBLIC",
+            "ALTER TABLE kept OWNER TO owner", "GRANT SELECT ON kept TO PUBLIC",
         ):  # fmt: skip
             admin.execute(text.encode())
     for name, one in WAYS.items():
         sessions.run(server.dsn(), name, one, NUMBERS[name])
+    for number in range(MADE_UP, MADE_UP + MADE_UP_MANY):
+        sessions.run(server.dsn(), "made up", sessions.made_up(SEED, number), number)
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         admin.execute(f"SELECT 1 AS {sessions.END.replace(' ', '_')}".encode())
     seen = sessions.lines(files(server, "jsonlog"), "postgres", sessions.END.replace(" ", "_"))
@@ -61,3 +67,12 @@ def test_every_way_is_told_as_what_it_was(events: list[Event]) -> None:
         if said != [OUTCOMES[letter] for letter in one.outcomes]:
             wrong[name] = (one.outcomes, [(event.outcome, event.statement) for event in found])
     assert wrong == {}
+
+
+def test_of_what_chance_makes_up_nothing_false_is_told(server: Postgres, events: list[Event]) -> None:
+    """Sessions of any steps in any order: a table that is told as made is there, one that was rolled back is not."""
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        there = {str(name) for (name,) in admin.execute("SELECT relname::text FROM pg_class WHERE relkind = 'r'")}
+    false, known, unknown = sessions.false_outcomes(events, there)
+    assert false == []
+    assert known > unknown
