@@ -25,7 +25,7 @@ from detectors.behaviour.habits import Unusual, short
 from detectors.behaviour.model import LEARNING, ORDINARY, Behaviour
 from detectors.behaviour.presence import Presence
 from detectors.behaviour.rhythm import SAMPLE, Finding
-from detectors.judgement import UNKNOWN, Verdict
+from detectors.judgement import UNKNOWN, Incomplete, Verdict
 from detectors.policy.correlation import Correlations
 from detectors.policy.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
 from detectors.policy.policies import Bundle, Policy
@@ -68,7 +68,7 @@ class Judge:
         self._undo = Undo()
         self._evaluator = Evaluator(bundle)
         self._correlations = Correlations(bundle.plans(), self._undo)
-        self.presence = Presence()
+        self.presence = Presence(self._undo)
         self._sensitive = sensitive or Sensitive()
         self._labels = {cluster: dict(sorted(pairs.items())) for cluster, pairs in labels.items()}
         self._behaviour = behaviour
@@ -116,6 +116,8 @@ class Judge:
         Its alerts may be of others too: an event also says that time has passed. Windows close by it, and findings and
         digests that are due by its time of capture are told with it. Should judging fail, what decides whether a
         finding is told is as if the event had not come (`pgwitness.undo`): the next occurrence is told as the first.
+        Habits and windows keep it, for it did happen; what was new stays new, until it was adopted. Should what is due
+        fail, `Incomplete` brings the verdict on the event, and the one thing that cannot be told is left out.
         """
         self._undo.begin()
         try:
@@ -123,13 +125,24 @@ class Judge:
         except Exception:
             self._undo.back()
             raise
-        self._undo.begin()
         if not (self._windows or self._findings.waiting(event.captured_at_us)):
             return verdict
-        closed, self._windows = self._windows, []
-        alerts = [alert for finding in closed if (alert := self._window(finding))]
-        alerts += self._findings.due(event.captured_at_us)
-        return replace(verdict, alerts=[*verdict.alerts, *alerts])
+        return replace(verdict, alerts=[*verdict.alerts, *self._due(event, verdict)])
+
+    def _due(self, event: Event, verdict: Verdict) -> list[Alert]:
+        """Tell windows that have closed, and findings and digests that are due. Raises `Incomplete`."""
+        alerts: list[Alert] = []
+        try:
+            while self._windows:
+                self._undo.begin()
+                if alert := self._window(self._windows.pop(0)):
+                    alerts.append(alert)
+            self._undo.begin()
+            alerts += self._findings.due(event.captured_at_us)
+        except Exception as error:
+            self._undo.back()
+            raise Incomplete(replace(verdict, alerts=[*verdict.alerts, *alerts])) from error
+        return alerts
 
     def note(self, event: Event) -> Verdict:
         """Take what the worker wrote among the events; gives what is to be told because of it."""

@@ -23,6 +23,14 @@ class Verdict(Struct, frozen=True):
     alerts: list[Alert]
 
 
+class Incomplete(Exception):
+    """What is due by the time an event tells could not be told; `verdict` is what was found of the event itself."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__("what is due could not be told")
+        self.verdict = verdict
+
+
 ORDINARY = Verdict([], 0.0, [], [])
 UNKNOWN = Verdict([], None, [], [])
 

@@ -1,10 +1,12 @@
 """How the fold and the judge take back what half an event has done.
 
 What decides whether evidence counts (watermarks, ids that were told, places in the log, what waits) and whether a
-finding is told (its ledger, thresholds and sequences) writes down how to undo each change while an event is taken; when
-the event fails these are undone, last first, and what it emitted is dropped. So the next event, or the same one sent
-again as it should be, is taken as if the bad one had never come. What only helps to name somebody (sessions, joins with
-the log, habits) is bounded and may keep what it has seen.
+finding is told (its ledger, thresholds and sequences, how long somebody was quiet) writes down how to undo each change
+while an event is taken; when the event fails these are undone, last first, and what it emitted is dropped. So the next
+event, or the same one sent again as it should be, is taken as if the bad one had never come. What only helps to name
+somebody (sessions, joins with the log, habits, windows of behaviour) is bounded and may keep what it has seen: it did
+happen. What habits have not seen before stays new for them until it has been there for long, so it is told with the
+next such event.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
+from detectors.judgement import Incomplete
 from detectors.policy.policies import Bundle
 from pgwitness.codec import decode_events
 from pgwitness.errors import DeadLetter, NewerSchema, PgwitnessError
@@ -293,6 +294,11 @@ class EventPartition:
         """Judge an event; one whose judging fails lands as such, and what failed is added to `failed`."""
         try:
             return (judge or self._judge.judge)(event)
+        except Incomplete as error:
+            why = unexpected(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+            log.exception("judge_failed", event_id=event.event_id)
+            failed.append(_problem(event, "unjudged", f"what is due with it cannot be told: {why}"))
+            return error.verdict
         except Exception as error:
             log.exception("judge_failed", event_id=event.event_id)
             failed.append(_problem(event, "unjudged", f"judging failed: {unexpected(error)}"))

@@ -32,6 +32,8 @@ class Findings:
         self._ledger = Ledger()
         self._also: list[Alert] = []
         """Alerts that came of making room, to be told with the present event."""
+        self._ended: list[tuple[str, Occurrence]] = []
+        """Findings that have ended, until their end is told."""
         self._due_us = self.due_us
 
     @property
@@ -41,15 +43,17 @@ class Findings:
 
     def waiting(self, now_us: int) -> bool:
         """Say whether `due` has something to give."""
-        return now_us >= self._due_us or bool(self._also)
+        return now_us >= self._due_us or bool(self._also) or bool(self._ended)
 
     def due(self, now_us: int) -> list[Alert]:
         """Give what is due by a time in the records: ends of findings, digests, and what had to make room."""
+        self._ended += self._ledger.due(now_us)
+        while self._ended:  # one that cannot be told must not take the others with it
+            self._also.append(self._close(*self._ended.pop(0), now_us))
+        self._also += self.triage.digests.due(now_us)
         also, self._also = self._also, []
-        closed = [self._close(uid, found, now_us) for uid, found in self._ledger.due(now_us)]
-        digests = self.triage.digests.due(now_us)
         self._due_us = self.due_us
-        return [*also, *closed, *digests]
+        return also
 
     def tell(self, action: Action, report: Report) -> Alert | None:
         """Record an occurrence of a finding; gives the alert when it is worth telling."""

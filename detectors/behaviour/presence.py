@@ -6,8 +6,10 @@ known. Both rooms are bounded, and who was quiet the longest leaves first. State
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from pgwitness.undo import Undo
 
 DAY_US = 86_400_000_000
 KNOWN_MAX = 20_000
@@ -18,7 +20,8 @@ NAME_CHARS_MAX = 160
 class Presence:
     """The last day of each principal."""
 
-    def __init__(self) -> None:
+    def __init__(self, undo: Undo | None = None) -> None:
+        self._undo = undo or Undo()
         self._known: dict[str, int] = {}
         self._new: dict[str, int] = {}
 
@@ -28,6 +31,7 @@ class Presence:
         if self._known.get(principal) == day:
             return 0
         name = principal[:NAME_CHARS_MAX]
+        self._undo.add(self._as_it_was(name))
         last = self._known.pop(name, None)
         if last is None:
             first = self._new.get(name)
@@ -44,6 +48,18 @@ class Presence:
         if len(self._known) > KNOWN_MAX:
             del self._known[next(iter(self._known))]
         return max(0, day - last - 1)
+
+    def _as_it_was(self, name: str) -> Callable[[], None]:
+        """Give what lets a principal be as quiet as it was, whatever it does now."""
+        known, new = self._known.get(name), self._new.get(name)
+
+        def back() -> None:
+            for room, day in ((self._known, known), (self._new, new)):
+                room.pop(name, None)
+                if day is not None:
+                    room[name] = day
+
+        return back
 
     def seed(self, last_us: Mapping[str, int]) -> None:
         """Take when principals were last seen, as known from elsewhere."""

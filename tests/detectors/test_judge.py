@@ -9,6 +9,7 @@ import pytest
 
 from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
+from detectors.judgement import Incomplete
 from detectors.policy.expressions import Expression
 from detectors.policy.policies import Bundle, parse
 from pgwitness.config import Behaviour as Settings
@@ -305,6 +306,11 @@ def test_policies_that_cannot_be_used_are_an_alert_without_any_policy() -> None:
     assert verdict.policies == []
 
 
+def failing(*_: object) -> object:
+    """Stand for a defect."""
+    raise ZeroDivisionError
+
+
 @pytest.mark.parametrize("seen", [0, 1, 3])
 def test_an_event_on_which_judging_fails_leaves_nothing_behind(seen: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it counted towards thresholds and of findings is undone: the next event is judged as without it."""
@@ -316,16 +322,31 @@ def test_an_event_on_which_judging_fails_leaves_nothing_behind(seen: int, monkey
             judge.judge(change(number))
     before = msgspec.json.decode(judges[0].snapshot())
 
-    def failing(*_: object) -> object:
-        raise ZeroDivisionError
-
     with monkeypatch.context() as patched:
         patched.setattr("detectors.judgement.recorded", failing)
         with pytest.raises(ZeroDivisionError):
-            judges[0].judge(change(50))
+            judges[0].judge(change(50 + seen * 24 * 3600 * 10))  # days later: that it was quiet can be a finding
     after = msgspec.json.decode(judges[0].snapshot())
     ledgers = [sorted(found[:9] for found in state["ledger"]) for state in (before, after)]
     assert ledgers[0] == ledgers[1]
     assert after["correlations"] == before["correlations"]
+    assert after["presence"] == before["presence"]
     told = [[(alert.uid, alert.count, alert.activity) for alert in judge.judge(change(60)).alerts] for judge in judges]
     assert told[0] == told[1]
+
+
+def test_what_is_due_and_cannot_be_told_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event that came at that time keeps its alerts, and the ends of other findings are told with the next."""
+    documents = [policy(name, "[change]", f"principal.name == '{name}'") for name in ("one", "two", "three")]
+    judge = judge_with(*documents)
+    for number, name in enumerate(("one", "two")):
+        assert judge.judge(change(number, principal=name)).alerts
+    later = 10 * 24 * 3600 * 3
+    with monkeypatch.context() as patched:
+        patched.setattr("detectors.alerts.findings.msgspec.json.decode", failing)
+        with pytest.raises(Incomplete) as raised:
+            judge.judge(change(later, principal="three"))
+    assert [alert.policy for alert in raised.value.verdict.alerts] == ["three"]
+    found = judge.judge(change(later + 1, principal="nobody")).alerts
+    assert [alert.activity for alert in found] == ["close"]
+    assert {alert.policy for alert in found} < {"one", "two"}
