@@ -47,11 +47,11 @@ def connect(
     text = conninfo(cluster, dsn, database, application_name)
     try:
         connection = psycopg.connect(text, autocommit=autocommit)
+        read_texts(connection)
         if key is not None:
             introduce(connection, key, command=command)
     except psycopg.Error as error:
         raise unreachable(text, error) from error
-    read_texts(connection)
     return connection
 
 
@@ -62,7 +62,11 @@ def replication_connect(
     *,
     application_name: str = f"{APPLICATION} wal",
 ) -> pq.abc.PGconn:
-    """Connect for logical replication, with the settings on which the text form of values depends; errors as above."""
+    """Connect for logical replication, with the settings on which the text form of values depends; errors as above.
+
+    Values come in UTF-8. A database without an encoding (SQL_ASCII) gives the bytes that it holds: asked for UTF-8 the
+    server would refuse to send a transaction in which one value is none.
+    """
     text = conninfo(cluster, dsn, database, application_name)
     options = f"{conninfo_to_dict(text).get('options', '')} {_TEXT_FORM}".strip()
     connection = pq.PGconn.connect(
@@ -72,6 +76,8 @@ def replication_connect(
         message = connection.get_error_message()
         connection.finish()
         raise unreachable(text, psycopg.OperationalError(message))
+    if connection.parameter_status(b"server_encoding") == b"SQL_ASCII":
+        connection.exec_(b"SET client_encoding = 'SQL_ASCII'")
     return connection
 
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from pgwitness.disk import read_whole, write_whole
-from pgwitness.errors import Stop
+from pgwitness.errors import Retry, Stop
 
 VERSION = 1
 
@@ -65,4 +65,7 @@ class StateFile(Generic[T]):
     def store(self, state: T, *, durable: bool = True) -> None:
         """Replace what is stored. Raises `Retry` when that is impossible: whoever needs it must not go on without."""
         content = b'{"version":%d,"state":%b}' % (VERSION, msgspec.json.encode(state))
-        write_whole(self.path, content, durable=durable)
+        try:
+            write_whole(self.path, content, durable=durable)
+        except Retry as error:
+            raise Retry(f"{error}, as long as collectors.state_path names this folder") from error

@@ -52,8 +52,10 @@ class Health:
             return [part for part, at in self._beats.items() if now - at > self._stall_s]
 
     def not_ready(self) -> list[str]:
-        """List `part: reason` for what is not ready."""
+        """List `part: reason` for what is not ready; before any part is named, that it begins."""
         with self._lock:
+            if not self._ready:
+                return ["starting"]
             return [f"{part}: {reason}" for part, reason in self._ready.items() if reason is not None]
 
 

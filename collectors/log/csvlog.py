@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections import deque
 
+from collectors.beacon.encodings import text_of
 from collectors.log.languages import severities
 from collectors.log.record import (
     INT64_MAX,
@@ -62,7 +63,7 @@ class CsvLog:
         self._backends = Backends(_backend)
         self._severities = severities()
         self.invalid_utf8 = 0
-        """Records with bytes that are no UTF-8, each read with a replacement character in their place."""
+        """Records with bytes that are no UTF-8, each shown by its number (`\\xe9`), as rows of such a database are."""
 
     def parse(self, record: bytes) -> LogRecord:
         """Read one record. Raises `Unreadable`."""
@@ -70,7 +71,7 @@ class CsvLog:
             text = record.decode()
         except UnicodeDecodeError:
             self.invalid_utf8 += 1
-            text = record.decode("utf-8", "replace")
+            text = text_of(record)
         row = self._rows.read(text)
         backend = self._backends.get((*row[1:6], row[22], row[23] if len(row) > 23 else None))
         return LogRecord(

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from collectors.beacon.encodings import json_of
 from collectors.log.envelopes import lines
 from collectors.log.languages import severities
 from collectors.log.record import INT32_MAX, INT64_MAX, LOCAL, XID_MAX, LogRecord, Times, Unreadable, session_start_us
@@ -56,7 +57,7 @@ class JsonLog:
         self._times = times
         self._severities = severities()
         self.invalid_utf8 = 0
-        """Lines with bytes that are no UTF-8, each read with a replacement character in their place."""
+        """Lines with bytes that are no UTF-8, each shown by its number (`\\xe9`), as rows of such a database are."""
 
     def parse(self, line: bytes) -> LogRecord:
         """Read one line. Raises `Unreadable`."""
@@ -93,7 +94,7 @@ class JsonLog:
 
     def _repaired(self, line: bytes) -> _Line:
         """Read a line that has bytes that are no UTF-8, or is wrapped."""
-        text = line.decode("utf-8", "replace").encode()
+        text = json_of(line)
         self.invalid_utf8 += text != line
         for plain in (text, *lines(text.decode())[:1]):
             try:

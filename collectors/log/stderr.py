@@ -11,6 +11,7 @@ is why what hangs on this format alone is never `exact`.
 
 from __future__ import annotations
 
+from collectors.beacon.encodings import text_of
 from collectors.log.prefix import Prefix
 from collectors.log.record import (
     INT64_MAX,
@@ -38,7 +39,7 @@ class StderrLog:
         self._prefix = prefix
         self._backends = Backends(self._backend)
         self.invalid_utf8 = 0
-        """Messages with bytes that are no UTF-8, each read with a replacement character in their place."""
+        """Messages with bytes that are no UTF-8, each shown by its number (`\\xe9`), as rows of such a database are."""
 
     def parse(self, record: bytes) -> LogRecord:
         """Read one message with its continuation lines. Raises `Unreadable`."""
@@ -46,7 +47,7 @@ class StderrLog:
             text = record.decode()
         except UnicodeDecodeError:
             self.invalid_utf8 += 1
-            text = record.decode("utf-8", "replace")
+            text = text_of(record)
         if "\r" in text:
             text = text.replace("\r\n", "\n").removesuffix("\r")
         first, more, others = text.partition("\n")

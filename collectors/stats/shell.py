@@ -35,6 +35,12 @@ ENTRIES = Gauge(
 )
 LOSSES = Metric("pgwitness_stats_losses", "Gaps found in the statistics.", ["cluster", "instance", "reason"])
 
+TEXTS_UNREADABLE = (
+    "a statement of a database without an encoding (SQL_ASCII) has bytes that no text of this one may have, and beside "
+    "it the server gives no text at all; statements are counted without theirs until it is thrown out. Where that "
+    "lasts, let the dsn name a database in SQL_ASCII in which the extension is installed: there nothing is converted"
+)
+
 log = structlog.get_logger("stats")
 
 
@@ -81,6 +87,8 @@ class Collector:
         self._channel = channel
         self._names = source.Names()
         self._facts: dict[Key, StatementFacts] = {}
+        self._unreadable: dict[str, str] = {}
+        """The condition that the texts cannot be read, as long as it holds."""
         folder, name = context.config.collectors.state_path, f"stats-{context.name}-{instance}"
         self._file = StateFile(folder, name, State)
         self._mark = StateFile(folder, f"{name}-sent", Sent)
@@ -109,10 +117,11 @@ class Collector:
         READING.labels(*self._labels).set(time.monotonic() - began)
         ENTRIES.labels(*self._labels).set(len(reading.snapshot.entries))
         difference = compare(self._state.snapshot, reading.snapshot)
-        losses = [*difference.losses, *_begun(self._state.conditions, reading.conditions)]
+        counted = self._events(ext, reading, difference.deltas)
+        conditions = reading.conditions | self._unreadable
+        losses = [*difference.losses, *_begun(self._state.conditions, conditions)]
         events: list[QueryStats | Gap] = [self._gap(loss) for loss in losses]
-        events += self._events(ext, reading, difference.deltas)
-        self._advance(State(self._state.number + 1, reading.snapshot, reading.conditions, events))
+        self._advance(State(self._state.number + 1, reading.snapshot, conditions, [*events, *counted]))
 
     def _unavailable(self, why: str) -> None:
         """Say once that there is nothing to read, and go on from the last reading when there is again."""
@@ -143,8 +152,12 @@ class Collector:
         self._facts = {key: known for key, known in self._facts.items() if key in alive}
         unknown = sorted({delta.key.queryid for delta in deltas if delta.key not in self._facts})
         if unknown:
-            for key, text in source.texts(self._connection, ext, unknown).items():
-                self._facts[key] = _facts_of(text)
+            self._unreadable = {}
+            try:
+                for key, text in source.texts(self._connection, ext, unknown).items():
+                    self._facts[key] = _facts_of(text)
+            except source.Unreadable:
+                self._unreadable = {"stats_texts_unreadable": TEXTS_UNREADABLE}
         self._names.learn(self._connection, [delta.key for delta in deltas])
         at_us = now_us()
         events = []

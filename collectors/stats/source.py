@@ -113,15 +113,22 @@ def read(connection: Connection, ext: Extension) -> Reading:
     )
 
 
+class Unreadable(Exception):
+    """The server gives no text, because one of them has bytes that the database's encoding has no characters for."""
+
+
 def texts(connection: Connection, ext: Extension, queryids: list[int]) -> dict[Key, str]:
-    """Read the texts of some queries; one that was thrown out meanwhile is missing."""
-    rows = connection.execute(
-        sql.SQL(
-            "SELECT s.userid::int8, s.dbid::int8, s.queryid, s.toplevel, s.query FROM {}(true) AS s"
-            " WHERE s.queryid = ANY(%s)"
-        ).format(ext.name("pg_stat_statements")),
-        [queryids],
-    ).fetchall()
+    """Read the texts of some queries; one that was thrown out meanwhile is missing. Raises `Unreadable`."""
+    try:
+        rows = connection.execute(
+            sql.SQL(
+                "SELECT s.userid::int8, s.dbid::int8, s.queryid, s.toplevel, s.query FROM {}(true) AS s"
+                " WHERE s.queryid = ANY(%s)"
+            ).format(ext.name("pg_stat_statements")),
+            [queryids],
+        ).fetchall()
+    except (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter) as error:
+        raise Unreadable from error
     return {
         Key(int(userid), int(dbid), int(queryid), bool(top)): str(text)
         for userid, dbid, queryid, top, text in rows

@@ -12,7 +12,7 @@ import pytest
 from collectors.log import files, reading, shell
 from pgwitness.config import Config
 from pgwitness.demo.servers import Broker
-from pgwitness.errors import Stop
+from pgwitness.errors import Retry
 from pgwitness.events import Control, Gap, Statement
 from tests.collectors.log_server import ENDINGS, PREFIX
 from tests.collectors.raw_topic import Bench, bench, context_of
@@ -221,7 +221,7 @@ def test_a_state_that_cannot_be_written(at: Bench, path: Path, log_format: str) 
     with running(lambda stop: shell.run(context, stop)) as raised:
         await_marks(at, 1)
         (state,) = at.config.collectors.state_path.glob("log-*.json")
-        blocked = state.with_suffix(".new")
+        blocked = state.with_name(f"{state.name}.new")
         blocked.mkdir()
         append(path, message(log_format, 1), message(log_format, 2))
         await_marks(at, 2)
@@ -239,13 +239,13 @@ def test_a_state_that_cannot_be_written(at: Bench, path: Path, log_format: str) 
 
 
 def test_the_first_state_must_be_written(at: Bench, path: Path) -> None:
-    """A first start that could not say where it began would lose lines without a word after a crash: it stops."""
+    """A first start that could not say where it began would lose lines without a word after a crash: it waits."""
     folder = at.config.collectors.state_path
     folder.mkdir(parents=True)
-    (folder / "log-shop.new").mkdir()
+    (folder / "log-shop.json.new").mkdir()
     with running(lambda stop: shell.run(context_of(at.config, at.publisher), stop)) as raised:
         at.raw.wait(lambda: raised != [], "the error")
-    assert isinstance(raised[0], Stop)
+    assert isinstance(raised[0], Retry)
 
 
 def test_a_log_that_nobody_understands(

@@ -71,6 +71,13 @@ def cut(splitter: Splitter, data: bytes, at: list[int]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("log_format", RECORDS)
+def test_a_byte_that_is_no_text_is_shown_by_its_number(log_format: str) -> None:
+    """So the log of a database without an encoding names what its rows name; a line of JSON stays one."""
+    _, parser = formats(settings(log_format))
+    assert parser.parse(RECORDS[log_format].replace(b"because", b"caf\xe9")).detail == "caf\\xe9"
+
+
+@pytest.mark.parametrize("log_format", RECORDS)
 def test_the_same_message_reads_the_same_in_every_format(log_format: str) -> None:
     """What the formats have in common is the same fact for fact, line breaks and quotes included."""
     _, parser = formats(settings(log_format))

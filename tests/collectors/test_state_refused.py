@@ -129,7 +129,7 @@ def test_a_position_that_cannot_be_written_stays_and_the_stream_goes_on(source18
         assert not any("cannot be written" in why for why in not_ready())
         found = source18.until_marked()
     assert raised == []
-    assert [row[2] for row in rows(found)] == [{"id": "1"}]
+    assert [row[2] for row in rows(found)] == [{"id": 1}]
 
 
 def test_other_collectors_wait_or_go_on(
