@@ -1,4 +1,6 @@
-"""How a daemon is told to end: SIGTERM and SIGINT, from the first moment of the process to its last.
+"""How a daemon is told to end: SIGTERM, SIGINT and SIGHUP, from the first moment of the process to its last.
+
+SIGHUP is a terminal that is closed; a daemon that was started with `nohup` is to outlive that.
 
 The signals are blocked in every thread and taken by one that does nothing else, so that no library that keeps the main
 thread busy can delay them, and no lock that it holds is asked for by a handler. Before the daemon works, they end its
@@ -17,10 +19,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 END_S_MAX = 10.0
-NUMBERS = frozenset({signal.SIGTERM, signal.SIGINT})
+NUMBERS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 _told: Callable[[str], None] | None = None
 _watching = False
+_waited = NUMBERS
 
 
 def is_daemon(arguments: list[str]) -> bool:
@@ -32,8 +35,10 @@ def is_daemon(arguments: list[str]) -> bool:
 
 def watch() -> None:
     """Take the signals of this process from now on; called before anything has made a thread."""
-    global _watching
-    signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    global _watching, _waited
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        _waited = NUMBERS - {signal.SIGHUP}  # blocked, it would be waited for although it is ignored
+    signal.pthread_sigmask(signal.SIG_BLOCK, _waited)
     _watching = True
     threading.Thread(target=_take, name="signals", daemon=True).start()
 
@@ -55,13 +60,13 @@ def finish(code: int) -> NoReturn:
 
 
 def _take() -> None:
-    name = signal.Signals(signal.sigwait(NUMBERS)).name
+    name = signal.Signals(signal.sigwait(_waited)).name
     if _told is None:
         _end()
         return
     threading.Thread(target=_late, name="deadline", daemon=True).start()
     _told(name)
-    signal.sigwait(NUMBERS)
+    signal.sigwait(_waited)
     _end()
 
 

@@ -84,18 +84,20 @@ def test_without_servers_daemons_end_when_told(
             daemon.kill()
 
 
-def test_a_daemon_that_is_still_starting_ends_with_0(tmp_path: Path) -> None:
-    """From the moment that its first line runs, before anything heavy is imported."""
+@pytest.mark.parametrize(("hangup", "code"), [("SIG_DFL", 0), ("SIG_IGN", -signal.SIGALRM)])
+def test_a_daemon_that_is_still_starting_ends_with_0(tmp_path: Path, hangup: str, code: int) -> None:
+    """From the moment that its first line runs, before anything heavy is imported; with `nohup` a hangup is none."""
     program = (
-        "import os, signal, sys; sys.argv = ['pgwitness', 'worker']; import pgwitness.cli; "
-        "os.kill(os.getpid(), signal.SIGTERM); signal.pause()"
+        f"import os, signal, sys; signal.signal(signal.SIGHUP, signal.{hangup}); "
+        "sys.argv = ['pgwitness', 'worker']; import pgwitness.cli; "
+        "os.kill(os.getpid(), signal.SIGHUP); signal.alarm(2); signal.pause()"
     )
     log = (tmp_path / "log").open("wb")
     import subprocess
 
     with log:
         done = subprocess.run([sys.executable, "-c", program], stderr=log, timeout=60, check=False)
-    assert done.returncode == 0
+    assert done.returncode == code
 
 
 def test_servers_that_stop_answering_do_not_hold_daemons_and_nothing_is_lost(
