@@ -42,6 +42,8 @@ STATE_VERSION = 2
 OLDEST_STATE = 1
 """States from this version on are read; what an older one does not have begins empty."""
 _NOT_NEW = Novelty()
+REPLICATION = "(replication)"
+"""What the connections of replication count as, in the place of a relation."""
 _WITH_ADDRESS = frozenset({"gateway", "beacon", "log", "activity"})
 """Bindings that tell the client's address; others leave it unknown, which is not a local socket."""
 
@@ -233,6 +235,8 @@ class Judge:
         unusual = LEARNING
         if self._behaviour is not None and event.kind in ("session", "query_stats", "statement", "ddl"):
             relation = action.relations[0] if action.relations else None
+            if event.detail.get("backend_type") == "walsender":
+                relation = REPLICATION  # who never took a copy is new to it
             rows = action.rows_per_call if event.kind in ("query_stats", "statement") else None
             if event.kind != "session" or event.operation != "disconnect":
                 unusual = self._observe(event, action.operation, relation, rows, action)

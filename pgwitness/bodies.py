@@ -26,6 +26,24 @@ BODY_CHARS_MAX = 256 * 1024
 UNKNOWN = "dynamic_name"
 """Stands for what a text made at run time does not tell."""
 
+REACHES = frozenset(
+    {
+        *(
+            "pg_read_file",
+            "pg_read_binary_file",
+            "pg_ls_dir",
+            "lo_import",
+            "lo_export",
+            "lo_from_bytea",
+            "pg_file_write",
+        ),
+        *("dblink", "dblink_connect", "dblink_exec", "dblink_send_query", "pg_terminate_backend", "set_config"),
+        *("pg_reload_conf", "pg_logical_emit_message", "pg_create_logical_replication_slot"),
+        *("pg_drop_replication_slot", "pg_logical_slot_get_changes", "pg_logical_slot_peek_changes"),
+    }
+)
+"""Functions that reach beyond the database's tables: where a body calls one, `defines` says so, `pg_read_file()`."""
+
 COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
 _BRACKETS = re.compile(r"[\[\]{}]")
 _FORMAT = re.compile(r"%(?:\d+\$)?-?\d*([IsL%])")
@@ -57,6 +75,7 @@ def read_bodies(reader: Reader, depth: int = 0) -> None:
             reader.take(inner)
         else:
             reader.defines |= inner.operations | inner.defines
+            reader.defines |= {f"{name}()": None for name in inner.functions if name.rpartition(".")[2] in REACHES}
 
 
 def _bounded(tree: str) -> Any:

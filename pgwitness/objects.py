@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pgwitness.utility import option
+from pgwitness.whereclause import judge_where
 
 Tree = dict[str, Any]
 
@@ -219,8 +220,9 @@ def _role_given(body: Tree) -> Iterator[str]:
 def _triggers(body: Tree) -> Iterator[str]:
     for item in body.get("cmds", []):
         command = item.get("AlterTableCmd", {})
-        if "Trig" in command.get("subtype", ""):
-            yield f"trigger {command.get('name', 'all')}"
+        for word in ("Trig", "Rule"):
+            if word in command.get("subtype", ""):
+                yield f"{'trigger' if word == 'Trig' else 'rule'} {command.get('name', 'all')}"
 
 
 def _dropped(body: Tree) -> Iterator[str]:
@@ -238,6 +240,22 @@ def _renamed(body: Tree) -> Iterator[str]:
     if word is not None:
         yield f"{word} {body.get('subname') or _name(body.get('object', {}))}"
         yield f"{word} {body.get('newname', '')}"
+
+
+def _rule(body: Tree) -> Iterator[str]:
+    yield f"rule {body.get('rulename', '')}"
+    if body.get("instead") and not body.get("actions"):
+        yield "attribute instead_nothing"
+
+
+def _policy(body: Tree) -> Iterator[str]:
+    """A policy that lets every row pass, for whoever it is, opens what others keep apart."""
+    yield f"policy {body.get('policy_name', '')}"
+    qual = body.get("qual", {})
+    if body.get("permissive", True) and (
+        _constant(qual) == "on" or ("A_Expr" in qual and judge_where(qual) == "useless")
+    ):
+        yield "attribute always_true"
 
 
 def _owned(body: Tree) -> Iterator[str]:
@@ -258,6 +276,9 @@ _READ: dict[str, Callable[[Tree], Iterator[str]]] = {
     "AlterFunctionStmt": lambda body: _function("AlterFunctionStmt", body),
     "DoStmt": lambda body: _function("DoStmt", body),
     "AlterTableStmt": _triggers,
+    "RuleStmt": _rule,
+    "CreatePolicyStmt": _policy,
+    "AlterPolicyStmt": _policy,
     "DropStmt": _dropped,
     "RenameStmt": _renamed,
     "AlterOwnerStmt": _owned,

@@ -23,10 +23,16 @@ _ALTERATIONS = {
     "AT_EnableTrigAll": "enable_trigger",
     "AT_EnableTrigUser": "enable_trigger",
     "AT_EnableAlwaysTrig": "enable_trigger",
-    "AT_EnableReplicaTrig": "enable_trigger",
+    "AT_EnableReplicaTrig": "disable_trigger",
+    "AT_DisableRule": "disable_rule",
+    "AT_EnableReplicaRule": "disable_rule",
+    "AT_AlterColumnType": "alter_column_type",
+    "AT_DetachPartition": "detach_partition",
+    "AT_SetUnLogged": "set_unlogged",
     "AT_DropColumn": "drop_column",
     "AT_ChangeOwner": "change_owner",
     "AT_DisableRowSecurity": "disable_row_security",
+    "AT_NoForceRowSecurity": "disable_row_security",
 }
 _FIXED = {
     "CreateStmt": "create_table",

@@ -86,7 +86,7 @@ def _changes(before: list[Object], after: list[Object], captured_at_us: int) -> 
     events: list[Posture] = []
     for key in sorted(known.keys() | objects.keys()):
         old, new = known.get(key), objects.get(key)
-        if old == new:
+        if old == new or (old is not None and new is not None and _same_membership(old, new)):
             continue
         item = new or old
         assert item is not None
@@ -106,6 +106,12 @@ def _changes(before: list[Object], after: list[Object], captured_at_us: int) -> 
             )
         )
     return events
+
+
+def _same_membership(old: Object, new: Object) -> bool:
+    """What a membership leads to changes by what others do, who are told themselves."""
+    mine, now = ({k: v for k, v in item.attributes.items() if k != "leads_to"} for item in (old, new))
+    return new.object_type == "membership" and mine == now
 
 
 def _dropped_with(item: Object, dropped: set[tuple[str, str]]) -> str | None:

@@ -26,12 +26,25 @@ SELECT rolname::text, jsonb_build_object('superuser', rolsuper, 'createdb', rolc
 FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_'"""
 
 MEMBERSHIPS = """
+WITH RECURSIVE above (role, reached) AS (
+  SELECT oid, oid FROM pg_catalog.pg_roles
+  UNION SELECT a.role, m.roleid FROM above AS a JOIN pg_catalog.pg_auth_members AS m ON m.member = a.reached
+), powers AS (
+  SELECT a.role, jsonb_agg(DISTINCT p.power ORDER BY p.power) AS leads_to
+  FROM above AS a JOIN pg_catalog.pg_roles AS r ON r.oid = a.reached, LATERAL (VALUES
+    (CASE WHEN r.rolsuper THEN 'superuser' END), (CASE WHEN r.rolcreaterole THEN 'createrole' END),
+    (CASE WHEN r.rolreplication THEN 'replication' END), (CASE WHEN r.rolbypassrls THEN 'bypassrls' END),
+    (CASE WHEN r.rolname ~ '^pg_' THEN r.rolname::text END)) AS p (power)
+  WHERE p.power IS NOT NULL GROUP BY a.role
+)
 SELECT g.rolname::text, m.rolname::text, jsonb_build_object('role', g.rolname, 'member', m.rolname,
   'admin', bool_or(a.admin_option), 'inherit', bool_or((to_jsonb(a) ->> 'inherit_option')::bool),
   'set', bool_or((to_jsonb(a) ->> 'set_option')::bool))
+  || jsonb_strip_nulls(jsonb_build_object('leads_to', w.leads_to))
 FROM pg_catalog.pg_auth_members AS a JOIN pg_catalog.pg_roles AS g ON g.oid = a.roleid
+LEFT JOIN powers AS w ON w.role = g.oid
 JOIN pg_catalog.pg_roles AS m ON m.oid = a.member
-WHERE m.rolname !~ '^pg_' GROUP BY g.rolname, m.rolname"""
+WHERE m.rolname !~ '^pg_' GROUP BY g.rolname, m.rolname, w.leads_to"""
 
 ROLE_SETTINGS = """
 SELECT r.rolname::text, d.datname::text, s.setconfig

@@ -418,6 +418,9 @@ class Fold:
             event = shape.ddl(header.cluster, header.instance, part, item, whose)
             if item.number in own:
                 event.detail["covering"] = True
+            holds = shares.holds(cluster.shares, part.database, event.relations)
+            if holds is not None:
+                event.detail["holds"] = holds
             mark.ddl = item.number + 1
             cluster.relations.resolve(event)
             self._emit(event)

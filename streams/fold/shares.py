@@ -138,6 +138,12 @@ def streams(shares: Shares, database: str, relations: Iterable[str]) -> bool:
     return bool(names) and all(_key(database, name) in shares.streamed for name in names)
 
 
+def holds(shares: Shares, database: str, relations: Iterable[str]) -> int | None:
+    """Give how many rows the fullest of these relations holds, None where no size is known."""
+    known = [shares.sizes[key][-1] for name in relations if (key := _key(database, name)) in shares.sizes]
+    return max((max(0, size.rows + size.net) for size in known), default=None)
+
+
 def change(shares: Shares, part: Transaction, who: str, service: bool) -> list[dict[str, object]]:
     """Take up a part of a transaction; gives, with its last one, what it took of relations that had more."""
     lsn, told = shares.parts.pop(part.database, (0, []))

@@ -131,6 +131,8 @@ def test_roles_memberships_and_grants(shop: Bench) -> None:
             "CREATE ROLE evil SUPERUSER LOGIN PASSWORD 'hunter2'",
             "CREATE ROLE reader",
             "GRANT pg_read_all_data TO reader",
+            "CREATE ROLE under",
+            "GRANT reader TO under",
             "ALTER ROLE reader SET myapp.secret = 'hunter2'",
             "GRANT SELECT ON orders TO PUBLIC",
             "GRANT SELECT (rolpassword) ON pg_authid TO reader",
@@ -139,12 +141,17 @@ def test_roles_memberships_and_grants(shop: Bench) -> None:
         for kind, name in (
             ("role", "evil"),
             ("membership", "reader IN pg_read_all_data"),
+            ("membership", "under IN reader"),
             ("role_setting", "reader IN ALL"),
             ("grant", "public.orders"),
             ("grant", "pg_catalog.pg_authid"),
             ("grant", "function pg_catalog.pg_read_file(text)"),
         ):
             shop.raw.wait(lambda k=kind, n=name: changes(shop, k, n) != [], f"{kind} {name}")  # type: ignore[misc]
+        (led,) = changes(shop, "membership", "under IN reader")
+        assert (led.after or {})["leads_to"] == ["pg_read_all_data"]
+        sizes = [event.after or {} for event in shop.raw.of(Posture) if event.object_type == "sizes"]
+        assert any("public.orders" in dict(size["rows"]) for size in sizes if isinstance(size["rows"], dict))
         execute(shop.dsn, "REVOKE EXECUTE ON FUNCTION pg_read_file(text) FROM reader", "ALTER ROLE evil NOSUPERUSER")
         shop.raw.wait(lambda: len(changes(shop, "role", "evil")) == 2, "the change")
     assert raised == []
