@@ -184,7 +184,7 @@ SCHEMA: dict[str, Field] = {
     "statement.utility": Field("utility", "bool", "whether it is a utility statement (DDL, COPY, SET and so on)"),
     "share.part": Field("share", "double", "of changes: how much of the relation went or was written over, 0 to 1"),
     "share.known": Field(
-        "share_known", "bool", "whether the rows before are known, of a TRUNCATE or a share of a tenth on"
+        "share_known", "bool", "whether the rows before are known, of a TRUNCATE or a share of a third on"
     ),
     "share.rows": Field("share_rows", "int", "rows that went or were written over in `share.window`"),
     "share.of": Field("share_of", "int", "rows that there were before, as the server had counted and the WAL since"),
