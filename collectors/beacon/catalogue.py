@@ -23,11 +23,13 @@ class Table(Struct, frozen=True, kw_only=True):
     """A table that can carry a beacon, ordinary or partitioned.
 
     `root` is the topmost partitioned table it is a partition of. `keyed`: updates and deletes can be published, that
-    is, it (and each of its partitions) has a usable replica identity. `published`: they are, all of them, and `due`:
-    the job has something to do to it. `trigger`: `tgenabled` of our trigger, None without one: `A` always, `O` only in
-    origin, `D` disabled, `R` only in replicas; `form`: its argument (`publishing`). `conditional`: the trigger has a
-    WHEN clause, as earlier installations made it. `publications` are ours that list it. `registered`: it stands in
-    pgwitness.covered. `lent`: the identity it had when it was lent FULL. `owned`: who asks has its owner's rights.
+    is, it (and each of its partitions) has a usable replica identity; `logged`: its rows are in the WAL, as all are but
+    those of an unlogged partition. `published`: its updates are, all of them, and `due`: the job has something to do to
+    it. `trigger`: `tgenabled` of our trigger, None without one: `A` always, `O` only in origin, `D` disabled, `R` only
+    in replicas; `form`: its argument (`publishing`), and `form_wanted` the one it should have once its updates are
+    published where they can be. `conditional`: the trigger has a WHEN clause, as earlier installations made it.
+    `publications` are ours that list it. `registered`: it stands in pgwitness.covered. `lent`: the identity it had when
+    it was lent FULL. `owned`: who asks has its owner's rights.
     """
 
     schema: str
@@ -35,11 +37,13 @@ class Table(Struct, frozen=True, kw_only=True):
     partitioned: bool = False
     root: str | None = None
     keyed: bool = True
+    logged: bool = True
     published: bool = False
     due: bool = False
     identity: str = "d"
     trigger: str | None = None
     form: str = ""
+    form_wanted: str = ""
     conditional: bool = False
     publications: tuple[str, ...] = ()
     registered: bool = False
@@ -277,10 +281,10 @@ WITH {publishing.judged(installed=False).replace("%", "%%")}
 SELECT j.nspname, j.relname, j.relkind = 'p', CASE WHEN j.root IS NOT NULL THEN
         (SELECT quote_ident(rn.nspname) || '.' || quote_ident(rc.relname)
             FROM pg_class AS rc JOIN pg_namespace AS rn ON rn.oid = rc.relnamespace WHERE rc.oid = j.root) END,
-    j.usable, j.published, j.wanted AND NOT j.updates OR j.updates AND NOT j.wanted
+    j.usable, j.logged, j.published, j.wanted AND NOT j.updates OR j.updates AND NOT j.wanted
         OR NOT j.inserts AND j.root IS NULL AND NOT %(inserts_all)s
         OR j.enabled = 'A' AND j.form <> {publishing.wanted_form("%(inserts_all)s")}, j.relreplident, j.enabled,
-    coalesce(j.form, ''),
+    coalesce(j.form, ''), {publishing.wanted_form("true", "j.usable")},
     coalesce(j.conditional, false), array_remove(ARRAY[CASE WHEN j.updates THEN '{templates.PUBLICATION}' END,
         CASE WHEN j.inserts THEN '{templates.PUBLICATION_INSERTS}' END], NULL),
     j.oid = ANY (%(registered)s::oid[]), j.lent, pg_get_userbyid(j.relowner),
@@ -292,7 +296,7 @@ def read(connection: Connection, role: str) -> State:
     """Read the state of the connection's database; `role` is the collectors' login role.
 
     Tables that are temporary, unlogged or part of an extension are left out: they have no rows in the WAL, or are not
-    the user's.
+    the user's. An unlogged partition is not: its rows are written through its root.
     """
     parameters: dict[str, Any] = {
         "guard": emission.GUARD,
@@ -423,15 +427,17 @@ def _table(row: tuple[Any, ...]) -> Table:
         partitioned=row[2],
         root=row[3],
         keyed=row[4],
-        published=row[5],
-        due=row[6],
-        identity=row[7],
-        trigger=row[8],
-        form=row[9],
-        conditional=row[10],
-        publications=tuple(row[11]),
-        registered=row[12],
-        lent=row[13],
-        owner=row[14],
-        owned=row[15],
+        logged=row[5],
+        published=row[6],
+        due=row[7],
+        identity=row[8],
+        trigger=row[9],
+        form=row[10],
+        form_wanted=row[11],
+        conditional=row[12],
+        publications=tuple(row[13]),
+        registered=row[14],
+        lent=row[15],
+        owner=row[16],
+        owned=row[17],
     )

@@ -2,7 +2,7 @@
 
 `keep` runs at the end of each command that makes or changes tables, and of each that drops an object. It never waits
 and never fails: what it does stands in a subtransaction of its own, and it touches no table but those that the command
-itself holds exclusively. Four things:
+itself holds exclusively. Five things:
 
 - a table that is new, or logged again, gets the beacon's trigger (in the form that speaks with each statement, until
   the job has put the table into the update publication), and its row in the registry; so does a new partition of a
@@ -10,6 +10,7 @@ itself holds exclusively. Four things:
 - a table in the update publication that has lost its usable identity is lent `REPLICA IDENTITY FULL`, so that its
   updates go on and are read; when its key is back, it gets back what it had. What it had stands in a comment on the
   trigger;
+- a new partition that is unlogged gets the trigger, too, in the form that says of its rows that nobody reads them;
 - what FULL cannot help (a virtual generated column, `REPLICA IDENTITY NOTHING`) leaves the update publication. That is
   the one `ALTER PUBLICATION` in an application's transaction, and another such command waits for its end. From then on
   its beacon speaks with each statement, as that of an unlogged table does;
@@ -28,6 +29,7 @@ PostgreSQL's own. tests/collectors/test_covering.py tries on PostgreSQL what is 
 from __future__ import annotations
 
 from collectors.beacon import publishing
+from collectors.beacon.below import MIXED, TREE
 from collectors.beacon.key_templates import release_event_trigger
 from collectors.beacon.publishing import EACH, LENT, PARTITION, PUBLISH_CONTROL, TAKEN
 from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TRIGGER
@@ -79,9 +81,14 @@ _MEMBER = """EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::re
 def _speaks(table: str, argument: str) -> str:
     """Write the statements, inside `keep`, that give a table our trigger with an argument (both SQL expressions)."""
     return f"""EXECUTE format('CREATE OR REPLACE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s'
-                    ' FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.beacon(%s)', {table}, quote_literal({argument}));
+                    ' FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.%s', {table}, {publishing.called(argument)});
                 EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER {TRIGGER}', {table});"""
 
+
+_FRESH = (
+    f"CASE WHEN found.relkind = 'p' THEN '{TREE}' WHEN found.listed_root IS NULL THEN '{EACH}' ELSE '{PARTITION}' END"
+)
+"""The form of a new table's trigger; others cannot inherit from it yet."""
 
 KEEP_BODY = rf"""
 DECLARE
@@ -148,6 +155,7 @@ BEGIN
     FOR found IN
         SELECT c.oid, c.relname, format('%I.%I', n.nspname, c.relname) AS name, c.relkind, c.relreplident,
             c.relpersistence = 'u' AS unlogged, c.relispartition AS partition, {publishing.form("t")} AS form,
+            (SELECT i.inhparent FROM pg_inherits AS i WHERE c.relispartition AND i.inhrelid = c.oid) AS above,
             wanted_all OR NOT busy AND EXISTS (SELECT FROM {SCHEMA}.covered AS k WHERE c.relispartition
                 AND k.relation IN (SELECT a.relid FROM pg_partition_ancestors(c.oid) AS a)) AS wanted,
             t.tgenabled, substring(obj_description(t.oid, 'pg_trigger') FROM '^{LENT}([di])$') AS lent, p.listed,
@@ -163,21 +171,29 @@ BEGIN
             SELECT FROM pg_publication AS u JOIN pg_publication_rel AS x ON x.prpubid = u.oid
             WHERE u.pubname = '{PUBLICATION}' AND x.prrelid = r.oid)
         WHERE c.oid = ANY (tables) AND c.relkind IN ('r', 'p')
-            AND (c.relpersistence = 'p' OR c.relpersistence = 'u' AND t.oid IS NOT NULL)
+            AND (c.relpersistence = 'p' OR c.relpersistence = 'u' AND (t.oid IS NOT NULL OR c.relispartition))
             AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{SCHEMA}') AND n.nspname !~ '^pg_(toast|temp)'
             AND (p.listed OR t.oid IS NOT NULL OR NOT {_MEMBER})
         ORDER BY c.oid
     LOOP
         BEGIN
             IF found.unlogged THEN
-                IF found.form <> '{TAKEN}' AND found.tgenabled = 'A' AND {_HELD} THEN
+                IF (found.form <> '{TAKEN}' AND found.tgenabled = 'A' OR found.form IS NULL AND found.wanted)
+                    AND (fresh OR {_HELD}) THEN
                     {_speaks("found.name", f"'{TAKEN}'")}
+                    IF found.wanted AND NOT busy THEN
+                        INSERT INTO {SCHEMA}.covered (relation) VALUES (found.oid) ON CONFLICT (relation) DO NOTHING;
+                    END IF;
+                END IF;
+                IF {_held("found.above")} AND EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = found.above
+                    AND t.tgname = '{TRIGGER}' AND t.tgenabled = 'A' AND {publishing.form("t")} = '{TREE}') THEN
+                    {_speaks("found.above::regclass", f"'{MIXED}'")}
                 END IF;
                 CONTINUE;
             END IF;
             IF found.tgenabled IS NULL AND found.wanted AND NOT busy AND (fresh OR {_HELD})
                 AND NOT EXISTS (SELECT FROM {SCHEMA}.covered AS k WHERE k.relation = found.oid) THEN
-                {_speaks("found.name", f"CASE WHEN found.listed_root IS NULL THEN '{EACH}' ELSE '{PARTITION}' END")}
+                {_speaks("found.name", _FRESH)}
                 INSERT INTO {SCHEMA}.covered (relation) VALUES (found.oid) ON CONFLICT (relation) DO NOTHING;
             END IF;
             IF fresh AND tg_tag IN ('CREATE TABLE AS', 'SELECT INTO') THEN
@@ -209,10 +225,6 @@ BEGIN
                     END IF;
                     IF found.form <> '{TAKEN}' AND found.tgenabled = 'A' AND {_HELD} THEN
                         {_speaks("found.name", f"'{TAKEN}'")}
-                    END IF;
-                    IF {_held("found.listed_root")} AND EXISTS (SELECT FROM pg_trigger AS t
-                        WHERE t.tgrelid = found.listed_root AND t.tgname = '{TRIGGER}' AND t.tgenabled = 'A') THEN
-                        {_speaks("found.listed_root::regclass", f"'{EACH}'")}
                     END IF;
                 END IF;
             ELSIF altered AND found.relkind = 'r' AND NOT found.partition AND found.usable AND found.listed IS NULL

@@ -11,6 +11,7 @@ tests/collectors/test_beacon_ddl.py tries on PostgreSQL 15 and 18 what is claime
 
 from __future__ import annotations
 
+from collectors.beacon import publishing
 from collectors.beacon.emission import CLAIM, PAUSED, TOKEN, authenticated
 from collectors.beacon.key_templates import READ_KEY, release_event_trigger
 from collectors.beacon.templates import SCHEMA, TRIGGER
@@ -30,7 +31,7 @@ _MADE = f"""
                     row_number() OVER () AS place,
                     CASE WHEN k.relation IS NOT NULL THEN coalesce((
                         SELECT t.tgenabled FROM pg_trigger AS t WHERE t.tgrelid = r.oid AND t.tgname = '{TRIGGER}'
-                            AND t.tgfoid = to_regprocedure('{SCHEMA}.beacon()')), '-') END AS beacon
+                            AND {publishing.ours("t")}), '-') END AS beacon
                 FROM pg_event_trigger_ddl_commands() AS c
                 LEFT JOIN LATERAL (
                     SELECT p.oid, p.relkind, format('%I.%I', n.nspname, p.relname) AS relation

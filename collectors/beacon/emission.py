@@ -8,8 +8,9 @@ digits, then fields joined by U+001F (`verifier` verifies it):
 `relation` is the OID of the table whose trigger speaks, `statement` what ran on it, and the three numbers are the rows
 of it that the session's statistics count and have not handed on yet: those of this transaction, and those of the
 session's transactions in the seconds before it, rolled back ones too (`collectors.wal.unpublished` tells them apart).
-A trigger with an argument (`beacon('each')`) speaks with each statement, for a table of which not everything is
-published.
+A trigger with an argument (`beacon_each('each')`) speaks with each statement, for a table of which not everything is
+published, or where what it writes lands in tables below it that are not (`below`): of each of those it says the same in
+a message of its own, whose `statement` ends in `BELOW`.
 
 `session` is made once a session by `introduce`: what does not change in it (cluster, database, pid, start, who logged
 in, address), as JSON under an HMAC of the database's key. It lies in a parameter that the client can read and overwrite
@@ -25,9 +26,10 @@ what costs how much and why it has this form.
 
 from __future__ import annotations
 
-from collectors.beacon import key_templates
+from collectors.beacon import below, key_templates
+from collectors.beacon.below import MIXED, TREE
 from collectors.beacon.key_templates import READ_KEY, SESSION
-from collectors.beacon.templates import SCHEMA, SECRETS
+from collectors.beacon.templates import BEACON, BEACON_EACH, SCHEMA, SECRETS
 
 GUARD = "backtrace_functions"
 """Names functions of the server whose errors are logged with a backtrace; only superusers set it. A transaction that
@@ -120,7 +122,7 @@ PAUSED = f"""coalesce((SELECT strpos(p.prosrc, '{PAUSE.strip()}') > 0 FROM pg_ca
 """Asks whether every beacon of the database is paused: the function says so itself, to whoever asks."""
 
 
-def beacon_body(guarded: bool, *, paused: bool = False) -> str:
+def beacon_body(guarded: bool, *, paused: bool = False, each: bool = False) -> str:
     """Give the body of the triggers' function; without a guard it speaks with each statement.
 
     It runs as its owner, but with the path of whoever writes, because a path of its own would cost more than all that
@@ -134,16 +136,21 @@ def beacon_body(guarded: bool, *, paused: bool = False) -> str:
     What can fail stands in one block. The message itself stands behind it: emitted inside, it would take a second
     transaction id; whether it may be emitted is therefore asked before. `RETURN NEW`, of a statement nothing, is the
     one return without an expression.
+
+    With `each` it is the function of triggers with an argument (`publishing`): another one, so that the tables whose
+    trigger has none do not pay for the questions that an argument brings.
     """
     role = f"pg_catalog.set_config('{GUARD}', {ROLE}, true)" if guarded else ROLE
-    closed = f"""
-    IF pg_catalog.current_setting('{GUARD}') OPERATOR(pg_catalog.=) {ROLE} THEN
-        IF TG_ARGV IS NULL THEN
-            RETURN NEW;
-        END IF;
-        IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
-            RETURN NEW;
-        END IF;
+    closed = f"pg_catalog.current_setting('{GUARD}') OPERATOR(pg_catalog.=) {ROLE}"
+    start = "pg_catalog.pg_current_xact_id_if_assigned() IS NULL"
+    pause = PAUSE if paused else ""
+    if each:
+        return _EACH.format(
+            pause=pause, start=start, closed=closed if guarded else "false", speech=_speech(role, "wrote", "NULL")
+        )
+    guard = f"""
+    IF {closed} THEN
+        RETURN NEW;
     END IF;"""
     return f"""
 DECLARE
@@ -152,10 +159,57 @@ DECLARE
     message pg_catalog.text;
     lsn pg_catalog.pg_lsn;
     failed pg_catalog.text;
-BEGIN{PAUSE if paused else ""}
-    IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
+BEGIN{pause}
+    IF {start} THEN
         RETURN NEW;
-    END IF;{closed if guarded else ""}
+    END IF;{guard if guarded else ""}{_speech(role, WROTE)}
+    RETURN NEW;
+END
+"""
+
+
+_EACH = f"""
+DECLARE
+    closed pg_catalog.bool;
+    lines pg_catalog.text[];
+    wrote pg_catalog.text;
+    claims pg_catalog.text;
+    said pg_catalog.text;
+    message pg_catalog.text;
+    lsn pg_catalog.pg_lsn;
+    failed pg_catalog.text;
+BEGIN{{pause}}
+    IF {{start}} THEN
+        RETURN NEW;
+    END IF;
+    closed := {{closed}};
+    IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' AND TG_ARGV[0] OPERATOR(pg_catalog.<>) '{MIXED}' THEN
+        IF closed THEN
+            RETURN NEW;
+        END IF;
+    ELSIF TG_ARGV[0] OPERATOR(pg_catalog.=) '{TREE}' OR TG_ARGV[0] OPERATOR(pg_catalog.=) '{MIXED}' THEN
+        BEGIN
+            lines := {SCHEMA}.below(TG_RELID, TG_OP, TG_ARGV[0]);
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
+        IF closed AND lines IS NULL AND TG_ARGV[0] OPERATOR(pg_catalog.=) '{TREE}'
+            AND TG_OP OPERATOR(pg_catalog.<>) 'TRUNCATE' THEN
+            RETURN NEW;
+        END IF;
+    END IF;
+    FOREACH wrote IN ARRAY pg_catalog.array_prepend(pg_catalog.concat_ws(E'\\x1f', {WROTE}), lines) LOOP
+        failed := NULL;{{speech}}
+    END LOOP;
+    RETURN NEW;
+END
+"""
+
+
+def _speech(role: str, wrote: str, claims: str = "") -> str:
+    """Write how a message is made and emitted; `wrote` is what it says was written, `claims` what they begin with."""
+    fresh = f"\n    claims := {claims};" if claims else ""
+    return f"""{fresh}
     BEGIN
         IF NOT pg_catalog.has_function_privilege(3577::pg_catalog.oid, 'EXECUTE')
             OR pg_catalog.current_setting('pgwitness.claim', true) OPERATOR(pg_catalog.<>) '' THEN
@@ -164,7 +218,7 @@ BEGIN{PAUSE if paused else ""}
             END IF;
             claims := {SCHEMA}.claimed();
         END IF;
-        said := {_said(role, "COALESCE(claims, '')", WROTE)};
+        said := {_said(role, "COALESCE(claims, '')", wrote)};
         message := {_message("said")};
     EXCEPTION
         WHEN object_not_in_prerequisite_state OR invalid_parameter_value THEN
@@ -176,7 +230,7 @@ BEGIN{PAUSE if paused else ""}
     IF message IS NULL THEN
         BEGIN
             message := {SCHEMA}.introduce(pg_catalog.concat_ws(E'\\x1f', COALESCE(claims, ''),
-            {WROTE}));
+            {wrote}));
         EXCEPTION WHEN OTHERS THEN
             failed := SQLSTATE;
         END;
@@ -192,10 +246,7 @@ BEGIN{PAUSE if paused else ""}
             RETURN NEW;
         END IF;
     END IF;
-    lsn := pg_catalog.pg_logical_emit_message(true, 'pgwitness.beacon', message);
-    RETURN NEW;
-END
-"""
+    lsn := pg_catalog.pg_logical_emit_message(true, 'pgwitness.beacon', message);"""
 
 
 def introduce_body(guarded: bool, version: int) -> str:
@@ -282,7 +333,15 @@ END
 """The beacon looks at `pgwitness.claim` alone: something must stand there for the token to be looked for."""
 
 BODIES = {
-    "beacon": {beacon_body(guarded, paused=paused) for guarded in (True, False) for paused in (True, False)},
+    **{
+        name: {
+            beacon_body(guarded, paused=paused, each=name == BEACON_EACH)
+            for guarded in (True, False)
+            for paused in (True, False)
+        }
+        for name in (BEACON, BEACON_EACH)
+    },
+    "below": {below.BODY},
     "introduce": {introduce_body(guarded, version) for guarded in (True, False) for version in (0, SYSTEM_USER_MIN)},
     "claimed": {CLAIMED_BODY},
     **key_templates.BODIES,
@@ -290,11 +349,11 @@ BODIES = {
 """What each function of the beacon may consist of: with and without the guard; an upgraded server keeps what it had."""
 
 
-def create_beacon(body: str) -> str:
+def create_beacon(body: str, *, each: bool = False) -> str:
     """Create or replace the triggers' function. STABLE spares a snapshot with each statement inside it."""
     return (
-        f"CREATE OR REPLACE FUNCTION {SCHEMA}.beacon() RETURNS trigger LANGUAGE plpgsql STABLE SECURITY DEFINER\n"
-        f"AS $pgwitness${body}$pgwitness$"
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.{BEACON_EACH if each else BEACON}() RETURNS trigger\n"
+        f"LANGUAGE plpgsql STABLE SECURITY DEFINER AS $pgwitness${body}$pgwitness$"
     )
 
 

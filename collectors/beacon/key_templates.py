@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from collectors.beacon.templates import SCHEMA, TRIGGER
+from collectors.beacon.templates import BEACON, BEACON_EACH, SCHEMA, TRIGGER
 from pgwitness.events import quote_identifier
 
 SESSION = "'pgwitness.session'"
@@ -81,7 +81,8 @@ BEGIN
     END IF;
     INSERT INTO {SCHEMA}.covered (relation)
     SELECT t.tgrelid FROM pg_trigger AS t
-    WHERE t.tgname = '{TRIGGER}' AND t.tgfoid = to_regprocedure('{SCHEMA}.beacon()')
+    WHERE t.tgname = '{TRIGGER}' AND t.tgfoid IN
+        (to_regprocedure('{SCHEMA}.{BEACON}()'), to_regprocedure('{SCHEMA}.{BEACON_EACH}()'))
     ON CONFLICT (relation) DO NOTHING;
     PERFORM {SCHEMA}.control('renew_key');
     RETURN true;

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from psycopg.conninfo import make_conninfo
 
 from collectors.beacon import (
+    below,
     covering,
     ddl_templates,
     emission,
@@ -25,7 +26,7 @@ from collectors.beacon import (
 from collectors.beacon.catalogue import Publication, State, Table
 from collectors.beacon.publishing import PUBLICATIONS, PUBLISH_CONTROL
 from collectors.beacon.steps import LAST, Options, Statement, wants
-from collectors.beacon.templates import OWNER, PUBLICATION, PUBLICATION_INSERTS, SCHEMA
+from collectors.beacon.templates import BEACON, BEACON_EACH, OWNER, PUBLICATION, PUBLICATION_INSERTS, SCHEMA
 from pgwitness.events import quote_identifier
 
 __all__ = ["PUBLICATIONS", "Options", "Statement", "install", "pause", "render"]
@@ -114,11 +115,15 @@ def pause(state: State, *, paused: bool) -> list[Statement]:
     if "beacon" not in state.functions:
         return []
     word = "pause" if paused else "resume"
-    body = key_templates.of_generation(emission.beacon_body(state.guarded, paused=paused), state.generation)
-    return [
-        Statement(emission.create_beacon(body), word, f"{word}s every beacon of this database, in open sessions, too"),
-        Statement(f"SELECT {SCHEMA}.control('{word}')", word, f"the {word} is evidence, too"),
-    ]
+    why = f"{word}s every beacon of this database, in open sessions, too"
+    plan = []
+    for name in (BEACON, BEACON_EACH):
+        if name in state.functions:
+            each = name == BEACON_EACH
+            body = emission.beacon_body(state.guarded, paused=paused, each=each)
+            body = key_templates.of_generation(body, state.generation)
+            plan.append(Statement(emission.create_beacon(body, each=each), word, why))
+    return [*plan, Statement(f"SELECT {SCHEMA}.control('{word}')", word, f"the {word} is evidence, too")]
 
 
 def rotate_key(state: State) -> list[Statement]:
@@ -245,8 +250,6 @@ def _speaking(state: State, generation: int) -> list[Statement]:
     def differs(name: str, *bodies: str) -> bool:
         return state.functions.get(name) not in bodies or generation != state.generation
 
-    body = emission.beacon_body(state.guarded)
-    paused = emission.beacon_body(state.guarded, paused=True)
     if state.functions.get("fresh_key") != key_templates.FRESH_KEY_BODY:
         made("fresh_key(int)", key_templates.CREATE_FRESH_KEY, "makes a key, here", "for the next two only")
     if differs("renew_key", key_templates.RENEW_KEY_BODY):
@@ -261,9 +264,16 @@ def _speaking(state: State, generation: int) -> list[Statement]:
             )
         sql = emission.create_introduce(state.guarded, state.version)
         made("introduce(text)", sql, "speaks for a session's first transaction", "for the beacon only")
-    if differs("beacon", body, paused):
-        body = paused if emission.PAUSE in state.functions.get("beacon", "") else body
-        made("beacon()", emission.create_beacon(body), "the triggers' function, which speaks", "for our triggers only")
+    if state.functions.get("below") != below.BODY:
+        why = "finds what was written in tables below another, and is published by nobody"
+        made(below.SIGNATURE, below.CREATE_BELOW, why, "for the beacon only")
+    stopped = emission.PAUSE in state.functions.get(BEACON, "")
+    for name in (BEACON, BEACON_EACH):
+        each = name == BEACON_EACH
+        body, paused = (emission.beacon_body(state.guarded, paused=still, each=each) for still in (False, True))
+        if differs(name, body, paused) or stopped != (emission.PAUSE in state.functions.get(name, "")):
+            sql = emission.create_beacon(paused if stopped else body, each=each)
+            made(f"{name}()", sql, "the triggers' function, which speaks", "for our triggers only")
     return plan
 
 
@@ -376,9 +386,8 @@ def _narrowed(state: State) -> list[Statement]:
 def _table(state: State, table: Table) -> list[Statement]:
     sqls: list[tuple[str, str]] = []
     name = table.qualified
-    if table.trigger != "A" or table.conditional:
-        form = publishing.EACH if not table.keyed else publishing.PARTITION if table.root is not None else ""
-        first, second = templates.create_trigger(name, form)
+    if table.trigger != "A" or table.conditional or table.form == "?":
+        first, second = templates.create_trigger(name, table.form_wanted)
         sqls.append((first, "the beacon"))
         sqls.append((second, "it speaks under session_replication_role = replica, too"))
     if not table.registered:

@@ -17,7 +17,8 @@ is tried again. tests/collectors/test_covering.py and test_publishing.py try on 
 
 from __future__ import annotations
 
-from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TRIGGER
+from collectors.beacon.below import MIXED, TREE
+from collectors.beacon.templates import BEACON, BEACON_EACH, PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TRIGGER
 
 PUBLICATIONS = {PUBLICATION: "update,delete", PUBLICATION_INSERTS: "insert,truncate"}
 """What each of our publications publishes."""
@@ -46,18 +47,37 @@ PARTITION = "partition"
 TAKEN = "taken"
 """The trigger's argument, with which its beacon speaks with each statement: on a table of which not everything is
 published, on a partition (what names it alone is published by nobody, or not once it is detached), on a table that DDL
-has just taken out of the publication or made unlogged. Without an argument a transaction speaks once."""
+has just taken out of the publication or made unlogged. Without an argument a transaction speaks once. On a table with
+others below it the argument is one of `below`."""
+
+_CALLED = {name: f"to_regprocedure('{SCHEMA}.{name}()')" for name in (BEACON, BEACON_EACH)}
+
+
+def ours(trigger: str) -> str:
+    """Write the condition that a row of pg_trigger calls one of our functions."""
+    return f"{trigger}.tgfoid IN ({', '.join(_CALLED.values())})"
 
 
 def form(trigger: str) -> str:
-    """Write the argument of our trigger, a row of pg_trigger; empty without one."""
-    return f"split_part(encode({trigger}.tgargs, 'escape'), E'\\\\000', 1)"
+    """Write the argument of our trigger, a row of pg_trigger; empty without one, `?` where another function has it."""
+    argument = f"split_part(encode({trigger}.tgargs, 'escape'), E'\\\\000', 1)"
+    return f"""CASE WHEN ({trigger}.tgfoid = {_CALLED[BEACON]}) = ({trigger}.tgnargs = 0) THEN {argument}
+                WHEN {trigger}.tgfoid IS NOT NULL THEN '?' END"""
 
 
-def wanted_form(inserts_all: str) -> str:
-    """Write the argument that belongs on the trigger of a row of `judged`."""
-    return f"""CASE WHEN NOT j.published OR NOT {inserts_all} AND j.root IS NULL AND NOT j.inserts THEN '{EACH}'
-                WHEN j.root IS NOT NULL THEN '{PARTITION}' ELSE '' END"""
+def called(argument: str) -> str:
+    """Write the expression that gives the function, with its argument, of a trigger in a form (an expression)."""
+    return f"CASE {argument} WHEN '' THEN '{BEACON}()' ELSE format('{BEACON_EACH}(%L)', {argument}) END"
+
+
+def wanted_form(inserts_all: str, published: str = "j.published") -> str:
+    """Write the argument that belongs on the trigger of a row of `judged`, where it is `published` or not."""
+    unread = f"(NOT {published} OR NOT {inserts_all} AND j.root IS NULL AND NOT j.inserts)"
+    return f"""CASE WHEN NOT j.logged THEN '{TAKEN}'
+                WHEN j.relkind = 'p' THEN CASE WHEN j.unlogged OR NOT {inserts_all} AND j.root IS NULL
+                    AND NOT j.inserts THEN '{MIXED}' ELSE '{TREE}' END
+                WHEN j.parent THEN CASE WHEN {unread} THEN '{MIXED}' ELSE '{TREE}' END
+                WHEN {unread} THEN '{EACH}' WHEN j.root IS NOT NULL THEN '{PARTITION}' ELSE '' END"""
 
 
 _STORED_UNPUBLISHED = f"""(pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= {GENERATED_MIN}
@@ -97,48 +117,54 @@ def judged(one: str | None = None, *, installed: bool = True) -> str:
     `usable`: its updates could be published (of a partitioned one: those of every partition). `wanted`: it belongs into
     the update publication itself. `updates` and `inserts`: it is listed in our publications. `published`: all its
     updates are. `lent`: the identity it had when it was lent FULL. `form` and `enabled`: its trigger's argument and
-    tgenabled, null without one.
+    tgenabled, null without one. `parent`: others inherit from it. `unlogged`: a partition of its root is not `logged`.
     `one`, an expression of type oid, restricts it to a table and the tree of partitions it is in.
     """
-    around = ""
+    around = listed = ""
     if one is not None:
-        around = f"""
-            AND c.oid IN (SELECT ({one}) UNION ALL SELECT t.relid::oid FROM pg_partition_tree(({one})) AS t
-                UNION ALL SELECT t.relid::oid FROM pg_partition_tree(pg_partition_root(({one}))) AS t)"""
+        # An array, because PostgreSQL then looks each up by its index instead of reading whole catalogues.
+        tree = f"""= ANY (ARRAY(SELECT ({one})::oid UNION SELECT t.relid::oid FROM pg_partition_tree(({one})) AS t
+                UNION SELECT t.relid::oid FROM pg_partition_tree(pg_partition_root(({one}))) AS t))"""
+        around, listed = f"\n            AND c.oid {tree}", f" AND r.prrelid {tree}"
     return f"""
     member AS (
         SELECT r.prrelid AS oid, bool_or(p.pubname = '{PUBLICATION}') AS updates,
             bool_or(p.pubname = '{PUBLICATION_INSERTS}') AS inserts
         FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid
-        WHERE p.pubname IN ('{PUBLICATION}', '{PUBLICATION_INSERTS}') GROUP BY 1
+        WHERE p.pubname IN ('{PUBLICATION}', '{PUBLICATION_INSERTS}'){listed} GROUP BY 1
     ), base AS MATERIALIZED (
-        SELECT c.oid, c.relname, n.nspname, c.relkind, c.relowner, c.relreplident,
+        SELECT c.oid, c.relname, n.nspname, c.relkind, c.relowner, c.relreplident, c.relpersistence = 'u' AS unlogged,
+            c.relkind = 'r' AND c.relhassubclass
+                AND EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhparent = c.oid) AS parent,
             CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid END AS root,
             {usable("c", installed=installed)} AS usable, {primary("c")} AS keyed_by_root,
             coalesce(m.updates, false) AS updates, coalesce(m.inserts, false) AS inserts
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace LEFT JOIN member AS m ON m.oid = c.oid
-        WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+        WHERE c.relkind IN ('r', 'p') AND (c.relpersistence = 'p' OR c.relpersistence = 'u' AND c.relispartition)
             AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{SCHEMA}')
             AND n.nspname !~ '^pg_(toast|temp)'{around}
     ), roots AS (
-        SELECT r.oid, r.keyed_by_root AND coalesce(bool_and(l.usable), true) AS wanted,
-            coalesce(bool_and(l.usable), r.keyed_by_root) AS usable,
-            r.updates OR coalesce(bool_and(l.updates), false) AS published, r.updates
+        SELECT r.oid, r.keyed_by_root AND coalesce(bool_and(l.usable AND NOT l.unlogged), true) AS wanted,
+            coalesce(bool_and(l.usable) FILTER (WHERE NOT l.unlogged), r.keyed_by_root) AS usable,
+            r.updates OR coalesce(bool_and(l.updates) FILTER (WHERE NOT l.unlogged), false) AS published, r.updates,
+            coalesce(bool_or(l.unlogged), false) AS unlogged
         FROM base AS r LEFT JOIN base AS l ON l.root = r.oid AND l.relkind = 'r'
         WHERE r.relkind = 'p' AND r.root IS NULL GROUP BY r.oid, r.keyed_by_root, r.updates
     ), judged AS (
         SELECT b.oid, b.nspname, b.relname, b.relkind, b.relowner, b.relreplident, b.root, b.updates, b.inserts,
-            CASE WHEN b.relkind = 'r' THEN b.usable ELSE coalesce(r.usable, false) END AS usable,
+            b.parent, coalesce(r.unlogged, false) AS unlogged, NOT b.unlogged AS logged,
+            CASE WHEN b.relkind = 'r' THEN b.usable AND NOT b.unlogged ELSE coalesce(r.usable, false) END AS usable,
             CASE WHEN b.relkind = 'p' THEN b.root IS NULL AND r.wanted
-                WHEN b.root IS NULL THEN b.usable ELSE b.usable AND NOT coalesce(r.wanted, false) END AS wanted,
+                WHEN b.root IS NULL THEN b.usable
+                ELSE b.usable AND NOT b.unlogged AND NOT coalesce(r.wanted, false) END AS wanted,
             CASE WHEN b.relkind = 'p' THEN coalesce(r.published, false)
-                ELSE b.updates OR coalesce(r.updates, false) END AS published,
+                ELSE NOT b.unlogged AND (b.updates OR coalesce(r.updates, false)) END AS published,
             substring(obj_description(t.oid, 'pg_trigger') FROM '^{LENT}([di])$') AS lent,
             {form("t")} AS form, t.tgenabled AS enabled, t.tgqual IS NOT NULL AS conditional
         FROM base AS b LEFT JOIN roots AS r ON r.oid = coalesce(b.root, b.oid)
-        LEFT JOIN pg_trigger AS t ON t.tgrelid = b.oid AND t.tgname = '{TRIGGER}' AND NOT t.tgisinternal
-        WHERE NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = b.oid
-            AND d.deptype = 'e')
+        LEFT JOIN pg_trigger AS t ON t.tgrelid = b.oid AND t.tgname = '{TRIGGER}' AND {ours("t")}
+        WHERE NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass
+            AND d.objid = b.oid AND d.deptype = 'e')
     )"""
 
 
@@ -220,8 +246,8 @@ BEGIN
     ELSIF NOT pg_try_advisory_xact_lock({ADVISORY}) THEN
         RETURN;
     END IF;
-    DELETE FROM {SCHEMA}.covered AS k WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = k.relation);
     IF only_this IS NULL THEN
+        DELETE FROM {SCHEMA}.covered AS k WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = k.relation);
         WITH {judged()},{DUE}
         SELECT d.oid INTO only_this FROM due AS d JOIN pg_class AS c ON c.oid = d.oid
         WHERE d.what < 9 AND d.oid <> ALL (skip) AND (d.what = 1 OR behind IS NULL
@@ -277,8 +303,8 @@ BEGIN
                     WHEN 6 THEN
                         EXECUTE format('CREATE OR REPLACE TRIGGER {TRIGGER}'
                             ' AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s'
-                            ' FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.beacon(%s)', found.name,
-                            quote_literal(nullif(found.form, '')));
+                            ' FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.%s', found.name,
+                            {called("found.form")});
                         EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER {TRIGGER}', found.name);
                 END CASE;
             END IF;
@@ -315,6 +341,7 @@ def publish_now(table: str) -> str:
 DO $pgwitness$ DECLARE did record; BEGIN
     FOR step IN 1..3 LOOP
         SELECT * INTO did FROM {SCHEMA}.publish('{literal}'::pg_catalog.regclass, '{{}}');
+        EXIT WHEN NOT FOUND;
         IF did.problem IS NOT NULL THEN
             RAISE EXCEPTION USING ERRCODE = did.state, MESSAGE = did.problem;
         END IF;

@@ -77,9 +77,12 @@ def ground(state: State, options: Options) -> list[Statement]:
         for name, active in state.slots
         if not active
     ]
-    if "beacon" in state.functions:
-        why = "refused while a trigger names it: inserts into that table would fail"
-        plan.append(Statement(f"DROP FUNCTION {SCHEMA}.beacon()", "schema", why))
+    why = "refused while a trigger names it: inserts into that table would fail"
+    plan += [
+        Statement(f"DROP FUNCTION {SCHEMA}.{name}()", "schema", why)
+        for name in (templates.BEACON, templates.BEACON_EACH)
+        if name in state.functions
+    ]
     if state.schema:
         plan.append(Statement(f"DROP SCHEMA {SCHEMA} CASCADE", "schema", "key, registry and functions"))
     for extension in state.made_here:

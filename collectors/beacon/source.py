@@ -228,7 +228,7 @@ def _wrong_publications(state: State) -> str | None:
 
 
 def _wrong_function(state: State) -> str | None:
-    if "beacon" not in state.functions:
+    if not {templates.BEACON, templates.BEACON_EACH} & set(state.functions):
         return "the function pgwitness.beacon() is gone, and the triggers with it"
     for name, bodies in emission.BODIES.items():
         if name not in state.functions:
@@ -251,7 +251,7 @@ def _table(state: State, table: Table) -> TableStatus:
     elif table.trigger == "D":
         beacon, problem = "disabled", "its trigger was disabled by the owner of the table"
         fix = f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER {templates.TRIGGER}"
-    elif table.trigger != "A" or not table.registered or table.conditional:
+    elif table.trigger != "A" or not table.registered or table.conditional or table.form == "?":
         beacon, problem = "outdated", "its trigger is not in the form that an installation makes"
     else:
         beacon, fix = "installed", None
@@ -263,6 +263,8 @@ def _table(state: State, table: Table) -> TableStatus:
 
 def _published(state: State, table: Table) -> str:
     """Say which changes of a table are read."""
+    if not table.logged:
+        return "nothing"
     inserts = state.publications.get(templates.PUBLICATION_INSERTS)
     listed = templates.PUBLICATION_INSERTS in table.publications or table.root is not None
     read = "insert,truncate" if inserts is not None and (inserts.all_tables or listed) else ""
@@ -276,6 +278,11 @@ def _unpublished(state: State, table: Table) -> tuple[str | None, str | None]:
     if table.lent:
         lost = "its identity is gone; it was lent REPLICA IDENTITY FULL, which writes whole rows into the WAL"
         return lost, f"add a primary key to {table.qualified}: it gets back what it had"
+    if not table.logged:
+        return (
+            "it is unlogged: its rows are in no WAL, and counted by the beacon",
+            f"ALTER TABLE {table.qualified} SET LOGGED",
+        )
     if table.keyed or table.root is not None:
         return None, None
     problem = "no usable replica identity: only inserts and truncates are read"

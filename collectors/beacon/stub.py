@@ -7,12 +7,16 @@ pgwitness is, the text changes nothing; an installation later replaces what it m
 
 from __future__ import annotations
 
-from collectors.beacon.templates import SCHEMA
+from collectors.beacon.templates import BEACON, BEACON_EACH, SCHEMA
 
 STUB = (
-    f"DO $stub$ BEGIN IF to_regprocedure('{SCHEMA}.beacon()') IS NULL THEN"
+    f"DO $stub$ BEGIN IF to_regprocedure('{SCHEMA}.{BEACON_EACH}()') IS NULL THEN"
     f" CREATE SCHEMA IF NOT EXISTS {SCHEMA}; GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC;"
-    f" CREATE FUNCTION {SCHEMA}.beacon() RETURNS trigger LANGUAGE plpgsql"
-    " AS $f$BEGIN RETURN NULL; END$f$; END IF; END $stub$;"
+    + "".join(
+        f" IF to_regprocedure('{SCHEMA}.{name}()') IS NULL THEN CREATE FUNCTION {SCHEMA}.{name}() RETURNS trigger"
+        " LANGUAGE plpgsql AS $f$BEGIN RETURN NULL; END$f$; END IF;"
+        for name in (BEACON, BEACON_EACH)
+    )
+    + " END IF; END $stub$;"
 )
 """One line. A trigger's arguments are no arguments of its function, so it serves every form of the trigger."""

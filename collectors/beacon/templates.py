@@ -10,6 +10,8 @@ SCHEMA = "pgwitness"
 OWNER = "pgwitness_owner"
 """Owns the schema, cannot log in, and is the only role that may set the guard."""
 TRIGGER = "pgwitness_beacon"
+BEACON, BEACON_EACH = "beacon", "beacon_each"
+"""The triggers' functions: of triggers without an argument, and of those with one."""
 PUBLICATION = "pgwitness"
 PUBLICATION_INSERTS = "pgwitness_inserts"
 SECRETS = ("session_secret_1", "session_secret_2")
@@ -55,11 +57,11 @@ def create_secret(name: str) -> str:
 def create_trigger(table: str, argument: str = "") -> list[str]:
     """Put the beacon on a table (its name quoted and qualified); replaces one that is there.
 
-    With an argument it speaks with each statement, which it does where not all updates of the table are published.
+    With an argument (`publishing`) it may speak more than once in a transaction.
     """
-    given = f"'{argument}'" if argument else ""
+    called = f"{BEACON_EACH}('{argument}')" if argument else f"{BEACON}()"
     return [
         f"CREATE OR REPLACE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}\n"
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.beacon({given})",
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.{called}",
         f"ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {TRIGGER}",
     ]

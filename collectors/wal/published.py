@@ -32,7 +32,7 @@ def partitions(connection: Connection) -> dict[int, int]:
 _LISTED = """
 SELECT r.oid::int8, n.nspname::text, r.relname::text, m.nspname::text, c.relname::text, r.relpersistence = 't',
   EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = c.oid AND t.tgname = %(trigger)s
-    AND pg_catalog."left"(pg_catalog.encode(t.tgargs, 'escape'), 4) = 'each')
+    AND pg_catalog."left"(pg_catalog.encode(t.tgargs, 'escape'), 5) IN ('each\\', 'mixed') AND c.relkind = 'r')
   OR c.relreplident = 'n' OR c.relreplident = 'd' AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate), (
     SELECT pg_catalog.concat(CASE WHEN pg_catalog.bool_or(p.pubinsert) THEN 'i' END,

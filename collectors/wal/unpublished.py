@@ -4,9 +4,11 @@ A beacon says which table its statement changed (`events.Wrote`): the table by i
 the rows by the session's statistics. PostgreSQL hands those on at most once a second, between transactions, so the
 numbers hold rows of the session's transactions just before, too. What those changed, as far as they were committed, is
 in the stream, and is taken off here. What is left is more than the stream has of that table: rows that are not
-published. A TRUNCATE needs no number. Two things are not told apart: rows of a transaction, or of a savepoint, that was
-rolled back in the seconds before, and rows that this transaction changed; so nothing is said where rows of the table
-are in the stream, unless the catalogue lists the table without that operation.
+published. A TRUNCATE needs no number. Of a table below the one that a statement named (`beacon.below`) the database has
+itself seen that nobody publishes what it counts: there, other tables' rows under the same root explain nothing. Two
+things are not told apart: rows of a transaction, or of a savepoint, that was rolled back in the seconds before, and
+rows that this transaction changed; so nothing is said where rows of the table are in the stream, unless the catalogue
+lists the table without that operation.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from collectors.beacon.below import BELOW
 from pgwitness.events import Beacon, Unpublished, Wrote
 
 KEPT_US = 15_000_000
@@ -87,6 +91,7 @@ class Accounts:
         """Begin a transaction."""
         self._session: tuple[int, int] | None = None
         self._said: dict[int, _Said] = {}
+        self._below: dict[int, _Said] = {}
         self._seen: dict[int, list[int]] = {}
 
     def forget_catalogue(self) -> None:
@@ -109,11 +114,12 @@ class Accounts:
             return
         if self._session is None:
             self._session = (beacon.pid, beacon.backend_start_us)
-        said = self._said.get(wrote.relation)
+        of = self._below if wrote.statement.endswith(BELOW) else self._said
+        said = of.get(wrote.relation)
         if said is None:
-            if len(self._said) >= RELATIONS_MAX:
+            if len(of) >= RELATIONS_MAX:
                 return
-            said = self._said[wrote.relation] = _Said(wrote)
+            said = of[wrote.relation] = _Said(wrote)
         said.last = _rows(wrote)
         said.truncated = said.truncated or wrote.statement == "TRUNCATE"
 
@@ -133,7 +139,10 @@ class Accounts:
         session = self._session
         if session is None:
             return []
-        found = [item for oid, said in self._said.items() if (item := self._missing(session, oid, said, at_us))]
+        missing = {oid: self._missing(session, oid, said, at_us) for oid, said in self._said.items()}
+        for oid, said in self._below.items():
+            missing[oid] = _joined(missing.get(oid), self._missing_below(session, oid, said, at_us))
+        found = [item for item in missing.values() if item is not None]
         for oid, seen in self._seen.items():
             self._note(session, oid, (seen[0], seen[1], seen[2]), at_us)
         for item in found:
@@ -161,21 +170,12 @@ class Accounts:
             n if not had and not (letter == "u" and moved) and self._counts(seen, listed, letter) else 0
             for n, had, letter in zip(rows, seen, "iud", strict=False)
         ]
-        truncated = said.truncated and not seen[3]
-        if not truncated and not any(missing):
-            return None
-        letters = [letter for letter, n in zip("iud", missing, strict=True) if n] + ["t"] * truncated
-        return Unpublished(
-            listed.name or str(oid),
-            oid,
-            missing[0],
-            missing[1],
-            missing[2],
-            truncated=truncated,
-            published=None if listed.name is None else all(letter in listed.operations for letter in letters),
-            partition=listed.partition,
-            expected=listed.partly and not truncated,
-        )
+        return _item(oid, listed, (missing[0], missing[1], missing[2]), truncated=said.truncated and not seen[3])
+
+    def _missing_below(self, session: tuple[int, int], oid: int, said: _Said, at_us: int) -> Unpublished | None:
+        """Give what a table below the one written was written of, less what the stream had of itself before."""
+        rows = _above(said.first, self._explained(session, oid, at_us), said.last)
+        return _item(oid, self._catalogue(oid), rows) if any(rows) else None
 
     def _was_read_by_root(self, oid: int, now: int, rows: Rows) -> bool:
         """Say whether a root of before, which the catalogue does not name any more, has these rows in the stream."""
@@ -215,6 +215,36 @@ class Accounts:
 
 def _rows(wrote: Wrote) -> Rows:
     return (wrote.inserted, wrote.updated, wrote.deleted)
+
+
+def _item(oid: int, listed: Listed, rows: Rows, *, truncated: bool = False) -> Unpublished | None:
+    letters = [letter for letter, n in zip("iud", rows, strict=True) if n] + ["t"] * truncated
+    if not letters:
+        return None
+    return Unpublished(
+        listed.name or str(oid),
+        oid,
+        *rows,
+        truncated=truncated,
+        published=None if listed.name is None else all(letter in listed.operations for letter in letters),
+        partition=listed.partition,
+        expected=listed.partly and not truncated,
+    )
+
+
+def _joined(one: Unpublished | None, other: Unpublished | None) -> Unpublished | None:
+    """Join what the beacons of a table and of the one above it say: both numbers grow with all that was written."""
+    if one is None or other is None:
+        return one or other
+    inserted, updated, deleted = (
+        max(pair)
+        for pair in (
+            (one.inserted, other.inserted),
+            (one.updated, other.updated),
+            (one.deleted, other.deleted),
+        )
+    )
+    return replace(one, inserted=inserted, updated=updated, deleted=deleted)
 
 
 def _sum(one: Rows, other: Rows) -> Rows:

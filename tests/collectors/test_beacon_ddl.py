@@ -144,7 +144,7 @@ def test_dropped_beacon_is_told(shop: Source) -> None:
     with pytest.raises(pg.DependentObjectsStillExist):
         shop.admin.execute("DROP FUNCTION pgwitness.beacon() CASCADE")
     shop.release()
-    shop.admin.execute("DROP FUNCTION pgwitness.beacon() CASCADE")
+    shop.admin.execute("DROP FUNCTION pgwitness.beacon(), pgwitness.beacon_each() CASCADE")
     (command,) = by_tag(shop, "DROP FUNCTION")
     assert "pgwitness_beacon on public.notes" in [o.identity for o in command.dropped]
 

@@ -14,6 +14,7 @@ from tests.collectors.changes import Changes, Connection
 from tests.conftest import POSTGRES, fresh_database
 
 ONCE, EACH, PARTITION, TAKEN = ("", "A"), ("each", "A"), ("partition", "A"), ("taken", "A")
+TREE, MIXED = ("tree", "A"), ("mixed", "A")
 """The forms of the beacon's trigger."""
 BEFORE = """
 CREATE ROLE app LOGIN;
@@ -150,12 +151,12 @@ def test_a_partition_without_a_key_breaks_nothing(shop: Shop) -> None:
     shop.app.execute("UPDATE mon SET v = 3")
     assert shop.changes.read() == {("I", "public.mon"): 2, ("U", "public.mon"): 2}
     assert shop.identity("mon_2") == ("d", None)
-    assert (shop.form("mon_2"), shop.form("mon_1"), shop.form("mon")) == (EACH, PARTITION, EACH)
+    assert (shop.form("mon_2"), shop.form("mon_1"), shop.form("mon")) == (EACH, PARTITION, TREE)
     shop.app.execute("ALTER TABLE mon_2 REPLICA IDENTITY FULL")
     shop.job()
     shop.app.execute("UPDATE mon SET v = 4")
     assert shop.changes.read() == {("U", "public.mon"): 2}
-    assert (shop.form("mon_2"), shop.form("mon")) == (PARTITION, ONCE)
+    assert (shop.form("mon_2"), shop.form("mon")) == (PARTITION, TREE)
 
 
 def test_a_migration_swaps_the_primary_key(shop: Shop) -> None:
