@@ -220,12 +220,13 @@ def _schema(state: State, options: Options) -> list[Statement]:
     def owned(kind: str, name: str) -> None:
         add(f"ALTER {kind} {SCHEMA}.{name} OWNER TO {OWNER}", "so that it runs with nobody else's rights")
 
-    if not state.statements:
+    counted = state.statements or (options.statistics is not None and state.database not in options.statistics)
+    if not counted:
         why = "statistics of statements: reads and DDL are seen there"
         plan.append(Statement("CREATE EXTENSION pg_stat_statements", "extension", why, optional=not state.superuser))
     if not state.schema:
         add(templates.CREATE_SCHEMA, "where everything of pgwitness is")
-        if not state.statements:
+        if not counted:
             made = f"COMMENT ON SCHEMA {SCHEMA} IS '[\"pg_stat_statements\"]'"
             add(made, "what was made in this database, so that a removal takes just that")
     plan += [Statement(sql, "schema", why) for sql, why in keeping.tables(state)]

@@ -18,7 +18,8 @@ class Options(Struct, frozen=True, kw_only=True):
 
     `tables` are globs over `schema.table`; one without a dot means that table in any schema. `role` is the
     collectors' login role. A lock is waited for `lock_timeout_ms` at most, and a table tried `attempts` times. A
-    removal waits `wait_ms` at most for transactions that are older than it.
+    removal waits `wait_ms` at most for transactions that are older than it. `statistics` names the databases in which
+    statistics are read, None for every one: elsewhere their extension would only stand in the application's dumps.
     """
 
     tables: tuple[str, ...] = ("*",)
@@ -26,6 +27,7 @@ class Options(Struct, frozen=True, kw_only=True):
     lock_timeout_ms: int = 2_000
     attempts: int = 3
     wait_ms: int = 30_000
+    statistics: tuple[str, ...] | None = None
 
     def chosen(self, table: Table) -> bool:
         """Say whether the globs choose a table; a partition goes with its root."""

@@ -67,8 +67,25 @@ class Target:
                 ) as connection:
                     yield name, database, connection
 
+    def statistics(self) -> tuple[str, ...] | None:
+        """Name the databases in which `collect stats` reads, those of the clusters' DSNs; None where one names none."""
+        from psycopg.conninfo import conninfo_to_dict
+
+        from collectors.connection import conninfo
+
+        config = configuration(self.config_path, self.clusters)
+        given = [conninfo_to_dict(conninfo(cluster, None, None, "")) for cluster in config.clusters.values()]
+        names = [one.get("dbname") for one in given]
+        return tuple(map(str, names)) if all(names) else None
+
     def run(self, what: str, action: Callable[[Connection, Progress], Report], *, as_json: bool) -> None:
         """Act on every database and print what was done and what is left; exits 1 when something is."""
+        config = configuration(self.config_path, self.clusters)
+        if _key(config.privacy.key_file) is None:
+            say(
+                f"{config.privacy.key_file} cannot be read: without the installation's key the collectors take what"
+                " this does for somebody's doing, and alert"
+            )
         with _steps(what) as step:
             reports = [(cluster, action(connection, step)) for cluster, _, connection in self.each()]
         _tell(reports, as_json)
@@ -126,7 +143,7 @@ def install(
     """
     from collectors.beacon import install as beacon
 
-    options = _options(globs, role=role, lock_timeout=lock_timeout)
+    options = _options(globs, role=role, lock_timeout=lock_timeout, statistics=target.statistics())
     if only_print:
         for part in beacon.printed_each(target.each(), options):
             click.echo(part)
@@ -235,13 +252,12 @@ LIMIT = "limit"
 
 
 def _key(path: Path) -> bytes | None:
-    """Give the installation's key, by which the collectors know that a command did it; without it, it is somebody."""
+    """Give the installation's key, by which the collectors know that a command did it; None where it is not there."""
     from pgwitness.privacy import load_key
 
     try:
         return load_key(path)
-    except (ConfigurationError, OSError) as error:
-        say(f"{error}; without it the collectors take what this does for somebody's doing, and alert")
+    except (ConfigurationError, OSError):
         return None
 
 
@@ -257,7 +273,13 @@ def _no_password(dsn: str) -> None:
         raise ConfigurationError("--dsn: a password in an argument can be read by everybody here; use PGPASSFILE")
 
 
-def _options(globs: tuple[str, ...], *, role: str = "pgwitness", lock_timeout: str = "2s") -> Options:
+def _options(
+    globs: tuple[str, ...],
+    *,
+    role: str = "pgwitness",
+    lock_timeout: str = "2s",
+    statistics: tuple[str, ...] | None = None,
+) -> Options:
     from collectors.beacon.steps import Options
     from pgwitness.units import Duration
 
@@ -265,7 +287,7 @@ def _options(globs: tuple[str, ...], *, role: str = "pgwitness", lock_timeout: s
         timeout_ms = int(Duration.parse(lock_timeout) * 1000)
     except ValueError as error:
         raise ConfigurationError(f"--lock-timeout: {error}") from error
-    return Options(tables=globs or ("*",), role=role, lock_timeout_ms=timeout_ms)
+    return Options(tables=globs or ("*",), role=role, lock_timeout_ms=timeout_ms, statistics=statistics)
 
 
 @contextmanager

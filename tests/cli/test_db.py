@@ -62,6 +62,10 @@ def test_the_administrator_logs_in_as_psql_does(server: Postgres, config: Path) 
     printed = run(config, "install", "--print", "--dsn", server.dsn())
     assert printed.exit_code == 0, printed.output
     assert printed.output.count("CREATE ROLE") == 1
+    assert "CREATE EXTENSION" not in printed.output, "statistics are read in another database, which the DSN names"
+    config.with_name("here.toml").write_text(config.read_text(encoding="utf-8").replace("/postgres", "/shop"), "utf-8")
+    here = run(config.with_name("here.toml"), "install", "--print", "--dsn", server.dsn())
+    assert here.output.count("CREATE EXTENSION pg_stat_statements") == 1
     file = config.with_name("install.sql")
     file.write_text(printed.output, encoding="utf-8")
     psql = [str(server.psql_bin / "psql"), server.dsn(), "-q", "-X", "--set", "ON_ERROR_STOP=1", "--file", str(file)]
