@@ -114,7 +114,7 @@ LAKE_QUERY = re.compile(r"(?:SELECT|WITH|FROM)\b(?!.*\bpg_|[^F]*$)", re.DOTALL)
 
 
 def test_queries_in_the_documentation_have_answers(played: tuple[Path, dict[str, object]]) -> None:
-    """Every query on the lake that a page or the runbook shows runs on the demo's, and the tutorial's have an answer."""
+    """Every query on the lake in the pages and the runbook runs on the demo's; all of the tutorial have an answer."""
     place, _ = played
     connection = connect(place / "lake")
     asked = 0
