@@ -22,7 +22,7 @@ demo: install
 test: install
 	@BIN=$(BIN) sh tests/run
 
-# The long version of tests/chaos: twenty kills a test instead of five, on both brokers.
+# The long version of tests/chaos: twenty kills a test instead of three, on both brokers.
 chaos: install
 	@PGWITNESS_CHAOS=full BIN=$(BIN) sh tests/run tests/chaos
 

@@ -49,6 +49,10 @@ _BRACKETS = re.compile(r"[\[\]{}]")
 _FORMAT = re.compile(r"%(?:\d+\$)?-?\d*([IsL%])")
 _HEADERS = tuple(f"CREATE FUNCTION f() RETURNS {kind} LANGUAGE plpgsql AS" for kind in ("void", "trigger", "SETOF x"))
 _STATEMENT, _EXPRESSION = 0, 2
+_BRANCHES = re.compile(
+    r"'(?:PLpgSQL_stmt_(?:if|case|loop|while|fori|fors|forc|foreach_a|exit|dynexecute|dynfors|raise)|exceptions|dynquery)'"
+)
+"""What may keep some of a function from running, or makes statements at run time."""
 _decode = msgspec.json.Decoder().decode
 _FAILURES = (parser.ParseError, ValueError, RecursionError, LookupError, TypeError, AttributeError)
 
@@ -76,6 +80,46 @@ def read_bodies(reader: Reader, depth: int = 0) -> None:
         else:
             reader.defines |= inner.operations | inner.defines
             reader.defines |= {f"{name}()": None for name in inner.functions if name.rpartition(".")[2] in REACHES}
+
+
+def read_definition(text: str) -> tuple[Reader, bool] | None:
+    """Read what a function runs, by its whole definition (`pg_get_functiondef`); None where it is not understood.
+
+    Also says whether all of it runs whenever the function does: in SQL always, in PL/pgSQL where nothing branches.
+    """
+    try:
+        (statement,) = statements_of(parser.parse_sql_json(text))
+        body = statement["CreateFunctionStmt"]
+    except _FAILURES:
+        return None
+    reader = Reader()
+    if "sql_body" in body:
+        reader.read_body(body["sql_body"])
+        return reader, True
+    made = Reader()
+    made.read(statement)
+    if not made.bodies or made.bodies[0].language not in ("sql", "plpgsql"):
+        return None
+    code = made.bodies[0]
+    certain = False
+    if code.language == "sql":
+        certain = _parsed(code.text, reader)
+        if not certain:
+            _read_pieces(code.text, reader)
+    else:
+        try:
+            parser.check(folded(code.text).text)
+            tree = _bounded(parser.parse_plpgsql_json(text))
+        except _FAILURES:
+            _read_plpgsql(code.text, reader)
+        else:
+            _read_nodes(tree, reader)
+            certain = _BRANCHES.search(str(tree)) is None
+    read_bodies(reader, 1)
+    for names in (reader.relations, reader.columns):
+        for name in [name for name in names if UNKNOWN in name]:
+            del names[name]
+    return reader, certain and reader.unread is None
 
 
 def _bounded(tree: str) -> Any:

@@ -7,7 +7,7 @@ Nothing but literals, their casts, commas and the brackets of rows is taken out:
 
 The lexical rules of SQL are read here by one regular expression, as far as it takes to know where strings, names in
 quotes, comments and dollar quotes begin and end. Where that is not certain (a comment within a comment, a quote that is
-not closed, a dollar behind a digit) nothing is taken out. The tests hold it to PostgreSQL's own scanner.
+not closed, a dollar behind a digit, `$1E'…'`) nothing is taken out. The tests hold it to PostgreSQL's own scanner.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PIECE = re.compile(
     rf"""|,{_HEAD}{_S}{_ITEM}(?P<rest>{_MORE})"""
     rf"""|'(?<=[^{_LETTER}0-9$][eE]')(?:[^'\\]++|\\.|'')*+'"""
     r"""|'(?<![eE]')[^']*+(?:''[^']*+)*+'"""
-    rf"""|'(?<=[{_LETTER}0-9$][eE]')[^']*+(?:''[^']*+)*+'"""
+    rf"""|'(?<=[{_LETTER}][eE]')[^']*+(?:''[^']*+)*+'"""
     r"""|"[^"]*+(?:""[^"]*+)*+\"""" + r"""|--[^\n\r]*+"""
     r"""|/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/"""
     r"""|\$(?<=[0-9]\$)(?=[""" + _LETTER + r"""$])(?P<doubt>)"""
@@ -59,7 +59,7 @@ _PIECE = re.compile(
 _OPAQUE = re.compile(
     rf"""'(?<=[^{_LETTER}0-9$][eE]')(?:[^'\\]++|\\.|'')*+'"""
     r"""|'(?<![eE]')[^']*+(?:''[^']*+)*+'"""
-    rf"""|'(?<=[{_LETTER}0-9$][eE]')[^']*+(?:''[^']*+)*+'"""
+    rf"""|'(?<=[{_LETTER}][eE]')[^']*+(?:''[^']*+)*+'"""
     r"""|("[^"]*+(?:""[^"]*+)*+")"""
     r"""|--[^\n\r]*+"""
     r"""|/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/"""

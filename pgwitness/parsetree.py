@@ -136,6 +136,10 @@ class Reader:
         self.inserts = self.inserts and kind == "InsertStmt" and "onConflictClause" not in statement[kind]
         self._visit(statement, _Scope(), runs=True)
 
+    def read_body(self, body: Any) -> None:
+        """Read the body of a function that stands in its definition parsed: `BEGIN ATOMIC …`, `RETURN …`."""
+        self._visit(body, _Scope(), runs=True)
+
     def take(self, inner: Reader) -> None:
         """Add what another reader has met."""
         self.operations |= inner.operations
@@ -183,7 +187,7 @@ class Reader:
         elif kind.endswith("Stmt") and kind[0].isupper():
             self._utility(kind, body, scope, runs)
         else:
-            if kind == "FuncCall":
+            if kind in ("FuncCall", "funccall"):  # of a CALL it stands without its node's name
                 self._call(body, runs)
             elif kind == "setstmt":
                 self._add_all(self.settings, objects.settings(body))
@@ -277,7 +281,7 @@ class Reader:
         if kind == "VariableSetStmt":
             self._add_all(self.settings, objects.settings(body))
         if kind in ("DoStmt", "CreateFunctionStmt"):
-            self._code(kind, body, scope)
+            self._code(kind, body)
             return
         if kind == "CopyStmt" and "relation" in body:
             self._copied(body, scope, runs)
@@ -311,7 +315,7 @@ class Reader:
             )
         )
 
-    def _code(self, kind: str, body: Tree, scope: _Scope) -> None:
+    def _code(self, kind: str, body: Tree) -> None:
         """Keep the code of a DO block or a function for who reads bodies; SQL that stands there parsed is read here."""
         options = [item["DefElem"] for item in body.get("args" if kind == "DoStmt" else "options", [])]
         named = {
@@ -328,7 +332,7 @@ class Reader:
                 self._add_all(self.settings, objects.settings(item.get("arg", {}).get("VariableSetStmt", {})))
         if "sql_body" in body:
             inner = Reader()
-            inner._visit(body["sql_body"], scope, True)
+            inner.read_body(body["sql_body"])
             self.defines |= inner.operations
             self.relations |= inner.relations
 

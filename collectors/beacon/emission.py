@@ -69,7 +69,7 @@ SETTINGS = (
     "log_min_error_statement", "log_min_messages", "log_statement", "pg_stat_statements.track",
     "pg_stat_statements.track_utility", "pgaudit.log", "session_replication_role", "track_activities",
 )  # fmt: skip
-"""Settings by which a session keeps other witnesses from seeing it. Only superusers set them."""
+"""Settings by which a session keeps other witnesses from seeing it: superusers set them, and who was granted that."""
 
 _OWN_SETTINGS = f"""(
                             SELECT json_object_agg(s.name, left(s.setting, 40) ORDER BY s.name) FROM pg_settings AS s
@@ -78,7 +78,11 @@ _OWN_SETTINGS = f"""(
                                 AND (s.source <> 'session' OR s.setting <> s.reset_val))"""
 """Those of `SETTINGS` that are this session's own; reading them all costs a fifth of a millisecond."""
 
-_MAY_SET = """EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = session_user AND r.rolsuper)"""
+_MAY_SET = f"""(
+                            EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = session_user AND r.rolsuper)
+                            OR EXISTS (SELECT FROM pg_parameter_acl AS p
+                                WHERE p.parname IN ({", ".join(f"'{name}'" for name in SETTINGS)})
+                                    AND has_parameter_privilege(session_user, p.parname, 'SET')))"""
 
 SILENCED_PREFIX = "pgwitness.silenced"
 """Under it stands what a beacon that could make no message says all the same; nothing proves who wrote it."""

@@ -101,6 +101,21 @@ WHERE sums.rows IS NOT NULL"""
 """How many live rows the statistics count, of a partitioned table the sum; not where they contradict what the planner
 was told last: after a crash or a reset they begin at 0, and n_live_tup of a partition's root is always 0."""
 
+FUNCTIONS = """
+SELECT p.oid::bigint, n.nspname::text, p.proname::text, p.xmin::text
+FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
+WHERE l.lanname IN ('sql', 'plpgsql') AND p.prokind IN ('f', 'p') AND n.nspname !~ '^pg_'
+  AND n.nspname NOT IN ('information_schema', 'pgwitness')
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+    AND d.deptype = 'e')
+ORDER BY p.oid LIMIT 5000"""
+
+DEFINITIONS = """
+SELECT p.oid::bigint, CASE WHEN length(p.prosrc) <= 65536 THEN pg_get_functiondef(p.oid) END, p.proconfig
+FROM pg_catalog.pg_proc AS p WHERE p.oid = ANY(%s::oid[])"""
+"""Of a body that is kept parsed (BEGIN ATOMIC) the server locks the tables, as a SELECT does, to write it as text."""
+
 COLUMN_GRANTS = f"""
 SELECT n.nspname::text, c.relname::text, jsonb_object_agg(a.attname, {_acl("a.attacl")})
 FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 import psycopg
 import structlog
@@ -19,6 +20,7 @@ from collectors.connection import connect
 from collectors.context import Context, now_us
 from collectors.publisher import Channel
 from collectors.sessions import posture_source
+from collectors.sessions.functions import Functions
 from collectors.sessions.posture import Object, catalogues, compare, within
 from collectors.sessions.sizes import EVERY_S, Sizes
 from collectors.statefile import StateFile
@@ -85,6 +87,7 @@ class Watcher:
         self._mark = StateFile(folder, f"posture-{context.name}-sent", Sent)
         self._listed_at = self._sized_at = -LIST_S
         self._sizes = Sizes()
+        self._functions = Functions()
         self._state = self._resume()
 
     def close(self) -> None:
@@ -128,9 +131,12 @@ class Watcher:
                 self._channel.send(listed)
             self._listed_at = began
             self._sizes.again()
+            self._functions.again()
         if began - self._sized_at >= EVERY_S:
             self._sized_at = began
-            self._send_sizes([name for name in self._names() if name not in unread])
+            names = [name for name in self._names() if name not in unread]
+            self._send_sizes(names)
+            self._send_functions(names, objects)
         events: list[Posture | Gap] = [
             Gap(captured_at_us=at_us, reason="posture_unread", database=name, detail={"error": why})
             for name, why in unread.items()
@@ -156,6 +162,20 @@ class Watcher:
                 continue
             for event in self._sizes.changed(name, rows, at_us, now_us()):
                 self._channel.send(event)
+
+    def _send_functions(self, names: list[str], objects: list[Object]) -> None:
+        """Say what functions run, as far as their bodies tell."""
+        for name in names:
+            tables = {item.name for item in objects if item.object_type == "table" and item.database == name}
+            try:
+                connection = self._database(name)
+                found = posture_source.functions(connection)
+                define = partial(posture_source.definitions, connection)
+                for event in self._functions.changed(name, found, define, tables, self._clock_us, now_us()):
+                    self._channel.send(event)
+            except (Unreachable, psycopg.Error) as error:
+                self._forget(name)
+                log.warning("functions unread", database=name, reason=words(error))
 
     def _clock_us(self) -> int:
         row = self._connection.execute(f"SELECT {CLOCK_US}").fetchone()

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 
 from collectors.sessions import posture_queries as queries
+from collectors.sessions.functions import Definition, Found, path_of
 from collectors.sessions.posture import Object, masked_setting
 from pgwitness.events import qualified, quote_identifier
 from pgwitness.privacy import Tokenizer
@@ -82,6 +83,28 @@ def sizes(connection: Connection) -> dict[str, int]:
     """Count the rows of a database's tables, by the server's statistics; what these do not know is left out."""
     with connection.transaction():
         return {qualified(schema, table): rows for schema, table, rows in connection.execute(queries.SIZES)}
+
+
+def functions(connection: Connection) -> list[Found]:
+    """List the functions whose bodies can be read."""
+    return [
+        Found(oid, qualified(schema, name), version)
+        for oid, schema, name, version in connection.execute(queries.FUNCTIONS)
+    ]
+
+
+def definitions(connection: Connection, oids: list[int]) -> list[Definition]:
+    """Read the definitions of functions, names in full; none at all where one waits for a table's lock."""
+    if not oids:
+        return []
+    try:
+        with connection.transaction():
+            connection.execute("SET LOCAL search_path = pg_catalog")
+            connection.execute("SET LOCAL lock_timeout = '100ms'")
+            rows = connection.execute(queries.DEFINITIONS, [oids]).fetchall()
+    except psycopg.errors.LockNotAvailable:
+        return []
+    return [Definition(oid, text, path_of(config)) for oid, text, config in rows]
 
 
 def _registered(connection: Connection) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pgwitness.events import Statement
+from pgwitness.events import Event, Statement
 from pgwitness.parsetree import Handle
 from pgwitness.statements import StatementFacts
 from pgwitness.undo import Undo
 from streams.fold.activity import Activity
 from streams.fold.bounded import room
+from streams.fold.functions import Functions
 from streams.fold.handles import Handles
 from streams.fold.log_coverage import LogCoverage
 from streams.fold.log_join import LogJoin
@@ -51,6 +52,7 @@ class Cluster:
         self.told = Told()
         self.handles = Handles()
         self.relations = Relations()
+        self.functions = Functions()
         self.coverage = LogCoverage()
         self.shares = Shares()
         self.outcomes = Outcomes(self.undo)
@@ -117,6 +119,11 @@ class Cluster:
         )
         return ran if event.parsed is None else []
 
+    def through(self, event: Event, session: LogSession | None = None) -> None:
+        """Put what the functions that a statement calls run into its event."""
+        if event.detail.get("functions"):
+            self.functions.ran(event, self.relations.path(event, session))
+
     def save(self) -> ClusterState:
         """Give the state for a checkpoint."""
         state = ClusterState(
@@ -132,6 +139,7 @@ class Cluster:
             shares=self.shares,
         )
         self.activity.save(state)
+        self.functions.save(state)
         self.log.save(state)
         self.join.save(state)
         self.posture.save(state)
@@ -159,6 +167,7 @@ class Cluster:
         cluster.readings.load(state)
         cluster.handles.load(state)
         cluster.relations.load(state)
+        cluster.functions.load(state)
         cluster.shares = state.shares
         cluster.outcomes.load(state)
         cluster.stats = StatsJoin(state.runs)

@@ -411,6 +411,7 @@ class Fold:
         fresh = [item for item in part.ddl if item.number >= mark.ddl]
         own = covering(part.ddl)
         cluster.relations.ddl(part.database, fresh)
+        cluster.functions.ddl(part.database, fresh, part.committed_at_us)
         shares.ddl(cluster.shares, part, fresh)
         for item in fresh:
             where = (header.cluster, part.database, header.instance)
@@ -488,7 +489,11 @@ class Fold:
             case IdentitiesRecord():
                 self._rename(event)
             case Posture():
-                if cluster.relations.posture(event) or shares.posture(cluster.shares, event):
+                if (
+                    cluster.relations.posture(event)
+                    or cluster.functions.posture(event)
+                    or shares.posture(cluster.shares, event)
+                ):
                     return
                 cluster.coverage.posture(event)
                 self._reading(cluster, header, event, shape.finding(header, event).event_id)
@@ -543,6 +548,7 @@ class Fold:
         told = shape.statement(header, event, event_id, known, whose)
         if known is not None and (known.handles or not _ENDS.isdisjoint(known.operations)):
             shape.ran(told, cluster.run_by_name(event, session, known))
+        cluster.through(told, session)
         cluster.relations.resolve(told, session)
         cluster.relations.ran(told, session)
         if told.database is not None and shares.streams(cluster.shares, told.database, told.relations):

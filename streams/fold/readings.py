@@ -73,6 +73,7 @@ def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identitie
         elif raw.calls > 1:
             whose = replace(whose, trace_id=None, agent=None)  # which are those of the last run
     told = shape.query_stats(header, raw, whose)
+    cluster.through(told)
     cluster.relations.resolve(told)
     if told.database is not None and streams(cluster.shares, told.database, told.relations):
         told.detail["by_effect"] = True

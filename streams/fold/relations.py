@@ -176,6 +176,15 @@ class Relations:
         if unresolved:
             event.detail[UNRESOLVED] = unresolved
 
+    def path(self, event: Event, session: LogSession | None = None) -> tuple[str, ...]:
+        """Give the schemas in which an event's names are looked up, the first one first."""
+        role = event.role if session is None or session.role is None else session.role
+        place = self._sessions.get(_key(session)) if session is not None else None
+        known = None if place is None else place.path
+        path = self._path_of(role, event.database or "") if known is None else known
+        user = quote_identifier(role) if role else ""
+        return tuple(user if schema == '"$user"' else schema for schema in path)
+
     def _resolve(self, name: str, database: str, role: str | None, place: Place | None) -> str | None:
         if name.startswith(("pg_", '"pg_')) or _FULL.fullmatch(name) is not None:
             return name

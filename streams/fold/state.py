@@ -278,6 +278,17 @@ class Places(Struct, frozen=True):
     sessions: list[tuple[tuple[str | None, int, int | None], Place]] = []
 
 
+class FunctionBody(Struct, frozen=True, array_like=True):
+    """What a function runs, as read at a moment of the server's clock; `certain`: all of it, whenever it is called."""
+
+    at_us: int
+    certain: bool
+    operations: tuple[str, ...] = ()
+    relations: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+
+
 class HeldReading(Struct, frozen=True, array_like=True):
     """What a snapshot found or the statistics counted, and until when (record time, µs) it waits for the log.
 
@@ -357,6 +368,8 @@ class ClusterState(Struct):
     relations: Places = Places()
     prepared: list[Prepared] = []
     """What stands behind the names of prepared statements and cursors (`streams.fold.handles`)."""
+    functions: list[tuple[tuple[str, str], FunctionBody]] = []
+    """What functions run, by database and name (`streams.fold.functions`)."""
     shares: Shares = msgspec.field(default_factory=Shares)
     """How many rows relations hold, and how much of them went (`streams.fold.shares`)."""
     open: list[tuple[tuple[str | None, int, int | None], OpenTransaction]] = []

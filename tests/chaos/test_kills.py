@@ -21,7 +21,7 @@ from tests.servers.kafka import Kafka
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 FULL = os.environ.get("PGWITNESS_CHAOS") == "full"
-KILLS = 20 if FULL else 5
+KILLS = 20 if FULL else 3
 SECONDS_MAX = 20.0
 """How long to wait for the next moment to kill when nothing can be committed."""
 LAND_SECONDS_MAX = 120.0

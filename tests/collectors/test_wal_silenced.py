@@ -68,9 +68,11 @@ def test_settings_that_blind_are_named(source: Source) -> None:
         "role": ("quiet", "", []),
         "more": ("boss", "-c log_min_duration_statement=0 -c log_statement=all", []),
         "plain": ("boss", "", []),
+        "granted": ("clerk", "-c log_min_duration_statement=-1", []),
         "then role": ("boss", "", ["SET compute_query_id = off", "SET ROLE app"]),
     }
-    source.sql.execute("CREATE ROLE app LOGIN; GRANT ALL ON pay TO app")
+    source.sql.execute("CREATE ROLE app LOGIN; CREATE ROLE clerk LOGIN; GRANT ALL ON pay TO app, clerk")
+    source.sql.execute("GRANT SET ON PARAMETER log_min_duration_statement TO clerk")
     with source.running():
         source.streaming()
         for name, (user, options, settings) in ways.items():
@@ -87,6 +89,7 @@ def test_settings_that_blind_are_named(source: Source) -> None:
         "options": {"log_min_duration_statement": "-1", "pg_stat_statements.track": "none"},
         "set": {"session_replication_role": "replica", "track_activities": "off"},
         "role": {"log_min_messages": "panic"},
+        "granted": {"log_min_duration_statement": "-1"},
         "then role": {"compute_query_id": "off"},
     }
     assert len([event for event in events if event.operation == "session_blinds"]) == len(told)

@@ -70,6 +70,7 @@ def taken(text: str) -> list[tuple[str, str]]:
 @example(f"'\\', ({LIST}), '; DROP TABLE t --'")
 @example(f"a$a$, ({LIST}), $a$")
 @example(f"\"x\"e'\\', ({LIST}), '")
+@example(f"($1E'\\'x', ({LIST}), '\\', ({LIST}), '")
 def test_nothing_but_literals_is_taken_out(text: str) -> None:
     """Whatever stands around a list, the scanner finds every other token where it was."""
     padded = text + " " * SHORT_CHARS_MAX
