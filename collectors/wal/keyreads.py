@@ -72,6 +72,8 @@ class KeyReads:
         self._changed = changed
         self._read_at_s = self._impatient_until_s = float("-inf")
         self._stood = Stand(0)
+        self._below: int | None = None
+        """All ids up to this one had ended: of a flood's messages, most are asked for no more than that."""
 
     def refresh(self) -> bool:
         """Read the keys of the database; says whether there is another one."""
@@ -92,7 +94,7 @@ class KeyReads:
 
         False: none but those known may have signed it. None: that cannot be said.
         """
-        if self._stood.ended(xid):
+        if self._below is not None and ((self._below - xid) & 0xFFFFFFFF < 1 << 31 or self._stood.ended(xid)):
             return False
         began_s = self._clock()
         while True:
@@ -108,7 +110,7 @@ class KeyReads:
             news = self._read()
             self._read_at_s = self._clock()
             if news is not None and stood is not None:
-                self._stood = stood
+                self._stood, self._below = stood, min(stood.running, default=stood.xmax) - 1
             if news or stood is None:
                 return bool(news)
             if news is not None and stood.ended(xid):

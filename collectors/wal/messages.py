@@ -15,8 +15,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -58,8 +57,19 @@ TURNS_MAX = 1_000
 """Texts of one transaction whose commands are counted."""
 WITHOUT_A_CODE = (b"0" * 64, bytes(32))
 """How a beacon begins that no key has signed; there is nothing to verify."""
-BYTES_MAX = {PREFIX: 64 * 1024, DDL_PREFIX: 4 * 1024 * 1024, CONTROL_PREFIX: 64 * 1024}
-"""Content of our own messages at most: a claim and a token; a statement, a hundred objects; a few names."""
+BYTES_MAX = {PREFIX: 64 * 1024, DDL_PREFIX: 1024 * 1024, CONTROL_PREFIX: 64 * 1024}
+"""Content of our own messages at most: a claim and a token; a statement, a hundred objects; a few names.
+
+A statement has 32,768 characters, an object some 600, and JSON makes six bytes of a character at most.
+"""
+
+
+HEARTBEAT_BYTES_MAX = 64
+SIZES_MAX = {prefix.encode(): size for prefix, size in BYTES_MAX.items()} | {
+    HEARTBEAT_PREFIX.encode(): HEARTBEAT_BYTES_MAX,
+    SILENCED_PREFIX.encode(): 4 * CLAIM_CHARACTERS_MAX,
+}
+"""How much of a message is looked at, by the prefixes that are ours."""
 
 
 class Unread(Struct, frozen=True):
@@ -67,6 +77,18 @@ class Unread(Struct, frozen=True):
 
     prefix: str
     why: str
+
+
+class Unsigned(Struct, frozen=True):
+    """A beacon that no key has signed, not read yet: only where a transaction's rows need it, it says anything."""
+
+    content: bytes
+    lsn: int
+    xid: int
+
+
+Said = Beacon | Ddl | Forgery | Silenced | Unread | Unsigned
+"""What a message of ours, or one that pretends to be, says."""
 
 
 class Unproven:
@@ -92,20 +114,23 @@ class Heartbeat:
     """What our heartbeats say: a number of one's own each time, so that nobody else's passes for one."""
 
     def __init__(self) -> None:
-        self._under_way: deque[bytes] = deque(maxlen=HEARTBEATS_MAX)
+        self._under_way: dict[bytes, None] = {}
 
     def next(self) -> str:
         """Give the content of the next heartbeat."""
         content = secrets.token_hex(16)
-        self._under_way.append(content.encode())
+        self._under_way[content.encode()] = None
+        if len(self._under_way) > HEARTBEATS_MAX:
+            del self._under_way[next(iter(self._under_way))]
         return content
 
     def came(self, content: bytes) -> bool:
         """Say whether this is one of the heartbeats written last; each counts once, and those before it no more."""
         if content not in self._under_way:
             return False
-        while self._under_way.popleft() != content:
-            pass
+        while (first := next(iter(self._under_way))) != content:
+            del self._under_way[first]
+        del self._under_way[content]
         return True
 
 
@@ -131,6 +156,7 @@ class Messages:
         own: OwnSessions | None = None,
     ) -> None:
         self.unproven = Unproven()
+        self.sizes_max: Mapping[bytes, int] = SIZES_MAX
         self.keys = keys
         self.ring = keys.ring
         self._codec = codec
@@ -158,35 +184,36 @@ class Messages:
         newest = self.ring.keys[0]
         return lsn < newest.made_lsn and all(key.number == newest.number for key in self.ring.keys)
 
-    def message(
-        self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
-    ) -> Beacon | Ddl | Forgery | Silenced | Unread | None:
+    def message(self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0) -> Said | None:
         """Judge one message; a genuine one outside of a transaction cannot be, so it is a forgery.
 
         None for what is not ours, and for forgeries beyond those that are told one by one.
         """
+        size_max = BYTES_MAX.get(message.prefix)
+        if size_max is not None:
+            if xid is not None and len(message.content) <= size_max:
+                return self._ours(message, xid, committed_at_us)
+            reason = "not_transactional" if xid is None else "malformed"
+            return Forgery(reason=reason) if self.tells(reason, message.lsn) else None
         if message.prefix == HEARTBEAT_PREFIX:
             if self.beat.came(message.content):
                 self._heartbeat()
-            return None
-        if message.prefix == SILENCED_PREFIX and xid is not None and self.ring.keys:
-            said = _silenced(message.content)
-            if said is None or not self.forgeries.allows(self._clock(), "silenced", message.lsn):
-                return None
-            return said
-        size_max = BYTES_MAX.get(message.prefix)
-        if size_max is None:
-            return None
-        if xid is None:
-            return self._told(Forged("not_transactional"), message.lsn)
-        if len(message.content) > size_max:
-            return self._told(Forged("malformed"), message.lsn)
-        return self._ours(message, xid, committed_at_us)
+        elif message.prefix == SILENCED_PREFIX and xid is not None and self.ring.keys:
+            whole = message.content.count(b"\x1f") == 4
+            return _silenced(message.content) if whole and self.tells("silenced", message.lsn) else None
+        return None
 
-    def _ours(self, message: LogicalMessage, xid: int, committed_at_us: int) -> Beacon | Ddl | Forgery | Unread | None:
+    def claimed(self, said: Unsigned) -> Beacon | None:
+        """Read a beacon without a code; None for what is not of the form of one."""
+        known = self.ring.knows(said.lsn)
+        return claimed(said.content, xid32=said.xid, database=self._database, codec=self._codec, unknown=not known)
+
+    def _ours(
+        self, message: LogicalMessage, xid: int, committed_at_us: int
+    ) -> Beacon | Ddl | Forgery | Unread | Unsigned | None:
         """Judge a message under one of our prefixes in a transaction."""
         if message.prefix == PREFIX and self.ring.keys and message.content.startswith(WITHOUT_A_CODE):
-            return self._claim(message, xid) or self._told(Forged("malformed"), message.lsn)
+            return Unsigned(message.content, message.lsn, xid)
         news: bool | None = True
         for _ in range(KEYS_MAX):
             found: Forged | None = None
@@ -228,22 +255,23 @@ class Messages:
         if message.prefix == PREFIX:
             if message.content.count(b"\x1f") < SHORT - 1:
                 return "malformed"
-            return None if any(self._verifier(key).may_verify(message.content) for key in usable) else "mac"
+            for key in usable:
+                if self._verifier(key).may_verify(message.content):
+                    return None
+            return "mac"
         code, payload = split(message.content)
         if not payload:
             return "malformed"
-        return None if any(hmac.compare_digest(code, mac(key.key, payload)) for key in usable) else "mac"
+        for key in usable:
+            if hmac.compare_digest(code, mac(key.key, payload)):
+                return None
+        return "mac"
 
-    def _claim(self, message: LogicalMessage, xid: int) -> Beacon | Ddl | Unread | None:
+    def _claim(self, message: LogicalMessage, xid: int) -> Ddl | Unread | Unsigned | None:
         """Take what was said without a proof where the database may have said it."""
         unknown = bool(self.ring.keys) and not self.ring.knows(message.lsn)
-        if message.prefix == PREFIX and self.ring.keys:
-            if not unknown and not message.content.startswith(WITHOUT_A_CODE):
-                return None
-            said = claimed(message.content, xid32=xid, database=self._database, codec=self._codec, unknown=unknown)
-            if said is not None:
-                self.unproven.note(message.lsn, xid, said)
-            return said
+        if message.prefix == PREFIX:
+            return Unsigned(message.content, message.lsn, xid) if unknown else None
         if unknown and message.prefix == CONTROL_PREFIX:
             return Unread(message.prefix, "nobody has the key any more that would prove it")
         if message.prefix != DDL_PREFIX or not self.ring.keys or not (unknown or self.lost(message.lsn)):

@@ -24,6 +24,8 @@ _BEGIN = Layout(">QqI")
 _COMMIT = Layout(">BQQq")
 _ORIGIN = Layout(">Q")
 _MESSAGE = Layout(">BQ")
+MESSAGE_PREFIX = 1 + _MESSAGE.size
+"""Where the prefix of a Message begins."""
 _COLUMN = Layout(">Ii")
 _TRUNCATE = Layout(">IB")
 
@@ -176,6 +178,21 @@ def logical_message(data: bytes, at: int) -> LogicalMessage:
     if end != len(data):
         raise ProtocolError("a logical message has bytes after its end")
     return message
+
+
+def message_head(data: bytes, at: int) -> tuple[bytes, int, int] | None:
+    """Give the prefix of a Message at `at`, and where its content begins and ends; None where it is not of the form."""
+    end = data.find(b"\0", at + MESSAGE_PREFIX)
+    start = end + 1 + INT4.size
+    if end < 0 or len(data) < start or len(data) != start + INT4.unpack_from(data, end + 1)[0]:
+        return None
+    return data[at + MESSAGE_PREFIX : end], start, len(data)
+
+
+def message_place(data: bytes, at: int) -> tuple[int, int]:
+    """Give the flags of a Message at `at`, 1 for a transactional one, and its LSN."""
+    flags, lsn = _MESSAGE.unpack_from(data, at + 1)
+    return flags, lsn
 
 
 def read_tuple(data: bytes, at: int) -> tuple[Tuple, int]:

@@ -13,7 +13,7 @@ was not described is missing. Only what begins and ends transactions cannot be d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -22,7 +22,7 @@ from collectors.beacon.mac import same_session
 from collectors.wal import ddl, pgoutput
 from collectors.wal.aside import Asides
 from collectors.wal.held import Body, Held
-from collectors.wal.messages import Unread
+from collectors.wal.messages import Said, Unproven, Unsigned
 from collectors.wal.pgoutput import Begin, Commit, LogicalMessage, Origin, ProtocolError, Truncate, Type
 from collectors.wal.plan import Masking, Plan, TableFacts
 from collectors.wal.registry import Belongs
@@ -60,12 +60,17 @@ class Judge(Protocol):
     def lost(self, lsn: int) -> bool:
         """Say whether the database may have had no key at a place of the WAL, so that nothing could be proven."""
 
+    unproven: Unproven
+    sizes_max: Mapping[bytes, int]
+    """How much of a message is looked at, by the prefixes that are ours."""
+
+    def claimed(self, said: Unsigned) -> Beacon | None:
+        """Read a beacon without a proof; None for what is not of the form of one."""
+
     def tells(self, reason: str, lsn: int) -> bool:
         """Say whether a forgery may be told by itself now; else it is counted under its reason."""
 
-    def message(
-        self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
-    ) -> Beacon | Ddl | Forgery | Silenced | Unread | None:
+    def message(self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0) -> Said | None:
         """Judge a message of the transaction `xid` (32 bits; none outside of one); None when it is not ours."""
 
 
@@ -145,6 +150,7 @@ class Assembler:
         self._place = place
         self._masking = masking
         self._judge = judge
+        self._sizes_max = judge.sizes_max
         self._facts = facts
         self._output = output
         self._asides = Asides(output.aside)
@@ -164,6 +170,8 @@ class Assembler:
             % (_json(place.system_id).replace(b"%", b"%%"), _json(place.database).replace(b"%", b"%%"))
         )
         self._origin_name: str | None = None
+        self._xid = 0
+        self._started = False
         self._start()
 
     @property
@@ -195,15 +203,14 @@ class Assembler:
             self._begins(pgoutput.begin(data, at))
         elif kind == _COMMIT:
             self._commit(pgoutput.commit(data, at))
+        elif kind == _MESSAGE and (head := pgoutput.message_head(data, at)) is not None:
+            self._message(data, at, head)
         else:
+            self._start()
             try:
                 message = pgoutput.logical_message(data, at) if kind == _MESSAGE else pgoutput.decode(data[at:])
             except ProtocolError as error:
                 self._asides.note("message_unreadable", data, at, self._where(), why=str(error))
-                return
-            if kind == _MESSAGE:
-                assert isinstance(message, LogicalMessage)
-                self._message(message, data, at)
             else:
                 self._rare(message, data, at)
 
@@ -257,20 +264,26 @@ class Assembler:
     def _begins(self, message: Begin) -> None:
         if self._begin is not None:
             raise ProtocolError("a transaction begins inside another one")
-        self._start()
         self._begin = message
+        self._started = False
         self._xid = self._xids.widen(message.xid)
 
     def _start(self) -> None:
+        """Make ready for what a transaction holds, with the first of it.
+
+        One that holds nothing, or messages of others alone, costs nothing of this: anybody can write many of them.
+        """
+        if self._started:
+            return
+        self._started = True
         self._origin_name = None
         self._ordinal = 0
-        self._xid = 0
         self._parts = 0
         self._beacons: list[Beacon] = []
         self._beacon_at = 0
         self._forged: list[Forgery] = []
         self._forgeries = 0
-        self._claims: list[Beacon] = []
+        self._claims: list[Unsigned] = []
         self._covered = False
         self._silenced: list[Silenced] = []
         self._announced = False
@@ -299,6 +312,8 @@ class Assembler:
         self._size += plan.header_size
 
     def _change(self, data: bytes, at: int, kind: int) -> None:
+        if not self._started:
+            self._start()
         plan = self.plans.get(data[at + 1 : at + 5])
         if plan is None or self._begin is None:
             self._homeless(data, at, int.from_bytes(data[at + 1 : at + 5], "big"))
@@ -361,11 +376,33 @@ class Assembler:
             self._size += len(row) + 1
             self._ordinal += 1
 
-    def _message(self, message: LogicalMessage, data: bytes, at: int) -> None:
+    def _message(self, data: bytes, at: int, head: tuple[bytes, int, int]) -> None:
+        prefix, start, end = head
         inside = self._begin
-        xid = inside.xid if inside is not None and message.transactional else None
-        said = self._judge.message(message, xid, inside.committed_at_us if inside is not None else 0)
-        if isinstance(said, Beacon):
+        size_max = self._sizes_max.get(prefix)
+        said = None
+        flags, lsn = pgoutput.message_place(data, at)
+        if size_max is not None:
+            # Of what is too long for us one byte more is enough to see that it is.
+            content = data[start : min(end, start + size_max + 1)]
+            message = LogicalMessage(bool(flags & 1), lsn, prefix.decode(), content)
+            xid = inside.xid if inside is not None and flags & 1 else None
+            said = self._judge.message(message, xid, inside.committed_at_us if inside is not None else 0)
+        if said is None:
+            self.other_messages += 1
+            if inside is None:
+                self._output.nothing(lsn)
+        else:
+            self._start()
+            self._said(said, lsn, data, at)
+
+    def _said(self, said: Said, lsn: int, data: bytes, at: int) -> None:
+        """Take what a message says."""
+        inside = self._begin
+        if isinstance(said, Unsigned):
+            if len(self._claims) < CLAIMS_MAX and all(said.content != other.content for other in self._claims):
+                self._claims.append(said)
+        elif isinstance(said, Beacon):
             self._verified(said)
         elif isinstance(said, Ddl):
             self._ddl(said)
@@ -379,20 +416,12 @@ class Assembler:
                 if self._forgeries <= FORGERIES_MAX:
                     self._forged.append(said)
             else:
-                self._forged_outside(said, message.lsn)
-        elif isinstance(said, Unread):
-            self._asides.note("message_unreadable", data, at, self._where(), why=said.why, prefix=said.prefix)
+                self._forged_outside(said, lsn)
         else:
-            self.other_messages += 1
-            if inside is None:
-                self._output.nothing(message.lsn)
+            self._asides.note("message_unreadable", data, at, self._where(), why=said.why, prefix=said.prefix)
 
     def _verified(self, said: Beacon) -> None:
         """Note a beacon: it speaks of the rows since the one before it, because it follows its statement's rows."""
-        if not said.authenticated:
-            if len(self._claims) < CLAIMS_MAX and said not in self._claims:
-                self._claims.append(said)
-            return
         self._accounts.spoke(said)
         if not self._beacons:
             self._beacons.append(said)
@@ -411,17 +440,29 @@ class Assembler:
         """
         if not self._claims:
             return
-        if not self._beacons and self._covered:
-            self._beacons = self._claims[:BEACONS_MAX]
-            return
+        speaks = not self._beacons and self._covered
+        lost = not self._beacons and self._judge.lost(lsn)
         who = {(said.session_user, said.pid, said.backend_start_us) for said in self._beacons}
-        for said in self._claims:
-            if (said.session_user, said.pid, said.backend_start_us) in who or (not who and self._judge.lost(lsn)):
-                continue
-            self.forged += 1
-            claims: dict[str, str | int | None] = {"session_user": said.session_user, "pid": said.pid}
-            if len(self._forged) < FORGERIES_MAX and self._judge.tells("unsigned", lsn):
-                self._forged.append(Forgery(reason="unsigned", claims=claims))
+        for claim in self._claims:
+            # Nobody has to read what nobody needs: anybody can write many of them.
+            said = self._judge.claimed(claim) if speaks or lost or who else None
+            if said is not None and (speaks or lost):
+                self._judge.unproven.note(claim.lsn, claim.xid, said)
+                if speaks and said not in self._beacons:
+                    self._beacons.append(said)
+            elif said is None or (said.session_user, said.pid, said.backend_start_us) not in who:
+                self._invented(claim, lsn)
+
+    def _invented(self, claim: Unsigned, lsn: int) -> None:
+        """Tell of an unproven beacon that the database did not write."""
+        self.forged += 1
+        if len(self._forged) >= FORGERIES_MAX or not self._judge.tells("unsigned", lsn):
+            return
+        said = self._judge.claimed(claim)
+        claims: dict[str, str | int | None] = {}
+        if said is not None:
+            claims = {"session_user": said.session_user, "pid": said.pid}
+        self._forged.append(Forgery(reason="unsigned" if said is not None else "malformed", claims=claims))
 
     def _ddl(self, said: Ddl) -> None:
         """Keep a command where it happened; what an event trigger told in two messages of one command becomes one."""
@@ -487,6 +528,11 @@ class Assembler:
     def _commit(self, message: Commit) -> None:
         if self._begin is None:
             raise ProtocolError("a transaction ends that has not begun")
+        if not self._started:
+            self._begin = None
+            self._position = message.end_lsn
+            self._output.nothing(message.end_lsn)
+            return
         self._asides.end(self._where)
         body = self._body()
         self._claimed(self._begin.lsn)
@@ -563,7 +609,9 @@ class Assembler:
     def _forged_outside(self, forgery: Forgery, lsn: int) -> None:
         """Send a forgery that belongs to no transaction as one without rows, at its own place in the WAL."""
         now = self._now_us()
+        self._started = False
         self._start()
+        self._xid = 0
         self._begin = Begin(lsn, now, 0)
         self._forged = [forgery]
         self._send(Body(0, 0, b"", b"", b""), lsn)

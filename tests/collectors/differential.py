@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from msgspec import Struct
 from psycopg import sql
 
 from collectors.wal.held import Held
+from collectors.wal.messages import Unproven, Unsigned
 from collectors.wal.pgoutput import LogicalMessage
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.transaction import Assembler, Place, Xids
@@ -293,6 +294,12 @@ def _index(table: str) -> str:
 
 class _Nobody:
     """Judges no message to be ours."""
+
+    unproven = Unproven()
+    sizes_max: Mapping[bytes, int] = {}
+
+    def claimed(self, said: Unsigned) -> None:
+        """Read nothing."""
 
     def tells(self, reason: str, lsn: int) -> bool:
         """Tell all of them."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from collectors.wal.aside import ASIDES_MAX
 from collectors.wal.held import Body, Held
-from collectors.wal.messages import Unread
+from collectors.wal.messages import Unproven, Unread, Unsigned
 from collectors.wal.pgoutput import LogicalMessage, ProtocolError
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.slot import Memory, SlotState, examine, recall, remember, slot_name, went_back
@@ -34,6 +34,8 @@ class Judge:
     and `end:TAG` for DDL."""
 
     def __init__(self, expects: bool = True, lost: bool = False) -> None:
+        self.unproven = Unproven()
+        self.sizes_max = dict.fromkeys((b"b", b"d", b"unread"), 1000)
         self.expects = expects
         self.no_key = lost
         self.told = 0
@@ -50,7 +52,7 @@ class Judge:
 
     def message(
         self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0
-    ) -> Beacon | Ddl | Forgery | Unread | None:
+    ) -> Beacon | Ddl | Forgery | Unread | Unsigned | None:
         if message.prefix == "unread":
             return Unread(message.prefix, "version '2' of its form is not known here")
         if message.prefix == "d":
@@ -65,9 +67,13 @@ class Judge:
         user, _, role = message.content.decode().partition(":")
         if not role or xid is None:
             return Forgery(reason="mac")
-        proven = not user.startswith("?")
-        user = user.removeprefix("?")
-        return Beacon(session_user=user, role=role, pid=1, backend_start_us=1, xid=xid, authenticated=proven)
+        if user.startswith("?"):
+            return Unsigned(message.content, message.lsn, xid)
+        return Beacon(session_user=user, role=role, pid=1, backend_start_us=1, xid=xid)
+
+    def claimed(self, said: Unsigned) -> Beacon | None:
+        user, _, role = said.content.decode().removeprefix("?").partition(":")
+        return Beacon(session_user=user, role=role, pid=1, backend_start_us=1, xid=said.xid, authenticated=False)
 
 
 class Output:
