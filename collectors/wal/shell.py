@@ -417,10 +417,31 @@ class _Collector:
         self._gaps_open(confirmed)
         self.memory.system_id, self.memory.timeline = self.place.system_id, self.place.timeline
         self.memory.slot, self.memory.confirmed = self.slot, confirmed
+        self._tell_start()
         slot.remember(self.memory_path, self.memory)
         if must_make:
             detail: dict[str, object] = {"slot": self.slot, "lsn": format_lsn(confirmed)}
             self._send(Control(captured_at_us=now_us(), operation="slot_made", database=self.database, detail=detail))
+
+    def _tell_start(self) -> None:
+        """Tell that the server began anew, before anything that was committed since.
+
+        A crash gives transaction ids again: who was seen with one before it must not be named for what comes after it.
+        Written down once it is sent, so it may be told twice, as everything before the broker's answer.
+        """
+        began_us = slot.started_us(self.sql)
+        if self.memory.started_us and began_us != self.memory.started_us:
+            detail: dict[str, object] = {"started_us": began_us}
+            told = Control(captured_at_us=now_us(), operation="server_started", database=self.database, detail=detail)
+            self._send(told, self._start_told(began_us))
+        else:
+            self.memory.started_us = began_us
+
+    def _start_told(self, began_us: int) -> Callable[[], None]:
+        def told() -> None:
+            self.memory.started_us = began_us
+
+        return told
 
     def _went_back(self, end: int | None) -> list[Gap]:
         """Begin a new incarnation when the server stands before what was read of it."""

@@ -34,7 +34,8 @@ class Memory(Struct, kw_only=True, omit_defaults=True):
 
     `stuck` is where the stream could not go on; `horizon_lsn` and `horizon_xid` are the last `catalogue.Horizon` at or
     before what is confirmed. `incarnation` is when positions were last found to go back (µs), 0 for never.
-    `publications` is what was published when it was last looked, `asked` what was asked for.
+    `publications` is what was published when it was last looked, `asked` what was asked for. `started_us` is when the
+    server began, by its clock.
     """
 
     system_id: str = ""
@@ -48,6 +49,7 @@ class Memory(Struct, kw_only=True, omit_defaults=True):
     incarnation: int = 0
     publications: Listings = {}
     asked: list[Asked] = []
+    started_us: int = 0
 
 
 class SlotState(Struct, frozen=True, kw_only=True):
@@ -181,6 +183,19 @@ def wal_end(connection: Connection) -> int | None:
         "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() - '0/0'::pg_lsn END"
     ).fetchone()
     return int(row[0]) if row is not None and row[0] is not None else None
+
+
+_STARTED = """
+SELECT (extract(epoch FROM greatest(pg_catalog.pg_postmaster_start_time(), (SELECT max(backend_start)
+  FROM pg_catalog.pg_stat_activity WHERE backend_type = 'checkpointer'))) * 1000000)::bigint
+"""
+"""The checkpointer begins anew when the server starts its processes again after one of them has crashed."""
+
+
+def started_us(connection: Connection) -> int:
+    """Read when the server began to take sessions, by its own clock; every session of before has ended."""
+    row = connection.execute(_STARTED).fetchone()
+    return int(row[0]) if row is not None else 0
 
 
 def went_back(memory: Memory, place: Place, name: str, end: int | None, now_us: int) -> Gap | None:

@@ -19,6 +19,7 @@ from streams.fold.posture_join import PostureJoin
 from streams.fold.relations import Relations
 from streams.fold.server_log import ServerLog
 from streams.fold.shares import Shares
+from streams.fold.starts import Starts
 from streams.fold.state import ClusterState, LogSession, Timeline, Watermark
 from streams.fold.stats_join import StatsJoin
 from streams.fold.told import Told
@@ -56,6 +57,7 @@ class Cluster:
         self.coverage = LogCoverage()
         self.shares = Shares()
         self.outcomes = Outcomes(self.undo)
+        self.starts = Starts()
 
     def reached(self, system_id: str) -> int | None:
         """Give how far a server's WAL was read, in whichever database; None when nothing of it was."""
@@ -137,6 +139,7 @@ class Cluster:
             log_coverage=self.coverage.state,
             runs=self.stats.items(),
             shares=self.shares,
+            starts=self.starts.at_us,
         )
         self.activity.save(state)
         self.functions.save(state)
@@ -169,6 +172,7 @@ class Cluster:
         cluster.relations.load(state)
         cluster.functions.load(state)
         cluster.shares = state.shares
+        cluster.starts = Starts(state.starts)
         cluster.outcomes.load(state)
         cluster.stats = StatsJoin(state.runs)
         cluster.waiting.load(state.held)

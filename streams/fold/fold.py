@@ -336,10 +336,10 @@ class Fold:
             whose = cluster.activity.by_beacon(part.ddl[0].beacon, where, self.identities)
             return replace(whose, finding=finding) if covered else whose
         told = cluster.log.holding(part)
-        if told is not None:
+        if told is not None and not cluster.starts.between(told.start_us, part.committed_at_us):
             return by_log(told, header.cluster, self.identities, "xid", finding)
         session = cluster.activity.holding(part.xid)
-        if session is not None:
+        if session is not None and not cluster.starts.between(session.backend_start_us, part.committed_at_us):
             return by_session(session, header.cluster, self.identities, "sample", finding)
         if part.beacons or part.ddl:
             # Said without a proof, which anything that is known otherwise outranks.
@@ -504,6 +504,7 @@ class Fold:
                     cluster.posture.lost(event.captured_at_us)
                     cluster.handles.lost()
                     self._decided(cluster, cluster.outcomes.lost(event.captured_at_us))
+                cluster.starts.see(event)
                 cluster.told.announced(event)
                 self._emit_once(cluster, shape.finding(header, event, self._announced(header.cluster, event)))
             case Transaction():  # pragma: no cover - `apply` takes these
@@ -542,7 +543,8 @@ class Fold:
         cluster.posture.statement(event, session, event_id, event.parsed or known)
         if event.xid is not None and event.role is not None:
             held = cluster.waiting.with_xid(event.xid)
-            if held is not None and session.database in (None, held.database):
+            earlier = held is not None and cluster.starts.between(session.start_us, held.committed_us)
+            if held is not None and not earlier and session.database in (None, held.database):
                 self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities, "xid"))
         whose = cluster.log.own(session, header.cluster, self.identities)
         told = shape.statement(header, event, event_id, known, whose)
@@ -589,7 +591,8 @@ class Fold:
             return
         seen = cluster.activity.see(event, header.instance)
         held = cluster.waiting.with_xid(event.xid) if event.xid is not None else None
-        if held is not None and held.xid == event.xid:
+        earlier = held is not None and cluster.starts.between(seen.backend_start_us, held.committed_us)
+        if held is not None and held.xid == event.xid and not earlier:
             whose = by_session(seen, header.cluster, self.identities, "sample")
             self._release(header.cluster, cluster, held, whose)
         if event.operation != "sample":

@@ -363,6 +363,8 @@ class ClusterState(Struct):
     log_lines: list[tuple[str | None, int]] = []
     log_looks: list[tuple[str | None, int]] = []
     """How far the log of each instance was read, by the server's clock and by the collector's."""
+    starts: list[int] = []
+    """When the servers began, by their clocks (`streams.fold.starts`)."""
     runs: list[tuple[str, list[Runs]]] = []
     """What the log told and the statistics have not counted yet, by statement and role (`streams.fold.stats_join`)."""
     relations: Places = Places()

@@ -51,6 +51,11 @@ class Held:
         """The database it was committed in."""
         return self.key[0][2]
 
+    @property
+    def committed_us(self) -> int:
+        """When it was committed, by the server's clock; 0 as long as its parts are yet to be read again."""
+        return next((part.committed_at_us for _, _, part in self.parts if part is not None), 0)
+
 
 class WaitingRoom:
     """The transactions of one cluster that wait, in the order in which their time comes."""

@@ -175,6 +175,8 @@ def test_restarts_of_kafka_and_postgres(
         workload.wait_for_more(100, SECONDS_MAX)
         workload.end()
         prove(system, workload)
+        starts = "SELECT count(DISTINCT detail ->> '$.started_us') FROM events WHERE operation = 'server_started'"
+        assert system.query(starts)[0][0] >= 1
 
 
 def test_a_promoted_standby_is_followed(

@@ -147,6 +147,24 @@ def test_a_forged_beacon_is_told_once(feed: Feed) -> None:
     assert found.detail["claims"] == {"session_user": "cfo"}
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_an_id_that_a_crash_gave_again_names_nobody_of_before(feed: Feed, late: bool) -> None:
+    """Who was seen with it before the server began anew did not commit under it; who was seen after it did.
+
+    `late`: what was seen comes when the transaction waits already.
+    """
+    began = Control(
+        captured_at_us=START_US, operation="server_started", database="shop", detail={"started_us": START_US}
+    )
+    before, after = sample(11), sample(12, backend_start_us=START_US + 1, pid=42)
+    first, then = ([before, after, began], []) if not late else ([began], [before, after])
+    told = [event for raw in first for event in feed(raw)]
+    told += feed(transaction(10, committed_at_us=START_US - 5), transaction(11, at_s=1.0), transaction(12, at_s=1.0))
+    told += [event for raw in [*then, sample(10), tick(9)] for event in feed(raw)]
+    names = {event.xid: event.principal for event in told if event.kind == "change"}
+    assert names == {10: "billing-bot", 11: None, 12: "billing-bot"}
+
+
 def test_a_forgery_alone_is_told_without_waiting(feed: Feed) -> None:
     """A transaction that holds nothing but a forged message is told at once and names nobody."""
     (event,) = feed(transaction(10, n_rows=0, relations=[], forged=[Forgery("mac")]))
