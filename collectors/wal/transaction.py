@@ -28,7 +28,7 @@ from collectors.wal.plan import Masking, Plan, TableFacts
 from collectors.wal.registry import Belongs
 from collectors.wal.unpublished import Accounts, Listed
 from pgwitness.codec import EVENTS_MAX
-from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Unpublished, format_lsn
+from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Unpublished, format_lsn, qualified
 
 ROWS_MAX = EVENTS_MAX
 PART_BYTES_MAX = 192 * 1024
@@ -245,6 +245,7 @@ class Assembler:
 
     def _describe(self, message: pgoutput.Relation) -> None:
         oid = message.oid.to_bytes(4, "big")
+        self._accounts.coming.described(message.oid, qualified(message.schema, message.name))
         facts = self._facts(message, self._begin.lsn if self._begin is not None else self._position)
         known = self.plans.get(oid)
         if known is None or not known.still(message, facts):
@@ -467,6 +468,8 @@ class Assembler:
     def _ddl(self, said: Ddl) -> None:
         """Keep a command where it happened; what an event trigger told in two messages of one command becomes one."""
         self.ddl += 1
+        if self._begin is not None:
+            self._accounts.coming.ddl(said, self._begin.committed_at_us)
         before = self._part_ddl[-1] if self._part_ddl else None
         if before is not None and before.ordinal == self._ordinal and ddl.continues(before, said):
             self._part_ddl[-1] = ddl.joined(before, said)

@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from collectors.beacon.below import BELOW
+from collectors.wal.coming import Coming
 from pgwitness.events import Beacon, Unpublished, Wrote
 
 KEPT_US = 15_000_000
@@ -81,6 +82,7 @@ class Accounts:
     """Keeps the accounts of one stream. `listed` asks the catalogue about a relation's OID."""
 
     def __init__(self, listed: Callable[[int], Listed]) -> None:
+        self.coming = Coming()
         self._listed = listed
         self._known: dict[int, Listed] = {}
         self._roots: dict[int, set[int]] = {}
@@ -145,9 +147,16 @@ class Accounts:
         found = [item for item in missing.values() if item is not None]
         for oid, seen in self._seen.items():
             self._note(session, oid, (seen[0], seen[1], seen[2]), at_us)
+        found = [self._as_of(item, at_us) for item in found]
         for item in found:
             self._note(session, item.oid, (item.inserted, item.updated, item.deleted), at_us)
         return found
+
+    def _as_of(self, item: Unpublished, at_us: int) -> Unpublished:
+        """Say what held when the rows were written: a table's name if it is gone, and whether it was still to come."""
+        name = self.coming.name(item.oid) if item.published is None else item.relation
+        later = not (item.inserted or item.truncated) and self.coming.waits(name, at_us)
+        return replace(item, relation=name or item.relation, expected=item.expected or later)
 
     def _missing(self, session: tuple[int, int], oid: int, said: _Said, at_us: int) -> Unpublished | None:
         seen = self._seen.get(oid)

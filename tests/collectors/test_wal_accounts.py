@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collectors.wal.coming import LASTS_US
 from collectors.wal.unpublished import ACCOUNTS_MAX, KEPT_US, Accounts, Listed
-from pgwitness.events import Beacon, Unpublished, Wrote
+from pgwitness.events import Beacon, Ddl, DdlObject, Unpublished, Wrote
 
 TABLE, LEAF, ROOT, KEYLESS, GONE, TEMPORARY = 1, 2, 3, 4, 5, 6
 CATALOGUE = {
@@ -107,3 +108,34 @@ def test_accounts_are_bounded() -> None:
     for oid in range(100, 100 + ACCOUNTS_MAX + 500):
         ends(kept, (oid, "INSERT", 1, 0, 0), seen={oid: (1, 0, 0, 0)})
     assert len(kept._accounts) <= ACCOUNTS_MAX
+
+
+def test_a_table_that_is_still_to_come_into_the_publication_is_no_hidden_one() -> None:
+    """What was made a moment ago is read for updates once the job lists it, whatever the catalogue says when asked.
+
+    Not so for its inserts, for TRUNCATE, after it was listed, after a minute, or for a table that was there before.
+    """
+
+    def command(tag: str, made: DdlObject) -> Ddl:
+        return Ddl(number=0, ordinal=0, tag=tag, beacon=Beacon("app", "app", 7, 8, 9), objects=[made])
+
+    def expected(*wrote: tuple[int, str, int, int, int], at_us: int = 1) -> list[tuple[str, bool]]:
+        return [(item.relation, item.expected) for item in ends(kept, *wrote, at_us=at_us)]
+
+    updated, gone = (TABLE, "UPDATE", 0, 3, 0), (GONE, "DELETE", 0, 0, 2)
+    kept = accounts()
+    assert expected(updated, gone) == [("public.t", False), ("5", False)]
+    kept = accounts()
+    for oid, name in ((TABLE, "public.t"), (GONE, "public.gone")):
+        kept.coming.described(oid, name)
+        kept.coming.ddl(command("CREATE TABLE", DdlObject("table", name, name)), 0)
+    assert expected(updated, gone) == [("public.t", True), ("public.gone", True)]
+    assert expected((TABLE, "INSERT", 4, 0, 0), (GONE, "TRUNCATE", 0, 0, 0)) == [
+        ("public.t", False),
+        ("public.gone", False),
+    ]
+    assert expected((GONE, "DELETE", 0, 0, 9), at_us=LASTS_US) == [("public.gone", False)]
+    kept.coming.ddl(command("CREATE TABLE", DdlObject("table", "public.t", "public.t")), 0)
+    listed = DdlObject("publication relation", "public.t in publication pgwitness", "public.t")
+    kept.coming.ddl(command("ALTER PUBLICATION", listed), 1)
+    assert expected((TABLE, "UPDATE", 0, 50, 0), at_us=2) == [("public.t", False)]
