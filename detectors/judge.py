@@ -233,7 +233,8 @@ class Judge:
             action.sensitive = self._sensitive.among(action.read_columns, action.relations)
         quiet_days = self.presence.seen(event.principal, event.occurred_at_us) if event.principal else 0
         unusual = LEARNING
-        if self._behaviour is not None and event.kind in ("session", "query_stats", "statement", "ddl"):
+        again = "settles" in event.detail  # the outcome of a statement that was judged as pending
+        if self._behaviour is not None and not again and event.kind in ("session", "query_stats", "statement", "ddl"):
             relation = action.relations[0] if action.relations else None
             if event.detail.get("backend_type") == "walsender":
                 relation = REPLICATION  # who never took a copy is new to it

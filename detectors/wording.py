@@ -50,13 +50,25 @@ def known_place(name: str, *, correlates: bool = False) -> bool:
 
 
 def who(action: Action) -> str:
-    """Name the one who acted, as a sentence would."""
+    """Name the one who acted, as a sentence would; of a refused login, who claimed a name without proving it."""
+    if action.operation == "login_failed" and not action.principal:
+        return f"somebody at {place(action)} who claimed the name {claimed(action)}"
     kind = {"agent": "the AI agent ", "service": "the service "}.get(action.principal_kind, "")
     if action.principal:
         name = kind + action.principal
     else:
         name = f"somebody with the role {action.role}" if action.role else "somebody unknown"
     return f"{name} (for {action.on_behalf_of})" if action.on_behalf_of else name
+
+
+def place(action: Action) -> str:
+    """Say where a client is."""
+    return show(action.client_addr) if action.client_addr else "an address that is not known"
+
+
+def claimed(action: Action) -> str:
+    """Write a name that somebody claimed so that it can be taken for nothing else."""
+    return f"«{show(action.role).replace('«', '‹').replace('»', '›')}»"
 
 
 def what(action: Action) -> object:
@@ -176,6 +188,7 @@ _PHRASES: dict[str, Callable[[Action], object]] = {
     "share": share,
     "result": result,
     "whether": whether,
+    "claimed": claimed,
     "statement": statement,
     "setting": setting,
     "reason": reason,

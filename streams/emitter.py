@@ -117,7 +117,7 @@ class Emitter:
             if len(encoded) > EVENT_BYTES_MAX:
                 refused.append(_refusal(event, "too_large", f"has {len(encoded)} bytes; {EVENT_BYTES_MAX} at most"))
                 continue
-            who = (event.principal, event.cluster, event.role)
+            who = (event.principal or claimed(event), event.cluster, event.role)
             lane = remembered.get(who)
             if lane is None:
                 if len(remembered) >= LANES_REMEMBERED:
@@ -319,3 +319,10 @@ class Emitter:
 
 def _refusal(event: Event, cause: str, why: str) -> Problem:
     return Problem(cause, f"event {event.event_id} {why}", cluster=event.cluster, database=event.database)
+
+
+def claimed(event: Event) -> str | None:
+    """Give whose lane a refused login goes to: that of whom it claimed to be, where the login that succeeds will be."""
+    said = event.detail.get("claimed") if event.operation == "login_failed" else None
+    name = said.get("principal") if isinstance(said, dict) else None
+    return name if isinstance(name, str) else None

@@ -81,11 +81,16 @@ def within(events: Iterable[Posture], seen_us: Mapping[str, int], end_us: int) -
 
 def _changes(before: list[Object], after: list[Object], captured_at_us: int) -> list[Posture]:
     objects = {_key(item): item for item in after}
-    known = {_key(item): item for item in before}
+    known = {_key(item): _aged(item, objects) for item in before}
+    renamed = _renamed(known, objects)
+    left = set(renamed.values())
     dropped = {(database, name) for kind, database, name in known.keys() - objects.keys() if kind == "table"}
     events: list[Posture] = []
     for key in sorted(known.keys() | objects.keys()):
-        old, new = known.get(key), objects.get(key)
+        old, new = None if key in left else known.get(key), objects.get(key)
+        if new is not None and key in renamed:
+            old = known[renamed[key]]
+            new = replace(new, attributes={**new.attributes, "renamed_from": old.name})
         if old == new or (old is not None and new is not None and _same_membership(old, new)):
             continue
         item = new or old
@@ -112,6 +117,27 @@ def _same_membership(old: Object, new: Object) -> bool:
     """What a membership leads to changes by what others do, who are told themselves."""
     mine, now = ({k: v for k, v in item.attributes.items() if k != "leads_to"} for item in (old, new))
     return new.object_type == "membership" and mine == now
+
+
+def _aged(item: Object, objects: Mapping[tuple[str, str, str], Object]) -> Object:
+    """Give a table of a snapshot that did not look at OIDs the one it has now: that is no change."""
+    now = objects.get(_key(item))
+    if item.object_type != "table" or "oid" in item.attributes or now is None or "oid" not in now.attributes:
+        return item
+    return replace(item, attributes={"oid": now.attributes["oid"], **item.attributes})
+
+
+def _renamed(
+    known: Mapping[tuple[str, str, str], Object], objects: Mapping[tuple[str, str, str], Object]
+) -> dict[tuple[str, str, str], tuple[str, str, str]]:
+    """Give tables that have another name, or schema, than before, by their OIDs: the new key, and the old one."""
+    names = {(key[1], item.attributes["oid"]): key for key, item in known.items() if _has_oid(item)}
+    now = {(key[1], item.attributes["oid"]): key for key, item in objects.items() if _has_oid(item)}
+    return {key: names[oid] for oid, key in now.items() if names.get(oid, key) != key}
+
+
+def _has_oid(item: Object) -> bool:
+    return item.object_type == "table" and "oid" in item.attributes
 
 
 def _dropped_with(item: Object, dropped: set[tuple[str, str]]) -> str | None:

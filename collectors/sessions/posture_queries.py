@@ -71,7 +71,7 @@ FROM pg_catalog.pg_parameter_acl"""
 
 TABLES = """
 SELECT n.nspname::text, c.relname::text, n.nspname = 'pg_catalog',
-  jsonb_build_object('owner', pg_get_userbyid(c.relowner),
+  jsonb_build_object('oid', c.oid::int8, 'owner', pg_get_userbyid(c.relowner),
   'kind', CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
     WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END,
   'persistence', CASE c.relpersistence WHEN 'u' THEN 'unlogged' ELSE 'permanent' END,

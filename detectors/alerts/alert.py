@@ -66,6 +66,8 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
     resolution: dict[str, Any] | None = None
     respond: str | None = None
     told_us: int = 0
+    settled: bool = False
+    """The outcome of what was pending is known, and nothing was counted."""
 
     @property
     def quiet(self) -> bool:
@@ -75,7 +77,7 @@ class Alert(Struct, kw_only=True, omit_defaults=True):
     @property
     def record_uid(self) -> str:
         """Name this one record of the finding: the same again means that it was sent again."""
-        return f"{self.uid}-{self.count}{'-closed' if self.activity == 'close' else ''}"
+        return f"{self.uid}-{self.count}{'-closed' if self.activity == 'close' else '-settled' if self.settled else ''}"
 
     def kept(self) -> bytes:
         """Give what is kept until the finding is closed: JSON, some hundred bytes, at most a few KiB."""

@@ -70,6 +70,7 @@ class Findings:
             window_end_us=start_us + report.window_us,
             captured_at_us=action.captured_at_us,
             suppressed=suppressed_by is not None,
+            settles=action.detail.get("settles"),
         )
         if not found.worth_telling:
             return None
@@ -80,6 +81,7 @@ class Findings:
         aside = report.staged or suppressed_by is not None
         alert = _alert(action, report, found, uid, same)
         alert.activity = "create" if first else "update"
+        alert.settled = action.detail.get("settles") in found.event_ids
         alert.incident = None if aside else triage.incident(action, begin=not alone)
         alert.suppressed_by = suppressed_by
         alert.digest = digest

@@ -97,13 +97,20 @@ class Ledger:
         window_end_us: int = NEVER_US,
         captured_at_us: int = 0,
         suppressed: bool = False,
+        settles: object = None,
     ) -> Occurrence:
-        """Count an occurrence of a finding and give what is known of it now."""
+        """Count an occurrence of a finding and give what is known of it now.
+
+        One whose outcome it `settles` was counted when it was pending, and is told anew.
+        """
         found = self._findings.get(uid)
         if found is None:
             found = self._findings[uid] = Occurrence(occurred_at_us)
         else:
             self._findings.move_to_end(uid)
+        if settles in found.event_ids:
+            found.worth_telling = True
+            return found
         found.count += 1
         found.quiet += suppressed
         found.first_us = min(found.first_us, occurred_at_us)

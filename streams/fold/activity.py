@@ -15,6 +15,7 @@ from streams.identity.identities import Identities
 SESSIONS_MAX = 10_000
 XIDS_MAX = 20_000
 BEACONS_MAX = 20_000
+SECOND_US = 1_000_000
 """Sessions whose attribution by beacon is remembered; forgetting costs time only."""
 
 
@@ -25,6 +26,8 @@ class Activity:
         self._sessions: dict[SessionKey, KnownSession] = {}
         self._xids: dict[int, SessionKey] = {}
         self._beacons: dict[SessionKey, tuple[tuple[object, ...], Attribution]] = {}
+        self._logins: dict[SessionKey, str] = {}
+        """As whom sessions logged in, by pid and start in seconds."""
 
     def see(self, event: Session, instance: str | None) -> KnownSession:
         """Take up what a session looks like, and the transaction id it holds."""
@@ -66,10 +69,21 @@ class Activity:
         remembered = self._beacons.get(key)
         if remembered is not None and remembered[0] == said:
             return remembered[1]
-        whose = by_beacon(beacon, self._sessions.get(key), where, identities, conflict)
+        whose = by_beacon(beacon, self._sessions.get(key), where, identities, conflict, self._login(beacon))
         room(self._beacons, BEACONS_MAX)
         self._beacons[key] = (said, whose)
         return whose
+
+    def logged_in(self, event: Session) -> None:
+        """Take up as whom a session logged in, by the log; the sessions that it lists may not be looked at in time."""
+        key = (event.pid, event.backend_start_us // SECOND_US)
+        self._logins.pop(key, None)
+        if event.role is not None:
+            room(self._logins, SESSIONS_MAX)
+            self._logins[key] = event.role
+
+    def _login(self, beacon: Beacon) -> str | None:
+        return self._logins.get((beacon.pid, beacon.backend_start_us // SECOND_US)) if self._logins else None
 
     def forget_xids(self) -> None:
         """Forget which session had which transaction id."""
@@ -83,8 +97,10 @@ class Activity:
         """Put what must be known again into a checkpoint."""
         state.sessions = list(self._sessions.values())
         state.xids = list(self._xids.items())
+        state.logins = list(self._logins.items())
 
     def load(self, state: ClusterState) -> None:
         """Take up what a checkpoint holds."""
         self._sessions = {(session.pid, session.backend_start_us): session for session in state.sessions}
         self._xids = dict(state.xids)
+        self._logins = dict(state.logins)

@@ -74,6 +74,7 @@ def by_beacon(
     where: tuple[str, str, str | None],
     identities: Identities,
     conflict: bool = False,
+    logged_in: str | None = None,
 ) -> Attribution:
     """Attribute a transaction to the session that its verified beacon names; `where` is cluster, database, instance.
 
@@ -83,6 +84,8 @@ def by_beacon(
     for its claims; one that was refused names nobody.
     """
     cluster, database, instance = where
+    # SET SESSION AUTHORIZATION makes a session appear as another; who logged in is who acts.
+    login = (session.role if session is not None else None) or logged_in or beacon.session_user
     # A certificate of the role's own, which pg_stat_activity shows, proves it also beside a password.
     auth_method = (session.auth_method if session is not None else None) or beacon.auth_method
     address = beacon.client_addr or "local"
@@ -91,9 +94,7 @@ def by_beacon(
     if session is not None:
         shown = session.certificate or NO_CERTIFICATE
     said = claims.facts(token)
-    named = identities.name(
-        Facts(cluster, database, beacon.session_user, beacon.application, address, auth_method, said, shown)
-    )
+    named = identities.name(Facts(cluster, database, login, beacon.application, address, auth_method, said, shown))
     if token is not None:
         named = claims.name(token, named)
     if not beacon.authenticated:
@@ -102,8 +103,9 @@ def by_beacon(
     return _attribution(
         named,
         "conflict" if conflict else "beacon" if beacon.authenticated else "claimed",
-        role=beacon.session_user,
+        role=login,
         effective_role=beacon.role,
+        became=beacon.session_user if beacon.session_user != login else None,
         application=beacon.application,
         client_addr=beacon.client_addr,
         client_port=beacon.client_port,
@@ -189,9 +191,31 @@ def by_log(
 
 
 def attempted(whose: Attribution) -> Attribution:
-    """Lower whose a refused login is: it was never that session's principal, only who the client said it was."""
-    assurance: Assurance = "none" if whose.assurance == "none" else "asserted"
-    return replace(whose, certainty="weak", assurance=assurance)
+    """Say whose a refused login is: nobody's, for anybody can claim a name; its role is what was claimed.
+
+    Who had authenticated before he was refused (the server is full, there is no such database) has proven the name,
+    unless the server asks for no proof.
+    """
+    if proven(whose):
+        assurance: Assurance = "none" if whose.assurance == "none" else "asserted"
+        return replace(whose, certainty="weak", assurance=assurance)
+    return replace(
+        NOBODY,
+        binding=whose.binding,
+        certainty="weak",
+        role=whose.role,
+        application=whose.application,
+        client_addr=whose.client_addr,
+        client_port=whose.client_port,
+        pid=whose.pid,
+        auth_method=whose.auth_method,
+        session_id=whose.session_id,
+    )
+
+
+def proven(whose: Attribution) -> bool:
+    """Say whether a session that was refused had proven its name before."""
+    return whose.auth_method not in (None, "trust")
 
 
 def _bound(trust: Trust, how: str) -> str:

@@ -63,6 +63,7 @@ from streams.fold.cluster import Cluster
 from streams.fold.covering import covering
 from streams.fold.sanity import bounded, bounded_header, check, check_position
 from streams.fold.state import Attribution, FoldState, HeldPart, HeldReading, Timeline, Vouched, Watermark
+from streams.fold.told import OWN
 from streams.fold.trimming import trim
 from streams.fold.waiting import Held, Key, size_of
 from streams.identity import claims
@@ -561,6 +562,8 @@ class Fold:
         if event.tags:
             stronger = cluster.log.vouched(event.xid) or comments.vouched(whose)
             self._compare(cluster, header, whose, event.tags, stronger, event.captured_at_us)
+        if told.detail.get(OWN) is True:
+            cluster.told.proven(told.database or "")
         words = shape.transaction_words(event, known)
         self._decided(cluster, cluster.outcomes.statement(event, session, words, told, cluster.log_settings.sees_ends))
 
@@ -578,6 +581,8 @@ class Fold:
             cluster.readings.line(header.instance, event.occurred_at_us)
             if event.operation == "connect":
                 cluster.outcomes.begins(session)
+                if event.trust != "claimed":
+                    cluster.activity.logged_in(event)
             if event.operation == "disconnect":
                 cluster.join.ends(session, event.occurred_at_us)
                 cluster.posture.ends(session, event.occurred_at_us)
@@ -585,9 +590,10 @@ class Fold:
                 cluster.relations.ends(session)
                 self._decided(cluster, cluster.outcomes.ends(session, event.captured_at_us))
             whose = by_log(session, header.cluster, self.identities, "own")
+            claimed = whose.principal
             if event.operation == "login_failed":
                 whose = attempted(whose)
-            self._emit(shape.session(header, event, whose))
+            self._emit(shape.session(header, event, whose, claimed))
             return
         seen = cluster.activity.see(event, header.instance)
         held = cluster.waiting.with_xid(event.xid) if event.xid is not None else None

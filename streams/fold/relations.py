@@ -99,6 +99,8 @@ class Relations:
             if event.change == "removed":
                 self._drop(event.database, event.name)
             else:
+                if isinstance(before := after.get("renamed_from"), str):
+                    self._drop(event.database, before)
                 self._add(event.database, event.name)
         elif event.object_type == "role_setting":
             self._path(event.name, after.get("search_path") if event.change != "removed" else None)

@@ -97,6 +97,8 @@ def _detail(whose: Attribution) -> dict[str, object]:
         detail["finding"] = "beacon_missing" if missing else whose.finding
     if whose.claim is not None:
         detail["claim"] = whose.claim
+    if whose.became is not None:
+        detail["became"] = whose.became
     if whose.owner is not None:
         detail["owner"] = whose.owner
     if whose.agent is not None:
@@ -161,8 +163,12 @@ def _placed(event: Event, part: Transaction) -> None:
     event.relations = [relation.name for relation in part.relations]
 
 
-def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
-    """Make the event of a session that came, went or was found."""
+def session(header: RawHeader, raw: Session, whose: Attribution, claimed: str | None = None) -> Event:
+    """Make the event of a session that came, went or was found.
+
+    Of a refused login `claimed` is whom the name that was claimed would be: it goes to where that one's logins are
+    judged, and is nobody's.
+    """
     if raw.place is None:
         event_id = _id("session", header.cluster, header.instance, raw.operation, raw.pid, raw.backend_start_us)
     else:
@@ -181,6 +187,7 @@ def session(header: RawHeader, raw: Session, whose: Attribution) -> Event:
         event.sqlstate = raw.sqlstate
         refused = raw.sqlstate is None or raw.sqlstate.startswith("28") or raw.sqlstate == "42501"
         event.outcome = "denied" if refused else "failure"
+        event.detail["claimed"] = {"name": raw.role, "principal": claimed, "proven": whose.principal is not None}
     return event
 
 

@@ -73,6 +73,7 @@ class Attribution(Struct, frozen=True, array_like=True):
     trace_id: str | None = None
     token: Token | None = None
     join: Join | None = None
+    became: str | None = None
 
 
 class Vouched(Struct, frozen=True, array_like=True):
@@ -340,6 +341,8 @@ class ClusterState(Struct):
     watermarks: list[tuple[Timeline, Watermark]]
     sessions: list[KnownSession] = []
     xids: list[tuple[int, SessionKey]] = []
+    logins: list[tuple[SessionKey, str]] = []
+    """As whom sessions logged in by the log, by pid and start in seconds."""
     held: list[HeldState] = []
     recent: list[str] = []
     logs: list[tuple[tuple[str | None, str], tuple[int, int]]] = []

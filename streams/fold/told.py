@@ -78,8 +78,6 @@ class Told:
 
     def statement(self, event: Event) -> None:
         """Mark what the log says of a command that DDL has told."""
-        if event.detail.get(OWN) is True:
-            self.proven(event.database or "")
         if event.detail.get("utility") is True and event.outcome == "success" and event.fingerprint is not None:
             self._take(event, 1, "line", event.database or "", event.role or "", event.fingerprint)
 

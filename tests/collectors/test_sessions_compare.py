@@ -201,3 +201,16 @@ def test_relations_are_listed_by_database_in_parts(monkeypatch: pytest.MonkeyPat
         ),
         ("catalogue", "a", {"relations": ["public.t2"], "part": 2, "parts": 2, "search_path": "app, public"}),
     ]
+
+
+def test_a_table_is_known_by_its_oid() -> None:
+    """Renamed it is no table that went and another that came; made anew under its name it is another one."""
+    a, b = (Object("table", "shop", name, {"oid": 7, "owner": "bob"}) for name in ("public.a", "public.b"))
+    (event,) = compare_posture([a], [b], 999)
+    assert (event.object_type, event.name, event.change) == ("table", "public.b", "changed")
+    assert event.after == {"oid": 7, "owner": "bob", "renamed_from": "public.a"}
+    anew = Object("table", "shop", "public.a", {"oid": 8, "owner": "bob"})
+    assert [event.change for event in compare_posture([a], [anew], 999)] == ["changed"]
+    assert [event.change for event in compare_posture([a], [anew, b], 999)] == ["added", "changed"]
+    aged = Object("table", "shop", "public.a", {"owner": "bob"})
+    assert compare_posture([aged], [a], 999) == []

@@ -12,7 +12,18 @@ from streams.fold.fold import Fold
 from streams.fold.server_log import XIDS_MAX
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import SESSION_US, statement
-from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon, read, sample, tick, transaction
+from tests.streams.records import (
+    BACKEND_US,
+    IDENTITIES,
+    SECOND_US,
+    START_US,
+    batch,
+    beacon,
+    read,
+    sample,
+    tick,
+    transaction,
+)
 
 GRACE_US = 2 * SECOND_US
 
@@ -169,9 +180,9 @@ def test_sessions_of_the_log(feed: Feed) -> None:
     ]
     made = feed(*events)
     assert [event.operation for event in made] == ["connect", "disconnect", "login_failed", "login_failed"]
-    assert {(event.kind, event.binding, event.certainty, event.principal) for event in made} == {
-        ("session", "log", certainty, "p_ann") for certainty in ("exact", "weak")
-    }
+    assert {(event.kind, event.binding, event.role) for event in made} == {("session", "log", "p_ann")}
+    assert [event.principal for event in made] == ["p_ann", "p_ann", None, None]
+    assert made[2].detail["claimed"] == {"name": "p_ann", "principal": "p_ann", "proven": False}
     assert [event.certainty for event in made] == ["exact", "exact", "weak", "weak"]
     assert (made[0].assurance, made[0].detail["identity"], made[1].duration_ms) == ("verified", "cn=ann", 5.0)
     assert [event.outcome for event in made] == ["success", "success", "denied", "failure"]
@@ -179,6 +190,34 @@ def test_sessions_of_the_log(feed: Feed) -> None:
     given |= {"trust": "claimed", "auth_method": "cert", "format": "stderr"}
     (imitable,) = feed(Session(operation="connect", place=LogPlace("a-1", 5), **given))
     assert (imitable.binding, imitable.certainty, imitable.assurance) == ("log", "weak", "role_only")
+
+
+@pytest.mark.parametrize(
+    ("method", "principal"), [(None, None), ("trust", None), ("scram-sha-256", "p_ann"), ("cert", "p_ann")]
+)
+def test_a_refused_login_is_nobodys_unless_it_had_proven_its_name(
+    feed: Feed, method: str | None, principal: str | None
+) -> None:
+    """A name can be claimed by anybody; who has authenticated before the server refused him has proven it."""
+    refused = Session(
+        operation="login_failed", place=LogPlace("a-1", 1), sqlstate="53300", auth_method=method, role="p_ann",
+        captured_at_us=START_US, occurred_at_us=START_US, pid=41, backend_start_us=SESSION_US, client_addr="10.9.9.9",
+    )  # fmt: skip
+    (event,) = feed(refused)
+    assert (event.principal, event.role, event.client_addr) == (principal, "p_ann", "10.9.9.9")
+    assert event.assurance == ("none" if principal is None else "asserted")
+
+
+def test_who_takes_on_another_identity_is_who_logged_in(feed: Feed) -> None:
+    """The beacon tells the session user, whom SET SESSION AUTHORIZATION changes; the log tells who logged in."""
+    login = Session(
+        operation="connect", place=LogPlace("a-1", 1), role="p_ann", captured_at_us=START_US, occurred_at_us=START_US,
+        pid=41, backend_start_us=BACKEND_US,
+    )  # fmt: skip
+    feed(login)
+    (event,) = feed(transaction(100, beacons=[beacon("p_bob")]))
+    assert (event.principal, event.role, event.effective_role) == ("p_ann", "p_ann", "p_bob")
+    assert event.detail["became"] == "p_bob"
 
 
 def test_an_imitated_line_is_a_finding_and_nothing_else(feed: Feed) -> None:
