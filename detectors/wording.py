@@ -20,7 +20,9 @@ VALUE_MAX = 200
 """Characters of one value in a message; a list shows its first five items."""
 FAR_US = 4_000_000_000_000_000
 SEEN = ("seen.count", "seen.values", "seen.span")
-OBJECTS = frozenset({"schema", "database", "role", "extension", "publication", "subscription", "event_trigger"})
+OBJECTS = frozenset(
+    {"schema", "database", "role", "owned_by", "extension", "publication", "subscription", "event_trigger"}
+)
 VERBS = re.compile(r"[a-z ,]+\|[a-z ,]+")
 """What was done and what one does: `dropped|drop`."""
 NOUN = re.compile(r"[a-z]+( [a-z]+)*")
@@ -78,7 +80,8 @@ def what(action: Action) -> object:
 
 def _named(action: Action) -> list[str]:
     """Give the objects that a statement about no table names: `schema audit`, `database shop`."""
-    return [name for name in action.objects if name.partition(" ")[0] in OBJECTS]
+    named = [name for name in action.objects if name.partition(" ")[0] in OBJECTS]
+    return [f"all that {name[9:]} owns" if name.startswith("owned_by ") else name for name in named]
 
 
 def where(action: Action) -> str:

@@ -268,6 +268,7 @@ _READ: dict[str, Callable[[Tree], Iterator[str]]] = {
     "CreateRoleStmt": _role_given,
     "AlterRoleStmt": _role_given,
     "AlterRoleSetStmt": _role_given,
+    "DropOwnedStmt": lambda body: (f"owned_by {_role(item.get('RoleSpec', {}))}" for item in body.get("roles", [])),
     "DropRoleStmt": _roles_dropped,
     "GrantRoleStmt": _granted,
     "GrantStmt": _granted,

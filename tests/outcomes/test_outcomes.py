@@ -8,6 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from detectors.judge import Judge
+from detectors.policy.policies import Bundle
 from pgwitness.demo.servers import Postgres
 from pgwitness.events import Event
 from tests.collectors.log_server import SETTINGS, files
@@ -76,3 +78,31 @@ def test_of_what_chance_makes_up_nothing_false_is_told(server: Postgres, events:
     false, known, unknown = sessions.false_outcomes(events, there)
     assert false == []
     assert known > unknown
+
+
+def test_sentences_tell_what_happened(events: list[Event]) -> None:
+    """Refused, absent, temporary and rolled back: no alert says of these that they were done, and none is High."""
+    judge = Judge(Bundle.packaged(), labels={}, behaviour=None)
+    alerts: dict[str, set[tuple[str, str]]] = {}
+    for event in sorted(events, key=lambda event: event.captured_at_us):
+        for alert in judge.judge(event).alerts:
+            alerts.setdefault(alert.action.application, set()).add((alert.severity, alert.message))
+    told = {name: alerts.get(f"way {NUMBERS[name]}", set()) for name in WAYS}
+    where = "in database postgres of cluster shop"
+    kept = {f"way {NUMBERS[name]}" for name in WAYS if name.startswith(("denied", "absent", "temporary", "savepoint"))}
+    assert {severity for name in kept for severity, _ in alerts.get(name, ())} <= {"low", "medium"}
+    assert told["denied"] == {
+        ("medium", f"Somebody with the role other tried to drop kept {where}; the server refused it")
+    }
+    assert {message for _, message in told["denied database"]} == {
+        f"Somebody with the role other tried to drop database postgres {where}; the server refused it"
+    }
+    assert told["absent"] == told["absent, if it is there"] == told["temporary"] == set()
+    table = f"t{NUMBERS['dropped and rolled back']}_1"
+    assert told["dropped and rolled back"] == {
+        ("low", f"Somebody with the role owner tried to drop {table} {where}; it was rolled back")
+    }
+    table = f"t{NUMBERS['truncated and rolled back']}_1"
+    assert told["truncated and rolled back"] == {
+        ("low", f"Somebody with the role owner tried to empty {table} by TRUNCATE, {where}; it was rolled back")
+    }
