@@ -571,6 +571,8 @@ class Fold:
         """Emit statements whose outcome is known now, or pending."""
         for event in events:
             cluster.told.statement(event)
+            if event.outcome == "rolled_back":
+                cluster.stats.rolled_back(event)
             self._emit(event)
 
     def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:

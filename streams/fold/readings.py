@@ -80,6 +80,8 @@ def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identitie
     cluster.told.query_stats(told)
     if found.told:
         told.detail[SEEN_AS] = "statement"
+    if found.undone:
+        told.outcome = "rolled_back"
     return told
 
 

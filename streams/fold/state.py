@@ -236,7 +236,7 @@ class Runs(Struct, array_like=True):
     """How often the log told a statement of a role in one second, and by whom.
 
     `session` is the last that ran it, `name` its principal and the person that acted for. `several` sessions ran it;
-    `mixed`, if not all of them have that name.
+    `mixed`, if not all of them have that name. `undone` of them were rolled back.
     """
 
     second: int
@@ -245,6 +245,7 @@ class Runs(Struct, array_like=True):
     name: tuple[str | None, str | None]
     several: bool = False
     mixed: bool = False
+    undone: int = 0
 
 
 class Prepared(Struct, frozen=True, array_like=True):

@@ -33,13 +33,15 @@ EDGE_SLICES = 1
 class Counted(Struct, frozen=True):
     """What the log told of the runs that a reading counted: `told` all of them, and whose they were if one's.
 
-    `how` is a key of `BINDINGS`. `several`: more than one session of that principal.
+    `how` is a key of `BINDINGS`. `several`: more than one session of that principal. `undone`: all of
+    the runs were rolled back.
     """
 
     told: bool = False
     session: LogSession | None = None
     how: str = ""
     several: bool = False
+    undone: bool = False
 
 
 UNKNOWN = Counted()
@@ -80,6 +82,17 @@ class StatsJoin:
             _join(oldest, slices[0])
             slices[0] = oldest
 
+    def rolled_back(self, event: Event) -> None:
+        """Take up that a run which the log told was rolled back after all."""
+        if event.fingerprint is None:
+            return
+        key = _key(event.instance, event.database, event.role, event.query_id or event.fingerprint)
+        second = event.occurred_at_us // SLICE_US
+        for runs in self._runs.get(key, ()):
+            if runs.second >= second:
+                runs.undone = min(runs.undone + 1, runs.count)
+                return
+
     def count(self, raw: QueryStats, instance: str | None, fingerprint: str | None) -> Counted:
         """Count off the runs that a reading counted, and say whose they were."""
         if raw.approximate or not raw.toplevel or raw.calls <= 0:
@@ -96,6 +109,7 @@ class StatsJoin:
 
 def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
     left = calls
+    undone = True
     all_of: Runs | None = None
     while slices:
         first = slices[0]
@@ -104,6 +118,7 @@ def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
             break
         taken = min(left, first.count)
         left -= taken
+        undone = undone and first.undone == first.count
         if all_of is None:
             all_of = Runs(first.second, taken, first.session, first.name, first.several, first.mixed)
         else:
@@ -112,17 +127,19 @@ def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
             slices.pop(0)
         else:
             first.count -= taken
+            first.undone = min(first.undone, first.count)
     if left or all_of is None:
         return UNKNOWN
     if all_of.mixed or (all_of.several and all_of.name[0] is None):
-        return Counted(told=True)
+        return Counted(told=True, undone=undone)
     how = "counted" if all_of.session.sure and not all_of.several else "counted in several"
-    return Counted(True, all_of.session, how, all_of.several)
+    return Counted(True, all_of.session, how, all_of.several, undone)
 
 
 def _join(runs: Runs, other: Runs) -> None:
     """Add runs to runs; the last session stands for all."""
     runs.count += other.count
+    runs.undone += other.undone
     runs.mixed = runs.mixed or other.mixed or runs.name != other.name
     one, another = runs.session, other.session
     same = (one.instance, one.pid, one.start_us) == (another.instance, another.pid, another.start_us)

@@ -97,6 +97,18 @@ def test_a_count_keeps_what_all_of_its_runs_have() -> None:
     assert (event.trace_id, event.detail.get("agent")) == (None, None)
 
 
+def test_what_statistics_count_is_never_done_and_may_be_known_to_be_undone() -> None:
+    """They count what was rolled back, too; where the log tells that of all the runs, it is said."""
+    feed, delete = Feed(), "DELETE FROM public.customers"
+    feed.log(feed.ran("BEGIN", 3, query_id=2, vxid="3/7"), feed.ran(delete, 4, vxid="3/7"))
+    feed.log(feed.ran("ROLLBACK", 5, query_id=3, vxid="3/0"))
+    (undone,) = [e for e in feed.counts(1, statement=delete) if e.kind == "query_stats"]
+    assert (undone.outcome, undone.detail["seen_as"]) == ("rolled_back", "statement")
+    feed.log(feed.ran(delete, 14))
+    (done,) = [e for e in feed.counts(1, 20, statement=delete) if e.kind == "query_stats"]
+    assert (done.outcome, done.effect) == ("unknown", None)
+
+
 def test_it_waits_until_the_log_was_read_past_it() -> None:
     """A run whose line comes after the reading is counted; the reading goes on when its log has been read."""
     feed = Feed()
