@@ -175,6 +175,9 @@ class Relations:
         if names:
             event.relations = list(dict.fromkeys(names.get(name, name) for name in event.relations))
             event.columns = list(dict.fromkeys(_column(column, names) for column in event.columns))
+            for said, full in (("assigned", _column), ("whole", lambda name, known: known.get(name, name))):
+                if said in event.detail:
+                    event.detail[said] = [full(name, names) for name in _texts(event.detail[said])]
         if unresolved:
             event.detail[UNRESOLVED] = unresolved
 

@@ -195,6 +195,7 @@ def test_a_refused_attempt_is_told_where_the_attempt_matters() -> None:
         "SELECT x::text FROM customers AS x WHERE true",
         "SELECT json_agg(c) FROM customers c",
         "SELECT ARRAY(SELECT email FROM customers)",
+        "SELECT query_to_xml('SELECT email FROM customers', true, false, '')",
         "TABLE customers",
         "COPY customers (id, email) TO STDOUT",
         "COPY (SELECT email FROM customers) TO STDOUT",
