@@ -172,7 +172,11 @@ def test_a_message_shows_what_is_there() -> None:
 @pytest.mark.parametrize(
     ("template", "facts", "said"),
     [
-        ("{who} {did}", {"principal": "ada", "operation": "delete", "rows": 1}, "ada deleted 1 row from public.t"),
+        (
+            "{who} {did}",
+            {"principal": "ada", "operation": "delete", "rows": 1, "outcome": "success"},
+            "ada deleted 1 row from public.t",
+        ),
         (
             "{who} read {rows:row} with {calls:call} in {where}",
             {"role": "app", "rows": 2_000, "calls": 1, "cluster": "eu", "database": "shop"},
