@@ -175,9 +175,11 @@ class Relations:
         if names:
             event.relations = list(dict.fromkeys(names.get(name, name) for name in event.relations))
             event.columns = list(dict.fromkeys(_column(column, names) for column in event.columns))
-            for said, full in (("assigned", _column), ("whole", lambda name, known: known.get(name, name))):
+            for said in ("assigned", "whole"):
                 if said in event.detail:
-                    event.detail[said] = [full(name, names) for name in _texts(event.detail[said])]
+                    event.detail[said] = [
+                        names.get(name) or _column(name, names) for name in _texts(event.detail[said])
+                    ]
         if unresolved:
             event.detail[UNRESOLVED] = unresolved
 

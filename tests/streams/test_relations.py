@@ -65,6 +65,9 @@ def test_who_reads_a_table_is_found_under_the_name_it_has_in_the_wal() -> None:
     event = cluster.event('SELECT "Name", c."Email" FROM "Customer" c')
     assert event.relations == ['public."Customer"']
     assert event.columns == ['public."Customer"."Name"', 'public."Customer"."Email"']
+    assert event.detail["whole"] == ['public."Customer"']
+    filled = cluster.event('INSERT INTO "Customer" ("Name") VALUES ($1)')
+    assert filled.detail["assigned"] == ['public."Customer"."Name"']
     (counted,) = cluster.take(statistics(3, statement='SELECT "Name" FROM "Customer"'), "stats")
     assert counted.relations == ['public."Customer"']
     assert relations.UNRESOLVED not in event.detail
