@@ -75,20 +75,26 @@ class Findings:
         if not found.worth_telling:
             return None
         alone = report.detector == "behaviour"
-        digest = alone and suppressed_by is None and triage.waits(same, action)
+        standing = report.standing if alone and suppressed_by is None else None
+        alert = _alert(action, report, found, uid, same)
+        in_crowd, crowd = triage.crowd(alert, standing) if standing is not None else (False, None)
+        digest = alone and suppressed_by is None and (in_crowd or triage.waits(same, action, standing))
         quiet = digest or suppressed_by is not None
         first = found.count == 1 if quiet else not found.told
         aside = report.staged or suppressed_by is not None
-        alert = _alert(action, report, found, uid, same)
         alert.activity = "create" if first else "update"
         alert.settled = action.detail.get("settles") in found.event_ids
         alert.incident = None if aside else triage.incident(action, begin=not alone)
         alert.suppressed_by = suppressed_by
         alert.digest = digest
         if not quiet:
+            if standing is not None and not found.told:
+                triage.budget.spend(standing)
             found.told = found.open = True
+        if crowd is not None:
+            self._also.append(crowd)
         self._ledger.keep(uid, alert.kept())
-        if digest:
+        if digest and not in_crowd:
             self._also += triage.collect(alert)
         for other, made_room in self._ledger.room():
             self._also.append(self._close(other, made_room, action.captured_at_us))

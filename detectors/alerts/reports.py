@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from detectors.actions import Action
 from detectors.alerts import verdicts
+from detectors.alerts.budget import Standing
 from detectors.behaviour.model import MODEL
 from detectors.behaviour.rhythm import Finding
 from detectors.policy.policies import Policy
@@ -26,7 +27,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """One occurrence of a finding. The same `detector` and `key` within a window of `window_us` are one finding.
 
     The other names are those of `detectors.alerts.alert.Alert`. What a threshold or sequence has `seen` is evidence
-    too.
+    too; `standing` is what a finding of the models is held against (`detectors.alerts.budget`).
     """
 
     detector: str
@@ -46,6 +47,7 @@ class Report(Struct, frozen=True, kw_only=True):
     staged: bool = False
     respond: str | None = None
     seen: Seen | None = None
+    standing: Standing | None = None
 
 
 def of_policy(
@@ -157,6 +159,7 @@ def of_window(finding: Finding, action: Action, *, medium_at: float) -> Report:
         anomaly=finding.score,
         reasons=finding.reasons,
         seen=Seen(window.actions, window.first_us, window.last_us, tuple(window.event_ids)),
+        standing=Standing(1.0 - finding.score, finding.peers, finding.principals, finding.young),
     )
 
 

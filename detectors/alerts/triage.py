@@ -18,6 +18,8 @@ import msgspec
 from detectors.actions import Action
 from detectors.alerts import verdicts
 from detectors.alerts.alert import Alert
+from detectors.alerts.budget import Budget, Standing
+from detectors.alerts.crowds import Crowds
 from detectors.alerts.digest import Digests
 from detectors.alerts.incidents import Incidents
 from detectors.alerts.suppressions import Rule, Suppressions
@@ -59,6 +61,8 @@ class Triage:
         self.suppressions = Suppressions("", [])
         self.incidents = Incidents()
         self.digests = Digests(int(self.settings.digest_interval * 1_000_000))
+        self.budget = Budget(self.settings.budget)
+        self.crowds = Crowds(self.settings.budget)
         self._verdicts: dict[str, tuple[int, list[Rule]]] = {}
         """What verdicts have one do, by their ids, with the time (µs) until which they hold."""
         self._compiled: list[_Compiled] = []
@@ -73,12 +77,31 @@ class Triage:
                 return rule.id
         return None
 
-    def waits(self, finding: str, action: Action) -> bool:
-        """Say whether a finding of behaviour alone waits for the digest, because nobody promoted its principal."""
+    def waits(self, finding: str, action: Action, standing: Standing | None = None) -> bool:
+        """Say whether a finding of behaviour alone waits for the digest.
+
+        Nobody has promoted its principal, and it is not strange enough for the budget.
+        """
         if self.settings.behaviour == "alert" or action.principal in self.settings.promoted:
             return False
         rules = self._meant("behaviour", finding, action)
-        return not any(rule.effect == "promote" and rule.holds(action.occurred_at_us) for rule in rules)
+        if any(rule.effect == "promote" and rule.holds(action.occurred_at_us) for rule in rules):
+            return False
+        if self.settings.behaviour == "digest" or standing is None:
+            return True
+        return not self.budget.allows(standing, action.captured_at_us)
+
+    def crowd(self, alert: Alert, standing: Standing) -> tuple[bool, Alert | None]:
+        """Say whether a finding of behaviour alone is one of a crowd; gives the alert of the group when there is news.
+
+        Of a group one alert is paid for, however many join.
+        """
+        if self.settings.behaviour != "budget":
+            return False, None
+        hidden, told = self.crowds.join(alert, standing)
+        if told is not None and told.activity == "create":
+            self.budget.spend(standing)
+        return hidden, told
 
     def incident(self, action: Action, *, begin: bool) -> str | None:
         """Give the incident of a finding that is told."""
@@ -146,6 +169,8 @@ class Triage:
             "verdicts": [[key, until_us, msgspec.to_builtins(do)] for key, (until_us, do) in self._verdicts.items()],
             "incidents": self.incidents.snapshot(),
             "digests": self.digests.snapshot(),
+            "budget": self.budget.snapshot(),
+            "crowds": self.crowds.snapshot(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -155,5 +180,8 @@ class Triage:
         }
         self.incidents.restore(state["incidents"])
         self.digests.restore(state["digests"])
+        if "budget" in state:
+            self.budget.restore(state["budget"])
+            self.crowds.restore(state["crowds"])
         if not self.suppress(state["suppressions"]):
             self._compile()

@@ -17,10 +17,10 @@ from detectors.behaviour.rhythm import Rhythm
 from detectors.behaviour.rooms import Room
 from pgwitness.config import Behaviour as Settings
 
-MODEL = "habits-3"
+MODEL = "habits-4"
 """Name and version of model and state."""
-READABLE = ("habits-2", MODEL)
-"""Versions whose state is read; what an older one did not count begins at nothing."""
+OLDER = ("habits-2", "habits-3")
+"""Versions of which habits and routines are read; what is ordinary in a group is learned anew, which takes days."""
 
 WEIGHTS = {
     "client_addr": 0.6,
@@ -344,7 +344,7 @@ class Behaviour:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take a snapshot's state; one of a model that is not known is ignored, and everybody is learned anew."""
-        if state.get("model") not in READABLE:
+        if state.get("model") not in (*OLDER, MODEL):
             return
         self._first_us = state["first_us"]
         for name in ("young", "known", "groups"):
@@ -352,7 +352,10 @@ class Behaviour:
             setattr(self, f"_{name}", room)
             for key, part in state[name]:
                 room.enter(key, Habits.of(part))
-        self.rhythm.restore(state["rhythm"])
+        if state["model"] == MODEL:
+            self.rhythm.restore(state["rhythm"])
+        else:
+            self.rhythm.adopt(state["rhythm"]["routines"])
 
 
 def _rare(name: str, word: str, value: str, known: Known, whose: str) -> list[dict[str, Any]]:

@@ -1,123 +1,145 @@
-"""Populations: the windows of one peer group and one length, which one ensemble learns.
+"""Populations: the windows of one peer group and one length: what is ordinary among them, and how strange one is.
 
-Beside the ensemble a population knows what is typical of each feature (river's EWMean), for reasons in words, and the
-routine of the group, which a member without one borrows. When river's ADWIN says that scores have risen, drift is
-believed only if it is the group's: if the windows refused of late came from at least two members and a third of those
-that were active. Then the next windows are learned whatever they score, as after a deployment. One member alone moves
-nothing: what it does anew is learned when it has gone on for `adopt_after`. Bounded; state is JSON.
+A window's strangeness is in powers of ten: half of it how rare it is as a whole (river's HalfSpaceTrees and LODA,
+`detectors.behaviour.ensemble`), half of it the ranks of its three rarest features (`detectors.behaviour.ranks`). What a
+group knows is joined with what all of its kind know, so that a new group is judged from its first hours. Beside that a
+population has the routine of the group, which a member without one borrows.
+
+What is too strange is not learned, so that an attack cannot become ordinary by repeating itself. When windows of
+several members are refused within a day, it is the group that has changed, as by a release: the next windows are
+learned whatever they are. One member alone moves nothing; what was refused is learned when `adopt_after` has passed.
+Bounded; state is JSON.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
 
-from detectors.behaviour.drift import Drift
-from detectors.behaviour.ensemble import Ensemble
+from detectors.behaviour.ensemble import Ensemble, Score
 from detectors.behaviour.features import FEATURES
-from detectors.behaviour.learners import EWMean
+from detectors.behaviour.ranks import Ranks
 from detectors.behaviour.routine import DAY_US, Routine
 from detectors.behaviour.windows import Length
 
 MEMBERS_MAX = 128
 REFUSED_MAX = 64
-GATE = 0.75
-"""Once in a thousand windows: from here on nothing is learned. A lower gate would cut so much of the ordinary tail
-off that the scale shrinks with each window."""
-TYPICAL_FADING = 0.01
+WAITING_MAX = 64
+"""Refused windows that wait to be learned; of more, the oldest are forgotten."""
+CROWD_MIN = 3
+"""Members whose refused windows within a day are a change of the group, if they are a third of those active."""
 ADOPTING = 100
-"""Windows that are learned whatever they score, after a drift of the whole group."""
-RECENT_US = DAY_US
+"""Windows that are learned whatever they are, after a change of the group."""
+RARE_FEATURES = 3
+USUAL = 0.5
+"""What a feature that compares with one's own routine is when all is as usual."""
+DECADES = 4.0
+"""Powers of ten that the ensemble's whole scale stands for (`detectors.behaviour.calibration`)."""
 
 
-class Seen(Struct, frozen=True):
-    """What a population says of a window: the ensemble's score, whether it may be believed, whether it was learned."""
+class Strange(Struct, frozen=True):
+    """How strange a window is, in powers of ten, and its rarest features with theirs, the rarest first."""
 
-    score: float
-    believed: bool
-    learned: bool
+    decades: float
+    rarest: list[tuple[str, float]]
+    score: Score | None = None
 
 
 class Population:
     """One group's windows of one length."""
 
     def __init__(self, length: Length, seed: int, adopt_us: int) -> None:
-        self.ensemble = Ensemble(FEATURES, seed, length.trees, GATE)
+        self.length = length
+        self.ensemble = Ensemble(FEATURES, seed, length.trees)
+        self.ranks = Ranks(FEATURES)
         self.routine = Routine()
-        self.last_us = 0
+        self.first_us = self.last_us = 0
         self._adopt_us = adopt_us
-        self._drift = Drift()
         self._adopting = 0
         self._members: OrderedDict[str, int] = OrderedDict()
-        self._refused: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        self._typical = {feature: EWMean(TYPICAL_FADING) for feature in FEATURES}
+        self._refused: OrderedDict[str, int] = OrderedDict()
+        self._waiting: deque[tuple[int, list[float]]] = deque(maxlen=WAITING_MAX)
 
-    def observe(self, who: str, x: dict[str, float], now_us: int, strange: bool) -> Seen:
-        """Score a window of a member, then learn it unless it is too strange, by itself or, `strange`, to others."""
+    def strange(self, x: dict[str, float], kind: Ranks | None, among: Sequence[str] = FEATURES) -> Strange:
+        """Say how strange a window is; with less than all features it is one that is still open."""
+        decades = [
+            (-math.log10(self.ranks.share(feature, x[feature], kind)), feature)
+            for feature in among
+            # What is at or below one's own mean is not asked for: nothing is strange about little.
+            if x[feature] > (USUAL if feature.startswith("own_") else 0.0)
+        ]
+        decades.sort(reverse=True)
+        rarest = [(feature, one) for one, feature in decades[:RARE_FEATURES]]
+        parts = 0.5 * sum(one for _, one in rarest)
+        if among is not FEATURES:
+            return Strange(parts, rarest)
+        score = self.ensemble.score(x)
+        if self.ensemble.seasoned:
+            parts = 0.5 * (parts + DECADES * score.score)
+        return Strange(parts, rarest, score)
+
+    def active(self, now_us: int) -> int:
+        """Give how many members were active of late."""
+        return sum(1 for last_us in self._members.values() if now_us - last_us <= DAY_US)
+
+    def take(self, who: str, x: dict[str, float], score: Score, now_us: int, refuse: bool) -> bool:
+        """Learn a window of a member, unless it is to be refused and no reason to learn it all the same; say which."""
+        self.first_us = self.first_us or now_us
         self.last_us = max(self.last_us, now_us)
-        ensemble = self.ensemble
-        believed = ensemble.seasoned
-        score = ensemble.score(x)
         _touch(self._members, who, now_us, MEMBERS_MAX)
-        if self._drift.update(score.score) and self._of_the_group(now_us):
+        while self._waiting and self._waiting[0][0] <= now_us:
+            waited = dict(zip(FEATURES, self._waiting.popleft()[1], strict=True))
+            self._learn(waited, self.ensemble.score(waited), now_us)
+        if refuse and not self._adopts(who, now_us):
+            self._waiting.append((now_us + self._adopt_us, [round(x[feature], 4) for feature in FEATURES]))
+            return False
+        self._learn(x, score, now_us)
+        return True
+
+    def _learn(self, x: dict[str, float], score: Score, now_us: int) -> None:
+        self.ensemble.learn(x, score)
+        self.ranks.learn(x, now_us // DAY_US)
+
+    def _adopts(self, who: str, now_us: int) -> bool:
+        _touch(self._refused, who, now_us, REFUSED_MAX)
+        refused = sum(1 for last_us in self._refused.values() if now_us - last_us <= DAY_US)
+        if refused >= CROWD_MIN and refused * 3 >= self.active(now_us):
             self._adopting = ADOPTING
-        learned = not believed or (score.score < GATE and not strange) or self._adopt(who, now_us)
-        if learned:
-            ensemble.learn(x, score)
-            for feature, mean in self._typical.items():
-                mean.update(x[feature])
-        return Seen(score.score, believed, learned)
-
-    def contributions(self, x: dict[str, float]) -> list[tuple[str, float]]:
-        """Say which features drive the score of a window, the most telling first."""
-        return self.ensemble.contributions(x, {name: float(mean.get()) for name, mean in self._typical.items()})
-
-    def _of_the_group(self, now_us: int) -> bool:
-        recent = sum(1 for _, last_us in self._refused.values() if now_us - last_us <= RECENT_US)
-        active = sum(1 for last_us in self._members.values() if now_us - last_us <= RECENT_US)
-        return recent >= 2 and recent * 3 >= active
-
-    def _adopt(self, who: str, now_us: int) -> bool:
-        """Say whether a strange window is learned all the same; otherwise its member is remembered as refused."""
         if self._adopting:
             self._adopting -= 1
             return True
-        first_us, last_us = self._refused.get(who, (now_us, now_us))
-        if now_us - last_us > self._adopt_us:
-            first_us = now_us
-        _touch(self._refused, who, (first_us, now_us), REFUSED_MAX)
-        return now_us - first_us >= self._adopt_us
+        return False
 
     def state(self) -> list[Any]:
         """Give everything as JSON values."""
-        typical = [mean.get() for mean in self._typical.values()] if self.ensemble.n else []
         return [
             self.ensemble.state(),
+            self.ranks.state(),
             self.routine.state(),
+            self.first_us,
             self.last_us,
-            self._drift.state(),
             self._adopting,
             list(self._members.items()),
             list(self._refused.items()),
-            typical,
+            list(self._waiting),
         ]
 
     def restore(self, state: list[Any]) -> None:
         """Take a state into a fresh population. Raises `ValueError` when it is of other models."""
-        ensemble, routine, self.last_us, drift, self._adopting, members, refused, typical = state
+        ensemble, ranks, routine, self.first_us, self.last_us, self._adopting, members, refused, waiting = state
         self.ensemble.restore(ensemble)
+        self.ranks.restore(ranks)
         self.routine = Routine.of(routine)
-        self._drift = Drift.of(drift)
         self._members = OrderedDict((who, last_us) for who, last_us in members)
-        self._refused = OrderedDict((who, (first_us, last_us)) for who, (first_us, last_us) in refused)
-        for mean, value in zip(self._typical.values(), typical, strict=False):
-            mean.update(value)
+        self._refused = OrderedDict((who, last_us) for who, last_us in refused)
+        self._waiting.extend((due_us, values) for due_us, values in waiting)
 
 
-def _touch(room: OrderedDict[str, Any], who: str, value: Any, most: int) -> None:
+def _touch(room: OrderedDict[str, int], who: str, value: int, most: int) -> None:
     room[who] = value
     room.move_to_end(who)
     if len(room) > most:
@@ -128,7 +150,7 @@ class Populations:
     """The populations of all groups; at most `groups_max` groups have their own, the others share one per kind.
 
     A group's place is given away when nobody of it acted for a week. Names of groups come from the identities file,
-    kinds are four, so who knocks cannot make populations.
+    kinds are four, so who knocks cannot make populations. Of each kind there are the ranks of all its groups, too.
     """
 
     IDLE_US = 7 * DAY_US
@@ -138,6 +160,7 @@ class Populations:
         self._lengths = lengths
         self._make: Callable[[Length], Population] = lambda length: Population(length, seed, adopt_us)
         self._groups: OrderedDict[str, dict[str, Population]] = OrderedDict()
+        self._kinds: dict[str, dict[str, Ranks]] = {}
 
     def of(self, group: str | None, kind: str, now_us: int) -> dict[str, Population]:
         """Give the populations of a group, by the length's name."""
@@ -149,6 +172,13 @@ class Populations:
         if found is None:
             found = self._groups[name] = {length.name: self._make(length) for length in self._lengths}
         self._groups.move_to_end(name)
+        return found
+
+    def kind(self, kind: str) -> dict[str, Ranks]:
+        """Give the ranks of all principals of a kind, by the length's name."""
+        found = self._kinds.get(kind)
+        if found is None:
+            found = self._kinds[kind] = {length.name: Ranks(FEATURES) for length in self._lengths}
         return found
 
     def _room(self, now_us: int) -> bool:
@@ -167,15 +197,20 @@ class Populations:
 
     def state(self) -> list[Any]:
         """Give everything as JSON values."""
-        return [[name, [population.state() for population in found.values()]] for name, found in self._groups.items()]
+        groups = [[name, [one.state() for one in found.values()]] for name, found in self._groups.items()]
+        return [groups, [[kind, [one.state() for one in found.values()]] for kind, found in self._kinds.items()]]
 
     def restore(self, state: list[Any]) -> None:
         """Take a state. A group whose models are of another make starts anew."""
-        self._groups = OrderedDict()
-        for name, parts in state:
+        groups, kinds = state
+        self._groups, self._kinds = OrderedDict(), {}
+        for name, parts in groups:
             found = self._groups[name] = {length.name: self._make(length) for length in self._lengths}
             for length, part in zip(self._lengths, parts, strict=True):
                 try:
                     found[length.name].restore(part)
                 except ValueError:
                     found[length.name] = self._make(length)
+        for kind, parts in kinds:
+            for length, part in zip(self._lengths, parts, strict=True):
+                self.kind(kind)[length.name].restore(part)

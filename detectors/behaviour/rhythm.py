@@ -1,14 +1,17 @@
-"""The rhythm of principals: windows of time, each judged when it closes by the routine of its principal and its peers.
+"""The rhythm of principals: their hours and days, each judged while it is open and when it closes.
 
 A window closes when its principal acts in a later one, or when the events of others show that its time is over: a few
 each time, so that no event pays for all, and in an order that a replay repeats. Time is the events', never later than
-when they were captured and at most a week earlier, so that a clock that is off cannot stop it. Windows in which next
-to nothing happened are not put to the models, which keeps their cost per action low. A longer window that is out of
-all proportion is told before it closes.
+when they were captured and at most a week earlier, so that a clock that is off cannot stop it. An open hour, and the
+day it lies in, is looked at when one of its counts, or of what is new in it, reaches what a tenth of the windows of its
+group do, and again each time that it has grown by a quarter: so what is strange is told by the event that makes it so.
+How strange is a share of principal-days (`detectors.behaviour.scale`); a day that was told is told again
+when it has become ten times as strange.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from operator import attrgetter
@@ -16,11 +19,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from detectors.behaviour.evidence import Evidence, joined, told, weigh
-from detectors.behaviour.features import features, words
+from detectors.behaviour.features import FEATURES, GROWING, features, value_of, words
 from detectors.behaviour.habits import Unusual, short
-from detectors.behaviour.populations import GATE, Population, Populations
+from detectors.behaviour.populations import Population, Populations, Strange
+from detectors.behaviour.ranks import Ranks
 from detectors.behaviour.routine import DAY_US, Routine
+from detectors.behaviour.scale import Scale
 from detectors.behaviour.windows import COUNT_MAX, LENGTHS, Length, Window, moved_by
 from pgwitness.config import Behaviour as Settings
 from pgwitness.events import Event
@@ -28,15 +32,21 @@ from pgwitness.events import Event
 LATE_US = 7 * DAY_US
 CLOSED_AT_ONCE_MAX = 3
 """Windows of others that one event closes."""
-ACTIONS_MIN = {"5m": 10, "1h": 4, "1d": 1}
-ROWS_MIN, ERRORS_MIN = 200, 3
-"""Windows with less of all these, and nothing new, are not put to the models."""
-HOURLY = LENGTHS[1].name
-PEERS_SAMPLE = 3
-"""Of the shortest windows peers are told every fourth (a mask of bits); there are plenty."""
-CREEP_WEIGHT = 0.95
-ENSEMBLE_WEIGHT = 0.5
-"""How much the ensemble's score counts beside other evidence; by itself it counts whole."""
+HOUR, DAY = LENGTHS
+REFUSED_AT = 0.02
+"""A window as strange as this share of principal-days is not learned."""
+TOLD_AGAIN = 0.1
+ASKED_AT, GROWN = 0.1, 1.25
+"""An open window is looked at from a count on that this share of the group's windows reach, and each time it has grown
+by so much."""
+ASKED = ("actions", "rows_read", "rows_written", "rows_deleted", "errors")
+KNOWN_MIN = {HOUR.name: 20, DAY.name: 5}
+"""Ordinary windows of a group, or of its kind, before others are held against them, after the stream's first day."""
+HOURS_A_DAY_MAX = 24.0
+YOUNG_US = 5 * DAY_US
+"""For so long what is found of a new group is half as strange, and only collected."""
+REASON_MIN = 0.7
+"""Powers of ten that a feature must be rare by to be a reason: one window in five."""
 
 SAMPLE = (
     "event_id",
@@ -66,13 +76,20 @@ _sample = attrgetter(*SAMPLE)
 
 
 class Finding(Struct, frozen=True):
-    """A window that is out of the ordinary: whose, how long, how unusual on the common scale, and why."""
+    """A window that is out of the ordinary: whose, how long, what it shows, and why.
+
+    `score` is one minus the share of principal-days that are as strange. `peers` is how many of its group were active
+    of late, `principals` how many there are a day in all; `young`: its group is too new for more than a digest.
+    """
 
     who: str
     length: Length
     window: Window
     score: float
     reasons: list[dict[str, Any]]
+    peers: int = 0
+    principals: float = 0.0
+    young: bool = False
 
 
 class Rhythm:
@@ -85,15 +102,16 @@ class Rhythm:
     def __init__(self, settings: Settings, is_known: Callable[[str], bool]) -> None:
         self._is_known = is_known
         self._most = max(1, settings.principals_max // 4)
-        self._alert_at = settings.alert_at
+        self._found_at = max(0.0, 1.0 - settings.alert_at)
         self._adopt_us = int(settings.adopt_after * 1_000_000)
         self.populations = Populations(settings.groups_max, settings.seed, self._adopt_us, LENGTHS)
-        self._open: dict[str, OrderedDict[str, Window]] = {length.name: OrderedDict() for length in LENGTHS}
-        self._shortest = self._open[LENGTHS[0].name]
+        self.scale = Scale()
+        self._hours: OrderedDict[str, Window] = OrderedDict()
+        self._days: OrderedDict[str, Window] = OrderedDict()
         self._routines: OrderedDict[str, Routine] = OrderedDict()
         self._routines_max = max(1, settings.principals_max)
         self._due_us = 0
-        self._now_us = 0
+        self._first_us = 0
 
     def count(
         self,
@@ -105,7 +123,7 @@ class Rhythm:
         statement: str | None,
         unusual: Unusual | None,
     ) -> list[Finding]:
-        """Count one action of the principal `key`; gives what was found of windows that closed, anybody's.
+        """Count one action of the principal `key`; gives what was found of it, and of windows that closed, anybody's.
 
         `unusual` is what the habits found of it, None when nothing. The list is empty nearly always.
         """
@@ -117,25 +135,29 @@ class Rhythm:
             now_us = captured_us - LATE_US
         found: list[Finding] = []
         if now_us >= self._due_us:
+            self._first_us = self._first_us or now_us
             self._sweep(now_us, found)
-        window = self._shortest.get(key)
+        window = self._hours.get(key)
         if window is None or now_us >= window.end_us:
             if window is not None:
-                self._close(key, 0, found)
-            if len(self._shortest) * 2 >= self._most and not self._is_known(key):
+                self._close_hour(key, found)
+            if len(self._hours) * 2 >= self._most and not self._is_known(key):
                 return found
-            window = self._begin(key, 0, now_us)
-            window.kind = event.principal_kind + "\0" + short(event.peer_group or "")
+            window = self._begin(key, event, now_us, found)
         window.last_us = now_us
-        window.add(operation, relation, rows, statement, event)
+        grown = window.add(operation, relation, rows, statement, event)
         if unusual is not None:
             rows_read = rows if moved_by(operation) == "rows_read" else 0
             window.note(unusual, f"{operation} {relation}", statement, rows_read, event.event_id)
+            grown = grown or len(window.new) + len(window.foreign) + window.elsewhere >= window.ask_new
         if rows > window.sample_rows or not window.sample:
             window.sample_rows = min(rows, COUNT_MAX)
             window.sample = [short(fact) if type(fact) is str else fact for fact in _sample(event)]
             window.sample += [short(operation), None if relation is None else short(relation), window.sample_rows]
             window.keep(event.event_id)
+        if grown:
+            window.keep(event.event_id)
+            self._ask(key, window, found)
         return found
 
     def unfamiliar(self, key: str, at_us: int) -> float:
@@ -144,13 +166,37 @@ class Rhythm:
         return 0.0 if routine is None else routine.unfamiliar(at_us)
 
     def has_done(self, key: str, operation: str, rows: int) -> bool:
-        """Say whether a principal has moved as many rows before, within five minutes on its usual days."""
+        """Say whether a principal has moved as many rows before, within an hour on its usual days."""
         routine = self._routines.get(key)
-        return routine is not None and routine.covers(LENGTHS[0].name, moved_by(operation), rows)
+        return routine is not None and routine.covers(HOUR.name, moved_by(operation), rows)
 
-    def _begin(self, key: str, index: int, now_us: int) -> Window:
-        length = LENGTHS[index]
-        room = self._open[length.name]
+    def _begin(self, key: str, event: Event, now_us: int, found: list[Finding]) -> Window:
+        """Open an hour, and the day that it lies in."""
+        day = self._days.get(key)
+        if day is not None and now_us >= day.end_us:
+            self._close_day(key, found)
+            day = None
+        kind = event.principal_kind + "\0" + short(event.peer_group or "")
+        if day is None:
+            day = self._open(self._days, key, DAY, now_us)
+            day.kind = kind
+        window = self._open(self._hours, key, HOUR, now_us)
+        window.kind = kind
+        _, populations, kinds = self._whose(key, window)
+        ranks = populations[HOUR.name].ranks
+        if not self._knows(HOUR, ranks, kinds, now_us):
+            return window
+        window.ask_new = 1
+        window.ask, window.ask_read, window.ask_written, window.ask_deleted, window.ask_errors = (
+            max(1, value_of(name, HOUR, ranks.reached_by(name, ASKED_AT))) for name in ASKED
+        )
+        return window
+
+    def _knows(self, length: Length, ranks: Ranks, kinds: dict[str, Ranks], now_us: int) -> bool:
+        known = max(ranks.n, kinds[length.name].n)
+        return known >= KNOWN_MIN[length.name] and now_us - self._first_us >= DAY_US
+
+    def _open(self, room: OrderedDict[str, Window], key: str, length: Length, now_us: int) -> Window:
         window = room[key] = Window((now_us // length.us + 1) * length.us, now_us)
         if len(room) > self._most:
             # Too many at a time: the one that was opened first is let go, uncounted.
@@ -163,118 +209,173 @@ class Rhythm:
         """Close a few windows whose time is over."""
         closed = 0
         due_us = 2**63
-        for index, length in enumerate(LENGTHS):
-            room = self._open[length.name]
+        for room, close in ((self._hours, self._close_hour), (self._days, self._close_day)):
             while room:
                 key = next(iter(room))
                 end_us = room[key].end_us
                 if end_us > now_us or closed >= CLOSED_AT_ONCE_MAX:
                     due_us = min(due_us, end_us)
                     break
-                self._close(key, index, found)
+                close(key, found)
                 closed += 1
         self._due_us = due_us
 
-    def _close(self, key: str, index: int, found: list[Finding]) -> None:
-        length = LENGTHS[index]
-        window = self._open[length.name].pop(key)
-        finding = self._judge(key, length, window)
-        if finding is not None and not window.told:
-            found.append(finding)
-            window.told = True
-        if index + 1 == len(LENGTHS):
-            return
-        longer = LENGTHS[index + 1]
-        room = self._open[longer.name]
-        above = room.get(key)
-        if above is not None and window.first_us >= above.end_us:
-            self._close(key, index + 1, found)
-            above = None
-        if above is None:
-            above = self._begin(key, index + 1, window.first_us)
-        above.pour(window)
-        if not above.told and (early := self._early(key, longer, above)) is not None:
-            above.told = True
-            found.append(early)
+    def _close_hour(self, key: str, found: list[Finding]) -> None:
+        window = self._hours.pop(key)
+        day = self._days.get(key)
+        if day is None:
+            # Its day was let go for want of room, or has been closed by a clock that is ahead.
+            day = self._open(self._days, key, DAY, window.first_us)
+            day.kind = window.kind
+        self._judge(key, HOUR, window, day, found)
+        day.pour(window)
 
-    def _whose(self, key: str, window: Window) -> tuple[Routine, dict[str, Population], bool]:
-        """Give a principal's routine, its populations, and whether it has peers in them."""
+    def _close_day(self, key: str, found: list[Finding]) -> None:
+        if key in self._hours:
+            self._close_hour(key, found)
+        day = self._days.pop(key)
+        self._judge(key, DAY, day, day, found)
+        self.scale.learn(day.best, day.end_us // DAY_US)
+
+    def _whose(self, key: str, window: Window) -> tuple[Routine, dict[str, Population], dict[str, Ranks]]:
+        """Give a principal's routine, the populations of its group and the ranks of its kind."""
         kind, _, group = window.kind.partition("\0")
         populations = self.populations.of(group or None, kind, window.last_us)
         routine = self._routines.get(key)
         if routine is None:
             routine = Routine()
             if not self._is_known(key):
-                return routine, populations, bool(group)
+                return routine, populations, self.populations.kind(kind)
             self._routines[key] = routine
             if len(self._routines) > self._routines_max:
                 self._routines.popitem(last=False)
         else:
             self._routines.move_to_end(key)
-        return routine, populations, bool(group)
+        return routine, populations, self.populations.kind(kind)
 
-    def _judge(self, key: str, length: Length, window: Window) -> Finding | None:
+    def _judge(self, key: str, length: Length, window: Window, day: Window, found: list[Finding]) -> None:
         """Judge a window that has closed, then learn from it."""
-        routine, populations, has_peers = self._whose(key, window)
+        routine, populations, kinds = self._whose(key, window)
         population = populations[length.name]
-        settled = routine.settled(length.name)
-        evidence = weigh(length, window, routine, populations[HOURLY].routine)
-        score = joined(evidence)
-        seen = None
-        rows = window.rows_read + window.rows_written + window.rows_deleted
-        if window.actions >= ACTIONS_MIN[length.name] or rows >= ROWS_MIN or window.errors >= ERRORS_MIN or window.new:
-            x = features(window, length, routine if settled else population.routine)
-            seen = population.observe(key, x, window.last_us, score >= GATE)
-            if seen.believed and (settled or has_peers):
-                score = max(seen.score, 1.0 - (1.0 - score) * (1.0 - ENSEMBLE_WEIGHT * seen.score))
-                if score >= self._alert_at:
-                    evidence += _contributions(population, x, window, length, seen.score)
-        if length is LENGTHS[-1] and (crept := routine.creep(window)) is not None:
-            text = f"{words(crept, window, length)}, after days of a little more each"
-            evidence.insert(0, Evidence(f"creep_{crept}", CREEP_WEIGHT, text))
-            score = max(score, CREEP_WEIGHT)
-        if seen.learned if seen is not None else score < GATE:
+        measured_by = routine if routine.settled(length.name) else population.routine
+        crept = routine.creep(window) if length is DAY else 0.0
+        x = features(window, length, measured_by, crept)
+        strange = population.strange(x, kinds[length.name], FEATURES)
+        rate = self._rate(strange, length, populations, day)
+        self._tell(key, length, window, day, strange, rate, populations, kinds, found)
+        assert strange.score is not None
+        if population.take(key, x, strange.score, window.last_us, rate <= REFUSED_AT):
+            kinds[length.name].learn(x, window.last_us // DAY_US)
             routine.learn(length.name, window)
-            if length is not LENGTHS[0] or not window.end_us // length.us & PEERS_SAMPLE:
-                population.routine.learn(length.name, window)
+            population.routine.learn(length.name, window)
         elif routine.refused(window.last_us, self._adopt_us):
             routine.learn(length.name, window)
-        if length is LENGTHS[-1]:
+        if length is DAY:
             routine.end_of_day(window.last_us)
-        return Finding(key, length, window, round(score, 4), told(evidence)) if score >= self._alert_at else None
 
-    def _early(self, key: str, length: Length, window: Window) -> Finding | None:
-        """Judge a window that is still open by what can only grow."""
-        routine, populations, _ = self._whose(key, window)
-        evidence = weigh(length, window, routine, populations[HOURLY].routine)
-        score = joined(evidence)
-        return Finding(key, length, window, round(score, 4), told(evidence)) if score >= self._alert_at else None
+    def _ask(self, key: str, window: Window, found: list[Finding]) -> None:
+        """Look at an hour that is still open, and at the day as it is by now."""
+        for place, value in (
+            ("ask", window.actions),
+            ("ask_read", window.rows_read),
+            ("ask_written", window.rows_written),
+            ("ask_deleted", window.rows_deleted),
+            ("ask_errors", window.errors),
+            ("ask_new", len(window.new) + len(window.foreign) + window.elsewhere),
+        ):
+            if value >= getattr(window, place):
+                setattr(window, place, max(value + 1, _next(value)))
+        day = self._days.get(key)
+        if day is None:
+            return
+        routine, populations, kinds = self._whose(key, window)
+        for length, one in ((HOUR, window), (DAY, day.with_poured(window))):
+            population = populations[length.name]
+            x = features(one, length, routine if routine.settled(length.name) else population.routine)
+            strange = population.strange(x, kinds[length.name], GROWING)
+            rate = self._rate(strange, length, populations, day)
+            self._tell(key, length, one, day, strange, rate, populations, kinds, found)
+
+    def _rate(self, strange: Strange, length: Length, populations: dict[str, Population], day: Window) -> float:
+        """Give the share of principal-days that are as strange as a window, and remember its day's highest score."""
+        score = strange.decades
+        if length is HOUR:
+            hours, days = populations[HOUR.name].ranks.n, populations[DAY.name].ranks.n
+            score -= math.log10(min(HOURS_A_DAY_MAX, max(1.0, hours / days if days else HOURS_A_DAY_MAX)))
+        day.best = max(day.best, score)
+        return self.scale.rate(score)
+
+    def _tell(
+        self,
+        key: str,
+        length: Length,
+        window: Window,
+        day: Window,
+        strange: Strange,
+        rate: float,
+        populations: dict[str, Population],
+        kinds: dict[str, Ranks],
+        found: list[Finding],
+    ) -> None:
+        """Find a window out of the ordinary, if it is and has not been told as such."""
+        population = populations[DAY.name]
+        young = window.last_us - (populations[HOUR.name].first_us or window.last_us) < YOUNG_US
+        if young:
+            rate = min(1.0, 2.0 * rate)
+        if rate > self._found_at or rate > day.told * TOLD_AGAIN or not window.sample:
+            return
+        if not self._knows(length, populations[length.name].ranks, kinds, window.last_us):
+            return
+        day.told = rate
+        principals = self.scale.a_day
+        reasons = _reasons(strange, window, length, populations[length.name].ranks.n)
+        peers = population.active(window.last_us)
+        found.append(Finding(key, length, window, round(1.0 - rate, 6), reasons, peers, principals, young))
 
     def state(self) -> dict[str, Any]:
         """Give everything as JSON values."""
         return {
-            "open": [[[key, w.state()] for key, w in room.items()] for room in self._open.values()],
+            "open": [[[key, w.state()] for key, w in room.items()] for room in (self._hours, self._days)],
             "routines": [[key, routine.state()] for key, routine in self._routines.items()],
             "populations": self.populations.state(),
+            "scale": self.scale.state(),
             "due_us": self._due_us,
+            "first_us": self._first_us,
         }
+
+    def adopt(self, routines: list[Any]) -> None:
+        """Take the routines of an older model's state; groups and the scale are learned anew."""
+        self._routines = OrderedDict((key, Routine.of_older(part)) for key, part in routines)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take a state."""
-        for length, room in zip(LENGTHS, state["open"], strict=True):
-            self._open[length.name] = OrderedDict((key, Window.of(part)) for key, part in room)
-        self._shortest = self._open[LENGTHS[0].name]
+        hours, days = state["open"]
+        self._hours = OrderedDict((key, Window.of(part)) for key, part in hours)
+        self._days = OrderedDict((key, Window.of(part)) for key, part in days)
         self._routines = OrderedDict((key, Routine.of(part)) for key, part in state["routines"])
         self.populations.restore(state["populations"])
+        self.scale.restore(state["scale"])
         self._due_us = state["due_us"]
+        self._first_us = state["first_us"]
 
 
-def _contributions(
-    population: Population, x: dict[str, float], window: Window, length: Length, score: float
-) -> list[Evidence]:
-    """Say in words what drives the ensemble's score of a window."""
-    parts = [
-        Evidence(feature, min(1.0, part), words(feature, window, length))
-        for feature, part in population.contributions(x)
-    ]
-    return parts or [Evidence("mixture", score, f"nothing alone, but all of it together {length.words} long")]
+def _next(value: float) -> int:
+    return min(COUNT_MAX, max(1, math.ceil(value * GROWN)))
+
+
+def _reasons(strange: Strange, window: Window, length: Length, known: float) -> list[dict[str, Any]]:
+    """Say in words what is rarest of a window, each measure once."""
+    reasons: dict[str, dict[str, Any]] = {}
+    for feature, decades in strange.rarest:
+        name = feature.removeprefix("own_")
+        if decades < REASON_MIN or name in reasons:
+            continue
+        rare = min(known, 10.0**decades)
+        text = words(feature, window, length)
+        if rare >= 10:
+            text += f" (as one in {rare:,.0f} such windows of its peers)"
+        reasons[name] = {"feature": name, "score": round(min(1.0, decades / 4.0), 4), "words": text}
+    if not reasons:
+        text = f"nothing alone, but all of it together {length.words} long"
+        reasons["mixture"] = {"feature": "mixture", "score": round(min(1.0, strange.decades / 4.0), 4), "words": text}
+    return list(reasons.values())

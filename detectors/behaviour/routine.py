@@ -22,9 +22,9 @@ SUPPORT_ENOUGH = 2.0
 """From this much support on an hour is as familiar as can be; one earlier activity in the same hour is 1."""
 HOURS_KNOWN_MIN = 24
 """Active hours before anything is said of when a principal works: three days of somebody's office hours."""
-WINDOWS_MIN = {"5m": 20, "1h": 20, "1d": 4}
+WINDOWS_MIN = {"1h": 20, "1d": 4}
 """Windows before a principal is measured by its own."""
-FADING = {"5m": 0.02, "1h": 0.04, "1d": 0.1}
+FADING = {"1h": 0.04, "1d": 0.1}
 TOP_FADING = 0.15
 TOP_DEVIATION_MIN = 0.3
 """The least standard deviation of a day's highest, in log units: a third more or less is nothing."""
@@ -148,9 +148,9 @@ class Routine:
             top.follow(self.peaks.get(key, 0.0), TOP_DEVIATION_MIN)
         self.peaks.clear()
 
-    def creep(self, window: Window) -> str | None:
-        """Take a day in; gives the measure that has crept up over days, if one has just done so."""
-        found = None
+    def creep(self, window: Window) -> float:
+        """Take a day in; gives how far its measures have crept up over days: 0 to 1, the limit."""
+        worst = 0.0
         for measure in ("rows_read", "actions", "rows_written", "rows_deleted", "relations"):
             rate = self.rates.get(f"1d:{measure}")
             if rate is None or self.windows["1d"] < WINDOWS_MIN["1d"]:
@@ -160,9 +160,9 @@ class Routine:
             if test is None:
                 test = self.creeps[measure] = _test()
             test.update(max(-CREEP_DAY_MAX, min(CREEP_DAY_MAX, off)))
-            if test.drift_detected and found is None:
-                found = measure
-        return found
+            if test._x_mean.n >= CREEP_MIN_DAYS - WINDOWS_MIN["1d"]:
+                worst = max(worst, float(test._sum_increase - test._min_increase))
+        return min(1.0, max(0.0, worst / (2 * CREEP_LIMIT)))
 
     def state(self) -> list[Any]:
         """Give everything as JSON values."""
@@ -177,6 +177,13 @@ class Routine:
             self.last_day,
             self.refused_us,
         ]
+
+    @classmethod
+    def of_older(cls, state: list[Any]) -> Routine:
+        """Make it from a state that knew windows of five minutes, too."""
+        hours, known, windows, *sized, creeps, last_day, refused_us = state
+        kept = [{key: part for key, part in one.items() if key[:2] in FADING} for one in sized]
+        return cls.of([hours, known, windows[-len(LENGTHS) :], *kept, creeps, last_day, refused_us])
 
     @classmethod
     def of(cls, state: list[Any]) -> Routine:

@@ -1,7 +1,7 @@
-"""Windows of a principal's time: what it did in five minutes, an hour, a day, counted.
+"""Windows of a principal's time: what it did in an hour, and in a day, counted.
 
 Windows lie on the epoch's grid, so that the same events fall into the same windows wherever a stream is cut. Actions
-are counted into the shortest window only; when that closes it is poured into the next. Sets are bounded: of more
+are counted into the hour only; when that closes it is poured into the day. Sets are bounded: of more
 values than are kept only their number goes on. The state is a list of JSON values.
 """
 
@@ -31,7 +31,6 @@ class Length(Struct, frozen=True):
 
 
 LENGTHS = (
-    Length("5m", 5 * MINUTE_US, "five minutes", 250),
     Length("1h", 60 * MINUTE_US, "an hour", 250),
     Length("1d", 24 * 60 * MINUTE_US, "a day", 50),
 )
@@ -44,12 +43,21 @@ class Window:
     `strange` sums how surprising each foreign action was; `rows_read_new` are rows read by queries of which the same is
     true: neither the principal nor its peers ever ran them. `elsewhere` counts actions from an address or by an
     application that is new. `sample` are facts of the action that moved the most rows, from which an alert is made.
-    `told` says that the window was found unusual before it closed.
+    `best` is the highest score of the window so far and, for a day, of its hours; `told` the share of principal-days
+    that are as strange as what was last found in it, 1 when nothing was. `ask` is the number of actions from which on
+    an open window is looked at again, and likewise for rows and errors.
     """
 
     __slots__ = (
         "actions",
         "addresses",
+        "ask",
+        "ask_deleted",
+        "ask_errors",
+        "ask_new",
+        "ask_read",
+        "ask_written",
+        "best",
         "connects",
         "elsewhere",
         "end_us",
@@ -87,7 +95,10 @@ class Window:
         self.event_ids: list[str] = []
         self.sample: list[Any] = []
         self.sample_rows = -1
-        self.told = False
+        self.best = 0.0
+        self.told = 1.0
+        self.ask = self.ask_read = self.ask_written = self.ask_deleted = self.ask_errors = COUNT_MAX
+        self.ask_new = COUNT_MAX
 
     def keep(self, event_id: str) -> None:
         """Remember an event as evidence; of more than are kept, the first and the latest stay."""
@@ -97,8 +108,8 @@ class Window:
                 del ids[1]
             ids.append(event_id)
 
-    def add(self, operation: str, relation: str | None, rows: int, statement: str | None, event: Event) -> None:
-        """Count one action; numbers that nobody could mean are cut off."""
+    def add(self, operation: str, relation: str | None, rows: int, statement: str | None, event: Event) -> bool:
+        """Count one action; numbers that nobody could mean are cut off. Says whether it is time to look at it again."""
         calls = event.calls
         self.actions += 1 if calls is None or calls < 1 else min(calls, COUNT_MAX)
         place = _MOVES.get(operation)
@@ -121,6 +132,13 @@ class Window:
         address = event.client_addr
         if address is not None and address not in self.addresses:
             _add(self.addresses, address)
+        return (
+            self.actions >= self.ask
+            or self.rows_read >= self.ask_read
+            or self.rows_written >= self.ask_written
+            or self.rows_deleted >= self.ask_deleted
+            or self.errors >= self.ask_errors
+        )
 
     def note(self, unusual: Unusual, touch: str, statement: str | None, rows_read: int, event_id: str) -> None:
         """Write down what the habits found new in an action that read so many rows."""
@@ -155,23 +173,26 @@ class Window:
         if other.sample_rows > self.sample_rows:
             self.sample, self.sample_rows = other.sample, other.sample_rows
 
+    def with_poured(self, other: Window) -> Window:
+        """Give this window as it will be when an open shorter one has been added."""
+        both = Window.of(self.state())
+        both.pour(other)
+        return both
+
     def state(self) -> list[Any]:
         """Give everything as JSON values."""
         return [
             [getattr(self, name) for name in _PLAIN],
             [getattr(self, name) for name in _COUNTS],
             [sorted(getattr(self, name)) for name in _SETS],
-            self.event_ids,
-            self.sample,
+            list(self.event_ids),
+            list(self.sample),
         ]
 
     @classmethod
     def of(cls, state: list[Any]) -> Window:
         """Make it from `state()`."""
         plain, counts, sets, event_ids, sample = state
-        if len(counts) == len(_COUNTS) - 1:
-            # Written by habits-2, which did not count the last.
-            counts = [*counts, 0]
         window = cls(0, 0)
         for names, values in ((_PLAIN, plain), (_COUNTS, counts)):
             for name, value in zip(names, values, strict=True):
@@ -198,7 +219,21 @@ _MOVES = {
     **dict.fromkeys(("delete", "truncate"), "rows_deleted"),
 }
 _FAILED = frozenset({"failure", "denied"})
-_PLAIN = ("end_us", "first_us", "last_us", "kind", "sample_rows", "told")
+_PLAIN = (
+    "end_us",
+    "first_us",
+    "last_us",
+    "kind",
+    "sample_rows",
+    "best",
+    "told",
+    "ask",
+    "ask_read",
+    "ask_written",
+    "ask_deleted",
+    "ask_errors",
+    "ask_new",
+)
 _COUNTS = (
     "actions",
     "connects",

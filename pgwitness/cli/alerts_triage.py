@@ -88,8 +88,8 @@ def resolve(
     alert = _find(config, uid)
     facts: dict[str, Any] = alert["unmapped"]
     learn = verdicts.learned(alert)
-    if facts.get("detector") == "digest":
-        raise ConfigurationError(f"UID: {uid} is a digest: decide on its members, whose uids it lists under `members`")
+    if facts.get("detector") in ("digest", "behaviour_group"):
+        raise ConfigurationError(f"UID: {uid} stands for others: decide on those whose uids it lists under `members`")
     if promote and not facts.get("principal"):
         raise ConfigurationError("--promote: this alert names no principal whose behaviour could be promoted")
     now_us = time.time_ns() // 1000

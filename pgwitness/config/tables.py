@@ -188,7 +188,8 @@ class Behaviour(_Section, frozen=True, kw_only=True):
     `warmup_observations` of them; `warmup` holds for the whole stream too. `adopt_after` is how long something new
     stays new. `alert_at` is the anomaly (0 to 1) from which on behaviour alone is an alert of severity low,
     `medium_at` of medium. `principals_max` bounds the memory. `groups_max` is how many peer groups have models of their
-    own; further ones share those of their kind. `seed` decides how the models draw their trees and projections.
+    own; further ones share those of their kind. `seed` decides how the models draw their trees and projections. Of a
+    window of time the anomaly is one minus the share of principals' days that are as strange.
     """
 
     enabled: bool = True
@@ -196,7 +197,7 @@ class Behaviour(_Section, frozen=True, kw_only=True):
     warmup_observations: int = 30
     adopt_after: Duration = Duration(7 * 86_400.0)
     alert_at: float = 0.9
-    medium_at: float = 0.95
+    medium_at: float = 0.995
     principals_max: int = 50_000
     groups_max: int = 24
     seed: int = 1
@@ -205,12 +206,14 @@ class Behaviour(_Section, frozen=True, kw_only=True):
 class Triage(_Section, frozen=True, kw_only=True):
     """Table `[triage]`: what of the findings is told, and how.
 
-    `suppressions` is the file of what stays quiet. What behaviour alone finds waits for a `digest`, told once in
-    `digest_interval`, or is an `alert` of its own; of the principals in `promoted` it always is.
+    `suppressions` is the file of what stays quiet. Of what behaviour alone finds, the strangest is told by itself, as
+    much as the `budget` of alerts a principal and day allows, and the rest in a digest, once in `digest_interval`; all
+    of it waits for the `digest`, or each is an `alert`, where `behaviour` says so. Of those `promoted` each is.
     """
 
     suppressions: Path = Path("suppressions.yaml")
-    behaviour: Literal["digest", "alert"] = "digest"
+    behaviour: Literal["budget", "digest", "alert"] = "budget"
+    budget: float = 0.05
     digest_interval: Duration = Duration(86_400.0)
     promoted: list[str] = []
 
