@@ -41,29 +41,27 @@ _HEAD = r"(?=[ \t\n\r\f\v0-9'$.+\-eEnNtTfFdDiIuU])"
 """What an item may begin with: most brackets and commas stand before something else."""
 _MORE = rf"(?:,{_S}{_ITEM})*+"
 _ROW = rf",{_S}\({_S}{_ITEM}{_MORE}\){_S}(?=[,);A-Za-z]|\Z)"
+_STRINGS = (
+    rf"'(?<=[^{_LETTER}0-9$][eE]')(?:[^'\\]++|\\.|'')*+'"
+    rf"|'(?:(?<![eE]')|(?<=[{_LETTER}][eE]'))[^']*+(?:''[^']*+)*+'"
+)
+"""With backslashes that escape behind a word that is E; else none do."""
+_COMMENTS = r"--[^\n\r]*+|/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/"
+_QUOTED = r'"[^"]*+(?:""[^"]*+)*+"'
 _PIECE = re.compile(
     rf"""\({_HEAD}{_S}{_ITEM}(?P<list>{_MORE})(?P<rows>\){_S}(?:{_ROW})++)?+"""
     rf"""|\[{_HEAD}{_S}{_ITEM}(?P<array>{_MORE})"""
     rf"""|,{_HEAD}{_S}{_ITEM}(?P<rest>{_MORE})"""
-    rf"""|'(?<=[^{_LETTER}0-9$][eE]')(?:[^'\\]++|\\.|'')*+'"""
-    r"""|'(?<![eE]')[^']*+(?:''[^']*+)*+'"""
-    rf"""|'(?<=[{_LETTER}][eE]')[^']*+(?:''[^']*+)*+'"""
-    r"""|"[^"]*+(?:""[^"]*+)*+\"""" + r"""|--[^\n\r]*+"""
-    r"""|/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/"""
-    r"""|\$(?<=[0-9]\$)(?=[""" + _LETTER + r"""$])(?P<doubt>)"""
+    rf"""|{_STRINGS}|{_QUOTED}|{_COMMENTS}"""
+    rf"""|\$(?<=[0-9]\$)(?=[{_LETTER}$])(?P<doubt>)"""
     rf"""|\$(?<![{_LETTER}0-9$]\$)(?P<dollar>(?:[{_LETTER}][{_LETTER}0-9]*+)?+\$)"""
     r"""|'(?P<open>)|"(?P<open2>)|/\*(?P<open3>)""",
     re.DOTALL,
 )
 """What is more than one token, or may hide one: a run of literals, a string, a quoted name, a comment, or a doubt."""
 _OPAQUE = re.compile(
-    rf"""'(?<=[^{_LETTER}0-9$][eE]')(?:[^'\\]++|\\.|'')*+'"""
-    r"""|'(?<![eE]')[^']*+(?:''[^']*+)*+'"""
-    rf"""|'(?<=[{_LETTER}][eE]')[^']*+(?:''[^']*+)*+'"""
-    r"""|("[^"]*+(?:""[^"]*+)*+")"""
-    r"""|--[^\n\r]*+"""
-    r"""|/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/"""
-    rf"""|\$(?<![{_LETTER}0-9$]\$)(?P<tag>(?:[{_LETTER}][{_LETTER}0-9]*+)?+)\$.*?\$(?P=tag)\$""",
+    rf"{_STRINGS}|({_QUOTED})|{_COMMENTS}"
+    rf"|\$(?<![{_LETTER}0-9$]\$)(?P<tag>(?:[{_LETTER}][{_LETTER}0-9]*+)?+)\$.*?\$(?P=tag)\$",
     re.DOTALL,
 )
 """Strings and comments, and names in quotes, which stay."""
