@@ -46,6 +46,8 @@ _OBJECT = re.compile(
 )
 _OBJECT_OF = {"user": "role", "group": "role"}
 _VERBS = ("drop", "create", "alter")
+_WRITE = re.compile(r"(?:\A|[\n;()'$0/>]|\b(?:begin|then|else|loop|as|in|query|analyze|verbose))\s*(update|delete)\b")
+"""Where these begin a statement: they also stand in `ON DELETE CASCADE`, `FOR UPDATE` and `DO UPDATE`."""
 _PROGRAM = re.compile(r"copy\s[^;]*\sprogram\s")
 _RUNS = re.compile(r"(?<![\w$])(?:do|function|procedure|execute|dblink|query_to_xml|schedule|crosstab)")
 """Behind such words a string may be code."""
@@ -90,9 +92,10 @@ def _lower(text: str) -> str:
 
 def _operations(low: str, reader: Reader) -> None:
     words = dict.fromkeys(_WORD.findall(low))
+    writes = set(_WRITE.findall(low)) if "update" in words or "delete" in words else set()
     told = {} if words.keys().isdisjoint(_VERBS) else dict.fromkeys(_OBJECT.findall(low))
     for word in words:
-        if word not in _OPERATIONS:
+        if word not in _OPERATIONS or (word in ("update", "delete") and word not in writes):
             continue
         for found in told:
             verb, *_, kind = found.split()
@@ -100,6 +103,8 @@ def _operations(low: str, reader: Reader) -> None:
                 kind = "event_trigger" if kind == "trigger" and "event" in found else kind
                 reader.operations.setdefault(f"{verb}_{_OBJECT_OF.get(kind, kind)}")
         reader.operations.setdefault(_OPERATIONS[word])
+    if writes and "where" not in words and "merge" not in words:
+        reader.worse("none")
     if "program" in words and _PROGRAM.search(low) is not None:
         reader.operations.setdefault("copy_program")
 

@@ -49,6 +49,20 @@ def test_values_say_nothing_of_what_is_done() -> None:
     assert facts(known.statement, freed=True).statement == known.statement
 
 
+def test_a_word_in_another_place_is_no_statement() -> None:
+    """Foreign keys, locks and conflicts speak of deletes and updates; a DELETE without WHERE is told as that."""
+    columns = COLUMNS.replace(",", " int,")
+    known = facts(f"CREATE TABLE t ({columns} int REFERENCES u ON DELETE CASCADE ON UPDATE SET NULL)")
+    assert (known.operations, known.where) == (("create_table", "create"), "n/a")
+    known = facts(f"INSERT INTO t ({COLUMNS}) SELECT * FROM u FOR UPDATE ON CONFLICT DO UPDATE SET c1 = c2")
+    assert (known.operations, known.where) == (("insert", "select"), "n/a")
+    for text in ("WITH x AS (DELETE FROM t RETURNING a) SELECT {} FROM x", "/* */ DELETE FROM t RETURNING {}"):
+        known = facts(text.format(COLUMNS))
+        assert "delete" in known.operations
+        assert known.where == "none"
+    assert facts(f"DELETE FROM t WHERE a = b RETURNING {COLUMNS}").where == "n/a"
+
+
 def test_a_name_that_may_be_a_value_is_not_kept() -> None:
     """Who writes an address in double quotes finds no statement of his in the evidence, however long it is."""
     known = facts(f'SELECT {COLUMNS} FROM t WHERE mail = "ada@x.example"'.replace("c0,", '"ada@x.example",'))
