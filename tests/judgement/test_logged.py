@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import psycopg
 import pytest
 from psycopg import pq
@@ -17,7 +14,7 @@ from pgwitness.demo.servers import Postgres
 from pgwitness.events import Event, Tick
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
-from tests.collectors.log_server import SETTINGS, files
+from tests.collectors.log_server import files
 from tests.judgement.running import execute
 from tests.judgement.ways import LOGGED, SENSITIVE, SETUP, UNSEEN
 from tests.outcomes import sessions
@@ -29,20 +26,11 @@ STEPS = [steps for _, steps in LOGGED] + [steps for steps, _ in UNSEEN.values()]
 
 
 @pytest.fixture(scope="module")
-def server(servers_path: Path) -> Iterator[Postgres]:
-    """A server whose log has every statement, with a superuser called ada."""
-    more = {"log_destination": "jsonlog", "log_directory": "log", "wal_level": "logical", "log_statement": "all"}
-    with Postgres(servers_path / "judgement", settings={**SETTINGS, **more}) as made:
-        with psycopg.connect(made.dsn(), autocommit=True) as admin:
-            admin.execute("CREATE ROLE ada LOGIN SUPERUSER")
-            for text in SETUP.strip().split(";\n"):
-                admin.execute(text.encode())
-        yield made
-
-
-@pytest.fixture(scope="module")
 def raised(server: Postgres) -> list[set[str]]:
     """The policies that each way has raised, in the order of `STEPS`."""
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        for text in SETUP.strip().split(";\n"):
+            admin.execute(text.encode())
     for number, steps in enumerate(STEPS):
         run(server.dsn("ada"), number, steps)
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
