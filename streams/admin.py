@@ -126,7 +126,10 @@ def require(config: Config, timeout_s: float | None = None, stop: threading.Even
     for planned in plan(config):
         number = there.get(planned.name)
         if number is None:
-            raise Stop(f"topic {planned.name} is missing: run `pgwitness topics apply`")
+            raise Stop(
+                f"topic {planned.name} is missing, or this account may not see it: run `pgwitness topics apply`; "
+                "with --print it lists the ACLs"
+            )
         if number < planned.partitions:
             raise Stop(
                 f"topic {planned.name} has {number} partitions, the configuration says {planned.partitions}: set "

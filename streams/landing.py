@@ -110,6 +110,13 @@ class EventPartition:
             log.error("events_lost", how=found.lost, topic=topic, partition=partition, landed_to=expected)
             emitter.lost(f"events_{found.lost}", detail | {"resumes": found.start})
             emitter.settle()
+        elif known.checkpoints and known.checkpoints[0].offset > landed_to:
+            # A checkpoint is written after the lake: this is another folder, an older copy, or an unmounted disk.
+            had = known.checkpoints[0].offset - found.origin.base
+            log.error("lake_went_back", partition=partition, landed_to=expected, had=had)
+            detail = {"topic": topic, "partition": partition, "landed_to": expected, "had_landed_to": had}
+            emitter.lost("lake_went_back", detail)
+            emitter.settle()
         if found.origin != known.origin:
             store.save_origin(partition, found.origin)
         self = cls((topic, partition, found.origin.base), emitter, store, make_judge(), writer, sanity)

@@ -175,15 +175,16 @@ class SuppressionFile:
 class Feedback:
     """Reads the topic `feedback` from an offset on, as its records come.
 
-    It is fetched only when it has grown: a fetch that waits while its topic is deleted and made again can end the
-    process (librdkafka 2.x looks up the name of a topic id that is not known any more).
+    It is fetched only when it has grown, and then hardly waited for: a fetch that waits while its topic is deleted and
+    made again can end the process (librdkafka 2.x looks up the name of a topic id that is not known any more). What is
+    left of that moment is the fetch itself, once a verdict; the process that is started again goes on from there.
     """
 
     def __init__(self, config: Config, wall_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self._topic = config.kafka.topic("feedback")
         self._reviewers = config.reviewers
         self._wall_us = wall_us
-        self._consumer: Consumer = make_reader(config.kafka)
+        self._consumer: Consumer = make_reader(config.kafka, wait_ms=1)
         self._base = self._next = 0
 
     def start(self, offset: int, base: int = 0) -> None:

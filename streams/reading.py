@@ -29,8 +29,8 @@ TIMEOUT_S = 30.0
 """How long a broker may say nothing."""
 
 
-def make_reader(kafka: Kafka) -> Consumer:
-    """Make the consumer for the functions below; close it afterwards."""
+def make_reader(kafka: Kafka, wait_ms: int = 50) -> Consumer:
+    """Make the consumer for the functions below; close it afterwards. `wait_ms`: how long a fetch waits for records."""
     return Consumer(
         kafka.client()
         | {
@@ -38,7 +38,7 @@ def make_reader(kafka: Kafka) -> Consumer:
             "enable.auto.commit": "false",
             "auto.offset.reset": "earliest",
             "enable.partition.eof": "true",
-            "fetch.wait.max.ms": "50",
+            "fetch.wait.max.ms": str(wait_ms),
             "fetch.message.max.bytes": str(4 * 1024 * 1024),
             "log_level": "0",
         }
@@ -111,6 +111,14 @@ class BrokerReader:
             self.ids([topic])
         first, end = ends(self.reader, topic, partition, at_least)
         return Extent(self._ids[topic], first, end)
+
+    def newest_us(self, topic: str, partition: int) -> int | None:
+        """Say when the last record of a partition was written, None where there is none. Raises `Unreachable`."""
+        low, end = ends(self.reader, topic, partition)
+        newest = None
+        for message in read(self.reader, topic, partition, max(low, end - 1)):
+            newest = message.timestamp()[1] * 1000
+        return newest
 
     def written_after(self, topic: str, partition: int, at_us: int) -> int:
         """Give the first offset of a partition that was written after a moment, its end when none was."""

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from pgwitness.config import Config
 from pgwitness.errors import NewerSchema, PgwitnessError, Retry
 from pgwitness.topics import OURSELVES, READABLE, partition_of
-from streams import metrics
+from streams import clocks, metrics
 from streams.aside import unexpected
 from streams.attribute import RawPartition, Start
 from streams.checkpoints import Store
@@ -35,7 +35,7 @@ from streams.policy_file import PolicyFile, difference
 from streams.policy_file import record as policy_record
 from streams.protocols import JudgeMaker, Lake
 from streams.reading import BrokerReader
-from streams.sanity import Sanity
+from streams.sanity import AHEAD_US_MAX, Sanity
 
 log = structlog.get_logger("worker")
 
@@ -45,6 +45,7 @@ Partition = tuple[str, int]
 IDENTITIES_POLL_S = 1.0
 MEASURE_S = 1.0
 SKIPS_POLL_S = 2.0
+NEVER_US = 1 << 62
 FEEDBACK_LEAP = 1_000_000
 """Positions left free where `feedback` was made anew: more verdicts than one partition is ahead of another."""
 BUFFERED_BYTES_MAX = 48 * 1024 * 1024
@@ -116,6 +117,8 @@ class Stages:
         """Partitions that wait for a newer program, with the offset of the record they wait at."""
         self._acknowledged: dict[Partition, int] = {}
         self._abandoned = False
+        self._latest_us = 0
+        """The latest that this host's clock has said in this run."""
         self.topic_ids: dict[str, str] = {}
         """The ids of the topics that are read, as the broker told them when partitions were assigned."""
         now = clock()
@@ -134,6 +137,7 @@ class Stages:
             return
         broker = BrokerReader(self._config.kafka)
         try:
+            self._doubt_clock(broker)
             for partition in sorted(partitions):
                 self._load(partition, broker)
             self.topic_ids = broker.ids([*self.topics])
@@ -145,6 +149,27 @@ class Stages:
             self._told[number] = raw.fold.identities.sha256
         self._pace.begin(self.positions(), self._clock())
         log.info("partitions_assigned", raw=sorted(self._raw), events=sorted(self._events))
+
+    def _doubt_clock(self, broker: BrokerReader) -> None:
+        """Raise `Retry` where this host's clock is days behind; the topic is only asked when the lake says so."""
+        raw_partitions = self._count(self._raw_topic, self._config.topics.raw_partitions)
+        landed = [found[1] for number in range(raw_partitions) if (found := self._reached(number)) is not None]
+        now_us = self._latest_us = self._wall_us()
+        if clocks.behind(now_us, max(landed, default=None), NEVER_US) is None:
+            return
+        written = [broker.newest_us(self._raw_topic, number) for number in range(raw_partitions)]
+        why = clocks.behind(now_us, max(landed), max((at for at in written if at is not None), default=None))
+        if why is not None:
+            raise Retry(why)
+
+    def _watch_clock(self) -> None:
+        """Begin this run anew where the clock jumps back by days while it works: it may be wrong now, or was before."""
+        now_us = self._wall_us()
+        if now_us + AHEAD_US_MAX < self._latest_us:
+            raise Retry(
+                "the clock of this host was put back by more than a day; the worker looks whether it can be right"
+            )
+        self._latest_us = max(self._latest_us, now_us)
 
     def _load(self, partition: Partition, broker: BrokerReader) -> None:
         """Load a partition's state. Where that cannot be, it is set aside with its reason, and the others go on."""
@@ -286,6 +311,7 @@ class Stages:
             self._look_for_skips()
         if now >= self._due.measure:
             self._due.measure = now + MEASURE_S
+            self._watch_clock()
             for raw in self._raw.values():
                 raw.measure()
 

@@ -57,7 +57,9 @@ def produce(
 ) -> None:
     """Deliver records to one partition, or fail."""
     kafka = system.config.kafka
-    producer = Producer({**kafka.client(), "acks": "all", "message.max.bytes": 2_000_000, "log_level": 0})
+    producer = Producer(
+        {**kafka.client(), "acks": "all", "message.max.bytes": 8_000_000, "compression.type": "lz4", "log_level": 0}
+    )
     errors: list[object] = []
     for value in values:
         producer.produce(
@@ -143,7 +145,27 @@ def test_dead_letters_can_be_tried_again(system: System) -> None:
         ("not_a_batch", False),
     ]
     assert len(system.table("dead-letters", "redrive", "--all")) == 1
+    by_reference(system, worker, partition)
     assert worker.stop() == 0
+
+
+def by_reference(system: System, worker: Daemon, partition: int) -> None:
+    """A record too large for the topic of dead letters, since it came in compressed, is tried again all the same."""
+    words = b"no words at all " * 300_000
+    produce(system, "raw", partition, words)
+    found: list[dict[str, object]] = []
+
+    def there(count: int) -> bool:
+        found[:] = [row for row in system.table("dead-letters", "list") if row["kept"] == "reference"]
+        return len(found) >= count
+
+    wait_for(lambda: there(1), 60, f"the letter\n{worker.complaint()}")
+    system.command("dead-letters", "redrive", str(found[0]["offset"]))
+    wait_for(lambda: there(2), 60, f"the letter that came back\n{worker.complaint()}")
+    first, second = found
+    assert (first["bytes"], second["bytes"]) == (len(words), len(words))
+    assert (first["redriven"], second["redriven"]) == (True, False)
+    assert int(str(second["source_offset"])) > int(str(first["source_offset"]))
 
 
 def test_a_newer_schema_pauses_its_partition_and_nothing_else(system: System) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
@@ -89,6 +90,24 @@ def test_a_worker_without_its_topics_is_not_ready_and_says_why(installation: Ins
         installation.send(*changes(20, 1))
         installation.landed(4)
         eventually(lambda: health.not_ready() == [], "ready again")
+
+
+def test_a_lake_that_holds_less_than_it_did_is_told_and_filled_again(installation: Installation) -> None:
+    """A disk that is not mounted, a folder of another day: what the topic still has lands there once more, as a gap."""
+    with installation.worker():
+        installation.send(*changes(10, 5))
+        installation.landed(10)
+    shutil.rmtree(installation.config.lake.path)
+    installation._catalogue = None  # it knows the files of before
+    with installation.worker():
+        eventually(lambda: (installation.config.lake.path / "views.sql").exists(), "a lake is made")
+        installation.landed(10)
+        eventually(lambda: "lake_went_back" in gaps(installation), "the gap")
+    with installation.worker():
+        installation.send(*changes(20, 1))
+        installation.landed(12)
+    told = "SELECT count(*) FROM gaps WHERE operation = 'lake_went_back'"
+    assert installation.ask(told) == [(1,)]
 
 
 def test_everything_the_broker_had_is_lost(installation: Installation) -> None:

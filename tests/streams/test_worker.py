@@ -14,7 +14,7 @@ from confluent_kafka import Message
 from pgwitness.errors import DeadLetter, Retry
 from pgwitness.events import Event, RawBatch
 from sinks.lake import PartitionWriter
-from streams import dead_letters, metrics
+from streams import clocks, dead_letters, metrics
 from streams.identity.identities import Identities
 from streams.reading import make_reader, read
 from streams.stages import Stages
@@ -145,6 +145,44 @@ def test_a_commit_that_fails_after_writing_lands_once(installation: Installation
             installation.send(*changes(first, 10))
         installation.landed(60)
     assert lake.failures == 0
+
+
+class Ahead(FailAfterWrite):
+    """A lake that was last written days from now, as this host's clock has it."""
+
+    ahead_us = 0
+
+    def reached(self, topic: str, raw_partition: int) -> tuple[int, int] | None:
+        """What the real lake says, at another time."""
+        found = super().reached(topic, raw_partition)
+        return None if found is None else (found[0], found[1] + self.ahead_us)
+
+
+def test_a_host_whose_clock_is_days_behind_waits(installation: Installation) -> None:
+    """Lake and topic agree that it is wrong: all it reads would be set aside. With the clock set all of it lands."""
+    lake, days_us = Ahead(installation, failures=0), 3 * 86_400_000_000
+    with installation.worker(lake) as health:
+        installation.send(*changes(10, 3))
+        installation.landed(6)
+        topic, then_ms = installation.config.kafka.topic("raw"), (time.time_ns() // 1000 + days_us) // 1000
+        installation.producer.produce(topic, b"later", b"k", 1, timestamp=then_ms)
+        assert installation.producer.flush(20) == 0
+        lake.ahead_us, lake.failures = days_us, 1
+        installation.send(*changes(20, 3))
+        eventually(lambda: any("set the clock" in why for why in health.not_ready()), "it waits")
+        installation.send(*changes(30, 3))
+        lake.ahead_us = 0
+        installation.landed(18)
+        eventually(lambda: health.not_ready() == [], "ready again")
+
+
+def test_clocks_are_doubted_only_by_two() -> None:
+    """Less than a day, a lake or a writer with a clock of its own, or nothing to compare with: no reason to wait."""
+    day_us = 86_400_000_000
+    assert clocks.behind(0, day_us, day_us) is None
+    assert clocks.behind(0, day_us + 1, day_us) is None
+    assert clocks.behind(0, None, 9 * day_us) is clocks.behind(0, 9 * day_us, None) is None
+    assert "1970-01-01" in str(clocks.behind(0, day_us + 1, 1 << 62))
 
 
 def test_hostile_records_become_dead_letters(installation: Installation, broker: AnyBroker) -> None:
