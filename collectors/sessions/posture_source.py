@@ -55,6 +55,8 @@ def database(connection: Connection, name: str) -> list[Object]:
     found: list[Object] = []
     with connection.transaction():
         connection.execute(ONE_MOMENT)
+        # Who may write all data may lock the registry of beacons, and would end the watching with that.
+        connection.execute("SET LOCAL lock_timeout = '1s'")
         grants: dict[str, dict[str, Any]] = {}
         for schema, table, system, has, acl in connection.execute(queries.TABLES):
             if not system:

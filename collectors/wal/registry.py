@@ -82,29 +82,33 @@ class Registry:
         self._pause_read: tuple[bool, int] | None = None
         self._first = True
 
-    def take(self, reading: Reading, *, only: int | None = None, passed_lsn: int = 0) -> None:
-        """Take a reading over; `only` that of one table, else everything. The stream has come to `passed_lsn`."""
+    def take(self, reading: Reading, *, passed_lsn: int = 0) -> None:
+        """Take a reading over. The stream has come to `passed_lsn`."""
         if reading.asked is not None and (not self.asked or self.asked[-1].globs != reading.asked.globs):
             self.asked = [*self.asked, replace(reading.asked, seen_lsn=reading.after_lsn)][-VERSIONS_MAX:]
         if self._first:
             self._paused, self._first = reading.paused, False
         self._pause_read = (reading.paused, reading.after_lsn)
         if reading.covered is not None:
-            self._take_entries(reading, reading.covered, only)
+            for oid in {*self._covered, *reading.covered}:
+                self.take_one(oid, reading.covered.get(oid), reading.after_lsn)
+            self._there_lsn = reading.before_lsn
         self._gone = {oid: gone for oid, gone in self._gone.items() if gone.absent_lsn >= passed_lsn}
 
-    def _take_entries(self, reading: Reading, found: dict[int, Covered], only: int | None) -> None:
-        for oid in [oid for oid in (self._covered if only is None else (only,)) if oid not in found]:
+    def take_one(self, oid: int, found: Covered | None, after_lsn: int) -> None:
+        """Take over the entry of one table, or that it has none, read before the WAL stood at `after_lsn`."""
+        if found is None:
             entry = self._covered.pop(oid, None)
             if entry is not None:
-                self._gone[oid] = _Gone(entry, self._there_lsn, reading.after_lsn)
-        for oid, entry in found.items():
-            if oid not in self._covered:
-                gone = self._gone.pop(oid, None)
-                # Lost and found again: a crash empties the registry, and it is made anew from the triggers.
-                self._covered[oid] = gone.entry if gone else replace(entry, seen_lsn=reading.after_lsn)
-        if only is None:
-            self._there_lsn = reading.before_lsn
+                self._gone[oid] = _Gone(entry, self._there_lsn, after_lsn)
+        elif oid not in self._covered:
+            gone = self._gone.pop(oid, None)
+            # Lost and found again: a crash empties the registry, and it is made anew from the triggers.
+            self._covered[oid] = gone.entry if gone else replace(found, seen_lsn=after_lsn)
+
+    def covers(self, oid: int) -> bool:
+        """Say whether a table has an entry; one that has none may have got it with the DDL that describes it anew."""
+        return oid in self._covered
 
     def announced(self, operation: str, lsn: int) -> None:
         """Learn that a transaction of pgwitness's own, which committed at `lsn`, came in the stream."""
@@ -160,24 +164,35 @@ def _ended(xid: int, horizon: Horizon) -> bool:
     return horizon.xid > 0 and Written((), (xid,)).held(horizon, ())
 
 
-def read(connection: Connection, only: int | None = None) -> Reading:
-    """Read what stands in the database now, of all tables or of one."""
-    before = _written(connection)
-    found = connection.execute(_ASKED, (templates.PUBLICATION_INSERTS,)).fetchone()
-    asked = Asked(catalogue.listed(found[0]) or ("*",), int(found[1])) if found is not None else None
-    row = connection.execute(f"SELECT {emission.PAUSED}").fetchone()
-    covered: dict[int, Covered] | None
+def read(connection: Connection) -> Reading:
+    """Read what stands in the database now."""
+    row = connection.execute(_ASKED, (templates.PUBLICATION_INSERTS,)).fetchone()
+    assert row is not None
+    before, paused, description, xid = row
+    asked = Asked(catalogue.listed(description) or ("*",), int(xid)) if xid is not None else None
+    covered, after = _entries(connection, _COVERED)
+    return Reading(before_lsn=int(before), after_lsn=after, asked=asked, paused=bool(paused), covered=covered)
+
+
+def read_one(connection: Connection, oid: int) -> tuple[Covered | None, int] | None:
+    """Read the entry of one table, if it has one, and where the WAL stood then; None while the registry is locked."""
+    covered, after = _entries(connection, f"{_COVERED} WHERE r.relation = {int(oid)}::oid")
+    return None if covered is None else (covered.get(oid), after)
+
+
+def _entries(connection: Connection, query: str) -> tuple[dict[int, Covered] | None, int]:
+    """Read entries, and where the WAL stood then; in one round trip, because every table that is described asks."""
     try:
-        with connection.transaction():
-            connection.execute("SET LOCAL lock_timeout = '50ms'")
-            rows = connection.execute(_COVERED if only is None else _COVERED_ONE, () if only is None else (only,))
-            covered = {int(oid): Covered(int(xid), int(made or 0)) for oid, xid, made in rows.fetchall()}
+        cursor = connection.execute(f"SET LOCAL lock_timeout = '50ms'; {query}; {WRITTEN}")
+        cursor.nextset()
+        rows = cursor.fetchall()
+        cursor.nextset()
+        row = cursor.fetchone()
     except pg.LockNotAvailable:
-        covered = None
+        return None, 0
     except UNREADABLE:
-        covered = {}
-    paused = row is not None and bool(row[0])
-    return Reading(before_lsn=before, after_lsn=_written(connection), asked=asked, paused=paused, covered=covered)
+        return {}, _written(connection)
+    return {int(oid): Covered(int(xid), int(made or 0)) for oid, xid, made in rows}, int(row[0]) if row else 0
 
 
 def seen(connection: Connection, xid: int) -> bool:
@@ -206,11 +221,11 @@ SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN coalesce(pg_catalog.pg_last
 """
 """How far the server's WAL goes now."""
 
-_ASKED = """
-SELECT d.description, COALESCE(d.xmin, p.xmin)::text
-FROM pg_catalog.pg_publication AS p LEFT JOIN pg_catalog.pg_description AS d
+_ASKED = f"""
+SELECT ({WRITTEN}), {emission.PAUSED}, d.description, COALESCE(d.xmin, p.xmin)::text
+FROM (SELECT) AS one LEFT JOIN pg_catalog.pg_publication AS p ON p.pubname = %s
+LEFT JOIN pg_catalog.pg_description AS d
     ON d.classoid = 'pg_catalog.pg_publication'::pg_catalog.regclass AND d.objoid = p.oid AND d.objsubid = 0
-WHERE p.pubname = %s
 """
 
 _COVERED = f"""
@@ -218,8 +233,6 @@ SELECT r.relation::oid::int8, r.xmin::text, a.xmin::text FROM {templates.SCHEMA}
 LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.relation AND a.attnum = -1
 """
 """The columns that every table has are written when it is made, and never again."""
-
-_COVERED_ONE = f"{_COVERED} WHERE r.relation = %s::oid"
 
 _MEMBER = """
 SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objid = %s

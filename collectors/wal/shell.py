@@ -565,11 +565,12 @@ class _Collector:
         """Ask the catalogue what the stream does not say, as far as it held for a transaction with this commit LSN."""
         facts = self.catalogue.facts(relation, commit_lsn, self.assembler.ddl_before)
         oid = relation.oid
-        self.registry.take(registry.read(self.sql, oid), only=oid)
+        if not self.registry.covers(oid) and (found := registry.read_one(self.sql, oid)) is not None:
+            self.registry.take_one(oid, *found)
         self.ours[oid] = relation.schema == SCHEMA or registry.member(self.sql, oid)
-        found = self._belongs(relation, commit_lsn)
-        settled = facts.settled and found.settled
-        return replace(facts, beacon=found.beacon, wanted=found.wanted, settled=settled)
+        held = self._belongs(relation, commit_lsn)
+        settled = facts.settled and held.settled
+        return replace(facts, beacon=held.beacon, wanted=held.wanted, settled=settled)
 
     def _belongs(self, relation: pgoutput.Relation, commit_lsn: int) -> Belongs:
         """Say whether a table carried a beacon and was asked for when a transaction committed."""

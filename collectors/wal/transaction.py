@@ -223,6 +223,7 @@ class Assembler:
 
     def announced(self) -> None:
         """Learn that pgwitness itself announced in this transaction what it does in it."""
+        self._start()
         self._announced = True
 
     def refresh(self, belongs: Callable[[pgoutput.Relation], Belongs]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 from psycopg.conninfo import make_conninfo
 
 from collectors.beacon import catalogue, install
 from collectors.beacon.planning import rotate_key
+from collectors.sessions import posture_source
 from pgwitness.demo.servers import wait_for
 from pgwitness.events import Control, Gap, Transaction
-from tests.collectors.wal_source import MARK, Source
+from tests.collectors.wal_source import MARK, Source, rows
 
 
 def writer(source: Source) -> psycopg.Connection[tuple[object, ...]]:
@@ -72,6 +74,29 @@ def test_a_rotation_that_is_long_under_way_is_proven(source18: Source) -> None:
     assert said(found) == [True]
     assert [[forgery.reason for forgery in t.forged] for t in found if t.forged] == [["mac"]]
     assert "beacon_rotate_key" in [event.operation for event in source18.bench.raw.of(Control)]
+
+
+def test_a_lock_on_key_and_registry_stops_nothing(source18: Source) -> None:
+    """Who may write all data may lock any table: rows land meanwhile, and a stranger's message is told in one way."""
+    source18.create(MARK, "CREATE TABLE orders (id int PRIMARY KEY)", "CREATE TABLE other (id int PRIMARY KEY)")
+    source18.sql.execute("CREATE ROLE locker LOGIN IN ROLE pg_write_all_data")
+    with source18.running() as raised, writer(source18) as app:
+        source18.streaming()
+        app.execute("INSERT INTO orders VALUES (1)")
+        with psycopg.connect(make_conninfo(source18.dsn, user="locker")) as locker:
+            locker.execute("LOCK TABLE pgwitness.key, pgwitness.covered IN ACCESS EXCLUSIVE MODE")
+            app.execute("INSERT INTO other VALUES (2)")
+            app.execute("SELECT pg_logical_emit_message(true, 'pgwitness.ddl', repeat('x', 99))")
+            app.execute("INSERT INTO orders VALUES (3)")
+            source18.until_marked()
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                posture_source.database(source18.sql, "shop")
+        found = source18.until_marked()
+    assert raised == []
+    assert [row[2] for row in rows(found)] == [{"id": 1}, {"id": 2}, {"id": 3}]
+    assert said(found) == [True, True, True]
+    told = [gap.detail["why"] for gap in source18.bench.raw.of(Gap) if gap.reason == "message_unreadable"]
+    assert len(told) + sum(len(t.forged) for t in found) == 1
 
 
 def test_a_backlog_of_before_a_rotation_is_proven(source18: Source) -> None:

@@ -54,7 +54,7 @@ def test_an_entry_that_is_gone_counts_until_the_stream_has_passed_its_removal() 
     assert not of(made, 402).beacon
     made.announced("publications", 320)
     assert not of(made, 330).beacon
-    made.take(reading(500, {OLD: Covered(90, 20)}), only=OLD)
+    made.take_one(OLD, Covered(90, 20), 501)
     assert of(made, 330).beacon
     made.take(reading(600, None))
     assert of(made, 700).beacon, "a lock on the registry takes nothing out of it"

@@ -131,6 +131,24 @@ def test_a_flood_of_beacons_without_a_code_is_bounded(tmp_path: Path) -> None:
     assert len(output.nothings) == 100 - TOLD_MAX
 
 
+def test_work_of_its_own_is_told_once_its_transaction_is_over(tmp_path: Path) -> None:
+    """Also of one that holds nothing but the announcement; those around it, which hold nothing at all, are none."""
+    told: list[tuple[int, int]] = []
+    assembler = Assembler(
+        Place("77", 3, "shop"), Masking(Privacy(), tokenizer(b"k" * 32)), Judge(), lambda *_: TableFacts(), Output(),
+        Held(tmp_path, 1 << 20, 1 << 20), Xids(10), lambda: 42, own_work=lambda end, xid: told.append((end, xid)),
+    )  # fmt: skip
+    for lsn, announces in ((300, False), (400, True), (500, False)):
+        assembler.feed(write.begin(lsn, lsn))
+        if announces:
+            assembler.announced()
+        assert assembler.inside
+        assembler.feed(write.message("other", b"x"))
+        assembler.feed(write.commit(lsn))
+    assert told == [(408, 400)]
+    assert list(assembler.ddl_before) == [400]
+
+
 def inserts(count: int, size: int = 10) -> list[bytes]:
     """Write so many inserts."""
     return [write.insert(1, [b"%d" % n, b"x" * size]) for n in range(count)]
