@@ -12,13 +12,14 @@ from collectors.log.languages import phrases
 from collectors.log.prefix import escapes
 from pgwitness.config import Log
 
-PREFIX = "%m [%p] %q%u@%d/%a %r %c %l %x %Q %e "
+PREFIX = "%m [%p] %q%u@%d/%a %r %c %l %x %v %Q %e "
 """A prefix that tells everything."""
 
 _COSTS = (
     (("u",), "the role: nobody is named"),
     (("d",), "the database"),
     (("x",), "the transaction id: writes are not tied to sessions by the log, only by beacon or sampling"),
+    (("v",), "the virtual transaction id: what is not in the WAL may have been rolled back, and nobody knows"),
     (("c", "s"), "the session's start: events have no session id, and a process id that comes again is not told apart"),
     (("r", "h"), "the client's address"),
     (("a",), "the application"),

@@ -191,7 +191,7 @@ class Prefix:
         if "pid" not in names and "session" not in names:
             raise ConfigurationError(
                 f"log.line_prefix: {setting!r} has neither %p nor %c, so that nobody's lines can be told apart; "
-                "set log_line_prefix to '%m [%p] %q%u@%d/%a %r %c %l %x %Q %e ' on the server and here"
+                "set log_line_prefix to '%m [%p] %q%u@%d/%a %r %c %l %x %v %Q %e ' on the server and here"
             )
         if not {"millis", "seconds", "epoch"} & names:
             raise ConfigurationError(f"log.line_prefix: {setting!r} has no time; %m, %t or %n is needed")

@@ -7,6 +7,7 @@ from pgwitness.parsetree import Handle
 from pgwitness.statements import StatementFacts
 from pgwitness.undo import Undo
 from streams.fold.activity import Activity
+from streams.fold.beside_ddl import BesideDdl
 from streams.fold.bounded import room
 from streams.fold.functions import Functions
 from streams.fold.handles import Handles
@@ -57,6 +58,7 @@ class Cluster:
         self.coverage = LogCoverage()
         self.shares = Shares()
         self.outcomes = Outcomes(self.undo)
+        self.beside_ddl = BesideDdl(self.undo)
         self.starts = Starts()
 
     def reached(self, system_id: str) -> int | None:
@@ -150,6 +152,7 @@ class Cluster:
         self.handles.save(state)
         self.relations.save(state)
         self.outcomes.save(state)
+        self.beside_ddl.save(state)
         return state
 
     @classmethod
@@ -174,6 +177,7 @@ class Cluster:
         cluster.shares = state.shares
         cluster.starts = Starts(state.starts)
         cluster.outcomes.load(state)
+        cluster.beside_ddl.load(state)
         cluster.stats = StatsJoin(state.runs)
         cluster.waiting.load(state.held)
         return cluster

@@ -130,6 +130,8 @@ class Fold:
         if cluster.waiting:
             self._expire(header.cluster, cluster)
         self._decided(cluster, cluster.outcomes.due(cluster.clock_us))
+        for waited in cluster.beside_ddl.due(cluster.clock_us):
+            self._emit(waited)
         if cluster.readings.waiting:
             for held in cluster.readings.due(cluster.clock_us):
                 self._read_late(cluster, held)
@@ -434,6 +436,9 @@ class Fold:
             elif less[1] and publications.within(item, part.ddl):
                 self._emit(shape.taken_out(header, part, item, less, whose, publications.UNREAD))
         cluster.told.ddl(part.database, fresh)
+        if fresh:
+            for event in cluster.beside_ddl.message(part.database, cluster.told):
+                self._emit(event)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -573,7 +578,8 @@ class Fold:
             cluster.told.statement(event)
             if event.outcome == "rolled_back":
                 cluster.stats.rolled_back(event)
-            self._emit(event)
+            if not cluster.beside_ddl.wait(event, cluster.clock_us):
+                self._emit(event)
 
     def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:
         if event.place is not None:

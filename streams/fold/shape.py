@@ -418,15 +418,18 @@ def ddl(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: 
     return event
 
 
-def effect_of(raw: Ddl) -> Effect:
-    """Say what a command has changed: one that had nothing to do (IF EXISTS, IF NOT EXISTS) names no object."""
+def effect_of(raw: Ddl) -> Effect | None:
+    """Say what a command has changed; of one whose objects could not be told nobody knows.
+
+    One that had nothing to do (IF EXISTS, IF NOT EXISTS) and one on temporary objects leaves no message.
+    """
     verb = raw.tag.partition(" ")[0]
     if verb == "DROP":
-        return "dropped" if raw.dropped_total else "none"
+        return "dropped" if raw.dropped_total else None
     if verb in ("GRANT", "REVOKE"):
         return "granted" if verb == "GRANT" else "revoked"
     if verb in ("CREATE", "SELECT", "IMPORT"):
-        return "created" if raw.objects_total or raw.dropped_total else "none"
+        return "created" if raw.objects_total else None
     if any(word.startswith("rename_") for word in raw.operations):
         return "renamed"
     return "altered"

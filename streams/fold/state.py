@@ -382,6 +382,9 @@ class ClusterState(Struct):
     open_seen: list[tuple[tuple[str | None, int, int | None], bool]] = []
     wal_xids: list[int] = []
     open_due_us: int = 0
+    beside_ddl: list[tuple[int, Event]] = []
+    ddl_databases: list[str] = []
+    """Commands that wait for their DDL message, and databases that send such (`streams.fold.beside_ddl`)."""
     """Statements whose outcome is open, and what decides it (`streams.fold.outcomes`)."""
     set_back_told: int = -(1 << 60)
     """The record at which it was last told that a clock was put back."""

@@ -100,14 +100,14 @@ def test_the_doctor_says_what_a_prefix_cannot_tell() -> None:
         assert word in found.problem
     assert "role" not in found.problem
     assert "%x" in found.fix
-    full = Log(format="stderr", line_prefix="%m [%p] %q%u@%d/%a %r %c %l %x %Q %e ")
+    full = Log(format="stderr", line_prefix="%m [%p] %q%u@%d/%a %r %c %l %x %v %Q %e ")
     assert advice(full, full.line_prefix, "UTC") == []
     assert advice(Log(format="csvlog"), RDS, "UTC") == []
 
 
 def test_the_doctor_compares_the_settings_with_the_servers() -> None:
     """A prefix or a zone that is not the server's cannot work; over SQL the server's own are used."""
-    full = "%m [%p] %q%u@%d/%a %r %c %l %x %Q %e "
+    full = "%m [%p] %q%u@%d/%a %r %c %l %x %v %Q %e "
     log = Log(format="stderr", line_prefix=full)
     found = advice(log, "%t [%p] ", "Europe/Berlin")
     assert [item.subject for item in found] == ["log.line_prefix", "log.timezone"]

@@ -281,5 +281,9 @@ def test_a_command_that_ddl_told_is_marked_in_the_log() -> None:
     feed(transaction(100, n_rows=0, ddl=[drop()]), source="wal")
     line = {"text": "DROP TABLE orders", "role": "p_ann", "query_id": None}
     (told,) = feed.log(feed.ran(at_s=5, **line))
-    (other,) = feed.log(feed.ran(at_s=6, **line))
+    assert feed.log(feed.ran(at_s=6, **line)) == []
+    (other,) = feed.log(tick(8))
     assert [event.detail.get("seen_as") for event in (told, other)] == ["ddl", None]
+    assert feed.log(feed.ran(at_s=9, **line)) == []
+    made = feed(transaction(200, n_rows=0, at_s=9, ddl=[drop()]), source="wal")
+    assert [(event.kind, event.detail.get("seen_as")) for event in made] == [("ddl", None), ("statement", "ddl")]

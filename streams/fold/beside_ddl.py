@@ -1,0 +1,83 @@
+"""Commands that the log told and whose DDL message is on its way: they wait for it, so that one deed has one alert.
+
+The event trigger's message is in the WAL, which is read beside the log; which comes first is chance. A command that was
+committed waits for `WAIT_US` of record time, where its database is known to send such messages, and goes on marked with
+`seen_as` when the message has come (`streams.fold.told`), else as it is. Bounded; what finds no room goes on at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pgwitness.events import Event
+from pgwitness.undo import Undo
+from streams.fold.state import ClusterState
+from streams.fold.told import SEEN_AS, Told
+
+WAIT_US = 2_000_000
+WAITING_MAX = 500
+DATABASES_MAX = 1_000
+TOLD = frozenset(
+    {
+        "drop_table", "drop_schema", "drop_owned", "drop_policy", "alter_policy", "alter_table", "rename_table",
+        "create_function", "create_procedure", "alter_function", "grant", "alter_default_privileges",
+        "create_foreign_server", "create_user_mapping", "create_subscription",
+    }
+)  # fmt: skip
+"""Operations that event triggers tell and policies look at."""
+
+
+class BesideDdl:
+    """Commands of one cluster that wait for their message."""
+
+    def __init__(self, undo: Undo) -> None:
+        self._undo = undo
+        self._waiting: list[tuple[int, Event]] = []
+        self._databases: dict[str, None] = {}
+
+    def wait(self, event: Event, now_us: int) -> bool:
+        """Let a command wait; false where nothing more is to come of it."""
+        if event.outcome != "success" or SEEN_AS in event.detail or event.database not in self._databases:
+            return False
+        operations = event.detail.get("operations")
+        if not isinstance(operations, list) or TOLD.isdisjoint(operations) or len(self._waiting) >= WAITING_MAX:
+            return False
+        self._set([*self._waiting, (now_us + WAIT_US, event)])
+        return True
+
+    def message(self, database: str, told: Told) -> list[Event]:
+        """A database has sent a message about DDL; gives the commands that it tells."""
+        if len(self._databases) < DATABASES_MAX:
+            self._databases[database] = None
+        return self._take(event for _, event in self._waiting if event.database == database and _told(told, event))
+
+    def due(self, now_us: int) -> list[Event]:
+        """Give the commands of which no message has come in time."""
+        if not self._waiting or self._waiting[0][0] > now_us:
+            return []
+        return self._take(event for due_us, event in self._waiting if due_us <= now_us)
+
+    def _take(self, events: Iterable[Event]) -> list[Event]:
+        taken = list(events)
+        gone = {id(event) for event in taken}
+        self._set([item for item in self._waiting if id(item[1]) not in gone])
+        return taken
+
+    def _set(self, waiting: list[tuple[int, Event]]) -> None:
+        before, self._waiting = self._waiting, waiting
+        self._undo.add(lambda: setattr(self, "_waiting", before))
+
+    def save(self, state: ClusterState) -> None:
+        """Put what must be known again into a checkpoint."""
+        state.beside_ddl = self._waiting
+        state.ddl_databases = list(self._databases)
+
+    def load(self, state: ClusterState) -> None:
+        """Take up what a checkpoint holds."""
+        self._waiting = list(state.beside_ddl)
+        self._databases = dict.fromkeys(state.ddl_databases)
+
+
+def _told(told: Told, event: Event) -> bool:
+    told.statement(event)
+    return SEEN_AS in event.detail
