@@ -87,6 +87,12 @@ class Outcomes:
         if open_ is None and at_rest and ended and words == ():
             self._note(who, event)
             return [event]
+        if open_ is None and line.vxid is None and sees_ends is not True and ended and words == ():
+            # A prefix without the virtual id, and nobody knows whether the end of its transaction would be seen.
+            self._note(who, event)
+            if not READS.issuperset(texts(event, "operations")):
+                decide(event, "success" if line.xid in self._committed else "unknown")
+            return [event]
         step = _Step(self, who, line, event, sees_ends if not self._seen.get(who, False) else False)
         self._keep(who)
         step.knows = who in self._seen

@@ -37,7 +37,7 @@ BODY = """\
 2026-11-22 21:26:31 UTC noise without a prefix
 """
 CSV = (
-    '2026-11-22 21:26:30.123 UTC,"app","shop",41,"10.0.0.7:5050",6922290e.29,7,"UPDATE",2026-11-22 20:00:00 UTC,3/9,'
+    '2026-11-22 21:26:30.123 UTC,"app","shop",41,"10.0.0.7:5050",6922290e.29,7,"UPDATE",2026-11-22 20:00:00 UTC,3/0,'
     '755,LOG,00000,"duration: 12.345 ms  statement: UPDATE orders\nSET note = \'geheim\'",,,,,,,,,"web"\n'
 )
 
