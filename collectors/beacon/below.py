@@ -11,16 +11,7 @@ tests/collectors/test_wal_below.py tries on PostgreSQL what is claimed here.
 
 from __future__ import annotations
 
-from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TRIGGER
-
-TREE = "tree"
-"""The trigger's argument where rows lie in tables below: its beacon speaks when it wrote there and nobody publishes it.
-
-Inserts are not looked at: they are published of every table in the WAL.
-"""
-MIXED = "mixed"
-"""The same where not even every insert is published (an unlogged partition, a root that is not listed), or where the
-table has rows of its own that are not published: its beacon speaks with each statement, and looks below each time."""
+from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TREE, TRIGGER
 
 BELOW = " BELOW"
 """How the statement ends in a message that speaks of a table below the one that the statement named."""

@@ -29,10 +29,9 @@ PostgreSQL's own. tests/collectors/test_covering.py tries on PostgreSQL what is 
 from __future__ import annotations
 
 from collectors.beacon import publishing
-from collectors.beacon.below import MIXED, TREE
 from collectors.beacon.key_templates import release_event_trigger
 from collectors.beacon.publishing import EACH, LENT, PARTITION, PUBLISH_CONTROL, TAKEN
-from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TRIGGER
+from collectors.beacon.templates import MIXED, PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TREE, TRIGGER
 
 TAGS = (
     "ALTER EXTENSION", "ALTER TABLE", "CREATE SCHEMA", "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO",

@@ -9,8 +9,8 @@ digits, then fields joined by U+001F (`verifier` verifies it):
 of it that the session's statistics count and have not handed on yet: those of this transaction, and those of the
 session's transactions in the seconds before it, rolled back ones too (`collectors.wal.unpublished` tells them apart).
 A trigger with an argument (`beacon_each('each')`) speaks with each statement, for a table of which not everything is
-published, or where what it writes lands in tables below it that are not (`below`): of each of those it says the same in
-a message of its own, whose `statement` ends in `BELOW`.
+published. On a table with others below it (`beacon_tree('tree')`) it speaks where those hold what it wrote and are not
+published (`below`): of each it says the same in a message of its own, whose `statement` ends in `BELOW`.
 
 `session` is made once a session by `introduce`: what does not change in it (cluster, database, pid, start, who logged
 in, address), as JSON under an HMAC of the database's key. It lies in a parameter that the client can read and overwrite
@@ -27,9 +27,8 @@ what costs how much and why it has this form.
 from __future__ import annotations
 
 from collectors.beacon import below, key_templates
-from collectors.beacon.below import MIXED, TREE
 from collectors.beacon.key_templates import READ_KEY, SESSION
-from collectors.beacon.templates import BEACON, BEACON_EACH, SCHEMA, SECRETS
+from collectors.beacon.templates import BEACON, BEACON_EACH, BEACON_TREE, BEACONS, MIXED, SCHEMA, SECRETS, TREE
 
 GUARD = "backtrace_functions"
 """Names functions of the server whose errors are logged with a backtrace; only superusers set it. A transaction that
@@ -126,8 +125,8 @@ PAUSED = f"""coalesce((SELECT strpos(p.prosrc, '{PAUSE.strip()}') > 0 FROM pg_ca
 """Asks whether every beacon of the database is paused: the function says so itself, to whoever asks."""
 
 
-def beacon_body(guarded: bool, *, paused: bool = False, each: bool = False) -> str:
-    """Give the body of the triggers' function; without a guard it speaks with each statement.
+def beacon_body(guarded: bool, name: str = BEACON, *, paused: bool = False) -> str:
+    """Give the body of one of the triggers' functions (`templates`); without a guard it speaks with each statement.
 
     It runs as its owner, but with the path of whoever writes, because a path of its own would cost more than all that
     it decides: so every name, type and operator is written with its schema, and nothing is written that PostgreSQL
@@ -141,20 +140,23 @@ def beacon_body(guarded: bool, *, paused: bool = False, each: bool = False) -> s
     transaction id; whether it may be emitted is therefore asked before. `RETURN NEW`, of a statement nothing, is the
     one return without an expression.
 
-    With `each` it is the function of triggers with an argument (`publishing`): another one, so that the tables whose
-    trigger has none do not pay for the questions that an argument brings.
+    Tables of which not everything is published have functions of their own, so that the others do not pay for what
+    these ask. Those speak with each statement; of an INSERT once, because inserts are published of every table.
     """
     role = f"pg_catalog.set_config('{GUARD}', {ROLE}, true)" if guarded else ROLE
     closed = f"pg_catalog.current_setting('{GUARD}') OPERATOR(pg_catalog.=) {ROLE}"
     start = "pg_catalog.pg_current_xact_id_if_assigned() IS NULL"
     pause = PAUSE if paused else ""
-    if each:
-        return _EACH.format(
+    if name == BEACON_TREE:
+        return _TREE.format(
             pause=pause, start=start, closed=closed if guarded else "false", speech=_speech(role, "wrote", "NULL")
         )
+    silent = "RETURN NEW;"
+    if name == BEACON_EACH:
+        silent = "IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN\n            RETURN NEW;\n        END IF;"
     guard = f"""
     IF {closed} THEN
-        RETURN NEW;
+        {silent}
     END IF;"""
     return f"""
 DECLARE
@@ -172,7 +174,7 @@ END
 """
 
 
-_EACH = f"""
+_TREE = f"""
 DECLARE
     closed pg_catalog.bool;
     lines pg_catalog.text[];
@@ -338,12 +340,8 @@ END
 
 BODIES = {
     **{
-        name: {
-            beacon_body(guarded, paused=paused, each=name == BEACON_EACH)
-            for guarded in (True, False)
-            for paused in (True, False)
-        }
-        for name in (BEACON, BEACON_EACH)
+        name: {beacon_body(guarded, name, paused=paused) for guarded in (True, False) for paused in (True, False)}
+        for name in BEACONS
     },
     "below": {below.BODY},
     "introduce": {introduce_body(guarded, version) for guarded in (True, False) for version in (0, SYSTEM_USER_MIN)},
@@ -353,10 +351,10 @@ BODIES = {
 """What each function of the beacon may consist of: with and without the guard; an upgraded server keeps what it had."""
 
 
-def create_beacon(body: str, *, each: bool = False) -> str:
-    """Create or replace the triggers' function. STABLE spares a snapshot with each statement inside it."""
+def create_beacon(body: str, name: str = BEACON) -> str:
+    """Create or replace one of the triggers' functions. STABLE spares a snapshot with each statement inside it."""
     return (
-        f"CREATE OR REPLACE FUNCTION {SCHEMA}.{BEACON_EACH if each else BEACON}() RETURNS trigger\n"
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.{name}() RETURNS trigger\n"
         f"LANGUAGE plpgsql STABLE SECURITY DEFINER AS $pgwitness${body}$pgwitness$"
     )
 

@@ -27,11 +27,15 @@ log = structlog.get_logger("wal")
 
 
 class Job:
-    """The rounds of one database. `waiting` counts the tables that were passed over in the last one."""
+    """The rounds of one database. `waiting` counts the tables that were passed over in the last one.
+
+    `taken_out` are the tables whose updates could not be published any more; who reads it empties it.
+    """
 
     def __init__(self) -> None:
         self.waiting = 0
         self.changed = 0
+        self.taken_out: list[str] = []
         self._next = 0.0
         self._passed: list[int] = []
         self._seen: deque[tuple[float, str]] = deque()
@@ -66,6 +70,8 @@ class Job:
         relation, name, what, problem = row
         if problem is None:
             self.changed += 1
+            if what == _UNPUBLISHABLE:
+                self.taken_out.append(name)
             log.info("publication changed", table=name, what=_SAID[what])
         else:
             self._passed.append(relation)
@@ -85,8 +91,9 @@ class Job:
         return str(xid) if at <= now - SETTLED_S else "0"
 
 
+_UNPUBLISHABLE = 1
 _SAID = {
-    1: "its updates could not be published any more",
+    _UNPUBLISHABLE: "its updates could not be published any more",
     2: "its inserts are published",
     3: "its updates are published",
     4: "its updates are published by another table of its tree",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from collectors.beacon.templates import BEACON, BEACON_EACH, SCHEMA, TRIGGER
+from collectors.beacon.templates import BEACONS, SCHEMA, TRIGGER
 from pgwitness.events import quote_identifier
 
 SESSION = "'pgwitness.session'"
@@ -82,7 +82,7 @@ BEGIN
     INSERT INTO {SCHEMA}.covered (relation)
     SELECT t.tgrelid FROM pg_trigger AS t
     WHERE t.tgname = '{TRIGGER}' AND t.tgfoid IN
-        (to_regprocedure('{SCHEMA}.{BEACON}()'), to_regprocedure('{SCHEMA}.{BEACON_EACH}()'))
+        ({", ".join(f"to_regprocedure('{SCHEMA}.{name}()')" for name in BEACONS)})
     ON CONFLICT (relation) DO NOTHING;
     PERFORM {SCHEMA}.control('renew_key');
     RETURN true;

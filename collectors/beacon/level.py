@@ -60,8 +60,8 @@ _IN_DUMPS = (
     " that keeps it out; pg_dump --exclude-schema pgwitness does"
 )
 _NO_DDL = (
-    "DDL is known by role from statistics, not by session; what a drop took along from snapshots only; new tables wait"
-    " for the next installation"
+    "DDL is known by role from statistics, not by session; what a drop took along from snapshots only; new tables, also"
+    " one that takes a covered table's name or inherits from it, are not read before the next installation"
 )
 _NO_KEEPING = (
     "nothing, but updates of a table fail from where its owner drops its primary key until the collector has taken it"

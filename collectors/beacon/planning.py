@@ -26,7 +26,7 @@ from collectors.beacon import (
 from collectors.beacon.catalogue import Publication, State, Table
 from collectors.beacon.publishing import PUBLICATIONS, PUBLISH_CONTROL
 from collectors.beacon.steps import LAST, Options, Statement, wants
-from collectors.beacon.templates import BEACON, BEACON_EACH, OWNER, PUBLICATION, PUBLICATION_INSERTS, SCHEMA
+from collectors.beacon.templates import OWNER, PUBLICATION, PUBLICATION_INSERTS, SCHEMA
 from pgwitness.events import quote_identifier
 
 __all__ = ["PUBLICATIONS", "Options", "Statement", "install", "pause", "render"]
@@ -117,12 +117,11 @@ def pause(state: State, *, paused: bool) -> list[Statement]:
     word = "pause" if paused else "resume"
     why = f"{word}s every beacon of this database, in open sessions, too"
     plan = []
-    for name in (BEACON, BEACON_EACH):
+    for name in templates.BEACONS:
         if name in state.functions:
-            each = name == BEACON_EACH
-            body = emission.beacon_body(state.guarded, paused=paused, each=each)
+            body = emission.beacon_body(state.guarded, name, paused=paused)
             body = key_templates.of_generation(body, state.generation)
-            plan.append(Statement(emission.create_beacon(body, each=each), word, why))
+            plan.append(Statement(emission.create_beacon(body, name), word, why))
     return [*plan, Statement(f"SELECT {SCHEMA}.control('{word}')", word, f"the {word} is evidence, too")]
 
 
@@ -268,12 +267,11 @@ def _speaking(state: State, generation: int) -> list[Statement]:
     if state.functions.get("below") != below.BODY:
         why = "finds what was written in tables below another, and is published by nobody"
         made(below.SIGNATURE, below.CREATE_BELOW, why, "for the beacon only")
-    stopped = emission.PAUSE in state.functions.get(BEACON, "")
-    for name in (BEACON, BEACON_EACH):
-        each = name == BEACON_EACH
-        body, paused = (emission.beacon_body(state.guarded, paused=still, each=each) for still in (False, True))
+    stopped = emission.PAUSE in state.functions.get(templates.BEACON, "")
+    for name in templates.BEACONS:
+        body, paused = (emission.beacon_body(state.guarded, name, paused=still) for still in (False, True))
         if differs(name, body, paused) or stopped != (emission.PAUSE in state.functions.get(name, "")):
-            sql = emission.create_beacon(paused if stopped else body, each=each)
+            sql = emission.create_beacon(paused if stopped else body, name)
             made(f"{name}()", sql, "the triggers' function, which speaks", "for our triggers only")
     return plan
 

@@ -17,8 +17,18 @@ is tried again. tests/collectors/test_covering.py and test_publishing.py try on 
 
 from __future__ import annotations
 
-from collectors.beacon.below import MIXED, TREE
-from collectors.beacon.templates import BEACON, BEACON_EACH, PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TRIGGER
+from collectors.beacon.templates import (
+    BEACON,
+    BEACON_EACH,
+    BEACON_TREE,
+    BEACONS,
+    MIXED,
+    PUBLICATION,
+    PUBLICATION_INSERTS,
+    SCHEMA,
+    TREE,
+    TRIGGER,
+)
 
 PUBLICATIONS = {PUBLICATION: "update,delete", PUBLICATION_INSERTS: "insert,truncate"}
 """What each of our publications publishes."""
@@ -48,9 +58,11 @@ TAKEN = "taken"
 """The trigger's argument, with which its beacon speaks with each statement: on a table of which not everything is
 published, on a partition (what names it alone is published by nobody, or not once it is detached), on a table that DDL
 has just taken out of the publication or made unlogged. Without an argument a transaction speaks once. On a table with
-others below it the argument is one of `below`."""
+others below it the argument is `TREE` or `MIXED`."""
 
-_CALLED = {name: f"to_regprocedure('{SCHEMA}.{name}()')" for name in (BEACON, BEACON_EACH)}
+_CALLED = {name: f"to_regprocedure('{SCHEMA}.{name}()')" for name in BEACONS}
+
+_BELOW = f"('{TREE}', '{MIXED}')"
 
 
 def ours(trigger: str) -> str:
@@ -61,13 +73,15 @@ def ours(trigger: str) -> str:
 def form(trigger: str) -> str:
     """Write the argument of our trigger, a row of pg_trigger; empty without one, `?` where another function has it."""
     argument = f"split_part(encode({trigger}.tgargs, 'escape'), E'\\\\000', 1)"
-    return f"""CASE WHEN ({trigger}.tgfoid = {_CALLED[BEACON]}) = ({trigger}.tgnargs = 0) THEN {argument}
-                WHEN {trigger}.tgfoid IS NOT NULL THEN '?' END"""
+    name = f"CASE WHEN {trigger}.tgnargs = 0 THEN '{BEACON}' WHEN {argument} IN {_BELOW} THEN '{BEACON_TREE}'"
+    right = f"{trigger}.tgfoid = to_regprocedure(concat('{SCHEMA}.', {name} ELSE '{BEACON_EACH}' END, '()'))"
+    return f"CASE WHEN {right} THEN {argument} WHEN {trigger}.tgfoid IS NOT NULL THEN '?' END"
 
 
 def called(argument: str) -> str:
     """Write the expression that gives the function, with its argument, of a trigger in a form (an expression)."""
-    return f"CASE {argument} WHEN '' THEN '{BEACON}()' ELSE format('{BEACON_EACH}(%L)', {argument}) END"
+    named = f"CASE WHEN {argument} IN {_BELOW} THEN '{BEACON_TREE}' ELSE '{BEACON_EACH}' END"
+    return f"CASE {argument} WHEN '' THEN '{BEACON}()' ELSE format('%s(%L)', {named}, {argument}) END"
 
 
 def wanted_form(inserts_all: str, published: str = "j.published") -> str:

@@ -80,7 +80,7 @@ def ground(state: State, options: Options) -> list[Statement]:
     why = "refused while a trigger names it: inserts into that table would fail"
     plan += [
         Statement(f"DROP FUNCTION {SCHEMA}.{name}()", "schema", why)
-        for name in (templates.BEACON, templates.BEACON_EACH)
+        for name in templates.BEACONS
         if name in state.functions
     ]
     if state.schema:

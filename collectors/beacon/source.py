@@ -231,7 +231,7 @@ def _wrong_publications(state: State) -> str | None:
 
 
 def _wrong_function(state: State) -> str | None:
-    if not {templates.BEACON, templates.BEACON_EACH} & set(state.functions):
+    if not set(templates.BEACONS) & set(state.functions):
         return "the function pgwitness.beacon() is gone, and the triggers with it"
     for name, bodies in emission.BODIES.items():
         if name not in state.functions:

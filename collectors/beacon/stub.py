@@ -7,15 +7,15 @@ pgwitness is, the text changes nothing; an installation later replaces what it m
 
 from __future__ import annotations
 
-from collectors.beacon.templates import BEACON, BEACON_EACH, SCHEMA
+from collectors.beacon.templates import BEACON_TREE, BEACONS, SCHEMA
 
 STUB = (
-    f"DO $stub$ BEGIN IF to_regprocedure('{SCHEMA}.{BEACON_EACH}()') IS NULL THEN"
+    f"DO $stub$ BEGIN IF to_regprocedure('{SCHEMA}.{BEACON_TREE}()') IS NULL THEN"
     f" CREATE SCHEMA IF NOT EXISTS {SCHEMA}; GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC;"
     + "".join(
         f" IF to_regprocedure('{SCHEMA}.{name}()') IS NULL THEN CREATE FUNCTION {SCHEMA}.{name}() RETURNS trigger"
         " LANGUAGE plpgsql AS $f$BEGIN RETURN NULL; END$f$; END IF;"
-        for name in (BEACON, BEACON_EACH)
+        for name in BEACONS
     )
     + " END IF; END $stub$;"
 )

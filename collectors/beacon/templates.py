@@ -10,8 +10,17 @@ SCHEMA = "pgwitness"
 OWNER = "pgwitness_owner"
 """Owns the schema, cannot log in, and is the only role that may set the guard."""
 TRIGGER = "pgwitness_beacon"
-BEACON, BEACON_EACH = "beacon", "beacon_each"
-"""The triggers' functions: of triggers without an argument, and of those with one."""
+BEACON, BEACON_EACH, BEACON_TREE = "beacon", "beacon_each", "beacon_tree"
+BEACONS = (BEACON, BEACON_EACH, BEACON_TREE)
+"""The triggers' functions: one that speaks once in a transaction, one for each statement, one for what lies below."""
+TREE = "tree"
+"""The trigger's argument where rows lie in tables below: its beacon speaks when it wrote there and nobody publishes it.
+
+Inserts are not looked at: they are published of every table in the WAL.
+"""
+MIXED = "mixed"
+"""The same where not even every insert is published (an unlogged partition, a root that is not listed), or where the
+table has rows of its own that are not published: its beacon speaks with each statement, and looks below each time."""
 PUBLICATION = "pgwitness"
 PUBLICATION_INSERTS = "pgwitness_inserts"
 SECRETS = ("session_secret_1", "session_secret_2")
@@ -59,7 +68,8 @@ def create_trigger(table: str, argument: str = "") -> list[str]:
 
     With an argument (`publishing`) it may speak more than once in a transaction.
     """
-    called = f"{BEACON_EACH}('{argument}')" if argument else f"{BEACON}()"
+    name = BEACON if not argument else BEACON_TREE if argument in (TREE, MIXED) else BEACON_EACH
+    called = f"{name}('{argument}')" if argument else f"{name}()"
     return [
         f"CREATE OR REPLACE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}\n"
         f"FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.{called}",

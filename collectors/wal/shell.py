@@ -340,6 +340,12 @@ class _Collector:
         while now - began < JOB_S and self.job.step(self.sql, now, self.job_took, settle=caught_up):
             self.job_took, now = time.monotonic() - now, time.monotonic()
         WAITING.labels(self.context.name, self.database).set(self.job.waiting)
+        if self.job.taken_out:
+            # Where event triggers could be made, the DDL itself tells it, with its session.
+            detail: dict[str, object] = {"tables": self.job.taken_out, "found_by": "collector"}
+            GAPS.labels(self.context.name, self.database, "table_unread").inc()
+            self._send(Gap(captured_at_us=now_us(), reason="table_unread", database=self.database, detail=detail))
+            self.job.taken_out = []
 
     def _while_blocked(self) -> None:
         """Keep the connection while the broker takes nothing, and the source's disk in bounds."""

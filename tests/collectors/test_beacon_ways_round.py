@@ -442,7 +442,7 @@ BREAKAGES = {
     "guard revoked": "REVOKE SET ON PARAMETER backtrace_functions FROM pgwitness_owner",
     "messages revoked": "DO $$ DECLARE f text; BEGIN SELECT 3577::regprocedure INTO f;"
     " EXECUTE 'REVOKE ALL ON FUNCTION ' || f || ' FROM PUBLIC, pgwitness_owner'; END $$",
-    "function dropped": "DROP FUNCTION pgwitness.beacon(), pgwitness.beacon_each() CASCADE",
+    "function dropped": "DROP FUNCTION pgwitness.beacon(), pgwitness.beacon_each(), pgwitness.beacon_tree() CASCADE",
     "introducing function dropped": "DROP FUNCTION pgwitness.introduce(text)",
     "introducing function renamed": "ALTER FUNCTION pgwitness.introduce(text) RENAME TO other",
     "introducing function out of reach": "REVOKE ALL ON FUNCTION pgwitness.introduce FROM PUBLIC, pgwitness_owner",
