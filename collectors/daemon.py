@@ -21,6 +21,7 @@ from collectors.context import Context, now_us
 from collectors.publisher import Publisher
 from pgwitness import backoff
 from pgwitness.config import Config
+from pgwitness.disk import moment
 from pgwitness.errors import ConfigurationError, PgwitnessError, Retry, Stop
 from pgwitness.events import Control, Tick
 from pgwitness.health import Health
@@ -103,6 +104,10 @@ def _keep(name: str, task: Task, stop: threading.Event, health: Health) -> None:
             raise
         except PgwitnessError as error:
             reason = str(error)
+            if not stop.is_set():
+                log.warning("trying again", collector=name, error=reason)
+        except OSError as error:
+            reason = moment(error)
             if not stop.is_set():
                 log.warning("trying again", collector=name, error=reason)
         except Exception as error:

@@ -26,7 +26,14 @@ _ADVICE = {
 
 def advice(error: OSError) -> str:
     """Say what an operator does about an error of the operating system."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return "check that the servers run and can be reached from this host"
     return _ADVICE.get(error.errno or 0, "look at the disk and its mount")
+
+
+def moment(error: OSError) -> str:
+    """Say what the operating system refused somewhere, and what to do; of the error's text nothing but its name."""
+    return f"the operating system refuses ({error.strerror or type(error).__name__}): {advice(error)}"
 
 
 def refused(path: Path, doing: str, error: OSError) -> Retry:

@@ -19,6 +19,7 @@ from faust.types import TP
 
 from pgwitness import backoff
 from pgwitness.config import Config
+from pgwitness.disk import moment
 from pgwitness.errors import ConfigurationError, PgwitnessError, Retry, Stop
 from pgwitness.health import Health
 from streams import admin, metrics
@@ -100,10 +101,11 @@ def run(
         except Exception as error:
             failures = 1 if worked else failures + 1
             metrics.RESTARTS.inc()
-            health.ready(PART, str(error))
+            why = moment(error) if isinstance(error, OSError) else str(error)
+            health.ready(PART, why)
             pause_s = backoff.pause_s(failures, BACKOFF_S_MAX)
-            if isinstance(error, PgwitnessError):
-                log.warning("worker_restarts", error=str(error), kind=type(error).__name__, in_s=round(pause_s, 1))
+            if isinstance(error, PgwitnessError | OSError):
+                log.warning("worker_restarts", error=why, kind=type(error).__name__, in_s=round(pause_s, 1))
             else:
                 log.exception("worker_restarts", in_s=round(pause_s, 1))
             stop.wait(pause_s)

@@ -41,7 +41,7 @@ from collectors.wal.publication_watch import Watch
 from collectors.wal.registry import Belongs, Registry
 from collectors.wal.slot import Connection, Memory, SlotState
 from collectors.wal.stream import HEADER, Ended, Stream
-from collectors.wal.stuck import failed, of_the_data, start_after
+from collectors.wal.stuck import OUT_OF_MEMORY, failed, of_the_data, start_after
 from collectors.wal.tokens import Verifier
 from collectors.wal.transaction import Assembler, Place, Xids
 from collectors.wal.unpublished import Accounts
@@ -205,10 +205,15 @@ class _Collector:
             return
         except (psycopg.Error, Retry) as error:
             if isinstance(error, Ended) and of_the_data(error.sqlstate):
-                self._failed_at(f"the server cannot send it: SQLSTATE {error.sqlstate}")
+                self._failed_at(
+                    f"the server cannot send it: SQLSTATE {error.sqlstate}", error.sqlstate == OUT_OF_MEMORY
+                )
+            raise
+        except OSError:  # of the moment, whatever the transaction holds
             raise
         except Exception as error:
-            self._failed_at(str(error) if isinstance(error, ProtocolError) else type(error).__name__)
+            why = str(error) if isinstance(error, ProtocolError) else type(error).__name__
+            self._failed_at(why, isinstance(error, MemoryError))
             raise
         self.channel.while_blocked = None
         try:
@@ -217,12 +222,12 @@ class _Collector:
             self._confirm()
             self.stream.tell(now=True)
 
-    def _failed_at(self, why: str) -> None:
+    def _failed_at(self, why: str, short_of_memory: bool) -> None:
         """Remember at which transaction the stream ended; one that ends it again and again is passed over as a gap."""
         lsn = self.assembler.commit_lsn
         if not lsn:
             return
-        stuck = failed(self.memory.stuck, lsn)
+        stuck = failed(self.memory.stuck, lsn, short_of_memory=short_of_memory)
         log.error("the stream ends in a transaction", database=self.database, commit_lsn=format_lsn(lsn), why=why,
                   tries=stuck.tries)  # fmt: skip
         if start_after(stuck, self.memory.confirmed) and not stuck.told:

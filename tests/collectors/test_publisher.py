@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -149,6 +150,21 @@ def test_a_task_that_loses_its_server_is_started_again() -> None:
     stop.set()
     thread.join(10)
     assert result == [0]
+
+
+def test_what_the_operating_system_refuses_says_what_to_do() -> None:
+    """Without descriptors nothing is a defect of ours: the task is tried again, and readiness names the limit."""
+    stop, health = threading.Event(), Health()
+
+    def task(_: threading.Event) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    thread = threading.Thread(target=supervise, args=[{"task": task}, stop, health])
+    thread.start()
+    wait_for(lambda: any("LimitNOFILE" in why for why in health.not_ready()), 20, "the reason")
+    stop.set()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_a_stop_ends_every_task_with_exit_code_1() -> None:

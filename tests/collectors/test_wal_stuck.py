@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import psycopg
 import pytest
 
-from collectors.wal.stuck import TRIES_MAX, Stuck, failed, of_the_data, start_after
+from collectors.wal.stuck import PATIENT_TRIES_MAX, TRIES_MAX, Stuck, failed, of_the_data, start_after
 from pgwitness.demo.servers import wait_for
 from pgwitness.events import Gap
 from tests.collectors.wal_source import MARK, Source, rows
@@ -25,6 +25,15 @@ def test_only_one_transaction_is_passed_over_and_only_after_some_tries() -> None
     assert (start_after(stuck, 200), start_after(stuck, 301)) == (301, 0)
     assert failed(stuck, 400) == Stuck(400, 1)
     assert start_after(failed(stuck, 400), 200) == 0
+
+
+def test_a_shortage_of_memory_is_waited_out() -> None:
+    """It may be a matter of the moment: a quarter of an hour goes by before the transaction is given up."""
+    stuck = Stuck()
+    for _ in range(PATIENT_TRIES_MAX):
+        assert start_after(stuck, 0) == 0
+        stuck = failed(stuck, 300, short_of_memory=True)
+    assert start_after(stuck, 0) == 301
 
 
 @pytest.mark.parametrize(
