@@ -59,6 +59,9 @@ class OwnSessions:
         """Say whether a session is one of the collectors': its name must have the code of just this session."""
         if role is None or role != self._role or session is None or not application:
             return False
+        return self._has_code(application, session)
+
+    def _has_code(self, application: str, session: str) -> bool:
         name, _, said = application.rpartition(" ")
         return name.startswith("pgwitness") and hmac.compare_digest(said.encode(), code(self._key, session).encode())
 
@@ -70,7 +73,8 @@ class OwnSessions:
         return hmac.compare_digest(said.encode(), code(self._key, session, command=True).encode())
 
     def wrote(self, beacon: Beacon) -> bool:
-        """Say whether DDL, which names its session, is that of such a command."""
-        if not beacon.authenticated or not beacon.backend_start_us or not beacon.application.startswith(COMMAND):
+        """Say whether DDL, which names its session, is that of such a command, or of a collector's job."""
+        if not beacon.authenticated or not beacon.backend_start_us or not beacon.application.startswith("pgwitness"):
             return False
-        return self.commands(beacon.application, f"{beacon.backend_start_us // 1_000_000:x}.{beacon.pid:x}")
+        session = f"{beacon.backend_start_us // 1_000_000:x}.{beacon.pid:x}"
+        return self.commands(beacon.application, session) or self._has_code(beacon.application, session)

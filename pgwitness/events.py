@@ -193,7 +193,7 @@ class Ddl(Struct, frozen=True, omit_defaults=True, gc=False):
     be a DO block or a call that ran the command, without its literals; None, and its `statement_sha256` instead, when
     those could not be taken out. What the parser said of the statement as it came stands beside it; `names` are what it
     names besides relations: roles, privileges, attributes (`pgwitness.objects`). `own`: it is of a `pgwitness db`
-    command, by its session's code.
+    command or of a collector's job, by its session's code.
     """
 
     number: int

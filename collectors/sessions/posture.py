@@ -120,8 +120,14 @@ def _same_membership(old: Object, new: Object) -> bool:
 
 
 def _aged(item: Object, objects: Mapping[tuple[str, str, str], Object]) -> Object:
-    """Give a table of a snapshot that did not look at OIDs the one it has now: that is no change."""
+    """Give an object of a snapshot that did not look at everything what it has now: that is no change.
+
+    So it is with the OIDs of tables, and with what the beacon's triggers run (`posture_queries.TRIGGERS`).
+    """
     now = objects.get(_key(item))
+    if item.object_type == "trigger" and now is not None and "bodies" in now.attributes.keys() - item.attributes.keys():
+        runs = {name: now.attributes[name] for name in ("bodies", "function", "function_md5")}
+        return replace(item, attributes={**item.attributes, **runs})
     if item.object_type != "table" or "oid" in item.attributes or now is None or "oid" not in now.attributes:
         return item
     return replace(item, attributes={"oid": now.attributes["oid"], **item.attributes})

@@ -6,6 +6,10 @@ counts as the same while it is paused and under another key: `pgwitness db pause
 """
 
 from collectors.beacon.emission import PAUSE
+from collectors.beacon.templates import BEACON, BEACON_EACH, SCHEMA
+
+_SPEAKING = ",".join(("below", BEACON, BEACON_EACH, "claimed", "introduce"))
+"""The functions of the beacon's triggers, and those that they call."""
 
 
 def _plain(column: str) -> str:
@@ -141,18 +145,22 @@ TRIGGERS = f"""
 SELECT n.nspname::text, c.relname::text, t.tgname::text, jsonb_build_object('enabled', CASE t.tgenabled
     WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' ELSE 'always' END,
   'active', t.tgenabled IN ('O', 'A'), 'type', t.tgtype,
-  'function', f.pronamespace::regnamespace || '.' || quote_ident(f.proname),
-  'function_md5', md5({_plain("f.prosrc")} || coalesce(f.proconfig::text, '') || f.prosecdef::text
-    || f.proowner::text
-    || CASE WHEN f.proname = 'beacon' AND f.pronamespace::regnamespace::text = 'pgwitness' THEN coalesce((
-      SELECT string_agg({_plain("o.prosrc")} || coalesce(o.proconfig::text, '') || o.prosecdef::text || o.proowner::text
-          || coalesce(o.proacl::text, ''), '' ORDER BY o.proname)
-      FROM pg_catalog.pg_proc AS o WHERE o.pronamespace = f.pronamespace
-          AND o.proname IN ('introduce', 'claimed')), '') ELSE '' END),
-  'condition', t.tgqual IS NOT NULL)
+  'function', f.pronamespace::regnamespace || '.'
+    || CASE WHEN ours.bodies > 0 THEN '{BEACON}' ELSE quote_ident(f.proname) END,
+  'function_md5', coalesce(ours.md5, md5({_plain("f.prosrc")} || coalesce(f.proconfig::text, '') || f.prosecdef::text
+    || f.proowner::text)),
+  'condition', t.tgqual IS NOT NULL) || CASE WHEN ours.bodies > 0 THEN jsonb_build_object('bodies', ours.bodies)
+    ELSE '{{}}' END
 FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_catalog.pg_proc AS f ON f.oid = t.tgfoid
+LEFT JOIN (
+  SELECT o.pronamespace, count(*) AS bodies, md5(string_agg({_plain("o.prosrc")} || coalesce(o.proconfig::text, '')
+    || o.prosecdef::text || o.proowner::text || coalesce(o.proacl::text, ''), '' ORDER BY o.proname)) AS md5
+  FROM pg_catalog.pg_proc AS o
+  WHERE o.pronamespace::regnamespace::text = '{SCHEMA}' AND o.proname = ANY('{{{_SPEAKING}}}') GROUP BY o.pronamespace
+) AS ours ON ours.pronamespace = f.pronamespace AND f.proname IN ('{BEACON}', '{BEACON_EACH}')
 WHERE NOT t.tgisinternal"""
+"""A beacon runs one of two functions, and the collector's job changes which: both are one, with all that they call."""
 
 EVENT_TRIGGERS = f"""
 SELECT e.evtname::text, jsonb_build_object('event', e.evtevent, 'owner', pg_get_userbyid(e.evtowner), 'enabled',

@@ -32,8 +32,10 @@ _OURS = ("pgwitness", "pgwitness_inserts", "pgwitness_owner", "pgwitness_beacon"
 
 
 _BEACON = "pgwitness.beacon"
-_CALLED = ("pgwitness.introduce", "pgwitness.claimed")
-"""What the beacon calls: snapshots hash it with the beacon's own body."""
+_COMMAND = "pgwitness db "
+"""What a command calls itself; others of pgwitness's own are the collectors."""
+_CALLED = ("pgwitness.introduce", "pgwitness.claimed", "pgwitness.beacon_each", "pgwitness.below")
+"""What snapshots hash together with the beacon's own body."""
 
 
 class Told:
@@ -54,7 +56,7 @@ class Told:
             if fingerprint is not None:
                 self._add("statement", database, role, fingerprint)
                 self._add("line", database, role, fingerprint)
-        if any(item.own for item in commands):
+        if any(item.own and item.beacon.application.startswith(_COMMAND) for item in commands):
             self.proven(database)
         for item in commands:
             for dropped in item.dropped:

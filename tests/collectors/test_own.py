@@ -1,9 +1,13 @@
-"""The code by which a command's session is known, on a real server."""
+"""How pgwitness knows what it did itself, on a real server: sessions by their code, triggers by what they run."""
 
 from __future__ import annotations
 
+import psycopg
+
+from collectors.beacon.install import install
 from collectors.connection import connect
 from collectors.own import COMMAND, OwnSessions
+from collectors.sessions.posture_queries import TRIGGERS
 from pgwitness.config import Cluster
 from pgwitness.events import Beacon
 
@@ -27,7 +31,7 @@ def test_a_command_is_known_by_its_session_and_nobody_who_copies_its_name(databa
             assert row is not None
             found.append(Beacon("postgres", "postgres", row[0], row[1], 1, row[2]))
     own = OwnSessions(KEY)
-    assert [own.wrote(beacon) for beacon in found] == [True, False, False]
+    assert [own.wrote(beacon) for beacon in found] == [True, True, False]
     first, _, last = found
     copied = Beacon("postgres", "postgres", last.pid, last.backend_start_us, 1, first.application)
     unproven = Beacon("p", "p", first.pid, first.backend_start_us, 1, first.application, authenticated=False)
@@ -36,3 +40,26 @@ def test_a_command_is_known_by_its_session_and_nobody_who_copies_its_name(databa
     session = f"{first.backend_start_us // 1_000_000:x}.{first.pid:x}"
     assert own.commands(first.application, session)
     assert not own.has("postgres", first.application, session)
+
+
+def test_a_job_changes_the_form_of_a_trigger_and_snapshots_see_the_same(database: str) -> None:
+    """A new table runs another function than one that is published whole; to snapshots what either runs is one."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE plain (id int PRIMARY KEY)")
+        assert install(connection).complete
+        connection.execute("CREATE TABLE fresh (id int PRIMARY KEY)")
+
+        def seen() -> dict[str, dict[str, object]]:
+            return {str(table): what for _, table, _, what in connection.execute(TRIGGERS).fetchall()}
+
+        before = seen()
+        forms = connection.execute(
+            "SELECT DISTINCT tgfoid FROM pg_trigger WHERE tgname = 'pgwitness_beacon'"
+        ).fetchall()
+        assert len(forms) == 2
+        assert {key: value for key, value in before["plain"].items() if key != "relation"} == {
+            key: value for key, value in before["fresh"].items() if key != "relation"
+        }
+        assert before["plain"]["function"] == "pgwitness.beacon"
+        connection.execute("ALTER FUNCTION pgwitness.beacon_each() SET work_mem = '64kB'")
+        assert seen()["plain"]["function_md5"] != before["plain"]["function_md5"], "either of them counts"

@@ -149,10 +149,14 @@ def test_what_a_removal_announced_and_proved_is_its_own() -> None:
         return Control(captured_at_us=START_US + at_s * SECOND_US, operation=operation, database="shop")
 
     release = command(tag="ALTER EXTENSION", statement="ALTER EXTENSION plpgsql DROP SCHEMA pgwitness")
+    proven, job = (
+        replace(release, own=True, beacon=replace(release.beacon, application=f"pgwitness {who} 0c0de0"))
+        for who in ("db", "wal")
+    )
     made = fold()
-    events = apply(made, transaction(99, n_rows=0, ddl=[replace(release, own=True)]), missing(1))
-    events += apply(made, said("beacon_uninstall", 2), transaction(100, n_rows=0, ddl=[release]), missing(3))
-    events += apply(made, transaction(101, n_rows=0, ddl=[replace(release, own=True)]), missing(4))
+    events = apply(made, transaction(99, n_rows=0, ddl=[proven]), missing(1))
+    events += apply(made, said("beacon_uninstall", 2), transaction(100, n_rows=0, ddl=[release, job]), missing(3))
+    events += apply(made, transaction(101, n_rows=0, ddl=[proven]), missing(4))
     events += apply(
         made, missing(5, "public.orders", "beacon"), missing(6, "public.orders.pgwitness_beacon", "trigger")
     )
@@ -161,7 +165,7 @@ def test_what_a_removal_announced_and_proved_is_its_own() -> None:
     events += apply(made, said("beacon_install", 11), missing(12))
     own = [event.detail.get("own") for event in events if event.kind in ("posture", "query_stats")]
     assert own == [None, None, True, True, True, None, None, True, None, None]
-    assert [event.detail.get("own") for event in events if event.kind == "ddl"] == [True, None, True]
+    assert [event.detail.get("own") for event in events if event.kind == "ddl"] == [True, None, True, True]
 
 
 def test_a_function_that_a_command_replaced_is_its_own() -> None:
