@@ -32,8 +32,8 @@ TEXT_CHARS_MAX = 4 * 1024 * 1024
 """A longer text is not parsed: its facts are its hash."""
 STATEMENT_CHARS_MAX = 16 * 1024
 """Where a statement without literals is cut off; ` …` stands for the rest."""
-BEGINNING_CHARS_MAX = 2_000
-"""What is kept of a statement that is too long for the parser."""
+BEGINNING_CHARS_MIN, BEGINNING_CHARS_MAX = 100, 2_000
+"""What is kept of a statement that is too long for the parser; less says nothing."""
 HANDLES_MAX = 100
 NAMES_MAX = 1_000
 """Relations, columns and functions named at most, each."""
@@ -254,6 +254,8 @@ def _unparsable(text: str, sha256: str, error: Exception, freed: bool) -> Statem
 def _beginning(text: str) -> str | None:
     """Give the beginning of a text that is too long for the parser; None where a name in it may be a value."""
     begun = beginning(text, BEGINNING_CHARS_MAX)
+    if len(begun) < BEGINNING_CHARS_MIN:
+        return None
     try:
         tokens = parser.scan(begun)
     except (parser.ParseError, ValueError):

@@ -101,7 +101,13 @@ class Texts:
         text = short.text
         if short.fits and (all_names or ('"' in text and _may_hide(text, hide) and not about_objects(facts(text)))):
             text = masked(text, hide)
-        found = self._tagged(text) if short.fits else self._long(text)
+        if short.fits:
+            found = self._tagged(text)
+        else:
+            found = self._long(text)
+            if found.statement is not None and (all_names or '"' in found.statement):
+                # It may have been refused, and was not parsed here: any word of it may be a value.
+                found = found._replace(statement=None, hash=self.hash(whole))
         # What cannot be freed of its literals is known by all that was sent.
         return found if found.hash is None or text is whole else found._replace(hash=self.hash(whole))
 

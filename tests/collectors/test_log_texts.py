@@ -243,3 +243,30 @@ def test_names_of_roles_are_names(text: str) -> None:
 def test_other_names_that_look_like_values_are_none(text: str) -> None:
     """An alias may be anything."""
     assert "ann" not in str(Texts(TOKEN).read(text).statement)
+
+
+def test_lists_of_any_length_are_one_statement() -> None:
+    """They are folded before their shape is looked for: one is parsed, the next are known; tags behind are read."""
+    known = Texts(TOKEN)
+    for number in (900, 2_000, 9_000):
+        listed = ", ".join(f"'{item:06}'" for item in range(number))
+        found = known.read(f"SELECT a FROM t WHERE b IN ({listed}) /*agent='bot'*/")
+        assert found.statement == "SELECT a FROM t WHERE b IN ($1 /*, ... */)"
+        assert found.tags == (("agent", "bot"),)
+    assert known.parsed == 1
+
+
+def test_of_a_long_text_a_refused_one_leaves_no_word() -> None:
+    """What ran is kept in its beginning, with its tags; what may have been refused as its hash: nobody parsed it."""
+    known = Texts(TOKEN)
+    text = f"SELECT {', '.join(f'column_{number}' for number in range(3_000))} FROM pay /*agent='bot'*/"
+    found = known.read(text)
+    assert found.statement is not None
+    assert found.statement.startswith("SELECT column_0, ")
+    assert found.tags == (("agent", "bot"),)
+    assert found.parsed is not None
+    assert found.parsed.relations == ["pay"]
+    refused = known.read(text, lambda *_: False, all_names=True)
+    assert (refused.statement, refused.hash) == (None, known.hash(text))
+    quoted = known.read(text.replace("column_1,", '"column 1",'))
+    assert quoted.statement is None

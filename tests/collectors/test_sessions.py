@@ -58,6 +58,12 @@ def changes(at: Bench, object_type: str, name: str) -> list[Posture]:
     return [e for e in found if (e.object_type, e.name) == (object_type, name) and e.change != "found"]
 
 
+def runs(at: Bench) -> dict[str, Any]:
+    """What functions run, as far as that arrived."""
+    told = [event.after for event in at.raw.of(Posture) if event.object_type == "functions" and event.after]
+    return {name: entry for after in told for name, entry in after["runs"].items()}  # type: ignore[attr-defined]
+
+
 def looked(at: Bench) -> None:
     """Wait until the first snapshot of posture is there."""
     at.raw.wait(lambda: any(e.object_type == "summary" for e in at.raw.of(Posture)), "the first snapshot")
@@ -173,15 +179,19 @@ def test_triggers_publications_extensions_and_tables(shop: Bench) -> None:
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
         "CREATE TRIGGER seen AFTER INSERT ON orders FOR EACH STATEMENT EXECUTE FUNCTION f()",
         "CREATE PUBLICATION p FOR TABLE orders",
+        "CREATE FUNCTION reads() RETURNS bigint LANGUAGE sql AS 'SELECT count(id) FROM public.orders WHERE id = 4711'",
     )
     with shop.running(run):
         looked(shop)
+        shop.raw.wait(lambda: runs(shop) != {}, "what functions run")
         execute(shop.dsn, "ALTER TABLE orders DISABLE TRIGGER seen")
         shop.raw.wait(lambda: changes(shop, "trigger", "public.orders.seen") != [], "the disabled trigger")
         execute(shop.dsn, "CREATE EXTENSION pg_stat_statements", "DROP TABLE orders")
         shop.raw.wait(lambda: changes(shop, "table", "public.orders") != [], "the dropped table")
         shop.raw.wait(lambda: changes(shop, "extension", "pg_stat_statements") != [], "the extension")
         shop.raw.wait(lambda: changes(shop, "publication", "p") != [], "the publication")
+    assert runs(shop)["public.reads"] == [True, ["select"], ["public.orders"], ["public.orders.id"], ["count"]]
+    assert b"4711" not in msgspec.json.encode(shop.raw.seen)
     disabled, dropped = changes(shop, "trigger", "public.orders.seen")
     assert disabled.before is not None
     assert disabled.after is not None
