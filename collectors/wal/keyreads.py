@@ -22,9 +22,9 @@ from collectors.wal.catalogue import wide
 
 KEYS_A_SECOND = 20
 """How often the keys are read again for messages that do not verify."""
-PATIENCE_S = 1.0
+PATIENCE_S = 3.0
 """How long a message waits for a reading that can judge it."""
-IMPATIENT_S = 20.0
+IMPATIENT_S = 60.0
 """How long nothing waits after one has waited in vain."""
 
 

@@ -59,7 +59,7 @@ ASIDES_A_SECOND = 20
 """Gaps of messages that cannot be read which are told one by one."""
 JOB_S = 0.2
 """How long one look may spend on publishing tables."""
-SEEN_S = 1.0
+SEEN_S = 5.0
 """How long what a transaction did may take to be seen after the stream has passed it."""
 QUIET_BYTES = 2048
 """WAL below this since our last heartbeat is the heartbeat's own and the server's housekeeping."""
@@ -603,7 +603,7 @@ class _Collector:
         self.own_work = []
         deadline = time.monotonic() + SEEN_S
         while not registry.seen(self.sql, xid) and time.monotonic() < deadline:
-            time.sleep(SEEN_S / 100)
+            time.sleep(0.01)
         self.after_lsn = max(self.after_lsn, end_lsn)
         self._look_at_registry()
 
