@@ -50,6 +50,7 @@ bench: install
 # How good policies and models are at finding attacks among ordinary days; some minutes.
 quality: install
 	$(BIN)/python -m tests.quality
+	$(BIN)/python -m tests.quality.deployed
 
 # The jars of Apache Kafka 4, into deploy/kafka/lib; needs Java 17+ and Maven.
 kafka: deploy/kafka/lib/.complete

@@ -86,6 +86,20 @@ class Known:
         network = network_of(address)
         return sum(1 for known in self.counts if network_of(known) == network) if network else 0
 
+    def is_near(self, address: str, least: int) -> bool:
+        """Say whether an address is where the principal is known to move.
+
+        So many known addresses are in its network or, in at least two of its networks, in the /16 (or /48) around it:
+        pods are put wherever there is room.
+        """
+        if self.neighbours(address) >= least:
+            return True
+        around = prefix_of(address)
+        if not around:
+            return False
+        there = [network_of(known) for known in self.counts if prefix_of(known) == around]
+        return len(there) >= least and len(set(there)) > 1
+
     def state(self) -> list[Any]:
         """Give everything as JSON values."""
         return [self.total, self.distinct, self.counts, self.pending]
@@ -308,6 +322,12 @@ def network_of(address: str) -> str:
         except ValueError:
             return ""
     return ""
+
+
+def prefix_of(address: str) -> str:
+    """Give what is around a network as text: the /16 of an IPv4 address or the /48 of an IPv6 address; else empty."""
+    network = network_of(address)
+    return network[:14] if ":" in network else network.rpartition(".")[0]
 
 
 def size_of(rows: int) -> float:

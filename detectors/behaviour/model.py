@@ -41,7 +41,8 @@ DEVIATIONS = (4.0, 10.0)
 """Standard deviations above the mean where the volume's surprise starts, and where it is complete."""
 RARE_N_MIN = 200
 NETWORK_KNOWN_MIN = 3
-"""Known addresses of one /24 (or /64) from which on a further one there is no new place: pods move."""
+"""Known addresses of one /24 (or /64), or of two in one /16 (or /48), from which on a further one there is no new
+place: pods move."""
 PEERS_KNOW = 0.4
 """What is left of the surprise when the principal's peers do the same."""
 SURPRISE_MIN = 0.8
@@ -252,7 +253,7 @@ class Behaviour:
                 continue
             if known.total == 0 or (borrowed is None and known.hold(value, deed.now_us, self._adopt_us)):
                 continue
-            if name == "client_addr" and known.neighbours(value) >= NETWORK_KNOWN_MIN:
+            if name == "client_addr" and known.is_near(value, NETWORK_KNOWN_MIN):
                 known.learn(value)
                 continue
             new.add(name)

@@ -124,6 +124,24 @@ def test_a_further_pod_of_a_known_network_is_no_new_place() -> None:
         assert life.act(address=address).new_client_addr
 
 
+def test_pods_over_several_networks_of_one_prefix_are_no_new_place() -> None:
+    """Of three addresses in two networks of a /16 (/48) one in a third does not surprise; of one network it does."""
+    life = Life()
+    for number in range(300):
+        life.act(
+            address=("10.4.0.1", "10.4.1.1", "10.4.1.2", "fd00:1:2:a::1", "fd00:1:2:b::1", "fd00:1:2:b::2")[number % 6]
+        )
+    assert life.act(address="10.4.9.9") is ORDINARY
+    assert life.act(address="fd00:1:2:c::9") is ORDINARY
+    assert life.act(address="10.5.0.1").new_client_addr
+    assert life.act(address="fd00:1:3:c::9").new_client_addr
+    alone = Life()
+    for _ in range(300):
+        alone.act(address="10.4.0.1")
+        alone.act(address="10.4.0.2")
+    assert alone.act(address="10.4.1.1").new_client_addr
+
+
 def test_a_new_statement_is_a_reason_and_a_new_relation_holds_its_statements() -> None:
     """Another statement on a known relation is told; on a relation that is new it goes without saying."""
     life = Life()
