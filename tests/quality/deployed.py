@@ -37,7 +37,7 @@ def measure(seed: int, *, policies: bool = True) -> dict[str, Any]:
     for name, asked in ASKED.items():
         figures = Figures()
         figures.add(seed, told, planted, peers, **asked)
-        result[name] = {**asdict(figures), "by_seed": [[*key, *value] for key, value in figures.by_seed.items()]}
+        result[name] = written(figures)
     result["strict"] = sum(
         any(kind.id == each.kind.id for kind in kinds)
         and any(_medium(one.severity) and one.principal == each.victim for one in told)
@@ -49,6 +49,13 @@ def measure(seed: int, *, policies: bool = True) -> dict[str, Any]:
         result[name] = asdict(compared)
     result["principals"] = sum(len(names) for names in peers.values())
     return result
+
+
+def written(figures: Figures) -> dict[str, Any]:
+    """Give figures as JSON values."""
+    by_seed = [[*key, *value] for key, value in figures.by_seed.items()]
+    counted = {"found": dict(figures.found), "planted": dict(figures.planted)}
+    return {**vars(figures), **counted, "by_seed": by_seed}
 
 
 ASKED: dict[str, dict[str, bool]] = {
