@@ -28,7 +28,17 @@ from __future__ import annotations
 
 from collectors.beacon import below, key_templates
 from collectors.beacon.key_templates import READ_KEY, SESSION
-from collectors.beacon.templates import BEACON, BEACON_EACH, BEACON_TREE, BEACONS, MIXED, SCHEMA, SECRETS, TREE
+from collectors.beacon.templates import (
+    BEACON,
+    BEACON_EACH,
+    BEACON_TREE,
+    BEACONS,
+    MIXED,
+    PUBLICATION,
+    SCHEMA,
+    SECRETS,
+    TREE,
+)
 
 GUARD = "backtrace_functions"
 """Names functions of the server whose errors are logged with a backtrace; only superusers set it. A transaction that
@@ -195,7 +205,16 @@ BEGIN{{pause}}
         END IF;
     ELSIF TG_ARGV[0] OPERATOR(pg_catalog.=) '{TREE}' OR TG_ARGV[0] OPERATOR(pg_catalog.=) '{MIXED}' THEN
         BEGIN
-            lines := {SCHEMA}.below(TG_RELID, TG_OP, TG_ARGV[0]);
+            IF NOT EXISTS (
+                SELECT FROM pg_catalog.pg_publication_rel AS r
+                JOIN pg_catalog.pg_publication AS p ON p.oid OPERATOR(pg_catalog.=) r.prpubid
+                WHERE r.prrelid OPERATOR(pg_catalog.=) TG_RELID AND r.prqual IS NULL AND p.pubupdate AND p.pubdelete
+                    AND p.pubname OPERATOR(pg_catalog.=) '{PUBLICATION}'
+                    AND EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) TG_RELID
+                        AND c.relkind OPERATOR(pg_catalog.=) 'p')
+            ) OR TG_ARGV[0] OPERATOR(pg_catalog.=) '{MIXED}' THEN
+                lines := {SCHEMA}.below(TG_RELID, TG_OP, TG_ARGV[0]);
+            END IF;
         EXCEPTION WHEN OTHERS THEN
             NULL;
         END;

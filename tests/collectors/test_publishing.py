@@ -31,8 +31,11 @@ DROP PUBLICATION pgwitness; DROP PUBLICATION pgwitness_inserts;
 CREATE PUBLICATION pgwitness WITH (publish = 'insert,update,delete,truncate', publish_via_partition_root = true);
 CREATE PUBLICATION pgwitness_inserts WITH (publish = 'insert,truncate', publish_via_partition_root = true);
 ALTER PUBLICATION pgwitness ADD TABLE orders, days; ALTER PUBLICATION pgwitness_inserts ADD TABLE notes;
+CREATE OR REPLACE TRIGGER pgwitness_beacon AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON notes
+    FOR EACH STATEMENT EXECUTE FUNCTION pgwitness.beacon('each');
+ALTER TABLE notes ENABLE ALWAYS TRIGGER pgwitness_beacon;
 """
-"""The publications as earlier versions made them."""
+"""The publications, and a trigger with an argument, as earlier versions made them."""
 
 
 @pytest.fixture
@@ -77,6 +80,9 @@ def test_the_earlier_layout_is_replaced_without_losing_a_row(admin: Connection, 
             "UPDATE orders SET v = 2; UPDATE days SET v = 3; DELETE FROM days; INSERT INTO notes VALUES (2)"
         )
         installer.execute("TRUNCATE notes")
+        assert admin.execute(
+            "SELECT tgfoid::regproc::text, tgenabled FROM pg_trigger WHERE tgrelid = 'notes'::regclass"
+        ).fetchone() == ("pgwitness.beacon_each", "A")
         assert changes.read() == {
             ("I", "public.orders"): 1,
             ("I", "public.notes"): 2,
