@@ -277,7 +277,7 @@ class Fold:
         """Tell a part of a transaction, and with its last one how much it took of what was there."""
         event = shape.change(name, instance, part, whose)
         who = whose.principal or f"?{whose.role or ''}"
-        found = shares.change(cluster.shares, part, who, service=whose.principal_kind == "service")
+        found = shares.change(cluster.shares, part, who, whose.principal_kind)
         if found:
             event.detail["shares"] = found
         self._emit(event)

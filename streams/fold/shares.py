@@ -7,9 +7,9 @@ where a transaction deleted clearly more than there can have been, nothing is sa
 What one principal did adds up over 24 hours and 30 days, and over 24 hours what everybody did, so that batches and
 several names of one person count together. Rows of a relation from which about as much is deleted as is inserted (a
 queue, an expiry) were born in the window themselves: of those only what it has shrunk counts. Updates count distinct
-rows, by their keys; a service's only within one transaction. A deletion beside as many insertions in one transaction
-has written over; a TRUNCATE took the rows before less the rows after. What came at the same hour on three days before
-is `usual`.
+rows by their keys, of people and agents; of others only within one transaction. A deletion beside as many insertions
+in one transaction has written over; a TRUNCATE took the rows before less the rows after. What came at the same hour on
+three days before is `usual`.
 
 Pure, of bounded memory, in the checkpoint; what is forgotten is not known.
 """
@@ -17,6 +17,7 @@ Pure, of bounded memory, in the checkpoint; what is forgotten is not known.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -45,7 +46,9 @@ QUEUE = 0.5
 DOUBT = 1.2
 USUAL_DAYS = 3
 HASHES = 1 << 64
-_WORDS = {"d": "delete", "u": "update", "t": "truncate"}
+_BY_KEY = frozenset({"human", "agent"})
+"""Kinds of principals whose updated rows are told apart by their keys: what a service updates comes by the thousand."""
+_SPANS = ((("24h", DAY_US), ("30d", MONTH_US)), (("24h by all", DAY_US),))
 _rows = msgspec.json.Decoder(list[Row])
 
 
@@ -74,21 +77,29 @@ class Turnover(Struct, array_like=True):
 class Window(Struct, array_like=True):
     """What one principal, or everybody, did to a relation: deletions by hour and day, keys of rows written over."""
 
-    gone: list[tuple[int, int]] = []
+    gone: list[list[int]] = []
+    """Pairs of the end of an hour or day, and how many rows."""
+    total: int = 0
+    """Rows in `gone`, those included whose time is over."""
     keys: list[int] = []
     keys_since_us: int = 0
     large: list[int] = []
     """Hours, since the epoch, in which most of the relation went; the first of each day."""
 
 
+class Known(Struct, array_like=True):
+    """What is known of one relation. `streamed`: its rows have been in the stream, or it was made before its eyes."""
+
+    sizes: list[Size] = []
+    turnover: Turnover = msgspec.field(default_factory=Turnover)
+    streamed: bool = False
+
+
 class Shares(Struct):
     """What is known of one cluster, as in its checkpoint."""
 
-    sizes: dict[str, list[Size]] = {}
-    turnovers: dict[str, Turnover] = {}
+    relations: dict[str, Known] = {}
     windows: dict[str, Window] = {}
-    streamed: dict[str, None] = {}
-    """Relations whose rows have been in the WAL stream, or that were made before its eyes."""
     parts: dict[str, tuple[int, list[dict[str, object]]]] = {}
     """By database the commit LSN of the transaction that is not whole yet, and what is told with its last part."""
 
@@ -100,6 +111,9 @@ class _Did(NamedTuple):
     updated: int = 0
     deleted: int = 0
     truncated: bool = False
+
+
+_NOTHING = _Did()
 
 
 def posture(shares: Shares, event: Posture) -> bool:
@@ -120,98 +134,111 @@ def ddl(shares: Shares, part: Transaction, commands: Iterable[Ddl]) -> None:
     for command in commands:
         for item in command.dropped:
             if item.type == "table" and item.relation is not None:
-                key = _key(part.database, item.relation)
-                shares.sizes.pop(key, None)
-                shares.turnovers.pop(key, None)
-                shares.streamed.pop(key, None)
+                shares.relations.pop(_key(part.database, item.relation), None)
         if command.tag == "CREATE TABLE":
             for item in command.objects:
                 if item.type == "table" and item.relation is not None:
                     key = _key(part.database, item.relation)
                     _read(shares, key, part.committed_at_us - 1, 0)
-                    _streams(shares, key)
+                    shares.relations[key].streamed = True
 
 
 def streams(shares: Shares, database: str, relations: Iterable[str]) -> bool:
     """Say whether the WAL tells what becomes of all of these relations."""
-    names = list(relations)
-    return bool(names) and all(_key(database, name) in shares.streamed for name in names)
+    found = [shares.relations.get(_key(database, name)) for name in relations]
+    return bool(found) and all(known is not None and known.streamed for known in found)
 
 
 def holds(shares: Shares, database: str, relations: Iterable[str]) -> int | None:
     """Give how many rows the fullest of these relations holds, None where no size is known."""
-    known = [shares.sizes[key][-1] for name in relations if (key := _key(database, name)) in shares.sizes]
-    return max((max(0, size.rows + size.net) for size in known), default=None)
+    found = [shares.relations.get(_key(database, name)) for name in relations]
+    sizes = [known.sizes[-1] for known in found if known is not None and known.sizes]
+    return max((max(0, size.rows + size.net) for size in sizes), default=None)
 
 
-def change(shares: Shares, part: Transaction, who: str, service: bool) -> list[dict[str, object]]:
-    """Take up a part of a transaction; gives, with its last one, what it took of relations that had more."""
-    lsn, told = shares.parts.pop(part.database, (0, []))
-    if lsn != part.lsn or not part.part:
-        told = []
+def change(shares: Shares, part: Transaction, who: str, kind: str) -> list[dict[str, object]]:
+    """Take up a part of a transaction; gives, with its last one, what it took of relations that had more.
+
+    `kind` is the principal's. This runs for every transaction: what only inserts costs a look-up.
+    """
+    told: list[dict[str, object]] = []
+    if part.part:
+        lsn, earlier = shares.parts.pop(part.database, (0, told))
+        told = earlier if lsn == part.lsn else told
     for name, did in _did(part):
         key = _key(part.database, name)
-        _streams(shares, key)
-        before = _before(shares, key, part.committed_at_us)
-        if did.deleted or did.updated or did.truncated:
-            told += _judged(shares, part, name, did, who, service, before)
-        _count(shares, key, did, before, part.committed_at_us)
-    if not part.last:
-        room(shares.parts, DATABASES_MAX)
-        shares.parts[part.database] = (part.lsn, told[-TOLD_MAX:])
-        return []
-    return told[:TOLD_MAX]
+        known = shares.relations.get(key) or _made(shares, key)
+        known.streamed = True
+        if did.deleted or did.truncated or did.updated >= ROWS_LEAST or (did.updated and kind in _BY_KEY):
+            told += _judged(shares, known, part, name, did, who, kind)
+        _count(known, did, part.committed_at_us)
+    if part.last:
+        return told[:TOLD_MAX]
+    room(shares.parts, DATABASES_MAX)
+    shares.parts[part.database] = (part.lsn, told[-TOLD_MAX:])
+    return []
 
 
-def _did(part: Transaction) -> Iterator[tuple[str, _Did]]:
+def _made(shares: Shares, key: str) -> Known:
+    room(shares.relations, RELATIONS_MAX)
+    known = shares.relations[key] = Known()
+    return known
+
+
+def _did(part: Transaction) -> list[tuple[str, _Did]]:
+    if len(part.counts) == 1 and 0 <= part.counts[0].relation < len(part.relations):
+        one = part.counts[0]
+        return [(part.relations[one.relation].name, _one(one.operation, one.rows))]
     totals: dict[str, _Did] = {}
     for count in part.counts:
-        if not 0 <= count.relation < len(part.relations):
-            continue
-        name = part.relations[count.relation].name
-        i, u, d, t = totals.get(name, _Did())
-        match count.operation:
-            case "i":
-                i += count.rows
-            case "u":
-                u += count.rows
-            case "d":
-                d += count.rows
-            case "t":
-                t = True
-        totals[name] = _Did(i, u, d, t)
-    yield from totals.items()
+        if 0 <= count.relation < len(part.relations):
+            name = part.relations[count.relation].name
+            i, u, d, t = totals.get(name, _NOTHING)
+            more = _one(count.operation, count.rows)
+            totals[name] = _Did(i + more.inserted, u + more.updated, d + more.deleted, t or more.truncated)
+    return list(totals.items())
+
+
+def _one(operation: str, rows: int) -> _Did:
+    match operation:
+        case "i":
+            return _Did(rows)
+        case "u":
+            return _Did(0, rows)
+        case "d":
+            return _Did(0, 0, rows)
+        case "t":
+            return _Did(truncated=True)
+    return _NOTHING
 
 
 def _judged(
-    shares: Shares, part: Transaction, name: str, did: _Did, who: str, service: bool, before: Size | None
-) -> Iterator[dict[str, object]]:
+    shares: Shares, known: Known, part: Transaction, name: str, did: _Did, who: str, kind: str
+) -> Iterator[_Told]:
     key, at_us = _key(part.database, name), part.committed_at_us
-    live = None if before is None else max(0, before.rows + before.net)
-    if before is None or live is None:
-        if did.deleted:
-            _window(shares, key, who).gone = _added(_window(shares, key, who).gone, at_us, did.deleted)
-        return
+    before = _before(known, at_us)
+    live = 0 if before is None else max(0, before.rows + before.net)
 
-    def told(operation: str, rows: int, of: int, window: str) -> Iterator[dict[str, object]]:
-        part_of = min(1.0, rows / of) if of else 0.0
-        if operation != "truncate" and (rows < ROWS_LEAST or part_of < SHARE_LEAST):
+    def told(operation: str, rows: int, of: int, window: str) -> Iterator[_Told]:
+        share = min(1.0, rows / of) if of else 0.0
+        if before is None or (operation != "truncate" and (rows < ROWS_LEAST or share < SHARE_LEAST)):
             return
-        usual = part_of >= 0.5 and _usual(_window(shares, key, who), at_us)
-        found: dict[str, object] = {"relation": name, "operation": operation, "rows": min(rows, of), "of": of}
-        found |= {"part": round(part_of, 3), "counted_at_us": before.at_us, "window": window, "usual": usual}
+        usual = share >= 0.5 and _usual(_window(shares, key, who), at_us)
+        found: _Told = {"relation": name, "operation": operation, "rows": min(rows, of), "of": of}
+        found |= {"part": round(share, 3), "counted_at_us": before.at_us, "window": window, "usual": usual}
         yield found
 
     if did.truncated:
         after = max(0, did.inserted - did.deleted)
-        gone = 0 if after >= 0.9 * live else live - after
-        yield from told("truncate", gone, live, "transaction")
+        yield from told("truncate", 0 if after >= 0.9 * live else live - after, live, "transaction")
+        return
+    if before is None:
         return
     if did.deleted:
-        yield from _deleted(shares, key, did, who, live, at_us, told)
+        yield from _deleted(shares, known, key, did, who, live, at_us, told)
     if did.updated:
         updated = did.updated
-        if not service:
+        if kind in _BY_KEY:
             window = _window(shares, key, who)
             if not 0 <= at_us - window.keys_since_us < DAY_US:
                 window.keys, window.keys_since_us = [], at_us
@@ -219,19 +246,23 @@ def _judged(
             updated = max(_distinct(window.keys), min(did.updated, live) if did.updated >= live > 0 else 0)
         elif did.updated > live * DOUBT + ROWS_LEAST:
             updated = live  # rows were updated twice
-        yield from told("update", min(updated, live), live, "transaction" if service else "24h")
+        yield from told("update", min(updated, live), live, "24h" if kind in _BY_KEY else "transaction")
 
 
-def _deleted(shares: Shares, key: str, did: _Did, who: str, live: int, at_us: int, told: _Telling) -> Iterator[_Told]:
+def _deleted(
+    shares: Shares, known: Known, key: str, did: _Did, who: str, live: int, at_us: int, told: _Telling
+) -> Iterator[_Told]:
+    windows = (_window(shares, key, who), _window(shares, key, EVERYBODY))
+    for window in windows:
+        _add(window, at_us, did.deleted)
+    if max(windows[0].total, windows[1].total) < max(ROWS_LEAST, SHARE_LEAST * live):
+        return  # whatever is added up, it is too little
     if did.deleted > live * DOUBT + ROWS_LEAST + did.inserted:
         return  # there were more rows than is known
-    turnover = shares.turnovers.get(key, Turnover())
+    turnover = known.turnover
     inserted, deleted = turnover.inserted + turnover.inserted_before, turnover.deleted + turnover.deleted_before
     best: list[_Told] = []
-    for name in (who, EVERYBODY):
-        window = _window(shares, key, name)
-        window.gone = _added(window.gone, at_us, did.deleted)
-        spans = (("24h", DAY_US), ("30d", MONTH_US)) if name == who else (("24h by all", DAY_US),)
+    for window, spans in zip(windows, _SPANS, strict=True):
         for span, length_us in spans:
             gone = sum(rows for since_us, rows in window.gone if since_us > at_us - length_us)
             of = live + gone - did.deleted
@@ -250,18 +281,14 @@ def _comes_to_go(turnover: Turnover) -> bool:
     return 0 < QUEUE * turnover.inserted <= turnover.deleted
 
 
-def _count(shares: Shares, key: str, did: _Did, before: Size | None, at_us: int) -> None:
+def _count(known: Known, did: _Did, at_us: int) -> None:
     """Add what a part did to the sizes that were read before it, and to the turnover."""
-    for size in shares.sizes.get(key, []):
+    if not (did.inserted or did.deleted or did.truncated):
+        return
+    for size in known.sizes:
         if size.at_us < at_us:
             size.net = (-size.rows if did.truncated else size.net) + did.inserted - did.deleted
-    if not (did.inserted or did.deleted):
-        return
-    day = at_us // DAY_US
-    turnover = shares.turnovers.get(key)
-    if turnover is None:
-        room(shares.turnovers, RELATIONS_MAX)
-        turnover = shares.turnovers[key] = Turnover(day)
+    turnover, day = known.turnover, at_us // DAY_US
     if day > turnover.day:
         one = day == turnover.day + 1
         turnover.inserted_before = turnover.inserted if one else 0
@@ -271,25 +298,16 @@ def _count(shares: Shares, key: str, did: _Did, before: Size | None, at_us: int)
     turnover.deleted += did.deleted
 
 
-def _before(shares: Shares, key: str, at_us: int) -> Size | None:
+def _before(known: Known, at_us: int) -> Size | None:
     """Give the latest reading from before a time: one from after the deed has its result in it."""
-    return next((size for size in reversed(shares.sizes.get(key, [])) if size.at_us < at_us), None)
+    return next((size for size in reversed(known.sizes) if size.at_us < at_us), None)
 
 
 def _read(shares: Shares, key: str, at_us: int, rows: int) -> None:
-    sizes = shares.sizes.get(key)
-    if sizes is None:
-        room(shares.sizes, RELATIONS_MAX)
-        sizes = shares.sizes[key] = []
+    sizes = (shares.relations.get(key) or _made(shares, key)).sizes
     if not sizes or at_us > sizes[-1].at_us:
         sizes.append(Size(at_us, rows))
         del sizes[:-READINGS_MAX]
-
-
-def _streams(shares: Shares, key: str) -> None:
-    if key not in shares.streamed:
-        room(shares.streamed, RELATIONS_MAX)
-        shares.streamed[key] = None
 
 
 def _window(shares: Shares, key: str, who: str) -> Window:
@@ -302,15 +320,21 @@ def _window(shares: Shares, key: str, who: str) -> Window:
     return window
 
 
-def _added(gone: list[tuple[int, int]], at_us: int, rows: int) -> list[tuple[int, int]]:
+def _add(window: Window, at_us: int, rows: int) -> None:
     """Add rows in their hour; hours of which a day has passed become parts of their day."""
+    slot = at_us // HOUR_US * HOUR_US + HOUR_US - 1  # its end: it counts for as long as any row of it may
+    window.total += rows
+    if window.gone and window.gone[-1][0] == slot:
+        window.gone[-1][1] += rows
+        return
     sums: dict[int, int] = {}
-    for since_us, number in [*gone, (at_us, rows)]:
+    for since_us, number in [*window.gone, (slot, rows)]:
         if since_us > at_us - MONTH_US:
             grain = HOUR_US if since_us > at_us - DAY_US else DAY_US
-            slot = since_us // grain * grain + grain - 1  # its end: it counts for as long as any row of it may
-            sums[slot] = sums.get(slot, 0) + number
-    return sorted(sums.items())
+            end = since_us // grain * grain + grain - 1
+            sums[end] = sums.get(end, 0) + number
+    window.gone = [[end, number] for end, number in sorted(sums.items())]
+    window.total = sum(sums.values())
 
 
 def _usual(window: Window, at_us: int) -> bool:
@@ -347,5 +371,6 @@ def _distinct(keys: list[int]) -> int:
     return len(keys) if len(keys) < KEYS_MAX else int((KEYS_MAX - 1) * HASHES / max(1, keys[-1]))
 
 
+@lru_cache(2_000)
 def _key(database: str, relation: str) -> str:
     return f"{database}\n{relation}"
