@@ -300,8 +300,8 @@ class Interpreter:
             names.see(part for name in (*known.relations, *known.columns, *known.functions) for part in parts(name))
 
     def _is_own(self, record: LogRecord, text: Text) -> bool:
-        """Only what the collectors read is left out: a write in their session is told."""
-        if self._own is None or set(text.operations) != {"select"}:
+        """Only what the collectors read, and set for it, is left out: a write in their session is told."""
+        if self._own is None or "select" not in text.operations or not set(text.operations) <= {"select", "set"}:
             return False
         if not self._own.has(record.user, record.application, record.session):
             return False

@@ -278,7 +278,10 @@ def test_our_own_reading_is_left_out_and_nothing_else(feed: Feed) -> None:
     assert feed("duration: 0.1 ms  statement: SELECT * FROM pg_stat_activity", **own) == []
     assert feed.one("duration: 0.1 ms  statement: DELETE FROM t", **own).role == "pgwitness"
     assert feed.one("duration: 0.1 ms  statement: SELECT 1", application="pgwitness").role == "app"
-    assert feed.interpreter.own == 1
+    read = "SET LOCAL lock_timeout = '1s'; SELECT key FROM pgwitness.key"
+    assert feed(f"duration: 0.1 ms  statement: {read}", **own) == []
+    assert feed.one(f"duration: 0.1 ms  statement: {read}; DELETE FROM t", **own).role == "pgwitness"
+    assert feed.interpreter.own == 2
 
 
 SESSION = "6b035d50.29"

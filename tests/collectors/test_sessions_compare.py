@@ -214,3 +214,18 @@ def test_a_table_is_known_by_its_oid() -> None:
     assert [event.change for event in compare_posture([a], [anew, b], 999)] == ["added", "changed"]
     aged = Object("table", "shop", "public.a", {"owner": "bob"})
     assert compare_posture([aged], [a], 999) == []
+
+
+def test_a_snapshot_that_saw_less_of_the_beacon_is_no_change() -> None:
+    """What the beacon's triggers run was hashed otherwise before: that alone says nothing, being off does."""
+
+    def trigger(**attributes: object) -> Object:
+        same = {"active": True, "enabled": "always", "function": "pgwitness.beacon"}
+        return Object("trigger", "shop", "public.t.pgwitness_beacon", {**same, **attributes})
+
+    now = trigger(function_md5="2", bodies=5)
+    assert posture([trigger(function_md5="1")], [now]) == []
+    assert posture([trigger(function_md5="1", function="pgwitness.beacon_each")], [now]) == []
+    changed = [("trigger", "public.t.pgwitness_beacon", "changed")]
+    assert posture([trigger(function_md5="1", active=False)], [now]) == changed
+    assert posture([trigger(function_md5="1", bodies=5)], [now]) == changed
