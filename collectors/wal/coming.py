@@ -2,8 +2,9 @@
 
 Their inserts are read from the start; their updates and deletes once the collector's job lists them, some seconds after
 a primary key is there. What the catalogue says when a transaction is read is too late for that: the job has been there
-by then, or the table is gone. The stream has both in their order: DDL that makes a table, and the job's own. Bounded in
-number and in time, so that a table which is taken out later is no table that is still to come.
+by then, or the table is gone. The stream has both in their order: DDL that makes a table, and the job's own. A
+transaction that was open when the job listed the table may have been written before that. Bounded in number and in
+time, so that a table which is taken out later is no table that is still to come.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Coming:
 
     def __init__(self) -> None:
         self._until_us: dict[str, int] = {}
+        self._listed_xid: dict[str, int] = {}
         self._names: dict[int, str] = {}
 
     def described(self, oid: int, name: str) -> None:
@@ -42,13 +44,21 @@ class Coming:
                 while len(self._until_us) >= TABLES_MAX:
                     del self._until_us[next(iter(self._until_us))]
                 self._until_us[made.relation] = at_us + LASTS_US
-            elif made.type == "publication relation" and made.identity.endswith(_LISTED):
-                self._until_us.pop(made.relation, None)
+            elif (
+                made.type == "publication relation"
+                and made.identity.endswith(_LISTED)
+                and self._until_us.pop(made.relation, None) is not None
+            ):
+                while len(self._listed_xid) >= TABLES_MAX:
+                    del self._listed_xid[next(iter(self._listed_xid))]
+                self._listed_xid[made.relation] = said.beacon.xid
 
     def name(self, oid: int) -> str | None:
         """Give what the stream called a relation."""
         return self._names.get(oid)
 
-    def waits(self, name: str | None, at_us: int) -> bool:
-        """Say whether a table had not come into the update publication, as of a commit."""
-        return name is not None and at_us < self._until_us.get(name, 0)
+    def waits(self, name: str | None, at_us: int, xid: int) -> bool:
+        """Say whether a table may not have come into the update publication for a transaction, as of its commit."""
+        if name is None:
+            return False
+        return at_us < self._until_us.get(name, 0) or xid < self._listed_xid.get(name, 0)

@@ -92,6 +92,7 @@ class Accounts:
     def begin(self) -> None:
         """Begin a transaction."""
         self._session: tuple[int, int] | None = None
+        self._xid = 0
         self._said: dict[int, _Said] = {}
         self._below: dict[int, _Said] = {}
         self._seen: dict[int, list[int]] = {}
@@ -116,6 +117,7 @@ class Accounts:
             return
         if self._session is None:
             self._session = (beacon.pid, beacon.backend_start_us)
+            self._xid = beacon.xid
         of = self._below if wrote.statement.endswith(BELOW) else self._said
         said = of.get(wrote.relation)
         if said is None:
@@ -155,7 +157,7 @@ class Accounts:
     def _as_of(self, item: Unpublished, at_us: int) -> Unpublished:
         """Say what held when the rows were written: a table's name if it is gone, and whether it was still to come."""
         name = self.coming.name(item.oid) if item.published is None else item.relation
-        later = not (item.inserted or item.truncated) and self.coming.waits(name, at_us)
+        later = not (item.inserted or item.truncated) and self.coming.waits(name, at_us, self._xid)
         return replace(item, relation=name or item.relation, expected=item.expected or later)
 
     def _missing(self, session: tuple[int, int], oid: int, said: _Said, at_us: int) -> Unpublished | None:

@@ -116,8 +116,8 @@ def test_a_table_that_is_still_to_come_into_the_publication_is_no_hidden_one() -
     Not so for its inserts, for TRUNCATE, after it was listed, after a minute, or for a table that was there before.
     """
 
-    def command(tag: str, made: DdlObject) -> Ddl:
-        return Ddl(number=0, ordinal=0, tag=tag, beacon=Beacon("app", "app", 7, 8, 9), objects=[made])
+    def command(tag: str, made: DdlObject, xid: int = 9) -> Ddl:
+        return Ddl(number=0, ordinal=0, tag=tag, beacon=Beacon("app", "app", 7, 8, xid), objects=[made])
 
     def expected(*wrote: tuple[int, str, int, int, int], at_us: int = 1) -> list[tuple[str, bool]]:
         return [(item.relation, item.expected) for item in ends(kept, *wrote, at_us=at_us)]
@@ -139,3 +139,6 @@ def test_a_table_that_is_still_to_come_into_the_publication_is_no_hidden_one() -
     listed = DdlObject("publication relation", "public.t in publication pgwitness", "public.t")
     kept.coming.ddl(command("ALTER PUBLICATION", listed), 1)
     assert expected((TABLE, "UPDATE", 0, 50, 0), at_us=2) == [("public.t", False)]
+    kept.coming.ddl(command("CREATE TABLE", DdlObject("table", "public.t", "public.t")), 0)
+    kept.coming.ddl(command("ALTER PUBLICATION", listed, xid=10), 1)
+    assert expected((TABLE, "UPDATE", 0, 500, 0), at_us=2) == [("public.t", True)], "it was open when that was done"
