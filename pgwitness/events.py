@@ -13,6 +13,7 @@ compact arrays (`Row`) that stages pass on as bytes without reading them (docs/d
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -581,6 +582,7 @@ def session_id(instance: str | None, backend_start_us: int, pid: int) -> str:
     return f"{instance or '?'}/{backend_start_us // 1_000_000:x}.{pid:x}"
 
 
+@lru_cache(maxsize=4096)
 def quote_identifier(name: str) -> str:
     """Quote an identifier as PostgreSQL's `quote_ident` does for names that are not plain lower case."""
     plain = name.isascii() and name.replace("_", "a").replace("$", "a").isalnum() and name == name.lower()

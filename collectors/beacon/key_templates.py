@@ -222,17 +222,3 @@ def release_event_trigger(name: str) -> str:
         "    END IF;\n"
         f"    DROP EVENT TRIGGER IF EXISTS {name};\nEND\n$pgwitness$"
     )
-
-
-def release_function(signature: str) -> str:
-    """Take a function of ours out of the extension that holds it, and drop it, where it is there."""
-    return (
-        "DO $pgwitness$\nDECLARE\n    held text;\nBEGIN\n"
-        f"    SELECT x.extname INTO held FROM pg_depend AS d JOIN pg_extension AS x ON x.oid = d.refobjid\n"
-        f"    WHERE d.classid = 'pg_proc'::regclass AND d.objid = to_regprocedure('{SCHEMA}.{signature}')\n"
-        "        AND d.deptype = 'e';\n"
-        "    IF held IS NOT NULL THEN\n"
-        f"        EXECUTE format('ALTER EXTENSION %I DROP FUNCTION {SCHEMA}.{signature}', held);\n"
-        "    END IF;\n"
-        f"    DROP FUNCTION IF EXISTS {SCHEMA}.{signature};\nEND\n$pgwitness$"
-    )

@@ -96,7 +96,7 @@ def _keeping(state: State) -> list[Statement]:
         plan.append(Statement(sql, "event triggers", why))
 
     if "cover" in state.functions:
-        add(key_templates.release_function("cover(oid[])"), "an earlier form of what keeps DDL harmless")
+        add(key_templates.drop_function("cover(oid[])"), "an earlier form of what keeps DDL harmless")
     for name, body in covering.BODIES.items():
         if state.functions.get(name) != body:
             add(covering.create_function(name), "keeps DDL harmless, and covers tables as they are made")
