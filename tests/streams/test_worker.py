@@ -22,6 +22,9 @@ from tests.conftest import AnyBroker
 from tests.streams.conftest import Installation, eventually
 from tests.streams.records import batch, beacon, sample, tick, transaction
 
+# A client of aiokafka that is stopped while it opens a connection to a coordinator leaves that one to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def changes(first: int, number: int) -> list[RawBatch]:
     """Records of one transaction each, by alternating principals."""
