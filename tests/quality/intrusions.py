@@ -17,10 +17,10 @@ from tests.quality.world import Clerk, Task, World
 
 TUNING_SEEDS = tuple(range(1, 6))
 REPORTED_SEEDS = tuple(range(101, 111))
-VOLUME = frozenset({"actions", "rows_read", "rows_an_action", "statements", "creep_actions", "creep_rows_read"})
-WRITES = frozenset({"rows_written", "actions", "rows_an_action", "creep_rows_written", "creep_actions"})
-DELETES = frozenset({"rows_deleted", "actions", "creep_rows_deleted", "creep_actions"})
-FOREIGN = frozenset({"foreign", "strange", "new", "relation", "relations", "creep_relations"})
+VOLUME = frozenset({"actions", "rows_read", "rows_an_action", "statements"})
+WRITES = frozenset({"rows_written", "actions", "rows_an_action"})
+DELETES = frozenset({"rows_deleted", "actions"})
+FOREIGN = frozenset({"foreign", "strange", "new", "relation", "relations"})
 PLACE = frozenset({"elsewhere", "beside", "addresses", "client_addr", "application"})
 HOURS = frozenset({"off_hours", "idle"})
 NEW_WAY = VOLUME | {"rows_read_new", "new", "statement", "columns"}
