@@ -403,6 +403,17 @@ def test_what_was_announced_is_over_when_its_session_goes_on() -> None:
         assert who(feed.tells(found("role", "x", after={}))) == STRONG
 
 
+def test_a_statement_that_waits_for_its_outcome_names_who_did_it_and_comes_later() -> None:
+    """While its outcome is open the change is told first; the statement that it refers to comes as pending."""
+    feed = Feed()
+    feed.said("CREATE ROLE x", at_s=14, vxid="4/7", source="statement", outcome="unknown", duration_ms=None)
+    told = [*feed(found("role", "x", after={})), *feed.reads(17)]
+    assert [(event.kind, who(event)) for event in told] == [("posture", STRONG)]
+    later = feed.reads(20)
+    assert [(event.kind, event.outcome, event.principal) for event in later] == [("statement", "pending", "p_ada")]
+    assert told[0].detail["statements"] == [later[0].event_id]
+
+
 def test_what_was_announced_has_its_effect_once() -> None:
     """Announced before the first look it may have taken until after it; what one change has, another has not."""
     announced: dict[str, Any] = {"source": "statement", "outcome": "unknown", "duration_ms": None}
