@@ -11,9 +11,12 @@ a batch that would unpack to more than memory holds must not be unpacked (`strea
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
+import aiokafka.client
+from aiokafka.protocol.metadata import MetadataRequest
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -25,6 +28,25 @@ FETCH = 1
 SUSPECT_PAUSE_S = 0.05
 FETCH_WAIT_MS_MAX = 100
 """How long the broker may keep a fetch that finds nothing; a partition not in it waits as long for the next one."""
+
+COMMIT_S_MAX = 2.0
+"""How long a commit may take; aiokafka tries for as long as a topic is gone, while the worker would see nothing."""
+COMMIT_PAUSE_S = 5.0
+"""How long after one that did not succeed the next is tried."""
+
+
+class AskingRequest(MetadataRequest):  # type: ignore[misc]
+    """Asks after topics and makes none.
+
+    aiokafka lets the broker make a topic that was deleted, with partitions and retention that nobody chose, while the
+    worker reads on; it has no setting against it, and no place but its module where the request is looked up.
+    """
+
+    def __init__(self, topics: list[str] | None = None, allow_auto_topic_creation: bool = False) -> None:
+        super().__init__(topics, allow_auto_topic_creation)
+
+
+aiokafka.client.MetadataRequest = AskingRequest
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -79,6 +101,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return {}
         return records
 
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        try:
+            return bool(await asyncio.wait_for(super()._commit(offsets), COMMIT_S_MAX))
+        except TimeoutError:
+            return False
+
     def _hands_over(self) -> bool:
         return not self.suspicious
 
@@ -101,19 +129,30 @@ class Consumer(driver.Consumer):
 
     _thread: ConsumerThread
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._uncommitted: dict[TP, int] = {}
+        self._commit_from = 0.0
+
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the stages' own positions, which is what Faust believes to be committed."""
         positions: dict[TP, int] = self.app.positions()  # type: ignore[attr-defined]
+        self._uncommitted = {}
         await self._thread.seek_to(positions)
         return positions
 
     async def commit_positions(self, positions: Mapping[TP, int]) -> None:
-        """Tell the group how far things are durable; nothing but monitoring reads it."""
-        if positions:
-            await self._thread.commit(positions)
+        """Tell the group how far things are durable, now or later; nothing but monitoring reads it."""
+        self._uncommitted.update(positions)
+        if not self._uncommitted or time.monotonic() < self._commit_from:
+            return
+        tried, self._uncommitted = self._uncommitted, {}
+        if not await self._thread.commit(tried):
+            self._uncommitted = tried | self._uncommitted
+            self._commit_from = time.monotonic() + COMMIT_PAUSE_S
 
     @property
     def suspicious(self) -> bool:

@@ -173,9 +173,8 @@ async def _work(
 async def _report(app: Any, stages: Stages) -> None:
     """Bring lag metrics and the group's offsets up to date."""
     acknowledged = stages.take_acknowledged()
-    if acknowledged:
-        await app.consumer.commit_positions({TP(*at): offset for at, offset in acknowledged.items()})
-        for (topic, number), offset in acknowledged.items():
-            end = app.end_of((topic, number))
-            if end is not None:
-                metrics.LAG.labels(topic, str(number)).set(max(0, end - offset))
+    await app.consumer.commit_positions({TP(*at): offset for at, offset in acknowledged.items()})
+    for (topic, number), offset in acknowledged.items():
+        end = app.end_of((topic, number))
+        if end is not None:
+            metrics.LAG.labels(topic, str(number)).set(max(0, end - offset))

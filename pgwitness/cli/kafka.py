@@ -109,9 +109,7 @@ def _open(config: Config, topic: str) -> tuple[Consumer, list[int]]:
     settings = {"group.id": config.kafka.topic(READER), "enable.auto.commit": False, "enable.partition.eof": True}
     # What matters of the client's complaints becomes an error of the call that failed.
     refusals = Refusals()
-    consumer = Consumer(
-        {**settings, "allow.auto.create.topics": False, "log_level": 0, "error_cb": refusals, **config.kafka.client()}
-    )
+    consumer = Consumer({**settings, "log_level": 0, "error_cb": refusals, **config.kafka.client()})
     try:
         found = consumer.list_topics(timeout=REACH_S).topics
     except KafkaException as error:

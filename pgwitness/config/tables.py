@@ -34,6 +34,9 @@ class Kafka(_Section, frozen=True, kw_only=True):
     def client(self) -> dict[str, str]:
         """Give the settings of a librdkafka client.
 
+        Asking for a topic makes none, though many brokers would make it, with their own partitions and retention:
+        that is what `topics apply` is for. librdkafka says that this is for consumers; its producers heed it, too.
+
         Raises `ConfigurationError` when they want a name and a password and one of them is not there.
         """
         if self.settings.get("security.protocol", "").lower().startswith("sasl_"):
@@ -45,7 +48,7 @@ class Kafka(_Section, frozen=True, kw_only=True):
                     raise ConfigurationError(
                         f'kafka.{key} is not set and {mechanism} needs it; set "{key}_file" in [kafka], or {variable}'
                     )
-        return {"bootstrap.servers": self.bootstrap, **self.settings}
+        return {"bootstrap.servers": self.bootstrap, "allow.auto.create.topics": "false", **self.settings}
 
 
 class Topics(_Section, frozen=True, kw_only=True):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 
+import aiokafka.client
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
@@ -86,10 +88,28 @@ def test_a_worker_without_its_topics_is_not_ready_and_says_why(installation: Ins
         )
         reason = eventually(lambda: health.not_ready(), "not ready")
         assert "topics apply" in reason[0]
+        assert installation.config.kafka.topic("raw") not in client.list_topics(timeout=10).topics
         eventually(lambda: _made(installation), "the topic is there again")
         installation.send(*changes(20, 1))
         installation.landed(4)
         eventually(lambda: health.not_ready() == [], "ready again")
+
+
+def test_asking_for_a_topic_makes_none(installation: Installation) -> None:
+    """On a broker that would make it: neither librdkafka's clients do so, nor the one of the worker."""
+    kafka = installation.config.kafka
+    settings = kafka.client() | {"log_level": "0"}
+    for client in (Producer(settings), AdminClient(settings), make_reader(kafka)):
+        client.list_topics(kafka.topic("nobody-made"), timeout=10)
+
+    async def ask() -> None:
+        worker_client = aiokafka.client.AIOKafkaClient(bootstrap_servers=kafka.bootstrap)
+        await worker_client.bootstrap()
+        await worker_client.set_topics([kafka.topic("nobody-made")])
+        await worker_client.close()
+
+    asyncio.run(ask())
+    assert kafka.topic("nobody-made") not in AdminClient(settings).list_topics(timeout=10).topics
 
 
 def test_a_lake_that_holds_less_than_it_did_is_told_and_filled_again(installation: Installation) -> None:
