@@ -26,8 +26,14 @@ TOKENS_MAX = 2_000
 """What is counted to: a text with more costs the parser ten milliseconds and more."""
 
 _S = r"[ \t\n\r\f\v]*+"
-_LETTER = r"A-Za-z_\x80-\U0010ffff"
-_NAME = rf'(?:"[^"]*+"|[{_LETTER}][{_LETTER}0-9$]*+)'
+# A letter, which all beyond ASCII is, perhaps a digit, perhaps a dollar; said by what it is not, because `re` takes a
+# third of a second to compile ranges up to U+10FFFF.
+_LETTER = r"[^\x00-@\[-^`{-\x7f]"
+_LETTER_DIGIT = r"[^\x00-/:-@\[-^`{-\x7f]"
+_LETTER_DOLLAR = r"[^\x00-#%-@\[-^`{-\x7f]"
+_WORD = r"[^\x00-#%-/:-@\[-^`{-\x7f]"
+_NO_WORD = r"[\x00-#%-/:-@\[-^`{-\x7f]"
+_NAME = rf'(?:"[^"]*+"|{_LETTER}{_WORD}*+)'
 _STRING = r"(?:[eE]'(?:[^'\\]++|\\.|'')*+'|'(?:[^'\\]++|''|\\(?!'))*+')"
 _NUMBER = r"[-+]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+"
 _WORDS = r"(?i:null|true|false|default)"
@@ -42,8 +48,8 @@ _HEAD = r"(?=[ \t\n\r\f\v0-9'$.+\-eEnNtTfFdDiIuU])"
 _MORE = rf"(?:,{_S}{_ITEM})*+"
 _ROW = rf",{_S}\({_S}{_ITEM}{_MORE}\){_S}(?=[,);A-Za-z]|\Z)"
 _STRINGS = (
-    rf"'(?<=[^{_LETTER}0-9$][eE]')(?:[^'\\]++|\\.|'')*+'"
-    rf"|'(?:(?<![eE]')|(?<=[{_LETTER}][eE]'))[^']*+(?:''[^']*+)*+'"
+    rf"'(?<={_NO_WORD}[eE]')(?:[^'\\]++|\\.|'')*+'"
+    rf"|'(?:(?<![eE]')|(?<={_LETTER}[eE]'))[^']*+(?:''[^']*+)*+'"
 )
 """With backslashes that escape behind a word that is E; else none do."""
 _COMMENTS = r"--[^\n\r]*+|/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/"
@@ -53,21 +59,21 @@ _PIECE = re.compile(
     rf"""|\[{_HEAD}{_S}{_ITEM}(?P<array>{_MORE})"""
     rf"""|,{_HEAD}{_S}{_ITEM}(?P<rest>{_MORE})"""
     rf"""|{_STRINGS}|{_QUOTED}|{_COMMENTS}"""
-    rf"""|\$(?<=[0-9]\$)(?=[{_LETTER}$])(?P<doubt>)"""
-    rf"""|\$(?<![{_LETTER}0-9$]\$)(?P<dollar>(?:[{_LETTER}][{_LETTER}0-9]*+)?+\$)"""
+    rf"""|\$(?<=[0-9]\$)(?={_LETTER_DOLLAR})(?P<doubt>)"""
+    rf"""|\$(?<!{_WORD}\$)(?P<dollar>(?:{_LETTER}{_LETTER_DIGIT}*+)?+\$)"""
     r"""|'(?P<open>)|"(?P<open2>)|/\*(?P<open3>)""",
     re.DOTALL,
 )
 """What is more than one token, or may hide one: a run of literals, a string, a quoted name, a comment, or a doubt."""
 _OPAQUE = re.compile(
     rf"{_STRINGS}|({_QUOTED})|{_COMMENTS}"
-    rf"|\$(?<![{_LETTER}0-9$]\$)(?P<tag>(?:[{_LETTER}][{_LETTER}0-9]*+)?+)\$.*?\$(?P=tag)\$",
+    rf"|\$(?<!{_WORD}\$)(?P<tag>(?:{_LETTER}{_LETTER_DIGIT}*+)?+)\$.*?\$(?P=tag)\$",
     re.DOTALL,
 )
 """Strings and comments, and names in quotes, which stay."""
 DOLLARS_MAX = 200
-_TOKEN = re.compile(rf"[{_LETTER}0-9$]+|[^ \t\n\r\f\v]")
-_DOLLAR = re.compile(rf"\$(?<![{_LETTER}$]\$)[{_LETTER}$]")
+_TOKEN = re.compile(rf"{_WORD}+|[^ \t\n\r\f\v]")
+_DOLLAR = re.compile(rf"\$(?<!{_LETTER_DOLLAR}\$){_LETTER_DOLLAR}")
 """What opens a dollar quote, or may."""
 _ROWS_ONLY = re.compile(r"[ \t\n\r\f\v(]*(?:select|insert|update|delete|merge|with|values)\b", re.IGNORECASE)
 _ELSE = re.compile(r"\bset\b", re.IGNORECASE)

@@ -52,7 +52,7 @@ _PROGRAM = re.compile(r"copy\s[^;]*\sprogram\s")
 _RUNS = re.compile(r"(?<![\w$])(?:do|function|procedure|execute|dblink|query_to_xml|schedule|crosstab)")
 """Behind such words a string may be code."""
 
-_PART = r'(?:"[^"]*(?:""[^"]*)*"|[A-Za-z_\x80-\U0010ffff][\w$]*)'
+_PART = r'(?:"[^"]*(?:""[^"]*)*"|[^\x00-@\[-^`{-\x7f][\w$]*)'
 _NAME = rf"{_PART}(?:\s*\.\s*{_PART}){{0,2}}"
 _BEFORE = re.compile(r"(?:from|join|into|update|table|only|using|truncate|copy|view|on|exists)\s+")
 """What a relation's name may stand behind; `ON` in GRANT and REVOKE alone."""

@@ -114,6 +114,7 @@ class _Did(NamedTuple):
 
 
 _NOTHING = _Did()
+_TRUNCATED = _Did(truncated=True)
 
 
 def posture(shares: Shares, event: Posture) -> bool:
@@ -169,9 +170,12 @@ def change(shares: Shares, part: Transaction, who: str, kind: str) -> list[dict[
         key = _key(part.database, name)
         known = shares.relations.get(key) or _made(shares, key)
         known.streamed = True
-        if did.deleted or did.truncated or did.updated >= ROWS_LEAST or (did.updated and kind in _BY_KEY):
+        if (known.sizes or did.truncated) and (
+            did.deleted or did.truncated or did.updated >= ROWS_LEAST or (did.updated and kind in _BY_KEY)
+        ):  # of how many nobody has counted, no share is known
             told += _judged(shares, known, part, name, did, who, kind)
-        _count(known, did, part.committed_at_us)
+        if did.inserted or did.deleted or did.truncated:
+            _count(known, did, part.committed_at_us)
     if part.last:
         return told[:TOLD_MAX]
     room(shares.parts, DATABASES_MAX)
@@ -200,16 +204,13 @@ def _did(part: Transaction) -> list[tuple[str, _Did]]:
 
 
 def _one(operation: str, rows: int) -> _Did:
-    match operation:
-        case "i":
-            return _Did(rows)
-        case "u":
-            return _Did(0, rows)
-        case "d":
-            return _Did(0, 0, rows)
-        case "t":
-            return _Did(truncated=True)
-    return _NOTHING
+    if operation == "i":
+        return _Did(rows)
+    if operation == "u":
+        return _Did(0, rows)
+    if operation == "d":
+        return _Did(0, 0, rows)
+    return _TRUNCATED if operation == "t" else _NOTHING
 
 
 def _judged(
@@ -283,8 +284,6 @@ def _comes_to_go(turnover: Turnover) -> bool:
 
 def _count(known: Known, did: _Did, at_us: int) -> None:
     """Add what a part did to the sizes that were read before it, and to the turnover."""
-    if not (did.inserted or did.deleted or did.truncated):
-        return
     for size in known.sizes:
         if size.at_us < at_us:
             size.net = (-size.rows if did.truncated else size.net) + did.inserted - did.deleted
