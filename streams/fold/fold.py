@@ -559,8 +559,7 @@ class Fold:
         cluster.through(told, session)
         cluster.relations.resolve(told, session)
         cluster.relations.ran(told, session)
-        if told.database is not None and shares.streams(cluster.shares, told.database, told.relations):
-            told.detail["by_effect"] = True
+        shares.by_effect(cluster.shares, told)
         cluster.coverage.statement(told)
         if event.outcome == "success" and event.source in _run_lines(cluster):
             cluster.stats.statement(told, session)

@@ -15,7 +15,7 @@ from streams.fold import shape
 from streams.fold.attribution import NOBODY, by_log, by_role
 from streams.fold.cluster import Cluster
 from streams.fold.log_wait import PATIENCE_US
-from streams.fold.shares import streams
+from streams.fold.shares import by_effect
 from streams.fold.state import Attribution, HeldReading
 from streams.fold.told import SEEN_AS
 from streams.identity.identities import Identities
@@ -75,8 +75,7 @@ def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identitie
     told = shape.query_stats(header, raw, whose)
     cluster.through(told)
     cluster.relations.resolve(told)
-    if told.database is not None and streams(cluster.shares, told.database, told.relations):
-        told.detail["by_effect"] = True
+    by_effect(cluster.shares, told)
     cluster.told.query_stats(told)
     if found.told:
         told.detail[SEEN_AS] = "statement"

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from pgwitness.events import Ddl, Posture, Row, Transaction
+from pgwitness.events import Ddl, Event, Posture, Row, Transaction
 from streams.fold.bounded import room
 
 SIZES = "sizes"
@@ -144,10 +144,14 @@ def ddl(shares: Shares, part: Transaction, commands: Iterable[Ddl]) -> None:
                     shares.relations[key].streamed = True
 
 
-def streams(shares: Shares, database: str, relations: Iterable[str]) -> bool:
-    """Say whether the WAL tells what becomes of all of these relations."""
-    found = [shares.relations.get(_key(database, name)) for name in relations]
-    return bool(found) and all(known is not None and known.streamed for known in found)
+def by_effect(shares: Shares, statement: Event) -> None:
+    """Mark a statement if the WAL tells what becomes of all of its relations: then that is judged, not its text."""
+    database = statement.database
+    if database is None or not statement.relations:
+        return
+    found = (shares.relations.get(_key(database, name)) for name in statement.relations)
+    if all(known is not None and known.streamed for known in found):
+        statement.detail["by_effect"] = True
 
 
 def holds(shares: Shares, database: str, relations: Iterable[str]) -> int | None:
@@ -173,7 +177,7 @@ def change(shares: Shares, part: Transaction, who: str, kind: str) -> list[dict[
         if (known.sizes or did.truncated) and (
             did.deleted or did.truncated or did.updated >= ROWS_LEAST or (did.updated and kind in _BY_KEY)
         ):  # of how many nobody has counted, no share is known
-            told += _judged(shares, known, part, name, did, who, kind)
+            told += _judged(shares, known, part, key, name, did, who, kind)
         if did.inserted or did.deleted or did.truncated:
             _count(known, did, part.committed_at_us)
     if part.last:
@@ -214,9 +218,9 @@ def _one(operation: str, rows: int) -> _Did:
 
 
 def _judged(
-    shares: Shares, known: Known, part: Transaction, name: str, did: _Did, who: str, kind: str
+    shares: Shares, known: Known, part: Transaction, key: str, name: str, did: _Did, who: str, kind: str
 ) -> Iterator[_Told]:
-    key, at_us = _key(part.database, name), part.committed_at_us
+    at_us = part.committed_at_us
     before = _before(known, at_us)
     live = 0 if before is None else max(0, before.rows + before.net)
 
