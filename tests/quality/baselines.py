@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from river.anomaly import LODA, HalfSpaceTrees
+
 from detectors.behaviour.ensemble import Score
+from detectors.behaviour.features import FEATURES
 from detectors.behaviour.populations import Population
 from tests.quality.intrusions import Intrusion
 from tests.quality.season import FIRST_US, WARM_DAYS
@@ -23,18 +26,22 @@ from tests.quality.world import DAY_US
 HOUR_US = DAY_US // 24
 KNOWN_MIN = 4
 """Days of its own before a principal has a z-score."""
+SEED = 1
 
 
 @dataclass
 class Seen:
-    """One closed window: whose, of which population and length, its end, what was seen, what the models said."""
+    """One closed window: whose and of which group, its length and end, what was seen, and what river says of it.
 
-    population: int
+    `raw` has the scores of models of the whole group, whatever the partitions.
+    """
+
+    group: str
     length_us: int
     who: str
     last_us: int
     x: dict[str, float]
-    score: Score
+    raw: dict[str, float] = field(default_factory=dict)
 
 
 @contextmanager
@@ -44,7 +51,7 @@ def recorded() -> Iterator[list[Seen]]:
     take = Population.take
 
     def record(self: Population, who: str, x: dict[str, float], score: Score, now_us: int, refuse: bool) -> bool:
-        seen.append(Seen(id(self), self.length.us, who, now_us, x, score))
+        seen.append(Seen("", self.length.us, who, now_us, x))
         return take(self, who, x, score, now_us, refuse)
 
     Population.take = record  # type: ignore[method-assign]
@@ -52,6 +59,24 @@ def recorded() -> Iterator[list[Seen]]:
         yield seen
     finally:
         Population.take = take  # type: ignore[method-assign]
+
+
+def score(seen: list[Seen], peers: dict[str, list[str]]) -> list[Seen]:
+    """Let river's LODA and HalfSpaceTrees, one of each for a group and length, score windows before they learn them."""
+    group_of = {name: group for group, names in peers.items() for name in names}
+    models: dict[tuple[str, int], tuple[LODA, HalfSpaceTrees]] = {}
+    seen.sort(key=lambda one: (one.last_us, one.who, one.length_us))
+    for one in seen:
+        one.group = group_of.get(one.who, "")
+        known = models.get((one.group, one.length_us))
+        if known is None:
+            limits = dict.fromkeys(FEATURES, (0.0, 1.0))
+            known = LODA(seed=SEED), HalfSpaceTrees(window_size=50, limits=limits, seed=SEED)
+            models[one.group, one.length_us] = known
+        for name, model in zip(("loda", "trees"), known, strict=True):
+            one.raw[name] = float(model.score_one(one.x))
+            model.learn_one(one.x)
+    return seen
 
 
 Days = dict[tuple[str, int], float]
@@ -86,7 +111,7 @@ def first_seen(seen: list[Seen]) -> Days:
 
 def loda_raw(seen: list[Seen]) -> Days:
     """Score a principal's day by the highest score of river's LODA in its hours."""
-    return _highest((one, one.score.loda) for one in seen if one.length_us == HOUR_US)
+    return _highest((one, one.raw["loda"]) for one in seen if one.length_us == HOUR_US)
 
 
 def loda_ranked(seen: list[Seen]) -> Days:
@@ -109,12 +134,15 @@ BASELINES = {
 
 
 def _ranked(seen: list[Seen], name: str) -> Days:
-    before: dict[int, list[float]] = defaultdict(list)
+    before: dict[tuple[str, int], list[float]] = defaultdict(list)
     scored: list[tuple[Seen, float]] = []
     for one in seen:
-        raw, known = float(getattr(one.score, name)), before[one.population]
+        raw, known = one.raw[name], before[one.group, one.length_us]
         place = bisect_left(known, raw)
-        paid = math.log10(24) / 2 if one.length_us == HOUR_US else 0.0
+        paid = 0.0
+        if one.length_us == HOUR_US:
+            days = len(before[one.group, DAY_US])
+            paid = math.log10(max(1.0, len(known) / days) if days else 24.0)
         scored.append((one, -math.log10((len(known) - place + 1) / (len(known) + 1)) - paid))
         known.insert(place, raw)
     return _highest(iter(scored))

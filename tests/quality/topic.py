@@ -7,13 +7,19 @@ what is wrong, and gives one of the right reasons. Everything else that the mode
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
+from msgspec.structs import replace
+
+from detectors.actions import Action
 from detectors.alerts.alert import Alert
+from detectors.alerts.findings import Findings
+from detectors.alerts.reports import Report
+from detectors.alerts.triage import Triage
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
 from pgwitness.config import Config
@@ -24,6 +30,8 @@ from tests.quality.season import DAYS, WARM_DAYS, at
 
 PARTITIONS = 4
 LOUD = ("high", "critical")
+MODELS, POLICIES, BOTH = frozenset({False}), frozenset({True}), frozenset({False, True})
+"""Who told: whether it may be a policy."""
 
 
 @dataclass
@@ -57,13 +65,63 @@ class Told:
         return min((time for time in (self.alone_us, self.crowd_us) if time is not None), default=None)
 
 
-def watch(events: list[Event], config: Config | None = None, bundle: Bundle | None = None) -> list[Told]:
-    """Judge events as a worker with four partitions does; gives every finding that the topic carried."""
+class Fanned(Findings):
+    """What a judge reports, told by its own triage and by others with other budgets; models know nothing of triage."""
+
+    def __init__(self, config: Config, budgets: tuple[float, ...]) -> None:
+        super().__init__(Triage(config.triage))
+        self.others = [Findings(Triage(replace(config.triage, budget=budget))) for budget in budgets]
+        self.heard: list[list[Alert]] = [[] for _ in budgets]
+
+    @property
+    def due_us(self) -> int:
+        """By which time in the records any of them has something to tell."""
+        return min(super().due_us, *(other.due_us for other in getattr(self, "others", ())), 1 << 62)
+
+    def tell(self, action: Action, report: Report) -> Alert | None:
+        """Record an occurrence with all of them."""
+        for heard, other in zip(self.heard, self.others, strict=True):
+            if alert := other.tell(action, report):
+                heard.append(alert)
+        return super().tell(action, report)
+
+    def due(self, now_us: int) -> list[Alert]:
+        """Give what is due by a time in the records; what others have to tell is kept for `hear`."""
+        for heard, other in zip(self.heard, self.others, strict=True):
+            heard += other.due(now_us)
+        return super().due(now_us)
+
+    def waiting(self, now_us: int) -> bool:
+        """Say whether any of them has something to tell."""
+        return super().waiting(now_us) or any(other.waiting(now_us) for other in self.others)
+
+    def hear(self, place: int) -> list[Alert]:
+        """Give what the triage of the budget at this place has told since it was asked."""
+        heard, self.heard[place] = self.heard[place], []
+        return heard
+
+
+def watch(
+    events: list[Event],
+    config: Config | None = None,
+    bundle: Bundle | None = None,
+    budgets: tuple[float, ...] = (0.05,),
+) -> list[list[Told]]:
+    """Judge events as a worker with four partitions does; gives every finding that the topic carried, by the budget."""
     config = config or Config()
     bundle = bundle if bundle is not None else Bundle.packaged()
     judges = [Judge.from_config(bundle, config) for _ in range(PARTITIONS)]
-    found: dict[str, Told] = {}
+    fans = [Fanned(config, budgets) for _ in judges]
+    for judge, fan in zip(judges, fans, strict=True):
+        judge._findings = fan
+    found: list[dict[str, Told]] = [{} for _ in budgets]
     places: dict[tuple[str | None, str | None], int] = {}
+
+    def hear(fan: Fanned, now_us: int) -> None:
+        for place, heard in enumerate(fan.heard):
+            if heard:
+                _take(found[place], fan.hear(place), now_us)
+
     for event in events:
         now_us = event.captured_at_us
         whose = (event.principal, event.role)
@@ -71,15 +129,17 @@ def watch(events: list[Event], config: Config | None = None, bundle: Bundle | No
         if place is None:
             lane = lane_of(event.principal, event.cluster, event.role)
             place = places[whose] = partition_of(lane, PARTITIONS)
-        for judge in judges:
+        for judge, fan in zip(judges, fans, strict=True):
             if judge.due_us <= now_us:
-                _take(found, judge.note(_clock(now_us)).alerts, now_us)
-        if alerts := judges[place].judge(event).alerts:
-            _take(found, alerts, now_us)
+                judge.note(_clock(now_us))
+                hear(fan, now_us)
+        judges[place].judge(event)
+        hear(fans[place], now_us)
     end_us = at(DAYS + 2, 0)
-    for judge in judges:
-        _take(found, judge.note(_clock(end_us)).alerts, end_us)
-    return [one for one in found.values() if one.told_us is not None]
+    for judge, fan in zip(judges, fans, strict=True):
+        judge.note(_clock(end_us))
+        hear(fan, end_us)
+    return [[one for one in each.values() if one.told_us is not None] for each in found]
 
 
 def _clock(now_us: int) -> Event:
@@ -147,6 +207,7 @@ class Figures:
     loud: int = 0
     principal_days: float = 0.0
     minutes: list[float] = field(default_factory=list)
+    crossed: list[float] = field(default_factory=list)
 
     def recall(self, kinds: Iterable[str]) -> float:
         """Give the share of the attacks of these kinds that was found."""
@@ -186,6 +247,11 @@ class Figures:
         return sorted(self.minutes)[len(self.minutes) // 2] if self.minutes else None
 
     @property
+    def median_crossed(self) -> float | None:
+        """Give the median from the event of an attack with which it could be told to when it was, in minutes."""
+        return sorted(self.crossed)[len(self.crossed) // 2] if self.crossed else None
+
+    @property
     def chance_rate(self) -> float:
         """Give the share of attacks that would count as found had they befallen others of the group instead."""
         return self.chance / self.chance_of if self.chance_of else 0.0
@@ -198,12 +264,12 @@ class Figures:
         peers: dict[str, list[str]],
         *,
         digest: bool = False,
-        models: bool = True,
+        tellers: frozenset[bool] = MODELS,
         any_reason: bool = False,
     ) -> None:
-        """Count one seed; `digest` counts what only a digest told, `models` False what policies found too."""
+        """Count one seed: what models or policies told by themselves, or also by a `digest`."""
         self.principal_days += sum(len(names) for names in peers.values()) * (DAYS - WARM_DAYS)
-        spoken = [one for one in told if (digest or one.soon_us is not None) and not (models and one.policy)]
+        spoken = [one for one in told if (digest or one.soon_us is not None) and one.policy in tellers]
         by_who: dict[str, list[Told]] = {}
         for one in spoken:
             by_who.setdefault(one.principal, []).append(one)
@@ -220,6 +286,8 @@ class Figures:
                 first = min(hit.told_us if digest else hit.soon_us for hit in hits)  # type: ignore[type-var]
                 assert first is not None
                 self.minutes.append(max(0.0, (first - each.times_us[0]) / 60e6))
+                before = bisect_right(each.times_us, first)
+                self.crossed.append(max(0.0, (first - each.times_us[max(0, before - 1)]) / 60e6))
             for name in next((names for names in peers.values() if each.victim in names), []):
                 if name != each.victim:
                     self.chance_of += 1
@@ -227,15 +295,15 @@ class Figures:
         for one in spoken:
             if one.uid in right or one.last_us < at(WARM_DAYS, 0) or (one.alone_us is None and one.digest_us is None):
                 continue
-            self.false += not one.policy
+            self.false += 1
             self.loud += one.severity in LOUD
-        self.loud += sum(
-            models and one.policy and one.severity in LOUD and one.last_us >= at(WARM_DAYS, 0) for one in told
-        )
 
 
 def about(each: Intrusion, one: Told, any_reason: bool = False) -> bool:
-    """Say whether a finding is about an attack, for the right reason; whose it is has been asked."""
+    """Say whether a finding is about an attack, for the right reason; whose it is has been asked.
+
+    A policy is its own reason.
+    """
     place = bisect_left(each.times_us, one.first_us)
     if place == len(each.times_us) or each.times_us[place] > one.last_us:
         return False
@@ -243,7 +311,7 @@ def about(each: Intrusion, one: Told, any_reason: bool = False) -> bool:
         return True
     if each.kind.relations and not any(relation in one.text for relation in each.kind.relations):
         return False
-    return bool({reason.removeprefix("own_") for reason in one.reasons} & each.kind.reasons)
+    return one.policy or bool({reason.removeprefix("own_") for reason in one.reasons} & each.kind.reasons)
 
 
 def peers_of(events: list[Event]) -> dict[str, list[str]]:
