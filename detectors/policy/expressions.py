@@ -28,16 +28,16 @@ class Expression:
     def __init__(self, source: str, parameters: Mapping[str, object] | None = None) -> None:
         """Compile and check; raises `ValueError` with what is wrong and what there is."""
         self.source = syntax.substitute(source, parameters or {})
+        self.tree = syntax.parse(self.source)
         self._program = cel.compile(self.source)
-        self._tree = syntax.parse(self.source)
-        self.paths = frozenset(typecheck.check(self._tree).paths)
-        self.keys = reads.keys_read(self._tree)
-        for pattern in _patterns(self._tree):
+        self.paths = frozenset(typecheck.check(self.tree).paths)
+        self.keys = reads.keys_read(self.tree)
+        for pattern in _patterns(self.tree):
             _check_pattern(pattern)
 
     def guard(self, kind: str) -> Guard:
         """Say what must hold of an action of a kind for this to hold."""
-        return guards.guard(self._tree, kind)
+        return guards.guard(self.tree, kind)
 
     def evaluate(self, context: cel.Context) -> bool | str:
         """Give true or false, or a text that says why it cannot be told."""
@@ -50,6 +50,17 @@ class Expression:
         if result is True or result is False:
             return bool(result)
         return f"the result is {type(result).__name__}, not true or false"
+
+
+def evaluate(source: str, context: cel.Context) -> bool | str | object:
+    """Evaluate a part of a checked expression by itself; gives its value, or a text that says why there is none."""
+    try:
+        value: object = cel.compile(source).execute(context)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # as of a whole one
+        return f"{type(error).__name__}: {str(error)[:300]}"
+    return value
 
 
 class Context:

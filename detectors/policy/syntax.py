@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 MACROS = frozenset({"all", "exists", "exists_one", "map", "filter"})
@@ -77,6 +77,72 @@ def parse(source: str) -> Node:
     tree = reader.choice(0)
     reader.end()
     return tree
+
+
+def write(node: Node) -> str:
+    """Write a part of an expression as text again: what it reads as, and not always letter by letter what was read."""
+    if node.kind == "op":
+        return " ".join((_inner(node.args[0], node), str(node.value), _inner(node.args[1], node, right=True)))
+    if node.kind == "choice":
+        test, yes, no = (_inner(arg, node) for arg in node.args)
+        return f"{test} ? {yes} : {no}"
+    if node.kind in ("not", "minus"):
+        return ("!" if node.kind == "not" else "-") + _inner(node.args[0], node)
+    return _WRITERS[node.kind](node)
+
+
+def _inner(node: Node, outer: Node, *, right: bool = False) -> str:
+    """Write a part within another, in brackets where it would be read otherwise."""
+    inside, around = _binding(node), _binding(outer)
+    text = write(node)
+    return f"({text})" if inside < around or (inside == around and (right or outer.kind == "choice")) else text
+
+
+def _binding(node: Node) -> int:
+    """Say how tightly a part holds together: `? :` least, then the operators by their levels, then all else."""
+    if node.kind == "op":
+        return 1 + next(level for level, signs in enumerate(_LEVELS) if node.value in signs)
+    if node.kind in ("not", "minus"):
+        return 1 + len(_LEVELS)
+    return 0 if node.kind == "choice" else 2 + len(_LEVELS)
+
+
+def _listed(nodes: Iterable[Node]) -> str:
+    return ", ".join(map(write, nodes))
+
+
+def _written(value: object) -> str:
+    """Write a literal; bytes as the numbers they are."""
+    if isinstance(value, bytes):
+        return 'b"' + "".join(f"\\x{byte:02x}" for byte in value) + '"'
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _loop_text(node: Node) -> str:
+    macro, variable = node.value
+    return f"{_held(node.args[0])}.{macro}({variable}, {_listed(node.args[1:])})"
+
+
+def _held(node: Node) -> str:
+    """Write what a point or bracket stands behind."""
+    text = write(node)
+    return text if _binding(node) > 1 + len(_LEVELS) else f"({text})"
+
+
+_WRITERS: dict[str, Callable[[Node], str]] = {
+    "literal": lambda node: _written(node.value),
+    "name": lambda node: str(node.value),
+    "get": lambda node: f"{_held(node.args[0])}.{node.value}",
+    "index": lambda node: f"{_held(node.args[0])}[{write(node.args[1])}]",
+    "has": lambda node: f"has({write(node.args[0])})",
+    "call": lambda node: f"{node.value}({_listed(node.args)})",
+    "method": lambda node: f"{_held(node.args[0])}.{node.value}({_listed(node.args[1:])})",
+    "loop": _loop_text,
+    "list": lambda node: f"[{_listed(node.args)}]",
+    "map": lambda node: (
+        "{" + ", ".join(f"{write(k)}: {write(v)}" for k, v in zip(node.args[::2], node.args[1::2], strict=True)) + "}"
+    ),
+}
 
 
 class _Reader:

@@ -40,6 +40,34 @@ def check(tree: Node) -> Checked:
     return checker.checked
 
 
+def names_read(node: Node) -> dict[str, set[str]]:
+    """Give the names of `SCHEMA` that a part reads, with the keys that it asks of a map; none where it may be all."""
+    found: dict[str, set[str]] = {}
+    _read(node, found)
+    return found
+
+
+def _read(node: Node, found: dict[str, set[str]]) -> None:
+    path = path_of(node)
+    if path is not None:
+        found.setdefault(path, set())
+        return
+    if node.kind == "get" and (holder := path_of(node.args[0])) is not None:
+        found.setdefault(holder, set()).add(str(node.value))
+        return
+    for arg in node.args:
+        _read(arg, found)
+
+
+def path_of(node: Node) -> str | None:
+    """Give the name of `SCHEMA` that a node is, None for anything else."""
+    if node.kind == "get" and node.args[0].kind == "name":
+        path = f"{node.args[0].value}.{node.value}"
+    else:
+        path = str(node.value) if node.kind == "name" else ""
+    return path if path in SCHEMA else None
+
+
 def near(name: str, known: list[str]) -> str:
     """Say what there is, the likeliest first where a name looks like a slip."""
     close = difflib.get_close_matches(name, known, 3, 0.6)

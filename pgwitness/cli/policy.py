@@ -1,4 +1,4 @@
-"""`pgwitness policy`: check what policies say, run their tests, and run them over past evidence."""
+"""`pgwitness policy`: check what policies say, run their tests, try them, and run them over past evidence."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 FOLDER = click.Path(path_type=Path)
 
 
-@click.group(short_help="Check, test and replay policies.")
+@click.group(short_help="Check, test, try and replay policies.")
 def policy() -> None:
-    """Check what policies say, run the tests beside them, and run them over past evidence."""
+    """Check what policies say, run the tests beside them, try them, and run them over past evidence."""
 
 
 @policy.command(short_help="Say what is wrong with policies.")
@@ -83,6 +83,56 @@ def test(path: Path | None, as_json: bool, config_path: Path) -> None:
         tests = sum(len(found.document.tests) for found in bundle.policies.values())
         say(f"{tests} tests of {len(bundle.policies)} policies; bundle {bundle.sha256}")
     if failures:
+        raise SystemExit(1)
+
+
+@policy.command("try", short_help="Say what policies would decide on a statement, and why.")
+@click.argument("sql")
+@click.option("--as", "principal", metavar="PRINCIPAL", help="Who runs it, by a name that identities.yaml gives.")
+@click.option("--for", "person", metavar="PERSON", help="For whom an agent or service acts.")
+@click.option("--role", metavar="ROLE", help="The login role; else the one that the principal's rule asks for.")
+@click.option("--cluster", metavar="NAME", help="Where it runs; else the only cluster there is.")
+@click.option("--database", metavar="NAME", help="In which database; else the cluster's only one.")
+@click.option("--rows", type=click.IntRange(0), metavar="N", help="How many rows it reads or changes.")
+@click.option("--outcome", metavar="WORD", help="What comes of it: success, failure, denied, rolled_back, pending.")
+@click.option("--at", metavar="TIME", help="When, such as 2026-03-29T01:30:00Z; else now.")
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only as seen so: statement, change, ddl …")
+@click.option("--with", "fields", multiple=True, metavar="NAME=VALUE", help="Any field, such as new.client_addr=true.")
+@click.option("--policies", "path", type=FOLDER, metavar="PATH", help="Other policies than policies.path.")
+@click.option("--identities", type=FOLDER, metavar="FILE", help="Another file than identities.file.")
+@click.option("--all", "every", is_flag=True, help="Show also the policies that do not nearly match.")
+@json_option
+@common
+def try_(
+    sql: str,
+    principal: str | None,
+    person: str | None,
+    role: str | None,
+    cluster: str | None,
+    database: str | None,
+    rows: int | None,
+    outcome: str | None,
+    at: str | None,
+    kinds: tuple[str, ...],
+    fields: tuple[str, ...],
+    path: Path | None,
+    identities: Path | None,
+    every: bool,
+    as_json: bool,
+    config_path: Path,
+) -> None:
+    """Say what the policies would decide on SQL, and why: what is seen of each statement, which policies match, part by
+    part, and which lack one part only. Asks no server; what only a server knows is assumed, and said.
+
+    Several statements run one after the other. Exits 1 when an active policy matches, or one cannot be evaluated.
+    """
+    from pgwitness.cli import policy_try
+
+    config = configuration(config_path)
+    given = policy_try.given(config, principal, person, role, cluster, database, rows, outcome, at, kinds, fields)
+    tried = policy_try.run(config, given, sql, path, identities)
+    policy_try.show(tried, every=every, as_json=as_json)
+    if any(each.decided for each in tried):
         raise SystemExit(1)
 
 

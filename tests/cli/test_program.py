@@ -66,6 +66,7 @@ def test_every_command_explains_itself_and_takes_a_configuration(words: tuple[st
 def test_a_missing_configuration_is_usage_and_named(words: tuple[str, ...], tmp_path: Path) -> None:
     """Without its configuration every command ends with 2 and names the file and the way out."""
     needed = {("collect",): ["wal"], ("dead-letters", "show"): ["0"], ("token",): ["public.a.b"]}
+    needed["policy", "try"] = ["SELECT 1"]
     needed["dead-letters", "skip"] = ["raw", "0", "1", "--why", "x"]
     needed["alerts", "resolve"] = ["0123456789", "--as", "true-positive", "--reason", "x"]
     result = run(*words, *needed.get(words, []), "--config", str(tmp_path / "absent.toml"))

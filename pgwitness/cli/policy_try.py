@@ -1,0 +1,173 @@
+"""What `pgwitness policy try` reads and prints.
+
+`pgwitness.cli.trying` makes the actions, `detectors.trial` asks the policies about them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+import msgspec
+from msgspec import Struct
+
+from detectors.policy.explain import Part, lacking
+from detectors.policy.policies import Bundle
+from detectors.sensitive import Sensitive
+from detectors.trial import Opinion, Trial, decisive
+from detectors.wording import number
+from detectors.wording import show as shown
+from pgwitness.cli.output import emit, say
+from pgwitness.cli.trying import KINDS, Given, Tried, Trying, field_of, outcomes
+from pgwitness.errors import ConfigurationError
+from pgwitness.printable import visible
+from streams.identity.identities import Identities
+
+if TYPE_CHECKING:
+    from pgwitness.config import Config
+    from pgwitness.events import Outcome
+
+SEEN = (
+    *("operation", "relations", "columns", "sensitive", "rows", "statement.where", "statement.operations"),
+    *("statement.functions", "statement.settings", "statement.objects", "statement.defines", "statement.whole"),
+    *("principal.name", "principal.kind", "principal.on_behalf_of", "principal.peer_group", "role", "outcome"),
+)
+"""What is shown of an action, where there is anything."""
+MARKS = {"yes": "yes", "no": "no "}
+
+
+class Judged(Struct, frozen=True):
+    """One action and what every policy of its kind says of it."""
+
+    tried: Tried
+    opinions: list[Opinion]
+
+    @property
+    def decided(self) -> list[Opinion]:
+        """Give what speaks against it."""
+        return list(decisive(self.opinions))
+
+
+def given(
+    config: Config,
+    principal: str | None,
+    person: str | None,
+    role: str | None,
+    cluster: str | None,
+    database: str | None,
+    rows: int | None,
+    outcome: str | None,
+    at: str | None,
+    kinds: tuple[str, ...],
+    fields: tuple[str, ...],
+) -> Given:
+    """Check what was said on the command line. Raises `ConfigurationError`."""
+    from pgwitness.cli.policy import when
+
+    for word, known in [(outcome, outcomes()), *((kind, KINDS) for kind in kinds)]:
+        if word is not None and word not in known:
+            raise ConfigurationError(f"{word!r} is none of {', '.join(known)}")
+    name = cluster or next(iter(config.clusters), "")
+    settings = config.clusters.get(name)
+    databases = settings.databases if settings is not None else []
+    now_us = time.time_ns() // 1000
+    return Given(
+        principal=principal,
+        on_behalf_of=person,
+        role=role,
+        cluster=name,
+        database=database or (databases[0] if databases else ""),
+        rows=rows,
+        outcome=cast("Outcome | None", outcome),
+        at_us=when(at, now_us) if at is not None else now_us,
+        kinds=kinds,
+        fields=dict(field_of(text) for text in fields),
+    )
+
+
+def run(config: Config, given: Given, sql: str, policies: Path | None, identities: Path | None) -> list[Judged]:
+    """Judge the text. Raises `ConfigurationError` when policies or identities cannot be used."""
+    bundle = Bundle.load(policies or config.policies.path)
+    file = identities or config.identities.file
+    try:
+        known = Identities.parse(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file}: cannot be read: {error}; --identities names another") from error
+    cluster = config.clusters.get(given.cluster)
+    labels = dict(sorted(cluster.labels.items())) if cluster is not None else {}
+    trying = Trying(given, known, labels, Sensitive.of(config.privacy))
+    trial = Trial(bundle)
+    return [Judged(tried, trial.ask(tried.action)) for tried in trying.actions(sql)]
+
+
+def show(judged: list[Judged], *, every: bool, as_json: bool) -> None:
+    """Print the verdicts: for a program everything, for a person what matters."""
+    if as_json:
+        emit([_row(each, every) for each in judged], as_json=True)
+        return
+    for each in judged:
+        for line in _lines(each, every):
+            click.echo(visible(line))
+    found = [opinion for each in judged for opinion in each.decided]
+    verdict = f"{number(len(found), 'finding')} against it" if found else "nothing against it"
+    say(f"{number(len({each.tried.number for each in judged}), 'statement')}, {verdict}")
+
+
+def _row(judged: Judged, every: bool) -> dict[str, Any]:
+    tried = judged.tried
+    return {
+        "number": tried.number,
+        "statement": tried.text,
+        "kind": tried.action.kind,
+        "action": msgspec.to_builtins(tried.action),
+        "assumed": tried.assumed,
+        "decided": [opinion.policy for opinion in judged.decided],
+        "policies": [msgspec.to_builtins(each) for each in judged.opinions if every or each.says != "no"],
+    }
+
+
+def _lines(judged: Judged, every: bool) -> Iterator[str]:
+    tried = judged.tried
+    yield f"{tried.number}  {shown(tried.text)}"
+    yield f"   as seen by: {tried.action.kind}"
+    yield "   seen: " + "; ".join(_seen(tried))
+    yield "   assumed: " + "; ".join(tried.assumed)
+    for opinion in judged.opinions:
+        if every or opinion.says != "no":
+            yield from _opinion(opinion)
+    yield ""
+
+
+def _seen(tried: Tried) -> Iterator[str]:
+    from detectors.actions import SCHEMA
+
+    for name in SEEN:
+        value = getattr(tried.action, SCHEMA[name].attribute)
+        if value not in ("", [], 0):
+            yield f"{name} {shown(value)}"
+
+
+_WORDS = {"match": "MATCH", "failed": "FAILED", "counts": "counts", "near": "nearly", "no": "no"}
+
+
+def _opinion(opinion: Opinion) -> Iterator[str]:
+    staged = ", staged" if opinion.mode == "staged" else ""
+    yield f"   {_WORDS[opinion.says]}  {opinion.policy} ({opinion.severity}, {opinion.effect}{staged})"
+    for text in (opinion.message, opinion.note):
+        if text:
+            yield f"      {text}"
+    for why in opinion.why:
+        missing = lacking(why) if opinion.says == "near" else None
+        yield from _part(missing or why, 2)
+
+
+def _part(part: Part, depth: int) -> Iterator[str]:
+    read = "   (" + ", ".join(f"{name} is {value}" for name, value in part.read.items()) + ")" if part.read else ""
+    mark = MARKS.get(part.holds, f"cannot be told ({part.holds})")
+    text = part.joined if part.parts else part.text
+    yield f"{'   ' * depth}{mark}  {text}{read}"
+    for inner in part.parts:
+        yield from _part(inner, depth + 1)
