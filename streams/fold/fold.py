@@ -413,9 +413,10 @@ class Fold:
         """Tell each command by the session that its own message names, once."""
         fresh = [item for item in part.ddl if item.number >= mark.ddl]
         own = covering(part.ddl)
-        cluster.relations.ddl(part.database, fresh)
+        for item in fresh:
+            shares.moved(cluster.shares, part.database, cluster.relations.ddl(part.database, item))
+            shares.ddl(cluster.shares, part, item)
         cluster.functions.ddl(part.database, fresh, part.committed_at_us)
-        shares.ddl(cluster.shares, part, fresh)
         for item in fresh:
             where = (header.cluster, part.database, header.instance)
             whose = cluster.activity.by_beacon(item.beacon, where, self.identities)

@@ -4,19 +4,21 @@ WAL, DDL and snapshots name relations in full. What a statement writes is looked
 of the search path, which is the session's own SET, else that of its role and database, else `"$user", public`. What is
 there is known from a snapshot's list (`CATALOGUE`), which is complete, and from what DDL, snapshots and the WAL have
 named since. With a complete list a name that one schema alone has needs no path. Temporary tables are `pg_temp.table`.
-What cannot be told stays as it is written, and `detail.unresolved` says so: nothing is guessed. Names of the system
-(`pg_…`) stay as they are written too.
+What cannot be told stays as it is written, and `detail.unresolved` says so: nothing is guessed. A name of which DDL
+moved one relation, nobody knows which, means nothing until the next list. Names of the system (`pg_…`) stay as they are
+written too.
 
 Bounded, and in the checkpoint; what is forgotten stays unqualified.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from pgwitness.events import Ddl, Event, Posture, Transaction, quote_identifier
 from streams.fold.bounded import room
+from streams.fold.moves import FULL as _FULL
+from streams.fold.moves import moved
 from streams.fold.state import ClusterState, LogSession, Place, Places
 
 CATALOGUE = "catalogue"
@@ -25,6 +27,7 @@ RELATIONS_MAX = 20_000
 PATHS_MAX = 2_000
 SESSIONS_MAX = 2_000
 TEMPORARY_MAX = 200
+DOUBTFUL_MAX = 1_000
 LISTS_MAX = 10
 """Databases whose list is not whole yet."""
 NAME_CHARS_MAX = 300
@@ -35,8 +38,6 @@ UNRESOLVED = "unresolved"
 _PATHS = ("search_path=", "all=", "?=")
 """Settings that are the path, all of them, or one that nobody knows."""
 _DEFAULT = ('"$user"', "public")
-_FULL = re.compile(r'((?:"(?:[^"]|"")*"|[^".])+)\.((?:"(?:[^"]|"")*"|[^".])+)')
-_MOVES = re.compile(r"\b(?:RENAME|SCHEMA)\b", re.IGNORECASE)
 _TEMP = "pg_temp"
 _TABLES = ("table", "view", "materialized view", "foreign table")
 _Session = tuple[str | None, int, int | None]
@@ -49,6 +50,7 @@ class Relations:
         self._full: dict[tuple[str, str], None] = {}
         self._schemas: dict[tuple[str, str], set[str]] = {}
         self._complete: set[str] = set()
+        self._doubtful: set[tuple[str, str]] = set()
         self._listed: dict[str, list[str]] = {}
         self._paths: dict[str, tuple[str, ...]] = {}
         self._sessions: dict[_Session, Place] = {}
@@ -62,32 +64,34 @@ class Relations:
             if key not in self._full:
                 self._add(*key)
 
-    def ddl(self, database: str, commands: Iterable[Ddl]) -> None:
-        """Take up what commands made, renamed and dropped."""
-        for command in commands:
-            for item in command.dropped:
-                if item.relation is not None and item.type in _TABLES:
-                    self._drop(database, item.relation)
-            if command.tag == "ALTER SCHEMA":
-                self._drop_all(database)
-            elif _MOVES.search(command.statement or "") is not None:
-                for name in command.relations:
-                    self._moved(database, name)
-            for item in command.objects:
-                if item.relation is not None and item.type in _TABLES:
-                    self._add(database, item.relation)
+    def ddl(self, database: str, command: Ddl) -> list[tuple[str, str]]:
+        """Take up what a command made, renamed and dropped; gives what it moved, as it was and as it is called now."""
+        for item in command.dropped:
+            if item.relation is not None and item.type in _TABLES:
+                self._drop(database, item.relation)
+        if command.tag == "ALTER SCHEMA":
+            self._drop_all(database)
+        names = moved(command, lambda name: self._schemas.get((database, name), set()))
+        for old, _ in names.pairs:
+            self._drop(database, old)
+        self._doubt(database, names.doubtful)
+        for item in command.objects:
+            if item.relation is not None and item.type in _TABLES:
+                self._add(database, item.relation)
+        return names.pairs
 
-    def _moved(self, database: str, name: str) -> None:
-        """Forget what a relation was called: in full, or in whatever schema it was."""
-        if _FULL.fullmatch(name) is not None:
-            self._drop(database, name)
-        for schema in sorted(self._schemas.get((database, name), set())):
-            self._drop(database, f"{schema}.{name}")
+    def _doubt(self, database: str, names: Iterable[str]) -> None:
+        """A relation of this name is somewhere else now; which of several it was, nobody knows."""
+        for name in names:
+            if len(self._doubtful) >= DOUBTFUL_MAX:
+                self._drop_all(database)  # with so many doubts nothing is known
+            self._doubtful.add((database, name))
 
     def _drop_all(self, database: str) -> None:
         for name in [name for known, name in self._full if known == database]:
             self._drop(database, name)
         self._complete.discard(database)
+        self._doubtful = {doubt for doubt in self._doubtful if doubt[0] != database}
 
     def posture(self, event: Posture) -> bool:
         """Take up what a snapshot found; says whether it was a list of relations, of which no event comes."""
@@ -197,6 +201,8 @@ class Relations:
             return name
         if place is not None and name in place.temporary:
             return f"{_TEMP}.{name}" if place.temporary[name] else None
+        if (database, name) in self._doubtful:
+            return None
         schemas = self._schemas.get((database, name), set())
         if database in self._complete and len(schemas) == 1:
             return f"{next(iter(schemas))}.{name}"
@@ -259,6 +265,7 @@ class Relations:
             list(self._listed.items()),
             list(self._paths.items()),
             list(self._sessions.items()),
+            sorted(self._doubtful),
         )
 
     def load(self, state: ClusterState) -> None:
@@ -270,6 +277,7 @@ class Relations:
         self._listed = dict(known.listed)
         self._paths = dict(known.paths)
         self._sessions = dict(known.sessions)
+        self._doubtful = set(known.doubtful)
 
 
 def _key(session: LogSession) -> _Session:

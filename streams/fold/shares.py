@@ -130,18 +130,29 @@ def posture(shares: Shares, event: Posture) -> bool:
     return True
 
 
-def ddl(shares: Shares, part: Transaction, commands: Iterable[Ddl]) -> None:
-    """Take up tables that were made, which are empty, and forget those that are gone."""
-    for command in commands:
-        for item in command.dropped:
+def ddl(shares: Shares, part: Transaction, command: Ddl) -> None:
+    """Take up tables that a command made, which are empty, and forget those that are gone."""
+    for item in command.dropped:
+        if item.type == "table" and item.relation is not None:
+            shares.relations.pop(_key(part.database, item.relation), None)
+    if command.tag == "CREATE TABLE":
+        for item in command.objects:
             if item.type == "table" and item.relation is not None:
-                shares.relations.pop(_key(part.database, item.relation), None)
-        if command.tag == "CREATE TABLE":
-            for item in command.objects:
-                if item.type == "table" and item.relation is not None:
-                    key = _key(part.database, item.relation)
-                    _read(shares, key, part.committed_at_us - 1, 0)
-                    shares.relations[key].streamed = True
+                key = _key(part.database, item.relation)
+                _read(shares, key, part.committed_at_us - 1, 0)
+                shares.relations[key].streamed = True
+
+
+def moved(shares: Shares, database: str, pairs: Iterable[tuple[str, str]]) -> None:
+    """Let what is known of relations go on under the names that they have now."""
+    for old, new in pairs:
+        was, now = _key(database, old), _key(database, new)
+        known = shares.relations.pop(was, None)
+        if known is None:
+            continue
+        shares.relations[now] = known
+        for name in [name for name in shares.windows if name.startswith(f"{was}\n")]:
+            shares.windows[now + name[len(was) :]] = shares.windows.pop(name)
 
 
 def by_effect(shares: Shares, statement: Event) -> None:

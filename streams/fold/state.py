@@ -271,13 +271,17 @@ class Place(Struct):
 
 
 class Places(Struct, frozen=True):
-    """Relations by database and name, databases of which all are known, lists that are not whole, paths, sessions."""
+    """Relations by database and name, databases of which all are known, lists that are not whole, paths, sessions.
+
+    `doubtful` are names by database that may mean something else than is known.
+    """
 
     full: list[tuple[str, str]] = []
     complete: list[str] = []
     listed: list[tuple[str, list[str]]] = []
     paths: list[tuple[str, tuple[str, ...]]] = []
     sessions: list[tuple[tuple[str | None, int, int | None], Place]] = []
+    doubtful: list[tuple[str, str]] = []
 
 
 class FunctionBody(Struct, frozen=True, array_like=True):

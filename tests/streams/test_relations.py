@@ -163,6 +163,59 @@ def test_ddl_and_snapshots_keep_it_up_to_date() -> None:
         assert cluster("SELECT 1 FROM t") == (["sales.t"] if change == "added" else ["t"])
 
 
+def altered(text: str, now: str, *names: str) -> Any:
+    """A transaction with an ALTER TABLE, after which the table is called so; `names` are those of its text."""
+    objects = [DdlObject("table", now, now)]
+    return command(tag="ALTER TABLE", objects=objects, objects_total=1, relations=list(names), statement=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "now", "named", "means"),
+    [
+        ("ALTER TABLE t RENAME TO x", "app.x", ["t"], ["public.t", "app.x", "public.u"]),
+        ("ALTER TABLE app.t RENAME TO x", "app.x", ["app.t"], ["public.t", "app.x", "public.u"]),
+        ("ALTER TABLE t RENAME COLUMN a TO b", "app.t", ["t"], ["app.t", "x", "public.u"]),
+        ("ALTER TABLE t RENAME CONSTRAINT a TO b", "app.t", ["t"], ["app.t", "x", "public.u"]),
+        ("ALTER TABLE app.t SET SCHEMA old", "old.t", ["app.t"], ["public.t", "x", "public.u"]),
+        ("ALTER TABLE t SET SCHEMA old", "old.t", ["t"], ["t", "x", "public.u"]),
+        ("ALTER TABLE t RENAME TO x; SELECT 1 FROM u", "app.x", ["t", "u"], ["public.t", "app.x", "public.u"]),
+        ("DO $$ BEGIN ALTER TABLE app.t RENAME TO x; END $$", "app.x", ["app.t"], ["public.t", "app.x", "public.u"]),
+    ],
+)
+def test_what_moves_takes_no_other_name_along(text: str, now: str, named: list[str], means: list[str]) -> None:
+    """Tables of that name elsewhere keep theirs; where nobody can tell which one moved, nothing is told."""
+    cluster = Cluster(listed("public.t", "app.t", "public.u", "old.v"))
+    cluster.take(transaction(10, n_rows=0, ddl=[altered(text, now, *named)]), "wal")
+    assert cluster("SELECT 1 FROM t, x, u", role="app") == means
+    cluster.fold = Fold.restore(cluster.fold.snapshot(), 0)
+    assert cluster("SELECT 1 FROM t, x, u", role="app") == means
+
+
+def test_words_of_other_commands_move_nothing() -> None:
+    """Nobody's `t` becomes somebody else's because a foreign schema is imported, or a publication names schemas."""
+    for tag, text in (
+        ("IMPORT FOREIGN SCHEMA", "IMPORT FOREIGN SCHEMA public LIMIT TO (t) FROM SERVER s INTO app"),
+        ("ALTER PUBLICATION", "ALTER PUBLICATION p ADD TABLE t, TABLES IN SCHEMA app"),
+    ):
+        cluster = Cluster(listed("public.t", "app.u"))
+        made = command(tag=tag, objects=[DdlObject("foreign table", "app.t", "app.t")], relations=["t"], statement=text)
+        cluster.take(transaction(10, n_rows=0, ddl=[made]), "wal")
+        assert cluster("SELECT 1 FROM t", role="other") == ["public.t"]
+        assert cluster("SELECT 1 FROM t", role="app") == ["app.t"]
+
+
+def test_of_too_many_doubts_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the next list, which ends doubts."""
+    monkeypatch.setattr(relations, "DOUBTFUL_MAX", 1)
+    names = ["a.t", "b.t", "c.t", "a.u", "b.u", "c.u"]
+    cluster = Cluster(listed(*names))
+    moves = [altered(f"ALTER TABLE {name} SET SCHEMA d", f"d.{name}", name) for name in ("t", "u")]
+    cluster.take(transaction(10, n_rows=0, ddl=moves), "wal")
+    assert cluster("SELECT 1 FROM t, u", role="a") == ["t", "u"]
+    cluster.take(listed(*names))
+    assert cluster("SELECT 1 FROM t, u", role="a") == ["a.t", "a.u"]
+
+
 def test_a_list_comes_in_parts_and_is_no_event() -> None:
     """It counts when it is whole, in the place of the one before."""
     cluster = Cluster(listed("public.old"))

@@ -10,7 +10,7 @@ import pytest
 from collectors.sessions.sizes import Sizes
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.events import Count, Ddl, DdlObject, Posture, Raw, RawEvent, Row
+from pgwitness.events import Count, Ddl, DdlObject, Posture, Raw, RawEvent, Relation, Row
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities as Rules
 from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon, read, transaction
@@ -181,3 +181,24 @@ def test_sizes_are_sent_when_they_have_changed() -> None:
     sizes.again()
     assert sent({"public.a": 1}) == [{"public.a": 1}]
     assert isinstance(next(sizes.changed("shop", {"public.c": 1}, 1, 2)), Posture)
+
+
+@pytest.mark.parametrize(
+    ("text", "now"),
+    [
+        ("ALTER TABLE orders RENAME TO x", "public.x"),
+        ("ALTER TABLE public.orders SET SCHEMA attic", "attic.orders"),
+    ],
+)
+def test_another_name_hides_nothing(stream: Stream, text: str, now: str) -> None:
+    """The rows that were counted under the name before count, and so does what was deleted before it was renamed."""
+    stream.did(1, ("d", 140))
+    made = Ddl(
+        0, 0, "ALTER TABLE", beacon("p_ada"), [DdlObject("table", now, now)], objects_total=1,
+        statement=text, relations=["orders"],
+    )  # fmt: skip
+    stream.did(2, ddl=[made])
+    stream.again()
+    assert stream.did(3, ("d", 20), relations=[Relation(now, ["id"])]) == TOLD
+    assert stream.told[-1]["relation"] == now
+    assert (stream.told[-1]["rows"], stream.told[-1]["of"]) == (160, 300)

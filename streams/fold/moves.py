@@ -1,0 +1,94 @@
+"""What became of a relation's name when DDL renamed it or put it into another schema. Pure.
+
+The event trigger tells the name afterwards alone; the one before stands in the text, often without its schema. A rename
+keeps the schema, so that one is known; where a table came from into another schema is known where one schema alone had
+that name. Under a DO block or a function the text tells neither: then a name that nobody knew before is taken for the
+one relation that the text names beside it. `streams.fold.relations` and `streams.fold.shares` go on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from pgwitness import postgres_parser as parser
+from pgwitness.events import Ddl, quote_identifier
+
+Tree = dict[str, Any]
+
+TAGS = frozenset({"ALTER TABLE", "ALTER VIEW", "ALTER MATERIALIZED VIEW", "ALTER FOREIGN TABLE"})
+FULL = re.compile(r'((?:"(?:[^"]|"")*"|[^".])+)\.((?:"(?:[^"]|"")*"|[^".])+)')
+_MOVES = re.compile(r"\b(?:RENAME|SCHEMA)\b", re.IGNORECASE)
+_RENAMED = frozenset({"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_FOREIGN_TABLE"})
+_FAILURES = (parser.ParseError, ValueError, RecursionError, LookupError, TypeError, AttributeError)
+
+
+class Moved(NamedTuple):
+    """Relations with their names before and after, in full, and names without a schema that may mean others now."""
+
+    pairs: list[tuple[str, str]]
+    doubtful: list[str]
+
+
+NOTHING = Moved([], [])
+
+
+def moved(command: Ddl, known: Callable[[str], set[str]]) -> Moved:
+    """Say what a command did to names; `known` gives the schemas that have a name, before it."""
+    text = command.statement or ""
+    if command.tag not in TAGS or _MOVES.search(text) is None:
+        return NOTHING
+    news = [found for item in command.objects if item.relation and (found := FULL.fullmatch(item.relation))]
+    trees = _statements(text)
+    pairs: list[tuple[str, str]] = []
+    doubtful: list[str] = []
+    for schema, name in ((new[1], new[2]) for new in news):
+        said = [was for tree in trees for was in _before(tree, schema, name)]
+        if not said and not any(_is_alter(tree) for tree in trees):
+            said = _beside(command.relations, schema, name, known)
+        for old_schema, old in said:
+            schemas = {old_schema} if old_schema else known(old) - {schema}
+            if len(schemas) == 1:
+                pairs += [(f"{one}.{old}", f"{schema}.{name}") for one in schemas]
+            else:
+                doubtful.append(old)
+    return Moved(pairs, doubtful)
+
+
+def _before(tree: Tree, schema: str, name: str) -> Iterator[tuple[str, str]]:
+    """Give the schema, empty where it is not written, and the name of what a statement made into `schema.name`."""
+    ((kind, body),) = tree.items()
+    relation = body.get("relation", {})
+    old, written = quote_identifier(relation.get("relname", "")), relation.get("schemaname")
+    if kind == "RenameStmt" and body.get("renameType") in _RENAMED and quote_identifier(body["newname"]) == name:
+        if written is None or quote_identifier(written) == schema:
+            yield schema, old
+    elif kind == "AlterObjectSchemaStmt" and old == name and quote_identifier(body["newschema"]) == schema:
+        yield quote_identifier(written) if written else "", old
+
+
+def _is_alter(tree: Tree) -> bool:
+    """Say whether a statement tells by itself what it alters."""
+    return next(iter(tree)) in ("RenameStmt", "AlterObjectSchemaStmt", "AlterTableStmt")
+
+
+def _beside(names: Sequence[str], schema: str, name: str, known: Callable[[str], set[str]]) -> list[tuple[str, str]]:
+    """Give what a block that names one relation has made into a name that nobody knew."""
+    if schema in known(name):
+        return []
+    found = set()
+    for written in names:
+        full = FULL.fullmatch(written)
+        place, old = (full[1], full[2]) if full is not None else (schema, written)
+        if place in known(old):
+            found.add((place, old))
+    return list(found) if len(found) == 1 else []
+
+
+def _statements(text: str) -> list[Tree]:
+    try:
+        return [item["stmt"] for item in json.loads(parser.parse_sql_json(text)).get("stmts", [])]
+    except _FAILURES:
+        return []
