@@ -91,6 +91,10 @@ _NAMES = {
 }
 
 
+_IDENTITY = {"role", "session_authorization"}
+"""Settings that make a session somebody else; their values are not told here."""
+
+
 def objects(kind: str, body: Tree) -> Iterator[str]:
     """Name what a statement is about, besides tables."""
     if kind.startswith("Drop") and body.get("missing_ok"):
@@ -121,11 +125,11 @@ def settings(body: Tree) -> Iterator[str]:
 
 
 def set_config(call: Tree) -> Iterator[str]:
-    """Tell what a call of `set_config(name, value, local)` changes; a name that is not `CLEAR` may be anything."""
+    """Tell what a call of `set_config(name, value, local)` changes; a name that is not known may be anything."""
     values = [_constant(arg) for arg in call.get("args", [])]
     if values:
         name = (values[0] or "").lower()
-        yield setting(name if name in CLEAR else "?", values[1:2])
+        yield setting(name if name in CLEAR or name in _IDENTITY else "?", values[1:2])
 
 
 def setting(name: str, values: list[str | None]) -> str:
@@ -252,7 +256,7 @@ def _policy(body: Tree) -> Iterator[str]:
     """A policy that lets every row pass, for whoever it is, opens what others keep apart."""
     yield f"policy {body.get('policy_name', '')}"
     qual = body.get("qual", {})
-    if body.get("permissive", True) and (
+    if body.get("permissive", False) and (
         _constant(qual) == "on" or ("A_Expr" in qual and judge_where(qual) == "useless")
     ):
         yield "attribute always_true"

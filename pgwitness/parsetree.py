@@ -34,7 +34,7 @@ _HANDLES = {
 """Statements about prepared statements and cursors: what they do with one, and where its name stands."""
 _HOLD = 0x20
 """CURSOR_OPT_HOLD of PostgreSQL's parsenodes.h."""
-_NOT_EXECUTED = {"ViewStmt", "RuleStmt", "CreatePolicyStmt", "AlterPolicyStmt", "CreateFunctionStmt"}
+_NOT_EXECUTED = {"PrepareStmt", "ViewStmt", "RuleStmt", "CreatePolicyStmt", "AlterPolicyStmt", "CreateFunctionStmt"}
 """Statements that hold others without running them: their tables count, their operations do not."""
 
 
@@ -89,12 +89,22 @@ class _Scope:
         self.ctes: set[str] = set(outer.ctes) if outer else set()
         self.outer = outer
         self.tables: dict[str, str | None] = {}
+        self.renamed: dict[str, str] = {}
+        """Columns that a FROM gave another name (`AS c(i, e)`), and their table: which they are, no text tells."""
 
     def table(self, alias: str) -> str | None:
         scope: _Scope | None = self
         while scope is not None:
             if alias in scope.tables:
                 return scope.tables[alias]
+            scope = scope.outer
+        return None
+
+    def column(self, name: str) -> str | None:
+        scope: _Scope | None = self
+        while scope is not None:
+            if name in scope.renamed:
+                return scope.renamed[name]
             scope = scope.outer
         return None
 
@@ -389,6 +399,8 @@ class Reader:
         elif fields:
             *path, column = fields
             table = scope.table(path[-1]) if len(path) == 1 else ".".join(_quoted(part) for part in path[-2:])
+            if table is not None and scope.column(column) == table:
+                column = "*"
             if table is not None:
                 self._reads(f"{table}.{_quoted(column)}")
             elif not scope.knows(path[-1]):
@@ -396,7 +408,10 @@ class Reader:
 
     def _unqualified(self, column: str, scope: _Scope) -> None:
         tables = list(dict.fromkeys(scope.tables.values()))
-        if column == "*":
+        named: list[str | None]
+        if (renamed := scope.column(column)) is not None:
+            named, column = [renamed], "*"
+        elif column == "*":
             named = tables
         elif scope.knows(column):
             # `SELECT t FROM t` is the whole row, unless the table has a column of that name, which no text tells.
@@ -443,7 +458,9 @@ def _aliases(clause: Any, scope: _Scope) -> None:
         elif "schemaname" not in body and body["relname"] in scope.ctes:
             scope.tables[alias or body["relname"]] = None
         else:
-            scope.tables[alias or body["relname"]] = ".".join(_quoted(part) for part in _range(body))
+            table = ".".join(_quoted(part) for part in _range(body))
+            scope.tables[alias or body["relname"]] = table
+            scope.renamed |= {_string(item): table for item in body.get("alias", {}).get("colnames", [])}
 
 
 def _ranges(clause: Any) -> Iterator[Tree]:

@@ -34,6 +34,8 @@ _ALTERATIONS = {
     "AT_DisableRowSecurity": "disable_row_security",
     "AT_NoForceRowSecurity": "disable_row_security",
 }
+_WIDE = frozenset({"int8", "numeric", "text", "varchar", "jsonb", "timestamptz"})
+"""Types to which a column is widened. A fraction that becomes a bigint is rounded, which a text does not tell."""
 _FIXED = {
     "CreateStmt": "create_table",
     "IndexStmt": "create_index",
@@ -84,11 +86,33 @@ def _copy(body: Tree) -> list[str]:
 
 
 def _alter_table(body: Tree) -> list[str]:
-    subtypes = [item.get("AlterTableCmd", {}).get("subtype", "") for item in body.get("cmds", [])]
+    commands = [item.get("AlterTableCmd", {}) for item in body.get("cmds", [])]
+    subtypes = [item.get("subtype", "") for item in commands if not _keeps_values(item)]
     return [
         "alter_" + _object(body.get("objtype", "")),
         *(_ALTERATIONS[item] for item in subtypes if item in _ALTERATIONS),
     ]
+
+
+def _keeps_values(command: Tree) -> bool:
+    """Say whether a change of a column's type leaves every value what it says: to a wider type, by no expression."""
+    if command.get("subtype") != "AT_AlterColumnType":
+        return False
+    column = command.get("def", {}).get("ColumnDef", {})
+    wider = _type(column.get("typeName", {}))
+    using = column.get("raw_default")
+    if using is None:
+        return wider
+    cast = using.get("TypeCast", {})
+    arg = cast.get("arg", using).get("ColumnRef", {}).get("fields", [])
+    itself = [field.get("String", {}).get("sval") for field in arg] == [command.get("name")]
+    return wider and itself and (not cast or _type(cast.get("typeName", {})))
+
+
+def _type(body: Tree) -> bool:
+    """Say whether a type holds whatever one like it held: it has no length, and no precision that is less."""
+    names = [item.get("String", {}).get("sval") for item in body.get("names", [])]
+    return bool(names) and names[-1] in _WIDE and not {"typmods", "arrayBounds"} & set(body)
 
 
 def _set(body: Tree) -> list[str]:

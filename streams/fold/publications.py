@@ -14,21 +14,22 @@ UNREAD = "table_unread"
 """The reason of the gap where a client's own DDL takes a table out: SET UNLOGGED, an identity that cannot be used."""
 _IN = " in publication "
 _TAGS = ("ALTER PUBLICATION", "DROP PUBLICATION", "DROP OWNED")
-"""A table that is dropped leaves its publications, which says nothing."""
 
 
 def taken_out(command: Ddl) -> tuple[list[str], list[str]] | None:
     """Give the publications that a command lessened and the tables that it took out; None where it did not.
 
-    Without a table it is the publication itself: dropped, or given other options or another owner.
+    Without a table it is the publication itself: dropped, or given other options or another owner. A table that is
+    dropped leaves its publications, which says nothing.
     """
     if command.tag not in _TAGS:
         return None
+    gone = {item.identity for item in command.dropped if item.type == "table"}
     publications: list[str] = []
     tables: list[str] = []
     for item in command.dropped:
         table, found, publication = item.identity.rpartition(_IN)
-        if found and publication in OURS:
+        if found and publication in OURS and (item.relation or table) not in gone:
             publications.append(publication)
             tables.append(item.relation or table)
     both = (*command.dropped, *command.objects)

@@ -32,6 +32,7 @@ _OURS = ("pgwitness", "pgwitness_inserts", "pgwitness_owner", "pgwitness_beacon"
 
 
 _BEACON = "pgwitness.beacon"
+_BEACONS = (_BEACON, f"{_BEACON}_each", f"{_BEACON}_tree")
 _COMMAND = "pgwitness db "
 """What a command calls itself; others of pgwitness's own are the collectors."""
 _CALLED = ("pgwitness.introduce", "pgwitness.claimed", "pgwitness.beacon_each", "pgwitness.below")
@@ -64,6 +65,9 @@ class Told:
                     self._add("dropped", database, dropped.identity)
             for relation in shape.beacon_off(item):
                 self._add("beacon", database, relation)
+            for made in item.objects if item.own else ():
+                if made.type == "trigger" and made.relation is not None:
+                    self._add("put", database, made.relation)
             for name in (made.identity.partition("(")[0] for made in item.objects if made.type == "function"):
                 name = _BEACON if name in _CALLED else name
                 self._counts.pop("\0".join(("replaced", database, name)), None)
@@ -94,8 +98,18 @@ class Told:
                 self._take(event, 1, "beacon", raw.database, relation)
         if raw.change == "removed" and (raw.object_type == "beacon" or _is_ours(raw.name)):
             self._mark(event, raw.database)
-        elif raw.change == "changed" and self._is_upgrade(raw.database, raw.before or {}, raw.after or {}):
+        elif raw.change == "changed" and (
+            self._is_upgrade(raw.database, raw.before or {}, raw.after or {}) or self._is_put(raw.database, raw)
+        ):
             event.detail[OWN] = True
+
+    def _is_put(self, database: str, raw: Posture) -> bool:
+        """Say whether a working beacon is another one now, which a command or the collectors' job has put there."""
+        after = raw.after or {}
+        works = after.get("enabled") == "always" and after.get("active") is True and after.get("condition") is False
+        if raw.object_type != "trigger" or not works or after.get("function") not in _BEACONS:
+            return False
+        return bool(self._counts.pop("\0".join(("put", database, str(after.get("relation")))), 0))
 
     def _is_upgrade(self, database: str, before: Mapping[str, object], after: Mapping[str, object]) -> bool:
         """Say whether of a trigger only its function's body is another one, which a command has put there.

@@ -39,6 +39,8 @@ LOGGED: list[tuple[str, tuple[str, ...]]] = [
     (_READ, ("SELECT (c).* FROM customers c",)),
     (_READ, ("SELECT (c).email FROM customers c",)),
     (_READ, ("SELECT c::text FROM customers c",)),
+    (_READ, ("SELECT e FROM customers AS c(i, e, n)",)),
+    (_READ, ("SELECT c.e FROM customers AS c(i, e, n)",)),
     (_READ, ("SELECT json_agg(c) FROM customers c",)),
     (_READ, ("SELECT string_agg(email, ',') FROM customers",)),
     (_READ, ("SELECT array_agg(email) FROM customers",)),
@@ -73,6 +75,7 @@ LOGGED: list[tuple[str, tuple[str, ...]]] = [
     ("password_hashes_read", ("SELECT rolpassword FROM pg_authid",)),
     ("password_hashes_read", ("SELECT * FROM pg_catalog.pg_shadow",)),
     ("password_hashes_read", ("SELECT a FROM pg_authid a",)),
+    ("password_hashes_read", ("SELECT p FROM pg_authid AS a(o, n, s, i, r, d, l, e, b, c, p)",)),
     ("password_hashes_read", ("COPY (SELECT rolname, rolpassword FROM pg_authid) TO STDOUT",)),
     ("password_hashes_read", ("SELECT umoptions FROM pg_user_mapping",)),
     ("catalogue_written", ("UPDATE pg_catalog.pg_class SET relname = relname WHERE relname = 'plain'",)),
@@ -116,6 +119,17 @@ LOGGED: list[tuple[str, tuple[str, ...]]] = [
     ("privilege_escalation", ("DO $$ BEGIN EXECUTE format('ALTER ROLE %I SUPERUSER', 'someone'); END $$",)),
     ("granted_to_everybody", ("GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC",)),
     ("session_authorization", ("SET SESSION AUTHORIZATION someone",)),
+    (
+        "session_authorization",
+        ("DO $$ BEGIN PERFORM set_config('session_authorization', 'someone', true); END $$",),
+    ),
+    (
+        "privilege_escalation",
+        (
+            "GRANT SET ON PARAMETER session_replication_role TO someone",
+            "REVOKE SET ON PARAMETER session_replication_role FROM someone",
+        ),
+    ),
     ("security_definer", ("CREATE FUNCTION lend() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",)),
     ("row_security_off", ("ALTER TABLE guarded DISABLE ROW LEVEL SECURITY",)),
     ("row_security_off", ("ALTER TABLE guarded NO FORCE ROW LEVEL SECURITY",)),
@@ -145,6 +159,7 @@ LOGGED: list[tuple[str, tuple[str, ...]]] = [
     ("replication_role", ("DO $$ BEGIN PERFORM set_config('session_replication_role', 'replica', true); END $$",)),
     ("sessions_killed", ("SELECT pg_cancel_backend(0)",)),
     ("delete_without_where", ("EXPLAIN ANALYZE DELETE FROM plain WHERE true", "INSERT INTO plain SELECT 1")),
+    ("delete_without_where", ("PREPARE p AS DELETE FROM plain", "EXECUTE p", "INSERT INTO plain SELECT 1")),
     ("drop_table", ("CREATE TABLE brief (i int)", "DROP TABLE brief")),
     ("drop_table", ("CREATE SCHEMA brief", "DROP SCHEMA brief CASCADE")),
 ]

@@ -204,6 +204,29 @@ def test_what_a_statement_does_is_seen(text: str, operations: list[str], relatio
     assert known.where == where
 
 
+@pytest.mark.parametrize(
+    ("change", "keeps"),
+    [
+        ("TYPE bigint", True),
+        ("TYPE numeric USING amount::numeric", True),
+        ("TYPE text USING amount", True),
+        ("TYPE numeric(3, 1)", False),
+        ("TYPE varchar(1)", False),
+        ("TYPE text USING NULL", False),
+        ("TYPE text USING ''", False),
+        ("TYPE text USING other", False),
+        ("TYPE text USING amount::varchar(1)", False),
+        ("TYPE text USING left(amount, 1)", False),
+        ("TYPE text[]", False),
+        ("TYPE date", False),
+    ],
+)
+def test_a_column_that_is_only_widened_loses_nothing(change: str, keeps: bool) -> None:
+    """Another type by no expression, without a length, keeps what values say."""
+    operations = facts(f"ALTER TABLE t ALTER COLUMN amount {change}").operations
+    assert ("alter_column_type" not in operations) is keeps
+
+
 def test_a_cte_hides_a_table_only_where_it_is_visible() -> None:
     """A CTE named like the table it reads does not make that table disappear; the target of a write is a table."""
     assert facts("WITH users AS (SELECT * FROM users) SELECT * FROM users").relations == ("users",)

@@ -196,6 +196,46 @@ def test_a_function_that_a_command_replaced_is_its_own() -> None:
     assert own == [None, True, True, None, None, None]
 
 
+def test_a_beacon_that_the_job_put_in_the_place_of_another_is_its_own() -> None:
+    """Once, and only one that works: what snapshots find later is somebody's."""
+
+    def changed(at_s: int, **after: Any) -> Posture:
+        works = {"relation": "public.orders", "enabled": "always", "active": True, "condition": False}
+        return Posture(
+            captured_at_us=START_US + at_s * SECOND_US,
+            object_type="trigger",
+            name="public.orders.pgwitness_beacon",
+            change="changed",
+            database="shop",
+            before={**works, "function": "pgwitness.beacon"},
+            after={**works, "function": "pgwitness.beacon_tree", **after},
+        )
+
+    put = DdlObject("trigger", "pgwitness_beacon on public.orders", "public.orders", "O")
+    theirs = command(tag="CREATE TRIGGER", objects=[put], objects_total=1)
+    made = fold()
+    events = apply(made, transaction(99, n_rows=0, ddl=[theirs]), changed(1))
+    for number, odd in enumerate(({"enabled": "origin"}, {"active": False}, {"function": "app.nothing"}, {}, {})):
+        events += apply(made, transaction(100 + number, n_rows=0, ddl=[replace(theirs, own=True)] if odd else []))
+        events += apply(made, changed(2 + number, **odd))
+    assert [e.detail.get("own") for e in events if e.kind == "posture"] == [None, None, None, None, True, None]
+
+
+def test_tables_that_go_leave_the_publication_and_nothing_is_missing() -> None:
+    """Of tables that DROP OWNED leaves, and takes out of the publication, the rows are not read any more."""
+
+    def dropped(*names: str, gone: bool) -> Ddl:
+        items = [DdlObject("publication relation", f"{name} in publication pgwitness", name) for name in names]
+        items += [DdlObject("table", name, name) for name in names if gone]
+        return command(tag="DROP OWNED", dropped=items, dropped_total=len(items))
+
+    made = fold()
+    both = apply(made, transaction(100, n_rows=0, ddl=[dropped("public.a", "public.b", gone=True)]))
+    assert [event.kind for event in both] == ["ddl"]
+    left = apply(made, transaction(101, n_rows=0, ddl=[dropped("public.c", gone=False)]))
+    assert [event.relations for event in left if event.kind == "gap"] == [["public.c"]]
+
+
 def test_what_was_told_survives_a_checkpoint() -> None:
     """A fold that goes on from a checkpoint marks what the one before it was told."""
     made = fold()
