@@ -267,6 +267,12 @@ def by_role(cluster: str, database: str, role: str, identities: Identities) -> A
     return _attribution(identities.name(facts), "statistics", role=role)
 
 
+def by_role_in_force(role: str) -> Attribution:
+    """Attribute statistics of a role that somebody else may have taken on: the role, and nobody's name."""
+    binding, certainty = BINDINGS["statistics"]
+    return Attribution(binding=binding, certainty=certainty, role=role)
+
+
 def by_announcement(cluster: str, database: str, role: str, identities: Identities) -> Attribution:
     """Attribute what was done to the beacon: its authenticated message in the WAL names the role that did it."""
     facts = Facts(cluster, database, role, None, None, claims=None, certificate=None)

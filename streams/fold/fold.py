@@ -563,7 +563,7 @@ class Fold:
         shares.by_effect(cluster.shares, told)
         cluster.coverage.statement(told)
         if event.outcome == "success" and event.source in _run_lines(cluster):
-            cluster.stats.statement(told, session)
+            cluster.stats.statement(told, session, another=cluster.relations.is_another(session))
         if event.tags:
             stronger = cluster.log.vouched(event.xid) or comments.vouched(whose)
             self._compare(cluster, header, whose, event.tags, stronger, event.captured_at_us)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from pgwitness.events import Event, Posture, QueryStats, RawHeader
 from pgwitness.statements import facts
 from streams.fold import shape
-from streams.fold.attribution import NOBODY, by_log, by_role
+from streams.fold.attribution import NOBODY, by_log, by_role, by_role_in_force
 from streams.fold.cluster import Cluster
 from streams.fold.log_wait import PATIENCE_US
 from streams.fold.shares import by_effect
@@ -66,6 +66,8 @@ def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identitie
     found = cluster.stats.count(raw, header.instance, fingerprint)
     if found.session is None:
         whose = by_role(header.cluster, raw.database, raw.role, identities)
+        if cluster.coverage.source is not None and cluster.log.followed and (found.another or not found.told):
+            whose = by_role_in_force(raw.role)  # whoever had logged in as that role would stand in the log
     else:
         whose = by_log(found.session, header.cluster, identities, found.how)
         if found.several:

@@ -37,6 +37,7 @@ UNRESOLVED = "unresolved"
 
 _PATHS = ("search_path=", "all=", "?=")
 """Settings that are the path, all of them, or one that nobody knows."""
+_ROLES = ("role=", "session_authorization=")
 _DEFAULT = ('"$user"', "public")
 _TEMP = "pg_temp"
 _TABLES = ("table", "view", "materialized view", "foreign table")
@@ -230,12 +231,15 @@ class Relations:
         made = [name[len(_TEMP) + 1 :] for name in event.relations if name.startswith(_TEMP + ".")]
         made = [name for name in made if len(name) <= NAME_CHARS_MAX]
         paths = [setting for setting in settings if setting.startswith(_PATHS)]
+        roles = [setting for setting in settings if setting.startswith(_ROLES)]
         ends = not {"commit", "rollback", "discard"}.isdisjoint(operations)
         key = _key(session)
         place = self._sessions.pop(key, None)
-        if place is None and not (made or paths):
+        if place is None and not (made or paths or roles):
             return
         place = place or Place()
+        for setting in roles:  # that of a SET LOCAL is taken for one of the session until it is set again
+            place.another = not setting.endswith("=default")
         for setting in paths:
             place.path = _set(setting)
         if "discard" in operations:
@@ -250,6 +254,11 @@ class Relations:
         if len(place.temporary) <= TEMPORARY_MAX:
             room(self._sessions, SESSIONS_MAX)
             self._sessions[key] = place
+
+    def is_another(self, session: LogSession) -> bool:
+        """Say whether another role than the one that logged in may be in force in a session."""
+        place = self._sessions.get(_key(session))
+        return place is not None and place.another
 
     def ends(self, session: LogSession) -> None:
         """A session has ended."""

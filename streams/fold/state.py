@@ -263,11 +263,12 @@ class Place(Struct):
     """What a session has changed of where names are looked up.
 
     `path` is None for the one of its role, empty where nobody knows it. `temporary` are its tables, false where one may
-    have gone.
+    have gone. `another`: another role than the one that logged in may be in force.
     """
 
     path: tuple[str, ...] | None = None
     temporary: dict[str, bool] = {}
+    another: bool = False
 
 
 class Places(Struct, frozen=True):

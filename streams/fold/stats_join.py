@@ -7,6 +7,9 @@ of them were one session's, the count is that session's, and `strong`; if they w
 or lines of a text log, it is `weak`. Runs of different principals name nobody: nobody knows which of them moved the
 rows.
 
+Statistics know the role in force, the log the one that logged in. Whoever took another one on (SET ROLE, SET SESSION
+AUTHORIZATION) ran for one that the log does not tell: such runs account for what a role's own do not, at most `weak`.
+
 Runs are counted off in their order, so that one at the edge of two readings is taken once. Those that no reading
 counted (the statistics leave out what failed) are dropped when it is past, and cast doubt on who the others were: they
 count as candidates. Of bounded memory: what is forgotten names nobody.
@@ -17,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pgwitness.events import Event, QueryStats
 from streams.fold.bounded import room
@@ -26,6 +30,7 @@ STATEMENTS_MAX = 20_000
 SLICES_MAX = 16
 SLICE_US = 1_000_000
 """Runs are kept by the second in which they ended."""
+SEVERAL = "counted in several"
 EDGE_SLICES = 1
 """By how much a run may lie beyond the moment of a reading that counted it: reading takes time."""
 
@@ -34,7 +39,7 @@ class Counted(Struct, frozen=True):
     """What the log told of the runs that a reading counted: `told` all of them, and whose they were if one's.
 
     `how` is a key of `BINDINGS`. `several`: more than one session of that principal. `undone`: all of
-    the runs were rolled back.
+    the runs were rolled back. `another`: they were run by who had taken another role on.
     """
 
     told: bool = False
@@ -42,9 +47,12 @@ class Counted(Struct, frozen=True):
     how: str = ""
     several: bool = False
     undone: bool = False
+    another: bool = False
 
 
 UNKNOWN = Counted()
+ANOTHER = "\0another"
+"""Stands for the role of a session that took another one on; no role has such a name."""
 
 
 class StatsJoin:
@@ -57,14 +65,15 @@ class StatsJoin:
         """Give the state for a checkpoint."""
         return list(self._runs.items())
 
-    def statement(self, event: Event, session: LogSession) -> None:
-        """Take up a run that the log told; `event` is that of its line.
+    def statement(self, event: Event, session: LogSession, *, another: bool = False) -> None:
+        """Take up a run that the log told; `event` is that of its line, `another` says that another role was in force.
 
         One whose text could not be read was not judged: it does not count, so that the statistics' own text is.
         """
         if event.fingerprint is None:
             return
-        key = _key(event.instance, event.database, event.role, event.query_id or event.fingerprint)
+        role = ANOTHER if another else event.role
+        key = _key(event.instance, event.database, role, event.query_id or event.fingerprint)
         slices = self._runs.pop(key, None)
         if slices is None:
             room(self._runs, STATEMENTS_MAX)
@@ -86,24 +95,29 @@ class StatsJoin:
         """Take up that a run which the log told was rolled back after all."""
         if event.fingerprint is None:
             return
-        key = _key(event.instance, event.database, event.role, event.query_id or event.fingerprint)
         second = event.occurred_at_us // SLICE_US
-        for runs in self._runs.get(key, ()):
-            if runs.second >= second:
-                runs.undone = min(runs.undone + 1, runs.count)
-                return
+        for role in (event.role, ANOTHER):
+            key = _key(event.instance, event.database, role, event.query_id or event.fingerprint)
+            for runs in self._runs.get(key, ()):
+                if runs.second >= second:
+                    runs.undone = min(runs.undone + 1, runs.count)
+                    return
 
     def count(self, raw: QueryStats, instance: str | None, fingerprint: str | None) -> Counted:
         """Count off the runs that a reading counted, and say whose they were."""
-        if raw.approximate or not raw.toplevel or raw.calls <= 0:
+        if not raw.toplevel or raw.calls <= 0:
             return UNKNOWN
-        for which in (raw.query_id, fingerprint):
-            key = _key(instance, raw.database, raw.role, which) if which else None
-            if key is not None and (slices := self._runs.get(key)):
+        for role in (raw.role, ANOTHER):
+            for which in (raw.query_id, fingerprint):
+                key = _key(instance, raw.database, role, which) if which else None
+                if key is None or not (slices := self._runs.get(key)):
+                    continue
                 found = _count_off(slices, raw.calls, raw.window_end_us // SLICE_US)
                 if not slices:
                     del self._runs[key]
-                return found
+                if raw.approximate:  # of which window its rows are, nobody knows
+                    found = Counted(told=found.told, undone=found.undone)
+                return found if role == raw.role else replace(found, another=True, how=found.how and SEVERAL)
         return UNKNOWN
 
 
@@ -132,7 +146,7 @@ def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
         return UNKNOWN
     if all_of.mixed or (all_of.several and all_of.name[0] is None):
         return Counted(told=True, undone=undone)
-    how = "counted" if all_of.session.sure and not all_of.several else "counted in several"
+    how = "counted" if all_of.session.sure and not all_of.several else SEVERAL
     return Counted(True, all_of.session, how, all_of.several, undone)
 
 

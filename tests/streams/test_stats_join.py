@@ -193,6 +193,40 @@ def test_what_the_log_cannot_tell_is_not_asked(fields: dict[str, Any]) -> None:
     assert whose(feed.counts(1, **fields)) == [(None, "stats", "weak")]
 
 
+def test_a_first_reading_counts_what_the_log_has_told() -> None:
+    """Of which window its rows are is not certain, so they are nobody's; what it counts was told, and was undone."""
+    feed, delete = Feed(), "DELETE FROM public.customers"
+    feed.log(feed.ran("BEGIN", 3, query_id=2, vxid="3/7"), feed.ran(delete, 4, vxid="3/7"))
+    feed.log(feed.ran("ROLLBACK", 5, query_id=3, vxid="3/0"))
+    (undone,) = [e for e in feed.counts(1, statement=delete, approximate=True) if e.kind == "query_stats"]
+    assert (undone.principal, undone.outcome, undone.detail["seen_as"]) == (None, "rolled_back", "statement")
+
+
+ADA = "  - {match: {role: p_ada}, principal: ada, kind: human}\n"
+
+
+@pytest.mark.parametrize("words", ["SET ROLE p_ada", "SET SESSION AUTHORIZATION p_ada", "SET LOCAL ROLE p_ada"])
+def test_who_takes_a_role_on_does_not_act_as_who_owns_it(words: str) -> None:
+    """Statistics name the role in force: what was run under it is of the session that took it on, or of nobody."""
+    feed = Feed(Fold(0, Rules.parse(IDENTITIES + ADA), GRACE_US))
+    feed.log(feed.ran("SELECT 1", 0, query_id=1))
+    logged = Posture(
+        captured_at_us=START_US, object_type="setting", name="log_min_duration_statement", change="found",
+        after={"value": "0"},
+    )  # fmt: skip
+    feed(logged)
+    feed.log(feed.ran(words, 2, query_id=5), feed.ran(at_s=4))
+    feed.fold = Fold.restore(feed.fold.snapshot(), GRACE_US)
+    feed.fold.identities = Rules.parse(IDENTITIES + ADA)
+    assert whose(feed.counts(1, role="p_ada")) == [("checkout", "log", "weak")]
+    feed.log(feed.ran(at_s=14))
+    assert whose(feed.counts(1, 20, role="p_ada", approximate=True)) == [(None, "stats", "weak")]
+    assert whose(feed.counts(1, 30, role="p_ada")) == [(None, "stats", "weak")]
+    feed.log(feed.ran(at_s=34, role="p_ada", application="psql", pid=50), feed.ran("RESET ROLE", 35), feed.ran(at_s=36))
+    assert whose(feed.counts(1, 40, role="p_ada")) == [("ada", "log", "strong")]
+    assert whose(feed.counts(1, 40)) == [("checkout", "log", "strong")]
+
+
 def test_a_run_is_counted_once() -> None:
     """A run at the edge belongs to the reading that counted it, whichever that is, and to no other."""
     feed = Feed()
