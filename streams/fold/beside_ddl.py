@@ -3,6 +3,9 @@
 The event trigger's message is in the WAL, which is read beside the log; which comes first is chance. A command that was
 committed waits for `WAIT_US` of record time, where its database is known to send such messages, and goes on marked with
 `seen_as` when the message has come (`streams.fold.told`), else as it is. Bounded; what finds no room goes on at once.
+
+A block (DO) need not run all that stands in it: what event triggers always tell, and have not told of it, it did not
+do, or took back. Those operations are left out, and `detail.not_done` names them.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ TOLD = frozenset(
     }
 )  # fmt: skip
 """Operations that event triggers tell and policies look at."""
+
+ALWAYS_TOLD = frozenset({"drop_table", "drop_schema", "drop_policy", "alter_policy"})
+"""Operations that never succeed without a message, but where there was nothing to drop, or it was temporary."""
 
 
 class BesideDdl:
@@ -55,7 +61,10 @@ class BesideDdl:
         """Give the commands of which no message has come in time."""
         if not self._waiting or self._waiting[0][0] > now_us:
             return []
-        return self._take(event for due_us, event in self._waiting if due_us <= now_us)
+        gone = self._take(event for due_us, event in self._waiting if due_us <= now_us)
+        for event in gone:
+            _leave_out(event)
+        return gone
 
     def _take(self, events: Iterable[Event]) -> list[Event]:
         taken = list(events)
@@ -81,3 +90,16 @@ class BesideDdl:
 def _told(told: Told, event: Event) -> bool:
     told.statement(event)
     return SEEN_AS in event.detail
+
+
+def _leave_out(event: Event) -> None:
+    """Take out of a block what it would have been told to do, had it done so."""
+    operations = event.detail.get("operations")
+    if not isinstance(operations, list) or "do" not in operations:
+        return
+    left_out = [word for word in operations if word in ALWAYS_TOLD]
+    if left_out:
+        event.detail["operations"] = [word for word in operations if word not in ALWAYS_TOLD]
+        event.detail["not_done"] = left_out
+        if event.operation in ALWAYS_TOLD:
+            event.operation = "do"

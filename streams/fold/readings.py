@@ -76,6 +76,8 @@ def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identitie
             whose = replace(whose, trace_id=None, agent=None)  # which are those of the last run
     told = shape.query_stats(header, raw, whose)
     cluster.through(told)
+    if found.temporary:
+        told.relations = [name if name.startswith("pg_temp.") else f"pg_temp.{name}" for name in told.relations]
     cluster.relations.resolve(told)
     by_effect(cluster.shares, told)
     cluster.told.query_stats(told)

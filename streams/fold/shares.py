@@ -29,6 +29,8 @@ from streams.fold.bounded import room
 
 SIZES = "sizes"
 """The type of a posture record that tells how many rows relations hold; no event comes of it."""
+PUBLICATION = "pgwitness"
+"""The one that updates and deletions are read from; insertions and TRUNCATE are of every table of it, too."""
 RELATIONS_MAX = 20_000
 READINGS_MAX = 3
 WINDOWS_MAX = 5_000
@@ -88,7 +90,7 @@ class Window(Struct, array_like=True):
 
 
 class Known(Struct, array_like=True):
-    """What is known of one relation. `streamed`: its rows have been in the stream, or it was made before its eyes."""
+    """What is known of one relation. `streamed`: it is published, its rows have been in the stream, or DDL made it."""
 
     sizes: list[Size] = []
     turnover: Turnover = msgspec.field(default_factory=Turnover)
@@ -118,7 +120,9 @@ _TRUNCATED = _Did(truncated=True)
 
 
 def posture(shares: Shares, event: Posture) -> bool:
-    """Take up a reading of sizes; says whether it was one."""
+    """Take up a reading of sizes, and what is published; says whether it was a reading, of which no event comes."""
+    if event.object_type == "publication" and event.name == PUBLICATION:
+        _published(shares, event)
     if event.object_type != SIZES:
         return False
     after = event.after or {}
@@ -128,6 +132,20 @@ def posture(shares: Shares, event: Posture) -> bool:
             if isinstance(number, int) and number >= 0:
                 _read(shares, _key(event.database or "", str(name)), at_us, number)
     return True
+
+
+def _published(shares: Shares, event: Posture) -> None:
+    """Learn of which tables the stream has every change, and of which not any more."""
+    names = [set[str](), set[str]()]
+    for found, listed in zip(names, (event.before or {}, event.after or {}), strict=True):
+        tables = listed.get("tables")
+        if isinstance(tables, list) and listed.get("update") is True and listed.get("delete") is True:
+            found |= {str(name) for name in tables[:RELATIONS_MAX]}
+    before, after = names
+    for name in sorted(after | before):
+        key = _key(event.database or "", name)
+        if name in after or key in shares.relations:
+            (shares.relations.get(key) or _made(shares, key)).streamed = name in after
 
 
 def ddl(shares: Shares, part: Transaction, command: Ddl) -> None:

@@ -236,7 +236,7 @@ class Runs(Struct, array_like=True):
     """How often the log told a statement of a role in one second, and by whom.
 
     `session` is the last that ran it, `name` its principal and the person that acted for. `several` sessions ran it;
-    `mixed`, if not all of them have that name. `undone` of them were rolled back.
+    `mixed`, if not all of them have that name. `undone` of them were rolled back, `temporary` ran on such tables alone.
     """
 
     second: int
@@ -246,6 +246,7 @@ class Runs(Struct, array_like=True):
     several: bool = False
     mixed: bool = False
     undone: int = 0
+    temporary: int = 0
 
 
 class Prepared(Struct, frozen=True, array_like=True):

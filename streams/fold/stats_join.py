@@ -39,7 +39,7 @@ class Counted(Struct, frozen=True):
     """What the log told of the runs that a reading counted: `told` all of them, and whose they were if one's.
 
     `how` is a key of `BINDINGS`. `several`: more than one session of that principal. `undone`: all of
-    the runs were rolled back. `another`: they were run by who had taken another role on.
+    the runs were rolled back, `temporary`: all ran on temporary tables. `another`: under a role that was taken on.
     """
 
     told: bool = False
@@ -47,6 +47,7 @@ class Counted(Struct, frozen=True):
     how: str = ""
     several: bool = False
     undone: bool = False
+    temporary: bool = False
     another: bool = False
 
 
@@ -81,10 +82,12 @@ class StatsJoin:
         self._runs[key] = slices
         second = event.occurred_at_us // SLICE_US
         name = (event.principal, event.on_behalf_of)
+        temporary = bool(event.relations) and all(relation.startswith("pg_temp.") for relation in event.relations)
+        run = Runs(second, 1, session, name, temporary=int(temporary))
         if slices and second <= slices[-1].second:
-            _join(slices[-1], Runs(second, 1, session, name))
+            _join(slices[-1], run)
             return
-        slices.append(Runs(second, 1, session, name))
+        slices.append(run)
         if len(slices) > SLICES_MAX:
             oldest = slices.pop(0)
             oldest.second = slices[0].second
@@ -116,14 +119,14 @@ class StatsJoin:
                 if not slices:
                     del self._runs[key]
                 if raw.approximate:  # of which window its rows are, nobody knows
-                    found = Counted(told=found.told, undone=found.undone)
+                    found = replace(found, session=None, how="", several=False)
                 return found if role == raw.role else replace(found, another=True, how=found.how and SEVERAL)
         return UNKNOWN
 
 
 def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
     left = calls
-    undone = True
+    undone = temporary = True
     all_of: Runs | None = None
     while slices:
         first = slices[0]
@@ -133,6 +136,7 @@ def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
         taken = min(left, first.count)
         left -= taken
         undone = undone and first.undone == first.count
+        temporary = temporary and first.temporary == first.count
         if all_of is None:
             all_of = Runs(first.second, taken, first.session, first.name, first.several, first.mixed)
         else:
@@ -142,18 +146,20 @@ def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
         else:
             first.count -= taken
             first.undone = min(first.undone, first.count)
+            first.temporary = min(first.temporary, first.count)
     if left or all_of is None:
         return UNKNOWN
     if all_of.mixed or (all_of.several and all_of.name[0] is None):
-        return Counted(told=True, undone=undone)
+        return Counted(told=True, undone=undone, temporary=temporary)
     how = "counted" if all_of.session.sure and not all_of.several else SEVERAL
-    return Counted(True, all_of.session, how, all_of.several, undone)
+    return Counted(True, all_of.session, how, all_of.several, undone, temporary)
 
 
 def _join(runs: Runs, other: Runs) -> None:
     """Add runs to runs; the last session stands for all."""
     runs.count += other.count
     runs.undone += other.undone
+    runs.temporary += other.temporary
     runs.mixed = runs.mixed or other.mixed or runs.name != other.name
     one, another = runs.session, other.session
     same = (one.instance, one.pid, one.start_us) == (another.instance, another.pid, another.start_us)

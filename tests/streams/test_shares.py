@@ -13,6 +13,7 @@ from detectors.policy.policies import Bundle
 from pgwitness.events import Count, Ddl, DdlObject, Posture, Raw, RawEvent, Relation, Row
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities as Rules
+from tests.streams.log_records import statement
 from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon, read, transaction
 
 TABLE = "public.orders"
@@ -202,3 +203,28 @@ def test_another_name_hides_nothing(stream: Stream, text: str, now: str) -> None
     assert stream.did(3, ("d", 20), relations=[Relation(now, ["id"])]) == TOLD
     assert stream.told[-1]["relation"] == now
     assert (stream.told[-1]["rows"], stream.told[-1]["of"]) == (160, 300)
+
+
+def test_what_is_published_is_judged_by_its_effect(stream: Stream) -> None:
+    """From the snapshot that says so on, before anything was written to it, until it is taken out."""
+
+    def published(before: list[str] | None, after: list[str]) -> Posture:
+        both = {"update": True, "delete": True}
+        return Posture(
+            captured_at_us=START_US, object_type="publication", name="pgwitness", database="shop",
+            change="found" if before is None else "changed",
+            before=None if before is None else {"tables": before, **both}, after={"tables": after, **both},
+        )  # fmt: skip
+
+    def by_effect(place: int) -> list[object]:
+        line = statement(place, statement=f"TRUNCATE {TABLE}", outcome="success")
+        made = stream.fold.apply(stream.fold.next_offset, read(batch(line, source="log")))
+        return [event.detail.get("by_effect") for event in made]
+
+    assert by_effect(1) == [None]
+    stream.apply(published(None, [TABLE]), "sessions")
+    assert by_effect(2) == [True]
+    stream.again()
+    assert by_effect(3) == [True]
+    stream.apply(published([TABLE], ["public.other"]), "sessions")
+    assert by_effect(4) == [None]

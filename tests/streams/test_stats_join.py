@@ -202,6 +202,15 @@ def test_a_first_reading_counts_what_the_log_has_told() -> None:
     assert (undone.principal, undone.outcome, undone.detail["seen_as"]) == (None, "rolled_back", "statement")
 
 
+def test_a_count_of_temporary_tables_is_of_those() -> None:
+    """A temporary table hides the real one of its name: what was deleted from it is no deletion from that one."""
+    feed, delete = Feed(), "DELETE FROM t"
+    feed.log(feed.ran("CREATE TEMP TABLE t (a int)", 1, query_id=2), feed.ran(delete, 4))
+    assert [event.relations for event in feed.counts(1, statement=delete)] == [["pg_temp.t"]]
+    feed.log(feed.ran("DROP TABLE t", 11, query_id=3), feed.ran(delete, 14))
+    assert [event.relations for event in feed.counts(1, 20, statement=delete)] == [["t"]]
+
+
 ADA = "  - {match: {role: p_ada}, principal: ada, kind: human}\n"
 
 
@@ -321,3 +330,21 @@ def test_a_command_that_ddl_told_is_marked_in_the_log() -> None:
     assert feed.log(feed.ran(at_s=9, **line)) == []
     made = feed(transaction(200, n_rows=0, at_s=9, ddl=[drop()]), source="wal")
     assert [(event.kind, event.detail.get("seen_as")) for event in made] == [("ddl", None), ("statement", "ddl")]
+
+
+@pytest.mark.parametrize(("rest", "done"), [("", ["do"]), ("EXECUTE 'GRANT a TO b'; ", ["do", "grant_role"])])
+def test_what_a_block_may_have_dropped_is_no_drop_without_its_message(rest: str, done: list[str]) -> None:
+    """A branch that did not run, or one that an exception took back; where event triggers tell every DROP."""
+    from tests.streams.records import transaction
+    from tests.streams.test_fold_ddl import drop
+
+    feed = Feed()
+    block = f"DO $$ BEGIN {rest}IF false THEN DROP TABLE orders; END IF; END $$"
+    line = {"text": block, "role": "p_ann", "query_id": None}
+    (before,) = feed.log(feed.ran(at_s=4, **line))
+    assert "drop_table" in before.detail["operations"]
+    feed(transaction(100, n_rows=0, ddl=[drop()]), source="wal")
+    assert feed.log(feed.ran(at_s=6, **line)) == []
+    (after,) = feed.log(tick(9))
+    assert (after.operation, after.detail["not_done"]) == ("do", ["drop_table"])
+    assert [word for word in after.detail["operations"] if word != "execute_dynamic"] == done
