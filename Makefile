@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test chaos lint bench flood differential fuzz quality lock kafka postgres regress twin clean
+.PHONY: install demo test chaos lint bench flood differential fuzz quality honest lock kafka postgres regress twin clean
 
 install: $(STAMP)
 
@@ -48,9 +48,20 @@ bench: install
 	$(BIN)/python -m tests.bench
 
 # How good policies and models are at finding attacks among ordinary days; some minutes.
-quality: install
+quality: install honest
 	$(BIN)/python -m tests.quality
 	$(BIN)/python -m tests.quality.deployed
+
+# Django, Alembic, Peewee, Sequelize, TypeORM, Drizzle, knex, pgbench and pg_dump, really run beside the whole system, and
+# what they raise; needs npm (Node 18+) for half of them. Installs into .honest; seven minutes.
+honest: install .honest/.complete
+	$(BIN)/python -m tests.honest
+.honest/.complete: tests/honest/requirements.txt tests/honest/package.json
+	$(PYTHON) -m venv .honest/py
+	.honest/py/bin/pip install --quiet --disable-pip-version-check -r tests/honest/requirements.txt
+	cp tests/honest/package.json .honest/
+	! command -v npm >/dev/null || (cd .honest && npm install --no-audit --no-fund --loglevel=error)
+	@touch $@
 
 # The jars of Apache Kafka 4, into deploy/kafka/lib; needs Java 17+ and Maven.
 kafka: deploy/kafka/lib/.complete

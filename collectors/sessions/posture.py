@@ -84,7 +84,7 @@ def _changes(before: list[Object], after: list[Object], captured_at_us: int) -> 
     known = {_key(item): _aged(item, objects) for item in before}
     renamed = _renamed(known, objects)
     left = set(renamed.values())
-    dropped = {(database, name) for kind, database, name in known.keys() - objects.keys() if kind == "table"}
+    dropped = {(key[1], key[2]) for key, item in known.items() if key[0] == "table" and _gone(item, objects.get(key))}
     events: list[Posture] = []
     for key in sorted(known.keys() | objects.keys()):
         old, new = None if key in left else known.get(key), objects.get(key)
@@ -140,6 +140,11 @@ def _renamed(
     names = {(key[1], item.attributes["oid"]): key for key, item in known.items() if _has_oid(item)}
     now = {(key[1], item.attributes["oid"]): key for key, item in objects.items() if _has_oid(item)}
     return {key: names[oid] for oid, key in now.items() if names.get(oid, key) != key}
+
+
+def _gone(table: Object, now: Object | None) -> bool:
+    """Say whether a table is there no more; one of its name with another OID is not it."""
+    return now is None or (_has_oid(table) and _has_oid(now) and table.attributes["oid"] != now.attributes["oid"])
 
 
 def _has_oid(item: Object) -> bool:

@@ -7,6 +7,7 @@ by its two parts.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import msgspec
@@ -21,6 +22,11 @@ from detectors.alerts.verdicts import Checked
 from pgwitness.undo import Undo
 
 Resolution = dict[str, Any]
+TOGETHER_US = 600_000_000
+"""How long after its last occurrence what the same session does belongs to a finding (`Report.together`)."""
+TOGETHER_MAX = 1_000
+RELATIONS_MAX = 100
+"""Relations of such a finding that are known; each of these is told, of however many occurrences it is one."""
 
 
 class Findings:
@@ -34,6 +40,8 @@ class Findings:
         """Alerts that came of making room, to be told with the present event."""
         self._ended: list[tuple[str, Occurrence]] = []
         """Findings that have ended, until their end is told."""
+        self._together: OrderedDict[str, tuple[str, tuple[str, ...]]] = OrderedDict()
+        """By what occurrences share the finding that they belong to, and the relations that it was told of."""
         self._due_us = self.due_us
 
     @property
@@ -58,7 +66,7 @@ class Findings:
     def tell(self, action: Action, report: Report) -> Alert | None:
         """Record an occurrence of a finding; gives the alert when it is worth telling."""
         start_us = action.occurred_at_us // report.window_us * report.window_us
-        uid = alert_uid(report.detector, report.key, start_us)
+        uid, relations, further = self._joined(report, action, alert_uid(report.detector, report.key, start_us))
         same = finding_key(report.detector, report.key)
         triage = self.triage
         suppressed_by = triage.quiet(report.detector.removeprefix("policy:"), same, action)
@@ -72,10 +80,12 @@ class Findings:
             suppressed=suppressed_by is not None,
             settles=action.detail.get("settles"),
         )
-        if not found.worth_telling:
+        if not (found.worth_telling or further):
             return None
         alone = report.detector == "behaviour"
         standing = report.standing if alone and suppressed_by is None else None
+        if len(relations) > 1:
+            action = replace(action, relations=list(relations))
         alert = _alert(action, report, found, uid, same)
         in_crowd, crowd = triage.crowd(alert, standing) if standing is not None else (False, None)
         digest = alone and suppressed_by is None and (in_crowd or triage.waits(same, action, standing))
@@ -100,6 +110,33 @@ class Findings:
             self._also.append(self._close(other, made_room, action.captured_at_us))
         self._due_us = self.due_us
         return alert
+
+    def _joined(self, report: Report, action: Action, uid: str) -> tuple[str, tuple[str, ...], bool]:
+        """Give the finding that an occurrence belongs to, its own or one that its session has begun.
+
+        With it come the relations of that finding, and whether this occurrence has brought one.
+        """
+        if not report.together:
+            return uid, (), False
+        before = self._together.pop(report.together, None)
+        joined, relations = before or (uid, ())
+        found = self._ledger.get(joined)
+        if found is None or abs(action.occurred_at_us - found.last_us) > TOGETHER_US:
+            joined, relations = uid, ()
+        elif self._ledger.get(uid) is not None:
+            joined = uid  # which another session has begun, or this one before
+        fresh = [name for name in dict.fromkeys(action.relations) if name not in relations]
+        now = (*relations, *fresh)[:RELATIONS_MAX]
+        self._together[report.together] = (joined, now)
+        while len(self._together) > TOGETHER_MAX:
+            self._together.popitem(last=False)
+        self._undo.add(lambda: self._put_back(report.together, before))
+        return joined, now, len(now) > len(relations)
+
+    def _put_back(self, together: str, before: tuple[str, tuple[str, ...]] | None) -> None:
+        self._together.pop(together, None)
+        if before is not None:
+            self._together[together] = before
 
     def decide(self, checked: Checked, now_us: int) -> tuple[bool, list[Alert]]:
         """Take a verdict that is believed; says whether it is news, and gives the end of the finding that it decides.
@@ -136,13 +173,14 @@ class Findings:
 
     def snapshot(self) -> tuple[list[Any], dict[str, Any]]:
         """Give the state as JSON values: of the ledger, and of triage."""
-        return self._ledger.snapshot(), self.triage.snapshot()
+        return self._ledger.snapshot(), {**self.triage.snapshot(), "together": list(self._together.items())}
 
     def restore(self, ledger: list[Any], triage: dict[str, Any] | None) -> None:
         """Take a snapshot's state; checkpoints of the first release have nothing for triage."""
         self._ledger.restore(ledger)
         if triage is not None:
             self.triage.restore(triage)
+            self._together = OrderedDict((key, (uid, tuple(names))) for key, (uid, names) in triage.get("together", []))
         self._due_us = self.due_us
 
 

@@ -46,6 +46,8 @@ class Report(Struct, frozen=True, kw_only=True):
     reasons: list[dict[str, Any]] = []
     staged: bool = False
     respond: str | None = None
+    together: str = ""
+    """What the finding is of, beside its key: occurrences that share it within `TOGETHER_US` are one finding."""
     seen: Seen | None = None
     standing: Standing | None = None
 
@@ -77,8 +79,16 @@ def of_policy(
         reasons=reasons,
         staged=document.mode == "staged",
         respond=document.respond,
+        together=_together(policy, action),
         seen=seen,
     )
+
+
+def _together(policy: Policy, action: Action) -> str:
+    if policy.document.together is None or not action.session_id:
+        return ""
+    # What is less severe, or was tried in vain, is another finding than what was done.
+    return "\0".join((policy.id, action.cluster, action.session_id, severity(policy, action), action.operation))
 
 
 def severity(policy: Policy, action: Action) -> str:

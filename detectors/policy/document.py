@@ -79,6 +79,8 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attack: list[str] = []
     dedup_by: list[str] | None = None
     window: str = "1h"
+    together: Literal["session"] | None = None
+    """What one session does within ten minutes is one finding, on whatever relations; else as `dedup_by` says."""
     mode: Literal["staged", "active"] = "active"
     severity_of: dict[str, Severity] = {}
     """Another severity for actions of these operations, or of these outcomes, which come first."""

@@ -152,7 +152,7 @@ def scenes() -> list[Scene]:
             "an AI agent deletes without a useful WHERE",
             PRICING_AGENT,
             delete_everything,
-            ("delete_without_where", "mass_change"),
+            ("delete_without_where", "mass_change", "most_of_table"),
         ),
         Scene("reads_all_customers", "a person reads all customers at once", MARIA, read_all_customers, ("bulk_read",)),
         Scene(

@@ -2,7 +2,8 @@
 
 The event trigger's message is in the WAL, which is read beside the log; which comes first is chance. A command that was
 committed waits for `WAIT_US` of record time, where its database is known to send such messages, and goes on marked with
-`seen_as` when the message has come (`streams.fold.told`), else as it is. Bounded; what finds no room goes on at once.
+`seen_as` when the message has come (`streams.fold.told`), else as it is. So does one that changes rows of a table whose
+name nobody knows yet: it may have been made a moment before. Bounded; what finds no room goes on at once.
 
 A block (DO) need not run all that stands in it: what event triggers always tell, and have not told of it, it did not
 do, or took back. Those operations are left out, and `detail.not_done` names them.
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 
 from pgwitness.events import Event
 from pgwitness.undo import Undo
+from streams.fold.relations import UNRESOLVED
 from streams.fold.state import ClusterState
 from streams.fold.told import SEEN_AS, Told
 
@@ -28,6 +30,8 @@ TOLD = frozenset(
     }
 )  # fmt: skip
 """Operations that event triggers tell and policies look at."""
+CHANGES = frozenset({"delete", "update", "merge", "truncate"})
+"""Operations of which the WAL tells the effect, once it is known what the names in them mean."""
 
 ALWAYS_TOLD = frozenset({"drop_table", "drop_schema", "drop_policy", "alter_policy"})
 """Operations that never succeed without a message, but where there was nothing to drop, or it was temporary."""
@@ -46,7 +50,9 @@ class BesideDdl:
         if event.outcome != "success" or SEEN_AS in event.detail or event.database not in self._databases:
             return False
         operations = event.detail.get("operations")
-        if not isinstance(operations, list) or TOLD.isdisjoint(operations) or len(self._waiting) >= WAITING_MAX:
+        if not isinstance(operations, list) or len(self._waiting) >= WAITING_MAX:
+            return False
+        if TOLD.isdisjoint(operations) and (UNRESOLVED not in event.detail or CHANGES.isdisjoint(operations)):
             return False
         self._set([*self._waiting, (now_us + WAIT_US, event)])
         return True

@@ -25,6 +25,7 @@ from streams.fold.state import ClusterState, LogSession, Timeline, Watermark
 from streams.fold.stats_join import StatsJoin
 from streams.fold.told import Told
 from streams.fold.waiting import WaitingRoom
+from streams.fold.young import Young
 
 TIMELINES_MAX = 1_000
 RECENT_MAX = 8_192
@@ -59,6 +60,7 @@ class Cluster:
         self.shares = Shares()
         self.outcomes = Outcomes(self.undo)
         self.beside_ddl = BesideDdl(self.undo)
+        self.young = Young(self.undo)
         self.starts = Starts()
 
     def reached(self, system_id: str) -> int | None:
@@ -153,6 +155,7 @@ class Cluster:
         self.relations.save(state)
         self.outcomes.save(state)
         self.beside_ddl.save(state)
+        self.young.save(state)
         return state
 
     @classmethod
@@ -178,6 +181,7 @@ class Cluster:
         cluster.starts = Starts(state.starts)
         cluster.outcomes.load(state)
         cluster.beside_ddl.load(state)
+        cluster.young.load(state)
         cluster.stats = StatsJoin(state.runs)
         cluster.waiting.load(state.held)
         return cluster

@@ -131,7 +131,7 @@ class Fold:
             self._expire(header.cluster, cluster)
         self._decided(cluster, cluster.outcomes.due(cluster.clock_us))
         for waited in cluster.beside_ddl.due(cluster.clock_us):
-            self._emit(waited)
+            self._after_ddl(cluster, waited)
         if cluster.readings.waiting:
             for held in cluster.readings.due(cluster.clock_us):
                 self._read_late(cluster, held)
@@ -439,7 +439,7 @@ class Fold:
         cluster.told.ddl(part.database, fresh)
         if fresh:
             for event in cluster.beside_ddl.message(part.database, cluster.told):
-                self._emit(event)
+                self._after_ddl(cluster, event)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -578,8 +578,15 @@ class Fold:
             cluster.told.statement(event)
             if event.outcome == "rolled_back":
                 cluster.stats.rolled_back(event)
+            cluster.young.statement(event)
             if not cluster.beside_ddl.wait(event, cluster.clock_us):
                 self._emit(event)
+
+    def _after_ddl(self, cluster: Cluster, event: Event) -> None:
+        """Tell a statement that has waited; what it names may have been made meanwhile, by the WAL."""
+        if cluster.relations.again(event):
+            shares.by_effect(cluster.shares, event)
+        self._emit(event)
 
     def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:
         if event.place is not None:

@@ -169,6 +169,9 @@ class Relations:
         place = self._sessions.get(_key(session)) if session is not None else None
         if any(setting.startswith(_PATHS) for setting in _texts(event.detail.get("settings"))):
             place = Place((), place.temporary if place is not None else {})  # of which part of the text, who knows
+        self._look_up(event, role, place)
+
+    def _look_up(self, event: Event, role: str | None, place: Place | None) -> None:
         names: dict[str, str] = {}
         unresolved = []
         for name in event.relations:
@@ -187,6 +190,22 @@ class Relations:
                     ]
         if unresolved:
             event.detail[UNRESOLVED] = unresolved
+
+    def again(self, event: Event) -> bool:
+        """Look up once more what could not be told of an event that has waited; says whether it can be now.
+
+        A name that its session may have given to a temporary table stays.
+        """
+        unresolved = set(_texts(event.detail.pop(UNRESOLVED, None)))
+        if not unresolved:
+            return False
+        mine = (event.instance, event.pid)
+        place = next((place for key, place in self._sessions.items() if key[:2] == mine), None)
+        if place is None or unresolved.isdisjoint(place.temporary):
+            self._look_up(event, event.role, place)
+        else:
+            event.detail[UNRESOLVED] = sorted(unresolved)
+        return UNRESOLVED not in event.detail
 
     def path(self, event: Event, session: LogSession | None = None) -> tuple[str, ...]:
         """Give the schemas in which an event's names are looked up, the first one first."""

@@ -389,7 +389,9 @@ def ddl(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: 
     event.fingerprint = raw.fingerprint
     event.outcome = "success"
     event.effect = effect_of(raw)
-    both = [*raw.dropped, *raw.objects]
+    # What goes with a table (a foreign key's triggers) stands on others, which are there as before.
+    dropped = [item for item in raw.dropped if item.type in _RELATIONS] if raw.tag in _DROPS else raw.dropped
+    both = [*(dropped or raw.dropped), *raw.objects]
     event.relations = list(dict.fromkeys(item.relation for item in both if item.relation)) or raw.relations
     event.detail |= {
         "transaction": transaction_id(part),
@@ -416,6 +418,10 @@ def ddl(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: 
     if off:
         event.detail["beacon_off"] = off
     return event
+
+
+_RELATIONS = frozenset({"table", "foreign table", "view", "materialized view"})
+_DROPS = frozenset({f"DROP {word.upper()}" for word in (*_RELATIONS, "schema", "owned")})
 
 
 def effect_of(raw: Ddl) -> Effect | None:

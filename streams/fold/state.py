@@ -391,6 +391,8 @@ class ClusterState(Struct):
     beside_ddl: list[tuple[int, Event]] = []
     ddl_databases: list[str] = []
     """Commands that wait for their DDL message, and databases that send such (`streams.fold.beside_ddl`)."""
+    young: list[tuple[str, tuple[str, int]]] = []
+    """Databases that were just made, by whom and when (`streams.fold.young`)."""
     """Statements whose outcome is open, and what decides it (`streams.fold.outcomes`)."""
     set_back_told: int = -(1 << 60)
     """The record at which it was last told that a clock was put back."""

@@ -159,6 +159,15 @@ def test_what_a_dropped_table_takes_along_says_so() -> None:
     assert event.dropped_with is None
 
 
+def test_a_table_that_is_made_anew_takes_its_triggers_along() -> None:
+    """`DROP TABLE t; CREATE UNLOGGED TABLE t` switches no beacon off: its triggers went with the table they were on."""
+    old, new = (Object("table", "shop", "public.orders", {"oid": oid, "owner": "bob"}) for oid in (7, 8))
+    beacon = Object("beacon", "shop", "public.orders", {})
+    for table, along in ((new, "public.orders"), (old, None)):
+        (gone,) = [event for event in compare_posture([old, beacon], [table], 999) if event.object_type == "beacon"]
+        assert (gone.change, gone.dropped_with) == ("removed", along)
+
+
 @pytest.mark.parametrize(
     ("dn", "role", "proven"),
     [

@@ -88,6 +88,17 @@ _DUMP = (
     "ROLLBACK",
 )
 
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "bench": (
+        "pgbench -i -q -s 1 -I dtGvp",
+        "pgbench -i -q -s 1 -I dtGvp --unlogged-tables",
+        "pgbench -n -t 20 -c 1",
+    ),
+    "dumper": ("pg_dump -f {scratch}/dump.sql", "pg_dumpall -f {scratch}/all.sql", "pg_dumpall -f {scratch}/all.sql"),
+}
+"""What PostgreSQL's own programs do, really run, by the role that runs it; `tests.honest` runs those of others."""
+COMMANDS_MAY = {("bench", "drop_table"): 2, ("dumper", "database_dumped"): 1}
+
 PROGRAMS: dict[str, Program] = {
     "pgbench -i": Program("deploy", "pgbench", (_PGBENCH, _PGBENCH), frozenset({"drop_table"})),
     "Sequelize's sync({force: true})": Program("deploy", "", (_SEQUELIZE, _SEQUELIZE), frozenset({"drop_table"})),

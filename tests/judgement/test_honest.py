@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,12 +22,15 @@ from streams.identity.identities import Identities
 from tests.collectors.log_server import files
 from tests.collectors.raw_topic import bench
 from tests.collectors.wal_source import CLEAR, MARK, Source
-from tests.judgement.honest import PROGRAMS
+from tests.judgement.honest import COMMANDS, COMMANDS_MAY, PROGRAMS
 from tests.judgement.running import execute
 from tests.outcomes import sessions
 from tests.streams.records import batch, read
 
-RULES = "rules: [{match: {role: '*'}, principal: '{role}', kind: service}]"
+RULES = """rules:
+- {match: {role: dumper}, principal: dumper, kind: human}
+- {match: {role: '*'}, principal: '{role}', kind: service}
+"""
 DATABASE = "honest"
 
 
@@ -35,7 +40,7 @@ def test_honest_work_is_left_alone(
     """Of each program at most one alert of High a run, of a policy that is true of it."""
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {DATABASE}".encode())
-        for role in sorted({program.role for program in PROGRAMS.values()}):
+        for role in sorted({program.role for program in PROGRAMS.values()} | COMMANDS.keys()):
             admin.execute(f"CREATE ROLE {role} LOGIN SUPERUSER".encode())
     dsn = server.dsn().rsplit("/", 1)[0] + f"/{DATABASE}"
     config = config_factory(tmp_path, embedded_broker.bootstrap, dsn, extra=CLEAR)
@@ -52,24 +57,43 @@ def test_honest_work_is_left_alone(
                     for text in run:
                         execute(connection, text)
                     connection.finish()
+            for role, commands in COMMANDS.items():
+                for command in commands:
+                    run_command(server, role, command.format(scratch=tmp_path))
             transactions = source.until_marked()
         source.sql.execute("SELECT 1 AS all_was_honest")
     seen = sessions.lines(files(server, "jsonlog"), DATABASE, "all_was_honest")
-    told = judged([*transactions, *[event for event in seen if getattr(event, "database", None) == DATABASE]])
-    roles = {program.role for program in PROGRAMS.values()}  # and not who installs pgwitness, by hand as it were
+    roles = {program.role for program in PROGRAMS.values()} | COMMANDS.keys()  # and not who installs, by hand
+    mine = [event for event in seen if getattr(event, "database", None) == DATABASE or role_of(event) in COMMANDS]
+    told = judged([*transactions, *mine])
     wrong = {key: messages for key, messages in told.items() if key[0] in roles and len(messages) > may(*key)}
     assert wrong == {}
-    assert ("deploy", "drop_table") in told
+    assert {("deploy", "drop_table"), *COMMANDS_MAY} <= told.keys()
+
+
+def run_command(server: Postgres, role: str, command: str) -> None:
+    """Run one of PostgreSQL's own programs as a role."""
+    host, port = server.dsn().rpartition("@")[2].partition("/")[0].split(":")
+    environment = {**os.environ, "PGHOST": host, "PGPORT": port, "PGUSER": role, "PGDATABASE": DATABASE}
+    program, *arguments = command.split()
+    subprocess.run([server.psql_bin / program, *arguments], env=environment, check=True, capture_output=True)
+
+
+def role_of(event: RawEvent) -> str | None:
+    """Give the role that a line of the log is of."""
+    return getattr(event, "role", None)
 
 
 def may(role: str, policy: str) -> int:
     """How many alerts of a policy are true of what a role's programs did: one a run."""
+    if (role, policy) in COMMANDS_MAY:
+        return COMMANDS_MAY[role, policy]
     programs = [program for program in PROGRAMS.values() if program.role == role]
     return sum(len(program.runs) for program in programs if policy in program.may)
 
 
 def judged(events: list[RawEvent]) -> dict[tuple[str, str], list[str]]:
-    """Fold and judge events in the order of their times; gives messages of High and Critical by who and policy."""
+    """Fold and judge events in the order of their times; gives findings of High and Critical by who and policy."""
     fold = Fold(0, Identities.parse(RULES), 2_000_000)
     judge = Judge(Bundle.packaged(), labels={}, behaviour=None, sensitive=Sensitive(["public.shop_person.nick"]))
     settings = {"log_statement": "all", "log_min_duration_statement": "0", "log_min_messages": "warning"}
@@ -78,13 +102,14 @@ def judged(events: list[RawEvent]) -> dict[tuple[str, str], list[str]]:
         batch(event, source="wal" if isinstance(event, Transaction) else "log") for event in sorted(events, key=when)
     ]
     records.append(batch(Tick(captured_at_us=max(event.captured_at_us for event in events) + 60_000_000), source="log"))
-    told: dict[tuple[str, str], list[str]] = {}
+    told: dict[tuple[str, str], dict[str, str]] = {}
     for offset, record in enumerate(records):
         for event in fold.apply(offset, read(record)):
             for alert in judge.judge(event).alerts:
                 if alert.severity in ("high", "critical"):
-                    told.setdefault((alert.action.principal, str(alert.policy)), []).append(alert.message)
-    return told
+                    found = told.setdefault((alert.action.principal, str(alert.policy)), {})
+                    found[alert.uid] = alert.message
+    return {key: list(messages.values()) for key, messages in told.items()}
 
 
 def when(event: RawEvent) -> int:

@@ -1,0 +1,10 @@
+"""Alembic's environment: the database of libpq's environment."""
+
+from alembic import context
+from sqlalchemy import create_engine
+
+engine = create_engine("postgresql+psycopg://")
+with engine.connect() as connection:
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
