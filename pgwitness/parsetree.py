@@ -192,6 +192,10 @@ class Reader:
             self._relation(body, scope)
         elif kind == "ColumnRef":
             self._column(body, scope)
+        elif kind == "SubLink" and body.get("subLinkType") == "EXISTS_SUBLINK" and "SelectStmt" in body["subselect"]:
+            # Whether there is a row is all that it gives.
+            one = {"limitCount": {"A_Const": {"ival": {"ival": 1}}}}
+            self._statement("SelectStmt", {**body["subselect"]["SelectStmt"], **one}, scope, runs)
         elif kind == "A_Indirection" and self._of_row(body, scope):
             pass
         elif kind.endswith("Stmt") and kind[0].isupper():
@@ -299,7 +303,8 @@ class Reader:
             self._dropped(body)
         elif kind == "CommentStmt" and body.get("objtype") == "OBJECT_TABLE":
             self._add(_names(body.get("object")))
-        self._visit(body, scope, runs and kind not in _NOT_EXECUTED)
+        empty = bool(body.get("into", {}).get("skipData"))  # … WITH NO DATA
+        self._visit(body, scope, runs and kind not in _NOT_EXECUTED and not empty)
 
     def _handle(self, kind: str, body: Tree) -> None:
         """Note what is done with a prepared statement or a cursor."""

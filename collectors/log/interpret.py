@@ -27,6 +27,7 @@ from collectors.log.extensions import AUDIT, audited, explained
 from collectors.log.imitations import Imitations
 from collectors.log.languages import english
 from collectors.log.logins import WAIT_US, Logins
+from collectors.log.probes import gives_nothing
 from collectors.log.provenance import Provenance, weaker
 from collectors.log.readings import Queries, executed, possible, quoted
 from collectors.log.record import LogRecord
@@ -342,7 +343,7 @@ class Interpreter:
         text = self._by_name(record, self._text(record, texts))
         self._ran(text, trust)
         if not self._is_own(record, text):
-            events.append(self._statement(record, text, "duration", place, at_us, duration_ms, trust))
+            events.append(self._statement(record, text, "duration", place, at_us, duration_ms, trust, **_rows(texts)))
 
     def _explained(
         self,
@@ -384,7 +385,9 @@ class Interpreter:
             return
         if len(self._pending) >= PENDING_MAX:
             events.append(self._pending.pop(next(iter(self._pending))))
-        self._pending[key] = self._statement(record, found, "statement", place, at_us, trust=trust, outcome="unknown")
+        self._pending[key] = self._statement(
+            record, found, "statement", place, at_us, trust=trust, outcome="unknown", **_rows(texts)
+        )
 
     def _ended(self, record: LogRecord, duration_ms: float, events: list[Seen], trust: Trust) -> None:
         key = _key(record)
@@ -571,3 +574,8 @@ def _placed(events: list[Seen], log: str, offset: int, index: int) -> list[Seen]
 
 def _is_at(place: LogPlace | None, log: str, offset: int, index: int) -> bool:
     return place is None or (place.offset == offset and place.index == index and place.log == log)
+
+
+def _rows(texts: Sequence[str]) -> dict[str, int]:
+    """Give the number of rows of a statement whose text alone tells it: none."""
+    return {"row_count": 0} if len(texts) == 1 and gives_nothing(texts[0]) else {}

@@ -38,10 +38,12 @@ NOTHING = Moved([], [])
 def moved(command: Ddl, known: Callable[[str], set[str]]) -> Moved:
     """Say what a command did to names; `known` gives the schemas that have a name, before it."""
     text = command.statement or ""
-    if command.tag not in TAGS or _MOVES.search(text) is None:
+    if command.tag not in TAGS:
+        return NOTHING
+    trees = _statements(text)
+    if any(_is_alter(tree) for tree in trees) and _MOVES.search(text) is None:
         return NOTHING
     news = [found for item in command.objects if item.relation and (found := FULL.fullmatch(item.relation))]
-    trees = _statements(text)
     pairs: list[tuple[str, str]] = []
     doubtful: list[str] = []
     for schema, name in ((new[1], new[2]) for new in news):
@@ -55,6 +57,30 @@ def moved(command: Ddl, known: Callable[[str], set[str]]) -> Moved:
             else:
                 doubtful.append(old)
     return Moved(pairs, doubtful)
+
+
+def schema_renamed(command: Ddl) -> tuple[str, str] | None:
+    """Give the names of a schema before and after, where the text tells them."""
+    names = {item.identity for item in command.objects if item.type == "schema"}
+    for tree in _statements(command.statement or ""):
+        body = tree.get("RenameStmt", {})
+        if body.get("renameType") == "OBJECT_SCHEMA" and quote_identifier(body["newname"]) in names:
+            return quote_identifier(body["subname"]), quote_identifier(body["newname"])
+    return None
+
+
+def attached(command: Ddl) -> tuple[str, str] | None:
+    """Give a table and the one that an ATTACH PARTITION has put below it, in full."""
+    named = {found[2]: item.relation for item in command.objects if (found := FULL.fullmatch(item.relation or ""))}
+    trees = _statements(command.statement or "") if command.tag == "ALTER TABLE" else []
+    for body in (tree["AlterTableStmt"] for tree in trees if "AlterTableStmt" in tree):
+        for item in body.get("cmds", []):
+            below = item.get("AlterTableCmd", {}).get("def", {}).get("PartitionCmd", {}).get("name")
+            if item.get("AlterTableCmd", {}).get("subtype") == "AT_AttachPartition" and below is not None:
+                parent, child = (named.get(quote_identifier(each["relname"])) for each in (body["relation"], below))
+                if parent is not None and child is not None:
+                    return parent, child
+    return None
 
 
 def _before(tree: Tree, schema: str, name: str) -> Iterator[tuple[str, str]]:

@@ -77,7 +77,8 @@ def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identitie
     told = shape.query_stats(header, raw, whose)
     cluster.through(told)
     if found.temporary:
-        told.relations = [name if name.startswith("pg_temp.") else f"pg_temp.{name}" for name in told.relations]
+        told.relations = [_temporary(name) for name in told.relations]
+        told.columns = [_temporary(name) for name in told.columns]
     cluster.relations.resolve(told)
     by_effect(cluster.shares, told)
     cluster.told.query_stats(told)
@@ -91,3 +92,8 @@ def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identitie
 def _of_several(whose: Attribution) -> Attribution:
     """Leave the principal, and take away what only one of its sessions has."""
     return replace(whose, pid=None, client_port=None, session_id=None, trace_id=None, agent=None)
+
+
+def _temporary(name: str) -> str:
+    """Name a temporary relation, or a column of one."""
+    return name if name.startswith("pg_temp.") else f"pg_temp.{name}"

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pgwitness.events import Ddl, Event, Posture, Transaction, quote_identifier
 from streams.fold.bounded import room
 from streams.fold.moves import FULL as _FULL
-from streams.fold.moves import moved
+from streams.fold.moves import moved, schema_renamed
 from streams.fold.state import ClusterState, LogSession, Place, Places
 
 CATALOGUE = "catalogue"
@@ -71,7 +71,7 @@ class Relations:
             if item.relation is not None and item.type in _TABLES:
                 self._drop(database, item.relation)
         if command.tag == "ALTER SCHEMA":
-            self._drop_all(database)
+            return self._renamed_schema(database, command)
         names = moved(command, lambda name: self._schemas.get((database, name), set()))
         for old, _ in names.pairs:
             self._drop(database, old)
@@ -80,6 +80,23 @@ class Relations:
             if item.relation is not None and item.type in _TABLES:
                 self._add(database, item.relation)
         return names.pairs
+
+    def _renamed_schema(self, database: str, command: Ddl) -> list[tuple[str, str]]:
+        if command.operations and all(word in ("alter_schema", "change_owner") for word in command.operations):
+            return []
+        names = schema_renamed(command)
+        if names is None:
+            self._drop_all(database)
+            return []
+        pairs = []
+        for known, full in list(self._full):
+            found = _FULL.fullmatch(full)
+            if known == database and found is not None and found[1] == names[0]:
+                pairs.append((full, f"{names[1]}.{found[2]}"))
+        for old, new in pairs:
+            self._drop(database, old)
+            self._add(database, new)
+        return pairs
 
     def _doubt(self, database: str, names: Iterable[str]) -> None:
         """A relation of this name is somewhere else now; which of several it was, nobody knows."""
@@ -106,6 +123,7 @@ class Relations:
             else:
                 if isinstance(before := after.get("renamed_from"), str):
                     self._drop(event.database, before)
+                    self._doubtful.discard((event.database, before.rpartition(".")[2]))
                 self._add(event.database, event.name)
         elif event.object_type == "role_setting":
             self._path(event.name, after.get("search_path") if event.change != "removed" else None)

@@ -578,7 +578,9 @@ def unpublished(cluster: str, instance: str | None, part: Transaction, item: Unp
     event.outcome = "success"
     event.effect = "emptied" if word == "truncate" else "rows"
     event.relations = [item.relation, *([item.partition] if item.partition is not None else [])]
-    event.relation_table = [Relation(item.relation, beacon=True)]
+    # A TRUNCATE of a partition by its own name has emptied that, and not the table that it is of.
+    emptied = item.partition if word == "truncate" else None
+    event.relation_table = [Relation(emptied or item.relation, beacon=True)]
     event.counts = counts
     event.row_count = sum(n for _, n in rows) if rows else None
     event.detail |= {

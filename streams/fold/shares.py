@@ -26,6 +26,7 @@ from msgspec import Struct
 
 from pgwitness.events import Ddl, Event, Posture, Row, Transaction
 from streams.fold.bounded import room
+from streams.fold.moves import attached
 
 SIZES = "sizes"
 """The type of a posture record that tells how many rows relations hold; no event comes of it."""
@@ -123,6 +124,9 @@ def posture(shares: Shares, event: Posture) -> bool:
     """Take up a reading of sizes, and what is published; says whether it was a reading, of which no event comes."""
     if event.object_type == "publication" and event.name == PUBLICATION:
         _published(shares, event)
+    before = (event.after or {}).get("renamed_from")
+    if event.object_type == "table" and isinstance(before, str):
+        moved(shares, event.database or "", [(before, event.name)])
     if event.object_type != SIZES:
         return False
     after = event.after or {}
@@ -159,15 +163,22 @@ def ddl(shares: Shares, part: Transaction, command: Ddl) -> None:
                 key = _key(part.database, item.relation)
                 _read(shares, key, part.committed_at_us - 1, 0)
                 shares.relations[key].streamed = True
+    below = attached(command)
+    if below is not None:
+        parent, child = (shares.relations.get(_key(part.database, name)) for name in below)
+        if parent is not None and child is not None and parent.sizes and child.sizes:
+            rows = sum(max(0, known.sizes[-1].rows + known.sizes[-1].net) for known in (parent, child))
+            _read(shares, _key(part.database, below[0]), part.committed_at_us - 1, rows)
 
 
 def moved(shares: Shares, database: str, pairs: Iterable[tuple[str, str]]) -> None:
     """Let what is known of relations go on under the names that they have now."""
     for old, new in pairs:
         was, now = _key(database, old), _key(database, new)
-        known = shares.relations.pop(was, None)
-        if known is None:
+        known, already = shares.relations.get(was), shares.relations.get(now)
+        if known is None or (already is not None and already.sizes):
             continue
+        del shares.relations[was]
         shares.relations[now] = known
         for name in [name for name in shares.windows if name.startswith(f"{was}\n")]:
             shares.windows[now + name[len(was) :]] = shares.windows.pop(name)

@@ -156,6 +156,7 @@ def test_what_is_dangerous_is_found_however_it_is_written(text: str, policy: str
         "PREPARE p AS DELETE FROM users",
         "CREATE POLICY p ON users AS RESTRICTIVE USING (true)",
         "DROP POLICY IF EXISTS p ON users",
+        "DROP TRIGGER IF EXISTS audit ON users",
         "GRANT SET ON PARAMETER work_mem TO helper",
         "SELECT 1 -- ; DROP TABLE users",
         "/* DELETE FROM users */ SELECT 1",

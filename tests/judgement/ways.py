@@ -225,6 +225,20 @@ QUIET: list[str] = [
     "ALTER TABLE {t} ADD COLUMN extra int DEFAULT 3; CREATE INDEX ON {t} (name)",
 ]  # fmt: skip
 
+READ_NOTHING: list[str] = [
+    "SELECT * FROM customers WHERE 1=0",
+    "SELECT email FROM customers WHERE false",
+    "SELECT email FROM customers LIMIT 0",
+    "PREPARE p AS SELECT email FROM customers",
+    "BEGIN; DECLARE c CURSOR FOR SELECT email FROM customers; COMMIT",
+    "CREATE TEMP TABLE none AS SELECT * FROM customers WITH NO DATA",
+    "SELECT count(email) FROM customers",
+    "EXPLAIN ANALYZE SELECT email FROM customers",
+    "SELECT EXISTS (SELECT email FROM customers)",
+    "WITH customers AS (SELECT 'x' AS email) SELECT email FROM customers",
+]
+"""Statements that give no value of a sensitive column, as the log tells them."""
+
 UNSEEN: dict[str, tuple[tuple[str, ...], str]] = {
     "a condition that happens to hold for every row": (
         ("SELECT email FROM customers WHERE id > 0",),

@@ -10,7 +10,7 @@ import pytest
 from collectors.sessions.sizes import Sizes
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.events import Count, Ddl, DdlObject, Posture, Raw, RawEvent, Relation, Row
+from pgwitness.events import Count, Ddl, DdlObject, Posture, Raw, RawEvent, Relation, Row, Unpublished
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import statement
@@ -189,6 +189,7 @@ def test_sizes_are_sent_when_they_have_changed() -> None:
     [
         ("ALTER TABLE orders RENAME TO x", "public.x"),
         ("ALTER TABLE public.orders SET SCHEMA attic", "attic.orders"),
+        ("DO $1", "public.x"),
     ],
 )
 def test_another_name_hides_nothing(stream: Stream, text: str, now: str) -> None:
@@ -228,3 +229,40 @@ def test_what_is_published_is_judged_by_its_effect(stream: Stream) -> None:
     assert by_effect(3) == [True]
     stream.apply(published([TABLE], ["public.other"]), "sessions")
     assert by_effect(4) == [None]
+
+
+def test_who_truncates_a_partition_has_not_emptied_the_table_it_is_of(stream: Stream) -> None:
+    """The sentence names what was emptied; the evidence names the table, too."""
+    leaf = Unpublished(TABLE, 7, truncated=True, published=True, partition="public.orders_2025")
+    stream.lsn += 8
+    raw = transaction(stream.lsn, n_rows=0, counts=[], beacons=[beacon("p_ada")], unpublished=[leaf])
+    made = stream.fold.apply(stream.fold.next_offset, read(batch(raw)))
+    assert [event.relations for event in made if event.counts] == [[TABLE, "public.orders_2025"]]
+    said = {alert.policy: alert.message for event in made for alert in stream.judge.judge(event).alerts}
+    assert said["unpublished"].startswith("p_ada emptied public.orders_2025 in database shop")
+    assert said["mass_change"].startswith("p_ada emptied public.orders_2025 in one transaction")
+
+
+def test_a_name_that_only_a_snapshot_tells_takes_the_rows_along(stream: Stream) -> None:
+    """Where a text was put together at run time; what was counted under the new name already holds."""
+    after: dict[str, object] = {"renamed_from": TABLE}
+    renamed = Posture(
+        captured_at_us=START_US, object_type="table", name="public.x", change="changed", database="shop", after=after
+    )
+    stream.apply(renamed, "sessions")
+    assert stream.did(3, ("d", 200), relations=[Relation("public.x", ["id"])]) == TOLD
+    assert (stream.told[-1]["rows"], stream.told[-1]["of"]) == (200, 300)
+
+
+def test_a_table_that_is_attached_counts_with_the_one_above(stream: Stream) -> None:
+    """Whoever puts a table below an empty one and deletes there has deleted its rows."""
+    above, names = "public.every_order", [Relation("public.every_order", ["id"])]
+    for at_s, tag, text, objects in (
+        (1, "CREATE TABLE", "CREATE TABLE every_order (LIKE orders) PARTITION BY RANGE (id)", [above]),
+        (2, "ALTER TABLE", "ALTER TABLE every_order ATTACH PARTITION orders DEFAULT", [above, TABLE]),
+    ):
+        items = [DdlObject("table", name, name) for name in objects]
+        made = Ddl(0, 0, tag, beacon("p_ada"), items, objects_total=len(items), statement=text)
+        stream.did(at_s, ddl=[made], relations=names)
+    assert stream.did(3, ("d", 300), relations=names) == TOLD
+    assert (stream.told[-1]["rows"], stream.told[-1]["of"]) == (300, 300)
