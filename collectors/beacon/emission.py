@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collectors.beacon import below, key_templates
 from collectors.beacon.key_templates import READ_KEY, SESSION
+from collectors.beacon.mac import PREFIX
 from collectors.beacon.templates import (
     BEACON,
     BEACON_EACH,
@@ -159,7 +160,7 @@ def beacon_body(guarded: bool, name: str = BEACON, *, paused: bool = False) -> s
     pause = PAUSE if paused else ""
     if name == BEACON_TREE:
         return _TREE.format(
-            pause=pause, start=start, closed=closed if guarded else "false", speech=_speech(role, "wrote", "NULL")
+            pause=pause, start=start, closed=closed if guarded else "false", speech=_speech(role, "wrote")
         )
     silent = "RETURN NEW;"
     if name == BEACON_EACH:
@@ -169,12 +170,6 @@ def beacon_body(guarded: bool, name: str = BEACON, *, paused: bool = False) -> s
         {silent}
     END IF;"""
     return f"""
-DECLARE
-    claims pg_catalog.text;
-    said pg_catalog.text;
-    message pg_catalog.text;
-    lsn pg_catalog.pg_lsn;
-    failed pg_catalog.text;
 BEGIN{pause}
     IF {start} THEN
         RETURN NEW;
@@ -189,11 +184,6 @@ DECLARE
     closed pg_catalog.bool;
     lines pg_catalog.text[];
     wrote pg_catalog.text;
-    claims pg_catalog.text;
-    said pg_catalog.text;
-    message pg_catalog.text;
-    lsn pg_catalog.pg_lsn;
-    failed pg_catalog.text;
 BEGIN{{pause}}
     IF {{start}} THEN
         RETURN NEW;
@@ -223,55 +213,69 @@ BEGIN{{pause}}
             RETURN NEW;
         END IF;
     END IF;
-    FOREACH wrote IN ARRAY pg_catalog.array_prepend(pg_catalog.concat_ws(E'\\x1f', {WROTE}), lines) LOOP
-        failed := NULL;{{speech}}
+    FOREACH wrote IN ARRAY pg_catalog.array_prepend(pg_catalog.concat_ws(E'\\x1f', {WROTE}), lines) LOOP{{speech}}
     END LOOP;
     RETURN NEW;
 END
 """
 
 
-def _speech(role: str, wrote: str, claims: str = "") -> str:
-    """Write how a message is made and emitted; `wrote` is what it says was written, `claims` what they begin with."""
-    fresh = f"\n    claims := {claims};" if claims else ""
-    return f"""{fresh}
+def _speech(role: str, wrote: str) -> str:
+    """Write how a message is made and emitted; `wrote` is what it says was written.
+
+    Variables stand in this block, not the function's, so that only a transaction that speaks sets them up. Emitting
+    gives null for a message that is null, and writes nothing then: so that asks whether there is one, too.
+    """
+    return f"""
+    DECLARE
+        claims pg_catalog.text;
+        said pg_catalog.text;
+        message pg_catalog.text;
+        lsn pg_catalog.pg_lsn;
+        failed pg_catalog.text;
     BEGIN
-        IF NOT pg_catalog.has_function_privilege(3577::pg_catalog.oid, 'EXECUTE')
-            OR pg_catalog.current_setting('pgwitness.claim', true) OPERATOR(pg_catalog.<>) '' THEN
-            IF NOT pg_catalog.has_function_privilege(3577::pg_catalog.oid, 'EXECUTE') THEN
+        BEGIN
+            IF NOT pg_catalog.has_function_privilege(3577::pg_catalog.oid, 'EXECUTE')
+                OR pg_catalog.current_setting('pgwitness.claim', true) OPERATOR(pg_catalog.<>) '' THEN
+                IF NOT pg_catalog.has_function_privilege(3577::pg_catalog.oid, 'EXECUTE') THEN
+                    RETURN NEW;
+                END IF;
+                claims := {SCHEMA}.claimed();
+            END IF;
+            said := {_said(role, "COALESCE(claims, '')", wrote)};
+            message := {_message("said")};
+        EXCEPTION
+            WHEN object_not_in_prerequisite_state OR invalid_parameter_value THEN
+                message := NULL;
+            WHEN OTHERS THEN
+                failed := SQLSTATE;
+                message := NULL;
+        END;
+        IF {_emit("message")} IS NULL THEN
+            BEGIN
+                message := {SCHEMA}.introduce(pg_catalog.concat_ws(E'\\x1f', COALESCE(claims, ''),
+            {wrote}));
+            EXCEPTION WHEN OTHERS THEN
+                failed := SQLSTATE;
+            END;
+            IF message IS NULL THEN
+                IF failed IS NOT NULL THEN
+                    BEGIN
+                        lsn := pg_catalog.pg_logical_emit_message(true, '{SILENCED_PREFIX}',
+                            pg_catalog.concat_ws(E'\\x1f', failed, session_user, {ROLE}, TG_RELID, TG_OP));
+                    EXCEPTION WHEN OTHERS THEN
+                        NULL;
+                    END;
+                END IF;
                 RETURN NEW;
             END IF;
-            claims := {SCHEMA}.claimed();
+            lsn := {_emit("message")};
         END IF;
-        said := {_said(role, "COALESCE(claims, '')", wrote)};
-        message := {_message("said")};
-    EXCEPTION
-        WHEN object_not_in_prerequisite_state OR invalid_parameter_value THEN
-            message := NULL;
-        WHEN OTHERS THEN
-            failed := SQLSTATE;
-            message := NULL;
-    END;
-    IF message IS NULL THEN
-        BEGIN
-            message := {SCHEMA}.introduce(pg_catalog.concat_ws(E'\\x1f', COALESCE(claims, ''),
-            {wrote}));
-        EXCEPTION WHEN OTHERS THEN
-            failed := SQLSTATE;
-        END;
-        IF message IS NULL THEN
-            IF failed IS NOT NULL THEN
-                BEGIN
-                    lsn := pg_catalog.pg_logical_emit_message(true, '{SILENCED_PREFIX}',
-                        pg_catalog.concat_ws(E'\\x1f', failed, session_user, {ROLE}, TG_RELID, TG_OP));
-                EXCEPTION WHEN OTHERS THEN
-                    NULL;
-                END;
-            END IF;
-            RETURN NEW;
-        END IF;
-    END IF;
-    lsn := pg_catalog.pg_logical_emit_message(true, 'pgwitness.beacon', message);"""
+    END;"""
+
+
+def _emit(message: str) -> str:
+    return f"pg_catalog.pg_logical_emit_message(true, '{PREFIX}', {message})"
 
 
 def introduce_body(guarded: bool, version: int) -> str:
