@@ -90,6 +90,10 @@ def messages_of(language: str) -> list[tuple[int, str]]:
     return list(enumerate(_english())) if language == "en" else _pairs(language)
 
 
+_Candidates = dict[tuple[str, str], dict[str, list[_Form]]]
+"""Forms by their first and last word, then by their longest, without which none is in a text."""
+
+
 class _Forms:
     """The messages of one language, to be found by how a text begins or ends; cut when they are looked at."""
 
@@ -106,7 +110,7 @@ class _Forms:
             else:
                 loose.append(pair)
         self._loose = _compiled(loose)
-        self._compiled: dict[tuple[bool, str], dict[str, list[_Form]]] = {}
+        self._compiled: dict[tuple[bool, str], _Candidates] = {}
 
     def find(self, text: str) -> tuple[_Form, list[str]] | None:
         """Give the form with the most words of its own that a text has, and its values."""
@@ -120,14 +124,10 @@ class _Forms:
 
     def _candidates(self, text: str) -> Iterator[_Form]:
         for begins, anchor in ((True, text[:ANCHOR_CHARS]), (False, text[-ANCHOR_CHARS:])):
-            for word, forms in self._anchored(begins, anchor).items():
-                if word in text:
-                    yield from forms
-        for word, forms in self._loose.items():
-            if word in text:
-                yield from forms
+            yield from _within(self._anchored(begins, anchor), text)
+        yield from _within(self._loose, text)
 
-    def _anchored(self, begins: bool, anchor: str) -> dict[str, list[_Form]]:
+    def _anchored(self, begins: bool, anchor: str) -> _Candidates:
         found = self._compiled.get((begins, anchor))
         if found is None:
             pairs = (self._first if begins else self._last).get(anchor)
@@ -137,14 +137,24 @@ class _Forms:
         return found
 
 
-def _compiled(pairs: list[tuple[int, str]]) -> dict[str, list[_Form]]:
-    """Cut messages, and keep them by the longest of their words, without which none is in a text."""
-    found: dict[str, list[_Form]] = {}
+def _compiled(pairs: list[tuple[int, str]]) -> _Candidates:
+    """Cut messages, and keep them by what they begin and end with, then by the longest of their words."""
+    found: _Candidates = {}
     for place, text in pairs:
         words, order = _cut(text)
         if sum(map(len, words)) >= WORDS_CHARS_MIN:
-            found.setdefault(max(words, key=len), []).append(_Form(words, order, place))
+            alike = found.setdefault((words[0], words[-1]), {})
+            alike.setdefault(max(words, key=len), []).append(_Form(words, order, place))
     return found
+
+
+def _within(candidates: _Candidates, text: str) -> Iterator[_Form]:
+    """Give the forms whose words may be a text's. A long text is searched only for those of which its ends are."""
+    for (first, last), by_word in candidates.items():
+        if text.startswith(first) and text.endswith(last):
+            for word, forms in by_word.items():
+                if word in text:
+                    yield from forms
 
 
 def _values(words: tuple[str, ...], text: str) -> list[str] | None:
