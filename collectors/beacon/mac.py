@@ -113,6 +113,10 @@ _control = msgspec.json.Decoder(ControlPayload)
 Claims = dict[str, str | int | None]
 
 
+Pads = tuple["hashlib._Hash", "hashlib._Hash"]
+"""The two hashes of a MAC under one key, begun."""
+
+
 class Forged(Exception):
     """A message under our prefix that did not verify.
 
@@ -154,7 +158,11 @@ class Unreadable(Exception):
 
 def mac(key: bytes, payload: bytes) -> bytes:
     """Compute the MAC of a payload, as the function in the database does with its two pads and core `sha256`."""
-    begun = _pads(key)
+    return mac_of(pads(key), payload)
+
+
+def mac_of(begun: Pads, payload: bytes) -> bytes:
+    """Compute it from what `pads` gives: whoever computes many under one key keeps that."""
     inner, outer = begun[0].copy(), begun[1].copy()
     inner.update(payload)
     outer.update(inner.digest())
@@ -162,8 +170,8 @@ def mac(key: bytes, payload: bytes) -> bytes:
 
 
 @functools.lru_cache(maxsize=64)
-def _pads(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
-    """Begin both hashes: most of what a MAC of few bytes costs is to begin them."""
+def pads(key: bytes) -> Pads:
+    """Begin both hashes of a MAC: most of what one of few bytes costs is to begin them."""
     block = (hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key).ljust(_BLOCK_BYTES, b"\0")
     inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
     return inner, outer

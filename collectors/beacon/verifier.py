@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from binascii import hexlify
 from functools import partial
 
 import msgspec
@@ -33,8 +34,9 @@ from collectors.beacon.mac import (
     JudgeToken,
     Unreadable,
     kind_of,
-    mac,
+    mac_of,
     method,
+    pads,
     split,
 )
 from pgwitness.events import Beacon, Wrote
@@ -91,6 +93,7 @@ class BeaconVerifier:
 
     def __init__(self, key: bytes, *, system_id: str, database: str, codec: str = "utf-8") -> None:
         self.key = key
+        self._pads = pads(key)
         self._codec = codec
         self._system_id = system_id
         self._database = database
@@ -142,7 +145,7 @@ class BeaconVerifier:
         introduction = content[content.rfind(b"\x1f") + 1 :]
         known = self._known.get(introduction)
         if known is None:
-            expected = mac(self.key, introduction[_HEX_CHARACTERS:]).hex().encode()
+            expected = hexlify(mac_of(self._pads, introduction[_HEX_CHARACTERS:]))
             return hmac.compare_digest(introduction[:_HEX_CHARACTERS], expected)
         code, rest = split(content)
         if not known.signed(code, rest[: len(rest) - len(introduction)]):
@@ -156,7 +159,7 @@ class BeaconVerifier:
             return known
         said_by = partial(_claims_of, rest, self._codec)
         tag, payload = introduction[:_HEX_CHARACTERS], introduction[_HEX_CHARACTERS:]
-        expected = mac(self.key, payload)
+        expected = mac_of(self._pads, payload)
         if not hmac.compare_digest(tag, expected.hex().encode()):
             raise Forged("mac", said_by)
         try:
@@ -174,7 +177,7 @@ class BeaconVerifier:
             raise Forged("system_id", said_by() | {"system_id": said.system_id})
         if said.database != self._database:
             raise Forged("database", said_by() | {"database": said.database})
-        one, other = struct.unpack(">qq", mac(self.key, b"secret/1" + expected)[:16])
+        one, other = struct.unpack(">qq", mac_of(self._pads, b"secret/1" + expected)[:16])
         if len(self._known) >= SESSIONS_MAX:
             self._known.pop(next(iter(self._known)))
         known = self._known[introduction] = _Known(said, b"%d" % one, b"%d" % other)

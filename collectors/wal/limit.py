@@ -33,7 +33,8 @@ class Limit:
             return True
         if not self._rest:
             self._first_lsn = lsn
-        self._last_lsn = max(self._last_lsn, lsn)
+        if lsn > self._last_lsn:
+            self._last_lsn = lsn
         self._rest[word] += 1
         self.total += 1
         return False

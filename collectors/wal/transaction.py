@@ -386,7 +386,7 @@ class Assembler:
         flags, lsn = pgoutput.message_place(data, at)
         if size_max is not None:
             # Of what is too long for us one byte more is enough to see that it is.
-            content = data[start : min(end, start + size_max + 1)]
+            content = data[start:] if end - start <= size_max else data[start : start + size_max + 1]
             message = LogicalMessage(bool(flags & 1), lsn, prefix.decode(), content)
             xid = inside.xid if inside is not None and flags & 1 else None
             said = self._judge.message(message, xid, inside.committed_at_us if inside is not None else 0)
