@@ -9,7 +9,8 @@ it is not, so `WITH users AS (SELECT * FROM users) …` still reads the table `u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pgwitness import objects, utility
@@ -44,6 +45,9 @@ _RUN_TEXT = {
     **dict.fromkeys(("cron.schedule", "cron.schedule_in_database", "pg_background_launch", "connectby"), None),
 }
 """Functions that run a text as SQL: the place of that argument, None where any may be it."""
+_READ_TABLE = frozenset({"table_to_xml", "table_to_xml_and_xmlschema"})
+"""Functions that read all of the table that their first argument names."""
+_NAME = re.compile(r'(?:[\w$]+|"[^"]+")(?:\.(?:[\w$]+|"[^"]+"))?')
 
 
 def worst(wheres: Iterable[str]) -> str:
@@ -51,9 +55,10 @@ def worst(wheres: Iterable[str]) -> str:
     return max(wheres, key=lambda where: _WORST.get(where, 0))
 
 
-def runs_text(functions: Iterable[str]) -> bool:
+def runs_text(functions: Sequence[str]) -> bool:
     """Say whether one of these functions gives a text a meaning that its statement does not show."""
-    return any(name == "set_config" or name.rpartition(".")[2] in _RUN_TEXT or name in _RUN_TEXT for name in functions)
+    last = (name.rpartition(".")[2] for name in functions)
+    return any(name == "set_config" or name in _RUN_TEXT or name in _READ_TABLE for name in (*functions, *last))
 
 
 class Body(NamedTuple):
@@ -213,13 +218,17 @@ class Reader:
         self.functions.setdefault(name)
         if name == "set_config" and runs:
             self._add_all(self.settings, objects.set_config(body))
+        if name in _READ_TABLE and (args := body.get("args")):
+            table = _text(args[0])
+            if table is not None and _NAME.fullmatch(table):
+                self.bodies.append(Body(f"TABLE {table}", "sql", runs))
         place = _RUN_TEXT.get(name, _RUN_TEXT.get(name.rpartition(".")[2], -1))
         if place == -1:
             return
         args = body.get("args", [])
         for arg in args if place is None else args[place : place + 1]:
-            text = arg.get("TypeCast", {}).get("arg", arg).get("A_Const", {}).get("sval", {}).get("sval")
-            if isinstance(text, str) and " " in text.strip():
+            text = _text(arg)
+            if text is not None and " " in text.strip():
                 self.bodies.append(Body(text, "sql", runs))
 
     @staticmethod
@@ -453,6 +462,12 @@ class Reader:
 
     def _did(self, operation: str) -> None:
         self.operations.setdefault(operation)
+
+
+def _text(arg: Tree) -> str | None:
+    """Give a string that stands as an argument, with a cast or without."""
+    text = arg.get("TypeCast", {}).get("arg", arg).get("A_Const", {}).get("sval", {}).get("sval")
+    return text if isinstance(text, str) else None
 
 
 def _aliases(clause: Any, scope: _Scope) -> None:

@@ -47,7 +47,7 @@ PARAMETER_DIGITS_MAX = 5
 CUT = " …"
 """What stands at the end of a statement that was cut off."""
 
-_OF_ROWS = frozenset({"select", "insert", "update", "delete", "merge", "do", "execute"})
+_OF_ROWS = frozenset({"select", "insert", "update", "delete", "merge", "do", "execute", "prepare"})
 IDLE = frozenset(
     {"begin", "rollback", "rollback_to", "savepoint", "release", "set", "show", "discard", "deallocate", "prepare"}
 )
