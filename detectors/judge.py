@@ -274,6 +274,7 @@ class Judge:
             application,
             statement,
             columns,
+            action is not None and bool(action.sensitive),
         )
         noted = unusual if unusual.reasons else None
         total = action.rows if action is not None else rows or 0

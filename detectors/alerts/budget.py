@@ -22,13 +22,14 @@ class Standing(Struct, frozen=True):
     """What a finding of a window is held against.
 
     `share` of principal-days are as strange; `peers` of its group and `principals` in all are active a day; `young`:
-    its group is so new that nothing of it is told by itself.
+    its group is so new that nothing of it is told by itself; `alone` is the share whatever others did on that day.
     """
 
     share: float
     peers: int
     principals: float
     young: bool
+    alone: float | None = None
 
 
 class Budget:

@@ -48,7 +48,8 @@ class Crowds:
     def join(self, alert: Alert, standing: Standing) -> tuple[bool, Alert | None]:
         """Take a finding in; says whether it is one of a crowd, and gives the crowd's alert when there is news."""
         action = alert.action
-        if standing.young or standing.share > self._rate:
+        share = standing.share if standing.alone is None else standing.alone
+        if standing.young or share > self._rate:
             return False, None
         hidden, told = False, None
         if action.peer_group:

@@ -169,7 +169,7 @@ def of_window(finding: Finding, action: Action, *, medium_at: float) -> Report:
         anomaly=finding.score,
         reasons=finding.reasons,
         seen=Seen(window.actions, window.first_us, window.last_us, tuple(window.event_ids)),
-        standing=Standing(1.0 - finding.score, finding.peers, finding.principals, finding.young),
+        standing=Standing(1.0 - finding.score, finding.peers, finding.principals, finding.young, 1.0 - finding.alone),
     )
 
 

@@ -11,6 +11,7 @@ river draws them from the seed; their fingerprint is, and a state with another o
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ CUTS, BINS = 30, 10
 REASONS_MAX = 3
 PART_MIN = 0.05
 """The least part in a score that is worth naming."""
+DECADES_MAX = 8.0
 SCORES_MIN = 20
 """Ordinary scores that a model needs before what it says counts."""
 
@@ -74,6 +76,15 @@ class Ensemble:
         # Two models seldom agree by chance: how rare their mean is, is a question of its own.
         score = scaled(self._of_both.rarity(joint)) if self.seasoned else joint
         return Score(score, joint, trees, loda)
+
+    def loda_decades(self, x: Mapping[str, float], raw: float | None = None) -> float | None:
+        """Say how rare a window is by LODA alone, in powers of ten; None while it has seen too little."""
+        if self._of_loda.n < SCORES_MIN:
+            return None
+        rarity = self._of_loda.rarity(float(self._loda.score_one(x)) if raw is None else raw)
+        # A tail that was fitted to a few scores says too much.
+        most = DECADES_MAX if self._of_loda.n >= self._window else math.log10(self._of_loda.n + 1)
+        return min(most, max(0.0, -math.log10(rarity)))
 
     def learn(self, x: Mapping[str, float], score: Score) -> None:
         """Take a window in, whatever its score; the caller asks the gate."""

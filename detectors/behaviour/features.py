@@ -9,6 +9,7 @@ fixed and ordered; `words` says each in a sentence's part.
 from __future__ import annotations
 
 import math
+from collections.abc import Set as AbstractSet
 
 from detectors.behaviour.routine import LIMIT, MEASURES, Routine, measured
 from detectors.behaviour.windows import LENGTHS, Length, Window
@@ -106,7 +107,7 @@ def words(feature: str, window: Window, length: Length) -> str:
         "addresses": f"came from {_many(window.addresses)} addresses {within}",
         "connects": f"{window.connects:,} connections {within}",
         "errors": f"{window.errors:,} failed actions {within}",
-        "new": f"did {_many(window.new)} things it never did before, such as {_names(window.new)}",
+        "new": f"did {_many(window.new)} things it never did before, such as {_names(window.new, window.foreign)}",
         "foreign": f"{_names(window.foreign)}: neither this principal nor its peers ever did that",
         "elsewhere": f"{window.elsewhere:,} actions from an address or by an application that is new",
         "beside": f"the known address was in use {length.words} around it, too",
@@ -123,8 +124,9 @@ def _many(values: set[str]) -> str:
     return f"{len(values):,}"
 
 
-def _names(values: set[str]) -> str:
-    return ", ".join(sorted(values)[:3])
+def _names(values: AbstractSet[str], first: AbstractSet[str] = frozenset()) -> str:
+    """Name three of them, what nobody else does `first`."""
+    return ", ".join(sorted(values, key=lambda value: (value not in first, value))[:3])
 
 
 def _log(value: float, limit: float) -> float:

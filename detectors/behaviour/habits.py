@@ -16,6 +16,9 @@ from msgspec import Struct
 
 VALUES_MAX = 64
 """Distinct values kept of one kind; beyond, the rarest make room."""
+TOUCHES_MAX = 2_000
+"""Operations on relations that are kept: a thousand relations, each read and written."""
+NEVER_US = 1 << 62
 PENDING_MAX = 16
 """New values that wait to be adopted."""
 OPERATIONS_MAX = 12
@@ -33,9 +36,10 @@ DEVIATION_MIN = 0.5
 class Known:
     """The values of one kind that were seen, each with its count."""
 
-    __slots__ = ("counts", "distinct", "pending", "total")
+    __slots__ = ("counts", "distinct", "pending", "total", "values_max")
 
-    def __init__(self) -> None:
+    def __init__(self, values_max: int = VALUES_MAX) -> None:
+        self.values_max = values_max
         self.counts: dict[str, int] = {}
         self.pending: dict[str, int] = {}
         self.total = 0
@@ -47,8 +51,8 @@ class Known:
         if value in self.counts:
             self.counts[value] += 1
             return False
-        if len(self.counts) >= VALUES_MAX:
-            for rare in sorted(self.counts, key=lambda known: (self.counts[known], known))[: VALUES_MAX // 4]:
+        if len(self.counts) >= self.values_max:
+            for rare in sorted(self.counts, key=lambda known: (self.counts[known], known))[: self.values_max // 4]:
                 del self.counts[rare]
         self.counts[value] = 1
         self.distinct += 1
@@ -87,7 +91,7 @@ class Known:
         return sum(1 for known in self.counts if network_of(known) == network) if network else 0
 
     def is_near(self, address: str, least: int) -> bool:
-        """Say whether an address is where the principal is known to move.
+        """Say whether an address is where the principal is known to move, of addresses.
 
         So many known addresses are in its network or, in at least two of its networks, in the /16 (or /48) around it:
         pods are put wherever there is room.
@@ -100,14 +104,22 @@ class Known:
         there = [network_of(known) for known in self.counts if prefix_of(known) == around]
         return len(there) >= least and len(set(there)) > 1
 
+    def has_network_of(self, address: str) -> bool:
+        """Say whether an address is where the members of a group are known to move, of networks: theirs or between."""
+        network = network_of(address)
+        if not network:
+            return False
+        around = _around(network)
+        return network in self.counts or sum(1 for known in self.counts if _around(known) == around) > 1
+
     def state(self) -> list[Any]:
         """Give everything as JSON values."""
         return [self.total, self.distinct, self.counts, self.pending]
 
     @classmethod
-    def of(cls, state: list[Any]) -> Known:
+    def of(cls, state: list[Any], values_max: int = VALUES_MAX) -> Known:
         """Make it from `state()`."""
-        known = cls()
+        known = cls(values_max)
         known.total, known.distinct, known.counts, known.pending = state
         return known
 
@@ -174,7 +186,7 @@ class Unusual(Struct, frozen=True):
 
 
 class Deed(Struct, frozen=True, gc=False):
-    """What habits are asked of one action; None for what it does not have."""
+    """What habits are asked of one action; None for what it does not have. `sensitive`: it reads what is said to be."""
 
     now_us: int
     operation: str
@@ -184,6 +196,7 @@ class Deed(Struct, frozen=True, gc=False):
     application: str | None
     statement: str | None
     columns: str | None
+    sensitive: bool = False
 
     def value(self, name: str) -> str | None:
         """Give what the habit of this name knows it by."""
@@ -205,6 +218,7 @@ class Deed(Struct, frozen=True, gc=False):
             None if application else self.application,
             None if statement else self.statement,
             None if statement else self.columns,
+            self.sensitive,
         )
 
 
@@ -230,7 +244,7 @@ class Habits:
         self.grown = True
         self.addresses = Known()
         self.applications = Known()
-        self.touches = Known()
+        self.touches = Known(TOUCHES_MAX)
         self.statements = Known()
         self.columns = Known()
         self.volumes: dict[str, Volume] = {}
@@ -297,7 +311,7 @@ class Habits:
         habits = cls(first_us)
         habits.n = n
         for place, part in zip(_PLACES.values(), known, strict=True):
-            setattr(habits, place, Known.of(part))
+            setattr(habits, place, Known.of(part, getattr(habits, place).values_max))
         habits.witnesses = witnesses
         habits.volumes = {key: Volume.of(part) for key, part in volumes.items()}
         return habits
@@ -326,7 +340,10 @@ def network_of(address: str) -> str:
 
 def prefix_of(address: str) -> str:
     """Give what is around a network as text: the /16 of an IPv4 address or the /48 of an IPv6 address; else empty."""
-    network = network_of(address)
+    return _around(network_of(address))
+
+
+def _around(network: str) -> str:
     return network[:14] if ":" in network else network.rpartition(".")[0]
 
 

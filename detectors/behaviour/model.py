@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectors.behaviour.habits import Deed, Habits, Known, Unusual, short, size_of
+from detectors.behaviour.habits import NEVER_US, Deed, Habits, Known, Unusual, network_of, short, size_of
 from detectors.behaviour.rhythm import Rhythm
 from detectors.behaviour.rooms import Room
 from pgwitness.config import Behaviour as Settings
@@ -63,6 +63,9 @@ ASKED = (
 """What is asked of a deed, in this order, and its word."""
 
 
+WITH_DATA = ("relation", "statement", "columns")
+"""What of a deed says which data it touched."""
+
 LEARNING = Unusual(-1.0, [])
 """The principal is not known well enough: no score."""
 ORDINARY = Unusual(0.0, [])
@@ -101,6 +104,7 @@ class Behaviour:
         application: str | None,
         statement: str | None = None,
         columns: str | None = None,
+        sensitive: bool = False,
     ) -> Unusual:
         """Judge one action of the principal `key` at `now_us`, then learn from it; None for what it does not have.
 
@@ -111,7 +115,7 @@ class Behaviour:
             self._first_us = now_us
         habits = self._known.get(key)
         if habits is None:
-            deed = Deed(now_us, operation, relation, rows, client_addr, application, statement, columns)
+            deed = Deed(now_us, operation, relation, rows, client_addr, application, statement, columns, sensitive)
             return self._young_one(key, group, deed)
         self._known.move_to_end(key)
         habits.n += 1
@@ -120,14 +124,14 @@ class Behaviour:
         if client_addr is not None:
             known = habits.addresses
             if client_addr not in known.counts:
-                deed = Deed(now_us, operation, relation, rows, client_addr, application, statement, columns)
+                deed = Deed(now_us, operation, relation, rows, client_addr, application, statement, columns, sensitive)
                 return self._look(key, habits, group, deed)
             known.counts[client_addr] += 1
             known.total += 1
         if application is not None:
             known = habits.applications
             if application not in known.counts:
-                deed = Deed(now_us, operation, relation, rows, None, application, statement, columns)
+                deed = Deed(now_us, operation, relation, rows, None, application, statement, columns, sensitive)
                 return self._look(key, habits, group, deed)
             known.counts[application] += 1
             known.total += 1
@@ -136,7 +140,7 @@ class Behaviour:
             known = habits.touches
             count = known.counts.get(touch)
             if count is None or (count * 100 < known.total and known.total > RARE_N_MIN):
-                deed = Deed(now_us, operation, relation, rows, None, None, statement, columns)
+                deed = Deed(now_us, operation, relation, rows, None, None, statement, columns, sensitive)
                 return self._look(key, habits, group, deed)
             known.counts[touch] = count + 1
             known.total += 1
@@ -147,21 +151,21 @@ class Behaviour:
                 rows >= VOLUME_ROWS_MIN and volume.n >= VOLUME_N_MIN and volume.deviation(size) > DEVIATIONS[0]
             ):
                 return self._look(
-                    key, habits, group, Deed(now_us, operation, None, rows, None, None, statement, columns)
+                    key, habits, group, Deed(now_us, operation, None, rows, None, None, statement, columns, sensitive)
                 )
             volume.learn(size)
         if statement is not None or columns is not None:
             if (statement is not None and statement not in habits.statements.counts) or (
                 columns is not None and columns not in habits.columns.counts
             ):
-                deed = Deed(now_us, operation, None, None, None, None, statement, columns)
+                deed = Deed(now_us, operation, None, None, None, None, statement, columns, sensitive)
                 return self._look(key, habits, group, deed)
             if statement is not None:
                 habits.statements.learn(statement)
             if columns is not None:
                 habits.columns.learn(columns)
         if group is not None and not habits.n & GROUP_SAMPLE:
-            self._tell(group, Deed(now_us, operation, relation, rows, None, None, statement, columns))
+            self._tell(group, Deed(now_us, operation, relation, rows, None, None, statement, columns, sensitive))
         return ORDINARY
 
     def _young_one(self, key: str, group: str | None, deed: Deed) -> Unusual:
@@ -217,10 +221,20 @@ class Behaviour:
         return result
 
     def _witness(self, peers: Habits, key: str, unusual: Unusual, deed: Deed) -> None:
-        """Let a group know what is new when enough of its members have done it; one of them alone teaches nothing."""
-        for name, is_new in (("relation", unusual.new_relation), ("statement", unusual.new_statement)):
+        """Let a group know what is new when enough of its members have done it; one of them alone teaches nothing.
+
+        Of addresses it knows the networks: members move within them.
+        """
+        for name, is_new in (
+            ("relation", unusual.new_relation),
+            ("statement", unusual.new_statement),
+            ("application", unusual.new_application),
+            ("client_addr", unusual.new_client_addr),
+        ):
             value = deed.value(name)
-            if is_new and value is not None:
+            if name == "client_addr":
+                value = network_of(value or "")
+            if is_new and value:
                 peers.witness(name, short(value), key)
 
     def _score(
@@ -251,9 +265,11 @@ class Behaviour:
             if value in known.counts:
                 reasons += _rare(name, word, value, known, whose)
                 continue
-            if known.total == 0 or (borrowed is None and known.hold(value, deed.now_us, self._adopt_us)):
+            # What is sensitive does not become ordinary by time alone: a reviewer says so, or its peers do it, too.
+            adopt_us = NEVER_US if deed.sensitive and name in WITH_DATA else self._adopt_us
+            if known.total == 0 or (borrowed is None and known.hold(value, deed.now_us, adopt_us)):
                 continue
-            if name == "client_addr" and known.is_near(value, NETWORK_KNOWN_MIN):
+            if (name == "client_addr" and known.is_near(value, NETWORK_KNOWN_MIN)) or _moved(name, value, peers):
                 known.learn(value)
                 continue
             new.add(name)
@@ -366,6 +382,15 @@ def _rare(name: str, word: str, value: str, known: Known, whose: str) -> list[di
     seen = f"{known.counts[value]:,} of {known.total:,} times"
     words = f"{whose} rarely did so: {word} {value or 'local socket'} {seen}"
     return [_reason(name, WEIGHTS[name] * rare * 0.5, words)]
+
+
+def _moved(name: str, value: str, peers: Habits | None) -> bool:
+    """Say whether a new address or application is one that several peers have moved to."""
+    if peers is None:
+        return False
+    if name == "client_addr":
+        return peers.addresses.has_network_of(value)
+    return name == "application" and value in peers.applications.counts
 
 
 def _reason(feature: str, score: float, words: str) -> dict[str, Any]:

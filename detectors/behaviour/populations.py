@@ -1,9 +1,10 @@
 """Populations: the windows of one peer group and one length: what is ordinary among them, and how strange one is.
 
-A window's strangeness is in powers of ten: half of it how rare it is as a whole (river's HalfSpaceTrees and LODA,
-`detectors.behaviour.ensemble`), half of it the ranks of its three rarest features (`detectors.behaviour.ranks`). What a
-group knows is joined with what all of its kind know, so that a new group is judged from its first hours. Beside that a
-population has the routine of the group, which a member without one borrows.
+A window's strangeness is in powers of ten: half of it how rare it is as a whole (river's LODA, one of the pair in
+`detectors.behaviour.ensemble`), half of it the ranks of its three rarest features (`detectors.behaviour.ranks`), each
+no rarer than it is among all on that day (`detectors.behaviour.climate`). What a group knows is joined with what all of
+its kind know, so that a new group is judged from its first hours. Beside that a population has the routine of the
+group, which a member without one borrows.
 
 What is too strange is not learned, so that an attack cannot become ordinary by repeating itself. When windows of
 several members are refused within a day, it is the group that has changed, as by a release: the next windows are
@@ -20,6 +21,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from detectors.behaviour.climate import RARE_FROM
 from detectors.behaviour.ensemble import Ensemble, Score
 from detectors.behaviour.features import FEATURES
 from detectors.behaviour.ranks import Ranks
@@ -37,15 +39,20 @@ ADOPTING = 100
 RARE_FEATURES = 3
 USUAL = 0.5
 """What a feature that compares with one's own routine is when all is as usual."""
-DECADES = 4.0
-"""Powers of ten that the ensemble's whole scale stands for (`detectors.behaviour.calibration`)."""
+OPEN_MIN = 2.0
+"""Powers of ten by its rarest features from which on an open window is looked at as a whole, which costs more."""
 
 
 class Strange(Struct, frozen=True):
-    """How strange a window is, in powers of ten, and its rarest features with theirs, the rarest first."""
+    """How strange a window is, in powers of ten, and its rarest features with theirs, the rarest first.
+
+    `alone` is how strange it is whatever others did on that day; `extreme` are the features that others are told of.
+    """
 
     decades: float
     rarest: list[tuple[str, float]]
+    alone: float
+    extreme: list[str]
     score: Score | None = None
 
 
@@ -64,8 +71,17 @@ class Population:
         self._refused: OrderedDict[str, int] = OrderedDict()
         self._waiting: deque[tuple[int, list[float]]] = deque(maxlen=WAITING_MAX)
 
-    def strange(self, x: dict[str, float], kind: Ranks | None, among: Sequence[str] = FEATURES) -> Strange:
-        """Say how strange a window is; with less than all features it is one that is still open."""
+    def strange(
+        self,
+        x: dict[str, float],
+        kind: Ranks | None,
+        among: Sequence[str] = FEATURES,
+        most: Callable[[str], float] | None = None,
+    ) -> Strange:
+        """Say how strange a window is; with less than all features it is one that is still open.
+
+        `most` gives the powers of ten that a feature can count for on this day.
+        """
         decades = [
             (-math.log10(self.ranks.share(feature, x[feature], kind)), feature)
             for feature in among
@@ -73,14 +89,21 @@ class Population:
             if x[feature] > (USUAL if feature.startswith("own_") else 0.0)
         ]
         decades.sort(reverse=True)
+        alone = 0.5 * sum([one for one, _ in decades[:RARE_FEATURES]])
+        extreme = [feature for one, feature in decades if one >= RARE_FROM]
+        if most is not None:
+            decades = sorted(((min(one, most(feature)), feature) for one, feature in decades), reverse=True)
         rarest = [(feature, one) for one, feature in decades[:RARE_FEATURES]]
-        parts = 0.5 * sum(one for _, one in rarest)
-        if among is not FEATURES:
-            return Strange(parts, rarest)
-        score = self.ensemble.score(x)
-        if self.ensemble.seasoned:
-            parts = 0.5 * (parts + DECADES * score.score)
-        return Strange(parts, rarest, score)
+        parts = 0.5 * sum([one for _, one in rarest])
+        score = self.ensemble.score(x) if among is FEATURES else None
+        whole = None
+        if score is not None or alone >= OPEN_MIN:
+            whole = self.ensemble.loda_decades(x, None if score is None else score.loda)
+        if whole is not None:
+            parts, alone = 0.5 * (parts + whole), 0.5 * (alone + whole)
+        elif score is None and alone < OPEN_MIN:
+            parts, alone = 0.5 * parts, 0.5 * alone
+        return Strange(parts, rarest, alone, extreme, score)
 
     def active(self, now_us: int) -> int:
         """Give how many members were active of late."""

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
 
+from detectors.behaviour.climate import Climate
 from detectors.behaviour.features import FEATURES, GROWING, features, value_of, words
 from detectors.behaviour.habits import Unusual, short
 from detectors.behaviour.populations import Population, Populations, Strange
@@ -78,7 +79,8 @@ _sample = attrgetter(*SAMPLE)
 class Finding(Struct, frozen=True):
     """A window that is out of the ordinary: whose, how long, what it shows, and why.
 
-    `score` is one minus the share of principal-days that are as strange. `peers` is how many of its group were active
+    `score` is one minus the share of principal-days that are as strange, `alone` the same whatever others did on that
+    day. `peers` is how many of its group were active
     of late, `principals` how many there are a day in all; `young`: its group is too new for more than a digest.
     """
 
@@ -90,6 +92,7 @@ class Finding(Struct, frozen=True):
     peers: int = 0
     principals: float = 0.0
     young: bool = False
+    alone: float = 0.0
 
 
 class Rhythm:
@@ -106,6 +109,7 @@ class Rhythm:
         self._adopt_us = int(settings.adopt_after * 1_000_000)
         self.populations = Populations(settings.groups_max, settings.seed, self._adopt_us, LENGTHS)
         self.scale = Scale()
+        self.climate = Climate()
         self._hours: OrderedDict[str, Window] = OrderedDict()
         self._days: OrderedDict[str, Window] = OrderedDict()
         self._routines: OrderedDict[str, Routine] = OrderedDict()
@@ -260,7 +264,7 @@ class Rhythm:
         measured_by = routine if routine.settled(length.name) else population.routine
         crept = routine.creep(window) if length is DAY else 0.0
         x = features(window, length, measured_by, crept)
-        strange = population.strange(x, kinds[length.name], FEATURES)
+        strange = self._strange(key, window, length, x, populations, kinds, FEATURES)
         rate = self._rate(strange, length, populations, day)
         self._tell(key, length, window, day, strange, rate, populations, kinds, found)
         assert strange.score is not None
@@ -292,16 +296,31 @@ class Rhythm:
         for length, one in ((HOUR, window), (DAY, day.with_poured(window))):
             population = populations[length.name]
             x = features(one, length, routine if routine.settled(length.name) else population.routine)
-            strange = population.strange(x, kinds[length.name], GROWING)
+            strange = self._strange(key, window, length, x, populations, kinds, GROWING)
             rate = self._rate(strange, length, populations, day)
             self._tell(key, length, one, day, strange, rate, populations, kinds, found)
 
+    def _strange(
+        self,
+        key: str,
+        window: Window,
+        length: Length,
+        x: dict[str, float],
+        populations: dict[str, Population],
+        kinds: dict[str, Ranks],
+        among: Sequence[str],
+    ) -> Strange:
+        """Say how strange a window is by what its group knows, and by what others did within the last day."""
+        hours = _hours_a_day(populations)
+        most = self.climate.most(key, window.last_us, self.scale.a_day, hours)
+        strange = populations[length.name].strange(x, kinds[length.name], among, most)
+        if length is HOUR and strange.extreme:
+            self.climate.note(key, strange.extreme, window.last_us)
+        return strange
+
     def _rate(self, strange: Strange, length: Length, populations: dict[str, Population], day: Window) -> float:
         """Give the share of principal-days that are as strange as a window, and remember its day's highest score."""
-        score = strange.decades
-        if length is HOUR:
-            hours, days = populations[HOUR.name].ranks.n, populations[DAY.name].ranks.n
-            score -= math.log10(min(HOURS_A_DAY_MAX, max(1.0, hours / days if days else HOURS_A_DAY_MAX)))
+        score = strange.decades - _paid(length, populations)
         day.best = max(day.best, score)
         return self.scale.rate(score)
 
@@ -320,9 +339,10 @@ class Rhythm:
         """Find a window out of the ordinary, if it is and has not been told as such."""
         population = populations[DAY.name]
         young = window.last_us - (populations[HOUR.name].first_us or window.last_us) < YOUNG_US
+        alone = self.scale.rate(strange.alone - _paid(length, populations))
         if young:
-            rate = min(1.0, 2.0 * rate)
-        if rate > self._found_at or rate > day.told * TOLD_AGAIN or not window.sample:
+            rate, alone = min(1.0, 2.0 * rate), min(1.0, 2.0 * alone)
+        if min(rate, alone) > self._found_at or rate > day.told * TOLD_AGAIN or not window.sample:
             return
         if not self._knows(length, populations[length.name].ranks, kinds, window.last_us):
             return
@@ -330,7 +350,8 @@ class Rhythm:
         principals = self.scale.a_day
         reasons = _reasons(strange, window, length, populations[length.name].ranks.n)
         peers = population.active(window.last_us)
-        found.append(Finding(key, length, window, round(1.0 - rate, 6), reasons, peers, principals, young))
+        score, alone = round(1.0 - rate, 6), round(1.0 - alone, 6)
+        found.append(Finding(key, length, window, score, reasons, peers, principals, young, alone))
 
     def state(self) -> dict[str, Any]:
         """Give everything as JSON values."""
@@ -339,6 +360,7 @@ class Rhythm:
             "routines": [[key, routine.state()] for key, routine in self._routines.items()],
             "populations": self.populations.state(),
             "scale": self.scale.state(),
+            "climate": self.climate.state(),
             "due_us": self._due_us,
             "first_us": self._first_us,
         }
@@ -355,8 +377,20 @@ class Rhythm:
         self._routines = OrderedDict((key, Routine.of(part)) for key, part in state["routines"])
         self.populations.restore(state["populations"])
         self.scale.restore(state["scale"])
+        self.climate.restore(state.get("climate", []))
         self._due_us = state["due_us"]
         self._first_us = state["first_us"]
+
+
+def _hours_a_day(populations: dict[str, Population]) -> float:
+    """Give in how many hours a principal of a group is active on one of its days."""
+    hours, days = populations[HOUR.name].ranks.n, populations[DAY.name].ranks.n
+    return min(HOURS_A_DAY_MAX, max(1.0, hours / days if days else HOURS_A_DAY_MAX))
+
+
+def _paid(length: Length, populations: dict[str, Population]) -> float:
+    """Give the powers of ten that a window pays for how many of its length a day has."""
+    return math.log10(_hours_a_day(populations)) if length is HOUR else 0.0
 
 
 def _next(value: float) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.behaviour.habits import PENDING_MAX, VALUES_MAX, Known, Volume, size_of
+from detectors.behaviour.habits import PENDING_MAX, TOUCHES_MAX, VALUES_MAX, Deed, Habits, Known, Volume, size_of
 from detectors.behaviour.model import GROUP_FACTOR, LEARNING, ORDINARY, Behaviour, Unusual
 from pgwitness.config import Behaviour as Settings
 from pgwitness.units import Duration
@@ -37,11 +38,12 @@ class Life:
         seconds: float = 1.0,
         statement: str | None = None,
         columns: str | None = None,
+        sensitive: bool = False,
     ) -> Unusual:
         """Let time pass and a principal act."""
         self.now_us += int(seconds * SECOND_US)
         return self.model.observe(
-            who, group, self.now_us, operation, relation, rows, address, application, statement, columns
+            who, group, self.now_us, operation, relation, rows, address, application, statement, columns, sensitive
         )
 
     def grow_up(self, who: str = "shipping", group: str | None = None, actions: int = 200) -> None:
@@ -169,6 +171,57 @@ def test_one_member_teaches_its_peers_nothing_and_three_do() -> None:
     assert last.new_relation
     assert last.foreign == 0
     assert "though of its peers" in last.reasons[0]["words"]
+
+
+def test_where_one_member_moves_is_new_and_where_three_do_is_not() -> None:
+    """A network and an application of a rollout are known to the group after three members; also to who comes last."""
+    life = Life()
+    names = ("ada", "ben", "cora", "dan", "eve")
+    for number in range(500):
+        life.act(names[number % 5], "team", rows=1 + number % 3, address=f"10.4.{number % 5}.1")
+    moved = {"address": "10.99.0.7", "application": "v2"}
+    assert all(life.act("ada", "team", **moved).new_client_addr for _ in range(100))
+    for name in ("ben", "cora"):
+        there = life.act(name, "team", **moved)
+        assert (there.new_client_addr, there.new_application) == (True, True)
+    assert life.act("dan", "team", address="10.99.0.8", application="v2") is ORDINARY
+    assert life.act("eve", "team", address="10.98.0.8", application="v2").new_client_addr
+    assert life.act("eve", "team", address="10.99.0.9", application="v3").new_application
+
+
+def test_what_is_sensitive_is_not_adopted_by_time_alone() -> None:
+    """An ordinary relation is a habit after a while, a sensitive one only when a reviewer has said so."""
+    life = Life()
+    life.grow_up()
+    for relation, sensitive in (("public.notes", False), ("hr.salaries", True)):
+        for _ in range(10):
+            assert life.act(relation=relation, sensitive=sensitive).new_relation
+    life.act(seconds=2 * 3_600)
+    for _ in range(3):
+        ordinary = life.act(relation="public.notes")
+        reading = life.act(relation="hr.salaries", sensitive=True)
+    assert ordinary is ORDINARY
+    assert reading.new_relation
+    facts = {"rows": 1, "client_addr": "10.0.0.5", "application": "shipping"}
+    life.model.learn("shipping", operation="update", relation="hr.salaries", **facts)
+    assert not life.act(relation="hr.salaries", sensitive=True).new_relation
+
+
+def test_there_is_room_for_a_thousand_relations_and_64_applications() -> None:
+    """Who works on a thousand relations, from 64 applications, is not surprised by any of them; both are bounded."""
+    habits = Habits(0)
+    for number in range(1_000):
+        for operation in ("select", "update"):
+            application = f"app {number % 64}"
+            habits.learn(Deed(0, operation, f"public.t{number}", 1, None, application, None, None))
+    assert len(habits.touches.counts) == 2_000
+    assert len(habits.applications.counts) == 64
+    for number in range(TOUCHES_MAX):
+        habits.learn(Deed(0, "delete", f"public.t{number}", 1, None, None, None, None))
+    assert len(habits.touches.counts) <= TOUCHES_MAX
+    restored = Habits.of(msgspec.json.decode(msgspec.json.encode(habits.state())))
+    assert restored.touches.values_max == TOUCHES_MAX
+    assert restored.state() == habits.state()
 
 
 def test_far_more_rows_than_ever_are_not_learned() -> None:

@@ -94,6 +94,26 @@ def test_what_is_strange_is_told_by_the_event_that_makes_it_so() -> None:
     assert len({one.uid for one in days.told}) <= 2
 
 
+def test_what_many_do_on_one_day_is_less_strange_of_each() -> None:
+    """On a day of tenfold load the first is as strange as when it is alone, the later ones are much less."""
+
+    def scores(names: tuple[str, ...]) -> dict[str, float]:
+        days = Days()
+        team = tuple(f"m{number}" for number in range(6))
+        days.look_up(range(6), team)
+        for number, who in enumerate(names):
+            for minute in range(30):
+                days.read(START_US + 6 * DAY_US + (10 * 60 + number * 40 + minute) * MINUTE_US, who, rows=40)
+        days.look_up(range(8, 9), team)
+        found = [alert for alert in days.alerts if alert.detector == "behaviour"]
+        return {who: max((a.anomaly or 0.0 for a in found if a.action.principal == who), default=0.0) for who in names}
+
+    alone, many = scores(("m5",)), scores(("m1", "m2", "m3", "m4", "m5"))
+    assert alone["m5"] > 0.98
+    assert many["m1"] == pytest.approx(alone["m5"], abs=0.01)
+    assert 1.0 - many["m5"] > 3 * (1.0 - alone["m5"])
+
+
 def test_a_nightly_batch_is_a_routine() -> None:
     """What comes once each day is not strange, though it is a hundred times the usual; ten times that is."""
     days = Days()

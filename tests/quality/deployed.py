@@ -25,7 +25,7 @@ from tests.quality.topic import BOTH, POLICIES, Figures, peers_of, watch
 POINTS = (0.05, 0.005)
 """False alerts a principal and day at which detectors are compared."""
 DEFAULT = 0.05
-BUDGETS = (0.002, 0.004, 0.006, 0.01, 0.015, DEFAULT, 0.065, 0.08, 0.1, 0.13)
+BUDGETS = (0.002, 0.005, 0.008, 0.012, DEFAULT, 0.07, 0.09, 0.12)
 ASKED: dict[str, dict[str, Any]] = {
     "models": {},
     "models, any reason": {"any_reason": True},

@@ -67,9 +67,9 @@ def test_budgets_and_differences_are_of_the_tuning_seeds_and_paired() -> None:
             of_budget[f"models {budget}"] = written(figures)
         return {"seed": seed, **of_budget}
 
-    false = {budget: 0 if budget <= 0.015 else 5 if budget <= 0.065 else 9 for budget in BUDGETS}
-    assert chosen_budget(0.05, [result(1, false), result(2, false)], "models") == 0.065
-    assert chosen_budget(0.005, [result(1, false)], "both") == 0.015
+    false = {budget: 0 if budget <= 0.012 else 5 if budget <= 0.07 else 9 for budget in BUDGETS}
+    assert chosen_budget(0.05, [result(1, false), result(2, false)], "models") == 0.07
+    assert chosen_budget(0.005, [result(1, false)], "both") == 0.012
     found = {(seed, kind): (int(kind == "a"), 1) for seed in (101, 102) for kind in "ab"}
     one, other = Row("one", found, 0.0), Row("other", dict.fromkeys(found, (0, 1)), 0.0)
     assert (one.recall(), other.recall()) == (0.5, 0.0)
