@@ -194,7 +194,8 @@ class Ddl(Struct, frozen=True, omit_defaults=True, gc=False):
     be a DO block or a call that ran the command, without its literals; None, and its `statement_sha256` instead, when
     those could not be taken out. What the parser said of the statement as it came stands beside it; `names` are what it
     names besides relations: roles, privileges, attributes (`pgwitness.objects`). `own`: it is of a `pgwitness db`
-    command or of a collector's job, by its session's code.
+    command or of a collector's job, by its session's code. `path` are the schemas in which the names of an ALTER were
+    looked for, the first one first, where it may have left them out.
     """
 
     number: int
@@ -212,6 +213,7 @@ class Ddl(Struct, frozen=True, omit_defaults=True, gc=False):
     relations: list[str] = []
     names: list[str] = []
     own: bool = False
+    path: list[str] = []
 
 
 class _Raw(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", gc=False):

@@ -39,6 +39,7 @@ def of_payload(said: DdlPayload, judge: JudgeToken | None = None, turn: int = 0)
         if known is not None and not unknown
         else [],
         names=list(known.objects) if known is not None else [],
+        path=ddl_objects.looked_for(said.tag, said.statement, said.path or ()),
     )
 
 

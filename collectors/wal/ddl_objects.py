@@ -37,6 +37,7 @@ _HARMLESS = {
     "CreateFunctionStmt", "CreateEnumStmt", "CompositeTypeStmt", "RenameStmt", "CreatePublicationStmt",
     "AlterPublicationStmt", "CreateStatsStmt",
 }  # fmt: skip
+_ALTERS = {"AlterTableStmt", "AlterObjectSchemaStmt", "RenameStmt"}
 _HAS_SCHEMA = re.compile(r'("(?:[^"]|"")*"|[^".]*)\..*', re.DOTALL).fullmatch
 _FAILURES = (parser.ParseError, ValueError, RecursionError, LookupError, TypeError, AttributeError)
 
@@ -75,6 +76,17 @@ def completed(statement: str | None, names: Sequence[str], path: Sequence[str]) 
         return list(names)
     schema = quote_identifier(path[0])
     return [name if _HAS_SCHEMA(name) or name.startswith("pg_") else f"{schema}.{name}" for name in names]
+
+
+def looked_for(tag: str, statement: str | None, path: Sequence[str]) -> list[str]:
+    """Give the schemas in which the names of an ALTER were looked for, as SQL writes them.
+
+    Only where the text is that one command: a block or a function may have looked in others.
+    """
+    if not tag.startswith("ALTER ") or len(path) < 2:
+        return []
+    kinds = [next(iter(tree)) for tree in _statements(statement)]
+    return [quote_identifier(schema) for schema in path] if len(kinds) == 1 and kinds[0] in _ALTERS else []
 
 
 def _runs_nothing(tree: Tree) -> bool:

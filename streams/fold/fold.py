@@ -23,6 +23,7 @@ All memory is bounded: sessions, transaction ids and watermarks are forgotten ol
 from __future__ import annotations
 
 from copy import copy
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -415,7 +416,7 @@ class Fold:
         own = covering(part.ddl)
         for item in fresh:
             shares.moved(cluster.shares, part.database, cluster.relations.ddl(part.database, item))
-            shares.ddl(cluster.shares, part, item)
+            shares.ddl(cluster.shares, part, item, partial(cluster.relations.schemas, part.database))
         cluster.functions.ddl(part.database, fresh, part.committed_at_us)
         for item in fresh:
             where = (header.cluster, part.database, header.instance)

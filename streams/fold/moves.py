@@ -51,7 +51,8 @@ def moved(command: Ddl, known: Callable[[str], set[str]]) -> Moved:
         if not said and not any(_is_alter(tree) for tree in trees):
             said = _beside(command.relations, schema, name, known)
         for old_schema, old in said:
-            schemas = {old_schema} if old_schema else known(old) - {schema}
+            place = old_schema or first(command.path, old, known)
+            schemas = {place} if place else known(old) - {schema}
             if len(schemas) == 1:
                 pairs += [(f"{one}.{old}", f"{schema}.{name}") for one in schemas]
             else:
@@ -69,7 +70,13 @@ def schema_renamed(command: Ddl) -> tuple[str, str] | None:
     return None
 
 
-def attached(command: Ddl) -> tuple[str, str] | None:
+def first(path: Sequence[str], name: str, known: Callable[[str], set[str]]) -> str | None:
+    """Give the schema of a path in which the server found a name."""
+    schemas = known(name)
+    return next((schema for schema in path if schema in schemas), None)
+
+
+def attached(command: Ddl, known: Callable[[str], set[str]]) -> tuple[str, str] | None:
     """Give a table and the one that an ATTACH PARTITION has put below it, in full."""
     named = {found[2]: item.relation for item in command.objects if (found := FULL.fullmatch(item.relation or ""))}
     trees = _statements(command.statement or "") if command.tag == "ALTER TABLE" else []
@@ -78,6 +85,10 @@ def attached(command: Ddl) -> tuple[str, str] | None:
             below = item.get("AlterTableCmd", {}).get("def", {}).get("PartitionCmd", {}).get("name")
             if item.get("AlterTableCmd", {}).get("subtype") == "AT_AttachPartition" and below is not None:
                 parent, child = (named.get(quote_identifier(each["relname"])) for each in (body["relation"], below))
+                if child is None and (name := quote_identifier(below["relname"])):
+                    written = below.get("schemaname")
+                    schema = quote_identifier(written) if written else first(command.path, name, known)
+                    child = f"{schema}.{name}" if schema else None
                 if parent is not None and child is not None:
                     return parent, child
     return None

@@ -14,6 +14,7 @@ Bounded, and in the checkpoint; what is forgotten stays unqualified.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from pgwitness.events import Ddl, Event, Posture, Transaction, quote_identifier
 from streams.fold.bounded import room
@@ -72,7 +73,7 @@ class Relations:
                 self._drop(database, item.relation)
         if command.tag == "ALTER SCHEMA":
             return self._renamed_schema(database, command)
-        names = moved(command, lambda name: self._schemas.get((database, name), set()))
+        names = moved(command, partial(self.schemas, database))
         for old, _ in names.pairs:
             self._drop(database, old)
         self._doubt(database, names.doubtful)
@@ -80,6 +81,10 @@ class Relations:
             if item.relation is not None and item.type in _TABLES:
                 self._add(database, item.relation)
         return names.pairs
+
+    def schemas(self, database: str, name: str) -> set[str]:
+        """Give the schemas in which there is a relation of this name, as far as they are known."""
+        return self._schemas.get((database, name), set())
 
     def _renamed_schema(self, database: str, command: Ddl) -> list[tuple[str, str]]:
         if command.operations and all(word in ("alter_schema", "change_owner") for word in command.operations):

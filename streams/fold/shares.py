@@ -152,8 +152,11 @@ def _published(shares: Shares, event: Posture) -> None:
             (shares.relations.get(key) or _made(shares, key)).streamed = name in after
 
 
-def ddl(shares: Shares, part: Transaction, command: Ddl) -> None:
-    """Take up tables that a command made, which are empty, and forget those that are gone."""
+def ddl(shares: Shares, part: Transaction, command: Ddl, known: Callable[[str], set[str]]) -> None:
+    """Take up tables that a command made, which are empty, and forget those that are gone.
+
+    `known` gives the schemas in which there is a relation of a name.
+    """
     for item in command.dropped:
         if item.type == "table" and item.relation is not None:
             shares.relations.pop(_key(part.database, item.relation), None)
@@ -163,11 +166,11 @@ def ddl(shares: Shares, part: Transaction, command: Ddl) -> None:
                 key = _key(part.database, item.relation)
                 _read(shares, key, part.committed_at_us - 1, 0)
                 shares.relations[key].streamed = True
-    below = attached(command)
+    below = attached(command, known)
     if below is not None:
         parent, child = (shares.relations.get(_key(part.database, name)) for name in below)
         if parent is not None and child is not None and parent.sizes and child.sizes:
-            rows = sum(max(0, known.sizes[-1].rows + known.sizes[-1].net) for known in (parent, child))
+            rows = sum(max(0, each.sizes[-1].rows + each.sizes[-1].net) for each in (parent, child))
             _read(shares, _key(part.database, below[0]), part.committed_at_us - 1, rows)
 
 

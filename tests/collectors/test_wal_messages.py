@@ -289,6 +289,23 @@ def test_a_name_is_completed_only_where_one_schema_is_possible() -> None:
     assert ddl_objects.completed("SELECT f()", ["t"], PUBLIC) == ["t"]
 
 
+@pytest.mark.parametrize(
+    ("tag", "statement", "path"),
+    [
+        ("ALTER TABLE", "ALTER TABLE t SET SCHEMA x", ['"A b"', "public"]),
+        ("ALTER TABLE", "ALTER TABLE t RENAME TO x", ['"A b"', "public"]),
+        ("ALTER TABLE", "ALTER TABLE r ATTACH PARTITION t DEFAULT", ['"A b"', "public"]),
+        ("ALTER TABLE", "DO $$ BEGIN ALTER TABLE t RENAME TO x; END $$", []),
+        ("ALTER TABLE", "SELECT f()", []),
+        ("ALTER TABLE", "SET search_path = x; ALTER TABLE t RENAME TO x", []),
+        ("CREATE TABLE", "CREATE TABLE t (a int)", []),
+    ],
+)
+def test_where_an_alter_looked_for_its_names_is_told(tag: str, statement: str, path: list[str]) -> None:
+    """Where the text is that command alone: a block or a function may have looked elsewhere."""
+    assert ddl_objects.looked_for(tag, statement, ["A b", "public"]) == path
+
+
 @given(st.text(), st.sampled_from(["GRANT", "ALTER TABLE", "DROP OWNED", "ALTER EXTENSION"]))
 def test_any_text_is_read_without_an_error(statement: str, tag: str) -> None:
     """What does not parse says nothing."""

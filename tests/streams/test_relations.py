@@ -163,10 +163,21 @@ def test_ddl_and_snapshots_keep_it_up_to_date() -> None:
         assert cluster("SELECT 1 FROM t") == (["sales.t"] if change == "added" else ["t"])
 
 
-def altered(text: str, now: str, *names: str) -> Any:
-    """A transaction with an ALTER TABLE, after which the table is called so; `names` are those of its text."""
-    objects = [DdlObject("table", now, now)]
-    return command(tag="ALTER TABLE", objects=objects, objects_total=1, relations=list(names), statement=text)
+def altered(text: str, now: str, *names: str, path: tuple[str, ...] = ()) -> Any:
+    """An ALTER TABLE, after which the table is called so; `names` are those of its text."""
+    return command(
+        tag="ALTER TABLE", objects=[DdlObject("table", now, now)], objects_total=1, relations=list(names),
+        statement=text, path=list(path),
+    )  # fmt: skip
+
+
+def test_the_path_of_a_command_tells_which_table_moved() -> None:
+    """The first schema that has one of the name, as the server looks."""
+    for path, means in ((("app", "public"), ["public.t"]), (("nowhere", "public", "app"), ["app.t"])):
+        cluster = Cluster(listed("public.t", "app.t"))
+        made = altered("ALTER TABLE t SET SCHEMA old", "old.t", "t", path=path)
+        cluster.take(transaction(10, n_rows=0, ddl=[made]), "wal")
+        assert cluster("SELECT 1 FROM t", role="app") == means
 
 
 @pytest.mark.parametrize(

@@ -254,15 +254,19 @@ def test_a_name_that_only_a_snapshot_tells_takes_the_rows_along(stream: Stream) 
     assert (stream.told[-1]["rows"], stream.told[-1]["of"]) == (200, 300)
 
 
-def test_a_table_that_is_attached_counts_with_the_one_above(stream: Stream) -> None:
-    """Whoever puts a table below an empty one and deletes there has deleted its rows."""
+@pytest.mark.parametrize("named", [True, False])
+def test_a_table_that_is_attached_counts_with_the_one_above(stream: Stream, named: bool) -> None:
+    """Whoever puts a table below an empty one and deletes there has deleted its rows, however it was named."""
     above, names = "public.every_order", [Relation("public.every_order", ["id"])]
+    stream.did(0.5, relations=[Relation(TABLE, ["id"])])
     for at_s, tag, text, objects in (
         (1, "CREATE TABLE", "CREATE TABLE every_order (LIKE orders) PARTITION BY RANGE (id)", [above]),
-        (2, "ALTER TABLE", "ALTER TABLE every_order ATTACH PARTITION orders DEFAULT", [above, TABLE]),
+        (2, "ALTER TABLE", "ALTER TABLE every_order ATTACH PARTITION orders DEFAULT", [above, TABLE][: 1 + named]),
     ):
         items = [DdlObject("table", name, name) for name in objects]
-        made = Ddl(0, 0, tag, beacon("p_ada"), items, objects_total=len(items), statement=text)
+        made = Ddl(
+            0, 0, tag, beacon("p_ada"), items, objects_total=len(items), statement=text, path=["ada", "public"]
+        )  # fmt: skip
         stream.did(at_s, ddl=[made], relations=names)
     assert stream.did(3, ("d", 300), relations=names) == TOLD
     assert (stream.told[-1]["rows"], stream.told[-1]["of"]) == (300, 300)
