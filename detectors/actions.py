@@ -100,6 +100,7 @@ class Action(Struct, kw_only=True, omit_defaults=True):
     new_relation: bool = False
     anomaly: float = 0.0
     quiet_days: int = 0
+    refused_before: int = 0
     event_id: str = ""
     occurred_at_us: int = 0
     captured_at_us: int = 0
@@ -232,6 +233,9 @@ SCHEMA: dict[str, Field] = {
     "quiet_days": Field(
         "quiet_days", "int", "whole days in which a known principal did nothing before; 0 when not known"
     ),
+    "refused_before": Field(
+        "refused_before", "int", "of a login: how many of its role were refused in the ten minutes before, by the log"
+    ),
 }
 """Every name of the language of policies. Names only ever get added."""
 
@@ -333,6 +337,9 @@ def of_event(event: Event, labels: Mapping[str, str], facts_of: FactsOf | None =
         _statement(action, event, facts_of)
     if event.kind == "posture":
         _posture(action, event)
+    elif event.kind == "session":
+        refused = event.detail.get("refused_before")
+        action.refused_before = refused if isinstance(refused, int) else 0
     return action
 
 

@@ -17,6 +17,7 @@ from streams.fold.log_settings import LogSettings
 from streams.fold.log_wait import LogWait
 from streams.fold.outcomes import Outcomes
 from streams.fold.posture_join import PostureJoin
+from streams.fold.refusals import Refusals
 from streams.fold.relations import Relations
 from streams.fold.server_log import ServerLog
 from streams.fold.shares import Shares
@@ -61,6 +62,7 @@ class Cluster:
         self.outcomes = Outcomes(self.undo)
         self.beside_ddl = BesideDdl(self.undo)
         self.young = Young(self.undo)
+        self.refusals = Refusals(self.undo)
         self.starts = Starts()
 
     def reached(self, system_id: str) -> int | None:
@@ -156,6 +158,7 @@ class Cluster:
         self.outcomes.save(state)
         self.beside_ddl.save(state)
         self.young.save(state)
+        self.refusals.save(state)
         return state
 
     @classmethod
@@ -182,6 +185,7 @@ class Cluster:
         cluster.outcomes.load(state)
         cluster.beside_ddl.load(state)
         cluster.young.load(state)
+        cluster.refusals.load(state)
         cluster.stats = StatsJoin(state.runs)
         cluster.waiting.load(state.held)
         return cluster

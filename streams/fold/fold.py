@@ -609,7 +609,9 @@ class Fold:
             claimed = whose.principal
             if event.operation == "login_failed":
                 whose = attempted(whose)
-            self._emit(shape.session(header, event, whose, claimed))
+            told = shape.session(header, event, whose, claimed)
+            cluster.refusals.see(event, told)
+            self._emit(told)
             return
         seen = cluster.activity.see(event, header.instance)
         held = cluster.waiting.with_xid(event.xid) if event.xid is not None else None
@@ -619,7 +621,9 @@ class Fold:
             self._release(header.cluster, cluster, held, whose)
         if event.operation != "sample":
             whose = by_session(seen, header.cluster, self.identities, "own")
-            self._emit_once(cluster, shape.session(header, event, whose))
+            told = shape.session(header, event, whose)
+            if self._emit_once(cluster, told):
+                cluster.refusals.see(event, told)
 
     def _reading(self, cluster: Cluster, header: RawHeader, raw: Posture | QueryStats, event_id: str) -> None:
         """Take up what was read from the server, once; what the log may explain waits for it."""

@@ -393,6 +393,8 @@ class ClusterState(Struct):
     """Commands that wait for their DDL message, and databases that send such (`streams.fold.beside_ddl`)."""
     young: list[tuple[str, tuple[str, int]]] = []
     """Databases that were just made, by whom and when (`streams.fold.young`)."""
+    refusals: list[tuple[str, tuple[tuple[int, str | None], ...]]] = []
+    """Refused logins by the role that was claimed (`streams.fold.refusals`)."""
     """Statements whose outcome is open, and what decides it (`streams.fold.outcomes`)."""
     set_back_told: int = -(1 << 60)
     """The record at which it was last told that a clock was put back."""

@@ -67,7 +67,8 @@ def work() -> list[Event]:
     two = [Relation("public.orders", ["id"]), Relation("billing.items", ["id"])]
     failed: dict[str, Any] = {"operation": "login_failed", "sqlstate": "28P01", "role": "ada", "outcome": "denied"}
     events += [event(first + n, "session", **failed) for n in range(5)]
-    events.append(event(first + 6, "session", operation="connect", role="ada", principal="ada", principal_kind="human"))
+    ada = {"role": "ada", "principal": "ada", "principal_kind": "human"}
+    events.append(event(first + 6, "session", operation="connect", detail={"refused_before": 5}, **ada))
     for n in range(60):
         facts: dict[str, Any] = {"principal": "helper", "principal_kind": "agent", "detail": {"owner": "ai"}}
         events.append(with_rows(change(first + 10 + n, "d", 40, **facts)))

@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 from pgwitness.events import Count, Event, Position, Relation
+from streams.fold.refusals import WITHIN_US
 
 START_US = 1_786_924_800_000_000
 """Monday, 17 August 2026, 00:00 UTC; the month ends on day 14."""
@@ -182,6 +183,7 @@ class Clerk:
         self.who = principal
         self.random = random
         self.events: list[Event] = []
+        self._refused_us: list[int] = []
         self._prefix = prefix
 
     def do(self, at_us: int, task: Task, rows: int | None = None, calls: int = 1, **facts: Any) -> Event:
@@ -199,6 +201,11 @@ class Clerk:
         """Let the principal connect."""
         base = self._base(at_us, "session") | {"binding": "activity", "certainty": "exact", "operation": operation}
         event = Event(**(base | facts))
+        if operation == "login_failed":
+            self._refused_us.append(at_us)
+        elif refused := sum(0 <= at_us - then_us <= WITHIN_US for then_us in self._refused_us):
+            event.detail["refused_before"] = refused  # as the fold tells it, which sees all logins of a cluster
+            self._refused_us.clear()
         self.events.append(event)
         return event
 

@@ -7,7 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from detectors.judge import Judge
+from detectors.policy.policies import Bundle
 from pgwitness.events import Event, LogPlace, RawEvent, Session
+from pgwitness.topics import lane_of, partition_of
 from streams.fold.fold import Fold
 from streams.fold.server_log import XIDS_MAX
 from streams.identity.identities import Identities as Rules
@@ -279,3 +282,51 @@ def test_text_that_could_not_be_read_leaves_its_hash(feed: Feed) -> None:
     (event,) = feed(statement(1, source="pgaudit", statement=None, statement_hash="tok_1", audit=audit))
     assert (event.operation, event.relations) == ("create_table_as", ["public.secrets"])
     assert (event.statement, event.detail["statement_hash"], event.detail["audit"]) == (None, "tok_1", audit)
+
+
+GUESSED = """rules:
+  - match: {role: "pw_*", application: "app*"}
+    principal: "{application}"
+    kind: service
+"""
+
+
+def test_a_login_brings_those_that_were_refused_before_it() -> None:
+    """A refused login has no application yet and is judged elsewhere; the one that succeeds has their number."""
+    names = [f"pw_{number}" for number in range(1, 7)]
+    for partitions in (2, 4):
+        places = [(lane_of(None, "shop", name), lane_of(f"app{name[3:]}", "shop", name)) for name in names]
+        assert any(partition_of(one, partitions) != partition_of(other, partitions) for one, other in places)
+    feed = Feed(Fold(3, Rules.parse(GUESSED), 0))
+    judge = Judge(Bundle.packaged(), labels={}, behaviour=None)
+    for place, name in enumerate(names):
+        *refused, told = feed(*[login(100 * place + n, name, refused=n < 5, at_s=n) for n in range(6)])
+        assert {event.principal for event in refused} == {None}
+        assert (told.principal, told.detail["refused_before"]) == (f"app{name[3:]}", 5)
+        assert (told.detail["refused_within_s"], told.detail["refused_from"]) == (5, ["10.9.9.9"])
+        assert judge.judge(told).policies == ["login_after_failures"]
+        (again,) = feed(login(100 * place + 50, name, refused=False, at_s=9))
+        assert "refused_before" not in again.detail
+
+
+def test_refusals_are_of_their_role_and_of_the_last_minutes() -> None:
+    """Another role's, those of an hour ago, and refusals for want of room do not count; a restart forgets none."""
+    feed = Feed(Fold(3, Rules.parse(GUESSED), 0))
+    feed(login(1, "pw_1", refused=True), login(2, "pw_2", refused=True, at_s=4_000))
+    feed(login(3, "pw_1", refused=True, at_s=4_000, sqlstate="53300"))
+    feed.fold = Fold.restore(feed.fold.snapshot(), 0)
+    assert "refused_before" not in feed(login(4, "pw_1", refused=False, at_s=4_001))[0].detail
+    assert feed(login(5, "pw_2", refused=False, at_s=4_001))[0].detail["refused_before"] == 1
+
+
+def login(place: int, role: str, *, refused: bool, at_s: int = 0, sqlstate: str = "28P01") -> Session:
+    """A login that the log tells; of a refused one the server does not know the application."""
+    at_us = START_US + at_s * SECOND_US
+    return Session(
+        operation="login_failed" if refused else "connect",
+        place=LogPlace("a-1", place),
+        sqlstate=sqlstate if refused else None,
+        application="" if refused else f"app{role[3:]}",
+        captured_at_us=at_us, occurred_at_us=at_us, pid=41, backend_start_us=SESSION_US, role=role, database="shop",
+        client_addr="10.9.9.9", trust="certain",
+    )  # fmt: skip

@@ -151,4 +151,7 @@ def _lacking(policy: Policy, kinds: frozenset[str], without: frozenset[str]) -> 
         guards = {kind: condition.guard(kind) for kind in there}
         if not any(guard.possible and not (guard.operations or {""}) <= without for guard in guards.values()):
             return [f"{kind} {operation}" for kind in there for operation in sorted(guards[kind].operations or ())]
+        counted = {name for guard in guards.values() for name, _ in guard.least if name in serverlog.COUNTED}
+        if without and counted:
+            return [serverlog.COUNTED[name] for name in sorted(counted)]
     return []

@@ -17,6 +17,8 @@ KINDS = frozenset({"statement", "session"})
 """The kinds of events that come of a log, whatever it holds: errors and refused logins are always in it."""
 ONLY = frozenset({"login_failed", "log_lines_lost", "log_imitated"})
 """Operations of events that only a log gives."""
+COUNTED = {"refused_before": "session login_failed"}
+"""Numbers that only a log gives, and what they count."""
 
 
 def added(capabilities: Iterable[Capability], log: Log, settings: Mapping[str, str]) -> list[Capability]:
