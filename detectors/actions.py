@@ -8,6 +8,7 @@ ask first. Everything here is a pure function except `Parts`, which counts what 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -95,6 +96,13 @@ class Action(Struct, kw_only=True, omit_defaults=True):
     lost: list[str] = []
     hour: int = 0
     weekday: int = 0
+    clock: Mapping[str, object] = {}
+    during: Mapping[str, object] = {}
+    """Of these two only what a test gives; the rest is computed when it is asked for (`detectors.policy.calendars`)."""
+    claim_verified: bool = False
+    claim_age: int = -1
+    claim_left: int = -1
+    claim_fields: Mapping[str, object] = {}
     new_client_addr: bool = False
     new_application: bool = False
     new_relation: bool = False
@@ -226,6 +234,25 @@ SCHEMA: dict[str, Field] = {
     "object.lost": Field("lost", "list of string", "posture: attributes that were true and are not now"),
     "hour": Field("hour", "int", "hour of the day, UTC, 0 to 23"),
     "weekday": Field("weekday", "int", "day of the week, UTC, Monday is 0"),
+    "clock": Field(
+        "clock",
+        "map",
+        "what a clock in a time zone showed, by the zone's name: `hour` `minute` `weekday` `date` `day` `month` `year` "
+        "`days_left`; `local` is that of the policy's `zone`",
+    ),
+    "during": Field("during", "map", "by the name of a calendar, whether it was in it: `during.freeze`"),
+    "claim.verified": Field("claim_verified", "bool", "whether a verified token (`pgwitness.claim`) came with it"),
+    "claim.age": Field(
+        "claim_age", "int", "seconds since that token was signed (its `iat`); -1 when that is not known"
+    ),
+    "claim.left": Field("claim_left", "int", "seconds until it expires; -1 when there is none"),
+    "claim.fields": Field(
+        "claim_fields",
+        "map",
+        "its further claims, as `identities.claims_fields` names them; ask `has(claim.fields.ticket)` before "
+        "`claim.fields.ticket`",
+    ),
+    "session": Field("session_id", "string", "names its session, over all time; empty when that is not known"),
     "new.client_addr": Field("new_client_addr", "bool", "a known principal comes from an address it never came from"),
     "new.application": Field("new_application", "bool", "likewise with an application name"),
     "new.relation": Field("new_relation", "bool", "likewise with this operation on this relation"),
@@ -356,7 +383,7 @@ def _counted(event: Event) -> bool:
 def _common(event: Event, labels: Mapping[str, str]) -> Action:
     detail = event.detail
     hours = event.occurred_at_us // HOUR_US
-    return Action(
+    action = Action(
         kind=event.kind,
         principal=event.principal or "",
         principal_kind=event.principal_kind,
@@ -391,6 +418,27 @@ def _common(event: Event, labels: Mapping[str, str]) -> Action:
         pid=event.pid or 0,
         client_port=event.client_port or 0,
     )
+    if "agent" in detail:
+        _claim(action, detail["agent"])
+    return action
+
+
+def _claim(action: Action, agent: object) -> None:
+    """Take what a verified token says; what a comment says of an agent is none."""
+    if not isinstance(agent, dict) or agent.get("said_by") != "claim":
+        return
+    fields = agent.get("fields")
+    action.claim_verified = True
+    action.claim_age = _seconds(action.occurred_at_us, agent.get("iat"), 1)
+    action.claim_left = _seconds(action.occurred_at_us, agent.get("exp"), -1)
+    action.claim_fields = fields if isinstance(fields, dict) else {}
+
+
+def _seconds(at_us: int, said: object, sign: int) -> int:
+    """Give the whole seconds since or until a time of a token, which may be a little ahead of the database's clock."""
+    if not isinstance(said, int | float) or isinstance(said, bool) or not math.isfinite(said):
+        return -1
+    return max(0, sign * (at_us // 1_000_000 - int(said)))
 
 
 def _statement(action: Action, event: Event, facts_of: FactsOf | None) -> None:

@@ -105,7 +105,7 @@ class Judge:
     @property
     def due_us(self) -> int:
         """By which time in the records something is to be closed or told, whether or not another event comes."""
-        return self._findings.due_us
+        return min(self._findings.due_us, self._correlations.due_us)
 
     @property
     def suppressions(self) -> str:
@@ -127,7 +127,8 @@ class Judge:
         except Exception:
             self._undo.back()
             raise
-        if not (self._windows or self._findings.waiting(event.captured_at_us)):
+        now_us = event.captured_at_us
+        if not (self._windows or self._findings.waiting(now_us) or self._correlations.due_us <= now_us):
             return verdict
         return replace(verdict, alerts=[*verdict.alerts, *self._due(event, verdict)])
 
@@ -139,6 +140,8 @@ class Judge:
                 self._undo.begin()
                 if alert := self._window(self._windows.pop(0)):
                     alerts.append(alert)
+            self._undo.begin()
+            alerts += self._absent(event.captured_at_us)
             self._undo.begin()
             alerts += self._findings.due(event.captured_at_us)
         except Exception as error:
@@ -154,6 +157,7 @@ class Judge:
         elif event.operation == "suppressions_changed":
             content = event.detail.get("content")
             self._findings.triage.suppress(content if isinstance(content, str) else "")
+        alerts += self._absent(event.captured_at_us)
         return Verdict([], None, [], [*alerts, *self._findings.due(event.captured_at_us)])
 
     def _decided(self, event: Event) -> list[Alert]:
@@ -191,6 +195,7 @@ class Judge:
         )
 
     def _judge(self, event: Event) -> Verdict:
+        self._correlations.begin(event.occurred_at_us)
         if event.kind != "change":
             return self._other(event)
         counts = event.counts
@@ -303,6 +308,18 @@ class Judge:
             told.append(reports.of_habits(action, unusual.score, unusual.reasons))
         alerts = [alert for report in told if (alert := self._findings.tell(action, report))]
         return Verdict([policy.id for policy, _ in found], score, judgement.recorded(unusual), alerts)
+
+    def _absent(self, now_us: int) -> list[Alert]:
+        """Tell of sequences whose last step did not come in time."""
+        told = []
+        for waiting in self._correlations.due(now_us):
+            policy = self.bundle.policies[waiting.policy]
+            report = reports.of_policy(
+                policy, waiting.action, waiting.seen, bundle_sha256=self.bundle.sha256, anomaly=None, reasons=[]
+            )
+            if alert := self._findings.tell(waiting.action, report):
+                told.append(alert)
+        return told
 
     def _window(self, finding: Finding) -> Alert | None:
         """Tell of a window of a principal's time that was out of the ordinary."""

@@ -17,7 +17,7 @@ from detectors.policy.correlation import Correlations
 from detectors.policy.evaluator import Evaluator
 from detectors.policy.explain import Part, explain, lacking
 from detectors.policy.guards import LISTS, Guard
-from detectors.policy.policies import Bundle, Policy
+from detectors.policy.policies import FAR_BACK_US, Bundle, Policy
 from detectors.wording import Seen, span
 
 
@@ -47,7 +47,8 @@ class Trial:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._evaluator = Evaluator(bundle)
-        self._correlations = Correlations(bundle.plans())
+        self._correlations = Correlations(bundle.plans(), since_us=FAR_BACK_US)
+        self._correlations.begin(FAR_BACK_US)
 
     def ask(self, action: Action) -> list[Opinion]:
         """Give what each policy for actions of this kind says: first what matches, last what has nothing to say."""
@@ -114,8 +115,9 @@ def _wanted(policy: Policy, steps: Iterable[int]) -> str:
     threshold, sequence = policy.document.threshold, policy.document.sequence
     if sequence is not None:
         names = [sequence.steps[step].name for step in steps]
-        rest = [step.name for number, step in enumerate(sequence.steps) if number not in set(steps)]
-        return f"this is step {', '.join(names)}; it matches with {', '.join(rest)} within {sequence.window}"
+        rest = [each for number, each in enumerate(sequence.steps) if number not in set(steps)]
+        wanted = " and ".join(f"without {each.name}" if each.absent else f"with {each.name}" for each in rest)
+        return f"this is step {', '.join(names)}; it matches {wanted} within {sequence.window}"
     assert threshold is not None
     what = f"different {threshold.distinct}" if threshold.distinct else threshold.sum or "such actions"
     return f"it counts; it matches with {threshold.count:,} {what} within {threshold.window}"

@@ -137,3 +137,24 @@ _BY_CONTENT: dict[str, Callable[[Tree], list[str]]] = {
     "VariableSetStmt": _set,
     "VacuumStmt": lambda body: ["vacuum" if body.get("is_vacuumcmd") else "analyze"],
 }
+
+
+def vocabulary() -> frozenset[str]:
+    """Give every word for what a statement does that this program can say (a word not in it names nothing)."""
+    from pglast import ast, enums  # a tenth of a second, and asked for by policies only
+
+    nodes = [name.removesuffix("Stmt") for name in dir(ast) if name.endswith("Stmt")]
+    plain = {_WORDS.sub("_", name).lower() for name in nodes} | set(_FIXED.values())
+    objects = {_object(item.name) for item in enums.ObjectType}
+    of_objects = {f"{verb}_{name}" for verb in ("create", "drop", "alter", "rename") for name in objects}
+    transactions = {item.name.removeprefix("TRANS_STMT_").lower() for item in enums.TransactionStmtKind}
+    return frozenset(plain | of_objects | transactions | set(_ALTERATIONS.values()) | _SPOKEN)
+
+
+_SPOKEN = frozenset({
+    "set", "set_role", "execute_dynamic", "do_unreadable", "copy", "copy_from", "copy_to", "copy_program", "copy_file",
+    "grant", "revoke", "grant_role", "revoke_role", "change_owner", "create", "create_materialized_view", "vacuum",
+    "create_table_as", "create_procedure", "create_user", "create_server", "create_system", "create_owned", "analyze",
+    "alter", "alter_system", "alter_server", "alter_owned", "drop", "drop_owned", "drop_server", "drop_system",
+})  # fmt: skip
+"""Words that no node's name gives: `operations` here says them, or `pgwitness.words` of what no parser could read."""

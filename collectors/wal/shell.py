@@ -170,7 +170,7 @@ class _Collector:
             KeyReads(self._keys, ring, stand=self._stand, changed=remember),
             self._announced,
             self._heartbeat_came,
-            tokens=Verifier.of(context.config.identities, context.name, self.database),
+            tokens=Verifier.of(context.config.identities, context.name, self.database, tokenizer(context.key)),
             codec=codec_of(encoding),
             own=OwnSessions(context.key),
         )

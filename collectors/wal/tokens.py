@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,13 @@ from msgspec import Struct
 from pgwitness.config import File
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Token
+from pgwitness.privacy import Tokenizer
 
 ALGORITHMS = ("EdDSA", "ES256", "RS256")
 TEXT_CHARACTERS_MAX = 200
 ACTORS_MAX = 8
+LIST_MAX = 16
+"""Items of a claim that is a list."""
 RSA_BITS_MIN = 2048
 LEEWAY_S = 5.0
 """How far the issuer's clock may be from the database's."""
@@ -48,28 +51,78 @@ class Key(Struct, frozen=True):
     key: Any
 
 
+class Fields:
+    """Further claims that the organisation's tokens carry, by name or path, and which of them are masked.
+
+    Each is a text, a number or a boolean, or a list of such; longer ones are cut. Whatever else stands there is left
+    out, so that what goes on is bounded.
+    """
+
+    def __init__(self, treatments: Mapping[str, str], token: Tokenizer | None) -> None:
+        self._treatments = {name: (name.split("."), said) for name, said in treatments.items()}
+        self._token = token
+
+    def of(self, claims: dict[str, Any]) -> dict[str, object]:
+        """Choose and bound them, those that are masked as tokens."""
+        found: dict[str, object] = {}
+        for name, (path, treatment) in self._treatments.items():
+            value: object = claims
+            for step in path:
+                value = value.get(step) if isinstance(value, dict) else None
+            kept = [self._one(item, treatment) for item in _items(value)]
+            kept = [item for item in kept if item is not None]
+            if kept:
+                found[name] = kept if isinstance(value, list) else kept[0]
+        return found
+
+    def _one(self, value: object, treatment: str) -> object:
+        if treatment == "clear":
+            return _text(value) if isinstance(value, str) else value
+        return None if self._token is None else self._token(str(value).encode("utf-8", "replace")).decode()
+
+
+def _items(value: object) -> list[object]:
+    """List what a claim holds that can go on."""
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items[:LIST_MAX] if isinstance(item, str | bool) or _number(item)]
+
+
+NO_FIELDS = Fields({}, None)
+
+
 class Verifier:
     """Judges the tokens of one database. Without a keys file every token's verdict is `no_keys`."""
 
-    def __init__(self, keys: Callable[[], list[Key]] | None, audience: str, issuer: str | None = None) -> None:
+    def __init__(
+        self,
+        keys: Callable[[], list[Key]] | None,
+        audience: str,
+        issuer: str | None = None,
+        fields: Fields = NO_FIELDS,
+    ) -> None:
         self._load = keys
         self._keys = keys() if keys is not None else []
         self._audience = audience
         self._issuer = issuer
+        self._fields = fields
 
     @classmethod
-    def of(cls, settings: File, cluster: str, database: str) -> Verifier:
-        """Make the verifier of a database as configured. Raises `ConfigurationError` when the keys cannot be used."""
+    def of(cls, settings: File, cluster: str, database: str, token: Tokenizer | None = None) -> Verifier:
+        """Make the verifier of a database as configured. Raises `ConfigurationError` when the keys cannot be used.
+
+        `token` is what stands for values that do not go on as they are; without it those are left out.
+        """
         audience = settings.claims_audience.replace("{cluster}", cluster).replace("{database}", database)
         path = settings.claims_keys
-        return cls(watched(path) if path is not None else None, audience, settings.claims_issuer or None)
+        fields = Fields(settings.claims_fields, token)
+        return cls(watched(path) if path is not None else None, audience, settings.claims_issuer or None, fields)
 
     def judge(self, token: str, at_us: int) -> Token:
         """Judge a token as of a moment, microseconds since the epoch. Total: any text gets a verdict."""
         said = _unverified(token)
         number = str(said.get("jti") or hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()[:32])
         verdict = "no_keys" if self._load is None else self._verdict(token, at_us / 1e6)
-        return Token(verdict=verdict, token_id=number[:TEXT_CHARACTERS_MAX], claims=published(said))
+        return Token(verdict=verdict, token_id=number[:TEXT_CHARACTERS_MAX], claims=published(said, self._fields))
 
     def _verdict(self, token: str, at_s: float) -> str:
         try:
@@ -211,7 +264,7 @@ def _algorithm(key: object) -> str | None:
     return None
 
 
-def published(claims: dict[str, Any]) -> dict[str, object]:
+def published(claims: dict[str, Any], fields: Fields = NO_FIELDS) -> dict[str, object]:
     """Choose what goes on of a token's claims, each bounded; whatever has not the type it should have is left out."""
     found: dict[str, object] = {name: _text(claims[name]) for name in _TEXTS if isinstance(claims.get(name), str)}
     found |= {name: claims[name] for name in _NUMBERS if _number(claims.get(name))}
@@ -229,6 +282,8 @@ def published(claims: dict[str, Any]) -> dict[str, object]:
     agent = claims.get("agent")
     if isinstance(agent, dict):
         found["agent"] = {name: _text(agent[name]) for name in _AGENT if isinstance(agent.get(name), str)}
+    if kept := fields.of(claims):
+        found["fields"] = kept
     return found
 
 

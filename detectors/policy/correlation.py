@@ -16,13 +16,16 @@ import json
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from detectors.actions import SCHEMA, Action
-from detectors.policy.document import Document
+from detectors.policy.absence import Absences, Waiting
+from detectors.policy.document import Document, Sequence
 from detectors.wording import Seen
 from pgwitness.undo import Undo
 from pgwitness.units import Duration
@@ -31,6 +34,8 @@ ENTRIES_MAX = 20_000
 COUNT_MAX = 1_000
 """The highest threshold of actions or values, and of a step."""
 STEPS_MAX = 8
+ABSENT_MAX = 20
+"""Actions that are kept of a step that must be absent: the latest."""
 WINDOW_US_MAX = 31 * 86_400_000_000
 VALUE_CHARS_MAX = 80
 EVENT_IDS_MAX = 20
@@ -52,6 +57,18 @@ class Plan(Struct, frozen=True):
     counts: tuple[int, ...]
     field: str | None
     fingerprint: str
+    absent: tuple[bool, ...] = ()
+    """Which steps must not have happened; empty where all must."""
+
+    @property
+    def before(self) -> bool:
+        """Whether it asks that something was not there before: it must have been looked at for so long."""
+        return bool(self.absent) and self.absent[0]
+
+    @property
+    def after(self) -> bool:
+        """Whether it asks that something does not come."""
+        return bool(self.absent) and self.absent[-1]
 
     @classmethod
     def of(cls, document: Document) -> Plan | None:
@@ -82,7 +99,8 @@ class Plan(Struct, frozen=True):
         if len({step.name for step in sequence.steps}) < len(sequence.steps):
             raise ValueError("sequence.steps: each with a name of its own")
         counts = tuple(step.count for step in sequence.steps)
-        return cls._made(document, "sequence", sequence.type, sequence.window, sequence.by, counts, COUNT_MAX, None)
+        made = cls._made(document, "sequence", sequence.type, sequence.window, sequence.by, counts, COUNT_MAX, None)
+        return made if not any(step.absent for step in sequence.steps) else replace(made, absent=_absent(sequence))
 
     @classmethod
     def _made(
@@ -113,7 +131,13 @@ class Plan(Struct, frozen=True):
         least = 1 if where == "sequence" else 2
         if any(not least <= count <= highest for count in counts):
             raise ValueError(f"{where}: count is {least} to {highest}")
-        meaning = [document.when, document.parameters, msgspec.to_builtins(document.threshold or document.sequence)]
+        meaning: list[Any] = [
+            document.when,
+            document.parameters,
+            _asked(document),
+        ]
+        if document.zone != "UTC":
+            meaning.append(document.zone)
         text = json.dumps([document.kinds, meaning], sort_keys=True, default=str)
         return cls(
             policy=document.id,
@@ -126,15 +150,60 @@ class Plan(Struct, frozen=True):
         )
 
 
-class Correlations:
-    """What the policies of one bundle have seen of several actions so far."""
+def _asked(document: Document) -> Any:
+    """Give what is asked of several actions; a step that is not absent is written as it was before there were such."""
+    asked = msgspec.to_builtins(document.threshold or document.sequence)
+    for step in asked.get("steps", ()):
+        if not step["absent"]:
+            del step["absent"]
+    return asked
 
-    def __init__(self, plans: Iterable[Plan], undo: Undo | None = None) -> None:
+
+def _absent(sequence: Sequence) -> tuple[bool, ...]:
+    """Check the steps that must be absent. Raises `ValueError`."""
+    absent = tuple(step.absent for step in sequence.steps)
+    if all(absent):
+        raise ValueError("sequence.steps: one that happens is needed beside those that are absent")
+    if sequence.type != "temporal_ordered":
+        raise ValueError("sequence.steps: absent says where in an order; with type temporal there is none")
+    if any(step.absent and step.count != 1 for step in sequence.steps):
+        raise ValueError("sequence.steps: of what is absent there is no count")
+    if any(one and other for one, other in pairwise(absent)):
+        raise ValueError("sequence.steps: two absent ones in a row; join their conditions by ||")
+    return absent
+
+
+class Correlations:
+    """What the policies of one bundle have seen of several actions so far.
+
+    `since_us`: from when on actions are seen. What was before is not known, so it is not said to have been absent.
+    """
+
+    def __init__(self, plans: Iterable[Plan], undo: Undo | None = None, since_us: int | None = None) -> None:
         self._undo = undo or Undo()
+        self._absences = Absences(self._undo)
+        self._since_us = since_us
+        self._since: dict[str, int] = {}
         self._plans = {plan.policy: plan for plan in plans}
         self._limit = ENTRIES_MAX // max(1, len(self._plans))
         self._tracks: dict[str, OrderedDict[str, list[list[Entry]]]] = {name: OrderedDict() for name in self._plans}
         self._sizes = dict.fromkeys(self._plans, 0)
+        self._looks_back = [name for name, plan in self._plans.items() if plan.before]
+
+    @property
+    def due_us(self) -> int:
+        """By which time in the records something that waited is to be told."""
+        return self._absences.due_us
+
+    def due(self, now_us: int) -> list[Waiting]:
+        """Take what did not come within its window, by a time in the records."""
+        return self._absences.due(now_us)
+
+    def begin(self, at_us: int) -> None:
+        """Take the time of an event: what asks for absence before has looked from its first event on."""
+        if len(self._since) < len(self._looks_back):
+            for name in self._looks_back:
+                self._since.setdefault(name, at_us if self._since_us is None else self._since_us)
 
     def see(self, policy: str, steps: Iterable[int], action: Action) -> Seen | None:
         """Take an action that met some conditions of a policy; gives what is complete with it, if anything is."""
@@ -151,7 +220,9 @@ class Correlations:
         before = sum(map(len, track))
         kept = [list(entries) for entries in track]
         self._undo.add(lambda: self._set(policy, key, kept))
-        if plan.type.startswith("temporal"):
+        if plan.absent:
+            seen = self._without(plan, key, track, list(steps), action)
+        elif plan.type.startswith("temporal"):
             seen = _sequence(plan, track, list(steps), action)
         elif plan.type == "value_sum":
             seen = _sum(plan, track[0], action)
@@ -165,6 +236,25 @@ class Correlations:
             self._sizes[policy] -= sum(map(len, forgotten))
         return seen
 
+    def _without(self, plan: Plan, key: str, track: list[list[Entry]], steps: list[int], action: Action) -> Seen | None:
+        """Take an action for a sequence in which something must be absent; what must not come is waited for."""
+        at_us = action.occurred_at_us
+        came = [step for step in steps if plan.absent[step]]
+        for step in came:
+            insort(track[step], (at_us, "", action.event_id))
+            del track[step][: max(0, len(track[step]) - ABSENT_MAX)]
+            if step == len(plan.absent) - 1:
+                self._absences.came(plan.policy, key, at_us)
+        happened = [step for step in steps if not plan.absent[step]]
+        since_us = self._since.get(plan.policy, 0)
+        seen = _sequence(plan, track, happened, action, since_us) if happened else None
+        if seen is None or not plan.after:
+            return seen
+        until_us = seen.last_us + plan.window_us
+        if not any(seen.last_us <= entry[0] <= until_us for entry in track[-1]):
+            self._absences.add(Waiting(plan.policy, key, seen.last_us, until_us, action, seen))
+        return None
+
     def _set(self, policy: str, key: str, track: list[list[Entry]]) -> None:
         """Put back what was known of a key; what had to make room for the event stays forgotten."""
         gone = self._tracks[policy].pop(key, [])
@@ -174,24 +264,33 @@ class Correlations:
 
     def snapshot(self) -> list[Any]:
         """Give the state as JSON values; order is part of it, because the quietest key is forgotten first."""
-        return [
-            [name, self._plans[name].fingerprint, list(map(list, tracks.items()))]
-            for name, tracks in self._tracks.items()
-            if tracks
-        ]
+        state = []
+        for name, tracks in self._tracks.items():
+            entry: list[Any] = [name, self._plans[name].fingerprint, list(map(list, tracks.items()))]
+            if self._plans[name].absent:
+                entry += [self._absences.snapshot(name), self._since.get(name)]
+            if tracks or any(entry[3:]):
+                state.append(entry)
+        return state
 
     def restore(self, state: list[Any]) -> None:
         """Take a snapshot's state; what a policy that is gone or asks something else now had seen is forgotten."""
+        self._absences = Absences(self._undo)
+        self._since = {}
         for name in self._plans:
             self._tracks[name] = OrderedDict()
             self._sizes[name] = 0
-        for name, fingerprint, tracks in state:
+        for name, fingerprint, tracks, *rest in state:
             plan = self._plans.get(name)
             if plan is None or plan.fingerprint != fingerprint:
                 continue
             for key, track in tracks:
                 self._tracks[name][key] = [[(int(t), v, str(i)) for t, v, i in entries] for entries in track]
                 self._sizes[name] += sum(map(len, track))
+            if rest:
+                self._absences.restore(rest[0])
+                if isinstance(rest[1], int):
+                    self._since[name] = rest[1]
 
 
 def _count(plan: Plan, entries: list[Entry], action: Action) -> Seen | None:
@@ -249,7 +348,7 @@ def _sum(plan: Plan, entries: list[Entry], action: Action) -> Seen | None:
     return Seen(total, within[0][0], action.occurred_at_us, _ids([*within, (at_us, 0, action.event_id)]))
 
 
-def _sequence(plan: Plan, track: list[list[Entry]], steps: list[int], action: Action) -> Seen | None:
+def _sequence(plan: Plan, track: list[list[Entry]], steps: list[int], action: Action, since_us: int = 0) -> Seen | None:
     """Put the action where it belongs; when all steps are there within the window, start anew."""
     at_us = action.occurred_at_us
     for step in steps:
@@ -258,9 +357,12 @@ def _sequence(plan: Plan, track: list[list[Entry]], steps: list[int], action: Ac
     ends = sorted({entry[0] for entries in track for entry in entries if at_us <= entry[0] <= at_us + plan.window_us})
     for end_us in ends:
         chosen = (_ordered if plan.type == "temporal_ordered" else _together)(plan, track, end_us)
+        if chosen is not None and plan.absent and not _clear(plan, track, chosen, since_us):
+            chosen = None
         if chosen is not None and any(entry[2] == action.event_id for entry in chosen):
-            for entries in track:
-                entries.clear()
+            for step, entries in enumerate(track):
+                if not (plan.absent and plan.absent[step]):  # what was there stays: it answers for more than one
+                    entries.clear()
             return Seen(len(chosen), chosen[0][0], chosen[-1][0], _ids(chosen))
     return None
 
@@ -269,7 +371,8 @@ def _ordered(plan: Plan, track: list[list[Entry]], end_us: int) -> list[Entry] |
     """Choose for each step, from the last to the first, the latest actions that are before those of the next."""
     chosen: list[Entry] = []
     until_us = end_us
-    for entries, needed in zip(reversed(track), reversed(plan.counts), strict=True):
+    happens = [step for step in range(len(track)) if not (plan.absent and plan.absent[step])]
+    for entries, needed in ((track[step], plan.counts[step]) for step in reversed(happens)):
         taken = {entry[2] for entry in chosen}
         fitting = [entry for entry in entries if entry[0] <= until_us and entry[2] not in taken][-needed:]
         if len(fitting) < needed or end_us - fitting[0][0] > plan.window_us:
@@ -277,6 +380,26 @@ def _ordered(plan: Plan, track: list[list[Entry]], end_us: int) -> list[Entry] |
         chosen = fitting + chosen
         until_us = fitting[0][0]
     return chosen
+
+
+def _clear(plan: Plan, track: list[list[Entry]], chosen: list[Entry], since_us: int) -> bool:
+    """Say whether nothing stands where a step is absent: before the first, or between two that happened."""
+    first_us, end_us = chosen[0][0] - plan.window_us, chosen[-1][0]
+    if plan.before and first_us < since_us:
+        return False  # nobody has looked for so long
+    place = 0
+    for step, absent in enumerate(plan.absent):
+        if not absent:
+            place += plan.counts[step]
+            continue
+        begin_us = chosen[place - 1][0] if place else first_us
+        until_us = chosen[place][0] if place < len(chosen) else end_us
+        taken = {entry[2] for entry in chosen}
+        if place < len(chosen) and any(
+            begin_us <= entry[0] <= until_us and entry[2] not in taken for entry in track[step]
+        ):
+            return False
+    return True
 
 
 def _together(plan: Plan, track: list[list[Entry]], end_us: int) -> list[Entry] | None:

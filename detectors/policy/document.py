@@ -23,6 +23,7 @@ class Case(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A test beside the policy: this action, or the last of these, must match, or must not.
 
     Of `actions` each may say `at`, when it happens after the first (`30s`), and `repeat` it so often, `every` so long.
+    `time` says when: `at` counts from it, also in the actions behind it.
     """
 
     name: str
@@ -45,11 +46,12 @@ class Threshold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One part of a sequence: a condition that must hold of so many actions."""
+    """One part of a sequence: a condition that must hold of so many actions, or with `absent` of none."""
 
     name: str
     when: str
     count: int = 1
+    absent: bool = False
 
 
 class Sequence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,6 +83,8 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     window: str = "1h"
     together: Literal["session"] | None = None
     """What one session does within ten minutes is one finding, on whatever relations; else as `dedup_by` says."""
+    zone: str = "UTC"
+    """Whose clock `local` is, in `when` and `sequence`."""
     mode: Literal["staged", "active"] = "active"
     severity_of: dict[str, Severity] = {}
     """Another severity for actions of these operations, or of these outcomes, which come first."""

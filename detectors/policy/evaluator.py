@@ -16,10 +16,11 @@ from typing import Any
 from msgspec import Struct
 
 from detectors.actions import HOUR_US, NAME_MAX, SCHEMA, Action, of_change
+from detectors.policy.calendars import Calendars
 from detectors.policy.expressions import Context, Expression
 from detectors.policy.guards import LISTS, Guard
 from detectors.policy.policies import Bundle, Policy
-from detectors.policy.reads import joined, key_maker, short
+from detectors.policy.reads import TIMES, joined, key_maker, short
 from pgwitness.events import Event
 
 SHAPES_MAX = 20_000
@@ -28,10 +29,12 @@ SELECTIONS_MAX = 2_000
 """Likewise choices of policies by kind, operations and what is there at all."""
 CONTEXTS_MAX = 100
 
+SECOND_US, MINUTE_US = 1_000_000, 60_000_000
 _OF_ACTION = {"relations", "operation", "rows", "rows_per_call", "calls", "kind", "columns", "sensitive"}
 _OF_NOVELTY = {"new_client_addr", "new_application", "new_relation", "anomaly", "quiet_days"}
 _SHARE = {field.attribute for path, field in SCHEMA.items() if path.startswith("share.")}
-_COMPUTED = {"detail", "finding", "hour", "weekday"} | _SHARE
+_CLAIM = {field.attribute for path, field in SCHEMA.items() if path.startswith("claim.")}
+_COMPUTED = _CLAIM | {"detail", "finding", "hour", "weekday"} | _SHARE | TIMES
 
 
 class Matches(Struct, frozen=True):
@@ -63,13 +66,13 @@ _lists = attrgetter(*(SCHEMA[name].attribute for name in _LISTS))
 class _Asked:
     """Conditions that are asked together, and what they have answered."""
 
-    def __init__(self, conditions: Iterable[_Condition]) -> None:
+    def __init__(self, conditions: Iterable[_Condition], calendars: Calendars) -> None:
         self.conditions = list(conditions)
         self.answers: dict[bytes, Matches] = {}
         paths = {path for _, _, condition in self.conditions for path in condition.paths}
         keys = joined(condition.keys for _, _, condition in self.conditions)
-        self.context = Context(paths, keys)
-        self.key = key_maker(paths, keys)
+        self.context = Context(paths, keys, calendars)
+        self.key = key_maker(paths, keys, calendars)
 
     def answer(self, action: Action) -> Matches:
         prepared = self.context.of(action)
@@ -100,7 +103,8 @@ class _Selection:
     were asked together, by which of the numbered were among them.
     """
 
-    def __init__(self, chosen: Iterable[tuple[Guard, _Condition]]) -> None:
+    def __init__(self, chosen: Iterable[tuple[Guard, _Condition]], calendars: Calendars) -> None:
+        self._calendars = calendars
         self._conditions: list[_Condition] = []
         self._numbered: list[tuple[int, tuple[tuple[str, int], ...]]] = []
         self.asked: dict[tuple[int, ...], _Asked | None] = {}
@@ -129,7 +133,7 @@ class _Selection:
             self.asked.clear()
         left_out = {place for place, _ in self._numbered if place not in fitting}
         conditions = [condition for place, condition in enumerate(self._conditions) if place not in left_out]
-        asked = self.asked[fitting] = _Asked(conditions) if conditions else None
+        asked = self.asked[fitting] = _Asked(conditions, self._calendars) if conditions else None
         return asked
 
 
@@ -146,6 +150,7 @@ class Evaluator:
             ]
             for kind, policies in bundle.by_kind.items()
         }
+        self._calendars = bundle.calendars
         self._selections: dict[tuple[object, ...], _Selection] = {}
         self._shapes: dict[Any, Matches] = {}
         self._answered = 0
@@ -205,11 +210,12 @@ class Evaluator:
             if len(self._selections) >= SELECTIONS_MAX:
                 self._forget()
             known = frozenset(name for name, there in zip(_LISTS, filled, strict=True) if there)
-            found = self._selections[key] = _Selection(
+            chosen = (
                 (guard, condition)
                 for guard, condition in self._conditions.get(action.kind, [])
                 if guard.lets(action.operation, action.operations, known)
             )
+            found = self._selections[key] = _Selection(chosen, self._calendars)
         return found
 
 
@@ -233,20 +239,22 @@ def _shape(read: set[str]) -> Callable[[Event], Any]:
     names = {"cluster" if name == "labels" else name for name in read - _OF_ACTION - _OF_NOVELTY - _COMPUTED}
     plain = sorted(name for name in names if hasattr(Event, name))
     take: Callable[[Event], Any] = attrgetter(*plain) if plain else _nothing
-    clock = bool(read & {"hour", "weekday"})
-    if "detail" in read or read & _SHARE:
-        return lambda event: (
-            take(event),
-            event.occurred_at_us // HOUR_US % 168 if clock else None,
-            short(event.detail) if event.detail else None,
-        )
-    if "finding" in read or clock:
-        return lambda event: (
-            take(event),
-            event.occurred_at_us // HOUR_US % 168 if clock else None,
-            str(event.detail.get("finding")) if event.detail else None,
-        )
+    time = _time(read)
+    if "detail" in read or read & (_SHARE | _CLAIM):
+        return lambda event: (take(event), time(event), short(event.detail) if event.detail else None)
+    if "finding" in read or time is not _nothing:
+        return lambda event: (take(event), time(event), str(event.detail.get("finding")) if event.detail else None)
     return take
+
+
+def _time(read: set[str]) -> Callable[[Event], Any]:
+    """Make the function that takes of an event's time what the policies read: a second, its minute, its hour."""
+    if read & {"claim_age", "claim_left"}:
+        clock = _time(read - _CLAIM)
+        return lambda event: event.occurred_at_us // SECOND_US if "agent" in event.detail else clock(event)
+    if read & TIMES:
+        return lambda event: event.occurred_at_us // MINUTE_US
+    return (lambda event: event.occurred_at_us // HOUR_US % 168) if read & {"hour", "weekday"} else _nothing
 
 
 def _nothing(_: object) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from detectors.actions import SCHEMA, Action
-from detectors.policy import syntax, typecheck
+from detectors.policy import reads, syntax, typecheck
 from detectors.policy.expressions import Context, Expression, evaluate
 from detectors.policy.syntax import Node
 from detectors.wording import show
@@ -35,12 +36,19 @@ class Part(Struct, frozen=True):
 
 def explain(condition: Expression, action: Action) -> Part:
     """Explain a condition of one action."""
-    context = Context(condition.paths, condition.keys).of(action)
+    context = Context(condition.paths, condition.keys, condition.calendars).of(action)
 
     def ask(node: Node) -> object:
         return context if isinstance(context, str) else evaluate(syntax.write(node), context)
 
-    return _part(condition.tree, action, ask)
+    return _part(condition.tree, _timed(condition, action), ask)
+
+
+def _timed(condition: Expression, action: Action) -> Action:
+    """Give an action what clocks and calendars say, as far as the condition asks."""
+    asked = {name: condition.keys.get(name) or () for name in reads.TIMES}
+    said = {name: reads.times(action, name, keys, condition.calendars) for name, keys in asked.items()}
+    return replace(action, **said)
 
 
 def conjuncts(part: Part) -> Iterator[Part]:

@@ -9,10 +9,12 @@ a value here, so that nobody forgets it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from detectors.actions import SCHEMA, Action
 from detectors.lean import without_init
 from detectors.policy import guards, reads, syntax, typecheck
+from detectors.policy.calendars import NONE, Calendars
 from detectors.policy.guards import Guard
 
 with without_init("cel"):
@@ -25,12 +27,23 @@ class Expression:
     `parameters` are the policy's own: `parameters.NAME` stands for their values.
     """
 
-    def __init__(self, source: str, parameters: Mapping[str, object] | None = None) -> None:
-        """Compile and check; raises `ValueError` with what is wrong and what there is."""
-        self.source = syntax.substitute(source, parameters or {})
+    def __init__(
+        self,
+        source: str,
+        parameters: Mapping[str, object] | None = None,
+        kinds: Iterable[str] | None = None,
+        zone: str = "UTC",
+        calendars: Calendars = NONE,
+    ) -> None:
+        """Compile and check, for actions of some kinds; raises `ValueError` with what is wrong and what there is.
+
+        `zone` is whose clock `local` is, `calendars` those that `during` may name.
+        """
+        self.source = syntax.localized(syntax.substitute(source, parameters or {}), zone)
+        self.calendars = calendars
         self.tree = syntax.parse(self.source)
-        self._program = cel.compile(self.source)
-        self.paths = frozenset(typecheck.check(self.tree).paths)
+        self.paths = frozenset(typecheck.check(self.tree, kinds, calendars.names).paths)
+        self._program = _compiled(self.source)
         self.keys = reads.keys_read(self.tree)
         for pattern in _patterns(self.tree):
             _check_pattern(pattern)
@@ -52,6 +65,13 @@ class Expression:
         return f"the result is {type(result).__name__}, not true or false"
 
 
+def _compiled(source: str) -> Any:
+    try:
+        return cel.compile(source)
+    except ValueError as error:  # what our own reader takes and the evaluator's does not
+        raise ValueError(f"the evaluator cannot read it: {str(error).splitlines()[0]}") from None
+
+
 def evaluate(source: str, context: cel.Context) -> bool | str | object:
     """Evaluate a part of a checked expression by itself; gives its value, or a text that says why there is none."""
     try:
@@ -66,11 +86,12 @@ def evaluate(source: str, context: cel.Context) -> bool | str | object:
 class Context:
     """Prepares what a set of expressions reads of an action, and nothing else."""
 
-    def __init__(self, paths: Iterable[str], keys: reads.Keys | None = None) -> None:
+    def __init__(self, paths: Iterable[str], keys: reads.Keys | None = None, calendars: Calendars = NONE) -> None:
         """Take the names of `SCHEMA` that are read; a group is given with those of its fields.
 
-        Of a map for which there are `keys`, only these are given.
+        Of a map for which there are `keys`, only these are given. `calendars` are those of the expressions.
         """
+        self._calendars = calendars
         self._keys = {name: names for name, names in (keys or {}).items() if names is not None}
         self._plain: list[tuple[str, str]] = []
         self._grouped: dict[str, list[tuple[str, str]]] = {}
@@ -89,8 +110,10 @@ class Context:
         return values
 
     def _of(self, action: Action, attribute: str) -> object:
-        value = getattr(action, attribute)
         names = self._keys.get(attribute)
+        if attribute in reads.TIMES:
+            return reads.times(action, attribute, names or (), self._calendars)
+        value = getattr(action, attribute)
         return _clean(value if names is None else {name: value[name] for name in names if name in value})
 
     def of(self, action: Action) -> cel.Context | str:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,18 @@ import msgspec
 import yaml
 from msgspec import Struct
 
-from detectors.actions import KINDS, SCHEMA, UNDONE, Action
+from detectors.actions import HOUR_US, KINDS, SCHEMA, UNDONE, Action
+from detectors.policy import details, occurring
+from detectors.policy.absence import NEVER_US
+from detectors.policy.calendars import FILES, Calendar, Calendars
+from detectors.policy.calendars import NONE as NO_CALENDARS
+from detectors.policy.calendars import read as calendars_of
+from detectors.policy.calendars import zone as calendar_zone
 from detectors.policy.correlation import Correlations, Plan
 from detectors.policy.document import DEDUP_BY, Case, Document, Severity, severities
 from detectors.policy.expressions import Context, Expression
+from detectors.policy.occurring import CLOSED
+from detectors.policy.reads import joined
 from detectors.wording import PLACE, Seen, known_place, render, show, what, who
 from pgwitness import yamltext
 from pgwitness.errors import ConfigurationError
@@ -33,6 +42,8 @@ __all__ += ["render", "severities", "show", "what", "who"]
 
 _ID = re.compile(r"[a-z][a-z0-9_]{1,63}")
 _ATTACK = re.compile(r"T\d{4}(\.\d{3})?")
+FAR_BACK_US = -(2**62)
+"""Before all that tests speak of."""
 REPEAT_MAX = 10_000
 """How often a test may repeat an action."""
 
@@ -44,8 +55,9 @@ class Policy:
     several together, None when one is enough. `window_us` is how long repeats of the same key are one finding.
     """
 
-    def __init__(self, document: Document, origin: str = "") -> None:
+    def __init__(self, document: Document, origin: str = "", calendars: Calendars = NO_CALENDARS) -> None:
         """Check a document; raises `ConfigurationError` naming `origin` and the policy."""
+        self._calendars = calendars
         self.document = document
         self.id = document.id
         self.origin = origin
@@ -62,7 +74,7 @@ class Policy:
         for path in self.dedup_by:
             _require(path in SCHEMA, self, f"dedup_by: {path!r} is no field of actions")
         for name in PLACE.findall(document.message):
-            known = known_place(name, correlates=self.plan is not None)
+            known = known_place(name, correlates=self.plan is not None) and self._held(name)
             _require(known, self, f"message: {{{name}}} is no field of actions")
         _require(any(case.match for case in document.tests), self, "tests: one with `match: true` is needed")
         _require(any(not case.match for case in document.tests), self, "tests: one with `match: false` is needed")
@@ -71,6 +83,10 @@ class Policy:
         except ValueError as error:
             raise ConfigurationError(f"{self.place}: window: {error}") from None
         _require(self.window_us > 0, self, "window: longer than nothing")
+        try:
+            calendar_zone(document.zone)
+        except ValueError as error:
+            raise ConfigurationError(f"{self.place}: zone: {error}") from None
         self.conditions = tuple(self._compile(where, source) for where, source in self._sources())
         for case in document.tests:
             try:
@@ -78,7 +94,15 @@ class Policy:
                     pass
             except ValueError as error:
                 raise ConfigurationError(f"{self.place}: test {case.name!r}: {error}") from None
+        for word in document.severity_of:
+            known = word in CLOSED["outcome"] or occurring.never("operation", word, document.kinds) is None
+            _require(known, self, f"severity_of: {word!r} is neither an outcome nor an operation of {document.kinds}")
         self._dedup = tuple(SCHEMA[path].attribute for path in self.dedup_by)
+
+    def _held(self, place: str) -> bool:
+        """Say whether a place of the message can hold anything in actions of its kinds."""
+        group, _, name = place.partition(".")
+        return group != "detail" or not name or details.found(self.document.kinds, name) is not None
 
     def _by(self) -> list[str] | None:
         correlated = self.document.threshold or self.document.sequence
@@ -95,7 +119,8 @@ class Policy:
 
     def _compile(self, where: str, source: str) -> Expression:
         try:
-            return Expression(source, self.document.parameters)
+            document = self.document
+            return Expression(source, document.parameters, document.kinds, document.zone, self._calendars)
         except ValueError as error:
             raise ConfigurationError(f"{self.place}: {where}: {error}") from None
 
@@ -122,8 +147,9 @@ class Policy:
 
     def run_case(self, case: Case) -> Failure | None:
         """Run one of its tests; None says that it came out as written."""
-        correlations = Correlations([self.plan] if self.plan else [])
-        context = Context(self.paths)
+        correlations = Correlations([self.plan] if self.plan else [], since_us=FAR_BACK_US)
+        correlations.begin(FAR_BACK_US)
+        context = Context(self.paths, joined(condition.keys for condition in self.conditions), self._calendars)
         matched = False
         for action in actions_of(case, self.document.kinds[0]):
             prepared = context.of(action)
@@ -135,6 +161,8 @@ class Policy:
                 return Failure(self.id, case.name, f"could not be evaluated: {failed[0]}")
             met = [step for step, result in enumerate(results) if result]
             matched = bool(met) and (self.plan is None or correlations.see(self.id, met, action) is not None)
+        if self.plan is not None and self.plan.after:
+            matched = bool(correlations.due(NEVER_US))
         return None if matched == case.match else Failure(self.id, case.name, "matched" if matched else "did not match")
 
 
@@ -149,8 +177,9 @@ class Failure(Struct, frozen=True):
 class Bundle:
     """All policies of an installation, by kind; `sha256` names exactly this set of meanings."""
 
-    def __init__(self, policies: list[Policy]) -> None:
+    def __init__(self, policies: list[Policy], calendars: Calendars = NO_CALENDARS) -> None:
         """Put policies together; raises `ConfigurationError` when two have the same id."""
+        self.calendars = calendars
         self.policies: dict[str, Policy] = {}
         for policy in sorted(policies, key=lambda p: p.id):
             if other := self.policies.get(policy.id):
@@ -164,10 +193,11 @@ class Bundle:
     @classmethod
     def load(cls, path: Path) -> Bundle:
         """Read one file, or every `*.yaml` and `*.yml` below a folder. Raises `ConfigurationError`."""
+        calendars = read_calendars(path)
         policies: list[Policy] = []
         for file, text in read_folder(path):
-            policies += parse(text, str(file))
-        return cls(policies)
+            policies += parse(text, str(file), calendars)
+        return cls(policies, calendars)
 
     @classmethod
     def packaged(cls) -> Bundle:
@@ -185,17 +215,28 @@ class Bundle:
 
     def canonical(self) -> str:
         """Write the policies as the text that the hash is of; `from_canonical` reads it again."""
-        documents = [msgspec.to_builtins(policy.document) for policy in self.policies.values()]
+        documents: Any = [msgspec.to_builtins(policy.document) for policy in self.policies.values()]
+        if self.calendars.names:
+            documents = {"policies": documents, "calendars": msgspec.to_builtins(self.calendars.written)}
         return json.dumps(documents, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
 
     @classmethod
     def from_canonical(cls, text: str) -> Bundle:
         """Make a bundle from its canonical text. Raises `ConfigurationError` when this release cannot use it."""
         try:
-            documents = msgspec.json.decode(text, type=list[Document])
-        except (msgspec.DecodeError, UnicodeEncodeError) as error:
+            found = msgspec.json.decode(text, type=list[Document] | _Recorded)
+            recorded = found if isinstance(found, _Recorded) else _Recorded(found)
+            calendars = Calendars(recorded.calendars)
+        except (msgspec.DecodeError, UnicodeEncodeError, ValueError) as error:
             raise ConfigurationError(f"recorded policies: {error}") from None
-        return cls([Policy(document, "recorded policies") for document in documents])
+        return cls([Policy(document, "recorded policies", calendars) for document in recorded.policies], calendars)
+
+
+class _Recorded(Struct, frozen=True):
+    """A bundle with calendars, as it is recorded."""
+
+    policies: list[Document]
+    calendars: dict[str, Calendar] = {}
 
 
 def packaged_files() -> dict[str, str]:
@@ -210,23 +251,50 @@ def packaged_files() -> dict[str, str]:
 
 def read_folder(path: Path) -> Iterator[tuple[Path, str]]:
     """Read one file, or every `*.yaml` and `*.yml` below a folder, in order. Raises `ConfigurationError`."""
+    for file in policy_files(path):
+        yield file, _text_of(file)
+
+
+def policy_files(path: Path) -> list[Path]:
+    """List the files of policies that a path names, in order. Raises `ConfigurationError` when there is none."""
     if path.is_dir():
-        files = sorted(p for suffix in ("*.yaml", "*.yml") for p in path.rglob(suffix))
+        found = sorted(p for suffix in ("*.yaml", "*.yml") for p in path.rglob(suffix))
+        files = [file for file in found if file.name not in FILES]
     elif path.exists():
         files = [path]
     else:
         raise ConfigurationError(f"policies.path: {path} does not exist; `pgwitness init` writes the packaged ones")
-    for file in files:
-        try:
-            yield file, file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{file}: cannot be read: {error}") from error
+    if not files:
+        raise ConfigurationError(
+            f"policies.path: {path} has no *.yaml and no *.yml: nothing would be judged; "
+            "`pgwitness init` writes the packaged policies"
+        )
+    return files
 
 
-def parse(text: str, origin: str) -> list[Policy]:
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file}: cannot be read: {error}") from error
+
+
+def read_calendars(path: Path) -> Calendars:
+    """Read the calendars in the folder of policies, or beside the one file. Raises `ConfigurationError`."""
+    folder = path if path.is_dir() else path.parent
+    files = [file for name in FILES if (file := folder / name).exists()]
+    if len(files) > 1:
+        raise ConfigurationError(f"{files[1]}: {files[0].name} is there too; one file has all calendars")
+    try:
+        return calendars_of(yamltext.load(_text_of(files[0]))) if files else NO_CALENDARS
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigurationError(f"{files[0]}: {' '.join(str(error).split())}") from None
+
+
+def parse(text: str, origin: str, calendars: Calendars = NO_CALENDARS) -> list[Policy]:
     """Read the policies of one file, one YAML document each. Raises `ConfigurationError` naming `origin`."""
     policies = []
-    for found in _documents(text, origin):
+    for found in _documents(text, origin, calendars):
         if isinstance(found, ConfigurationError):
             raise found
         policies.append(found)
@@ -245,8 +313,14 @@ def lint(path: Path) -> tuple[list[Policy], list[Problem]]:
     """Check every policy of a file or folder, also behind a bad one. Raises `ConfigurationError` when there is none."""
     policies: dict[str, Policy] = {}
     problems: list[Problem] = []
-    for file, text in read_folder(path):
-        for found in _documents(text, str(file)):
+    try:
+        calendars = read_calendars(path)
+    except ConfigurationError as error:
+        name, _, reason = str(error).partition(": ")
+        problems.append(Problem(name, "", reason))
+        return [], problems
+    for file in policy_files(path):
+        for found in _of_file(file, calendars):
             if isinstance(found, ConfigurationError):
                 reason = str(found).removeprefix(f"{file}: ")
                 name, separator, rest = reason.partition(": ")
@@ -259,7 +333,14 @@ def lint(path: Path) -> tuple[list[Policy], list[Problem]]:
     return list(policies.values()), problems
 
 
-def _documents(text: str, origin: str) -> Iterator[Policy | ConfigurationError]:
+def _of_file(file: Path, calendars: Calendars) -> Iterator[Policy | ConfigurationError]:
+    try:
+        yield from _documents(_text_of(file), str(file), calendars)
+    except ConfigurationError as error:
+        yield error
+
+
+def _documents(text: str, origin: str, calendars: Calendars) -> Iterator[Policy | ConfigurationError]:
     try:
         documents = [document for document in yamltext.load_all(text) if document is not None]
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -267,10 +348,12 @@ def _documents(text: str, origin: str) -> Iterator[Policy | ConfigurationError]:
         said = f"line {where.line + 1}: {getattr(error, 'problem', '')}" if where is not None else str(error)
         yield ConfigurationError(f"{origin}: not YAML: {said}")
         return
+    if not documents:
+        yield ConfigurationError(f"{origin}: there is no policy in it; delete the file, or write one")
     for number, document in enumerate(documents, 1):
         name = document.get("id", f"document {number}") if isinstance(document, dict) else f"document {number}"
         try:
-            yield Policy(msgspec.convert(document, Document), origin)
+            yield Policy(msgspec.convert(document, Document), origin, calendars)
         except msgspec.ValidationError as error:
             yield ConfigurationError(f"{origin}: {name}: {error}")
         except ConfigurationError as error:
@@ -282,8 +365,11 @@ def actions_of(case: Case, kind: str) -> Iterator[Action]:
     if (case.action is None) == (not case.actions):
         raise ValueError("one of action and actions is needed")
     number = 0
+    begun_us = 0
     for fields in case.actions or [case.action or {}]:
         facts = dict(fields)
+        if "time" in facts:
+            begun_us = _moment_us(facts.pop("time"))
         try:
             at_us, every_us = (_duration_us(facts.pop(name, "0s")) for name in ("at", "every"))
         except ValueError as error:
@@ -293,10 +379,22 @@ def actions_of(case: Case, kind: str) -> Iterator[Action]:
             raise ValueError(f"repeat: 1 to {REPEAT_MAX}")
         for place in range(repeat):
             action = action_from(facts, kind)
-            action.occurred_at_us = action.captured_at_us = at_us + place * every_us
+            action.occurred_at_us = action.captured_at_us = begun_us + at_us + place * every_us
+            if begun_us:
+                hours = action.occurred_at_us // HOUR_US
+                action.hour, action.weekday = facts.get("hour", hours % 24), facts.get("weekday", (hours // 24 + 3) % 7)
             action.event_id = str(number)
             number += 1
             yield action
+
+
+def _moment_us(text: object) -> int:
+    """Read the `time` of a test's action, in UTC where it does not say."""
+    try:
+        found = text if isinstance(text, datetime) else datetime.fromisoformat(str(text))
+    except ValueError:
+        raise ValueError(f"time: {text!r} is no time such as 2026-03-29T01:30:00Z") from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1_000_000)
 
 
 def _duration_us(text: object) -> int:
@@ -316,6 +414,11 @@ def action_from(fields: Mapping[str, Any], kind: str) -> Action:
                 flat[SCHEMA[f"{key}.{name}"].attribute] = inner
         else:
             raise ValueError(f"{key} is no field of actions")
+    for path, schema in SCHEMA.items():
+        value = flat.get(schema.attribute)
+        for item in value if isinstance(value, list) else [value]:
+            if path != "kind" and (said := occurring.never(path, item, [flat["kind"]])) is not None:
+                raise ValueError(f"{path}: {said}")
     if "rows" in flat and "rows_per_call" not in flat:
         flat["rows_per_call"] = int(flat["rows"]) // max(1, int(flat.get("calls", 1)))
     try:

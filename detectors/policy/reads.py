@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from detectors.actions import SCHEMA, Action
+from detectors.policy.calendars import NONE, Calendars
 from detectors.policy.syntax import Node
 
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -41,15 +42,35 @@ def joined(all_keys: Iterable[Keys]) -> Keys:
 
 
 def _walk(node: Node, found: dict[str, set[str] | None]) -> None:
-    if node.kind == "get" and (attribute := _map(node.args[0])) is not None:
+    asked = _asked(node)
+    if asked is not None and (attribute := _map(node.args[0])) is not None:
         keys = found.setdefault(attribute, set())
         if keys is not None:
-            keys.add(node.value)
+            keys.add(asked)
     elif (attribute := _map(node)) is not None:
         found[attribute] = None
     else:
         for arg in node.args:
             _walk(arg, found)
+
+
+def _asked(node: Node) -> str | None:
+    """Give the name that a node asks of a map: `detail.x`, `detail["x"]`."""
+    if node.kind == "get":
+        return str(node.value)
+    place = node.args[1] if node.kind == "index" else None
+    return place.value if place is not None and place.kind == "literal" and isinstance(place.value, str) else None
+
+
+TIMES = frozenset({"clock", "during"})
+"""Attributes whose values are computed, for the names that are asked for."""
+
+
+def times(action: Action, attribute: str, names: Iterable[str], calendars: Calendars) -> dict[str, object]:
+    """Give what clocks and calendars say of an action, where it does not bring it."""
+    held: Mapping[str, object] = getattr(action, attribute)
+    computed = calendars.value(attribute, [name for name in names if name not in held], action.occurred_at_us)
+    return {**computed, **{name: held[name] for name in names if name in held}}
 
 
 def _map(node: Node) -> str | None:
@@ -62,7 +83,7 @@ def _map(node: Node) -> str | None:
     return field.attribute if field is not None and field.type == "map" else None
 
 
-def key_maker(paths: Iterable[str], keys: Keys) -> Callable[[Action], bytes]:
+def key_maker(paths: Iterable[str], keys: Keys, calendars: Calendars = NONE) -> Callable[[Action], bytes]:
     """Make the function that gives a key of everything that is read of an action, as short as any other."""
     attributes = sorted({SCHEMA[path].attribute for path in paths})
     plain = [name for name in attributes if name not in _MAPS]
@@ -72,6 +93,9 @@ def key_maker(paths: Iterable[str], keys: Keys) -> Callable[[Action], bytes]:
     def key(action: Action) -> bytes:
         values: list[object] = [*take(action)]
         for name, names in maps:
+            if name in TIMES:
+                values.append(times(action, name, names or (), calendars))
+                continue
             held: Mapping[str, object] = getattr(action, name)
             if names is not None and held:
                 held = {name: held[name] for name in names if name in held}

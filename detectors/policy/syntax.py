@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 MACROS = frozenset({"all", "exists", "exists_one", "map", "filter"})
 DEPTH_MAX = 100
 PARAMETERS = "parameters"
+LOCAL = "local"
 
 _STRING = r"""[rRbB]{0,2}(?:'''.*?'''|\"\"\".*?\"\"\"|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
 _TOKEN = re.compile(
@@ -72,11 +73,48 @@ def substitute(source: str, parameters: Mapping[str, Any]) -> str:
 
 
 def parse(source: str) -> Node:
-    """Read an expression. Raises `ValueError` that says what was met and where."""
-    reader = _Reader(tokens(source))
+    """Read an expression. Raises `ValueError` that says what was met, where, and what may have been meant."""
+    words = tokens(source)
+    for place, word in enumerate(words):
+        if meant := _meant(words, place):
+            raise ValueError(f"{_where(source, word.at)}: {meant}")
+    reader = _Reader(words, source)
     tree = reader.choice(0)
     reader.end()
     return tree
+
+
+_SLIPS = {"and": "&&", "or": "||", "not": "!", "AND": "&&", "OR": "||", "NOT": "!", "IN": "in", "&": "&&", "|": "||"}
+_SLIPS |= {"TRUE": "true", "FALSE": "false", "True": "true", "False": "false", "NULL": "null", "None": "null"}
+_METHODS = {"any": "exists", "some": "exists", "every": "all", "includes": "in", "startswith": "startsWith"}
+_METHODS |= {"endswith": "endsWith", "match": "matches", "length": "size", "len": "size", "lower": "none"}
+
+
+def _meant(words: list[Token], place: int) -> str | None:
+    """Say what a word stands for that other languages have and CEL does not."""
+    word = words[place]
+    after = words[place + 1].text if place + 1 < len(words) else ""
+    before = words[place - 1].text if place else ""
+    if word.sort == "other" and word.text == "=":
+        return "write `>=`" if after == ">" else "`=` compares nothing; write `==`"
+    if word.text == "<" and after == ">":
+        return "write `!=` instead of `<>`"
+    if word.sort == "other" and word.text in "'\"":
+        return f"the text that begins with {word.text} does not end"
+    if before == "." and word.text in _METHODS and after == "(":
+        instead = _METHODS[word.text]
+        return f"there is no `{word.text}`" + (f"; write `{instead}`" if instead != "none" else "")
+    if before != "." and word.text in _SLIPS and not (word.sort == "name" and after in (".", ",")):
+        return f"write `{_SLIPS[word.text]}` instead of `{word.text}`"
+    return None
+
+
+def _where(source: str, at: int) -> str:
+    """Name a place by the line and column, and what stands before it."""
+    line = source.count("\n", 0, at) + 1
+    column = at - source.rfind("\n", 0, at)
+    before = " ".join(source[:at].split())[-40:]
+    return f"line {line}, column {column}" + (f", after `{before}`" if before else "")
 
 
 def write(node: Node) -> str:
@@ -145,27 +183,50 @@ _WRITERS: dict[str, Callable[[Node], str]] = {
 }
 
 
+def localized(source: str, zone: str) -> str:
+    """Write the clock of a zone in the place of `local`."""
+    words = tokens(source)
+    pieces: list[str] = []
+    end = 0
+    for place, word in enumerate(words):
+        before = words[place - 1].text if place else ""
+        after = words[place + 1].text if place + 1 < len(words) else ""
+        if (word.sort, word.text) == ("name", LOCAL) and before != "." and after == ".":
+            pieces += [source[end : word.at], f"clock[{json.dumps(zone)}]"]
+            end = word.at + len(LOCAL)
+    return "".join([*pieces, source[end:]])
+
+
 class _Reader:
     """A reader by recursive descent, one method a level of the grammar."""
 
-    def __init__(self, words: list[Token]) -> None:
+    def __init__(self, words: list[Token], source: str) -> None:
         self._words = words
+        self._source = source
         self._at = 0
+
+    def _wrong(self, what: str, place: int | None = None) -> ValueError:
+        """Make the error that says what is wrong at a word, the present one by default."""
+        number = self._at if place is None else place
+        at = self._words[number].at if number < len(self._words) else len(self._source)
+        return ValueError(f"{_where(self._source, at)}: {what}")
+
+    def _met(self, place: int) -> str:
+        return f"`{self._words[place].text}`" if place < len(self._words) else "the end"
 
     def _peek(self) -> str:
         return self._words[self._at].text if self._at < len(self._words) else ""
 
     def _take(self, text: str | None = None) -> Token:
         if self._at >= len(self._words) or (text is not None and self._peek() != text):
-            met = f"{self._peek()!r} at {self._words[self._at].at}" if self._at < len(self._words) else "the end"
-            raise ValueError(f"{text or 'something'} was expected, met {met}")
+            wanted = f"`{text}`" if text is not None else "a value"
+            raise self._wrong(f"{wanted} was expected, met {self._met(self._at)}")
         self._at += 1
         return self._words[self._at - 1]
 
     def end(self) -> None:
         if self._at < len(self._words):
-            word = self._words[self._at]
-            raise ValueError(f"{word.text!r} at {word.at} was not expected")
+            raise self._wrong(f"{self._met(self._at)} was not expected; conditions are joined by `&&` or `||`")
 
     def choice(self, depth: int) -> Node:
         if depth > DEPTH_MAX:
@@ -220,13 +281,13 @@ class _Reader:
             bodies.append(self.choice(depth + 1))
         self._take(")")
         if not bodies or len(bodies) > (2 if macro == "map" else 1):
-            raise ValueError(f"{macro} takes a variable and a condition")
+            raise self._wrong(f'{macro} takes a variable and a condition, as in relations.exists(r, r == "a.b")')
         return Node("loop", (macro, variable), (over, *bodies))
 
     def _name(self) -> str:
         word = self._take()
         if word.sort != "name":
-            raise ValueError(f"a name was expected, met {word.text!r} at {word.at}")
+            raise self._wrong(f"a name was expected, met {self._met(self._at - 1)}", self._at - 1)
         return word.text
 
     def _arguments(self, first: str, last: str, depth: int) -> list[Node]:
@@ -260,13 +321,13 @@ class _Reader:
         if word.text in ("true", "false", "null"):
             return Node("literal", {"true": True, "false": False, "null": None}[word.text])
         if word.sort != "name":
-            raise ValueError(f"{word.text!r} at {word.at} was not expected")
+            raise self._wrong(f"a value was expected, met {self._met(self._at - 1)}", self._at - 1)
         if self._peek() != "(":
             return Node("name", word.text)
         arguments = tuple(self._arguments("(", ")", depth))
         if word.text == "has":
             if len(arguments) != 1 or arguments[0].kind != "get":
-                raise ValueError("has() takes one field, as in has(labels.scope)")
+                raise self._wrong("has() takes one field, as in has(labels.scope)")
             return Node("has", None, arguments)
         return Node("call", word.text, arguments)
 

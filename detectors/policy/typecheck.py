@@ -1,16 +1,22 @@
 """Checks an expression against the schema of actions before it is ever asked.
 
 CEL compares a number with a text without complaint and says that they differ: a policy with such a slip would be silent
-for ever. So names, functions and, where they are known, types are checked when a policy is loaded. Values out of maps
-(`detail`, `labels`, `object.after`) are of any type.
+for ever. So names, functions, types and, where they can be listed, values are checked when a policy is loaded, for the
+kinds of actions it is about. What `detail` can hold of each kind says `detectors.policy.details`, which values occur
+`detectors.policy.occurring`. Values out of other maps (`labels`, `object.after`) are of any type.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 from detectors.actions import SCHEMA
-from detectors.policy.syntax import Node
+from detectors.policy import details, occurring
+from detectors.policy.calendars import CLOCK, zone
+from detectors.policy.details import Shape
+from detectors.policy.reads import TIMES
+from detectors.policy.syntax import Node, write
 
 ROOTS = frozenset(path.partition(".")[0] for path in SCHEMA)
 GROUPS = frozenset(path.partition(".")[0] for path in SCHEMA if "." in path)
@@ -31,9 +37,33 @@ class Checked:
         self.paths: set[str] = set()
 
 
-def check(tree: Node) -> Checked:
-    """Check a condition. Raises `ValueError` that names the place and says what there is."""
-    checker = _Checker()
+class Known(str):
+    """A type in the words of `SCHEMA`; of a map with known names, or a list of such, its `shape`.
+
+    `path` is the name of `SCHEMA` whose value, or one of whose items, this is.
+    """
+
+    path: str = ""
+    shape: Shape | None = None
+
+
+def _known(word: str, path: str = "", shape: Shape | None = None) -> Known:
+    made = Known(word)
+    made.path, made.shape = path, shape
+    return made
+
+
+class _Placed(ValueError):
+    """What is wrong, with the part of the expression in which it stands."""
+
+
+def check(tree: Node, kinds: Iterable[str] | None = None, calendars: Iterable[str] = ()) -> Checked:
+    """Check a condition. Raises `ValueError` that names the place and says what there is.
+
+    `kinds` are those of the actions it is about; without them what `detail` holds and which values occur stays open.
+    `calendars` are the names that `during` knows.
+    """
+    checker = _Checker(None if kinds is None else tuple(kinds), sorted(calendars))
     found = checker.type_of(tree, {})
     if found not in ("bool", ANY):
         raise ValueError(f"the result is {found}, not true or false")
@@ -52,8 +82,10 @@ def _read(node: Node, found: dict[str, set[str]]) -> None:
     if path is not None:
         found.setdefault(path, set())
         return
-    if node.kind == "get" and (holder := path_of(node.args[0])) is not None:
-        found.setdefault(holder, set()).add(str(node.value))
+    holder = path_of(node.args[0]) if node.kind in ("get", "index") else None
+    asked = node.value if node.kind == "get" else node.args[1].value if node.kind == "index" else None
+    if holder is not None and isinstance(asked, str):
+        found.setdefault(holder, set()).add(asked)
         return
     for arg in node.args:
         _read(arg, found)
@@ -74,14 +106,40 @@ def near(name: str, known: list[str]) -> str:
     return f"did you mean {', '.join(close)}?" if close else f"there is: {', '.join(sorted(known))}"
 
 
+PLACE_CHARS_MAX = 100
+"""Characters of the part of an expression that an error quotes."""
+_PLACES = frozenset({"op", "not", "loop", "call", "method", "has", "choice", "index"})
+"""Parts that tell enough to be quoted."""
+
+
+def _said_of(name: str) -> str:
+    """Say what a word that is no field may have been meant as."""
+    close = difflib.get_close_matches(name, sorted(SCHEMA), 3, 0.6)
+    ends = [path for path in SCHEMA if path.rpartition(".")[2] == name]
+    if close or ends:
+        return f"did you mean {', '.join(dict.fromkeys([*ends, *close]))}?"
+    return f'it is no field of actions; a text stands in quotes: "{name}"'
+
+
 class _Checker:
-    def __init__(self) -> None:
+    def __init__(self, kinds: tuple[str, ...] | None, calendars: list[str]) -> None:
         self.checked = Checked()
+        self._calendars = calendars
+        self._kinds = kinds
 
     def type_of(self, node: Node, variables: dict[str, str]) -> str:
         """Give the type of a part, in the words of `SCHEMA`, `any` where it cannot be known."""
         method = getattr(self, f"_{node.kind}")
-        found: str = method(node, variables)
+        try:
+            found: str = method(node, variables)
+        except _Placed:
+            raise
+        except ValueError as error:
+            if node.kind not in _PLACES:
+                raise
+            place = write(node)
+            short = place if len(place) <= PLACE_CHARS_MAX else place[:PLACE_CHARS_MAX] + " …"
+            raise _Placed(f"in `{short}`: {error}") from None
         return found
 
     def _literal(self, node: Node, variables: dict[str, str]) -> str:
@@ -95,9 +153,12 @@ class _Checker:
         if name in GROUPS:
             raise ValueError(f"{name!r} is no field of actions by itself; there is: {_fields(name)}")
         if name not in SCHEMA:
-            raise ValueError(f"unknown name {name!r}; {near(name, sorted(SCHEMA))}")
+            raise ValueError(f"unknown name {name!r}; {_said_of(str(name))}")
+        if name in TIMES:
+            asked = 'clock["Europe/Berlin"].hour' if name == "clock" else "during.freeze"
+            raise ValueError(f"`{name}` is asked by a name that stands there, as in {asked}")
         self.checked.paths.add(name)
-        return SCHEMA[name].type
+        return _known(SCHEMA[name].type, name)
 
     def _get(self, node: Node, variables: dict[str, str]) -> str:
         (holder,) = node.args
@@ -106,10 +167,37 @@ class _Checker:
             if path not in SCHEMA:
                 raise ValueError(f"{path!r} is no field of actions; there is: {_fields(holder.value)}")
             self.checked.paths.add(path)
-            return SCHEMA[path].type
+            return _known(SCHEMA[path].type, path)
+        if holder.kind == "name" and holder.value in TIMES and holder.value not in variables:
+            return self._time(str(holder.value), str(node.value))
         found = self.type_of(holder, variables)
         if found not in ("map", ANY):
             raise ValueError(f"{_said(holder)} is {found} and has no field {node.value!r}")
+        return self._field(holder, found, str(node.value))
+
+    def _time(self, path: str, name: str) -> str:
+        """Give the type of what a clock or calendar says. Raises `ValueError` for one that there is not."""
+        self.checked.paths.add(path)
+        if path == "clock":
+            zone(name)
+            return _shaped(CLOCK)
+        if name not in self._calendars:
+            there = near(name, self._calendars) if self._calendars else "there is no calendars.yaml by the policies"
+            raise ValueError(f"no calendar is named {name!r}; {there}")
+        return "bool"
+
+    def _field(self, holder: Node, found: str, name: str) -> str:
+        """Give the type of a map's field. Raises `ValueError` where it is known not to be there."""
+        if isinstance(found, Known) and found.path == "detail" and self._kinds is not None:
+            shape = details.found(self._kinds, name)
+            if shape is None:
+                there = sorted({known for kind in self._kinds for known in details.DETAILS.get(kind, {})})
+                raise ValueError(f"no {' or '.join(self._kinds)} has detail.{name}; {near(name, there)}")
+            return _shaped(shape)
+        if isinstance(found, Known) and isinstance(found.shape, dict):
+            if name not in found.shape:
+                raise ValueError(f"{_said(holder)} has no field {name!r}; {near(name, sorted(found.shape))}")
+            return _shaped(found.shape[name])
         return ANY
 
     def _has(self, node: Node, variables: dict[str, str]) -> str:
@@ -117,14 +205,18 @@ class _Checker:
         return "bool"
 
     def _index(self, node: Node, variables: dict[str, str]) -> str:
+        first, asked = node.args
+        if first.kind == "name" and first.value in TIMES and asked.kind == "literal" and isinstance(asked.value, str):
+            return self._time(str(first.value), asked.value)
         holder, place = (self.type_of(arg, variables) for arg in node.args)
         if holder.startswith("list of"):
             if place not in ("int", ANY):
                 raise ValueError(f"{_said(node.args[0])} is {holder}; its places are numbers")
-            return holder.removeprefix("list of ")
+            return _item(holder)
         if holder not in ("map", ANY):
             raise ValueError(f"{_said(node.args[0])} is {holder} and has no places")
-        return ANY
+        named = asked.kind == "literal" and isinstance(asked.value, str)
+        return self._field(node.args[0], holder, asked.value) if named else ANY
 
     def _list(self, node: Node, variables: dict[str, str]) -> str:
         found = {self.type_of(arg, variables) for arg in node.args}
@@ -162,6 +254,8 @@ class _Checker:
         if sign in ("==", "!="):
             if not _alike(left, right) and "null" not in (left, right):
                 raise ValueError(f"{_said(node.args[0])} is {left} and is compared with {right}: it never is")
+            self._occurs(left, node.args[1])
+            self._occurs(right, node.args[0])
             return "bool"
         if sign in ("<", "<=", ">", ">="):
             if not _alike(left, right) or left in ("bool", "map") or left.startswith("list"):
@@ -175,9 +269,20 @@ class _Checker:
         if right.startswith("list of"):
             if not _alike(left, right.removeprefix("list of ")):
                 raise ValueError(f"{_said(node.args[0])} is {left} and never in a {right}")
+            if node.args[1].kind == "list":
+                for item in node.args[1].args:
+                    self._occurs(left, item)
+            self._occurs(right, node.args[0])
         elif right not in ("map", ANY):
             raise ValueError(f"`in` asks a list or map, {_said(node.args[1])} is {right}")
         return "bool"
+
+    def _occurs(self, found: str, asked: Node) -> None:
+        """Raise `ValueError` for a literal that what it is compared with never is."""
+        if asked.kind == "literal" and isinstance(found, Known) and found.path and self._kinds is not None:
+            said = occurring.never(found.path, asked.value, self._kinds)
+            if said is not None:
+                raise ValueError(said)
 
     def _loop(self, node: Node, variables: dict[str, str]) -> str:
         macro, variable = node.value
@@ -186,9 +291,7 @@ class _Checker:
         over = self.type_of(node.args[0], variables)
         if over not in ("map", ANY) and not over.startswith("list of"):
             raise ValueError(f"{macro} goes through lists, {_said(node.args[0])} is {over}")
-        inside = variables | {
-            variable: over.removeprefix("list of ") if over.startswith("list") else "string" if over == "map" else ANY
-        }
+        inside = variables | {variable: _item(over) if over.startswith("list") else "string" if over == "map" else ANY}
         if macro != "map":
             self._truth(node.args[1], inside)
             return over if macro == "filter" else "bool"
@@ -219,6 +322,18 @@ class _Checker:
         found = self.type_of(node, variables)
         if found not in ("bool", ANY):
             raise ValueError(f"{_said(node)} is {found}, not true or false")
+
+
+def _shaped(shape: Shape) -> Known:
+    return _known(details.word(shape), shape=shape)
+
+
+def _item(found: str) -> str:
+    """Give the type of a list's items."""
+    word = found.removeprefix("list of ")
+    if not isinstance(found, Known):
+        return word
+    return _known(word, found.path, found.shape[0] if isinstance(found.shape, list) else None)
 
 
 def _alike(left: str, right: str) -> bool:

@@ -33,7 +33,7 @@ def policy() -> None:
 def check(path: Path | None, as_json: bool, config_path: Path) -> None:
     """Check every policy, and say what is wrong with each as FILE: POLICY: REASON.
 
-    Names, functions and, where they can be known, types are checked. Exits 1 when anything is wrong.
+    Names, functions, types, and values that cannot occur are checked. Exits 1 when anything is wrong.
     """
     from msgspec.structs import asdict
 

@@ -143,6 +143,9 @@ class Lake(_Section, frozen=True, kw_only=True):
     flush_rows: int = 100_000
 
 
+CLAIMS_FIELDS_MAX = 16
+
+
 class File(_Section, frozen=True, kw_only=True):
     """Table `[identities]`. `claims_keys` is a JWKS or PEM public keys: who may vouch for whom (`pgwitness.claim`)."""
 
@@ -150,6 +153,16 @@ class File(_Section, frozen=True, kw_only=True):
     claims_keys: Path | None = None
     claims_issuer: str = ""
     claims_audience: str = "{cluster}/{database}"
+    claims_fields: dict[str, Literal["clear", "token"]] = {}
+    """Further claims that go on, by name or path (`ticket`, `agent.intent`): as they are, or as their token."""
+
+    def __post_init__(self) -> None:
+        """Refuse more fields than travel, and names that are no path."""
+        if len(self.claims_fields) > CLAIMS_FIELDS_MAX:
+            raise ValueError(f"claims_fields: {CLAIMS_FIELDS_MAX} at most")
+        for name in self.claims_fields:
+            if not all(name.split(".")) or len(name) > 100:
+                raise ValueError(f"claims_fields: {name!r} is no name such as ticket or agent.intent")
 
 
 class Folder(_Section, frozen=True, kw_only=True):

@@ -46,6 +46,9 @@ def facts(token: Token | None) -> Claims:
     agent = token.claims.get("agent")
     if isinstance(agent, dict):
         found |= {f"agent.{name}": str(value) for name, value in agent.items()}
+    fields = token.claims.get("fields")
+    if isinstance(fields, dict):
+        found |= {f"fields.{name}": value for name, value in fields.items() if isinstance(value, str)}
     found["actor"] = chain(token)[-1]
     return tuple(sorted(found.items()))
 
@@ -71,9 +74,9 @@ def name(token: Token, named: Named) -> Named:
 
 
 def agent(token: Token) -> dict[str, object]:
-    """Tell of the agent: the chain of delegation, who vouches for it, and what it says of model, tool, conversation."""
+    """Tell of the agent: the chain of delegation, who vouches for it and when, what it says of itself and its task."""
     told: dict[str, object] = {"said_by": "claim", "delegation": chain(token), "token_id": token.token_id}
-    for key in ("iss", "client_id", "traceparent"):
+    for key in ("iss", "client_id", "traceparent", "iat", "exp", "fields"):
         if key in token.claims:
             told[key] = token.claims[key]
     said = token.claims.get("agent")

@@ -11,7 +11,7 @@ The file is a list of rules; the first that matches wins:
           database: shop                # globs; of the server, not of the client
           cluster: "prod-*"
           certificate: {dn: "/CN=bot-*", issuer: "*", serial: "7"}   # of the client, as pg_stat_ssl shows it
-          claim: {iss: "https://idp*", agent.model: "*"}   # of a verified token; `actor` is who acts now
+          claim: {iss: "https://idp*", fields.ticket: "*"}  # of a verified token; `actor` is who acts now
           comment: {agent: "triage-*"}                     # tags of a comment behind the statement; or `comment.agent:`
         principal: billing-bot
         kind: agent                     # human | agent | service | unknown

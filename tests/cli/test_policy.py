@@ -218,3 +218,27 @@ def test_tests_of_policies_are_run_and_counted(home: Path) -> None:
     assert len(rows) == len(Bundle.packaged().policies)
     assert all(row["failed"] == 0 and row["tests"] >= 2 for row in rows)
     assert {row["effect"] for row in rows} == {"alert", "deny", "mask", "approve"}
+
+
+def test_a_folder_without_policies_is_an_error(home: Path) -> None:
+    """Neither check, test nor try take a folder without policies for one in order; they say what to do."""
+    empty = home / "empty"
+    empty.mkdir()
+    (empty / "readme.txt").write_text("nothing")
+    for words in (["check"], ["test"], ["try", "SELECT 1"]):
+        done = run("policy", *words, "--config", str(home / "pgwitness.toml"), "--policies", str(empty))
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "has no *.yaml" in done.stderr
+        assert "pgwitness init" in done.stderr
+
+
+def test_a_file_without_policies_or_of_no_text_is_named_and_the_rest_checked(home: Path) -> None:
+    """A file with comments only, and one that is no text, are problems; the good ones are checked all the same."""
+    (home / "policies" / "empty.yaml").write_text("# nothing yet\n---\n")
+    (home / "policies" / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    done = run("policy", "check", "--config", str(home / "pgwitness.toml"), "--json")
+    assert done.exit_code == 1
+    problems = {Path(row["file"]).name: row["reason"] for row in json.loads(done.stdout)}
+    assert set(problems) == {"empty.yaml", "bytes.yaml"}
+    assert "there is no policy in it" in problems["empty.yaml"]
+    assert "cannot be read" in problems["bytes.yaml"]

@@ -24,6 +24,7 @@ from pgwitness.config import File
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Token
 from pgwitness.health import Health
+from pgwitness.privacy import tokenizer
 from tests.collectors.beacon_wal import Connection, Source, opened
 from tests.conftest import write_config
 
@@ -142,6 +143,38 @@ def test_what_goes_on_is_bounded() -> None:
     assert found.claims["actors"] == [f"actor {n}" for n in range(39, 31, -1)]
     assert found.claims["agent"] == {"model": "m" * 200}
     assert said.rsplit(".", 1)[1] not in msgspec.json.encode(found).decode()
+
+
+def test_further_claims_go_on_as_configured() -> None:
+    """Fields are chosen by name or path, bounded, and masked where it says so; what is no plain value is left out."""
+    settings = File(claims_fields={
+        **dict.fromkeys(("ticket", "agent.intent", "roles", "level", "nested", "gone", "agent.name.x"), "clear"),
+        **dict.fromkeys(("dept", "groups"), "token"),
+    })  # fmt: skip
+    said = token(
+        ticket="CHG-" + "1" * 500, agent={"intent": "refund", "name": "bot"}, roles=["a", 1, {"x": 1}, None] * 20,
+        level=3, nested={"a": 1}, dept="payments", groups=["x", "y"], secret="s",
+    )  # fmt: skip
+    masked = Verifier.of(settings, "prod", "shop", tokenizer(b"k" * 32)).judge(said, 0).claims["fields"]
+    assert isinstance(masked, dict)
+    assert masked["ticket"] == "CHG-" + "1" * 196
+    assert (masked["agent.intent"], masked["level"]) == ("refund", 3)
+    assert masked["roles"] == ["a", 1] * 4
+    assert set(masked) == {"ticket", "agent.intent", "roles", "level", "dept", "groups"}
+    assert "payments" not in str(masked)
+    assert masked["dept"] == tokenizer(b"k" * 32)(b"payments").decode()
+    assert len(masked["groups"]) == 2
+    without = Verifier.of(settings, "prod", "shop").judge(said, 0).claims["fields"]
+    assert isinstance(without, dict)
+    assert set(without) == {"ticket", "agent.intent", "roles", "level"}
+    assert "fields" not in judged(said).claims
+
+
+@pytest.mark.parametrize("names", [["a."], [".a"], [""], ["x" * 101], [f"f{n}" for n in range(17)]])
+def test_fields_that_cannot_be_are_refused(names: list[str]) -> None:
+    """Names that are no path, and more than travel."""
+    with pytest.raises(ValueError, match="claims_fields"):
+        File(claims_fields=dict.fromkeys(names, "clear"))
 
 
 def test_rotated_keys_are_read_again(tmp_path: Path) -> None:

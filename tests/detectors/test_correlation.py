@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from detectors.actions import Action
 from detectors.judge import Judge
@@ -17,6 +18,8 @@ from detectors.policy import correlation
 from detectors.policy.correlation import Correlations, Plan
 from detectors.policy.document import Document
 from detectors.policy.policies import Bundle, parse
+from pgwitness.errors import ConfigurationError
+from pgwitness.events import Event
 from tests.detectors.material import START_US, event
 
 MINUTE_US = 60_000_000
@@ -269,3 +272,142 @@ def test_the_alert_of_a_threshold_shows_what_led_to_it() -> None:
     assert alert.message == "ada: 3 from 10.0.0.0, 10.0.0.1, 10.0.0.2 in 20 seconds"
     assert alert.event_ids == [each.event_id for each in events]
     assert alert.first_seen_us == events[0].occurred_at_us
+
+
+ABSENT = """
+id: not_switched_on
+title: t
+description: d
+severity: high
+kinds: [statement]
+message: "{who} did not switch it on again"
+runbook: r
+sequence:
+  window: 10m
+  by: [principal.name]
+  steps:
+    - {name: copy, absent: true, when: operation == "copy_to"}
+    - {name: disable, when: operation == "disable_trigger"}
+    - {name: enable, absent: true, when: operation == "enable_trigger"}
+tests:
+  - {name: a, match: true, actions: [{operation: disable_trigger, principal: {name: ada}}]}
+  - name: b
+    match: false
+    actions:
+      - {operation: disable_trigger, principal: {name: ada}}
+      - {at: 1m, operation: enable_trigger, principal: {name: ada}}
+"""
+MINUTE = 600
+"""Events of `material.event` are a tenth of a second apart."""
+
+
+def absences() -> Judge:
+    """Make a judge that looks for what does not come, and that has looked for long enough already."""
+    bundle = Bundle(parse(ABSENT, "x.yaml"))
+    assert bundle.run_tests() == []
+    judge = Judge(bundle, labels={}, behaviour=None)
+    assert judge.judge(said(-20, "select")).alerts == []
+    return judge
+
+
+def said(minute: float, operation: str, who: str = "ada") -> Event:
+    """Make a statement."""
+    return event(int(10_000 * MINUTE + minute * MINUTE), "statement", operation=operation, principal=who)
+
+
+def told(judge: Judge, *events: Event) -> list[tuple[int, str]]:
+    """Judge events; gives what was told at which."""
+    return [
+        (number, alert.message)
+        for number, each in enumerate(events)
+        for alert in judge.judge(each).alerts
+        if alert.activity == "create"
+    ]
+
+
+def test_what_does_not_come_is_told_when_its_time_has_passed() -> None:
+    """Nothing is said before; then it is told with the first event that says that it is late enough, whoever's."""
+    quiet = [said(9, "select", "joe"), said(10.5, "select", "joe"), said(11.1, "select", "joe"), said(12, "select")]
+    judge = absences()
+    assert told(judge, said(0, "disable_trigger"), *quiet) == [(3, "ada did not switch it on again")]
+    assert told(judge, said(60, "select")) == []
+
+
+@pytest.mark.parametrize("minute", [0.1, 5, 10])
+def test_what_comes_in_time_takes_it_back(minute: float) -> None:
+    """In the window it is in time, also when it is seen late; another's does not count, nor does one after it."""
+    judge = absences()
+    assert told(judge, said(0, "disable_trigger"), said(minute, "enable_trigger"), said(30, "select")) == []
+    judge = absences()
+    late = [said(10.5, "select"), said(minute, "enable_trigger"), said(30, "select")]
+    assert told(judge, said(0, "disable_trigger"), *late) == []
+    assert told(absences(), said(minute, "enable_trigger"), said(0, "disable_trigger"), said(30, "select")) == []
+    for other in (said(minute, "enable_trigger", "joe"), said(10.2, "enable_trigger")):
+        assert len(told(absences(), said(0, "disable_trigger"), other, said(30, "select"))) == 1
+
+
+def test_what_was_there_before_answers_for_all_in_its_window() -> None:
+    """An absence before holds for as long as the window, and is not used up."""
+    judge = absences()
+    assert (
+        told(judge, said(0, "copy_to"), said(1, "disable_trigger"), said(10, "disable_trigger"), said(25, "select"))
+        == []
+    )
+    assert len(told(absences(), said(0, "copy_to"), said(10.1, "disable_trigger"), said(25, "select"))) == 1
+
+
+def test_nothing_is_said_to_be_absent_that_nobody_looked_for() -> None:
+    """A judge that began less than a window ago does not know what was before; a restart does not begin anew."""
+    bundle = Bundle(parse(ABSENT, "x.yaml"))
+    young = Judge(bundle, labels={}, behaviour=None)
+    young.judge(said(0, "select"))
+    assert told(young, said(9, "disable_trigger"), said(30, "select")) == []
+    again = Judge(bundle, labels={}, behaviour=None)
+    again.restore(young.snapshot())
+    assert len(told(again, said(31, "disable_trigger"), said(50, "select"))) == 1
+
+
+def test_waiting_goes_on_after_a_restart_and_a_change_of_policies() -> None:
+    """What waits is in the checkpoint, is told once, and not by a policy that asks something else by then."""
+    judge = absences()
+    judge.judge(said(0, "disable_trigger"))
+    again = Judge(Bundle([]), labels={}, behaviour=None)
+    again.restore(judge.snapshot())
+    assert again.due_us == judge.due_us
+    again.adopt(Bundle(parse(ABSENT.replace("severity: high", "severity: low"), "x.yaml")))
+    assert len(told(again, said(30, "select"), said(31, "select"))) == 1
+    judge.adopt(Bundle(parse(ABSENT.replace("window: 10m", "window: 11m"), "x.yaml")))
+    assert told(judge, said(30, "select")) == []
+
+
+def test_a_flood_of_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more than there is room for the oldest are forgotten; long actions are kept short."""
+    monkeypatch.setattr("detectors.policy.absence.WAITING_MAX", 50)
+    judge = absences()
+    for number in range(200):
+        long = said(number / 100, "disable_trigger", f"p{number}")
+        judge.judge(replace(long, statement="x" * 50_000, detail={"error": "y" * 50_000}))
+    assert len(judge.snapshot()) < 400_000
+    assert {who for _, who in told(judge, said(30, "select"))} == {
+        f"p{number} did not switch it on again" for number in range(150, 200)
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('when: operation == "disable_trigger"}', "absent: true, when: rows > 1}", "one that happens is needed"),
+        ("  window: 10m", "  type: temporal\n  window: 10m", "there is none"),
+        ("{name: copy, absent: true,", "{name: copy, absent: true, count: 2,", "there is no count"),
+        (
+            "{name: disable,",
+            "{name: x, absent: true, when: rows > 9}\n    - {name: disable,",
+            "two absent ones in a row",
+        ),
+    ],
+)
+def test_what_cannot_be_absent_is_refused(before: str, after: str, words: str) -> None:
+    """Steps that are absent need one that happens, an order and no count."""
+    assert before in ABSENT
+    with pytest.raises(ConfigurationError, match=words):
+        parse(ABSENT.replace(before, after), "x.yaml")

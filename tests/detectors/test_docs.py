@@ -8,7 +8,8 @@ from pathlib import Path
 from detectors.actions import SCHEMA
 from detectors.policy.policies import Bundle, parse
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "reference" / "policies.md").read_text()
+PAGE_OF = Path(__file__).parent.parent.parent / "docs"
+PAGE = (PAGE_OF / "reference" / "policies.md").read_text()
 
 
 def test_every_name_of_the_language_is_documented() -> None:
@@ -31,3 +32,13 @@ def test_the_documented_example_loads_and_passes() -> None:
     example = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     assert example is not None
     assert Bundle(parse(example[1], "example")).run_tests() == []
+
+
+def test_the_examples_of_the_how_to_load_and_pass() -> None:
+    """So does every policy on the page that says how to write one."""
+    page = (PAGE_OF / "how-to" / "write-a-policy.md").read_text()
+    examples = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if text.startswith("id: ")]
+    assert len(examples) >= 3
+    bundle = Bundle([policy for text in examples for policy in parse(text, "how-to")])
+    assert bundle.run_tests() == []
+    assert "drop_without_copy" in bundle.policies

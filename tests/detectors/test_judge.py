@@ -75,12 +75,12 @@ def test_what_a_command_of_pgwitness_did_is_judged_by_nothing() -> None:
 
 def test_a_policy_that_fails_is_a_finding_and_stops_nothing() -> None:
     """The others are still asked, the failing one raises an alert of its own, and the next event is judged."""
-    judge = judge_with(policy("broken", "[change]", "detail.x == 1"), policy("works", "[change]", "rows > 0"))
+    judge = judge_with(policy("broken", "[change]", "detail.oid == 1"), policy("works", "[change]", "rows > 0"))
     verdict = judge.judge(change(1))
     assert verdict.policies == ["works"]
     (error,) = [alert for alert in verdict.alerts if alert.detector == "policy_error:broken"]
     assert "KeyError" in error.message
-    assert judge.judge(change(2, detail={"x": 1})).policies == ["broken", "works"]
+    assert judge.judge(change(2, detail={"oid": 1})).policies == ["broken", "works"]
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,12 @@ title: a policy that fails on most actions
 description: it asks for what is not there
 severity: low
 kinds: [change, query_stats, session, posture, control, gap, ddl, statement]
-when: detail.nothing == principal.name
-message: "{who} {detail.nothing}"
+when: labels.nothing == principal.name
+message: "{who} {labels.nothing}"
 runbook: correct it
 tests:
-  - {name: a, match: true, action: {detail: {nothing: x}, principal: {name: x}}}
-  - {name: b, match: false, action: {detail: {nothing: x}, principal: {name: y}}}
+  - {name: a, match: true, action: {labels: {nothing: x}, principal: {name: x}}}
+  - {name: b, match: false, action: {labels: {nothing: x}, principal: {name: y}}}
 """
 
 

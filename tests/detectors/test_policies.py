@@ -125,7 +125,7 @@ def test_a_failing_test_is_named(tmp_path: Path) -> None:
 
 def test_a_test_whose_policy_cannot_be_evaluated_fails(tmp_path: Path) -> None:
     """An error while testing is a failure, also where the test expects no match."""
-    failures = Bundle.load(written(tmp_path, changes={"when": "detail.absent == 1"})).run_tests()
+    failures = Bundle.load(written(tmp_path, changes={"when": "detail.oid == 1"})).run_tests()
     assert {failure.test for failure in failures} == {"eleven", "ten"}
 
 

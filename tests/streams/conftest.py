@@ -15,19 +15,37 @@ from confluent_kafka import Producer
 from msgspec.structs import replace
 
 from detectors.judge import Judge
+from detectors.policy.details import wrong
 from detectors.policy.policies import Bundle
 from pgwitness.config import Config
-from pgwitness.events import RawBatch
+from pgwitness.events import Event, RawBatch
 from pgwitness.health import Health
 from pgwitness.units import Duration
 from sinks import catalogue
 from sinks.lake import Lake
 from streams import admin, worker
+from streams.fold.fold import Fold
 from streams.policy_file import PolicyFile
 from streams.protocols import Lake as AnyLake
 from tests.streams.records import IDENTITIES, value
 
 DEADLINE_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def details_that_policies_know(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever any of these tests makes the fold emit, its `detail` is one that the language of policies knows."""
+    strange: list[str] = []
+    end = Fold._end
+
+    def checked(fold: Fold, offset: int) -> list[Event]:
+        events = end(fold, offset)
+        strange.extend(f"{event.kind}: {problem}" for event in events for problem in wrong(event.kind, event.detail))
+        return events
+
+    monkeypatch.setattr(Fold, "_end", checked)
+    yield
+    assert strange == []
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from detectors.actions import of_change
 from pgwitness.errors import ConfigurationError
 from pgwitness.events import Ddl, Event, Token
 from streams.fold.fold import Fold
@@ -139,3 +140,26 @@ def test_ddl_is_named_by_its_token() -> None:
         "maria",
         "verified",
     )
+
+
+def test_policies_see_what_a_token_carries() -> None:
+    """Age, rest of its life and further claims of a verified token reach the action; those of a comment do not."""
+    fields = {"ticket": "CHG-1", "roles": ["a"]}
+    found = change(token(iat=1.5, exp=10**9 * 9, fields=fields))
+    action = of_change(found, "public.orders", "update", 1, {})
+    second = found.occurred_at_us // SECOND_US
+    assert (action.claim_verified, action.claim_age, action.claim_left) == (True, second - 1, 9 * 10**9 - second)
+    assert action.claim_fields == fields
+    for said in (token(verdict="expired", fields=fields), token(verdict="no_keys", fields=fields), None):
+        nothing = of_change(change(said), "public.orders", "update", 1, {})
+        assert (nothing.claim_verified, nothing.claim_age, nothing.claim_fields) == (False, -1, {})
+
+
+def test_rules_match_further_claims() -> None:
+    """A rule may ask for a field of the token by its name."""
+    rules = """
+rules:
+  - {match: {claim: {fields.ticket: "CHG-*"}}, principal: "change {sub}", kind: agent}
+"""
+    assert change(token(fields={"ticket": "CHG-1"}), rules).principal == "change maria"
+    assert change(token(fields={"ticket": "INC-1"}), rules).principal == "support-agent"
