@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test chaos lint bench flood differential fuzz quality honest lock kafka postgres regress twin clean
+.PHONY: install demo test chaos lint bench flood differential fuzz quality adbench honest lock kafka postgres regress twin clean
 
 install: $(STAMP)
 
@@ -62,6 +62,11 @@ honest: install .honest/.complete
 	cp tests/honest/package.json .honest/
 	! command -v npm >/dev/null || (cd .honest && npm install --no-audit --no-fund --loglevel=error)
 	@touch $@
+
+# The ensemble on six sets of ADBench, beside river's models: `make adbench SETS=…/adbench/datasets/Classical`, from a
+# clone of https://github.com/Minqi824/ADBench; some minutes.
+adbench: install
+	$(BIN)/python -m tests.quality.adbench $(SETS)
 
 # The jars of Apache Kafka 4, into deploy/kafka/lib; needs Java 17+ and Maven.
 kafka: deploy/kafka/lib/.complete

@@ -1,7 +1,7 @@
 """`python -m tests.quality.adbench FOLDER`: the ensemble on six sets of ADBench, beside river's own two models.
 
 FOLDER has `16_http.npz` and so on, as they lie in `adbench/datasets/Classical` of https://github.com/Minqi824/ADBench
-(S. Han and others, ADBench: Anomaly Detection Benchmark, 2022). Of each set at most `ROWS_MAX` rows, in three orders
+(S. Han and others, ADBench: Anomaly Detection Benchmark, 2022). Of each set at most `--rows` rows, in three orders
 drawn from a seed; each row is scored before it is learned, by all of them after the same scaling: the smallest and the
 largest value of a feature that were seen so far are 0 and 1. What is reported is the mean area under the ROC curve.
 """
@@ -31,13 +31,13 @@ Model = Callable[[Row], float]
 """Scores a row, then learns it."""
 
 
-def drawn(path: Path, seed: int) -> tuple[list[list[float]], list[bool]]:
-    """Give at most `ROWS_MAX` rows of a set, and which are anomalies, in an order of this seed."""
+def drawn(path: Path, seed: int, rows: int) -> tuple[list[list[float]], list[bool]]:
+    """Give at most so many rows of a set, and which are anomalies, in an order of this seed."""
     with np.load(path) as data:
         values, labels = data["X"], data["y"]
     order = list(range(len(labels)))
     Random(f"{path.stem} {seed}").shuffle(order)
-    order = order[:ROWS_MAX]
+    order = order[:rows]
     return values[order].tolist(), [bool(label) for label in labels[order]]
 
 
@@ -69,11 +69,11 @@ def models(features: list[str], seed: int) -> dict[str, Model]:
     return {"half-space trees": of(trees), "LODA": of(loda), "ensemble": lambda x: ensemble.observe(x).score}
 
 
-def measure(path: Path) -> dict[str, float]:
+def measure(path: Path, rows_max: int = ROWS_MAX) -> dict[str, float]:
     """Give the mean area under the ROC curve of each model on one set."""
     areas: dict[str, list[float]] = {}
     for seed in range(1, SHUFFLES + 1):
-        rows, labels = drawn(path, seed)
+        rows, labels = drawn(path, seed, rows_max)
         compared = models([f"f{place}" for place in range(len(rows[0]))], seed)
         scores: dict[str, list[float]] = {name: [] for name in compared}
         for x in scaled(rows):
@@ -88,14 +88,16 @@ def main() -> int:
     """Measure and print; 1 when the ensemble is not as good as it should be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the .npz files are")
-    folder = parser.parse_args().folder
+    parser.add_argument("--rows", type=int, default=ROWS_MAX, help="the most rows of a set")
+    arguments = parser.parse_args()
+    folder = arguments.folder
     found = {}
     for name in SETS:
         path = folder / f"{name}.npz"
         if not path.exists():
             print(f"{name}: skipped, {path} is not there")
             continue
-        found[name] = measure(path)
+        found[name] = measure(path, arguments.rows)
         print(f"{name}: " + ", ".join(f"{model} {area:.3f}" for model, area in found[name].items()), flush=True)
     if not found:
         return 1
