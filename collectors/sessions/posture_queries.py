@@ -120,6 +120,24 @@ SELECT p.oid::bigint, CASE WHEN length(p.prosrc) <= 65536 THEN pg_get_functionde
 FROM pg_catalog.pg_proc AS p WHERE p.oid = ANY(%s::oid[])"""
 """Of a body that is kept parsed (BEGIN ATOMIC) the server locks the tables, as a SELECT does, to write it as text."""
 
+VIEWS = """
+SELECT n.nspname::text, v.relname::text, bool_and(r.ev_action::text !~ ':(quals|limitCount|limitOffset) [{]'),
+  jsonb_agg(DISTINCT jsonb_build_array(m.nspname, b.relname)),
+  coalesce(jsonb_agg(DISTINCT jsonb_build_array(m.nspname, b.relname, a.attname))
+    FILTER (WHERE a.attname IS NOT NULL), '[]'),
+  (SELECT jsonb_agg(o.attname) FROM pg_catalog.pg_attribute AS o
+    WHERE o.attrelid = v.oid AND o.attnum > 0 AND NOT o.attisdropped)
+FROM pg_catalog.pg_class AS v JOIN pg_catalog.pg_namespace AS n ON n.oid = v.relnamespace
+JOIN pg_catalog.pg_rewrite AS r ON r.ev_class = v.oid AND r.ev_type = '1'
+JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+  AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> v.oid
+JOIN pg_catalog.pg_class AS b ON b.oid = d.refobjid AND b.relkind IN ('r', 'p', 'v', 'm', 'f')
+JOIN pg_catalog.pg_namespace AS m ON m.oid = b.relnamespace
+LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = b.oid AND a.attnum = d.refobjsubid AND d.refobjsubid > 0
+WHERE v.relkind IN ('v', 'm') AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgwitness')
+GROUP BY v.oid, n.nspname, v.relname ORDER BY v.oid LIMIT 5000"""
+"""What the rule of a view depends on; a condition anywhere in it, that of a join too, may leave rows out."""
+
 COLUMN_GRANTS = f"""
 SELECT n.nspname::text, c.relname::text, jsonb_object_agg(a.attname, {_acl("a.attacl")})
 FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid

@@ -23,6 +23,7 @@ from collectors.sessions import posture_source
 from collectors.sessions.functions import Functions
 from collectors.sessions.posture import Object, catalogues, compare, within
 from collectors.sessions.sizes import EVERY_S, Sizes
+from collectors.sessions.views import Views
 from collectors.statefile import StateFile
 from pgwitness.errors import Unreachable
 from pgwitness.events import Gap, Posture
@@ -88,6 +89,7 @@ class Watcher:
         self._listed_at = self._sized_at = -LIST_S
         self._sizes = Sizes()
         self._functions = Functions()
+        self._views = Views()
         self._state = self._resume()
 
     def close(self) -> None:
@@ -132,11 +134,13 @@ class Watcher:
             self._listed_at = began
             self._sizes.again()
             self._functions.again()
+            self._views.again()
         if began - self._sized_at >= EVERY_S:
             self._sized_at = began
             names = [name for name in self._names() if name not in unread]
             self._send_sizes(names)
             self._send_functions(names, objects)
+            self._send_views(names)
         events: list[Posture | Gap] = [
             Gap(captured_at_us=at_us, reason="posture_unread", database=name, detail={"error": why})
             for name, why in unread.items()
@@ -176,6 +180,17 @@ class Watcher:
             except (Unreachable, psycopg.Error) as error:
                 self._forget(name)
                 log.warning("functions unread", database=name, reason=words(error))
+
+    def _send_views(self, names: list[str]) -> None:
+        """Say what views read."""
+        for name in names:
+            try:
+                found = posture_source.views(self._database(name))
+                for event in self._views.changed(name, found, self._clock_us, now_us()):
+                    self._channel.send(event)
+            except (Unreachable, psycopg.Error) as error:
+                self._forget(name)
+                log.warning("views unread", database=name, reason=words(error))
 
     def _clock_us(self) -> int:
         row = self._connection.execute(f"SELECT {CLOCK_US}").fetchone()

@@ -9,6 +9,7 @@ import psycopg
 from collectors.sessions import posture_queries as queries
 from collectors.sessions.functions import Definition, Found, path_of
 from collectors.sessions.posture import Object, masked_setting
+from collectors.sessions.views import Entry as ViewEntry
 from pgwitness.events import qualified, quote_identifier
 from pgwitness.privacy import Tokenizer
 
@@ -93,6 +94,16 @@ def functions(connection: Connection) -> list[Found]:
         Found(oid, qualified(schema, name), version)
         for oid, schema, name, version in connection.execute(queries.FUNCTIONS)
     ]
+
+
+def views(connection: Connection) -> list[tuple[str, ViewEntry]]:
+    """List what views read: names in full, quoted as SQL would."""
+    found: list[tuple[str, ViewEntry]] = []
+    for schema, name, whole, relations, columns, shown in connection.execute(queries.VIEWS):
+        behind = [f"{qualified(*column[:2])}.{quote_identifier(column[2])}" for column in columns]
+        own = [quote_identifier(column) for column in shown or ()]
+        found.append((qualified(schema, name), [whole, [qualified(*pair) for pair in relations], behind, own]))
+    return found
 
 
 def definitions(connection: Connection, oids: list[int]) -> list[Definition]:

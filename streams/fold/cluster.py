@@ -25,6 +25,7 @@ from streams.fold.starts import Starts
 from streams.fold.state import ClusterState, LogSession, Timeline, Watermark
 from streams.fold.stats_join import StatsJoin
 from streams.fold.told import Told
+from streams.fold.views import Views
 from streams.fold.waiting import WaitingRoom
 from streams.fold.young import Young
 
@@ -57,6 +58,7 @@ class Cluster:
         self.handles = Handles()
         self.relations = Relations()
         self.functions = Functions()
+        self.views = Views()
         self.coverage = LogCoverage()
         self.shares = Shares()
         self.outcomes = Outcomes(self.undo)
@@ -149,6 +151,7 @@ class Cluster:
         )
         self.activity.save(state)
         self.functions.save(state)
+        self.views.save(state)
         self.log.save(state)
         self.join.save(state)
         self.posture.save(state)
@@ -180,6 +183,7 @@ class Cluster:
         cluster.handles.load(state)
         cluster.relations.load(state)
         cluster.functions.load(state)
+        cluster.views.load(state)
         cluster.shares = state.shares
         cluster.starts = Starts(state.starts)
         cluster.outcomes.load(state)

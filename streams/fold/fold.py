@@ -418,6 +418,7 @@ class Fold:
             shares.moved(cluster.shares, part.database, cluster.relations.ddl(part.database, item))
             shares.ddl(cluster.shares, part, item, partial(cluster.relations.schemas, part.database))
         cluster.functions.ddl(part.database, fresh, part.committed_at_us)
+        cluster.views.ddl(part.database, fresh, part.committed_at_us)
         for item in fresh:
             where = (header.cluster, part.database, header.instance)
             whose = cluster.activity.by_beacon(item.beacon, where, self.identities)
@@ -500,6 +501,7 @@ class Fold:
                 if (
                     cluster.relations.posture(event)
                     or cluster.functions.posture(event)
+                    or cluster.views.posture(event)
                     or shares.posture(cluster.shares, event)
                 ):
                     return
@@ -561,6 +563,7 @@ class Fold:
         cluster.through(told, session)
         cluster.relations.resolve(told, session)
         cluster.relations.ran(told, session)
+        cluster.views.ran(told)
         shares.by_effect(cluster.shares, told)
         cluster.coverage.statement(told)
         if event.outcome == "success" and event.source in _run_lines(cluster):
@@ -586,6 +589,7 @@ class Fold:
     def _after_ddl(self, cluster: Cluster, event: Event) -> None:
         """Tell a statement that has waited; what it names may have been made meanwhile, by the WAL."""
         if cluster.relations.again(event):
+            cluster.views.ran(event)
             shares.by_effect(cluster.shares, event)
         self._emit(event)
 

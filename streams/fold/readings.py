@@ -80,6 +80,7 @@ def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identitie
         told.relations = [_temporary(name) for name in told.relations]
         told.columns = [_temporary(name) for name in told.columns]
     cluster.relations.resolve(told)
+    cluster.views.ran(told)
     by_effect(cluster.shares, told)
     cluster.told.query_stats(told)
     if found.told:

@@ -192,8 +192,10 @@ def by_effect(shares: Shares, statement: Event) -> None:
     database = statement.database
     if database is None or not statement.relations:
         return
-    found = (shares.relations.get(_key(database, name)) for name in statement.relations)
-    if all(known is not None and known.streamed for known in found):
+    through = statement.detail.get("through")
+    views = {item.get("view") for item in through if isinstance(item, dict)} if isinstance(through, list) else set()
+    found = [shares.relations.get(_key(database, name)) for name in statement.relations if name not in views]
+    if found and all(known is not None and known.streamed for known in found):
         statement.detail["by_effect"] = True
 
 

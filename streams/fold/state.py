@@ -297,6 +297,19 @@ class FunctionBody(Struct, frozen=True, array_like=True):
     functions: tuple[str, ...] = ()
 
 
+class ViewBody(Struct, frozen=True, array_like=True):
+    """What a view reads, as read at a moment of the server's clock; `whole`: it leaves no row out.
+
+    `shown` are the names of the view's own columns.
+    """
+
+    at_us: int
+    whole: bool
+    relations: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+
+
 class HeldReading(Struct, frozen=True, array_like=True):
     """What a snapshot found or the statistics counted, and until when (record time, µs) it waits for the log.
 
@@ -382,6 +395,8 @@ class ClusterState(Struct):
     """What stands behind the names of prepared statements and cursors (`streams.fold.handles`)."""
     functions: list[tuple[tuple[str, str], FunctionBody]] = []
     """What functions run, by database and name (`streams.fold.functions`)."""
+    views: list[tuple[tuple[str, str], ViewBody]] = []
+    """What views read, likewise (`streams.fold.views`)."""
     shares: Shares = msgspec.field(default_factory=Shares)
     """How many rows relations hold, and how much of them went (`streams.fold.shares`)."""
     open: list[tuple[tuple[str | None, int, int | None], OpenTransaction]] = []

@@ -181,17 +181,20 @@ def test_triggers_publications_extensions_and_tables(shop: Bench) -> None:
         "CREATE PUBLICATION p FOR TABLE orders",
         "CREATE FUNCTION reads() RETURNS bigint LANGUAGE sql AS "
         "'SELECT count(id) FROM public.orders WHERE id::text = $$hunter2$$'",
+        "CREATE VIEW everything AS SELECT id FROM orders WHERE id::text <> 'hunter2'",
     )
     with shop.running(run):
         looked(shop)
         shop.raw.wait(lambda: runs(shop) != {}, "what functions run")
         execute(shop.dsn, "ALTER TABLE orders DISABLE TRIGGER seen")
         shop.raw.wait(lambda: changes(shop, "trigger", "public.orders.seen") != [], "the disabled trigger")
-        execute(shop.dsn, "CREATE EXTENSION pg_stat_statements", "DROP TABLE orders")
+        execute(shop.dsn, "CREATE EXTENSION pg_stat_statements", "DROP VIEW everything", "DROP TABLE orders")
         shop.raw.wait(lambda: changes(shop, "table", "public.orders") != [], "the dropped table")
         shop.raw.wait(lambda: changes(shop, "extension", "pg_stat_statements") != [], "the extension")
         shop.raw.wait(lambda: changes(shop, "publication", "p") != [], "the publication")
     assert runs(shop)["public.reads"] == [True, ["select"], ["public.orders"], ["public.orders.id"], ["count"]]
+    reads = [event.after for event in shop.raw.of(Posture) if event.object_type == "views" and event.after]
+    assert reads[0]["reads"] == {"public.everything": [False, ["public.orders"], ["public.orders.id"], ["id"]]}
     assert b"hunter2" not in msgspec.json.encode(shop.raw.seen)
     disabled, dropped = changes(shop, "trigger", "public.orders.seen")
     assert disabled.before is not None

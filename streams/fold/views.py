@@ -1,0 +1,134 @@
+"""What views read: a statement on a view carries the tables and columns behind it, where they are known.
+
+The collector reads from the catalogue on which relations and columns a view depends (`VIEWS`). A column of a view that
+is called as one behind it is that one; one that is called otherwise may be any of those that are shown under no name of
+their own, or, where there is none, any. Rows of a view are all rows of its tables only where it leaves none out. Views
+on views are followed. After DDL on a view nothing is known of it until it was read again; a materialized view holds
+what was there when it was refreshed, and counts alike. `detail.through` names the views.
+
+Bounded, and in the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from pgwitness.events import Ddl, Event, Posture
+from streams.fold.bounded import room
+from streams.fold.functions import THROUGH
+from streams.fold.state import ClusterState, ViewBody
+
+VIEWS = "views"
+"""The type of a posture record that tells what views read; no event comes of it."""
+VIEWS_MAX = 10_000
+NAME_CHARS_MAX = 300
+NAMES_MAX, CHARS_MAX = 100, 4_000
+"""What is remembered of one view: names, and their characters."""
+FOLLOWED_MAX = 50
+"""Views looked into for one statement."""
+ROWS = frozenset({"select", "copy_to", "fetch", "declare_cursor", "insert", "update", "delete", "merge", "execute"})
+"""Operations that reach the rows behind a view; what is done to the view itself touches nothing behind it."""
+
+_TYPES = ("view", "materialized view")
+
+
+class Views:
+    """The views of one cluster, by database and name."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], ViewBody] = {}
+
+    def posture(self, event: Posture) -> bool:
+        """Take up what was read of views; says whether the record was about that, of which no event comes."""
+        if event.object_type != VIEWS:
+            return False
+        after, database = event.after or {}, event.database or ""
+        at_us, reads, gone = after.get("at_us"), after.get("reads"), after.get("gone")
+        if not isinstance(at_us, int) or not isinstance(reads, dict) or not isinstance(gone, list):
+            return True
+        for name in gone:
+            self._known.pop((database, str(name)), None)
+        for name, entry in reads.items():
+            self._known.pop((database, str(name)), None)
+            body = _body(at_us, entry)
+            if body is not None and len(str(name)) + len(database) <= 2 * NAME_CHARS_MAX:
+                room(self._known, VIEWS_MAX)
+                self._known[database, str(name)] = body
+        return True
+
+    def ddl(self, database: str, commands: Iterable[Ddl], committed_at_us: int) -> None:
+        """Forget what commands changed, unless it was read since; a name behind a view may have changed by any."""
+        if not self._known:
+            return
+        for command in commands:
+            changed = {item.relation for item in (*command.objects, *command.dropped) if item.relation is not None}
+            moved = command.tag == "ALTER SCHEMA" or any(word.startswith("rename_") for word in command.operations)
+            for key in [key for key in self._known if key[0] == database and (moved or key[1] in changed)]:
+                if self._known[key].at_us <= committed_at_us:
+                    del self._known[key]
+
+    def ran(self, event: Event) -> None:
+        """Put the relations and columns behind the views that a statement reads into its event."""
+        if not self._known or ROWS.isdisjoint(_texts(event.detail.get("operations"))):
+            return
+        told: list[dict[str, object]] = []
+        names, seen = list(event.relations), set[str]()
+        while names and len(seen) < FOLLOWED_MAX:
+            name = names.pop(0)
+            body = self._known.get((event.database or "", name))
+            if body is None or name in seen:
+                continue
+            seen.add(name)
+            names += body.relations
+            _through(event, name, body)
+            told.append({"view": name, "relations": list(body.relations), "certain": body.whole})
+        if told:
+            through = event.detail.get(THROUGH)
+            event.detail[THROUGH] = [*(through if isinstance(through, list) else []), *told]
+
+    def save(self, state: ClusterState) -> None:
+        """Put what must be known again into a checkpoint."""
+        state.views = list(self._known.items())
+
+    def load(self, state: ClusterState) -> None:
+        """Take up what a checkpoint holds."""
+        self._known = {(database, name): body for (database, name), body in state.views}
+
+
+def _through(event: Event, view: str, body: ViewBody) -> None:
+    asked = {column.rpartition(".")[2] for column in event.columns if column.rpartition(".")[0] == view}
+    event.relations = list(dict.fromkeys([*event.relations, *body.relations]))
+    event.columns = list(dict.fromkeys([*event.columns, *_columns(body, asked)]))
+    whole = _texts(event.detail.get("whole"))
+    if view in whole and body.whole:
+        event.detail["whole"] = list(dict.fromkeys([*whole, *body.relations]))
+
+
+def _columns(body: ViewBody, asked: set[str]) -> list[str]:
+    """Give the columns behind those of a view that a statement asks for."""
+    by_name = {column.rpartition(".")[2] for column in body.columns}
+    if "*" in asked or not asked:
+        return list(body.columns) if asked else []
+    named = [column for column in body.columns if column.rpartition(".")[2] in asked]
+    if asked <= by_name:
+        return named
+    hidden = [column for column in body.columns if column.rpartition(".")[2] not in body.shown]
+    return [*named, *(hidden or body.columns)]
+
+
+def _body(at_us: int, entry: object) -> ViewBody | None:
+    try:
+        whole, *lists = msgspec.convert(entry, tuple[bool, list[str], list[str], list[str]])
+    except msgspec.ValidationError:
+        return None
+    letters = sum(len(name) for names in lists for name in names)
+    if any(len(names) > NAMES_MAX for names in lists) or letters > CHARS_MAX:
+        return None
+    relations, columns, shown = map(tuple, lists)
+    return ViewBody(at_us, whole, relations, columns, shown)
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
