@@ -37,7 +37,9 @@ _READ: dict[str, Shape] = {
     **_each(("utility", "returning", "own", "prepared", "by_effect"), "bool"),
     **_each(("unresolved", "not_done"), ["string"]),
     "new_database": "bool",
-    "through": [{"certain": "bool", "function": "string", "operations": ["string"], "relations": ["string"]}],
+    "through": [
+        {"certain": "bool", **_each(("function", "view"), "string"), **_each(("operations", "relations"), ["string"])}
+    ],
     "seen_as": "string",
 }
 _SHARE: dict[str, Shape] = {
