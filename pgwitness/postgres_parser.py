@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from functools import lru_cache
 
 from pglast import parser
 from pglast.parser import ParseError, Token
@@ -36,6 +37,15 @@ class TooCostly(ValueError):
 
 def check(text: str) -> None:
     """Raise `TooCostly` for a text that has too many tokens, or whose runs of operator characters cost too much."""
+    if not _runs_fit(text):
+        raise TooCostly("runs of operator characters that are too long")
+    if not folded(text).fits:
+        raise TooCostly(LONG)
+
+
+@lru_cache(maxsize=4)
+def _runs_fit(text: str) -> bool:
+    """Say whether runs of operator characters stay in bounds; kept, as a text is scanned, parsed and hashed in turn."""
     cost = 0
     for run in _RUN.finditer(text):
         word = run[0]
@@ -43,9 +53,8 @@ def check(text: str) -> None:
         starts = word.count("/*") + before_comment.count("+") + before_comment.count("-")
         cost += starts * len(word)
         if cost > RUNS_COST_MAX:
-            raise TooCostly("runs of operator characters that are too long")
-    if not folded(text).fits:
-        raise TooCostly(LONG)
+            return False
+    return True
 
 
 def scan(text: str) -> list[Token]:

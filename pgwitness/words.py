@@ -8,6 +8,7 @@ of a CTE is taken for a relation's) and are never the last word: who asks is tol
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import islice
 
 from pgwitness import postgres_parser as parser
@@ -46,11 +47,19 @@ _OBJECT = re.compile(
 )
 _OBJECT_OF = {"user": "role", "group": "role"}
 _VERBS = ("drop", "create", "alter")
-_WRITE = re.compile(r"(?:\A|[\n;()'$0/>]|\b(?:begin|then|else|loop|as|in|query|analyze|verbose))\s*(update|delete)\b")
-"""Where these begin a statement: they also stand in `ON DELETE CASCADE`, `FOR UPDATE` and `DO UPDATE`."""
+_WRITES = [re.compile(rf"{word}\b") for word in ("update", "delete")]
+_BEGINS = re.compile(r"(?:[;()'$0/>]|\b(?:begin|then|else|loop|as|in|query|analyze|verbose))\Z")
+"""What these begin a statement behind: they also stand in `ON DELETE CASCADE`, `FOR UPDATE` and `DO UPDATE`."""
+_NEAR_CHARS = 16
+"""How far is looked back at once: farther than the longest of these words."""
 _PROGRAM = re.compile(r"copy\s[^;]*\sprogram\s")
-_RUNS = re.compile(r"(?<![\w$])(?:do|function|procedure|execute|dblink|query_to_xml|schedule|crosstab)")
-"""Behind such words a string may be code."""
+_RUNS = re.compile(
+    "|".join(
+        rf"{word}(?<![\w$]{word})"
+        for word in ("do", "function", "procedure", "execute", "dblink", "query_to_xml", "schedule", "crosstab")
+    )
+)
+"""Behind such words a string may be code. Each looks back when it is found: `re` then skips what none begins with."""
 
 _PART = r'(?:"[^"]*(?:""[^"]*)*"|[^\x00-@\[-^`{-\x7f][\w$]*)'
 _NAME = rf"{_PART}(?:\s*\.\s*{_PART}){{0,2}}"
@@ -92,7 +101,7 @@ def _lower(text: str) -> str:
 
 def _operations(low: str, reader: Reader) -> None:
     words = dict.fromkeys(_WORD.findall(low))
-    writes = set(_WRITE.findall(low)) if "update" in words or "delete" in words else set()
+    writes = {word.pattern[:6] for word in _WRITES if word.pattern[:6] in words and _begins_statement(word, low)}
     told = {} if words.keys().isdisjoint(_VERBS) else dict.fromkeys(_OBJECT.findall(low))
     for word in words:
         if word not in _OPERATIONS or (word in ("update", "delete") and word not in writes):
@@ -109,6 +118,17 @@ def _operations(low: str, reader: Reader) -> None:
         reader.operations.setdefault("copy_program")
 
 
+def _begins_statement(word: re.Pattern[str], low: str) -> bool:
+    """Say whether a word begins a statement anywhere in a text: each is looked at by what stands before it."""
+    for found in word.finditer(low):
+        at = found.start()
+        near = low[max(0, at - _NEAR_CHARS) : at].rstrip()
+        end = max(0, at - _NEAR_CHARS) + len(near) if near else len(low[:at].rstrip())
+        if not end or "\n" in low[end:at] or _BEGINS.search(low[max(0, end - _NEAR_CHARS) : end]) is not None:
+            return True
+    return False
+
+
 def _relations(text: str, low: str, reader: Reader) -> None:
     seen: set[str] = set()
     granted = "grant" in reader.operations or "revoke" in reader.operations
@@ -123,9 +143,17 @@ def _relations(text: str, low: str, reader: Reader) -> None:
         if word in ("from", "join", "using") and _CALLED.match(text, names.end()) is not None:
             continue  # a function
         seen.add(names[0])
-        for name in islice(_EACH.finditer(names[0]), RELATIONS_MAX):
-            parts = [name_of(part) for part in _EACH_PART.findall(name[0])]
+        for parts in _listed(names[0]):
             if parts[0] not in _NO_NAMES or len(parts) > 1:
                 reader.relations.setdefault(".".join(quote_identifier(part) for part in parts[-2:]))
         if len(reader.relations) >= RELATIONS_MAX:
             return
+
+
+def _listed(names: str) -> Iterator[list[str]]:
+    """Give the parts of each of a list's names; most lists are one name, of one part."""
+    if names.isascii() and names.isidentifier():
+        yield [names.lower()]
+        return
+    for name in islice(_EACH.finditer(names), RELATIONS_MAX):
+        yield [name_of(part) for part in _EACH_PART.findall(name[0])]
