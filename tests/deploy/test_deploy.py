@@ -18,6 +18,7 @@ import msgspec
 import pytest
 import yaml
 
+from detectors.policy.policies import Bundle
 from pgwitness.cli import main
 from pgwitness.config import ENVIRONMENT_PREFIX, Config, load
 from tests.conftest import leave_out
@@ -279,6 +280,17 @@ def test_the_runbook_explains_every_reason_of_a_dead_letter_and_a_gap() -> None:
     gaps = (ROOT / "docs" / "reference" / "events.md").read_text().partition("slot_lost")[2]
     reasons |= set(re.findall(r"^\| `([a-z_]+)` \|", gaps, re.MULTILINE))
     assert {reason for reason in reasons if f"`{reason}`" not in text} == set()
+
+
+def test_the_runbook_knows_every_finding() -> None:
+    """Each packaged policy and each detector of the code stands in the table of findings; nothing else does."""
+    table = RUNBOOK.read_text().partition("## Findings")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])}
+    source = "".join(file.read_text() for file in (ROOT / "detectors").rglob("*.py"))
+    detectors = set(re.findall(r'detector=f?"([a-z_]+)', source)) - {"policy"}
+    assert {"behaviour", "behaviour_group", "digest"} <= detectors
+    assert named == {*Bundle.packaged().policies, *detectors}
 
 
 def test_the_documents_say_what_was_not_run() -> None:
