@@ -105,7 +105,7 @@ class Judge:
     @property
     def due_us(self) -> int:
         """By which time in the records something is to be closed or told, whether or not another event comes."""
-        return min(self._findings.due_us, self._correlations.due_us)
+        return self._findings.due_us
 
     @property
     def suppressions(self) -> str:
@@ -128,7 +128,8 @@ class Judge:
             self._undo.back()
             raise
         now_us = event.captured_at_us
-        if not (self._windows or self._findings.waiting(now_us) or self._correlations.due_us <= now_us):
+        absent = self._correlations.is_due(event.cluster, now_us)
+        if not (absent or self._windows or self._findings.waiting(now_us)):
             return verdict
         return replace(verdict, alerts=[*verdict.alerts, *self._due(event, verdict)])
 
@@ -141,7 +142,7 @@ class Judge:
                 if alert := self._window(self._windows.pop(0)):
                     alerts.append(alert)
             self._undo.begin()
-            alerts += self._absent(event.captured_at_us)
+            alerts += self._absent(event)
             self._undo.begin()
             alerts += self._findings.due(event.captured_at_us)
         except Exception as error:
@@ -157,7 +158,6 @@ class Judge:
         elif event.operation == "suppressions_changed":
             content = event.detail.get("content")
             self._findings.triage.suppress(content if isinstance(content, str) else "")
-        alerts += self._absent(event.captured_at_us)
         return Verdict([], None, [], [*alerts, *self._findings.due(event.captured_at_us)])
 
     def _decided(self, event: Event) -> list[Alert]:
@@ -309,10 +309,10 @@ class Judge:
         alerts = [alert for report in told if (alert := self._findings.tell(action, report))]
         return Verdict([policy.id for policy, _ in found], score, judgement.recorded(unusual), alerts)
 
-    def _absent(self, now_us: int) -> list[Alert]:
-        """Tell of sequences whose last step did not come in time."""
+    def _absent(self, event: Event) -> list[Alert]:
+        """Tell of sequences whose last step did not come in time, by what the records of their cluster say."""
         told = []
-        for waiting in self._correlations.due(now_us):
+        for waiting in self._correlations.due(event.cluster, event.captured_at_us):
             policy = self.bundle.policies[waiting.policy]
             report = reports.of_policy(
                 policy, waiting.action, waiting.seen, bundle_sha256=self.bundle.sha256, anomaly=None, reasons=[]

@@ -1,8 +1,9 @@
 """What a sequence waits for *not* to happen: matches that hold unless something comes within a time; state in JSON.
 
 A sequence that ends with a step that must be absent is complete when its window has passed and nothing came. That is
-told by the time in the records, `LATE_US` after the window's end, because one source tells later than another. Bounded:
-of more than `WAITING_MAX` the oldest are forgotten, and each keeps its action without what makes one long.
+told by the records of the same cluster, `LATE_US` after the window's end, because one source tells later than another:
+a clock alone says nothing of what is still on its way. Bounded: of more than `WAITING_MAX` the oldest are forgotten,
+and each keeps its action without what makes one long.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Absences:
     def __init__(self, undo: Undo) -> None:
         self._undo = undo
         self._waiting: OrderedDict[str, Waiting] = OrderedDict()
-        self.due_us = NEVER_US
-        """By which time in the records something is to be told."""
+        self._due_us: dict[str, int] = {}
+        """By cluster, by which time in its records something is to be told."""
 
     def add(self, waiting: Waiting) -> None:
         """Wait for the end of a window; the same again changes nothing."""
@@ -67,12 +68,20 @@ class Absences:
                 del self._waiting[name]
             self._due()
 
-    def due(self, now_us: int) -> list[Waiting]:
-        """Take out what has waited long enough by a time in the records."""
-        if now_us < self.due_us:
+    def is_due(self, cluster: str, now_us: int) -> bool:
+        """Say whether `due` has something to give."""
+        return bool(self._due_us) and now_us >= self._due_us.get(cluster, NEVER_US)
+
+    def due(self, cluster: str, now_us: int) -> list[Waiting]:
+        """Take out what has waited long enough by a time in the records of a cluster."""
+        if not self.is_due(cluster, now_us):
             return []
         self._keep()
-        found = {name: each for name, each in self._waiting.items() if each.until_us + LATE_US <= now_us}
+        found = {
+            name: each
+            for name, each in self._waiting.items()
+            if each.action.cluster == cluster and each.until_us + LATE_US <= now_us
+        }
         for name in found:
             del self._waiting[name]
         self._due()
@@ -87,7 +96,10 @@ class Absences:
         self._due()
 
     def _due(self) -> None:
-        self.due_us = min((each.until_us + LATE_US for each in self._waiting.values()), default=NEVER_US)
+        self._due_us = {}
+        for each in self._waiting.values():
+            cluster, due_us = each.action.cluster, each.until_us + LATE_US
+            self._due_us[cluster] = min(due_us, self._due_us.get(cluster, NEVER_US))
 
     def snapshot(self, policy: str) -> list[Any]:
         """Give what waits of one policy as JSON values."""

@@ -190,14 +190,13 @@ class Correlations:
         self._sizes = dict.fromkeys(self._plans, 0)
         self._looks_back = [name for name, plan in self._plans.items() if plan.before]
 
-    @property
-    def due_us(self) -> int:
-        """By which time in the records something that waited is to be told."""
-        return self._absences.due_us
+    def is_due(self, cluster: str, now_us: int) -> bool:
+        """Say whether something that waited is to be told by a time in the records of a cluster."""
+        return self._absences.is_due(cluster, now_us)
 
-    def due(self, now_us: int) -> list[Waiting]:
-        """Take what did not come within its window, by a time in the records."""
-        return self._absences.due(now_us)
+    def due(self, cluster: str, now_us: int) -> list[Waiting]:
+        """Take what did not come within its window, by a time in the records of a cluster."""
+        return self._absences.due(cluster, now_us)
 
     def begin(self, at_us: int) -> None:
         """Take the time of an event: what asks for absence before has looked from its first event on."""

@@ -151,7 +151,9 @@ class Policy:
         correlations.begin(FAR_BACK_US)
         context = Context(self.paths, joined(condition.keys for condition in self.conditions), self._calendars)
         matched = False
+        clusters: set[str] = set()
         for action in actions_of(case, self.document.kinds[0]):
+            clusters.add(action.cluster)
             prepared = context.of(action)
             results = [prepared if isinstance(prepared, str) else c.evaluate(prepared) for c in self.conditions]
             if action.kind not in self.document.kinds:
@@ -162,7 +164,7 @@ class Policy:
             met = [step for step, result in enumerate(results) if result]
             matched = bool(met) and (self.plan is None or correlations.see(self.id, met, action) is not None)
         if self.plan is not None and self.plan.after:
-            matched = bool(correlations.due(NEVER_US))
+            matched = any(correlations.due(cluster, NEVER_US) for cluster in clusters)
         return None if matched == case.match else Failure(self.id, case.name, "matched" if matched else "did not match")
 
 

@@ -333,6 +333,18 @@ def test_what_does_not_come_is_told_when_its_time_has_passed() -> None:
     assert told(judge, said(60, "select")) == []
 
 
+def test_a_clock_says_nothing_of_what_is_on_its_way() -> None:
+    """Neither another cluster's events nor the worker's note of the time tell what has not come."""
+    judge = absences()
+    other = replace(said(30, "select"), cluster="billing")
+    note = replace(said(31, "clock"), kind="control", cluster="")
+    assert told(judge, said(0, "disable_trigger"), other) == []
+    assert judge.note(note).alerts == []
+    assert told(judge, said(5, "enable_trigger"), said(32, "select")) == []
+    judge = absences()
+    assert len(told(judge, said(0, "disable_trigger"), other, said(12, "select"))) == 1
+
+
 @pytest.mark.parametrize("minute", [0.1, 5, 10])
 def test_what_comes_in_time_takes_it_back(minute: float) -> None:
     """In the window it is in time, also when it is seen late; another's does not count, nor does one after it."""
@@ -373,7 +385,7 @@ def test_waiting_goes_on_after_a_restart_and_a_change_of_policies() -> None:
     judge.judge(said(0, "disable_trigger"))
     again = Judge(Bundle([]), labels={}, behaviour=None)
     again.restore(judge.snapshot())
-    assert again.due_us == judge.due_us
+    assert again.snapshot() == judge.snapshot()
     again.adopt(Bundle(parse(ABSENT.replace("severity: high", "severity: low"), "x.yaml")))
     assert len(told(again, said(30, "select"), said(31, "select"))) == 1
     judge.adopt(Bundle(parse(ABSENT.replace("window: 10m", "window: 11m"), "x.yaml")))
