@@ -99,7 +99,10 @@ def _values(node: Node, action: Action) -> dict[str, str]:
         if not keys:
             found[path] = _said(value)
         for key in sorted(keys):
-            found[f"{path}.{key}"] = _said(value[key]) if key in value else "not there"
+            if path == "clock":
+                found[f'{path}["{key}"]'] = "{date} {hour:02}:{minute:02}".format(**value[key])
+            else:
+                found[f"{path}.{key}"] = _said(value[key]) if key in value else "not there"
     return found
 
 

@@ -185,9 +185,7 @@ def test_policies_ask_for_local_time_and_calendars(tmp_path: Path) -> None:
     (condition,) = bundle.policies["at_night"].conditions
     part = explain(condition, Action(kind="change", occurred_at_us=at("2026-12-25T12:00:00Z")))
     assert part.holds == "yes"
-    shown_there = part.parts[1].read["clock.Asia/Tokyo"]
-    assert '"date": "2026-12-25"' in shown_there
-    assert '"hour": 21' in shown_there
+    assert part.parts[1].read == {'clock["Asia/Tokyo"]': "2026-12-25 21:00"}
 
 
 def test_answers_are_not_kept_longer_than_they_hold(tmp_path: Path) -> None:
