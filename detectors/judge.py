@@ -264,7 +264,9 @@ class Judge:
         key = short(event.principal or f"?{event.cluster}?{event.role or ''}")
         address = application = statement = columns = None
         if event.binding in _WITH_ADDRESS:
-            address, application = event.client_addr or "", event.application
+            # All of a network in which its rule of identities.yaml says that it moves is one place.
+            network = event.detail.get("network")
+            address, application = network if isinstance(network, str) else event.client_addr or "", event.application
         if action is not None:
             statement = action.fingerprint or None
             columns = ",".join(sorted(action.columns)) if action.columns else None

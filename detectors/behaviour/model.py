@@ -265,12 +265,7 @@ class Behaviour:
             if value in known.counts:
                 reasons += _rare(name, word, value, known, whose)
                 continue
-            # What is sensitive does not become ordinary by time alone: a reviewer says so, or its peers do it, too.
-            adopt_us = NEVER_US if deed.sensitive and name in WITH_DATA else self._adopt_us
-            if known.total == 0 or (borrowed is None and known.hold(value, deed.now_us, adopt_us)):
-                continue
-            if (name == "client_addr" and known.is_near(value, NETWORK_KNOWN_MIN)) or _moved(name, value, peers):
-                known.learn(value)
+            if known.total == 0 or self._is_adopted(known, name, value, deed, peers, borrowed):
                 continue
             new.add(name)
             words = f"{word} {value or 'local socket'} was never seen of {whose} in {known.total:,} actions"
@@ -304,6 +299,17 @@ class Behaviour:
             foreign=foreign,
             unprecedented=unprecedented,
         )
+
+    def _is_adopted(
+        self, known: Known, name: str, value: str, deed: Deed, peers: Habits | None, borrowed: str | None
+    ) -> bool:
+        """Say whether a value that is not known is none that is new: where it moves, or there for long enough."""
+        if _moved(name, value, known, peers):
+            known.learn(value)
+            return True
+        # What is sensitive does not become ordinary by time alone: a reviewer says so, or its peers do it, too.
+        adopt_us = NEVER_US if deed.sensitive and name in WITH_DATA else self._adopt_us
+        return borrowed is None and known.hold(value, deed.now_us, adopt_us)
 
     def _volume(self, key: str, habits: Habits, deed: Deed, whose: str) -> list[dict[str, Any]]:
         """Give the reason that lies in far more rows than usual, unless days like that are the principal's routine."""
@@ -384,13 +390,15 @@ def _rare(name: str, word: str, value: str, known: Known, whose: str) -> list[di
     return [_reason(name, WEIGHTS[name] * rare * 0.5, words)]
 
 
-def _moved(name: str, value: str, peers: Habits | None) -> bool:
-    """Say whether a new address or application is one that several peers have moved to."""
-    if peers is None:
+def _moved(name: str, value: str, known: Known, peers: Habits | None) -> bool:
+    """Say whether a new address or application is where the principal moves, or where several of its peers have."""
+    if name == "application":
+        return peers is not None and value in peers.applications.counts
+    if name != "client_addr":
         return False
-    if name == "client_addr":
-        return peers.addresses.has_network_of(value)
-    return name == "application" and value in peers.applications.counts
+    # With a slash it is a network that identities.yaml lists.
+    near = "/" in value or known.is_near(value, NETWORK_KNOWN_MIN)
+    return near or (peers is not None and peers.addresses.has_network_of(value))
 
 
 def _reason(feature: str, score: float, words: str) -> dict[str, Any]:

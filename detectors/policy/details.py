@@ -26,7 +26,7 @@ _AGENT: dict[str, Shape] = {
 }
 _TOKEN: dict[str, Shape] = {"verdict": "string", "token_id": "string"}
 _WHOSE: dict[str, Shape] = {
-    **_each(("finding", "claim", "became", "owner", "join"), "string"),
+    **_each(("finding", "claim", "became", "owner", "network", "join"), "string"),
     "agent": _AGENT,
     "token": _TOKEN,
 }

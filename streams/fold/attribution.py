@@ -64,6 +64,7 @@ def _attribution(named: Named, how: str, **session: Any) -> Attribution:
         assurance=named.assurance,
         identity_rule=named.rule,
         owner=named.owner,
+        network=named.network,
         **session,
     )
 

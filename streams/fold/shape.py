@@ -101,6 +101,8 @@ def _detail(whose: Attribution) -> dict[str, object]:
         detail["became"] = whose.became
     if whose.owner is not None:
         detail["owner"] = whose.owner
+    if whose.network is not None:
+        detail["network"] = whose.network
     if whose.agent is not None:
         detail["agent"] = whose.agent
     if whose.join is not None:

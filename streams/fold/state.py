@@ -74,6 +74,7 @@ class Attribution(Struct, frozen=True, array_like=True):
     token: Token | None = None
     join: Join | None = None
     became: str | None = None
+    network: str | None = None
 
 
 class Vouched(Struct, frozen=True, array_like=True):

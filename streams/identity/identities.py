@@ -18,6 +18,7 @@ The file is a list of rules; the first that matches wins:
         on_behalf_of: finance-team      # optional
         peer_group: bots                # optional; whose habits are compared with whose
         owner: payments                 # optional; whom to ask
+        networks: [10.4.0.0/16]         # optional; where it moves: an address there is no new place
 
 In `principal`, `on_behalf_of` and `peer_group`, `{role}` and `{application}` stand for the session's own, `{sub}` and
 `{actor}` for a verified token's, `{agent}` and `{on_behalf_of}` for a comment's. How far a name can be trusted follows
@@ -85,7 +86,8 @@ class Facts(Struct, frozen=True):
 class Named(Struct, frozen=True):
     """Who a session is. `principal` is None when no rule can say; `rule` is then None too.
 
-    `claimed`: a verified claim is what named it; `commented`: a comment had a part in it.
+    `network` is the one of the rule's networks that the session's address lies in. `claimed`: a verified claim is what
+    named it; `commented`: a comment had a part in it.
     """
 
     principal: str | None
@@ -97,6 +99,7 @@ class Named(Struct, frozen=True):
     rule: str | None
     claimed: bool = False
     commented: bool = False
+    network: str | None = None
 
 
 NOBODY = Named(None, "unknown", None, None, None, "none", None)
@@ -127,6 +130,7 @@ class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
     on_behalf_of: str | None = None
     peer_group: str | None = None
     owner: str | None = None
+    networks: str | list[str] = []
 
 
 class _Document(Struct, frozen=True, forbid_unknown_fields=True):
@@ -158,6 +162,7 @@ class Rule:
         self.networks: list[Network] = [
             ip_network(address, strict=False) for address in self.addresses or () if address != "local"
         ]
+        self.moves_in: list[Network] = [ip_network(network, strict=False) for network in _several(entry.networks)]
 
     def _used(self) -> frozenset[proof.Fact]:
         """List the facts that the name hangs on; a pattern that everything matches uses none."""
@@ -227,6 +232,16 @@ class Rule:
             return False
         return any(parsed in network for network in self.networks)
 
+    def network(self, address: str | None) -> str | None:
+        """Give the network that the principal moves in and an address lies in, None when it lies in none."""
+        if not self.moves_in or address is None or address == "local":
+            return None
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return None
+        return next((str(network) for network in self.moves_in if parsed in network), None)
+
     def name(self, facts: Facts) -> Named:
         """Name the session; the rule is known to match."""
         entry = self.entry
@@ -240,6 +255,7 @@ class Rule:
             rule=self.id,
             claimed=bool(self.claims),
             commented=bool(self.tags),
+            network=self.network(facts.client_addr),
         )
 
 

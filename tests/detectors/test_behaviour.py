@@ -189,6 +189,16 @@ def test_where_one_member_moves_is_new_and_where_three_do_is_not() -> None:
     assert life.act("eve", "team", address="10.99.0.9", application="v3").new_application
 
 
+def test_a_network_that_is_listed_is_one_place_and_never_new() -> None:
+    """Whoever moves in it, and comes to another one that is listed, does nothing new; an address elsewhere is."""
+    life = Life()
+    for _ in range(300):
+        life.act(address="10.4.0.0/16")
+    assert life.act(address="10.4.0.0/16") is ORDINARY
+    assert life.act(address="fd00:1::/48") is ORDINARY
+    assert life.act(address="10.5.0.1").new_client_addr
+
+
 def test_what_is_sensitive_is_not_adopted_by_time_alone() -> None:
     """An ordinary relation is a habit after a while, a sensitive one only when a reviewer has said so."""
     life = Life()

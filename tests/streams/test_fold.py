@@ -50,6 +50,16 @@ def feed() -> Feed:
     return Feed()
 
 
+def test_the_network_in_which_a_principal_moves_is_told() -> None:
+    """What its rule lists goes on in `detail`, of any evidence that has an address; from elsewhere nothing is said."""
+    feed = Feed()
+    feed.fold = Fold(3, Rules.parse(IDENTITIES.replace("owner: payments", "networks: 10.0.0.0/8")), 2_000_000, 1 << 20)
+    (event,) = feed(transaction(10, covered=True, beacons=[beacon(application="bot-7", client_addr="10.1.2.3")]))
+    assert (event.principal, event.detail) == ("billing-bot", {"network": "10.0.0.0/8"})
+    (event,) = feed(transaction(20, covered=True, beacons=[beacon(application="bot-7", client_addr="192.0.2.7")]))
+    assert (event.principal, event.detail) == ("billing-bot", {})
+
+
 def test_a_beacon_is_exact(feed: Feed) -> None:
     """A verified beacon binds its transaction exactly, at once, and the rules name its session."""
     (event,) = feed(transaction(10, covered=True, beacons=[beacon(application="bot-7", claim="ticket 9")]))

@@ -128,6 +128,19 @@ def test_networks_and_the_local_socket() -> None:
     assert named(text, client_addr="not an address")[0] is None
 
 
+def test_where_a_principal_moves_is_said_and_names_nobody() -> None:
+    """The first listed network that an address lies in; none is none, and what is no network is refused."""
+    rule = "rules: [{match: {role: app}, principal: app, networks: [10.4.0.0/16, 10.0.0.0/8, 'fd00:1::/48']}]"
+    rules = Identities.parse(rule)
+    places = {"10.4.9.9": "10.4.0.0/16", "10.5.0.1": "10.0.0.0/8", "fd00:1::7": "fd00:1::/48"}
+    for address in (*places, "192.0.2.1", "local", None, "no address"):
+        found = rules.name(facts(client_addr=address))
+        assert (found.principal, found.assurance) == ("app", "role_only")
+        assert found.network == places.get(address or "")
+    with pytest.raises(ConfigurationError, match="rule 1"):
+        Identities.parse("rules: [{match: {role: app}, principal: app, networks: [somewhere]}]")
+
+
 def test_database_and_cluster_match_by_glob() -> None:
     """Cluster and database narrow a rule."""
     text = "rules: [{match: {cluster: 'prod-*', database: [shop, billing], role: '*'}, principal: x}]"
