@@ -195,7 +195,7 @@ class Judge:
         )
 
     def _judge(self, event: Event) -> Verdict:
-        self._correlations.begin(event.occurred_at_us)
+        self._correlations.begin(event.captured_at_us)
         if event.kind != "change":
             return self._other(event)
         counts = event.counts

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from detectors.policy.calendars import FILES
 from detectors.policy.policies import Bundle
 from pgwitness.codec import BatchBuilder
 from pgwitness.errors import ConfigurationError
@@ -71,13 +72,20 @@ class PolicyFile:
     def _look(self) -> _Stamp:
         found = []
         try:
-            files = [self.path] if not self.path.is_dir() else sorted(self.path.rglob("*.y*ml"))
+            files = _files(self.path)
             for file in files:
                 status = file.stat()
                 found.append((str(file), status.st_mtime_ns, status.st_size, status.st_ino))
         except OSError:
             return ()  # reading it says what is wrong
         return tuple(found)
+
+
+def _files(path: Path) -> list[Path]:
+    """List what decides: the files of a folder, or the one file and the calendars beside it."""
+    if path.is_dir():
+        return sorted(path.rglob("*.y*ml"))
+    return [path, *(file for name in FILES if (file := path.parent / name).exists())]
 
 
 def usable(path: Path) -> Bundle:

@@ -199,7 +199,7 @@ class Correlations:
         return self._absences.due(cluster, now_us)
 
     def begin(self, at_us: int) -> None:
-        """Take the time of an event: what asks for absence before has looked from its first event on."""
+        """Take the time at which an event was captured: what asks for absence before has looked from the first on."""
         if len(self._since) < len(self._looks_back):
             for name in self._looks_back:
                 self._since.setdefault(name, at_us if self._since_us is None else self._since_us)

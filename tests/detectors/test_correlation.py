@@ -372,7 +372,7 @@ def test_nothing_is_said_to_be_absent_that_nobody_looked_for() -> None:
     """A judge that began less than a window ago does not know what was before; a restart does not begin anew."""
     bundle = Bundle(parse(ABSENT, "x.yaml"))
     young = Judge(bundle, labels={}, behaviour=None)
-    young.judge(said(0, "select"))
+    young.judge(replace(said(0, "select"), occurred_at_us=0))  # one that claims to be old makes the judge no older
     assert told(young, said(9, "disable_trigger"), said(30, "select")) == []
     again = Judge(bundle, labels={}, behaviour=None)
     again.restore(young.snapshot())

@@ -58,6 +58,22 @@ def test_a_change_is_taken_on_when_it_stands_still(folder: Path) -> None:
     assert file.take_refusal() is None
 
 
+@pytest.mark.parametrize("name", ["watched", "watched/one.yaml"])
+def test_a_changed_calendar_is_a_change(folder: Path, name: str) -> None:
+    """Calendars are taken on with the policies, in a folder and beside a single file; a wrong one is refused."""
+    (folder / "calendars.yaml").write_text("freeze: {days: [2026-03-31]}")
+    file = PolicyFile(folder.parent / name)
+    file.load()
+    before = file.last.sha256
+    (folder / "calendars.yaml").write_text("freeze: {days: [2026-03-31, 2026-04-01]}")
+    assert polled(file) == ["one"]
+    assert file.last.sha256 != before
+    assert file.last.calendars.holds("freeze", 1_775_001_600_000_000)  # the first of April
+    (folder / "calendars.yaml").write_text("freeze: {zone: Mars}")
+    assert polled(file) == ["one"]
+    assert "no time zone 'Mars'" in str(file.take_refusal())
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
