@@ -25,7 +25,7 @@ from tests.quality.topic import BOTH, POLICIES, Figures, peers_of, watch
 POINTS = (0.05, 0.005)
 """False alerts a principal and day at which detectors are compared."""
 DEFAULT = 0.05
-BUDGETS = (0.002, 0.005, 0.008, 0.012, DEFAULT, 0.07, 0.09, 0.12)
+BUDGETS = (0.001, 0.002, 0.0035, 0.005, 0.02, 0.03, 0.04, DEFAULT)
 ASKED: dict[str, dict[str, Any]] = {
     "models": {},
     "models, any reason": {"any_reason": True},

@@ -67,9 +67,9 @@ def test_budgets_and_differences_are_of_the_tuning_seeds_and_paired() -> None:
             of_budget[f"models {budget}"] = written(figures)
         return {"seed": seed, **of_budget}
 
-    false = {budget: 0 if budget <= 0.012 else 5 if budget <= 0.07 else 9 for budget in BUDGETS}
-    assert chosen_budget(0.05, [result(1, false), result(2, false)], "models") == 0.07
-    assert chosen_budget(0.005, [result(1, false)], "both") == 0.012
+    false = {budget: 0 if budget <= 0.005 else 5 if budget <= 0.03 else 9 for budget in BUDGETS}
+    assert chosen_budget(0.05, [result(1, false), result(2, false)], "models") == 0.03
+    assert chosen_budget(0.005, [result(1, false)], "both") == 0.005
     found = {(seed, kind): (int(kind == "a"), 1) for seed in (101, 102) for kind in "ab"}
     one, other = Row("one", found, 0.0), Row("other", dict.fromkeys(found, (0, 1)), 0.0)
     assert (one.recall(), other.recall()) == (0.5, 0.0)
@@ -93,8 +93,8 @@ def test_each_budget_has_a_triage_of_its_own() -> None:
             description="",
             severity="low",
             runbook="",
-            anomaly=0.9,
-            standing=Standing(0.1, 5, 40.0, False),
+            anomaly=0.78,
+            standing=Standing(0.22, 5, 40.0, False),
         )
         own = fan.tell(action, report)
         assert own is not None
