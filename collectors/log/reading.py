@@ -26,6 +26,7 @@ from collectors.log.provenance import Provenance
 from collectors.log.record import LogRecord, Times, Unreadable
 from collectors.log.shipped import Places, Unwrapper
 from collectors.log.splitting import CsvSplitter, EnvelopeSplitter, JsonSplitter, Piece, Splitter, StderrSplitter
+from collectors.log.statuses import Statuses
 from collectors.log.stderr import StderrLog
 from collectors.own import OwnSessions
 from collectors.publisher import Channel
@@ -126,6 +127,8 @@ class Reading:
         self.labels = labels = (context.name, str(channel.header.instance))
         self.sent = 0
         """Events that were sent."""
+        self.statuses: Statuses | None = None
+        """Who asks what became of the transactions that lines name."""
         role = conninfo_to_dict(context.cluster.dsn).get("user")
         # What a shipper brings through a topic need not come in the order in which the server wrote it.
         ordered = settings.from_ != "kafka"
@@ -196,6 +199,8 @@ class Reading:
     def _send(self, events: list[Seen]) -> None:
         self.sent += len(events)
         self._channel.send_all(events)
+        if self.statuses is not None:
+            self.statuses.see(events)
 
     def count(self) -> None:
         """Bring the metrics up to date."""
@@ -229,6 +234,8 @@ class Reading:
         """Bring the metrics up to date, and tell of unreadable lines, of many at once."""
         self.count()
         self._understood()
+        for answer in self.statuses.take() if self.statuses is not None else ():
+            self._channel.send(answer)
         if self._untold_lines and time.monotonic() - self._told_at >= TELL_S:
             self.gap("log_unreadable", {**self._untold, "lines": self._untold_lines, "bytes": self._untold_bytes})
             self._untold_lines = self._untold_bytes = 0

@@ -186,6 +186,7 @@ class Pace:
 
 def _judge(reading: Reading, watch: Watch) -> None:
     """Judge lines by what is known now; ask again when the log shows that something was installed."""
+    reading.statuses = watch.statuses
     if reading.interpreter.doubts:
         reading.interpreter.doubts = False
         watch.doubt()

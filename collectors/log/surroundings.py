@@ -15,6 +15,7 @@ import structlog
 from collectors.connection import connect
 from collectors.log.advice import Advice
 from collectors.log.provenance import ORDINARY, PRINTING, Surroundings
+from collectors.log.statuses import Statuses
 from pgwitness.config import Cluster, Log
 from pgwitness.errors import ConfigurationError, Unreachable
 
@@ -68,6 +69,7 @@ class Watch:
 
     def __init__(self, cluster: Cluster, dsn: str, key: bytes | None = None) -> None:
         self.now = Surroundings()
+        self.statuses = Statuses(cluster, dsn, key)
         self._cluster = cluster
         self._dsn = dsn
         self._key = key
@@ -79,6 +81,7 @@ class Watch:
     def start(self) -> None:
         """Begin to ask."""
         self._thread.start()
+        self.statuses.start()
 
     def wait(self, stop: threading.Event) -> None:
         """Wait a moment for the first answer, or until `stop`."""
@@ -95,6 +98,7 @@ class Watch:
         """Ask no more; a question that is under way is left to itself."""
         self._ended = True
         self._wake.set()
+        self.statuses.end()
 
     def _run(self) -> None:
         while not self._ended:

@@ -62,6 +62,7 @@ from streams.fold.attribution import (
 )
 from streams.fold.cluster import Cluster
 from streams.fold.covering import covering
+from streams.fold.outcomes import ASKED
 from streams.fold.sanity import bounded, bounded_header, check, check_position
 from streams.fold.state import Attribution, FoldState, HeldPart, HeldReading, Timeline, Vouched, Watermark
 from streams.fold.told import OWN
@@ -498,16 +499,7 @@ class Fold:
             case IdentitiesRecord():
                 self._rename(event)
             case Posture():
-                if (
-                    cluster.relations.posture(event)
-                    or cluster.functions.posture(event)
-                    or cluster.views.posture(event)
-                    or shares.posture(cluster.shares, event)
-                ):
-                    return
-                cluster.coverage.posture(event)
-                self._reading(cluster, header, event, shape.finding(header, event).event_id)
-                cluster.log_settings.see(event)
+                self._posture(cluster, header, event)
             case Gap() | Control():
                 cluster.coverage.gap(event, header.instance)
                 if isinstance(event, Gap) and header.source == "log":
@@ -519,6 +511,21 @@ class Fold:
                 self._emit_once(cluster, shape.finding(header, event, self._announced(header.cluster, event)))
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)
+
+    def _posture(self, cluster: Cluster, header: RawHeader, event: Posture) -> None:
+        if event.object_type == ASKED:
+            self._decided(cluster, cluster.outcomes.answered(event))
+            return
+        if (
+            cluster.relations.posture(event)
+            or cluster.functions.posture(event)
+            or cluster.views.posture(event)
+            or shares.posture(cluster.shares, event)
+        ):
+            return
+        cluster.coverage.posture(event)
+        self._reading(cluster, header, event, shape.finding(header, event).event_id)
+        cluster.log_settings.see(event)
 
     def _announced(self, cluster: str, event: Gap | Control) -> Attribution:
         """Name who installed, paused, resumed or removed the beacon; of anything else nobody is known."""

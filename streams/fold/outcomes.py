@@ -9,7 +9,9 @@ its session's transaction until the log shows how that ended:
 - ROLLBACK TO takes back what came since the savepoint, an ERROR among it;
 - a transaction that nobody began (drivers that commit each statement) has been committed when the session's next line
   has another id. This takes a log that tells every statement (`sees_ends`);
-- the WAL has a transaction of that id: it has been committed, and with it what stands before the first savepoint.
+- the WAL has a transaction of that id: it has been committed, and with it what stands before the first savepoint;
+- the server was asked (`ASKED`): it says of an id whether it was committed or not. Where it is asked, a transaction
+  whose end the log does not show waits under its id for the answer.
 
 A text of several statements is replayed by its words (`pgwitness.transactions`). What only read need not wait: its rows
 have been read, whatever came of the transaction. What has waited for `PENDING_US` of record time goes on as `pending`;
@@ -23,7 +25,7 @@ from copy import copy
 
 from msgspec.structs import replace
 
-from pgwitness.events import Event, Outcome, Statement
+from pgwitness.events import Event, Outcome, Posture, Statement
 from pgwitness.transactions import MANY, WORK
 from pgwitness.undo import Undo
 from streams.fold.bounded import room
@@ -50,6 +52,9 @@ _ENDED_BY = ("57P01", "57P02", "57P03", "57P05", "25P03", "25P04")
 _SILENT = ("log_min_messages=", "?=", "all=")
 """Settings after which a session's errors may not be logged."""
 
+ASKED = "transactions"
+"""The type of a posture record that tells what became of transactions; no event comes of it."""
+
 Who = tuple[str | None, int, int | None]
 
 
@@ -64,6 +69,7 @@ class Outcomes:
         """Sessions of which a line was read, and whether they may keep errors out of the log."""
         self._committed: dict[int, None] = {}
         self._due_us = 0
+        self._asked = False
 
     # -- what the log tells ------------------------------------------------------------------------------------
 
@@ -114,18 +120,59 @@ class Outcomes:
             return []
         self._keep(who)
         out: list[Event] = []
-        # One that nobody began may have been committed just before the session ended.
-        close(open_, "rolled_back" if open_.begun or open_.failed else "unknown", out, now_us)
         del self._open[who]
+        if open_.begun or open_.failed:
+            close(open_, "rolled_back", out, now_us)
+        else:  # it may have been committed just before the session ended
+            self.lose(who, open_, out, now_us)
         return out
 
     def lost(self, now_us: int) -> list[Event]:
         """Lines of the log are missing: how what is open ends nobody will know but by the WAL."""
         out: list[Event] = []
         for who in list(self._open):
-            self._keep(who)
-            close(self._open.pop(who), "unknown", out, now_us)
+            if not self._open[who].lost:
+                self._keep(who)
+                self.lose(who, self._open.pop(who), out, now_us)
         self._seen.clear()
+        return out
+
+    def lose(self, who: Who, open_: OpenTransaction, out: list[Event], now_us: int) -> None:
+        """Let a transaction whose end the log does not show wait for the server's answer, where it is asked."""
+        if not self._asked or open_.xid is None:
+            close(open_, "unknown", out, now_us)
+            return
+        open_.lost = True
+        place = (who[0], -open_.xid, None)
+        self._keep(place)
+        self.begin(place, open_, out, now_us)
+        if self.has_id(place, open_.xid):
+            self._committed_before_marks(open_, out, now_us)
+
+    def answered(self, event: Posture) -> list[Event]:
+        """Take up what the server said of transactions; gives what is decided by it."""
+        self._asked = True
+        after, out = event.after or {}, list[Event]()
+        for word in ("committed", "aborted"):
+            xids = after.get(word)
+            for xid in xids if isinstance(xids, list) else ():
+                if isinstance(xid, int) and not isinstance(xid, bool):
+                    out += self._ended(xid, word == "committed", event.captured_at_us)
+        return out
+
+    def _ended(self, xid: int, was_committed: bool, now_us: int) -> list[Event]:
+        out = self.committed(xid, now_us) if was_committed else []
+        who = self._by_xid.get(xid % XID_MODULUS)
+        open_ = self._open.get(who) if who is not None else None
+        if who is None or open_ is None or open_.xid is None or open_.xid % XID_MODULUS != xid % XID_MODULUS:
+            return out
+        self._keep(who)
+        if not was_committed:
+            close(open_, "rolled_back", out, now_us)
+        elif open_.lost:  # what came behind a savepoint, and may have been taken back
+            close(open_, "unknown", out, now_us)
+        if open_.lost:
+            del self._open[who]
         return out
 
     def committed(self, xid: int, now_us: int) -> list[Event]:
@@ -140,10 +187,13 @@ class Outcomes:
             return []
         self._keep(who)
         out: list[Event] = []
+        self._committed_before_marks(open_, out, now_us)
+        return out
+
+    def _committed_before_marks(self, open_: OpenTransaction, out: list[Event], now_us: int) -> None:
         first = open_.marks[0][1] if open_.marks else len(open_.entries)
         for place in range(first):
             resolve(open_, place, "success", out, now_us)
-        return out
 
     def due(self, now_us: int) -> list[Event]:
         """Give what has waited long enough: its outcome is pending."""
@@ -157,7 +207,7 @@ class Outcomes:
                     continue
                 if item.due_us <= now_us:
                     item.told = True
-                    out.append(replace(item.event, outcome="pending"))
+                    out.append(replace(item.event, outcome="unknown" if open_.lost else "pending"))
                 else:
                     self._due_us = min(self._due_us, item.due_us)
         return out
@@ -225,6 +275,7 @@ class Outcomes:
         state.open_seen = list(self._seen.items())
         state.wal_xids = list(self._committed)
         state.open_due_us = self._due_us
+        state.open_asked = self._asked
 
     def load(self, state: ClusterState) -> None:
         """Take up what a checkpoint holds."""
@@ -233,6 +284,7 @@ class Outcomes:
         self._committed = dict.fromkeys(state.wal_xids)
         self._by_xid = {known.xid: who for who, known in self._open.items() if known.xid is not None}
         self._due_us = state.open_due_us
+        self._asked = state.open_asked
 
 
 class _Step:
@@ -457,8 +509,11 @@ class _Step:
     def _close(self, outcome: Outcome) -> None:
         open_ = self.open
         assert open_ is not None
-        close(open_, "rolled_back" if open_.failed else outcome, self.out, self.now_us)
         self.known.drop(self.who)
+        if outcome == "unknown" and not open_.failed:
+            self.known.lose(self.who, open_, self.out, self.now_us)
+        else:
+            close(open_, "rolled_back" if open_.failed else outcome, self.out, self.now_us)
 
 
 def _ends(word: str) -> bool:

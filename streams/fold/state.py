@@ -231,6 +231,8 @@ class OpenTransaction(Struct, array_like=True):
     marks: list[tuple[str, int]] = []
     announced: tuple[str, ...] = ()
     doubtful: bool = False
+    lost: bool = False
+    """It has ended, and how only the server can say, by its id."""
 
 
 class Runs(Struct, array_like=True):
@@ -404,6 +406,7 @@ class ClusterState(Struct):
     open_seen: list[tuple[tuple[str | None, int, int | None], bool]] = []
     wal_xids: list[int] = []
     open_due_us: int = 0
+    open_asked: bool = False
     beside_ddl: list[tuple[int, Event]] = []
     ddl_databases: list[str] = []
     """Commands that wait for their DDL message, and databases that send such (`streams.fold.beside_ddl`)."""

@@ -19,7 +19,7 @@ from collectors.log import shell
 from pgwitness.config import Config, Log
 from pgwitness.demo.servers import Broker, Postgres
 from pgwitness.errors import ConfigurationError
-from pgwitness.events import SCHEMA_VERSION, Event, Gap, RawBatch, RawHeader, Session, Statement, Tick
+from pgwitness.events import SCHEMA_VERSION, Event, Gap, Posture, RawBatch, RawHeader, Session, Statement, Tick
 from pgwitness.health import Health
 from pgwitness.units import Duration
 from tests.collectors.log_server import (
@@ -159,6 +159,34 @@ def marks_raw(at: Bench) -> list[str]:
 def expected(number: int) -> list[str]:
     """Every mark once."""
     return [str(mark) for mark in range(number)]
+
+
+def test_what_became_of_a_transaction_is_asked(at: Bench) -> None:
+    """A session that ends behind a statement leaves no line that says so: the server does, to whoever asks."""
+    with collecting(at) as raised:
+        at.raw.wait(lambda: ended(at) is not None, "the word that it is asked")
+        with psycopg.connect(at.dsn, autocommit=True) as connection:
+            for way in ("ROLLBACK", "COMMIT"):
+                with connection.cursor() as cursor:
+                    cursor.execute("BEGIN")
+                    cursor.execute("CREATE TABLE asked_about(i int)")
+                    row = cursor.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+                    assert row is not None
+                    cursor.execute(way)
+                found = {"COMMIT": "committed", "ROLLBACK": "aborted"}[way]
+                at.raw.wait(lambda xid=row[0], found=found: xid in (ended(at) or {})[found], f"{found} {row[0]}")
+            connection.execute("DROP TABLE asked_about")
+    assert raised == []
+    assert told(at)
+    assert {event.kind for event in told(at)} <= {"statement", "session", "control", "gap"}
+
+
+def ended(at: Bench) -> dict[str, list[int]] | None:
+    """Everything that the server said of transactions; None before it was asked."""
+    answers = [event.after for event in at.raw.of(Posture) if event.object_type == "transactions" and event.after]
+    if not answers:
+        return None
+    return {how: [xid for after in answers for xid in after[how]] for how in ("committed", "aborted")}
 
 
 def test_rotation_and_restarts_lose_and_repeat_nothing(at: Bench, server: Postgres) -> None:

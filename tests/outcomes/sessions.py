@@ -13,6 +13,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
+from collectors.log import statuses
 from collectors.log.interpret import Interpreter, Seen
 from collectors.log.jsonlog import JsonLog
 from collectors.log.provenance import Provenance, Surroundings
@@ -100,11 +101,15 @@ def setting(name: str, value: str) -> Posture:
     return Posture(captured_at_us=1, object_type="setting", name=name, change="found", after={"value": value})
 
 
-def fold(events: Sequence[RawEvent], settings: dict[str, str]) -> list[Event]:
-    """Fold what a log told, each event in a record of its own, and the time until nothing waits any more."""
+def fold(events: Sequence[RawEvent], settings: dict[str, str], answers: Posture | None = None) -> list[Event]:
+    """Fold what a log told, each event in a record of its own, and the time until nothing waits any more.
+
+    `answers` are what the server said of the transactions, which comes behind them.
+    """
     folding = Fold(0, Identities.parse("rules: []\n"), 2_000_000)
-    out = folding.apply(0, read(batch(*[setting(*pair) for pair in settings.items()], source="sessions")))
-    for offset, event in enumerate(events, 1):
+    first = [setting(*pair) for pair in settings.items()] + ([statuses.record({})] if answers is not None else [])
+    out = folding.apply(0, read(batch(*first, source="sessions")))
+    for offset, event in enumerate([*events, *([answers] if answers is not None else [])], 1):
         out += folding.apply(offset, read(batch(event, source="log")))
     latest = max(event.captured_at_us for event in events) + 60_000_000
     return out + folding.apply(folding.next_offset, read(batch(Tick(captured_at_us=latest), source="log")))

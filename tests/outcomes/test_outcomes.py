@@ -8,10 +8,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from collectors.log import statuses
+from collectors.log.interpret import Seen
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
 from pgwitness.demo.servers import Postgres
-from pgwitness.events import Event
+from pgwitness.events import Event, Statement
 from tests.collectors.log_server import SETTINGS, files
 from tests.conftest import DEBIAN_BIN, leave_out
 from tests.outcomes import sessions
@@ -20,6 +22,14 @@ from tests.outcomes.ways import OUTCOMES, WAYS
 EVERYTHING = {"log_min_duration_statement": "0", "log_min_messages": "warning"}
 SEED, MADE_UP, MADE_UP_MANY = 1, 1_000, 60
 """Sessions that chance made up, and the number of the first."""
+ASKED = {
+    "alone, extended, then the end": "s",
+    "a needless ROLLBACK behind what was extended": "ss",
+    "errors are kept out of the log": "r",
+    "prepared and committed": "ss",
+    "prepared and rolled back": "rs",
+}
+"""Ways of which more is known where the server was asked."""
 NUMBERS = {name: number for number, name in enumerate(WAYS)}
 
 
@@ -35,13 +45,29 @@ def server(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[Postg
 
 
 @pytest.fixture(scope="module")
-def events(server: Postgres) -> list[Event]:
-    """Every way, run once, and what became of its lines."""
-    return outcomes(server)
+def lines(server: Postgres) -> list[Seen]:
+    """Every way, run once, and its lines."""
+    return run_all(server)
 
 
-def outcomes(server: Postgres) -> list[Event]:
-    """Run every way and fold its lines."""
+@pytest.fixture(scope="module")
+def events(lines: list[Seen]) -> list[Event]:
+    """What became of the lines by themselves."""
+    return sessions.fold(lines, EVERYTHING)
+
+
+@pytest.fixture(scope="module")
+def asked(server: Postgres, lines: list[Seen]) -> list[Event]:
+    """What became of them where the server was asked about its transactions."""
+    xids = [line.xid for line in lines if isinstance(line, Statement) and line.xid]
+    with psycopg.connect(server.dsn("other"), autocommit=True) as anybody:
+        answers = statuses.ask(anybody, xids)
+    assert set(answers) == set(xids)
+    return sessions.fold(lines, EVERYTHING, statuses.record(answers))
+
+
+def run_all(server: Postgres) -> list[Seen]:
+    """Run every way."""
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         for text in (
             "CREATE ROLE owner LOGIN", "CREATE ROLE other LOGIN",
@@ -56,8 +82,7 @@ def outcomes(server: Postgres) -> list[Event]:
         sessions.run(server.dsn(), "made up", sessions.made_up(SEED, number), number)
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         admin.execute(f"SELECT 1 AS {sessions.END.replace(' ', '_')}".encode())
-    seen = sessions.lines(files(server, "jsonlog"), "postgres", sessions.END.replace(" ", "_"))
-    return sessions.fold(seen, EVERYTHING)
+    return sessions.lines(files(server, "jsonlog"), "postgres", sessions.END.replace(" ", "_"))
 
 
 def test_every_way_is_told_as_what_it_was(events: list[Event]) -> None:
@@ -78,6 +103,28 @@ def test_of_what_chance_makes_up_nothing_false_is_told(server: Postgres, events:
     false, known, unknown = sessions.false_outcomes(events, there)
     assert false == []
     assert known > unknown
+
+
+def test_who_asks_the_server_knows_what_the_log_does_not_show(server: Postgres, asked: list[Event]) -> None:
+    """Ends that no line shows; what one text did in part stays unknown, and all else is as by the log alone."""
+    wrong = {}
+    for name, one in WAYS.items():
+        found = [event.outcome for event in sessions.in_order(sessions.told(asked, NUMBERS[name]))]
+        if found != [OUTCOMES[letter] for letter in ASKED.get(name, one.outcomes)]:
+            wrong[name] = (ASKED.get(name, one.outcomes), found)
+    assert wrong == {}
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        there = {str(name) for (name,) in admin.execute("SELECT relname::text FROM pg_class WHERE relkind = 'r'")}
+    assert sessions.false_outcomes(asked, there)[0] == []
+
+
+def test_who_asks_the_server_leaves_less_unknown(events: list[Event], asked: list[Event]) -> None:
+    """Of what chance made up, too."""
+    unknown = [
+        sum(event.outcome == "unknown" for event in sessions.in_order(made) if event.kind == "statement")
+        for made in (events, asked)
+    ]
+    assert 0 < unknown[1] < unknown[0]
 
 
 def test_sentences_tell_what_happened(events: list[Event]) -> None:
