@@ -2,8 +2,9 @@
 
 The event trigger's message is in the WAL, which is read beside the log; which comes first is chance. A command that was
 committed waits for `WAIT_US` of record time, where its database is known to send such messages, and goes on marked with
-`seen_as` when the message has come (`streams.fold.told`), else as it is. So does one that changes rows of a table whose
-name nobody knows yet: it may have been made a moment before. Bounded; what finds no room goes on at once.
+`seen_as` when the message has come (`streams.fold.told`), else as it is. So does one that changes all rows of a table,
+or rows of one whose name nobody knows, and is not judged by its effect: it may have been made a moment before. Bounded;
+what finds no room goes on at once.
 
 A block (DO) need not run all that stands in it: what event triggers always tell, and have not told of it, it did not
 do, or took back. Those operations are left out, and `detail.not_done` names them.
@@ -52,7 +53,7 @@ class BesideDdl:
         operations = event.detail.get("operations")
         if not isinstance(operations, list) or len(self._waiting) >= WAITING_MAX:
             return False
-        if TOLD.isdisjoint(operations) and (UNRESOLVED not in event.detail or CHANGES.isdisjoint(operations)):
+        if TOLD.isdisjoint(operations) and not _changes_what_nobody_knows(event, operations):
             return False
         self._set([*self._waiting, (now_us + WAIT_US, event)])
         return True
@@ -91,6 +92,14 @@ class BesideDdl:
         """Take up what a checkpoint holds."""
         self._waiting = list(state.beside_ddl)
         self._databases = dict.fromkeys(state.ddl_databases)
+
+
+def _changes_what_nobody_knows(event: Event, operations: list[object]) -> bool:
+    """Say whether a table that a statement changes may have been made a moment before, as the WAL has yet to tell."""
+    if CHANGES.isdisjoint(str(word) for word in operations) or "by_effect" in event.detail:
+        return False
+    all_rows = "truncate" in operations or event.detail.get("where") in ("none", "useless")
+    return all_rows or UNRESOLVED in event.detail
 
 
 def _told(told: Told, event: Event) -> bool:

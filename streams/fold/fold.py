@@ -597,7 +597,7 @@ class Fold:
         """Tell a statement that has waited; what it names may have been made meanwhile, by the WAL."""
         if cluster.relations.again(event):
             cluster.views.ran(event)
-            shares.by_effect(cluster.shares, event)
+        shares.by_effect(cluster.shares, event)
         self._emit(event)
 
     def _session(self, cluster: Cluster, header: RawHeader, event: Session) -> None:

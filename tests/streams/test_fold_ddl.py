@@ -6,9 +6,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pgwitness.events import Beacon, Control, Ddl, DdlObject, Event, Posture, QueryStats
+from pgwitness.events import Beacon, Control, Ddl, DdlObject, Event, Posture, QueryStats, Tick
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities as Rules
+from tests.streams.log_records import statement as log_line
 from tests.streams.records import BACKEND_US, IDENTITIES, SECOND_US, START_US, batch, beacon, read, transaction
 
 TABLE = DdlObject("table", "public.orders", "public.orders")
@@ -291,3 +292,25 @@ def test_nothing_else_passes_for_a_new_tables_beacon() -> None:
     assert covered(MAKE, *behind(*COVER, *COVER)) == [1, 2, 3]
     assert covered(MAKE, *behind(COVER[0], COVER[1], COVER[1])) == [1, 2]
     assert covered(MAKE, *behind(*COVER[:2], ("ALTER PUBLICATION", COVER[2][1]), ("ALTER TABLE", NEW))) == [1, 2, 3]
+
+
+def test_a_table_is_emptied_before_the_word_that_it_was_made() -> None:
+    """The log is read before the WAL: TRUNCATE waits for a moment, and is then left to what the WAL tells of it."""
+    made = fold()
+
+    def take(event: Any, source: str) -> list[Event]:
+        found = made.apply(made.next_offset, read(batch(event, source=source)))
+        return [one for one in found if one.kind == "statement"]
+
+    line = {"statement": "TRUNCATE public.fresh", "outcome": "success"}
+    take(transaction(1, ddl=[drop()]), "wal")
+    assert take(log_line(1, **line), "log") == []
+    new = command(tag="CREATE TABLE", objects=[DdlObject("table", "public.fresh", "public.fresh")], objects_total=1)
+    assert take(transaction(2, ddl=[new]), "wal") == []
+    (told,) = take(Tick(captured_at_us=START_US + 3 * SECOND_US), "log")
+    assert told.detail["by_effect"] is True
+    assert take(log_line(2, **line), "log")[0].detail["by_effect"] is True
+    (unknown,) = take(log_line(3, statement="TRUNCATE public.other", outcome="success", at_s=4), "log") or take(
+        Tick(captured_at_us=START_US + 9 * SECOND_US), "log"
+    )
+    assert "by_effect" not in unknown.detail
