@@ -580,6 +580,7 @@ class Fold:
             self._compare(cluster, header, whose, event.tags, stronger, event.captured_at_us)
         if told.detail.get(OWN) is True:
             cluster.told.proven(told.database or "")
+        cluster.young.statement(told)  # no transaction block has CREATE DATABASE: its line of success is its outcome
         words = shape.transaction_words(event, known)
         self._decided(cluster, cluster.outcomes.statement(event, session, words, told, cluster.log_settings.sees_ends))
 
@@ -589,7 +590,6 @@ class Fold:
             cluster.told.statement(event)
             if event.outcome == "rolled_back":
                 cluster.stats.rolled_back(event)
-            cluster.young.statement(event)
             if not cluster.beside_ddl.wait(event, cluster.clock_us):
                 self._emit(event)
 
