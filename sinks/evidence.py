@@ -15,7 +15,8 @@ import msgspec
 
 from detectors.replay import Past
 from pgwitness.events import OPERATIONS, Count, Event, Position, Relation
-from sinks.catalogue import connect, scan
+from sinks.catalogue import connect
+from sinks.views import scan
 
 FETCH_ROWS = 5_000
 _LETTERS = {word: letter for letter, word in OPERATIONS.items()}

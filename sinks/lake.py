@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pgwitness.errors import DeadLetter, PgwitnessError, Retry, Stop, Superseded
 from pgwitness.events import Event
-from sinks import catalogue, listing, manifest, parquet
+from sinks import listing, manifest, parquet, views
 from sinks.columns import Columns, Verdict
 from sinks.files import Files
 from sinks.manifest import Entry, File, HighWater
@@ -77,7 +77,7 @@ class Lake:
             for table, schema in TABLES.items():
                 self.files.make_folder(self.path / table / MANIFEST)
                 self.place(self.path / listing.empty_file(table), parquet.encode(schema.empty_table()), "prepare")
-            self.place(self.path / "views.sql", catalogue.views_sql().encode(), "prepare")
+            self.place(self.path / "views.sql", views.views_sql().encode(), "prepare")
 
     def place(self, path: Path, content: bytes, owner: str) -> None:
         """Put a file that is the same whoever writes it, and replace one of an older version.
