@@ -17,7 +17,7 @@ import structlog
 from collectors.connection import connect
 from collectors.context import now_us
 from collectors.log.interpret import Seen
-from collectors.sessions.activity import widen
+from collectors.xids import widen
 from pgwitness.config import Cluster
 from pgwitness.errors import ConfigurationError, Unreachable
 from pgwitness.events import Posture, Statement

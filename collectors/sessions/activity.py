@@ -53,12 +53,6 @@ class Ourselves(Struct, frozen=True):
         )
 
 
-def widen(xid: int, next_xid: int) -> int:
-    """Give a 32-bit transaction id its epoch: the 64-bit one nearest to `next_xid`, which has it."""
-    distance = (xid - next_xid) & 0xFFFFFFFF
-    return next_xid + (distance - (1 << 32) if distance >= 1 << 31 else distance)
-
-
 NAME_BYTES_MAX = 62
 """PostgreSQL cuts a longer name of a certificate (NAMEDATALEN, 64 with the byte that ends it); one of 63 may be cut."""
 

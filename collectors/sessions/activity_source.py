@@ -7,7 +7,8 @@ from typing import Any
 import psycopg
 from msgspec import Struct
 
-from collectors.sessions.activity import Backend, Look, Ourselves, authenticates, certificate, widen
+from collectors.sessions.activity import Backend, Look, Ourselves, authenticates, certificate
+from collectors.xids import widen
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

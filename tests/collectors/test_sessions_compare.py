@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.sessions.activity import Backend, Look, Ourselves, authenticates, certificate, compare, widen
+from collectors.sessions.activity import Backend, Look, Ourselves, authenticates, certificate, compare
 from collectors.sessions.posture import Object, catalogues, masked_setting, within
 from collectors.sessions.posture import compare as compare_posture
+from collectors.xids import widen
 from pgwitness.events import Certificate
 from pgwitness.privacy import tokenizer
 
