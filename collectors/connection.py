@@ -15,9 +15,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from collectors.own import introduce
 from collectors.texts import read_texts
-from pgwitness.config import Cluster
-from pgwitness.errors import ConfigurationError, Unreachable
-from pgwitness.messages.refusal import dsn_trouble, words
+from pgwitness.core.config import Cluster
+from pgwitness.core.errors import ConfigurationError, Unreachable
+from pgwitness.core.messages.refusal import dsn_trouble, words
 
 APPLICATION = "pgwitness"
 CONNECT_TIMEOUT_S = 10

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from collectors.names import Names
 from collectors.publisher import Publisher
-from pgwitness.config import Cluster, Config
-from pgwitness.health import Health
+from pgwitness.core.config import Cluster, Config
+from pgwitness.core.runtime.health import Health
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from prometheus_client import Counter
 from collectors.connection import instance_name
 from collectors.context import Context, now_us
 from collectors.publisher import Publisher
-from pgwitness import backoff
-from pgwitness.config import Config
-from pgwitness.disk import moment
-from pgwitness.errors import ConfigurationError, PgwitnessError, Retry, Stop
-from pgwitness.events import Control, Tick
-from pgwitness.health import Health
-from pgwitness.privacy import load_key
+from pgwitness.core.config import Config
+from pgwitness.core.errors import ConfigurationError, PgwitnessError, Retry, Stop
+from pgwitness.core.events import Control, Tick
+from pgwitness.core.privacy import load_key
+from pgwitness.core.runtime import backoff
+from pgwitness.core.runtime.disk import moment
+from pgwitness.core.runtime.health import Health
 
 BACKOFF_S_MAX = 30.0
 CALM_S = 60.0

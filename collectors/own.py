@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from pgwitness.events import Beacon
+from pgwitness.core.events import Beacon
 
 CODE_CHARS = 24
 """In hex: 96 bits. With the longest name of ours it fits into the 63 bytes that the server keeps."""

@@ -23,12 +23,12 @@ from prometheus_client import Counter, Gauge
 from collectors import stalled
 from collectors.stalled import Progress
 from pgwitness import __version__
-from pgwitness.codec import LINGER_MS_MAX, BatchBuilder
-from pgwitness.config import Config
-from pgwitness.errors import PgwitnessError, Retry, Stop
-from pgwitness.events import RawEvent, RawHeader, encode_event
-from pgwitness.refusals import Refusals
-from pgwitness.topics import partition_of
+from pgwitness.core.codec import LINGER_MS_MAX, BatchBuilder
+from pgwitness.core.config import Config
+from pgwitness.core.errors import PgwitnessError, Retry, Stop
+from pgwitness.core.events import RawEvent, RawHeader, encode_event
+from pgwitness.core.runtime.refusals import Refusals
+from pgwitness.core.topics import partition_of
 
 QUEUE_KIB_MAX = 32 * 1024
 """What may wait for the broker, over all channels; then senders block."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from pgwitness.config import Config
+from pgwitness.core.config import Config
 
 STALLED_S = 45.0
 """How long something may wait without anything being confirmed before the broker is asked; then every so often."""

@@ -15,8 +15,8 @@ from typing import Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from pgwitness.disk import read_whole, write_whole
-from pgwitness.errors import Retry, Stop
+from pgwitness.core.errors import Retry, Stop
+from pgwitness.core.runtime.disk import read_whole, write_whole
 
 VERSION = 1
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from pgwitness.events import OPERATIONS, Event, Kind
-from pgwitness.statements import StatementFacts
+from pgwitness.core.events import OPERATIONS, Event, Kind
+from pgwitness.core.sql.statements import StatementFacts
 
 PARTS_MAX = 256
 """Long transactions whose parts are counted at a time; they come one after the other per database."""

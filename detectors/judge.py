@@ -31,12 +31,12 @@ from detectors.policy.evaluator import NONE, Evaluator, Matches, Novelty, set_no
 from detectors.policy.policies import Bundle, Policy
 from detectors.sensitive import Sensitive
 from detectors.wording import Seen
-from pgwitness import statements
-from pgwitness.config import Behaviour as Settings
-from pgwitness.config import Config
-from pgwitness.errors import ConfigurationError, Stop
-from pgwitness.events import OPERATIONS, Event
-from pgwitness.undo import Undo
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.config import Config
+from pgwitness.core.errors import ConfigurationError, Stop
+from pgwitness.core.events import OPERATIONS, Event
+from pgwitness.core.sql import statements
+from pgwitness.core.undo import Undo
 
 STATE_VERSION = 2
 OLDEST_STATE = 1
@@ -117,9 +117,9 @@ class Judge:
 
         Its alerts may be of others too: an event also says that time has passed. Windows close by it, and findings and
         digests that are due by its time of capture are told with it. Should judging fail, what decides whether a
-        finding is told is as if the event had not come (`pgwitness.undo`): the next occurrence is told as the first.
-        Habits and windows keep it, for it did happen; what was new stays new, until it was adopted. Should what is due
-        fail, `Incomplete` brings the verdict on the event, and the one thing that cannot be told is left out.
+        finding is told is as if the event had not come (`pgwitness.core.undo`): the next occurrence is told as the
+        first. Habits and windows keep it, for it did happen; what was new stays new, until it was adopted. Should what
+        is due fail, `Incomplete` brings the verdict on the event, and the one thing that cannot be told is left out.
         """
         self._undo.begin()
         try:

@@ -22,8 +22,8 @@ from detectors.judgement import Verdict
 from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
 from detectors.wording import render
-from pgwitness.config import Config
-from pgwitness.events import Event
+from pgwitness.core.config import Config
+from pgwitness.core.events import Event
 
 SAMPLES_MAX = 3
 _OF_MODEL = {"new.client_addr", "new.application", "new.relation", "anomaly"}

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from pgwitness.config import Privacy
+from pgwitness.core.config import Privacy
 
 CACHE_MAX = 10_000
 _SYSTEM = frozenset({"pg_catalog", "information_schema", "pg_toast"})

@@ -28,10 +28,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pgwitness import config as configuration
-from pgwitness.config import Config
+from pgwitness.core import config as configuration
+from pgwitness.core.config import Config
+from pgwitness.core.privacy import write_key
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Broker, Postgres
-from pgwitness.privacy import write_key
 from tests.servers import kafka
 from tests.servers.kafka import Kafka
 

@@ -23,7 +23,7 @@ from typing import TypeVar
 import msgspec
 
 from collectors.beacon.encodings import json_of
-from pgwitness.events import Beacon, Token
+from pgwitness.core.events import Beacon, Token
 
 PREFIX = "pgwitness.beacon"
 """The prefix of a beacon's logical message."""

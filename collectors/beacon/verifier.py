@@ -39,7 +39,7 @@ from collectors.beacon.mac import (
     pads,
     split,
 )
-from pgwitness.events import Beacon, Wrote
+from pgwitness.core.events import Beacon, Wrote
 
 SESSION_KIND = "session/1"
 SESSIONS_MAX = 4_096

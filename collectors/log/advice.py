@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from collectors.log.formats.prefix import escapes
 from collectors.log.languages import phrases
-from collectors.log.prefix import escapes
-from pgwitness.config import Log
+from pgwitness.core.config import Log
 
 PREFIX = "%m [%p] %q%u@%d/%a %r %c %l %x %v %Q %e "
 """A prefix that tells everything."""

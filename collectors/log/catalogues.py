@@ -15,7 +15,7 @@ import structlog
 from collectors.connection import connect
 from collectors.context import Context
 from collectors.names import NAMES_MAX, Names
-from pgwitness.errors import PgwitnessError
+from pgwitness.core.errors import PgwitnessError
 
 REFRESH_S = 900.0
 PAUSE_S = 10.0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.resources import files
 
-from collectors.log.prefix import PRIMARY, SECONDARY
+from collectors.log.formats.prefix import PRIMARY, SECONDARY
 
 _SPEC = re.compile(r"%(?:\d+\$)?0?\d*[sdu]")
 _NUMBER = r"(\d{1,15}(?:\.\d{1,6})?)"

@@ -16,23 +16,30 @@ from prometheus_client import Counter
 from psycopg.conninfo import conninfo_to_dict
 
 from collectors.context import Context, now_us
-from collectors.log import csvlog
-from collectors.log.csvlog import CsvLog
-from collectors.log.interpret import Interpreter, Seen
-from collectors.log.jsonlog import JsonLog
+from collectors.log.formats import csvlog
+from collectors.log.formats.csvlog import CsvLog
+from collectors.log.formats.jsonlog import JsonLog
+from collectors.log.formats.prefix import Prefix, escapes
+from collectors.log.formats.record import LogRecord, Times, Unreadable
+from collectors.log.formats.splitting import (
+    CsvSplitter,
+    EnvelopeSplitter,
+    JsonSplitter,
+    Piece,
+    Splitter,
+    StderrSplitter,
+)
+from collectors.log.formats.stderr import StderrLog
+from collectors.log.interpretation.interpret import Interpreter, Seen
+from collectors.log.interpretation.provenance import Provenance
 from collectors.log.languages import heads
-from collectors.log.prefix import Prefix, escapes
-from collectors.log.provenance import Provenance
-from collectors.log.record import LogRecord, Times, Unreadable
-from collectors.log.shipped import Places, Unwrapper
-from collectors.log.splitting import CsvSplitter, EnvelopeSplitter, JsonSplitter, Piece, Splitter, StderrSplitter
+from collectors.log.sources.shipped import Places, Unwrapper
 from collectors.log.statuses import Statuses
-from collectors.log.stderr import StderrLog
 from collectors.own import OwnSessions
 from collectors.publisher import Channel
-from pgwitness.config import Log
-from pgwitness.events import Control, Gap, Tick
-from pgwitness.privacy import tokenizer
+from pgwitness.core.config import Log
+from pgwitness.core.events import Control, Gap, Tick
+from pgwitness.core.privacy import tokenizer
 
 DELIVERY_S_MAX = 30.0
 STORE_S = 1.0

@@ -11,11 +11,11 @@ import os
 from typing import NamedTuple
 
 from collectors.log.advice import Advice
-from collectors.log.interpret import Interpreter
+from collectors.log.formats.record import Unreadable
+from collectors.log.interpretation.interpret import Interpreter
 from collectors.log.reading import formats
-from collectors.log.record import Unreadable
-from pgwitness.config import Log
-from pgwitness.privacy import tokenizer
+from pgwitness.core.config import Log
+from pgwitness.core.privacy import tokenizer
 
 BYTES_MAX = 256 * 1024
 LINES_MIN = 20

@@ -21,16 +21,16 @@ from msgspec.structs import replace
 from collectors.connection import instance_name
 from collectors.context import Context, now_us
 from collectors.log import catalogues
-from collectors.log.files import FileCollector
-from collectors.log.follow import READ_BYTES, FileState, Follower
-from collectors.log.kafka import KafkaCollector
 from collectors.log.reading import DELIVERY_S_MAX, IDLE_S, Reading, formats
-from collectors.log.remote import RemoteFollower
-from collectors.log.server import ServerLog
+from collectors.log.sources.files import FileCollector
+from collectors.log.sources.follow import READ_BYTES, FileState, Follower
+from collectors.log.sources.kafka import KafkaCollector
+from collectors.log.sources.remote import RemoteFollower
+from collectors.log.sources.server import ServerLog
 from collectors.log.surroundings import Watch
 from collectors.publisher import Channel
-from pgwitness.config import Log
-from pgwitness.errors import ConfigurationError
+from pgwitness.core.config import Log
+from pgwitness.core.errors import ConfigurationError
 
 SQL_PAUSE_S_MAX = 2.0
 """How rarely at most a server is asked whose log grows by nothing but the asking."""

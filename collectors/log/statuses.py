@@ -16,11 +16,11 @@ import structlog
 
 from collectors.connection import connect
 from collectors.context import now_us
-from collectors.log.interpret import Seen
+from collectors.log.interpretation.interpret import Seen
 from collectors.xids import widen
-from pgwitness.config import Cluster
-from pgwitness.errors import ConfigurationError, Unreachable
-from pgwitness.events import Posture, Statement
+from pgwitness.core.config import Cluster
+from pgwitness.core.errors import ConfigurationError, Unreachable
+from pgwitness.core.events import Posture, Statement
 
 APPLICATION = "pgwitness log"
 ASK_S = 1.0

@@ -14,10 +14,10 @@ import structlog
 
 from collectors.connection import connect
 from collectors.log.advice import Advice
-from collectors.log.provenance import ORDINARY, PRINTING, Surroundings
+from collectors.log.interpretation.provenance import ORDINARY, PRINTING, Surroundings
 from collectors.log.statuses import Statuses
-from pgwitness.config import Cluster, Log
-from pgwitness.errors import ConfigurationError, Unreachable
+from pgwitness.core.config import Cluster, Log
+from pgwitness.core.errors import ConfigurationError, Unreachable
 
 APPLICATION = "pgwitness log"
 ASK_S = 600.0

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pgwitness.events import Certificate, Session
+from pgwitness.core.events import Certificate, Session
 
 
 class Backend(Struct, frozen=True):

@@ -19,13 +19,14 @@ from prometheus_client import Gauge
 
 from collectors.connection import connect, instance_name
 from collectors.context import Context, now_us
+from collectors.posture import shell as posture_shell
 from collectors.publisher import Channel
-from collectors.sessions import activity_source, posture_shell
+from collectors.sessions import activity_source
 from collectors.sessions.activity import Look, compare
 from collectors.statefile import StateFile
-from pgwitness.errors import Retry
-from pgwitness.events import Gap
-from pgwitness.messages.refusal import words
+from pgwitness.core.errors import Retry
+from pgwitness.core.events import Gap
+from pgwitness.core.messages.refusal import words
 
 DELIVERY_S_MAX = 30.0
 STORE_S = 1.0

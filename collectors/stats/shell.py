@@ -22,11 +22,11 @@ from collectors.publisher import Channel
 from collectors.statefile import StateFile
 from collectors.stats import source
 from collectors.stats.delta import Delta, Key, Loss, Snapshot, compare
-from pgwitness.errors import Retry
-from pgwitness.events import Gap, QueryStats
-from pgwitness.identifiers import without_glaring
-from pgwitness.messages.refusal import words
-from pgwitness.statements import StatementFacts, about_objects, facts
+from pgwitness.core.errors import Retry
+from pgwitness.core.events import Gap, QueryStats
+from pgwitness.core.messages.refusal import words
+from pgwitness.core.sql.identifiers import without_glaring
+from pgwitness.core.sql.statements import StatementFacts, about_objects, facts
 
 DELIVERY_S_MAX = 30.0
 READING = Gauge("pgwitness_stats_reading_seconds", "How long the last reading took.", ["cluster", "instance"])

@@ -13,7 +13,7 @@ from msgspec import Struct
 from psycopg import sql
 
 from collectors.stats.delta import Counter, Entry, Key, Snapshot
-from pgwitness.errors import Retry
+from pgwitness.core.errors import Retry
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pgwitness.events import format_lsn
+from pgwitness.core.events import format_lsn
 
 ASIDES_MAX = 20
 """Messages of one transaction that are told one by one; the others are counted."""

@@ -9,8 +9,8 @@ time, so that a table which is taken out later is no table that is still to come
 
 from __future__ import annotations
 
-from collectors.beacon.templates import PUBLICATION
-from pgwitness.events import Ddl
+from collectors.installation.sql.templates import PUBLICATION
+from pgwitness.core.events import Ddl
 
 LASTS_US = 60_000_000
 """How long a table may be coming; the job looks every few seconds. Where it cannot list it, its trigger says so."""

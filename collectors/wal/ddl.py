@@ -6,8 +6,8 @@ from msgspec.structs import replace
 
 from collectors.beacon.mac import DdlPayload, JudgeToken, beacon_of
 from collectors.wal import ddl_objects
-from pgwitness.events import Ddl, DdlObject
-from pgwitness.statements import facts
+from pgwitness.core.events import Ddl, DdlObject
+from pgwitness.core.sql.statements import facts
 
 DROP_EVENT = "sql_drop"
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from pgwitness import postgres_parser as parser
-from pgwitness.events import DdlObject, quote_identifier
+from pgwitness.core.events import DdlObject, quote_identifier
+from pgwitness.core.sql import postgres_parser as parser
 
 Tree = dict[str, Any]
 

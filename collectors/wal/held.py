@@ -13,7 +13,7 @@ from typing import IO
 
 import msgspec
 
-from pgwitness.disk import refused
+from pgwitness.core.runtime.disk import refused
 
 _LENGTH = Layout(">I")
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from collectors.beacon.keyring import Key, Keyring
-from pgwitness.disk import read_whole, write_whole
+from pgwitness.core.runtime.disk import read_whole, write_whole
 
 
 class Kept(Struct):

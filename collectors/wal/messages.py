@@ -21,7 +21,6 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from collectors.beacon.emission import SILENCED_PREFIX
 from collectors.beacon.keyring import KEYS_MAX, Key
 from collectors.beacon.mac import (
     CLAIM_CHARACTERS_MAX,
@@ -40,13 +39,14 @@ from collectors.beacon.mac import (
     verify_ddl,
 )
 from collectors.beacon.verifier import SHORT, BeaconVerifier, claimed
+from collectors.installation.sql.emission import SILENCED_PREFIX
 from collectors.own import OwnSessions
 from collectors.wal.ddl import lacks_objects, of_payload
 from collectors.wal.keyreads import KeyReads
 from collectors.wal.limit import Limit
 from collectors.wal.pgoutput import LogicalMessage
 from collectors.wal.tokens import Verifier
-from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Token, format_lsn
+from pgwitness.core.events import Beacon, Ddl, Forgery, Silenced, Token, format_lsn
 
 HEARTBEAT_PREFIX = "pgwitness.heartbeat"
 FORGERIES_A_SECOND = 5

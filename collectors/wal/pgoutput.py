@@ -13,7 +13,7 @@ from struct import error as LayoutError  # noqa: N812 - it is struct's own error
 
 from msgspec import Struct
 
-from pgwitness.errors import PgwitnessError
+from pgwitness.core.errors import PgwitnessError
 
 EPOCH_US = 946_684_800_000_000
 """2000-01-01, where PostgreSQL's time begins, in microseconds since 1970."""

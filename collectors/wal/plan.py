@@ -16,9 +16,9 @@ from msgspec import Struct
 from collectors.wal import pgoutput
 from collectors.wal.pgoutput import INT2, INT4, UNCHANGED, ProtocolError, Tuple
 from collectors.wal.values import NULL, Convert, TokenCache, converter, type_names
-from pgwitness.config import Privacy
-from pgwitness.events import Relation, qualified, quote_identifier
-from pgwitness.privacy import Tokenizer, treatment
+from pgwitness.core.config import Privacy
+from pgwitness.core.events import Relation, qualified, quote_identifier
+from pgwitness.core.privacy import Tokenizer, treatment
 
 ROW_BYTES_MAX = 160 * 1024
 """Encoded bytes of a row; a longer one is encoded again with the limits below, so that no row exceeds a record."""

@@ -13,7 +13,7 @@ from typing import Any
 from collectors.wal.listing import Listing, Listings
 from collectors.wal.published import PUBLICATIONS
 from collectors.wal.slot import Connection
-from pgwitness.events import Gap, format_lsn, qualified
+from pgwitness.core.events import Gap, format_lsn, qualified
 
 REASON = "publication_changed"
 ANNOUNCES = ("install", "uninstall", "publications")

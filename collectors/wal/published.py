@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, TRIGGER
+from collectors.installation.sql.templates import PUBLICATION, PUBLICATION_INSERTS, TRIGGER
 from collectors.wal.slot import Connection
 from collectors.wal.unpublished import Listed
-from pgwitness.events import qualified
+from pgwitness.core.events import qualified
 
 PUBLICATIONS = (PUBLICATION, PUBLICATION_INSERTS)
 

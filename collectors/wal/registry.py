@@ -19,9 +19,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import errors as pg
 
-from collectors.beacon import catalogue, emission, templates
-from collectors.beacon.source import UNREADABLE
-from collectors.beacon.steps import wants
+from collectors.installation import catalogue
+from collectors.installation.source import UNREADABLE
+from collectors.installation.sql import emission, templates
+from collectors.installation.steps import wants
 from collectors.wal.catalogue import Connection, Horizon, Horizons, Written, wide
 from collectors.wal.listing import Asked
 

@@ -19,14 +19,14 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import Counter, Gauge
 
-from collectors.beacon import source
 from collectors.beacon.encodings import codec_of
-from collectors.beacon.job import Job
 from collectors.beacon.keyring import Key
 from collectors.beacon.mac import ControlPayload
-from collectors.beacon.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA
 from collectors.connection import connect, instance_name, replication_connect
 from collectors.context import Context, now_us
+from collectors.installation import source
+from collectors.installation.job import Job
+from collectors.installation.sql.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA
 from collectors.own import OwnSessions
 from collectors.publisher import Channel
 from collectors.wal import keys, pgoutput, publication_watch, published, registry, slot
@@ -45,10 +45,10 @@ from collectors.wal.stuck import OUT_OF_MEMORY, failed, of_the_data, start_after
 from collectors.wal.tokens import Verifier
 from collectors.wal.transaction import Assembler, Place, Xids
 from collectors.wal.unpublished import Accounts
-from pgwitness.errors import PgwitnessError, Retry, Unreachable
-from pgwitness.events import Control, Gap, RawEvent, format_lsn, qualified
-from pgwitness.messages.refusal import words
-from pgwitness.privacy import tokenizer
+from pgwitness.core.errors import PgwitnessError, Retry, Unreachable
+from pgwitness.core.events import Control, Gap, RawEvent, format_lsn, qualified
+from pgwitness.core.messages.refusal import words
+from pgwitness.core.privacy import tokenizer
 
 PUBLICATIONS = (PUBLICATION, PUBLICATION_INSERTS)
 READ_S = 0.2

@@ -19,11 +19,11 @@ from msgspec import Struct
 from collectors.wal.listing import Asked, Listings
 from collectors.wal.stuck import Stuck
 from collectors.wal.transaction import Place
-from pgwitness.config import Slot
-from pgwitness.disk import read_whole, write_whole
-from pgwitness.errors import PgwitnessError, Retry, Unreachable
-from pgwitness.events import Gap, format_lsn
-from pgwitness.messages.refusal import words
+from pgwitness.core.config import Slot
+from pgwitness.core.errors import PgwitnessError, Retry, Unreachable
+from pgwitness.core.events import Gap, format_lsn
+from pgwitness.core.messages.refusal import words
+from pgwitness.core.runtime.disk import read_whole, write_whole
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 NAME_MAX = 63

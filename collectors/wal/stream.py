@@ -14,9 +14,9 @@ from struct import Struct as Layout
 
 from psycopg import OperationalError, pq
 
-from pgwitness.errors import Retry, Unreachable
-from pgwitness.events import format_lsn
-from pgwitness.messages.refusal import words
+from pgwitness.core.errors import Retry, Unreachable
+from pgwitness.core.events import format_lsn
+from pgwitness.core.messages.refusal import words
 
 HEADER = 25
 """Bytes before the message in what `read` returns."""

@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from msgspec import Struct
 
-from pgwitness.config import File
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Token
-from pgwitness.privacy import Tokenizer
+from pgwitness.core.config import File
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Token
+from pgwitness.core.privacy import Tokenizer
 
 ALGORITHMS = ("EdDSA", "ES256", "RS256")
 TEXT_CHARACTERS_MAX = 200

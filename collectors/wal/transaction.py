@@ -27,8 +27,8 @@ from collectors.wal.pgoutput import Begin, Commit, LogicalMessage, Origin, Proto
 from collectors.wal.plan import Masking, Plan, TableFacts
 from collectors.wal.registry import Belongs
 from collectors.wal.unpublished import Accounts, Listed
-from pgwitness.codec import EVENTS_MAX
-from pgwitness.events import Beacon, Ddl, Forgery, Silenced, Unpublished, format_lsn, qualified
+from pgwitness.core.codec import EVENTS_MAX
+from pgwitness.core.events import Beacon, Ddl, Forgery, Silenced, Unpublished, format_lsn, qualified
 
 ROWS_MAX = EVENTS_MAX
 PART_BYTES_MAX = 192 * 1024

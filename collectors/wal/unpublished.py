@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from collectors.beacon.below import BELOW
+from collectors.installation.sql.below import BELOW
 from collectors.wal.coming import Coming
-from pgwitness.events import Beacon, Unpublished, Wrote
+from pgwitness.core.events import Beacon, Unpublished, Wrote
 
 KEPT_US = 15_000_000
 """How long a session may keep statistics to itself: idle, PostgreSQL hands them on after ten seconds."""

@@ -1,7 +1,7 @@
 """From a column's text, as the server sends it, to masked JSON; pure.
 
-`converter` gives the function for one column: its treatment (`pgwitness.privacy`) decides what may be seen, its type
-how a clear value is written. Numbers stay as the server wrote them, digits and all; NaN and Infinity, which JSON
+`converter` gives the function for one column: its treatment (`pgwitness.core.privacy`) decides what may be seen, its
+type how a clear value is written. Numbers stay as the server wrote them, digits and all; NaN and Infinity, which JSON
 does not have, become strings, as do json, arrays and everything else that is not a number or a boolean. A value that
 is not what its type says is not clear: nobody knows what it is, so its token stands there.
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from pgwitness.privacy import Tokenizer
+from pgwitness.core.privacy import Tokenizer
 
 Convert = Callable[[bytes], bytes]
 

@@ -1,4 +1,4 @@
-"""Makes the table of the server's messages that `pgwitness.messages` reads; run it when a new version adds some.
+"""Makes the table of the server's messages that `pgwitness.core.messages` reads; run it when a new version adds some.
 
     python deploy/postgres/messages.py --locale /usr/share/locale POSTGRES PLPGSQL.SO …
 
@@ -22,7 +22,7 @@ import lzma
 import re
 from pathlib import Path
 
-TARGET = Path(__file__).parents[2] / "pgwitness" / "messages"
+TARGET = Path(__file__).parents[2] / "pgwitness" / "core" / "messages"
 LANGUAGE_MIN = 1_000
 """A language with fewer messages has PL/pgSQL's only, and not the server's."""
 _STRING = re.compile(rb"[\x09\x0a\x20-\x7e]{10,600}(?=\0)")

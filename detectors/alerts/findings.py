@@ -19,7 +19,7 @@ from detectors.alerts.ledger import Ledger, Occurrence
 from detectors.alerts.reports import Report
 from detectors.alerts.triage import Triage
 from detectors.alerts.verdicts import Checked
-from pgwitness.undo import Undo
+from pgwitness.core.undo import Undo
 
 Resolution = dict[str, Any]
 TOGETHER_US = 600_000_000

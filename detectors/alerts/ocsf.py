@@ -275,7 +275,7 @@ def owner(action: Action) -> str | None:
 
 
 def session_start(session_id: str) -> int | None:
-    """Read a session's start, whole seconds since the epoch, from its id (`pgwitness.events.session_id`)."""
+    """Read a session's start, whole seconds since the epoch, from its id (`pgwitness.core.events.session_id`)."""
     start, separator, _ = session_id.rpartition("/")[2].partition(".")
     try:
         return int(start, 16) if separator else None

@@ -32,8 +32,8 @@ import msgspec
 import yaml
 from msgspec import Struct
 
-from pgwitness import yamltext
-from pgwitness.errors import ConfigurationError
+from pgwitness.core import yamltext
+from pgwitness.core.errors import ConfigurationError
 
 RULES_MAX = 1_000
 MATCHES = ("policy", "principal", "role", "relation", "cluster", "database", "finding")

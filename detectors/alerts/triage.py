@@ -24,8 +24,8 @@ from detectors.alerts.digest import Digests
 from detectors.alerts.incidents import Incidents
 from detectors.alerts.suppressions import Rule, Suppressions
 from detectors.policy.reads import short
-from pgwitness.config import Triage as Settings
-from pgwitness.errors import ConfigurationError
+from pgwitness.core.config import Triage as Settings
+from pgwitness.core.errors import ConfigurationError
 
 VERDICTS_MAX = 2_000
 SHARE_AN_ALERT = 2.4

@@ -28,8 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
 from msgspec import Struct
 
 from detectors.alerts.suppressions import MATCHES, Rule
-from pgwitness.config import Reviewer
-from pgwitness.errors import ConfigurationError
+from pgwitness.core.config import Reviewer
+from pgwitness.core.errors import ConfigurationError
 
 DOMAIN = b"pgwitness verdict 1\n"
 """What is signed begins with this, so that a signature under anything else is none under a verdict."""

@@ -15,7 +15,7 @@ from typing import Any
 from detectors.behaviour.habits import NEVER_US, Deed, Habits, Known, Unusual, network_of, short, size_of
 from detectors.behaviour.rhythm import Rhythm
 from detectors.behaviour.rooms import Room
-from pgwitness.config import Behaviour as Settings
+from pgwitness.core.config import Behaviour as Settings
 
 MODEL = "habits-4"
 """Name and version of model and state."""

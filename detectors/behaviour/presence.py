@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pgwitness.undo import Undo
+from pgwitness.core.undo import Undo
 
 DAY_US = 86_400_000_000
 KNOWN_MAX = 20_000

@@ -27,8 +27,8 @@ from detectors.behaviour.ranks import Ranks
 from detectors.behaviour.routine import DAY_US, Routine
 from detectors.behaviour.scale import Scale
 from detectors.behaviour.windows import COUNT_MAX, LENGTHS, Length, Window, moved_by
-from pgwitness.config import Behaviour as Settings
-from pgwitness.events import Event
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.events import Event
 
 LATE_US = 7 * DAY_US
 CLOSED_AT_ONCE_MAX = 3

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from detectors.behaviour.habits import Unusual, short
-from pgwitness.events import Event
+from pgwitness.core.events import Event
 
 VALUES_MAX = 64
 EVENT_IDS_MAX = 12

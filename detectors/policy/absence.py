@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from detectors.actions import Action
 from detectors.wording import Seen
-from pgwitness.undo import Undo
+from pgwitness.core.undo import Undo
 
 LATE_US = 60_000_000
 """How long after the end of a window what belongs into it is still taken for it."""

@@ -27,8 +27,8 @@ from detectors.actions import SCHEMA, Action
 from detectors.policy.absence import Absences, Waiting
 from detectors.policy.document import Document, Sequence
 from detectors.wording import Seen
-from pgwitness.undo import Undo
-from pgwitness.units import Duration
+from pgwitness.core.undo import Undo
+from pgwitness.core.units import Duration
 
 ENTRIES_MAX = 20_000
 COUNT_MAX = 1_000

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import msgspec
 from msgspec import Struct
 
-from pgwitness.events import Kind
+from pgwitness.core.events import Kind
 
 Severity = Literal["info", "low", "medium", "high", "critical"]
 Effect = Literal["alert", "deny", "mask", "approve"]

@@ -21,7 +21,7 @@ from detectors.policy.expressions import Context, Expression
 from detectors.policy.guards import LISTS, Guard
 from detectors.policy.policies import Bundle, Policy
 from detectors.policy.reads import TIMES, joined, key_maker, short
-from pgwitness.events import Event
+from pgwitness.core.events import Event
 
 SHAPES_MAX = 20_000
 """Answers remembered; when there are more, all are forgotten and asked again."""

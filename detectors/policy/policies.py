@@ -33,9 +33,9 @@ from detectors.policy.expressions import Context, Expression
 from detectors.policy.occurring import CLOSED
 from detectors.policy.reads import joined
 from detectors.wording import PLACE, Seen, known_place, render, show, what, who
-from pgwitness import yamltext
-from pgwitness.errors import ConfigurationError
-from pgwitness.units import Duration
+from pgwitness.core import yamltext
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.units import Duration
 
 __all__ = ["Bundle", "Case", "Document", "Failure", "Policy", "Severity", "action_from", "packaged_files", "parse"]
 __all__ += ["render", "severities", "show", "what", "who"]

@@ -13,7 +13,7 @@ from pgwitness.cli.alerts_deliver import deliver
 from pgwitness.cli.alerts_triage import key, resolve, suppressions
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import Row, emit, to_json
-from pgwitness.printable import visible
+from pgwitness.core.printable import visible
 
 COLUMNS = ["time", "activity", "severity", "alert", "who", "certainty", "cluster", "policy", "count", "uid"]
 INCIDENT_COLUMNS = ["first_seen", "last_seen", "severity", "who", "cluster", "findings", "occurrences", "open", "what"]

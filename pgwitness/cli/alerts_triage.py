@@ -13,12 +13,12 @@ import click
 
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import emit, say
-from pgwitness.errors import ConfigurationError, NotInOrder, Unreachable
+from pgwitness.core.errors import ConfigurationError, NotInOrder, Unreachable
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from pgwitness.config import Config
+    from pgwitness.core.config import Config
 
 PREFIX_MIN = 6
 SEND_S = 10.0
@@ -70,7 +70,7 @@ def resolve(
     config = configuration(config_path)
     from detectors.alerts import verdicts
     from pgwitness.cli import kafka
-    from pgwitness.units import Duration
+    from pgwitness.core.units import Duration
 
     private, who = _reviewer(config, key_file)
     try:
@@ -259,7 +259,7 @@ def _find(config: Config, uid: str) -> dict[str, Any]:
 
 def _landed(config: Config, uid: str) -> dict[str, dict[str, Any]]:
     from pgwitness.cli import kafka
-    from sinks import catalogue
+    from sinks.sql import catalogue
 
     try:
         with catalogue.connect(config.lake.path) as connection:
@@ -273,7 +273,7 @@ def _landed(config: Config, uid: str) -> dict[str, dict[str, Any]]:
 def _send(config: Config, uid: str, value: bytes) -> None:
     from confluent_kafka import KafkaError, Producer
 
-    from streams import admin
+    from streams.kafka import admin
 
     admin.reach(config)
     errors: list[KafkaError] = []

@@ -28,7 +28,7 @@ def collect(
     from collectors.daemon import run_collectors
     from pgwitness.cli.daemon import daemon
     from pgwitness.cli.signals import finish
-    from pgwitness.errors import ConfigurationError
+    from pgwitness.core.errors import ConfigurationError
 
     config = configuration(config_path, clusters)
     if not config.clusters:

@@ -12,8 +12,8 @@ from typing import Any
 import structlog
 
 from pgwitness.cli import signals
-from pgwitness.errors import ConfigurationError
-from pgwitness.health import Health, serve
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.runtime.health import Health, serve
 
 log = structlog.get_logger()
 

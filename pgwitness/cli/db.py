@@ -17,13 +17,13 @@ import click
 
 from pgwitness.cli.options import cluster_option, common, configuration, json_option
 from pgwitness.cli.output import Row, console, emit, say
-from pgwitness.errors import ConfigurationError
+from pgwitness.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collectors.beacon.catalogue import Connection
-    from collectors.beacon.install import Progress, Report
-    from collectors.beacon.level import Limit
-    from collectors.beacon.steps import Options
+    from collectors.installation.catalogue import Connection
+    from collectors.installation.install import Progress, Report
+    from collectors.installation.level import Limit
+    from collectors.installation.steps import Options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -141,7 +141,7 @@ def install(
     May be run again at any time: what is there stays, and what could not be done is tried again. Who is no superuser
     installs what it may, and is told what that cannot see. Exits 1 when something is left to do, and says what.
     """
-    from collectors.beacon import install as beacon
+    from collectors.installation import install as beacon
 
     options = _options(globs, role=role, lock_timeout=lock_timeout, statistics=target.statistics())
     if only_print:
@@ -160,7 +160,7 @@ def uninstall(target: Target, globs: tuple[str, ...], as_json: bool) -> None:
 
     That is evidence too: the removal writes itself down first. Exits 1 when something is left, and says what.
     """
-    from collectors.beacon import install as beacon
+    from collectors.installation import install as beacon
 
     options = _options(globs)
     target.run("removing", lambda connection, step: beacon.uninstall(connection, options, step), as_json=as_json)
@@ -175,7 +175,7 @@ def pause(target: Target, resume: bool, as_json: bool) -> None:
 
     Both are evidence too.
     """
-    from collectors.beacon import install as beacon
+    from collectors.installation import install as beacon
 
     target.run("pausing", lambda connection, _: beacon.pause(connection, paused=not resume), as_json=as_json)
 
@@ -189,7 +189,7 @@ def rotate_key(target: Target, as_json: bool) -> None:
     Open sessions use the new one from their next transaction on. That is evidence too: it is written into the WAL, and
     what was signed before it is verified by the key before.
     """
-    from collectors.beacon import install as beacon
+    from collectors.installation import install as beacon
 
     target.run("making a key", lambda connection, _: beacon.rotate_key(connection), as_json=as_json)
 
@@ -202,7 +202,7 @@ def release(target: Target, as_json: bool) -> None:
 
     The beacon goes on. After the upgrade `db install` makes another key and puts everything back.
     """
-    from collectors.beacon import install as beacon
+    from collectors.installation import install as beacon
 
     target.run("releasing", lambda connection, _: beacon.release(connection), as_json=as_json)
 
@@ -216,7 +216,7 @@ def stub(only_print: bool, config_path: Path) -> None:
     The triggers of the beacon stand in every dump, and call a function that is in none: this makes one that does
     nothing. Where pgwitness is installed it changes nothing.
     """
-    from collectors.beacon.stub import STUB
+    from collectors.installation.stub import STUB
 
     click.echo(STUB)
 
@@ -230,7 +230,7 @@ def status(target: Target, globs: tuple[str, ...], as_json: bool) -> None:
 
     Exits 1 when something is missing or switched off.
     """
-    from collectors.beacon import install as beacon
+    from collectors.installation import install as beacon
 
     rows: list[Row] = []
     for cluster, database, connection in target.each():
@@ -253,7 +253,7 @@ LIMIT = "limit"
 
 def _key(path: Path) -> bytes | None:
     """Give the installation's key, by which the collectors know that a command did it; None where it is not there."""
-    from pgwitness.privacy import load_key
+    from pgwitness.core.privacy import load_key
 
     try:
         return load_key(path)
@@ -280,8 +280,8 @@ def _options(
     lock_timeout: str = "2s",
     statistics: tuple[str, ...] | None = None,
 ) -> Options:
-    from collectors.beacon.steps import Options
-    from pgwitness.units import Duration
+    from collectors.installation.steps import Options
+    from pgwitness.core.units import Duration
 
     try:
         timeout_ms = int(Duration.parse(lock_timeout) * 1000)

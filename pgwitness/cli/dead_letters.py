@@ -10,10 +10,10 @@ import click
 
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import emit, say
-from pgwitness.errors import ConfigurationError
+from pgwitness.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from streams.dead_letters import Letter
+    from streams.kafka.dead_letters import Letter
 
 SHOWN_BYTES_MAX = 4_000
 
@@ -30,7 +30,7 @@ def list_(as_json: bool, config_path: Path) -> None:
     """List every record that could not be read, oldest first: why, at which stage, and where it came from."""
     config = configuration(config_path)
     from pgwitness.cli import kafka
-    from streams import dead_letters as letters
+    from streams.kafka import dead_letters as letters
 
     kafka.reach(config)
     emit([_row(letter) for letter in letters.letters(config)], as_json=as_json, empty="no dead letters")
@@ -45,7 +45,7 @@ def show(offset: int, raw: bool, as_json: bool, config_path: Path) -> None:
     """Show the dead letter at OFFSET of its topic, with the beginning of its content."""
     config = configuration(config_path)
     from pgwitness.cli import kafka
-    from streams import dead_letters as letters
+    from streams.kafka import dead_letters as letters
 
     kafka.reach(config)
     letter = letters.show(config, offset)
@@ -72,7 +72,7 @@ def redrive(offsets: tuple[int, ...], everything: bool, again: bool, as_json: bo
     if everything == bool(offsets):
         raise ConfigurationError("dead-letters redrive: name the offsets, or --all; `dead-letters list` shows them")
     from pgwitness.cli import kafka
-    from streams import dead_letters as letters
+    from streams.kafka import dead_letters as letters
 
     kafka.reach(config)
     sent = letters.redrive(config, None if everything else list(offsets), again=again)
@@ -99,7 +99,7 @@ def skip(topic: str, partition: int, offset: int, why: str, as_json: bool, confi
         raise ConfigurationError("dead-letters skip: --why says nothing; whoever reads the evidence wants a reason")
     from pgwitness.cli import kafka
     from pgwitness.cli.evidence import user_at_host
-    from streams import skipping
+    from streams.kafka import skipping
 
     kafka.reach(config)
     ordered = skipping.order(config, topic, partition, offset, user_at_host(), why.strip())

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pgwitness.cli.options import common
-from pgwitness.errors import ConfigurationError
+from pgwitness.core.errors import ConfigurationError
 
 
 @click.command(short_help="See it work on this machine, in half a minute.")

@@ -12,12 +12,12 @@ import time
 from typing import TYPE_CHECKING
 
 from pgwitness.cli.output import say
-from pgwitness.errors import PgwitnessError
-from pgwitness.topics import OURSELVES
+from pgwitness.core.errors import PgwitnessError
+from pgwitness.core.topics import OURSELVES
 
 if TYPE_CHECKING:
     from collectors.publisher import Publisher
-    from pgwitness.config import Config
+    from pgwitness.core.config import Config
 
 REACH_S = 1.0
 DELIVERY_S_MAX = 5.0
@@ -32,7 +32,7 @@ class Recorder:
 
     def query(self, query: str, outcome: str) -> None:
         """Write down one query with its literals taken out, who asked, and whether it was answered."""
-        from pgwitness.statements import facts
+        from pgwitness.core.sql.statements import facts
 
         found = facts(query)
         asked: dict[str, object] = {"statement": found.statement, "statement_sha256": found.sha256, "outcome": outcome}
@@ -44,7 +44,7 @@ class Recorder:
 
     def _record(self, operation: str, source: str, asked: dict[str, object]) -> None:
         from pgwitness.cli import kafka
-        from pgwitness.events import Control
+        from pgwitness.core.events import Control
 
         detail: dict[str, object] = {"user": _user(), "host": socket.gethostname(), **asked}
         try:

@@ -10,7 +10,7 @@ import click
 
 from pgwitness.cli.options import common, json_option
 from pgwitness.cli.output import emit
-from pgwitness.errors import ConfigurationError
+from pgwitness.core.errors import ConfigurationError
 
 
 @click.command(short_help="Write a configuration to start from.")
@@ -28,7 +28,7 @@ def write(folder: Path) -> list[dict[str, object]]:
     Raises `ConfigurationError` when the folder cannot be written to.
     """
     from detectors.policy.policies import packaged_files
-    from pgwitness.privacy import KEY_BYTES, write_key
+    from pgwitness.core.privacy import KEY_BYTES, write_key
 
     templates = files("pgwitness.cli") / "templates"
     texts = {name: (templates / name).read_text(encoding="utf-8") for name in ("pgwitness.toml", "identities.yaml")}

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pgwitness.errors import NotInOrder, Unreachable
+from pgwitness.core.errors import NotInOrder, Unreachable
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer
 
-    from pgwitness.config import Config
+    from pgwitness.core.config import Config
 
 REACH_S = 5.0
 QUIET_S_MAX = 15.0
@@ -102,8 +102,8 @@ def parse(value: bytes) -> dict[str, Any]:
 def _open(config: Config, topic: str) -> tuple[Consumer, list[int]]:
     from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
-    from pgwitness.refusals import Refusals
-    from pgwitness.topics import READER
+    from pgwitness.core.runtime.refusals import Refusals
+    from pgwitness.core.topics import READER
 
     reach(config)
     settings = {"group.id": config.kafka.topic(READER), "enable.auto.commit": False, "enable.partition.eof": True}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from pgwitness.config import Config
+    from pgwitness.core.config import Config
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,7 +48,7 @@ def common(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _logs(ctx: click.Context, _: click.Parameter, value: str) -> str:
-    from pgwitness import logs
+    from pgwitness.core.runtime import logs
 
     if not ctx.resilient_parsing:
         logs.configure(value)
@@ -84,7 +84,7 @@ def configuration(path: Path, clusters: tuple[str, ...] = ()) -> Config:
     """
     import msgspec
 
-    from pgwitness.config import load
+    from pgwitness.core.config import load
 
     config = load(path)
     if clusters:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pgwitness.printable import visible, visible_json
+from pgwitness.core.printable import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,13 +10,13 @@ import click
 
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import Row, console, emit, say
-from pgwitness.errors import ConfigurationError, NotInOrder
-from pgwitness.printable import visible
+from pgwitness.core.errors import ConfigurationError, NotInOrder
+from pgwitness.core.printable import visible
 
 if TYPE_CHECKING:
     from detectors.policy.policies import Bundle
     from detectors.replay import Difference
-    from pgwitness.config import Config
+    from pgwitness.core.config import Config
 
 FOLDER = click.Path(path_type=Path)
 
@@ -170,7 +170,7 @@ def when(text: str, now_us: int) -> int:
     """Read a time, in UTC where it does not say, or how long ago; raises `ConfigurationError`."""
     from datetime import UTC
 
-    from pgwitness.units import Duration
+    from pgwitness.core.units import Duration
 
     try:
         return now_us - int(Duration.parse(text) * 1_000_000)
@@ -189,7 +189,7 @@ def _replay(config: Config, bundle: Bundle, since_us: int, until_us: int | None)
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from detectors.replay import Replay
-    from sinks.evidence import Evidence
+    from sinks.sql.evidence import Evidence
 
     if not (config.lake.path / "views.sql").exists():
         raise NotInOrder(f"{config.lake.path}: no lake; the worker makes one. lake.path names another")

@@ -22,13 +22,13 @@ from detectors.wording import number
 from detectors.wording import show as shown
 from pgwitness.cli.output import emit, say
 from pgwitness.cli.trying import KINDS, Given, Tried, Trying, field_of, outcomes
-from pgwitness.errors import ConfigurationError
-from pgwitness.printable import visible
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.printable import visible
 from streams.identity.identities import Identities
 
 if TYPE_CHECKING:
-    from pgwitness.config import Config
-    from pgwitness.events import Outcome
+    from pgwitness.core.config import Config
+    from pgwitness.core.events import Outcome
 
 SEEN = (
     *("operation", "relations", "columns", "sensitive", "rows", "statement.where", "statement.operations"),

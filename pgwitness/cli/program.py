@@ -29,7 +29,7 @@ from pgwitness.cli.sql import sql
 from pgwitness.cli.token import token
 from pgwitness.cli.topics import topics
 from pgwitness.cli.worker import worker
-from pgwitness.errors import ConfigurationError, PgwitnessError, Unreachable
+from pgwitness.core.errors import ConfigurationError, PgwitnessError, Unreachable
 
 CLOSED = 0o077
 DONE, NOT_IN_ORDER, USAGE, UNREACHABLE = 0, 1, 2, 3

@@ -12,7 +12,7 @@ import click
 from pgwitness.cli.evidence import Recorder
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import emit, say
-from pgwitness.errors import NotInOrder
+from pgwitness.core.errors import NotInOrder
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,7 +37,7 @@ def sql(query: str | None, as_json: bool, config_path: Path) -> None:
     """
     config = configuration(config_path)
 
-    from sinks.catalogue import connect
+    from sinks.sql.catalogue import connect
 
     connection = connect(config.lake.path)
     recorder = Recorder(config)
@@ -66,7 +66,7 @@ def ask(connection: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
 
     Raises `NotInOrder` with DuckDB's own words.
     """
-    from sinks import query as lake
+    from sinks.sql import query as lake
 
     answer = lake.ask(connection, query)
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]

@@ -12,10 +12,10 @@ import click
 from pgwitness.cli.evidence import Recorder
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import emit
-from pgwitness.errors import NotInOrder
+from pgwitness.core.errors import NotInOrder
 
 if TYPE_CHECKING:
-    from pgwitness.privacy import Tokenizer
+    from pgwitness.core.privacy import Tokenizer
 
 
 @click.command(short_help="Give the token of a value, to look for it in the lake.")
@@ -28,7 +28,7 @@ def token(column: str, as_json: bool, config_path: Path) -> None:
     The value is read from stdin without the line's end, from a terminal without an echo, and stands nowhere else. That
     it was asked is evidence: a `control` event with who asked, the column and the token.
     """
-    from pgwitness.privacy import load_key, tokenizer, treatment
+    from pgwitness.core.privacy import load_key, tokenizer, treatment
 
     if column.count(".") < 2 or not all(column.split(".")):
         raise click.UsageError(f"{column}: COLUMN is schema.table.column")

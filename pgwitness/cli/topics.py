@@ -12,7 +12,7 @@ from pgwitness.cli.output import emit
 
 if TYPE_CHECKING:
     from pgwitness.cli.output import Row
-    from pgwitness.config import Config
+    from pgwitness.core.config import Config
 
 
 @click.group()
@@ -28,7 +28,7 @@ def apply(only_print: bool, as_json: bool, config_path: Path) -> None:
     """Create the topics that are missing and check those that are there; exits 1 when one is not as it should be."""
     config = configuration(config_path)
     from pgwitness.cli import kafka
-    from streams import admin
+    from streams.kafka import admin
 
     if only_print:
         planned, allowed = wanted(config), rights(config)
@@ -53,7 +53,7 @@ def apply(only_print: bool, as_json: bool, config_path: Path) -> None:
 
 def wanted(config: Config) -> list[Row]:
     """List the topics of an installation as data: sizes and settings."""
-    from streams import admin
+    from streams.kafka import admin
 
     return [
         {
@@ -68,7 +68,7 @@ def wanted(config: Config) -> list[Row]:
 
 def rights(config: Config) -> list[Row]:
     """List the ACLs as data: an account is a daemon or command; the pattern is Kafka's, `literal` or `prefixed`."""
-    from streams.acls import acls
+    from streams.kafka.acls import acls
 
     return [
         {

@@ -14,12 +14,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from collectors.log.texts import Texts
+from collectors.log.interpretation.texts import Texts
 from detectors.actions import SCHEMA, Action, count, of_change, of_event
 from detectors.sensitive import Sensitive
-from pgwitness import postgres_parser as parser
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import (
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import (
     Beacon,
     Count,
     Ddl,
@@ -32,8 +31,9 @@ from pgwitness.events import (
     Statement,
     Transaction,
 )
-from pgwitness.privacy import tokenizer
-from pgwitness.statements import StatementFacts, about_objects, facts
+from pgwitness.core.privacy import tokenizer
+from pgwitness.core.sql import postgres_parser as parser
+from pgwitness.core.sql.statements import StatementFacts, about_objects, facts
 from streams.fold import shape
 from streams.fold.relations import Relations
 from streams.fold.state import Attribution
@@ -297,7 +297,7 @@ def _changed(node: Any) -> Iterator[tuple[str, str]]:
 
 
 def _name(table: Mapping[str, Any]) -> str:
-    from pgwitness.events import qualified, quote_identifier
+    from pgwitness.core.events import qualified, quote_identifier
 
     name, schema = str(table.get("relname", "?")), table.get("schemaname")
     return qualified(str(schema), name) if schema else quote_identifier(name)

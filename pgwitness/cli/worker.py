@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from pgwitness.cli.options import common, configuration, http_options
-from pgwitness.errors import ConfigurationError, Retry
+from pgwitness.core.errors import ConfigurationError, Retry
 
 if TYPE_CHECKING:
-    from pgwitness.config import Config
-    from sinks.files import Files
+    from pgwitness.core.config import Config
+    from sinks.lake.files import Files
 
 RETRY_S = 2.0
 
@@ -33,9 +33,9 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
     from detectors.judge import Judge
     from pgwitness.cli.daemon import daemon
     from pgwitness.cli.signals import finish
-    from sinks.lake import Lake
-    from streams.policy_file import PolicyFile
-    from streams.worker import run
+    from sinks.lake.writer import Lake
+    from streams.faust.worker import run
+    from streams.worker.policy_file import PolicyFile
 
     log = structlog.get_logger("worker")
     policy_file = PolicyFile(config.policies.path)
@@ -62,7 +62,7 @@ def _files(config: Config) -> Files:
     """Give the file system for the lake. Raises `ConfigurationError` for a group that this host does not have."""
     import grp
 
-    from sinks.files import shared_with
+    from sinks.lake.files import shared_with
 
     found: dict[str, int | None] = {}
     for key, name in (("group", config.lake.group), ("rows_group", config.lake.rows_group)):

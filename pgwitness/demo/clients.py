@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import psycopg
 
+from pgwitness.core.errors import Unreachable
 from pgwitness.demo.shop import Principal
-from pgwitness.errors import Unreachable
 
 _TAG = re.compile(r"(?:INSERT 0|UPDATE|DELETE|MERGE) (\d+)")
 _DONE = "-- done --"

@@ -18,8 +18,8 @@ from types import FrameType
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from pgwitness.core.errors import ConfigurationError, NotInOrder, Unreachable
 from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, spawn, tail, wait_for
-from pgwitness.errors import ConfigurationError, NotInOrder, Unreachable
 
 READY_SECONDS_MAX = 40.0
 SETTINGS = {"fsync": "off", "max_slot_wal_keep_size": "4GB"}
@@ -143,7 +143,7 @@ def watching(config: Path, logs: Path) -> Iterator[list[Daemon]]:
 
     The server's log is collected where the configuration says where it is.
     """
-    from pgwitness.config import load
+    from pgwitness.core.config import load
 
     loaded = load(config)
     http = loaded.http

@@ -16,10 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from pgwitness.core.printable import visible
 from pgwitness.demo.scenes import Scene
 from pgwitness.demo.watch import Watch
 from pgwitness.demo.workload import Ledger
-from pgwitness.printable import visible
 
 QUESTIONS = (
     (
@@ -91,7 +91,7 @@ def landed_rows(lake: Path) -> int:
 
 
 def _ask(lake: Path, query: str) -> list[tuple[Any, ...]]:
-    from sinks.catalogue import connect
+    from sinks.sql.catalogue import connect
 
     connection = connect(lake)
     try:
@@ -235,7 +235,7 @@ def _program() -> str:
 
 def _rows(lake: Path, query: str) -> list[dict[str, Any]]:
     from pgwitness.cli.sql import ask
-    from sinks.catalogue import connect
+    from sinks.sql.catalogue import connect
 
     connection = connect(lake)
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psycopg
 
+from pgwitness.core.errors import NotInOrder, Unreachable
 from pgwitness.demo import configuration, report
 from pgwitness.demo.daemons import Daemon, fresh, prepare, servers, unwinding, watching
 from pgwitness.demo.helpdesk import ISSUER, Helpdesk
@@ -25,7 +26,6 @@ from pgwitness.demo.servers import LOOPBACK, Broker, Postgres
 from pgwitness.demo.shop import IDENTITIES, open_shop
 from pgwitness.demo.watch import Watch
 from pgwitness.demo.workload import Ledger, Workload, staff
-from pgwitness.errors import NotInOrder, Unreachable
 
 LAND_SECONDS_MAX = 25.0
 SETTLE_SECONDS = 3.0
@@ -129,7 +129,7 @@ def _trust_loopback(postgres: Postgres, admin: psycopg.Connection[tuple[object, 
 
 def _configure(place: Path, postgres: Postgres, broker: Broker, seconds: float, helpdesk: Helpdesk) -> Path:
     from detectors.policy.policies import packaged_files
-    from pgwitness.privacy import KEY_BYTES, write_key
+    from pgwitness.core.privacy import KEY_BYTES, write_key
 
     more = MORE.format(place=place, issuer=ISSUER, warmup_ms=int(seconds * 1000 * 0.3))
     path = configuration.write(place, postgres, broker, title=TITLE, clear=CLEAR, flush_interval="2s", more=more)

@@ -36,7 +36,7 @@ class Watch:
     def _read(self) -> None:
         from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-        from pgwitness.config import load
+        from pgwitness.core.config import load
 
         kafka = load(self._config).kafka
         consumer = Consumer({"group.id": "demo-watch", "enable.auto.commit": False, "log_level": 0, **kafka.client()})

@@ -17,12 +17,12 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from pgwitness import backoff
-from pgwitness.config import Config, Delivery
-from pgwitness.errors import ConfigurationError, PgwitnessError, Retry
-from pgwitness.health import Health
-from pgwitness.refusals import Refusals
-from pgwitness.topics import READABLE
+from pgwitness.core.config import Config, Delivery
+from pgwitness.core.errors import ConfigurationError, PgwitnessError, Retry
+from pgwitness.core.runtime import backoff
+from pgwitness.core.runtime.health import Health
+from pgwitness.core.runtime.refusals import Refusals
+from pgwitness.core.topics import READABLE
 from sinks.deliveries import metrics, render, routing, targets
 from sinks.deliveries.respond import Responder
 from sinks.deliveries.routing import Held, Item, Limit

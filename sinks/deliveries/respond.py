@@ -19,11 +19,11 @@ import psycopg
 import structlog
 from msgspec import Struct
 
-from pgwitness.codec import BatchBuilder
-from pgwitness.config import Config, Respond, RespondCluster
-from pgwitness.events import Control, RawHeader, encode_event
-from pgwitness.messages.refusal import words
-from pgwitness.topics import partition_of
+from pgwitness.core.codec import BatchBuilder
+from pgwitness.core.config import Config, Respond, RespondCluster
+from pgwitness.core.events import Control, RawHeader, encode_event
+from pgwitness.core.messages.refusal import words
+from pgwitness.core.topics import partition_of
 from sinks.deliveries import metrics
 from sinks.deliveries.routing import CLOSE, Item, Limit, part
 from sinks.deliveries.targets import NotTaken, secret

@@ -19,9 +19,9 @@ from typing import Protocol
 
 import aiohttp
 
-from pgwitness.config import Delivery
-from pgwitness.disk import advice
-from pgwitness.errors import ConfigurationError, PgwitnessError
+from pgwitness.core.config import Delivery
+from pgwitness.core.errors import ConfigurationError, PgwitnessError
+from pgwitness.core.runtime.disk import advice
 from sinks.deliveries import render
 from sinks.deliveries.routing import Item
 

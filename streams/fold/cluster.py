@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from pgwitness.events import Event, Statement
-from pgwitness.parsetree import Handle
-from pgwitness.statements import StatementFacts
-from pgwitness.undo import Undo
-from streams.fold.activity import Activity
-from streams.fold.beside_ddl import BesideDdl
+from pgwitness.core.events import Event, Statement
+from pgwitness.core.sql.parsetree import Handle
+from pgwitness.core.sql.statements import StatementFacts
+from pgwitness.core.undo import Undo
 from streams.fold.bounded import room
 from streams.fold.functions import Functions
-from streams.fold.handles import Handles
+from streams.fold.joins.beside_ddl import BesideDdl
+from streams.fold.joins.log_join import LogJoin
+from streams.fold.joins.log_wait import LogWait
+from streams.fold.joins.posture_join import PostureJoin
+from streams.fold.joins.stats_join import StatsJoin
 from streams.fold.log_coverage import LogCoverage
-from streams.fold.log_join import LogJoin
 from streams.fold.log_settings import LogSettings
-from streams.fold.log_wait import LogWait
-from streams.fold.outcomes import Outcomes
-from streams.fold.posture_join import PostureJoin
+from streams.fold.outcome.outcomes import Outcomes
 from streams.fold.refusals import Refusals
 from streams.fold.relations import Relations
-from streams.fold.server_log import ServerLog
+from streams.fold.sessions.activity import Activity
+from streams.fold.sessions.handles import Handles
+from streams.fold.sessions.server_log import ServerLog
+from streams.fold.sessions.starts import Starts
 from streams.fold.shares import Shares
-from streams.fold.starts import Starts
 from streams.fold.state import ClusterState, LogSession, Timeline, Watermark
-from streams.fold.stats_join import StatsJoin
 from streams.fold.told import Told
 from streams.fold.views import Views
 from streams.fold.waiting import WaitingRoom

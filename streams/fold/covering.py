@@ -1,8 +1,8 @@
 """Which commands of a transaction are pgwitness's own: the beacon that a new table gets where it is made. Pure.
 
-`pgwitness.cover` (collectors/beacon/ddl_templates.py) runs them inside the event trigger of the command that made the
-table, so they are the client's in everything that is known of them. What is told apart here is exactly what it runs,
-directly behind that command and under its statement, for each new table once. Whoever else does the same has done
+`pgwitness.cover` (collectors/installation/sql/ddl_templates.py) runs them inside the event trigger of the command that
+made the table, so they are the client's in everything that is known of them. What is told apart here is exactly what it
+runs, directly behind that command and under its statement, for each new table once. Whoever else does the same has done
 nothing but to a table of their own that is told already.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pgwitness.events import Ddl
+from pgwitness.core.events import Ddl
 from streams.fold.shape import BEACON
 
 MAKES = ("CREATE TABLE", "CREATE TABLE AS", "SELECT INTO")

@@ -10,10 +10,10 @@ same state give byte-identical events: time is the time in the records, nothing 
   session sample with its transaction id, or goes on as `none`. Only one without any of these, on tables without a
   beacon, waits, at most `grace_us` of record time and within `held_bytes_max`.
 - What a snapshot of posture found changed waits for the log, where there is one, and is bound by the statement that
-  says just that (`streams.fold.posture_join`), or goes on as `none`. So does what the statistics counted, where every
-  statement is logged: by the runs that the log told (`streams.fold.stats_join`), else by the role.
+  says just that (`streams.fold.joins.posture_join`), or goes on as `none`. So does what the statistics counted, where
+  every statement is logged: by the runs that the log told (`streams.fold.joins.stats_join`), else by the role.
 - An event that cannot be taken, for whatever reason, is left out (`refused`) and leaves nothing behind
-  (`pgwitness.undo`); the others of its record go on. `set_aside` tells it as a gap, within bounds.
+  (`pgwitness.core.undo`); the others of its record go on. `set_aside` tells it as a gap, within bounds.
 - An event's `at` is the record that let it go. `snapshot` is the state at a record's end; `restore`, then
   `rehydrate` from `resume_from` on, brings held transactions back.
 
@@ -27,8 +27,8 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import (
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import (
     Control,
     Event,
     Gap,
@@ -44,13 +44,18 @@ from pgwitness.events import (
     Tick,
     Transaction,
 )
-from pgwitness.events import Identities as IdentitiesRecord
-from pgwitness.statements import facts
-from pgwitness.topics import OURSELVES
+from pgwitness.core.events import Identities as IdentitiesRecord
+from pgwitness.core.sql.statements import facts
+from pgwitness.core.topics import OURSELVES
 from streams.aside import Aside, Problem, unexpected
-from streams.fold import comments, positions, publications, readings, shape, shares, witnesses
+from streams.fold import positions, publications, readings, shape, shares
 from streams.fold import state as states
-from streams.fold.attribution import (
+from streams.fold.cluster import Cluster
+from streams.fold.covering import covering
+from streams.fold.outcome.outcomes import ASKED
+from streams.fold.sanity import bounded, bounded_header, check, check_position
+from streams.fold.sessions import comments, witnesses
+from streams.fold.sessions.attribution import (
     NOBODY,
     SHADOW,
     attempted,
@@ -60,10 +65,6 @@ from streams.fold.attribution import (
     by_session,
     log_session,
 )
-from streams.fold.cluster import Cluster
-from streams.fold.covering import covering
-from streams.fold.outcomes import ASKED
-from streams.fold.sanity import bounded, bounded_header, check, check_position
 from streams.fold.state import Attribution, FoldState, HeldPart, HeldReading, Timeline, Vouched, Watermark
 from streams.fold.told import OWN
 from streams.fold.trimming import trim
@@ -98,7 +99,7 @@ class Fold:
         self.identities = identities
         self.next_offset = 0
         self.base = 0
-        """What the positions of this partition are ahead of the broker's offsets (`streams.origins`)."""
+        """What the positions of this partition are ahead of the broker's offsets (`streams.kafka.origins`)."""
         self.dropped = 0
         """Parts and other events that were known already, since this object was made."""
         self.refused: list[Problem] = []

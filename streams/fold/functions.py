@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from pgwitness.events import Ddl, Event, Posture
+from pgwitness.core.events import Ddl, Event, Posture
 from streams.fold.bounded import room
 from streams.fold.state import ClusterState, FunctionBody
 

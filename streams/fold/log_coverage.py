@@ -23,8 +23,8 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from pgwitness.events import Control, Event, Gap, Posture
-from pgwitness.statements import CUT
+from pgwitness.core.events import Control, Event, Gap, Posture
+from pgwitness.core.sql.statements import CUT
 
 PERIOD_US = 3_600_000_000
 SETTLED_US = 300_000_000

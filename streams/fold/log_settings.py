@@ -6,7 +6,7 @@ Until it is known, the answer is no. A superuser can take a session of his own o
 
 from __future__ import annotations
 
-from pgwitness.events import Posture
+from pgwitness.core.events import Posture
 
 OVERRIDES_MAX = 1_000
 _SILENCING = ("log_statement", "log_min_messages")

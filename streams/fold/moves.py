@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pgwitness import postgres_parser as parser
-from pgwitness.events import Ddl, quote_identifier
+from pgwitness.core.events import Ddl, quote_identifier
+from pgwitness.core.sql import postgres_parser as parser
 
 Tree = dict[str, Any]
 

@@ -8,7 +8,7 @@ committed later than anything that was read: then a new incarnation begins, name
 
 from __future__ import annotations
 
-from pgwitness.events import Transaction
+from pgwitness.core.events import Transaction
 from streams.fold.state import Watermark
 
 SKEW_US = 1_000_000

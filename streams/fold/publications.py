@@ -7,7 +7,7 @@ without all of its columns is found by the collector, which compares the catalog
 
 from __future__ import annotations
 
-from pgwitness.events import Ddl
+from pgwitness.core.events import Ddl
 
 OURS = ("pgwitness", "pgwitness_inserts")
 UNREAD = "table_unread"

@@ -1,20 +1,20 @@
 """What was read from the server: snapshots of its posture, and what its statistics counted.
 
-Both know what, and not who. The server's log does, so both wait until it was read past them (`streams.fold.log_wait`),
-if there is something to wait for, and are then told with the session that it gives: by what a statement says
-(`streams.fold.posture_join`), or by how often one ran (`streams.fold.stats_join`).
+Both know what, and not who. The server's log does, so both wait until it was read past them
+(`streams.fold.joins.log_wait`), if there is something to wait for, and are then told with the session that it gives: by
+what a statement says (`streams.fold.joins.posture_join`), or by how often one ran (`streams.fold.joins.stats_join`).
 """
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
-from pgwitness.events import Event, Posture, QueryStats, RawHeader
-from pgwitness.statements import facts
+from pgwitness.core.events import Event, Posture, QueryStats, RawHeader
+from pgwitness.core.sql.statements import facts
 from streams.fold import shape
-from streams.fold.attribution import NOBODY, by_log, by_role, by_role_in_force
 from streams.fold.cluster import Cluster
-from streams.fold.log_wait import PATIENCE_US
+from streams.fold.joins.log_wait import PATIENCE_US
+from streams.fold.sessions.attribution import NOBODY, by_log, by_role, by_role_in_force
 from streams.fold.shares import by_effect
 from streams.fold.state import Attribution, HeldReading
 from streams.fold.told import SEEN_AS

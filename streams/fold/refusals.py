@@ -8,8 +8,8 @@ a role the latest refusals.
 
 from __future__ import annotations
 
-from pgwitness.events import Event, Session
-from pgwitness.undo import Undo
+from pgwitness.core.events import Event, Session
+from pgwitness.core.undo import Undo
 from streams.fold.bounded import room
 from streams.fold.state import ClusterState
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from pgwitness.events import Ddl, Event, Posture, Transaction, quote_identifier
+from pgwitness.core.events import Ddl, Event, Posture, Transaction, quote_identifier
 from streams.fold.bounded import room
 from streams.fold.moves import FULL as _FULL
 from streams.fold.moves import moved, schema_renamed

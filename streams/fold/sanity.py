@@ -13,7 +13,7 @@ from typing import TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pgwitness.events import (
+from pgwitness.core.events import (
     OPERATIONS,
     Beacon,
     Control,

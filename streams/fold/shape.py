@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from pgwitness.events import (
+from pgwitness.core.events import (
     OPERATIONS,
     Beacon,
     Control,
@@ -37,12 +37,12 @@ from pgwitness.events import (
     Unpublished,
     format_lsn,
 )
-from pgwitness.parsetree import Handle, worst
-from pgwitness.statements import StatementFacts, facts
-from pgwitness.topics import OURSELVES
+from pgwitness.core.sql.parsetree import Handle, worst
+from pgwitness.core.sql.statements import StatementFacts, facts
+from pgwitness.core.topics import OURSELVES
 from streams import aside
-from streams.fold.attribution import NOBODY
-from streams.fold.posture_join import Found
+from streams.fold.joins.posture_join import Found
+from streams.fold.sessions.attribution import NOBODY
 from streams.fold.state import Attribution, Vouched, Watermark
 
 NOWHERE = Position(0, 0, 0)
@@ -711,7 +711,7 @@ def clock_set_back(header: RawHeader, before_us: int, after_us: int, where: tupl
 
 
 def skipped(said: dict[str, object], clock_us: int) -> Event:
-    """Make the evidence that somebody had a record passed which could not be read (`streams.skipping`)."""
+    """Make the evidence that somebody had a record passed which could not be read (`streams.kafka.skipping`)."""
     event_id = _id("record_skipped", sorted((name, str(value)) for name, value in said.items()))
     event = _event("control", OURSELVES, None, Attribution(), clock_us, event_id, "record_skipped")
     event.outcome = "success"

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from pgwitness.events import Ddl, Event, Posture, Row, Transaction
+from pgwitness.core.events import Ddl, Event, Posture, Row, Transaction
 from streams.fold.bounded import room
 from streams.fold.moves import attached
 

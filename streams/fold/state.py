@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from pgwitness.events import (
+from pgwitness.core.events import (
     Assurance,
     Binding,
     Certainty,
@@ -26,7 +26,7 @@ from pgwitness.events import (
     Token,
     Trust,
 )
-from pgwitness.parsetree import Handle
+from pgwitness.core.sql.parsetree import Handle
 from streams.aside import Aside
 from streams.fold.log_coverage import State
 from streams.fold.sanity import LSN_MAX, TIME_US_MAX
@@ -105,7 +105,7 @@ class LogSession(Struct, frozen=True, array_like=True):
     """A session as one line of the server's log told it; None is not known, a `local` address is the Unix socket.
 
     `sure`: the server wrote it, as far as can be told, in a format into which nobody can write lines of his own. `tags`
-    are what a comment behind the statement says. `trust` is that of the line (`pgwitness.events.Trust`).
+    are what a comment behind the statement says. `trust` is that of the line (`pgwitness.core.events.Trust`).
     """
 
     pid: int
@@ -390,12 +390,13 @@ class ClusterState(Struct):
     log_looks: list[tuple[str | None, int]] = []
     """How far the log of each instance was read, by the server's clock and by the collector's."""
     starts: list[int] = []
-    """When the servers began, by their clocks (`streams.fold.starts`)."""
+    """When the servers began, by their clocks (`streams.fold.sessions.starts`)."""
     runs: list[tuple[str, list[Runs]]] = []
-    """What the log told and the statistics have not counted yet, by statement and role (`streams.fold.stats_join`)."""
+    """What the log told and the statistics have not counted yet, by statement and role
+    (`streams.fold.joins.stats_join`)."""
     relations: Places = Places()
     prepared: list[Prepared] = []
-    """What stands behind the names of prepared statements and cursors (`streams.fold.handles`)."""
+    """What stands behind the names of prepared statements and cursors (`streams.fold.sessions.handles`)."""
     functions: list[tuple[tuple[str, str], FunctionBody]] = []
     """What functions run, by database and name (`streams.fold.functions`)."""
     views: list[tuple[tuple[str, str], ViewBody]] = []
@@ -409,12 +410,12 @@ class ClusterState(Struct):
     open_asked: bool = False
     beside_ddl: list[tuple[int, Event]] = []
     ddl_databases: list[str] = []
-    """Commands that wait for their DDL message, and databases that send such (`streams.fold.beside_ddl`)."""
+    """Commands that wait for their DDL message, and databases that send such (`streams.fold.joins.beside_ddl`)."""
     young: list[tuple[str, tuple[str, int]]] = []
     """Databases that were just made, by whom and when (`streams.fold.young`)."""
     refusals: list[tuple[str, tuple[tuple[int, str | None], ...]]] = []
     """Refused logins by the role that was claimed (`streams.fold.refusals`)."""
-    """Statements whose outcome is open, and what decides it (`streams.fold.outcomes`)."""
+    """Statements whose outcome is open, and what decides it (`streams.fold.outcome.outcomes`)."""
     set_back_told: int = -(1 << 60)
     """The record at which it was last told that a clock was put back."""
 

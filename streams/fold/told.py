@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pgwitness.events import Control, Ddl, Event, Gap, Posture
-from pgwitness.statements import facts
+from pgwitness.core.events import Control, Ddl, Event, Gap, Posture
+from pgwitness.core.sql.statements import facts
 from streams.fold import shape
 
 TOLD_MAX = 10_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pgwitness.events import Count, Row, Transaction
+from pgwitness.core.events import Count, Row, Transaction
 
 _rows = msgspec.json.Decoder(list[Row])
 _encode = msgspec.json.Encoder().encode

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from pgwitness.events import Ddl, Event, Posture
+from pgwitness.core.events import Ddl, Event, Posture
 from streams.fold.bounded import room
 from streams.fold.functions import THROUGH
 from streams.fold.state import ClusterState, ViewBody

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from pgwitness.events import RawBatch, Transaction
-from pgwitness.undo import Undo
-from streams.fold.server_log import XID_MODULUS
+from pgwitness.core.events import RawBatch, Transaction
+from pgwitness.core.undo import Undo
+from streams.fold.sessions.server_log import XID_MODULUS
 from streams.fold.state import HeldPart, HeldState, Timeline
 from streams.fold.trimming import trim
 

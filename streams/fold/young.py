@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pgwitness.events import Event
-from pgwitness.undo import Undo
+from pgwitness.core.events import Event
+from pgwitness.core.undo import Undo
 from streams.fold.bounded import room
 from streams.fold.state import ClusterState
 

@@ -11,7 +11,7 @@ from typing import cast
 
 from msgspec.structs import replace
 
-from pgwitness.events import PrincipalKind, Token
+from pgwitness.core.events import PrincipalKind, Token
 from streams.identity.identities import Claims, Named
 
 VERIFIED = "verified"

@@ -15,11 +15,11 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from pgwitness.codec import BatchBuilder
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Control, RawEvent, RawHeader, encode_event
-from pgwitness.events import Identities as IdentitiesRecord
-from pgwitness.topics import OURSELVES
+from pgwitness.core.codec import BatchBuilder
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Control, RawEvent, RawHeader, encode_event
+from pgwitness.core.events import Identities as IdentitiesRecord
+from pgwitness.core.topics import OURSELVES
 from streams import metrics
 from streams.identity.identities import Identities
 

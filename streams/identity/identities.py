@@ -26,8 +26,8 @@ from the facts that the rule used (`streams.identity.proof`). A fact that nobody
 only the log knows comments) makes every rule that asks for it undecided: if such a rule stands before the first match
 and would name somebody else, nobody is named.
 
-Pure: text in, names out. `streams.fold.attribution` is who asks, `streams.identity.reach` says which rules can never
-win.
+Pure: text in, names out. `streams.fold.sessions.attribution` is who asks, `streams.identity.reach` says which rules can
+never win.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ import msgspec
 import yaml
 from msgspec import Struct
 
-from pgwitness import yamltext
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Assurance, Certificate, PrincipalKind
-from pgwitness.tags import KEYS
+from pgwitness.core import yamltext
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Assurance, Certificate, PrincipalKind
+from pgwitness.core.sql.tags import KEYS
 from streams.identity import proof
 
 NAMES_MAX = 10_000

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
-from pgwitness.events import Assurance
+from pgwitness.core.events import Assurance
 
 Fact = Literal["cluster", "database", "role", "application", "client_addr", "certificate", "claim", "comment"]
 

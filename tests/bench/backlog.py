@@ -23,13 +23,13 @@ import psutil
 from confluent_kafka import Producer
 from msgspec import Raw
 
-from pgwitness.codec import BatchBuilder
-from pgwitness.config import Config, load
+from pgwitness.core.codec import BatchBuilder
+from pgwitness.core.config import Config, load
+from pgwitness.core.events import Beacon, Count, RawEvent, RawHeader, Relation, Transaction, encode_event
+from pgwitness.core.topics import partition_of
 from pgwitness.demo.servers import Broker, free_port
-from pgwitness.events import Beacon, Count, RawEvent, RawHeader, Relation, Transaction, encode_event
-from pgwitness.topics import partition_of
-from sinks import catalogue
-from streams import admin
+from sinks.sql import catalogue
+from streams.kafka import admin
 
 START_US = 1_790_000_000_000_000
 RSS_MIB_MAX = 512

@@ -21,8 +21,8 @@ from typing import Any
 import psutil
 import psycopg
 
-from collectors.beacon import install
-from collectors.beacon.job import Job
+from collectors.installation import install
+from collectors.installation.job import Job
 from pgwitness.demo.servers import Postgres, wait_for
 
 WRITES, NOTHINGS = "TPC-B-like writes", "writes that change nothing"

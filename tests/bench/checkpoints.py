@@ -1,7 +1,8 @@
 """What a judge's checkpoint costs: its size, for how long writing it down stops the stream, how long reading it takes.
 
 So many principals, each with ten relations and statements, two addresses and two hours of windows behind it. The
-worker lets a checkpoint come so seldom that all of them take a tenth of its time (`streams.pacing`): `interval_s`.
+worker lets a checkpoint come so seldom that all of them take a tenth of its time (`streams.worker.pacing`):
+`interval_s`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.events import Event
-from streams.pacing import Pace
+from pgwitness.core.events import Event
+from streams.worker.pacing import Pace
 from tests.bench.judge import START_US, statement
 
 PRINCIPALS = (1_000, 10_000, 50_000)

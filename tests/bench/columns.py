@@ -16,9 +16,9 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Raw, Struct
 
-from pgwitness.events import Event, Position, Relation, Row
-from sinks import parquet
-from sinks.columns import Columns
+from pgwitness.core.events import Event, Position, Relation, Row
+from sinks.lake import parquet
+from sinks.lake.columns import Columns
 
 ROWS = 100_000
 BATCH_ROWS = 500

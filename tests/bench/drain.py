@@ -23,11 +23,11 @@ import psutil
 import psycopg
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from collectors.beacon.install import install
+from collectors.installation.install import install
 from collectors.wal import slot
-from pgwitness.config import Slot
+from pgwitness.core.config import Slot
+from pgwitness.core.privacy import write_key
 from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port, wait_for
-from pgwitness.privacy import write_key
 
 ROWS = 500_000
 SIZES = (1, 10, 100, 10_000)

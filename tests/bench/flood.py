@@ -21,8 +21,8 @@ from msgspec import Raw
 from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.config import Behaviour as Settings
-from pgwitness.events import (
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.events import (
     Beacon,
     Count,
     Event,

@@ -20,8 +20,8 @@ from collectors.wal.keyreads import KeyReads, Stand
 from collectors.wal.messages import HEARTBEAT_PREFIX, Messages
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.transaction import Assembler, Place, Xids
-from pgwitness.config import Privacy
-from pgwitness.privacy import tokenizer
+from pgwitness.core.config import Privacy
+from pgwitness.core.privacy import tokenizer
 from tests.collectors import wal_messages as write
 
 MESSAGES = 20_000

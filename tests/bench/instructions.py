@@ -17,8 +17,8 @@ from typing import Any
 
 import psycopg
 
-from collectors.beacon import install
-from collectors.beacon.job import Job
+from collectors.installation import install
+from collectors.installation.job import Job
 from pgwitness.demo.servers import Postgres
 from pgwitness.demo.servers.account import reachable, system_user
 from pgwitness.demo.servers.process import plain_environment

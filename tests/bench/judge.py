@@ -16,9 +16,9 @@ from typing import Any
 from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.config import Behaviour as Settings
-from pgwitness.events import Count, Event, Position, Relation
-from pgwitness.units import Duration
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.events import Count, Event, Position, Relation
+from pgwitness.core.units import Duration
 
 START_US = 1_790_000_000_000_000
 BUDGET_US = 8.0

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pgwitness.events import Transaction
+from pgwitness.core.events import Transaction
 from tests.bench.backlog import RSS_MIB_MAX, START_US, measure, part_of, row, whole
 
 ROWS = 600_000

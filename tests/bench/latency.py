@@ -20,8 +20,8 @@ import psutil
 import psycopg
 from confluent_kafka import Consumer
 
+from pgwitness.core.privacy import write_key
 from pgwitness.demo.servers import Broker, Postgres
-from pgwitness.privacy import write_key
 
 RATE_TPS = 1_000
 PROBES_PER_S = 5

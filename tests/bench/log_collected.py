@@ -21,12 +21,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from collectors.context import Context
 from collectors.daemon import GC_THRESHOLDS
-from collectors.log.files import FileCollector
-from collectors.log.follow import Follower
-from collectors.log.kafka import KafkaCollector
+from collectors.log.sources.files import FileCollector
+from collectors.log.sources.follow import Follower
+from collectors.log.sources.kafka import KafkaCollector
 from collectors.publisher import Channel, Publisher
+from pgwitness.core.runtime.health import Health
 from pgwitness.demo.servers import Broker
-from pgwitness.health import Health
 from tests.conftest import write_config
 
 TOPIC = "pglog"

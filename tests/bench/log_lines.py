@@ -12,11 +12,11 @@ import json
 import time
 from typing import Any
 
-from collectors.log.interpret import Interpreter
+from collectors.log.interpretation.interpret import Interpreter
 from collectors.log.reading import formats
-from pgwitness.config import Log
-from pgwitness.events import encode_event
-from pgwitness.privacy import tokenizer
+from pgwitness.core.config import Log
+from pgwitness.core.events import encode_event
+from pgwitness.core.privacy import tokenizer
 from tests.bench.log_collected import WAYS, collected
 
 LINES = 60_000

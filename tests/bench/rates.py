@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pgwitness.events import LogPlace, Statement, Transaction
+from pgwitness.core.events import LogPlace, Statement, Transaction
 from tests.bench.backlog import RSS_MIB_MAX, START_US, measure, part_of, row, whole
 
 TRANSACTIONS = 60_000

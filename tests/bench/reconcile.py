@@ -18,7 +18,7 @@ from typing import Any
 
 import duckdb
 
-from sinks.lake import Lake
+from sinks.lake.writer import Lake
 from tests.sinks.material import enter
 
 TRANSACTIONS = 2_500_000
@@ -115,7 +115,7 @@ def ask(lake: Path, query: str) -> dict[str, Any]:
 
 def answer(lake: Path, query: str) -> dict[str, Any]:
     """Ask here, and take the rows a batch at a time."""
-    from sinks.catalogue import connect
+    from sinks.sql.catalogue import connect
 
     connection = connect(lake)
     begin, cpu = time.perf_counter(), time.process_time()

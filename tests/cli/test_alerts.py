@@ -18,9 +18,9 @@ from pgwitness.cli import main
 from pgwitness.cli.alerts import row, stories
 from pgwitness.cli.doctor.lines import Line
 from pgwitness.cli.doctor.triage import triage
-from pgwitness.config import Config
+from pgwitness.core.config import Config
 from pgwitness.demo.servers import Broker
-from streams import admin
+from streams.kafka import admin
 from tests.sinks.test_deliveries import ALERT
 from tests.sinks.test_delivery_daemon import eventually
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pgwitness.cli.doctor import installation
 from pgwitness.cli.doctor.lines import Line
-from pgwitness.config import Config, File
+from pgwitness.core.config import Config, File
 
 PEM = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 

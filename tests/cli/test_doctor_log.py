@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pgwitness.cli.doctor.installation import lost_lines
-from pgwitness.config import Config, Lake
-from pgwitness.events import Position
-from sinks import lake
+from pgwitness.core.config import Config, Lake
+from pgwitness.core.events import Position
+from sinks.lake import writer as lake
 from tests.sinks.material import ORDINARY
 from tests.sinks.test_statement_coverage import AFTER, BEFORE, EVERYTHING, SUMMARY, line, window
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from collectors.sessions.activity import Ourselves
 from pgwitness.cli.doctor import names
-from pgwitness.events import Event, Position
-from sinks import lake
-from sinks.catalogue import connect
+from pgwitness.core.events import Event, Position
+from sinks.lake import writer as lake
+from sinks.sql.catalogue import connect
 from tests.sinks.material import ORDINARY
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from collectors.beacon.capabilities import Capability
+from collectors.installation.capabilities import Capability
 from pgwitness.cli.doctor.serverlog import added
-from pgwitness.config import Log
+from pgwitness.core.config import Log
 
 VERBOSE = {"log_error_verbosity": "verbose"}
 BARE = (

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from pgwitness.cli.doctor import installation, slots, storage
 from pgwitness.cli.doctor.lines import Line
 from pgwitness.cli.doctor.slots import Slot
-from pgwitness.config import Cluster, Collectors, Config, Lake
-from sinks import lake as lakes
-from sinks.files import Files
+from pgwitness.core.config import Cluster, Collectors, Config, Lake
+from sinks.lake import writer as lakes
+from sinks.lake.files import Files
 from tests.sinks.material import ORDINARY, change
 
 GB = 1024**3

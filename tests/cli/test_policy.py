@@ -15,13 +15,13 @@ from detectors.judge import Judge
 from detectors.policy.policies import Bundle
 from detectors.replay import Replay
 from pgwitness.cli.policy import when
-from pgwitness.config import Behaviour as Settings
-from pgwitness.config import Config
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Count, Event, Position, Relation
-from pgwitness.units import Duration
-from sinks.evidence import Evidence
-from sinks.lake import Lake
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.config import Config
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Count, Event, Position, Relation
+from pgwitness.core.units import Duration
+from sinks.lake.writer import Lake
+from sinks.sql.evidence import Evidence
 from tests.cli.test_program import home, run
 from tests.detectors.material import START_US, change, day, event
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from pgwitness.cli import main
 from pgwitness.demo.servers import free_port
-from sinks.lake import Lake
+from sinks.lake.writer import Lake
 
 HEAVY = ("confluent_kafka", "duckdb", "faust", "msgspec", "psycopg", "pyarrow", "rich", "river", "structlog")
 
@@ -143,7 +143,7 @@ def test_init_writes_once_and_never_over(tmp_path: Path) -> None:
 def test_what_init_writes_is_valid(home: Path) -> None:
     """Configuration, identities and policies that init writes load as they are."""
     from detectors.policy.policies import Bundle
-    from pgwitness.config import load
+    from pgwitness.core.config import load
     from streams.identity.identities import Identities
 
     config = load(home / "pgwitness.toml")
@@ -207,8 +207,8 @@ def test_the_shell_takes_queries_over_several_lines(home: Path, monkeypatch: pyt
     """The shell runs a query at its semicolon, survives a wrong one, knows dot commands and ends at .quit."""
     from pgwitness.cli import sql
     from pgwitness.cli.evidence import Recorder
-    from pgwitness.config import load
-    from sinks.catalogue import connect
+    from pgwitness.core.config import load
+    from sinks.sql.catalogue import connect
 
     Lake(home / "lake").prepare()
     lines = iter(

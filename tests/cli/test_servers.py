@@ -16,11 +16,11 @@ from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
 from pgwitness.cli import kafka, main
-from pgwitness.codec import decode_raw
-from pgwitness.config import Config
+from pgwitness.core.codec import decode_raw
+from pgwitness.core.config import Config
+from pgwitness.core.events import Control
 from pgwitness.demo.servers import Broker, Postgres, wait_for
-from pgwitness.events import Control
-from sinks.lake import Lake
+from sinks.lake.writer import Lake
 from tests.conftest import fresh_database
 from tests.sinks.material import ORDINARY, other
 

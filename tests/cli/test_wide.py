@@ -12,7 +12,7 @@ import pytest
 
 from pgwitness.cli import wide
 from pgwitness.cli.output import text
-from sinks.lake import Lake
+from sinks.lake.writer import Lake
 from tests.sinks.material import ORDINARY, change
 
 

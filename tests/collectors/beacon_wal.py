@@ -11,9 +11,11 @@ from msgspec import Struct
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from collectors.beacon import install, key_templates, mac, source
+from collectors.beacon import mac
 from collectors.beacon.verifier import BeaconVerifier, claimed
-from pgwitness.events import Beacon
+from collectors.installation import install, source
+from collectors.installation.sql import key_templates
+from pgwitness.core.events import Beacon
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

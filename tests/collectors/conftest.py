@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pgwitness.core.units import Size
 from pgwitness.demo.servers import Broker
-from pgwitness.units import Size
 from tests.collectors.raw_topic import bench
 from tests.collectors.wal_source import CLEAR, Factory, Source, name_of
 

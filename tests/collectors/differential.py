@@ -27,11 +27,11 @@ from collectors.wal.messages import Unproven, Unsigned
 from collectors.wal.pgoutput import LogicalMessage
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.transaction import Assembler, Place, Xids
-from pgwitness.config import Privacy
+from pgwitness.core.config import Privacy
+from pgwitness.core.events import Transaction
+from pgwitness.core.privacy import tokenizer
+from pgwitness.core.units import Size
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Postgres
-from pgwitness.events import Transaction
-from pgwitness.privacy import tokenizer
-from pgwitness.units import Size
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 TEXT_FORM = (

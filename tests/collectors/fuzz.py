@@ -25,11 +25,11 @@ from collectors.wal.pgoutput import EPOCH_US, UNCHANGED, LogicalMessage, Protoco
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.transaction import Assembler, Place, Xids
 from collectors.wal.values import BUILT_IN
-from pgwitness.codec import decode_events, decode_raw
-from pgwitness.config import Privacy
-from pgwitness.errors import DeadLetter, NewerSchema
-from pgwitness.events import Beacon, Ddl, Forgery, Silenced
-from pgwitness.privacy import tokenizer
+from pgwitness.core.codec import decode_events, decode_raw
+from pgwitness.core.config import Privacy
+from pgwitness.core.errors import DeadLetter, NewerSchema
+from pgwitness.core.events import Beacon, Ddl, Forgery, Silenced
+from pgwitness.core.privacy import tokenizer
 from tests.collectors import wal_messages as write
 from tests.collectors.test_beacon_mac import spoken
 from tests.collectors.test_wal_messages import GRANT, signed

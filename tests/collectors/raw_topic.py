@@ -15,10 +15,10 @@ from confluent_kafka.cimpl import NewTopic
 
 from collectors.context import Context
 from collectors.publisher import Publisher
-from pgwitness.codec import decode_raw
-from pgwitness.config import Config
-from pgwitness.events import RawEvent
-from pgwitness.health import Health
+from pgwitness.core.codec import decode_raw
+from pgwitness.core.config import Config
+from pgwitness.core.events import RawEvent
+from pgwitness.core.runtime.health import Health
 
 SECONDS_MAX = 30.0
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
-from collectors.beacon import capabilities, install
-from collectors.beacon.capabilities import Facts, Matrix
+from collectors.installation import capabilities, install
+from collectors.installation.capabilities import Facts, Matrix
 from tests.collectors.beacon_wal import Source, opened
 
 

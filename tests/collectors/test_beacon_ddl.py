@@ -9,10 +9,11 @@ import pytest
 from psycopg import errors as pg
 from psycopg import sql
 
-from collectors.beacon import install, mac, source
-from collectors.beacon.steps import Options
+from collectors.beacon import mac
+from collectors.installation import install, source
+from collectors.installation.steps import Options
 from collectors.wal import ddl
-from pgwitness.events import Ddl
+from pgwitness.core.events import Ddl
 from tests.collectors.beacon_wal import Source, opened
 
 pytestmark = pytest.mark.every_postgres

@@ -9,10 +9,11 @@ import pytest
 from psycopg import errors as pg
 from psycopg import sql
 
-from collectors.beacon import catalogue, install, mac, planning
-from collectors.beacon import source as beacon_source
-from collectors.beacon.steps import Options
-from pgwitness.errors import NotInOrder
+from collectors.beacon import mac
+from collectors.installation import catalogue, install, planning
+from collectors.installation import source as beacon_source
+from collectors.installation.steps import Options
+from pgwitness.core.errors import NotInOrder
 from tests.collectors.beacon_wal import Source, opened
 
 pytestmark = pytest.mark.every_postgres

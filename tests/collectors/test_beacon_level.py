@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from psycopg import sql
 
-from collectors.beacon import capabilities, install, mac
-from collectors.beacon.install import Report
+from collectors.beacon import mac
+from collectors.installation import capabilities, install
+from collectors.installation.install import Report
 from tests.collectors.beacon_wal import Connection, Source, opened
 
 pytestmark = pytest.mark.every_postgres

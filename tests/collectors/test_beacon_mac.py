@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from collectors.beacon import mac, verifier
 from collectors.beacon.verifier import BeaconVerifier
-from pgwitness.events import Beacon, Token
+from pgwitness.core.events import Beacon, Token
 
 KEY = bytes(range(32))
 SESSION: list[Any] = ["session/1", "77", "shop", 12, 34, "app", "10.0.0.1", 4711, None]

@@ -1,4 +1,4 @@
-"""The beacon in front of those who want to get round it: each way is refused or found (decision 1)."""
+"""The beacon in front of those who want to get round it: each way is refused or found (docs/decisions/0011, 1)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 from psycopg import errors as pg
 from psycopg import sql
 
-from collectors.beacon import install, mac
-from collectors.beacon import source as beacon_source
+from collectors.beacon import mac
 from collectors.beacon.verifier import BeaconVerifier
+from collectors.installation import install
+from collectors.installation import source as beacon_source
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Postgres
 from tests.collectors.beacon_wal import Connection, Source, opened
 from tests.conftest import fresh_database

@@ -20,11 +20,11 @@ from psycopg import errors as pg
 from collectors.beacon import mac
 from collectors.daemon import run_collectors
 from collectors.wal.tokens import Verifier, read_keys
-from pgwitness.config import File
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Token
-from pgwitness.health import Health
-from pgwitness.privacy import tokenizer
+from pgwitness.core.config import File
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Token
+from pgwitness.core.privacy import tokenizer
+from pgwitness.core.runtime.health import Health
 from tests.collectors.beacon_wal import Connection, Source, opened
 from tests.conftest import write_config
 

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from collectors.sessions.shell import run as sessions
 from collectors.stats.shell import run as stats
-from pgwitness.events import Gap, QueryStats, Session
+from pgwitness.core.events import Gap, QueryStats, Session
 from tests.collectors.wal_source import MARK, Source, name_of, rows
 
 CAFE = b"caf\xe9"

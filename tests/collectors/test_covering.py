@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from collectors.beacon import install, source
-from collectors.beacon.steps import Options
+from collectors.installation import install, source
+from collectors.installation.steps import Options
 from pgwitness.demo.servers import Postgres
 from tests.collectors.changes import Changes, Connection
 from tests.conftest import POSTGRES, fresh_database

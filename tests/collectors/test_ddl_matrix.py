@@ -13,14 +13,14 @@ import msgspec
 import psycopg
 import pytest
 
-from collectors.beacon import source
 from collectors.beacon.keyring import Keyring
+from collectors.installation import source
 from collectors.wal import ddl
 from collectors.wal.keyreads import KeyReads
 from collectors.wal.messages import Messages, Unread
 from collectors.wal.pgoutput import LogicalMessage
+from pgwitness.core.events import Beacon, Ddl, DdlObject, Forgery
 from pgwitness.demo.servers import Postgres
-from pgwitness.events import Beacon, Ddl, DdlObject, Forgery
 from tests.collectors.beacon_wal import Source, opened
 from tests.conftest import fresh_database
 

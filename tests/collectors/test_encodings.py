@@ -9,12 +9,13 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from collectors.beacon import install, mac, source
+from collectors.beacon import mac
 from collectors.beacon.encodings import codec_of
 from collectors.beacon.verifier import BeaconVerifier
+from collectors.installation import install, source
 from collectors.texts import read_texts
+from pgwitness.core.events import Beacon
 from pgwitness.demo.servers import Postgres
-from pgwitness.events import Beacon
 from tests.collectors.beacon_wal import Source
 from tests.conftest import fresh_database
 

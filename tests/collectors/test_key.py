@@ -11,9 +11,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from collectors.beacon import catalogue, install, key_templates, source
-from collectors.beacon.stub import STUB
-from collectors.sessions.posture_queries import EVENT_TRIGGERS, TRIGGERS
+from collectors.installation import catalogue, install, source
+from collectors.installation.sql import key_templates
+from collectors.installation.stub import STUB
+from collectors.posture.queries import EVENT_TRIGGERS, TRIGGERS
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Postgres
 from tests.collectors.beacon_wal import Connection, Source, opened
 from tests.conftest import fresh_database

@@ -6,11 +6,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from collectors.beacon import catalogue, install
-from collectors.beacon.planning import rotate_key
-from collectors.sessions import posture_source
+from collectors.installation import catalogue, install
+from collectors.installation.planning import rotate_key
+from collectors.posture import source as posture_source
+from pgwitness.core.events import Control, Gap, Transaction
 from pgwitness.demo.servers import wait_for
-from pgwitness.events import Control, Gap, Transaction
 from tests.collectors.wal_source import MARK, Source, rows
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from collectors.log.advice import advice
-from collectors.log.provenance import Surroundings
+from collectors.log.interpretation.provenance import Surroundings
 from collectors.log.sample import look, take
 from collectors.log.surroundings import others
-from pgwitness.config import Log
+from pgwitness.core.config import Log
 from tests.collectors.test_log_mishaps import message
 
 GOOD = {

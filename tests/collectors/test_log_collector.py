@@ -16,12 +16,12 @@ from msgspec.structs import replace
 
 from collectors.daemon import run_collectors, tasks
 from collectors.log import shell
-from pgwitness.config import Config, Log
+from pgwitness.core.config import Config, Log
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import SCHEMA_VERSION, Event, Gap, Posture, RawBatch, RawHeader, Session, Statement, Tick
+from pgwitness.core.runtime.health import Health
+from pgwitness.core.units import Duration
 from pgwitness.demo.servers import Broker, Postgres
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import SCHEMA_VERSION, Event, Gap, Posture, RawBatch, RawHeader, Session, Statement, Tick
-from pgwitness.health import Health
-from pgwitness.units import Duration
 from tests.collectors.log_server import (
     ENDINGS,
     PREFIX,

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from collectors.log.complaint import complaint, unproven
+from collectors.log.interpretation.complaint import complaint, unproven
 from collectors.names import Names
-from pgwitness import messages
-from pgwitness.identifiers import masked
-from pgwitness.privacy import tokenizer
+from pgwitness.core import messages
+from pgwitness.core.privacy import tokenizer
+from pgwitness.core.sql.identifiers import masked
 
 TOKEN = tokenizer(b"k" * 32)
 UNIQUE = 'duplicate key value violates unique constraint "{}"'

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.log.envelopes import lines, unframed
-from collectors.log.jsonlog import JsonLog
+from collectors.log.formats.envelopes import lines, unframed
+from collectors.log.formats.jsonlog import JsonLog
+from collectors.log.formats.record import LogRecord, Times, Unreadable
 from collectors.log.reading import formats
-from collectors.log.record import LogRecord, Times, Unreadable
-from collectors.log.shipped import Unwrapper
-from pgwitness.config import Log
+from collectors.log.sources.shipped import Unwrapper
+from pgwitness.core.config import Log
 
 AT = "2026-11-22 21:26:30.123 UTC"
 ROW = {

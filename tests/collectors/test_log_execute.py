@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collectors.log.prepared import ran
+from collectors.log.interpretation.prepared import ran
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.log.follow import ABSENT_LOOKS, FileState, Follower
+from collectors.log.sources.follow import ABSENT_LOOKS, FileState, Follower
 
 
 class Reader:

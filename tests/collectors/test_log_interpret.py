@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.log import readings, running
-from collectors.log.interpret import Interpreter, Memory, Seen, silences
-from collectors.log.provenance import Provenance, Surroundings
-from collectors.log.record import LogRecord
+from collectors.log.formats.record import LogRecord
+from collectors.log.interpretation import readings, running
+from collectors.log.interpretation.interpret import Interpreter, Memory, Seen, silences
+from collectors.log.interpretation.provenance import Provenance, Surroundings
 from collectors.names import Names
 from collectors.own import OwnSessions, code
-from pgwitness.events import Session, Statement, encode_event
-from pgwitness.privacy import tokenizer
-from pgwitness.statements import facts
+from pgwitness.core.events import Session, Statement, encode_event
+from pgwitness.core.privacy import tokenizer
+from pgwitness.core.sql.statements import facts
 
 TITLE = "authentication"
 AT_US = 1_795_382_790_123_000

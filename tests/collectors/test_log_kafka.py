@@ -12,10 +12,11 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from msgspec.structs import replace
 
-from collectors.log import kafka, shell
-from pgwitness.config import Config, Log
-from pgwitness.errors import ConfigurationError, Retry
-from pgwitness.events import Gap, Statement
+from collectors.log import shell
+from collectors.log.sources import kafka
+from pgwitness.core.config import Config, Log
+from pgwitness.core.errors import ConfigurationError, Retry
+from pgwitness.core.events import Gap, Statement
 from tests.collectors.raw_topic import Bench, bench, context_of
 from tests.collectors.test_log_collector import await_marks, collecting, expected, marks, marks_raw, running, told
 from tests.conftest import AnyBroker

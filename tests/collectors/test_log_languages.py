@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from collectors.log.interpret import Interpreter, Seen
+from collectors.log.formats.prefix import Prefix
+from collectors.log.formats.record import LogRecord, Times
+from collectors.log.formats.splitting import StderrSplitter
+from collectors.log.formats.stderr import StderrLog
+from collectors.log.interpretation.interpret import Interpreter, Seen
+from collectors.log.interpretation.provenance import Provenance, Surroundings
 from collectors.log.languages import english, heads, phrases, severities
-from collectors.log.prefix import Prefix
-from collectors.log.provenance import Provenance, Surroundings
-from collectors.log.record import LogRecord, Times
-from collectors.log.splitting import StderrSplitter
-from collectors.log.stderr import StderrLog
-from pgwitness.events import Session, Statement
-from pgwitness.privacy import tokenizer
+from pgwitness.core.events import Session, Statement
+from pgwitness.core.privacy import tokenizer
 from tests.collectors.write_phrases import PHRASES, catalogues, read
 
 LANGUAGES = ("de", "es", "fr", "ja", "zh_CN", "ru", "it", "ko")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from collectors.log.advice import advice
-from collectors.log.interpret import Interpreter
+from collectors.log.interpretation.interpret import Interpreter
 from collectors.log.reading import formats
-from pgwitness.config import Log
-from pgwitness.events import SCHEMA_VERSION, Event, RawBatch, RawHeader
-from pgwitness.privacy import tokenizer
+from pgwitness.core.config import Log
+from pgwitness.core.events import SCHEMA_VERSION, Event, RawBatch, RawHeader
+from pgwitness.core.privacy import tokenizer
 from tests.streams.folding import fold_all
 
 RDS = "%t:%r:%u@%d:[%p]:"

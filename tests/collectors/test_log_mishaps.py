@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from collectors.log import files, reading, shell
-from pgwitness.config import Config
+from collectors.log import reading, shell
+from collectors.log.sources import files
+from pgwitness.core.config import Config
+from pgwitness.core.errors import Retry
+from pgwitness.core.events import Control, Gap, Statement
 from pgwitness.demo.servers import Broker
-from pgwitness.errors import Retry
-from pgwitness.events import Control, Gap, Statement
 from tests.collectors.log_server import ENDINGS, PREFIX
 from tests.collectors.raw_topic import Bench, bench, context_of
 from tests.collectors.test_log_collector import await_marks, collecting, expected, marks, running, told

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.log import csvlog
-from collectors.log.csvlog import CsvLog
-from collectors.log.jsonlog import JsonLog
-from collectors.log.prefix import Prefix
-from collectors.log.reading import formats
-from collectors.log.record import (
+from collectors.log.formats import csvlog
+from collectors.log.formats.csvlog import CsvLog
+from collectors.log.formats.jsonlog import JsonLog
+from collectors.log.formats.prefix import Prefix
+from collectors.log.formats.record import (
     BACKEND_CHARS_MAX,
     BACKENDS_MAX,
     SECONDS_MAX,
@@ -24,10 +23,11 @@ from collectors.log.record import (
     Times,
     Unreadable,
 )
-from collectors.log.splitting import CsvSplitter, JsonSplitter, Splitter, StderrSplitter
-from collectors.log.stderr import StderrLog
-from pgwitness.config import Log
-from pgwitness.errors import ConfigurationError
+from collectors.log.formats.splitting import CsvSplitter, JsonSplitter, Splitter, StderrSplitter
+from collectors.log.formats.stderr import StderrLog
+from collectors.log.reading import formats
+from pgwitness.core.config import Log
+from pgwitness.core.errors import ConfigurationError
 from tests.collectors.log_server import PREFIX
 
 AT = "2026-11-22 21:26:30.123 UTC"

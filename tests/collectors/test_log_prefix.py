@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.log.interpret import Interpreter
-from collectors.log.prefix import Prefix
-from collectors.log.provenance import Provenance
-from collectors.log.record import LogRecord, Times
-from collectors.log.splitting import StderrSplitter
-from collectors.log.stderr import StderrLog
-from pgwitness.events import Statement
-from pgwitness.privacy import tokenizer
+from collectors.log.formats.prefix import Prefix
+from collectors.log.formats.record import LogRecord, Times
+from collectors.log.formats.splitting import StderrSplitter
+from collectors.log.formats.stderr import StderrLog
+from collectors.log.interpretation.interpret import Interpreter
+from collectors.log.interpretation.provenance import Provenance
+from pgwitness.core.events import Statement
+from pgwitness.core.privacy import tokenizer
 from tests.collectors.log_server import PREFIX
 
 AT = "2026-11-22 21:26:30.123 UTC"

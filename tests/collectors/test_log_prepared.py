@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from collectors.log import shell
-from pgwitness.config import Config
+from pgwitness.core.config import Config
+from pgwitness.core.events import SCHEMA_VERSION, RawBatch, RawHeader, Statement
 from pgwitness.demo.servers import Broker, Postgres
-from pgwitness.events import SCHEMA_VERSION, RawBatch, RawHeader, Statement
 from tests.collectors.log_server import SETTINGS, TIMEZONE, pattern
 from tests.collectors.raw_topic import bench, context_of, running
 from tests.conftest import DEBIAN_BIN, leave_out

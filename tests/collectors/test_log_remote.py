@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.log.follow import HEAD_BYTES, FileState
-from collectors.log.remote import Entry, RemoteFollower
+from collectors.log.sources.follow import HEAD_BYTES, FileState
+from collectors.log.sources.remote import Entry, RemoteFollower
 from tests.collectors.test_log_follow import lines, write
 
 

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from collectors.connection import connect
 from collectors.log import catalogues
-from collectors.log.interpret import Interpreter
+from collectors.log.interpretation.interpret import Interpreter
 from collectors.log.reading import formats
 from collectors.names import Names
 from collectors.own import OwnSessions
@@ -22,12 +22,12 @@ from detectors.alerts.ocsf import finding
 from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.config import Behaviour as BehaviourSettings
-from pgwitness.config import Cluster, Log
+from pgwitness.core.config import Behaviour as BehaviourSettings
+from pgwitness.core.config import Cluster, Log
+from pgwitness.core.events import SCHEMA_VERSION, LogFormat, RawBatch, RawEvent, RawHeader, Statement, encode_event
+from pgwitness.core.privacy import tokenizer
 from pgwitness.demo.servers import Postgres
-from pgwitness.events import SCHEMA_VERSION, LogFormat, RawBatch, RawEvent, RawHeader, Statement, encode_event
-from pgwitness.privacy import tokenizer
-from sinks.columns import Columns
+from sinks.lake.columns import Columns
 from tests.collectors.log_secrets import MARKS, SETUP, secrets, statements
 from tests.collectors.log_server import PREFIX, SECONDS_MAX, TIMEZONE, files, logging_server
 from tests.conftest import DEBIAN_BIN

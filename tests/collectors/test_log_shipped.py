@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.log.record import Unreadable
-from collectors.log.shipped import PartitionState, Places, Position, Replay, Shipped, Unwrapper
-from collectors.log.splitting import CsvSplitter
-from pgwitness.config import Log
-from pgwitness.events import LogPlace
+from collectors.log.formats.record import Unreadable
+from collectors.log.formats.splitting import CsvSplitter
+from collectors.log.sources.shipped import PartitionState, Places, Position, Replay, Shipped, Unwrapper
+from pgwitness.core.config import Log
+from pgwitness.core.events import LogPlace
 
 JSONLOG = {"timestamp": "2026-11-22 21:26:30.123 UTC", "pid": 41, "error_severity": "LOG", "message": "m"}
 

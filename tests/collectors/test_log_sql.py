@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from psycopg import sql
 
 from collectors.log import shell
-from collectors.log.server import ServerLog
-from pgwitness.config import Cluster, Config, Log
+from collectors.log.sources.server import ServerLog
+from pgwitness.core.config import Cluster, Config, Log
+from pgwitness.core.errors import Retry
+from pgwitness.core.events import Event, Gap, RawEvent, Statement
 from pgwitness.demo.servers import Broker, Postgres
-from pgwitness.errors import Retry
-from pgwitness.events import Event, Gap, RawEvent, Statement
 from tests.collectors.log_server import files, logging_server
 from tests.collectors.raw_topic import SECONDS_MAX, Bench, bench, context_of
 from tests.collectors.test_log_collector import await_marks, collecting, marks, running, say, told

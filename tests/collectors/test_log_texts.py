@@ -10,12 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pglast import parser
 
-from collectors.log import texts
-from collectors.log.complaint import unproven
-from collectors.log.texts import MARK, Texts, comment_behind, quick_shape, scanned_shape
+from collectors.log.interpretation import texts
+from collectors.log.interpretation.complaint import unproven
+from collectors.log.interpretation.texts import MARK, Texts, comment_behind, quick_shape, scanned_shape
 from collectors.names import Names
-from pgwitness.privacy import tokenizer
-from pgwitness.statements import facts
+from pgwitness.core.privacy import tokenizer
+from pgwitness.core.sql.statements import facts
 
 LITERALS = {"SCONST", "USCONST", "ICONST", "FCONST", "BCONST", "XCONST"}
 TOKEN = tokenizer(b"k" * 32)

@@ -17,15 +17,15 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from collectors.log.interpret import Interpreter, Seen
-from collectors.log.provenance import Provenance, Surroundings
+from collectors.log.formats.record import Unreadable
+from collectors.log.interpretation.interpret import Interpreter, Seen
+from collectors.log.interpretation.provenance import Provenance, Surroundings
 from collectors.log.reading import formats
-from collectors.log.record import Unreadable
 from collectors.log.surroundings import ask
-from pgwitness.config import Cluster, Log
+from pgwitness.core.config import Cluster, Log
+from pgwitness.core.events import LogFormat, Session, Statement, encode_event
+from pgwitness.core.privacy import tokenizer
 from pgwitness.demo.servers import Postgres
-from pgwitness.events import LogFormat, Session, Statement, encode_event
-from pgwitness.privacy import tokenizer
 from tests.collectors.log_server import PREFIX, SECONDS_MAX, TIMEZONE, files, logging_server
 from tests.conftest import DEBIAN_BIN, leave_out
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import psycopg
 
-from collectors.beacon.install import install
 from collectors.connection import connect
+from collectors.installation.install import install
 from collectors.own import COMMAND, OwnSessions
-from collectors.sessions.posture_queries import TRIGGERS
-from pgwitness.config import Cluster
-from pgwitness.events import Beacon
+from collectors.posture.queries import TRIGGERS
+from pgwitness.core.config import Cluster
+from pgwitness.core.events import Beacon
 
 KEY = bytes(range(32))
 

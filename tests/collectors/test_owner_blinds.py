@@ -6,9 +6,9 @@ import psycopg
 from msgspec import Struct
 from psycopg import errors as pg
 
-from collectors.beacon import install
-from collectors.beacon.publishing import ADVISORY
-from pgwitness.events import Gap
+from collectors.installation import install
+from collectors.installation.publishing import ADVISORY
+from pgwitness.core.events import Gap
 from tests.collectors.test_wal_unpublished import folded
 from tests.collectors.wal_source import MARK, Source
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from collectors.beacon.install import install
-from collectors.beacon.publishing import ADVISORY
+from collectors.installation.install import install
+from collectors.installation.publishing import ADVISORY
 from collectors.wal.listing import Listing
 from collectors.wal.publication_watch import Watch, lost
+from pgwitness.core.errors import Retry
+from pgwitness.core.events import Event, Gap, Tick, Transaction
 from pgwitness.demo.servers import wait_for
-from pgwitness.errors import Retry
-from pgwitness.events import Event, Gap, Tick, Transaction
 from tests.collectors.wal_source import MARK, Source
 from tests.streams.folding import fold_all
 from tests.streams.records import batch

@@ -16,11 +16,11 @@ from collectors import stalled
 from collectors.daemon import run_collectors, supervise, tasks
 from collectors.publisher import Publisher, explain
 from collectors.stalled import Progress
-from pgwitness.config import Config
+from pgwitness.core.config import Config
+from pgwitness.core.errors import ConfigurationError, Retry, Stop
+from pgwitness.core.events import Tick
+from pgwitness.core.runtime.health import Health
 from pgwitness.demo.servers import Broker, free_port, wait_for
-from pgwitness.errors import ConfigurationError, Retry, Stop
-from pgwitness.events import Tick
-from pgwitness.health import Health
 from tests.collectors.raw_topic import RawTopic, context_of
 from tests.servers.kafka import Kafka
 

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from collectors.beacon import install
-from collectors.beacon.install import Report
-from collectors.beacon.steps import Options, wants
+from collectors.installation import install
+from collectors.installation.install import Report
+from collectors.installation.steps import Options, wants
+from pgwitness.core.events import Gap
 from pgwitness.demo.servers import wait_for
-from pgwitness.events import Gap
 from tests.collectors.changes import Changes
 from tests.collectors.wal_source import MARK, Source, reading_late, rows
 

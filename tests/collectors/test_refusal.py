@@ -8,10 +8,10 @@ import psycopg
 import pytest
 
 from collectors.connection import connect, instance_name
-from pgwitness import logs
-from pgwitness.config import Cluster
-from pgwitness.errors import ConfigurationError, Unreachable
-from pgwitness.messages.refusal import words
+from pgwitness.core.config import Cluster
+from pgwitness.core.errors import ConfigurationError, Unreachable
+from pgwitness.core.messages.refusal import words
+from pgwitness.core.runtime import logs
 
 SECRET = "hush0001@x.example"
 

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from collectors.beacon import install
-from collectors.beacon.steps import Options
+from collectors.installation import install
+from collectors.installation.steps import Options
 from pgwitness.demo.servers import Postgres
 from tests.conftest import fresh_database
 

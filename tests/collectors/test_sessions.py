@@ -13,13 +13,14 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from collectors.connection import instance_name
-from collectors.sessions import posture_queries, posture_source
+from collectors.posture import queries as posture_queries
+from collectors.posture import source as posture_source
 from collectors.sessions.shell import run
-from pgwitness.config import Config
+from pgwitness.core.config import Config
+from pgwitness.core.errors import Retry
+from pgwitness.core.events import Gap, Posture, Session
+from pgwitness.core.privacy import tokenizer
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Broker, Postgres
-from pgwitness.errors import Retry
-from pgwitness.events import Gap, Posture, Session
-from pgwitness.privacy import tokenizer
 from tests.collectors.raw_topic import Bench, bench
 
 pytestmark = pytest.mark.every_postgres

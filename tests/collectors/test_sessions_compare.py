@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collectors.posture.comparison import Object, catalogues, masked_setting, within
+from collectors.posture.comparison import compare as compare_posture
 from collectors.sessions.activity import Backend, Look, Ourselves, authenticates, certificate, compare
-from collectors.sessions.posture import Object, catalogues, masked_setting, within
-from collectors.sessions.posture import compare as compare_posture
 from collectors.xids import widen
-from pgwitness.events import Certificate
-from pgwitness.privacy import tokenizer
+from pgwitness.core.events import Certificate
+from pgwitness.core.privacy import tokenizer
 
 ANNA = Backend(pid=7, backend_start_us=50, role="anna", application="psql", client_addr="10.0.0.1", client_port=4000)
 TOKEN = tokenizer(b"k" * 32)
@@ -199,7 +199,7 @@ def test_a_name_that_postgresql_may_have_cut_is_not_known() -> None:
 
 def test_relations_are_listed_by_database_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the server's own search path; of a database that could not be read, nothing is listed."""
-    monkeypatch.setattr("collectors.sessions.posture.LISTED_MAX", 2)
+    monkeypatch.setattr("collectors.posture.comparison.LISTED_MAX", 2)
     tables = [Object("table", database, f"public.t{number}", {}) for database in ("a", "b") for number in range(3)]
     path = Object("setting", None, "search_path", {"value": "app, public"})
     found = catalogues([*tables, path, Object("role", None, "ann", {})], ["b"], 5)

@@ -10,10 +10,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from collectors.sessions.shell import run
-from pgwitness.config import Config
+from pgwitness.core.config import Config
+from pgwitness.core.events import Certificate, Session
 from pgwitness.demo.servers import Broker
-from pgwitness.events import Certificate, Session
-from streams.fold.attribution import by_session, known
+from streams.fold.sessions.attribution import by_session, known
 from streams.identity.identities import Identities
 from tests.collectors.raw_topic import bench
 from tests.collectors.tls import Authority, tls_server

@@ -17,11 +17,11 @@ from collectors.statefile import StateFile
 from collectors.stats.shell import run as stats
 from collectors.wal import keys, slot
 from collectors.wal.held import Body, Held
-from pgwitness.config import Config
+from pgwitness.core.config import Config
+from pgwitness.core.errors import Retry
+from pgwitness.core.events import Session
+from pgwitness.core.runtime.disk import read_whole, write_whole
 from pgwitness.demo.servers import Broker, wait_for
-from pgwitness.disk import read_whole, write_whole
-from pgwitness.errors import Retry
-from pgwitness.events import Session
 from tests.collectors.raw_topic import bench
 from tests.collectors.wal_source import MARK, Source, rows
 

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 
 from collectors.stats.shell import only_catalogues, run
-from pgwitness.config import Config
+from pgwitness.core.config import Config
+from pgwitness.core.errors import Retry
+from pgwitness.core.events import Gap, QueryStats
+from pgwitness.core.sql.statements import facts
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Broker, Postgres
-from pgwitness.errors import Retry
-from pgwitness.events import Gap, QueryStats
-from pgwitness.statements import facts
 from tests.collectors.raw_topic import Bench, bench
 
 pytestmark = pytest.mark.every_postgres

@@ -18,9 +18,9 @@ from collectors.wal.messages import Messages, Unsigned
 from collectors.wal.pgoutput import LogicalMessage
 from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.transaction import Assembler, Place, Xids
-from pgwitness.config import Privacy
-from pgwitness.events import Beacon, Ddl, Forgery
-from pgwitness.privacy import tokenizer
+from pgwitness.core.config import Privacy
+from pgwitness.core.events import Beacon, Ddl, Forgery
+from pgwitness.core.privacy import tokenizer
 from tests.collectors import wal_messages as write
 from tests.collectors.test_wal_transaction import TABLE, Judge, Output
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from collectors.beacon import install
-from collectors.beacon.job import Job
+from collectors.installation import install
+from collectors.installation.job import Job
 from pgwitness.demo.servers import Postgres
 from tests.conftest import fresh_database
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collectors.wal.coming import LASTS_US
 from collectors.wal.unpublished import ACCOUNTS_MAX, KEPT_US, Accounts, Listed
-from pgwitness.events import Beacon, Ddl, DdlObject, Unpublished, Wrote
+from pgwitness.core.events import Beacon, Ddl, DdlObject, Unpublished, Wrote
 
 TABLE, LEAF, ROOT, KEYLESS, GONE, TEMPORARY = 1, 2, 3, 4, 5, 6
 CATALOGUE = {

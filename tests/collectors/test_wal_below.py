@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from collectors.beacon.publishing import ADVISORY
+from collectors.installation.publishing import ADVISORY
 from tests.collectors.test_wal_unpublished import Way, folded, of, unpublished
 from tests.collectors.wal_source import MARK, Source
 

@@ -14,12 +14,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from collectors.beacon.install import pause
+from collectors.installation.install import pause
 from collectors.wal import slot
 from collectors.wal.stream import Stream
+from pgwitness.core.errors import Retry
+from pgwitness.core.events import Control, Gap, Row, Transaction
 from pgwitness.demo.servers import Broker, Postgres, wait_for
-from pgwitness.errors import Retry
-from pgwitness.events import Control, Gap, Row, Transaction
 from tests.collectors.raw_topic import bench
 from tests.collectors.wal_source import CLEAR, MARK, Factory, Source, name_of, rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from pgwitness.events import Tick, Transaction
+from pgwitness.core.events import Tick, Transaction
 from tests.collectors.wal_source import MARK, Source
 from tests.streams.folding import fold_all
 from tests.streams.records import batch

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from pgwitness.core.events import Control, Gap, Transaction
 from pgwitness.demo.servers import wait_for
-from pgwitness.events import Control, Gap, Transaction
 from tests.collectors.wal_source import MARK, Source, rows
 
 PREFIXES = ("pgwitness.beacon", "pgwitness.ddl", "pgwitness.control", "pgwitness.heartbeat", "pgwitness.silenced")

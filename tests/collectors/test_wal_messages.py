@@ -24,7 +24,7 @@ from collectors.wal.messages import (
     Unread,
 )
 from collectors.wal.pgoutput import LogicalMessage
-from pgwitness.events import Ddl, Forgery
+from pgwitness.core.events import Ddl, Forgery
 
 KEY = b"k" * 32
 GRANT = [

@@ -14,9 +14,9 @@ from collectors.wal import pgoutput
 from collectors.wal.pgoutput import UNCHANGED, ProtocolError, Tuple
 from collectors.wal.plan import ROW_BYTES_MAX, Masking, Plan, TableFacts
 from collectors.wal.values import CACHED_MAX, TokenCache
-from pgwitness.config import Mask, Privacy
-from pgwitness.privacy import tokenizer
-from pgwitness.units import Size
+from pgwitness.core.config import Mask, Privacy
+from pgwitness.core.privacy import tokenizer
+from pgwitness.core.units import Size
 from tests.collectors import wal_messages as write
 
 TOKEN = tokenizer(b"k" * 32)

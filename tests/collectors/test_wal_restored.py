@@ -10,10 +10,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from collectors.beacon import install
-from pgwitness.config import Config
+from collectors.installation import install
+from pgwitness.core.config import Config
+from pgwitness.core.events import Control, Gap, Tick, Transaction
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Broker, Postgres, wait_for
-from pgwitness.events import Control, Gap, Tick, Transaction
 from streams.fold.positions import SKEW_US
 from tests.collectors.raw_topic import Bench, bench
 from tests.collectors.wal_source import CLEAR, collect

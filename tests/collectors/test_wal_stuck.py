@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from collectors.wal.stuck import PATIENT_TRIES_MAX, TRIES_MAX, Stuck, failed, of_the_data, start_after
+from pgwitness.core.events import Gap
 from pgwitness.demo.servers import wait_for
-from pgwitness.events import Gap
 from tests.collectors.wal_source import MARK, Source, rows
 
 Prepared = Callable[[str], AbstractContextManager[Source]]

@@ -18,9 +18,9 @@ from collectors.wal.plan import Masking, TableFacts
 from collectors.wal.slot import Memory, SlotState, examine, recall, remember, slot_name, went_back
 from collectors.wal.stream import parse_history
 from collectors.wal.transaction import BEACONS_MAX, FORGERIES_MAX, Assembler, Place, Xids
-from pgwitness.config import Privacy
-from pgwitness.events import Beacon, Ddl, DdlObject, Forgery, Row, Transaction
-from pgwitness.privacy import tokenizer
+from pgwitness.core.config import Privacy
+from pgwitness.core.events import Beacon, Ddl, DdlObject, Forgery, Row, Transaction
+from pgwitness.core.privacy import tokenizer
 from tests.collectors import wal_messages as write
 
 TABLE = write.relation(1, "t", [("id", write.INT, True), ("a", write.TEXT, False)])

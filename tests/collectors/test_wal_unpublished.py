@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 from msgspec import Struct
 
-from collectors.beacon.publishing import ADVISORY
-from pgwitness.events import Event, Tick, Transaction
+from collectors.installation.publishing import ADVISORY
+from pgwitness.core.events import Event, Tick, Transaction
 from tests.collectors.wal_source import MARK, Source
 from tests.streams.folding import fold_all
 from tests.streams.records import batch

@@ -12,8 +12,8 @@ from collectors.wal import pgoutput
 from collectors.wal.pgoutput import UNCHANGED, Tuple
 from collectors.wal.plan import HEADER_BYTES_MAX, Masking, Plan, TableFacts, distinct
 from collectors.wal.values import BUILT_IN, type_names
-from pgwitness.config import Mask, Privacy
-from pgwitness.privacy import tokenizer
+from pgwitness.core.config import Mask, Privacy
+from pgwitness.core.privacy import tokenizer
 from tests.collectors import wal_messages as write
 from tests.collectors.wal_source import MARK, Source, rows
 

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from collectors.beacon.install import status
+from collectors.installation.install import status
+from pgwitness.core.events import Event, Tick, Transaction
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Postgres, wait_for
-from pgwitness.events import Event, Tick, Transaction
 from tests.collectors.wal_source import MARK, Source, rows
 from tests.streams.folding import fold_all
 from tests.streams.records import batch

@@ -11,12 +11,12 @@ import msgspec
 import psycopg
 import pytest
 
-from collectors.beacon.install import install
 from collectors.context import Context
+from collectors.installation.install import install
 from collectors.wal import shell, slot
-from pgwitness.config import Config
+from pgwitness.core.config import Config
+from pgwitness.core.events import Row, Transaction
 from pgwitness.demo.servers import wait_for
-from pgwitness.events import Row, Transaction
 from tests.collectors.raw_topic import Bench
 
 Factory = Callable[..., Config]

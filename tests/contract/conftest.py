@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pgwitness.config import Config
+from pgwitness.core.config import Config
 from pgwitness.demo.servers import Postgres
 from tests.conftest import AnyBroker, fresh_database, write_config
 from tests.contract.system import Daemon, System

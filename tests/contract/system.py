@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 from confluent_kafka import Consumer
 
-from pgwitness.config import Config
+from pgwitness.core.config import Config
 from pgwitness.demo.servers import kill_all, spawn, tail, wait_for
 
 READY_SECONDS_MAX = 60.0

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgwitness.config import Config
+from pgwitness.core.config import Config
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, LOOPBACK, Broker, Postgres, free_port, wait_for
 from tests.conftest import fresh_database, write_config
 from tests.contract.system import Daemon, System

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 
-from pgwitness.codec import BatchBuilder
-from pgwitness.config import Config
+from pgwitness.core.codec import BatchBuilder
+from pgwitness.core.config import Config
+from pgwitness.core.events import Gap, RawHeader, encode_event
+from pgwitness.core.topics import partition_of
 from pgwitness.demo.servers import wait_for
-from pgwitness.events import Gap, RawHeader, encode_event
-from pgwitness.topics import partition_of
 from tests.conftest import AnyBroker
 from tests.contract.system import Daemon, System
 

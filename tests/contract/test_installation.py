@@ -33,9 +33,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from pgwitness.cli.doctor import installation
 from pgwitness.cli.doctor.lines import Line
-from pgwitness.config import load
+from pgwitness.core.config import load
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, LOOPBACK, Postgres, wait_for
-from streams.acls import lacking
+from streams.kafka.acls import lacking
 from tests.collectors.tls import Authority
 from tests.conftest import DEBIAN_BIN, leave_out
 from tests.contract.system import Daemon

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from collectors.beacon import key_templates
+from collectors.installation.sql import key_templates
 from pgwitness.demo.servers import Broker, Postgres
 from tests.collectors.log_server import SETTINGS, TIMEZONE, pattern
 from tests.conftest import DEBIAN_BIN, leave_out, write_config

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 
+from pgwitness.core.errors import ConfigurationError
 from pgwitness.demo.servers import LOOPBACK, Postgres, wait_for
-from pgwitness.errors import ConfigurationError
-from streams.credentials import credentials
+from streams.faust.credentials import credentials
 from tests.collectors.tls import Authority
 from tests.conftest import fresh_database, leave_out, write_config
 from tests.contract.system import Daemon, System

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from psycopg import sql
 
-from pgwitness.config import Config, load
+from pgwitness.core.config import Config, load
 from pgwitness.demo.servers import Broker, Postgres, wait_for
 from tests.collectors.log_server import SETTINGS, TIMEZONE, pattern
 from tests.conftest import leave_out, write_config

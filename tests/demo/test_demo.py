@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from pgwitness.cli import main
 from pgwitness.demo.scenes import FAR_ADDRESS, scenes
 from pgwitness.demo.servers import wait_for
-from sinks.catalogue import connect
+from sinks.sql.catalogue import connect
 from tests import ocsf as standard
 
 ROOT = Path(__file__).parent.parent.parent

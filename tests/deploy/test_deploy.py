@@ -20,7 +20,7 @@ import yaml
 
 from detectors.policy.policies import Bundle
 from pgwitness.cli import main
-from pgwitness.config import ENVIRONMENT_PREFIX, Config, load
+from pgwitness.core.config import ENVIRONMENT_PREFIX, Config, load
 from tests.conftest import leave_out
 
 ROOT = Path(__file__).parents[2]

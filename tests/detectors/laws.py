@@ -13,7 +13,7 @@ import msgspec
 
 from detectors.judge import STATE_VERSION
 from detectors.judgement import Verdict
-from pgwitness.events import Event
+from pgwitness.core.events import Event
 from tests.detectors.material import START_US, change, day, hostile, week
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from pgwitness.events import Count, Event, Position, Relation
+from pgwitness.core.events import Count, Event, Position, Relation
 
 START_US = 1_790_000_000_000_000
 SECOND_US = 1_000_000

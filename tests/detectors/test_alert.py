@@ -14,9 +14,9 @@ from detectors.alerts.ocsf import query
 from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle, action_from
-from pgwitness.config import Behaviour as Settings
-from pgwitness.events import Count, Relation
-from pgwitness.units import Duration
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.events import Count, Relation
+from pgwitness.core.units import Duration
 from tests import ocsf
 from tests.detectors.material import START_US, change, day, event, hostile
 

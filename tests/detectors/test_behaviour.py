@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from detectors.behaviour.habits import PENDING_MAX, TOUCHES_MAX, VALUES_MAX, Deed, Habits, Known, Volume, size_of
 from detectors.behaviour.model import GROUP_FACTOR, LEARNING, ORDINARY, Behaviour, Unusual
-from pgwitness.config import Behaviour as Settings
-from pgwitness.units import Duration
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.units import Duration
 
 SECOND_US = 1_000_000
 START_US = 1_790_000_000 * SECOND_US

@@ -14,9 +14,9 @@ from detectors.behaviour.rooms import VALUES_EACH, Room
 from detectors.judge import Judge
 from detectors.policy import correlation, evaluator
 from detectors.policy.policies import Bundle
-from pgwitness.config import Behaviour as Settings
-from pgwitness.events import Count, Relation
-from pgwitness.units import Duration
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.events import Count, Relation
+from pgwitness.core.units import Duration
 from tests.bench import flood
 from tests.containers import beyond, longest
 from tests.detectors.material import change

@@ -18,9 +18,9 @@ from detectors.policy.evaluator import Evaluator
 from detectors.policy.explain import explain
 from detectors.policy.expressions import Expression
 from detectors.policy.policies import Bundle, parse
-from pgwitness import yamltext
-from pgwitness.config import Behaviour as Settings
-from pgwitness.errors import ConfigurationError
+from pgwitness.core import yamltext
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.errors import ConfigurationError
 from tests.detectors.material import change, event
 
 CALENDARS = """

@@ -12,7 +12,7 @@ from detectors.alerts.alert import Alert
 from detectors.alerts.ledger import QUIET_US
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.events import Event, Position
+from pgwitness.core.events import Event, Position
 from tests.detectors.material import SECOND_US, START_US, change, event
 from tests.detectors.test_alert import conforms
 

@@ -18,8 +18,8 @@ from detectors.policy import correlation
 from detectors.policy.correlation import Correlations, Plan
 from detectors.policy.document import Document
 from detectors.policy.policies import Bundle, parse
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Event
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Event
 from tests.detectors.material import START_US, event
 
 MINUTE_US = 60_000_000

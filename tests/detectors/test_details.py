@@ -13,10 +13,10 @@ import pytest
 from detectors.policy import occurring
 from detectors.policy.details import DETAILS, Shape, found, wrong
 from detectors.policy.expressions import Expression
-from pgwitness.events import Posture, Session
-from pgwitness.statements import facts
-from pgwitness.utility import vocabulary
-from pgwitness.words import STARTS
+from pgwitness.core.events import Posture, Session
+from pgwitness.core.sql.statements import facts
+from pgwitness.core.sql.utility import vocabulary
+from pgwitness.core.sql.words import STARTS
 
 ROOT = Path(__file__).parent.parent.parent
 EMITTERS = ("collectors", "streams", "sinks", "pgwitness")

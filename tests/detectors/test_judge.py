@@ -12,10 +12,10 @@ from detectors.judge import Judge
 from detectors.judgement import Incomplete
 from detectors.policy.expressions import Expression
 from detectors.policy.policies import Bundle, parse
-from pgwitness.config import Behaviour as Settings
-from pgwitness.config import Cluster, Config
-from pgwitness.errors import Stop
-from pgwitness.units import Duration
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.config import Cluster, Config
+from pgwitness.core.errors import Stop
+from pgwitness.core.units import Duration
 from tests.detectors.material import START_US, change, event, parts
 
 SETTINGS = Settings(warmup=Duration(1.0), warmup_observations=10)

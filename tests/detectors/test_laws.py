@@ -15,8 +15,8 @@ from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
 from detectors.policy import evaluator
 from detectors.policy.policies import Bundle, Policy, parse
-from pgwitness.config import Behaviour as Settings
-from pgwitness.units import Duration
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.units import Duration
 from tests.detectors import laws
 from tests.detectors.test_bounds import LIMITS
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from collectors.log.texts import Texts
+from collectors.log.interpretation.texts import Texts
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
-from pgwitness.config import Mask, Privacy
-from pgwitness.events import LogPlace, RawHeader, Statement
-from pgwitness.privacy import tokenizer
-from pgwitness.statements import facts as facts_of
+from pgwitness.core.config import Mask, Privacy
+from pgwitness.core.events import LogPlace, RawHeader, Statement
+from pgwitness.core.privacy import tokenizer
+from pgwitness.core.sql.statements import facts as facts_of
 from streams.fold.shape import line_id
 from streams.fold.shape import statement as shaped
 from streams.fold.state import Attribution

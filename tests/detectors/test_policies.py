@@ -14,7 +14,7 @@ from detectors.actions import Action
 from detectors.alerts.certainty import sure, when
 from detectors.policy.expressions import Context, Expression
 from detectors.policy.policies import Bundle, action_from, packaged_files, parse, render
-from pgwitness.errors import ConfigurationError
+from pgwitness.core.errors import ConfigurationError
 from tests.detectors.material import HOSTILE
 
 GOOD: dict[str, Any] = {

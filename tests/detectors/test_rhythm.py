@@ -13,9 +13,9 @@ from detectors.behaviour.routine import Routine, hour_of_week
 from detectors.behaviour.windows import COUNT_MAX, EVENT_IDS_MAX, LENGTHS, VALUES_MAX, Window
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.config import Behaviour as Settings
-from pgwitness.events import Event
-from pgwitness.units import Duration
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.events import Event
+from pgwitness.core.units import Duration
 from tests.detectors.material import HOSTILE, change, event
 
 START_US = 1_786_924_800_000_000

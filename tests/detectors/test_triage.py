@@ -20,12 +20,12 @@ from detectors.alerts.verdicts import Verdict, check, match_of, sign
 from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.config import Behaviour as Settings
-from pgwitness.config import Reviewer
-from pgwitness.config import Triage as TriageSettings
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Event, Position
-from pgwitness.units import Duration
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.config import Reviewer
+from pgwitness.core.config import Triage as TriageSettings
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Event, Position
+from pgwitness.core.units import Duration
 from tests.detectors.material import HOSTILE, SECOND_US, START_US, change, event
 from tests.detectors.test_alert import conforms
 from tests.detectors.test_closing import HOUR_US, clock

@@ -15,9 +15,9 @@ import prometheus_client
 import pytest
 
 from pgwitness.cli import main
-from pgwitness.config import Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
-from pgwitness.topics import topics
-from pgwitness.units import Duration, Size
+from pgwitness.core.config import Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
+from pgwitness.core.topics import topics
+from pgwitness.core.units import Duration, Size
 
 ROOT = Path(__file__).parent.parent.parent
 REFERENCE = ROOT / "docs" / "reference"

@@ -14,9 +14,9 @@ from psycopg.conninfo import make_conninfo
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
-from pgwitness.config import Config
+from pgwitness.core.config import Config
+from pgwitness.core.events import RawEvent, Statement, Tick, Transaction
 from pgwitness.demo.servers import Broker, Postgres
-from pgwitness.events import RawEvent, Statement, Tick, Transaction
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
 from tests.collectors.log_server import files

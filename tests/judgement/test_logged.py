@@ -10,8 +10,8 @@ from psycopg.conninfo import make_conninfo
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
+from pgwitness.core.events import Event, Tick
 from pgwitness.demo.servers import Postgres
-from pgwitness.events import Event, Tick
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
 from tests.collectors.log_server import files

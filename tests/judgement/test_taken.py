@@ -8,11 +8,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from collectors.sessions import posture_source
-from collectors.sessions.sizes import Sizes
+from collectors.posture import source as posture_source
+from collectors.posture.sizes import Sizes
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.config import Config
+from pgwitness.core.config import Config
 from pgwitness.demo.servers import Broker, wait_for
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities

@@ -14,12 +14,12 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from collectors.log import statuses
-from collectors.log.interpret import Interpreter, Seen
-from collectors.log.jsonlog import JsonLog
-from collectors.log.provenance import Provenance, Surroundings
-from collectors.log.record import Times
-from pgwitness.events import Event, Posture, RawEvent, Tick
-from pgwitness.privacy import tokenizer
+from collectors.log.formats.jsonlog import JsonLog
+from collectors.log.formats.record import Times
+from collectors.log.interpretation.interpret import Interpreter, Seen
+from collectors.log.interpretation.provenance import Provenance, Surroundings
+from pgwitness.core.events import Event, Posture, RawEvent, Tick
+from pgwitness.core.privacy import tokenizer
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
 from tests.collectors.log_server import SECONDS_MAX, TIMEZONE

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 from collectors.log import statuses
-from collectors.log.interpret import Seen
+from collectors.log.interpretation.interpret import Seen
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
+from pgwitness.core.events import Event, Statement
 from pgwitness.demo.servers import Postgres
-from pgwitness.events import Event, Statement
 from tests.collectors.log_server import SETTINGS, files
 from tests.conftest import DEBIAN_BIN, leave_out
 from tests.outcomes import sessions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgwitness.backoff import FIRST_S, pause_s
+from pgwitness.core.runtime.backoff import FIRST_S, pause_s
 
 
 @pytest.mark.parametrize(("failures", "longest"), [(1, FIRST_S), (2, 2 * FIRST_S), (3, 4 * FIRST_S)])

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwitness import codec
-from pgwitness.errors import DeadLetter, NewerSchema
-from pgwitness.events import SCHEMA_VERSION, Gap, RawHeader, Transaction, encode_event
+from pgwitness.core import codec
+from pgwitness.core.errors import DeadLetter, NewerSchema
+from pgwitness.core.events import SCHEMA_VERSION, Gap, RawHeader, Transaction, encode_event
 
 HEADER = msgspec.json.encode(RawHeader(cluster="shop", source="wal"))
 

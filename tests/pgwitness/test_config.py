@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pgwitness import config
-from pgwitness.config.librdkafka import PROPERTIES
-from pgwitness.errors import ConfigurationError
+from pgwitness.core import config
+from pgwitness.core.config.librdkafka import PROPERTIES
+from pgwitness.core.errors import ConfigurationError
 
 MINIMAL = '[clusters.shop]\ndsn = "postgresql://pgwitness@db/postgres"\n'
 

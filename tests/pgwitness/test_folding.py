@@ -7,9 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pglast import parser as pglast
 
-from pgwitness import folding
-from pgwitness.folding import FOLD, SHORT_CHARS_MAX, TOKENS_MAX, folded
-from pgwitness.statements import facts
+from pgwitness.core.sql import folding
+from pgwitness.core.sql.folding import FOLD, SHORT_CHARS_MAX, TOKENS_MAX, folded
+from pgwitness.core.sql.statements import facts
 
 LENGTH = 64 * 1024
 ITEMS = [

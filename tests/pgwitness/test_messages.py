@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pgwitness import messages
-from pgwitness.messages import said, translations
+from pgwitness.core import messages
+from pgwitness.core.messages import said, translations
 
 UNIQUE = 'duplicate key value violates unique constraint "%s"'
 

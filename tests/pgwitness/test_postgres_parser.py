@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pglast import parser as pglast
 
-from pgwitness import postgres_parser
-from pgwitness.statements import facts
+from pgwitness.core.sql import postgres_parser
+from pgwitness.core.sql.statements import facts
 
 LENGTH = 64 * 1024
 RUNS = ["/*", "*/", "+", "-+", "+-", "+/*", "/*+", "@/*", "-/**/"]

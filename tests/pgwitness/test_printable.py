@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from pgwitness import logs
 from pgwitness.cli import output
-from pgwitness.printable import visible
+from pgwitness.core.printable import visible
+from pgwitness.core.runtime import logs
 
 EVIL = "a\x1b[2J\x1b]0;title\x07\x9b31m\u202eb\u2066c\u200bd\u2028e\r\x00\x7f"
 

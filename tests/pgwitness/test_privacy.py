@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwitness import privacy
-from pgwitness.config import Mask, Privacy
-from pgwitness.errors import ConfigurationError
+from pgwitness.core import privacy
+from pgwitness.core.config import Mask, Privacy
+from pgwitness.core.errors import ConfigurationError
 
 
 @given(st.binary(min_size=1, max_size=200), st.binary(max_size=500))

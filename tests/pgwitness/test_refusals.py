@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgwitness.refusals import PROTOCOL, UNREACHED, Refusals
+from pgwitness.core.runtime.refusals import PROTOCOL, UNREACHED, Refusals
 
 
 class Said:

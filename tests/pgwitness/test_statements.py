@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pgwitness import statements
-from pgwitness.statements import facts
+from pgwitness.core.sql import statements
+from pgwitness.core.sql.statements import facts
 
 SECRET = "hunterzwo4711"
 

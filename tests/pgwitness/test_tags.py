@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwitness.privacy import tokenizer
-from pgwitness.tags import COMMENT_CHARS_MAX, KEYS, TEXT_CHARS_MAX, VALUE_CHARS_MAX, read
+from pgwitness.core.privacy import tokenizer
+from pgwitness.core.sql.tags import COMMENT_CHARS_MAX, KEYS, TEXT_CHARS_MAX, VALUE_CHARS_MAX, read
 
 TOKEN = tokenizer(b"k" * 32)
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

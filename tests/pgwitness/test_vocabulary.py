@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgwitness import events, health, topics
-from pgwitness.units import Duration, Size
+from pgwitness.core import events, topics
+from pgwitness.core.runtime import health
+from pgwitness.core.units import Duration, Size
 
 
 @given(st.integers(0, 2**64 - 1))

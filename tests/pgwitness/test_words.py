@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pgwitness.folding import TOKENS_MAX, code
-from pgwitness.postgres_parser import LONG
-from pgwitness.statements import CUT, facts
+from pgwitness.core.sql.folding import TOKENS_MAX, code
+from pgwitness.core.sql.postgres_parser import LONG
+from pgwitness.core.sql.statements import CUT, facts
 
 SECRET = "hunterzwo4711"
 COLUMNS = ", ".join(f"c{number}" for number in range(TOKENS_MAX))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from pgwitness.events import Event
+from pgwitness.core.events import Event
 from tests.quality.world import SENSITIVE, Clerk, Principal, Task, World, at, pool
 
 FIRST_DAY, LAST_DAY = 10, 15

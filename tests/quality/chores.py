@@ -11,8 +11,8 @@ import math
 from random import Random
 from typing import Any
 
-from pgwitness.events import Event
-from pgwitness.statements import facts
+from pgwitness.core.events import Event
+from pgwitness.core.sql.statements import facts
 from tests.quality.world import (
     DAYS,
     DEPLOYMENT,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from random import Random
 
-from pgwitness.events import Event
+from pgwitness.core.events import Event
 from tests.quality.world import DAY_US, SECOND_US, Clerk, Principal, Task, World, pool
 
 FIRST_US = 1_791_158_400_000_000

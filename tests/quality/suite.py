@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.config import Behaviour as Settings
-from pgwitness.events import Event
-from pgwitness.units import Duration
+from pgwitness.core.config import Behaviour as Settings
+from pgwitness.core.events import Event
+from pgwitness.core.units import Duration
 from tests.quality import chores
 from tests.quality.attacks import FIRST_DAY, Planted, plant
 from tests.quality.heldout import HELD_OUT

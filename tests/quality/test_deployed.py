@@ -7,7 +7,7 @@ from typing import Any
 from detectors.actions import Action
 from detectors.alerts.budget import Standing
 from detectors.alerts.reports import Report
-from pgwitness.config import Config
+from pgwitness.core.config import Config
 from tests.quality import season
 from tests.quality.deployed import BUDGETS, Row, chosen_budget, interval, written
 from tests.quality.intrusions import BLIND, CHOSEN_ON, HELD_OUT, REPORTED_SEEDS, TUNING_SEEDS, plant

@@ -22,9 +22,9 @@ from detectors.alerts.reports import Report
 from detectors.alerts.triage import Triage
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.config import Config
-from pgwitness.events import Event, Position
-from pgwitness.topics import lane_of, partition_of
+from pgwitness.core.config import Config
+from pgwitness.core.events import Event, Position
+from pgwitness.core.topics import lane_of, partition_of
 from tests.quality.intrusions import Intrusion
 from tests.quality.season import DAYS, WARM_DAYS, at
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from pgwitness.events import Count, Event, Position, Relation
+from pgwitness.core.events import Count, Event, Position, Relation
 from streams.fold.refusals import WITHIN_US
 
 START_US = 1_786_924_800_000_000

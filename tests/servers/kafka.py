@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgwitness.core.errors import Unreachable
 from pgwitness.demo.servers import LOOPBACK, Process, answers, free_port
-from pgwitness.errors import Unreachable
 
 CLUSTER_ID = "cGd3aXRuZXNzLXRlc3RzMQ"
 """Sixteen bytes in base64, as Kafka writes a UUID: asking its own tool for one takes seconds."""

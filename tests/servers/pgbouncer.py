@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psycopg
 
+from pgwitness.core.errors import Unreachable
 from pgwitness.demo.servers import LOOPBACK, Postgres, free_port, kill_all, spawn, tail, wait_for
-from pgwitness.errors import Unreachable
 
 START_SECONDS_MAX = 30.0
 PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin")

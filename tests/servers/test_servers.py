@@ -16,8 +16,8 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from pgwitness.core.errors import Unreachable
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, LOOPBACK, Broker, Postgres, wait_for
-from pgwitness.errors import Unreachable
 from tests.conftest import DEBIAN_BIN, AnyBroker, leave_out
 from tests.servers import kafka
 from tests.servers.kafka import Kafka

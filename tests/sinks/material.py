@@ -12,8 +12,8 @@ import msgspec
 import pyarrow.parquet as pq
 from msgspec import Raw, Struct
 
-from pgwitness.events import Event, Position, Relation
-from sinks.files import Files
+from pgwitness.core.events import Event, Position, Relation
+from sinks.lake.files import Files
 
 NOON_US = 1_790_078_400_000_000
 """2026-09-22 12:00 UTC."""

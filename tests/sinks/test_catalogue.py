@@ -14,10 +14,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from pgwitness.errors import NotInOrder
-from sinks import query
-from sinks.catalogue import connect
-from sinks.lake import Lake
+from pgwitness.core.errors import NotInOrder
+from sinks.lake.writer import Lake
+from sinks.sql import query
+from sinks.sql.catalogue import connect
 from tests import ocsf
 from tests.sinks.material import NOON_US, ORDINARY, Finding, Verdict, change, enter, other
 
@@ -200,7 +200,7 @@ def test_coverage_tells_the_kinds_apart_and_how_many_changes_are_exact(lake: Pat
 
 def test_a_change_without_a_name_lowers_the_share(tmp_path: Path) -> None:
     """On a table without a beacon nothing is past it: what is not exact there is missing from the share."""
-    from pgwitness.events import Relation
+    from pgwitness.core.events import Relation
 
     writer = Lake(tmp_path).writer("events", 0)
     writer.resume()
@@ -225,7 +225,7 @@ def test_reconciliation_tells_attributed_weak_and_shadow_writes(lake: Path) -> N
 
 def test_a_weak_transaction_on_an_uncovered_table_is_weak(tmp_path: Path) -> None:
     """Where no beacon is installed its absence says nothing."""
-    from pgwitness.events import Relation
+    from pgwitness.core.events import Relation
 
     writer = Lake(tmp_path).writer("events", 0)
     writer.resume()

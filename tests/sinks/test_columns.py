@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from pgwitness.errors import DeadLetter
-from pgwitness.events import Event, Position, Relation
-from sinks import parquet
-from sinks.columns import Columns
+from pgwitness.core.errors import DeadLetter
+from pgwitness.core.events import Event, Position, Relation
+from sinks.lake import parquet
+from sinks.lake.columns import Columns
 from tests.bench.columns import batches
 from tests.bench.columns import events as many
 from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Finding, Verdict, change, other

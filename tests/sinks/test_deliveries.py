@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from pgwitness.config import Delivery, Respond, RespondCluster
-from pgwitness.errors import ConfigurationError
-from pgwitness.units import Duration
+from pgwitness.core.config import Delivery, Respond, RespondCluster
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.units import Duration
 from sinks.deliveries import render, routing, targets
 from sinks.deliveries.respond import Act, answered, decide
 from sinks.deliveries.routing import Held, Item, Limit

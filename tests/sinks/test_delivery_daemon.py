@@ -18,16 +18,16 @@ from confluent_kafka import Producer
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
-from pgwitness import backoff
-from pgwitness.codec import decode_raw
-from pgwitness.config import Config, Delivery, Respond, RespondCluster
+from pgwitness.core.codec import decode_raw
+from pgwitness.core.config import Config, Delivery, Respond, RespondCluster
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Control
+from pgwitness.core.runtime import backoff
+from pgwitness.core.runtime.health import Health, serve
 from pgwitness.demo.servers import Broker, Postgres
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Control
-from pgwitness.health import Health, serve
 from sinks.deliveries import daemon, routing, targets
-from streams import admin, dead_letters
-from streams.reading import make_reader, read
+from streams.kafka import admin, dead_letters
+from streams.kafka.reading import make_reader, read
 from tests.conftest import AnyBroker
 from tests.sinks.test_deliveries import ALERT, hooks
 

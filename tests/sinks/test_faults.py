@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pgwitness.events import Event, Position
-from sinks import manifest
-from sinks.lake import Lake
+from pgwitness.core.events import Event, Position
+from sinks.lake import manifest
+from sinks.lake.writer import Lake
 from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Crash, Disk, Finding, Verdict, change, landed
 
 RECORDS = 8
@@ -154,7 +154,7 @@ def test_any_series_of_crashes_ends_with_everything_once(
 LANDER = """
 import sys
 from pathlib import Path
-from sinks.lake import Lake
+from sinks.lake.writer import Lake
 from tests.sinks.material import ORDINARY, change
 writer = Lake(Path(sys.argv[1])).writer("events", 0)
 start, _ = writer.resume()

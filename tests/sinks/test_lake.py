@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pgwitness.errors import Retry, Stop, Superseded
-from pgwitness.events import Position
-from sinks import manifest
-from sinks.lake import Lake, PartitionWriter
+from pgwitness.core.errors import Retry, Stop, Superseded
+from pgwitness.core.events import Position
+from sinks.lake import manifest
+from sinks.lake.writer import Lake, PartitionWriter
 from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Disk, Finding, Verdict, change, landed, other
 
 
@@ -342,7 +342,7 @@ def test_a_value_that_fails_at_the_commit_is_found_by_the_next_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What no column takes and nobody foresaw fails one commit; the writer after it sets aside that event alone."""
-    from sinks.columns import Columns
+    from sinks.lake.columns import Columns
 
     tables = Columns.tables
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sinks.files import Files, shared_with
-from sinks.lake import Lake
+from sinks.lake.files import Files, shared_with
+from sinks.lake.writer import Lake
 from tests.sinks.material import ORDINARY, change
 
 

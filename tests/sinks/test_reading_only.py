@@ -12,11 +12,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pgwitness.errors import NotInOrder
-from sinks import query
-from sinks.catalogue import connect, refresh
-from sinks.lake import Lake
-from sinks.listing import Listing
+from pgwitness.core.errors import NotInOrder
+from sinks.lake.listing import Listing
+from sinks.lake.writer import Lake
+from sinks.sql import query
+from sinks.sql.catalogue import connect, refresh
 from tests.sinks.material import ORDINARY, change, other
 
 

@@ -15,9 +15,9 @@ import duckdb
 import pytest
 from msgspec import Raw
 
-from pgwitness.events import Event, Position, Relation
-from sinks.catalogue import connect
-from sinks.lake import Lake
+from pgwitness.core.events import Event, Position, Relation
+from sinks.lake.writer import Lake
+from sinks.sql.catalogue import connect
 from tests.bench import reconcile
 from tests.sinks.material import NOON_US, ORDINARY, change, other
 

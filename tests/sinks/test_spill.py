@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sinks import spill
+from sinks.sql import spill
 
-HOLD = "from sinks import spill; folder, remove = spill.make(); print(folder, flush=True); input()"
+HOLD = "from sinks.sql import spill; folder, remove = spill.make(); print(folder, flush=True); input()"
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pgwitness.events import Event, Position
-from sinks.catalogue import connect
-from sinks.lake import Lake
+from pgwitness.core.events import Event, Position
+from sinks.lake.writer import Lake
+from sinks.sql.catalogue import connect
 from tests.sinks.material import NOON_US, ORDINARY, other
 
 SECOND_US = 1_000_000

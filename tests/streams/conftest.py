@@ -17,16 +17,17 @@ from msgspec.structs import replace
 from detectors.judge import Judge
 from detectors.policy.details import wrong
 from detectors.policy.policies import Bundle
-from pgwitness.config import Config
-from pgwitness.events import Event, RawBatch
-from pgwitness.health import Health
-from pgwitness.units import Duration
-from sinks import catalogue
-from sinks.lake import Lake
-from streams import admin, worker
+from pgwitness.core.config import Config
+from pgwitness.core.events import Event, RawBatch
+from pgwitness.core.runtime.health import Health
+from pgwitness.core.units import Duration
+from sinks.lake.writer import Lake
+from sinks.sql import catalogue
+from streams.faust import worker
 from streams.fold.fold import Fold
-from streams.policy_file import PolicyFile
-from streams.protocols import Lake as AnyLake
+from streams.kafka import admin
+from streams.worker.policy_file import PolicyFile
+from streams.worker.protocols import Lake as AnyLake
 from tests.streams.records import IDENTITIES, value
 
 DEADLINE_S = 60.0

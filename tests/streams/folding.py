@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pgwitness.events import Event, RawBatch
+from pgwitness.core.events import Event, RawBatch
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pgwitness.events import Gap, Raw, encode_event
+from pgwitness.core.events import Gap, Raw, encode_event
 from tests.streams.records import BACKEND_US, START_US, beacon, transaction
 
 DEEP = 3_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pgwitness.events import LogPlace, Statement
+from pgwitness.core.events import LogPlace, Statement
 from tests.streams.records import SECOND_US, START_US
 
 SESSION_US = START_US - 60 * SECOND_US

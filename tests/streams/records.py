@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from pgwitness.codec import BatchBuilder, decode_raw
-from pgwitness.events import (
+from pgwitness.core.codec import BatchBuilder, decode_raw
+from pgwitness.core.events import (
     SCHEMA_VERSION,
     Beacon,
     Count,

@@ -8,12 +8,12 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from msgspec.structs import replace
 
-from pgwitness.config import Config, Kafka
-from pgwitness.config import Topics as TopicsSection
+from pgwitness.core.config import Config, Kafka
+from pgwitness.core.config import Topics as TopicsSection
+from pgwitness.core.errors import Stop, Unreachable
 from pgwitness.demo.servers import Broker, free_port
-from pgwitness.errors import Stop, Unreachable
-from streams import admin
-from streams.acls import Acl, acls
+from streams.kafka import admin
+from streams.kafka.acls import Acl, acls
 from tests.conftest import AnyBroker
 from tests.streams.conftest import eventually
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pgwitness.codec import decode_raw
-from pgwitness.errors import DeadLetter
-from pgwitness.events import Event, Statement
-from pgwitness.topics import OURSELVES
+from pgwitness.core.codec import decode_raw
+from pgwitness.core.errors import DeadLetter
+from pgwitness.core.events import Event, Statement
+from pgwitness.core.topics import OURSELVES
 from streams.aside import EACH_MAX, WINDOW_US, Aside, Problem
 from streams.fold import fold as folding
 from streams.fold.fold import Fold
@@ -82,7 +82,7 @@ def test_nothing_of_a_failed_event_stays(feed: Feed, monkeypatch: pytest.MonkeyP
     """An error that nobody expected, at the end of an event, takes back what it did: sent again, it counts."""
     first = batch(transaction(10, xid=5), transaction(11, beacons=[beacon()]))
     monkeypatch.setattr(folding.Fold, "_beside_log", lambda *_: 1 / 0)
-    monkeypatch.setattr("streams.fold.server_log.ServerLog.followed", True)
+    monkeypatch.setattr("streams.fold.sessions.server_log.ServerLog.followed", True)
     before = feed.fold.snapshot()
     events = feed.fold.apply(0, read(first))
     assert events == []
@@ -209,7 +209,7 @@ def test_a_time_far_in_the_future_is_refused(feed: Feed) -> None:
 def test_what_waited_and_fails_is_told_and_gone(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error when the time of a transaction has come concerns that one alone: the next goes on, none comes again."""
     feed.fold.apply(0, read(batch(transaction(10, xid=5), transaction(20, xid=6))))
-    from streams.fold.log_join import LogJoin
+    from streams.fold.joins.log_join import LogJoin
 
     decide = LogJoin.decide
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.behind import BEHIND_S, Behind
+from streams.worker.behind import BEHIND_S, Behind
 
 
 def test_a_backlog_is_late_once_its_end_is_not_reached_in_time() -> None:

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pgwitness.events import RawBatch, RawHeader, Relation
-from streams.fold import (
-    activity,
-    cluster,
-    fold,
-    functions,
-    handles,
-    log_join,
-    log_wait,
-    outcomes,
-    relations,
-    server_log,
-    shares,
-    stats_join,
-    told,
-)
+from pgwitness.core.events import RawBatch, RawHeader, Relation
+from streams.fold import cluster, fold, functions, relations, shares, told
 from streams.fold.fold import Fold
+from streams.fold.joins import log_join, log_wait, stats_join
+from streams.fold.outcome import outcomes
 from streams.fold.sanity import NAME_CHARS_MAX, bounded
+from streams.fold.sessions import activity, handles, server_log
 from streams.fold.waiting import COLUMN_BYTES, PART_BYTES, size_of
 from streams.identity import identities as identity
 from streams.identity.identities import Identities

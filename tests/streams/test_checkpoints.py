@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pgwitness.config import Config, Kafka
-from pgwitness.config import Topics as TopicsSection
-from streams import admin
-from streams.checkpoints import CHUNK_BYTES, Assembly, Checkpoint, Known, Origin, Skip, Store, cut
-from streams.emitter import make_producer
-from streams.reading import ends, make_reader
+from pgwitness.core.config import Config, Kafka
+from pgwitness.core.config import Topics as TopicsSection
+from streams.kafka import admin
+from streams.kafka.checkpoints import CHUNK_BYTES, Assembly, Checkpoint, Known, Origin, Skip, Store, cut
+from streams.kafka.emitter import make_producer
+from streams.kafka.reading import ends, make_reader
 from tests.conftest import AnyBroker
 
 BIG = bytes(range(256)) * (CHUNK_BYTES // 256) + b"tail"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from pgwitness.config import load
-from pgwitness.events import Event, Position
-from streams.emitter import LATE_LINGER_S, LINGER_S, Emitter, make_producer
+from pgwitness.core.config import load
+from pgwitness.core.events import Event, Position
+from streams.kafka.emitter import LATE_LINGER_S, LINGER_S, Emitter, make_producer
 from tests.streams.records import START_US
 
 

@@ -5,18 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pgwitness.events import (
-    Control,
-    Event,
-    Forgery,
-    Gap,
-    Identities,
-    Posture,
-    QueryStats,
-    RawEvent,
-    Session,
-)
-from pgwitness.topics import OURSELVES
+from pgwitness.core.events import Control, Event, Forgery, Gap, Identities, Posture, QueryStats, RawEvent, Session
+from pgwitness.core.topics import OURSELVES
 from streams.fold.fold import Fold
 from streams.fold.waiting import PART_BYTES
 from streams.identity.identities import Identities as Rules
@@ -385,8 +375,8 @@ def test_a_record_from_before_is_nothing(feed: Feed) -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions and transaction ids are forgotten oldest first."""
-    monkeypatch.setattr("streams.fold.activity.SESSIONS_MAX", 5)
-    monkeypatch.setattr("streams.fold.activity.XIDS_MAX", 5)
+    monkeypatch.setattr("streams.fold.sessions.activity.SESSIONS_MAX", 5)
+    monkeypatch.setattr("streams.fold.sessions.activity.XIDS_MAX", 5)
     feed = Feed()
     for number in range(20):
         feed(sample(number, pid=number))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgwitness.events import Gap, QueryStats, RawBatch, RawEvent, RawHeader, Session
+from pgwitness.core.events import Gap, QueryStats, RawBatch, RawEvent, RawHeader, Session
 from streams.fold.cluster import RECENT_MAX
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from detectors.actions import of_change
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Ddl, Event, Token
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Ddl, Event, Token
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities as Rules
 from tests.streams.records import IDENTITIES, SECOND_US, batch, beacon, read, sample, transaction

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Event, RawEvent, Token
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Event, RawEvent, Token
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import statement

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pgwitness.events import Beacon, Control, Ddl, DdlObject, Event, Posture, QueryStats, Tick
+from pgwitness.core.events import Beacon, Control, Ddl, DdlObject, Event, Posture, QueryStats, Tick
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import statement as log_line

@@ -9,10 +9,10 @@ import pytest
 
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.events import Event, LogPlace, RawEvent, Session
-from pgwitness.topics import lane_of, partition_of
+from pgwitness.core.events import Event, LogPlace, RawEvent, Session
+from pgwitness.core.topics import lane_of, partition_of
 from streams.fold.fold import Fold
-from streams.fold.server_log import XIDS_MAX
+from streams.fold.sessions.server_log import XIDS_MAX
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import SESSION_US, statement
 from tests.streams.records import (

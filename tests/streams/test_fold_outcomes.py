@@ -10,7 +10,7 @@ import pytest
 
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.events import Event, Gap, LogPlace, Posture, RawEvent, Session
+from pgwitness.core.events import Event, Gap, LogPlace, Posture, RawEvent, Session
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
 from tests.streams.log_records import SESSION_US, statement

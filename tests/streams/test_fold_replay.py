@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pgwitness.events import Forgery, Identities, RawBatch, RawEvent, encode_event
+from pgwitness.core.events import Forgery, Identities, RawBatch, RawEvent, encode_event
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import statement

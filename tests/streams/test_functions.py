@@ -7,9 +7,9 @@ from functools import partial
 import psycopg
 import pytest
 
-from collectors.sessions import posture_source
-from collectors.sessions.functions import Functions
-from pgwitness.events import Ddl, DdlObject, Posture
+from collectors.posture import source as posture_source
+from collectors.posture.functions import Functions
+from pgwitness.core.events import Ddl, DdlObject, Posture
 from streams.fold import functions as fold_functions
 from streams.fold.fold import Fold
 from tests.streams.records import START_US, beacon, transaction

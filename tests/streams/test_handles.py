@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pgwitness.events import Event, Gap, LogPlace, Posture, RawEvent, Session
-from streams.fold import handles
+from pgwitness.core.events import Event, Gap, LogPlace, Posture, RawEvent, Session
 from streams.fold.fold import Fold
+from streams.fold.sessions import handles
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import SESSION_US, statement
 from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, read

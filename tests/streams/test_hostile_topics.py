@@ -10,10 +10,10 @@ from confluent_kafka import Producer
 
 from detectors.judge import Judge
 from detectors.judgement import Verdict
-from pgwitness.codec import REPLACED
-from pgwitness.events import Event, RawBatch
-from streams import dead_letters
-from streams.checkpoints import Checkpoint, cut
+from pgwitness.core.codec import REPLACED
+from pgwitness.core.events import Event, RawBatch
+from streams.kafka import dead_letters
+from streams.kafka.checkpoints import Checkpoint, cut
 from tests.streams import hostile
 from tests.streams.conftest import Installation
 from tests.streams.records import batch, beacon, transaction

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Certificate
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Certificate
 from streams.identity.identities import NO_CERTIFICATE, NOBODY, Facts, Identities
 from tests.streams.records import IDENTITIES
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pgwitness.codec import decode_raw
-from pgwitness.events import Control
+from pgwitness.core.codec import decode_raw
+from pgwitness.core.events import Control
 from streams.identity.file import IdentityFile, mended, refused
 
 GOOD = "rules: [{match: {role: a}, principal: b}]"

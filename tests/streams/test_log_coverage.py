@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pgwitness.events import Event, Gap, LogPlace, Position, Posture, QueryStats, RawEvent, Statement
+from pgwitness.core.events import Event, Gap, LogPlace, Position, Posture, QueryStats, RawEvent, Statement
 from streams.fold.fold import Fold
 from streams.fold.log_coverage import PERIOD_US, REASON, SETTLED_US, UNITS_MAX
 from streams.identity.identities import Identities

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pgwitness.events import Count, Event, LogPlace, Posture, RawEvent, Relation, Session, Statement
-from streams.fold import log_join
+from pgwitness.core.events import Count, Event, LogPlace, Posture, RawEvent, Relation, Session, Statement
 from streams.fold.fold import Fold
+from streams.fold.joins import log_join
 from streams.fold.spans import Spans
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import SESSION_US, statement

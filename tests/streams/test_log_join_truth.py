@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from collectors.log.interpret import Interpreter
-from collectors.log.provenance import Provenance, Surroundings
-from collectors.log.record import LogRecord
-from collectors.log.running import STARTED
-from pgwitness.events import Count, Event, RawEvent, Relation
-from pgwitness.privacy import tokenizer
+from collectors.log.formats.record import LogRecord
+from collectors.log.interpretation.interpret import Interpreter
+from collectors.log.interpretation.provenance import Provenance, Surroundings
+from collectors.log.interpretation.running import STARTED
+from pgwitness.core.events import Count, Event, RawEvent, Relation
+from pgwitness.core.privacy import tokenizer
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
 from tests.streams.records import SECOND_US, START_US, batch, read, tick, transaction

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
-from pgwitness import config as configuration
 from pgwitness.cli import main
-from pgwitness.errors import ConfigurationError
-from pgwitness.events import Forgery
-from streams import notes
+from pgwitness.core import config as configuration
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Forgery
+from streams.kafka import notes
 from tests.conftest import AnyBroker
 from tests.streams.conftest import Installation, eventually
 from tests.streams.records import batch, transaction

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.origins import READ_AGAIN, RECREATED, TRUNCATED, Extent, Origin, find
+from streams.kafka.origins import READ_AGAIN, RECREATED, TRUNCATED, Extent, Origin, find
 
 
 @pytest.mark.parametrize("known", [None, Origin(None, 0), Origin("a", 0)])

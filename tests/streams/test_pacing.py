@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.pacing import SHARE, Pace
+from streams.worker.pacing import SHARE, Pace
 
 RAW, FIRST, SECOND = ("raw", 0), ("events", 0), ("events", 1)
 

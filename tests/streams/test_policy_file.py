@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pgwitness.errors import ConfigurationError
-from streams.policy_file import PolicyFile, difference
+from pgwitness.core.errors import ConfigurationError
+from streams.worker.policy_file import PolicyFile, difference
 from tests.streams.conftest import Installation, eventually
 from tests.streams.test_worker import changes, read_all
 

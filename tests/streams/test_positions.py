@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pgwitness.events import Event, Transaction
+from pgwitness.core.events import Event, Transaction
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
 from tests.streams.folding import GRACE_US

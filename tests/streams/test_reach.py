@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgwitness.events import Certificate
+from pgwitness.core.events import Certificate
 from streams.identity.identities import NO_CERTIFICATE, Facts, Identities
 from streams.identity.reach import globs_within, unreachable
 

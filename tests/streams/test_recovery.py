@@ -11,13 +11,13 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
-from pgwitness.events import RawBatch
-from streams import admin
-from streams.attribute import _restore
-from streams.checkpoints import Checkpoint, Known, cut, known
+from pgwitness.core.events import RawBatch
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
-from streams.reading import make_reader
+from streams.kafka import admin
+from streams.kafka.checkpoints import Checkpoint, Known, cut, known
+from streams.kafka.reading import make_reader
+from streams.worker.attribute import _restore
 from tests.conftest import AnyBroker
 from tests.streams.conftest import Installation, eventually
 from tests.streams.records import IDENTITIES, batch, beacon, transaction

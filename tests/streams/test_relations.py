@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pgwitness.events import DdlObject, Event, Posture, RawEvent, Relation
+from pgwitness.core.events import DdlObject, Event, Posture, RawEvent, Relation
 from streams.fold import relations
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities as Rules

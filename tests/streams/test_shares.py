@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from collectors.sessions.sizes import Sizes
+from collectors.posture.sizes import Sizes
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.events import Count, Ddl, DdlObject, Posture, Raw, RawEvent, Relation, Row, Unpublished
+from pgwitness.core.events import Count, Ddl, DdlObject, Posture, Raw, RawEvent, Relation, Row, Unpublished
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import statement

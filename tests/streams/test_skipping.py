@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pgwitness.errors import NotInOrder
-from pgwitness.events import RawBatch
-from streams import dead_letters, skipping
+from pgwitness.core.errors import NotInOrder
+from pgwitness.core.events import RawBatch
+from streams.kafka import dead_letters, skipping
 from tests.streams.conftest import Installation, eventually
 from tests.streams.records import batch, beacon, transaction
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pgwitness.events import Event, Posture, QueryStats, RawEvent, Statement
-from streams.fold import log_wait, stats_join
+from pgwitness.core.events import Event, Posture, QueryStats, RawEvent, Statement
 from streams.fold.fold import Fold
+from streams.fold.joins import log_wait, stats_join
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import statement
 from tests.streams.records import SECOND_US, START_US, batch, read, tick

@@ -8,10 +8,10 @@ import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from pgwitness.codec import REPLACED, decode_raw
-from pgwitness.errors import DeadLetter
-from streams import unpacking
-from streams.unpacking import GZIP, LZ4, SNAPPY, UNPACKED_BYTES_MAX, ZSTD, bounded
+from pgwitness.core.codec import REPLACED, decode_raw
+from pgwitness.core.errors import DeadLetter
+from streams.faust import unpacking
+from streams.faust.unpacking import GZIP, LZ4, SNAPPY, UNPACKED_BYTES_MAX, ZSTD, bounded
 
 CODECS = [GZIP, SNAPPY, LZ4, ZSTD]
 AT_MS = 1_700_000_000_000

@@ -7,12 +7,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from collectors.sessions import posture_source
-from collectors.sessions.views import Views
+from collectors.posture import source as posture_source
+from collectors.posture.views import Views
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
-from pgwitness.events import Ddl, DdlObject, Event, Posture
+from pgwitness.core.events import Ddl, DdlObject, Event, Posture
 from streams.fold import views as fold_views
 from streams.fold.fold import Fold
 from tests.streams.records import START_US, beacon, transaction

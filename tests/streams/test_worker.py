@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from confluent_kafka import Message
 
-from pgwitness.errors import DeadLetter, Retry
-from pgwitness.events import Event, RawBatch
-from sinks.lake import PartitionWriter
-from streams import clocks, dead_letters, metrics
+from pgwitness.core.errors import DeadLetter, Retry
+from pgwitness.core.events import Event, RawBatch
+from sinks.lake.writer import PartitionWriter
+from streams import metrics
 from streams.identity.identities import Identities
-from streams.reading import make_reader, read
-from streams.stages import Stages
+from streams.kafka import dead_letters
+from streams.kafka.reading import make_reader, read
+from streams.worker import clocks
+from streams.worker.stages import Stages
 from tests.conftest import AnyBroker
 from tests.streams.conftest import Installation, eventually
 from tests.streams.records import batch, beacon, sample, tick, transaction
@@ -55,7 +57,7 @@ def test_raw_becomes_evidence(installation: Installation, broker: AnyBroker) -> 
 
 def test_alerts_are_plain_json(installation: Installation) -> None:
     """A forged beacon, found in the WAL, reaches the alerts topic as a detection finding before the lake commits."""
-    from pgwitness.events import Forgery
+    from pgwitness.core.events import Forgery
 
     with installation.worker():
         installation.send(batch(transaction(10, n_rows=0, relations=[], forged=[Forgery("mac")])))

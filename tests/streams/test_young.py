@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from pgwitness.events import Event
+from pgwitness.core.events import Event
 from streams.fold.fold import Fold
 from streams.fold.young import YOUNG_US
 from streams.identity.identities import Identities

@@ -10,7 +10,7 @@ from pgwitness.cli.doctor import databases, installation, names, slots, storage,
 from pgwitness.cli.doctor.lines import Line
 from pgwitness.cli.options import cluster_option, common, configuration, json_option
 from pgwitness.cli.output import console, emit, json_list, say
-from pgwitness.printable import visible
+from pgwitness.core.printable import visible
 
 
 @click.command(short_help="Check what can be captured, what is wrong, and how to mend it.")

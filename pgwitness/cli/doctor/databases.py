@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from pgwitness.cli.doctor import serverlog
 from pgwitness.cli.doctor.lines import Line, attempt, line
-from pgwitness.errors import PgwitnessError, Unreachable
+from pgwitness.core.errors import PgwitnessError, Unreachable
 
 if TYPE_CHECKING:
-    from collectors.beacon.capabilities import Capability, Finding, Matrix
+    from collectors.installation.capabilities import Capability, Finding, Matrix
     from detectors.policy.policies import Policy
-    from pgwitness.config import Cluster, Config
+    from pgwitness.core.config import Cluster, Config
 
 SUBJECTS = {"reads": "query_stats", "writes": "change", "logins": "session", "role changes": "posture", "ddl": "ddl"}
 """Which kind of event each subject of the matrix comes as; DDL only where it tells of itself."""
@@ -100,8 +100,8 @@ def _log(name: str, cluster: Cluster, settings: dict[str, str]) -> list[Line]:
 def _matrix(cluster: Cluster, database: str | None, base: Matrix | None) -> Matrix:
     import msgspec
 
-    from collectors.beacon.capabilities import assess, inspect
     from collectors.connection import connect
+    from collectors.installation.capabilities import assess, inspect
 
     with connect(cluster, database=database, application_name="pgwitness doctor") as connection:
         facts = inspect(connection, lambda: time.time_ns() // 1000)

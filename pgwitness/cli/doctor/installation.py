@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgwitness.cli.doctor.lines import Line, attempt, line
-from pgwitness.errors import NotInOrder, PgwitnessError, Unreachable
+from pgwitness.core.errors import NotInOrder, PgwitnessError, Unreachable
 
 if TYPE_CHECKING:
-    from pgwitness.config import Config
+    from pgwitness.core.config import Config
 
 LOST_SHARE_MAX = 0.01
 """Calls that may be missing in the log before it is said: a text that holds several statements is one line of it."""
@@ -23,7 +23,7 @@ FROM statements_covered(CAST(now() AS DATE) - 1, CAST(now() AS DATE)) WHERE stat
 def kafka(config: Config, findings: list[Line]) -> None:
     """Reach the broker and hold the topics against what they should be."""
     from pgwitness.cli import kafka as client
-    from streams import admin
+    from streams.kafka import admin
 
     try:
         client.reach(config)
@@ -43,7 +43,7 @@ def kafka(config: Config, findings: list[Line]) -> None:
 
 def _rights(config: Config, findings: list[Line]) -> None:
     """Say what this account may not do, where it has the name of one that must."""
-    from streams.acls import acls, lacking
+    from streams.kafka.acls import acls, lacking
 
     account = config.kafka.settings.get("sasl.username", "")
     try:
@@ -65,7 +65,7 @@ def lake(config: Config, findings: list[Line]) -> None:
     """Say what is in the lake, and whether the worker may write to it."""
 
     def check() -> str:
-        from sinks.catalogue import connect
+        from sinks.sql.catalogue import connect
 
         path = config.lake.path
         if not (path / "views.sql").exists():
@@ -86,7 +86,7 @@ def lake(config: Config, findings: list[Line]) -> None:
 
 def _listed(config: Config) -> list[Line]:
     """Say what the manifest names and the lake does not have, and entries that are none."""
-    from sinks.listing import Listing
+    from sinks.lake.listing import Listing
 
     listing = Listing(config.lake.path)
     listing.refresh()
@@ -101,7 +101,7 @@ def _listed(config: Config) -> list[Line]:
 
 def lost_lines(config: Config) -> list[Line]:
     """Say of each server that logs its statements how much of what statistics counted is missing from its log."""
-    from sinks.catalogue import connect
+    from sinks.sql.catalogue import connect
 
     try:
         connection = connect(config.lake.path)
@@ -126,7 +126,7 @@ def files(config: Config, findings: list[Line]) -> None:
     """Read the masking key, the keys that tokens are believed by, and the policies, and run the policies' tests."""
 
     def key() -> str:
-        from pgwitness.privacy import load_key
+        from pgwitness.core.privacy import load_key
 
         load_key(config.privacy.key_file)
         return str(config.privacy.key_file)

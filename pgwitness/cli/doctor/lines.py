@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pgwitness.errors import PgwitnessError, Unreachable
+from pgwitness.core.errors import PgwitnessError, Unreachable
 
 Line = dict[str, object]
 

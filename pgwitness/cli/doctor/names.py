@@ -10,13 +10,13 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pgwitness.cli.doctor.lines import Line, line
-from pgwitness.errors import ConfigurationError, NotInOrder, Unreachable
+from pgwitness.core.errors import ConfigurationError, NotInOrder, Unreachable
 
 if TYPE_CHECKING:
     import duckdb
 
     from collectors.sessions.activity import Ourselves
-    from pgwitness.config import Cluster, Config
+    from pgwitness.core.config import Cluster, Config
     from streams.identity.identities import Identities
     from streams.identity.unnamed import Seen
 
@@ -104,7 +104,7 @@ def _here(config: Config) -> tuple[list[Seen], list[str], list[tuple[str, Oursel
 def _look(name: str, cluster: Cluster, dsn: str, seen: list[Seen], ids: list[str]) -> Ourselves:
     from collectors.connection import connect, instance_name
     from collectors.sessions.activity_source import look, ourselves
-    from pgwitness.events import session_id
+    from pgwitness.core.events import session_id
     from streams.identity.identities import NO_CERTIFICATE, Facts
     from streams.identity.unnamed import Seen
 
@@ -123,7 +123,7 @@ def _look(name: str, cluster: Cluster, dsn: str, seen: list[Seen], ids: list[str
 
 def _past(config: Config, here: list[str], ours: list[tuple[str, Ourselves]]) -> tuple[list[Seen], set[str] | None]:
     """Give the sessions of the last hour but those that are still there, and the rules that named; None: no lake."""
-    from sinks.catalogue import connect
+    from sinks.sql.catalogue import connect
 
     try:
         connection = connect(config.lake.path)
@@ -141,7 +141,7 @@ def _sessions(
 ) -> list[Seen]:
     """Give sessions of the lake by their facts, without the collectors' own, which the server's log tells too."""
     from collectors.sessions.activity import Backend
-    from pgwitness.events import Certificate
+    from pgwitness.core.events import Certificate
     from streams.identity.identities import NO_CERTIFICATE, Facts
     from streams.identity.unnamed import Seen
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collectors.beacon.capabilities import Capability
-    from pgwitness.config import Log
+    from collectors.installation.capabilities import Capability
+    from pgwitness.core.config import Log
 
 KINDS = frozenset({"statement", "session"})
 """The kinds of events that come of a log, whatever it holds: errors and refused logins are always in it."""
@@ -57,7 +57,7 @@ def _with_log(item: Capability, log: Log, settings: Mapping[str, str]) -> Capabi
 
 def _sure(log: Log, verbose: bool) -> str:
     """Say how sure a line of the log is, as docs/how-to/server-log.md has it, where no other language is installed."""
-    from collectors.log.prefix import escapes
+    from collectors.log.formats.prefix import escapes
 
     if log.format != "stderr":
         return "exact" if verbose else "strong"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pgwitness.cli.doctor.lines import Line, line
-from pgwitness.errors import PgwitnessError
+from pgwitness.core.errors import PgwitnessError
 
 if TYPE_CHECKING:
-    from pgwitness.config import Cluster
+    from pgwitness.core.config import Cluster
 
 OURS = "pgoutput"
 _ASK = """

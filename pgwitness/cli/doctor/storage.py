@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pgwitness.cli.doctor.lines import Line, line
 
 if TYPE_CHECKING:
-    from pgwitness.config import Config
+    from pgwitness.core.config import Config
 
 SHARE_LOW, BYTES_LOW = 0.05, 2 * 1024**3
 SHARE_OUT, BYTES_OUT = 0.01, 256 * 1024**2

@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from pgwitness.cli.doctor.lines import Line, attempt
-from pgwitness.errors import NotInOrder, PgwitnessError
+from pgwitness.core.errors import NotInOrder, PgwitnessError
 
 if TYPE_CHECKING:
-    from pgwitness.config import Config
+    from pgwitness.core.config import Config
 
 
 def triage(config: Config, findings: list[Line]) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from pgwitness.core.errors import ConfigurationError, Unreachable
 from pgwitness.demo.servers.account import enters, reachable, system_user
 from pgwitness.demo.servers.process import LOOPBACK, START_SECONDS_MAX, Process, free_port, plain_environment
-from pgwitness.errors import ConfigurationError, Unreachable
 
 SETTINGS: Mapping[str, str] = {
     "wal_level": "logical",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from pgwitness.errors import Unreachable
+from pgwitness.core.errors import Unreachable
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS_MAX = 90.0

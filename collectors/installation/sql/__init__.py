@@ -1,0 +1,1 @@
+"""The SQL of an installation: tables, functions, triggers and event triggers as texts; nothing is run here."""

@@ -1,0 +1,56 @@
+"""The configuration: `load` reads a file, `Config` is the whole of it, and each of its tables has a type.
+
+What can be set stands in `pgwitness.core.config.tables`, how files and environment are read in
+`pgwitness.core.config.reading`.
+"""
+
+from __future__ import annotations
+
+from pgwitness.core.config.reading import ENVIRONMENT_PREFIX, load
+from pgwitness.core.config.tables import (
+    Behaviour,
+    Cluster,
+    Collectors,
+    Config,
+    Delivery,
+    File,
+    Folder,
+    Http,
+    Kafka,
+    Lake,
+    Log,
+    Mask,
+    Privacy,
+    Respond,
+    RespondCluster,
+    Reviewer,
+    Slot,
+    Topics,
+    Triage,
+    Worker,
+)
+
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "Behaviour",
+    "Cluster",
+    "Collectors",
+    "Config",
+    "Delivery",
+    "File",
+    "Folder",
+    "Http",
+    "Kafka",
+    "Lake",
+    "Log",
+    "Mask",
+    "Privacy",
+    "Respond",
+    "RespondCluster",
+    "Reviewer",
+    "Slot",
+    "Topics",
+    "Triage",
+    "Worker",
+    "load",
+]

@@ -1,0 +1,335 @@
+"""The tables of the configuration: what can be set, what it means and what it is unless it is set.
+
+`pgwitness.core.config.reading` makes them from files. A secret is never a value here: it comes from a file (`*_file`,
+`PGPASSFILE`) or from the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct, field
+
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.topics import LANES
+from pgwitness.core.units import Duration, Size
+
+
+class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every table of the configuration: an unknown key is an error, a default stands in the code."""
+
+
+class Kafka(_Section, frozen=True, kw_only=True):
+    """Table `[kafka]`. `settings` is everything else in it, by librdkafka's names, passed through."""
+
+    bootstrap: str = "localhost:9092"
+    prefix: str = "pgwitness."
+    settings: dict[str, str] = {}
+
+    def topic(self, name: str) -> str:
+        """Give a topic's full name."""
+        return self.prefix + name
+
+    def client(self) -> dict[str, str]:
+        """Give the settings of a librdkafka client.
+
+        Asking for a topic makes none, though many brokers would make it, with their own partitions and retention:
+        that is what `topics apply` is for. librdkafka says that this is for consumers; its producers heed it, too.
+
+        Raises `ConfigurationError` when they want a name and a password and one of them is not there.
+        """
+        if self.settings.get("security.protocol", "").lower().startswith("sasl_"):
+            mechanism = self.settings.get("sasl.mechanism") or self.settings.get("sasl.mechanisms") or "GSSAPI"
+            named = mechanism.upper() == "PLAIN" or mechanism.upper().startswith("SCRAM")
+            for key in ("sasl.username", "sasl.password") if named else ():
+                if not self.settings.get(key):
+                    variable = f"PGWITNESS_KAFKA__{key.upper().replace('.', '__')}"
+                    raise ConfigurationError(
+                        f'kafka.{key} is not set and {mechanism} needs it; set "{key}_file" in [kafka], or {variable}'
+                    )
+        return {"bootstrap.servers": self.bootstrap, "allow.auto.create.topics": "false", **self.settings}
+
+
+class Topics(_Section, frozen=True, kw_only=True):
+    """Table `[topics]`: numbers that are fixed when `topics apply` first ran."""
+
+    raw_partitions: int = 4
+    event_partitions: int = 4
+    lanes: int = LANES
+    replication_factor: int = 1
+
+
+class Slot(_Section, frozen=True, kw_only=True):
+    """Table `[clusters.NAME.slot]`. `max_lag` bounds the WAL that the slot holds back on the source."""
+
+    name: str = "pgwitness"
+    max_lag: Size = Size(10 * 1000**3)
+    on_max_lag: Literal["warn", "drop"] = "warn"
+    failover: bool = True
+
+
+class Log(_Section, frozen=True, kw_only=True):
+    """Table `[clusters.NAME.log]`: where the server's log comes from.
+
+    `line_prefix` and `timezone` are the server's log_line_prefix (for `stderr`) and log_timezone; over SQL it says
+    them itself. `start` is where to begin in what is there when the collector starts for the first time ever.
+
+    `field` is the key of a JSON object that holds the line, of a record of the topic or of a line of a file; empty when
+    that is the line itself. From Kafka: records that agree in `source_fields` come from one file; `instances` names the
+    instance (`host:port`) by the value of `instance_field`, and leaves out records of others.
+    """
+
+    from_: Literal["file", "sql", "stdin", "kafka"] = field(name="from", default="file")
+    path: str = ""
+    format: Literal["jsonlog", "csvlog", "stderr"] = "jsonlog"
+    line_prefix: str = "%m [%p] "
+    timezone: str = "UTC"
+    start: Literal["end", "beginning"] = "end"
+    interval: Duration = Duration(0.2)
+    topic: str = ""
+    field: str = ""
+    source_fields: tuple[str, ...] = ("host", "hostname", "file", "filename", "path")
+    instance_field: str = "host"
+    instances: dict[str, str] = {}
+
+
+class Cluster(_Section, frozen=True, kw_only=True):
+    """Table `[clusters.NAME]`: one PostgreSQL cluster, that is one WAL and one set of roles."""
+
+    dsn: str
+    databases: list[str] = []
+    replicas: list[str] = []
+    labels: dict[str, str] = {}
+    password_file: str | None = None
+    stats_interval: Duration = Duration(10.0)
+    sessions_interval: Duration = Duration(1.0)
+    posture_interval: Duration = Duration(5.0)
+    slot: Slot = Slot()
+    log: Log | None = None
+
+
+class Mask(_Section, frozen=True, kw_only=True):
+    """One entry of `privacy.mask`: a column (globs allowed) and how its values are masked."""
+
+    column: str
+    with_: Literal["token", "last4", "hash", "drop", "clear"] = field(name="with", default="token")
+
+
+class Privacy(_Section, frozen=True, kw_only=True):
+    """Table `[privacy]`. `sensitive` columns are told to policies, besides those that `mask` masks."""
+
+    key_file: Path = Path("privacy.key")
+    row_values: Literal["none", "masked"] = "masked"
+    default: Literal["token", "clear"] = "token"
+    clear: list[str] = []
+    mask: list[Mask] = []
+    sensitive: list[str] = []
+    value_limit: Size = Size(8 * 1024)
+
+
+class Lake(_Section, frozen=True, kw_only=True):
+    """Table `[lake]`. A worker lands what it has after `flush_interval` or `flush_rows`, whichever is first.
+
+    `group` names the group of the system whose members may read the lake, `rows_group` the one whose members may enter
+    the folder of row images; nobody but the worker's user may otherwise.
+    """
+
+    path: Path = Path("./lake")
+    group: str | None = None
+    rows_group: str | None = None
+    signing_key_file: Path | None = None
+    flush_interval: Duration = Duration(5.0)
+    flush_rows: int = 100_000
+
+
+CLAIMS_FIELDS_MAX = 16
+
+
+class File(_Section, frozen=True, kw_only=True):
+    """Table `[identities]`. `claims_keys` is a JWKS or PEM public keys: who may vouch for whom (`pgwitness.claim`)."""
+
+    file: Path = Path("identities.yaml")
+    claims_keys: Path | None = None
+    claims_issuer: str = ""
+    claims_audience: str = "{cluster}/{database}"
+    claims_fields: dict[str, Literal["clear", "token"]] = {}
+    """Further claims that go on, by name or path (`ticket`, `agent.intent`): as they are, or as their token."""
+
+    def __post_init__(self) -> None:
+        """Refuse more fields than travel, and names that are no path."""
+        if len(self.claims_fields) > CLAIMS_FIELDS_MAX:
+            raise ValueError(f"claims_fields: {CLAIMS_FIELDS_MAX} at most")
+        for name in self.claims_fields:
+            if not all(name.split(".")) or len(name) > 100:
+                raise ValueError(f"claims_fields: {name!r} is no name such as ticket or agent.intent")
+
+
+class Folder(_Section, frozen=True, kw_only=True):
+    """Table `[policies]`."""
+
+    path: Path = Path("policies/")
+
+
+class Collectors(_Section, frozen=True, kw_only=True):
+    """Table `[collectors]`: what holds for every collector daemon.
+
+    `state_path` keeps what a collector must know again after a restart; `spool_limit` bounds the disk for long
+    transactions that have not named themselves yet, `memory_limit` what is kept in memory before that.
+    """
+
+    state_path: Path = Path("./state")
+    memory_limit: Size = Size(16 * 1024**2)
+    spool_limit: Size = Size(4 * 1024**3)
+    heartbeat_interval: Duration = Duration(10.0)
+
+
+class Worker(_Section, frozen=True, kw_only=True):
+    """Table `[worker]`. `group` is the consumer group; `grace` how long a change waits for its identity.
+
+    `session_timeout` is after how long without a heartbeat the broker gives the partitions to another worker.
+    """
+
+    group: str = "pgwitness-worker"
+    grace: Duration = Duration(2.0)
+    session_timeout: Duration = Duration(10.0)
+    checkpoint_interval: Duration = Duration(10.0)
+    data_path: Path = Path("./state/worker")
+
+
+class Behaviour(_Section, frozen=True, kw_only=True):
+    """Table `[behaviour]`: when a principal's habits are known well enough to be judged by.
+
+    A principal is only learned from until `warmup` has passed since its first event and it has made
+    `warmup_observations` of them; `warmup` holds for the whole stream too. `adopt_after` is how long something new
+    stays new. `alert_at` is the anomaly (0 to 1) from which on behaviour alone is an alert of severity low,
+    `medium_at` of medium. `principals_max` bounds the memory. `groups_max` is how many peer groups have models of their
+    own; further ones share those of their kind. `seed` decides how the models draw their trees and projections. Of a
+    window of time the anomaly is one minus the share of principals' days that are as strange.
+    """
+
+    enabled: bool = True
+    warmup: Duration = Duration(600.0)
+    warmup_observations: int = 30
+    adopt_after: Duration = Duration(7 * 86_400.0)
+    alert_at: float = 0.9
+    medium_at: float = 0.995
+    principals_max: int = 50_000
+    groups_max: int = 24
+    seed: int = 1
+
+
+class Triage(_Section, frozen=True, kw_only=True):
+    """Table `[triage]`: what of the findings is told, and how.
+
+    `suppressions` is the file of what stays quiet. Of what behaviour alone finds, the strangest is told by itself, as
+    much as the `budget` of alerts a principal and day allows, and the rest in a digest, once in `digest_interval`; all
+    of it waits for the `digest`, or each is an `alert`, where `behaviour` says so. Of those `promoted` each is.
+    """
+
+    suppressions: Path = Path("suppressions.yaml")
+    behaviour: Literal["budget", "digest", "alert"] = "budget"
+    budget: float = 0.05
+    digest_interval: Duration = Duration(86_400.0)
+    promoted: list[str] = []
+
+
+class Reviewer(_Section, frozen=True, kw_only=True):
+    """Table `[reviewers.NAME]`: somebody whose verdicts on alerts are believed.
+
+    `key` is the public key that `pgwitness alerts key` prints. `scopes` are those the reviewer may use, all when empty;
+    `longest` is how long a verdict of theirs may hold.
+    """
+
+    key: str
+    scopes: list[Literal["same-finding", "policy-and-principal", "policy-and-relation", "policy-and-cluster"]] = []
+    longest: Duration = Duration(366 * 86_400.0)
+
+
+class Delivery(_Section, frozen=True, kw_only=True):
+    """Table `[deliveries.NAME]`: where `pgwitness alerts deliver` sends alerts, and which.
+
+    A `webhook` or `slack` has `url` or, where the address itself is a secret, `url_file`; `secret_file` is the key that
+    signs a webhook's bodies. A `syslog` has `address` (`host:port`) and `transport`, a `file` has `path`. `severity` is
+    the least that is sent; `clusters` and `policies` are globs, all when empty. `rate` is how many alerts a minute are
+    sent one by one. `tries` is how often one is tried before it becomes a dead letter.
+    """
+
+    kind: Literal["webhook", "slack", "syslog", "file"]
+    url: str = ""
+    url_file: Path | None = None
+    secret_file: Path | None = None
+    address: str = ""
+    transport: Literal["udp", "tcp", "tls"] = "tls"
+    ca_file: Path | None = None
+    path: Path | None = None
+    format: Literal["json", "text"] = "json"
+    severity: Literal["info", "low", "medium", "high", "critical"] = "low"
+    clusters: list[str] = []
+    policies: list[str] = []
+    staged: bool = False
+    closed: bool = True
+    start: Literal["end", "beginning"] = "end"
+    rate: int = 60
+    tries: int = 8
+    timeout: Duration = Duration(10.0)
+
+
+class RespondCluster(_Section, frozen=True, kw_only=True):
+    """Table `[respond.clusters.NAME]`: how the responder reaches a cluster, as a role with pg_signal_backend."""
+
+    dsn: str
+    password_file: Path | None = None
+
+
+class Respond(_Section, frozen=True, kw_only=True):
+    """Table `[respond]`: ends the backend of an alert whose policy says so; off unless `enabled`.
+
+    Only clusters in `clusters`, only alerts younger than `max_age`, at most `rate` backends a minute, never pgwitness's
+    own roles nor those that `never` names (globs), nor a superuser's unless `superusers`.
+    """
+
+    enabled: bool = False
+    clusters: dict[str, RespondCluster] = {}
+    max_age: Duration = Duration(30.0)
+    rate: int = 5
+    superusers: bool = False
+    never: list[str] = []
+
+
+class Http(_Section, frozen=True, kw_only=True):
+    """Table `[http]`: where a daemon serves `/metrics`, `/livez` and `/readyz`; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    collect_port: int = 9187
+    worker_port: int = 9188
+    deliver_port: int = 9189
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    kafka: Kafka = Kafka()
+    topics: Topics = Topics()
+    clusters: dict[str, Cluster] = {}
+    privacy: Privacy = Privacy()
+    lake: Lake = Lake()
+    identities: File = File()
+    policies: Folder = Folder()
+    collectors: Collectors = Collectors()
+    worker: Worker = Worker()
+    behaviour: Behaviour = Behaviour()
+    triage: Triage = Triage()
+    reviewers: dict[str, Reviewer] = {}
+    deliveries: dict[str, Delivery] = {}
+    respond: Respond = Respond()
+    http: Http = Http()
+    include: list[str] = []
+
+    def cluster(self, name: str) -> Cluster:
+        """Give a cluster by its name; raises `ConfigurationError` with the names there are."""
+        try:
+            return self.clusters[name]
+        except KeyError:
+            known = ", ".join(sorted(self.clusters)) or "none"
+            raise ConfigurationError(f"no cluster {name!r} is configured; there is: {known}") from None

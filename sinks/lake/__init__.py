@@ -1,0 +1,1 @@
+"""The evidence lake as files: columns, Parquet, manifest, and the SQL of its views."""

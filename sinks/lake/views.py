@@ -1,0 +1,224 @@
+"""The views and macros of the contract, as SQL over plain Parquet files; nothing is run here.
+
+`views_sql` is the whole of them, for any DuckDB started in the lake's folder; the lake keeps it as `views.sql`. What
+needs the folder `rows/` comes last, so that who may not read row images has everything else.
+"""
+
+from __future__ import annotations
+
+from sinks.lake import log_coverage, reconciliation
+from sinks.lake.listing import EMPTY_DAY, variable, variable_sql
+from sinks.lake.schema import TABLES
+
+HEAD = """\
+-- The views of pgwitness on an evidence lake, for DuckDB started in the lake's folder: duckdb -init views.sql
+-- Written by pgwitness; changes to this file are overwritten.
+
+-- Files of a lake never change: reading each one's footer once is enough.
+SET parquet_metadata_cache = true;
+
+-- What reconciliation looks for is estimated to be rare; if it is not, comparing each with each never ends.
+SET asof_loop_join_threshold = 0;
+
+-- What counts is what the manifest names, as it is now: run these again to see what has landed since.
+"""
+
+_ACTIVITY = "kind IN ('change', 'ddl', 'statement', 'query_stats', 'session')"
+
+_IS_ADDRESS = (
+    r"coalesce(regexp_matches(client_addr, '^([0-9]+[.]){3}[0-9]+$|^[0-9a-fA-F.]*:[0-9a-fA-F:.]*(%|$)'), false)"
+)
+
+_ALIKE = (
+    r"jaro_winkler_similarity(lower(regexp_extract(name, '[^.]*$')), lower(regexp_extract(relation, '[^.]*$')))"
+    " + jaro_winkler_similarity(lower(name), lower(relation))"
+)
+
+_VIEWS = """\
+CREATE OR REPLACE VIEW events AS
+SELECT * REPLACE (printf('%X/%X', lsn >> 32, lsn & 4294967295) AS lsn)
+FROM {events};
+
+CREATE OR REPLACE VIEW ddl AS SELECT * FROM events WHERE kind = 'ddl';
+CREATE OR REPLACE VIEW statements AS SELECT * FROM events WHERE kind = 'statement';
+CREATE OR REPLACE VIEW query_stats AS SELECT * FROM events WHERE kind = 'query_stats';
+CREATE OR REPLACE VIEW sessions AS SELECT * FROM events WHERE kind = 'session';
+CREATE OR REPLACE VIEW posture AS SELECT * FROM events WHERE kind = 'posture';
+CREATE OR REPLACE VIEW decisions AS SELECT * FROM events WHERE kind = 'decision';
+CREATE OR REPLACE VIEW control AS SELECT * FROM events WHERE kind = 'control';
+CREATE OR REPLACE VIEW gaps AS SELECT * FROM events WHERE kind = 'gap';
+
+CREATE OR REPLACE VIEW alerts AS SELECT * FROM {alerts};
+
+-- Findings of one principal that came within an hour of each other, as they stood when they were last told.
+CREATE OR REPLACE VIEW incidents AS
+SELECT incident, any_value(cluster) AS cluster, any_value(principal) AS principal,
+    any_value(principal_kind) AS principal_kind, min(first_seen) AS first_seen, max(last_seen) AS last_seen,
+    count(*) AS findings, sum("count") AS occurrences, max(severity_id) AS severity_id,
+    arg_max(severity, severity_id) AS severity, count(*) FILTER (activity <> 'Close') AS still_open,
+    list_sort(list_distinct(list(detector))) AS detectors, list(DISTINCT title) AS titles, list(uid) AS uids
+FROM (
+    SELECT * FROM alerts WHERE incident IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY uid ORDER BY "count" DESC, "time" DESC) = 1
+)
+GROUP BY incident;
+
+-- How much of what was done is tied to a session, and that to a principal: by cluster and hour (UTC).
+CREATE OR REPLACE VIEW coverage AS
+SELECT cluster, to_timestamp(floor(epoch(occurred_at) / 3600) * 3600) AS hour, count(*) AS events,
+    count(*) FILTER (certainty = 'exact') AS certainty_exact,
+    count(*) FILTER (certainty = 'strong') AS certainty_strong,
+    count(*) FILTER (certainty = 'weak') AS certainty_weak,
+    count(*) FILTER (certainty = 'none') AS certainty_none,
+    count(*) FILTER (assurance = 'verified') AS assurance_verified,
+    count(*) FILTER (assurance = 'asserted') AS assurance_asserted,
+    count(*) FILTER (assurance = 'role_only') AS assurance_role_only,
+    count(*) FILTER (assurance = 'none') AS assurance_none,
+    count(*) FILTER (kind = 'change') AS changes,
+    count(*) FILTER (kind = 'change' AND certainty = 'exact') AS changes_exact,
+    -- Rows of covered tables that somebody made the beacon silent for: alerts of their own, and in nobody's share.
+    count(*) FILTER (kind = 'change' AND covered AND NOT {named}) AS changes_shadow,
+    round(100 * changes_exact / nullif(changes - changes_shadow, 0), 2) AS changes_exact_percent,
+    count(*) FILTER (kind = 'ddl') AS ddl,
+    count(*) FILTER (kind = 'statement') AS statements,
+    count(*) FILTER (kind = 'query_stats') AS query_stats,
+    count(*) FILTER (kind = 'session') AS sessions
+FROM events
+WHERE {activity}
+GROUP BY ALL;
+
+{settings}{statement_coverage}{reconciliation}
+-- OCSF 1.8.0, Datastore Activity (6005); an attribute that is null is not there. `to_json` of a row gives the event.
+CREATE OR REPLACE VIEW ocsf_datastore_activity AS
+SELECT a.* REPLACE (6005 * 100 + activity_id AS type_uid) FROM (
+    SELECT
+        6005 AS class_uid, 'Datastore Activity' AS class_name, 6 AS category_uid,
+        'Application Activity' AS category_name,
+        CASE
+            WHEN kind = 'session' THEN 3
+            WHEN operation IN ('insert', 'merge', 'copy') THEN 5
+            WHEN operation = 'update' THEN 2
+            WHEN operation IN ('delete', 'truncate') THEN 7
+            WHEN operation = 'select' THEN 1
+            WHEN kind = 'ddl' AND operation LIKE 'CREATE%' THEN 6
+            WHEN kind = 'ddl' AND operation LIKE 'DROP%' THEN 7
+            WHEN kind = 'ddl' THEN 2
+            ELSE 4
+        END AS activity_id,
+        0 AS type_uid,
+        epoch_ms(occurred_at) AS time,
+        1 AS severity_id,
+        CASE outcome WHEN 'success' THEN 1 WHEN 'unknown' THEN 0 WHEN 'pending' THEN 0 ELSE 2 END AS status_id,
+        sqlstate AS status_code,
+        {{'version': '1.8.0', 'uid': event_id, 'logged_time': epoch_ms(captured_at), 'log_name': kind,
+          'product': {{'name': 'pgwitness', 'vendor_name': 'pgwitness'}}}} AS metadata,
+        {{'user': {{'name': coalesce(principal, role, 'unknown'), 'uid': role,
+            'type_id': CASE principal_kind WHEN 'human' THEN 1 WHEN 'service' THEN 4 WHEN 'agent' THEN 99 ELSE 0 END,
+            'type': CASE principal_kind WHEN 'human' THEN 'User' WHEN 'service' THEN 'Service'
+                WHEN 'agent' THEN 'AI agent' ELSE 'Unknown' END}},
+          'session': CASE WHEN session_id IS NOT NULL THEN {{'uid': session_id}} END,
+          'app_name': nullif(application, '')}} AS actor,
+        -- The standard wants to know from where; statistics do not tell, nor does a local socket.
+        {{'ip': CASE WHEN {is_address} THEN client_addr END,
+          'name': CASE WHEN NOT {is_address} THEN coalesce(nullif(client_addr, ''), 'unknown') END,
+          'port': CASE WHEN client_port BETWEEN 1 AND 65535 THEN client_port END}} AS src_endpoint,
+        {{'name': cluster, 'uid': instance}} AS dst_endpoint,
+        {{'name': database, 'uid': concat_ws('/', cluster, database), 'type_id': 1, 'type': 'Relational'}} AS database,
+        CASE WHEN len(relations) > 0
+            THEN {{'name': relations[1], 'uid': concat_ws('/', cluster, database, relations[1])}} END AS "table",
+        CASE WHEN statement IS NOT NULL
+            THEN {{'name': operation, 'query_string': statement,
+                'uid': coalesce(fingerprint, CAST(query_id AS VARCHAR), event_id)}} END AS query_info,
+        greatest(coalesce(calls, 1), 1) AS "count",
+        {{'rows': row_count, 'principal': principal, 'certainty': certainty,
+          'assurance': assurance, 'binding': binding, 'on_behalf_of': on_behalf_of,
+          'relations': relations, 'xid': xid, 'lsn': lsn, 'ordinal': ordinal}} AS unmapped
+    FROM events
+    WHERE kind IN ('change', 'ddl', 'statement', 'query_stats') OR (kind = 'session' AND operation = 'connect')
+) AS a;
+
+-- Every event that touched one record. `key` is the value of a key of one column, or a JSON object of the key's columns
+-- (of text, the token: `pgwitness token COLUMN`). A truncate touches every record, and so does dropping the table. A
+-- relation that no event names is an error, and so is a principal below: nothing found is not nothing done.
+CREATE OR REPLACE MACRO touched(relation, key) AS TABLE
+WITH known AS MATERIALIZED (
+    SELECT count(*) > 0 AS found FROM (SELECT 1 FROM events WHERE list_contains(relations, relation) LIMIT 1)
+), near AS MATERIALIZED (
+    SELECT string_agg(name, ', ' ORDER BY alike DESC, name) AS names FROM (
+        SELECT name, {alike} AS alike
+        FROM (SELECT DISTINCT unnest(relations) AS name FROM events WHERE NOT (SELECT found FROM known))
+        ORDER BY alike DESC, name LIMIT 3)
+), checked AS MATERIALIZED (
+    SELECT CASE WHEN found THEN true ELSE error('no event names the relation ' || relation
+        || '; those that come near: ' || coalesce(names, 'none')) END AS named
+    FROM known, near
+)
+SELECT events.* FROM events, checked
+WHERE named AND list_contains(relations, relation) AND (
+    operation IN ('truncate', 'DROP TABLE')
+    OR kind = 'change' AND CASE
+        WHEN json_type(try_cast(CAST(key AS VARCHAR) AS JSON)) = 'OBJECT'
+            THEN json_contains(CAST(row_key AS JSON), CAST(CAST(key AS VARCHAR) AS JSON))
+        ELSE json_extract_string(row_key, '$.*') = [CAST(key AS VARCHAR)]
+    END)
+ORDER BY occurred_at, xid, ordinal;
+
+-- Everything that somebody did, or that was done on their behalf.
+CREATE OR REPLACE MACRO timeline(who) AS TABLE
+WITH known AS MATERIALIZED (
+    SELECT count(*) > 0 AS found FROM (SELECT 1 FROM events WHERE principal = who OR on_behalf_of = who LIMIT 1)
+), near AS MATERIALIZED (
+    SELECT string_agg(name, ', ' ORDER BY alike DESC, name) AS names FROM (
+        SELECT name, jaro_winkler_similarity(lower(name), lower(who)) AS alike
+        FROM (SELECT DISTINCT unnest([principal, on_behalf_of]) AS name FROM events
+            WHERE NOT (SELECT found FROM known))
+        WHERE name IS NOT NULL ORDER BY alike DESC, name LIMIT 3)
+), checked AS MATERIALIZED (
+    SELECT CASE WHEN found THEN true ELSE error('no event is of ' || who || ' or for them; those that come near: '
+        || coalesce(names, 'none')) END AS named
+    FROM known, near
+)
+SELECT events.* FROM events, checked WHERE named AND (principal = who OR on_behalf_of = who)
+ORDER BY occurred_at, xid, ordinal;
+
+-- Changes with their rows; without the right to read rows/, the first of these two remains.
+CREATE OR REPLACE VIEW changes AS
+SELECT *, CAST(NULL AS VARCHAR) AS before, CAST(NULL AS VARCHAR) AS after FROM events
+WHERE kind = 'change' AND ordinal IS NOT NULL;
+CREATE OR REPLACE VIEW changes AS
+SELECT e.*, r.before, r.after
+FROM events AS e LEFT JOIN {rows} AS r ON r.event_id = e.event_id AND r.dt = e.dt
+WHERE e.kind = 'change' AND e.ordinal IS NOT NULL;
+"""
+
+
+def views_sql() -> str:
+    """Write the catalogue as SQL for a DuckDB started in the lake's folder."""
+    return HEAD + "".join(map(variable_sql, TABLES)) + "\n" + views()
+
+
+def views() -> str:
+    """Write the views and macros, over files that the variables name."""
+    tables = {name: scan(name) for name in TABLES}
+    events = tables["events"]
+    return _VIEWS.format(
+        **tables,
+        activity=_ACTIVITY,
+        is_address=_IS_ADDRESS,
+        alike=_ALIKE,
+        named=reconciliation.NAMED,
+        settings=log_coverage.settings(events),
+        statement_coverage=log_coverage.coverage(events),
+        reconciliation=reconciliation.view(events),
+    )
+
+
+def scan(table: str, more: str = "") -> str:
+    """Write a scan of a table's files, with more options of `read_parquet` when wanted.
+
+    The file that carries the columns is never read for rows: who can write it must not be believed for that.
+    """
+    return (
+        f"(SELECT * FROM read_parquet(getvariable('{variable(table)}'), union_by_name = true, "
+        f"hive_partitioning = true, hive_types = {{'dt': DATE}}{more}) WHERE dt > DATE '{EMPTY_DAY}')"
+    )

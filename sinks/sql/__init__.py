@@ -1,0 +1,1 @@
+"""Asking the lake: a DuckDB that reads its views and nothing else."""

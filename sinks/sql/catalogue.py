@@ -1,0 +1,89 @@
+"""Opens a lake for reading: a DuckDB that has the views, that can read the lake and nothing else."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+
+import duckdb
+
+from pgwitness.core.errors import NotInOrder
+from sinks.lake import views
+from sinks.lake.listing import Listing, empty_file, variable
+from sinks.lake.schema import TABLES
+from sinks.sql import spill
+
+MEMORY_LIMIT = "1GB"
+SPILL_LIMIT = "20GB"
+"""What a query may keep on disk while it runs, beside its memory: a day of five million rows needs some of it."""
+
+
+def _pattern(folder: str) -> str:
+    """Write a folder's name so that a glob takes it as it is."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in folder)
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def connect(
+    lake: Path, *, memory_limit: str = MEMORY_LIMIT, spill_limit: str = SPILL_LIMIT
+) -> duckdb.DuckDBPyConnection:
+    """Open a lake for reading: an in-memory DuckDB with the views, times in UTC, and no way out of the lake's folder.
+
+    What does not fit into `memory_limit` waits in a temporary folder that only this user may enter and that goes with
+    the connection, up to `spill_limit`.
+
+    Raises `NotInOrder` when there is no lake at `lake`, saying what to do.
+    """
+    if not (lake / empty_file("events")).exists():
+        raise NotInOrder(
+            f"there is no evidence lake at {lake}: a worker makes it when it starts (`pgwitness worker`); "
+            "if it is elsewhere, set lake.path"
+        )
+    connection = duckdb.connect(
+        config={
+            "memory_limit": memory_limit,
+            "threads": 2,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            "allow_persistent_secrets": False,
+            "python_enable_replacements": False,
+        }
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    folder = f"{lake.resolve()}/"
+    # DuckDB compares paths both as a query writes them and as they are on disk.
+    connection.execute(f"SET allowed_directories = [{_text(folder)}, {_text(_pattern(folder))}]")
+    spilled, remove = spill.make()
+    weakref.finalize(connection, remove)
+    connection.execute(f"SET temp_directory = {_text(str(spilled))}")
+    connection.execute(f"SET max_temp_directory_size = {_text(spill_limit)}")
+    connection.execute("SET enable_external_access = false")
+    connection.execute(views.HEAD)
+    _opened[connection] = (_pattern(folder), Listing(lake))
+    refresh(connection, at_once=True)
+    for statement in duckdb.extract_statements(views.views()):
+        try:
+            connection.execute(statement)
+        except duckdb.IOException:
+            if "VIEW changes" not in statement.query:
+                connection.close()
+                raise
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+_opened: weakref.WeakKeyDictionary[duckdb.DuckDBPyConnection, tuple[str, Listing]] = weakref.WeakKeyDictionary()
+"""The lakes that connections of this process read: each one's folder as a pattern, and its files."""
+
+
+def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> None:
+    """Let a connection of `connect` see what has landed since it was opened, or last refreshed."""
+    folder, listing = _opened[connection]
+    if listing.refresh() or at_once:
+        for table in TABLES:
+            files = [folder + file for file in listing.files(table)]
+            connection.execute(f"SET VARIABLE {variable(table)} = ?", [files])

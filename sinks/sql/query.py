@@ -1,0 +1,78 @@
+"""Asking the lake: one query in, columns and a stream of rows out; what `pgwitness sql` is made of.
+
+Nothing that a query can say changes the lake or reaches outside of it (`sinks.sql.reading_only`); times come in UTC.
+Works on a connection of `sinks.sql.catalogue`, and sees what had landed when the query began.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from pgwitness.core.errors import NotInOrder
+from sinks.sql import catalogue
+from sinks.sql.reading_only import only_reads
+
+FETCH_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The columns of an answer, told apart where two have one name, and its rows, read as they are asked for."""
+
+    columns: list[str]
+    rows: Iterator[tuple[Any, ...]]
+
+
+def ask(connection: duckdb.DuckDBPyConnection, query: str, *, timeout_s: float | None = None) -> Answer:
+    """Run the statements of `query` and give the answer of the last one.
+
+    Raises `NotInOrder` when DuckDB refuses it, when it does more than read, and when it takes longer than `timeout_s`:
+    until the first row, and likewise for each `FETCH_ROWS` after that.
+    """
+    with _Limit(connection, timeout_s):
+        statements = [only_reads(connection, statement.query) for statement in connection.extract_statements(query)]
+        catalogue.refresh(connection)
+        for statement in statements:
+            connection.execute(statement)
+    if not statements or connection.description is None:
+        return Answer([], iter(()))
+    columns: list[str] = []
+    for place, column in enumerate(connection.description, 1):
+        columns.append(column[0] if column[0] not in columns else f"{column[0]}_{place}")
+    return Answer(columns, _rows(connection, timeout_s))
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, timeout_s: float | None) -> Iterator[tuple[Any, ...]]:
+    while True:
+        with _Limit(connection, timeout_s):
+            rows = connection.fetchmany(FETCH_ROWS)
+        if not rows:
+            return
+        yield from rows
+
+
+class _Limit:
+    """Interrupts what takes too long, and turns DuckDB's errors into ours."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self._timer = threading.Timer(timeout_s or 0.0, connection.interrupt)
+
+    def __enter__(self) -> None:
+        if self._timeout_s is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._timer.cancel()
+        if isinstance(error, duckdb.InterruptException):
+            raise NotInOrder(
+                f"the query took longer than {self._timeout_s:g} s; ask for less time, such as dt = current_date"
+            ) from error
+        if isinstance(error, duckdb.Error):
+            raise NotInOrder(str(error)) from error

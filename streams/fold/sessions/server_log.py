@@ -1,0 +1,127 @@
+"""What lines of the server's log have said of a cluster: which line came last, which session had which transaction.
+
+How a session is named is remembered, because it says the same of itself in a thousand lines. The log writes
+transaction ids without their epoch, modulo 2^32; among those that are remembered that tells them apart.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from pgwitness.core.events import LogPlace, Statement, Transaction
+from pgwitness.core.undo import Undo
+from streams.fold.bounded import room
+from streams.fold.sessions.attribution import by_log, log_session
+from streams.fold.state import Attribution, ClusterState, LogSession, Vouched
+from streams.identity.identities import Identities
+
+XIDS_MAX = 20_000
+LOGS_MAX = 1_000
+VOUCHED_MAX = 20_000
+NAMED_MAX = 10_000
+"""Sessions whose attribution is remembered; forgetting costs time only."""
+STEP_MAX = 1 << 40
+"""A tebibyte of log between two events of one file."""
+XID_MODULUS = 1 << 32
+
+
+class ServerLog:
+    """The logs of one cluster's instances; forgotten oldest first."""
+
+    def __init__(self, undo: Undo) -> None:
+        self._undo = undo
+        self._reached: dict[tuple[str | None, str], tuple[int, int]] = {}
+        self._xids: dict[int, LogSession] = {}
+        self._vouched: dict[int, Vouched] = {}
+        self._named: dict[LogSession, Attribution] = {}
+
+    @property
+    def followed(self) -> bool:
+        """Whether a log has told anything."""
+        return bool(self._reached)
+
+    def is_known(self, instance: str | None, place: LogPlace) -> bool:
+        """Say whether an event of the log was told already; if not, it is now.
+
+        Raises `ValueError` for a place that no log can have come to: believed, it would silence the file.
+        """
+        key = (instance, place.log)
+        if place.offset - self._reached.get(key, (0, 0))[0] > STEP_MAX:
+            raise ValueError(f"the place {place.offset} in a log is not plausible")
+        reached = self._reached.pop(key, None)
+        here = (place.offset, place.index)
+        known = reached is not None and here <= reached
+        room(self._reached, LOGS_MAX)
+        self._reached[key] = reached if known and reached is not None else here
+        self._undo.add(lambda: self._set(key, reached))
+        return known
+
+    def _set(self, key: tuple[str | None, str], reached: tuple[int, int] | None) -> None:
+        if reached is None:
+            self._reached.pop(key, None)
+        else:
+            self._reached[key] = reached
+
+    def see(self, event: Statement, instance: str | None) -> LogSession:
+        """Take up whose a statement is, and the transaction id in its line."""
+        session = log_session(event, instance)
+        if event.xid is not None and event.role is not None:
+            told = self._xids.pop(event.xid, None)
+            room(self._xids, XIDS_MAX)
+            if told is not None and session.trust == "claimed" != told.trust:
+                self._xids[event.xid] = (
+                    told  # whoever can write a line names no transaction that a better one has named
+                )
+                return session
+            # One object for all the lines of a transaction; what a comment said once stays said.
+            known = told is not None and session in (told, replace(told, tags=()))
+            self._xids[event.xid] = told if known and told is not None else session
+        return session
+
+    def own(self, session: LogSession, cluster: str, identities: Identities) -> Attribution:
+        """Attribute a line of the log to the session that it names."""
+        whose = self._named.get(session)
+        if whose is None:
+            whose = by_log(session, cluster, identities, "own")
+            room(self._named, NAMED_MAX)
+            self._named[session] = whose
+        return whose
+
+    def forget_xids(self) -> None:
+        """Forget which session had which transaction id."""
+        self._xids = {}
+
+    def forget_names(self) -> None:
+        """Ask the identities anew, because they have changed."""
+        self._named.clear()
+
+    def vouch(self, xid: int, who: Vouched) -> None:
+        """Take up who a transaction is of by stronger evidence than a comment."""
+        self._vouched.pop(xid % XID_MODULUS, None)
+        room(self._vouched, VOUCHED_MAX)
+        self._vouched[xid % XID_MODULUS] = who
+
+    def vouched(self, xid: int | None) -> Vouched | None:
+        """Give who a transaction is known to be of."""
+        return self._vouched.get(xid) if xid is not None else None
+
+    def holding(self, part: Transaction) -> LogSession | None:
+        """Give the session whose line had a transaction's id: ids come again, after four thousand million."""
+        told = self._xids.get(part.xid % XID_MODULUS)
+        return told if told is not None and told.database in (None, part.database) else None
+
+    def save(self, state: ClusterState) -> None:
+        """Put what must be known again into a checkpoint, each session once."""
+        sessions: dict[LogSession, int] = {}
+        state.logs = list(self._reached.items())
+        state.log_xids = [(xid, sessions.setdefault(session, len(sessions))) for xid, session in self._xids.items()]
+        state.log_sessions = list(sessions)
+        vouchers: dict[Vouched, int] = {}
+        state.vouched = [(xid, vouchers.setdefault(who, len(vouchers))) for xid, who in self._vouched.items()]
+        state.vouchers = list(vouchers)
+
+    def load(self, state: ClusterState) -> None:
+        """Take up what a checkpoint holds."""
+        self._reached = dict(state.logs)
+        self._xids = {xid: state.log_sessions[place] for xid, place in state.log_xids}
+        self._vouched = {xid: state.vouchers[place] for xid, place in state.vouched}

@@ -1,0 +1,131 @@
+"""What the worker needs of the judge and of the lake; the command line passes the real ones in.
+
+Streams does not import sinks: stages do not know each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from detectors.policy.policies import Bundle
+from pgwitness.core.errors import DeadLetter
+from pgwitness.core.events import Event, Position
+
+
+class Alert(Protocol):
+    """One alert as a judge raises it."""
+
+    @property
+    def uid(self) -> str:
+        """The alert's key: the same for the same finding, however often it is raised."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it goes to the lake only."""
+
+    def ocsf(self) -> dict[str, Any]:
+        """Give the alert as the alerts topic carries it."""
+
+
+class Verdict(Protocol):
+    """What a judge says of one event."""
+
+    @property
+    def policies(self) -> Sequence[str]:
+        """The ids of the policies that matched."""
+
+    @property
+    def anomaly(self) -> float | None:
+        """How unusual, 0 to 1."""
+
+    @property
+    def reasons(self) -> Sequence[dict[str, Any]]:
+        """What drove it."""
+
+    @property
+    def alerts(self) -> Sequence[Alert]:
+        """What goes to the alerts topic now."""
+
+
+class Judge(Protocol):
+    """Judges the events of one partition in their order; deterministic, its state goes into checkpoints.
+
+    `bundle` are the policies it judges by; they are part of its state.
+    """
+
+    bundle: Bundle
+
+    def adopt(self, bundle: Bundle) -> None:
+        """Judge by other policies from here on."""
+
+    def judge(self, event: Event) -> Verdict:
+        """Judge one event."""
+
+    def note(self, event: Event) -> Verdict:
+        """Take what the worker put among the events (`streams.kafka.notes`)."""
+
+    @property
+    def due_us(self) -> int:
+        """By which time in the records something is to be told, though nothing else happens."""
+
+    @property
+    def suppressions(self) -> str:
+        """The SHA-256 of the suppressions that hold."""
+
+    def snapshot(self) -> bytes:
+        """Give the state, as JSON."""
+
+    def restore(self, data: bytes) -> None:
+        """Take a snapshot's state."""
+
+
+class Writer(Protocol):
+    """Lands one partition of `events`; its manifest says where to resume."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in the buffer."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes in the buffer, roughly."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the buffer has reached its bound."""
+
+    def resume(self) -> tuple[int, Mapping[tuple[int, int], Position]]:
+        """Forget the buffer; give the next offset and the high-water marks by lane and raw partition."""
+
+    def append(
+        self, offset: int, events: Sequence[Event], verdicts: Sequence[Any], lane: int = 0
+    ) -> list[tuple[int, DeadLetter]]:
+        """Take the record at an offset; an empty one moves the offset on. Gives which events cannot be, and why."""
+
+    def commit(self) -> None:
+        """Make what was appended durable and visible, once."""
+
+
+class Lake(Protocol):
+    """Where evidence lands."""
+
+    def writer(self, topic: str, partition: int) -> Writer:
+        """Give the writer of one partition."""
+
+    def reached(self, topic: str, raw_partition: int) -> tuple[int, int] | None:
+        """Give the last position of a raw partition that landed from `topic`, and when (µs); None when none did."""
+
+
+JudgeMaker = Callable[[], Judge]
+
+
+class Unjudged(Struct, frozen=True):
+    """Stands for the verdict on an event whose judging failed: the evidence lands, and says so."""
+
+    reasons: list[dict[str, Any]]
+    policies: list[str] = []
+    anomaly: float | None = None
+    alerts: list[Any] = []
