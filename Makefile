@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test chaos lint bench flood differential fuzz quality adbench honest lock kafka postgres regress twin clean
+.PHONY: install demo check test chaos lint bench flood differential fuzz quality adbench honest lock kafka postgres regress twin clean
 
 install: $(STAMP)
 
@@ -21,6 +21,10 @@ demo: install
 
 test: install
 	@BIN=$(BIN) sh tests/run
+
+# Before each commit: lint, and the tests that take neither a server nor long.
+check: lint
+	@BIN=$(BIN) sh tests/run --quick
 
 # The long version of tests/chaos: twenty kills a test instead of three, on both brokers.
 chaos: install

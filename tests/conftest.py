@@ -47,6 +47,13 @@ LONGEST = (
     "collectors/test_beacon_ways_round.py", "servers", "streams", "sinks", "collectors",
 )  # fmt: skip
 """What takes minutes, first: a file that begins last ends alone, while the other test processes wait."""
+SLOW = (
+    "chaos", "cli/test_program.py", "contract", "demo", "detectors/test_laws.py", "docs/test_tutorial.py", "judgement",
+    "outcomes", "quality", "servers", "sinks/test_faults.py", "sinks/test_spill.py", "twin",
+)  # fmt: skip
+"""What takes long without asking for a server's fixture; `--quick` leaves it out."""
+SERVERS = frozenset(("servers_path", "postgres", "database", "database18", "broker", "embedded_broker", "apache_kafka"))
+"""Fixtures behind which a server stands."""
 LEFT_OUT = "left out: "
 
 # Test processes are given a width of 80 columns, which would bend the tables that tests look at.
@@ -68,9 +75,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(LEFT_OUT + "; ".join(sorted(left_out)), yellow=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make check` leave out what takes a server or minutes."""
+    parser.addoption("--quick", action="store_true", help="only tests that take neither a server nor long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the tests of the longest files first; within a file, and among the short ones, the order stays."""
     here = Path(__file__).parent
+    if config.getoption("--quick"):
+        left_out = [item for item in items if not _quick(item, here)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _quick(item, here)]
 
     @functools.cache
     def place(file: Path) -> int:
@@ -78,6 +94,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, name in enumerate(LONGEST) if path.is_relative_to(name)), len(LONGEST))
 
     items.sort(key=lambda item: place(item.path))
+
+
+def _quick(item: pytest.Item, here: Path) -> bool:
+    """Tell whether a test takes neither a server nor long."""
+    assert isinstance(item, pytest.Function)
+    slow = any(item.path.is_relative_to(here / name) for name in SLOW)
+    return not slow and SERVERS.isdisjoint(item.fixturenames)
 
 
 @pytest.fixture(scope="session")
