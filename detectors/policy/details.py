@@ -104,9 +104,9 @@ DETAILS: dict[str, dict[str, Shape]] = {
         **_WHOSE,
         **_each(("reason", "transaction", "commit_lsn", "lsn", "first_lsn", "last_lsn"), "string"),
         **_each(("imitates", "format", "token_id", "role", "by", "outcome", "error", "file"), "string"),
-        **_each(("sha256", "before_sha256", "refused_sha256", "host", "user", "column", "why"), "string"),
+        **_each(("sha256", "before_sha256", "refused_sha256", "host", "user", "column", "why", "who"), "string"),
         **_each(("alert", "policy", "how", "slot", "content", "topic", "query", "stage", "uid"), "string"),
-        **_each(("count", "lines", "xid", "started_us", "pid", "session_start", "offset"), "int"),
+        **_each(("count", "lines", "xid", "started_us", "pid", "session_start", "offset", "at_us"), "int"),
         **_each(("partition", "records", "rows"), "int"),
         **_each(("claims", "comment", "settings", "reasons", "from"), "map"),
         **_each(("added", "removed", "altered", "contradicts", "collectors"), ["string"]),
@@ -115,7 +115,7 @@ DETAILS: dict[str, dict[str, Shape]] = {
     },
     "gap": {
         **_WHOSE,
-        **_each(("reason", "slot", "confirmed", "resumes", "found_by", "system_id", "before", "now"), "string"),
+        **_each(("reason", "slot", "confirmed", "found_by", "system_id", "before", "now"), "string"),
         **_each(("why", "fix", "error", "problem", "path", "file", "log", "cause", "stage", "topic"), "string"),
         **_each(("fingerprint", "source", "tag", "transaction", "role", "message", "prefix"), "string"),
         **_each(("lsn", "commit_lsn", "from_lsn", "to_lsn", "first_lsn", "last_lsn", "server_end"), "string"),
@@ -127,6 +127,7 @@ DETAILS: dict[str, dict[str, Shape]] = {
         **_each(("diverged", "restarted"), "bool"),
         "tables": ["string"],
         "publications": "any",
+        "resumes": "any",  # an LSN of a server, an offset of a topic
         "reasons": "map",
     },
 }

@@ -92,7 +92,7 @@ def test_who_did_it_is_named_where_a_rule_names_anybody(played: tuple[Path, dict
     assert result.exit_code == 0, result.stderr
     found = [tuple(row.values()) for row in json.loads(result.stdout)]
     assert ("bulk_read", "maria", "strong") in found
-    assert ("delete_without_where", "pricing-agent", "strong") in found
+    assert ("most_of_table", "pricing-agent", "exact") in found, sorted(map(str, found))
     assert ("superuser", "lena", "strong") in found
     assert ("privilege_escalation", "lena", "exact") in found
     assert len({policy for policy, *_ in found}) == len(found)
