@@ -12,7 +12,7 @@ from pgwitness.demo.servers import Postgres
 from tests.collectors.log_server import SETTINGS
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def server(servers_path: Path) -> Iterator[Postgres]:
     """A server with a superuser called ada."""
     more = {"log_destination": "jsonlog", "log_directory": "log", "wal_level": "logical", "log_statement": "all"}
