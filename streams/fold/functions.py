@@ -17,13 +17,12 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from pgwitness.core.events import Ddl, Event, Posture
-from streams.fold.bounded import room
+from streams.fold.bodies import take_up
 from streams.fold.state import ClusterState, FunctionBody
 
 FUNCTIONS = "functions"
 """The type of a posture record that tells what functions run; no event comes of it."""
 FUNCTIONS_MAX = 10_000
-NAME_CHARS_MAX = 300
 NAMES_MAX, CHARS_MAX = 100, 4_000
 """What is remembered of one function: names, and their characters."""
 CALLS_MAX = 50
@@ -46,18 +45,7 @@ class Functions:
         """Take up what was read of functions; says whether the record was about that, of which no event comes."""
         if event.object_type != FUNCTIONS:
             return False
-        after, database = event.after or {}, event.database or ""
-        at_us, runs, gone = after.get("at_us"), after.get("runs"), after.get("gone")
-        if not isinstance(at_us, int) or not isinstance(runs, dict) or not isinstance(gone, list):
-            return True
-        for name in gone:
-            self._known.pop((database, str(name)), None)
-        for name, entry in runs.items():
-            self._known.pop((database, str(name)), None)
-            body = _body(at_us, entry)
-            if body is not None and len(str(name)) + len(database) <= 2 * NAME_CHARS_MAX:
-                room(self._known, FUNCTIONS_MAX)
-                self._known[database, str(name)] = body
+        take_up(self._known, event, "runs", _body, FUNCTIONS_MAX)
         return True
 
     def ddl(self, database: str, commands: Iterable[Ddl], committed_at_us: int) -> None:

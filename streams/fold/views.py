@@ -16,14 +16,13 @@ from collections.abc import Iterable
 import msgspec
 
 from pgwitness.core.events import Ddl, Event, Posture
-from streams.fold.bounded import room
+from streams.fold.bodies import take_up
 from streams.fold.functions import THROUGH
 from streams.fold.state import ClusterState, ViewBody
 
 VIEWS = "views"
 """The type of a posture record that tells what views read; no event comes of it."""
 VIEWS_MAX = 10_000
-NAME_CHARS_MAX = 300
 NAMES_MAX, CHARS_MAX = 100, 4_000
 """What is remembered of one view: names, and their characters."""
 FOLLOWED_MAX = 50
@@ -44,18 +43,7 @@ class Views:
         """Take up what was read of views; says whether the record was about that, of which no event comes."""
         if event.object_type != VIEWS:
             return False
-        after, database = event.after or {}, event.database or ""
-        at_us, reads, gone = after.get("at_us"), after.get("reads"), after.get("gone")
-        if not isinstance(at_us, int) or not isinstance(reads, dict) or not isinstance(gone, list):
-            return True
-        for name in gone:
-            self._known.pop((database, str(name)), None)
-        for name, entry in reads.items():
-            self._known.pop((database, str(name)), None)
-            body = _body(at_us, entry)
-            if body is not None and len(str(name)) + len(database) <= 2 * NAME_CHARS_MAX:
-                room(self._known, VIEWS_MAX)
-                self._known[database, str(name)] = body
+        take_up(self._known, event, "reads", _body, VIEWS_MAX)
         return True
 
     def ddl(self, database: str, commands: Iterable[Ddl], committed_at_us: int) -> None:
