@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -34,6 +35,10 @@ from pgwitness.core.privacy import write_key
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Broker, Postgres
 from tests.servers import kafka
 from tests.servers.kafka import Kafka
+
+# No assertion on time: what is first in a process loads tables, and cores are shared.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Hundreds of tests share a server: their statements must not push each other out of its statistics.
 SHARED = {**FAST_AND_FORGETFUL, "max_prepared_transactions": "10", "pg_stat_statements.max": "50000"}

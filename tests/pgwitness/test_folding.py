@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -139,6 +141,31 @@ def test_tokens_are_counted_to_a_bound() -> None:
     assert not many.fits
     assert many.tokens <= 5 * TOKENS_MAX
     assert not folded("SELECT 1 /* /* */ */ " + "+ a " * 16_000).certain
+
+
+@pytest.mark.parametrize("piece", ["$$", "$1", "$a$x$a$ ", "a$1 ", "$", "$1$2 x", "'a'$1", "a b", "[1]", "ä$ö$ü "])
+def test_what_fits_is_no_more_tokens_for_the_scanner(piece: str) -> None:
+    """Where dollars stand, too: of `$1$2$3` each is a token, and so is each `$$$$`, which quotes nothing."""
+    for times in (TOKENS_MAX // 2, 3 * TOKENS_MAX):
+        text = "SELECT " + piece * times
+        try:
+            tokens = len(pglast.scan(text))
+        except pglast.ParseError:
+            continue
+        assert tokens <= TOKENS_MAX + 1 or not folded(text).fits or len(text) <= SHORT_CHARS_MAX
+
+
+@pytest.mark.parametrize("text", ["a = 1 AND b = $1 OR ", "f('x', a) + ", '"A".b[1][2] || $2 - ', "a$b / "])
+def test_counting_many_pieces_at_once_counts_each(text: str) -> None:
+    """Pieces are counted sixty-four at a time: whether a text fits does not depend on where that ends."""
+    counted = []
+    for times in range(40, 140):
+        whole = "SELECT " + text * times + "1" + " " * SHORT_CHARS_MAX
+        found = folded(whole)
+        assert found.text == whole
+        assert found.tokens >= len(pglast.scan(whole))
+        counted.append(found.tokens)
+    assert len({after - before for before, after in pairwise(counted)}) == 1
 
 
 def test_a_short_text_is_left_alone() -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgwitness.core.events import quote_identifier
+from pgwitness.core.sql import words
 from pgwitness.core.sql.folding import TOKENS_MAX, code
+from pgwitness.core.sql.identifiers import lower, name_of
+from pgwitness.core.sql.parsetree import Reader
 from pgwitness.core.sql.postgres_parser import LONG
 from pgwitness.core.sql.statements import CUT, facts
 
@@ -75,3 +83,41 @@ def test_quotes_that_cannot_be_told_are_not(text: str) -> None:
     """Then there is no text without them, and all words count."""
     assert code(text) is None
     assert code("a 'b' $1 $x$ ' $x$ -- '\n") == "a  0  $1  0   0 \n"
+
+
+NAME = st.sampled_from(["t", "S.T", '"Qu""oted".t', "ätb", "Ä.b", "a$b", "only", "x . y", '"from z"', "f", "ſ"])
+LIST = st.lists(NAME, min_size=1, max_size=3).map(" , ".join)
+WORD = st.sampled_from(["FROM", "join", "Into", "UPDATE", "table", "only", "on", "xfrom", '"from', "exists", ""])
+GAP = st.sampled_from([" ", "\n\t", "  ", "\u2003"])
+PHRASE = st.tuples(WORD, GAP, LIST, st.sampled_from(["", "(", " (", ";", " ", ","])).map("".join)
+
+
+@given(st.lists(PHRASE, max_size=8).map(" ".join), st.booleans())
+def test_names_are_found_word_by_word(text: str, granted: bool) -> None:
+    """All at once, names are those that are found by going from word to word, in their order."""
+    reader, expected = Reader(), Reader()
+    if granted:
+        reader.operations["grant"] = expected.operations["grant"] = None
+    words._relations(text, lower(text), reader)
+    for before in re.finditer("|".join(words._BEFORE), lower(text)):
+        start, word = before.span()[0], before[0]
+        if (start and (text[start - 1].isalnum() or text[start - 1] in '_$"')) or (word == "on" and not granted):
+            continue
+        gap = re.match(r"\s+", text[before.end() :])
+        names = re.match(words._LIST, text[before.end() + gap.end() :]) if gap is not None else None
+        if gap is None or names is None:
+            continue
+        behind = text[before.end() + gap.end() + names.end() :]
+        if word in ("from", "join", "using") and behind.lstrip().startswith("("):
+            continue
+        for name in re.finditer(words._NAME, names[0]):
+            found = [name_of(part) for part in re.findall(words._PART, name[0])]
+            if len(found) > 1 or found[0] not in words._NO_NAMES:
+                expected.relations.setdefault(".".join(quote_identifier(part) for part in found[-2:]))
+    assert list(reader.relations) == list(expected.relations)
+
+
+@given(st.text(max_size=60))
+def test_lower_case_is_letter_for_letter(text: str) -> None:
+    """Letters beyond ASCII stay as they are, so that places stay, too: a server's `lower` depends on its locale."""
+    assert lower(text) == "".join(letter.lower() if letter.isascii() else letter for letter in text)

@@ -38,7 +38,7 @@ from collectors.own import OwnSessions
 from pgwitness.core.events import LogFormat, LogPlace, Session, Statement, Trust
 from pgwitness.core.privacy import Tokenizer
 from pgwitness.core.sql.identifiers import parts
-from pgwitness.core.sql.statements import IDLE, facts
+from pgwitness.core.sql.statements import CUT, IDLE, facts
 
 DURATION_MS_MAX = 1e12
 PENDING_MAX = 1_000
@@ -294,6 +294,8 @@ class Interpreter:
         """Take up that what a statement names is there, where no catalogue says it."""
         names = self.texts.names
         if not names and trust != "claimed" and text.statement and text.statement not in self._learned:
+            if text.statement.endswith(CUT):
+                return  # nobody has parsed it
             if len(self._learned) >= LEARNED_MAX:
                 self._learned.clear()
             self._learned.add(text.statement)

@@ -24,7 +24,7 @@ from pgwitness.core.events import Parsed
 from pgwitness.core.privacy import Tokenizer
 from pgwitness.core.sql import postgres_parser as parser
 from pgwitness.core.sql import tags
-from pgwitness.core.sql.folding import FOLD, code, folded
+from pgwitness.core.sql.folding import FOLD, SHORT_CHARS_MAX, code, folded
 from pgwitness.core.sql.identifiers import Hide, glaring, masked, masked_name, plain
 from pgwitness.core.sql.parsetree import runs_text
 from pgwitness.core.sql.statements import StatementFacts, about_objects, facts
@@ -151,7 +151,9 @@ class Texts:
         if known.statement is None:
             found = Text(None, self.hash(text), known.operations, parsed=None if plain else self._parsed(known))
         else:
-            more = None if same(known, facts(known.statement, freed=True)) else self._parsed(known)
+            # What is left of a text that is too long for the parser says less than its words did: it is not compared.
+            short = known.parse_error != parser.LONG
+            more = None if short and same(known, facts(known.statement, freed=True)) else self._parsed(known)
             found = Text(known.statement, None, known.operations, parsed=more)
             # The literals of a DO block, a SET or `query_to_xml` decide what it does: its shape does not know them.
             if shape is not None and known.parse_error is None and plain and more is None:
@@ -170,6 +172,8 @@ class Texts:
         def hide(name: str, quoted: bool) -> bool:
             return quoted and not (plain(name) or self.names.knows(name))
 
+        if not any('"' in item for name in _NAMES for item in getattr(said, name)):
+            return said
         return masked_parsed(said, hide)
 
     def _glaring(self, name: str, quoted: bool, _column: bool) -> bool:
@@ -214,8 +218,8 @@ def quick_shape(text: str) -> str | None:
     From the left: as long as nothing stands there that it gives up at, PostgreSQL's scanner is between two tokens where
     a literal is found here, and ends it at the same place.
     """
-    if MARK in text or "\\" in text:
-        return None
+    if MARK in text or "\\" in text or (len(text) > SHORT_CHARS_MAX and "$$" in text):
+        return None  # in a long text with a body of code nothing is looked for: it is read by itself
     shape = _STRING.sub("'" + MARK, text)
     if '"' in shape:
         shape = _NAMES_TOO.sub(r"\1\2" + MARK, text)

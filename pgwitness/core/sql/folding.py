@@ -71,8 +71,13 @@ _OPAQUE = re.compile(
     re.DOTALL,
 )
 """Strings and comments, and names in quotes, which stay."""
+_MARKS = ("'", '"', "--", "/*", "$")
 DOLLARS_MAX = 200
 _TOKEN = re.compile(rf"{_WORD}+|[^ \t\n\r\f\v]")
+_TOKEN_DOLLARS = re.compile(rf"{_LETTER}{_WORD}*+|\$?+[0-9]{_LETTER_DIGIT}*+|[^ \t\n\r\f\v]")
+"""The same where there are dollars: they belong to a word that a letter begins, and of `$1$2$3` each is a token."""
+PIECES_MAX = 64
+"""So many are counted at once: most are a few characters."""
 _DOLLAR = re.compile(rf"\$(?<!{_LETTER_DOLLAR}\$){_LETTER_DOLLAR}")
 """What opens a dollar quote, or may."""
 _ROWS_ONLY = re.compile(r"[ \t\n\r\f\v(]*(?:select|insert|update|delete|merge|with|values)\b", re.IGNORECASE)
@@ -98,34 +103,41 @@ def folded(text: str) -> Folded:
     if len(text) <= SHORT_CHARS_MAX:
         return Folded(text, 0)
     pieces: list[str] = []
+    uncounted: list[str] = []
     at = tokens = 0
-    while tokens <= TOKENS_MAX:
+    while True:
         piece = _PIECE.search(text, at)
-        end = len(text) if piece is None else piece.start()
-        tokens += _count(text, at, end)
+        if piece is None or len(uncounted) >= PIECES_MAX:
+            tokens += _count("".join(uncounted))
+            uncounted.clear()
+            if tokens > TOKENS_MAX:
+                return Folded(text, TOKENS_MAX + 1)
         if piece is None:
             pieces.append(text[at:])
-            return Folded("".join(pieces), tokens)
-        pieces.append(text[at:end])
+            return Folded("".join(pieces), tokens + _count(pieces[-1]))
+        end = piece.start()
+        if end > at:
+            pieces.append(text[at:end])
+            uncounted.append(pieces[-1])
         kind = piece.lastgroup
         at = piece.end()
         if kind in ("list", "rows", "array", "rest"):
-            kept = _kept(piece, text)
-            pieces.append(kept)
-            tokens += _count(kept, 0, len(kept))
+            pieces.append(_kept(piece, text))
+            uncounted.append(pieces[-1])
             continue
         if kind is not None:
             at = text.find(f"${piece['dollar']}", at) if kind == "dollar" else -1
             if at < 0:
-                return Folded(text, _count(text, 0, len(text)), certain=False)
+                return Folded(text, _count(text), certain=False)
             at += len(piece["dollar"]) + 1
         pieces.append(text[end:at])
-        tokens += 1
-    return Folded(text, TOKENS_MAX + 1)
+        uncounted.append("'")  # one token, whatever is in it
 
 
 def code(text: str) -> str | None:
     """Give a text with a number in the place of its strings, without comments; None where they cannot be told."""
+    if not any(mark in text for mark in _MARKS):
+        return text
     if text.count("$") > DOLLARS_MAX and _DOLLAR.search(text) is not None:
         return None
     outside = _OPAQUE.sub(_outside, text)
@@ -188,10 +200,11 @@ def _settles_nothing(text: str) -> bool:
     return text[:6].lower() == "update" or _ELSE.search(text) is None
 
 
-def _count(text: str, start: int, end: int) -> int:
+def _count(text: str) -> int:
     """Count what may be tokens, in pieces, until there are too many."""
-    tokens = 0
-    while start < end and tokens <= TOKENS_MAX:
-        tokens += len(_TOKEN.findall(text, start, min(end, start + 4 * TOKENS_MAX)))
+    tokens = start = 0
+    token = _TOKEN if "$" not in text else _TOKEN_DOLLARS
+    while start < len(text) and tokens <= TOKENS_MAX:
+        tokens += len(token.findall(text, start, start + 4 * TOKENS_MAX))
         start += 4 * TOKENS_MAX
     return tokens

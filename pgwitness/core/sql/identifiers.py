@@ -88,9 +88,14 @@ def name_of(word: str) -> str:
     """Read an identifier as the server does: in lower case, or between quotes; escapes are left as they are."""
     if word.endswith('"'):
         return word[word.index('"') + 1 : -1].replace('""', '"')
-    return (
-        word.lower() if word.isascii() else "".join(letter.lower() if letter.isascii() else letter for letter in word)
-    )
+    return lower(word)
+
+
+def lower(text: str) -> str:
+    """Write a text in lower case, letter for letter: what is beyond ASCII stays as it is."""
+    if text.isascii():
+        return text.lower()
+    return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
 
 
 def _made_up(text: str) -> set[str]:

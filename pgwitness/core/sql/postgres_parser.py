@@ -9,7 +9,7 @@ of more tokens than are read in some ten milliseconds; callers fold its lists fi
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from functools import lru_cache
 
 from pglast import parser
@@ -26,7 +26,10 @@ COUNTED_CHARS_MAX = 512
 """In so short a text pglast may count the characters before each token."""
 ESCAPE_CHARS_MAX = 40
 
-_RUN = re.compile(r"[-~!@#^&|`?+*/%<>=]{32,}")
+_OPERATOR = "-~!@#^&|`?+*/%<>="
+_RUN_CHARS_MIN = 32
+_RUN = re.compile(rf"[{_OPERATOR}]{{{_RUN_CHARS_MIN},}}")
+_IN_RUNS = bytes(43 if chr(letter) in _OPERATOR else 32 for letter in range(256))
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _ESCAPES = re.compile("zq*")
 
@@ -46,6 +49,8 @@ def check(text: str) -> None:
 @lru_cache(maxsize=4)
 def _runs_fit(text: str) -> bool:
     """Say whether runs of operator characters stay in bounds; kept, as a text is scanned, parsed and hashed in turn."""
+    if b"+" * _RUN_CHARS_MIN not in text.encode("utf-8", "surrogatepass").translate(_IN_RUNS):
+        return True
     cost = 0
     for run in _RUN.finditer(text):
         word = run[0]
@@ -86,7 +91,10 @@ def scan(text: str) -> list[Token]:
         return runs[number][0] if behind == -width else runs[number][1] - 1  # a token holds all of a run
 
     written = _BEYOND_ASCII.sub(lambda found: f"{mark}{known.setdefault(found[0], len(known)):06x}", text)
-    return [Token(place_of(start), place_of(end), name, kind) for start, end, name, kind in parser.scan(written)]
+    tokens = parser.scan(written)
+    before = bisect_left(tokens, begins[0], key=lambda token: token.end)
+    tokens[before:] = [Token(place_of(start), place_of(end), name, kind) for start, end, name, kind in tokens[before:]]
+    return tokens
 
 
 def parse_sql_json(text: str) -> str:

@@ -323,25 +323,20 @@ def _without_literals(text: str, tokens: list[parser.Token], hidden: set[int]) -
     number = max((_parameter(text, token) for token in tokens if token.name == "PARAM"), default=0)
     offsets = in_characters(text, hidden) if hidden else hidden
     end = -1
-    for token in tokens:
-        word = text[token.start : token.end + 1]
-        if token.name in COMMENTS and word != FOLD:
+    for start, last, name, _ in tokens:
+        word = text[start : last + 1]
+        if name in COMMENTS and word != FOLD:
             continue
-        if token.name == "SCONST" and word.startswith("'") and "\\'" in word:
-            return None, "a backslash before a quote: its literals cannot be told for certain"
-        if token.name in _LITERALS or token.start in offsets or _is_number(token):
-            number += 1
+        if name in _LITERALS or (name == "PARAM" and last - start > PARAMETER_DIGITS_MAX) or start in offsets:
+            if name == "SCONST" and word[0] == "'" and "\\'" in word:
+                return None, "a backslash before a quote: its literals cannot be told for certain"
+            number += 1  # a parameter of so many digits is none: `$4111111111111111`
             word = f"${number}"
-        if pieces and token.start != end + 1:
+        if start != end + 1 and pieces:
             pieces.append(" ")
         pieces.append(word)
-        end = token.end
+        end = last
     return "".join(pieces), None
-
-
-def _is_number(token: parser.Token) -> bool:
-    """Say whether a parameter's number is none: `$4111111111111111`."""
-    return token.name == "PARAM" and token.end - token.start > PARAMETER_DIGITS_MAX
 
 
 def _parameter(text: str, token: parser.Token) -> int:

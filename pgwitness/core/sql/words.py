@@ -8,13 +8,13 @@ of a CTE is taken for a relation's) and are never the last word: who asks is tol
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from pgwitness.core.events import quote_identifier
 from pgwitness.core.sql import postgres_parser as parser
 from pgwitness.core.sql.folding import code
-from pgwitness.core.sql.identifiers import name_of
+from pgwitness.core.sql.identifiers import lower, name_of
 from pgwitness.core.sql.parsetree import Reader
 
 RELATIONS_MAX = 1_000
@@ -39,7 +39,7 @@ STARTS = {
 
 
 _OPERATIONS = {token.removesuffix("_P").lower(): word for token, word in STARTS.items()}
-_WORD = re.compile(r"[a-z_]+")
+_LETTERS = bytes(letter if chr(letter) in "abcdefghijklmnopqrstuvwxyz_" else 32 for letter in range(256))
 _OBJECT = re.compile(
     r"(?:drop|create|alter)\s+(?:or\s+replace\s+|(?:global|local|unlogged|temp|temporary|unique|foreign|materialized)\s+)*"
     r"(?:table|view|index|schema|role|user|group|database|function|procedure|extension|trigger|policy|publication"
@@ -53,20 +53,17 @@ _BEGINS = re.compile(r"(?:[;()'$0/>]|\b(?:begin|then|else|loop|as|in|query|analy
 _NEAR_CHARS = 16
 """How far is looked back at once: farther than the longest of these words."""
 _PROGRAM = re.compile(r"copy\s[^;]*\sprogram\s")
-_RUNS = re.compile(
-    "|".join(
-        rf"{word}(?<![\w$]{word})"
-        for word in ("do", "function", "procedure", "execute", "dblink", "query_to_xml", "schedule", "crosstab")
-    )
-)
-"""Behind such words a string may be code. Each looks back when it is found: `re` then skips what none begins with."""
+_RUN_WORDS = ("do", "function", "procedure", "execute", "dblink", "query_to_xml", "schedule", "crosstab")
+"""Behind such words a string may be code."""
+_RUNS = re.compile("|".join(rf"{word}(?<![\w$]{word})" for word in _RUN_WORDS))
+"""Each looks back when it is found: `re` then skips what none begins with."""
 
 _PART = r'(?:"[^"]*(?:""[^"]*)*"|[^\x00-@\[-^`{-\x7f][\w$]*)'
 _NAME = rf"{_PART}(?:\s*\.\s*{_PART}){{0,2}}"
-_BEFORE = re.compile(r"(?:from|join|into|update|table|only|using|truncate|copy|view|on|exists)\s+")
-"""What a relation's name may stand behind; `ON` in GRANT and REVOKE alone."""
-_LIST = re.compile(rf"{_NAME}(?:\s*,\s*{_NAME})*+")
-_CALLED = re.compile(r"\s*\(")
+_LIST = rf"{_NAME}(?:\s*,\s*{_NAME})*+"
+_BEFORE = ("from", "join", "into", "update", "table", "only", "using", "truncate", "copy", "view", "on", "exists")
+_BEHIND = re.compile("(" + "|".join(rf'{word}(?<![\w$"]{word})' for word in _BEFORE) + rf")\s++(?=({_LIST})(\s*\()?)")
+"""Names behind a word that a relation may follow (`ON` in GRANT and REVOKE alone), and a bracket: a function's."""
 _QUOTED = re.compile(r'"[^"]*"')
 _EACH = re.compile(_NAME)
 _EACH_PART = re.compile(_PART)
@@ -87,20 +84,18 @@ def read_words(tokens: list[parser.Token], reader: Reader) -> None:
 def read_letters(text: str, reader: Reader) -> None:
     """Note what a text may do, and name, that is not even scanned."""
     outside = code(text)
-    if outside is not None and _RUNS.search(_lower(outside)) is None:
-        text = outside
-    low = _lower(text)
-    _operations(low if text is not outside else _QUOTED.sub('""', low), reader)
+    low = lower(text if outside is None else outside)
+    if outside is not None and not (any(word in low for word in _RUN_WORDS) and _RUNS.search(low)):
+        _operations(_QUOTED.sub('""', low), reader)
+        _relations(outside, low, reader)
+        return
+    low = low if outside is None else lower(text)
+    _operations(low, reader)
     _relations(text, low, reader)
 
 
-def _lower(text: str) -> str:
-    """Write a text in lower case, letter for letter."""
-    return text.lower() if text.isascii() else "".join(letter.lower() if letter < "\x80" else letter for letter in text)
-
-
 def _operations(low: str, reader: Reader) -> None:
-    words = dict.fromkeys(_WORD.findall(low))
+    words = dict.fromkeys(low.encode("utf-8", "surrogatepass").translate(_LETTERS).decode().split())
     writes = {word.pattern[:6] for word in _WRITES if word.pattern[:6] in words and _begins_statement(word, low)}
     told = {} if words.keys().isdisjoint(_VERBS) else dict.fromkeys(_OBJECT.findall(low))
     for word in words:
@@ -132,28 +127,31 @@ def _begins_statement(word: re.Pattern[str], low: str) -> bool:
 def _relations(text: str, low: str, reader: Reader) -> None:
     seen: set[str] = set()
     granted = "grant" in reader.operations or "revoke" in reader.operations
-    for before in _BEFORE.finditer(low):
-        start, word = before.start(), before[0].rstrip()
-        within = start > 0 and (low[start - 1].isalnum() or low[start - 1] in '_$"')
-        if within or (word == "on" and not granted):
+    for word, names, called in _behind(text, low):
+        if names in seen or (word == "on" and not granted):
             continue
-        names = _LIST.match(text, before.end())
-        if names is None or names[0] in seen:
+        if called and word in ("from", "join", "using"):
             continue
-        if word in ("from", "join", "using") and _CALLED.match(text, names.end()) is not None:
-            continue  # a function
-        seen.add(names[0])
-        for parts in _listed(names[0]):
+        seen.add(names)
+        for parts in _listed(names):
             if parts[0] not in _NO_NAMES or len(parts) > 1:
-                reader.relations.setdefault(".".join(quote_identifier(part) for part in parts[-2:]))
+                reader.relations.setdefault(".".join(map(quote_identifier, parts[-2:])))
         if len(reader.relations) >= RELATIONS_MAX:
             return
 
 
+def _behind(text: str, low: str) -> Iterable[tuple[str, str, str]]:
+    """Give each word with the names behind it and the bracket behind those, in their order; mostly each once."""
+    if '"' not in low:
+        return dict.fromkeys(_BEHIND.findall(low))
+    return ((found[1], text[found.start(2) : found.end(2)], found[3] or "") for found in _BEHIND.finditer(low))
+
+
 def _listed(names: str) -> Iterator[list[str]]:
-    """Give the parts of each of a list's names; most lists are one name, of one part."""
-    if names.isascii() and names.isidentifier():
-        yield [names.lower()]
+    """Give the parts of each of a list's names; most names are of one part, without quotes."""
+    if '"' not in names and "." not in names and names.isascii():
+        for name in islice(_EACH_PART.findall(names), RELATIONS_MAX):
+            yield [name.lower()]
         return
     for name in islice(_EACH.finditer(names), RELATIONS_MAX):
         yield [name_of(part) for part in _EACH_PART.findall(name[0])]
