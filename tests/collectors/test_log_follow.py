@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectors.log.sources import follow
 from collectors.log.sources.follow import ABSENT_LOOKS, FileState, Follower
 
 
@@ -71,6 +73,44 @@ def test_growing_files_and_half_lines(tmp_path: Path) -> None:
     write(log, [" a line"])
     reader.step()
     assert reader.lines == [*lines(0, 3), "half a line"]
+
+
+@pytest.mark.parametrize("how", ["deleted", "renamed", "renamed within the pattern", "replaced"])
+def test_a_file_goes_between_two_looks_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """It was listed, and has another name, or none, before its first bytes are compared: it was not emptied."""
+    reader = Reader(tmp_path)
+    path = tmp_path / "a.log"
+    write(path, lines(0, 3))
+    with path.open("a") as file:
+        file.write("half")
+    reader.step()
+    write(tmp_path / "b.log", lines(3, 4))
+    reader.step()
+
+    def go() -> None:
+        if how == "deleted":
+            path.unlink()
+        else:
+            path.rename(tmp_path / ("c.log" if how == "renamed within the pattern" else "a.log.1"))
+        if how == "replaced":
+            write(path, lines(4, 5))
+
+    first_bytes = follow._head
+
+    def late(name: str, *rest: Any) -> bytes | None:
+        if name == str(path) and not gone:
+            gone.append(name)
+            go()
+        return first_bytes(name, *rest)
+
+    gone: list[str] = []
+    monkeypatch.setattr(follow, "_head", late)
+    reader.step(2)
+    write(tmp_path / "b.log", lines(5, 6))
+    reader.step(ABSENT_LOOKS + 2)
+    assert gone
+    assert sorted(reader.lines) == [*lines(0, 4), *(lines(4, 5) if how == "replaced" else []), *lines(5, 6)]
+    assert reader.losses == ([] if how == "renamed within the pattern" else ["log_half_record"])
 
 
 def test_new_names(tmp_path: Path) -> None:

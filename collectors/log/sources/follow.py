@@ -197,16 +197,19 @@ class Follower:
         return sorted(entries, key=lambda entry: (entry.modified_ns, entry.name))
 
     def _same(self, followed: Followed, name: str, size: int) -> bool:
-        """Say whether a file still begins as it did, and is not shorter than what was read of it."""
+        """Say whether a file still begins as it did, and is not shorter than what was read of it.
+
+        One that has gone from under its name since it was listed is the same: the next look tells what became of it.
+        """
         if size < followed.position:
             return False
         if not followed.head:
             return True
-        return _head(name, len(followed.head)) == followed.head
+        return _head(name, len(followed.head), followed.key) in (None, followed.head)
 
     def _unknown(self, entry: _Entry, present: set[tuple[int, int]]) -> None:
         """A file with an inode nobody knows: a copy of a known one, a known one moved, or a new one."""
-        head = _head(entry.name, HEAD_BYTES)
+        head = _head(entry.name, HEAD_BYTES, entry.key) or b""
         for followed in self.files:
             if len(followed.head) < HEAD_BYTES_MIN or not head.startswith(followed.head):
                 continue
@@ -226,7 +229,8 @@ class Follower:
         followed.size, followed.seen, followed.grew = entry.size, True, self._turn
         if self._from_end:
             followed.position = followed.state.offset = _last_line_end(entry.name, entry.size)
-        followed.head = _head(entry.name, HEAD_BYTES)[: max(followed.position, 0)] if self._from_end else b""
+        head = _head(entry.name, HEAD_BYTES, entry.key) or b""
+        followed.head = head[: max(followed.position, 0)] if self._from_end else b""
         followed.state.head = followed.head.hex()
         self.files.append(followed)
 
@@ -358,12 +362,14 @@ def _close(followed: Followed) -> None:
         followed.descriptor = None
 
 
-def _head(name: str, length: int) -> bytes:
+def _head(name: str, length: int, key: tuple[int, int] | None = None) -> bytes | None:
+    """Give a file's first bytes; None when it cannot be read, or another than `key` has its name by now."""
     try:
         with open(name, "rb") as file:  # noqa: PTH123
-            return file.read(length)
+            found = os.fstat(file.fileno())
+            return file.read(length) if key in (None, (found.st_dev, found.st_ino)) else None
     except OSError:
-        return b""
+        return None
 
 
 def _last_line_end(name: str, size: int) -> int:
