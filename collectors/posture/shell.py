@@ -1,13 +1,16 @@
 """Looks at posture every interval and sends what changed; the last snapshot survives a restart in a state file.
 
 As with the statistics, the file also holds what is about to be sent, so that after a crash the same events are sent
-again. A change that is made and undone between two looks is not seen here; the WAL or the statistics may show it.
+again. While the file cannot be read or written nothing is sent: what changed is found again by the next look, and only
+the WAL and the sessions are witnessed until then. A change that is made and undone between two looks is not seen here;
+the WAL or the statistics may show it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 import psycopg
@@ -25,7 +28,7 @@ from collectors.posture.sizes import EVERY_S, Sizes
 from collectors.posture.views import Views
 from collectors.publisher import Channel
 from collectors.statefile import StateFile
-from pgwitness.core.errors import Unreachable
+from pgwitness.core.errors import Retry, Unreachable
 from pgwitness.core.events import Gap, Posture
 from pgwitness.core.messages.refusal import words
 from pgwitness.core.privacy import tokenizer
@@ -57,8 +60,11 @@ class Sent(Struct, frozen=True):
     number: int = 0
 
 
-def run(context: Context, dsn: str, instance: str, stop: threading.Event) -> None:
-    """Watch a cluster's posture through its primary until `stop`; on a standby it waits to become the primary."""
+def run(context: Context, dsn: str, instance: str, stop: threading.Event, report: Callable[[str | None], None]) -> None:
+    """Watch a cluster's posture through its primary until `stop`; on a standby it waits to become the primary.
+
+    `report` is told after each look why what changed cannot be remembered, None when it can.
+    """
     channel = context.publisher.channel(context.name, "posture", instance)
     try:
         with connect(context.cluster, dsn, application_name="pgwitness posture", key=context.key) as connection:
@@ -66,6 +72,7 @@ def run(context: Context, dsn: str, instance: str, stop: threading.Event) -> Non
             try:
                 while not stop.is_set():
                     watcher.step()
+                    report(watcher.unstored)
                     stop.wait(context.cluster.posture_interval)
             finally:
                 watcher.close()
@@ -90,15 +97,26 @@ class Watcher:
         self._sizes = Sizes()
         self._functions = Functions()
         self._views = Views()
-        self._state = self._resume()
+        self._resumed = False
+        self._state = State()
+        self._sent = Sent()
+        self._unmarked = False
+        self.unstored: str | None = None
+        """Why the state file cannot be read or written: until it can, no change of posture is sent."""
 
     def close(self) -> None:
         """Close the connections to the databases."""
         for connection in self._databases.values():
             connection.close()
 
-    def _resume(self) -> State:
-        state, sent = self._file.load() or State(), self._mark.load() or Sent()
+    def _resume(self) -> bool:
+        """Take up the stored state and send what it was about to send; says whether that was possible."""
+        try:
+            state, sent = self._file.load() or State(), self._mark.load() or Sent()
+        except Retry as error:
+            self._refused(error)
+            return False
+        self.unstored = None
         if self._file.problem is not None:
             log.warning("state lost", reason=self._file.problem)
             detail: dict[str, object] = {"problem": self._file.problem}
@@ -106,10 +124,20 @@ class Watcher:
             state = State(sent.number + 1, None, [], [lost])
         if state.pending and state.number != sent.number:
             self._send(state)
-        return state
+        self._state, self._resumed = state, True
+        return True
+
+    def _refused(self, error: Retry) -> None:
+        if self.unstored is None:
+            log.error("posture waits until its state can be read and written", error=str(error))
+        self.unstored = str(error)
 
     def step(self) -> None:
         """Look, compare, remember, send."""
+        if not self._resumed and not self._resume():
+            return
+        if self._unmarked:
+            self._store_mark()
         row = self._connection.execute(f"SELECT pg_is_in_recovery(), {CLOCK_US}").fetchone()
         if row is None or row[0]:
             return
@@ -153,6 +181,8 @@ class Watcher:
             self._advance(State(self._state.number + 1, objects, list(unread), events, seen_us))
         else:
             self._state = replace(self._state, seen_us=seen_us)
+            if not self._unmarked:
+                self.unstored = None
 
     def _send_sizes(self, names: list[str]) -> None:
         """Say how many rows tables hold; who may not look at the statistics goes without."""
@@ -218,7 +248,12 @@ class Watcher:
             self._connection.execute("SELECT 1")
 
     def _advance(self, state: State) -> None:
-        self._file.store(state)
+        try:
+            self._file.store(state)
+        except Retry as error:
+            self._refused(error)
+            return
+        self.unstored = None
         if state.pending:
             self._send(state)
         self._state = replace(state, pending=[])
@@ -227,4 +262,15 @@ class Watcher:
         for event in state.pending:
             self._channel.send(event)
         self._channel.flush(DELIVERY_S_MAX)
-        self._mark.store(Sent(state.number))
+        self._sent = Sent(state.number)
+        self._store_mark()
+
+    def _store_mark(self) -> None:
+        """Write down what the broker has; until that is possible, a restart sends it again."""
+        try:
+            self._mark.store(self._sent)
+        except Retry as error:
+            self._refused(error)
+            self._unmarked = True
+        else:
+            self._unmarked, self.unstored = False, None

@@ -63,8 +63,8 @@ def run(context: Context, dsn: str, stop: threading.Event) -> None:
             try:
                 while not stop.is_set():
                     collector.step()
-                    check()
-                    context.health.ready(part, collector.unstored)
+                    trouble = check()
+                    context.health.ready(part, collector.unstored or trouble)
                     stop.wait(interval)
             finally:
                 collector.end()
@@ -80,24 +80,29 @@ class _Posture:
     def __init__(self, context: Context, dsn: str, instance: str) -> None:
         self._arguments = (context, dsn, instance)
         self._raised: BaseException | None = None
+        self._trouble: str | None = None
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._work, name=f"posture {instance}", daemon=True)
 
     def _work(self) -> None:
         try:
-            posture_shell.run(*self._arguments, self.stop)
+            posture_shell.run(*self._arguments, self.stop, self._report)
         except Exception as error:
             self._raised = error
 
-    def check(self) -> None:
-        """Raise what ended posture, so that the collector is started again as a whole."""
+    def _report(self, trouble: str | None) -> None:
+        self._trouble = trouble
+
+    def check(self) -> str | None:
+        """Say what posture waits for; raise what ended it, so that the collector is started again as a whole."""
         if self._raised is not None:
             raise self._raised
+        return self._trouble
 
 
 @contextmanager
-def _posture(context: Context, dsn: str, instance: str) -> Iterator[Callable[[], None]]:
-    """Run posture beside the block when this instance is the cluster's own; gives a function that raises its errors."""
+def _posture(context: Context, dsn: str, instance: str) -> Iterator[Callable[[], str | None]]:
+    """Run posture beside the block when this instance is the cluster's own; gives a function that says how it is."""
     if dsn != context.cluster.dsn:
         yield lambda: None
         return

@@ -19,7 +19,7 @@ from collectors.wal import keys, slot
 from collectors.wal.held import Body, Held
 from pgwitness.core.config import Config
 from pgwitness.core.errors import Retry
-from pgwitness.core.events import Session
+from pgwitness.core.events import Posture, Session
 from pgwitness.core.runtime.disk import read_whole, write_whole
 from pgwitness.demo.servers import Broker, wait_for
 from tests.collectors.raw_topic import bench
@@ -135,22 +135,28 @@ def test_a_position_that_cannot_be_written_stays_and_the_stream_goes_on(source18
 def test_other_collectors_wait_or_go_on(
     embedded_broker: Broker, database18: str, config_factory: Callable[..., Config], tmp_path: Path
 ) -> None:
-    """Statistics are read again later, from where they stood; sessions are watched on. Neither ends the daemon."""
+    """Statistics are read again later, from where they stood; sessions are watched on, and posture is told when it can
+    be remembered. None of them ends the daemon, however the folder and the looks fall together."""
     with psycopg.connect(database18, autocommit=True) as admin:
         admin.execute("CREATE EXTENSION pg_stat_statements")
     config = config_factory(tmp_path, embedded_broker.bootstrap, database18)
     config.collectors.state_path.mkdir()
+    role = f"came_meanwhile_{os.getpid()}"
     with bench(config) as made:
         with Closed(config.collectors.state_path), made.running(stats) as raised:
             wait_for(lambda: bool(raised), 30, "it cannot begin")
         assert isinstance(raised[0], Retry)
-        with psycopg.connect(database18), made.running(sessions) as raised:
-            made.raw.wait(lambda: bool(made.raw.of(Session)), "the first look")
+        why = made.health.not_ready
+        with psycopg.connect(database18, autocommit=True) as admin, made.running(sessions) as raised:
+            made.raw.wait(lambda: bool(made.raw.of(Session) and made.raw.of(Posture)), "the first looks")
             with Closed(config.collectors.state_path):
-                why = made.health.not_ready
-                wait_for(lambda: any("cannot be written" in text for text in why()), 30, "readiness says so")
+                admin.execute(f"CREATE ROLE {role}")
+                wait_for(lambda: any("cannot be" in text for text in why()) or raised, 30, "readiness says so")
                 with psycopg.connect(database18) as another:
                     pid = another.info.backend_pid
                     made.raw.wait(lambda: any(e.pid == pid for e in made.raw.of(Session)), "who came meanwhile")
+                posture = [event.name for event in made.raw.of(Posture)]
             wait_for(lambda: not why(), 30, "all is well again")
+            made.raw.wait(lambda: any(event.name == role for event in made.raw.of(Posture)), "the role")
         assert raised == []
+        assert role not in posture
