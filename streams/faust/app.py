@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from faust.tables import TableManager
 from faust.types import TP
 from yarl import URL
 
@@ -31,6 +32,15 @@ BUFFER_RECORDS = 32
 POLL_RECORDS = 16
 
 Failed = Callable[[BaseException], None]
+
+
+class Tables(TableManager):
+    """Faust's manager of tables where there are none: it does not wait a second for some to be declared."""
+
+    async def on_start(self) -> None:
+        """Go on at once; what follows in Faust takes up the partitions."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class App(faust.App):
@@ -81,6 +91,7 @@ def make_app(config: Config, stages: Stages, failed: Failed) -> App:
         key_serializer="raw",
         value_serializer="raw",
         store="memory://",
+        TableManager=Tables,
         stream_buffer_maxsize=BUFFER_RECORDS,
         stream_recovery_delay=0.0,
         stream_wait_empty=False,
