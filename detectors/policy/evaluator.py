@@ -34,7 +34,8 @@ _OF_ACTION = {"relations", "operation", "rows", "rows_per_call", "calls", "kind"
 _OF_NOVELTY = {"new_client_addr", "new_application", "new_relation", "anomaly", "quiet_days"}
 _SHARE = {field.attribute for path, field in SCHEMA.items() if path.startswith("share.")}
 _CLAIM = {field.attribute for path, field in SCHEMA.items() if path.startswith("claim.")}
-_COMPUTED = _CLAIM | {"detail", "finding", "hour", "weekday"} | _SHARE | TIMES
+_OF_DETAIL = {"finding", "seen_as"}
+_COMPUTED = _CLAIM | {"detail", "hour", "weekday"} | _OF_DETAIL | _SHARE | TIMES
 
 
 class Matches(Struct, frozen=True):
@@ -242,9 +243,14 @@ def _shape(read: set[str]) -> Callable[[Event], Any]:
     time = _time(read)
     if "detail" in read or read & (_SHARE | _CLAIM):
         return lambda event: (take(event), time(event), short(event.detail) if event.detail else None)
-    if "finding" in read or time is not _nothing:
-        return lambda event: (take(event), time(event), str(event.detail.get("finding")) if event.detail else None)
+    told = sorted(_OF_DETAIL & read)
+    if told or time is not _nothing:
+        return lambda event: (take(event), time(event), _said(event.detail, told))
     return take
+
+
+def _said(detail: Mapping[str, object], names: list[str]) -> tuple[str, ...] | None:
+    return tuple(str(detail.get(name)) for name in names) if detail and names else None
 
 
 def _time(read: set[str]) -> Callable[[Event], Any]:

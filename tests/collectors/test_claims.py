@@ -102,6 +102,8 @@ def confused() -> str:
         (token(aud=["a", "b"]), "audience"),
         (token(aud=None), "audience"),
         (token(sub=None), "no_subject"),
+        (token(sub=""), "no_subject"),
+        (token(exp=NOW + 2**53), "malformed"),
         (unsigned(), "unsigned"),
         (confused(), "algorithm"),
         ("", "malformed"),
@@ -119,6 +121,32 @@ def test_expiry_is_as_of_the_commit() -> None:
     """A token that has expired since counts for a transaction that was committed before."""
     assert judged(token(exp=NOW + 60), at_s=NOW + 60).verdict == "verified"
     assert judged(token(exp=NOW + 60), at_s=NOW + 66).verdict == "expired"
+
+
+def test_the_issuers_clock_may_differ_by_seconds() -> None:
+    """Both ends of a token hold five seconds longer than they say, and not a moment more."""
+    for at_s, verdict in ((-5.001, "not_yet"), (-5, "verified"), (65, "verified"), (65.001, "expired")):
+        assert judged(token(nbf=NOW, exp=NOW + 60), at_s=NOW + at_s).verdict == verdict
+
+
+@pytest.mark.parametrize(("use", "verdict"), [(None, "verified"), ("sig", "verified"), ("enc", "unknown_key")])
+def test_a_key_for_something_else_signs_nothing(use: str | None, verdict: str) -> None:
+    """A key that its owner made for encryption is not asked; one that does not say what it is for is."""
+    found = []
+    for key, said in ((ED, use), (OTHER, "sig")):
+        made = json.loads(jwt.get_algorithm_by_name("EdDSA").to_jwk(key.public_key()))  # type: ignore[arg-type]
+        found.append(made | {"kid": str(len(found))} | ({"use": said} if said else {}))
+    assert judged(token(headers={"kid": "0"}), json.dumps({"keys": found})).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "key", [rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP384R1())], ids=["RSA-1024", "P-384"]
+)
+def test_keys_of_another_size_are_not_used(key: Private) -> None:
+    """A short RSA key can be found by others; a curve of another size is another algorithm than ES256."""
+    with pytest.raises(ConfigurationError, match="no usable key"):
+        read_keys(pem(key), "keys")
+    assert [found.algorithm for found in read_keys(pem(key, ED), "keys")] == ["EdDSA"]
 
 
 def test_issuer_counts_where_one_is_configured() -> None:

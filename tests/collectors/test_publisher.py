@@ -60,6 +60,36 @@ def test_a_lonely_event_does_not_wait_for_company(
         raw.close()
 
 
+def test_nobody_builds_on_what_a_failed_producer_still_delivers(
+    embedded_broker: Broker, config_factory: Factory, tmp_path: Path
+) -> None:
+    """Its batches may arrive all the same; they are sent again, and no position moves for them."""
+    config = config_factory(tmp_path, embedded_broker.bootstrap, "postgresql://nowhere/x")
+    slow = config.kafka.settings | {"linger.ms": "500"}
+    raw = RawTopic(config)
+    publisher = Publisher(replace(config, kafka=replace(config.kafka, settings=slow)))
+    reports: list[str] = []
+    try:
+        channel = publisher.channel("shop", "test", None)
+        channel.send(Tick(captured_at_us=1), delivered=lambda: reports.append("confirmed"))
+        wait_for(lambda: channel.undelivered == 1, 10, "it is under way")
+        channel._generation.fail(Retry("the broker did not take another record"))
+        raw.wait(lambda: raw.of(Tick) != [], "it arrives")
+        wait_for(lambda: channel.undelivered == 0, 10, "its report")
+        assert reports == []
+        with pytest.raises(Retry, match="another record"):
+            channel.send(Tick(captured_at_us=2))
+        with pytest.raises(Retry, match="another record"):
+            channel.flush(10)
+        successor = publisher.channel("shop", "test", None)
+        successor.send(Tick(captured_at_us=1), delivered=lambda: reports.append("again"))
+        successor.flush(20)
+        assert reports == ["again"]
+    finally:
+        publisher.close()
+        raw.close()
+
+
 def test_an_absent_broker_is_said_and_lets_the_sender_go(config_factory: Factory, tmp_path: Path) -> None:
     """A flush ends with a sentence; a sender that the full queue blocks wakes when the publisher is abandoned."""
     config = config_factory(tmp_path, f"127.0.0.1:{free_port()}", "postgresql://nowhere/x")

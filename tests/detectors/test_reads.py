@@ -6,12 +6,15 @@ import random
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from detectors.actions import SCHEMA, Action
-from detectors.policy.evaluator import Evaluator
-from detectors.policy.policies import Bundle
+from detectors.actions import SCHEMA, Action, of_change
+from detectors.policy.document import Case, Document
+from detectors.policy.evaluator import Evaluator, Novelty
+from detectors.policy.policies import Bundle, Policy
 from detectors.policy.reads import key_maker, keys_read
 from detectors.policy.syntax import parse
+from tests.detectors.material import START_US, change
 
 OPERATIONS = ("select", "delete", "drop_table", "grant", "truncate", "create_function", "copy_program", "load")
 NAMES = ("pg_terminate_backend", "dblink_connect", "lo_export", "pg_stat_statements_reset")
@@ -83,6 +86,120 @@ def _action(chance: random.Random) -> Action:
         labels=chance.choice(({}, {"env": "prod"}, {"scope": "pci"})),
         detail=detail,
     )
+
+
+_OTHER: dict[str, Any] = {
+    "string": "z",
+    "int": 7,
+    "bool": True,
+    "double": 0.7,
+    "list of string": ["z"],
+    "map": {"x": "z"},
+}
+
+
+@pytest.mark.parametrize("path", sorted(SCHEMA.keys() - {"clock", "during"}))
+def test_every_fact_that_is_read_is_part_of_the_key(path: str) -> None:
+    """Actions that differ in the one thing that is asked are different questions, whichever that is."""
+    field = SCHEMA[path]
+    key = key_maker([path], {field.attribute: frozenset({"x"})})
+    one = Action(kind="statement")
+    held = getattr(one, field.attribute)
+    other = structs.replace(one, **{field.attribute: not held if field.type == "bool" else _OTHER[field.type]})
+    assert key(one) != key(other)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "another second": {"occurred_at_us": START_US + 3_000_000},
+    "another minute": {"occurred_at_us": START_US + 70_000_000},
+    "another hour": {"occurred_at_us": START_US + 3_600_000_000},
+    "another day": {"occurred_at_us": START_US + 86_400_000_000},
+    "nobody": {"principal": None, "principal_kind": "unknown"},
+    **{
+        name: {name: "another"}
+        for name in (
+            *("principal", "on_behalf_of", "peer_group", "role", "effective_role", "application", "client_addr"),
+            *("auth_method", "cluster", "instance", "database", "statement", "fingerprint", "sqlstate", "session_id"),
+        )
+    },
+    "principal_kind": {"principal_kind": "agent"},
+    "binding": {"binding": "activity"},
+    "certainty": {"certainty": "weak"},
+    "assurance": {"assurance": "verified"},
+    "outcome": {"outcome": "rolled_back"},
+    "effect": {"effect": "rows"},
+    "a finding": {"detail": {"finding": "shadow_write"}},
+    "another finding": {"detail": {"finding": "beacon_missing"}},
+    "seen as ddl": {"detail": {"seen_as": "ddl"}},
+    "seen as a statement": {"detail": {"seen_as": "statement"}},
+    "any detail": {"detail": {"x": "z"}},
+    "a token": {"detail": {"agent": {"said_by": "claim", "iat": START_US // 10**6 - 9, "exp": START_US // 10**6 + 9}}},
+    "another token": {"detail": {"agent": {"said_by": "claim", "fields": {"x": "z"}}}},
+    **{
+        f"a share, {number}": {"detail": {"shares": [{"relation": "public.orders", "operation": "update"} | share]}}
+        for number, share in enumerate(
+            (
+                {"rows": 9, "of": 10, "part": 0.9, "window": "24h"},
+                {"rows": 10, "of": 10, "part": 0.9, "window": "24h"},
+                {"rows": 9, "of": 11, "part": 0.9, "window": "24h"},
+                {"rows": 9, "of": 10, "part": 1.0, "window": "24h"},
+                {"rows": 9, "of": 10, "part": 0.9, "window": "30d"},
+                {"rows": 9, "of": 10, "part": 0.9, "window": "24h", "replaced": True},
+                {"rows": 9, "of": 10, "part": 0.9, "window": "24h", "usual": True},
+            )
+        )
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(SCHEMA.keys() - {"kind", "during"}))
+def test_remembered_answers_about_changes_are_the_answers(path: str) -> None:
+    """Changes that differ in one thing are asked about one after the other: each gets its own answer, for every fact.
+
+    The policy holds of those that agree with the first one in what it reads.
+    """
+    labels = {"another": {"x": "z"}}
+    questions = [
+        (event, "public.orders", "update", 1, labels.get(event.cluster, {}), novelty)
+        for facts in VARIANTS.values()
+        for event in [change(1, **({"occurred_at_us": START_US} | facts))]
+        for novelty in (NOVELTIES if not facts else NOVELTIES[:1])
+    ]
+    matched = 0
+    for condition in {_condition(path, of_change(*question[:5])) for question in questions}:
+        bundle = Bundle([_policy(condition)])
+        lasting = Evaluator(bundle)
+        for question in questions:
+            answer = Evaluator(bundle).change(*question)
+            assert lasting.change(*question) == answer, (condition, question)
+            matched += bool(answer.matched)
+    assert matched
+
+
+NOVELTIES = (Novelty(), Novelty(True, True, True, 0.9, 40))
+
+
+def _condition(path: str, action: Action) -> str:
+    """Give a condition that holds of what has the value of an action in one place."""
+    field = SCHEMA[path]
+    value = getattr(action, field.attribute)
+    if path == "clock":
+        return f"clock.UTC.minute == {action.occurred_at_us // 60_000_000 % 60}"
+    if field.type == "map":
+        name = f"{path}.{'finding' if path == 'detail' else 'x'}"
+        return f"has({name}) && {name} != 'beacon_missing'" if value else f"!has({name})"
+    if field.type == "list of string":
+        return f"{value[0]!r} in {path}" if value else f"{path}.size() == 0"
+    if field.type == "bool":
+        return path if value else f"!{path}"
+    return f"{path} == {value!r}"
+
+
+def _policy(condition: str) -> Policy:
+    cases = [Case(name=str(match), match=match, action={}) for match in (True, False)]
+    facts = {"id": "reading", "title": "t", "description": "d", "severity": "low", "message": "m", "runbook": "r"}
+    return Policy(Document(**facts, kinds=["change"], when=condition, tests=cases))  # type: ignore[arg-type]
 
 
 def test_every_field_can_be_part_of_a_key() -> None:

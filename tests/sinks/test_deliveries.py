@@ -92,6 +92,24 @@ def test_the_limit_lets_a_burst_through_and_fills_up_again() -> None:
     assert [limit.take(1.0), limit.take(1.0), limit.take(0.5), limit.take(2.0)] == [True, False, False, True]
 
 
+def test_a_burst_is_never_larger_than_a_minutes_worth() -> None:
+    """A quiet week saves nothing up; a clock that goes back takes nothing away, and a rate below one is one."""
+    limit = Limit(3, 0.0)
+    assert [limit.take(604_800.0) for _ in range(4)] == [True, True, True, False]
+    assert [limit.take(604_700.0), limit.take(604_719.9), limit.take(604_720.0)] == [False, False, True]
+    assert [Limit(0, 0.0).take(0.0), Limit(-5, 0.0).take(0.0)] == [True, True]
+
+
+def test_nothing_held_back_is_never_due() -> None:
+    """A summary is of something; it comes a minute after the first that was held back, with the latest time."""
+    held = Held(0.0)
+    assert not held.due(1e9)
+    for time_ms, severity_id in ((7, 2), (9, 4), (8, 3)):
+        held.add(item(time=time_ms, severity_id=severity_id))
+    summary = held.summary()
+    assert (summary.time_ms, summary.severity_id, summary.data["held_back"]) == (9, 4, 3)
+
+
 def test_a_summary_tells_what_was_held_back_and_has_a_name_of_its_own() -> None:
     """All are counted, the worst are shown, and the same alerts make the same summary."""
     held = [Held(0.0), Held(5.0)]

@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from pgwitness.core.config import Config, Kafka
 from pgwitness.core.config import Topics as TopicsSection
+from pgwitness.core.errors import Retry
+from pgwitness.demo.servers import free_port
 from streams.kafka import admin
 from streams.kafka.checkpoints import CHUNK_BYTES, Assembly, Checkpoint, Known, Origin, Skip, Store, cut
 from streams.kafka.emitter import make_producer
@@ -45,6 +48,23 @@ def test_a_torn_checkpoint_leaves_the_one_before(missing: int) -> None:
     torn = values(2, BIG)
     del torn[missing]
     assert newest(*values(1, BIG), *torn) == Checkpoint(1, 7, BIG)
+
+
+def test_the_newest_wins_in_whatever_order_they_are_read() -> None:
+    """Slots are compacted apart, and a worker that was thought dead may write late: the sequence decides."""
+    assembly = Assembly()
+    for sequence in (3, 1, 5, 2, 4):
+        for record in values(sequence, b"%d" % sequence, offset=sequence):
+            assembly.add(record)
+    assert [found.offset for found in assembly.whole] == [5, 4, 3]
+
+
+def test_a_checkpoint_that_was_not_taken_is_said() -> None:
+    """What the broker reports as undelivered did not happen: whoever saves must not go on as if it had."""
+    producer = Producer({"bootstrap.servers": f"127.0.0.1:{free_port()}", "message.timeout.ms": 100, "log_level": 0})
+    store = Store("state", producer, "w", 1)
+    with pytest.raises(Retry, match="not written"):
+        store.save(0, 7, b"state")
 
 
 def test_a_damaged_checkpoint_is_ignored() -> None:
