@@ -20,6 +20,8 @@ SETTLED_S = 2.0
 """A table that was changed later than this ago is left alone: whoever migrates it would wait for our lock."""
 SHARE = 50
 """A round is made at most every so many times as long as asking took: many tables make it rarer."""
+HELD_S = 30.0
+"""How long it may be somebody else's turn before that is said: a run is over within a tenth of a second."""
 REFUSED_S = 60.0
 """How long nothing is asked after the database has refused the job: an older installation, or one that goes."""
 
@@ -37,6 +39,7 @@ class Job:
         self.changed = 0
         self.taken_out: list[str] = []
         self._next = 0.0
+        self._held_since: float | None = None
         self._passed: list[int] = []
         self._seen: deque[tuple[float, str]] = deque()
 
@@ -64,10 +67,15 @@ class Job:
             self._next = now + REFUSED_S
             return False
         if row is None:
+            self._held_since = None
             self.waiting, self._passed = len(self._passed), []
             self._next = now + max(ROUND_S, SHARE * took)
             return False
         relation, name, what, problem = row
+        if relation is None:
+            self._held(now, problem)
+            return False
+        self._held_since = None
         if problem is None:
             self.changed += 1
             if what == _UNPUBLISHABLE:
@@ -77,6 +85,15 @@ class Job:
             self._passed.append(relation)
             log.debug("table passed over", table=name, what=_SAID[what], problem=problem)
         return True
+
+    def _held(self, now: float, problem: str) -> None:
+        """Note that it was not our turn: another collector's for a moment, or somebody locks the registry."""
+        self._next = now + ROUND_S
+        if self._held_since is None:
+            self._held_since = now
+        elif now - self._held_since >= HELD_S:
+            self.waiting = max(1, self.waiting)
+            log.warning("tables are not published by themselves", error=problem)
 
     def _behind(self, connection: Connection, now: float) -> str:
         """Give the transaction id that was next `SETTLED_S` ago; none is before it while that is not known."""

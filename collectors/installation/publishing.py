@@ -43,8 +43,11 @@ LEAVES_LOCKED_MAX = 500
 """How many partitions are locked while the whole is added, so that none loses its key meanwhile; of more the next round
 would see it."""
 
-ADVISORY = "1885829481, 12"
-"""The advisory lock that only one run of the job at a time takes."""
+TURN = f"LOCK TABLE ONLY {SCHEMA}.covered IN SHARE UPDATE EXCLUSIVE MODE"
+"""What only one run of the job at a time gets, and no ordinary role: an advisory lock is anybody's to hold for ever.
+
+DDL that covers a table writes into the registry all the same, and vacuum passes it over for so long.
+"""
 
 LENT = "pgwitness: lent FULL, had "
 """How the comment of a table's trigger begins while it is lent an identity; the letter it had follows (pg_class).
@@ -256,11 +259,16 @@ BEGIN
     IF pg_is_in_recovery() THEN
         RETURN;
     ELSIF only_this IS NOT NULL THEN
-        PERFORM pg_advisory_xact_lock({ADVISORY});
-    ELSIF NOT pg_try_advisory_xact_lock({ADVISORY}) THEN
-        RETURN;
-    END IF;
-    IF only_this IS NULL THEN
+        {TURN};
+    ELSE
+        BEGIN
+            {TURN} NOWAIT;
+        EXCEPTION WHEN lock_not_available THEN
+            state := SQLSTATE;
+            problem := SQLERRM;
+            RETURN NEXT;
+            RETURN;
+        END;
         DELETE FROM {SCHEMA}.covered AS k WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = k.relation);
         WITH {judged()},{DUE}
         SELECT d.oid INTO only_this FROM due AS d JOIN pg_class AS c ON c.oid = d.oid
@@ -331,6 +339,8 @@ BEGIN
 END
 """
 """Does one thing to one table, the most urgent, and says which; with `only_this` to that one, never to one of `skip`.
+
+Where it is not its turn it says so, without a table.
 
 A table that was made or changed by a transaction not before `behind` is left alone, unless its updates fail: somebody
 is still at work on it, and would wait for our lock. Every statement in it is PostgreSQL's own about a table named by

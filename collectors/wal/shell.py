@@ -532,13 +532,16 @@ class _Collector:
 
     def _too_far_behind(self, found: SlotState) -> None:
         settings = self.context.cluster.slot
+        held_by = slot.oldest(self.sql)
         log.warning(
             "the slot holds back more WAL than slot.max_lag",
             cluster=self.context.name,
             database=self.database,
             lag_bytes=found.lag,
             max_lag_bytes=int(settings.max_lag),
+            behind_bytes=found.behind,
             on_max_lag=settings.on_max_lag,
+            oldest_transaction=held_by,
         )
         if settings.on_max_lag != "drop":
             return
@@ -547,6 +550,8 @@ class _Collector:
             "confirmed": format_lsn(self.memory.confirmed),
             "lag_bytes": found.lag,
             "max_lag_bytes": int(settings.max_lag),
+            "behind_bytes": found.behind,
+            "oldest_transaction": held_by,
         }
         self.memory.gaps.append(
             Gap(captured_at_us=now_us(), reason="slot_dropped", database=self.database, detail=detail)

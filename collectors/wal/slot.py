@@ -136,6 +136,26 @@ def read(connection: Connection, name: str) -> SlotState | None:
     )
 
 
+def oldest(connection: Connection) -> dict[str, object]:
+    """Give the oldest transaction that is open in the cluster: WAL from its start on is held back by any slot.
+
+    With who has it, as the server says: a session, or who prepared it. Empty where none has a transaction id.
+    """
+    found = connection.execute(
+        """
+        SELECT age(backend_xid), pid, usename, application_name, host(client_addr), datname, xact_start::text,
+               NULL AS prepared
+        FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+        UNION ALL
+        SELECT age(transaction), NULL, owner, NULL, NULL, database, prepared::text, true FROM pg_prepared_xacts
+        ORDER BY 1 DESC LIMIT 1"""
+    ).fetchone()
+    if found is None:
+        return {}
+    names = ("pid", "session_user", "application", "client_addr", "database", "since", "prepared")
+    return {name: value for name, value in zip(names, found[1:], strict=True) if value is not None}
+
+
 def make(connection: Connection, name: str, settings: Slot) -> int:
     """Create the slot and give the LSN from which on it sees everything. Raises `Retry` with what to do."""
     failover = settings.failover and connection.info.server_version >= 170000
@@ -149,10 +169,18 @@ def make(connection: Connection, name: str, settings: Slot) -> int:
     except psycopg.Error as error:
         raise Retry(
             f"slot {name} cannot be made: {_short(error)}; wal_level must be logical, max_replication_slots must "
-            "leave room, the role needs REPLICATION, and transactions open for longer than 30 s hold it up"
+            f"leave room, the role needs REPLICATION, and transactions open for longer than 30 s hold it up"
+            f"{_said(connection)}"
         ) from error
     assert row is not None
     return int(row[0])
+
+
+def _said(connection: Connection) -> str:
+    """Name the oldest open transaction for a sentence."""
+    if connection.closed or not (found := oldest(connection)):
+        return ""
+    return f": the oldest is of {found['session_user']} since {found['since']}, process {found.get('pid', 'none')}"
 
 
 def drop(connection: Connection, name: str) -> None:

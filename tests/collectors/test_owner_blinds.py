@@ -7,10 +7,9 @@ from msgspec import Struct
 from psycopg import errors as pg
 
 from collectors.installation import install
-from collectors.installation.publishing import ADVISORY
 from pgwitness.core.events import Gap
 from tests.collectors.test_wal_unpublished import folded
-from tests.collectors.wal_source import MARK, Source
+from tests.collectors.wal_source import MARK, Source, job_rests
 
 SHADOW = "shadow_write"
 KNOWN = "boss unpublished_known"
@@ -100,7 +99,7 @@ def test_what_an_owner_does_is_seen_or_said(source: Source) -> None:
     tables = {way: f"w{number}" for number, way in enumerate(WAYS)}
     _owned(source, list(tables.values()))
     refused = set()
-    with source.running():
+    with job_rests(), source.running():
         source.streaming()
         for name, way in WAYS.items():
             with _as(source, "boss", name) as boss:
@@ -131,7 +130,6 @@ def test_what_an_owner_does_is_seen_or_said(source: Source) -> None:
 def test_a_table_that_the_job_takes_out_is_a_gap(source18: Source) -> None:
     """Without event triggers the collector says which table's updates it cannot read any more."""
     _owned(source18, ["lost"])
-    source18.sql.execute("SELECT pg_advisory_unlock_all()")
     with source18.running():
         source18.streaming()
         with _as(source18, "boss", "owner") as boss:
@@ -159,7 +157,6 @@ def _owned(source: Source, tables: list[str]) -> None:
         report = install.install(dba)
         assert report.complete, report.left
     admin.execute("ALTER ROLE pgwitness REPLICATION; GRANT pg_monitor TO pgwitness")
-    admin.execute(f"SELECT pg_advisory_lock({ADVISORY})")
 
 
 def _as(source: Source, user: str, application: str) -> psycopg.Connection:

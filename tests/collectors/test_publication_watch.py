@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 from collectors.installation.install import install
-from collectors.installation.publishing import ADVISORY
 from collectors.wal.listing import Listing
 from collectors.wal.publication_watch import Watch, lost
 from pgwitness.core.errors import Retry
 from pgwitness.core.events import Event, Gap, Tick, Transaction
 from pgwitness.demo.servers import wait_for
-from tests.collectors.wal_source import MARK, Source
+from tests.collectors.wal_source import MARK, Source, job_rests
 from tests.streams.folding import fold_all
 from tests.streams.records import batch
 
@@ -91,8 +90,7 @@ def test_whoever_changes_what_is_published_is_named(source: Source) -> None:
     source.create("CREATE TABLE pay (id int PRIMARY KEY, v int)", MARK, "CREATE ROLE eve SUPERUSER LOGIN")
     raw = source.bench.raw
     # The job would put the tables back into the publication in the midst of it.
-    source.sql.execute(f"SELECT pg_advisory_lock({ADVISORY})")
-    with source.running():
+    with job_rests(), source.running():
         source.streaming()
         source.until_marked()
         for statement in CHANGES:

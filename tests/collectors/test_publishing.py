@@ -12,6 +12,7 @@ from psycopg import sql
 
 from collectors.installation import install
 from collectors.installation.install import Report
+from collectors.installation.job import HELD_S, Job
 from collectors.installation.steps import Options, wants
 from pgwitness.core.events import Gap
 from pgwitness.demo.servers import wait_for
@@ -175,6 +176,36 @@ def test_rows_of_tables_that_were_not_asked_for_never_land(source: Source, late:
     assert all(t.beacons for t in found if any(relation.beacon for relation in t.relations))
     assert [relation.beacon for t in found for relation in t.relations if t.beacons] == [True, True]
     assert [gap.reason for gap in source.bench.raw.of(Gap) if gap.reason == "publication_changed"] == []
+
+
+def test_no_stranger_keeps_the_job_from_its_turn(admin: Connection) -> None:
+    """Whoever may connect gets no lock that it waits for; who may write all data can take it, and that is said."""
+    installed(admin)
+    admin.execute("CREATE ROLE stranger LOGIN; CREATE ROLE writer LOGIN; GRANT pg_write_all_data TO writer")
+    admin.execute("ALTER TABLE orders REPLICA IDENTITY NOTHING; ALTER TABLE orders REPLICA IDENTITY DEFAULT")
+    job = Job()
+    dsn = admin.info.dsn
+    with (
+        psycopg.connect(dsn, user="pgwitness", autocommit=True) as collector,
+        psycopg.connect(dsn, user="stranger", autocommit=True) as stranger,
+        psycopg.connect(dsn, user="writer") as writer,
+    ):
+        for mode in ("ACCESS SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), stranger.transaction():
+                stranger.execute(f"LOCK TABLE pgwitness.covered IN {mode} MODE".encode())
+        stranger.execute("SELECT pg_advisory_lock(1885829481, 12)")  # what an earlier version waited for
+        writer.execute("LOCK TABLE pgwitness.covered IN SHARE MODE")
+        for now, waiting in ((0.0, 0), (10.0, 0), (HELD_S, 1)):
+            assert not job.step(collector, now)
+            assert (job.changed, job.waiting) == (0, waiting)
+        writer.rollback()
+        while job.step(collector, 2 * HELD_S):
+            pass
+    assert job.changed > 0
+    assert job.waiting == 0
+    assert admin.execute(
+        "SELECT FROM pg_publication_tables WHERE tablename = 'orders' AND pubname = 'pgwitness'"
+    ).rowcount
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import psycopg
 
-from collectors.installation.publishing import ADVISORY
 from tests.collectors.test_wal_unpublished import Way, folded, of, unpublished
-from tests.collectors.wal_source import MARK, Source
+from tests.collectors.wal_source import MARK, Source, job_rests
 
 SCHEMA = """
 CREATE TABLE pay (id int PRIMARY KEY, v int); INSERT INTO pay SELECT n, 0 FROM generate_series(1, 9) AS n;
@@ -33,6 +32,17 @@ CREATE TABLE later_1 PARTITION OF later FOR VALUES FROM (0) TO (100);
 INSERT INTO later VALUES (1, 0);
 CREATE TABLE parent (id int PRIMARY KEY, v int); CREATE TABLE child () INHERITS (parent);
 INSERT INTO parent VALUES (1, 0), (2, 0); INSERT INTO child VALUES (11, 0), (12, 0);
+CREATE TABLE far (id int PRIMARY KEY, v int); CREATE EXTENSION postgres_fdw;
+DO $$ BEGIN
+    EXECUTE format('CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %L, port %L, dbname %L)',
+        '127.0.0.1', current_setting('port'), current_database());
+END $$;
+CREATE USER MAPPING FOR PUBLIC SERVER far OPTIONS (user 'postgres', password_required 'false');
+CREATE TABLE spread (id int, v int) PARTITION BY RANGE (id);
+CREATE TABLE spread_1 PARTITION OF spread (PRIMARY KEY (id)) FOR VALUES FROM (0) TO (100);
+CREATE FOREIGN TABLE spread_2 PARTITION OF spread FOR VALUES FROM (100) TO (200) SERVER far OPTIONS (table_name 'far');
+CREATE TABLE near (id int PRIMARY KEY, v int);
+CREATE FOREIGN TABLE near_far () INHERITS (near) SERVER far OPTIONS (table_name 'far');
 """
 
 WAYS = {
@@ -87,6 +97,14 @@ WAYS = {
         ["BEGIN; UPDATE pay SET v = 1 WHERE id = 6; DELETE FROM parent WHERE id = 12; COMMIT"],
         ["public.child delete 1"],
     ),
+    "a partition that is a foreign table": Way(
+        ["INSERT INTO spread VALUES (1, 0), (101, 0)", "UPDATE spread SET v = 1", "DELETE FROM spread WHERE id = 101",
+         "BEGIN; UPDATE pay SET v = 1 WHERE id = 7; INSERT INTO spread VALUES (102, 0); COMMIT",
+         "INSERT INTO spread_2 VALUES (103, 0)", "UPDATE spread SET v = 2 WHERE id IN (1, 103)"],
+    ),
+    "a child that is a foreign table": Way(
+        ["INSERT INTO near VALUES (1, 0)", "INSERT INTO near_far VALUES (104, 0)", "UPDATE near SET v = 1"],
+    ),
     "a parent alone": Way(["UPDATE ONLY parent SET v = 2", "INSERT INTO parent VALUES (3, 0)"]),
 }  # fmt: skip
 
@@ -96,8 +114,7 @@ def test_what_lies_below_and_is_not_published_is_named(source: Source) -> None:
     source.sql.execute(SCHEMA.encode())
     source.create(MARK)
     # The job would bring the root of partitions that come later in order in the midst of it.
-    source.sql.execute(f"SELECT pg_advisory_lock({ADVISORY})")
-    with source.running():
+    with job_rests(), source.running():
         source.streaming()
         for name, way in WAYS.items():
             with psycopg.connect(source.dsn, autocommit=True, application_name=name) as client:

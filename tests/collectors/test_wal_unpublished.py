@@ -5,9 +5,8 @@ from __future__ import annotations
 import psycopg
 from msgspec import Struct
 
-from collectors.installation.publishing import ADVISORY
 from pgwitness.core.events import Event, Tick, Transaction
-from tests.collectors.wal_source import MARK, Source
+from tests.collectors.wal_source import MARK, Source, job_rests
 from tests.streams.folding import fold_all
 from tests.streams.records import batch
 
@@ -128,8 +127,7 @@ def test_what_is_not_published_is_an_event_of_its_own(source: Source) -> None:
     source.sql.execute(SCHEMA.encode())
     source.create(MARK)
     # The job would put the tables back into the publication in the midst of it.
-    source.sql.execute(f"SELECT pg_advisory_lock({ADVISORY})")
-    with source.running():
+    with job_rests(), source.running():
         source.streaming()
         for name, way in WAYS.items():
             with psycopg.connect(source.dsn, autocommit=True, application_name=name) as client:

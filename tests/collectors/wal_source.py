@@ -13,6 +13,7 @@ import pytest
 
 from collectors.context import Context
 from collectors.installation.install import install
+from collectors.installation.job import Job
 from collectors.wal import shell, slot
 from pgwitness.core.config import Config
 from pgwitness.core.events import Row, Transaction
@@ -26,6 +27,14 @@ CLEAR = '[privacy]\nclear = ["*"]\n'
 def name_of(dsn: str) -> str:
     """Give the database of a DSN."""
     return dsn.rsplit("/", 1)[1]
+
+
+@contextmanager
+def job_rests() -> Iterator[None]:
+    """Let no collector of this process change what is published; calls of the function itself still do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Job, "step", lambda *_, **__: False)
+        yield
 
 
 def collect(context: Context, dsn: str, stop: threading.Event) -> None:
