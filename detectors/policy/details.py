@@ -1,7 +1,7 @@
 """What `detail` can hold, kind by kind: the names and types that expressions may ask for.
 
 A type is a word of `SCHEMA`, a dict for a map whose names are known, or a list with the type of its items. The table is
-data, because those who fill `detail` are many: the fold (`streams.fold.shape`), the collectors by their gaps, the
+data, because those who fill `detail` are many: the fold (`streams.fold.events`), the collectors by their gaps, the
 worker by its notes. Tests hold both to each other: what the fold emits in all of its tests is in here with its type,
 so is every key that stands in the code of the emitters, and nothing is in here that stands nowhere there.
 """

@@ -34,9 +34,11 @@ from pgwitness.core.events import (
 from pgwitness.core.privacy import tokenizer
 from pgwitness.core.sql import postgres_parser as parser
 from pgwitness.core.sql.statements import StatementFacts, about_objects, facts
-from streams.fold import shape
+from streams.fold.events.change import change_event
+from streams.fold.events.ddl import ddl_event
+from streams.fold.events.statement import statement_event
+from streams.fold.memory.attribution import Attribution
 from streams.fold.relations import Relations
-from streams.fold.state import Attribution
 from streams.identity.called import called
 from streams.identity.identities import Identities
 
@@ -116,7 +118,7 @@ class Trying:
             tags=dict(read.tags),
         )
         known = facts(read.statement, freed=True) if read.statement is not None else None
-        event = shape.statement(self._header(), raw, f"{self._number:032x}", known, self._whose)
+        event = statement_event(self._header(), raw, f"{self._number:032x}", known, self._whose)
         assumed = [] if given.outcome else [_OUTCOME]
         if given.rows is None:
             assumed.append("nobody counted its rows (--rows N)")
@@ -139,7 +141,7 @@ class Trying:
             rows = 0 if letter == "t" else 1 if self._given.rows is None else self._given.rows
             counts = [Count(0, letter, rows)] if rows or letter == "t" else []
             part = self._transaction([Relation(relation, beacon=True)], counts, rows)
-            event = shape.change(self._given.cluster, self._header().instance, part, self._whose)
+            event = change_event(self._given.cluster, self._header().instance, part, self._whose)
             for (named, operation), number in count(event).items():
                 action = of_change(event, named, operation, number, self._labels)
                 yield Tried(place, text, self._filled(action), [*self._assumed, "it was committed", *assumed])
@@ -162,7 +164,7 @@ class Trying:
             relations=list(known.relations),
             names=list(known.objects),
         )
-        event = shape.ddl(self._given.cluster, self._header().instance, self._transaction([], [], 0), raw, self._whose)
+        event = ddl_event(self._given.cluster, self._header().instance, self._transaction([], [], 0), raw, self._whose)
         self._resolve(event, [])
         return event
 

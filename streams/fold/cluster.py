@@ -15,6 +15,9 @@ from streams.fold.joins.posture_join import PostureJoin
 from streams.fold.joins.stats_join import StatsJoin
 from streams.fold.log_coverage import LogCoverage
 from streams.fold.log_settings import LogSettings
+from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.sessions import LogSession
+from streams.fold.memory.transactions import Timeline, Watermark
 from streams.fold.outcome.outcomes import Outcomes
 from streams.fold.refusals import Refusals
 from streams.fold.relations import Relations
@@ -23,7 +26,6 @@ from streams.fold.sessions.handles import Handles
 from streams.fold.sessions.server_log import ServerLog
 from streams.fold.sessions.starts import Starts
 from streams.fold.shares import Shares
-from streams.fold.state import ClusterState, LogSession, Timeline, Watermark
 from streams.fold.told import Told
 from streams.fold.views import Views
 from streams.fold.waiting import WaitingRoom

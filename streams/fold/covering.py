@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pgwitness.core.events import Ddl
-from streams.fold.shape import BEACON
+from streams.fold.events.ddl import BEACON
 
 MAKES = ("CREATE TABLE", "CREATE TABLE AS", "SELECT INTO")
 PUBLICATION = "pgwitness"

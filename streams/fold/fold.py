@@ -48,10 +48,39 @@ from pgwitness.core.events import Identities as IdentitiesRecord
 from pgwitness.core.sql.statements import facts
 from pgwitness.core.topics import OURSELVES
 from streams.aside import Aside, Problem, unexpected
-from streams.fold import positions, publications, readings, shape, shares
-from streams.fold import state as states
+from streams.fold import positions, publications, readings, shares
 from streams.fold.cluster import Cluster
 from streams.fold.covering import covering
+from streams.fold.events.base import line_id
+from streams.fold.events.change import change_event, unpublished_event
+from streams.fold.events.ddl import ddl_event, publication_changed
+from streams.fold.events.findings import (
+    beacon_forged,
+    beacon_silenced,
+    claim_refused,
+    comment_contradicted,
+    conflicting,
+    identity_conflict,
+    log_imitated,
+    session_blinds,
+)
+from streams.fold.events.gaps import (
+    clock_set_back,
+    identities_changed,
+    position_went_back,
+    raw_lost,
+    record_skipped,
+    set_aside,
+)
+from streams.fold.events.observed import observed_event
+from streams.fold.events.session import session_event
+from streams.fold.events.statement import put_targets, statement_event, transaction_words
+from streams.fold.events.statistics import statistics_id
+from streams.fold.memory import checkpoint
+from streams.fold.memory.attribution import Attribution, Vouched
+from streams.fold.memory.checkpoint import FoldState
+from streams.fold.memory.statements import HeldReading
+from streams.fold.memory.transactions import HeldPart, Timeline, Watermark
 from streams.fold.outcome.outcomes import ASKED
 from streams.fold.sanity import bounded, bounded_header, check, check_position
 from streams.fold.sessions import comments, witnesses
@@ -65,7 +94,6 @@ from streams.fold.sessions.attribution import (
     by_session,
     log_session,
 )
-from streams.fold.state import Attribution, FoldState, HeldPart, HeldReading, Timeline, Vouched, Watermark
 from streams.fold.told import OWN
 from streams.fold.trimming import trim
 from streams.fold.waiting import Held, Key, size_of
@@ -177,7 +205,7 @@ class Fold:
         events: list[Event] = []
         for problem, summary in told:
             name = problem.cluster if problem.cluster in self._clusters else OURSELVES
-            event = shape.set_aside(name, problem, summary, (topic, self.partition, self.base), now_us)
+            event = set_aside(name, problem, summary, (topic, self.partition, self.base), now_us)
             event.at = Position(self.partition, self._offset, self._emitted)
             self._emitted += 1
             events.append(event)
@@ -188,7 +216,7 @@ class Fold:
         if before_us - after_us < SET_BACK_TOLD_US or 0 <= self._offset - cluster.set_back_told < SET_BACK_RECORDS:
             return
         cluster.set_back_told = self._offset
-        self._emit(shape.clock_set_back(header, before_us, after_us, (self.partition, self._offset)))
+        self._emit(clock_set_back(header, before_us, after_us, (self.partition, self._offset)))
 
     def _latest_us(self) -> int:
         """Give the latest record time of all clusters, for what belongs to none."""
@@ -201,7 +229,7 @@ class Fold:
         self.refused, self.failed = [], []
         self._begin(offset, None)
         if said is not None:
-            self._emit(shape.skipped(said, self._latest_us()))
+            self._emit(record_skipped(said, self._latest_us()))
         return self._end(offset)
 
     def _begin(self, offset: int, cluster: str | None) -> None:
@@ -243,7 +271,7 @@ class Fold:
         """Records that are no longer in raw are missing evidence, and told as such for every cluster known here."""
         names = sorted(set(self._clusters) | ({cluster} if cluster is not None else set()))
         for name in filter(None, names):
-            self._emit(shape.raw_lost(name, self.partition, first, end, self._cluster(name).clock_us))
+            self._emit(raw_lost(name, self.partition, first, end, self._cluster(name).clock_us))
 
     # -- transactions ------------------------------------------------------------------------------------------
 
@@ -278,7 +306,7 @@ class Fold:
 
     def _change(self, cluster: Cluster, name: str, instance: str | None, part: Transaction, whose: Attribution) -> None:
         """Tell a part of a transaction, and with its last one how much it took of what was there."""
-        event = shape.change(name, instance, part, whose)
+        event = change_event(name, instance, part, whose)
         who = whose.principal or f"?{whose.role or ''}"
         found = shares.change(cluster.shares, part, who, whose.principal_kind)
         if found:
@@ -321,7 +349,7 @@ class Fold:
             self._release(header.cluster, cluster, held, NOBODY)
         cluster.went_back()
         if part.incarnation <= mark.incarnation:  # else its collector has told it
-            self._emit(shape.went_back(header, part, mark))
+            self._emit(position_went_back(header, part, mark))
 
     def _whose(self, cluster: Cluster, header: RawHeader, part: Transaction, mark: Watermark) -> Attribution | None:
         """Say whose a transaction is, or None when it may still be found out."""
@@ -330,7 +358,7 @@ class Fold:
             return decided
         proven = bool(part.beacons) and part.beacons[0].authenticated
         if proven:
-            conflict = len(part.beacons) > 1 and shape.conflicting(part.beacons)
+            conflict = len(part.beacons) > 1 and conflicting(part.beacons)
             where = (header.cluster, part.database, header.instance)
             return cluster.activity.by_beacon(part.beacons[0], where, self.identities, conflict)
         if part.origin is not None:
@@ -351,37 +379,37 @@ class Fold:
             # Said without a proof, which anything that is known otherwise outranks.
             said = part.beacons or [part.ddl[0].beacon]
             where = (header.cluster, part.database, header.instance)
-            whose = cluster.activity.by_beacon(said[0], where, self.identities, shape.conflicting(part.beacons))
+            whose = cluster.activity.by_beacon(said[0], where, self.identities, conflicting(part.beacons))
             return replace(whose, finding="shadow_write") if covered else whose
         # Whoever writes past the beacon may still be named by a line of the log that is on its way.
         return SHADOW if covered and not cluster.log.followed else None
 
     def _findings(self, header: RawHeader, part: Transaction, mark: Watermark, whose: Attribution) -> None:
         for number in range(mark.forged, len(part.forged)):
-            self._emit(shape.forged(header.cluster, header.instance, part, number, whose))
+            self._emit(beacon_forged(header.cluster, header.instance, part, number, whose))
         mark.forged = max(mark.forged, len(part.forged))
         if not mark.refused:
             said = [beacon.token for beacon in (*part.beacons, *(item.beacon for item in part.ddl))]
             token = next((token for token in said if token is not None and claims.refused(token)), None)
             if token is not None:
                 mark.refused = True
-                self._emit(shape.refused(header.cluster, header.instance, part, token, whose))
-        if not mark.conflict and shape.conflicting(part.beacons):
+                self._emit(claim_refused(header.cluster, header.instance, part, token, whose))
+        if not mark.conflict and conflicting(part.beacons):
             mark.conflict = True
-            self._emit(shape.conflict(header.cluster, header.instance, part, whose))
+            self._emit(identity_conflict(header.cluster, header.instance, part, whose))
 
     def _witnesses(self, cluster: Cluster, header: RawHeader, part: Transaction, whose: Attribution) -> None:
         """Tell what somebody did to those who watch: rows that are not published, a beacon that failed, settings."""
         place = (header.cluster, header.instance, part)
         for item in part.unpublished:
-            self._emit(shape.unpublished(*place, item, whose))
+            self._emit(unpublished_event(*place, item, whose))
         for number in range(len(part.silenced)):
-            self._emit(shape.silenced(*place, number, whose))
+            self._emit(beacon_silenced(*place, number, whose))
         if not part.beacons or not part.beacons[0].authenticated or not part.beacons[0].settings:
             return
         found = witnesses.blinding(part.beacons[0].settings, cluster.log_settings.told)
         if found:
-            self._emit_once(cluster, shape.blinding(*place, found, whose))
+            self._emit_once(cluster, session_blinds(*place, found, whose))
 
     def _beside_log(self, cluster: Cluster, header: RawHeader, part: Transaction, whose: Attribution) -> None:
         """Remember a transaction for lines of the log that come, and tell if a comment contradicted its beacon."""
@@ -408,7 +436,7 @@ class Fold:
         """Tell, once a session, that a comment contradicts what is known better."""
         wrong = comments.contradiction(tags, stronger)
         if wrong and stronger is not None:
-            found = shape.lie(header, whose, tags, stronger, wrong, at_us)
+            found = comment_contradicted(header, whose, tags, stronger, wrong, at_us)
             if cluster.is_new(found.event_id):
                 self._emit(found)
 
@@ -424,7 +452,7 @@ class Fold:
         for item in fresh:
             where = (header.cluster, part.database, header.instance)
             whose = cluster.activity.by_beacon(item.beacon, where, self.identities)
-            event = shape.ddl(header.cluster, header.instance, part, item, whose)
+            event = ddl_event(header.cluster, header.instance, part, item, whose)
             if item.number in own:
                 event.detail["covering"] = True
             holds = shares.holds(cluster.shares, part.database, event.relations)
@@ -437,9 +465,9 @@ class Fold:
             if less is None or item.number in own:
                 continue
             if not part.announced:
-                self._emit(shape.taken_out(header, part, item, less, whose))
+                self._emit(publication_changed(header, part, item, less, whose))
             elif less[1] and publications.within(item, part.ddl):
-                self._emit(shape.taken_out(header, part, item, less, whose, publications.UNREAD))
+                self._emit(publication_changed(header, part, item, less, whose, publications.UNREAD))
         cluster.told.ddl(part.database, fresh)
         if fresh:
             for event in cluster.beside_ddl.message(part.database, cluster.told):
@@ -496,7 +524,7 @@ class Fold:
             case Statement():
                 self._statement(cluster, header, event)
             case QueryStats():
-                self._reading(cluster, header, event, shape.query_stats_id(header, event))
+                self._reading(cluster, header, event, statistics_id(header, event))
             case IdentitiesRecord():
                 self._rename(event)
             case Posture():
@@ -509,7 +537,7 @@ class Fold:
                     self._decided(cluster, cluster.outcomes.lost(event.captured_at_us))
                 cluster.starts.see(event)
                 cluster.told.announced(event)
-                self._emit_once(cluster, shape.finding(header, event, self._announced(header.cluster, event)))
+                self._emit_once(cluster, observed_event(header, event, self._announced(header.cluster, event)))
             case Transaction():  # pragma: no cover - `apply` takes these
                 raise AssertionError(event)
 
@@ -525,7 +553,7 @@ class Fold:
         ):
             return
         cluster.coverage.posture(event)
-        self._reading(cluster, header, event, shape.finding(header, event).event_id)
+        self._reading(cluster, header, event, observed_event(header, event).event_id)
         cluster.log_settings.see(event)
 
     def _announced(self, cluster: str, event: Gap | Control) -> Attribution:
@@ -551,12 +579,12 @@ class Fold:
             return
         if event.source == "imitated":
             whose = by_log(log_session(event, header.instance), header.cluster, self.identities, "own")
-            self._emit(shape.imitated(header, event, whose))
+            self._emit(log_imitated(header, event, whose))
             return
         session = cluster.log.see(event, header.instance)
         cluster.readings.line(header.instance, event.occurred_at_us)
         known = facts(event.statement, freed=True) if event.statement is not None else None
-        event_id = shape.line_id(header, event.place)
+        event_id = line_id(header, event.place)
         cluster.join.statement(event, session, known)
         cluster.posture.statement(event, session, event_id, event.parsed or known)
         if event.xid is not None and event.role is not None:
@@ -565,9 +593,9 @@ class Fold:
             if held is not None and not earlier and session.database in (None, held.database):
                 self._release(header.cluster, cluster, held, by_log(session, header.cluster, self.identities, "xid"))
         whose = cluster.log.own(session, header.cluster, self.identities)
-        told = shape.statement(header, event, event_id, known, whose)
+        told = statement_event(header, event, event_id, known, whose)
         if known is not None and (known.handles or not _ENDS.isdisjoint(known.operations)):
-            shape.ran(told, cluster.run_by_name(event, session, known))
+            put_targets(told, cluster.run_by_name(event, session, known))
         cluster.through(told, session)
         cluster.relations.resolve(told, session)
         cluster.relations.ran(told, session)
@@ -582,7 +610,7 @@ class Fold:
         if told.detail.get(OWN) is True:
             cluster.told.proven(told.database or "")
         cluster.young.statement(told)  # no transaction block has CREATE DATABASE: its line of success is its outcome
-        words = shape.transaction_words(event, known)
+        words = transaction_words(event, known)
         self._decided(cluster, cluster.outcomes.statement(event, session, words, told, cluster.log_settings.sees_ends))
 
     def _decided(self, cluster: Cluster, events: list[Event]) -> None:
@@ -621,7 +649,7 @@ class Fold:
             claimed = whose.principal
             if event.operation == "login_failed":
                 whose = attempted(whose)
-            told = shape.session(header, event, whose, claimed)
+            told = session_event(header, event, whose, claimed)
             cluster.refusals.see(event, told)
             self._emit(told)
             return
@@ -633,7 +661,7 @@ class Fold:
             self._release(header.cluster, cluster, held, whose)
         if event.operation != "sample":
             whose = by_session(seen, header.cluster, self.identities, "own")
-            told = shape.session(header, event, whose)
+            told = session_event(header, event, whose)
             if self._emit_once(cluster, told):
                 cluster.refusals.see(event, told)
 
@@ -675,7 +703,7 @@ class Fold:
             cluster.activity.forget_names()
             cluster.log.forget_names()
         for name in sorted(name for name in self._clusters if name not in ("", OURSELVES)):
-            self._emit(shape.renamed(name, record, self.partition, self._offset, error))
+            self._emit(identities_changed(name, record, self.partition, self._offset, error))
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
@@ -702,7 +730,7 @@ class Fold:
 
     def snapshot(self) -> bytes:
         """Give the state after the last record, as JSON."""
-        return states.encode(
+        return checkpoint.encode(
             FoldState(
                 version=1,
                 partition=self.partition,
@@ -721,8 +749,8 @@ class Fold:
 
         Raises `ValueError` or another error of a lookup when the checkpoint is none, or cannot be true.
         """
-        state = states.decode(data)
-        states.check(state, partition)
+        state = checkpoint.decode(data)
+        checkpoint.check(state, partition)
         fold = cls(state.partition, Identities.parse(state.identities), grace_us, held_bytes_max)
         fold.next_offset = state.next_offset
         fold._clusters = {name: Cluster.load(saved) for name, saved in state.clusters.items()}
@@ -743,7 +771,7 @@ class Fold:
             cluster = self._clusters[name]
             gone = cluster.waiting.incomplete()
             if gone and missing:
-                self._emit(shape.raw_lost(name, self.partition, min(missing), max(missing) + 1, cluster.clock_us))
+                self._emit(raw_lost(name, self.partition, min(missing), max(missing) + 1, cluster.clock_us))
             for held in gone if missing else ():
                 self._release(name, cluster, held, NOBODY)
 

@@ -18,7 +18,8 @@ import msgspec
 
 from pgwitness.core.events import Ddl, Event, Posture
 from streams.fold.bodies import take_up
-from streams.fold.state import ClusterState, FunctionBody
+from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.statements import FunctionBody
 
 FUNCTIONS = "functions"
 """The type of a posture record that tells what functions run; no event comes of it."""

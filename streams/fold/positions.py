@@ -9,7 +9,7 @@ committed later than anything that was read: then a new incarnation begins, name
 from __future__ import annotations
 
 from pgwitness.core.events import Transaction
-from streams.fold.state import Watermark
+from streams.fold.memory.transactions import Watermark
 
 SKEW_US = 1_000_000
 """How much later the clock may have been at a commit that lies before another one in the WAL."""

@@ -11,12 +11,14 @@ from msgspec.structs import replace
 
 from pgwitness.core.events import Event, Posture, QueryStats, RawHeader
 from pgwitness.core.sql.statements import facts
-from streams.fold import shape
 from streams.fold.cluster import Cluster
+from streams.fold.events.observed import observed_event, posture_event
+from streams.fold.events.statistics import statistics_event
 from streams.fold.joins.log_wait import PATIENCE_US
+from streams.fold.memory.attribution import Attribution
+from streams.fold.memory.statements import HeldReading
 from streams.fold.sessions.attribution import NOBODY, by_log, by_role, by_role_in_force
 from streams.fold.shares import by_effect
-from streams.fold.state import Attribution, HeldReading
 from streams.fold.told import SEEN_AS
 from streams.identity.identities import Identities
 
@@ -39,7 +41,7 @@ def tell(cluster: Cluster, held: HeldReading, identities: Identities) -> list[Ev
         return [_posture(cluster, held, held.raw, identities)]
     told = _query_stats(cluster, held.header, held.raw, identities)
     lost = cluster.coverage.query_stats(told)
-    return [told] if lost is None else [told, shape.finding(held.header, lost)]
+    return [told] if lost is None else [told, observed_event(held.header, lost)]
 
 
 def _posture(cluster: Cluster, held: HeldReading, raw: Posture, identities: Identities) -> Event:
@@ -56,7 +58,7 @@ def _posture(cluster: Cluster, held: HeldReading, raw: Posture, identities: Iden
         whose = by_log(found.session, name, identities, found.how)
         if found.several:
             whose = _of_several(whose)
-    told = shape.posture(held.header, raw, whose, found)
+    told = posture_event(held.header, raw, whose, found)
     cluster.told.posture(told, raw)
     return told
 
@@ -74,7 +76,7 @@ def _query_stats(cluster: Cluster, header: RawHeader, raw: QueryStats, identitie
             whose = _of_several(whose)
         elif raw.calls > 1:
             whose = replace(whose, trace_id=None, agent=None)  # which are those of the last run
-    told = shape.query_stats(header, raw, whose)
+    told = statistics_event(header, raw, whose)
     cluster.through(told)
     if found.temporary:
         told.relations = [_temporary(name) for name in told.relations]

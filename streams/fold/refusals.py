@@ -11,7 +11,7 @@ from __future__ import annotations
 from pgwitness.core.events import Event, Session
 from pgwitness.core.undo import Undo
 from streams.fold.bounded import room
-from streams.fold.state import ClusterState
+from streams.fold.memory.checkpoint import ClusterState
 
 WITHIN_US = 600_000_000
 ROLES_MAX = 10_000

@@ -18,9 +18,10 @@ from functools import partial
 
 from pgwitness.core.events import Ddl, Event, Posture, Transaction, quote_identifier
 from streams.fold.bounded import room
+from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.sessions import LogSession, Place, Places
 from streams.fold.moves import FULL as _FULL
 from streams.fold.moves import moved, schema_renamed
-from streams.fold.state import ClusterState, LogSession, Place, Places
 
 CATALOGUE = "catalogue"
 """The type of a posture record that lists the relations of a database, in parts; no event comes of it."""

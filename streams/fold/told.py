@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 
 from pgwitness.core.events import Control, Ddl, Event, Gap, Posture
 from pgwitness.core.sql.statements import facts
-from streams.fold import shape
+from streams.fold.events.ddl import beacon_off
 
 TOLD_MAX = 10_000
 SEEN_AS = "seen_as"
@@ -63,7 +63,7 @@ class Told:
             for dropped in item.dropped:
                 if dropped.type == "table":
                     self._add("dropped", database, dropped.identity)
-            for relation in shape.beacon_off(item):
+            for relation in beacon_off(item):
                 self._add("beacon", database, relation)
             for made in item.objects if item.own else ():
                 if made.type == "trigger" and made.relation is not None:

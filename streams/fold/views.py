@@ -18,7 +18,8 @@ import msgspec
 from pgwitness.core.events import Ddl, Event, Posture
 from streams.fold.bodies import take_up
 from streams.fold.functions import THROUGH
-from streams.fold.state import ClusterState, ViewBody
+from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.statements import ViewBody
 
 VIEWS = "views"
 """The type of a posture record that tells what views read; no event comes of it."""

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from pgwitness.core.events import RawBatch, Transaction
 from pgwitness.core.undo import Undo
+from streams.fold.memory.transactions import HeldPart, HeldState, Timeline
 from streams.fold.sessions.server_log import XID_MODULUS
-from streams.fold.state import HeldPart, HeldState, Timeline
 from streams.fold.trimming import trim
 
 Key = tuple[Timeline, int]

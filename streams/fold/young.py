@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pgwitness.core.events import Event
 from pgwitness.core.undo import Undo
 from streams.fold.bounded import room
-from streams.fold.state import ClusterState
+from streams.fold.memory.checkpoint import ClusterState
 
 NEW = "new_database"
 YOUNG_US = 3_600_000_000

@@ -14,9 +14,9 @@ from pgwitness.core.config import Mask, Privacy
 from pgwitness.core.events import LogPlace, RawHeader, Statement
 from pgwitness.core.privacy import tokenizer
 from pgwitness.core.sql.statements import facts as facts_of
-from streams.fold.shape import line_id
-from streams.fold.shape import statement as shaped
-from streams.fold.state import Attribution
+from streams.fold.events.base import line_id
+from streams.fold.events.statement import statement_event as shaped
+from streams.fold.memory.attribution import Attribution
 from tests.detectors.material import START_US, change
 
 AGENT = Attribution(principal="helper", principal_kind="agent", role="helper", binding="log", certainty="strong")

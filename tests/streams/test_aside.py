@@ -99,7 +99,7 @@ def test_nothing_of_a_failed_event_stays(feed: Feed, monkeypatch: pytest.MonkeyP
 def test_what_waited_waits_again_when_its_release_fails(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample that names a waiting transaction and fails has not taken it out; the next one does."""
     feed.fold.apply(0, read(batch(transaction(10, xid=5), transaction(20, xid=6))))
-    monkeypatch.setattr("streams.fold.shape.change", lambda *_: 1 / 0)
+    monkeypatch.setattr("streams.fold.fold.change_event", lambda *_: 1 / 0)
     assert feed.fold.apply(1, read(batch(sample(5)))) == []
     assert feed.fold.held == 2
     size = feed.fold.held_bytes
@@ -112,7 +112,7 @@ def test_what_waited_waits_again_when_its_release_fails(feed: Feed, monkeypatch:
 def test_a_line_of_the_log_that_failed_counts_when_it_comes_again(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its place in the log is not taken for known."""
     line = msgspec.json.decode(msgspec.json.encode(hostile._statement()), type=Statement)
-    monkeypatch.setattr("streams.fold.shape.statement", lambda *_: 1 / 0)
+    monkeypatch.setattr("streams.fold.fold.statement_event", lambda *_: 1 / 0)
     assert feed.fold.apply(0, read(batch(line, source="log"))) == []
     monkeypatch.undo()
     assert [event.kind for event in feed.fold.apply(1, read(batch(line, source="log")))] == ["statement"]
@@ -124,7 +124,7 @@ def test_an_error_of_values_keeps_its_values_to_itself(feed: Feed, monkeypatch: 
     def fail(*_: object) -> None:
         raise KeyError("secret-of-a-row")
 
-    monkeypatch.setattr("streams.fold.shape.change", fail)
+    monkeypatch.setattr("streams.fold.fold.change_event", fail)
     feed.fold.apply(0, read(batch(transaction(10, beacons=[beacon()]))))
     (gap,) = feed.fold.set_aside(RAW, feed.fold.refused)
     assert "secret" not in str(gap.detail)

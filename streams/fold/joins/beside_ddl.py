@@ -16,8 +16,8 @@ from collections.abc import Iterable
 
 from pgwitness.core.events import Event
 from pgwitness.core.undo import Undo
+from streams.fold.memory.checkpoint import ClusterState
 from streams.fold.relations import UNRESOLVED
-from streams.fold.state import ClusterState
 from streams.fold.told import SEEN_AS, Told
 
 WAIT_US = 2_000_000

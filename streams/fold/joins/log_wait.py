@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from streams.fold.bounded import room
-from streams.fold.state import ClusterState, HeldReading
+from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.statements import HeldReading
 
 HELD_MAX = 2_000
 CHARS_MAX = 4 * 1024 * 1024

@@ -22,7 +22,10 @@ from pgwitness.core.events import Parsed, Posture, Statement
 from pgwitness.core.sql.statements import StatementFacts
 from streams.fold.bounded import room
 from streams.fold.joins import posture_match as match
-from streams.fold.state import Attribution, ClusterState, Did, LogSession
+from streams.fold.memory.attribution import Attribution
+from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.sessions import LogSession
+from streams.fold.memory.statements import Did
 
 DID_MAX = 2_000
 SESSIONS_MAX = 2_000

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from pgwitness.core.events import Posture, quote_identifier
-from streams.fold.state import Did
+from streams.fold.memory.statements import Did
 
 _ACTS = re.compile(
     r"(create|alter|drop|rename)_(role|role_set|database|database_set|system|schema|trigger|event_trigger"

@@ -24,7 +24,8 @@ from msgspec.structs import replace
 
 from pgwitness.core.events import Event, QueryStats
 from streams.fold.bounded import room
-from streams.fold.state import LogSession, Runs
+from streams.fold.memory.sessions import LogSession
+from streams.fold.memory.statements import Runs
 
 STATEMENTS_MAX = 20_000
 SLICES_MAX = 16

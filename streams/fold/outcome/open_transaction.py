@@ -9,8 +9,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from pgwitness.core.events import Event, Outcome
-from streams.fold.shape import outcome_id
-from streams.fold.state import OpenTransaction
+from streams.fold.events.base import outcome_id
+from streams.fold.memory.transactions import OpenTransaction
 
 MARKS_MAX = 200
 """Savepoints of one transaction that are known."""

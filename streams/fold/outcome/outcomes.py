@@ -29,8 +29,10 @@ from pgwitness.core.events import Event, Outcome, Posture, Statement
 from pgwitness.core.sql.transactions import MANY, WORK
 from pgwitness.core.undo import Undo
 from streams.fold.bounded import room
+from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.sessions import LogSession
+from streams.fold.memory.transactions import OpenTransaction, Waiting
 from streams.fold.outcome.open_transaction import close, decide, resolve, savepoint, texts
-from streams.fold.state import ClusterState, LogSession, OpenTransaction, Waiting
 
 PENDING_US = 5_000_000
 SESSIONS_MAX = 2_000

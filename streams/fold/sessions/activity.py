@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from pgwitness.core.events import Beacon, Session
 from streams.fold.bounded import room
+from streams.fold.memory.attribution import Attribution
+from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.sessions import KnownSession, SessionKey
 from streams.fold.sessions.attribution import by_beacon, known
-from streams.fold.state import Attribution, ClusterState, KnownSession, SessionKey
 from streams.identity.identities import Identities
 
 SESSIONS_MAX = 10_000

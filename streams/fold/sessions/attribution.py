@@ -12,8 +12,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from pgwitness.core.events import Assurance, Beacon, Binding, Certainty, Session, Statement, Trust, session_id
+from streams.fold.memory.attribution import Attribution, Join
+from streams.fold.memory.sessions import KnownSession, LogSession
 from streams.fold.sessions import comments
-from streams.fold.state import Attribution, Join, KnownSession, LogSession
 from streams.identity import claims
 from streams.identity.identities import NO_CERTIFICATE, Facts, Identities, Named
 

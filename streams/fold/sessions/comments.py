@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from pgwitness.core.events import Assurance
-from streams.fold.state import Attribution, Vouched
+from streams.fold.memory.attribution import Attribution, Vouched
 from streams.identity.claims import parent_of
 from streams.identity.identities import Facts, Identities, Named
 

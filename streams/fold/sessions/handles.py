@@ -13,7 +13,8 @@ from __future__ import annotations
 from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
 from streams.fold.bounded import room
-from streams.fold.state import ClusterState, LogSession, Prepared
+from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.sessions import LogSession, Prepared
 
 SESSIONS_MAX = 2_000
 NAMES_MAX = 200

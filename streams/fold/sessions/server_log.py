@@ -11,8 +11,10 @@ from msgspec.structs import replace
 from pgwitness.core.events import LogPlace, Statement, Transaction
 from pgwitness.core.undo import Undo
 from streams.fold.bounded import room
+from streams.fold.memory.attribution import Attribution, Vouched
+from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.sessions import LogSession
 from streams.fold.sessions.attribution import by_log, log_session
-from streams.fold.state import Attribution, ClusterState, LogSession, Vouched
 from streams.identity.identities import Identities
 
 XIDS_MAX = 20_000

@@ -1,0 +1,1 @@
+"""What the fold remembers between records, as it stands in a checkpoint."""

@@ -1,0 +1,130 @@
+"""A whole checkpoint of the fold: small, plain, versioned.
+
+Held transactions are not in it but references to where they stand in `raw` (`HeldPart`); the buffer in which they wait
+is filled again by reading raw from the oldest reference. Every collection is a list in the order the fold keeps it, so
+that a restored fold forgets the same things at the same time as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from pgwitness.core.events import (
+    Event,
+)
+from streams.aside import Aside
+from streams.fold.log_coverage import State
+from streams.fold.memory.attribution import Vouched
+from streams.fold.memory.sessions import KnownSession, LogSession, Places, Prepared, SessionKey
+from streams.fold.memory.statements import Committed, Did, FunctionBody, HeldReading, Ran, Runs, ViewBody
+from streams.fold.memory.transactions import HeldState, OpenTransaction, Timeline, Watermark
+from streams.fold.sanity import LSN_MAX, TIME_US_MAX
+from streams.fold.shares import Shares
+
+POSITION_MAX = 1 << 53
+"""No offset is beyond."""
+
+
+class ClusterState(Struct):
+    """What is remembered of one cluster; `recent` are the beginnings of ids of events other than changes.
+
+    `told` is what DDL has said and others will say again (`streams.fold.told`).
+    """
+
+    clock_us: int
+    watermarks: list[tuple[Timeline, Watermark]]
+    sessions: list[KnownSession] = []
+    xids: list[tuple[int, SessionKey]] = []
+    logins: list[tuple[SessionKey, str]] = []
+    """As whom sessions logged in by the log, by pid and start in seconds."""
+    held: list[HeldState] = []
+    recent: list[str] = []
+    logs: list[tuple[tuple[str | None, str], tuple[int, int]]] = []
+    log_sessions: list[LogSession] = []
+    log_xids: list[tuple[int, int]] = []
+    """Transaction ids modulo 2^32 that the log named, each with the place of its session in `log_sessions`."""
+    told: list[tuple[str, int]] = []
+    vouched: list[tuple[int, int]] = []
+    """Transaction ids modulo 2^32, each with the place in `vouchers` of who it is known to be of."""
+    vouchers: list[Vouched] = []
+    ran: list[Ran] = []
+    committed: list[Committed] = []
+    forgotten_until_us: int = 0
+    log_settings: dict[str, str] = {}
+    log_coverage: State | None = None
+    did: list[Did] = []
+    did_begun: list[tuple[str | None, int, int | None]] = []
+    """Sessions that are in a transaction which they have begun."""
+    did_forgotten_until_us: int = 0
+    readings: list[HeldReading] = msgspec.field(default_factory=list, name="postures")
+    log_lines: list[tuple[str | None, int]] = []
+    log_looks: list[tuple[str | None, int]] = []
+    """How far the log of each instance was read, by the server's clock and by the collector's."""
+    starts: list[int] = []
+    """When the servers began, by their clocks (`streams.fold.sessions.starts`)."""
+    runs: list[tuple[str, list[Runs]]] = []
+    """What the log told and the statistics have not counted yet, by statement and role
+    (`streams.fold.joins.stats_join`)."""
+    relations: Places = Places()
+    prepared: list[Prepared] = []
+    """What stands behind the names of prepared statements and cursors (`streams.fold.sessions.handles`)."""
+    functions: list[tuple[tuple[str, str], FunctionBody]] = []
+    """What functions run, by database and name (`streams.fold.functions`)."""
+    views: list[tuple[tuple[str, str], ViewBody]] = []
+    """What views read, likewise (`streams.fold.views`)."""
+    shares: Shares = msgspec.field(default_factory=Shares)
+    """How many rows relations hold, and how much of them went (`streams.fold.shares`)."""
+    open: list[tuple[tuple[str | None, int, int | None], OpenTransaction]] = []
+    open_seen: list[tuple[tuple[str | None, int, int | None], bool]] = []
+    wal_xids: list[int] = []
+    open_due_us: int = 0
+    open_asked: bool = False
+    beside_ddl: list[tuple[int, Event]] = []
+    ddl_databases: list[str] = []
+    """Commands that wait for their DDL message, and databases that send such (`streams.fold.joins.beside_ddl`)."""
+    young: list[tuple[str, tuple[str, int]]] = []
+    """Databases that were just made, by whom and when (`streams.fold.young`)."""
+    refusals: list[tuple[str, tuple[tuple[int, str | None], ...]]] = []
+    """Refused logins by the role that was claimed (`streams.fold.refusals`)."""
+    """Statements whose outcome is open, and what decides it (`streams.fold.outcome.outcomes`)."""
+    set_back_told: int = -(1 << 60)
+    """The record at which it was last told that a clock was put back."""
+
+
+class FoldState(Struct, frozen=True):
+    """A whole checkpoint; `next_offset` is the first raw offset that is not in it."""
+
+    version: Literal[1]
+    partition: int
+    next_offset: int
+    identities: str
+    clusters: dict[str, ClusterState]
+    aside: Aside = msgspec.field(default_factory=Aside)
+
+
+encode = msgspec.json.Encoder().encode
+
+_decoder = msgspec.json.Decoder(FoldState)
+
+
+def decode(data: bytes) -> FoldState:
+    """Read a checkpoint. Raises `msgspec.DecodeError` or `msgspec.ValidationError` on anything else."""
+    return _decoder.decode(data)
+
+
+def check(state: FoldState, partition: int | None) -> None:
+    """Raise `ValueError` when a checkpoint cannot be true: of another partition, or with positions that cannot be."""
+    if partition is not None and state.partition != partition:
+        raise ValueError(f"a checkpoint of partition {state.partition}")
+    if not 0 <= state.next_offset <= POSITION_MAX:
+        raise ValueError(f"a checkpoint of offset {state.next_offset}")
+    for cluster in state.clusters.values():
+        if any(not 0 <= mark.lsn <= LSN_MAX for _, mark in cluster.watermarks):
+            raise ValueError("a checkpoint with a position in the WAL that no server has")
+        if any(not 0 <= reached[0] <= POSITION_MAX for _, reached in cluster.logs):
+            raise ValueError("a checkpoint with a place in a log that no log has")
+        if not 0 <= cluster.clock_us <= TIME_US_MAX:
+            raise ValueError("a checkpoint with a time that cannot be")
