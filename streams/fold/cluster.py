@@ -8,6 +8,7 @@ from pgwitness.core.sql.statements import StatementFacts
 from pgwitness.core.undo import Undo
 from streams.fold.bounded import room
 from streams.fold.functions import Functions
+from streams.fold.hold_buffer import HoldBuffer
 from streams.fold.joins.beside_ddl import BesideDdl
 from streams.fold.joins.log_join import LogJoin
 from streams.fold.joins.log_wait import LogWait
@@ -28,7 +29,6 @@ from streams.fold.sessions.starts import Starts
 from streams.fold.shares import Shares
 from streams.fold.told import Told
 from streams.fold.views import Views
-from streams.fold.waiting import WaitingRoom
 from streams.fold.young import Young
 
 TIMELINES_MAX = 1_000
@@ -55,7 +55,7 @@ class Cluster:
         self.posture = PostureJoin()
         self.stats = StatsJoin()
         self.readings = LogWait()
-        self.waiting = WaitingRoom(self.undo)
+        self.waiting = HoldBuffer(self.undo)
         self.told = Told()
         self.handles = Handles()
         self.relations = Relations()

@@ -10,9 +10,8 @@ from pgwitness.core.errors import DeadLetter
 from pgwitness.core.events import Event, Statement
 from pgwitness.core.topics import OURSELVES
 from streams.aside import EACH_MAX, WINDOW_US, Aside, Problem
-from streams.fold import fold as folding
 from streams.fold.fold import Fold
-from streams.fold.waiting import Held
+from streams.fold.hold_buffer import Held
 from streams.identity.identities import Identities
 from tests.streams import hostile
 from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon, read, sample, tick, transaction
@@ -81,7 +80,7 @@ def test_there_are_a_hundred_of_them() -> None:
 def test_nothing_of_a_failed_event_stays(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nobody expected, at the end of an event, takes back what it did: sent again, it counts."""
     first = batch(transaction(10, xid=5), transaction(11, beacons=[beacon()]))
-    monkeypatch.setattr(folding.Fold, "_beside_log", lambda *_: 1 / 0)
+    monkeypatch.setattr("streams.fold.records.transaction.compare_with_log", lambda *_: 1 / 0)
     monkeypatch.setattr("streams.fold.sessions.server_log.ServerLog.followed", True)
     before = feed.fold.snapshot()
     events = feed.fold.apply(0, read(first))
@@ -99,7 +98,7 @@ def test_nothing_of_a_failed_event_stays(feed: Feed, monkeypatch: pytest.MonkeyP
 def test_what_waited_waits_again_when_its_release_fails(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample that names a waiting transaction and fails has not taken it out; the next one does."""
     feed.fold.apply(0, read(batch(transaction(10, xid=5), transaction(20, xid=6))))
-    monkeypatch.setattr("streams.fold.fold.change_event", lambda *_: 1 / 0)
+    monkeypatch.setattr("streams.fold.holding.change_event", lambda *_: 1 / 0)
     assert feed.fold.apply(1, read(batch(sample(5)))) == []
     assert feed.fold.held == 2
     size = feed.fold.held_bytes
@@ -112,7 +111,7 @@ def test_what_waited_waits_again_when_its_release_fails(feed: Feed, monkeypatch:
 def test_a_line_of_the_log_that_failed_counts_when_it_comes_again(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its place in the log is not taken for known."""
     line = msgspec.json.decode(msgspec.json.encode(hostile._statement()), type=Statement)
-    monkeypatch.setattr("streams.fold.fold.statement_event", lambda *_: 1 / 0)
+    monkeypatch.setattr("streams.fold.records.statement.statement_event", lambda *_: 1 / 0)
     assert feed.fold.apply(0, read(batch(line, source="log"))) == []
     monkeypatch.undo()
     assert [event.kind for event in feed.fold.apply(1, read(batch(line, source="log")))] == ["statement"]
@@ -124,7 +123,7 @@ def test_an_error_of_values_keeps_its_values_to_itself(feed: Feed, monkeypatch: 
     def fail(*_: object) -> None:
         raise KeyError("secret-of-a-row")
 
-    monkeypatch.setattr("streams.fold.fold.change_event", fail)
+    monkeypatch.setattr("streams.fold.holding.change_event", fail)
     feed.fold.apply(0, read(batch(transaction(10, beacons=[beacon()]))))
     (gap,) = feed.fold.set_aside(RAW, feed.fold.refused)
     assert "secret" not in str(gap.detail)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pgwitness.core.events import RawBatch, RawHeader, Relation
-from streams.fold import cluster, fold, functions, relations, shares, told
+from streams.fold import cluster, clusters, functions, relations, shares, told
 from streams.fold.fold import Fold
+from streams.fold.hold_buffer import COLUMN_BYTES, PART_BYTES, size_of
 from streams.fold.joins import log_join, log_wait, stats_join
 from streams.fold.outcome import outcomes
 from streams.fold.sanity import NAME_CHARS_MAX, bounded
 from streams.fold.sessions import activity, handles, server_log
-from streams.fold.waiting import COLUMN_BYTES, PART_BYTES, size_of
 from streams.identity import identities as identity
 from streams.identity.identities import Identities
 from tests.bench import flood
@@ -56,7 +56,7 @@ def folding(monkeypatch: pytest.MonkeyPatch) -> Fold:
     """A fold whose every bound is fifty, and room for some fifty transactions that wait."""
     for module, name in LIMITS:
         monkeypatch.setattr(module, name, BOUND)
-    monkeypatch.setattr(fold, "CLUSTERS_MAX", 4)
+    monkeypatch.setattr(clusters, "CLUSTERS_MAX", 4)
     monkeypatch.setattr(flood, "LONG_EACH", 97)
     monkeypatch.setattr(flood, "LONG", "x" * 100_000)
     return Fold(0, Identities.parse(flood.IDENTITIES), 2_000_000, held_bytes_max=100_000)

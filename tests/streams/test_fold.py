@@ -8,7 +8,7 @@ import pytest
 from pgwitness.core.events import Control, Event, Forgery, Gap, Identities, Posture, QueryStats, RawEvent, Session
 from pgwitness.core.topics import OURSELVES
 from streams.fold.fold import Fold
-from streams.fold.waiting import PART_BYTES
+from streams.fold.hold_buffer import PART_BYTES
 from streams.identity.identities import Identities as Rules
 from tests.streams.records import (
     BACKEND_US,

@@ -16,7 +16,6 @@ from streams.fold.events.base import (
     blank_event,
     identify,
 )
-from streams.fold.joins.posture_join import Found
 from streams.fold.memory.attribution import Attribution
 from streams.fold.sessions.attribution import NOBODY
 
@@ -25,18 +24,6 @@ _POSTURE: dict[bool, dict[str, Effect]] = {
     True: {"added": "granted", "removed": "revoked", "changed": "altered"},
 }
 """What a difference between two looks says; of memberships it is another word."""
-
-
-def posture_event(header: RawHeader, raw: Posture, whose: Attribution, found: Found) -> Event:
-    """Make the event of posture, with who changed it by the log; where nobody can be named, why."""
-    event = observed_event(header, raw, whose)
-    if found.statements:
-        event.detail["statements"] = list(found.statements)
-    if found.why is not None:
-        event.detail["unnamed"] = found.why
-    if found.candidates:
-        event.detail["candidates"] = list(found.candidates)
-    return event
 
 
 def observed_event(header: RawHeader, raw: Posture | Gap | Control, whose: Attribution = NOBODY) -> Event:

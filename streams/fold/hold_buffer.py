@@ -1,6 +1,6 @@
-"""The room in which transactions wait until it is known whose they are, each until its time has come.
+"""Where transactions wait until it is known whose they are, each until its time has come.
 
-A checkpoint holds references to where their parts stand in `raw`, not the parts: a restored room is filled again by
+A checkpoint holds references to where their parts stand in `raw`, not the parts: a restored buffer is filled again by
 `refill` with the records from the oldest reference on. What `raw` no longer has is `incomplete`.
 """
 
@@ -57,7 +57,7 @@ class Held:
         return next((part.committed_at_us for _, _, part in self.parts if part is not None), 0)
 
 
-class WaitingRoom:
+class HoldBuffer:
     """The transactions of one cluster that wait, in the order in which their time comes."""
 
     def __init__(self, undo: Undo) -> None:

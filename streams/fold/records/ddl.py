@@ -1,0 +1,48 @@
+"""The commands of a transaction, as the event trigger's messages tell them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pgwitness.core.events import Transaction
+from streams.fold import publications, shares
+from streams.fold.context import FoldContext
+from streams.fold.covering import covering
+from streams.fold.events.ddl import ddl_event, publication_changed
+from streams.fold.memory.transactions import Watermark
+from streams.fold.records.decided import emit_after_ddl
+
+
+def take_commands(context: FoldContext, part: Transaction, mark: Watermark) -> None:
+    """Emit each command by the session that its own message names, once."""
+    cluster, header = context.cluster, context.header
+    fresh = [item for item in part.ddl if item.number >= mark.ddl]
+    own = covering(part.ddl)
+    for item in fresh:
+        shares.moved(cluster.shares, part.database, cluster.relations.ddl(part.database, item))
+        shares.ddl(cluster.shares, part, item, partial(cluster.relations.schemas, part.database))
+    cluster.functions.ddl(part.database, fresh, part.committed_at_us)
+    cluster.views.ddl(part.database, fresh, part.committed_at_us)
+    for item in fresh:
+        where = (header.cluster, part.database, header.instance)
+        attribution = cluster.activity.by_beacon(item.beacon, where, context.identities)
+        event = ddl_event(header.cluster, header.instance, part, item, attribution)
+        if item.number in own:
+            event.detail["covering"] = True
+        holds = shares.holds(cluster.shares, part.database, event.relations)
+        if holds is not None:
+            event.detail["holds"] = holds
+        mark.ddl = item.number + 1
+        cluster.relations.resolve(event)
+        context.emit(event)
+        less = publications.taken_out(item)
+        if less is None or item.number in own:
+            continue
+        if not part.announced:
+            context.emit(publication_changed(header, part, item, less, attribution))
+        elif less[1] and publications.within(item, part.ddl):
+            context.emit(publication_changed(header, part, item, less, attribution, publications.UNREAD))
+    cluster.told.ddl(part.database, fresh)
+    if fresh:
+        for event in cluster.beside_ddl.message(part.database, cluster.told):
+            emit_after_ddl(context, event)
