@@ -26,7 +26,7 @@ from streams.fold.sessions.activity import Activity
 from streams.fold.sessions.handles import Handles
 from streams.fold.sessions.server_log import ServerLog
 from streams.fold.sessions.starts import Starts
-from streams.fold.shares import Shares
+from streams.fold.shares.sizes import Shares
 from streams.fold.told import Told
 from streams.fold.views import Views
 from streams.fold.young import Young

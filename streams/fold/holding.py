@@ -6,7 +6,6 @@ from msgspec.structs import replace
 
 from pgwitness.core.events import Transaction
 from streams.aside import Problem, unexpected
-from streams.fold import shares
 from streams.fold.cluster import Cluster
 from streams.fold.context import FoldContext, PartitionContext
 from streams.fold.events.change import change_event
@@ -15,6 +14,7 @@ from streams.fold.hold_buffer import Held, Key, size_of
 from streams.fold.memory.attribution import Attribution
 from streams.fold.memory.transactions import HeldPart
 from streams.fold.sessions.attribution import NOBODY, by_log
+from streams.fold.shares import taken
 
 HELD_BYTES_MAX = 32 * 1024 * 1024
 """Bytes of parts that wait, with what each costs beside its rows (`streams.fold.hold_buffer`)."""
@@ -30,9 +30,9 @@ def emit_change(context: FoldContext, instance: str | None, part: Transaction, a
     """Emit a part of a transaction, and with its last one how much it took of what was there."""
     event = change_event(context.header.cluster, instance, part, attribution)
     who = attribution.principal or f"?{attribution.role or ''}"
-    taken = shares.change(context.cluster.shares, part, who, attribution.principal_kind)
-    if taken:
-        event.detail["shares"] = taken
+    found = taken.take_change(context.cluster.shares, part, who, attribution.principal_kind)
+    if found:
+        event.detail["shares"] = found
     context.emit(event)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from pgwitness.core.events import RawBatch, RawHeader, Relation
-from streams.fold import cluster, clusters, functions, relations, shares, told
+from streams.fold import cluster, clusters, functions, relations, told
 from streams.fold.fold import Fold
 from streams.fold.hold_buffer import COLUMN_BYTES, PART_BYTES, size_of
 from streams.fold.joins import log_join, log_wait, stats_join
-from streams.fold.outcome import outcomes
+from streams.fold.outcome import open_transactions, outcomes, step
 from streams.fold.sanity import NAME_CHARS_MAX, bounded
 from streams.fold.sessions import activity, handles, server_log
+from streams.fold.shares import sizes, windows
 from streams.identity import identities as identity
 from streams.identity.identities import Identities
 from tests.bench import flood
@@ -40,14 +41,14 @@ LIMITS = (
     (server_log, "NAMED_MAX"),
     (server_log, "XIDS_MAX"),
     (server_log, "VOUCHED_MAX"),
-    (shares, "RELATIONS_MAX"),
-    (shares, "WINDOWS_MAX"),
+    (sizes, "RELATIONS_MAX"),
+    (windows, "WINDOWS_MAX"),
     (stats_join, "STATEMENTS_MAX"),
     (told, "TOLD_MAX"),
-    (outcomes, "SESSIONS_MAX"),
-    (outcomes, "WAITING_MAX"),
+    (open_transactions, "SESSIONS_MAX"),
+    (step, "WAITING_MAX"),
     (outcomes, "SEEN_MAX"),
-    (outcomes, "COMMITTED_MAX"),
+    (open_transactions, "COMMITTED_MAX"),
 )
 
 

@@ -23,12 +23,9 @@ from pgwitness.core.events import (
 from streams.fold.memory.attribution import Attribution
 
 NOWHERE = Position(0, 0, 0)
-
 WORKER = "worker"
-
 NAMED_BY = ("beacon", "gateway", "log")
 """Bindings by which a transaction past the beacon is named all the same: by its DDL, the gateway, its statements."""
-
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 

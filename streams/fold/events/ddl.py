@@ -20,9 +20,7 @@ from streams.fold.memory.attribution import Attribution
 
 BEACON = "pgwitness_beacon on "
 """How the identity of a beacon's trigger begins."""
-
 _RELATIONS = frozenset({"table", "foreign table", "view", "materialized view"})
-
 _DROPS = frozenset({f"DROP {word.upper()}" for word in (*_RELATIONS, "schema", "owned")})
 
 

@@ -22,7 +22,7 @@ from streams.fold.memory.sessions import KnownSession, LogSession, Places, Prepa
 from streams.fold.memory.statements import Committed, Did, FunctionBody, HeldReading, Ran, Runs, ViewBody
 from streams.fold.memory.transactions import HeldState, OpenTransaction, Timeline, Watermark
 from streams.fold.sanity import LSN_MAX, TIME_US_MAX
-from streams.fold.shares import Shares
+from streams.fold.shares.sizes import Shares
 
 POSITION_MAX = 1 << 53
 """No offset is beyond."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from pgwitness.core.events import Transaction
-from streams.fold import publications, shares
+from streams.fold import publications
 from streams.fold.context import FoldContext
 from streams.fold.covering import covering
 from streams.fold.events.ddl import ddl_event, publication_changed
 from streams.fold.memory.transactions import Watermark
 from streams.fold.records.decided import emit_after_ddl
+from streams.fold.shares import sizes
 
 
 def take_commands(context: FoldContext, part: Transaction, mark: Watermark) -> None:
@@ -19,8 +20,8 @@ def take_commands(context: FoldContext, part: Transaction, mark: Watermark) -> N
     fresh = [item for item in part.ddl if item.number >= mark.ddl]
     own = covering(part.ddl)
     for item in fresh:
-        shares.moved(cluster.shares, part.database, cluster.relations.ddl(part.database, item))
-        shares.ddl(cluster.shares, part, item, partial(cluster.relations.schemas, part.database))
+        sizes.rename(cluster.shares, part.database, cluster.relations.ddl(part.database, item))
+        sizes.take_ddl(cluster.shares, part, item, partial(cluster.relations.schemas, part.database))
     cluster.functions.ddl(part.database, fresh, part.committed_at_us)
     cluster.views.ddl(part.database, fresh, part.committed_at_us)
     for item in fresh:
@@ -29,7 +30,7 @@ def take_commands(context: FoldContext, part: Transaction, mark: Watermark) -> N
         event = ddl_event(header.cluster, header.instance, part, item, attribution)
         if item.number in own:
             event.detail["covering"] = True
-        holds = shares.holds(cluster.shares, part.database, event.relations)
+        holds = sizes.holds(cluster.shares, part.database, event.relations)
         if holds is not None:
             event.detail["holds"] = holds
         mark.ddl = item.number + 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pgwitness.core.events import Event
-from streams.fold import shares
 from streams.fold.context import FoldContext
+from streams.fold.shares import sizes
 
 
 def emit_decided(context: FoldContext, events: list[Event]) -> None:
@@ -22,5 +22,5 @@ def emit_after_ddl(context: FoldContext, event: Event) -> None:
     """Emit a statement that has waited; what it names may have been made meanwhile, by the WAL."""
     if context.cluster.relations.again(event):
         context.cluster.views.ran(event)
-    shares.by_effect(context.cluster.shares, event)
+    sizes.by_effect(context.cluster.shares, event)
     context.emit(event)

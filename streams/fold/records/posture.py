@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pgwitness.core.events import Posture
-from streams.fold import shares
 from streams.fold.context import FoldContext
 from streams.fold.events.observed import observed_event
 from streams.fold.memory.statements import HeldReading
@@ -11,6 +10,7 @@ from streams.fold.outcome.outcomes import ASKED
 from streams.fold.records.decided import emit_decided
 from streams.fold.records.readings import hold_or_return, of_several
 from streams.fold.sessions.attribution import NOBODY, by_log
+from streams.fold.shares import sizes
 
 
 def take(context: FoldContext, raw: Posture) -> None:
@@ -23,7 +23,7 @@ def take(context: FoldContext, raw: Posture) -> None:
         cluster.relations.posture(raw)
         or cluster.functions.posture(raw)
         or cluster.views.posture(raw)
-        or shares.posture(cluster.shares, raw)
+        or sizes.take_posture(cluster.shares, raw)
     ):
         return
     cluster.coverage.posture(raw)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pgwitness.core.events import LogPlace, Statement
 from pgwitness.core.sql.statements import facts
-from streams.fold import shares
 from streams.fold.cluster import Cluster
 from streams.fold.context import FoldContext
 from streams.fold.events.base import line_id
@@ -15,6 +14,7 @@ from streams.fold.records.decided import emit_decided
 from streams.fold.records.findings import compare_comment
 from streams.fold.sessions import comments
 from streams.fold.sessions.attribution import by_log, log_session
+from streams.fold.shares import sizes
 from streams.fold.told import OWN
 
 RUN_LINES = ("duration", "statement")
@@ -50,7 +50,7 @@ def take(context: FoldContext, line: Statement) -> None:
     cluster.relations.resolve(event, session)
     cluster.relations.ran(event, session)
     cluster.views.ran(event)
-    shares.by_effect(cluster.shares, event)
+    sizes.by_effect(cluster.shares, event)
     cluster.coverage.statement(event)
     if line.outcome == "success" and line.source in _run_lines(cluster):
         cluster.stats.statement(event, session, another=cluster.relations.is_another(session))

@@ -13,7 +13,7 @@ from streams.fold.memory.attribution import Attribution
 from streams.fold.memory.statements import HeldReading
 from streams.fold.records.readings import hold_or_return, of_several
 from streams.fold.sessions.attribution import by_log, by_role, by_role_in_force
-from streams.fold.shares import by_effect
+from streams.fold.shares.sizes import by_effect
 from streams.fold.told import SEEN_AS
 
 
