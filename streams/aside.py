@@ -7,6 +7,7 @@ million counts in one of them. Pure: the time is given, and the state goes into 
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import Struct
 
 WINDOW_US = 60_000_000
@@ -46,7 +47,7 @@ class Aside(Struct):
 
     since_us: int = 0
     total: int = 0
-    untold: int = 0
+    unreported: int = msgspec.field(default=0, name="untold")
     first_offset: int = 0
     last_offset: int = 0
     last: Problem | None = None
@@ -56,31 +57,31 @@ class Aside(Struct):
         due = self.due(now_us)
         if self.total == 0:
             self.since_us = now_us
-        if self.untold == 0:
+        if self.unreported == 0:
             self.first_offset = offset
         self.total += 1
-        self.untold += 1
+        self.unreported += 1
         self.last_offset = offset
         self.last = problem
-        if self.total <= EACH_MAX or self.untold >= self.total // 2:
-            due.append(self._tell(problem))
+        if self.total <= EACH_MAX or self.unreported >= self.total // 2:
+            due.append(self._report(problem))
         return due
 
     def due(self, now_us: int) -> list[tuple[Problem, Summary]]:
         """Give what is left to be told of a window that is over; a clock that went back ends it, too."""
         if self.total == 0 or 0 <= now_us - self.since_us < WINDOW_US:
             return []
-        told = self.rest()
+        left = self.rest()
         self.total = 0
-        return told
+        return left
 
     def rest(self) -> list[tuple[Problem, Summary]]:
         """Give what is left to be told now, because nobody will remember it."""
-        return [self._tell(self.last)] if self.untold and self.last is not None else []
+        return [self._report(self.last)] if self.unreported and self.last is not None else []
 
-    def _tell(self, problem: Problem) -> tuple[Problem, Summary]:
-        summary = Summary(self.untold, self.first_offset, self.last_offset)
-        self.untold = 0
+    def _report(self, problem: Problem) -> tuple[Problem, Summary]:
+        summary = Summary(self.unreported, self.first_offset, self.last_offset)
+        self.unreported = 0
         return problem, summary
 
 

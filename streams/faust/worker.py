@@ -138,7 +138,7 @@ async def _work(
     app = make_app(config, stages, failed)
     try:
         await app.start()
-        told, trouble = False, None
+        reported, trouble = False, None
         while not stop.is_set() and not failure:
             await asyncio.sleep(TICK_S)
             if app.crashed:
@@ -150,11 +150,11 @@ async def _work(
             if watch.poll(stages.topic_ids, app.suspicious):
                 app.trust()
             health.beat(PART)
-            if told and stages.trouble != trouble:
+            if reported and stages.trouble != trouble:
                 trouble = stages.trouble
                 health.ready(PART, trouble)
-            if not told and stages.positions():
-                told = True
+            if not reported and stages.positions():
+                reported = True
                 gc.collect()
                 gc.freeze()
                 started()

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pgwitness.core.events import Posture
-from streams.fold.bounded import room
+from streams.fold.bounded import evict_oldest
 
 NAME_CHARS_MAX = 300
 
 Body = TypeVar("Body")
-Known = dict[tuple[str, str], Body]
+Bodies = dict[tuple[str, str], Body]
 """By database and name."""
 
 
 def take_up(
-    known: Known[Body], event: Posture, entries: str, body_of: Callable[[int, object], Body | None], most: int
+    known: Bodies[Body], event: Posture, entries: str, body_of: Callable[[int, object], Body | None], most: int
 ) -> None:
     """Take up one record: `entries` is the name under which it has what was read; what has no body is forgotten."""
     after, database = event.after or {}, event.database or ""
@@ -29,5 +29,5 @@ def take_up(
         known.pop((database, str(name)), None)
         body = body_of(at_us, entry)
         if body is not None and len(str(name)) + len(database) <= 2 * NAME_CHARS_MAX:
-            room(known, most)
+            evict_oldest(known, most)
             known[database, str(name)] = body

@@ -8,7 +8,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def room(items: dict[K, V], items_max: int) -> list[K]:
+def evict_oldest(items: dict[K, V], items_max: int) -> list[K]:
     """Forget the oldest entries until one more has room; returns their keys."""
     gone: list[K] = []
     while len(items) >= items_max:

@@ -6,7 +6,8 @@ from pgwitness.core.events import Event, Statement
 from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
 from pgwitness.core.undo import Undo
-from streams.fold.bounded import room
+from streams.fold.bounded import evict_oldest
+from streams.fold.ddl_seen import DdlSeen
 from streams.fold.functions import Functions
 from streams.fold.hold_buffer import HoldBuffer
 from streams.fold.joins.beside_ddl import BesideDdl
@@ -16,9 +17,10 @@ from streams.fold.joins.posture_join import PostureJoin
 from streams.fold.joins.stats_join import StatsJoin
 from streams.fold.log_coverage import LogCoverage
 from streams.fold.log_settings import LogSettings
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession
 from streams.fold.memory.transactions import Timeline, Watermark
+from streams.fold.new_databases import NewDatabases
 from streams.fold.outcome.outcomes import Outcomes
 from streams.fold.refusals import Refusals
 from streams.fold.relations import Relations
@@ -27,9 +29,7 @@ from streams.fold.sessions.handles import Handles
 from streams.fold.sessions.server_log import ServerLog
 from streams.fold.sessions.starts import Starts
 from streams.fold.shares.sizes import Shares
-from streams.fold.told import Told
 from streams.fold.views import Views
-from streams.fold.young import Young
 
 TIMELINES_MAX = 1_000
 RECENT_MAX = 8_192
@@ -43,7 +43,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.clock_us = 0
-        self.set_back_told = NEVER
+        self.set_back_reported = NEVER
         """The record at which it was last told that a clock was put back."""
         self.watermarks: dict[Timeline, Watermark] = {}
         self.recent: dict[str, None] = {}
@@ -56,7 +56,7 @@ class Cluster:
         self.stats = StatsJoin()
         self.readings = LogWait()
         self.waiting = HoldBuffer(self.undo)
-        self.told = Told()
+        self.ddl_seen = DdlSeen()
         self.handles = Handles()
         self.relations = Relations()
         self.functions = Functions()
@@ -65,7 +65,7 @@ class Cluster:
         self.shares = Shares()
         self.outcomes = Outcomes(self.undo)
         self.beside_ddl = BesideDdl(self.undo)
-        self.young = Young(self.undo)
+        self.new_databases = NewDatabases(self.undo)
         self.refusals = Refusals(self.undo)
         self.starts = Starts()
 
@@ -100,7 +100,7 @@ class Cluster:
         if before is not None:
             mark.newest_us, mark.incarnation = before.newest_us, before.incarnation
         if timeline not in self.watermarks:
-            room(self.watermarks, TIMELINES_MAX)
+            evict_oldest(self.watermarks, TIMELINES_MAX)
         self.watermarks[timeline] = mark
         return mark
 
@@ -115,7 +115,7 @@ class Cluster:
         key = event_id[:RECENT_LETTERS]
         if key in self.recent:
             return False
-        room(self.recent, RECENT_MAX)
+        evict_oldest(self.recent, RECENT_MAX)
         self.recent[key] = None
         self.undo.add(lambda: self.recent.pop(key, None))
         return True
@@ -136,16 +136,16 @@ class Cluster:
         if event.detail.get("functions"):
             self.functions.ran(event, self.relations.path(event, session))
 
-    def save(self) -> ClusterState:
+    def save(self) -> ClusterCheckpoint:
         """Give the state for a checkpoint."""
-        state = ClusterState(
+        state = ClusterCheckpoint(
             clock_us=self.clock_us,
-            set_back_told=self.set_back_told,
+            set_back_reported=self.set_back_reported,
             watermarks=list(self.watermarks.items()),
             held=self.waiting.save(),
             recent=list(self.recent),
-            told=self.told.items(),
-            log_settings=self.log_settings.told,
+            ddl_seen=self.ddl_seen.items(),
+            log_settings=self.log_settings.values,
             log_coverage=self.coverage.state,
             runs=self.stats.items(),
             shares=self.shares,
@@ -162,19 +162,19 @@ class Cluster:
         self.relations.save(state)
         self.outcomes.save(state)
         self.beside_ddl.save(state)
-        self.young.save(state)
+        self.new_databases.save(state)
         self.refusals.save(state)
         return state
 
     @classmethod
-    def load(cls, state: ClusterState) -> Cluster:
+    def load(cls, state: ClusterCheckpoint) -> Cluster:
         """Make the cluster of a checkpoint."""
         cluster = cls()
         cluster.clock_us = state.clock_us
-        cluster.set_back_told = state.set_back_told
+        cluster.set_back_reported = state.set_back_reported
         cluster.watermarks = dict(state.watermarks)
         cluster.recent = dict.fromkeys(state.recent)
-        cluster.told = Told(state.told)
+        cluster.ddl_seen = DdlSeen(state.ddl_seen)
         cluster.activity.load(state)
         cluster.log.load(state)
         cluster.log_settings = LogSettings(state.log_settings)
@@ -190,7 +190,7 @@ class Cluster:
         cluster.starts = Starts(state.starts)
         cluster.outcomes.load(state)
         cluster.beside_ddl.load(state)
-        cluster.young.load(state)
+        cluster.new_databases.load(state)
         cluster.refusals.load(state)
         cluster.stats = StatsJoin(state.runs)
         cluster.waiting.load(state.held)

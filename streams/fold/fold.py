@@ -47,16 +47,16 @@ from streams.fold.context import FoldContext, PartitionContext
 from streams.fold.events.gaps import clock_set_back, raw_lost, record_skipped, set_aside
 from streams.fold.holding import HELD_BYTES_MAX, abandon, release_due, touch
 from streams.fold.memory import checkpoint
-from streams.fold.memory.checkpoint import FoldState
+from streams.fold.memory.checkpoint import FoldCheckpoint
 from streams.fold.memory.statements import HeldReading
 from streams.fold.records import identities, notices, posture, session, statement, statistics, transaction
 from streams.fold.records.decided import emit_after_ddl, emit_decided
-from streams.fold.sanity import bounded, bounded_header, check
+from streams.fold.sanity import bounded, bounded_header, check_event
 from streams.identity.identities import Identities
 
 SET_BACK_US = 5_000_000
 """By how much a captured event may lie behind the latest: collectors' threads and hosts are not one clock."""
-SET_BACK_TOLD_US = 60_000_000
+SET_BACK_REPORTED_US = 60_000_000
 SET_BACK_RECORDS = 1_000
 """Of collectors whose clocks differ, it is emitted once in so many records."""
 
@@ -108,7 +108,7 @@ class Fold:
         cluster.undo.begin()
         emitted, clock_us = len(events), cluster.clock_us
         try:
-            check(event, written_us)
+            check_event(event, written_us)
             event = bounded(event)
             captured_us = event.captured_at_us
             if captured_us > clock_us:
@@ -134,9 +134,9 @@ class Fold:
         """Take up that the collectors' clock was put back, or that two of them differ; the latter not each time."""
         cluster, offset = context.cluster, self._context.offset
         cluster.set_back(after_us, self._context.grace_us)
-        if before_us - after_us < SET_BACK_TOLD_US or 0 <= offset - cluster.set_back_told < SET_BACK_RECORDS:
+        if before_us - after_us < SET_BACK_REPORTED_US or 0 <= offset - cluster.set_back_reported < SET_BACK_RECORDS:
             return
-        cluster.set_back_told = offset
+        cluster.set_back_reported = offset
         context.emit(clock_set_back(context.header, before_us, after_us, (self.partition, offset)))
 
     def _emit_late(self, context: FoldContext, held: HeldReading) -> None:
@@ -253,7 +253,7 @@ class Fold:
     def snapshot(self) -> bytes:
         """Return the state after the last record, as JSON."""
         return checkpoint.encode(
-            FoldState(
+            FoldCheckpoint(
                 version=1,
                 partition=self.partition,
                 next_offset=self.next_offset,

@@ -18,7 +18,7 @@ import msgspec
 
 from pgwitness.core.events import Ddl, Event, Posture
 from streams.fold.bodies import take_up
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.statements import FunctionBody
 
 FUNCTIONS = "functions"
@@ -70,12 +70,12 @@ class Functions:
         called = event.detail.get("functions")
         if not self._known or not isinstance(called, list) or not called:
             return
-        told: list[dict[str, object]] = []
+        steps: list[dict[str, object]] = []
         for name, body in self._bodies(event.database or "", [str(name) for name in called], tuple(path)):
             event.relations = list(dict.fromkeys([*event.relations, *body.relations]))
             event.columns = list(dict.fromkeys([*event.columns, *body.columns]))
             if body.relations or body.operations:
-                told.append(
+                steps.append(
                     {
                         "function": name,
                         "operations": list(body.operations),
@@ -83,8 +83,8 @@ class Functions:
                         "certain": body.certain,
                     }
                 )
-        if told:
-            event.detail[THROUGH] = told
+        if steps:
+            event.detail[THROUGH] = steps
 
     def _bodies(self, database: str, names: list[str], path: tuple[str, ...]) -> Iterator[tuple[str, FunctionBody]]:
         """Give the functions that are known of those called, and of those that these call."""
@@ -112,11 +112,11 @@ class Functions:
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.functions = list(self._known.items())
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._known = {(database, name): body for (database, name), body in state.functions}
 

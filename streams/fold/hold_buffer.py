@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from pgwitness.core.events import RawBatch, Transaction
 from pgwitness.core.undo import Undo
-from streams.fold.memory.transactions import HeldPart, HeldState, Timeline
+from streams.fold.memory.transactions import HeldPart, HeldTransaction, Timeline
 from streams.fold.sessions.server_log import XID_MODULUS
 from streams.fold.trimming import trim
 
@@ -147,14 +147,14 @@ class HoldBuffer:
         """Give the offsets in `raw` of all that waits."""
         return (place.offset for held in self._held.values() for place, _, _ in held.parts)
 
-    def save(self) -> list[HeldState]:
+    def save(self) -> list[HeldTransaction]:
         """Give the references for a checkpoint."""
         return [
-            HeldState(*held.key, held.xid, held.due_us, [place for place, _, _ in held.parts], held.incarnation)
+            HeldTransaction(*held.key, held.xid, held.due_us, [place for place, _, _ in held.parts], held.incarnation)
             for held in self._held.values()
         ]
 
-    def load(self, saved: list[HeldState]) -> None:
+    def load(self, saved: list[HeldTransaction]) -> None:
         """Take up the references of a checkpoint."""
         for item in saved:
             held = self._enter(Held((item.timeline, item.lsn), item.xid, item.due_us, item.incarnation))

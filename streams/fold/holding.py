@@ -57,7 +57,7 @@ def release(context: FoldContext, held: Held, attribution: Attribution) -> None:
     timeline, lsn = held.key
     mark = cluster.watermarks.get(timeline)
     if mark is not None and mark.lsn == lsn and not mark.whole:
-        mark.whose = attribution
+        mark.attribution = attribution
     for _, instance, part in held.parts:
         if part is not None:
             emit_change(context, instance, part, attribution)

@@ -36,7 +36,7 @@ INSTANCES_MAX = 100
 REASON = "log_lines_lost"
 _SETTINGS = ("log_statement", "log_min_duration_statement", "pgaudit.log")
 _OVERRIDES = re.compile(r"log_\w+|pgaudit\.\w+")
-_BEGINS_ANEW = ("log_", "stats_", "collector_state_lost", "raw_", "state_rebuilt")
+_RESTARTS = ("log_", "stats_", "collector_state_lost", "raw_", "state_rebuilt")
 
 
 class Instance(Struct):
@@ -58,7 +58,7 @@ class Instance(Struct):
     names: dict[str, str] = {}
 
 
-class State(Struct):
+class LogCounts(Struct):
     """What stands in a checkpoint."""
 
     settings: dict[str, str] = {}
@@ -69,18 +69,18 @@ class State(Struct):
 class LogCoverage:
     """Compares what statistics counted with what the log told, for one cluster."""
 
-    def __init__(self, state: State | None = None) -> None:
-        self.state = state if state is not None else State()
+    def __init__(self, state: LogCounts | None = None) -> None:
+        self.state = state if state is not None else LogCounts()
         self.source = _source(self.state.settings)
         """Which lines tell every statement by the server's settings; None when none do."""
 
     @classmethod
-    def load(cls, state: State | None, log_settings: dict[str, str]) -> LogCoverage:
+    def load(cls, state: LogCounts | None, log_settings: dict[str, str]) -> LogCoverage:
         """Go on from a checkpoint; from one of an earlier release with what it knew of the settings."""
         if state is None:
             known = {name: value for name, value in log_settings.items() if name == "log_statement"}
             roles = [_role(name.removeprefix("override ")) for name in log_settings if name.startswith("override ")]
-            state = State(known, list(dict.fromkeys(roles)))
+            state = LogCounts(known, list(dict.fromkeys(roles)))
         return cls(state)
 
     def posture(self, event: Posture) -> None:
@@ -106,7 +106,7 @@ class LogCoverage:
 
     def gap(self, event: Gap | Control, instance: str | None) -> None:
         """Begin anew where a loss is told already."""
-        if isinstance(event, Gap) and event.reason.startswith(_BEGINS_ANEW):
+        if isinstance(event, Gap) and event.reason.startswith(_RESTARTS):
             if instance is None:
                 self.state.instances.clear()
             else:

@@ -19,48 +19,48 @@ _KNOWN = frozenset({"", "pg_stat_statements", "auto_explain", "pgaudit", "pg_pre
 class LogSettings:
     """The settings of one cluster, by name; what overrides one for a role or database has its own name."""
 
-    def __init__(self, told: dict[str, str] | None = None) -> None:
-        self.told = dict(told or {})
+    def __init__(self, values: dict[str, str] | None = None) -> None:
+        self.values = dict(values or {})
 
     def see(self, event: Posture) -> None:
         """Take up what a snapshot found, or found changed."""
         after = event.after or {}
         if event.object_type == "setting" and event.name in (*_SILENCING, _DURATION, _LIBRARIES):
-            self.told[event.name] = str(after.get("value", "")).lower()
+            self.values[event.name] = str(after.get("value", "")).lower()
         elif event.object_type == "role_setting":
             for word, settings in (("override", _SILENCING), ("shorten", (_DURATION,))):
                 name = f"{word} {event.name}"
                 if event.change != "removed" and any(setting in after for setting in settings):
-                    if len(self.told) < OVERRIDES_MAX:
-                        self.told[name] = ""
+                    if len(self.values) < OVERRIDES_MAX:
+                        self.values[name] = ""
                 else:
-                    self.told.pop(name, None)
+                    self.values.pop(name, None)
 
     @property
     def transactions(self) -> bool:
         """Whether every session's statements are told, its COMMIT and ROLLBACK too."""
-        told = self.told
-        if any(name.startswith("override ") for name in told):
+        values = self.values
+        if any(name.startswith("override ") for name in values):
             return False
-        ended = told.get(_DURATION) == "0" and not any(name.startswith("shorten ") for name in told)
-        return ended or told.get("log_statement") == "all"
+        ended = values.get(_DURATION) == "0" and not any(name.startswith("shorten ") for name in values)
+        return ended or values.get("log_statement") == "all"
 
     @property
     def sees_ends(self) -> bool | None:
         """Whether the log has every COMMIT, ROLLBACK and error of every session; None where nobody has told."""
-        told = self.told
-        if _DURATION not in told and "log_statement" not in told:
+        values = self.values
+        if _DURATION not in values and "log_statement" not in values:
             return None
-        return self.transactions and told.get("log_min_messages", "warning") not in ("log", "fatal", "panic")
+        return self.transactions and values.get("log_min_messages", "warning") not in ("log", "fatal", "panic")
 
     @property
     def announced(self) -> bool:
         """Whether every statement is announced before it runs, and nothing writes that is no statement."""
-        told = self.told
-        libraries = {name.strip() for name in told.get(_LIBRARIES, "").split(",")}
+        values = self.values
+        libraries = {name.strip() for name in values.get(_LIBRARIES, "").split(",")}
         return (
-            told.get("log_statement") == "all"
-            and told.get("log_min_messages", "warning") not in ("fatal", "panic")
+            values.get("log_statement") == "all"
+            and values.get("log_min_messages", "warning") not in ("fatal", "panic")
             and libraries <= _KNOWN
-            and not any(name.startswith("override ") for name in told)
+            and not any(name.startswith("override ") for name in values)
         )

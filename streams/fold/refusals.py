@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pgwitness.core.events import Event, Session
 from pgwitness.core.undo import Undo
-from streams.fold.bounded import room
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.bounded import evict_oldest
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 
 WITHIN_US = 600_000_000
 ROLES_MAX = 10_000
@@ -51,7 +51,7 @@ class Refusals:
     def _set(self, role: str, refused: tuple[Refused, ...]) -> None:
         before = self._by_role.pop(role, None)
         if refused:
-            room(self._by_role, ROLES_MAX)
+            evict_oldest(self._by_role, ROLES_MAX)
             self._by_role[role] = refused
         self._undo.add(lambda: self._put_back(role, before))
 
@@ -60,10 +60,10 @@ class Refusals:
         if before is not None:
             self._by_role[role] = before
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.refusals = list(self._by_role.items())
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._by_role = dict(state.refusals)

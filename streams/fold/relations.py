@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from functools import partial
 
 from pgwitness.core.events import Ddl, Event, Posture, Transaction, quote_identifier
-from streams.fold.bounded import room
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.bounded import evict_oldest
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession, Place, Places
 from streams.fold.moves import FULL as _FULL
 from streams.fold.moves import moved, schema_renamed
@@ -146,7 +146,7 @@ class Relations:
         listed = [] if part == 1 else self._listed.pop(database, [])
         listed += [str(name) for name in names if len(str(name)) <= NAME_CHARS_MAX]
         if part < parts:
-            room(self._listed, LISTS_MAX)
+            evict_oldest(self._listed, LISTS_MAX)
             self._listed[database] = listed[:RELATIONS_MAX]
             return
         self._drop_all(database)
@@ -158,7 +158,7 @@ class Relations:
     def _path(self, name: str, value: object) -> None:
         self._paths.pop(name, None)
         if isinstance(value, str) and len(name) <= NAME_CHARS_MAX and len(value) <= PATH_CHARS_MAX:
-            room(self._paths, PATHS_MAX)
+            evict_oldest(self._paths, PATHS_MAX)
             self._paths[name] = tuple(_normal(word) for word in value.split(",") if word.strip())
 
     def _add(self, database: str, full: str) -> None:
@@ -167,7 +167,7 @@ class Relations:
         found = _FULL.fullmatch(full)
         if found is None:
             return
-        for gone in room(self._full, RELATIONS_MAX):
+        for gone in evict_oldest(self._full, RELATIONS_MAX):
             self._forget(*gone)
             self._complete.discard(gone[0])
         self._full[database, full] = None
@@ -295,7 +295,7 @@ class Relations:
             for name in made:
                 place.temporary.pop(name, None)
         if len(place.temporary) <= TEMPORARY_MAX:
-            room(self._sessions, SESSIONS_MAX)
+            evict_oldest(self._sessions, SESSIONS_MAX)
             self._sessions[key] = place
 
     def is_another(self, session: LogSession) -> bool:
@@ -309,7 +309,7 @@ class Relations:
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.relations = Places(
             list(self._full),
@@ -320,7 +320,7 @@ class Relations:
             sorted(self._doubtful),
         )
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         known = state.relations
         for database, full in known.full:

@@ -106,7 +106,7 @@ def _short(text: str, chars_max: int = NAME_CHARS_MAX) -> str:
     return f"{text[: chars_max - 17]}…{digest}"
 
 
-def check(event: RawEvent, written_us: int | None = None) -> None:
+def check_event(event: RawEvent, written_us: int | None = None) -> None:
     """Raise `ValueError` when an event's numbers cannot be, or what it carries cannot be written down again.
 
     `written_us` is when its record was written, None where the broker does not tell.

@@ -18,7 +18,7 @@ import msgspec
 from pgwitness.core.events import Ddl, Event, Posture
 from streams.fold.bodies import take_up
 from streams.fold.functions import THROUGH
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.statements import ViewBody
 
 VIEWS = "views"
@@ -62,7 +62,7 @@ class Views:
         """Put the relations and columns behind the views that a statement reads into its event."""
         if not self._known or ROWS.isdisjoint(_texts(event.detail.get("operations"))):
             return
-        told: list[dict[str, object]] = []
+        steps: list[dict[str, object]] = []
         names, seen = list(event.relations), set[str]()
         while names and len(seen) < FOLLOWED_MAX:
             name = names.pop(0)
@@ -72,16 +72,16 @@ class Views:
             seen.add(name)
             names += body.relations
             _through(event, name, body)
-            told.append({"view": name, "relations": list(body.relations), "certain": body.whole})
-        if told:
+            steps.append({"view": name, "relations": list(body.relations), "certain": body.whole})
+        if steps:
             through = event.detail.get(THROUGH)
-            event.detail[THROUGH] = [*(through if isinstance(through, list) else []), *told]
+            event.detail[THROUGH] = [*(through if isinstance(through, list) else []), *steps]
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.views = list(self._known.items())
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._known = {(database, name): body for (database, name), body in state.views}
 

@@ -75,12 +75,12 @@ def name(token: Token, named: Named) -> Named:
 
 def agent(token: Token) -> dict[str, object]:
     """Tell of the agent: the chain of delegation, who vouches for it and when, what it says of itself and its task."""
-    told: dict[str, object] = {"said_by": "claim", "delegation": chain(token), "token_id": token.token_id}
+    found: dict[str, object] = {"said_by": "claim", "delegation": chain(token), "token_id": token.token_id}
     for key in ("iss", "client_id", "traceparent", "iat", "exp", "fields"):
         if key in token.claims:
-            told[key] = token.claims[key]
+            found[key] = token.claims[key]
     said = token.claims.get("agent")
-    return told | (said if isinstance(said, dict) else {})
+    return found | (said if isinstance(said, dict) else {})
 
 
 def trace_id(token: Token) -> str | None:

@@ -122,7 +122,7 @@ class _Match(Struct, frozen=True, forbid_unknown_fields=True):
     comment: dict[str, str | list[str]] | None = None
 
 
-class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
+class _RuleEntry(Struct, frozen=True, forbid_unknown_fields=True):
     match: _Match
     principal: str
     kind: PrincipalKind = "unknown"
@@ -134,13 +134,13 @@ class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Document(Struct, frozen=True, forbid_unknown_fields=True):
-    rules: list[_Entry] = []
+    rules: list[_RuleEntry] = []
 
 
 class Rule:
     """One rule, compiled: patterns by fact, networks parsed."""
 
-    def __init__(self, entry: _Entry, number: int) -> None:
+    def __init__(self, entry: _RuleEntry, number: int) -> None:
         self.entry = entry
         self.id = entry.id or f"rule-{number}"
         self.patterns: list[tuple[Globbed, tuple[str, ...]]] = [
@@ -197,10 +197,10 @@ class Rule:
                 undecided = True
             elif not self._from(facts.client_addr):
                 return False
-        for said, wanted in ((facts.claims, self.claims), (facts.comment, self.comment)):
-            if wanted and said is None:
+        for asserted, wanted in ((facts.claims, self.claims), (facts.comment, self.comment)):
+            if wanted and asserted is None:
                 undecided = True
-            elif wanted and not _said(dict(said or ()), wanted):
+            elif wanted and not _asserted(dict(asserted or ()), wanted):
                 return False
         if self.certificate:
             shown = self._shown(facts.certificate)
@@ -291,7 +291,7 @@ class Identities:
             if isinstance(item, dict) and isinstance(item.get("id"), str):
                 label += f" ({item['id']})"
             try:
-                rule = Rule(msgspec.convert(_undotted(item), _Entry), number)
+                rule = Rule(msgspec.convert(_undotted(item), _RuleEntry), number)
             except (msgspec.ValidationError, ValueError) as error:
                 raise ConfigurationError(f"{label}: {error}") from error
             if not (rule.patterns or rule.claims or rule.certificate or rule.comment) and rule.addresses is None:
@@ -330,9 +330,9 @@ def _several(patterns: str | list[str]) -> tuple[str, ...]:
     return (patterns,) if isinstance(patterns, str) else tuple(patterns)
 
 
-def _said(said: dict[str, str], wanted: dict[str, tuple[str, ...]]) -> bool:
+def _asserted(asserted: dict[str, str], wanted: dict[str, tuple[str, ...]]) -> bool:
     return all(
-        path in said and any(fnmatchcase(said[path], pattern) for pattern in patterns)
+        path in asserted and any(fnmatchcase(asserted[path], pattern) for pattern in patterns)
         for path, patterns in wanted.items()
     )
 

@@ -24,25 +24,25 @@ PERSONAL = frozenset({"cert", "gss", "sspi", "peer", "oauth"})
 SHARED = frozenset({"scram-sha-256", "md5", "password", "ldap", "radius", "pam", "bsd"})
 """Methods that check a password. `trust` checks nothing, and `ident` asks the client's own machine."""
 
-_Worth = Literal["own", "checked", "unproven", "said"]
+_Strength = Literal["authenticated", "checked", "unproven", "asserted"]
 
 
 def assurance(used: AbstractSet[Fact], auth_method: str | None, client_addr: str | None) -> Assurance:
     """Judge a name by the facts it hangs on; `client_addr` is `local` for the Unix socket."""
-    worth = {_worth(fact, auth_method, client_addr) for fact in used}
-    if "said" in worth:
+    strengths = {_strength(fact, auth_method, client_addr) for fact in used}
+    if "asserted" in strengths:
         return "asserted"
-    return "verified" if "own" in worth and "unproven" not in worth else "role_only"
+    return "verified" if "authenticated" in strengths and "unproven" not in strengths else "role_only"
 
 
-def _worth(fact: Fact, auth_method: str | None, client_addr: str | None) -> _Worth:
+def _strength(fact: Fact, auth_method: str | None, client_addr: str | None) -> _Strength:
     match fact:
         case "application" | "comment":
-            return "said"
+            return "asserted"
         case "claim" | "certificate":
-            return "own"
+            return "authenticated"
         case "role":
-            return "own" if auth_method in PERSONAL else "checked" if auth_method in SHARED else "unproven"
+            return "authenticated" if auth_method in PERSONAL else "checked" if auth_method in SHARED else "unproven"
         case "client_addr":
             return "checked" if client_addr == "local" else "unproven"
         case "cluster" | "database":

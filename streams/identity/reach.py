@@ -31,21 +31,21 @@ class Unreachable(Struct, frozen=True):
     """A rule that never wins, and the rules before it that win instead; none of those when its own list is empty."""
 
     rule: str
-    behind: tuple[str, ...]
+    shadowed_by: tuple[str, ...]
 
     @property
     def why(self) -> str:
         """Say it in words."""
-        if not self.behind:
+        if not self.shadowed_by:
             return "it can never match: one of its lists is empty"
-        return f"it can never win: what it matches is matched before it by {', '.join(self.behind)}"
+        return f"it can never win: what it matches is matched before it by {', '.join(self.shadowed_by)}"
 
     @property
     def fix(self) -> str:
         """Say what to do about it."""
-        if not self.behind:
+        if not self.shadowed_by:
             return f"give the empty list of rule {self.rule} its patterns, or remove the rule"
-        return f"move rule {self.rule} before {self.behind[0]}, or remove it"
+        return f"move rule {self.rule} before {self.shadowed_by[0]}, or remove it"
 
 
 def unreachable(identities: Identities) -> list[Unreachable]:
@@ -55,8 +55,8 @@ def unreachable(identities: Identities) -> list[Unreachable]:
         conditions = _conditions(rule)
         if not all(conditions.values()):
             found.append(Unreachable(rule.id, ()))
-        elif (behind := _behind(rule, conditions, identities.rules[:number])) is not None:
-            found.append(Unreachable(rule.id, behind))
+        elif (shadowed_by := _shadowed_by(rule, conditions, identities.rules[:number])) is not None:
+            found.append(Unreachable(rule.id, shadowed_by))
     return found
 
 
@@ -71,19 +71,21 @@ def _conditions(rule: Rule) -> dict[str, tuple[str, ...]]:
     return asked
 
 
-def _behind(rule: Rule, conditions: dict[str, tuple[str, ...]], earlier: tuple[Rule, ...]) -> tuple[str, ...] | None:
+def _shadowed_by(
+    rule: Rule, conditions: dict[str, tuple[str, ...]], earlier: tuple[Rule, ...]
+) -> tuple[str, ...] | None:
     """Name the earlier rules that leave nothing of a rule; None when something may be left."""
     if math.prod(len(patterns) for patterns in conditions.values()) > COMBINATIONS_MAX:
         return None
-    behind: dict[str, None] = {}
+    shadowed_by: dict[str, None] = {}
     asked = [(other, _conditions(other)) for other in earlier]
     for combination in itertools.product(*conditions.values()):
         single = dict(zip(conditions, combination, strict=True))
         first = next((other.id for other, their in asked if _covers(other, their, rule, single)), None)
         if first is None:
             return None
-        behind[first] = None
-    return tuple(behind)
+        shadowed_by[first] = None
+    return tuple(shadowed_by)
 
 
 def _covers(earlier: Rule, conditions: dict[str, tuple[str, ...]], rule: Rule, single: dict[str, str]) -> bool:

@@ -76,7 +76,7 @@ def cut(partition: int, checkpoint: Checkpoint, writer: str) -> Iterator[tuple[b
         yield key, _encode(header) + b"\n" + data[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES]
 
 
-class Known(Struct):
+class StoredState(Struct):
     """What the state topic holds for one partition; of checkpoints the whole ones, newest first."""
 
     checkpoints: list[Checkpoint]
@@ -123,12 +123,12 @@ class Assembly:
             self._open = {other: kept for other, kept in self._open.items() if other[0] >= self.whole[-1].sequence}
 
 
-def known(reader: Consumer, topic: str, partition: int, partitions: int) -> Known:
+def known(reader: Consumer, topic: str, partition: int, partitions: int) -> StoredState:
     """Read what the state topic, of so many partitions, holds for one. Raises `Unreachable` without a broker.
 
     Where the input has more partitions than the state, because some were added, several share one of the state's.
     """
-    assembly, found = Assembly(), Known([])
+    assembly, found = Assembly(), StoredState([])
     mine = f"{partition}/".encode()
     for message in read(reader, topic, partition % partitions):
         key, value = _bytes(message.key()), _bytes(message.value())
@@ -162,13 +162,13 @@ class Store:
         self._partitions = partitions
         self._sequences: dict[int, int] = {}
 
-    def load(self, reader: Consumer, partition: int) -> Known:
+    def load(self, reader: Consumer, partition: int) -> StoredState:
         """Read what is known of a partition and go on from its newest sequence."""
         found = self.look(reader, partition)
         self._sequences[partition] = found.checkpoints[0].sequence if found.checkpoints else 0
         return found
 
-    def look(self, reader: Consumer, partition: int) -> Known:
+    def look(self, reader: Consumer, partition: int) -> StoredState:
         """Read what is known of a partition, which may be another worker's."""
         return known(reader, self._topic, partition, self._partitions)
 

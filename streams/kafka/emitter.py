@@ -3,7 +3,7 @@
 Only what is for ourselves is compressed by what is fastest: alerts and dead letters as any client of Kafka can read.
 
 Events are batched by lane across raw records and cut when a batch is full, or when its oldest event has waited for
-`LINGER_S`; for `LATE_LINGER_S` where everything in it was late already (`streams.worker.behind`). Within a lane order
+`LINGER_S`; for `LATE_LINGER_S` where everything in it was late already (`streams.worker.lag`). Within a lane order
 is kept; between lanes there is none. What is read of `raw` does not count as done before `flush` has returned: it cuts
 every lane and waits until the broker has everything. What is landed asks only for what was sent (`settle`): an alert,
 that is, goes before the evidence for it. Any failed delivery makes both, and the next send, raise `Retry`; the worker
@@ -206,9 +206,9 @@ class Emitter:
         """Tell what is left of a flood: once its minute is over, or, if `now`, before it is forgotten."""
         self._gaps(aside.rest() if now else aside.due(self.wall_us()), stage, topic, partition)
 
-    def _gaps(self, told: list[tuple[Problem, Summary]], stage: str, topic: str, partition: int) -> None:
+    def _gaps(self, reported: list[tuple[Problem, Summary]], stage: str, topic: str, partition: int) -> None:
         now_us = self.wall_us()
-        for about, summary in told:
+        for about, summary in reported:
             gap = Gap(
                 captured_at_us=now_us,
                 reason=REASON,

@@ -41,7 +41,7 @@ ASK_S = 1.0
 """How long a broker may take to say how far the topic reaches."""
 
 
-class Told(NamedTuple):
+class CheckedFeedback(NamedTuple):
     """A record of the topic `feedback`, and what came of it."""
 
     offset: int
@@ -49,16 +49,16 @@ class Told(NamedTuple):
     note: Event
 
 
-def verdict(value: bytes | None, offset: int, at_us: int, reviewers: Mapping[str, Reviewer]) -> Told:
+def verdict(value: bytes | None, offset: int, at_us: int, reviewers: Mapping[str, Reviewer]) -> CheckedFeedback:
     """Make the note of a record of `feedback` that was written at `at_us`."""
     checked = check(value, reviewers, at_us)
-    told = Told(offset, checked, _verdict(checked, offset, at_us))
+    checked_feedback = CheckedFeedback(offset, checked, _verdict(checked, offset, at_us))
     try:
-        encode_event(told.note)
+        encode_event(checked_feedback.note)
     except (ValueError, OverflowError):  # numbers or letters that no JSON carries
         checked = Checked(id=checked.id, refused="not_a_verdict")
-        told = Told(offset, checked, _verdict(checked, offset, at_us))
-    return told
+        checked_feedback = CheckedFeedback(offset, checked, _verdict(checked, offset, at_us))
+    return checked_feedback
 
 
 def _verdict(checked: Checked, offset: int, at_us: int) -> Event:
@@ -191,26 +191,26 @@ class Feedback:
         """Read from an offset on; positions are `base` ahead of offsets (`streams.kafka.origins`)."""
         self._next, self._base = offset, base
 
-    def poll(self) -> list[Told]:
+    def poll(self) -> list[CheckedFeedback]:
         """Give the records that have come, a hundred or so at a time. Raises `Unreachable` when it cannot be read."""
-        told: list[Told] = []
+        checked_feedback: list[CheckedFeedback] = []
         try:
             _, listed = self._consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=ASK_S)
         except KafkaException:
-            return told  # a broker that does not answer is somebody else's to tell
+            return checked_feedback  # a broker that does not answer is somebody else's to tell
         if listed <= self._next:
-            return told
+            return checked_feedback
         for message in read(self._consumer, self._topic, 0, self._next):
             self._next = (message.offset() or 0) + 1
             at_us = message.timestamp()[1] * 1000
             written_us = min(at_us, self._wall_us()) if at_us > 0 else self._wall_us()
             value = message.value()
             data = value.encode() if isinstance(value, str) else value
-            told.append(verdict(data, self._base + self._next - 1, written_us, self._reviewers))
-            if len(told) >= POLLED_MAX:
+            checked_feedback.append(verdict(data, self._base + self._next - 1, written_us, self._reviewers))
+            if len(checked_feedback) >= POLLED_MAX:
                 break
-        self._next = max(self._next, listed if len(told) < POLLED_MAX else 0)
-        return told
+        self._next = max(self._next, listed if len(checked_feedback) < POLLED_MAX else 0)
+        return checked_feedback
 
     def close(self) -> None:
         """Let go of the connection."""

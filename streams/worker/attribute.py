@@ -20,11 +20,11 @@ from streams.aside import Problem, unexpected
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
 from streams.kafka import skipping
-from streams.kafka.checkpoints import Known, Store
+from streams.kafka.checkpoints import Store, StoredState
 from streams.kafka.emitter import Emitter
 from streams.kafka.origins import Origin, find
 from streams.kafka.reading import BrokerReader
-from streams.worker.behind import Behind
+from streams.worker.lag import Lag
 
 log = structlog.get_logger("worker")
 
@@ -46,12 +46,14 @@ class RawPartition:
     The fold counts from `base` on (`streams.kafka.origins`), so that its positions grow though the topic is made again.
     """
 
-    def __init__(self, topic: str, fold: Fold, emitter: Emitter, store: Store, known: Known, base: int = 0) -> None:
+    def __init__(
+        self, topic: str, fold: Fold, emitter: Emitter, store: Store, known: StoredState, base: int = 0
+    ) -> None:
         self.topic = topic
         self.fold = fold
         self.base = fold.base = base
         self.position = max(0, fold.resume_from - base)
-        self.behind = Behind()
+        self.lag = Lag()
         self.trouble: str | None = None
         """Why its state cannot be written, None when it can."""
         self.skips = known.skips
@@ -73,7 +75,7 @@ class RawPartition:
         written = bool(known.checkpoints or known.origin)
         if fold is None:
             fold = Fold(partition, start.identities, start.grace_us)
-            fold.next_offset, origin = _begin_anew(topic, partition, broker, known.origin, start)
+            fold.next_offset, origin = _restart(topic, partition, broker, known.origin, start)
             known = replace(known, origin=origin)
             if written:
                 why = "no checkpoint of it can be read" if known.checkpoints else "its checkpoints are gone"
@@ -152,7 +154,7 @@ class RawPartition:
         """Send events on and count them; returns what could not be sent."""
         if not events:
             return []
-        refused = self._emitter.events(events, late=self.behind.late)
+        refused = self._emitter.events(events, late=self.lag.late)
         kinds: dict[tuple[str, str], int] = {}
         rows: dict[str, int] = {}
         for event in events:
@@ -193,7 +195,7 @@ class RawPartition:
             metrics.CHECKPOINTS.labels("fold").inc()
 
 
-def _restore(known: Known, partition: int, grace_us: int) -> Fold | None:
+def _restore(known: StoredState, partition: int, grace_us: int) -> Fold | None:
     """Make the fold of the newest checkpoint that can be used; what is wrong with others is logged in a sentence."""
     for checkpoint in known.checkpoints:
         try:
@@ -204,7 +206,7 @@ def _restore(known: Known, partition: int, grace_us: int) -> Fold | None:
     return None
 
 
-def _begin_anew(
+def _restart(
     topic: str, partition: int, broker: BrokerReader, known: Origin | None, start: Start
 ) -> tuple[int, Origin]:
     """Say where a fold that remembers nothing begins: where the topic does, with the positions it had.

@@ -288,7 +288,7 @@ class Stages:
         for number, raw in self._raw.items():
             end = end_of((self._raw_topic, number))
             if end is not None:
-                raw.behind.look(raw.position, end, now)
+                raw.lag.look(raw.position, end, now)
 
     def tick(self) -> None:
         """Do what is due: old batches, the lake, checkpoints, changed identities. Raises `Retry` like `record`."""

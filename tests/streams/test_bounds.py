@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pgwitness.core.events import RawBatch, RawHeader, Relation
-from streams.fold import cluster, clusters, functions, relations, told
+from streams.fold import cluster, clusters, ddl_seen, functions, relations
 from streams.fold.fold import Fold
 from streams.fold.hold_buffer import COLUMN_BYTES, PART_BYTES, size_of
 from streams.fold.joins import log_join, log_wait, stats_join
@@ -40,11 +40,11 @@ LIMITS = (
     (server_log, "LOGS_MAX"),
     (server_log, "NAMED_MAX"),
     (server_log, "XIDS_MAX"),
-    (server_log, "VOUCHED_MAX"),
+    (server_log, "CORROBORATED_MAX"),
     (sizes, "RELATIONS_MAX"),
     (windows, "WINDOWS_MAX"),
     (stats_join, "STATEMENTS_MAX"),
-    (told, "TOLD_MAX"),
+    (ddl_seen, "DDL_SEEN_MAX"),
     (open_transactions, "SESSIONS_MAX"),
     (step, "WAITING_MAX"),
     (outcomes, "SEEN_MAX"),

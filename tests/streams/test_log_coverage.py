@@ -246,7 +246,7 @@ def test_statistics_from_before_the_log_was_read_do_not_count() -> None:
 def test_memory_is_bounded() -> None:
     """A flood of different statements begins anew instead of growing."""
     fold = Fold(0, Identities.parse(IDENTITIES), 0)
-    coverage = fold._cluster("shop").coverage
+    coverage = fold._clusters.touch("shop").coverage
     fold.apply(0, batch(setting()))
     for number in range(UNITS_MAX + 50):
         coverage.statement(

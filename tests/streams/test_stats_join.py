@@ -68,7 +68,7 @@ def counted(calls: int, end_s: float = 10, **fields: Any) -> QueryStats:
     return QueryStats(**(given | fields))
 
 
-def whose(events: list[Event]) -> list[tuple[str | None, str, str]]:
+def attribution(events: list[Event]) -> list[tuple[str | None, str, str]]:
     """Whose counts are and how sure that is."""
     return [(e.principal, e.binding, e.certainty) for e in events if e.kind == "query_stats"]
 
@@ -78,7 +78,7 @@ def test_a_count_is_of_the_session_that_ran_it() -> None:
     feed = Feed()
     feed.log(feed.ran(at_s=4), feed.ran(at_s=5))
     (event,) = feed.counts(2)
-    assert whose([event]) == [("checkout", "log", "strong")]
+    assert attribution([event]) == [("checkout", "log", "strong")]
     assert (event.row_count, event.calls, event.application, event.client_addr) == (4_000, 2, "checkout", "10.0.0.7")
     assert (event.detail["join"], event.detail["seen_as"], event.identity_rule) == ("count", "statement", "rule-1")
 
@@ -114,7 +114,7 @@ def test_it_waits_until_the_log_was_read_past_it() -> None:
     feed = Feed()
     assert feed(counted(1)) == []
     feed.log(feed.ran(at_s=9.5))
-    assert whose(feed.log(tick(12))) == [("checkout", "log", "strong")]
+    assert attribution(feed.log(tick(12))) == [("checkout", "log", "strong")]
 
 
 def test_it_does_not_wait_for_ever() -> None:
@@ -123,7 +123,7 @@ def test_it_does_not_wait_for_ever() -> None:
     feed(counted(1))
     due_s = 10 + (GRACE_US + log_wait.PATIENCE_US) / SECOND_US
     assert feed(tick(due_s - 1), source="wal") == []
-    assert whose(feed(tick(due_s + 1), source="wal")) == [(None, "stats", "weak")]
+    assert attribution(feed(tick(due_s + 1), source="wal")) == [(None, "stats", "weak")]
 
 
 def test_runs_of_different_principals_name_nobody() -> None:
@@ -131,7 +131,7 @@ def test_runs_of_different_principals_name_nobody() -> None:
     feed = Feed()
     feed.log(feed.ran(), feed.ran(**BOT))
     (event,) = feed.counts(2)
-    assert whose([event]) == [(None, "stats", "weak")]
+    assert attribution([event]) == [(None, "stats", "weak")]
     assert event.detail["seen_as"] == "statement"
 
 
@@ -140,7 +140,7 @@ def test_several_sessions_of_one_principal_are_weak() -> None:
     feed = Feed()
     feed.log(feed.ran(), feed.ran(pid=43))
     (event,) = feed.counts(2)
-    assert whose([event]) == [("checkout", "log", "weak")]
+    assert attribution([event]) == [("checkout", "log", "weak")]
     assert (event.pid, event.session_id) == (None, None)
 
 
@@ -148,7 +148,7 @@ def test_a_text_log_is_weak() -> None:
     """Into a text log a client can write lines, so what it tells is never strong."""
     feed = Feed()
     feed.log(feed.ran(format="stderr"))
-    assert whose(feed.counts(1)) == [("checkout", "log", "weak")]
+    assert attribution(feed.counts(1)) == [("checkout", "log", "weak")]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_what_the_log_does_not_tell_names_nobody(lines: list[dict[str, Any]]) ->
     feed = Feed()
     feed.log(tick(5), *(feed.ran(**line) for line in lines))
     (event,) = feed.counts(2)
-    assert whose([event]) == [(None, "stats", "weak")]
+    assert attribution([event]) == [(None, "stats", "weak")]
     assert "seen_as" not in event.detail
 
 
@@ -190,7 +190,7 @@ def test_what_the_log_cannot_tell_is_not_asked(fields: dict[str, Any]) -> None:
     """Nested statements have no line, and a reading whose beginning is not certain has no runs of its own."""
     feed = Feed()
     feed.log(feed.ran())
-    assert whose(feed.counts(1, **fields)) == [(None, "stats", "weak")]
+    assert attribution(feed.counts(1, **fields)) == [(None, "stats", "weak")]
 
 
 def test_a_first_reading_counts_what_the_log_has_told() -> None:
@@ -227,48 +227,48 @@ def test_who_takes_a_role_on_does_not_act_as_who_owns_it(words: str) -> None:
     feed.log(feed.ran(words, 2, query_id=5), feed.ran(at_s=4))
     feed.fold = Fold.restore(feed.fold.snapshot(), GRACE_US)
     feed.fold.identities = Rules.parse(IDENTITIES + ADA)
-    assert whose(feed.counts(1, role="p_ada")) == [("checkout", "log", "weak")]
+    assert attribution(feed.counts(1, role="p_ada")) == [("checkout", "log", "weak")]
     feed.log(feed.ran(at_s=14))
-    assert whose(feed.counts(1, 20, role="p_ada", approximate=True)) == [(None, "stats", "weak")]
-    assert whose(feed.counts(1, 30, role="p_ada")) == [(None, "stats", "weak")]
+    assert attribution(feed.counts(1, 20, role="p_ada", approximate=True)) == [(None, "stats", "weak")]
+    assert attribution(feed.counts(1, 30, role="p_ada")) == [(None, "stats", "weak")]
     feed.log(feed.ran(at_s=34, role="p_ada", application="psql", pid=50), feed.ran("RESET ROLE", 35), feed.ran(at_s=36))
-    assert whose(feed.counts(1, 40, role="p_ada")) == [("ada", "log", "strong")]
-    assert whose(feed.counts(1, 40)) == [("checkout", "log", "strong")]
+    assert attribution(feed.counts(1, 40, role="p_ada")) == [("ada", "log", "strong")]
+    assert attribution(feed.counts(1, 40)) == [("checkout", "log", "strong")]
 
 
 def test_a_run_is_counted_once() -> None:
     """A run at the edge belongs to the reading that counted it, whichever that is, and to no other."""
     feed = Feed()
     feed.log(feed.ran(at_s=9.9), feed.ran(at_s=10.1))
-    assert whose(feed.counts(2, 10)) == [("checkout", "log", "strong")]
-    assert whose(feed.counts(1, 20)) == [(None, "stats", "weak")]
+    assert attribution(feed.counts(2, 10)) == [("checkout", "log", "strong")]
+    assert attribution(feed.counts(1, 20)) == [(None, "stats", "weak")]
     feed.log(feed.ran(at_s=29.9), feed.ran(at_s=30.1))
-    assert whose(feed.counts(1, 30)) == [("checkout", "log", "strong")]
-    assert whose(feed.counts(1, 40)) == [("checkout", "log", "strong")]
+    assert attribution(feed.counts(1, 30)) == [("checkout", "log", "strong")]
+    assert attribution(feed.counts(1, 40)) == [("checkout", "log", "strong")]
 
 
 def test_runs_that_nobody_counted_hide_nobody() -> None:
     """Runs of somebody else that the statistics left out are candidates in their window, and forgotten after it."""
     feed = Feed()
     feed.log(feed.ran(at_s=2, **BOT), feed.ran(at_s=5))
-    assert whose(feed.counts(1, 10)) == [(None, "stats", "weak")]
+    assert attribution(feed.counts(1, 10)) == [(None, "stats", "weak")]
     feed.log(feed.ran(at_s=15))
-    assert whose(feed.counts(1, 20)) == [("checkout", "log", "strong")]
+    assert attribution(feed.counts(1, 20)) == [("checkout", "log", "strong")]
 
 
 def test_without_ids_the_text_decides() -> None:
     """Where the log has no query ids, statements are the same that have the same fingerprint."""
     feed = Feed()
     feed.log(feed.ran(query_id=None))
-    assert whose(feed.counts(1)) == [("checkout", "log", "strong")]
+    assert attribution(feed.counts(1)) == [("checkout", "log", "strong")]
 
 
 def test_where_not_every_statement_is_logged_nothing_waits() -> None:
     """There the count goes on at once, and is named when all of its runs happen to be told already."""
     feed = Feed(every=False)
-    assert whose(feed(counted(1))) == [(None, "stats", "weak")]
+    assert attribution(feed(counted(1))) == [(None, "stats", "weak")]
     feed.log(feed.ran(at_s=15))
-    assert whose(feed(counted(1, 20))) == [("checkout", "log", "strong")]
+    assert attribution(feed(counted(1, 20))) == [("checkout", "log", "strong")]
 
 
 def test_a_reading_sent_again_is_dropped() -> None:
@@ -276,7 +276,7 @@ def test_a_reading_sent_again_is_dropped() -> None:
     feed = Feed()
     feed.log(feed.ran())
     assert feed(counted(1), counted(1)) == []
-    assert whose(feed.log(tick(12))) == [("checkout", "log", "strong")]
+    assert attribution(feed.log(tick(12))) == [("checkout", "log", "strong")]
     assert feed(counted(1)) == []
 
 
@@ -293,7 +293,7 @@ def test_a_restart_changes_nothing() -> None:
 
     one, other = again(), again()
     first = [*one(counted(3)), *one.log(tick(12))]
-    assert whose(first) == [(None, "stats", "weak")] * 2
+    assert attribution(first) == [(None, "stats", "weak")] * 2
     assert [e.event_id for e in other.counts(3)] == [e.event_id for e in first]
     assert "seen_as" in first[1].detail
 
@@ -305,14 +305,16 @@ def test_memory_is_bounded_and_what_is_forgotten_names_nobody(monkeypatch: pytes
     monkeypatch.setattr(log_wait, "HELD_MAX", 2)
     feed = Feed()
     feed.log(feed.ran(), *(feed.ran(query_id=100 + number) for number in range(3)))
-    assert whose(feed.counts(1)) == [(None, "stats", "weak")]
+    assert attribution(feed.counts(1)) == [(None, "stats", "weak")]
     feed.log(*(feed.ran(at_s=11 + number) for number in range(8)))
     assert max(len(slices) for _, slices in feed.fold._clusters["shop"].stats.items()) == 2
-    assert whose(feed.counts(8, 20)) == [("checkout", "log", "strong")]
-    assert len(whose(feed(*(counted(1, 30, query_id=200 + number) for number in range(5))))) == 3
+    assert attribution(feed.counts(8, 20)) == [("checkout", "log", "strong")]
+    assert len(attribution(feed(*(counted(1, 30, query_id=200 + number) for number in range(5))))) == 3
     monkeypatch.setattr(log_wait, "CHARS_MAX", 100)
     feed.log(tick(60))
-    assert len(whose(feed(counted(1, 70, statement="x" * 90), counted(2, 70, query_id=8, statement="y" * 90)))) == 1
+    assert (
+        len(attribution(feed(counted(1, 70, statement="x" * 90), counted(2, 70, query_id=8, statement="y" * 90)))) == 1
+    )
 
 
 def test_a_command_that_ddl_told_is_marked_in_the_log() -> None:

@@ -58,7 +58,7 @@ def blank_event(
     kind: Kind,
     cluster: str,
     instance: str | None,
-    whose: Attribution,
+    attribution: Attribution,
     captured_at_us: int,
     event_id: str,
     operation: str | None,
@@ -72,49 +72,51 @@ def blank_event(
         captured_at_us=captured_at_us,
         cluster=cluster,
         instance=instance,
-        principal=whose.principal,
-        principal_kind=whose.principal_kind,
-        on_behalf_of=whose.on_behalf_of,
-        peer_group=whose.peer_group,
-        binding=whose.binding,
-        certainty=whose.certainty,
-        assurance=whose.assurance,
-        identity_rule=whose.identity_rule,
-        role=whose.role,
-        effective_role=whose.effective_role,
-        application=whose.application,
-        client_addr=whose.client_addr,
-        client_port=whose.client_port,
-        pid=whose.pid,
-        auth_method=whose.auth_method,
-        session_id=whose.session_id,
-        trace_id=whose.trace_id,
+        principal=attribution.principal,
+        principal_kind=attribution.principal_kind,
+        on_behalf_of=attribution.on_behalf_of,
+        peer_group=attribution.peer_group,
+        binding=attribution.binding,
+        certainty=attribution.certainty,
+        assurance=attribution.assurance,
+        identity_rule=attribution.identity_rule,
+        role=attribution.role,
+        effective_role=attribution.effective_role,
+        application=attribution.application,
+        client_addr=attribution.client_addr,
+        client_port=attribution.client_port,
+        pid=attribution.pid,
+        auth_method=attribution.auth_method,
+        session_id=attribution.session_id,
+        trace_id=attribution.trace_id,
         operation=operation,
-        detail=_detail(whose),
+        detail=_detail(attribution),
     )
 
 
-def _detail(whose: Attribution) -> dict[str, object]:
+def _detail(attribution: Attribution) -> dict[str, object]:
     detail: dict[str, object] = {}
-    if whose.finding is not None:
+    if attribution.finding is not None:
         missing = (
-            whose.finding == "shadow_write" and whose.binding in NAMED_BY and whose.certainty in ("exact", "strong")
+            attribution.finding == "shadow_write"
+            and attribution.binding in NAMED_BY
+            and attribution.certainty in ("exact", "strong")
         )
-        detail["finding"] = "beacon_missing" if missing else whose.finding
-    if whose.claim is not None:
-        detail["claim"] = whose.claim
-    if whose.became is not None:
-        detail["became"] = whose.became
-    if whose.owner is not None:
-        detail["owner"] = whose.owner
-    if whose.network is not None:
-        detail["network"] = whose.network
-    if whose.agent is not None:
-        detail["agent"] = whose.agent
-    if whose.join is not None:
-        detail["join"] = whose.join
-    if whose.token is not None:
-        detail["token"] = {"verdict": whose.token.verdict, "token_id": whose.token.token_id}
+        detail["finding"] = "beacon_missing" if missing else attribution.finding
+    if attribution.claim is not None:
+        detail["claim"] = attribution.claim
+    if attribution.became is not None:
+        detail["became"] = attribution.became
+    if attribution.owner is not None:
+        detail["owner"] = attribution.owner
+    if attribution.network is not None:
+        detail["network"] = attribution.network
+    if attribution.agent is not None:
+        detail["agent"] = attribution.agent
+    if attribution.join is not None:
+        detail["join"] = attribution.join
+    if attribution.token is not None:
+        detail["token"] = {"verdict": attribution.token.verdict, "token_id": attribution.token.token_id}
     return detail
 
 

@@ -19,7 +19,7 @@ from streams.fold.events.base import (
 from streams.fold.memory.attribution import Attribution
 
 
-def change_event(cluster: str, instance: str | None, part: Transaction, whose: Attribution) -> Event:
+def change_event(cluster: str, instance: str | None, part: Transaction, attribution: Attribution) -> Event:
     """Make the event of a part of a transaction; its rows are passed on as they are."""
     counts = part.counts
     operation = counts[0].operation if counts else ""
@@ -28,7 +28,7 @@ def change_event(cluster: str, instance: str | None, part: Transaction, whose: A
             operation = ""
             break
     word = OPERATIONS.get(operation)
-    event = blank_event("change", cluster, instance, whose, part.captured_at_us, transaction_id(part), word)
+    event = blank_event("change", cluster, instance, attribution, part.captured_at_us, transaction_id(part), word)
     put_transaction(event, part)
     event.outcome = "success"
     if counts:
@@ -46,14 +46,14 @@ def change_event(cluster: str, instance: str | None, part: Transaction, whose: A
 
 
 def unpublished_event(
-    cluster: str, instance: str | None, part: Transaction, item: Unpublished, whose: Attribution
+    cluster: str, instance: str | None, part: Transaction, item: Unpublished, attribution: Attribution
 ) -> Event:
     """Make the change that a verified beacon proves and whose rows are not in the stream; it has no rows of its own."""
     rows = [(letter, n) for letter, n in zip("iud", (item.inserted, item.updated, item.deleted), strict=True) if n]
     counts = [Count(0, letter, n) for letter, n in [*rows, *([("t", 1)] if item.truncated else [])]]
     word = OPERATIONS[counts[0].operation] if len(counts) == 1 else None
     event_id = identify("unpublished", transaction_id(part), item.oid)
-    event = blank_event("change", cluster, instance, whose, part.captured_at_us, event_id, word)
+    event = blank_event("change", cluster, instance, attribution, part.captured_at_us, event_id, word)
     put_transaction(event, part)
     event.outcome = "success"
     event.effect = "emptied" if word == "truncate" else "rows"

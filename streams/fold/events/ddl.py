@@ -24,14 +24,14 @@ _RELATIONS = frozenset({"table", "foreign table", "view", "materialized view"})
 _DROPS = frozenset({f"DROP {word.upper()}" for word in (*_RELATIONS, "schema", "owned")})
 
 
-def ddl_event(cluster: str, instance: str | None, part: Transaction, raw: Ddl, whose: Attribution) -> Event:
-    """Make the event of one command that changed the schema; `whose` is the session that its message names.
+def ddl_event(cluster: str, instance: str | None, part: Transaction, raw: Ddl, attribution: Attribution) -> Event:
+    """Make the event of one command that changed the schema; `attribution` is the session that its message names.
 
     `relations` are the tables and views of its objects, else what its statement names. `detail.beacon_off` lists the
     tables whose beacon does not speak any more after it.
     """
     event_id = identify("ddl", transaction_id(part), raw.number)
-    event = blank_event("ddl", cluster, instance, whose, part.captured_at_us, event_id, raw.tag)
+    event = blank_event("ddl", cluster, instance, attribution, part.captured_at_us, event_id, raw.tag)
     put_transaction(event, part)
     event.statement = raw.statement
     event.fingerprint = raw.fingerprint
@@ -104,13 +104,13 @@ def publication_changed(
     part: Transaction,
     raw: Ddl,
     less: tuple[list[str], list[str]],
-    whose: Attribution,
+    attribution: Attribution,
     reason: str = "publication_changed",
 ) -> Event:
-    """Make the gap for a command that takes tables out of our publications; `whose` is the session that ran it."""
+    """Make the gap for a command that takes tables out of our publications; `attribution` is who ran it."""
     names, tables = less
     event_id = identify(reason, transaction_id(part), raw.number)
-    event = blank_event("gap", header.cluster, header.instance, whose, part.captured_at_us, event_id, reason)
+    event = blank_event("gap", header.cluster, header.instance, attribution, part.captured_at_us, event_id, reason)
     put_transaction(event, part)
     event.relations = tables
     event.statement = raw.statement

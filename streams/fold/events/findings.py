@@ -20,7 +20,7 @@ from streams.fold.events.base import (
     put_transaction,
     transaction_id,
 )
-from streams.fold.memory.attribution import Attribution, Vouched
+from streams.fold.memory.attribution import Attribution, Corroborated
 
 
 def conflicting(beacons: list[Beacon]) -> bool:
@@ -32,36 +32,45 @@ def conflicting(beacons: list[Beacon]) -> bool:
     return any((other.session_user, other.pid, other.backend_start_us) != who for other in beacons[1:])
 
 
-def beacon_forged(cluster: str, instance: str | None, part: Transaction, number: int, whose: Attribution) -> Event:
-    """Make the finding that a message under the beacon's prefix did not verify; `whose` is who really made it."""
+def beacon_forged(
+    cluster: str, instance: str | None, part: Transaction, number: int, attribution: Attribution
+) -> Event:
+    """Make the finding that a message under the beacon's prefix did not verify; `attribution` is who really made it."""
     forgery = part.forged[number]
-    event = _of_transaction(cluster, instance, part, whose, "beacon_forged", number)
+    event = _of_transaction(cluster, instance, part, attribution, "beacon_forged", number)
     event.detail |= {"reason": forgery.reason, "claims": forgery.claims, "finding": "beacon_forged"}
     return event
 
 
-def identity_conflict(cluster: str, instance: str | None, part: Transaction, whose: Attribution) -> Event:
+def identity_conflict(cluster: str, instance: str | None, part: Transaction, attribution: Attribution) -> Event:
     """Make the finding that verified beacons of one transaction disagree."""
-    event = _of_transaction(cluster, instance, part, whose, "identity_conflict", 0)
+    event = _of_transaction(cluster, instance, part, attribution, "identity_conflict", 0)
     event.detail |= {"beacons": msgspec.to_builtins(part.beacons), "finding": "identity_conflict"}
     return event
 
 
 def comment_contradicted(
-    header: RawHeader, whose: Attribution, tags: dict[str, str], stronger: Vouched, wrong: list[str], at_us: int
+    header: RawHeader,
+    attribution: Attribution,
+    tags: dict[str, str],
+    stronger: Corroborated,
+    wrong: list[str],
+    at_us: int,
 ) -> Event:
     """Make the finding that a comment contradicts stronger evidence; its id is the same for the same in a session."""
     said = {name: tags[name] for name in wrong}
-    event_id = identify("identity_conflict", header.cluster, whose.session_id, said, stronger.principal)
-    event = blank_event("control", header.cluster, header.instance, whose, at_us, event_id, "identity_conflict")
+    event_id = identify("identity_conflict", header.cluster, attribution.session_id, said, stronger.principal)
+    event = blank_event("control", header.cluster, header.instance, attribution, at_us, event_id, "identity_conflict")
     known = {"principal": stronger.principal, "on_behalf_of": stronger.on_behalf_of}
     event.detail |= {"finding": "identity_conflict", "contradicts": wrong, "comment": tags, "stronger": known}
     return event
 
 
-def claim_refused(cluster: str, instance: str | None, part: Transaction, token: Token, whose: Attribution) -> Event:
-    """Make the finding that a transaction came with a token that is not believed; `whose` is who it is without it."""
-    event = _of_transaction(cluster, instance, part, whose, "claim_refused", 0)
+def claim_refused(
+    cluster: str, instance: str | None, part: Transaction, token: Token, attribution: Attribution
+) -> Event:
+    """Make the finding that a transaction came with a token that is not believed; `attribution` is made without it."""
+    event = _of_transaction(cluster, instance, part, attribution, "claim_refused", 0)
     event.outcome = "denied"
     event.detail |= {
         "finding": "claim_refused",
@@ -72,28 +81,32 @@ def claim_refused(cluster: str, instance: str | None, part: Transaction, token: 
     return event
 
 
-def beacon_silenced(cluster: str, instance: str | None, part: Transaction, number: int, whose: Attribution) -> Event:
-    """Make the finding that a transaction's beacon failed; its claims are not proven, `whose` is what else is known."""
+def beacon_silenced(
+    cluster: str, instance: str | None, part: Transaction, number: int, attribution: Attribution
+) -> Event:
+    """Make the finding that a transaction's beacon failed; `attribution` is by other evidence than its own."""
     said = part.silenced[number]
-    event = _of_transaction(cluster, instance, part, whose, "beacon_silenced", number)
+    event = _of_transaction(cluster, instance, part, attribution, "beacon_silenced", number)
     event.detail |= {"reason": said.sqlstate, "claims": said.claims, "finding": "beacon_silenced"}
     return event
 
 
 def session_blinds(
-    cluster: str, instance: str | None, part: Transaction, settings: dict[str, str], whose: Attribution
+    cluster: str, instance: str | None, part: Transaction, settings: dict[str, str], attribution: Attribution
 ) -> Event:
     """Make the finding that a session keeps other witnesses from seeing it; one a session and settings."""
-    event = _of_transaction(cluster, instance, part, whose, "session_blinds", 0)
-    event.event_id = identify("session_blinds", cluster, whose.session_id, settings)
+    event = _of_transaction(cluster, instance, part, attribution, "session_blinds", 0)
+    event.event_id = identify("session_blinds", cluster, attribution.session_id, settings)
     event.detail |= {"settings": settings, "finding": "session_blinds"}
     return event
 
 
-def log_imitated(header: RawHeader, raw: Statement, whose: Attribution) -> Event:
-    """Make the finding that a session's code wrote a line in the server's form into the log; `whose` is who did."""
+def log_imitated(header: RawHeader, raw: Statement, attribution: Attribution) -> Event:
+    """Make the finding that a session's code wrote a line in the server's form; `attribution` is who did."""
     event_id = line_id(header, raw.place)
-    event = blank_event("control", header.cluster, header.instance, whose, raw.captured_at_us, event_id, "log_imitated")
+    event = blank_event(
+        "control", header.cluster, header.instance, attribution, raw.captured_at_us, event_id, "log_imitated"
+    )
     event.database = raw.database
     event.occurred_at_us = raw.occurred_at_us
     event.xid = raw.xid
@@ -102,10 +115,10 @@ def log_imitated(header: RawHeader, raw: Statement, whose: Attribution) -> Event
 
 
 def _of_transaction(
-    cluster: str, instance: str | None, part: Transaction, whose: Attribution, operation: str, number: int
+    cluster: str, instance: str | None, part: Transaction, attribution: Attribution, operation: str, number: int
 ) -> Event:
     event_id = identify(operation, transaction_id(part), number)
-    event = blank_event("control", cluster, instance, whose, part.captured_at_us, event_id, operation)
+    event = blank_event("control", cluster, instance, attribution, part.captured_at_us, event_id, operation)
     put_transaction(event, part)
     event.detail |= {"transaction": transaction_id(part), "commit_lsn": format_lsn(part.lsn)}
     return event

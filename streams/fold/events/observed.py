@@ -26,11 +26,11 @@ _POSTURE: dict[bool, dict[str, Effect]] = {
 """What a difference between two looks says; of memberships it is another word."""
 
 
-def observed_event(header: RawHeader, raw: Posture | Gap | Control, whose: Attribution = NOBODY) -> Event:
+def observed_event(header: RawHeader, raw: Posture | Gap | Control, attribution: Attribution = NOBODY) -> Event:
     """Make the event of posture, a gap or an act of pgwitness; who changed posture the log may tell."""
     event_id = identify(header.cluster, header.source, header.instance, raw)
     kind: Kind = "posture" if isinstance(raw, Posture) else "gap" if isinstance(raw, Gap) else "control"
-    event = blank_event(kind, header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
+    event = blank_event(kind, header.cluster, header.instance, attribution, raw.captured_at_us, event_id, None)
     if isinstance(raw, Posture):
         _put_posture(event, raw)
     elif isinstance(raw, Gap):

@@ -17,7 +17,7 @@ from streams.fold.events.base import (
 from streams.fold.memory.attribution import Attribution
 
 
-def session_event(header: RawHeader, raw: Session, whose: Attribution, claimed: str | None = None) -> Event:
+def session_event(header: RawHeader, raw: Session, attribution: Attribution, claimed: str | None = None) -> Event:
     """Make the event of a session that came, went or was found.
 
     Of a refused login `claimed` is whom the name that was claimed would be: it goes to where that one's logins are
@@ -27,7 +27,9 @@ def session_event(header: RawHeader, raw: Session, whose: Attribution, claimed: 
         event_id = identify("session", header.cluster, header.instance, raw.operation, raw.pid, raw.backend_start_us)
     else:
         event_id = line_id(header, raw.place)
-    event = blank_event("session", header.cluster, header.instance, whose, raw.captured_at_us, event_id, raw.operation)
+    event = blank_event(
+        "session", header.cluster, header.instance, attribution, raw.captured_at_us, event_id, raw.operation
+    )
     event.database = raw.database
     event.occurred_at_us = raw.occurred_at_us
     event.outcome = "success"
@@ -41,5 +43,5 @@ def session_event(header: RawHeader, raw: Session, whose: Attribution, claimed: 
         event.sqlstate = raw.sqlstate
         refused = raw.sqlstate is None or raw.sqlstate.startswith("28") or raw.sqlstate == "42501"
         event.outcome = "denied" if refused else "failure"
-        event.detail["claimed"] = {"name": raw.role, "principal": claimed, "proven": whose.principal is not None}
+        event.detail["claimed"] = {"name": raw.role, "principal": claimed, "proven": attribution.principal is not None}
     return event

@@ -21,10 +21,10 @@ _TRANSACTIONS = frozenset({"begin", "start", "commit", "rollback", "rollback_to"
 
 
 def statement_event(
-    header: RawHeader, raw: Statement, event_id: str, known: StatementFacts | None, whose: Attribution
+    header: RawHeader, raw: Statement, event_id: str, known: StatementFacts | None, attribution: Attribution
 ) -> Event:
     """Make the event of a statement that the server's log told; `known` is what the parser says of its text."""
-    event = blank_event("statement", header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
+    event = blank_event("statement", header.cluster, header.instance, attribution, raw.captured_at_us, event_id, None)
     event.database = raw.database
     event.occurred_at_us = raw.occurred_at_us
     event.xid = raw.xid

@@ -31,10 +31,10 @@ def statistics_id(header: RawHeader, raw: QueryStats) -> str:
     )
 
 
-def statistics_event(header: RawHeader, raw: QueryStats, whose: Attribution) -> Event:
+def statistics_event(header: RawHeader, raw: QueryStats, attribution: Attribution) -> Event:
     """Make the event of what one statement did in one window, with what the parser says of it."""
     event_id = statistics_id(header, raw)
-    event = blank_event("query_stats", header.cluster, header.instance, whose, raw.captured_at_us, event_id, None)
+    event = blank_event("query_stats", header.cluster, header.instance, attribution, raw.captured_at_us, event_id, None)
     event.database = raw.database
     event.occurred_at_us = raw.window_end_us
     event.query_id = raw.query_id

@@ -2,9 +2,9 @@
 
 The event trigger's message is in the WAL, which is read beside the log; which comes first is chance. A command that was
 committed waits for `WAIT_US` of record time, where its database is known to send such messages, and goes on marked with
-`seen_as` when the message has come (`streams.fold.told`), else as it is. So does one that changes all rows of a table,
-or rows of one whose name nobody knows, and is not judged by its effect: it may have been made a moment before. Bounded;
-what finds no room goes on at once.
+`seen_as` when the message has come (`streams.fold.ddl_seen`), else as it is. So does one that changes all rows of a
+table, or rows of one whose name nobody knows, and is not judged by its effect: it may have been made a moment before.
+Bounded; what finds no room goes on at once.
 
 A block (DO) need not run all that stands in it: what event triggers always tell, and have not told of it, it did not
 do, or took back. Those operations are left out, and `detail.not_done` names them.
@@ -16,14 +16,14 @@ from collections.abc import Iterable
 
 from pgwitness.core.events import Event
 from pgwitness.core.undo import Undo
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.ddl_seen import SEEN_AS, DdlSeen
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.relations import UNRESOLVED
-from streams.fold.told import SEEN_AS, Told
 
 WAIT_US = 2_000_000
 WAITING_MAX = 500
 DATABASES_MAX = 1_000
-TOLD = frozenset(
+SEEN = frozenset(
     {
         "drop_table", "drop_schema", "drop_owned", "drop_policy", "alter_policy", "alter_table", "rename_table",
         "create_function", "create_procedure", "alter_function", "grant", "alter_default_privileges",
@@ -34,7 +34,7 @@ TOLD = frozenset(
 CHANGES = frozenset({"delete", "update", "merge", "truncate"})
 """Operations of which the WAL tells the effect, once it is known what the names in them mean."""
 
-ALWAYS_TOLD = frozenset({"drop_table", "drop_schema", "drop_policy", "alter_policy"})
+ALWAYS_SEEN = frozenset({"drop_table", "drop_schema", "drop_policy", "alter_policy"})
 """Operations that never succeed without a message, but where there was nothing to drop, or it was temporary."""
 
 
@@ -53,16 +53,16 @@ class BesideDdl:
         operations = event.detail.get("operations")
         if not isinstance(operations, list) or len(self._waiting) >= WAITING_MAX:
             return False
-        if TOLD.isdisjoint(operations) and not _changes_what_nobody_knows(event, operations):
+        if SEEN.isdisjoint(operations) and not _changes_what_nobody_knows(event, operations):
             return False
         self._set([*self._waiting, (now_us + WAIT_US, event)])
         return True
 
-    def message(self, database: str, told: Told) -> list[Event]:
+    def message(self, database: str, seen: DdlSeen) -> list[Event]:
         """A database has sent a message about DDL; gives the commands that it tells."""
         if len(self._databases) < DATABASES_MAX:
             self._databases[database] = None
-        return self._take(event for _, event in self._waiting if event.database == database and _told(told, event))
+        return self._take(event for _, event in self._waiting if event.database == database and _was_seen(seen, event))
 
     def due(self, now_us: int) -> list[Event]:
         """Give the commands of which no message has come in time."""
@@ -83,12 +83,12 @@ class BesideDdl:
         before, self._waiting = self._waiting, waiting
         self._undo.add(lambda: setattr(self, "_waiting", before))
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.beside_ddl = self._waiting
         state.ddl_databases = list(self._databases)
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._waiting = list(state.beside_ddl)
         self._databases = dict.fromkeys(state.ddl_databases)
@@ -102,8 +102,8 @@ def _changes_what_nobody_knows(event: Event, operations: list[object]) -> bool:
     return all_rows or UNRESOLVED in event.detail
 
 
-def _told(told: Told, event: Event) -> bool:
-    told.statement(event)
+def _was_seen(seen: DdlSeen, event: Event) -> bool:
+    seen.statement(event)
     return SEEN_AS in event.detail
 
 
@@ -112,9 +112,9 @@ def _leave_out(event: Event) -> None:
     operations = event.detail.get("operations")
     if not isinstance(operations, list) or "do" not in operations:
         return
-    left_out = [word for word in operations if word in ALWAYS_TOLD]
+    left_out = [word for word in operations if word in ALWAYS_SEEN]
     if left_out:
-        event.detail["operations"] = [word for word in operations if word not in ALWAYS_TOLD]
+        event.detail["operations"] = [word for word in operations if word not in ALWAYS_SEEN]
         event.detail["not_done"] = left_out
-        if event.operation in ALWAYS_TOLD:
+        if event.operation in ALWAYS_SEEN:
             event.operation = "do"

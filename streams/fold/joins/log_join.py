@@ -23,7 +23,7 @@ from pgwitness.core.events import Statement, Transaction
 from pgwitness.core.sql.statements import IDLE, StatementFacts
 from streams.fold.hold_buffer import Held
 from streams.fold.memory.attribution import Attribution
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession
 from streams.fold.memory.statements import Committed, Ran
 from streams.fold.memory.transactions import Timeline
@@ -112,11 +112,11 @@ class LogJoin:
             known.inserted += [name for name in inserted if name not in known.inserted]
             known.pid = known.pid if pid is None else pid
 
-    def named(self, held: Held, whose: Attribution) -> None:
+    def named(self, held: Held, attribution: Attribution) -> None:
         """Take up who a transaction that waited turned out to be of."""
         known = self._committed.get(held.key)
         if known is not None:
-            known.pid = whose.pid
+            known.pid = attribution.pid
 
     # -- who it was --------------------------------------------------------------------------------------------
 
@@ -135,13 +135,13 @@ class LogJoin:
         near = [ran for ran in near if ran.session.database in (None, held.database)]
         if len({ran.session for ran in near}) != 1:
             return None  # nobody, or several; behind a pooler one session is several, with names of their own
-        covering = [ran for ran in near if ran.start_us <= at_us <= ran.end_us]
-        alone = [ran for ran in covering if ran.alone] if announced else []
+        around = [ran for ran in near if ran.start_us <= at_us <= ran.end_us]
+        alone = [ran for ran in around if ran.alone] if announced else []
         if alone:
             relations = [relation.name for part in parts for relation in part.relations]
             named = next((ran for ran in alone if _any(ran.relations, relations)), None)
             return (named.session, "ran alone") if named is not None else (alone[0].session, "time")
-        sole = next((ran for ran in covering if self._inserted(ran, held)), None)
+        sole = next((ran for ran in around if self._inserted(ran, held)), None)
         return (sole.session, "time") if sole is not None else None
 
     def _inserted(self, ran: Ran, held: Held) -> bool:
@@ -186,13 +186,13 @@ class LogJoin:
     def _forget(self, until_us: int) -> None:
         self._forgotten_until_us = max(self._forgotten_until_us, until_us)
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.ran = [*self._order, *self._open.values()]
         state.committed = list(self._committed.values())
         state.forgotten_until_us = self._forgotten_until_us
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         for ran in state.ran:
             if ran.end_us == ENDLESS_US:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from streams.fold.bounded import room
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.bounded import evict_oldest
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.statements import HeldReading
 
 HELD_MAX = 2_000
@@ -79,13 +79,13 @@ class LogWait:
         end_us, captured_us = held.raw.window_end_us or 0, held.raw.captured_at_us
         return self._lines.get(held.instance, 0) > end_us or self._looks.get(held.instance, 0) > captured_us
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.readings = list(self._held)
         state.log_lines = list(self._lines.items())
         state.log_looks = list(self._looks.items())
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._held = deque(state.readings)
         self._chars = sum(held.chars for held in self._held)
@@ -94,5 +94,5 @@ class LogWait:
 
 def _raise(reached: dict[str | None, int], instance: str | None, at_us: int) -> None:
     before = reached.pop(instance, 0)
-    room(reached, INSTANCES_MAX)
+    evict_oldest(reached, INSTANCES_MAX)
     reached[instance] = max(before, at_us)

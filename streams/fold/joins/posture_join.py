@@ -20,10 +20,10 @@ from msgspec import Struct
 
 from pgwitness.core.events import Parsed, Posture, Statement
 from pgwitness.core.sql.statements import StatementFacts
-from streams.fold.bounded import room
+from streams.fold.bounded import evict_oldest
 from streams.fold.joins import posture_match as match
 from streams.fold.memory.attribution import Attribution
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession
 from streams.fold.memory.statements import Did
 
@@ -91,7 +91,7 @@ class PostureJoin:
             return
         if words & _BEGINS:
             self._end(who, None)
-            room(self._begun, SESSIONS_MAX)
+            evict_oldest(self._begun, SESSIONS_MAX)
             self._begun[who] = None
         if match.matters(words):
             at_us = event.occurred_at_us
@@ -162,12 +162,12 @@ class PostureJoin:
         self,
         raw: Posture,
         instance: str | None,
-        whose: Callable[[LogSession], Attribution],
+        attribution: Callable[[LogSession], Attribution],
         *,
         is_read: bool,
         whole: bool,
     ) -> Found:
-        """Say who changed something; `whose` gives whom a session's facts name.
+        """Say who changed something; `attribution` gives whom a session's facts name.
 
         `is_read`: the log was read past it. `whole`: every statement is logged, COMMIT and ROLLBACK too.
         """
@@ -186,7 +186,7 @@ class PostureJoin:
             return Found(why="log_incomplete", statements=ids)
         if not is_read:
             return Found(why="log_late", statements=ids)
-        names = {_name(whose(did.session)) for did in part}
+        names = {_name(attribution(did.session)) for did in part}
         if len(names) > 1:
             return Found(why="several", candidates=_sorted(names), statements=ids)
         if not match.accounts(raw, acted):
@@ -200,13 +200,13 @@ class PostureJoin:
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.did = list(self._dids)
         state.did_begun = list(self._begun)
         state.did_forgotten_until_us = self._forgotten_until_us
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._dids = deque(state.did)
         for did in state.did:
@@ -234,8 +234,8 @@ def _within(did: Did, start_us: int, end_us: int) -> bool:
     return did.sure and not used and did.end_us < ENDLESS_US and _near(did, start_us, end_us)
 
 
-def _name(whose: Attribution) -> tuple[str, str]:
-    return whose.principal or f"role {whose.role or '?'}", whose.on_behalf_of or ""
+def _name(attribution: Attribution) -> tuple[str, str]:
+    return attribution.principal or f"role {attribution.role or '?'}", attribution.on_behalf_of or ""
 
 
 def _sorted(names: Iterable[tuple[str, str]]) -> tuple[str, ...]:

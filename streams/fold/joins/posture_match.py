@@ -218,10 +218,10 @@ def _setting_touched(raw: Posture, did: Did) -> bool:
 
 def _setting_accounted(raw: Posture, dids: list[Did]) -> bool:
     """The last statement decides; a value that it tells must be the one that was found, as far as words compare."""
-    told = [item for did in dids for item in did.settings if item.partition("=")[0] == raw.name.lower()]
-    if not told or raw.after is None:
+    values = [item for did in dids for item in did.settings if item.partition("=")[0] == raw.name.lower()]
+    if not values or raw.after is None:
         return True
-    said, found = told[-1].partition("=")[2], str(raw.after.get("value", "")).lower()
+    said, found = values[-1].partition("=")[2], str(raw.after.get("value", "")).lower()
     if said in ("?", "default") or found[:1].isdigit() or said[:1].isdigit():
         return True
     return _BOOLEAN.get(said, said) == _BOOLEAN.get(found, found)

@@ -23,7 +23,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pgwitness.core.events import Event, QueryStats
-from streams.fold.bounded import room
+from streams.fold.bounded import evict_oldest
 from streams.fold.memory.sessions import LogSession
 from streams.fold.memory.statements import Runs
 
@@ -37,13 +37,13 @@ EDGE_SLICES = 1
 
 
 class Counted(Struct, frozen=True):
-    """What the log told of the runs that a reading counted: `told` all of them, and whose they were if one's.
+    """What the log told of the runs that a reading counted: `logged` all of them, and whose they were if one's.
 
     `how` is a key of `BINDINGS`. `several`: more than one session of that principal. `undone`: all of
     the runs were rolled back, `temporary`: all ran on temporary tables. `another`: under a role that was taken on.
     """
 
-    told: bool = False
+    logged: bool = False
     session: LogSession | None = None
     how: str = ""
     several: bool = False
@@ -78,7 +78,7 @@ class StatsJoin:
         key = _key(event.instance, event.database, role, event.query_id or event.fingerprint)
         slices = self._runs.pop(key, None)
         if slices is None:
-            room(self._runs, STATEMENTS_MAX)
+            evict_oldest(self._runs, STATEMENTS_MAX)
             slices = []
         self._runs[key] = slices
         second = event.occurred_at_us // SLICE_US
@@ -151,7 +151,7 @@ def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
     if left or all_of is None:
         return UNKNOWN
     if all_of.mixed or (all_of.several and all_of.name[0] is None):
-        return Counted(told=True, undone=undone, temporary=temporary)
+        return Counted(logged=True, undone=undone, temporary=temporary)
     how = "counted" if all_of.session.sure and not all_of.several else SEVERAL
     return Counted(True, all_of.session, how, all_of.several, undone, temporary)
 

@@ -49,7 +49,7 @@ class Attribution(Struct, frozen=True, array_like=True):
     network: str | None = None
 
 
-class Vouched(Struct, frozen=True, array_like=True):
+class Corroborated(Struct, frozen=True, array_like=True):
     """Who a transaction is of by evidence that is stronger than a comment; `names` are all that act in it."""
 
     principal: str

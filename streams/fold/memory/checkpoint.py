@@ -16,11 +16,11 @@ from pgwitness.core.events import (
     Event,
 )
 from streams.aside import Aside
-from streams.fold.log_coverage import State
-from streams.fold.memory.attribution import Vouched
+from streams.fold.log_coverage import LogCounts
+from streams.fold.memory.attribution import Corroborated
 from streams.fold.memory.sessions import KnownSession, LogSession, Places, Prepared, SessionKey
 from streams.fold.memory.statements import Committed, Did, FunctionBody, HeldReading, Ran, Runs, ViewBody
-from streams.fold.memory.transactions import HeldState, OpenTransaction, Timeline, Watermark
+from streams.fold.memory.transactions import HeldTransaction, OpenTransaction, Timeline, Watermark
 from streams.fold.sanity import LSN_MAX, TIME_US_MAX
 from streams.fold.shares.sizes import Shares
 
@@ -28,10 +28,10 @@ POSITION_MAX = 1 << 53
 """No offset is beyond."""
 
 
-class ClusterState(Struct):
+class ClusterCheckpoint(Struct):
     """What is remembered of one cluster; `recent` are the beginnings of ids of events other than changes.
 
-    `told` is what DDL has said and others will say again (`streams.fold.told`).
+    `ddl_seen` is what DDL has said and others will say again (`streams.fold.ddl_seen`).
     """
 
     clock_us: int
@@ -40,21 +40,21 @@ class ClusterState(Struct):
     xids: list[tuple[int, SessionKey]] = []
     logins: list[tuple[SessionKey, str]] = []
     """As whom sessions logged in by the log, by pid and start in seconds."""
-    held: list[HeldState] = []
+    held: list[HeldTransaction] = []
     recent: list[str] = []
     logs: list[tuple[tuple[str | None, str], tuple[int, int]]] = []
     log_sessions: list[LogSession] = []
     log_xids: list[tuple[int, int]] = []
     """Transaction ids modulo 2^32 that the log named, each with the place of its session in `log_sessions`."""
-    told: list[tuple[str, int]] = []
-    vouched: list[tuple[int, int]] = []
-    """Transaction ids modulo 2^32, each with the place in `vouchers` of who it is known to be of."""
-    vouchers: list[Vouched] = []
+    ddl_seen: list[tuple[str, int]] = msgspec.field(default_factory=list, name="told")
+    corroborated: list[tuple[int, int]] = msgspec.field(default_factory=list, name="vouched")
+    """Transaction ids modulo 2^32, each with the place in `corroborations` of who it is known to be of."""
+    corroborations: list[Corroborated] = msgspec.field(default_factory=list, name="vouchers")
     ran: list[Ran] = []
     committed: list[Committed] = []
     forgotten_until_us: int = 0
     log_settings: dict[str, str] = {}
-    log_coverage: State | None = None
+    log_coverage: LogCounts | None = None
     did: list[Did] = []
     did_begun: list[tuple[str | None, int, int | None]] = []
     """Sessions that are in a transaction which they have begun."""
@@ -85,37 +85,37 @@ class ClusterState(Struct):
     beside_ddl: list[tuple[int, Event]] = []
     ddl_databases: list[str] = []
     """Commands that wait for their DDL message, and databases that send such (`streams.fold.joins.beside_ddl`)."""
-    young: list[tuple[str, tuple[str, int]]] = []
-    """Databases that were just made, by whom and when (`streams.fold.young`)."""
+    new_databases: list[tuple[str, tuple[str, int]]] = msgspec.field(default_factory=list, name="young")
+    """Databases that were just made, by whom and when (`streams.fold.new_databases`)."""
     refusals: list[tuple[str, tuple[tuple[int, str | None], ...]]] = []
     """Refused logins by the role that was claimed (`streams.fold.refusals`)."""
     """Statements whose outcome is open, and what decides it (`streams.fold.outcome.outcomes`)."""
-    set_back_told: int = -(1 << 60)
+    set_back_reported: int = msgspec.field(default=-(1 << 60), name="set_back_told")
     """The record at which it was last told that a clock was put back."""
 
 
-class FoldState(Struct, frozen=True):
+class FoldCheckpoint(Struct, frozen=True):
     """A whole checkpoint; `next_offset` is the first raw offset that is not in it."""
 
     version: Literal[1]
     partition: int
     next_offset: int
     identities: str
-    clusters: dict[str, ClusterState]
+    clusters: dict[str, ClusterCheckpoint]
     aside: Aside = msgspec.field(default_factory=Aside)
 
 
 encode = msgspec.json.Encoder().encode
 
-_decoder = msgspec.json.Decoder(FoldState)
+_decoder = msgspec.json.Decoder(FoldCheckpoint)
 
 
-def decode(data: bytes) -> FoldState:
+def decode(data: bytes) -> FoldCheckpoint:
     """Read a checkpoint. Raises `msgspec.DecodeError` or `msgspec.ValidationError` on anything else."""
     return _decoder.decode(data)
 
 
-def check(state: FoldState, partition: int | None) -> None:
+def check(state: FoldCheckpoint, partition: int | None) -> None:
     """Raise `ValueError` when a checkpoint cannot be true: of another partition, or with positions that cannot be."""
     if partition is not None and state.partition != partition:
         raise ValueError(f"a checkpoint of partition {state.partition}")

@@ -27,7 +27,7 @@ class Watermark(Struct, array_like=True):
     whole: bool
     forged: int = 0
     conflict: bool = False
-    whose: Attribution | None = None
+    attribution: Attribution | None = None
     ddl: int = 0
     refused: bool = False
     newest_us: int = 0
@@ -42,7 +42,7 @@ class HeldPart(Struct, frozen=True, array_like=True):
     first_ordinal: int
 
 
-class HeldState(Struct, frozen=True, array_like=True):
+class HeldTransaction(Struct, frozen=True, array_like=True):
     """A held transaction: where its parts stand and until when (record time, µs) it waits."""
 
     timeline: Timeline
@@ -56,14 +56,14 @@ class HeldState(Struct, frozen=True, array_like=True):
 class Waiting(Struct, array_like=True):
     """A statement whose outcome is open: its event, when it has waited long enough, what is decided of its parts.
 
-    `left` parts are open; `told`: it went on as pending.
+    `left` parts are open; `pending`: it went on as pending.
     """
 
     event: Event
     due_us: int
     left: int = 1
     results: list[Outcome] = []
-    told: bool = False
+    pending: bool = False
 
 
 class OpenTransaction(Struct, array_like=True):

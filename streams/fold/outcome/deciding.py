@@ -57,7 +57,7 @@ def resolve(open_: OpenTransaction, entry: int, outcome: Outcome, out: list[Even
     if item.left:
         return
     found = item.results[0] if len(item.results) == 1 else "unknown"
-    if not item.told:
+    if not item.pending:
         decide(item.event, found)
         out.append(item.event)
     elif found != "unknown":

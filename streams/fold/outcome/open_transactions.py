@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from pgwitness.core.events import Event
 from pgwitness.core.undo import Undo
-from streams.fold.bounded import room
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.bounded import evict_oldest
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.transactions import OpenTransaction, Waiting
 from streams.fold.outcome.deciding import close, resolve
 
@@ -113,7 +113,7 @@ class OpenTransactions:
     def add_committed(self, xid: int) -> None:
         """Remember that the WAL had a transaction of that id."""
         if xid not in self._committed:
-            room(self._committed, COMMITTED_MAX)
+            evict_oldest(self._committed, COMMITTED_MAX)
             self._committed[xid] = None
 
     def sessions(self) -> list[Who]:
@@ -129,14 +129,14 @@ class OpenTransactions:
         self._committed.clear()
         self._by_xid.clear()
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.open = list(self._open.items())
         state.wal_xids = list(self._committed)
         state.open_due_us = self.due_us
         state.open_asked = self.is_asked
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._open = dict(state.open)
         self._committed = dict.fromkeys(state.wal_xids)

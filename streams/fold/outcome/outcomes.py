@@ -25,8 +25,8 @@ from msgspec.structs import replace
 
 from pgwitness.core.events import Event, Posture, Statement
 from pgwitness.core.undo import Undo
-from streams.fold.bounded import room
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.bounded import evict_oldest
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession
 from streams.fold.outcome.deciding import close, decide, texts
 from streams.fold.outcome.open_transactions import XID_MODULUS, OpenTransactions, Who
@@ -85,7 +85,7 @@ class Outcomes:
 
     def begins(self, session: LogSession) -> None:
         """A session has begun: all that it says will be seen."""
-        room(self._seen, SEEN_MAX)
+        evict_oldest(self._seen, SEEN_MAX)
         self._seen[_who(session)] = False
 
     def ends(self, session: LogSession, now_us: int) -> list[Event]:
@@ -163,10 +163,10 @@ class Outcomes:
         self._open.due_us = now_us + PENDING_US
         for open_ in self._open.all():
             for item in open_.items:
-                if item.told or not item.left:
+                if item.pending or not item.left:
                     continue
                 if item.due_us <= now_us:
-                    item.told = True
+                    item.pending = True
                     out.append(replace(item.event, outcome="unknown" if open_.lost else "pending"))
                 else:
                     self._open.due_us = min(self._open.due_us, item.due_us)
@@ -180,17 +180,17 @@ class Outcomes:
         settings = event.detail.get("settings")
         silent = isinstance(settings, list) and any(str(item).startswith(_SILENT) for item in settings)
         if who not in self._seen:
-            room(self._seen, SEEN_MAX)
+            evict_oldest(self._seen, SEEN_MAX)
             self._seen[who] = silent
         elif silent:
             self._seen[who] = True
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         self._open.save(state)
         state.open_seen = list(self._seen.items())
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._open.load(state)
         self._seen = dict(state.open_seen)

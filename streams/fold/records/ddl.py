@@ -6,8 +6,8 @@ from functools import partial
 
 from pgwitness.core.events import Transaction
 from streams.fold import publications
+from streams.fold.beacon_coverage import coverage_commands
 from streams.fold.context import FoldContext
-from streams.fold.covering import covering
 from streams.fold.events.ddl import ddl_event, publication_changed
 from streams.fold.memory.transactions import Watermark
 from streams.fold.records.decided import emit_after_ddl
@@ -18,7 +18,7 @@ def take_commands(context: FoldContext, part: Transaction, mark: Watermark) -> N
     """Emit each command by the session that its own message names, once."""
     cluster, header = context.cluster, context.header
     fresh = [item for item in part.ddl if item.number >= mark.ddl]
-    own = covering(part.ddl)
+    own = coverage_commands(part.ddl)
     for item in fresh:
         sizes.rename(cluster.shares, part.database, cluster.relations.ddl(part.database, item))
         sizes.take_ddl(cluster.shares, part, item, partial(cluster.relations.schemas, part.database))
@@ -43,7 +43,7 @@ def take_commands(context: FoldContext, part: Transaction, mark: Watermark) -> N
             context.emit(publication_changed(header, part, item, less, attribution))
         elif less[1] and publications.within(item, part.ddl):
             context.emit(publication_changed(header, part, item, less, attribution, publications.UNREAD))
-    cluster.told.ddl(part.database, fresh)
+    cluster.ddl_seen.ddl(part.database, fresh)
     if fresh:
-        for event in cluster.beside_ddl.message(part.database, cluster.told):
+        for event in cluster.beside_ddl.message(part.database, cluster.ddl_seen):
             emit_after_ddl(context, event)

@@ -11,7 +11,7 @@ def emit_decided(context: FoldContext, events: list[Event]) -> None:
     """Emit statements whose outcome is known now, or pending."""
     cluster = context.cluster
     for event in events:
-        cluster.told.statement(event)
+        cluster.ddl_seen.statement(event)
         if event.outcome == "rolled_back":
             cluster.stats.rolled_back(event)
         if not cluster.beside_ddl.wait(event, cluster.clock_us):

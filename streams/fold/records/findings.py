@@ -14,7 +14,7 @@ from streams.fold.events.findings import (
     identity_conflict,
     session_blinds,
 )
-from streams.fold.memory.attribution import Attribution, Vouched
+from streams.fold.memory.attribution import Attribution, Corroborated
 from streams.fold.memory.transactions import Watermark
 from streams.fold.records.decided import emit_decided
 from streams.fold.sessions import comments, witnesses
@@ -46,7 +46,7 @@ def emit_witnesses(context: FoldContext, part: Transaction, attribution: Attribu
         context.emit(beacon_silenced(context.header.cluster, context.header.instance, part, number, attribution))
     if not part.beacons or not part.beacons[0].authenticated or not part.beacons[0].settings:
         return
-    blinding = witnesses.blinding(part.beacons[0].settings, context.cluster.log_settings.told)
+    blinding = witnesses.blinding(part.beacons[0].settings, context.cluster.log_settings.values)
     if blinding:
         event = session_blinds(context.header.cluster, context.header.instance, part, blinding, attribution)
         context.emit_once(event)
@@ -58,17 +58,17 @@ def compare_with_log(context: FoldContext, part: Transaction, attribution: Attri
     cluster.join.committed((part.system_id, part.timeline, part.database), part, attribution.pid)
     if part.last:
         emit_decided(context, cluster.outcomes.committed(part.xid, part.captured_at_us))
-    stronger = comments.vouched(attribution) if part.beacons and part.beacons[0].authenticated else None
+    stronger = comments.corroborated(attribution) if part.beacons and part.beacons[0].authenticated else None
     if stronger is None:
         return
-    cluster.log.vouch(part.xid, stronger)
+    cluster.log.corroborate(part.xid, stronger)
     line = cluster.log.holding(part)
     if line is not None and line.tags:
         compare_comment(context, attribution, dict(line.tags), stronger, part.captured_at_us)
 
 
 def compare_comment(
-    context: FoldContext, attribution: Attribution, tags: dict[str, str], stronger: Vouched | None, at_us: int
+    context: FoldContext, attribution: Attribution, tags: dict[str, str], stronger: Corroborated | None, at_us: int
 ) -> None:
     """Emit, once a session, that a comment contradicts what is known better."""
     wrong = comments.contradiction(tags, stronger)

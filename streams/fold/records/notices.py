@@ -19,7 +19,7 @@ def take(context: FoldContext, raw: Gap | Control) -> None:
         cluster.handles.lost()
         emit_decided(context, cluster.outcomes.lost(raw.captured_at_us))
     cluster.starts.see(raw)
-    cluster.told.announced(raw)
+    cluster.ddl_seen.announced(raw)
     context.emit_once(observed_event(header, raw, _announced(context, raw)))
 
 

@@ -57,5 +57,5 @@ def emit(context: FoldContext, held: HeldReading, raw: Posture) -> None:
         event.detail["unnamed"] = found.why
     if found.candidates:
         event.detail["candidates"] = list(found.candidates)
-    cluster.told.posture(event, raw)
+    cluster.ddl_seen.posture(event, raw)
     context.emit(event)

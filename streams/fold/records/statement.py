@@ -6,6 +6,7 @@ from pgwitness.core.events import LogPlace, Statement
 from pgwitness.core.sql.statements import facts
 from streams.fold.cluster import Cluster
 from streams.fold.context import FoldContext
+from streams.fold.ddl_seen import OWN
 from streams.fold.events.base import line_id
 from streams.fold.events.findings import log_imitated
 from streams.fold.events.statement import put_targets, statement_event, transaction_words
@@ -15,7 +16,6 @@ from streams.fold.records.findings import compare_comment
 from streams.fold.sessions import comments
 from streams.fold.sessions.attribution import by_log, log_session
 from streams.fold.shares import sizes
-from streams.fold.told import OWN
 
 RUN_LINES = ("duration", "statement")
 """Of these lines of the log each run of a statement has one, where none of them is known to tell every run."""
@@ -55,11 +55,13 @@ def take(context: FoldContext, line: Statement) -> None:
     if line.outcome == "success" and line.source in _run_lines(cluster):
         cluster.stats.statement(event, session, another=cluster.relations.is_another(session))
     if line.tags:
-        stronger = cluster.log.vouched(line.xid) or comments.vouched(attribution)
+        stronger = cluster.log.corroborated(line.xid) or comments.corroborated(attribution)
         compare_comment(context, attribution, line.tags, stronger, line.captured_at_us)
     if event.detail.get(OWN) is True:
-        cluster.told.proven(event.database or "")
-    cluster.young.statement(event)  # no transaction block has CREATE DATABASE: its line of success is its outcome
+        cluster.ddl_seen.proven(event.database or "")
+    cluster.new_databases.statement(
+        event
+    )  # no transaction block has CREATE DATABASE: its line of success is its outcome
     words = transaction_words(line, known)
     sees_ends = cluster.log_settings.sees_ends
     emit_decided(context, cluster.outcomes.statement(line, session, words, event, sees_ends))

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from pgwitness.core.events import QueryStats
 from pgwitness.core.sql.statements import facts
 from streams.fold.context import FoldContext
+from streams.fold.ddl_seen import SEEN_AS
 from streams.fold.events.observed import observed_event
 from streams.fold.events.statistics import statistics_event, statistics_id
 from streams.fold.memory.attribution import Attribution
@@ -14,7 +15,6 @@ from streams.fold.memory.statements import HeldReading
 from streams.fold.records.readings import hold_or_return, of_several
 from streams.fold.sessions.attribution import by_log, by_role, by_role_in_force
 from streams.fold.shares.sizes import by_effect
-from streams.fold.told import SEEN_AS
 
 
 def take(context: FoldContext, raw: QueryStats) -> None:
@@ -37,7 +37,7 @@ def emit(context: FoldContext, held: HeldReading, raw: QueryStats) -> None:
         elif raw.calls > 1:
             attribution = replace(attribution, trace_id=None, agent=None)  # which are those of the last run
     else:
-        attribution = _by_role(context, held, raw, in_force=found.another or not found.told)
+        attribution = _by_role(context, held, raw, in_force=found.another or not found.logged)
     event = statistics_event(header, raw, attribution)
     cluster.through(event)
     if found.temporary:
@@ -46,8 +46,8 @@ def emit(context: FoldContext, held: HeldReading, raw: QueryStats) -> None:
     cluster.relations.resolve(event)
     cluster.views.ran(event)
     by_effect(cluster.shares, event)
-    cluster.told.query_stats(event)
-    if found.told:
+    cluster.ddl_seen.query_stats(event)
+    if found.logged:
         event.detail[SEEN_AS] = "statement"
     if found.undone:
         event.outcome = "rolled_back"

@@ -45,12 +45,12 @@ def take(context: FoldContext, index: int, part: Transaction) -> None:
     if attribution is not None:
         if held is not None:
             release(context, held, attribution)
-        mark.whose = None if part.last else attribution
+        mark.attribution = None if part.last else attribution
         if part.n_rows or part.part:
             emit_change(context, header.instance, part, attribution)
     if part.last:
         mark.whole = True
-        mark.whose = None
+        mark.attribution = None
 
 
 def _unread(context: FoldContext, timeline: Timeline, part: Transaction) -> tuple[Transaction, Watermark] | None:
@@ -92,7 +92,7 @@ def _went_back(context: FoldContext, timeline: Timeline, mark: Watermark, part: 
 
 def _attribute(context: FoldContext, part: Transaction, mark: Watermark) -> Attribution | None:
     """Return whose a transaction is, or None when it may still be found out."""
-    decided = mark.whose
+    decided = mark.attribution
     if decided is not None and (decided.binding != "none" or not part.beacons):
         return decided
     cluster, header = context.cluster, context.header

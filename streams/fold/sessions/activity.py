@@ -7,9 +7,9 @@ was attributed is remembered by session, because a session says the same thing a
 from __future__ import annotations
 
 from pgwitness.core.events import Beacon, Session
-from streams.fold.bounded import room
+from streams.fold.bounded import evict_oldest
 from streams.fold.memory.attribution import Attribution
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import KnownSession, SessionKey
 from streams.fold.sessions.attribution import by_beacon, known
 from streams.identity.identities import Identities
@@ -37,12 +37,12 @@ class Activity:
         key = (event.pid, event.backend_start_us)
         if self._sessions.pop(key, None) != session:
             self._beacons.pop(key, None)
-        for gone in room(self._sessions, SESSIONS_MAX):
+        for gone in evict_oldest(self._sessions, SESSIONS_MAX):
             self._beacons.pop(gone, None)
         self._sessions[key] = session
         if event.xid is not None:
             self._xids.pop(event.xid, None)
-            room(self._xids, XIDS_MAX)
+            evict_oldest(self._xids, XIDS_MAX)
             self._xids[event.xid] = key
         return session
 
@@ -71,17 +71,17 @@ class Activity:
         remembered = self._beacons.get(key)
         if remembered is not None and remembered[0] == said:
             return remembered[1]
-        whose = by_beacon(beacon, self._sessions.get(key), where, identities, conflict, self._login(beacon))
-        room(self._beacons, BEACONS_MAX)
-        self._beacons[key] = (said, whose)
-        return whose
+        attribution = by_beacon(beacon, self._sessions.get(key), where, identities, conflict, self._login(beacon))
+        evict_oldest(self._beacons, BEACONS_MAX)
+        self._beacons[key] = (said, attribution)
+        return attribution
 
     def logged_in(self, event: Session) -> None:
         """Take up as whom a session logged in, by the log; the sessions that it lists may not be looked at in time."""
         key = (event.pid, event.backend_start_us // SECOND_US)
         self._logins.pop(key, None)
         if event.role is not None:
-            room(self._logins, SESSIONS_MAX)
+            evict_oldest(self._logins, SESSIONS_MAX)
             self._logins[key] = event.role
 
     def _login(self, beacon: Beacon) -> str | None:
@@ -95,13 +95,13 @@ class Activity:
         """Ask the identities anew, because they have changed."""
         self._beacons.clear()
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.sessions = list(self._sessions.values())
         state.xids = list(self._xids.items())
         state.logins = list(self._logins.items())
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._sessions = {(session.pid, session.backend_start_us): session for session in state.sessions}
         self._xids = dict(state.xids)

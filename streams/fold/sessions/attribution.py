@@ -192,32 +192,32 @@ def by_log(
     )
 
 
-def attempted(whose: Attribution) -> Attribution:
+def attempted(attribution: Attribution) -> Attribution:
     """Say whose a refused login is: nobody's, for anybody can claim a name; its role is what was claimed.
 
     Who had authenticated before he was refused (the server is full, there is no such database) has proven the name,
     unless the server asks for no proof.
     """
-    if proven(whose):
-        assurance: Assurance = "none" if whose.assurance == "none" else "asserted"
-        return replace(whose, certainty="weak", assurance=assurance)
+    if proven(attribution):
+        assurance: Assurance = "none" if attribution.assurance == "none" else "asserted"
+        return replace(attribution, certainty="weak", assurance=assurance)
     return replace(
         NOBODY,
-        binding=whose.binding,
+        binding=attribution.binding,
         certainty="weak",
-        role=whose.role,
-        application=whose.application,
-        client_addr=whose.client_addr,
-        client_port=whose.client_port,
-        pid=whose.pid,
-        auth_method=whose.auth_method,
-        session_id=whose.session_id,
+        role=attribution.role,
+        application=attribution.application,
+        client_addr=attribution.client_addr,
+        client_port=attribution.client_port,
+        pid=attribution.pid,
+        auth_method=attribution.auth_method,
+        session_id=attribution.session_id,
     )
 
 
-def proven(whose: Attribution) -> bool:
+def proven(attribution: Attribution) -> bool:
     """Say whether a session that was refused had proven its name before."""
-    return whose.auth_method not in (None, "trust")
+    return attribution.auth_method not in (None, "trust")
 
 
 def _bound(trust: Trust, how: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from pgwitness.core.events import Assurance
-from streams.fold.memory.attribution import Attribution, Vouched
+from streams.fold.memory.attribution import Attribution, Corroborated
 from streams.identity.claims import parent_of
 from streams.identity.identities import Facts, Identities, Named
 
@@ -43,11 +43,11 @@ def delegation(tags: Tags) -> list[str]:
 
 def agent(tags: Tags) -> dict[str, object] | None:
     """Tell of the agent in the words that a verified claim uses; None where the comment says nothing of one."""
-    told: dict[str, object] = {name: tags[key] for key, name in _AGENT if key in tags}
+    found: dict[str, object] = {name: tags[key] for key, name in _AGENT if key in tags}
     links = delegation(tags)
     if links:
-        told["delegation"] = links
-    return {"said_by": "comment", **told} if told else None
+        found["delegation"] = links
+    return {"said_by": "comment", **found} if found else None
 
 
 def trace_id(tags: Tags) -> str | None:
@@ -55,19 +55,19 @@ def trace_id(tags: Tags) -> str | None:
     return parent_of(tags.get("traceparent", ""))
 
 
-def vouched(whose: Attribution) -> Vouched | None:
+def corroborated(attribution: Attribution) -> Corroborated | None:
     """Keep of an attribution what a comment could contradict; None where nothing is stronger than a comment."""
-    if whose.principal is None or whose.assurance not in _STRONGER:
+    if attribution.principal is None or attribution.assurance not in _STRONGER:
         return None
-    claimed = whose.agent if whose.agent is not None and whose.agent.get("said_by") == "claim" else {}
+    claimed = attribution.agent if attribution.agent is not None and attribution.agent.get("said_by") == "claim" else {}
     links = claimed.get("delegation")
     names = [str(link) for link in links] if isinstance(links, list) else []
     if "name" in claimed:
         names.append(str(claimed["name"]))
-    return Vouched(whose.principal, whose.principal_kind, whose.on_behalf_of, tuple(names))
+    return Corroborated(attribution.principal, attribution.principal_kind, attribution.on_behalf_of, tuple(names))
 
 
-def contradiction(tags: Tags, stronger: Vouched | None) -> list[str]:
+def contradiction(tags: Tags, stronger: Corroborated | None) -> list[str]:
     """List the tags that cannot be true if stronger evidence is: another agent, or another person it acts for.
 
     A service or a person may run an agent of its own under its role; an agent is no other agent. A person acts for
@@ -79,7 +79,7 @@ def contradiction(tags: Tags, stronger: Vouched | None) -> list[str]:
     found = []
     if stronger.kind == "agent" and tags.get("agent", stronger.principal) not in names:
         found.append("agent")
-    told = stronger.on_behalf_of is not None or stronger.kind == "human"
-    if told and tags.get("on_behalf_of", stronger.principal) not in names:
+    is_known = stronger.on_behalf_of is not None or stronger.kind == "human"
+    if is_known and tags.get("on_behalf_of", stronger.principal) not in names:
         found.append("on_behalf_of")
     return found

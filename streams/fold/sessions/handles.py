@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
-from streams.fold.bounded import room
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.bounded import evict_oldest
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession, Prepared
 
 SESSIONS_MAX = 2_000
@@ -59,7 +59,7 @@ class Handles:
             for name in [name for name, found in names.items() if found is not None and found.verb == "declare"]:
                 del names[name]
         if names and complete and key not in self._sessions:
-            room(self._sessions, SESSIONS_MAX)
+            evict_oldest(self._sessions, SESSIONS_MAX)
             self._sessions[key] = names
         return ran
 
@@ -82,7 +82,7 @@ class Handles:
         listed = (*handle.relations, *handle.columns, *handle.functions, *handle.operations)
         small = len(listed) <= LISTED_MAX and sum(map(len, listed)) <= CHARS_MAX
         names.pop(name, None)
-        room(names, NAMES_MAX)
+        evict_oldest(names, NAMES_MAX)
         names[name] = handle if small and not unsure else None
         return None
 
@@ -95,13 +95,13 @@ class Handles:
         """Lines of the log are missing."""
         self._sessions.clear()
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.prepared = [
             Prepared(*key, *name, handle) for key, names in self._sessions.items() for name, handle in names.items()
         ]
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         for item in state.prepared:
             names = self._sessions.setdefault((item.instance, item.pid, item.start_us), {})

@@ -10,16 +10,16 @@ from msgspec.structs import replace
 
 from pgwitness.core.events import LogPlace, Statement, Transaction
 from pgwitness.core.undo import Undo
-from streams.fold.bounded import room
-from streams.fold.memory.attribution import Attribution, Vouched
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.bounded import evict_oldest
+from streams.fold.memory.attribution import Attribution, Corroborated
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession
 from streams.fold.sessions.attribution import by_log, log_session
 from streams.identity.identities import Identities
 
 XIDS_MAX = 20_000
 LOGS_MAX = 1_000
-VOUCHED_MAX = 20_000
+CORROBORATED_MAX = 20_000
 NAMED_MAX = 10_000
 """Sessions whose attribution is remembered; forgetting costs time only."""
 STEP_MAX = 1 << 40
@@ -34,7 +34,7 @@ class ServerLog:
         self._undo = undo
         self._reached: dict[tuple[str | None, str], tuple[int, int]] = {}
         self._xids: dict[int, LogSession] = {}
-        self._vouched: dict[int, Vouched] = {}
+        self._corroborated: dict[int, Corroborated] = {}
         self._named: dict[LogSession, Attribution] = {}
 
     @property
@@ -53,7 +53,7 @@ class ServerLog:
         reached = self._reached.pop(key, None)
         here = (place.offset, place.index)
         known = reached is not None and here <= reached
-        room(self._reached, LOGS_MAX)
+        evict_oldest(self._reached, LOGS_MAX)
         self._reached[key] = reached if known and reached is not None else here
         self._undo.add(lambda: self._set(key, reached))
         return known
@@ -68,26 +68,25 @@ class ServerLog:
         """Take up whose a statement is, and the transaction id in its line."""
         session = log_session(event, instance)
         if event.xid is not None and event.role is not None:
-            told = self._xids.pop(event.xid, None)
-            room(self._xids, XIDS_MAX)
-            if told is not None and session.trust == "claimed" != told.trust:
-                self._xids[event.xid] = (
-                    told  # whoever can write a line names no transaction that a better one has named
-                )
+            earlier = self._xids.pop(event.xid, None)
+            evict_oldest(self._xids, XIDS_MAX)
+            if earlier is not None and session.trust == "claimed" != earlier.trust:
+                # Whoever can write a line names no transaction that a better one has named.
+                self._xids[event.xid] = earlier
                 return session
             # One object for all the lines of a transaction; what a comment said once stays said.
-            known = told is not None and session in (told, replace(told, tags=()))
-            self._xids[event.xid] = told if known and told is not None else session
+            known = earlier is not None and session in (earlier, replace(earlier, tags=()))
+            self._xids[event.xid] = earlier if known and earlier is not None else session
         return session
 
     def own(self, session: LogSession, cluster: str, identities: Identities) -> Attribution:
         """Attribute a line of the log to the session that it names."""
-        whose = self._named.get(session)
-        if whose is None:
-            whose = by_log(session, cluster, identities, "own")
-            room(self._named, NAMED_MAX)
-            self._named[session] = whose
-        return whose
+        attribution = self._named.get(session)
+        if attribution is None:
+            attribution = by_log(session, cluster, identities, "own")
+            evict_oldest(self._named, NAMED_MAX)
+            self._named[session] = attribution
+        return attribution
 
     def forget_xids(self) -> None:
         """Forget which session had which transaction id."""
@@ -97,33 +96,35 @@ class ServerLog:
         """Ask the identities anew, because they have changed."""
         self._named.clear()
 
-    def vouch(self, xid: int, who: Vouched) -> None:
+    def corroborate(self, xid: int, who: Corroborated) -> None:
         """Take up who a transaction is of by stronger evidence than a comment."""
-        self._vouched.pop(xid % XID_MODULUS, None)
-        room(self._vouched, VOUCHED_MAX)
-        self._vouched[xid % XID_MODULUS] = who
+        self._corroborated.pop(xid % XID_MODULUS, None)
+        evict_oldest(self._corroborated, CORROBORATED_MAX)
+        self._corroborated[xid % XID_MODULUS] = who
 
-    def vouched(self, xid: int | None) -> Vouched | None:
+    def corroborated(self, xid: int | None) -> Corroborated | None:
         """Give who a transaction is known to be of."""
-        return self._vouched.get(xid) if xid is not None else None
+        return self._corroborated.get(xid) if xid is not None else None
 
     def holding(self, part: Transaction) -> LogSession | None:
         """Give the session whose line had a transaction's id: ids come again, after four thousand million."""
-        told = self._xids.get(part.xid % XID_MODULUS)
-        return told if told is not None and told.database in (None, part.database) else None
+        session = self._xids.get(part.xid % XID_MODULUS)
+        return session if session is not None and session.database in (None, part.database) else None
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint, each session once."""
         sessions: dict[LogSession, int] = {}
         state.logs = list(self._reached.items())
         state.log_xids = [(xid, sessions.setdefault(session, len(sessions))) for xid, session in self._xids.items()]
         state.log_sessions = list(sessions)
-        vouchers: dict[Vouched, int] = {}
-        state.vouched = [(xid, vouchers.setdefault(who, len(vouchers))) for xid, who in self._vouched.items()]
-        state.vouchers = list(vouchers)
+        corroborations: dict[Corroborated, int] = {}
+        state.corroborated = [
+            (xid, corroborations.setdefault(who, len(corroborations))) for xid, who in self._corroborated.items()
+        ]
+        state.corroborations = list(corroborations)
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._reached = dict(state.logs)
         self._xids = {xid: state.log_sessions[place] for xid, place in state.log_xids}
-        self._vouched = {xid: state.vouchers[place] for xid, place in state.vouched}
+        self._corroborated = {xid: state.corroborations[place] for xid, place in state.corroborated}

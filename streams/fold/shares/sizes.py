@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from pgwitness.core.events import Ddl, Event, Posture, Transaction
-from streams.fold.bounded import room
+from streams.fold.bounded import evict_oldest
 from streams.fold.moves import attached
 from streams.fold.shares.windows import Window
 
@@ -43,7 +43,7 @@ class Turnover(Struct, array_like=True):
     deleted_before: int = 0
 
 
-class Known(Struct, array_like=True):
+class KnownRelation(Struct, array_like=True):
     """What is known of one relation. `streamed`: it is published, its rows have been in the stream, or DDL made it."""
 
     sizes: list[Size] = []
@@ -54,7 +54,7 @@ class Known(Struct, array_like=True):
 class Shares(Struct):
     """What is known of one cluster, as in its checkpoint."""
 
-    relations: dict[str, Known] = {}
+    relations: dict[str, KnownRelation] = {}
     windows: dict[str, Window] = {}
     parts: dict[str, tuple[int, list[dict[str, object]]]] = {}
     """By database the commit LSN of the transaction that is not whole yet, and what is told with its last part."""
@@ -146,16 +146,16 @@ def holds(shares: Shares, database: str, relations: Iterable[str]) -> int | None
     return max((max(0, size.rows + size.net) for size in sizes), default=None)
 
 
-def known_of(shares: Shares, key: str) -> Known:
+def known_of(shares: Shares, key: str) -> KnownRelation:
     """Return what is known of a relation by its key, nothing yet where it is new."""
     known = shares.relations.get(key)
     if known is None:
-        room(shares.relations, RELATIONS_MAX)
-        known = shares.relations[key] = Known()
+        evict_oldest(shares.relations, RELATIONS_MAX)
+        known = shares.relations[key] = KnownRelation()
     return known
 
 
-def size_before(known: Known, at_us: int) -> Size | None:
+def size_before(known: KnownRelation, at_us: int) -> Size | None:
     """Give the latest reading from before a time: one from after the deed has its result in it."""
     return next((size for size in reversed(known.sizes) if size.at_us < at_us), None)
 

@@ -23,11 +23,11 @@ from typing import NamedTuple
 import msgspec
 
 from pgwitness.core.events import Row, Transaction
-from streams.fold.bounded import room
-from streams.fold.shares.sizes import Known, Shares, Turnover, known_of, relation_key, size_before
+from streams.fold.bounded import evict_oldest
+from streams.fold.shares.sizes import KnownRelation, Shares, Turnover, known_of, relation_key, size_before
 from streams.fold.shares.windows import DAY_US, MONTH_US, add_rows, distinct, is_usual, smallest, window_of
 
-DATABASES_MAX, TOLD_MAX = 100, 100
+DATABASES_MAX, SHARES_MAX = 100, 100
 ROWS_LEAST, SHARE_LEAST = 10, 0.3
 """What is less is not told; policies have limits of their own above these."""
 EVERYBODY = ""
@@ -38,8 +38,8 @@ _BY_KEY = frozenset({"human", "agent"})
 """Kinds of principals whose updated rows are told apart by their keys: what a service updates comes by the thousand."""
 _SPANS = ((("24h", DAY_US), ("30d", MONTH_US)), (("24h by all", DAY_US),))
 _rows = msgspec.json.Decoder(list[Row])
-_Told = dict[str, object]
-_Telling = Callable[[str, int, int, str], Iterator[_Told]]
+_Share = dict[str, object]
+_ShareOf = Callable[[str, int, int, str], Iterator[_Share]]
 
 
 class _Did(NamedTuple):
@@ -60,10 +60,10 @@ def take_change(shares: Shares, part: Transaction, who: str, kind: str) -> list[
 
     `kind` is the principal's. This runs for every transaction: what only inserts costs a look-up.
     """
-    told: list[dict[str, object]] = []
+    found: list[dict[str, object]] = []
     if part.part:
-        lsn, earlier = shares.parts.pop(part.database, (0, told))
-        told = earlier if lsn == part.lsn else told
+        lsn, earlier = shares.parts.pop(part.database, (0, found))
+        found = earlier if lsn == part.lsn else found
     for name, did in _did(part):
         key = relation_key(part.database, name)
         known = shares.relations.get(key) or known_of(shares, key)
@@ -71,13 +71,13 @@ def take_change(shares: Shares, part: Transaction, who: str, kind: str) -> list[
         if (known.sizes or did.truncated) and (
             did.deleted or did.truncated or did.updated >= ROWS_LEAST or (did.updated and kind in _BY_KEY)
         ):  # of how many nobody has counted, no share is known
-            told += _judged(shares, known, part, key, name, did, who, kind)
+            found += _judged(shares, known, part, key, name, did, who, kind)
         if did.inserted or did.deleted or did.truncated:
             _count(known, did, part.committed_at_us)
     if part.last:
-        return told[:TOLD_MAX]
-    room(shares.parts, DATABASES_MAX)
-    shares.parts[part.database] = (part.lsn, told[-TOLD_MAX:])
+        return found[:SHARES_MAX]
+    evict_oldest(shares.parts, DATABASES_MAX)
+    shares.parts[part.database] = (part.lsn, found[-SHARES_MAX:])
     return []
 
 
@@ -106,29 +106,29 @@ def _one(operation: str, rows: int) -> _Did:
 
 
 def _judged(
-    shares: Shares, known: Known, part: Transaction, key: str, name: str, did: _Did, who: str, kind: str
-) -> Iterator[_Told]:
+    shares: Shares, known: KnownRelation, part: Transaction, key: str, name: str, did: _Did, who: str, kind: str
+) -> Iterator[_Share]:
     at_us = part.committed_at_us
     before = size_before(known, at_us)
     live = 0 if before is None else max(0, before.rows + before.net)
 
-    def told(operation: str, rows: int, of: int, window: str) -> Iterator[_Told]:
+    def share_of(operation: str, rows: int, of: int, window: str) -> Iterator[_Share]:
         share = min(1.0, rows / of) if of else 0.0
         if before is None or (operation != "truncate" and (rows < ROWS_LEAST or share < SHARE_LEAST)):
             return
         usual = share >= 0.5 and is_usual(window_of(shares.windows, key, who), at_us)
-        found: _Told = {"relation": name, "operation": operation, "rows": min(rows, of), "of": of}
+        found: _Share = {"relation": name, "operation": operation, "rows": min(rows, of), "of": of}
         found |= {"part": round(share, 3), "counted_at_us": before.at_us, "window": window, "usual": usual}
         yield found
 
     if did.truncated:
         after = max(0, did.inserted - did.deleted)
-        yield from told("truncate", 0 if after >= 0.9 * live else live - after, live, "transaction")
+        yield from share_of("truncate", 0 if after >= 0.9 * live else live - after, live, "transaction")
         return
     if before is None:
         return
     if did.deleted:
-        yield from _deleted(shares, known, key, did, who, live, at_us, told)
+        yield from _deleted(shares, known, key, did, who, live, at_us, share_of)
     if did.updated:
         updated = did.updated
         if kind in _BY_KEY:
@@ -139,12 +139,12 @@ def _judged(
             updated = max(distinct(window.keys), min(did.updated, live) if did.updated >= live > 0 else 0)
         elif did.updated > live * DOUBT + ROWS_LEAST:
             updated = live  # rows were updated twice
-        yield from told("update", min(updated, live), live, "24h" if kind in _BY_KEY else "transaction")
+        yield from share_of("update", min(updated, live), live, "24h" if kind in _BY_KEY else "transaction")
 
 
 def _deleted(
-    shares: Shares, known: Known, key: str, did: _Did, who: str, live: int, at_us: int, told: _Telling
-) -> Iterator[_Told]:
+    shares: Shares, known: KnownRelation, key: str, did: _Did, who: str, live: int, at_us: int, share_of: _ShareOf
+) -> Iterator[_Share]:
     windows = (window_of(shares.windows, key, who), window_of(shares.windows, key, EVERYBODY))
     for window in windows:
         add_rows(window, at_us, did.deleted)
@@ -154,14 +154,14 @@ def _deleted(
         return  # there were more rows than is known
     turnover = known.turnover
     inserted, deleted = turnover.inserted + turnover.inserted_before, turnover.deleted + turnover.deleted_before
-    best: list[_Told] = []
+    best: list[_Share] = []
     for window, spans in zip(windows, _SPANS, strict=True):
         for span, length_us in spans:
             gone = sum(rows for since_us, rows in window.gone if since_us > at_us - length_us)
             of = live + gone - did.deleted
             if _comes_to_go(turnover):
                 gone = min(gone, max(0, deleted + did.deleted - inserted))
-            best += told("delete", gone, of, "transaction" if gone == did.deleted else span)
+            best += share_of("delete", gone, of, "transaction" if gone == did.deleted else span)
     if best:  # one's own first, where they are equal
         found = max(best, key=lambda item: float(str(item["part"])))
         yield found | ({"replaced": True} if 2 * did.inserted >= did.deleted else {})
@@ -174,7 +174,7 @@ def _comes_to_go(turnover: Turnover) -> bool:
     return 0 < QUEUE * turnover.inserted <= turnover.deleted
 
 
-def _count(known: Known, did: _Did, at_us: int) -> None:
+def _count(known: KnownRelation, did: _Did, at_us: int) -> None:
     """Add what a part did to the sizes that were read before it, and to the turnover."""
     for size in known.sizes:
         if size.at_us < at_us:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from streams.fold.bounded import room
+from streams.fold.bounded import evict_oldest
 
 WINDOWS_MAX = 5_000
 KEYS_MAX = 256
@@ -36,7 +36,7 @@ def window_of(windows: dict[str, Window], key: str, who: str) -> Window:
     name = f"{key}\n{who[:300]}"
     window = windows.pop(name, None)
     if window is None:
-        room(windows, WINDOWS_MAX)
+        evict_oldest(windows, WINDOWS_MAX)
         window = Window()
     windows[name] = window
     return window

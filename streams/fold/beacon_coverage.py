@@ -17,7 +17,7 @@ MAKES = ("CREATE TABLE", "CREATE TABLE AS", "SELECT INTO")
 PUBLICATION = "pgwitness"
 
 
-def covering(commands: Iterable[Ddl]) -> frozenset[int]:
+def coverage_commands(commands: Iterable[Ddl]) -> frozenset[int]:
     """Give the numbers of the commands that put the beacon on new tables."""
     found: set[int] = set()
     made: Ddl | None = None

@@ -1,15 +1,15 @@
 """Whether a partition is behind: what is read of it now has been in the broker for a second or more.
 
 No clock but the worker's own is asked, so a producer whose clock is off changes nothing. A mark is set at the end of
-the partition; when reading has not come to it after `BEHIND_S`, what is read lies that long. Pure: the time is given.
+the partition; when reading has not come to it after `LAG_S`, what is read lies that long. Pure: the time is given.
 """
 
 from __future__ import annotations
 
-BEHIND_S = 1.0
+LAG_S = 1.0
 
 
-class Behind:
+class Lag:
     """What is known of one partition; `late` is the answer."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Behind:
             self.late, self._mark = False, None
             return
         if self._mark is not None:
-            if now - self._since >= BEHIND_S:
+            if now - self._since >= LAG_S:
                 self.late = True
             elif position >= self._mark:
                 self.late = False

@@ -21,7 +21,7 @@ from pgwitness.core.events import Control, Ddl, Event, Gap, Posture
 from pgwitness.core.sql.statements import facts
 from streams.fold.events.ddl import beacon_off
 
-TOLD_MAX = 10_000
+DDL_SEEN_MAX = 10_000
 SEEN_AS = "seen_as"
 OWN = "own"
 """In `detail`, true: what a `pgwitness db` command did, proven by its session's code. Nothing is alerted of it."""
@@ -39,7 +39,7 @@ _CALLED = ("pgwitness.introduce", "pgwitness.claimed", "pgwitness.beacon_each", 
 """What snapshots hash together with the beacon's own body."""
 
 
-class Told:
+class DdlSeen:
     """Counts of one cluster by what was told, in the order of what is forgotten first."""
 
     def __init__(self, items: Iterable[tuple[str, int]] = ()) -> None:
@@ -145,7 +145,7 @@ class Told:
     def _add(self, *what: str) -> None:
         key = "\0".join(what)
         count = self._counts.pop(key, 0)
-        while len(self._counts) >= TOLD_MAX:
+        while len(self._counts) >= DDL_SEEN_MAX:
             del self._counts[next(iter(self._counts))]
         self._counts[key] = count + 1
 

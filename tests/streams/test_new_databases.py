@@ -7,7 +7,7 @@ from typing import Any
 
 from pgwitness.core.events import Event
 from streams.fold.fold import Fold
-from streams.fold.young import YOUNG_US
+from streams.fold.new_databases import NEW_US
 from streams.identity.identities import Identities
 from tests.streams.log_records import statement
 from tests.streams.records import IDENTITIES, START_US, batch, read
@@ -44,7 +44,7 @@ def test_others_and_later_deeds_are_judged() -> None:
     server("CREATE DATABASE test_shop")
     assert "new_database" not in server("TRUNCATE users", database="test_shop", role="app").detail
     assert "new_database" not in server("DROP DATABASE shop").detail
-    assert "new_database" not in server("TRUNCATE users", database="test_shop", after_us=YOUNG_US + 1_000_000).detail
+    assert "new_database" not in server("TRUNCATE users", database="test_shop", after_us=NEW_US + 1_000_000).detail
     server("ALTER DATABASE test_shop RENAME TO other")
     assert "new_database" not in server("TRUNCATE users", database="test_shop").detail
 

@@ -1,7 +1,7 @@
 """Databases that a role has just made: what it does in them, and that it drops them again, is no loss of anybody's.
 
 A test runner makes a database, works in it and drops it, within minutes. Marked with `detail.new_database` is what the
-maker does there, by the log, for `YOUNG_US` after it was committed. Bounded; what is forgotten is judged as any other.
+maker does there, by the log, for `NEW_US` after it was committed. Bounded; what is forgotten is judged as any other.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Iterable
 
 from pgwitness.core.events import Event
 from pgwitness.core.undo import Undo
-from streams.fold.bounded import room
-from streams.fold.memory.checkpoint import ClusterState
+from streams.fold.bounded import evict_oldest
+from streams.fold.memory.checkpoint import ClusterCheckpoint
 
 NEW = "new_database"
-YOUNG_US = 3_600_000_000
+NEW_US = 3_600_000_000
 DATABASES_MAX = 500
 _PREFIX = "database "
 
 
-class Young:
+class NewDatabases:
     """Databases of one cluster by name: who made them, and when."""
 
     def __init__(self, undo: Undo) -> None:
@@ -32,7 +32,7 @@ class Young:
         listed = names if isinstance(names, list) else []
         databases = [str(name)[len(_PREFIX) :] for name in listed if str(name).startswith(_PREFIX)]
         acts = databases or ([event.database] if event.database else [])
-        if acts and all(self._is_young(name, event) for name in acts):
+        if acts and all(self._is_new(name, event) for name in acts):
             event.detail[NEW] = True
         if event.outcome != "success" or not isinstance(operations, list):
             return
@@ -41,9 +41,9 @@ class Young:
         elif "drop_database" in operations or "rename_database" in operations:
             self._set(databases, None)
 
-    def _is_young(self, name: str, event: Event) -> bool:
+    def _is_new(self, name: str, event: Event) -> bool:
         role, made_us = self._made.get(name, (None, 0))
-        return role is not None and role == event.role and 0 <= event.occurred_at_us - made_us <= YOUNG_US
+        return role is not None and role == event.role and 0 <= event.occurred_at_us - made_us <= NEW_US
 
     def _set(self, names: Iterable[str], made: tuple[str, int] | None) -> None:
         before = dict(self._made)
@@ -51,13 +51,13 @@ class Young:
         for name in names:
             self._made.pop(name, None)
             if made is not None:
-                room(self._made, DATABASES_MAX)
+                evict_oldest(self._made, DATABASES_MAX)
                 self._made[name] = made
 
-    def save(self, state: ClusterState) -> None:
+    def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
-        state.young = list(self._made.items())
+        state.new_databases = list(self._made.items())
 
-    def load(self, state: ClusterState) -> None:
+    def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
-        self._made = dict(state.young)
+        self._made = dict(state.new_databases)
