@@ -1,6 +1,6 @@
-"""What was set aside is missing evidence, and told as a gap: the first few each by itself, a flood by its counts.
+"""What was set aside is missing evidence, and reported as a gap: the first few each by itself, a flood by its counts.
 
-`Aside` is the bound: within `WINDOW_US` the first `EACH_MAX` are told one by one, then only when their number has
+`Aside` is the bound: within `WINDOW_US` the first `EACH_MAX` are reported one by one, then only when their number has
 doubled and when the window is over. So whoever writes a million broken records makes some thirty gaps, and each of the
 million counts in one of them. Pure: the time is given, and the state goes into checkpoints.
 """
@@ -31,19 +31,19 @@ class Problem(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True):
-    """What is to be told: how many `records` since the last time, and where they stand."""
+    """What is to be reported: how many `records` since the last time, and where they stand."""
 
     records: int
     first_offset: int
     last_offset: int
 
     def of(self, base: int) -> Summary:
-        """Give it in offsets of the topic whose positions begin with `base`."""
+        """Return it in offsets of the topic whose positions begin with `base`."""
         return Summary(self.records, max(0, self.first_offset - base), max(0, self.last_offset - base))
 
 
 class Aside(Struct):
-    """What was set aside of one partition, and how much of it was told. `last` is what a flood is described by."""
+    """What was set aside of one partition, and how much of it was reported. `last` is what a flood is described by."""
 
     since_us: int = 0
     total: int = 0
@@ -53,7 +53,7 @@ class Aside(Struct):
     last: Problem | None = None
 
     def add(self, problem: Problem, offset: int, now_us: int) -> list[tuple[Problem, Summary]]:
-        """Count one more; gives what is to be told now."""
+        """Count one more; return what is to be reported now."""
         due = self.due(now_us)
         if self.total == 0:
             self.since_us = now_us
@@ -68,7 +68,7 @@ class Aside(Struct):
         return due
 
     def due(self, now_us: int) -> list[tuple[Problem, Summary]]:
-        """Give what is left to be told of a window that is over; a clock that went back ends it, too."""
+        """Return what is left to be reported of a window that is over; a clock that went back ends it, too."""
         if self.total == 0 or 0 <= now_us - self.since_us < WINDOW_US:
             return []
         left = self.rest()
@@ -76,7 +76,7 @@ class Aside(Struct):
         return left
 
     def rest(self) -> list[tuple[Problem, Summary]]:
-        """Give what is left to be told now, because nobody will remember it."""
+        """Return what is left to be reported now, because nobody will remember it."""
         return [self._report(self.last)] if self.unreported and self.last is not None else []
 
     def _report(self, problem: Problem) -> tuple[Problem, Summary]:
@@ -86,7 +86,7 @@ class Aside(Struct):
 
 
 def detail(problem: Problem, summary: Summary, stage: str, topic: str, partition: int) -> dict[str, object]:
-    """Give the detail of the gap; of several the last one's cause stands for all."""
+    """Return the detail of the gap; of several the last one's cause stands for all."""
     found: dict[str, object] = {
         "reason": REASON,
         "cause": problem.cause,

@@ -61,14 +61,14 @@ class App(faust.App):
         consumer.trust()
 
     def end_of(self, at: Partition) -> int | None:
-        """Give where a partition ends, as far as that is known."""
+        """Return where a partition ends, as far as that is known."""
         consumer: Any = self.consumer
         end: int | None = consumer.end_of(TP(*at))
         return end
 
 
 def make_app(config: Config, stages: Stages, failed: Failed) -> App:
-    """Make the application; `failed` is told the first error of any stage, after which nothing is processed."""
+    """Make the application; `failed` is called with the first error of any stage, after which nothing is processed."""
     logging.getLogger("faust").setLevel(logging.ERROR)
     logging.getLogger("mode").setLevel(logging.ERROR)
     logging.getLogger("aiokafka").setLevel(logging.ERROR)

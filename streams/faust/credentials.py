@@ -42,7 +42,7 @@ def tls(settings: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def credentials(settings: Mapping[str, str]) -> faust.SASLCredentials | faust.SSLCredentials | None:
-    """Give Faust's credentials for these settings; None is plaintext. Raises `ConfigurationError`."""
+    """Return Faust's credentials for these settings; None is plaintext. Raise `ConfigurationError`."""
     protocol = settings.get("security.protocol", "plaintext").lower()
     if protocol == "plaintext":
         return None

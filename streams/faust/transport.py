@@ -165,7 +165,7 @@ class Consumer(driver.Consumer):
         self._thread.suspicious = False
 
     def end_of(self, tp: TP) -> int | None:
-        """Give where a partition ends as the last fetch told; None before one has, and while it changes hands."""
+        """Return where a partition ends as the last fetch reported; None before one has, and while it changes hands."""
         try:
             end: int | None = self.highwater(tp)
         except (ConsumerNotStarted, AssertionError, AttributeError):

@@ -35,7 +35,7 @@ _room = bytearray()
 
 
 def bounded(records: bytes) -> bytes:
-    """Give a partition's records as fetched, with a record in the place of each batch that would be too large."""
+    """Return a partition's records as fetched, with a record in the place of each batch that would be too large."""
     start, kept = 0, []
     changed = False
     while start + _HEAD <= len(records):
@@ -51,7 +51,7 @@ def bounded(records: bytes) -> bytes:
 
 
 def _trouble(batch: bytes) -> str | None:
-    """Say why a batch is not to be unpacked, None when it may be."""
+    """Return why a batch is not to be unpacked, None when it may be."""
     if len(batch) <= _OLD_ATTRIBUTES_AT:
         return None
     if batch[_MAGIC_AT] < 2:
@@ -70,7 +70,7 @@ def _trouble(batch: bytes) -> str | None:
 
 
 def _fits(codec: int, data: bytes) -> bool:
-    """Say whether compressed data has its room; raises whatever a decoder does when it has not, or is none."""
+    """Return whether compressed data has its room; raises whatever a decoder does when it has not, or is none."""
     if codec == GZIP:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             left = UNPACKED_BYTES_MAX + 1
@@ -87,7 +87,7 @@ def _fits(codec: int, data: bytes) -> bool:
 
 
 def _blocks(data: bytes) -> list[bytes]:
-    """Give the blocks of snappy's framing as Java writes it; without the frame all is one."""
+    """Return the blocks of snappy's framing as Java writes it; without the frame all is one."""
     if not data.startswith(_XERIAL):
         return [data]
     found, at = [], 16

@@ -51,10 +51,10 @@ def run(
     ready: Callable[[], None] | None = None,
     policy_file: PolicyFile | None = None,
 ) -> int:
-    """Work until `stop`; returns the exit code: 0, or 1 after a `Stop`. `ready` is called once partitions are read.
+    """Work until `stop`; return the exit code: 0, or 1 after a `Stop`. `ready` is called once partitions are read.
     Policies that change in `policy_file` are taken on while it works.
 
-    Raises `ConfigurationError` when identities or suppressions cannot be read at the start. Whatever can come back is
+    Raise `ConfigurationError` when identities or suppressions cannot be read at the start. Whatever can come back is
     retried with exponential back-off and jitter.
     """
     identity_file = IdentityFile(config.identities.file)

@@ -1,9 +1,9 @@
 """Which commands of a transaction are pgwitness's own: the beacon that a new table gets where it is made. Pure.
 
 `pgwitness.cover` (collectors/installation/sql/ddl_templates.py) runs them inside the event trigger of the command that
-made the table, so they are the client's in everything that is known of them. What is told apart here is exactly what it
+made the table, so they are the client's in everything that is known of them. What is picked out here is exactly what it
 runs, directly behind that command and under its statement, for each new table once. Whoever else does the same has done
-nothing but to a table of their own that is told already.
+nothing but to a table of their own that is reported already.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PUBLICATION = "pgwitness"
 
 
 def coverage_commands(commands: Iterable[Ddl]) -> frozenset[int]:
-    """Give the numbers of the commands that put the beacon on new tables."""
+    """Return the numbers of the commands that put the beacon on new tables."""
     found: set[int] = set()
     made: Ddl | None = None
     waiting: set[str] = set()

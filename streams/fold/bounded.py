@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 def evict_oldest(items: dict[K, V], items_max: int) -> list[K]:
-    """Forget the oldest entries until one more has room; returns their keys."""
+    """Forget the oldest entries until one more has room; return their keys."""
     gone: list[K] = []
     while len(items) >= items_max:
         key = next(iter(items))

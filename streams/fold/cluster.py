@@ -44,7 +44,7 @@ class Cluster:
     def __init__(self) -> None:
         self.clock_us = 0
         self.set_back_reported = NEVER
-        """The record at which it was last told that a clock was put back."""
+        """The record at which it was last reported that a clock was put back."""
         self.watermarks: dict[Timeline, Watermark] = {}
         self.recent: dict[str, None] = {}
         self.undo = Undo()
@@ -70,7 +70,7 @@ class Cluster:
         self.starts = Starts()
 
     def reached(self, system_id: str) -> int | None:
-        """Give how far a server's WAL was read, in whichever database; None when nothing of it was."""
+        """Return how far a server's WAL was read, in whichever database; None when nothing of it was."""
         return max((mark.lsn for timeline, mark in self.watermarks.items() if timeline[0] == system_id), default=None)
 
     def set_back(self, now_us: int, grace_us: int) -> None:
@@ -111,7 +111,7 @@ class Cluster:
         self.outcomes.forget_xids()
 
     def is_new(self, event_id: str) -> bool:
-        """Say whether an event was not told yet; now it is."""
+        """Return whether an event was not reported yet; now it is."""
         key = event_id[:RECENT_LETTERS]
         if key in self.recent:
             return False
@@ -121,7 +121,7 @@ class Cluster:
         return True
 
     def run_by_name(self, event: Statement, session: LogSession, known: StatementFacts) -> list[Handle]:
-        """Give what stands behind the names that a statement of the log runs, where nothing better says it."""
+        """Return the targets of the names that a statement of the log runs, where nothing better is known."""
         ran = self.handles.statement(
             session,
             known,
@@ -137,7 +137,7 @@ class Cluster:
             self.functions.ran(event, self.relations.path(event, session))
 
     def save(self) -> ClusterCheckpoint:
-        """Give the state for a checkpoint."""
+        """Return the state for a checkpoint."""
         state = ClusterCheckpoint(
             clock_us=self.clock_us,
             set_back_reported=self.set_back_reported,

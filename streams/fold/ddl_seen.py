@@ -1,10 +1,11 @@
-"""What DDL has told already, so that others who saw the same deed are marked and not alerted again.
+"""What DDL has reported already, so that others that saw the same action are marked and not alerted again.
 
 A DROP TABLE is seen four times: by the event trigger, exactly; in the server's log, by its session; in
 pg_stat_statements, by role; and by comparing snapshots, by nobody. All stay evidence; the others get
-`detail.seen_as` = `ddl` when nothing is left of them that DDL has not told: a statement, as often as its role was told
-to have run it in that database; an object, once. So a DROP that ran more often than DDL was told (an event trigger was
-off, or it was rolled back) keeps its own alert, and so does a line of the log that came before the WAL.
+`detail.seen_as` = `ddl` when nothing is left of them that DDL has not reported: a statement, as often as its role
+was reported to have run it in that database; an object, once. So a DROP that ran more often than DDL has reported (an
+event trigger was off, or it was rolled back) keeps its own alert, and so does a line of the log that came before the
+WAL.
 
 `pgwitness db uninstall` takes the event triggers away first. What snapshots and statistics say of pgwitness's own
 things after it has announced itself, and after a session has proven by its code to be that command's, is marked as its
@@ -40,13 +41,13 @@ _CALLED = ("pgwitness.introduce", "pgwitness.claimed", "pgwitness.beacon_each", 
 
 
 class DdlSeen:
-    """Counts of one cluster by what was told, in the order of what is forgotten first."""
+    """Counts of one cluster of what was reported, in the order of what is forgotten first."""
 
     def __init__(self, items: Iterable[tuple[str, int]] = ()) -> None:
         self._counts = dict(items)
 
     def items(self) -> list[tuple[str, int]]:
-        """Give the state for a checkpoint."""
+        """Return the state for a checkpoint."""
         return list(self._counts.items())
 
     def ddl(self, database: str, commands: list[Ddl]) -> None:
@@ -75,7 +76,7 @@ class DdlSeen:
                     self._add("replaced", database, name)
 
     def query_stats(self, event: Event) -> None:
-        """Mark what statistics say of statements when DDL has told all of it."""
+        """Mark what statistics say of statements when DDL has reported all of it."""
         if event.fingerprint is not None and event.database is not None and event.role is not None:
             self._take(event, event.calls or 0, "statement", event.database, event.role, event.fingerprint)
         names = event.detail.get("names")
@@ -83,12 +84,12 @@ class DdlSeen:
             self._mark(event, event.database)
 
     def statement(self, event: Event) -> None:
-        """Mark what the log says of a command that DDL has told."""
+        """Mark what the log says of a command that DDL has reported."""
         if event.detail.get("utility") is True and event.outcome == "success" and event.fingerprint is not None:
             self._take(event, 1, "line", event.database or "", event.role or "", event.fingerprint)
 
     def posture(self, event: Event, raw: Posture) -> None:
-        """Mark what snapshots say of a dropped table, or of a beacon that was switched off, when DDL has told it."""
+        """Mark what snapshots say of a table that was dropped, or a beacon switched off, when DDL has reported it."""
         if raw.database is None:
             return
         if raw.object_type == "table" and raw.change == "removed":
@@ -104,7 +105,7 @@ class DdlSeen:
             event.detail[OWN] = True
 
     def _is_put(self, database: str, raw: Posture) -> bool:
-        """Say whether a working beacon is another one now, which a command or the collectors' job has put there."""
+        """Return whether a working beacon is another one now, which a command or the collectors' job has put there."""
         after = raw.after or {}
         works = after.get("enabled") == "always" and after.get("active") is True and after.get("condition") is False
         if raw.object_type != "trigger" or not works or after.get("function") not in _BEACONS:
@@ -112,7 +113,7 @@ class DdlSeen:
         return bool(self._counts.pop("\0".join(("put", database, str(after.get("relation")))), 0))
 
     def _is_upgrade(self, database: str, before: Mapping[str, object], after: Mapping[str, object]) -> bool:
-        """Say whether of a trigger only its function's body is another one, which a command has put there.
+        """Return whether of a trigger only its function's body is another one, which a command has put there.
 
         Several triggers may run it, so its hash is remembered: what somebody else puts there next has another one.
         """
@@ -162,6 +163,6 @@ class DdlSeen:
 
 
 def _is_ours(name: str) -> bool:
-    """Say whether a name, of which a trigger's stands last, is of something that an installation makes."""
+    """Return whether a name, of which a trigger's stands last, is of something that an installation makes."""
     first, _, last = name.replace('"', "").partition(".")
     return first in _OURS or last.rpartition(".")[2] in _OURS

@@ -22,7 +22,7 @@ from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.statements import FunctionBody
 
 FUNCTIONS = "functions"
-"""The type of a posture record that tells what functions run; no event comes of it."""
+"""The type of a posture record that reports what functions run; no event comes of it."""
 FUNCTIONS_MAX = 10_000
 NAMES_MAX, CHARS_MAX = 100, 4_000
 """What is remembered of one function: names, and their characters."""
@@ -43,7 +43,7 @@ class Functions:
     # -- what is there -----------------------------------------------------------------------------------------
 
     def posture(self, event: Posture) -> bool:
-        """Take up what was read of functions; says whether the record was about that, of which no event comes."""
+        """Take up what was read of functions; return whether the record was about that, of which no event comes."""
         if event.object_type != FUNCTIONS:
             return False
         take_up(self._known, event, "runs", _body, FUNCTIONS_MAX)
@@ -87,7 +87,7 @@ class Functions:
             event.detail[THROUGH] = steps
 
     def _bodies(self, database: str, names: list[str], path: tuple[str, ...]) -> Iterator[tuple[str, FunctionBody]]:
-        """Give the functions that are known of those called, and of those that these call."""
+        """Return the functions that are known of those called, and of those that these call."""
         seen: set[str] = set()
         certain = dict.fromkeys(names, True)
         while names and len(seen) < CALLS_MAX:

@@ -27,7 +27,7 @@ COLUMN_BYTES = 60
 
 
 def size_of(part: Transaction) -> int:
-    """Give the bytes that a part takes while it waits: a thousand small ones cost more than their rows."""
+    """Return the bytes that a part takes while it waits: a thousand small ones cost more than their rows."""
     relations = sum(RELATION_BYTES + COLUMN_BYTES * len(relation.columns) for relation in part.relations)
     return PART_BYTES + relations + len(memoryview(part.rows))
 
@@ -71,11 +71,11 @@ class HoldBuffer:
         return len(self._held)
 
     def get(self, key: Key) -> Held | None:
-        """Give a transaction that waits."""
+        """Return a transaction that waits."""
         return self._held.get(key) if self._held else None
 
     def with_xid(self, xid: int) -> Held | None:
-        """Give the last one that came with an id, of which only the lower 32 bits need be known."""
+        """Return the last one that came with an id, of which only the lower 32 bits need be known."""
         waiting = self._by_xid.get(xid % XID_MODULUS)
         return self._held[waiting[-1]] if waiting else None
 
@@ -117,11 +117,11 @@ class HoldBuffer:
         self.bytes -= held.bytes
 
     def of(self, timeline: Timeline) -> list[Held]:
-        """Give what waits of one timeline."""
+        """Return what waits of one timeline."""
         return [held for held in self._held.values() if held.key[0] == timeline]
 
     def due(self, now_us: int) -> Held | None:
-        """Give the first whose time has come."""
+        """Return the first whose time has come."""
         for held in self._held.values():
             return held if held.due_us <= now_us else None
         return None
@@ -144,11 +144,11 @@ class HoldBuffer:
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def offsets(self) -> Iterator[int]:
-        """Give the offsets in `raw` of all that waits."""
+        """Return the offsets in `raw` of all that waits."""
         return (place.offset for held in self._held.values() for place, _, _ in held.parts)
 
     def save(self) -> list[HeldTransaction]:
-        """Give the references for a checkpoint."""
+        """Return the references for a checkpoint."""
         return [
             HeldTransaction(*held.key, held.xid, held.due_us, [place for place, _, _ in held.parts], held.incarnation)
             for held in self._held.values()
@@ -183,6 +183,6 @@ class HoldBuffer:
         return list(self._missing)
 
     def incomplete(self) -> list[Held]:
-        """Give up on what is missing; gives the transactions that lack a part."""
+        """Return up on what is missing; return the transactions that lack a part."""
         self._missing.clear()
         return [held for held in self._held.values() if any(part is None for _, _, part in held.parts)]

@@ -93,7 +93,7 @@ def touch(partition: PartitionContext, name: str) -> Cluster:
 
 
 def abandon(partition: PartitionContext) -> None:
-    """Give up on held parts that raw no longer has: they cannot come back. Say so, and go on."""
+    """Return up on held parts that raw no longer has: they cannot come back. Say so, and go on."""
     missing = [offset for cluster in partition.clusters.values() for offset in cluster.waiting.missing]
     for name, cluster in sorted(partition.clusters.items()):
         gone = cluster.waiting.incomplete()

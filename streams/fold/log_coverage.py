@@ -1,19 +1,20 @@
-"""Lines that the server's log should have had and did not, found in the stream: statements counted, statements told.
+"""Lines that the server's log should have had and did not, found in the stream: statements counted, statements
+reported.
 
-pg_stat_statements counts every statement that succeeded; where the server logs them all, the log tells every one. The
+pg_stat_statements counts every statement that succeeded; where the server logs them all, the log reports every one. The
 fold sees both, so about once an hour of record time it compares them, statement by statement, and what the log lacks
 is the gap `log_lines_lost`. The rule of reconciliation holds: a finding is only what nothing ordinary explains.
 
 - Decided only while every statement is logged, for roles without settings of their own for the log, from the first
   line of an instance on, and only when its log has been read five minutes past the last reading of the statistics. A
-  collector that pauses, restarts or lags therefore delays the answer and never is one; a loss it tells itself begins
-  anew.
+  collector that pauses, restarts or lags therefore delays the answer and never is one; a loss it reports itself starts
+  over.
 - Lines too many are carried over, lines too few never are, so where a period is cut does not matter. Texts with
   several statements, texts that cannot be read and EXECUTE are each taken for as many statements as they may be.
 - Statistics whose window is not certain, of nested statements, or of a text that nobody knows are not counted.
 
-A loss below `LOST_MIN` lines or `SHARE_MIN` of the calls is not told. All memory is bounded: an instance with more
-statements in a period than `UNITS_MAX` begins anew.
+A loss below `LOST_MIN` lines or `SHARE_MIN` of the calls is not reported. All memory is bounded: an instance with more
+statements in a period than `UNITS_MAX` starts over.
 """
 
 from __future__ import annotations
@@ -67,12 +68,12 @@ class LogCounts(Struct):
 
 
 class LogCoverage:
-    """Compares what statistics counted with what the log told, for one cluster."""
+    """Compares what statistics counted with what the log reported, for one cluster."""
 
     def __init__(self, state: LogCounts | None = None) -> None:
         self.state = state if state is not None else LogCounts()
         self.source = _source(self.state.settings)
-        """Which lines tell every statement by the server's settings; None when none do."""
+        """Which lines report every statement by the server's settings; None when none do."""
 
     @classmethod
     def load(cls, state: LogCounts | None, log_settings: dict[str, str]) -> LogCoverage:
@@ -84,7 +85,7 @@ class LogCoverage:
         return cls(state)
 
     def posture(self, event: Posture) -> None:
-        """Take up a setting that decides what is logged; when one changes, counting begins anew."""
+        """Take up a setting that decides what is logged; when one changes, counting starts over."""
         after = event.after or {}
         state = self.state
         if event.object_type == "setting" and event.name in _SETTINGS:
@@ -105,7 +106,7 @@ class LogCoverage:
                     state.roles.remove(role)
 
     def gap(self, event: Gap | Control, instance: str | None) -> None:
-        """Begin anew where a loss is told already."""
+        """Start over where a loss is reported already."""
         if isinstance(event, Gap) and event.reason.startswith(_RESTARTS):
             if instance is None:
                 self.state.instances.clear()
@@ -138,7 +139,7 @@ class LogCoverage:
         self._bound(event.instance, known)
 
     def query_stats(self, event: Event) -> Gap | None:
-        """Count what the statistics tell; gives the loss when a reading shows that a period is over and short."""
+        """Count what the statistics report; return the loss when a reading shows that a period is over and short."""
         if self.source is None or event.instance is None or "ALL" in self.state.roles:
             return None
         known = self.state.instances.get(event.instance)

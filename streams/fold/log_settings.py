@@ -38,7 +38,7 @@ class LogSettings:
 
     @property
     def transactions(self) -> bool:
-        """Whether every session's statements are told, its COMMIT and ROLLBACK too."""
+        """Whether every session's statements are reported, its COMMIT and ROLLBACK too."""
         values = self.values
         if any(name.startswith("override ") for name in values):
             return False
@@ -47,7 +47,7 @@ class LogSettings:
 
     @property
     def sees_ends(self) -> bool | None:
-        """Whether the log has every COMMIT, ROLLBACK and error of every session; None where nobody has told."""
+        """Whether the log has every COMMIT, ROLLBACK and error of every session; None without known settings."""
         values = self.values
         if _DURATION not in values and "log_statement" not in values:
             return None

@@ -1,8 +1,8 @@
 """What became of a relation's name when DDL renamed it or put it into another schema. Pure.
 
-The event trigger tells the name afterwards alone; the one before stands in the text, often without its schema. A rename
+The event trigger shows the name afterwards alone; the one before stands in the text, often without its schema. A rename
 keeps the schema, so that one is known; where a table came from into another schema is known where one schema alone had
-that name. Under a DO block or a function the text tells neither: then a name that nobody knew before is taken for the
+that name. Under a DO block or a function the text shows neither: then a name that nobody knew before is taken for the
 one relation that the text names beside it. `streams.fold.relations` and `streams.fold.shares` go on from it.
 """
 
@@ -36,7 +36,7 @@ NOTHING = Moved([], [])
 
 
 def moved(command: Ddl, known: Callable[[str], set[str]]) -> Moved:
-    """Say what a command did to names; `known` gives the schemas that have a name, before it."""
+    """Return what a command did to names; `known` gives the schemas that have a name, before it."""
     text = command.statement or ""
     if command.tag not in TAGS:
         return NOTHING
@@ -61,7 +61,7 @@ def moved(command: Ddl, known: Callable[[str], set[str]]) -> Moved:
 
 
 def schema_renamed(command: Ddl) -> tuple[str, str] | None:
-    """Give the names of a schema before and after, where the text tells them."""
+    """Return the names of a schema before and after, where the text has them."""
     names = {item.identity for item in command.objects if item.type == "schema"}
     for tree in _statements(command.statement or ""):
         body = tree.get("RenameStmt", {})
@@ -71,13 +71,13 @@ def schema_renamed(command: Ddl) -> tuple[str, str] | None:
 
 
 def first(path: Sequence[str], name: str, known: Callable[[str], set[str]]) -> str | None:
-    """Give the schema of a path in which the server found a name."""
+    """Return the schema of a path in which the server found a name."""
     schemas = known(name)
     return next((schema for schema in path if schema in schemas), None)
 
 
 def attached(command: Ddl, known: Callable[[str], set[str]]) -> tuple[str, str] | None:
-    """Give a table and the one that an ATTACH PARTITION has put below it, in full."""
+    """Return a table and the one that an ATTACH PARTITION has put below it, in full."""
     named = {found[2]: item.relation for item in command.objects if (found := FULL.fullmatch(item.relation or ""))}
     trees = _statements(command.statement or "") if command.tag == "ALTER TABLE" else []
     for body in (tree["AlterTableStmt"] for tree in trees if "AlterTableStmt" in tree):
@@ -95,7 +95,7 @@ def attached(command: Ddl, known: Callable[[str], set[str]]) -> tuple[str, str] 
 
 
 def _before(tree: Tree, schema: str, name: str) -> Iterator[tuple[str, str]]:
-    """Give the schema, empty where it is not written, and the name of what a statement made into `schema.name`."""
+    """Return the schema, empty where it is not written, and the name of what a statement made into `schema.name`."""
     ((kind, body),) = tree.items()
     relation = body.get("relation", {})
     old, written = quote_identifier(relation.get("relname", "")), relation.get("schemaname")
@@ -107,12 +107,12 @@ def _before(tree: Tree, schema: str, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_alter(tree: Tree) -> bool:
-    """Say whether a statement tells by itself what it alters."""
+    """Return whether a statement shows by itself what it alters."""
     return next(iter(tree)) in ("RenameStmt", "AlterObjectSchemaStmt", "AlterTableStmt")
 
 
 def _beside(names: Sequence[str], schema: str, name: str, known: Callable[[str], set[str]]) -> list[tuple[str, str]]:
-    """Give what a block that names one relation has made into a name that nobody knew."""
+    """Return what a block that names one relation has made into a name that nobody knew."""
     if schema in known(name):
         return []
     found = set()

@@ -27,7 +27,7 @@ class NewDatabases:
         self._made: dict[str, tuple[str, int]] = {}
 
     def statement(self, event: Event) -> None:
-        """Take up a statement as its line tells it, and mark it if it acts on a database that its role has made."""
+        """Take up a statement as its line reports it, and mark it if it acts on a database that its role has made."""
         operations, names = event.detail.get("operations"), event.detail.get("names")
         listed = names if isinstance(names, list) else []
         databases = [str(name)[len(_PREFIX) :] for name in listed if str(name).startswith(_PREFIX)]

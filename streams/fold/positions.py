@@ -1,4 +1,4 @@
-"""Positions only grow, until a server is put back to what it was: told from transactions that come again. Pure.
+"""Positions only grow, until a server is put back to what it was: recognised by transactions that come again. Pure.
 
 A restored snapshot has the system id and the timeline of what was there before, and its LSNs come again. A collector
 that notices says so by an `incarnation` of its own; one that cannot (its memory is gone, or the server has passed the
@@ -16,7 +16,7 @@ SKEW_US = 1_000_000
 
 
 def incarnation(mark: Watermark | None, part: Transaction) -> int:
-    """Give the incarnation of its server that a part belongs to; greater than the mark's where positions go back."""
+    """Return the incarnation of its server that a part belongs to; greater than the mark's where positions go back."""
     if mark is None:
         return part.incarnation
     if part.incarnation > mark.incarnation:

@@ -17,7 +17,7 @@ _TAGS = ("ALTER PUBLICATION", "DROP PUBLICATION", "DROP OWNED")
 
 
 def taken_out(command: Ddl) -> tuple[list[str], list[str]] | None:
-    """Give the publications that a command lessened and the tables that it took out; None where it did not.
+    """Return the publications that a command lessened and the tables that it took out; None where it did not.
 
     Without a table it is the publication itself: dropped, or given other options or another owner. A table that is
     dropped leaves its publications, which says nothing.
@@ -38,7 +38,7 @@ def taken_out(command: Ddl) -> tuple[list[str], list[str]] | None:
 
 
 def within(command: Ddl, others: list[Ddl]) -> bool:
-    """Say whether our event triggers ran a command inside a client's own, which is of the same session and text."""
+    """Return whether our event triggers ran a command inside a client's own, which is of the same session and text."""
     return any(
         other.tag not in _TAGS
         and other.tag.endswith(" TABLE")

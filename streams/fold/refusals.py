@@ -1,6 +1,6 @@
 """Refused logins by the role that was claimed, until one of that role succeeds.
 
-A refused login tells less than one that succeeds: the server does not know the application's name yet, so a rule that
+A refused login says less than one that succeeds: the server does not know the application's name yet, so a rule that
 asks for it names nobody, and the two may be judged in different partitions. The fold sees every login of a cluster:
 the login that succeeds carries how many were refused within `WITHIN_US` before it. Bounded, the oldest role first; of
 a role the latest refusals.
@@ -31,7 +31,7 @@ class Refusals:
         self._by_role: dict[str, tuple[Refused, ...]] = {}
 
     def see(self, raw: Session, event: Event) -> None:
-        """Take up a login; one that succeeds is told with those of its role that were refused before, once."""
+        """Take up a login; one that succeeds is reported with those of its role that were refused before, once."""
         role = raw.role
         if role is None:
             return

@@ -4,7 +4,7 @@ WAL, DDL and snapshots name relations in full. What a statement writes is looked
 of the search path, which is the session's own SET, else that of its role and database, else `"$user", public`. What is
 there is known from a snapshot's list (`CATALOGUE`), which is complete, and from what DDL, snapshots and the WAL have
 named since. With a complete list a name that one schema alone has needs no path. Temporary tables are `pg_temp.table`.
-What cannot be told stays as it is written, and `detail.unresolved` says so: nothing is guessed. A name of which DDL
+What is not known stays as it is written, and `detail.unresolved` says so: nothing is guessed. A name of which DDL
 moved one relation, nobody knows which, means nothing until the next list. Names of the system (`pg_…`) stay as they are
 written too.
 
@@ -68,7 +68,7 @@ class Relations:
                 self._add(*key)
 
     def ddl(self, database: str, command: Ddl) -> list[tuple[str, str]]:
-        """Take up what a command made, renamed and dropped; gives what it moved, as it was and as it is called now."""
+        """Take up what a command made, renamed and dropped; return what it moved, as it was and as it is called now."""
         for item in command.dropped:
             if item.relation is not None and item.type in _TABLES:
                 self._drop(database, item.relation)
@@ -84,7 +84,7 @@ class Relations:
         return names.pairs
 
     def schemas(self, database: str, name: str) -> set[str]:
-        """Give the schemas in which there is a relation of this name, as far as they are known."""
+        """Return the schemas in which there is a relation of this name, as far as they are known."""
         return self._schemas.get((database, name), set())
 
     def _renamed_schema(self, database: str, command: Ddl) -> list[tuple[str, str]]:
@@ -118,7 +118,7 @@ class Relations:
         self._doubtful = {doubt for doubt in self._doubtful if doubt[0] != database}
 
     def posture(self, event: Posture) -> bool:
-        """Take up what a snapshot found; says whether it was a list of relations, of which no event comes."""
+        """Take up what a snapshot found; return whether it was a list of relations, of which no event comes."""
         after = event.after or {}
         if event.object_type == CATALOGUE:
             self._list(event, after)
@@ -188,7 +188,7 @@ class Relations:
     # -- statements --------------------------------------------------------------------------------------------
 
     def resolve(self, event: Event, session: LogSession | None = None) -> None:
-        """Give an event's relations and columns their full names, where that is certain."""
+        """Return an event's relations and columns their full names, where that is certain."""
         role = event.role if session is None or session.role is None else session.role
         place = self._sessions.get(_key(session)) if session is not None else None
         if any(setting.startswith(_PATHS) for setting in _texts(event.detail.get("settings"))):
@@ -216,7 +216,7 @@ class Relations:
             event.detail[UNRESOLVED] = unresolved
 
     def again(self, event: Event) -> bool:
-        """Look up once more what could not be told of an event that has waited; says whether it can be now.
+        """Look up once more what was not known of an event that has waited; return whether it is now.
 
         A name that its session may have given to a temporary table stays.
         """
@@ -232,7 +232,7 @@ class Relations:
         return UNRESOLVED not in event.detail
 
     def path(self, event: Event, session: LogSession | None = None) -> tuple[str, ...]:
-        """Give the schemas in which an event's names are looked up, the first one first."""
+        """Return the schemas in which an event's names are looked up, the first one first."""
         role = event.role if session is None or session.role is None else session.role
         place = self._sessions.get(_key(session)) if session is not None else None
         known = None if place is None else place.path
@@ -299,7 +299,7 @@ class Relations:
             self._sessions[key] = place
 
     def is_another(self, session: LogSession) -> bool:
-        """Say whether another role than the one that logged in may be in force in a session."""
+        """Return whether another role than the one that logged in may be in force in a session."""
         place = self._sessions.get(_key(session))
         return place is not None and place.another
 
@@ -346,7 +346,7 @@ def _normal(word: str) -> str:
 
 
 def _set(setting: str) -> tuple[str, ...] | None:
-    """Give the path that a SET leaves: none of its own, one that is told, or one that nobody knows, which is empty."""
+    """Return the path that a SET leaves: None for none of its own, empty where nobody knows it."""
     value = setting.partition("=")[2]
     if value == "default":
         return None

@@ -53,7 +53,7 @@ _OF_BEACON = ("session_user", "role", "application", "client_addr", "auth_method
 
 
 def bounded(event: RawEvent) -> RawEvent:
-    """Give an event whose names have a length that can be kept; nearly always that is the event itself."""
+    """Return an event whose names have a length that can be kept; nearly always that is the event itself."""
     kind = type(event)
     if kind is Transaction:
         assert isinstance(event, Transaction)
@@ -68,7 +68,7 @@ def bounded(event: RawEvent) -> RawEvent:
 
 
 def bounded_header(header: RawHeader) -> RawHeader:
-    """Give a header whose names can be kept."""
+    """Return a header whose names can be kept."""
     return _cut(header, ("cluster", "source", "instance"))
 
 
@@ -109,7 +109,7 @@ def _short(text: str, chars_max: int = NAME_CHARS_MAX) -> str:
 def check_event(event: RawEvent, written_us: int | None = None) -> None:
     """Raise `ValueError` when an event's numbers cannot be, or what it carries cannot be written down again.
 
-    `written_us` is when its record was written, None where the broker does not tell.
+    `written_us` is when its record was written, None where the broker does not say.
     """
     if not 0 <= event.captured_at_us <= TIME_US_MAX:
         raise ValueError(f"captured_at_us {event.captured_at_us} is no time")

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 WIDTHS_US = (10_000, 1_000_000, 100_000_000)
 ENDLESS = -1
-"""The width of what is longer than any bucket can tell: it is looked at each time."""
+"""The width of what is longer than any bucket can hold: it is looked at each time."""
 
 
 class Span(Protocol):
@@ -51,11 +51,11 @@ class Spans(Generic[S]):
                 self._buckets.pop(bucket, None)
 
     def at(self, at_us: int) -> Iterator[S]:
-        """Give the spans that hold a moment, slack included."""
+        """Return the spans that hold a moment, slack included."""
         return self.between(at_us, at_us)
 
     def between(self, first_us: int, last_us: int) -> Iterator[S]:
-        """Give the spans that share a moment with another; that one should not be longer than a second."""
+        """Return the spans that share a moment with another; that one should not be longer than a second."""
         seen: set[int] = set()
         for width in (*WIDTHS_US, ENDLESS):
             for bucket in _buckets(width, first_us, last_us):

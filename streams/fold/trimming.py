@@ -15,7 +15,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def trim(part: Transaction, next_ordinal: int) -> Transaction:
-    """Give the part without the rows before `next_ordinal`, its counts made anew."""
+    """Return the part without the rows before `next_ordinal`, its counts rebuilt."""
     rows = [row for row in _rows.decode(part.rows) if row.ordinal >= next_ordinal]
     counts: dict[tuple[int, str], int] = {}
     for row in rows:

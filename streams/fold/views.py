@@ -22,7 +22,7 @@ from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.statements import ViewBody
 
 VIEWS = "views"
-"""The type of a posture record that tells what views read; no event comes of it."""
+"""The type of a posture record that reports what views read; no event comes of it."""
 VIEWS_MAX = 10_000
 NAMES_MAX, CHARS_MAX = 100, 4_000
 """What is remembered of one view: names, and their characters."""
@@ -41,7 +41,7 @@ class Views:
         self._known: dict[tuple[str, str], ViewBody] = {}
 
     def posture(self, event: Posture) -> bool:
-        """Take up what was read of views; says whether the record was about that, of which no event comes."""
+        """Take up what was read of views; return whether the record was about that, of which no event comes."""
         if event.object_type != VIEWS:
             return False
         take_up(self._known, event, "reads", _body, VIEWS_MAX)
@@ -96,7 +96,7 @@ def _through(event: Event, view: str, body: ViewBody) -> None:
 
 
 def _columns(body: ViewBody, asked: set[str]) -> list[str]:
-    """Give the columns behind those of a view that a statement asks for."""
+    """Return the columns behind those of a view that a statement asks for."""
     by_name = {column.rpartition(".")[2] for column in body.columns}
     if "*" in asked or not asked:
         return list(body.columns) if asked else []

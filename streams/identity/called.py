@@ -35,7 +35,7 @@ def called(identities: Identities, principal: str) -> Called | None:
 
 
 def _filled(rule: Rule, principal: str) -> dict[str, str] | None:
-    """Give what stands for the places in a rule's name where it reads so; None where it cannot, as its facts are."""
+    """Return what stands for the places in a rule's name where it reads so; None where it cannot, as its facts are."""
     pieces = _PLACE.split(rule.entry.principal)
     pattern = "".join(f"(?P<p{n}>.+)" if n % 2 else re.escape(piece) for n, piece in enumerate(pieces))
     found = re.fullmatch(pattern, principal)
@@ -62,7 +62,7 @@ def _named(rule: Rule, principal: str) -> Named:
 
 
 def _plain(text: str | None) -> str | None:
-    """Give a text of a rule that does not hang on the session."""
+    """Return a text of a rule that does not hang on the session."""
     return None if text is None or _PLACE.search(text) else text
 
 

@@ -1,4 +1,4 @@
-"""Verified claims: whom a token names, for whom it acts, and what is told of the agent; pure.
+"""Verified claims: whom a token names, for whom it acts, and what it says of the agent; pure.
 
 The collector has verified the token. `sub` is for whom all is done; the actors of RFC 8693 (`act`, the present one
 outermost) are through whom: person, client, agent, service. Whoever acts now is the principal, the first of the chain
@@ -22,12 +22,12 @@ _KINDS = ("human", "agent", "service")
 
 
 def refused(token: Token | None) -> bool:
-    """Say whether a token was judged and not believed."""
+    """Return whether a token was judged and not believed."""
     return token is not None and token.verdict not in (VERIFIED, UNJUDGED)
 
 
 def believed(token: Token | None) -> Token | None:
-    """Give the token if its claims may be believed."""
+    """Return the token if its claims may be believed."""
     return token if token is not None and token.verdict == VERIFIED else None
 
 
@@ -39,7 +39,7 @@ def chain(token: Token) -> list[str]:
 
 
 def facts(token: Token | None) -> Claims:
-    """Give the claims that rules may match, by path, such as `agent.model`; those of a refused token are none."""
+    """Return the claims that rules may match, by path, such as `agent.model`; those of a refused token are none."""
     if token is None or token.verdict != VERIFIED:
         return ()
     found = {name: str(value) for name, value in token.claims.items() if isinstance(value, str)}
@@ -84,12 +84,12 @@ def agent(token: Token) -> dict[str, object]:
 
 
 def trace_id(token: Token) -> str | None:
-    """Give the trace of a token's `traceparent`, None when there is none of that form."""
+    """Return the trace of a token's `traceparent`, None when there is none of that form."""
     return parent_of(str(token.claims.get("traceparent", "")))
 
 
 def parent_of(traceparent: str) -> str | None:
-    """Give the trace id of a `traceparent` (W3C Trace Context), None for anything else."""
+    """Return the trace id of a `traceparent` (W3C Trace Context), None for anything else."""
     parts = traceparent.split("-")
     found = parts[1] if len(parts) >= 4 else ""
     usable = len(found) == 32 and found != "0" * 32 and not set(found) - set("0123456789abcdef")

@@ -51,7 +51,7 @@ class IdentityFile:
         self._stamp: tuple[int, int, int] | None = None
 
     def load(self) -> Identities:
-        """Read the file at the start. Raises `ConfigurationError`: to start without names would be guessing."""
+        """Read the file at the start. Raise `ConfigurationError`: to start without names would be guessing."""
         try:
             stamp = self._look()
             text = self.path.read_text(encoding="utf-8")
@@ -64,7 +64,7 @@ class IdentityFile:
         return self.last
 
     def poll(self) -> Identities:
-        """Give the content as it is now, or the last good one."""
+        """Return the content as it is now, or the last good one."""
         try:
             stamp = self._look()
             if stamp == self._stamp:
@@ -85,7 +85,7 @@ class IdentityFile:
         return self.last
 
     def _read(self, content: bytes) -> tuple[Identities, Trouble | None]:
-        """Give what holds from now on, and what is wrong with the content."""
+        """Return what holds from now on, and what is wrong with the content."""
         try:
             return Identities.parse(content.decode(), str(self.path)), None
         except (UnicodeDecodeError, ConfigurationError) as error:

@@ -69,7 +69,7 @@ class Facts(Struct, frozen=True):
 
     `client_addr` is `local` for a session over the Unix socket. `claims` are those of a verified
     token, none without one; `comment` are the tags of the one statement that is named. A `certificate` whose names are
-    None was too long for PostgreSQL to tell.
+    None was too long for PostgreSQL to show.
     """
 
     cluster: str
@@ -184,7 +184,7 @@ class Rule:
         return frozenset(used | {fact for name, fact in named.items() if name in texts})
 
     def matches(self, facts: Facts) -> bool | None:
-        """Say whether the rule matches; None when that hangs on a fact that nobody knows."""
+        """Return whether the rule matches; None when that hangs on a fact that nobody knows."""
         undecided = False
         for fact, patterns in self.patterns:
             value: str | None = getattr(facts, fact)
@@ -233,7 +233,7 @@ class Rule:
         return any(parsed in network for network in self.networks)
 
     def network(self, address: str | None) -> str | None:
-        """Give the network that the principal moves in and an address lies in, None when it lies in none."""
+        """Return the network that the principal moves in and an address lies in, None when it lies in none."""
         if not self.moves_in or address is None or address == "local":
             return None
         try:
@@ -272,7 +272,7 @@ class Identities:
 
     @classmethod
     def parse(cls, text: str, source: str = "identities.yaml") -> Identities:
-        """Read the file's text. Raises `ConfigurationError` naming `source`, the rule and what is wrong with it."""
+        """Read the file's text. Raise `ConfigurationError` naming `source`, the rule and what is wrong with it."""
         try:
             tree: Any = yamltext.load(text)
         except yaml.YAMLError as error:

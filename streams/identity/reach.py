@@ -35,14 +35,14 @@ class Unreachable(Struct, frozen=True):
 
     @property
     def why(self) -> str:
-        """Say it in words."""
+        """Return it in words."""
         if not self.shadowed_by:
             return "it can never match: one of its lists is empty"
         return f"it can never win: what it matches is matched before it by {', '.join(self.shadowed_by)}"
 
     @property
     def fix(self) -> str:
-        """Say what to do about it."""
+        """Return what to do about it."""
         if not self.shadowed_by:
             return f"give the empty list of rule {self.rule} its patterns, or remove the rule"
         return f"move rule {self.rule} before {self.shadowed_by[0]}, or remove it"
@@ -61,7 +61,7 @@ def unreachable(identities: Identities) -> list[Unreachable]:
 
 
 def _conditions(rule: Rule) -> dict[str, tuple[str, ...]]:
-    """Give the patterns that a rule asks of each fact; one of them must match."""
+    """Return the patterns that a rule asks of each fact; one of them must match."""
     asked: dict[str, tuple[str, ...]] = dict(rule.patterns)
     asked |= {f"certificate.{name}": patterns for name, patterns in rule.certificate}
     asked |= {f"claim {path}": patterns for path, patterns in rule.claims.items()}
@@ -89,13 +89,13 @@ def _shadowed_by(
 
 
 def _covers(earlier: Rule, conditions: dict[str, tuple[str, ...]], rule: Rule, single: dict[str, str]) -> bool:
-    """Say whether an earlier rule matches wherever a single combination of a later one's patterns does."""
+    """Return whether an earlier rule matches wherever a single combination of a later one's patterns does."""
     same = earlier.entry.principal == rule.entry.principal
     return all(_asks_less(fact, patterns, single.get(fact), same) for fact, patterns in conditions.items())
 
 
 def _asks_less(fact: str, patterns: tuple[str, ...], pattern: str | None, same_name: bool) -> bool:
-    """Say whether the earlier rule's patterns of a fact leave nothing of the later one's, None where it has none."""
+    """Return whether the earlier rule's patterns of a fact leave nothing of the later one's, None where it has none."""
     if pattern is not None:
         return any(_within(fact, pattern, other) for other in patterns)
     if fact == "cluster":
@@ -105,7 +105,7 @@ def _asks_less(fact: str, patterns: tuple[str, ...], pattern: str | None, same_n
 
 
 def _within(fact: str, inner: str, outer: str) -> bool:
-    """Say whether every value that `inner` matches is matched by `outer`."""
+    """Return whether every value that `inner` matches is matched by `outer`."""
     if inner == outer:
         return True
     if fact != "client_addr":
@@ -121,7 +121,7 @@ def _network(text: str) -> Network:
 
 
 def globs_within(inner: str, outer: str) -> bool:
-    """Say whether `outer` surely matches all that `inner` does; False when that cannot be told from their texts."""
+    """Return whether `outer` surely matches all that `inner` does; False when their texts do not show it."""
     if max(len(inner), len(outer)) > PATTERN_LENGTH_MAX:
         return False
     small, great = _tokens(inner), _tokens(outer)

@@ -1,6 +1,6 @@
 """Sessions that no rule of `identities.yaml` names, and for each kind of them a rule to paste. Pure.
 
-What is taken in are sessions as they were seen, counted by their facts; they are named anew by the rules as they are
+What is taken in are sessions as they were seen, counted by their facts; they are named again by the rules as they are
 now, so that a rule written a minute ago counts.
 """
 

@@ -58,9 +58,9 @@ def acls(config: Config) -> list[Acl]:
 
 
 def lacking(config: Config) -> dict[str, list[str]]:
-    """Give what the account of this configuration may not do, by the daemon or command that it would have to do it for.
+    """Return what the account of this configuration may not do, by the daemon or command that needs it.
 
-    The broker itself says what is allowed, of topics and groups that are there or could be. Raises `Unreachable`.
+    The broker itself says what is allowed, of topics and groups that are there or could be. Raise `Unreachable`.
     """
     client = AdminClient({**config.kafka.client(), "log_level": "0"})
     wanted = [acl for acl in acls(config) if not acl.prefixed or acl.resource == "group"]
@@ -92,7 +92,7 @@ def _group(acl: Acl) -> str:
 
 
 def _operations(future: Future[Any]) -> frozenset[str] | None:
-    """Give what is allowed on a resource; nothing where the broker refuses to say, None where it does not know."""
+    """Return what is allowed on a resource; nothing where the broker refuses to say, None where it does not know."""
     try:
         answer = future.result(ASK_S)
     except KafkaException as error:

@@ -76,7 +76,7 @@ def _topics(config: Config) -> tuple[Topic, ...]:
 
 
 class _Client(AdminClient):
-    """A client that knows what the broker told it when it refused."""
+    """A client that knows what the broker said when it refused."""
 
     def __init__(self, config: Config) -> None:
         self.refusals = Refusals()
@@ -95,7 +95,7 @@ def _partitions(
             metadata = client.list_topics(timeout=max(0.1, min(ASK_S, left_s)))
             break
         except KafkaException as error:
-            client.poll(0)  # which is when complaints are told
+            client.poll(0)  # which is when complaints arrive
             if client.refusals.final or left_s <= ASK_S or (stop is not None and stop.is_set()):
                 raise Unreachable(client.refusals.explain(config.kafka.bootstrap, error.args[0].str())) from error
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
@@ -108,7 +108,7 @@ def of_worker(config: Config) -> list[str]:
 
 
 def counts(config: Config) -> dict[str, int]:
-    """Give the number of partitions of each topic that may be seen. Raises `Unreachable`."""
+    """Return the number of partitions of each topic that may be seen. Raise `Unreachable`."""
     return _partitions(config, _Client(config))
 
 
@@ -158,7 +158,7 @@ def apply(config: Config) -> list[Finding]:
 
 
 def _settle(config: Config, client: _Client, created: set[str]) -> None:
-    """Wait until brokers tell of what was created: who comes next must find it."""
+    """Wait until brokers know of what was created: who comes next must find it."""
     deadline = time.monotonic() + TIMEOUT_S
     while not created <= set(_partitions(config, client)):
         if time.monotonic() > deadline:

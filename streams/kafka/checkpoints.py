@@ -124,7 +124,7 @@ class Assembly:
 
 
 def known(reader: Consumer, topic: str, partition: int, partitions: int) -> StoredState:
-    """Read what the state topic, of so many partitions, holds for one. Raises `Unreachable` without a broker.
+    """Read what the state topic, of so many partitions, holds for one. Raise `Unreachable` without a broker.
 
     Where the input has more partitions than the state, because some were added, several share one of the state's.
     """
@@ -173,15 +173,15 @@ class Store:
         return known(reader, self._topic, partition, self._partitions)
 
     def save_origin(self, partition: int, origin: Origin) -> None:
-        """Write down which topic positions are counted in, and wait until the broker has it. Raises `Retry`."""
+        """Write down which topic positions are counted in, and wait until the broker has it. Raise `Retry`."""
         self._write(partition, [(f"{partition}/origin".encode(), _encode(origin))], 30.0)
 
     def save_skip(self, partition: int, skip: Skip) -> None:
-        """Write down that a record is to be passed. Raises `Retry`."""
+        """Write down that a record is to be passed. Raise `Retry`."""
         self._write(partition, [(f"{partition}/skip/{skip.offset}".encode(), _encode(skip))], 30.0)
 
     def save(self, partition: int, offset: int, data: bytes, timeout_s: float = 30.0) -> None:
-        """Write a checkpoint and wait until the broker has it. Raises `Retry` when it does not take it.
+        """Write a checkpoint and wait until the broker has it. Raise `Retry` when it does not take it.
 
         Whatever the state stands for must be durable before this is called.
         """

@@ -54,7 +54,7 @@ class Letter(Struct, frozen=True):
 
 
 def letters(config: Config) -> list[Letter]:
-    """List all dead letters, oldest first. Raises `Unreachable`."""
+    """List all dead letters, oldest first. Raise `Unreachable`."""
     records: list[tuple[int, int, dict[str, str], bytes | None, bytes | None]] = []
     redriven: set[int] = set()
     for message in _read(config):
@@ -84,7 +84,7 @@ def letters(config: Config) -> list[Letter]:
 
 
 def show(config: Config, offset: int) -> Letter:
-    """Give one dead letter with its bytes. Raises `NotInOrder` when there is none at this offset."""
+    """Return one dead letter with its bytes. Raise `NotInOrder` when there is none at this offset."""
     for letter in letters(config):
         if letter.offset == offset:
             return letter
@@ -92,9 +92,9 @@ def show(config: Config, offset: int) -> Letter:
 
 
 def redrive(config: Config, offsets: list[int] | None = None, *, again: bool = False) -> list[Letter]:
-    """Try letters again, all that were not yet when `offsets` is None; returns those that were sent.
+    """Try letters again, all that were not yet when `offsets` is None; return those that were sent.
 
-    Raises `NotInOrder` for an offset that is no letter, or a letter whose headers do not say where it came from.
+    Raise `NotInOrder` for an offset that is no letter, or a letter whose headers do not say where it came from.
     """
     found = {letter.offset: letter for letter in letters(config)}
     if unknown := sorted(set(offsets or []) - set(found)):
@@ -129,7 +129,7 @@ def redrive(config: Config, offsets: list[int] | None = None, *, again: bool = F
 
 
 def whole(config: Config, letter: Letter) -> bytes | None:
-    """Give a letter's record; one kept by reference is read from its topic. Raises `NotInOrder` when that lost it."""
+    """Return a letter's record; one kept by reference is read from its topic. Raise `NotInOrder` when that lost it."""
     if letter.sha256 is None:
         return letter.value
     if letter.source_offset >= 0:

@@ -38,7 +38,7 @@ EVENT_BYTES_MAX = RECORD_BYTES_MAX - 64 * 1024
 """An event at most: it stands alone in its batch then, whose head and record must fit too."""
 LANES_REMEMBERED = 20_000
 LINGER_S = LINGER_MS_MAX / 2000
-"""How long an event waits for company: half of what a batch may, for lanes are only looked at now and then."""
+"""How long an event lingers: half of what a batch may, for lanes are only looked at now and then."""
 LATE_LINGER_S = 0.25
 """How long one waits that was read late: many principals fill every lane, and short waits would shred their batches."""
 
@@ -99,7 +99,7 @@ class Emitter:
         self._aside = Aside()
 
     def events(self, events: list[Event], *, late: bool = False) -> list[Problem]:
-        """Put events into their lanes' batches; full batches leave at once. Raises `Retry` after a failed delivery.
+        """Put events into their lanes' batches; full batches leave at once. Raise `Retry` after a failed delivery.
 
         `late`: they come from a partition that is behind, and may wait longer. Others in the same lane do not.
         Returns which events could not be sent, and why: numbers that no JSON reader takes, or more than a record holds.
@@ -184,7 +184,7 @@ class Emitter:
         self._send(self._dead_letters, letter.value, letter.key, 0, headers=letter.headers, on_delivery=report)
 
     def _send_again(self) -> bool:
-        """Send the letters that a delivery report asked for, and tell what they are; says whether there were any."""
+        """Send the letters that a delivery report asked for, and emit their gaps; return whether there were any."""
         again, self._again = self._again, []
         unsent, self._unsent = self._unsent, []
         for letter in again:
@@ -241,13 +241,13 @@ class Emitter:
         self._send(self._topic, payload, str(NOTES).encode(), partition)
 
     def flush(self) -> None:
-        """Send everything and wait until it is durable. Raises `Retry` when it is not."""
+        """Send everything and wait until it is durable. Raise `Retry` when it is not."""
         for lane in list(self._due):
             self._cut(lane)
         self.settle()
 
     def settle(self) -> None:
-        """Wait until what was sent is durable, alerts above all; lanes go on filling. Raises `Retry` like `flush`."""
+        """Wait until what was sent is durable, alerts above all; lanes go on filling. Raise `Retry` like `flush`."""
         left = self._flush()
         while self._send_again():
             left = self._flush()
@@ -256,7 +256,7 @@ class Emitter:
             raise Retry(f"the broker did not take {left} records within {FLUSH_TIMEOUT_S:.0f} s; starting again")
 
     def _flush(self) -> int:
-        """Give the number of records that were not taken in time."""
+        """Return the number of records that were not taken in time."""
         return self._readable.flush(FLUSH_TIMEOUT_S) + self._producer.flush(FLUSH_TIMEOUT_S)
 
     def _cut(self, lane: int) -> None:
@@ -322,7 +322,7 @@ def _refusal(event: Event, cause: str, why: str) -> Problem:
 
 
 def claimed(event: Event) -> str | None:
-    """Give whose lane a refused login goes to: that of whom it claimed to be, where the login that succeeds will be."""
+    """Return whose lane a refused login goes to: that of whom it claimed to be, where one that succeeds goes."""
     said = event.detail.get("claimed") if event.operation == "login_failed" else None
     name = said.get("principal") if isinstance(said, dict) else None
     return name if isinstance(name, str) else None

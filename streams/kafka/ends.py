@@ -45,7 +45,7 @@ class Ends:
         self._bases: dict[int, tuple[int, float]] = {}
 
     def holds(self, partition: int, position: int) -> bool:
-        """Say whether a partition has reached a position. Raises `Unreachable` without a broker."""
+        """Return whether a partition has reached a position. Raise `Unreachable` without a broker."""
         end = self._known.get(partition, 0)
         if position < end:
             return True
@@ -69,7 +69,7 @@ class Ends:
             self._broker = None
 
     def _ask(self, partition: int, position: int, now: float | None) -> int:
-        """Ask how far a partition reaches; `now`: where its positions begin is to be asked anew."""
+        """Ask how far a partition reaches; `now`: where its positions begin is to be asked again."""
         if self._broker is None:
             self._broker = self._make()
         reader = self._broker.reader

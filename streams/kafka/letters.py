@@ -41,7 +41,7 @@ def make(
 
 
 def by_reference(letter: Letter) -> Letter:
-    """Give the letter of a record that is too large to be kept whole."""
+    """Return the letter of a record that is too large to be kept whole."""
     data = letter.value or b""
     more = {"kept": REFERENCE, "size": str(len(data)), "sha256": hashlib.sha256(data).hexdigest()}
     key = None if letter.key is None else letter.key[:KEY_BYTES_MAX]
@@ -50,6 +50,6 @@ def by_reference(letter: Letter) -> Letter:
 
 
 def fits(letter: Letter) -> bool:
-    """Say whether the topic takes a letter, even if nothing of it can be compressed."""
+    """Return whether the topic takes a letter, even if nothing of it can be compressed."""
     heads: Iterable[int] = (len(name) + len(text or b"") for name, text in letter.headers)
     return len(letter.key or b"") + len(letter.value or b"") + sum(heads) <= KEPT_BYTES_MAX

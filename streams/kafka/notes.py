@@ -1,7 +1,7 @@
 """What the worker itself puts among the events of each partition, so that judging is a function of the records.
 
 Three kinds of note, each a record of lane `NOTES`: a verdict of the topic `feedback` with what came of checking it, the
-content of a changed `suppressions.yaml`, and the time, when a finding is due and no event comes that tells it
+content of a changed `suppressions.yaml`, and the time, when a finding is due and no event comes that carries it
 (docs/decisions/0008). Every partition gets a copy; the first one lands it as evidence. A note that is written twice is
 known by its place in `feedback`, or changes nothing. The functions are pure; `SuppressionFile` and `Feedback` are the
 shells.
@@ -93,7 +93,7 @@ def suppressions(content: str, sha256: str, file: str, now_us: int) -> Event:
 
 
 def clock(now_us: int) -> Event:
-    """Make the note that tells the time."""
+    """Make the note of the time."""
     return _own("clock", now_us, {})
 
 
@@ -112,13 +112,13 @@ def _own(operation: str, now_us: int, detail: dict[str, object]) -> Event:
 
 
 def placed(note: Event, topic: str, partition: int, offset: int) -> Event:
-    """Give one of the worker's own notes its name and position, which are where it stands in `events`."""
+    """Return one of the worker's own notes its name and position, which are where it stands in `events`."""
     name = f"{topic}/{partition}/{offset}".encode()
     return replace(note, event_id=blake2b(name, digest_size=16).hexdigest(), at=Position(WORKER, offset, 0))
 
 
 def unseen(note: Event) -> Event:
-    """Give what the lake makes no row of, for the alerts that came of a note: a change without rows."""
+    """Return what the lake makes no row of, for the alerts that came of a note: a change without rows."""
     return replace(note, kind="change", operation=None, detail={})
 
 
@@ -131,13 +131,13 @@ class SuppressionFile:
         self._stamp: tuple[int, int, int] | None = None
 
     def load(self) -> Suppressions:
-        """Read the file at the start. Raises `ConfigurationError` when it cannot be used."""
+        """Read the file at the start. Raise `ConfigurationError` when it cannot be used."""
         self._stamp = self._look()
         self.last = self._read()
         return self.last
 
     def poll(self) -> Suppressions:
-        """Give the content as it is now, or the last good one."""
+        """Return the content as it is now, or the last good one."""
         try:
             stamp = self._look()
             if stamp == self._stamp:
@@ -192,12 +192,12 @@ class Feedback:
         self._next, self._base = offset, base
 
     def poll(self) -> list[CheckedFeedback]:
-        """Give the records that have come, a hundred or so at a time. Raises `Unreachable` when it cannot be read."""
+        """Return the records that have come, a hundred or so at a time. Raise `Unreachable` when it cannot be read."""
         checked_feedback: list[CheckedFeedback] = []
         try:
             _, listed = self._consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=ASK_S)
         except KafkaException:
-            return checked_feedback  # a broker that does not answer is somebody else's to tell
+            return checked_feedback  # a broker that does not answer is reported elsewhere
         if listed <= self._next:
             return checked_feedback
         for message in read(self._consumer, self._topic, 0, self._next):

@@ -28,7 +28,7 @@ class Origin(Struct, frozen=True):
 
 
 class Extent(Struct, frozen=True):
-    """A partition as the broker tells it: the topic's id (None where it does not say), first and next offset."""
+    """A partition as the broker reports it: the topic's id (None where it does not say), first and next offset."""
 
     topic_id: str | None
     first: int
@@ -44,7 +44,7 @@ class Found(Struct, frozen=True):
 
 
 def find(known: Origin | None, read_to: int, extent: Extent) -> Found:
-    """Say how positions go on behind `read_to`, the next one that is expected."""
+    """Return how positions go on behind `read_to`, the next one that is expected."""
     base = known.base if known is not None else 0
     before = known.topic_id if known is not None else None
     same = before is None or extent.topic_id is None or before == extent.topic_id

@@ -46,7 +46,7 @@ def make_reader(kafka: Kafka, wait_ms: int = 50) -> Consumer:
 
 
 def read(consumer: Consumer, topic: str, partition: int, start: int = OFFSET_BEGINNING) -> Iterator[Message]:
-    """Give every record of a partition up to its end. Raises `Unreachable` when the broker says nothing."""
+    """Return every record of a partition up to its end. Raise `Unreachable` when the broker says nothing."""
     try:
         consumer.assign([TopicPartition(topic, partition, start)])
         deadline = time.monotonic() + TIMEOUT_S
@@ -74,7 +74,7 @@ def read(consumer: Consumer, topic: str, partition: int, start: int = OFFSET_BEG
 
 
 def passes(consumer: Consumer, message: Message) -> bool:
-    """Read on behind a record that cannot be unpacked, if that is what an error says; says whether it was.
+    """Read on behind a record that cannot be unpacked, if that is what an error says; return whether it was.
 
     librdkafka unpacks up to `receive.message.max.bytes` (100 MB) and would try the same batch for ever.
     """
@@ -99,21 +99,21 @@ class BrokerReader:
         self.reader.close()
 
     def ids(self, topics: list[str]) -> dict[str, str]:
-        """Give the ids of topics, asked once."""
+        """Return the ids of topics, asked once."""
         if new := [topic for topic in topics if topic not in self._ids]:
             found = topic_ids(self._client, new)
             self._ids |= {topic: found.get(topic) for topic in new}
         return {topic: known for topic in topics if (known := self._ids[topic]) is not None}
 
     def extent(self, topic: str, partition: int, at_least: int = 0) -> Extent:
-        """Say how far a partition reaches, exactly if not beyond `at_least`. Raises `Unreachable`."""
+        """Return how far a partition reaches, exactly if not beyond `at_least`. Raise `Unreachable`."""
         if topic not in self._ids:
             self.ids([topic])
         first, end = ends(self.reader, topic, partition, at_least)
         return Extent(self._ids[topic], first, end)
 
     def newest_us(self, topic: str, partition: int) -> int | None:
-        """Say when the last record of a partition was written, None where there is none. Raises `Unreachable`."""
+        """Say when the last record of a partition was written, None where there is none. Raise `Unreachable`."""
         low, end = ends(self.reader, topic, partition)
         newest = None
         for message in read(self.reader, topic, partition, max(low, end - 1)):
@@ -121,7 +121,7 @@ class BrokerReader:
         return newest
 
     def written_after(self, topic: str, partition: int, at_us: int) -> int:
-        """Give the first offset of a partition that was written after a moment, its end when none was."""
+        """Return the first offset of a partition that was written after a moment, its end when none was."""
         end, _ = ends(self.reader, topic, partition)
         for message in read(self.reader, topic, partition):
             if message.timestamp()[1] * 1000 > at_us:
@@ -131,7 +131,7 @@ class BrokerReader:
 
 
 def ends(reader: Consumer, topic: str, partition: int, at_least: int = 0) -> tuple[int, int]:
-    """Give a partition's first and next offset; whether it ends behind `at_least` is looked at exactly."""
+    """Return a partition's first and next offset; whether it ends behind `at_least` is looked at exactly."""
     try:
         low, listed = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)
     except KafkaException as error:
@@ -144,7 +144,7 @@ def ends(reader: Consumer, topic: str, partition: int, at_least: int = 0) -> tup
 
 
 def record_at(config: Config, topic: str, partition: int, offset: int) -> tuple[bool, bytes | None]:
-    """Say whether a partition still holds the record at an offset, and give its value. Raises `Unreachable`."""
+    """Return whether a partition still holds the record at an offset, and give its value. Raise `Unreachable`."""
     reader = make_reader(config.kafka)
     try:
         low, end = ends(reader, topic, partition, offset + 1)
@@ -158,7 +158,7 @@ def record_at(config: Config, topic: str, partition: int, offset: int) -> tuple[
 
 
 def topic_ids(client: AdminClient, topics: list[str], timeout_s: float = TIMEOUT_S) -> dict[str, str]:
-    """Ask the broker for the ids of topics; those it does not tell, or that are not there, are left out."""
+    """Ask the broker for the ids of topics; those it does not report, or that are not there, are left out."""
     found: dict[str, str] = {}
     try:
         asked = client.describe_topics(TopicCollection(topics), request_timeout=timeout_s)

@@ -12,7 +12,7 @@ DEPTH_MAX = 8
 
 
 def shortened(value: Any, depth: int = 0) -> Any:
-    """Give JSON with texts, lists and depth bounded; what was cut ends in `…`."""
+    """Return JSON with texts, lists and depth bounded; what was cut ends in `…`."""
     if isinstance(value, str):
         return value if len(value) <= TEXT_CHARS_MAX else value[:TEXT_CHARS_MAX] + "…"
     if isinstance(value, dict | list | tuple) and depth >= DEPTH_MAX:

@@ -3,7 +3,7 @@
 A record of a newer schema pauses its partition, because an update could read it. When there is none to come, somebody
 may order that it is passed: the order stands in the state topic, names the record by its place and its bytes, and
 counts for nothing else. A worker that waits there sees it within seconds, one that starts later finds it; either makes
-the record a dead letter, tells who ordered it and why (`record_skipped`) and that evidence is missing.
+the record a dead letter, reports who ordered it and why (`record_skipped`) and that evidence is missing.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ CAUSE = "skipped"
 
 
 def fits(skip: Skip | None, value: bytes | None) -> bool:
-    """Say whether an order is about these bytes."""
+    """Return whether an order is about these bytes."""
     return skip is not None and skip.sha256 == _sha256(value)
 
 
 def problem(skip: Skip, error: NewerSchema, key: bytes | None) -> Problem:
-    """Say why the record was set aside."""
+    """Return why the record was set aside."""
     cluster = key.decode(errors="replace") if key else None
     return Problem(CAUSE, f"{skip.who} passed a record of schema {error.version}: {skip.why}", cluster=cluster)
 
 
 def said(skip: Skip, topic: str, partition: int) -> dict[str, object]:
-    """Give the detail of the evidence: who ordered it, when and why, and which record it was."""
+    """Return the detail of the evidence: who ordered it, when and why, and which record it was."""
     return {"topic": topic, "partition": partition, **asdict(skip)}
 
 
 def order(config: Config, name: str, partition: int, offset: int, who: str, why: str) -> Skip:
-    """Order that a paused record is passed. Raises `NotInOrder` when it is none, `Unreachable` without a broker."""
+    """Order that a paused record is passed. Raise `NotInOrder` when it is none, `Unreachable` without a broker."""
     there = admin.counts(config)
     topic, state = config.kafka.topic(name), config.kafka.topic(STATES[name])
     if topic not in there or state not in there:

@@ -1,6 +1,6 @@
 """Watches whether the topics are still those that this worker began with: deleted, made again, given more partitions.
 
-A topic that was made again is silent for whoever reads on behind its end, and a broker does not say so. The question is
+A recreated topic is silent for whoever reads on past its end, and a broker does not say so. The question is
 asked in the background and its answer looked at later, so nothing waits for it. `Changed` ends a run of the worker; the
 next one takes on what it finds.
 """
@@ -79,7 +79,7 @@ class TopicWatch:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise Changed(f"topic {name} is gone: run `pgwitness topics apply`; the worker then goes on") from None
-            return False  # a broker that does not answer is somebody else's to tell
+            return False  # a broker that does not answer is reported elsewhere
         topic_id = str(found.topic_id)
         known = began or self._ids.get(name)
         self._ids.setdefault(name, topic_id)

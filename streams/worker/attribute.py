@@ -66,9 +66,10 @@ class RawPartition:
     def load(
         cls, topic: str, partition: int, broker: BrokerReader, store: Store, emitter: Emitter, start: Start
     ) -> RawPartition:
-        """Load a partition's state: its newest checkpoint that can be used, else made anew from what `raw` holds.
+        """Load a partition's state: its newest checkpoint that can be used, else rebuilt from what `raw` holds.
 
-        What was lost is told before anything is written down, so that a crash in between tells it twice, not never.
+        What was lost is reported before anything is written down, so that a crash in between reports it twice, not
+        never.
         """
         known = store.load(broker.reader, partition)
         fold = _restore(known, partition, start.grace_us)
@@ -98,7 +99,7 @@ class RawPartition:
     def record(self, offset: int, key: bytes | None, value: bytes | None, written_us: int | None = None) -> None:
         """Process one record, written at `written_us`.
 
-        Raises `NewerSchema` (nothing is changed then) and `Retry` when sending failed.
+        Raise `NewerSchema` (nothing is changed then) and `Retry` when sending failed.
         """
         fold = self.fold
         if offset < self.position:
@@ -137,7 +138,7 @@ class RawPartition:
         problems: list[Problem],
         earlier: Sequence[Problem] = (),
     ) -> None:
-        """Keep a record of which something could not be taken, and tell that evidence is missing.
+        """Keep a record of which something could not be taken, and report that evidence is missing.
 
         `earlier` are problems with what came before it.
         """
@@ -151,7 +152,7 @@ class RawPartition:
         self._emit(self.fold.set_aside(self.topic, [*problems, *earlier]))
 
     def _emit(self, events: list[Event]) -> list[Problem]:
-        """Send events on and count them; returns what could not be sent."""
+        """Send events on and count them; return what could not be sent."""
         if not events:
             return []
         refused = self._emitter.events(events, late=self.lag.late)
@@ -209,7 +210,7 @@ def _restore(known: StoredState, partition: int, grace_us: int) -> Fold | None:
 def _restart(
     topic: str, partition: int, broker: BrokerReader, known: Origin | None, start: Start
 ) -> tuple[int, Origin]:
-    """Say where a fold that remembers nothing begins: where the topic does, with the positions it had.
+    """Return where a fold that remembers nothing begins: where the topic does, with the positions it had.
 
     So it makes the events that were made before once more, and the lake drops those that it has. Where positions cannot
     be the same, since the topic is another one, they go on behind all that landed, with what was written after that.
@@ -226,5 +227,5 @@ def _restart(
 
 
 def _cluster_of(key: bytes | None) -> str | None:
-    """Give the cluster that a record's key names, as every collector writes it."""
+    """Return the cluster that a record's key names, as every collector writes it."""
     return key.decode(errors="replace") if key else None

@@ -27,7 +27,7 @@ class Pace:
         self._took = {}
 
     def due(self, now: float) -> tuple[str, int] | None:
-        """Give the partition whose turn it is, None when it is nobody's."""
+        """Return the partition whose turn it is, None when it is nobody's."""
         if not self._due:
             return None
         partition = min(self._due, key=self._due.__getitem__)

@@ -1,6 +1,6 @@
 """Watches the policies: a change is compiled and its tests are run before any judge may use it.
 
-What cannot be used is logged once, counted and told (`take_refusal`); the last good policies hold. A folder is read
+What cannot be used is logged once, counted and reported (`take_refusal`); the last good policies hold. A folder is read
 only when it has stood still from one look to the next, so that half a deployment is not taken for a whole one.
 """
 
@@ -42,14 +42,14 @@ class PolicyFile:
         self._refusal: str | None = None
 
     def load(self) -> Bundle:
-        """Read the policies at the start. Raises `ConfigurationError` when they, or their tests, are not in order."""
+        """Read the policies at the start. Raise `ConfigurationError` when they, or their tests, are not in order."""
         stamp = self._look()
         self.last = usable(self.path)
         self._stamp = self._seen = stamp
         return self.last
 
     def poll(self) -> Bundle:
-        """Give the policies as they are now, or the last good ones."""
+        """Return the policies as they are now, or the last good ones."""
         stamp = self._look()
         settled, self._seen = stamp == self._seen, stamp
         if stamp == self._stamp or not settled:
@@ -65,7 +65,7 @@ class PolicyFile:
         return self.last
 
     def take_refusal(self) -> str | None:
-        """Say why the present files cannot be used, once."""
+        """Return why the present files cannot be used, once."""
         refusal, self._refusal = self._refusal, None
         return refusal
 
@@ -89,7 +89,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def usable(path: Path) -> Bundle:
-    """Load policies and run their tests. Raises `ConfigurationError` that names what is not in order."""
+    """Load policies and run their tests. Raise `ConfigurationError` that names what is not in order."""
     bundle = Bundle.load(path)
     if failures := bundle.run_tests():
         first = failures[0]
@@ -102,7 +102,7 @@ def usable(path: Path) -> Bundle:
 
 
 def difference(before: Bundle, after: Bundle) -> dict[str, object]:
-    """Say what changes from one bundle to another, by the policies' ids."""
+    """Return what changes from one bundle to another, by the policies' ids."""
     old, new = before.policies, after.policies
     altered = [name for name in sorted(old.keys() & new.keys()) if old[name].document != new[name].document]
     return {

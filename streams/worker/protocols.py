@@ -27,7 +27,7 @@ class Alert(Protocol):
         """Whether it goes to the lake only."""
 
     def ocsf(self) -> dict[str, Any]:
-        """Give the alert as the alerts topic carries it."""
+        """Return the alert as the alerts topic carries it."""
 
 
 class Verdict(Protocol):
@@ -69,14 +69,14 @@ class Judge(Protocol):
 
     @property
     def due_us(self) -> int:
-        """By which time in the records something is to be told, though nothing else happens."""
+        """By which time in the records something is to be reported, though nothing else happens."""
 
     @property
     def suppressions(self) -> str:
         """The SHA-256 of the suppressions that hold."""
 
     def snapshot(self) -> bytes:
-        """Give the state, as JSON."""
+        """Return the state, as JSON."""
 
     def restore(self, data: bytes) -> None:
         """Take a snapshot's state."""
@@ -98,7 +98,7 @@ class Writer(Protocol):
         """Whether the buffer has reached its bound."""
 
     def resume(self) -> tuple[int, Mapping[tuple[int, int], Position]]:
-        """Forget the buffer; give the next offset and the high-water marks by lane and raw partition."""
+        """Forget the buffer; return the next offset and the high-water marks by lane and raw partition."""
 
     def append(
         self, offset: int, events: Sequence[Event], verdicts: Sequence[Any], lane: int = 0
@@ -113,10 +113,10 @@ class Lake(Protocol):
     """Where evidence lands."""
 
     def writer(self, topic: str, partition: int) -> Writer:
-        """Give the writer of one partition."""
+        """Return the writer of one partition."""
 
     def reached(self, topic: str, raw_partition: int) -> tuple[int, int] | None:
-        """Give the last position of a raw partition that landed from `topic`, and when (µs); None when none did."""
+        """Return the last position of a raw partition that landed from `topic`, and when (µs); None when none did."""
 
 
 JudgeMaker = Callable[[], Judge]

@@ -28,7 +28,7 @@ class Sanity:
         self._holds = holds
 
     def of(self, lane: int, event: Event, now_us: int) -> str | None:
-        """Say why an event of a lane cannot be, None when it can."""
+        """Return why an event of a lane cannot be, None when it can."""
         at = event.at
         if not 0 <= lane < self._lanes:
             return f"there is no lane {lane}"
@@ -39,7 +39,7 @@ class Sanity:
         return self.time(event, now_us)
 
     def time(self, event: Event, now_us: int) -> str | None:
-        """Say why an event's times cannot be, None when they can."""
+        """Return why an event's times cannot be, None when they can."""
         if event.captured_at_us > now_us + AHEAD_US_MAX:
             return "it was captured more than a day from now"
         if event.occurred_at_us > event.captured_at_us + LATE_US_MAX:
@@ -47,5 +47,5 @@ class Sanity:
         return None
 
     def in_feedback(self, offset: int) -> bool:
-        """Say whether the topic `feedback` has a record at an offset."""
+        """Return whether the topic `feedback` has a record at an offset."""
         return offset >= 0 and self._holds(FEEDBACK, offset)

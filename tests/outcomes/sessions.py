@@ -162,7 +162,7 @@ def false_outcomes(events: Sequence[Event], there: set[str]) -> tuple[list[tuple
 
 
 def told(events: Sequence[Event], number: int) -> list[Event]:
-    """Give the statements of a way that are no words about transactions."""
+    """Return the statements of a way that are no words about transactions."""
     return [
         event
         for event in events

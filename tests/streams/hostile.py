@@ -127,12 +127,12 @@ def raw_records() -> list[tuple[str, bytes | None]]:
 
 
 def bad_event(number: int) -> bytes:
-    """Give a small bad event's record, one of any number."""
+    """Return a small bad event's record, one of any number."""
     return _record(_transaction(lsn=number, counts=[[7, "i", 1]]))
 
 
 def nested(depth: int) -> Raw:
-    """Give JSON of a depth."""
+    """Return JSON of a depth."""
     return Raw(msgspec.json.encode(_deep(depth)))
 
 
@@ -142,7 +142,7 @@ def _event(**fields: Any) -> dict[str, Any]:
 
 
 def event_record(lane: int, *events: Any) -> bytes:
-    """Give a record of `events` as a worker would write it."""
+    """Return a record of `events` as a worker would write it."""
     return json.dumps({"schema": 1, "producer": "enemy", "header": {"lane": lane}, "events": list(events)}).encode()
 
 

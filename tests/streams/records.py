@@ -106,7 +106,7 @@ def batch(*events: RawEvent, cluster: str = "shop", source: str = "wal", instanc
 
 
 def value(sent: RawBatch) -> bytes:
-    """Give a batch's record value; reading it again is part of what is tested."""
+    """Return a batch's record value; reading it again is part of what is tested."""
     builder = BatchBuilder(sent.producer, msgspec.json.encode(sent.header))
     payloads = [builder.add(encode_event(event), getattr(event, "n_rows", 1)) for event in sent.events]
     assert not any(payloads)

@@ -40,7 +40,7 @@ class Lanes:
         assert self.emitter.events([event], late=late) == []
 
     def sent(self, after_s: float) -> int:
-        """Give the number of records that have left when so much more time has passed."""
+        """Return the number of records that have left when so much more time has passed."""
         self.now += after_s
         self.emitter.linger()
         return len(self.producer)
@@ -48,7 +48,7 @@ class Lanes:
 
 @pytest.fixture
 def lanes(tmp_path: Path) -> Iterator[Lanes]:
-    """Give an emitter without a broker."""
+    """Return an emitter without a broker."""
     lanes = Lanes(tmp_path)
     yield lanes
     lanes.producer.purge()

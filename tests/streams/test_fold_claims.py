@@ -34,7 +34,7 @@ def told(*events: Any, rules: str = IDENTITIES) -> list[Event]:
 
 
 def change(said: Token | None, rules: str = IDENTITIES, method: str | None = "scram-sha-256") -> Event:
-    """Give the change of a transaction with a token; its session authenticated by `method`."""
+    """Return the change of a transaction with a token; its session authenticated by `method`."""
     session = sample(9, auth_method=method)
     events = told(session, transaction(10, covered=True, beacons=[beacon(token=said)]), rules=rules)
     (found,) = [event for event in events if event.kind == "change"]

@@ -269,7 +269,7 @@ def behind(*made: tuple[str, DdlObject], statement: str | None = None) -> list[D
 
 
 def covered(*commands: Ddl) -> list[int]:
-    """Give the numbers of the commands that are told as the beacon's own."""
+    """Return the numbers of the commands that are told as the beacon's own."""
     events = apply(fold(), transaction(100, n_rows=0, ddl=list(commands)))
     return [number for number, event in enumerate(events) if event.detail.get("covering")]
 

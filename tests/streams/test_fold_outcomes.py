@@ -52,7 +52,7 @@ def settings() -> Iterator[Posture]:
 
 
 def outcomes(events: list[Event]) -> list[tuple[str | None, str]]:
-    """Give operation and outcome."""
+    """Return operation and outcome."""
     return [(event.operation, event.outcome) for event in events]
 
 

@@ -49,7 +49,7 @@ class Called(Log):
             assert self.apply(event, "sessions") == []
 
     def relations(self, text: str) -> tuple[list[str], list[tuple[object, object]]]:
-        """Give the relations of a statement's event, and the functions it went through, each with its certainty."""
+        """Return the relations of a statement's event, and the functions it went through, each with its certainty."""
         event = self(text)
         through = event.detail.get("through", [])
         assert isinstance(through, list)

@@ -85,7 +85,7 @@ def day(hours: float = HOURS, seed: int = 1, lose: float = 0.0, lag_s: float = 0
 
 
 def judged(events: Iterable[RawEvent], fold: Fold | None = None) -> list[Event]:
-    """Give what the fold says the log lost."""
+    """Return what the fold says the log lost."""
     fold = fold or Fold(0, Identities.parse(IDENTITIES), 0)
     out: list[Event] = []
     for offset, event in enumerate(events, fold.next_offset):

@@ -143,7 +143,7 @@ def told(
 
 
 def seen(server: Server, lost: int) -> Iterator[RawEvent]:
-    """Give what the collector makes of the log, from the server's start on; of `lost` lines it never sees the third."""
+    """Return what the collector makes of the log, from the start on; of `lost` lines it never sees the third."""
     interpreter = Interpreter(
         TOKEN, "jsonlog", provenance=Provenance("jsonlog", surroundings=Surroundings(frozenset({"shop"})))
     )
@@ -159,7 +159,7 @@ def seen(server: Server, lost: int) -> Iterator[RawEvent]:
 
 
 def changes_of(server: Server) -> Iterator[RawEvent]:
-    """Give what the collector makes of the WAL."""
+    """Return what the collector makes of the WAL."""
     for number, (at_us, xid, _, operation) in enumerate(sorted(server.wal)):
         yield transaction(
             1_000 + number, xid=xid, committed_at_us=at_us, captured_at_us=at_us + 50_000,

@@ -34,7 +34,7 @@ def at(lsn: int, second: float, **more: Any) -> Transaction:
 
 
 def kinds(events: list[Event]) -> list[str]:
-    """Give what the events are."""
+    """Return what the events are."""
     return [event.operation or event.kind if event.kind == "gap" else event.kind for event in events]
 
 

@@ -28,7 +28,7 @@ MEMBER = {"role": "g", "member": "m", "admin": False}
 
 
 def us(at_s: float) -> int:
-    """Give a time of the tests' clock."""
+    """Return a time of the tests' clock."""
     return START_US + int(at_s * SECOND_US)
 
 
@@ -85,7 +85,7 @@ class Feed:
 
 
 def who(event: Event) -> tuple[str | None, str, str]:
-    """Give whom an event names, by what, and how surely."""
+    """Return whom an event names, by what, and how surely."""
     return event.principal, event.binding, event.certainty
 
 

@@ -15,7 +15,7 @@ from streams.identity.reach import globs_within, unreachable
 
 
 def behind(*rules: str) -> dict[str, tuple[str, ...]]:
-    """Give what can never win and why not; each rule is its `match`, its principal a letter of its own."""
+    """Return what can never win and why not; each rule is its `match`, its principal a letter of its own."""
     text = "rules:\n" + "".join(f"- {{match: {{{rule}}}, principal: p{n}}}\n" for n, rule in enumerate(rules, 1))
     return {found.rule: found.behind for found in unreachable(Identities.parse(text))}
 

@@ -28,7 +28,7 @@ def made(codec: int, values: list[bytes], base: int) -> bytes:
 
 
 def read(records: bytes) -> list[tuple[int, bytes]]:
-    """Give offsets and values as the client reads them."""
+    """Return offsets and values as the client reads them."""
     found, batches = [], MemoryRecords(records)
     while (batch := batches.next_batch()) is not None:
         assert batch.validate_crc()

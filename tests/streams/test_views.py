@@ -42,7 +42,7 @@ class Looked(Log):
         return events
 
     def behind(self, text: str) -> tuple[set[str], set[str], list[str]]:
-        """Give relations and columns of a statement's event, and what it reads whole, without the view's own."""
+        """Return relations and columns of a statement's event, and what it reads whole, without the view's own."""
         event = self(text)
         through: Any = event.detail.get("through", [])
         views = {item["view"] for item in through}

@@ -25,7 +25,8 @@ from streams.fold.memory.attribution import Attribution
 NOWHERE = Position(0, 0, 0)
 WORKER = "worker"
 NAMED_BY = ("beacon", "gateway", "log")
-"""Bindings by which a transaction past the beacon is named all the same: by its DDL, the gateway, its statements."""
+"""Bindings by which a transaction that bypasses the beacon is named all the same: by its DDL, the gateway, its
+statements."""
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -35,7 +36,7 @@ def identify(*position: object) -> str:
 
 
 def transaction_id(part: Transaction) -> str:
-    """Give the prefix of the ids of a transaction's rows: the same wherever and whenever it was read."""
+    """Return the prefix of the ids of a transaction's rows: the same wherever and whenever it was read."""
     position = f"{part.system_id}/{part.timeline}/{part.database}/{part.lsn}"
     if part.incarnation:
         position += f"/{part.incarnation}"
@@ -50,7 +51,7 @@ def line_id(header: RawHeader, place: LogPlace) -> str:
 
 
 def outcome_id(event_id: str) -> str:
-    """Name the event that tells the outcome of one that went on as pending."""
+    """Name the event that reports the outcome of one that went on as pending."""
     return identify("outcome", event_id)
 
 
@@ -121,7 +122,7 @@ def _detail(attribution: Attribution) -> dict[str, object]:
 
 
 def put_transaction(event: Event, part: Transaction) -> None:
-    """Say in which transaction an event happened."""
+    """Return in which transaction an event happened."""
     event.database = part.database
     event.occurred_at_us = part.committed_at_us
     event.xid = part.xid

@@ -1,4 +1,4 @@
-"""Events of commands that changed the schema, as the event trigger's messages tell them."""
+"""Events of commands that changed the schema, as the event trigger's messages report them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def ddl_event(cluster: str, instance: str | None, part: Transaction, raw: Ddl, a
 
 
 def effect_of(raw: Ddl) -> Effect | None:
-    """Say what a command has changed; of one whose objects could not be told nobody knows.
+    """Return what a command has changed; None where its objects are not known.
 
     One that had nothing to do (IF EXISTS, IF NOT EXISTS) and one on temporary objects leaves no message.
     """

@@ -24,7 +24,7 @@ from streams.fold.memory.attribution import Attribution, Corroborated
 
 
 def conflicting(beacons: list[Beacon]) -> bool:
-    """Say whether verified beacons of one transaction name different sessions or different logins."""
+    """Return whether verified beacons of one transaction name different sessions or different logins."""
     if not beacons:
         return False
     first = beacons[0]

@@ -27,7 +27,7 @@ _POSTURE: dict[bool, dict[str, Effect]] = {
 
 
 def observed_event(header: RawHeader, raw: Posture | Gap | Control, attribution: Attribution = NOBODY) -> Event:
-    """Make the event of posture, a gap or an act of pgwitness; who changed posture the log may tell."""
+    """Make the event of posture, a gap or an act of pgwitness; who changed posture, the log may show."""
     event_id = identify(header.cluster, header.source, header.instance, raw)
     kind: Kind = "posture" if isinstance(raw, Posture) else "gap" if isinstance(raw, Gap) else "control"
     event = blank_event(kind, header.cluster, header.instance, attribution, raw.captured_at_us, event_id, None)
@@ -47,10 +47,10 @@ def observed_event(header: RawHeader, raw: Posture | Gap | Control, attribution:
 
 
 def _outcome(raw: Control) -> Outcome:
-    """Say what came of an act of pgwitness: what was refused, or says that it was not done, has failed."""
+    """Return what came of an act of pgwitness: what was refused, or says that it was not done, has failed."""
     said = raw.detail.get("outcome", "success")
     if raw.operation == "backend_ending":
-        return "unknown"  # it is told before it is tried
+        return "unknown"  # it is reported before it is tried
     return "success" if said in ("success", "done") and not raw.operation.endswith("_refused") else "failure"
 
 

@@ -23,7 +23,7 @@ _TRANSACTIONS = frozenset({"begin", "start", "commit", "rollback", "rollback_to"
 def statement_event(
     header: RawHeader, raw: Statement, event_id: str, known: StatementFacts | None, attribution: Attribution
 ) -> Event:
-    """Make the event of a statement that the server's log told; `known` is what the parser says of its text."""
+    """Make the event of a statement that the server's log reported; `known` is what the parser says of its text."""
     event = blank_event("statement", header.cluster, header.instance, attribution, raw.captured_at_us, event_id, None)
     event.database = raw.database
     event.occurred_at_us = raw.occurred_at_us
@@ -63,7 +63,7 @@ def statement_event(
 
 
 def transaction_words(raw: Statement, known: StatementFacts | None) -> tuple[str, ...] | None:
-    """Give what a statement says about transactions; None where its text cannot be read."""
+    """Return what a statement says about transactions; None where its text cannot be read."""
     if known is not None and known.parse_error is None:
         return known.control
     said = raw.parsed.operations if raw.parsed is not None else known.operations if known is not None else ()
@@ -72,7 +72,7 @@ def transaction_words(raw: Statement, known: StatementFacts | None) -> tuple[str
 
 
 def put_targets(event: Event, handles: list[Handle]) -> None:
-    """Put what stands behind the names that a statement runs into its event: its operation is what was done."""
+    """Put the targets of the names that a statement runs into its event: its operation is what was done."""
     if not handles:
         return
     operations = event.detail.get("operations")
@@ -94,7 +94,7 @@ def put_targets(event: Event, handles: list[Handle]) -> None:
 
 
 def put_facts(event: Event, found: StatementFacts) -> dict[str, object]:
-    """Put what the parser says of a statement into its event; gives what of it belongs into `detail`."""
+    """Put what the parser says of a statement into its event; return what of it belongs into `detail`."""
     event.statement = found.statement
     event.fingerprint = found.fingerprint
     event.operation = found.operations[0] if found.operations else None
@@ -119,7 +119,7 @@ def put_facts(event: Event, found: StatementFacts) -> dict[str, object]:
 
 
 def _reading(assigned: Iterable[str], whole: Iterable[str], returning: bool) -> dict[str, object]:
-    """Give what is known of what a statement reads, where there is something to tell."""
+    """Return what is known of what a statement reads, where there is something to report."""
     detail: dict[str, object] = {"assigned": list(assigned), "whole": list(whole), "returning": returning}
     return {name: value for name, value in detail.items() if value}
 

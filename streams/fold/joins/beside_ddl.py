@@ -1,4 +1,5 @@
-"""Commands that the log told and whose DDL message is on its way: they wait for it, so that one deed has one alert.
+"""Commands that the log reported and whose DDL message is on its way: they wait for it, so that one action has one
+alert.
 
 The event trigger's message is in the WAL, which is read beside the log; which comes first is chance. A command that was
 committed waits for `WAIT_US` of record time, where its database is known to send such messages, and goes on marked with
@@ -6,7 +7,7 @@ committed waits for `WAIT_US` of record time, where its database is known to sen
 table, or rows of one whose name nobody knows, and is not judged by its effect: it may have been made a moment before.
 Bounded; what finds no room goes on at once.
 
-A block (DO) need not run all that stands in it: what event triggers always tell, and have not told of it, it did not
+A block (DO) need not run all that stands in it: what event triggers always report and did not report, it did not
 do, or took back. Those operations are left out, and `detail.not_done` names them.
 """
 
@@ -30,9 +31,9 @@ SEEN = frozenset(
         "create_foreign_server", "create_user_mapping", "create_subscription",
     }
 )  # fmt: skip
-"""Operations that event triggers tell and policies look at."""
+"""Operations that event triggers show and policies look at."""
 CHANGES = frozenset({"delete", "update", "merge", "truncate"})
-"""Operations of which the WAL tells the effect, once it is known what the names in them mean."""
+"""Operations of which the WAL shows the effect, once it is known what the names in them mean."""
 
 ALWAYS_SEEN = frozenset({"drop_table", "drop_schema", "drop_policy", "alter_policy"})
 """Operations that never succeed without a message, but where there was nothing to drop, or it was temporary."""
@@ -59,13 +60,13 @@ class BesideDdl:
         return True
 
     def message(self, database: str, seen: DdlSeen) -> list[Event]:
-        """A database has sent a message about DDL; gives the commands that it tells."""
+        """A database has sent a message about DDL; return the commands that it reports."""
         if len(self._databases) < DATABASES_MAX:
             self._databases[database] = None
         return self._take(event for _, event in self._waiting if event.database == database and _was_seen(seen, event))
 
     def due(self, now_us: int) -> list[Event]:
-        """Give the commands of which no message has come in time."""
+        """Return the commands of which no message has come in time."""
         if not self._waiting or self._waiting[0][0] > now_us:
             return []
         gone = self._take(event for due_us, event in self._waiting if due_us <= now_us)
@@ -95,7 +96,7 @@ class BesideDdl:
 
 
 def _changes_what_nobody_knows(event: Event, operations: list[object]) -> bool:
-    """Say whether a table that a statement changes may have been made a moment before, as the WAL has yet to tell."""
+    """Return whether a statement may change a table that was made just before, as the WAL has yet to show."""
     if CHANGES.isdisjoint(str(word) for word in operations) or "by_effect" in event.detail:
         return False
     all_rows = "truncate" in operations or event.detail.get("where") in ("none", "useless")
@@ -108,7 +109,7 @@ def _was_seen(seen: DdlSeen, event: Event) -> bool:
 
 
 def _leave_out(event: Event) -> None:
-    """Take out of a block what it would have been told to do, had it done so."""
+    """Take out of a block what triggers would have reported, had it been done."""
     operations = event.detail.get("operations")
     if not isinstance(operations, list) or "do" not in operations:
         return

@@ -43,7 +43,7 @@ ENDLESS_US = (1 << 63) - 1
 _ORDINARY = frozenset({"select", "insert", "update", "delete", "merge"})
 _NOTHING = IDLE | {"commit"}
 _SOURCES = frozenset({"duration", "statement", "error"})
-"""Lines about what a client sent; auto_explain and pgAudit tell of what ran inside of it, too."""
+"""Lines about what a client sent; auto_explain and pgAudit report what ran inside of it, too."""
 
 Who = tuple[str | None, int, int | None]
 
@@ -121,7 +121,7 @@ class LogJoin:
     # -- who it was --------------------------------------------------------------------------------------------
 
     def decide(self, held: Held, announced: bool) -> tuple[LogSession, str] | None:
-        """Say whose a transaction is that nothing else has named, and how that is known; None where it is not.
+        """Return whose a transaction is that nothing else has named, and how that is known; None where it is not.
 
         `announced`: every session writes its statements into the log before they run.
         """
@@ -145,7 +145,7 @@ class LogJoin:
         return (sole.session, "time") if sole is not None else None
 
     def _inserted(self, ran: Ran, held: Held) -> bool:
-        """Say whether a statement has inserted, and a transaction is the only one in which that can have been."""
+        """Return whether a statement has inserted, and a transaction is the only one in which that can have been."""
         if not ran.inserts or ran.end_us - ran.start_us > SHORT_US:
             return False
         possible = [
@@ -209,5 +209,5 @@ def _who(session: LogSession) -> Who:
 
 
 def _any(names: Iterable[str], relations: Iterable[str]) -> bool:
-    """Say whether one of the names, as a statement writes them, can be a relation's; without a schema it has any."""
+    """Return whether one of the names, as a statement writes them, can be a relation's; without a schema it has any."""
     return any(name == relation or relation.endswith("." + name) for name in names for relation in relations)

@@ -2,7 +2,7 @@
 
 Snapshots of posture and readings of the statistics know what, the log knows who; it is read at intervals, so they come
 first. How far the log of each instance was read is known by the server's clock, from its lines, and by the collector's,
-which says from time to time that it has read all there was: so a quiet log holds nothing up.
+which says from time to time that it has read all there was: so an idle log holds nothing up.
 
 Pure, of bounded memory: what finds no room goes on at once.
 """
@@ -56,7 +56,7 @@ class LogWait:
         return True
 
     def due(self, now_us: int) -> Iterator[HeldReading]:
-        """Give what need not wait any longer, in its order: the log was read past it, or its time is over."""
+        """Return what need not wait any longer, in its order: the log was read past it, or its time is over."""
         while self._held:
             first = self._held[0]
             if not self.is_read(first) and now_us < first.due_us:
@@ -75,7 +75,7 @@ class LogWait:
         return bool(self._held)
 
     def is_read(self, held: HeldReading) -> bool:
-        """Say whether the log was read past a reading."""
+        """Return whether the log was read past a reading."""
         end_us, captured_us = held.raw.window_end_us or 0, held.raw.captured_at_us
         return self._lines.get(held.instance, 0) > end_us or self._looks.get(held.instance, 0) > captured_us
 

@@ -1,12 +1,12 @@
-"""The join of posture to the log: snapshots tell what changed, a statement of the log who changed it.
+"""The join of posture to the log: snapshots show what changed, a statement of the log shows who changed it.
 
-Nothing in the WAL tells of CREATE ROLE, ALTER SYSTEM and the like, so what was found different between two snapshots
+Nothing in the WAL shows CREATE ROLE, ALTER SYSTEM and the like, so what was found different between two snapshots
 waits for the log to be read past the second one (`streams.fold.joins.log_wait`). It is named when statements that were
 read say by themselves just that (`streams.fold.joins.posture_match`), ran between the two snapshots and were committed
-as far as the log tells, and when nobody else ran any statement in that time that may have had a part in it. One session
-is `strong`. `weak` are several sessions of one principal, a log that does not tell of every COMMIT and ROLLBACK or can
-be forged, a name without its schema, and code that may not have done what stands in it (a DO block). Else nobody is
-named, and `why` says why where a statement was found.
+as far as the log reports, and when nobody else ran any statement in that time that may have had a part in it. One
+session is `strong`. `weak` are several sessions of one principal, a log that does not report every COMMIT and ROLLBACK
+or can be forged, a name without its schema, and code that may not have done what stands in it (a DO block). Else nobody
+is named, and `why` says why where a statement was found.
 
 Times of statements and snapshots are the server's own. Pure, of bounded memory: what is forgotten names nobody.
 """
@@ -70,7 +70,7 @@ class PostureJoin:
         self._running: dict[Who, Did] = {}
         self._forgotten_until_us = 0
 
-    # -- what the log tells ------------------------------------------------------------------------------------
+    # -- what the log reports ------------------------------------------------------------------------------------
 
     def lost(self, until_us: int) -> None:
         """Lines of the log may be missing up to a moment."""
@@ -81,7 +81,7 @@ class PostureJoin:
     ) -> None:
         """Take up a statement of the log; `said` is what the parser says of it, None when it has no text."""
         if event.source == "auto_explain":
-            return  # it tells of queries
+            return  # it is about queries
         if said is None:
             return
         who, words = _who(session), frozenset(said.operations)
@@ -167,7 +167,7 @@ class PostureJoin:
         is_read: bool,
         whole: bool,
     ) -> Found:
-        """Say who changed something; `attribution` gives whom a session's facts name.
+        """Return who changed something; `attribution` gives whom a session's facts name.
 
         `is_read`: the log was read past it. `whole`: every statement is logged, COMMIT and ROLLBACK too.
         """
@@ -223,13 +223,13 @@ def _who(session: LogSession) -> Who:
 
 
 def _near(did: Did, start_us: int, end_us: int) -> bool:
-    """Say whether a statement may have been at work between two moments, by all that is known of it."""
+    """Return whether a statement may have been at work between two moments, by all that is known of it."""
     late_us = 0 if did.ended else LONG_US
     return did.start_us <= end_us and did.end_us >= start_us - late_us
 
 
 def _within(did: Did, start_us: int, end_us: int) -> bool:
-    """Say whether a statement ran between two moments and was committed, as far as is known; but once."""
+    """Return whether a statement ran between two moments and was committed, as far as is known; but once."""
     used = did.used_us not in (0, end_us)
     return did.sure and not used and did.end_us < ENDLESS_US and _near(did, start_us, end_us)
 

@@ -31,7 +31,7 @@ _BOOLEAN = {"true": "on", "yes": "on", "1": "on", "false": "off", "no": "off", "
 
 
 def matters(operations: Iterable[str]) -> bool:
-    """Say whether one of these operations may change posture."""
+    """Return whether one of these operations may change posture."""
     for word in operations:
         if word in _OTHERS or word in _VAGUE or (word.startswith(_VERBS) and _ACTS.fullmatch(word)):
             return True
@@ -39,7 +39,7 @@ def matters(operations: Iterable[str]) -> bool:
 
 
 def touches(raw: Posture, did: Did) -> bool:
-    """Say whether a statement may have had a part in a difference."""
+    """Return whether a statement may have had a part in a difference."""
     if raw.database is not None and did.session.database not in (None, raw.database):
         return False
     match = _KINDS.get(raw.object_type)
@@ -47,19 +47,19 @@ def touches(raw: Posture, did: Did) -> bool:
 
 
 def acts(raw: Posture, did: Did) -> bool:
-    """Say whether a statement does what the difference shows to that object."""
+    """Return whether a statement does what the difference shows to that object."""
     match = _KINDS.get(raw.object_type)
     return match is not None and touches(raw, did) and match[1](raw, did)
 
 
 def accounts(raw: Posture, dids: list[Did]) -> bool:
-    """Say whether statements that act leave nothing of the difference unsaid."""
+    """Return whether statements that act leave nothing of the difference unsaid."""
     match = _KINDS.get(raw.object_type)
     return match is not None and match[2](raw, dids)
 
 
 def qualified(raw: Posture, did: Did) -> bool:
-    """Say whether a statement names the very relation, not one of that name in whatever schema comes first."""
+    """Return whether a statement names the very relation, not one of that name in whatever schema comes first."""
     relation = _relation(raw)
     return relation is None or relation in did.relations or f"all_in_schema {_schema(relation)}" in did.objects
 
@@ -81,7 +81,7 @@ def _does(did: Did, *operations: str) -> bool:
 
 
 def _names(did: Did, word: str, name: str) -> bool:
-    """Say whether a statement names an object, or one that only run time knew."""
+    """Return whether a statement names an object, or one that only run time knew."""
     return f"{word} {name}" in did.objects or f"{word} {_DYNAMIC}" in did.objects
 
 
@@ -99,7 +99,7 @@ def _relation(raw: Posture) -> str | None:
 
 
 def _schema(relation: str) -> str:
-    """Give a schema as a statement names it: without quotes."""
+    """Return a schema as a statement names it: without quotes."""
     schema = relation[: relation.index('".') + 1] if relation.startswith('"') else relation.partition(".")[0]
     return schema[1:-1].replace('""', '"') if schema.startswith('"') else schema
 
@@ -157,7 +157,7 @@ def _member_acted(raw: Posture, did: Did) -> bool:
 
 
 def _put_in(did: Did, group: str, member: str) -> bool:
-    """Say whether who makes a role makes it a member; from PostgreSQL 16 on its maker is one unless a superuser."""
+    """Return whether who makes a role makes it a member; from PostgreSQL 16 on its maker is one unless a superuser."""
     named = _names(did, "role", member) and _names(did, "granted", group)
     return named or (_names(did, "role", group) and did.session.role == member)
 
@@ -217,7 +217,7 @@ def _setting_touched(raw: Posture, did: Did) -> bool:
 
 
 def _setting_accounted(raw: Posture, dids: list[Did]) -> bool:
-    """The last statement decides; a value that it tells must be the one that was found, as far as words compare."""
+    """The last statement decides; a value that it names must be the one that was found, as far as words compare."""
     values = [item for did in dids for item in did.settings if item.partition("=")[0] == raw.name.lower()]
     if not values or raw.after is None:
         return True
@@ -244,7 +244,7 @@ _GRANT_ON = ("database", "schema", "parameter", "function")
 
 
 def _granted_on(raw: Posture, did: Did) -> bool | None:
-    """Say whether a statement names what a grant is on; None when it names nothing that this knows."""
+    """Return whether a statement names what a grant is on; None when it names nothing that this knows."""
     relation = _relation(raw)
     if relation is None:
         kind = raw.name.partition(" ")[0]

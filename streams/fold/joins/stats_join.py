@@ -1,14 +1,14 @@
 """The join of statistics to the log: pg_stat_statements counts what a role ran and the rows, the log says who ran it.
 
-The log tells runs of a statement one by one, each by its session, and mostly without a number of rows; the statistics
-tell how often a role ran it since the reading before, and how many rows that moved. When the log told at least as many
-runs as a reading counts, of the same statement by the same role in the same database, they are the same runs. If all
-of them were one session's, the count is that session's, and `strong`; if they were several sessions' of one principal,
-or lines of a text log, it is `weak`. Runs of different principals name nobody: nobody knows which of them moved the
-rows.
+The log reports runs of a statement one by one, each by its session, and mostly without a number of rows; the statistics
+report how often a role ran it since the reading before, and how many rows that moved. When the log reported at least as
+many runs as a reading counts, of the same statement by the same role in the same database, they are the same runs. If
+all of them were one session's, the count is that session's, and `strong`; if they were several sessions' of one
+principal, or lines of a text log, it is `weak`. Runs of different principals name nobody: nobody knows which of them
+moved the rows.
 
 Statistics know the role in force, the log the one that logged in. Whoever took another one on (SET ROLE, SET SESSION
-AUTHORIZATION) ran for one that the log does not tell: such runs account for what a role's own do not, at most `weak`.
+AUTHORIZATION) ran for one that the log does not report: such runs account for what a role's own do not, at most `weak`.
 
 Runs are counted off in their order, so that one at the edge of two readings is taken once. Those that no reading
 counted (the statistics leave out what failed) are dropped when it is past, and cast doubt on who the others were: they
@@ -37,7 +37,7 @@ EDGE_SLICES = 1
 
 
 class Counted(Struct, frozen=True):
-    """What the log told of the runs that a reading counted: `logged` all of them, and whose they were if one's.
+    """What the log reported of the runs that a reading counted: `logged` all of them, and whose they were if one's.
 
     `how` is a key of `BINDINGS`. `several`: more than one session of that principal. `undone`: all of
     the runs were rolled back, `temporary`: all ran on temporary tables. `another`: under a role that was taken on.
@@ -58,17 +58,18 @@ ANOTHER = "\0another"
 
 
 class StatsJoin:
-    """Runs that the log of one cluster told and no reading of the statistics has counted yet."""
+    """Runs that the log of one cluster reported and no reading of the statistics has counted yet."""
 
     def __init__(self, runs: Iterable[tuple[str, list[Runs]]] = ()) -> None:
         self._runs = dict(runs)
 
     def items(self) -> list[tuple[str, list[Runs]]]:
-        """Give the state for a checkpoint."""
+        """Return the state for a checkpoint."""
         return list(self._runs.items())
 
     def statement(self, event: Event, session: LogSession, *, another: bool = False) -> None:
-        """Take up a run that the log told; `event` is that of its line, `another` says that another role was in force.
+        """Take up a run that the log reported; `event` is that of its line, `another` says that another role was in
+        force.
 
         One whose text could not be read was not judged: it does not count, so that the statistics' own text is.
         """
@@ -96,7 +97,7 @@ class StatsJoin:
             slices[0] = oldest
 
     def rolled_back(self, event: Event) -> None:
-        """Take up that a run which the log told was rolled back after all."""
+        """Take up that a run which the log reported was rolled back after all."""
         if event.fingerprint is None:
             return
         second = event.occurred_at_us // SLICE_US

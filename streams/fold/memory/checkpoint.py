@@ -66,11 +66,11 @@ class ClusterCheckpoint(Struct):
     starts: list[int] = []
     """When the servers began, by their clocks (`streams.fold.sessions.starts`)."""
     runs: list[tuple[str, list[Runs]]] = []
-    """What the log told and the statistics have not counted yet, by statement and role
+    """What the log reported and the statistics have not counted yet, by statement and role
     (`streams.fold.joins.stats_join`)."""
     relations: Places = Places()
     prepared: list[Prepared] = []
-    """What stands behind the names of prepared statements and cursors (`streams.fold.sessions.handles`)."""
+    """The targets of the names of prepared statements and cursors (`streams.fold.sessions.handles`)."""
     functions: list[tuple[tuple[str, str], FunctionBody]] = []
     """What functions run, by database and name (`streams.fold.functions`)."""
     views: list[tuple[tuple[str, str], ViewBody]] = []
@@ -91,7 +91,7 @@ class ClusterCheckpoint(Struct):
     """Refused logins by the role that was claimed (`streams.fold.refusals`)."""
     """Statements whose outcome is open, and what decides it (`streams.fold.outcome.outcomes`)."""
     set_back_reported: int = msgspec.field(default=-(1 << 60), name="set_back_told")
-    """The record at which it was last told that a clock was put back."""
+    """The record at which it was last reported that a clock was put back."""
 
 
 class FoldCheckpoint(Struct, frozen=True):
@@ -111,7 +111,7 @@ _decoder = msgspec.json.Decoder(FoldCheckpoint)
 
 
 def decode(data: bytes) -> FoldCheckpoint:
-    """Read a checkpoint. Raises `msgspec.DecodeError` or `msgspec.ValidationError` on anything else."""
+    """Read a checkpoint. Raise `msgspec.DecodeError` or `msgspec.ValidationError` on anything else."""
     return _decoder.decode(data)
 
 

@@ -30,9 +30,9 @@ class KnownSession(Struct, frozen=True, array_like=True):
 
 
 class LogSession(Struct, frozen=True, array_like=True):
-    """A session as one line of the server's log told it; None is not known, a `local` address is the Unix socket.
+    """A session as one line of the server's log reported it; None is not known, a `local` address is the Unix socket.
 
-    `sure`: the server wrote it, as far as can be told, in a format into which nobody can write lines of his own. `tags`
+    `sure`: the server wrote it, as far as is known, in a format into which nobody can write lines of his own. `tags`
     are what a comment behind the statement says. `trust` is that of the line (`pgwitness.core.events.Trust`).
     """
 
@@ -51,7 +51,7 @@ class LogSession(Struct, frozen=True, array_like=True):
 
 
 class Prepared(Struct, frozen=True, array_like=True):
-    """What stands behind a name of a session; None where nobody knows."""
+    """The target of a name of a session; None where nobody knows."""
 
     instance: str | None
     pid: int

@@ -14,7 +14,7 @@ from streams.fold.memory.transactions import Timeline
 
 
 class Ran(Struct, array_like=True):
-    """A statement that the log told without a transaction id: when it ran (µs), and what it may have committed.
+    """A statement that the log reported without a transaction id: when it ran (µs), and what it may have committed.
 
     `end_us` is the last moment that it can have committed. `alone`: nobody else had a statement in progress.
     `relations` are those it names, if it writes; `inserts`: it made a row, if nothing took it away.
@@ -71,7 +71,7 @@ class Did(Struct, array_like=True):
 
 
 class Runs(Struct, array_like=True):
-    """How often the log told a statement of a role in one second, and by whom.
+    """How often the log reported a statement of a role in one second, and by whom.
 
     `session` is the last that ran it, `name` its principal and the person that acted for. `several` sessions ran it;
     `mixed`, if not all of them have that name. `undone` of them were rolled back, `temporary` ran on such tables alone.

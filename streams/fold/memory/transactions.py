@@ -17,9 +17,9 @@ Timeline = tuple[str, int, str]
 class Watermark(Struct, array_like=True):
     """How far one timeline of one database has been read: the commit LSN, the ordinal that comes next, whether whole.
 
-    While a transaction is not whole: `forged` messages already told, whether the conflict was told, whose it is,
-    how many of its commands (`ddl`) were told, and whether the refusal of a token was. `newest_us` is the latest commit
-    that was read, 0 where that is not known; `incarnation` the server's (`streams.fold.positions`).
+    While a transaction is not whole: `forged` messages already reported, whether the conflict was reported, whose it
+    is, how many of its commands (`ddl`) were reported, and whether the refusal of a token was. `newest_us` is the
+    latest commit that was read, 0 where that is not known; `incarnation` the server's (`streams.fold.positions`).
     """
 
     lsn: int

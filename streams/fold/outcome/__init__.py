@@ -1,1 +1,1 @@
-"""What came of the statements that the log tells: committed, rolled back, or nobody knows. Pure."""
+"""What came of the statements that the log reports: committed, rolled back, or nobody knows. Pure."""

@@ -81,6 +81,6 @@ def decide(event: Event, outcome: Outcome) -> None:
 
 
 def texts(event: Event, name: str) -> list[str]:
-    """Give a list of words that an event has in its detail."""
+    """Return a list of words that an event has in its detail."""
     found = event.detail.get(name)
     return [str(item) for item in found] if isinstance(found, list) else []

@@ -39,7 +39,7 @@ class OpenTransactions:
         """Whether the server is asked what became of transactions."""
 
     def get(self, who: Who) -> OpenTransaction | None:
-        """Give a session's transaction."""
+        """Return a session's transaction."""
         return self._open.get(who)
 
     def begin(self, who: Who, open_: OpenTransaction, out: list[Event], now_us: int) -> None:
@@ -74,7 +74,7 @@ class OpenTransactions:
             resolve(open_, place, "success", out, now_us)
 
     def has_id(self, who: Who, xid: int) -> bool:
-        """Take up the transaction id of a session; says whether the WAL had it already."""
+        """Take up the transaction id of a session; return whether the WAL had it already."""
         if len(self._by_xid) >= 2 * SESSIONS_MAX:
             self._by_xid = {known.xid: name for name, known in self._open.items() if known.xid is not None}
         self._by_xid[xid] = who

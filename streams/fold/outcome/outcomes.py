@@ -1,14 +1,14 @@
-"""What came of the statements that the log tells: committed, rolled back, or nobody knows.
+"""What came of the statements that the log reports: committed, rolled back, or nobody knows.
 
 A line of success says that a statement ran, not that it lasts. The server writes the session's virtual transaction id
-into each line: `3/0` is at rest, so what such a line tells of has been committed already. Else the statement waits in
+into each line: `3/0` is at rest, so what such a line reports has been committed already. Else the statement waits in
 its session's transaction until the log shows how that ended:
 
 - its COMMIT, if no ERROR is left standing (the server answers COMMIT for a failed transaction, too), its ROLLBACK,
   PREPARE TRANSACTION, or the end of the session;
 - ROLLBACK TO takes back what came since the savepoint, an ERROR among it;
 - a transaction that nobody began (drivers that commit each statement) has been committed when the session's next line
-  has another id. This takes a log that tells every statement (`sees_ends`);
+  has another id. This takes a log that reports every statement (`sees_ends`);
 - the WAL has a transaction of that id: it has been committed, and with it what stands before the first savepoint;
 - the server was asked (`ASKED`): it says of an id whether it was committed or not. Where it is asked, a transaction
   whose end the log does not show waits under its id for the answer.
@@ -33,7 +33,7 @@ from streams.fold.outcome.open_transactions import XID_MODULUS, OpenTransactions
 from streams.fold.outcome.step import PENDING_US, READS, Step
 
 ASKED = "transactions"
-"""The type of a posture record that tells what became of transactions; no event comes of it."""
+"""The type of a posture record that reports what became of transactions; no event comes of it."""
 SEEN_MAX = 4_000
 """Sessions of which it is known that they were seen before."""
 _SILENT = ("log_min_messages=", "?=", "all=")
@@ -48,7 +48,7 @@ class Outcomes:
         self._seen: dict[Who, bool] = {}
         """Sessions of which a line was read, and whether they may keep errors out of the log."""
 
-    # -- what the log tells ------------------------------------------------------------------------------------
+    # -- what the log reports ------------------------------------------------------------------------------------
 
     def statement(
         self,
@@ -58,9 +58,9 @@ class Outcomes:
         event: Event,
         sees_ends: bool | None,
     ) -> list[Event]:
-        """Take up a statement; gives the events whose outcome is decided by it, `event` among them if its own is.
+        """Take up a statement; return the events whose outcome is decided by it, `event` among them if its own is.
 
-        `words` are what it says about transactions, None where nobody can tell. `sees_ends`: every statement of every
+        `words` are what it says about transactions, None where nobody knows. `sees_ends`: every statement of every
         session is logged; None where that is not known.
         """
         who = _who(session)
@@ -117,7 +117,7 @@ class Outcomes:
         return out
 
     def answered(self, event: Posture) -> list[Event]:
-        """Take up what the server said of transactions; gives what is decided by it."""
+        """Take up what the server said of transactions; return what is decided by it."""
         self._open.is_asked = True
         after, out = event.after or {}, list[Event]()
         for word in ("committed", "aborted"):
@@ -156,7 +156,7 @@ class Outcomes:
         return out
 
     def due(self, now_us: int) -> list[Event]:
-        """Give what has waited long enough: its outcome is pending."""
+        """Return what has waited long enough: its outcome is pending."""
         if now_us < self._open.due_us:
             return []
         out: list[Event] = []

@@ -45,7 +45,7 @@ class Step:
         return self.known.get(self.who)
 
     def take(self, at_rest: bool, ended: bool, words: tuple[str, ...] | None) -> None:
-        """Take up the line: `ended` says that what it tells of has run and succeeded."""
+        """Take up the line: `ended` says that what it reports has run and succeeded."""
         error = self.line.source == "error"
         self._announced(error)
         if words is None or words == (MANY,) or self._doubtful(words):
@@ -77,7 +77,7 @@ class Step:
             self._control([word for word in words if word != WORK])
 
     def _doubtful(self, words: tuple[str, ...]) -> bool:
-        """Say whether nobody knows if the text before, which failed, has begun the transaction that this one ends."""
+        """Return whether nobody knows if the text before, which failed, began the transaction that this one ends."""
         open_ = self.open
         if open_ is None or not open_.doubtful or open_.vxid == self.line.vxid:
             return False
@@ -106,7 +106,7 @@ class Step:
             self._close("success")
 
     def _implicit(self, open_: OpenTransaction) -> bool:
-        """Say whether it is certain that nobody began a transaction: a BEGIN would have been seen."""
+        """Return whether it is certain that nobody began a transaction: a BEGIN would have been seen."""
         return open_.known and self.sees_ends is True
 
     def _opaque(self, at_rest: bool, error: bool) -> None:
@@ -161,7 +161,7 @@ class Step:
             open_.vxid = self.line.vxid
 
     def _only_read(self) -> bool:
-        """Say whether a statement has changed nothing that a transaction can take back."""
+        """Return whether a statement has changed nothing that a transaction can take back."""
         operations = texts(self.event, "operations")
         plain = bool(operations) and READS.issuperset(operations)
         return plain and (self.line.xid is None or not texts(self.event, "functions"))
@@ -215,7 +215,7 @@ class Step:
                     self.known.begin(self.who, chained, self.out, self.now_us)
 
     def _by(self, verb: str) -> Outcome:
-        """Say how a COMMIT or ROLLBACK ended what is open."""
+        """Return how a COMMIT or ROLLBACK ended what is open."""
         open_ = self.open
         assert open_ is not None
         if open_.failed:
@@ -229,7 +229,7 @@ class Step:
         return "success" if verb.startswith("commit") else "rolled_back"
 
     def _prepared(self) -> None:
-        """PREPARE TRANSACTION: it is nobody's session's any more, and the WAL tells when it was committed."""
+        """PREPARE TRANSACTION: it is nobody's session's any more, and the WAL shows when it was committed."""
         open_ = self.open
         if open_ is None:
             return

@@ -1,4 +1,4 @@
-"""The commands of a transaction, as the event trigger's messages tell them."""
+"""The commands of a transaction, as the event trigger's messages report them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line of the server's log that tells a statement: whose it is, what it did, and whom else it names."""
+"""A line of the server's log that reports a statement: whose it is, what it did, and whom else it names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streams.fold.sessions.attribution import by_log, log_session
 from streams.fold.shares import sizes
 
 RUN_LINES = ("duration", "statement")
-"""Of these lines of the log each run of a statement has one, where none of them is known to tell every run."""
+"""Of these lines of the log each run of a statement has one, where none of them is known to report every run."""
 _ENDS = frozenset({"commit", "rollback"})
 
 

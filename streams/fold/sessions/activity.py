@@ -47,7 +47,7 @@ class Activity:
         return session
 
     def holding(self, xid: int) -> KnownSession | None:
-        """Give the session that was seen with a transaction id (64 bits)."""
+        """Return the session that was seen with a transaction id (64 bits)."""
         key = self._xids.get(xid)
         return self._sessions.get(key) if key is not None else None
 
@@ -92,7 +92,7 @@ class Activity:
         self._xids = {}
 
     def forget_names(self) -> None:
-        """Ask the identities anew, because they have changed."""
+        """Ask the identities again, because they have changed."""
         self._beacons.clear()
 
     def save(self, state: ClusterCheckpoint) -> None:

@@ -80,10 +80,10 @@ def by_beacon(
 ) -> Attribution:
     """Attribute a transaction to the session that its verified beacon names; `where` is cluster, database, instance.
 
-    What pg_stat_activity showed of the same session adds how it authenticated, where the beacon cannot tell. Of beacons
-    that contradict each other the first counts, as a weak one, and so does one that is not authenticated; what that one
-    says is no more than asserted. A verified token outranks every rule that does not ask
-    for its claims; one that was refused names nobody.
+    What pg_stat_activity showed of the same session adds how it authenticated, where the beacon does not say. Of
+    beacons that contradict each other the first counts, as a weak one, and so does one that is not authenticated; what
+    that one says is no more than asserted. A verified token outranks every rule that does not ask for its claims; one
+    that was refused names nobody.
     """
     cluster, database, instance = where
     # SET SESSION AUTHORIZATION makes a session appear as another; who logged in is who acts.
@@ -193,7 +193,7 @@ def by_log(
 
 
 def attempted(attribution: Attribution) -> Attribution:
-    """Say whose a refused login is: nobody's, for anybody can claim a name; its role is what was claimed.
+    """Return whose a refused login is: nobody's, for anybody can claim a name; its role is what was claimed.
 
     Who had authenticated before he was refused (the server is full, there is no such database) has proven the name,
     unless the server asks for no proof.
@@ -216,12 +216,12 @@ def attempted(attribution: Attribution) -> Attribution:
 
 
 def proven(attribution: Attribution) -> bool:
-    """Say whether a session that was refused had proven its name before."""
+    """Return whether a session that was refused had proven its name before."""
     return attribution.auth_method not in (None, "trust")
 
 
 def _bound(trust: Trust, how: str) -> str:
-    """Give the key of `BINDINGS` for a line of the log; a claimed one makes nothing stronger than itself."""
+    """Return the key of `BINDINGS` for a line of the log; a claimed one makes nothing stronger than itself."""
     if how in ("own", "xid"):
         return _LINES[trust]
     return how if trust != "claimed" or BINDINGS[how][1] == "weak" else _LINES[trust]

@@ -1,6 +1,6 @@
 """What a comment behind a statement asserts: an agent, for whom it acts, a trace; pure.
 
-Such a comment is the client's own word. It tells of the agent (`detail.agent`) and can be matched by a rule, which then
+Such a comment is the client's own word. It names the agent (`detail.agent`) and can be matched by a rule, which then
 names an `asserted` principal; it names nobody by itself. Where it contradicts something stronger, that is a finding.
 """
 
@@ -51,7 +51,7 @@ def agent(tags: Tags) -> dict[str, object] | None:
 
 
 def trace_id(tags: Tags) -> str | None:
-    """Give the trace that the comment belongs to."""
+    """Return the trace that the comment belongs to."""
     return parent_of(tags.get("traceparent", ""))
 
 

@@ -1,9 +1,9 @@
-"""What stands behind the names of prepared statements and cursors, by session: EXECUTE and FETCH show names only.
+"""The targets of the names of prepared statements and cursors, by session: EXECUTE and FETCH show names only.
 
-A name is learned from a PREPARE or DECLARE that the log told, and only where the log tells every statement of every
-session (`LogSettings.transactions`): else a name may have been given again unseen, and a wrong answer is worse than
-none. So it is where a session's start is not known, where lines were lost, and where a name comes twice without an end
-between. The server's own DETAIL of an EXECUTE, where it is logged, needs none of this; the collector reads it.
+A name is learned from a PREPARE or DECLARE that the log reported, and only where the log reports every statement of
+every session (`LogSettings.transactions`): else a name may have been given again unseen, and a wrong answer is worse
+than none. So it is where a session's start is not known, where lines were lost, and where a name comes twice without an
+end between. The server's own DETAIL of an EXECUTE, where it is logged, needs none of this; the collector reads it.
 
 Bounded, and in the checkpoint; what is forgotten names nothing.
 """
@@ -40,9 +40,9 @@ class Handles:
     def statement(
         self, session: LogSession, known: StatementFacts | None, *, failed: bool, ended: bool, complete: bool
     ) -> list[Handle]:
-        """Take up a statement; give what stands behind the names that it runs.
+        """Take up a statement; return the targets of the names that it runs.
 
-        `ended`: it is known to have succeeded, not only to have begun. `complete`: the log tells every statement.
+        `ended`: it is known to have succeeded, not only to have begun. `complete`: the log reports every statement.
         """
         if session.start_us is None or known is None or failed:
             return []

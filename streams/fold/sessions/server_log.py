@@ -39,13 +39,13 @@ class ServerLog:
 
     @property
     def followed(self) -> bool:
-        """Whether a log has told anything."""
+        """Whether a log has reported anything."""
         return bool(self._reached)
 
     def is_known(self, instance: str | None, place: LogPlace) -> bool:
-        """Say whether an event of the log was told already; if not, it is now.
+        """Return whether an event of the log was reported already; if not, it is now.
 
-        Raises `ValueError` for a place that no log can have come to: believed, it would silence the file.
+        Raise `ValueError` for a place that no log can have come to: believed, it would silence the file.
         """
         key = (instance, place.log)
         if place.offset - self._reached.get(key, (0, 0))[0] > STEP_MAX:
@@ -93,7 +93,7 @@ class ServerLog:
         self._xids = {}
 
     def forget_names(self) -> None:
-        """Ask the identities anew, because they have changed."""
+        """Ask the identities again, because they have changed."""
         self._named.clear()
 
     def corroborate(self, xid: int, who: Corroborated) -> None:
@@ -103,11 +103,11 @@ class ServerLog:
         self._corroborated[xid % XID_MODULUS] = who
 
     def corroborated(self, xid: int | None) -> Corroborated | None:
-        """Give who a transaction is known to be of."""
+        """Return who a transaction is known to be of."""
         return self._corroborated.get(xid) if xid is not None else None
 
     def holding(self, part: Transaction) -> LogSession | None:
-        """Give the session whose line had a transaction's id: ids come again, after four thousand million."""
+        """Return the session whose line had a transaction's id: ids come again, after four thousand million."""
         session = self._xids.get(part.xid % XID_MODULUS)
         return session if session is not None and session.database in (None, part.database) else None
 

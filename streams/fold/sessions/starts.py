@@ -1,8 +1,8 @@
 """When a cluster's server began: what a session did before, no transaction after that can be.
 
 A crash gives transaction ids again that were never written down: whoever was seen with one before it is not who commits
-under it afterwards. The WAL collector tells each start before it sends anything that was committed after it. Times are
-the server's own. Bounded.
+under it afterwards. The WAL collector reports each start before it sends anything that was committed after it. Times
+are the server's own. Bounded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Starts:
         self.at_us = at_us or []
 
     def see(self, event: Gap | Control) -> None:
-        """Take up a start, if that is what an event tells."""
+        """Take up a start, if an event reports one."""
         started_us = event.detail.get("started_us")
         if (
             not isinstance(event, Control)
@@ -35,5 +35,5 @@ class Starts:
             self.at_us = [*self.at_us, started_us][-KEPT:]
 
     def between(self, session_us: int | None, committed_us: int) -> bool:
-        """Say whether the server began anew after a session did, and before a transaction ended."""
+        """Return whether the server restarted after a session did, and before a transaction ended."""
         return session_us is not None and any(session_us < at_us <= committed_us for at_us in self.at_us)

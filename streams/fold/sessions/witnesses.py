@@ -39,10 +39,10 @@ _DURATIONS = ("log_min_duration_statement", "auto_explain.log_min_duration")
 
 
 def blinding(settings: Mapping[str, str], servers: Mapping[str, str]) -> dict[str, str]:
-    """Give those of a session's settings by which less is seen of it than of others.
+    """Return those of a session's settings by which less is seen of it than of others.
 
-    `servers` are the server's own as far as snapshots told them; what is not among them has PostgreSQL's default, but
-    for durations, of which the default shows nothing: there the session's own word counts.
+    `servers` are the server's own as far as snapshots reported them; what is not among them has PostgreSQL's default,
+    but for durations, of which the default shows nothing: there the session's own word counts.
     """
     return {name: value for name, value in sorted(settings.items()) if _shows_less(name, value, servers.get(name))}
 

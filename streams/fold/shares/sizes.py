@@ -18,7 +18,7 @@ from streams.fold.moves import attached
 from streams.fold.shares.windows import Window
 
 SIZES = "sizes"
-"""The type of a posture record that tells how many rows relations hold; no event comes of it."""
+"""The type of a posture record that reports how many rows relations hold; no event comes of it."""
 PUBLICATION = "pgwitness"
 """The one that updates and deletions are read from; insertions and TRUNCATE are of every table of it, too."""
 RELATIONS_MAX = 20_000
@@ -57,11 +57,11 @@ class Shares(Struct):
     relations: dict[str, KnownRelation] = {}
     windows: dict[str, Window] = {}
     parts: dict[str, tuple[int, list[dict[str, object]]]] = {}
-    """By database the commit LSN of the transaction that is not whole yet, and what is told with its last part."""
+    """By database the commit LSN of the transaction that is not whole yet, and what is reported with its last part."""
 
 
 def take_posture(shares: Shares, event: Posture) -> bool:
-    """Take up a reading of sizes, and what is published; says whether it was a reading, of which no event comes."""
+    """Take up a reading of sizes, and what is published; return whether it was a reading, of which no event comes."""
     if event.object_type == "publication" and event.name == PUBLICATION:
         _published(shares, event)
     before = (event.after or {}).get("renamed_from")
@@ -128,7 +128,7 @@ def rename(shares: Shares, database: str, pairs: Iterable[tuple[str, str]]) -> N
 
 
 def by_effect(shares: Shares, statement: Event) -> None:
-    """Mark a statement if the WAL tells what becomes of all of its relations: then that is judged, not its text."""
+    """Mark a statement if the WAL shows what becomes of all of its relations: then that is judged, not its text."""
     database = statement.database
     if database is None or not statement.relations:
         return
@@ -140,7 +140,7 @@ def by_effect(shares: Shares, statement: Event) -> None:
 
 
 def holds(shares: Shares, database: str, relations: Iterable[str]) -> int | None:
-    """Give how many rows the fullest of these relations holds, None where no size is known."""
+    """Return how many rows the fullest of these relations holds, None where no size is known."""
     found = [shares.relations.get(relation_key(database, name)) for name in relations]
     sizes = [known.sizes[-1] for known in found if known is not None and known.sizes]
     return max((max(0, size.rows + size.net) for size in sizes), default=None)
@@ -156,7 +156,7 @@ def known_of(shares: Shares, key: str) -> KnownRelation:
 
 
 def size_before(known: KnownRelation, at_us: int) -> Size | None:
-    """Give the latest reading from before a time: one from after the deed has its result in it."""
+    """Return the latest reading from before a time: one from after the action has its result in it."""
     return next((size for size in reversed(known.sizes) if size.at_us < at_us), None)
 
 

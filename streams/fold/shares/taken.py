@@ -29,7 +29,7 @@ from streams.fold.shares.windows import DAY_US, MONTH_US, add_rows, distinct, is
 
 DATABASES_MAX, SHARES_MAX = 100, 100
 ROWS_LEAST, SHARE_LEAST = 10, 0.3
-"""What is less is not told; policies have limits of their own above these."""
+"""What is less is not reported; policies have limits of their own above these."""
 EVERYBODY = ""
 QUEUE = 0.5
 """Deletions by insertions, from which on a relation is one whose rows come to go."""
@@ -168,7 +168,7 @@ def _deleted(
 
 
 def _comes_to_go(turnover: Turnover) -> bool:
-    """Say whether rows of a relation ordinarily go again; by the day before, if known, which nobody can change."""
+    """Return whether rows of a relation ordinarily go again; by the day before, if known, which nobody can change."""
     if turnover.inserted_before:
         return turnover.deleted_before >= QUEUE * turnover.inserted_before
     return 0 < QUEUE * turnover.inserted <= turnover.deleted
@@ -190,7 +190,7 @@ def _count(known: KnownRelation, did: _Did, at_us: int) -> None:
 
 
 def _keys(part: Transaction, name: str) -> Iterator[int]:
-    """Give hashes of the keys of the rows of a relation that were updated."""
+    """Return hashes of the keys of the rows of a relation that were updated."""
     try:
         rows = _rows.decode(part.rows)
     except msgspec.MsgspecError:

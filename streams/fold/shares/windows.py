@@ -10,7 +10,7 @@ from streams.fold.bounded import evict_oldest
 
 WINDOWS_MAX = 5_000
 KEYS_MAX = 256
-"""Hashes of keys kept of a window: the smallest ones, which tell how many there are in all."""
+"""Hashes of keys kept of a window: the smallest ones, which show how many there are in all."""
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 MONTH_US = 30 * DAY_US
@@ -60,7 +60,7 @@ def add_rows(window: Window, at_us: int, rows: int) -> None:
 
 
 def is_usual(window: Window, at_us: int) -> bool:
-    """Say whether as much went at this hour on several days before; now it has once more."""
+    """Return whether as much went at this hour on several days before; now it has once more."""
     hour = at_us // HOUR_US
     day = hour // 24
     same = {past // 24 for past in window.large if past // 24 != day and (past - hour + 1) % 24 <= 2}
