@@ -85,7 +85,7 @@ def run_all(server: Postgres) -> list[Seen]:
     return sessions.lines(files(server, "jsonlog"), "postgres", sessions.END.replace(" ", "_"))
 
 
-def test_every_way_is_told_as_what_it_was(events: list[Event]) -> None:
+def test_every_way_is_reported_as_what_it_was(events: list[Event]) -> None:
     """Committed, rolled back, failed, denied; unknown only where the log does not tell."""
     wrong = {}
     for name, one in WAYS.items():
@@ -96,7 +96,7 @@ def test_every_way_is_told_as_what_it_was(events: list[Event]) -> None:
     assert wrong == {}
 
 
-def test_of_what_chance_makes_up_nothing_false_is_told(server: Postgres, events: list[Event]) -> None:
+def test_of_what_chance_makes_up_nothing_false_is_reported(server: Postgres, events: list[Event]) -> None:
     """Sessions of any steps in any order: a table that is told as made is there, one that was rolled back is not."""
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
         there = {str(name) for (name,) in admin.execute("SELECT relname::text FROM pg_class WHERE relkind = 'r'")}
@@ -127,7 +127,7 @@ def test_who_asks_the_server_leaves_less_unknown(events: list[Event], asked: lis
     assert 0 < unknown[1] < unknown[0]
 
 
-def test_sentences_tell_what_happened(events: list[Event]) -> None:
+def test_sentences_say_what_happened(events: list[Event]) -> None:
     """Refused, absent, temporary and rolled back: no alert says of these that they were done, and none is High."""
     judge = Judge(Bundle.packaged(), labels={}, behaviour=None)
     alerts: dict[str, set[tuple[str, str]]] = {}

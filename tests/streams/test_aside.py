@@ -19,7 +19,7 @@ from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon
 RAW = "pgwitness.raw"
 
 
-def test_what_is_left_of_a_flood_is_told_when_its_minute_is_over() -> None:
+def test_what_is_left_of_a_flood_is_reported_when_its_minute_is_over() -> None:
     """Fifteen at once are ten by themselves and five together; asked to forget, it tells them at once."""
     for asked in (lambda aside: aside.due(WINDOW_US), lambda aside: aside.rest()):
         aside = Aside()
@@ -130,7 +130,7 @@ def test_an_error_of_values_keeps_its_values_to_itself(feed: Feed, monkeypatch: 
     assert str(gap.detail["error"]).startswith("event 0: KeyError in ")
 
 
-def test_a_flood_is_told_in_few_words(feed: Feed) -> None:
+def test_a_flood_is_reported_in_few_words(feed: Feed) -> None:
     """Of ten thousand bad records each counts in a gap, and there are a few dozen of them."""
     feed(hostile._record(hostile._good("clock")))
     told = [event for number in range(10_000) for event in feed(hostile.bad_event(number))]
@@ -187,7 +187,7 @@ def test_writes_wait_no_longer_than_the_grace_period_when_a_clock_was_ahead(feed
     assert [event.lsn for event in feed.fold.apply(6, read(batch(tick(4.1))))] == [20]
 
 
-def test_clocks_that_differ_are_told_now_and_then(feed: Feed) -> None:
+def test_clocks_that_differ_are_reported_now_and_then(feed: Feed) -> None:
     """Two collectors an hour apart make one gap in a thousand records, and what comes of them goes on."""
     told = [
         event
@@ -205,7 +205,7 @@ def test_a_time_far_in_the_future_is_refused(feed: Feed) -> None:
     assert feed.fold._clusters["shop"].clock_us == START_US + 3_600 * SECOND_US
 
 
-def test_what_waited_and_fails_is_told_and_gone(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waited_and_fails_is_reported_and_gone(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error when the time of a transaction has come concerns that one alone: the next goes on, none comes again."""
     feed.fold.apply(0, read(batch(transaction(10, xid=5), transaction(20, xid=6))))
     from streams.fold.joins.log_join import LogJoin

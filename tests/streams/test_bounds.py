@@ -63,7 +63,7 @@ def folding(monkeypatch: pytest.MonkeyPatch) -> Fold:
     return Fold(0, Identities.parse(flood.IDENTITIES), 2_000_000, held_bytes_max=100_000)
 
 
-def test_strangers_fill_no_container(folding: Fold) -> None:
+def test_unknown_principals_fill_no_container(folding: Fold) -> None:
     """After six hundred sessions, statements and transactions that nobody saw before, nothing anywhere holds many.
 
     Nor is any text longer than a name may be, though some had a hundred thousand characters.

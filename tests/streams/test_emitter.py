@@ -61,7 +61,7 @@ def test_what_is_fresh_leaves_at_once(lanes: Lanes) -> None:
     assert lanes.sent(LINGER_S * 0.2) == 1
 
 
-def test_what_is_late_waits_for_company(lanes: Lanes) -> None:
+def test_what_is_late_lingers(lanes: Lanes) -> None:
     """Of a backlog a lane is one record each `LATE_LINGER_S`, counted from its first event."""
     lanes.put("ada", late=True)
     for _ in range(4):

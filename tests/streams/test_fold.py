@@ -40,7 +40,7 @@ def feed() -> Feed:
     return Feed()
 
 
-def test_the_network_in_which_a_principal_moves_is_told() -> None:
+def test_the_network_in_which_a_principal_moves_is_emitted() -> None:
     """What its rule lists goes on in `detail`, of any evidence that has an address; from elsewhere nothing is said."""
     feed = Feed()
     feed.fold = Fold(3, Rules.parse(IDENTITIES.replace("owner: payments", "networks: 10.0.0.0/8")), 2_000_000, 1 << 20)
@@ -135,7 +135,7 @@ def test_replicated_rows_name_their_origin(feed: Feed) -> None:
     assert event.principal == "replication:upstream"
 
 
-def test_a_forged_beacon_is_told_once(feed: Feed) -> None:
+def test_a_forged_beacon_is_emitted_once(feed: Feed) -> None:
     """An invalid beacon is a finding of its own, once per message however many parts repeat the header."""
     forged = [Forgery("mac", {"session_user": "cfo"})]
     first = feed(transaction(10, last=False, n_rows=2, forged=forged, beacons=[beacon()]))
@@ -165,7 +165,7 @@ def test_an_id_that_a_crash_gave_again_names_nobody_of_before(feed: Feed, late: 
     assert names == {10: "billing-bot", 11: None, 12: "billing-bot"}
 
 
-def test_a_forgery_alone_is_told_without_waiting(feed: Feed) -> None:
+def test_a_forgery_alone_is_emitted_without_waiting(feed: Feed) -> None:
     """A transaction that holds nothing but a forged message is told at once and names nobody."""
     (event,) = feed(transaction(10, n_rows=0, relations=[], forged=[Forgery("mac")]))
     assert (event.operation, event.principal) == ("beacon_forged", None)

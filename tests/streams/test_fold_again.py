@@ -26,7 +26,7 @@ def fresh() -> Fold:
     return Fold(0, Identities.parse("rules: []"), 0)
 
 
-def test_an_event_that_comes_again_is_told_once() -> None:
+def test_an_event_that_comes_again_is_emitted_once() -> None:
     """A gap, a window of statistics and a session that come twice give one event each."""
     fold = fresh()
     assert len(fold.apply(0, batch(GAP, STATS, SESSION))) == 3
@@ -34,7 +34,7 @@ def test_an_event_that_comes_again_is_told_once() -> None:
     assert fold.dropped == 3
 
 
-def test_what_was_told_is_remembered_in_the_checkpoint() -> None:
+def test_what_was_emitted_is_remembered_in_the_checkpoint() -> None:
     """A fold that was restored knows what the one before it had told."""
     before = fresh()
     before.apply(0, batch(GAP, STATS))
@@ -42,7 +42,7 @@ def test_what_was_told_is_remembered_in_the_checkpoint() -> None:
     assert after.apply(1, batch(GAP, STATS)) == []
 
 
-def test_another_event_of_the_same_kind_is_told() -> None:
+def test_another_event_of_the_same_kind_is_emitted() -> None:
     """The next window and a later gap are no repetition."""
     fold = fresh()
     fold.apply(0, batch(GAP, STATS))
@@ -51,7 +51,7 @@ def test_another_event_of_the_same_kind_is_told() -> None:
     assert len(fold.apply(1, batch(gap))) == 1
 
 
-def test_the_memory_of_what_was_told_is_bounded() -> None:
+def test_the_memory_of_what_was_emitted_is_bounded() -> None:
     """Ids are forgotten oldest first."""
     fold = fresh()
     for number in range(RECENT_MAX + 10):

@@ -44,7 +44,7 @@ def conflicts(events: list[Event]) -> list[Event]:
     return [event for event in events if event.operation == "identity_conflict"]
 
 
-def test_a_comment_tells_of_the_agent() -> None:
+def test_a_comment_names_the_agent() -> None:
     """Agent, delegation and trace stand beside the statement and its transaction; no rule, no name from it."""
     events = Feed(IDENTITIES)(statement(1, xid=7, application="web", tags=TAGS), transaction(10, xid=7))
     for event in events:
@@ -68,7 +68,7 @@ def test_a_rule_may_name_by_a_comment() -> None:
     assert (other.principal, other.assurance) == ("app", "role_only")
 
 
-def test_every_line_of_a_transaction_may_tell() -> None:
+def test_every_line_of_a_transaction_may_name_it() -> None:
     """A comment that one line of a transaction had stays with it, also when the next has none."""
     events = Feed()(statement(1, xid=7, tags=TAGS), statement(2, xid=7), transaction(10, xid=7))
     assert [event.principal for event in events] == ["agent:triage-bot", "app", "agent:triage-bot"]

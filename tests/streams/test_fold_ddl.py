@@ -97,7 +97,7 @@ def test_a_dropped_trigger_is_off_and_a_dropped_table_is_not() -> None:
     assert "beacon_off" not in event.detail
 
 
-def test_statistics_of_what_was_told_are_marked() -> None:
+def test_statistics_of_what_was_reported_are_marked() -> None:
     """What pg_stat_statements says of a statement is marked as often as DDL told it, per role, and no oftener."""
     made = fold()
     apply(made, transaction(100, n_rows=0, ddl=[drop()]), transaction(101, n_rows=0, ddl=[drop()]))
@@ -108,7 +108,7 @@ def test_statistics_of_what_was_told_are_marked() -> None:
     assert [e.detail.get("seen_as") for e in (other, once, twice, last)] == [None, "ddl", None, "ddl"]
 
 
-def test_snapshots_of_what_was_told_are_marked() -> None:
+def test_snapshots_of_what_was_reported_are_marked() -> None:
     """A table that snapshots miss is marked once after its drop was told, and a beacon after it was switched off."""
     gone = Posture(
         captured_at_us=START_US, object_type="table", name="public.orders", change="removed", database="shop"
@@ -237,7 +237,7 @@ def test_tables_that_go_leave_the_publication_and_nothing_is_missing() -> None:
     assert [event.relations for event in left if event.kind == "gap"] == [["public.c"]]
 
 
-def test_what_was_told_survives_a_checkpoint() -> None:
+def test_what_was_reported_survives_a_checkpoint() -> None:
     """A fold that goes on from a checkpoint marks what the one before it was told."""
     made = fold()
     apply(made, transaction(100, n_rows=0, ddl=[drop()]))
@@ -274,7 +274,7 @@ def covered(*commands: Ddl) -> list[int]:
     return [number for number, event in enumerate(events) if event.detail.get("covering")]
 
 
-def test_a_new_tables_beacon_is_nobodys_deed() -> None:
+def test_a_new_tables_beacon_is_nobodys_action() -> None:
     """What puts the beacon on a table that was just made is marked; the command that made it is not."""
     assert covered(MAKE, *behind(*COVER)) == [1, 2, 3]
     assert covered(MAKE, *behind(*COVER[:2])) == [1, 2]  # a partition is published with its root

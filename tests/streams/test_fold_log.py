@@ -68,7 +68,7 @@ def test_it_is_the_same_session_everywhere(feed: Feed) -> None:
 
 @pytest.mark.parametrize(("trust", "certainty"), [("certain", "exact"), ("likely", "strong"), ("claimed", "weak")])
 @pytest.mark.parametrize("first", ["log", "wal"])
-def test_a_transaction_is_whose_statement_has_its_id(feed: Feed, trust: str, certainty: str, first: str) -> None:
+def test_a_transaction_belongs_to_the_statement_with_its_id(feed: Feed, trust: str, certainty: str, first: str) -> None:
     """The server wrote session and transaction id in one line; into a text log others can write lines, though."""
     line, change = statement(1, at_s=0.5, xid=77, trust=trust), transaction(10, xid=77)
     events = feed(line) + feed(change) if first == "log" else feed(change) + feed(line)
@@ -122,7 +122,7 @@ def test_a_beacon_outranks_the_log(feed: Feed) -> None:
     assert (event.binding, event.principal) == ("beacon", "p_ann")
 
 
-def test_a_covered_table_without_a_beacon_is_told_with_the_name_that_the_log_has(feed: Feed) -> None:
+def test_a_covered_table_without_a_beacon_is_emitted_with_the_name_that_the_log_has(feed: Feed) -> None:
     """Who switched the beacon off is named by the log: the change is theirs, and the missing beacon a finding."""
     feed(statement(1, xid=77))
     (event,) = feed(transaction(10, xid=77, covered=True))

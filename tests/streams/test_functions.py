@@ -82,7 +82,7 @@ def test_a_call_reads_what_the_body_reads(database: str) -> None:
         assert log.relations("SELECT own_path()") == ([], [])
 
 
-def test_what_was_made_anew_is_known_when_it_was_read_again(database: str) -> None:
+def test_what_was_recreated_is_known_when_it_was_read_again(database: str) -> None:
     """A changed body counts from the next look; one that was dropped, and what DDL changed since, is not known."""
     log, functions = Called(), Functions()
     with psycopg.connect(database, autocommit=True) as admin:

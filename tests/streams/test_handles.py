@@ -131,7 +131,7 @@ def test_an_execute_that_failed_did_nothing(log: Log) -> None:
 
 
 @pytest.mark.parametrize("settings", [[], [logged("ddl")]])
-def test_a_log_that_does_not_tell_every_statement_names_nothing(settings: list[RawEvent]) -> None:
+def test_a_log_that_lacks_statements_names_nothing(settings: list[RawEvent]) -> None:
     """A name may have been given again by a statement that nobody logged."""
     log = Log(*settings)
     log("PREPARE p AS DELETE FROM pay")

@@ -102,7 +102,7 @@ def test_a_whole_log_lacks_nothing(seed: int, lag_s: float) -> None:
 
 
 @pytest.mark.parametrize("lag_s", [0.0, 25.0])
-def test_lines_that_are_lost_are_told_each_hour(lag_s: float) -> None:
+def test_lost_lines_are_reported_each_hour(lag_s: float) -> None:
     """Of a tenth that is missing nearly all is told, hour by hour, with the calls and what is missing most."""
     events = [setting(), *day(lose=0.1, lag_s=lag_s)]
     calls = sum(event.calls for event in events if isinstance(event, QueryStats))
@@ -158,7 +158,7 @@ def test_roles_with_settings_of_their_own_are_left_out() -> None:
         assert judged([setting(), override, *day(lose=0.5)]) == []
 
 
-def test_a_setting_that_changes_begins_anew() -> None:
+def test_a_setting_that_changes_starts_over() -> None:
     """Hours in which statements were not logged throughout are not compared."""
     events = list(day(lose=0.2))
     third = len(events) // 3
@@ -170,7 +170,7 @@ def test_a_setting_that_changes_begins_anew() -> None:
     assert judged([setting(), *changed]) == []
 
 
-def test_a_loss_that_is_told_already_is_not_told_again() -> None:
+def test_a_loss_is_not_reported_twice() -> None:
     """When a file of the log went away, or statistics were reset, counting begins anew."""
     events = list(day(hours=1.8, lose=0.5))
     gap = Gap(captured_at_us=START_US, reason="log_rotated_away")

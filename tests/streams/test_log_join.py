@@ -183,7 +183,7 @@ def test_an_announced_commit_of_nothing_excludes_nobody(fields: dict[str, Any], 
     assert feed.change(feed.ran(INSERT, 100, 120, source="duration"), committed(119.5)).certainty == certainty
 
 
-def test_a_call_commits_more_than_its_line_tells() -> None:
+def test_a_call_commits_more_than_its_line_shows() -> None:
     """A procedure that commits within itself has committed others than the transaction its line names."""
     feed = Feed(announced=False)
     call = feed.ran("CALL p()", 0, 500, xid=9, **OTHER)

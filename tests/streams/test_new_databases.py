@@ -38,7 +38,7 @@ def test_what_its_maker_does_in_a_new_database_is_marked() -> None:
     assert "new_database" not in server("DROP DATABASE test_shop").detail
 
 
-def test_others_and_later_deeds_are_judged() -> None:
+def test_others_and_later_actions_are_judged() -> None:
     """Another role in it, another database, an hour later, another one under its name."""
     server = Server()
     server("CREATE DATABASE test_shop")

@@ -104,7 +104,7 @@ def test_a_verdict_is_taken_by_the_worker_and_is_evidence(installation: Installa
     assert quiet == [("Suppressed", f"verdict:{row['verdict']}", False)]
 
 
-def test_a_finding_that_went_quiet_is_closed_by_the_time_alone(installation: Installation) -> None:
+def test_a_finding_that_stopped_is_closed_by_the_time_alone(installation: Installation) -> None:
     """No event comes any more; the worker writes down the time, and the finding is closed, once."""
     with installation.worker():
         forge(installation, 10)

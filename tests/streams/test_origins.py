@@ -22,7 +22,7 @@ def test_what_retention_took_is_not_another_topic() -> None:
     assert (found.origin, found.start, found.lost) == (Origin("a", 5), 65, None)
 
 
-def test_a_topic_that_was_made_again_goes_on_behind() -> None:
+def test_positions_go_on_in_a_recreated_topic() -> None:
     """Also when it is longer than the old one was."""
     for end in (3, 500):
         found = find(Origin("a", 0), 70, Extent("b", 0, end))
@@ -38,7 +38,7 @@ def test_a_topic_that_lost_its_end_is_read_again_from_shortly_before() -> None:
     assert found.origin.base + found.start == 5_000
 
 
-def test_without_ids_the_end_tells() -> None:
+def test_without_ids_the_end_shows_it() -> None:
     """A broker that gives no ids: a topic that is shorter than what was read is another one, or lost its end."""
     assert find(Origin(None, 0), 70, Extent(None, 0, 3)).lost == TRUNCATED
     assert find(Origin(None, 0), 2, Extent(None, 0, 3)).lost is None

@@ -84,7 +84,7 @@ def test_a_changed_calendar_is_a_change(folder: Path, name: str) -> None:
         (policy("one"), "the id is used"),
     ],
 )
-def test_what_cannot_be_used_changes_nothing_and_is_told_once(folder: Path, text: str, words: str) -> None:
+def test_what_cannot_be_used_changes_nothing_and_is_reported_once(folder: Path, text: str, words: str) -> None:
     """A mistake, or a test that fails, leaves the last good policies in force, with the reason; correcting it works."""
     file = PolicyFile(folder)
     good = file.load()

@@ -52,7 +52,7 @@ def test_a_server_put_back_is_a_gap_and_all_that_follows_lands() -> None:
         assert after[0].detail["resumes"] == "0/14"
 
 
-def test_the_same_position_alone_is_told_apart_too() -> None:
+def test_the_same_position_alone_is_recognised_too() -> None:
     """A restored server may commit its first transaction exactly where the last one was."""
     folding = Folding(restarts=False)
     assert kinds(folding.feed(at(10, 0), at(10, 0), at(10, 7))) == ["change", "position_went_back", "change"]

@@ -441,7 +441,7 @@ def test_it_waits_for_the_log_and_no_longer() -> None:
     assert who(told) == STRONG
 
 
-def test_a_later_line_tells_that_the_log_was_read() -> None:
+def test_a_later_line_shows_that_the_log_was_read() -> None:
     """A busy log needs no word of its collector: lines of later times say that nothing from before is missing."""
     feed = Feed()
     feed.said("CREATE ROLE x")
@@ -461,7 +461,7 @@ def test_a_log_that_stands_still_holds_nothing_up() -> None:
     assert (who(told), told.detail["unnamed"]) == (NOBODY, "log_late")
 
 
-def test_another_instances_log_tells_nothing() -> None:
+def test_another_instances_log_names_nobody() -> None:
     """A replica's log is read, the primary's is not: neither its lines nor its end count."""
     feed = Feed()
     fold, offset = feed.fold, feed.fold.next_offset

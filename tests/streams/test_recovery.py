@@ -112,7 +112,7 @@ def test_asking_for_a_topic_makes_none(installation: Installation) -> None:
     assert kafka.topic("nobody-made") not in AdminClient(settings).list_topics(timeout=10).topics
 
 
-def test_a_lake_that_holds_less_than_it_did_is_told_and_filled_again(installation: Installation) -> None:
+def test_a_lake_that_holds_less_than_it_did_is_reported_and_filled_again(installation: Installation) -> None:
     """A disk that is not mounted, a folder of another day: what the topic still has lands there once more, as a gap."""
     with installation.worker():
         installation.send(*changes(10, 5))
@@ -227,7 +227,7 @@ def test_partitions_that_were_added_are_read(installation: Installation, broker:
 
 
 @APACHE
-def test_retention_that_overtakes_the_lander_is_told(installation: Installation, broker: AnyBroker) -> None:
+def test_retention_that_overtakes_the_lander_is_reported(installation: Installation, broker: AnyBroker) -> None:
     """Records of `events` that were deleted before they landed are a gap."""
     with installation.worker():
         installation.send(*changes(10, 1))

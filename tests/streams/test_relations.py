@@ -171,7 +171,7 @@ def altered(text: str, now: str, *names: str, path: tuple[str, ...] = ()) -> Any
     )  # fmt: skip
 
 
-def test_the_path_of_a_command_tells_which_table_moved() -> None:
+def test_the_path_of_a_command_shows_which_table_moved() -> None:
     """The first schema that has one of the name, as the server looks."""
     for path, means in ((("app", "public"), ["public.t"]), (("nowhere", "public", "app"), ["app.t"])):
         cluster = Cluster(listed("public.t", "app.t"))

@@ -90,7 +90,7 @@ def test_all_rows_are_all_rows_whatever_the_statement(stream: Stream) -> None:
     assert stream.told[0]["part"] == 1.0
 
 
-def test_rows_before_are_those_before_the_deed(stream: Stream) -> None:
+def test_rows_before_are_those_before_the_action(stream: Stream) -> None:
     """The WAL counts on; a reading from after the deed is none of what was there before it."""
     assert stream.did(10, ("i", 900)) == set()
     assert stream.did(20, ("d", 100)) == set()
@@ -243,7 +243,7 @@ def test_who_truncates_a_partition_has_not_emptied_the_table_it_is_of(stream: St
     assert said["mass_change"].startswith("p_ada emptied public.orders_2025 in one transaction")
 
 
-def test_a_name_that_only_a_snapshot_tells_takes_the_rows_along(stream: Stream) -> None:
+def test_a_name_that_only_a_snapshot_shows_takes_the_rows_along(stream: Stream) -> None:
     """Where a text was put together at run time; what was counted under the new name already holds."""
     after: dict[str, object] = {"renamed_from": TABLE}
     renamed = Posture(

@@ -176,7 +176,7 @@ def test_a_text_log_is_weak() -> None:
         "a text that cannot be read",
     ],
 )
-def test_what_the_log_does_not_tell_names_nobody(lines: list[dict[str, Any]]) -> None:
+def test_what_the_log_lacks_names_nobody(lines: list[dict[str, Any]]) -> None:
     """Two runs were counted and the log tells fewer of them: then it does not say who ran the rest."""
     feed = Feed()
     feed.log(tick(5), *(feed.ran(**line) for line in lines))
@@ -186,14 +186,14 @@ def test_what_the_log_does_not_tell_names_nobody(lines: list[dict[str, Any]]) ->
 
 
 @pytest.mark.parametrize("fields", [{"toplevel": False}, {"approximate": True}], ids=["nested", "uncertain window"])
-def test_what_the_log_cannot_tell_is_not_asked(fields: dict[str, Any]) -> None:
+def test_what_the_log_cannot_have_is_not_asked(fields: dict[str, Any]) -> None:
     """Nested statements have no line, and a reading whose beginning is not certain has no runs of its own."""
     feed = Feed()
     feed.log(feed.ran())
     assert attribution(feed.counts(1, **fields)) == [(None, "stats", "weak")]
 
 
-def test_a_first_reading_counts_what_the_log_has_told() -> None:
+def test_a_first_reading_counts_what_the_log_has() -> None:
     """Of which window its rows are is not certain, so they are nobody's; what it counts was told, and was undone."""
     feed, delete = Feed(), "DELETE FROM public.customers"
     feed.log(feed.ran("BEGIN", 3, query_id=2, vxid="3/7"), feed.ran(delete, 4, vxid="3/7"))
@@ -317,7 +317,7 @@ def test_memory_is_bounded_and_what_is_forgotten_names_nobody(monkeypatch: pytes
     )
 
 
-def test_a_command_that_ddl_told_is_marked_in_the_log() -> None:
+def test_a_command_that_ddl_reported_is_marked_in_the_log() -> None:
     """The line of a command that an event trigger has told is no second deed; one that it has not told is one."""
     from tests.streams.records import transaction
     from tests.streams.test_fold_ddl import drop
