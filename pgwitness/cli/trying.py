@@ -38,7 +38,7 @@ from streams.fold.events.change import change_event
 from streams.fold.events.ddl import ddl_event
 from streams.fold.events.statement import statement_event
 from streams.fold.memory.attribution import Attribution
-from streams.fold.relations import Relations
+from streams.fold.schema.relations import Relations
 from streams.identity.called import called
 from streams.identity.identities import Identities
 

@@ -8,7 +8,6 @@ from pgwitness.core.sql.statements import StatementFacts
 from pgwitness.core.undo import Undo
 from streams.fold.bounded import evict_oldest
 from streams.fold.ddl_seen import DdlSeen
-from streams.fold.functions import Functions
 from streams.fold.hold_buffer import HoldBuffer
 from streams.fold.joins.beside_ddl import BesideDdl
 from streams.fold.joins.log_join import LogJoin
@@ -19,17 +18,18 @@ from streams.fold.log_coverage import LogCoverage
 from streams.fold.log_settings import LogSettings
 from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession
+from streams.fold.memory.shares import Shares
 from streams.fold.memory.transactions import Timeline, Watermark
-from streams.fold.new_databases import NewDatabases
 from streams.fold.outcome.outcomes import Outcomes
-from streams.fold.refusals import Refusals
-from streams.fold.relations import Relations
+from streams.fold.schema.functions import Functions
+from streams.fold.schema.new_databases import NewDatabases
+from streams.fold.schema.relations import Relations
+from streams.fold.schema.views import Views
 from streams.fold.sessions.activity import Activity
 from streams.fold.sessions.handles import Handles
+from streams.fold.sessions.refusals import Refusals
 from streams.fold.sessions.server_log import ServerLog
 from streams.fold.sessions.starts import Starts
-from streams.fold.shares.sizes import Shares
-from streams.fold.views import Views
 
 TIMELINES_MAX = 1_000
 RECENT_MAX = 8_192

@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from pgwitness.core.events import Count, Event, Position, Relation
-from streams.fold.refusals import WITHIN_US
+from streams.fold.sessions.refusals import WITHIN_US
 
 START_US = 1_786_924_800_000_000
 """Monday, 17 August 2026, 00:00 UTC; the month ends on day 14."""

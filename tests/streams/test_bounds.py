@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pgwitness.core.events import RawBatch, RawHeader, Relation
-from streams.fold import cluster, clusters, ddl_seen, functions, relations
+from streams.fold import cluster, clusters, ddl_seen
 from streams.fold.fold import Fold
 from streams.fold.hold_buffer import COLUMN_BYTES, PART_BYTES, size_of
 from streams.fold.joins import log_join, log_wait, stats_join
 from streams.fold.outcome import open_transactions, outcomes, step
 from streams.fold.sanity import NAME_CHARS_MAX, bounded
+from streams.fold.schema import functions, relations
 from streams.fold.sessions import activity, handles, server_log
 from streams.fold.shares import sizes, windows
 from streams.identity import identities as identity

@@ -10,8 +10,8 @@ import pytest
 from collectors.posture import source as posture_source
 from collectors.posture.functions import Functions
 from pgwitness.core.events import Ddl, DdlObject, Posture
-from streams.fold import functions as fold_functions
 from streams.fold.fold import Fold
+from streams.fold.schema import functions as fold_functions
 from tests.streams.records import START_US, beacon, transaction
 from tests.streams.test_handles import Log
 

@@ -10,7 +10,7 @@ import pytest
 from pgwitness.core.events import Count, Event, LogPlace, Posture, RawEvent, Relation, Session, Statement
 from streams.fold.fold import Fold
 from streams.fold.joins import log_join
-from streams.fold.spans import Spans
+from streams.fold.joins.spans import Spans
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import SESSION_US, statement
 from tests.streams.records import IDENTITIES, SECOND_US, START_US, batch, beacon, read, sample, tick, transaction

@@ -7,7 +7,7 @@ from typing import Any
 
 from pgwitness.core.events import Event
 from streams.fold.fold import Fold
-from streams.fold.new_databases import NEW_US
+from streams.fold.schema.new_databases import NEW_US
 from streams.identity.identities import Identities
 from tests.streams.log_records import statement
 from tests.streams.records import IDENTITIES, START_US, batch, read

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pgwitness.core.events import DdlObject, Event, Posture, RawEvent, Relation
-from streams.fold import relations
 from streams.fold.fold import Fold
+from streams.fold.schema import relations
 from streams.identity.identities import Identities as Rules
 from tests.streams.log_records import statement
 from tests.streams.records import IDENTITIES, START_US, batch, read, transaction

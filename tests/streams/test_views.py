@@ -13,8 +13,8 @@ from detectors.judge import Judge
 from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
 from pgwitness.core.events import Ddl, DdlObject, Event, Posture
-from streams.fold import views as fold_views
 from streams.fold.fold import Fold
+from streams.fold.schema import views as fold_views
 from tests.streams.records import START_US, beacon, transaction
 from tests.streams.test_handles import Log
 

@@ -19,7 +19,7 @@ from pgwitness.core.events import Event
 from pgwitness.core.undo import Undo
 from streams.fold.ddl_seen import SEEN_AS, DdlSeen
 from streams.fold.memory.checkpoint import ClusterCheckpoint
-from streams.fold.relations import UNRESOLVED
+from streams.fold.schema.relations import UNRESOLVED
 
 WAIT_US = 2_000_000
 WAITING_MAX = 500

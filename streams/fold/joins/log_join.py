@@ -22,12 +22,12 @@ from collections.abc import Iterable
 from pgwitness.core.events import Statement, Transaction
 from pgwitness.core.sql.statements import IDLE, StatementFacts
 from streams.fold.hold_buffer import Held
+from streams.fold.joins.spans import Spans
 from streams.fold.memory.attribution import Attribution
 from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession
 from streams.fold.memory.statements import Committed, Ran
 from streams.fold.memory.transactions import Timeline
-from streams.fold.spans import Spans
 
 RAN_MAX = 4_000
 COMMITTED_MAX = 4_000

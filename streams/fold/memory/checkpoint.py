@@ -19,10 +19,10 @@ from streams.aside import Aside
 from streams.fold.log_coverage import LogCounts
 from streams.fold.memory.attribution import Corroborated
 from streams.fold.memory.sessions import KnownSession, LogSession, Places, Prepared, SessionKey
+from streams.fold.memory.shares import Shares
 from streams.fold.memory.statements import Committed, Did, FunctionBody, HeldReading, Ran, Runs, ViewBody
 from streams.fold.memory.transactions import HeldTransaction, OpenTransaction, Timeline, Watermark
 from streams.fold.sanity import LSN_MAX, TIME_US_MAX
-from streams.fold.shares.sizes import Shares
 
 POSITION_MAX = 1 << 53
 """No offset is beyond."""
@@ -72,9 +72,9 @@ class ClusterCheckpoint(Struct):
     prepared: list[Prepared] = []
     """The targets of the names of prepared statements and cursors (`streams.fold.sessions.handles`)."""
     functions: list[tuple[tuple[str, str], FunctionBody]] = []
-    """What functions run, by database and name (`streams.fold.functions`)."""
+    """What functions run, by database and name (`streams.fold.schema.functions`)."""
     views: list[tuple[tuple[str, str], ViewBody]] = []
-    """What views read, likewise (`streams.fold.views`)."""
+    """What views read, likewise (`streams.fold.schema.views`)."""
     shares: Shares = msgspec.field(default_factory=Shares)
     """How many rows relations hold, and how much of them went (`streams.fold.shares`)."""
     open: list[tuple[tuple[str | None, int, int | None], OpenTransaction]] = []
@@ -86,9 +86,9 @@ class ClusterCheckpoint(Struct):
     ddl_databases: list[str] = []
     """Commands that wait for their DDL message, and databases that send such (`streams.fold.joins.beside_ddl`)."""
     new_databases: list[tuple[str, tuple[str, int]]] = msgspec.field(default_factory=list, name="young")
-    """Databases that were just made, by whom and when (`streams.fold.new_databases`)."""
+    """Databases that were just made, by whom and when (`streams.fold.schema.new_databases`)."""
     refusals: list[tuple[str, tuple[tuple[int, str | None], ...]]] = []
-    """Refused logins by the role that was claimed (`streams.fold.refusals`)."""
+    """Refused logins by the role that was claimed (`streams.fold.sessions.refusals`)."""
     """Statements whose outcome is open, and what decides it (`streams.fold.outcome.outcomes`)."""
     set_back_reported: int = msgspec.field(default=-(1 << 60), name="set_back_told")
     """The record at which it was last reported that a clock was put back."""

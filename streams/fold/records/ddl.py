@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from pgwitness.core.events import Transaction
-from streams.fold import publications
-from streams.fold.beacon_coverage import coverage_commands
 from streams.fold.context import FoldContext
 from streams.fold.events.ddl import ddl_event, publication_changed
 from streams.fold.memory.transactions import Watermark
 from streams.fold.records.decided import emit_after_ddl
+from streams.fold.schema import publications
+from streams.fold.schema.beacon_coverage import coverage_commands
 from streams.fold.shares import sizes
 
 

@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-import msgspec
-from msgspec import Struct
-
 from pgwitness.core.events import Ddl, Event, Posture, Transaction
 from streams.fold.bounded import evict_oldest
-from streams.fold.moves import attached
-from streams.fold.shares.windows import Window
+from streams.fold.memory.shares import KnownRelation, Shares, Size
+from streams.fold.schema.moves import attached
 
 SIZES = "sizes"
 """The type of a posture record that reports how many rows relations hold; no event comes of it."""
@@ -23,41 +20,6 @@ PUBLICATION = "pgwitness"
 """The one that updates and deletions are read from; insertions and TRUNCATE are of every table of it, too."""
 RELATIONS_MAX = 20_000
 READINGS_MAX = 3
-
-
-class Size(Struct, array_like=True):
-    """A reading: when, how many rows, and what the WAL has added since, less what it took."""
-
-    at_us: int
-    rows: int
-    net: int = 0
-
-
-class Turnover(Struct, array_like=True):
-    """Insertions and deletions of a relation, in the present day and the one before."""
-
-    day: int = 0
-    inserted: int = 0
-    deleted: int = 0
-    inserted_before: int = 0
-    deleted_before: int = 0
-
-
-class KnownRelation(Struct, array_like=True):
-    """What is known of one relation. `streamed`: it is published, its rows have been in the stream, or DDL made it."""
-
-    sizes: list[Size] = []
-    turnover: Turnover = msgspec.field(default_factory=Turnover)
-    streamed: bool = False
-
-
-class Shares(Struct):
-    """What is known of one cluster, as in its checkpoint."""
-
-    relations: dict[str, KnownRelation] = {}
-    windows: dict[str, Window] = {}
-    parts: dict[str, tuple[int, list[dict[str, object]]]] = {}
-    """By database the commit LSN of the transaction that is not whole yet, and what is reported with its last part."""
 
 
 def take_posture(shares: Shares, event: Posture) -> bool:

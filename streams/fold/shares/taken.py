@@ -24,7 +24,8 @@ import msgspec
 
 from pgwitness.core.events import Row, Transaction
 from streams.fold.bounded import evict_oldest
-from streams.fold.shares.sizes import KnownRelation, Shares, Turnover, known_of, relation_key, size_before
+from streams.fold.memory.shares import KnownRelation, Shares, Turnover
+from streams.fold.shares.sizes import known_of, relation_key, size_before
 from streams.fold.shares.windows import DAY_US, MONTH_US, add_rows, distinct, is_usual, smallest, window_of
 
 DATABASES_MAX, SHARES_MAX = 100, 100

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import Struct
-
 from streams.fold.bounded import evict_oldest
+from streams.fold.memory.shares import Window
 
 WINDOWS_MAX = 5_000
 KEYS_MAX = 256
@@ -16,19 +15,6 @@ DAY_US = 24 * HOUR_US
 MONTH_US = 30 * DAY_US
 USUAL_DAYS = 3
 HASHES = 1 << 64
-
-
-class Window(Struct, array_like=True):
-    """What one principal, or everybody, did to a relation: deletions by hour and day, keys of rows written over."""
-
-    gone: list[list[int]] = []
-    """Pairs of the end of an hour or day, and how many rows."""
-    total: int = 0
-    """Rows in `gone`, those included whose time is over."""
-    keys: list[int] = []
-    keys_since_us: int = 0
-    large: list[int] = []
-    """Hours, since the epoch, in which most of the relation went; the first of each day."""
 
 
 def window_of(windows: dict[str, Window], key: str, who: str) -> Window:

@@ -20,8 +20,8 @@ from pgwitness.core.events import Ddl, Event, Posture, Transaction, quote_identi
 from streams.fold.bounded import evict_oldest
 from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession, Place, Places
-from streams.fold.moves import FULL as _FULL
-from streams.fold.moves import moved, schema_renamed
+from streams.fold.schema.moves import FULL as _FULL
+from streams.fold.schema.moves import moved, schema_renamed
 
 CATALOGUE = "catalogue"
 """The type of a posture record that lists the relations of a database, in parts; no event comes of it."""

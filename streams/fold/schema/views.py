@@ -16,10 +16,10 @@ from collections.abc import Iterable
 import msgspec
 
 from pgwitness.core.events import Ddl, Event, Posture
-from streams.fold.bodies import take_up
-from streams.fold.functions import THROUGH
 from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.statements import ViewBody
+from streams.fold.schema.bodies import take_up
+from streams.fold.schema.functions import THROUGH
 
 VIEWS = "views"
 """The type of a posture record that reports what views read; no event comes of it."""

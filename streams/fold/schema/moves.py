@@ -3,7 +3,7 @@
 The event trigger shows the name afterwards alone; the one before stands in the text, often without its schema. A rename
 keeps the schema, so that one is known; where a table came from into another schema is known where one schema alone had
 that name. Under a DO block or a function the text shows neither: then a name that nobody knew before is taken for the
-one relation that the text names beside it. `streams.fold.relations` and `streams.fold.shares` go on from it.
+one relation that the text names beside it. `streams.fold.schema.relations` and `streams.fold.shares` go on from it.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from pgwitness.core.events import Ddl, Event, Posture
-from streams.fold.bodies import take_up
 from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.statements import FunctionBody
+from streams.fold.schema.bodies import take_up
 
 FUNCTIONS = "functions"
 """The type of a posture record that reports what functions run; no event comes of it."""
