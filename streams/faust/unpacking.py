@@ -31,7 +31,7 @@ _MAGIC_AT, _ATTRIBUTES_AT = 16, 21
 _LAST_AT, _LATEST_AT, _RECORDS_AT = 23, 35, 61
 _OLD_ATTRIBUTES_AT = 17
 _XERIAL = b"\x82SNAPPY\x00"
-_room = bytearray()
+_buffer = bytearray()
 
 
 def bounded(records: bytes) -> bytes:
@@ -70,7 +70,7 @@ def _trouble(batch: bytes) -> str | None:
 
 
 def _fits(codec: int, data: bytes) -> bool:
-    """Return whether compressed data has its room; raises whatever a decoder does when it has not, or is none."""
+    """Return whether compressed data has its room; raise whatever a decoder does when it has not, or is none."""
     if codec == GZIP:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             left = UNPACKED_BYTES_MAX + 1
@@ -79,10 +79,10 @@ def _fits(codec: int, data: bytes) -> bool:
         return left > 0
     if codec == SNAPPY:
         return sum(map(cramjam.snappy.decompress_raw_len, _blocks(data))) <= UNPACKED_BYTES_MAX
-    if not _room:
-        _room.extend(bytes(UNPACKED_BYTES_MAX))
+    if not _buffer:
+        _buffer.extend(bytes(UNPACKED_BYTES_MAX))
     unpack = cramjam.lz4 if codec == LZ4 else cramjam.zstd
-    unpack.decompress_into(data, _room)
+    unpack.decompress_into(data, _buffer)
     return True
 
 
