@@ -209,6 +209,10 @@ class Fold:
         """Who is who, after the last record."""
         return self._context.identities
 
+    @identities.setter
+    def identities(self, identities: Identities) -> None:
+        self._context.identities = identities
+
     @property
     def base(self) -> int:
         """What the positions of this partition are ahead of the broker's offsets (`streams.kafka.origins`)."""

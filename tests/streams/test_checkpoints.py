@@ -14,7 +14,7 @@ from pgwitness.core.config import Topics as TopicsSection
 from pgwitness.core.errors import Retry
 from pgwitness.demo.servers import free_port
 from streams.kafka import admin
-from streams.kafka.checkpoints import CHUNK_BYTES, Assembly, Checkpoint, Known, Origin, Skip, Store, cut
+from streams.kafka.checkpoints import CHUNK_BYTES, Assembly, Checkpoint, Origin, Skip, Store, StoredState, cut
 from streams.kafka.emitter import make_producer
 from streams.kafka.reading import ends, make_reader
 from tests.conftest import AnyBroker
@@ -118,7 +118,7 @@ def test_a_store_writes_and_reads_on_the_broker(broker: AnyBroker, topic_prefix:
         shared = Store(topic, make_producer(config), "third", 2)
         assert shared.load(reader, 1).origin == Origin("abc", 7)
         assert shared.load(reader, 1).skips == {}
-        assert shared.load(reader, 3) == Known([], None, {9: Skip(9, "hash", "ann", "broken", 5)})
+        assert shared.load(reader, 3) == StoredState([], None, {9: Skip(9, "hash", "ann", "broken", 5)})
         assert time.monotonic() - began < 5
         successor.save(1, 50, b"five")
         assert successor.load(reader, 1).checkpoints[0] == Checkpoint(5, 50, b"five")

@@ -14,10 +14,10 @@ from streams.identity.identities import NO_CERTIFICATE, Facts, Identities
 from streams.identity.reach import globs_within, unreachable
 
 
-def behind(*rules: str) -> dict[str, tuple[str, ...]]:
+def shadowed(*rules: str) -> dict[str, tuple[str, ...]]:
     """Return what can never win and why not; each rule is its `match`, its principal a letter of its own."""
     text = "rules:\n" + "".join(f"- {{match: {{{rule}}}, principal: p{n}}}\n" for n, rule in enumerate(rules, 1))
-    return {found.rule: found.behind for found in unreachable(Identities.parse(text))}
+    return {found.rule: found.shadowed_by for found in unreachable(Identities.parse(text))}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def behind(*rules: str) -> dict[str, tuple[str, ...]]:
 )
 def test_what_can_never_win(rules: tuple[str, ...], found: dict[str, tuple[str, ...]]) -> None:
     """A rule is out of reach when rules before it match all it matches, and only then."""
-    assert behind(*rules) == found
+    assert shadowed(*rules) == found
 
 
 def test_a_fact_that_nobody_knows_leaves_the_same_name_in_reach() -> None:
@@ -74,7 +74,7 @@ def test_hostile_patterns_are_bounded() -> None:
     """Endless patterns and lists cost nothing, and nothing is said of them."""
     assert not globs_within("*a" * 5_000, "*b" * 5_000)
     roles = [f"r{n}" for n in range(5_000)]
-    assert behind(f"role: {roles}", f"role: {roles}, application: [a, b]") == {}
+    assert shadowed(f"role: {roles}", f"role: {roles}, application: [a, b]") == {}
 
 
 globs = st.text(alphabet="ab[]!-*?", max_size=6)

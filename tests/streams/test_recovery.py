@@ -15,7 +15,7 @@ from pgwitness.core.events import RawBatch
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
 from streams.kafka import admin
-from streams.kafka.checkpoints import Checkpoint, Known, cut, known
+from streams.kafka.checkpoints import Checkpoint, StoredState, cut, known
 from streams.kafka.reading import make_reader
 from streams.worker.attribute import _restore
 from tests.conftest import AnyBroker
@@ -177,10 +177,10 @@ def test_an_older_checkpoint_stands_in_for_a_damaged_one(how: str) -> None:
     fold.apply(0, read_batch(batch(transaction(10, beacons=[beacon()]))))
     good = Checkpoint(1, 1, fold.snapshot())
     bad = Checkpoint(2, 1, _damage(how, good.data))
-    restored = _restore(Known([bad, good]), 3, 0)
+    restored = _restore(StoredState([bad, good]), 3, 0)
     assert restored is not None
     assert restored.snapshot() == good.data
-    assert _restore(Known([bad, bad]), 3, 0) is None
+    assert _restore(StoredState([bad, bad]), 3, 0) is None
 
 
 @pytest.mark.parametrize("slots", [1, 3])
