@@ -31,6 +31,7 @@ from collectors.own import OwnSessions
 from collectors.publisher import Channel
 from collectors.wal import keys, pgoutput, publication_watch, published, registry, slot
 from collectors.wal.catalogue import Catalogue, Horizon
+from collectors.wal.forgetting import Forgetting
 from collectors.wal.held import Held
 from collectors.wal.keyreads import KeyReads, Stand, stand_of
 from collectors.wal.limit import Limit
@@ -144,6 +145,7 @@ class _Collector:
         self.next_look = self.next_heartbeat = 0.0
         self.heartbeat_lsn = 0
         self.ours: dict[int, bool] = {}
+        self.forgetting = Forgetting()
         self.own_work: list[str] = []
         self.watch = Watch(self.memory.publications)
         self.job, self.job_took, self.ddl_seen = Job(), 0.0, 0
@@ -315,6 +317,7 @@ class _Collector:
             self._heartbeat()
             self.catalogue.look()
             self._look_at_registry()
+            self._forget()
             self.next_heartbeat = now + self.context.config.collectors.heartbeat_interval
 
     def _rest(self, now: float) -> None:
@@ -600,6 +603,17 @@ class _Collector:
         self.registry.take(registry.read(self.sql), passed_lsn=self.after_lsn)
         self.memory.asked = self.registry.asked
         self.assembler.refresh(lambda relation: self._belongs(relation, max(self.after_lsn, self.assembler.commit_lsn)))
+
+    def _forget(self) -> None:
+        """Let go of tables that are gone, as far as the stream has passed their end."""
+        if self.assembler.inside:
+            return
+        passed = max(self.delivered_lsn, self.after_lsn)
+        gone = self.forgetting.look(self.sql, self.assembler.described, passed)
+        if gone:
+            self.assembler.forget(gone)
+            for oid in gone:
+                self.ours.pop(int.from_bytes(oid, "big"), None)
 
     def _own_work(self, end_lsn: int, xid: int) -> None:
         """Take over what a transaction of pgwitness's own did, now that the stream has passed it."""

@@ -146,6 +146,8 @@ class Assembler:
         self.incarnation = 0
         self.ddl = 0
         self.plans: dict[bytes, Plan] = {}
+        self.described: dict[bytes, int] = {}
+        """The greatest id of those transactions in which each of them was described."""
         self.held = held
         self._place = place
         self._masking = masking
@@ -234,6 +236,15 @@ class Assembler:
             if not found.settled:
                 self._unsettled.add(oid)
 
+    def forget(self, oids: list[bytes]) -> None:
+        """Let go of tables that nothing comes of any more, and of the types that no other has; between transactions."""
+        for oid in oids:
+            self.plans.pop(oid, None)
+            self.described.pop(oid, None)
+            self._unsettled.discard(oid)
+        used = {column.type_oid for plan in self.plans.values() for column in plan.described.columns}
+        self._types = {oid: name for oid, name in self._types.items() if oid in used}
+
     def _rare(self, message: pgoutput.Message, data: bytes, at: int) -> None:
         if isinstance(message, pgoutput.Relation):
             self._describe(message)
@@ -249,12 +260,14 @@ class Assembler:
         self._accounts.coming.described(message.oid, qualified(message.schema, message.name))
         facts = self._facts(message, self._begin.lsn if self._begin is not None else self._position)
         known = self.plans.get(oid)
+        self.described[oid] = max(self._xid, self.described.get(oid, 0))
         if known is None or not known.still(message, facts):
             try:
                 self.plans[oid] = Plan(message, facts, self._masking, self._types)
             except Exception as error:
                 # Its rows have no home then, and each of them is set aside.
                 self.plans.pop(oid, None)
+                self.described.pop(oid, None)
                 why = f"a description that cannot be taken: {type(error).__name__}"
                 self._asides.note("message_unreadable", b"R", 0, self._where(), why=why, oid=message.oid)
                 return
