@@ -87,25 +87,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the tests of the longest files first; within a file, and among the short ones, the order stays."""
-    here = Path(__file__).parent
     if config.getoption("--quick"):
-        left_out = [item for item in items if not _quick(item, here)]
+        quick, left_out = list[pytest.Item](), list[pytest.Item]()
+        for item in items:
+            (quick if _quick(item) else left_out).append(item)
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if _quick(item, here)]
-
-    @functools.cache
-    def place(file: Path) -> int:
-        path = file.relative_to(here)
-        return next((n for n, name in enumerate(LONGEST) if path.is_relative_to(name)), len(LONGEST))
-
-    items.sort(key=lambda item: place(item.path))
+        items[:] = quick
+    items.sort(key=lambda item: _place(item.path, LONGEST))
 
 
-def _quick(item: pytest.Item, here: Path) -> bool:
+@functools.cache  # asked for each of thousands of tests, in each process
+def _place(file: Path, names: Sequence[str]) -> int:
+    """Give where a file, or its folder, stands among some; their number where it does not."""
+    path = file.relative_to(Path(__file__).parent)
+    return next((n for n, name in enumerate(names) if path.is_relative_to(name)), len(names))
+
+
+def _quick(item: pytest.Item) -> bool:
     """Tell whether a test takes neither a server nor long."""
     assert isinstance(item, pytest.Function)
-    slow = any(item.path.is_relative_to(here / name) for name in SLOW)
-    return not slow and SERVERS.isdisjoint(item.fixturenames)
+    return _place(item.path, SLOW) == len(SLOW) and SERVERS.isdisjoint(item.fixturenames)
 
 
 @pytest.fixture(scope="session")
