@@ -343,6 +343,59 @@ def test_a_week_begins_on_monday() -> None:
     assert hour_of_week(START_US + 6 * DAY_US + 23 * HOUR_US) == 167
 
 
+def test_a_window_ends_with_its_last_microsecond() -> None:
+    """What happens on the hour belongs to the next one, on midnight to the next day; each action is counted once."""
+    rhythm = Rhythm(SETTINGS, lambda key: True)
+    for at_us, hour, day in (
+        (DAY_US - HOUR_US, 1, 1),
+        (DAY_US - 1, 2, 1),
+        (DAY_US, 1, 2),
+        (DAY_US + HOUR_US - 1, 2, 2),
+        (DAY_US + HOUR_US, 1, 2),
+    ):
+        event = change(1, occurred_at_us=START_US + at_us, captured_at_us=START_US + at_us)
+        rhythm.count("ada", event, "update", "public.orders", 2, None, None)
+        (_, hours), (_, days) = *rhythm._hours.items(), *rhythm._days.items()
+        assert (hours.actions, hours.end_us) == (hour, START_US + (at_us // HOUR_US + 1) * HOUR_US)
+        assert days.end_us == START_US + day * DAY_US
+    assert days.actions == 2  # those of the hour of this day that has closed
+
+
+def test_an_open_window_is_asked_about_from_the_number_on() -> None:
+    """It is time to look when a count reaches what is asked for, not when it has passed it; each for itself."""
+    for name, operation, facts in (
+        ("ask", "update", {}),
+        ("ask_read", "select", {}),
+        ("ask_written", "insert", {}),
+        ("ask_deleted", "delete", {}),
+        ("ask_errors", "update", {"outcome": "denied"}),
+    ):
+        window = Window(1, 0)
+        setattr(window, name, 3)
+        looks = [window.add(operation, "public.orders", 1, None, change(n, **facts)) for n in range(4)]
+        assert looks == [False, False, True, True], name
+
+
+def test_a_day_knows_the_first_and_the_last_of_its_hours() -> None:
+    """Poured in whatever order, with the sample of what moved the most rows; equal ones leave the first."""
+    day = Window(DAY_US, 5 * HOUR_US)
+    for at_us, rows in ((5 * HOUR_US, 7), (HOUR_US, 9), (9 * HOUR_US, 9)):
+        hour = Window(at_us + HOUR_US, at_us)
+        hour.last_us, hour.sample, hour.sample_rows = at_us + 1, [at_us], rows
+        day.pour(hour)
+    assert (day.first_us, day.last_us, day.sample, day.sample_rows) == (HOUR_US, 9 * HOUR_US + 1, [HOUR_US], 9)
+
+
+def test_of_many_events_the_first_and_the_latest_are_evidence() -> None:
+    """As many as are kept, none twice, the first for ever and the others the latest."""
+    window = Window(1, 0)
+    for number in (*range(EVENT_IDS_MAX), 3, 0):
+        window.keep(f"e{number}")
+    assert window.event_ids == [f"e{number}" for number in range(EVENT_IDS_MAX)]
+    window.keep("e99")
+    assert window.event_ids == ["e0", *(f"e{number}" for number in range(2, EVENT_IDS_MAX)), "e99"]
+
+
 def test_an_event_may_close_only_a_few_windows() -> None:
     """After a silence nobody pays for all: three windows an event, until all are closed."""
     rhythm = Rhythm(Settings(), lambda key: True)
