@@ -1,4 +1,4 @@
-"""What a collector is given to work with; the daemon makes it, the shells take it."""
+"""What a collector is given to work with; the daemon makes it, the collectors take it."""
 
 from __future__ import annotations
 

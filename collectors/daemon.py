@@ -1,7 +1,7 @@
-"""The collector daemon: one thread a collector, each started again after what it lost is back.
+"""The collector daemon: one thread a task, each started again after what it lost is back.
 
-A collector is a callable that works until its stop event is set and raises `Retry` when a server is lost. `supervise`
-runs it again with exponential back-off and jitter; `Stop` from any of them ends the daemon, because going on would
+`pgwitness.core.contracts.collector` says what a collector and its tasks promise. `supervise` runs a task that ended
+again with exponential back-off and jitter; `Stop` from any of them ends the daemon, because going on would
 lose or falsify evidence. Every second a cluster with a collector sends a `Tick`: the fold's clock.
 """
 
@@ -10,16 +10,17 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
 from prometheus_client import Counter
 
-from collectors.connection import instance_name
 from collectors.context import Context, now_us
 from collectors.publisher import Publisher
+from collectors.registry import COLLECTORS, load
 from pgwitness.core.config import Config
+from pgwitness.core.contracts.collector import Task
 from pgwitness.core.errors import ConfigurationError, PgwitnessError, Retry, Stop
 from pgwitness.core.events import Control, Tick
 from pgwitness.core.privacy import load_key
@@ -36,7 +37,6 @@ END_S = 4.0
 ABANDONED_S = 1.0
 """How long after that, when what was not confirmed is left to the next run."""
 CLOSE_S = 3.0
-NAMES = ("wal", "stats", "sessions", "log")
 
 RESTARTS = Counter("pgwitness_collector_restarts", "Times a collector was started again after an error.", ["collector"])
 
@@ -45,7 +45,6 @@ GC_THRESHOLDS = (50_000, 20, 100)
 """How rarely Python looks for cycles: what passes through here has none, and looking costs every twentieth second."""
 
 log = structlog.get_logger("collect")
-Task = Callable[[threading.Event], None]
 
 
 def supervise(
@@ -129,22 +128,18 @@ def _pause(name: str, seconds: float, stop: threading.Event, health: Health) -> 
 
 
 def run_collectors(config: Config, names: list[str], stop: threading.Event, health: Health) -> int:
-    """Run the named collectors (of `NAMES`) for every cluster until `stop`; returns the exit code.
+    """Run the named collectors (of `COLLECTORS`) for every cluster until `stop`; return the exit code.
 
-    Raises `ConfigurationError` when a name is unknown, no cluster is configured, or the masking key or the keys that
-    tokens are believed by cannot be used.
+    Raise `ConfigurationError` when a name is unknown, no cluster is configured, the masking key cannot be used, or
+    what a collector needs is not configured.
     """
-    if unknown := [name for name in names if name not in NAMES]:
-        raise ConfigurationError(f"no collector {', '.join(unknown)}; there is: {', '.join(NAMES)}")
+    if unknown := [name for name in names if name not in COLLECTORS]:
+        raise ConfigurationError(f"no collector {', '.join(unknown)}; there is: {', '.join(COLLECTORS)}")
     if not config.clusters:
         raise ConfigurationError("no cluster is configured; add a table [clusters.NAME] with its dsn")
-    if "log" in names and not any(cluster.log is not None for cluster in config.clusters.values()):
-        raise ConfigurationError("no cluster has a log; add a table [clusters.NAME.log] that says where it is")
     key = load_key(config.privacy.key_file)
-    if "wal" in names and config.identities.claims_keys is not None:
-        from collectors.wal.tokens import watched
-
-        watched(config.identities.claims_keys)()
+    for name in names:
+        load(name).check(config)
     publisher = Publisher(config)
     thresholds = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -163,35 +158,11 @@ def run_collectors(config: Config, names: list[str], stop: threading.Event, heal
         publisher.close(CLOSE_S)
 
 
-def tasks(context: Context, names: list[str]) -> dict[str, Task]:
-    """Give the tasks of one cluster, by the name under which health and metrics know them."""
+def tasks(context: Context, names: Sequence[str]) -> dict[str, Task]:
+    """Return the tasks of one cluster, by the name under which health and metrics know them."""
     made: dict[str, Task] = {f"tick {context.name}": partial(tick, context)}
-    instances = [context.cluster.dsn, *context.cluster.replicas]
-    if "wal" in names:
-        from collectors.wal.shell import run as wal
-
-        if not context.cluster.databases:
-            raise ConfigurationError(f"clusters.{context.name}.databases is empty: name the databases to witness")
-        for database in context.cluster.databases:
-            made[f"wal {context.name}/{database}"] = partial(wal, context, database)
-    if "stats" in names:
-        from collectors.stats.shell import run as stats
-
-        for dsn in instances:
-            made[f"stats {context.name} {instance_name(dsn)}"] = partial(stats, context, dsn)
-    if "sessions" in names:
-        from collectors.sessions.shell import run as sessions
-
-        for dsn in instances:
-            made[f"sessions {context.name} {instance_name(dsn)}"] = partial(sessions, context, dsn)
-    if "log" in names and context.cluster.log is not None:
-        from collectors.log.shell import check
-        from collectors.log.shell import instances as logs
-        from collectors.log.shell import run as server_log
-
-        check(context)
-        for part, dsn in logs(context).items():
-            made[part] = partial(server_log, context, dsn=dsn)
+    for name in names:
+        made.update(load(name).tasks(context))
     return made
 
 

@@ -1,5 +1,5 @@
 """The WAL collector: committed row changes, from pgoutput into `raw`.
 
 `pgoutput` decodes, `plan` masks and encodes rows, `transaction` assembles parts, `slot` keeps the slot and its
-history, `stream` speaks the replication protocol and `shell` runs it all.
+history, `stream` speaks the replication protocol and `collector` runs it all.
 """

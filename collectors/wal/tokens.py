@@ -27,6 +27,7 @@ from pgwitness.core.config import File
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import Token
 from pgwitness.core.privacy import Tokenizer
+from pgwitness.core.runtime.watchedfile import WatchedFile
 
 ALGORITHMS = ("EdDSA", "ES256", "RS256")
 TEXT_CHARACTERS_MAX = 200
@@ -174,35 +175,13 @@ _SIGNATURE_ONLY: Any = {
 _NOTHING: Any = {**_SIGNATURE_ONLY, "verify_signature": False}
 
 
-class _Watched:
-    """A file of keys that is read again when it has changed; one that cannot be used any more leaves the last good."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp: tuple[int, int] | None = None
-        self._keys: list[Key] | None = None
-
-    def __call__(self) -> list[Key]:
-        """Give the keys. Raises `ConfigurationError` when the file never was one of keys."""
-        try:
-            status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_size)
-        except OSError:
-            stamp = None
-        if self._keys is None or stamp != self._stamp:
-            self._stamp = stamp
-            try:
-                self._keys = load_keys(self._path)
-            except ConfigurationError:
-                if self._keys is None:
-                    raise
-        return self._keys
-
-
 @functools.cache
 def watched(path: Path) -> Callable[[], list[Key]]:
-    """Give the keys of a file as of now, the same for all who ask: what was good outlives a collector's restart."""
-    return _Watched(path)
+    """Return the keys of a file as of now, the same for all who ask: what was good outlives a collector's restart.
+
+    The function raises `ConfigurationError` when the file never was one of keys.
+    """
+    return WatchedFile(path, functools.partial(load_keys, path), initial=list[Key]()).current
 
 
 def load_keys(path: Path) -> list[Key]:

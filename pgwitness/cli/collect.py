@@ -6,13 +6,12 @@ from pathlib import Path
 
 import click
 
+from collectors.registry import COLLECTORS
 from pgwitness.cli.options import cluster_option, common, configuration, http_options
-
-COLLECTORS = ["wal", "stats", "sessions", "log"]
 
 
 @click.command(short_help="Run collectors: wal, stats, sessions, log.")
-@click.argument("names", nargs=-1, required=True, type=click.Choice(COLLECTORS))
+@click.argument("names", nargs=-1, required=True, type=click.Choice(list(COLLECTORS)))
 @cluster_option
 @http_options
 @common

@@ -6,7 +6,6 @@ that it is evidence and raises an alert; the last good one holds.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from pgwitness.core.codec import BatchBuilder
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import Control, RawEvent, RawHeader, encode_event
 from pgwitness.core.events import Identities as IdentitiesRecord
+from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 from pgwitness.core.topics import OURSELVES
 from streams import metrics
 from streams.identity.identities import Identities
@@ -45,57 +45,42 @@ class IdentityFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.last = Identities.parse("")
-        self.trouble: Trouble | None = None
-        """What was wrong with the file at the last look, None when nothing was."""
-        self._stamp: tuple[int, int, int] | None = None
-
-    def load(self) -> Identities:
+        self._file = WatchedFile(
+            path, self._read, initial=Identities.parse(""), changed=self._changed, refused=self._refused
+        )
+        self.load = self._file.load
         """Read the file at the start. Raise `ConfigurationError`: to start without names would be guessing."""
+        self.poll = self._file.poll
+        """Return the content as it is now, or the last good one."""
+
+    @property
+    def last(self) -> Identities:
+        """The last good content."""
+        return self._file.last
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What was wrong with the file at the last look, None when nothing was."""
+        refusal = self._file.refusal
+        if refusal is None:
+            return None
+        return Trouble(str(self.path), refusal.error[:ERROR_CHARACTERS_MAX], self.last.sha256, refusal.sha256)
+
+    def _read(self) -> Identities:
         try:
-            stamp = self._look()
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(
                 f"{self.path}: cannot be read: {error}; `pgwitness init` writes one, identities.file names another"
             ) from error
-        self.last = Identities.parse(text, str(self.path))
-        self._stamp = stamp
-        return self.last
+        return Identities.parse(text, str(self.path))
 
-    def poll(self) -> Identities:
-        """Return the content as it is now, or the last good one."""
-        try:
-            stamp = self._look()
-            if stamp == self._stamp:
-                return self.last
-            self._stamp = stamp
-            content = self.path.read_bytes()
-            self.last, self.trouble = self._read(content)
-            if self.trouble is not None:
-                raise ConfigurationError(self.trouble.error)
-            log.info("identities_changed", file=str(self.path), sha256=self.last.sha256)
-        except (OSError, ConfigurationError) as error:
-            if self._stamp is not None or isinstance(error, ConfigurationError):
-                metrics.IDENTITY_ERRORS.inc()
-                log.error("identities_refused", error=str(error), instead="the last good file holds")
-            if isinstance(error, OSError):
-                self._stamp = None
-                self.trouble = Trouble(str(self.path), str(error)[:ERROR_CHARACTERS_MAX], self.last.sha256)
-        return self.last
+    def _changed(self, identities: Identities) -> None:
+        log.info("identities_changed", file=str(self.path), sha256=identities.sha256)
 
-    def _read(self, content: bytes) -> tuple[Identities, Trouble | None]:
-        """Return what holds from now on, and what is wrong with the content."""
-        try:
-            return Identities.parse(content.decode(), str(self.path)), None
-        except (UnicodeDecodeError, ConfigurationError) as error:
-            sha256 = hashlib.sha256(content).hexdigest()
-            why = str(error)[:ERROR_CHARACTERS_MAX]
-            return self.last, Trouble(str(self.path), why, self.last.sha256, sha256)
-
-    def _look(self) -> tuple[int, int, int]:
-        status = self.path.stat()
-        return (status.st_mtime_ns, status.st_size, status.st_ino)
+    def _refused(self, refusal: Refusal) -> None:
+        metrics.IDENTITY_ERRORS.inc()
+        log.error("identities_refused", error=refusal.error, instead="the last good file holds")
 
 
 def record(identities: Identities, producer: str, clock: Callable[[], float] = time.time) -> bytes:

@@ -25,6 +25,7 @@ from detectors.alerts.verdicts import Checked, check
 from pgwitness.core.config import Config, Reviewer
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import Event, Position, encode_event
+from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 from streams import metrics
 from streams.kafka.reading import make_reader, read
 
@@ -127,35 +128,25 @@ class SuppressionFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.last = Suppressions("", [])
-        self._stamp: tuple[int, int, int] | None = None
-
-    def load(self) -> Suppressions:
+        self._file = WatchedFile(
+            path, self._read, initial=Suppressions("", []), changed=self._changed, refused=self._refused
+        )
+        self.load = self._file.load
         """Read the file at the start. Raise `ConfigurationError` when it cannot be used."""
-        self._stamp = self._look()
-        self.last = self._read()
-        return self.last
-
-    def poll(self) -> Suppressions:
+        self.poll = self._file.poll
         """Return the content as it is now, or the last good one."""
-        try:
-            stamp = self._look()
-            if stamp == self._stamp:
-                return self.last
-            self._stamp = stamp
-            self.last = self._read()
-            log.info("suppressions_changed", file=str(self.path), sha256=self.last.sha256)
-        except ConfigurationError as error:
-            metrics.SUPPRESSION_ERRORS.inc()
-            log.error("suppressions_refused", error=str(error), instead="the last good file holds")
-        return self.last
 
-    def _look(self) -> tuple[int, int, int] | None:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        return (status.st_mtime_ns, status.st_size, status.st_ino)
+    @property
+    def last(self) -> Suppressions:
+        """The last good content."""
+        return self._file.last
+
+    def _changed(self, suppressions: Suppressions) -> None:
+        log.info("suppressions_changed", file=str(self.path), sha256=suppressions.sha256)
+
+    def _refused(self, refusal: Refusal) -> None:
+        metrics.SUPPRESSION_ERRORS.inc()
+        log.error("suppressions_refused", error=refusal.error, instead="the last good file holds")
 
     def _read(self) -> Suppressions:
         try:

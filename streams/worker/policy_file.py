@@ -19,6 +19,7 @@ from detectors.policy.policies import Bundle
 from pgwitness.core.codec import BatchBuilder
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import Control, RawHeader, encode_event
+from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 from pgwitness.core.topics import OURSELVES
 from streams import metrics
 
@@ -28,57 +29,44 @@ NAMED_MAX = 50
 """Policies named in the event of a change, of each sort."""
 ERROR_CHARS_MAX = 1_000
 
-_Stamp = tuple[tuple[str, int, int, int], ...]
-
 
 class PolicyFile:
     """The file or folder, and the last usable bundle of it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.last = Bundle([])
-        self._stamp: _Stamp = ()
-        self._seen: _Stamp = ()
         self._refusal: str | None = None
-
-    def load(self) -> Bundle:
+        self._files = WatchedFile(
+            path,
+            lambda: usable(path),
+            initial=Bundle([]),
+            files=lambda: _files(path),
+            settle=True,
+            changed=self._changed,
+            refused=self._refused,
+        )
+        self.load = self._files.load
         """Read the policies at the start. Raise `ConfigurationError` when they, or their tests, are not in order."""
-        stamp = self._look()
-        self.last = usable(self.path)
-        self._stamp = self._seen = stamp
-        return self.last
-
-    def poll(self) -> Bundle:
+        self.poll = self._files.poll
         """Return the policies as they are now, or the last good ones."""
-        stamp = self._look()
-        settled, self._seen = stamp == self._seen, stamp
-        if stamp == self._stamp or not settled:
-            return self.last
-        self._stamp = stamp
-        try:
-            self.last = usable(self.path)
-            log.info("policies_read", path=str(self.path), sha256=self.last.sha256)
-        except ConfigurationError as error:
-            metrics.POLICY_ERRORS.inc()
-            self._refusal = str(error)[:ERROR_CHARS_MAX]
-            log.error("policies_refused", error=str(error), instead="the last good policies hold")
-        return self.last
+
+    @property
+    def last(self) -> Bundle:
+        """The last good policies."""
+        return self._files.last
 
     def take_refusal(self) -> str | None:
         """Return why the present files cannot be used, once."""
         refusal, self._refusal = self._refusal, None
         return refusal
 
-    def _look(self) -> _Stamp:
-        found = []
-        try:
-            files = _files(self.path)
-            for file in files:
-                status = file.stat()
-                found.append((str(file), status.st_mtime_ns, status.st_size, status.st_ino))
-        except OSError:
-            return ()  # reading it says what is wrong
-        return tuple(found)
+    def _changed(self, bundle: Bundle) -> None:
+        log.info("policies_read", path=str(self.path), sha256=bundle.sha256)
+
+    def _refused(self, refusal: Refusal) -> None:
+        metrics.POLICY_ERRORS.inc()
+        self._refusal = refusal.error[:ERROR_CHARS_MAX]
+        log.error("policies_refused", error=refusal.error, instead="the last good policies hold")
 
 
 def _files(path: Path) -> list[Path]:

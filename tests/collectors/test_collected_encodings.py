@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from collectors.sessions.shell import run as sessions
-from collectors.stats.shell import run as stats
+from collectors.sessions.collector import run as sessions
+from collectors.stats.collector import run as stats
 from pgwitness.core.events import Gap, QueryStats, Session
 from tests.collectors.wal_source import MARK, Source, name_of, rows
 

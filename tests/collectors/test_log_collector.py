@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from collectors.daemon import run_collectors, tasks
-from collectors.log import shell
+from collectors.log import collector
 from pgwitness.core.config import Config, Log
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import SCHEMA_VERSION, Event, Gap, Posture, RawBatch, RawHeader, Session, Statement, Tick
@@ -90,8 +90,8 @@ def settings_of(at: Bench) -> Log:
 def collecting(at: Bench) -> Iterator[list[BaseException]]:
     """Run the collector for the length of a block, from its first look on."""
     context = context_of(at.config, at.publisher)
-    with running(lambda stop: shell.run(context, stop)) as raised:
-        (part,) = shell.instances(context)
+    with running(lambda stop: collector.run(context, stop)) as raised:
+        (part,) = collector.instances(context)
         context.health.expect(part)
         at.raw.wait(lambda: context.health.not_ready() == [] or raised != [], "the first look")
         yield raised
@@ -334,7 +334,7 @@ def test_a_folder_that_vanishes_is_a_gap_and_comes_back(copy: Bench, tmp_path: P
     """While there is nothing to follow the collector says so, is not ready, and goes on afterwards."""
     folder = tmp_path / "log"
     context = context_of(copy.config, copy.publisher)
-    with running(lambda stop: shell.run(context, stop)) as raised:
+    with running(lambda stop: collector.run(context, stop)) as raised:
         copy.raw.wait(lambda: [gap.reason for gap in copy.raw.of(Gap)] == ["log_missing"], "the gap")
         assert "log_directory" in context.health.not_ready()[0]
         folder.mkdir()
@@ -355,7 +355,7 @@ def test_a_lost_file_and_a_lost_state_are_gaps(copy: Bench, tmp_path: Path) -> N
     """What was rotated away before it was read, and a state file that cannot be used, are told."""
     folder = tmp_path / "log"
     folder.mkdir()
-    with running(lambda stop: shell.run(context_of(copy.config, copy.publisher), stop)):
+    with running(lambda stop: collector.run(context_of(copy.config, copy.publisher), stop)):
         # What is there at the first look is read from its end: the file must come after it.
         state_path = copy.config.collectors.state_path
         copy.raw.wait(lambda: any(state_path.glob("log-*.json")), "the first look")
@@ -364,12 +364,12 @@ def test_a_lost_file_and_a_lost_state_are_gaps(copy: Bench, tmp_path: Path) -> N
     shutil.rmtree(folder)
     folder.mkdir()
     (folder / "b.json").write_bytes(line(5))
-    with running(lambda stop: shell.run(context_of(copy.config, copy.publisher), stop)):
+    with running(lambda stop: collector.run(context_of(copy.config, copy.publisher), stop)):
         copy.raw.wait(lambda: any(gap.reason == "log_rotated_away" for gap in copy.raw.of(Gap)), "the loss")
         await_marks(copy, 2)
     (state,) = copy.config.collectors.state_path.glob("log-*.json")
     state.write_text("{")
-    with running(lambda stop: shell.run(context_of(copy.config, copy.publisher), stop)):
+    with running(lambda stop: collector.run(context_of(copy.config, copy.publisher), stop)):
         copy.raw.wait(lambda: any(gap.reason == "collector_state_lost" for gap in copy.raw.of(Gap)), "the state")
 
 
@@ -380,7 +380,7 @@ def test_standard_input_is_read_to_its_end(copy: Bench, monkeypatch: pytest.Monk
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as standard_input:
         monkeypatch.setattr("sys.stdin", standard_input)
-        with running(lambda stop: shell.run(context_of(config, copy.publisher), stop)) as raised:
+        with running(lambda stop: collector.run(context_of(config, copy.publisher), stop)) as raised:
             os.write(writer, line(0) + line(1)[:30])
             await_marks(copy, 1)
             os.write(writer, line(1)[30:])
@@ -408,7 +408,7 @@ def test_a_log_is_only_collected_where_one_is_configured(copy: Bench) -> None:
         tasks(replace_context(context, folder), ["log"])
 
 
-def replace_context(context: object, cluster: object) -> shell.Context:
+def replace_context(context: object, cluster: object) -> collector.Context:
     """A context with another cluster."""
     import dataclasses
 

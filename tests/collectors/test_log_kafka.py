@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from msgspec.structs import replace
 
-from collectors.log import shell
+from collectors.log import collector
 from collectors.log.sources import kafka
 from pgwitness.core.config import Config, Log
 from pgwitness.core.errors import ConfigurationError, Retry
@@ -356,14 +356,14 @@ def test_partitions_that_are_added_are_read(at: Bench, shipper: Shipper, monkeyp
 def test_what_cannot_be_read_says_what_to_do(configured: Callable[..., Config], tmp_path: Path) -> None:
     """No topic configured, and one that is not there."""
     config = configured()
-    with bench(config) as at, running(lambda stop: shell.run(context_of(config, at.publisher), stop)) as raised:
+    with bench(config) as at, running(lambda stop: collector.run(context_of(config, at.publisher), stop)) as raised:
         at.raw.wait(lambda: raised != [], "the error")
     assert isinstance(raised[0], Retry)
     assert "create it, or correct log.topic" in str(raised[0])
     cluster = config.cluster("shop")
     nameless = replace(config, clusters={"shop": replace(cluster, log=Log(from_="kafka"))})
     with pytest.raises(ConfigurationError, match=r"log\.topic is empty"):
-        shell.check(context_of(nameless, at.publisher))
+        collector.check(nameless)
 
 
 def test_too_many_sources_push_out_the_oldest(at: Bench, shipper: Shipper, monkeypatch: pytest.MonkeyPatch) -> None:

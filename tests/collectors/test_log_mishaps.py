@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors.log import reading, shell
+from collectors.log import collector, reading
 from collectors.log.sources import files
 from pgwitness.core.config import Config
 from pgwitness.core.errors import Retry
@@ -219,7 +219,7 @@ def test_a_state_that_cannot_be_written(at: Bench, path: Path, log_format: str) 
     context = context_of(at.config, at.publisher)
     failures = files.STATE_FAILURES.labels(*LABELS)
     before = failures._value.get()
-    with running(lambda stop: shell.run(context, stop)) as raised:
+    with running(lambda stop: collector.run(context, stop)) as raised:
         await_marks(at, 1)
         (state,) = at.config.collectors.state_path.glob("log-*.json")
         blocked = state.with_name(f"{state.name}.new")
@@ -244,7 +244,7 @@ def test_the_first_state_must_be_written(at: Bench, path: Path) -> None:
     folder = at.config.collectors.state_path
     folder.mkdir(parents=True)
     (folder / "log-shop.json.new").mkdir()
-    with running(lambda stop: shell.run(context_of(at.config, at.publisher), stop)) as raised:
+    with running(lambda stop: collector.run(context_of(at.config, at.publisher), stop)) as raised:
         at.raw.wait(lambda: raised != [], "the error")
     assert isinstance(raised[0], Retry)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from collectors.log import shell
+from collectors.log import collector
 from pgwitness.core.config import Config
 from pgwitness.core.events import SCHEMA_VERSION, RawBatch, RawHeader, Statement
 from pgwitness.demo.servers import Broker, Postgres
@@ -42,7 +42,9 @@ def test_the_log_says_who_wrote_and_who_committed(
         admin.execute("CREATE ROLE writer LOGIN; CREATE ROLE closer LOGIN SUPERUSER; CREATE TABLE item (id int)")
         admin.execute("GRANT ALL ON item TO writer")
     with bench(config) as at:
-        with running(lambda context, _, stop: shell.run(context, stop), context_of(config, at.publisher), "") as raised:
+        with running(
+            lambda context, _, stop: collector.run(context, stop), context_of(config, at.publisher), ""
+        ) as raised:
             with (
                 psycopg.connect(server.dsn("writer"), autocommit=True) as writer,
                 psycopg.connect(server.dsn("closer"), autocommit=True) as closer,

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 from psycopg import sql
 
-from collectors.log import shell
+from collectors.log import collector
 from collectors.log.sources.server import ServerLog
 from pgwitness.core.config import Cluster, Config, Log
 from pgwitness.core.errors import Retry
@@ -173,11 +173,11 @@ class Sent:
 def test_pauses_grow_while_nobody_but_the_collector_acts() -> None:
     """Twice as long each time, up to a limit; as soon as an event comes, as often as configured."""
     reading = Sent()
-    pace = shell.Pace(0.2, reading)  # type: ignore[arg-type]
+    pace = collector.Pace(0.2, reading)  # type: ignore[arg-type]
     assert [pace.pause(True) for _ in range(5)] == [0.4, 0.8, 1.6, 2.0, 2.0]
     reading.sent = 1
     assert pace.pause(True) == 0.2
-    slow = shell.Pace(30.0, reading)  # type: ignore[arg-type]
+    slow = collector.Pace(30.0, reading)  # type: ignore[arg-type]
     assert [slow.pause(False) for _ in range(2)] == [30.0, 30.0]
 
 
@@ -206,10 +206,13 @@ def test_each_instance_has_a_log_and_a_state_of_its_own(over_sql: Bench, server:
     cluster = replace(over_sql.config.cluster("shop"), replicas=[other])
     config = replace(over_sql.config, clusters={"shop": cluster})
     context = context_of(config, over_sql.publisher)
-    parts = shell.instances(context)
+    parts = collector.instances(context)
     assert len(parts) == 2
     first, second = parts.values()
-    with running(lambda stop: shell.run(context, stop, first)), running(lambda stop: shell.run(context, stop, second)):
+    with (
+        running(lambda stop: collector.run(context, stop, first)),
+        running(lambda stop: collector.run(context, stop, second)),
+    ):
         over_sql.raw.wait(lambda: len(list(config.collectors.state_path.glob("log-*.json"))) == 2, "two states")
         say(over_sql, 0, 1)
         over_sql.raw.wait(lambda: len(_marked(over_sql.raw.seen)) == 2, "the line from both")

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from collectors.connection import instance_name
 from collectors.posture import queries as posture_queries
 from collectors.posture import source as posture_source
-from collectors.sessions.shell import run
+from collectors.sessions.collector import run
 from pgwitness.core.config import Config
 from pgwitness.core.errors import Retry
 from pgwitness.core.events import Gap, Posture, Session

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from collectors.sessions.shell import run
+from collectors.sessions.collector import run
 from pgwitness.core.config import Config
 from pgwitness.core.events import Certificate, Session
 from pgwitness.demo.servers import Broker

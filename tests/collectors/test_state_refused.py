@@ -12,9 +12,9 @@ import pytest
 from msgspec import Struct
 
 from collectors.beacon.keyring import Keyring
-from collectors.sessions.shell import run as sessions
+from collectors.sessions.collector import run as sessions
 from collectors.statefile import StateFile
-from collectors.stats.shell import run as stats
+from collectors.stats.collector import run as stats
 from collectors.wal import keys, slot
 from collectors.wal.held import Body, Held
 from pgwitness.core.config import Config

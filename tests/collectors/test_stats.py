@@ -9,7 +9,7 @@ import msgspec
 import psycopg
 import pytest
 
-from collectors.stats.shell import only_catalogues, run
+from collectors.stats.collector import only_catalogues, run
 from pgwitness.core.config import Config
 from pgwitness.core.errors import Retry
 from pgwitness.core.events import Gap, QueryStats

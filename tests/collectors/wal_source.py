@@ -14,7 +14,7 @@ import pytest
 from collectors.context import Context
 from collectors.installation.install import install
 from collectors.installation.job import Job
-from collectors.wal import shell, slot
+from collectors.wal import collector, slot
 from pgwitness.core.config import Config
 from pgwitness.core.events import Row, Transaction
 from pgwitness.demo.servers import wait_for
@@ -39,7 +39,7 @@ def job_rests() -> Iterator[None]:
 
 def collect(context: Context, dsn: str, stop: threading.Event) -> None:
     """Run the collector for the database of a DSN."""
-    shell.run(context, name_of(dsn), stop)
+    collector.run(context, name_of(dsn), stop)
 
 
 class Source:
@@ -102,14 +102,14 @@ class Source:
 @contextmanager
 def reading_late() -> Iterator[None]:
     """Keep collectors from reading the stream until the block ends, as one that is behind does; all else goes on."""
-    consume, over = shell.Stream._consume, threading.Event()
+    consume, over = collector.Stream._consume, threading.Event()
 
-    def wait_or_consume(stream: shell.Stream) -> None:
+    def wait_or_consume(stream: collector.Stream) -> None:
         if over.wait(0.2):
             consume(stream)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shell.Stream, "_consume", wait_or_consume)
+        patch.setattr(collector.Stream, "_consume", wait_or_consume)
         yield
         over.set()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 import psycopg
 import structlog
@@ -22,6 +23,8 @@ from collectors.publisher import Channel
 from collectors.statefile import StateFile
 from collectors.stats import source
 from collectors.stats.delta import Delta, Key, Loss, Snapshot, compare
+from pgwitness.core.config import Config
+from pgwitness.core.contracts.collector import Task
 from pgwitness.core.errors import Retry
 from pgwitness.core.events import Gap, QueryStats
 from pgwitness.core.messages.refusal import words
@@ -57,6 +60,18 @@ class Sent(Struct, frozen=True):
     """The number of the last state whose pending events the broker has confirmed."""
 
     number: int
+
+
+def check(config: Config) -> None:
+    """Every cluster with a `dsn` can be collected from."""
+
+
+def tasks(context: Context) -> dict[str, Task]:
+    """Return one task for each instance of a cluster."""
+    return {
+        f"stats {context.name} {instance_name(dsn)}": partial(run, context, dsn)
+        for dsn in (context.cluster.dsn, *context.cluster.replicas)
+    }
 
 
 def run(context: Context, dsn: str, stop: threading.Event) -> None:

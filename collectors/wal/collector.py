@@ -43,10 +43,12 @@ from collectors.wal.registry import Belongs, Registry
 from collectors.wal.slot import Connection, Memory, SlotState
 from collectors.wal.stream import HEADER, Ended, Stream
 from collectors.wal.stuck import OUT_OF_MEMORY, failed, of_the_data, start_after
-from collectors.wal.tokens import Verifier
+from collectors.wal.tokens import Verifier, watched
 from collectors.wal.transaction import Assembler, Place, Xids
 from collectors.wal.unpublished import Accounts
-from pgwitness.core.errors import PgwitnessError, Retry, Unreachable
+from pgwitness.core.config import Cluster, Config
+from pgwitness.core.contracts.collector import Task
+from pgwitness.core.errors import ConfigurationError, PgwitnessError, Retry, Unreachable
 from pgwitness.core.events import Control, Gap, RawEvent, format_lsn, qualified
 from pgwitness.core.messages.refusal import words
 from pgwitness.core.privacy import tokenizer
@@ -87,6 +89,25 @@ WAITING = Gauge(
 )
 
 log = structlog.get_logger("wal")
+
+
+def check(config: Config) -> None:
+    """Raise `ConfigurationError` where the keys that tokens are believed by cannot be used, or no database is named."""
+    if config.identities.claims_keys is not None:
+        watched(config.identities.claims_keys)()
+    for name, cluster in sorted(config.clusters.items()):
+        _named(name, cluster)
+
+
+def tasks(context: Context) -> dict[str, Task]:
+    """Return one task for each database of a cluster."""
+    _named(context.name, context.cluster)
+    return {f"wal {context.name}/{database}": partial(run, context, database) for database in context.cluster.databases}
+
+
+def _named(name: str, cluster: Cluster) -> None:
+    if not cluster.databases:
+        raise ConfigurationError(f"clusters.{name}.databases is empty: name the databases to witness")
 
 
 def run(context: Context, database: str, stop: threading.Event) -> None:

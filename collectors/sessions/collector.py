@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
 import structlog
@@ -19,11 +20,13 @@ from prometheus_client import Gauge
 
 from collectors.connection import connect, instance_name
 from collectors.context import Context, now_us
-from collectors.posture import shell as posture_shell
+from collectors.posture import watcher
 from collectors.publisher import Channel
 from collectors.sessions import activity_source
 from collectors.sessions.activity import Look, compare
 from collectors.statefile import StateFile
+from pgwitness.core.config import Config
+from pgwitness.core.contracts.collector import Task
 from pgwitness.core.errors import Retry
 from pgwitness.core.events import Gap
 from pgwitness.core.messages.refusal import words
@@ -45,6 +48,18 @@ class State(Struct, frozen=True):
 
     look: Look | None = None
     hidden_reported: bool = False
+
+
+def check(config: Config) -> None:
+    """Every cluster with a `dsn` can be collected from."""
+
+
+def tasks(context: Context) -> dict[str, Task]:
+    """Return one task for each instance of a cluster."""
+    return {
+        f"sessions {context.name} {instance_name(dsn)}": partial(run, context, dsn)
+        for dsn in (context.cluster.dsn, *context.cluster.replicas)
+    }
 
 
 def run(context: Context, dsn: str, stop: threading.Event) -> None:
@@ -86,7 +101,7 @@ class _Posture:
 
     def _work(self) -> None:
         try:
-            posture_shell.run(*self._arguments, self.stop, self._report)
+            watcher.run(*self._arguments, self.stop, self._report)
         except Exception as error:
             self._raised = error
 

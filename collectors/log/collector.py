@@ -29,7 +29,8 @@ from collectors.log.sources.remote import RemoteFollower
 from collectors.log.sources.server import ServerLog
 from collectors.log.surroundings import Watch
 from collectors.publisher import Channel
-from pgwitness.core.config import Log
+from pgwitness.core.config import Cluster, Config, Log
+from pgwitness.core.contracts.collector import Task
 from pgwitness.core.errors import ConfigurationError
 
 SQL_PAUSE_S_MAX = 2.0
@@ -39,7 +40,7 @@ ENDINGS = {"jsonlog": ".json", "csvlog": ".csv"}
 log = structlog.get_logger("log")
 
 
-class Collector(Protocol):
+class LogReader(Protocol):
     """What turns: `step` reads what there is and is false when there was nothing."""
 
     reading: Reading
@@ -62,11 +63,19 @@ class Collector(Protocol):
         """Remember how far it came."""
 
 
-def check(context: Context) -> None:
-    """Raise `ConfigurationError` when the log cannot be collected as configured."""
-    settings = context.cluster.log
-    assert settings is not None
-    where = f"clusters.{context.name}.log"
+def check(config: Config) -> None:
+    """Raise `ConfigurationError` when no cluster has a log, or one cannot be collected as configured."""
+    if all(cluster.log is None for cluster in config.clusters.values()):
+        raise ConfigurationError("no cluster has a log; add a table [clusters.NAME.log] that says where it is")
+    for name, cluster in sorted(config.clusters.items()):
+        _check(name, cluster)
+
+
+def _check(name: str, cluster: Cluster) -> None:
+    settings = cluster.log
+    if settings is None:
+        return
+    where = f"clusters.{name}.log"
     if settings.from_ == "file" and not settings.path:
         raise ConfigurationError(f'{where}.path is empty; name the files, such as "/var/log/postgresql/*.json"')
     if settings.from_ == "sql" and "/" in settings.path:
@@ -87,12 +96,20 @@ def instances(context: Context) -> dict[str, str]:
     return {f"log {context.name} {instance_name(dsn)}": dsn for dsn in [cluster.dsn, *cluster.replicas]}
 
 
+def tasks(context: Context) -> dict[str, Task]:
+    """Return the tasks that collect a cluster's log: over SQL one an instance, else one; none where it has none."""
+    if context.cluster.log is None:
+        return {}
+    _check(context.name, context.cluster)
+    return {part: partial(run, context, dsn=dsn) for part, dsn in instances(context).items()}
+
+
 def run(context: Context, stop: threading.Event, dsn: str | None = None) -> None:
     """Collect the log of a cluster until `stop`, over SQL that of the instance behind `dsn`.
 
     Raises `Retry` when the broker or the server is lost, or a right is missing.
     """
-    check(context)
+    _check(context.name, context.cluster)
     settings = context.cluster.log
     assert settings is not None
     dsn = dsn or context.cluster.dsn
@@ -195,7 +212,7 @@ def _judge(reading: Reading, watch: Watch) -> None:
 
 def _turn(
     context: Context,
-    collector: Collector,
+    collector: LogReader,
     part: str,
     stop: threading.Event,
     watch: Watch,

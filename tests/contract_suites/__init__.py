@@ -1,0 +1,1 @@
+"""One suite a contract of `pgwitness.core.contracts`: every registered implementation passes it, on real servers."""
