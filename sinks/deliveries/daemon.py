@@ -18,6 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
 from pgwitness.core.config import Config, Delivery
+from pgwitness.core.contracts.alert_target import AlertTarget, NotTaken, Refused
 from pgwitness.core.errors import ConfigurationError, PgwitnessError, Retry
 from pgwitness.core.runtime import backoff
 from pgwitness.core.runtime.health import Health
@@ -26,7 +27,6 @@ from pgwitness.core.topics import READABLE
 from sinks.deliveries import metrics, render, routing, targets
 from sinks.deliveries.respond import Responder
 from sinks.deliveries.routing import Held, Item, Limit
-from sinks.deliveries.targets import NotTaken, Refused, Target
 
 log = structlog.get_logger("deliver")
 
@@ -94,7 +94,7 @@ class Route:
         self,
         name: str,
         settings: Delivery,
-        target: Target,
+        target: AlertTarget[Item],
         config: Config,
         outbox: Outbox,
         stop: threading.Event,

@@ -21,12 +21,13 @@ from msgspec import Struct
 
 from pgwitness.core.codec import BatchBuilder
 from pgwitness.core.config import Config, Respond, RespondCluster
+from pgwitness.core.contracts.alert_target import NotTaken
 from pgwitness.core.events import Control, RawHeader, encode_event
 from pgwitness.core.messages.refusal import words
 from pgwitness.core.topics import partition_of
 from sinks.deliveries import metrics
 from sinks.deliveries.routing import CLOSE, Item, Limit, part
-from sinks.deliveries.targets import NotTaken, secret
+from sinks.deliveries.secret import secret
 
 log = structlog.get_logger("respond")
 

@@ -22,12 +22,12 @@ import pytest
 from msgspec.structs import replace
 
 from pgwitness.core.config import Delivery, Respond, RespondCluster
+from pgwitness.core.contracts.alert_target import AlertTarget, NotTaken, Refused
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.units import Duration
 from sinks.deliveries import render, routing, targets
 from sinks.deliveries.respond import Act, answered, decide
 from sinks.deliveries.routing import Held, Item, Limit
-from sinks.deliveries.targets import NotTaken, Refused, Target
 from tests.detectors.test_alert import GOLDEN, conforms
 
 ALERT: dict[str, Any] = json.loads(GOLDEN.read_text())
@@ -207,7 +207,7 @@ def hooks(*answers: int | tuple[int, dict[str, str]]) -> Iterator[tuple[str, lis
         thread.join(10)
 
 
-def send(target: Target, *items: Item) -> None:
+def send(target: AlertTarget[Any], *items: Item) -> None:
     """Send some, then let go."""
 
     async def all_of_them() -> None:

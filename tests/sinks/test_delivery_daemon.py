@@ -25,7 +25,8 @@ from pgwitness.core.events import Control
 from pgwitness.core.runtime import backoff
 from pgwitness.core.runtime.health import Health, serve
 from pgwitness.demo.servers import Broker, Postgres
-from sinks.deliveries import daemon, routing, targets
+from sinks.deliveries import daemon, routing
+from sinks.deliveries.targets.file import File
 from streams.kafka import admin, dead_letters
 from streams.kafka.reading import make_reader, read
 from tests.conftest import AnyBroker
@@ -212,15 +213,15 @@ def test_a_defect_in_one_target_does_not_end_the_others(
     installation: Alerts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What nobody expected is logged and tried again; the others deliver, and nothing is lost."""
-    send = targets.File.send
+    send = File.send
     raised = iter([RuntimeError("can't start new thread")])
 
-    async def once(self: targets.File, item: routing.Item) -> None:
+    async def once(self: File, item: routing.Item) -> None:
         for error in raised:
             raise error
         await send(self, item)
 
-    monkeypatch.setattr(targets.File, "send", once)
+    monkeypatch.setattr(File, "send", once)
     monkeypatch.setattr(backoff, "FIRST_S", 0.01)
     path = tmp_path / "alerts"
     with hooks() as (url, got):
