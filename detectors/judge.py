@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from detectors import judgement
-from detectors.actions import Action, FactsOf, Parts, count, of_change, of_event
+from detectors import builtin, judgement
+from detectors.actions import KINDS, Action, FactsOf, Parts, count, of_change, of_event
 from detectors.alerts import reports
 from detectors.alerts.alert import Alert
 from detectors.alerts.findings import Findings
@@ -25,6 +25,7 @@ from detectors.behaviour.habits import Unusual, short
 from detectors.behaviour.model import LEARNING, ORDINARY, Behaviour
 from detectors.behaviour.presence import Presence
 from detectors.behaviour.rhythm import SAMPLE, Finding
+from detectors.builtin.found import Found
 from detectors.judgement import UNKNOWN, Incomplete, Verdict
 from detectors.policy.correlation import Correlations
 from detectors.policy.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
@@ -80,6 +81,10 @@ class Judge:
         """Windows that closed with the present event and were out of the ordinary."""
         self._parts = Parts()
         self._findings = Findings(triage, self._undo)
+        self._builtin = builtin.make()
+        self._asked: dict[str, list[builtin.AnyDetector]] = {
+            kind: [detector for detector in self._builtin.values() if kind in detector.kinds] for kind in KINDS
+        }
 
     @classmethod
     def from_config(cls, bundle: Bundle, config: Config) -> Judge:
@@ -225,7 +230,7 @@ class Judge:
         quiet_days = self.presence.seen(event.principal, event.occurred_at_us) if event.principal else 0
         novelty = _NOT_NEW if ordinary and not quiet_days else _novelty(unusual, quiet_days)
         matches = self._evaluator.change(event, relation, operation, rows, labels, novelty)
-        if ordinary and matches is NONE:
+        if ordinary and matches is NONE and not self._asked["change"]:
             return UNKNOWN if unusual is LEARNING or self._behaviour is None else judgement.ORDINARY
         return self._verdict(lambda: of_change(event, relation, operation, rows, labels), matches, unusual, novelty)
 
@@ -252,7 +257,7 @@ class Judge:
             novelty = _novelty(unusual, quiet_days)
             set_novelty(action, novelty)
         matches = self._evaluator.ask(action)
-        if ordinary and matches is NONE and event.operation != reports.POLICIES_REFUSED:
+        if ordinary and matches is NONE and not self._asked.get(event.kind):
             return UNKNOWN if unusual is LEARNING else judgement.ORDINARY
         return self._verdict(lambda: action, matches, unusual, novelty)
 
@@ -303,8 +308,9 @@ class Judge:
             for policy, seen in found
         ]
         told += [reports.of_error(policy, why, action, sha256) for policy, why in matches.failed]
-        if action.operation == reports.POLICIES_REFUSED and action.kind == "control":
-            told.append(reports.of_refused_policies(action, sha256))
+        if detectors := self._asked.get(action.kind):
+            sight = Found(sha256, [policy.id for policy, _ in found], score, unusual.reasons)
+            told += [report for detector in detectors for report in detector.look(action, sight)]
         # What a policy found carries the score and its reasons already: one alert for one deed.
         if self._behaviour is not None and not found and unusual.score >= self._settings.alert_at:
             told.append(reports.of_habits(action, unusual.score, unusual.reasons))
@@ -350,6 +356,9 @@ class Judge:
             "presence": self.presence.snapshot(),
             "triage": triage,
         }
+        kept = {name: detector.snapshot() for name, detector in self._builtin.items()}
+        if any(value is not None for value in kept.values()):
+            state["builtin"] = {name: value for name, value in kept.items() if value is not None}
         return msgspec.json.encode(state)
 
     def restore(self, data: bytes) -> None:
@@ -366,6 +375,9 @@ class Judge:
             self._findings.restore(read["ledger"], read.get("triage"))
             if self._behaviour is not None and read["behaviour"] is not None:
                 self._behaviour.restore(read["behaviour"])
+            for name, value in read.get("builtin", {}).items():
+                if name in self._builtin:  # a detector that there is no more has nothing to go on with
+                    self._builtin[name].restore(value)
         except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             raise Stop(
                 f"the judge's checkpoint cannot be read ({error}): run the release that wrote it, "

@@ -197,28 +197,30 @@ def test_what_happens_becomes_evidence(name: str, material: Material, at: Bench)
     health = Health()
     context = context_of(at.config, at.publisher, health=health)
     with Run(name, context, at.publisher):
-        wait_for(lambda: not health.not_ready(), 20, "the collector is ready")
-        wait_for(_began(name, at), 20, "the collector began")
+        wait_for(_began(name, at, health), 20, "the collector began")
         for number in range(1000, 1005):
             material.act(at.dsn, number)
             at.raw.wait(all_seen(at, material, range(1000, number + 1)), f"evidence of {number}")
         assert health.not_ready() == []
 
 
-def _began(name: str, at: Bench) -> Callable[[], bool]:
+def _began(name: str, at: Bench, health: Health) -> Callable[[], bool]:
     """Make the question whether what happens from now on is seen; what counts differences says that it has begun."""
 
     def began() -> bool:
         at.raw.read(0.05)
-        return name != "stats" or any(gap.reason == "stats_begun" for gap in at.raw.of(Gap))
+        return not health.not_ready() and (
+            name != "stats" or any(gap.reason == "stats_begun" for gap in at.raw.of(Gap))
+        )
 
     return began
 
 
 def test_what_happens_while_it_is_down_is_not_silent(name: str, material: Material, at: Bench) -> None:
     """Run again it sends what happened meanwhile, or a gap that says that nobody looked."""
-    with Run(name, context_of(at.config, at.publisher), at.publisher):
-        wait_for(_began(name, at), 20, "the collector began")
+    health = Health()
+    with Run(name, context_of(at.config, at.publisher, health=health), at.publisher):
+        wait_for(_began(name, at, health), 20, "the collector began")
         material.act(at.dsn, 2000)
         at.raw.wait(all_seen(at, material, range(2000, 2001)), "evidence of the first run")
     before = len(at.raw.of(Gap))
