@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from detectors.actions import Action, of_event
+from detectors.actions import Action, count, of_change, of_event
 from detectors.alerts.reports import POLICIES_REFUSED, Report
 from detectors.behaviour.model import Behaviour
 from detectors.builtin import DETECTORS, AnyDetector
@@ -67,8 +67,15 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def seen(detector: AnyDetector, events: Sequence[Event]) -> list[Report]:
     """Show a detector what it is asked about, as the judge does, and give what it reports."""
-    actions = [of_event(event, {}, None) for event in events if event.kind in detector.kinds]
-    return [report for action in actions for report in detector.look(action, FOUND)]
+    asked = [event for event in events if event.kind in detector.kinds]
+    return [report for event in asked for action in actions(event) for report in detector.look(action, FOUND)]
+
+
+def actions(event: Event) -> list[Action]:
+    """Make the actions of an event; a transaction is one for each relation and operation."""
+    if event.kind != "change":
+        return [of_event(event, {}, None)]
+    return [of_change(event, *pair, rows, {}) for pair, rows in count(event).items()]
 
 
 def everything(name: str) -> list[Event]:
@@ -98,10 +105,10 @@ def test_it_changes_nothing_that_it_is_shown(name: str) -> None:
     detector = DETECTORS[name]()
     for event in everything(name):
         if event.kind in detector.kinds:
-            action = of_event(event, {}, None)
-            before = msgspec.json.encode(action)
-            detector.look(action, FOUND)
-            assert msgspec.json.encode(action) == before
+            for action in actions(event):
+                before = msgspec.json.encode(action)
+                detector.look(action, FOUND)
+                assert msgspec.json.encode(action) == before
 
 
 def test_it_goes_on_after_a_snapshot(name: str) -> None:
