@@ -6,7 +6,7 @@ needs the folder `rows/` comes last, so that who may not read row images has eve
 
 from __future__ import annotations
 
-from sinks.lake import log_coverage, reconciliation
+from sinks.lake import log_coverage, questions, reconciliation
 from sinks.lake.listing import EMPTY_DAY, variable, variable_sql
 from sinks.lake.schema import TABLES
 
@@ -29,11 +29,6 @@ _IS_ADDRESS = (
     r"coalesce(regexp_matches(client_addr, '^([0-9]+[.]){3}[0-9]+$|^[0-9a-fA-F.]*:[0-9a-fA-F:.]*(%|$)'), false)"
 )
 
-_ALIKE = (
-    r"jaro_winkler_similarity(lower(regexp_extract(name, '[^.]*$')), lower(regexp_extract(relation, '[^.]*$')))"
-    " + jaro_winkler_similarity(lower(name), lower(relation))"
-)
-
 _VIEWS = """\
 CREATE OR REPLACE VIEW events AS
 SELECT * REPLACE (printf('%X/%X', lsn >> 32, lsn & 4294967295) AS lsn)
@@ -46,7 +41,6 @@ CREATE OR REPLACE VIEW sessions AS SELECT * FROM events WHERE kind = 'session';
 CREATE OR REPLACE VIEW posture AS SELECT * FROM events WHERE kind = 'posture';
 CREATE OR REPLACE VIEW decisions AS SELECT * FROM events WHERE kind = 'decision';
 CREATE OR REPLACE VIEW control AS SELECT * FROM events WHERE kind = 'control';
-CREATE OR REPLACE VIEW gaps AS SELECT * FROM events WHERE kind = 'gap';
 
 CREATE OR REPLACE VIEW alerts AS SELECT * FROM {alerts};
 
@@ -137,50 +131,7 @@ SELECT a.* REPLACE (6005 * 100 + activity_id AS type_uid) FROM (
     WHERE kind IN ('change', 'ddl', 'statement', 'query_stats') OR (kind = 'session' AND operation = 'connect')
 ) AS a;
 
--- Every event that touched one record. `key` is the value of a key of one column, or a JSON object of the key's columns
--- (of text, the token: `pgwitness token COLUMN`). A truncate touches every record, and so does dropping the table. A
--- relation that no event names is an error, and so is a principal below: nothing found is not nothing done.
-CREATE OR REPLACE MACRO touched(relation, key) AS TABLE
-WITH known AS MATERIALIZED (
-    SELECT count(*) > 0 AS found FROM (SELECT 1 FROM events WHERE list_contains(relations, relation) LIMIT 1)
-), near AS MATERIALIZED (
-    SELECT string_agg(name, ', ' ORDER BY alike DESC, name) AS names FROM (
-        SELECT name, {alike} AS alike
-        FROM (SELECT DISTINCT unnest(relations) AS name FROM events WHERE NOT (SELECT found FROM known))
-        ORDER BY alike DESC, name LIMIT 3)
-), checked AS MATERIALIZED (
-    SELECT CASE WHEN found THEN true ELSE error('no event names the relation ' || relation
-        || '; those that come near: ' || coalesce(names, 'none')) END AS named
-    FROM known, near
-)
-SELECT events.* FROM events, checked
-WHERE named AND list_contains(relations, relation) AND (
-    operation IN ('truncate', 'DROP TABLE')
-    OR kind = 'change' AND CASE
-        WHEN json_type(try_cast(CAST(key AS VARCHAR) AS JSON)) = 'OBJECT'
-            THEN json_contains(CAST(row_key AS JSON), CAST(CAST(key AS VARCHAR) AS JSON))
-        ELSE json_extract_string(row_key, '$.*') = [CAST(key AS VARCHAR)]
-    END)
-ORDER BY occurred_at, xid, ordinal;
-
--- Everything that somebody did, or that was done on their behalf.
-CREATE OR REPLACE MACRO timeline(who) AS TABLE
-WITH known AS MATERIALIZED (
-    SELECT count(*) > 0 AS found FROM (SELECT 1 FROM events WHERE principal = who OR on_behalf_of = who LIMIT 1)
-), near AS MATERIALIZED (
-    SELECT string_agg(name, ', ' ORDER BY alike DESC, name) AS names FROM (
-        SELECT name, jaro_winkler_similarity(lower(name), lower(who)) AS alike
-        FROM (SELECT DISTINCT unnest([principal, on_behalf_of]) AS name FROM events
-            WHERE NOT (SELECT found FROM known))
-        WHERE name IS NOT NULL ORDER BY alike DESC, name LIMIT 3)
-), checked AS MATERIALIZED (
-    SELECT CASE WHEN found THEN true ELSE error('no event is of ' || who || ' or for them; those that come near: '
-        || coalesce(names, 'none')) END AS named
-    FROM known, near
-)
-SELECT events.* FROM events, checked WHERE named AND (principal = who OR on_behalf_of = who)
-ORDER BY occurred_at, xid, ordinal;
-
+{questions}
 -- Changes with their rows; without the right to read rows/, the first of these two remains.
 CREATE OR REPLACE VIEW changes AS
 SELECT *, CAST(NULL AS VARCHAR) AS before, CAST(NULL AS VARCHAR) AS after FROM events
@@ -205,11 +156,11 @@ def views() -> str:
         **tables,
         activity=_ACTIVITY,
         is_address=_IS_ADDRESS,
-        alike=_ALIKE,
         named=reconciliation.NAMED,
         settings=log_coverage.settings(events),
         statement_coverage=log_coverage.coverage(events),
         reconciliation=reconciliation.view(events),
+        questions=questions.views(),
     )
 
 

@@ -33,6 +33,9 @@ VIEWS = [
     "control",
     "gaps",
     "alerts",
+    "findings",
+    "logins",
+    "accesses",
     "coverage",
     "reconciliation",
     "statement_coverage",
@@ -137,7 +140,7 @@ def test_a_plain_duckdb_opens_the_lake(lake: Path) -> None:
     assert found == dict(ask(lake, counts))
     assert {view for view, count in found.items() if count == 0} <= set(EMPTY)
     assert found.keys() == set(VIEWS)
-    assert plain(lake, "SELECT count(*) FROM touched('public.orders', 5)") == [[4]]
+    assert plain(lake, "SELECT count(*) FROM touched('public.orders', 5)") == [[5]]
 
 
 def test_a_plain_duckdb_opens_an_empty_lake(tmp_path: Path) -> None:
@@ -152,7 +155,7 @@ def test_without_the_row_images_everything_else_can_be_asked(lake: Path, tmp_pat
     shutil.copytree(lake, copy)
     shutil.rmtree(copy / "rows")
     assert ask(copy, "SELECT count(*), count(before), count(after) FROM changes") == [(5, 0, 0)]
-    assert ask(copy, "SELECT count(*) FROM touched('public.orders', 5)") == [(4,)]
+    assert ask(copy, "SELECT count(*) FROM touched('public.orders', 5)") == [(5,)]
     assert ask(lake, "SELECT count(*), count(before), count(after) FROM changes") == [(5, 2, 2)]
 
 
@@ -252,7 +255,60 @@ def test_touched_finds_a_record_by_scalar_and_by_json_key(lake: Path, key: str, 
     """A scalar is the whole key, an object names columns of it; truncates and drops touch every record."""
     found = ask(lake, f"SELECT xid, kind FROM touched('public.orders', {key})")
     assert [xid for xid, kind in found if kind == "change"] == xids
-    assert [kind for _, kind in found if kind != "change"] == ["ddl"]
+    assert sorted(kind for _, kind in found if kind != "change") == ["ddl", "query_stats"]
+
+
+def test_touched_says_how(lake: Path) -> None:
+    """What read the relation may have read the record, what emptied or dropped it touched all."""
+    found = ask(lake, "SELECT how, operation FROM touched('public.orders', 5)")
+    assert sorted(found) == [
+        ("all_rows", "DROP TABLE"),
+        ("all_rows", "truncate"),
+        ("changed", "insert"),
+        ("changed", "update"),
+        ("may_have_read", "select"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("facts", "reads"),
+    [
+        ({"detail": {"operations": ["insert", "select"]}, "operation": "insert"}, True),
+        ({"detail": {"operations": ["explain"]}, "operation": "explain"}, False),
+        ({"detail": {"operations": ["explain", "select"]}, "operation": "explain"}, True),
+        ({"detail": {"operations": ["copy_to"]}, "operation": "copy_to"}, True),
+        ({"detail": {"operations": ["copy_from"]}, "operation": "copy_from"}, False),
+        ({"detail": {"operations": ["update"]}, "operation": "update"}, False),
+        ({"operation": "select", "outcome": "denied"}, False),
+        ({"operation": "select", "detail": {"settles": "x"}}, False),
+        ({"operation": "select", "kind": "query_stats", "detail": {"seen_as": "statement"}}, False),
+        ({"operation": "select", "kind": "query_stats"}, True),
+    ],
+)
+def test_what_has_read_a_relation_and_what_has_not(tmp_path: Path, facts: dict[str, Any], reads: bool) -> None:
+    """By the parser's words; refused reads read nothing, and what two sources tell counts once."""
+    writer = Lake(tmp_path).writer("events", 0)
+    writer.resume()
+    values = {"kind": "statement", "relations": ["public.orders"], "outcome": "success"}
+    writer.append(0, [other(1, **(values | facts))], [ORDINARY])
+    writer.commit()
+    assert ask(tmp_path, "SELECT how FROM touched('public.orders', 5)") == ([("may_have_read",)] if reads else [])
+
+
+def test_a_session_is_one_login_whoever_saw_it(tmp_path: Path) -> None:
+    """The log and a look at the sessions tell one session; its end is the log's, which knows it better."""
+    writer = Lake(tmp_path).writer("events", 0)
+    writer.resume()
+    seen = [("activity", "connect", 1), ("log", "connect", 2), ("log", "disconnect", 5), ("activity", "disconnect", 9)]
+    events = [
+        other(at, binding=binding, operation=word, session_id="s/1", role="ada", occurred_at_us=NOON_US + at)
+        for binding, word, at in seen
+    ]
+    events.append(other(10, operation="login_failed", session_id="s/2", outcome="denied", role="eve"))
+    writer.append(0, events, [ORDINARY] * len(events))
+    writer.commit()
+    rows = ask(tmp_path, "SELECT role, outcome, seen_by, epoch_us(closed) FROM logins ORDER BY opened")
+    assert rows == [("ada", "success", ["activity", "log"], NOON_US + 5), ("eve", "denied", ["none"], None)]
 
 
 @pytest.mark.parametrize("relation", ["public.Orders", "orders", '"Orders"', 'public."orders"', "order"])

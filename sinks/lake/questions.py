@@ -1,0 +1,145 @@
+"""The views and macros that answer what auditors ask: who touched, accessed, logged in; what was found and missed.
+
+SQL for DuckDB over the views of `sinks.lake.views`, which puts it into `views.sql`. One deed shows in several sources
+(the WAL has a row, the log its statement, statistics its count): here each access and each session stands once.
+docs/how-to/answer-an-auditor.md asks with them.
+"""
+
+from __future__ import annotations
+
+_ALIKE = (
+    r"jaro_winkler_similarity(lower(regexp_extract(name, '[^.]*$')), lower(regexp_extract(relation, '[^.]*$')))"
+    " + jaro_winkler_similarity(lower(name), lower(relation))"
+)
+
+_WORDS = "CAST(detail->'$.operations' AS VARCHAR[])"
+_READS = (
+    "(kind = 'statement' OR kind = 'query_stats' AND detail->>'$.seen_as' IS NULL)"
+    " AND detail->>'$.settles' IS NULL"
+    f" AND list_has_any(coalesce({_WORDS}, [operation]), ['select', 'copy_to', 'fetch', 'create_table_as'])"
+    f" AND (NOT list_contains(coalesce({_WORDS}, [operation]), 'explain') OR list_contains({_WORDS}, 'select'))"
+)
+"""What reads. Statistics count what the log already told: then `seen_as` says so. A first event that was `pending`
+stands for the statement, what settles it does not count again."""
+
+VIEWS = """
+-- What is missing, one row a gap: why, and from when until when where the source knows.
+CREATE OR REPLACE VIEW gaps AS
+SELECT *, detail->>'$.reason' AS reason,
+    make_timestamptz(try_cast(coalesce(detail->>'$.since_us', detail->>'$.from_us') AS BIGINT)) AS missing_from,
+    coalesce(make_timestamptz(try_cast(coalesce(detail->>'$.until_us', detail->>'$.to_us') AS BIGINT)), occurred_at)
+        AS missing_until
+FROM events WHERE kind = 'gap';
+
+-- Findings as they were last told, one row each: `alerts` has a row for each time that one was raised or counted.
+CREATE OR REPLACE VIEW findings AS
+SELECT * FROM alerts
+QUALIFY row_number() OVER (PARTITION BY uid ORDER BY "count" DESC, "time" DESC, captured_at DESC) = 1;
+
+-- Sessions, one row each, whichever sources saw them: `sessions` has a row for each source, and for coming and going.
+CREATE OR REPLACE VIEW logins AS
+SELECT coalesce(session_id, event_id) AS session_id, any_value(cluster) AS cluster, any_value(instance) AS instance,
+    any_value(database) AS database, any_value(principal) AS principal, any_value(principal_kind) AS principal_kind,
+    any_value(on_behalf_of) AS on_behalf_of,
+    arg_min(assurance, list_position(['verified', 'asserted', 'role_only', 'none'], assurance)) AS assurance,
+    any_value(role) AS role, any_value(application) AS application, any_value(client_addr) AS client_addr,
+    any_value(auth_method) AS auth_method,
+    min(occurred_at) FILTER (operation <> 'disconnect') AS opened,
+    -- A look at the sessions finds out that one is gone only some time after it went.
+    coalesce(min(occurred_at) FILTER (operation = 'disconnect' AND binding = 'log'),
+        min(occurred_at) FILTER (operation = 'disconnect')) AS closed,
+    CASE WHEN bool_or(operation = 'login_failed') THEN 'denied' ELSE 'success' END AS outcome,
+    any_value(sqlstate) AS sqlstate, list_sort(list_distinct(list(binding))) AS seen_by,
+    list(event_id) AS event_ids, min(dt) AS dt
+FROM events
+WHERE kind = 'session' AND operation IN ('connect', 'disconnect', 'login_failed')
+GROUP BY 1;
+
+-- Accesses to relations, one row each: what was changed by the WAL (a row a transaction, relation and operation), what
+-- was read or refused by the log, and by statistics where the log did not tell it (`accesses` counts them). A write
+-- that the log tells shows in the WAL too: it stands here once, unless it was refused or undone.
+CREATE OR REPLACE VIEW accesses AS
+SELECT max(occurred_at) AS occurred_at, operation AS access, relations[1] AS relation, count(*) AS n_rows,
+    1::HUGEINT AS accesses, cluster, database, principal, principal_kind, on_behalf_of, role, client_addr, application,
+    session_id, certainty, assurance, 'success' AS outcome, min(event_id) AS event_id, min(dt) AS dt
+FROM events WHERE kind = 'change' AND ordinal IS NOT NULL AND operation <> 'truncate'
+GROUP BY operation, relations[1], cluster, database, principal, principal_kind, on_behalf_of, role, client_addr,
+    application, session_id, certainty, assurance, xid, lsn
+UNION ALL
+SELECT occurred_at, operation, unnest(relations), NULL, 1, cluster, database, principal, principal_kind,
+    on_behalf_of, role, client_addr, application, session_id, certainty, assurance, outcome, event_id, dt
+FROM events WHERE kind = 'change' AND operation = 'truncate'
+UNION ALL
+SELECT occurred_at, access, unnest(relations), row_count, coalesce(calls, 1), cluster, database, principal,
+    principal_kind, on_behalf_of, role, client_addr, application, session_id, certainty, assurance, outcome, event_id,
+    dt
+FROM (
+    SELECT *, CASE WHEN {reads} THEN 'read' ELSE operation END AS access FROM events
+    WHERE kind IN ('statement', 'query_stats')
+)
+WHERE access = 'read' OR kind = 'statement' AND detail->>'$.settles' IS NULL
+    AND outcome IN ('denied', 'rolled_back', 'failure')
+    AND operation IN ('insert', 'update', 'delete', 'merge', 'truncate', 'copy_from');
+
+-- Every event that touched one record, and under `how` in which way: `changed`; `all_rows` (a truncate touches every
+-- record, and so does dropping the table); `may_have_read`: a statement read the relation, and as literals are not
+-- kept, nobody knows which of its rows. What was refused read nothing. `key` is the value of a key of one column, or a
+-- JSON object of the key's columns (of text, the token: `pgwitness token COLUMN`). A relation that no event names is an
+-- error, and so is a principal below: nothing found is not nothing done.
+CREATE OR REPLACE MACRO touched(relation, key) AS TABLE
+WITH known AS MATERIALIZED (
+    SELECT count(*) > 0 AS found FROM (SELECT 1 FROM events WHERE list_contains(relations, relation) LIMIT 1)
+), near AS MATERIALIZED (
+    SELECT string_agg(name, ', ' ORDER BY alike DESC, name) AS names FROM (
+        SELECT name, {alike} AS alike
+        FROM (SELECT DISTINCT unnest(relations) AS name FROM events WHERE NOT (SELECT found FROM known))
+        ORDER BY alike DESC, name LIMIT 3)
+), checked AS MATERIALIZED (
+    SELECT CASE WHEN found THEN true ELSE error('no event names the relation ' || relation
+        || '; those that come near: ' || coalesce(names, 'none')) END AS named
+    FROM known, near
+)
+SELECT events.*, CASE
+    WHEN kind IN ('statement', 'query_stats') THEN 'may_have_read'
+    WHEN operation IN ('truncate', 'DROP TABLE') THEN 'all_rows'
+    ELSE 'changed' END AS how
+FROM events, checked
+WHERE named AND list_contains(relations, relation) AND (
+    kind IN ('change', 'ddl') AND operation IN ('truncate', 'DROP TABLE')
+    OR kind = 'change' AND CASE
+        WHEN json_type(try_cast(CAST(key AS VARCHAR) AS JSON)) = 'OBJECT'
+            THEN json_contains(CAST(row_key AS JSON), CAST(CAST(key AS VARCHAR) AS JSON))
+        ELSE json_extract_string(row_key, '$.*') = [CAST(key AS VARCHAR)]
+    END
+    OR kind IN ('statement', 'query_stats') AND outcome <> 'denied' AND {reads})
+ORDER BY occurred_at, xid, ordinal;
+
+-- Everything that somebody did, or that was done on their behalf. Two branches: with one condition that has an OR, no
+-- row group of a sorted file could be passed over.
+CREATE OR REPLACE MACRO timeline(who) AS TABLE
+WITH known AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM (SELECT 1 FROM events WHERE principal = who LIMIT 1))
+        + (SELECT count(*) FROM (SELECT 1 FROM events WHERE on_behalf_of = who LIMIT 1)) > 0 AS found
+), near AS MATERIALIZED (
+    SELECT string_agg(name, ', ' ORDER BY alike DESC, name) AS names FROM (
+        SELECT name, jaro_winkler_similarity(lower(name), lower(who)) AS alike
+        FROM (SELECT DISTINCT unnest([principal, on_behalf_of]) AS name FROM events
+            WHERE NOT (SELECT found FROM known))
+        WHERE name IS NOT NULL ORDER BY alike DESC, name LIMIT 3)
+), checked AS MATERIALIZED (
+    SELECT CASE WHEN found THEN true ELSE error('no event is of ' || who || ' or for them; those that come near: '
+        || coalesce(names, 'none')) END AS named
+    FROM known, near
+)
+SELECT done.* FROM (
+    SELECT * FROM events WHERE principal = who
+    UNION ALL
+    SELECT * FROM events WHERE on_behalf_of = who AND principal IS DISTINCT FROM who
+) AS done, checked WHERE named
+ORDER BY occurred_at, xid, ordinal;
+"""
+
+
+def views() -> str:
+    """Write the views and macros."""
+    return VIEWS.format(alike=_ALIKE, reads=_READS)
