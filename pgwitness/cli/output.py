@@ -38,12 +38,13 @@ def emit(
     title: str = "",
     empty: str = "",
     paged: bool = False,
+    one_below_the_other: bool = False,
 ) -> None:
     """Print rows as a table, or with `as_json` as a list of objects.
 
     `columns` chooses and orders what the table shows; JSON always has everything. `empty` is said to people when
     there is nothing to show. With `paged`, what is longer than the terminal goes through the pager, and rows too wide
-    for it stand one below the other.
+    for it stand one below the other; with `one_below_the_other` all do.
     """
     if as_json:
         click.echo(json_list(rows))
@@ -54,12 +55,12 @@ def emit(
         return
     shown = columns or list(rows[0])
     if paged:
-        _paged(rows, shown)
+        _paged(rows, shown, one_below_the_other)
     else:
         console().print(table(rows, shown, title))
 
 
-def _paged(rows: Sequence[Row], columns: Sequence[str]) -> None:
+def _paged(rows: Sequence[Row], columns: Sequence[str], below: bool) -> None:
     """Print an answer of any width and length so that it can be read."""
     from rich.text import Text
 
@@ -67,7 +68,7 @@ def _paged(rows: Sequence[Row], columns: Sequence[str]) -> None:
 
     out = console()
     short = [{column: _short(row.get(column)) for column in columns} for row in rows]
-    if wide.too_wide([[text(cell) for cell in row.values()] for row in short], columns, out.width):
+    if below or wide.too_wide([[text(cell) for cell in row.values()] for row in short], columns, out.width):
         made: object = Text(wide.expanded(rows, columns, text, out.width), no_wrap=True, overflow="ignore")
     else:
         made = table(short, columns)

@@ -7,11 +7,12 @@ Works on a connection of `sinks.sql.catalogue`, and sees what had landed when th
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from pgwitness.core.errors import NotInOrder
 from sinks.sql import catalogue
@@ -35,16 +36,52 @@ def ask(connection: duckdb.DuckDBPyConnection, query: str, *, timeout_s: float |
     until the first row, and likewise for each `FETCH_ROWS` after that.
     """
     with _Limit(connection, timeout_s):
-        statements = [only_reads(connection, statement.query) for statement in connection.extract_statements(query)]
-        catalogue.refresh(connection)
+        statements = _statements(connection, query)
         for statement in statements:
             connection.execute(statement)
     if not statements or connection.description is None:
         return Answer([], iter(()))
+    return Answer(_columns(connection.description), _rows(connection, timeout_s))
+
+
+def batches(connection: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
+    """Run the statements of `query` and return the answer of the last one in batches, with the types it has.
+
+    Raises `NotInOrder` as `ask` does, also while the batches are read.
+    """
+    with _Limit(connection, None):
+        *before, last = _statements(connection, query) or [""]
+        for statement in before:
+            connection.execute(statement)
+        relation = connection.sql(last) if last else None
+        if relation is None:
+            return pa.RecordBatchReader.from_batches(pa.schema([]), [])
+        columns = _columns(relation.description)
+        reader = relation.to_arrow_reader(FETCH_ROWS)
+    schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, columns, strict=True)])
+    return pa.RecordBatchReader.from_batches(schema, _batches(connection, reader, columns))
+
+
+def _statements(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
+    """Take a query apart, each statement as it may be run; what has landed by now is seen."""
+    statements = [only_reads(connection, statement.query) for statement in connection.extract_statements(query)]
+    catalogue.refresh(connection)
+    return statements
+
+
+def _columns(description: Sequence[tuple[Any, ...]]) -> list[str]:
     columns: list[str] = []
-    for place, column in enumerate(connection.description, 1):
+    for place, column in enumerate(description, 1):
         columns.append(column[0] if column[0] not in columns else f"{column[0]}_{place}")
-    return Answer(columns, _rows(connection, timeout_s))
+    return columns
+
+
+def _batches(
+    connection: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader, columns: list[str]
+) -> Iterator[pa.RecordBatch]:
+    with _Limit(connection, None):
+        for batch in reader:
+            yield batch.rename_columns(columns)
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, timeout_s: float | None) -> Iterator[tuple[Any, ...]]:
@@ -71,6 +108,8 @@ class _Limit:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._timer.cancel()
         if isinstance(error, duckdb.InterruptException):
+            if self._timeout_s is None:
+                raise NotInOrder("the query was cancelled") from error
             raise NotInOrder(
                 f"the query took longer than {self._timeout_s:g} s; ask for less time, such as dt = current_date"
             ) from error

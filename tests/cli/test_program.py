@@ -203,33 +203,6 @@ def test_queries_come_from_stdin_too(home: Path) -> None:
     assert json.loads(result.stdout) == [{"n": 0}]
 
 
-def test_the_shell_takes_queries_over_several_lines(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shell runs a query at its semicolon, survives a wrong one, knows dot commands and ends at .quit."""
-    from pgwitness.cli import sql
-    from pgwitness.cli.evidence import Recorder
-    from pgwitness.core.config import load
-    from sinks.sql.catalogue import connect
-
-    Lake(home / "lake").prepare()
-    lines = iter(
-        [".help", ".tables", ".columns coverage", ".what", "SELECT 40 + 2", "AS answer;", "SELEC;", "", ".quit"]
-    )
-    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
-    monkeypatch.setenv("HOME", str(home))
-    runner = CliRunner()
-    with runner.isolation() as (out, err, _):
-        config = load(home / "pgwitness.toml")
-        sql._shell(connect(home / "lake"), Recorder(config), as_json=False)
-        stdout, stderr = out.getvalue().decode(), err.getvalue().decode()
-    assert "42" in stdout
-    assert "reconciliation" in stdout
-    assert "certainty_exact" in stdout
-    assert "touched" in stderr
-    assert "SELEC" in stderr
-    assert ".what: unknown" in stderr
-    assert "not written down" in stderr
-
-
 def test_a_demo_without_its_servers_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra that brings the embedded servers the demo ends with 2 and names it."""
     monkeypatch.delitem(sys.modules, "pgwitness.demo.run", raising=False)

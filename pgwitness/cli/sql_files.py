@@ -1,0 +1,106 @@
+"""Writes the answer of a query into a file: CSV, Parquet or JSON, by the file's ending.
+
+The file is there whole or not at all, its user's alone; nothing is written into the lake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from pgwitness.cli.output import to_json
+from pgwitness.core.errors import NotInOrder
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+ENDINGS = (".csv", ".parquet", ".json")
+
+
+def check(path: Path, lake: Path) -> None:
+    """Raise `NotInOrder` where no answer may be written to: another ending, inside of the lake, no such folder."""
+    if path.suffix.lower() not in ENDINGS:
+        raise NotInOrder(f"{path}: by its ending a file is written as .csv, .parquet or .json; name it so")
+    place = path.expanduser().resolve()
+    if place.is_relative_to(lake.resolve()):
+        raise NotInOrder(f"{path} lies in the lake, where nobody writes but its worker; name another folder")
+    if not place.parent.is_dir():
+        raise NotInOrder(f"{place.parent} is no folder; make it, or name another")
+
+
+def write(connection: duckdb.DuckDBPyConnection, query: str, path: Path, lake: Path) -> int:
+    """Ask `query` and write its answer to `path`; return the number of rows.
+
+    Raises `NotInOrder` as `check` does, as `sinks.sql.query` does, and when the file cannot be written.
+    """
+    from sinks.sql import query as asking
+
+    check(path, lake)
+    reader = asking.batches(connection, query)
+    path = path.expanduser()
+    try:
+        with _whole(path) as file:
+            return _WRITERS[path.suffix.lower()](reader, file)
+    except OSError as error:
+        raise NotInOrder(f"{path} could not be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file that takes the name `path` once everything is in it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _csv(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    out = csv.writer(text)
+    out.writerow(reader.schema.names)
+    rows = 0
+    for row in _rows(reader):
+        out.writerow([to_json(cell) if isinstance(cell, list | dict) else cell for cell in row])
+        rows += 1
+    text.flush()
+    text.detach()
+    return rows
+
+
+def _json(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
+    names, rows = reader.schema.names, 0
+    for row in _rows(reader):
+        file.write((",\n" if rows else "[\n").encode() + to_json(dict(zip(names, row, strict=True))).encode())
+        rows += 1
+    file.write(b"\n]\n" if rows else b"[]\n")
+    return rows
+
+
+def _parquet(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
+    import pyarrow.parquet as pq
+
+    rows = 0
+    with pq.ParquetWriter(file, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
+
+
+def _rows(reader: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
+    for batch in reader:
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+_WRITERS = {".csv": _csv, ".json": _json, ".parquet": _parquet}
