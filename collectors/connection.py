@@ -42,7 +42,7 @@ def connect(
 
     With `key`, the installation's, the session can be told as a collector's, or a command's, in the server's log
     (`collectors.own`).
-    Raises `Unreachable` when the server does not take the connection, `ConfigurationError` when the DSN is none.
+    Raise `Unreachable` when the server does not take the connection, `ConfigurationError` when the DSN is none.
     """
     text = conninfo(cluster, dsn, database, application_name)
     try:

@@ -28,5 +28,5 @@ class Context:
 
 
 def now_us() -> int:
-    """Give the time, in microseconds since the Unix epoch."""
+    """Return the time, in microseconds since the Unix epoch."""
     return time.time_ns() // 1000

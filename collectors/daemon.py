@@ -53,7 +53,7 @@ def supervise(
     health: Health,
     abandon: Callable[[], None] = lambda: None,
 ) -> int:
-    """Run each task in a thread until `stop`; returns the exit code: 0, or 1 after a `Stop`.
+    """Run each task in a thread until `stop`; return the exit code: 0, or 1 after a `Stop`.
 
     `abandon` wakes what waits for a broker that does not answer, when tasks have not ended in time.
 
@@ -84,7 +84,7 @@ def supervise(
 
 
 def _joined(threads: list[threading.Thread], seconds: float) -> list[str]:
-    """Wait so long for threads to end; gives the names of those that did not."""
+    """Wait so long for threads to end; return the names of those that did not."""
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

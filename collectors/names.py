@@ -29,7 +29,7 @@ class Names:
         return bool(self._known)
 
     def knows(self, name: str) -> bool:
-        """Say whether something has that name."""
+        """Return whether something has that name."""
         return name in self._known or name in self._seen
 
     def see(self, names: Iterable[str]) -> None:

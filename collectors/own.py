@@ -40,7 +40,7 @@ def code(key: bytes, session: str, *, command: bool = False) -> str:
 
 
 def introduce(connection: psycopg.Connection[Any], key: bytes, *, command: bool = False) -> None:
-    """Put its code behind a connection's name. Raises `psycopg.Error`."""
+    """Put its code behind a connection's name. Raise `psycopg.Error`."""
     row = connection.execute(_SESSION).fetchone()
     if row is not None:
         session, name = row
@@ -56,7 +56,7 @@ class OwnSessions:
         self._role = role
 
     def has(self, role: str | None, application: str | None, session: str | None) -> bool:
-        """Say whether a session is one of the collectors': its name must have the code of just this session."""
+        """Return whether a session is one of the collectors': its name must have the code of just this session."""
         if role is None or role != self._role or session is None or not application:
             return False
         return self._has_code(application, session)
@@ -66,14 +66,14 @@ class OwnSessions:
         return name.startswith("pgwitness") and hmac.compare_digest(said.encode(), code(self._key, session).encode())
 
     def commands(self, application: str | None, session: str | None) -> bool:
-        """Say whether a session is that of a `pgwitness db` command, whoever ran it."""
+        """Return whether a session is that of a `pgwitness db` command, whoever ran it."""
         if session is None or not application or not application.startswith(COMMAND):
             return False
         said = application.rpartition(" ")[2]
         return hmac.compare_digest(said.encode(), code(self._key, session, command=True).encode())
 
     def wrote(self, beacon: Beacon) -> bool:
-        """Say whether DDL, which names its session, is that of such a command, or of a collector's job."""
+        """Return whether DDL, which names its session, is that of such a command, or of a collector's job."""
         if not beacon.authenticated or not beacon.backend_start_us or not beacon.application.startswith("pgwitness"):
             return False
         session = f"{beacon.backend_start_us // 1_000_000:x}.{beacon.pid:x}"

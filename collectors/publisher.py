@@ -210,7 +210,7 @@ class Channel:
         """Send one event that stands for `count`; blocks while the queue is full.
 
         `delivered` is called from the publisher's thread when the broker has confirmed it, so it must be quick.
-        Raises `Retry` or `Stop` when this channel's producer has failed or the publisher is closed.
+        Raise `Retry` or `Stop` when this channel's producer has failed or the publisher is closed.
         """
         data = event if isinstance(event, bytes) else encode_event(event)
         with self._lock:

@@ -29,7 +29,7 @@ class Progress:
         self._leads = leads
 
     def stalled(self, now: float, confirmed: int, waiting: bool) -> bool:
-        """Say whether nothing gets on; `confirmed` counts the reports so far, `waiting` is whether more are due."""
+        """Return whether nothing gets on; `confirmed` counts the reports so far, `waiting` is whether more are due."""
         if not waiting or confirmed != self._confirmed:
             self._since, self._confirmed = now, confirmed
         if now - self._since < STALLED_S:

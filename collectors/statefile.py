@@ -40,7 +40,7 @@ class StateFile(Generic[T]):
     def load(self) -> T | None:
         """Read what was stored last; None when there is nothing, or nothing usable (`problem` then says why).
 
-        Raises `Stop` for a file of a newer release, `Retry` when the operating system does not let it be read.
+        Raise `Stop` for a file of a newer release, `Retry` when the operating system does not let it be read.
         """
         self.problem = None
         content = read_whole(self.path)
@@ -63,7 +63,7 @@ class StateFile(Generic[T]):
             return None
 
     def store(self, state: T, *, durable: bool = True) -> None:
-        """Replace what is stored. Raises `Retry` when that is impossible: whoever needs it must not go on without."""
+        """Replace what is stored. Raise `Retry` when that is impossible: whoever needs it must not go on without."""
         content = b'{"version":%d,"state":%b}' % (VERSION, msgspec.json.encode(state))
         try:
             write_whole(self.path, content, durable=durable)

@@ -20,7 +20,7 @@ _ANYTHING_ELSE = 0
 
 
 def codec_of(connection: psycopg.Connection[Any]) -> str:
-    """Give Python's name of the encoding that a connection speaks; without one that is UTF-8, with anything in it."""
+    """Return Python's name of the encoding that a connection speaks; without one that is UTF-8, with anything in it."""
     codec = connection.info.encoding
     return "utf-8" if codec == "ascii" else codec
 
@@ -55,5 +55,5 @@ def statement(connection: psycopg.Connection[Any], sql: str) -> bytes:
 
 
 def shown(text: str) -> str:
-    """Give a text that may hold bytes kept by `keep_texts` for people to read."""
+    """Return a text that may hold bytes kept by `keep_texts` for people to read."""
     return text_of(text.encode("utf-8", "surrogateescape"))

@@ -22,7 +22,7 @@ _CODECS = {
 
 
 def codec_of(encoding: str) -> str:
-    """Give Python's name of an encoding; of one that it does not know what is ASCII can be read."""
+    """Return Python's name of an encoding; of one that it does not know what is ASCII can be read."""
     return _CODECS.get(encoding, "utf-8")
 
 
@@ -32,7 +32,7 @@ def text_of(data: bytes, codec: str = "utf-8") -> str:
 
 
 def json_of(data: bytes, codec: str = "utf-8") -> bytes:
-    """Give JSON in the database's encoding as JSON in UTF-8; bytes that are no text are shown likewise."""
+    """Return JSON in the database's encoding as JSON in UTF-8; bytes that are no text are shown likewise."""
     return data.decode(codec, "pgwitness.json").encode("utf-8", "surrogatepass")
 
 

@@ -55,13 +55,13 @@ class Keyring:
         return changed
 
     def usable(self, lsn: int, xid32: int, committed_at_us: int) -> list[Key]:
-        """Give the keys that may have signed a message: newest first."""
+        """Return the keys that may have signed a message: newest first."""
         if len(self.keys) == 1:
             return self.keys if self.keys[0].made_lsn <= lsn else []
         return [key for key in self.keys if key.made_lsn <= lsn and self._holds(key, lsn, xid32, committed_at_us)]
 
     def knows(self, lsn: int) -> bool:
-        """Say whether a message at that place can be judged.
+        """Return whether a message at that place can be judged.
 
         One from before the first known key cannot, nor one from between two keys of which others were in force.
         """

@@ -135,7 +135,7 @@ class Forged(Exception):
         return f"a message under the beacon's prefix does not verify: {self.reason}"
 
     def alone(self) -> Forged:
-        """Give the same without where it was raised: whoever keeps that keeps a whole frame, in a flood many."""
+        """Return the same without where it was raised: whoever keeps that keeps a whole frame, in a flood many."""
         self.__traceback__ = None
         return self
 
@@ -195,7 +195,7 @@ UNSIGNED = bytes(MAC_BYTES)
 def verify_ddl(
     content: bytes, key: bytes | None, *, system_id: str, database: str, xid32: int, codec: str = "utf-8"
 ) -> DdlPayload:
-    """Verify a message found under `DDL_PREFIX`. Raises `Forged` as `verify` does, `Unreadable` for what is genuine.
+    """Verify a message found under `DDL_PREFIX`. Raise `Forged` as `verify` does, `Unreadable` for what is genuine.
 
     Without a key only one that was made without one is taken; it is not proven.
     """
@@ -214,7 +214,7 @@ def verify_control(
 
 
 def beacon_of(said: DdlPayload, judge: JudgeToken | None = None) -> Beacon:
-    """Give the session that a verified message about DDL names; `judge` as for a beacon."""
+    """Return the session that a verified message about DDL names; `judge` as for a beacon."""
     return Beacon(
         session_user=said.session_user,
         role=said.role,
@@ -236,7 +236,7 @@ def method(system_user: str | None) -> str | None:
 
 
 def same_session(one: Beacon, other: Beacon) -> bool:
-    """Say whether two beacons name the same session in the same role with the same claim."""
+    """Return whether two beacons name the same session in the same role with the same claim."""
     same = msgspec.structs.replace(other, ordinal=one.ordinal, wrote=one.wrote, settings=one.settings)
     return one == same
 
@@ -251,7 +251,7 @@ def _authentic(content: bytes, key: bytes | None) -> bytes:
 
 
 def kind_of(payload: bytes) -> str | None:
-    """Give the kind of a genuine payload without its version; None where it does not say."""
+    """Return the kind of a genuine payload without its version; None where it does not say."""
     try:
         return _kind.decode(payload).kind.partition("/")[0]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

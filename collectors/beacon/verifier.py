@@ -80,7 +80,7 @@ class _Known(msgspec.Struct, frozen=True):
     other: bytes
 
     def signed(self, code: bytes, said: bytes) -> bool:
-        """Say whether the session wrote what a transaction says of itself."""
+        """Return whether the session wrote what a transaction says of itself."""
         expected = hashlib.sha256(b"".join((self.one, b"\x1f", said, b"\x1f", self.other))).digest()
         return hmac.compare_digest(code, expected)
 
@@ -103,7 +103,7 @@ class BeaconVerifier:
     def verify(self, content: bytes, *, xid32: int, judge: JudgeToken | None = None) -> Beacon:
         """Verify a message found under `PREFIX` in the transaction `xid32` (the WAL's 32 bits) of that database.
 
-        Raises `Forged` on everything that the genuine beacon of this very transaction did not write. The returned
+        Raise `Forged` on everything that the genuine beacon of this very transaction did not write. The returned
         `xid` has the 64 bits that the database knew. Whoever works in a database where the beacon has no guard, or
         under SET ROLE to a role that the guard cannot hold, repeats it with each statement: `same_session` tells
         repetitions. `judge` says what came of the transaction's token, else that is left out.
@@ -138,7 +138,7 @@ class BeaconVerifier:
         )
 
     def may_verify(self, content: bytes) -> bool:
-        """Say whether a message is signed; of the first one of a session, whether the session's introduction is.
+        """Return whether a message is signed; of the first one of a session, whether the session's introduction is.
 
         A forgery fails here, and cheaply: nothing is raised and nothing read of it. `verify` is told the rest.
         """

@@ -100,7 +100,7 @@ _ENGLISH = ("", "C", "POSIX")
 
 
 def _code(language: str) -> str | None:
-    """Give the code of a language that is read, by `lc_messages`."""
+    """Return the code of a language that is read, by `lc_messages`."""
     code = language.partition(".")[0].partition("@")[0]
     return next((known for known in (code, code.partition("_")[0]) if known in phrases()), None)
 

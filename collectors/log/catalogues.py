@@ -67,7 +67,7 @@ def wait(names: Names, stop: threading.Event) -> None:
 
 
 def read(context: Context) -> set[str]:
-    """Read the names of all databases that are watched. Raises `Unreachable` or `psycopg.Error`."""
+    """Read the names of all databases that are watched. Raise `Unreachable` or `psycopg.Error`."""
     found: set[str] = set()
     for database in context.cluster.databases:
         with connect(context.cluster, None, database, application_name="pgwitness log", key=context.key) as connection:

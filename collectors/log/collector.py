@@ -89,7 +89,7 @@ def _check(name: str, cluster: Cluster) -> None:
 
 
 def instances(context: Context) -> dict[str, str]:
-    """Give the parts that collect a cluster's log, by name, with the DSN of each: over SQL one an instance."""
+    """Return the parts that collect a cluster's log, by name, with the DSN of each: over SQL one an instance."""
     settings, cluster = context.cluster.log, context.cluster
     if settings is None or settings.from_ != "sql":
         return {f"log {context.name}": cluster.dsn}
@@ -107,7 +107,7 @@ def tasks(context: Context) -> dict[str, Task]:
 def run(context: Context, stop: threading.Event, dsn: str | None = None) -> None:
     """Collect the log of a cluster until `stop`, over SQL that of the instance behind `dsn`.
 
-    Raises `Retry` when the broker or the server is lost, or a right is missing.
+    Raise `Retry` when the broker or the server is lost, or a right is missing.
     """
     _check(context.name, context.cluster)
     settings = context.cluster.log
@@ -172,7 +172,7 @@ def _kafka(context: Context, settings: Log, channel: Channel, part: str, stop: t
 
 
 def _wanted(settings: Log, name: str) -> bool:
-    """Say whether a file of log_directory is the log; without a pattern its ending tells, as the server does."""
+    """Return whether a file of log_directory is the log; without a pattern its ending tells, as the server does."""
     if settings.path:
         return fnmatchcase(name, settings.path)
     ending = ENDINGS.get(settings.format)
@@ -192,7 +192,7 @@ class Pace:
         self._sent = 0
 
     def pause(self, _busy: bool) -> float:
-        """Give the seconds until the next look."""
+        """Return the seconds until the next look."""
         if self._reading.sent == self._sent:
             self._pause_s = max(self._interval_s, min(2 * self._pause_s, SQL_PAUSE_S_MAX))
         else:

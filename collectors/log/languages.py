@@ -40,14 +40,14 @@ Rule = Callable[[str], str | None]
 
 @cache
 def phrases() -> dict[str, dict[str, str]]:
-    """Give the translations by language and by what they translate."""
+    """Return the translations by language and by what they translate."""
     found: dict[str, dict[str, str]] = json.loads((files(__package__) / "phrases.json").read_text(encoding="utf-8"))
     return found
 
 
 @cache
 def severities() -> dict[str, str]:
-    """Give the English word of each severity by what it is called in any language."""
+    """Return the English word of each severity by what it is called in any language."""
     found = {word: word for word in PRIMARY}
     for said in phrases().values():
         for word in PRIMARY:
@@ -57,7 +57,7 @@ def severities() -> dict[str, str]:
 
 @cache
 def heads() -> dict[str, str]:
-    """Give the English word by what stands before a message of a text log, or before a part of one."""
+    """Return the English word by what stands before a message of a text log, or before a part of one."""
     found = {f"{word}:  ": word for word in (*PRIMARY, *SECONDARY)}
     for said in phrases().values():
         for word in PRIMARY:
@@ -69,7 +69,7 @@ def heads() -> dict[str, str]:
 
 
 def english(message: str) -> str | None:
-    """Give a message as it would be in English; None for one that is in no form that is known."""
+    """Return a message as it would be in English; None for one that is in no form that is known."""
     for begin, rule in _rules().get(message[:1], ()):
         if message.startswith(begin):
             found = rule(message)
@@ -80,7 +80,7 @@ def english(message: str) -> str | None:
 
 @cache
 def _rules() -> dict[str, list[tuple[str, Rule]]]:
-    """Give the rules of all languages by the first letter; of those that begin alike the longest comes first."""
+    """Return the rules of all languages by the first letter; of those that begin alike the longest comes first."""
     found: dict[str, list[tuple[str, Rule]]] = {}
     for said in phrases().values():
         for begin, rule in _of_language(said):
@@ -109,7 +109,7 @@ def _of_language(said: dict[str, str]) -> Iterator[tuple[str, Rule]]:
 
 
 def _begin(form: str) -> str:
-    """Give what stands before the first thing that a form quotes."""
+    """Return what stands before the first thing that a form quotes."""
     return _SPEC.split(form, maxsplit=1)[0]
 
 

@@ -19,7 +19,7 @@ _CHARS_MAX = 4_000
 
 
 def gives_nothing(text: str) -> bool:
-    """Say whether a statement, as it was sent, gives no row whatever the table holds."""
+    """Return whether a statement, as it was sent, gives no row whatever the table holds."""
     end = text[-4:].rstrip("; \n")[-1:]
     if end not in _ENDS or len(text) > _CHARS_MAX or "--" in text or "/*" in text:
         return False

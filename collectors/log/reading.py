@@ -74,13 +74,13 @@ class Parser(Protocol):
     invalid_utf8: int
 
     def parse(self, record: bytes, /) -> LogRecord:
-        """Read one message. Raises `Unreadable`."""
+        """Read one message. Raise `Unreadable`."""
 
 
 def formats(
     settings: Log, databases: Callable[[], frozenset[str]] = frozenset
 ) -> tuple[Callable[[], Splitter], Parser]:
-    """Give how a log of the configured format is cut and read; `databases` are there. Raises `ConfigurationError`."""
+    """Return how a log of the configured format is cut and read; `databases` are there. Raise `ConfigurationError`."""
     times = Times(settings.timezone)
     if settings.field and settings.from_ in ("file", "stdin"):
         unwrapper = Unwrapper(replace(settings, instances={}))

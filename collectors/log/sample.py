@@ -32,7 +32,7 @@ class Sample(NamedTuple):
 
 
 def take(log: Log, data: bytes) -> Sample:
-    """Read a piece of a log that begins anywhere; its first line may be half a line. Raises `ConfigurationError`."""
+    """Read a piece of a log that begins anywhere; its first line may be half a line. Raise `ConfigurationError`."""
     make, parser = formats(log)
     splitter = make()
     interpreter = Interpreter(tokenizer(bytes(32)), log.format)
@@ -52,7 +52,7 @@ def take(log: Log, data: bytes) -> Sample:
 
 
 def look(log: Log) -> list[Advice]:
-    """Look at the files of a log on this host. Raises `ConfigurationError`."""
+    """Look at the files of a log on this host. Raise `ConfigurationError`."""
     if log.from_ != "file" or not log.path:
         return []
     names = [name for name in glob.glob(log.path) if os.path.isfile(name)]  # noqa: PTH207, PTH113 - an absolute pattern

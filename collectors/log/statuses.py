@@ -86,7 +86,7 @@ class Statuses:
                         self._pending[xid % (1 << 32)] = None
 
     def take(self) -> list[Posture]:
-        """Give the answers that came since, to be sent behind the lines."""
+        """Return the answers that came since, to be sent behind the lines."""
         if not self._answers:
             return []
         with self._lock:

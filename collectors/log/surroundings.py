@@ -35,7 +35,7 @@ log = structlog.get_logger("log")
 
 
 def ask(cluster: Cluster, dsn: str, key: bytes | None = None) -> Surroundings:
-    """Ask every database of a server. Raises `Unreachable` and `ConfigurationError`."""
+    """Ask every database of a server. Raise `Unreachable` and `ConfigurationError`."""
     with connect(cluster, dsn, application_name=APPLICATION, key=key) as connection:
         names = [str(name) for (name,) in connection.execute(_DATABASES, [DATABASES_MAX]).fetchall()]
     plain: set[str] = set()

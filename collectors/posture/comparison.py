@@ -120,7 +120,7 @@ def _same_membership(old: Object, new: Object) -> bool:
 
 
 def _aged(item: Object, objects: Mapping[tuple[str, str, str], Object]) -> Object:
-    """Give an object of a snapshot that did not look at everything what it has now: that is no change.
+    """Return an object of a snapshot that did not look at everything what it has now: that is no change.
 
     So it is with the OIDs of tables, and with what the beacon's triggers run (`posture_queries.TRIGGERS`).
     """
@@ -136,14 +136,14 @@ def _aged(item: Object, objects: Mapping[tuple[str, str, str], Object]) -> Objec
 def _renamed(
     known: Mapping[tuple[str, str, str], Object], objects: Mapping[tuple[str, str, str], Object]
 ) -> dict[tuple[str, str, str], tuple[str, str, str]]:
-    """Give tables that have another name, or schema, than before, by their OIDs: the new key, and the old one."""
+    """Return tables that have another name, or schema, than before, by their OIDs: the new key, and the old one."""
     names = {(key[1], item.attributes["oid"]): key for key, item in known.items() if _has_oid(item)}
     now = {(key[1], item.attributes["oid"]): key for key, item in objects.items() if _has_oid(item)}
     return {key: names[oid] for oid, key in now.items() if names.get(oid, key) != key}
 
 
 def _gone(table: Object, now: Object | None) -> bool:
-    """Say whether a table is there no more; one of its name with another OID is not it."""
+    """Return whether a table is there no more; one of its name with another OID is not it."""
     return now is None or (_has_oid(table) and _has_oid(now) and table.attributes["oid"] != now.attributes["oid"])
 
 
@@ -212,7 +212,7 @@ def catalogues(objects: Iterable[Object], unread: Iterable[str], captured_at_us:
 
 
 def matters(item: Object) -> bool:
-    """Say whether an object gives power or sight, so that it is listed although nothing has changed yet."""
+    """Return whether an object gives power or sight, so that it is listed although nothing has changed yet."""
     has = item.attributes
     match item.object_type:
         case "role":
@@ -230,7 +230,7 @@ def matters(item: Object) -> bool:
 
 
 def masked_setting(name: str, value: str, token: Tokenizer) -> str:
-    """Give a setting's value, or its token where it may hold a secret.
+    """Return a setting's value, or its token where it may hold a secret.
 
     That is: commands and connection strings, names that speak of secrets, and settings that an application made up.
     """

@@ -88,7 +88,7 @@ class Functions:
 
 
 def entry(definition: Definition, tables: set[str]) -> Entry | None:
-    """Give what a function runs; None where that is not known, or too much."""
+    """Return what a function runs; None where that is not known, or too much."""
     read = read_definition(definition.text) if definition.text is not None else None
     if read is None:
         return None
@@ -125,7 +125,7 @@ def _union(one: object, other: object) -> list[str]:
 
 
 def _in_path(name: str, path: tuple[str, ...] | None, tables: set[str]) -> str:
-    """Give a relation's full name by the function's own path; without one it is the caller's that counts."""
+    """Return a relation's full name by the function's own path; without one it is the caller's that counts."""
     return next((full for schema in path or () if (full := f"{schema}.{name}") in tables), name)
 
 

@@ -13,13 +13,13 @@ _SPEAKING = ",".join(("below", BEACON, BEACON_EACH, "claimed", "introduce"))
 
 
 def _plain(column: str) -> str:
-    """Give a function's body as it is when it is not paused, under the first key (`key_templates.plain`)."""
+    """Return a function's body as it is when it is not paused, under the first key (`key_templates.plain`)."""
     body = f"replace({column}, '{PAUSE}', '')"
     return rf"regexp_replace({body}, '''pgwitness\.session_\d+''', '''pgwitness.session''', 'g')"
 
 
 def _acl(column: str) -> str:
-    """Give an ACL as a sorted list of PostgreSQL's own words for its entries."""
+    """Return an ACL as a sorted list of PostgreSQL's own words for its entries."""
     return f"(SELECT jsonb_agg(i::text ORDER BY i::text) FROM unnest({column}) AS i)"
 
 

@@ -121,7 +121,7 @@ def definitions(connection: Connection, oids: list[int]) -> list[Definition]:
 
 
 def _registered(connection: Connection) -> bool:
-    """Say whether there is a registry of beacons that we may read."""
+    """Return whether there is a registry of beacons that we may read."""
     row = connection.execute(
         "SELECT CASE WHEN to_regclass('pgwitness.covered') IS NOT NULL THEN"
         " has_schema_privilege('pgwitness', 'USAGE') AND has_table_privilege('pgwitness.covered', 'SELECT') END"

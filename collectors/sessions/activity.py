@@ -45,7 +45,7 @@ class Ourselves(Struct, frozen=True):
     application: str = "pgwitness"
 
     def is_own(self, backend: Backend) -> bool:
-        """Say whether a session is pgwitness's own. A name alone proves nothing: whoever uses it would be hidden."""
+        """Return whether a session is pgwitness's own. A name alone proves nothing: whoever uses it would be hidden."""
         return backend.pid in self.pids or (
             backend.role == self.role
             and backend.client_addr == self.client_addr
@@ -74,7 +74,7 @@ def certificate(dn: bytes | None, issuer: bytes | None, serial: str | None) -> C
 
 
 def authenticates(shown: Certificate | None, role: str | None) -> bool:
-    """Say whether a certificate proves the role: its only common name is the role's own.
+    """Return whether a certificate proves the role: its only common name is the role's own.
 
     A client may show a certificate of anybody's and log in by password all the same.
     """

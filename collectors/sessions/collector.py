@@ -63,7 +63,7 @@ def tasks(context: Context) -> dict[str, Task]:
 
 
 def run(context: Context, dsn: str, stop: threading.Event) -> None:
-    """Collect from one instance until `stop`. Raises `Retry` when the server or the broker is lost."""
+    """Collect from one instance until `stop`. Raise `Retry` when the server or the broker is lost."""
     instance = instance_name(dsn)
     part = f"sessions {context.name} {instance}"
     channel = context.publisher.channel(context.name, "sessions", instance)
@@ -117,7 +117,7 @@ class _Posture:
 
 @contextmanager
 def _posture(context: Context, dsn: str, instance: str) -> Iterator[Callable[[], str | None]]:
-    """Run posture beside the block when this instance is the cluster's own; gives a function that says how it is."""
+    """Run posture beside the block when this instance is the cluster's own; return a function that says how it is."""
     if dsn != context.cluster.dsn:
         yield lambda: None
         return

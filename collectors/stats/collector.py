@@ -75,7 +75,7 @@ def tasks(context: Context) -> dict[str, Task]:
 
 
 def run(context: Context, dsn: str, stop: threading.Event) -> None:
-    """Collect from one instance until `stop`. Raises `Retry` when the server or the broker is lost."""
+    """Collect from one instance until `stop`. Raise `Retry` when the server or the broker is lost."""
     instance = instance_name(dsn)
     part = f"stats {context.name} {instance}"
     channel = context.publisher.channel(context.name, "stats", instance)
@@ -206,7 +206,7 @@ _LOUD_FUNCTIONS = ("pg_read", "pg_ls", "pg_file", "pg_stat_file", "lo_", "dblink
 
 
 def only_catalogues(known: StatementFacts) -> bool:
-    """Say whether a statement reads nothing but catalogues, as our own do.
+    """Return whether a statement reads nothing but catalogues, as our own do.
 
     Of the collectors' own role such statements are left out; whatever else it does is reported like anybody's, so
     that stolen credentials of the witness do not make their user invisible.

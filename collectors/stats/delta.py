@@ -149,7 +149,7 @@ def _losses(before: Snapshot, thrown_out: int, gone: int) -> list[Loss]:
 
 
 def _another(old: Counter, new: Counter) -> bool:
-    """Say whether an entry is not the one it was."""
+    """Return whether an entry is not the one it was."""
     if old.since_us is not None and new.since_us is not None:
         return old.since_us != new.since_us
     return new.calls < old.calls

@@ -41,7 +41,7 @@ class Extension(Struct, frozen=True):
 
 
 def extension(connection: Connection) -> Extension:
-    """Find the extension. Raises `Retry` with what to do when it is not there or too old."""
+    """Find the extension. Raise `Retry` with what to do when it is not there or too old."""
     row = connection.execute(_EXTENSION).fetchone()
     if row is None:
         database = connection.info.dbname
@@ -69,7 +69,7 @@ class Reading(Struct, frozen=True):
 
 
 def read(connection: Connection, ext: Extension) -> Reading:
-    """Read every counter, without the texts. Raises `Retry` when the library is not loaded."""
+    """Read every counter, without the texts. Raise `Retry` when the library is not loaded."""
     info = sql.SQL(
         "SELECT i.dealloc, " + _US.format("i.stats_reset") + ", " + _US.format("pg_postmaster_start_time()") + ","
         " (SELECT system_identifier::text FROM pg_control_system()), current_setting('pg_stat_statements.track'),"
@@ -118,7 +118,7 @@ class Unreadable(Exception):
 
 
 def texts(connection: Connection, ext: Extension, queryids: list[int]) -> dict[Key, str]:
-    """Read the texts of some queries; one that was thrown out meanwhile is missing. Raises `Unreadable`."""
+    """Read the texts of some queries; one that was thrown out meanwhile is missing. Raise `Unreadable`."""
     try:
         rows = connection.execute(
             sql.SQL(
@@ -155,9 +155,9 @@ class Names:
             self._databases.setdefault(key.dbid, f"oid:{key.dbid}")
 
     def role(self, oid: int) -> str:
-        """Give a role's name."""
+        """Return a role's name."""
         return self._roles[oid]
 
     def database(self, oid: int) -> str:
-        """Give a database's name."""
+        """Return a database's name."""
         return self._databases[oid]

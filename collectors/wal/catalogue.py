@@ -45,7 +45,7 @@ class Horizons:
         del self._known[:-HORIZONS_MAX]
 
     def at(self, lsn: int) -> Horizon:
-        """Give the last one at or before a place, an empty one where none is known."""
+        """Return the last one at or before a place, an empty one where none is known."""
         place = bisect_right(self._known, lsn, key=lambda horizon: horizon.lsn)
         return self._known[place - 1] if place else Horizon()
 
@@ -57,7 +57,7 @@ class Written(Struct, frozen=True):
     xids: tuple[int, ...]
 
     def held(self, horizon: Horizon, before: Container[int]) -> bool:
-        """Say whether it held for the rows of a transaction behind `horizon`, with `before` in the stream before it."""
+        """Return whether it held for a transaction behind `horizon`, with `before` in the stream before it."""
         return all(
             xid <= FROZEN or (whole := wide(xid, horizon.xid)) in before or (whole < horizon.xid and horizon.xid > 0)
             for xid in self.xids
@@ -65,7 +65,7 @@ class Written(Struct, frozen=True):
 
 
 def wide(xid: int, near: int) -> int:
-    """Give the 64 bits of an id that lies within 2^31 of another one."""
+    """Return the 64 bits of an id that lies within 2^31 of another one."""
     return near + (xid - near + 0x80000000) % 0x100000000 - 0x80000000
 
 

@@ -111,7 +111,7 @@ def _named(name: str, cluster: Cluster) -> None:
 
 
 def run(context: Context, database: str, stop: threading.Event) -> None:
-    """Collect until `stop`. Raises `Retry` when the database or the broker is lost, and may then be run again."""
+    """Collect until `stop`. Raise `Retry` when the database or the broker is lost, and may then be run again."""
     sql = connect(context.cluster, database=database, application_name="pgwitness wal", key=context.key)
     with sql:
         sql.execute("SET statement_timeout = '30s'")
@@ -613,7 +613,7 @@ class _Collector:
         return replace(facts, beacon=held.beacon, wanted=held.wanted, settled=settled)
 
     def _belongs(self, relation: pgoutput.Relation, commit_lsn: int) -> Belongs:
-        """Say whether a table carried a beacon and was asked for when a transaction committed."""
+        """Return whether a table carried a beacon and was asked for when a transaction committed."""
         names = (qualified(relation.schema, relation.name), f"{relation.schema}.{relation.name}")
         ours = self.ours.get(relation.oid, False)
         xid, before = self.assembler.xid, self.assembler.ddl_before

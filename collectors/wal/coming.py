@@ -54,11 +54,11 @@ class Coming:
                 self._listed_xid[made.relation] = said.beacon.xid
 
     def name(self, oid: int) -> str | None:
-        """Give what the stream called a relation."""
+        """Return what the stream called a relation."""
         return self._names.get(oid)
 
     def waits(self, name: str | None, at_us: int, xid: int) -> bool:
-        """Say whether a table may not have come into the update publication for a transaction, as of its commit."""
+        """Return whether a table may not have come into the update publication for a transaction, as of its commit."""
         if name is None:
             return False
         return at_us < self._until_us.get(name, 0) or xid < self._listed_xid.get(name, 0)

@@ -44,12 +44,12 @@ def of_payload(said: DdlPayload, judge: JudgeToken | None = None, turn: int = 0)
 
 
 def lacks_objects(said: DdlPayload) -> bool:
-    """Say whether the event trigger was not told what the command was about."""
+    """Return whether the event trigger was not told what the command was about."""
     return any(item.identity is None for item in said.objects)
 
 
 def _objects(said: DdlPayload, turn: int) -> tuple[list[DdlObject], int]:
-    """Give the objects of a command and how many they are; of what nobody told them only their number is known."""
+    """Return the objects of a command and how many they are; of what nobody told them only their number is known."""
     objects = [
         DdlObject(item.type or "?", item.identity, item.relation, item.beacon)
         for item in said.objects
@@ -67,7 +67,7 @@ def _objects(said: DdlPayload, turn: int) -> tuple[list[DdlObject], int]:
 
 
 def continues(before: Ddl, after: Ddl) -> bool:
-    """Say whether two messages are of one command: PostgreSQL tells first what it dropped, then what it made."""
+    """Return whether two messages are of one command: PostgreSQL tells first what it dropped, then what it made."""
     return (
         bool(before.dropped_total)
         and not before.objects_total

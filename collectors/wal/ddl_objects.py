@@ -68,7 +68,7 @@ def besides(tag: str, objects: Sequence[DdlObject], statement: str | None, path:
 
 
 def completed(statement: str | None, names: Sequence[str], path: Sequence[str]) -> list[str]:
-    """Give relations of a statement, as SQL writes them, their schema where they have none and only one is possible.
+    """Return relations of a statement, as SQL writes them, their schema where they have none and only one is possible.
 
     Only where the text runs nobody's code: else the path may be that of a function inside of it.
     """
@@ -79,7 +79,7 @@ def completed(statement: str | None, names: Sequence[str], path: Sequence[str]) 
 
 
 def looked_for(tag: str, statement: str | None, path: Sequence[str]) -> list[str]:
-    """Give the schemas in which the names of an ALTER were looked for, as SQL writes them.
+    """Return the schemas in which the names of an ALTER were looked for, as SQL writes them.
 
     Only where the text is that one command: a block or a function may have looked in others.
     """
@@ -90,7 +90,7 @@ def looked_for(tag: str, statement: str | None, path: Sequence[str]) -> list[str
 
 
 def _runs_nothing(tree: Tree) -> bool:
-    """Say whether a statement runs nobody's code and undoes nothing, so that it is told as it stands there."""
+    """Return whether a statement runs nobody's code and undoes nothing, so that it is told as it stands there."""
     ((kind, body),) = tree.items()
     return kind in _HARMLESS or (kind == "CreateStmt" and "partbound" not in body)
 

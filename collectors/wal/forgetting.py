@@ -32,7 +32,7 @@ class Forgetting:
         self._behind_lsn = 0
 
     def look(self, connection: Connection, described: Mapping[bytes, int], passed_lsn: int) -> list[bytes]:
-        """Give what is to be forgotten now; `described` are tables with the transaction that described each last."""
+        """Return what is to be forgotten now; `described` are tables with the transaction that described each last."""
         if self._gone:
             if passed_lsn < self._behind_lsn:
                 return []

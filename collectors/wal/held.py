@@ -56,7 +56,7 @@ class Held:
     def add(self, part: Body) -> bool:
         """Keep a part; false says that no more may be kept, and all should be let go.
 
-        Raises `Retry` when the disk does not take it: without room for them parts would go without their beacon.
+        Raise `Retry` when the disk does not take it: without room for them parts would go without their beacon.
         """
         self._parts.append(part)
         self.in_memory += part.size
@@ -65,7 +65,7 @@ class Held:
         return self.on_disk <= self._spool_limit
 
     def drain(self) -> Iterator[Body]:
-        """Give every part back in order, and be empty afterwards."""
+        """Return every part back in order, and be empty afterwards."""
         file, parts = self._file, self._parts
         self._file, self._parts, self.in_memory, self.on_disk = None, [], 0, 0
         if file is not None:

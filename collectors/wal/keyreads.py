@@ -35,7 +35,7 @@ class Stand(Struct, frozen=True):
     running: frozenset[int] = frozenset()
 
     def ended(self, xid: int) -> bool:
-        """Say whether a transaction, by the 32 bits that the WAL has of its id, had ended."""
+        """Return whether a transaction, by the 32 bits that the WAL has of its id, had ended."""
         whole = wide(xid, self.xmax)
         return 0 < whole < self.xmax and whole not in self.running
 

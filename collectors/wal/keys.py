@@ -26,7 +26,7 @@ class Kept(Struct):
 def recall(path: Path, system_id: str) -> Keyring:
     """Read the keys of a system; none where there are none, or the file is of another system or damaged.
 
-    Raises `Retry` when the operating system does not let it be read: beacons would pass for forged without its keys.
+    Raise `Retry` when the operating system does not let it be read: beacons would pass for forged without its keys.
     """
     content = read_whole(path)
     if content is None:
@@ -39,5 +39,5 @@ def recall(path: Path, system_id: str) -> Keyring:
 
 
 def remember(path: Path, system_id: str, ring: Keyring) -> None:
-    """Write the keys down, whole or not at all, for nobody else to read. Raises `Retry` when that is impossible."""
+    """Write the keys down, whole or not at all, for nobody else to read. Raise `Retry` when that is impossible."""
     write_whole(path, msgspec.json.encode(Kept(system_id, ring.keys)))

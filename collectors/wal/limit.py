@@ -25,7 +25,7 @@ class Limit:
         self.total = 0
 
     def allows(self, now: float, word: str, lsn: int = 0) -> bool:
-        """Say whether one more may be told now, `now` in seconds; else count it under `word`."""
+        """Return whether one more may be told now, `now` in seconds; else count it under `word`."""
         if now - self._began >= 1.0:
             self._began, self._allowed = now, 0
         self._allowed += 1
@@ -40,7 +40,7 @@ class Limit:
         return False
 
     def rest(self, now: float) -> tuple[dict[str, int], int, int] | None:
-        """Give what was counted since it was told last, with its first and last LSN; None while that is not due."""
+        """Return what was counted since it was told last, with its first and last LSN; None while that is not due."""
         if not self._rest or now - self._told < REST_EVERY_S:
             return None
         found = dict(self._rest.most_common())

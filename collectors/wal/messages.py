@@ -105,7 +105,7 @@ class Unproven:
         self.number += 1
 
     def taken(self) -> dict[str, object]:
-        """Give what there was, and begin anew."""
+        """Return what there was, and begin anew."""
         found, self.number = {"messages": self.number, **self._first}, 0
         return found
 
@@ -117,7 +117,7 @@ class Heartbeat:
         self._under_way: dict[bytes, None] = {}
 
     def next(self) -> str:
-        """Give the content of the next heartbeat."""
+        """Return the content of the next heartbeat."""
         content = secrets.token_hex(16)
         self._under_way[content.encode()] = None
         if len(self._under_way) > HEARTBEATS_MAX:
@@ -125,7 +125,7 @@ class Heartbeat:
         return content
 
     def came(self, content: bytes) -> bool:
-        """Say whether this is one of the heartbeats written last; each counts once, and those before it no more."""
+        """Return whether this is one of the heartbeats written last; each counts once, and those before it no more."""
         if content not in self._under_way:
             return False
         while (first := next(iter(self._under_way))) != content:
@@ -174,11 +174,11 @@ class Messages:
         self.keys.refresh()
 
     def expects_beacons(self) -> bool:
-        """Say whether a beacon is installed, so that waiting for it makes sense."""
+        """Return whether a beacon is installed, so that waiting for it makes sense."""
         return bool(self.ring.keys)
 
     def lost(self, lsn: int) -> bool:
-        """Say whether the database may have had no key at a place of the WAL: the newest came later, for a lost one."""
+        """Return whether the database may have had no key at a place of the WAL: the newest replaced a lost one."""
         if not self.ring.keys or not self.keys.here:
             return True
         newest = self.ring.keys[0]
@@ -287,7 +287,7 @@ class Messages:
         return told
 
     def tells(self, reason: str, lsn: int) -> bool:
-        """Say whether a forgery may be told by itself now; else it is counted under its reason."""
+        """Return whether a forgery may be told by itself now; else it is counted under its reason."""
         return self.forgeries.allows(self._clock(), reason, lsn)
 
     def _told(self, forged: Forged, lsn: int) -> Forgery | None:

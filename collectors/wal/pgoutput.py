@@ -140,7 +140,7 @@ Message = Begin | Commit | Origin | Relation | Type | Insert | Update | Delete |
 
 
 def decode(data: bytes) -> Message:
-    """Decode one message. Raises `ProtocolError` on anything else; nothing else is ever raised."""
+    """Decode one message. Raise `ProtocolError` on anything else; nothing else is ever raised."""
     try:
         reader = _READERS.get(data[:1])
         if reader is None:
@@ -181,7 +181,7 @@ def logical_message(data: bytes, at: int) -> LogicalMessage:
 
 
 def message_head(data: bytes, at: int) -> tuple[bytes, int, int] | None:
-    """Give the prefix of a Message at `at`, and where its content begins and ends; None where it is not of the form."""
+    """Return the prefix of a Message at `at`, and where its content begins and ends; None for another form."""
     end = data.find(b"\0", at + MESSAGE_PREFIX)
     start = end + 1 + INT4.size
     if end < 0 or len(data) < start or len(data) != start + INT4.unpack_from(data, end + 1)[0]:
@@ -190,13 +190,13 @@ def message_head(data: bytes, at: int) -> tuple[bytes, int, int] | None:
 
 
 def message_place(data: bytes, at: int) -> tuple[int, int]:
-    """Give the flags of a Message at `at`, 1 for a transactional one, and its LSN."""
+    """Return the flags of a Message at `at`, 1 for a transactional one, and its LSN."""
     flags, lsn = _MESSAGE.unpack_from(data, at + 1)
     return flags, lsn
 
 
 def read_tuple(data: bytes, at: int) -> tuple[Tuple, int]:
-    """Read a tuple's values and where it ends. Raises `ProtocolError`, `IndexError` or `struct.error`."""
+    """Read a tuple's values and where it ends. Raise `ProtocolError`, `IndexError` or `struct.error`."""
     (count,) = INT2.unpack_from(data, at)
     at += 2
     values: Tuple = []

@@ -55,7 +55,7 @@ class Masking:
         self._caches: dict[int, TokenCache] = {}
 
     def tokens(self, limit: int) -> TokenCache:
-        """Give the cache whose tokens hold for values up to `limit` bytes."""
+        """Return the cache whose tokens hold for values up to `limit` bytes."""
         if limit not in self._caches:
             self._caches[limit] = TokenCache(self.token, limit)
         return self._caches[limit]
@@ -125,7 +125,7 @@ class Plan:
         self._update = b'[%d,"u",%d,' + key + b",null,null," + after + b"]"
 
     def still(self, relation: pgoutput.Relation, facts: TableFacts) -> bool:
-        """Say whether a description of the relation says nothing new: the server repeats it as its caches go."""
+        """Return whether a description of the relation says nothing new: the server repeats it as its caches go."""
         before, known, _, types = self._made_of
         named = type_names([column.type_oid for column in relation.columns], types)
         same = known.primary_key == facts.primary_key and known.generated == facts.generated
@@ -186,7 +186,7 @@ class Plan:
         return b'[%d,"%b",%d,null,null,null,null]' % (ordinal, operation, index)
 
     def set_beacon(self, beacon: bool, wanted: bool) -> None:
-        """Say whether the table carries a beacon from here on, and whether its rows are asked for."""
+        """Return whether the table carries a beacon from here on, and whether its rows are asked for."""
         self.wanted = wanted
         if beacon != self.relation.beacon:
             self.relation = msgspec.structs.replace(self.relation, beacon=beacon)

@@ -108,7 +108,7 @@ class Registry:
             self._covered[oid] = gone.entry if gone else replace(found, seen_lsn=after_lsn)
 
     def covers(self, oid: int) -> bool:
-        """Say whether a table has an entry; one that has none may have got it with the DDL that describes it anew."""
+        """Return whether a table has an entry; one without may have got it with the DDL that describes it again."""
         return oid in self._covered
 
     def announced(self, operation: str, lsn: int) -> None:
@@ -197,7 +197,7 @@ def _entries(connection: Connection, query: str) -> tuple[dict[int, Covered] | N
 
 
 def seen(connection: Connection, xid: int) -> bool:
-    """Say whether what a transaction did is seen now: it stands in the WAL a moment before that."""
+    """Return whether what a transaction did is seen now: it stands in the WAL a moment before that."""
     row = connection.execute(
         "SELECT pg_catalog.pg_visible_in_snapshot(%s::text::pg_catalog.xid8, pg_catalog.pg_current_snapshot())",
         (str(xid),),
@@ -206,7 +206,7 @@ def seen(connection: Connection, xid: int) -> bool:
 
 
 def member(connection: Connection, oid: int) -> bool:
-    """Say whether a table belongs to an extension."""
+    """Return whether a table belongs to an extension."""
     found = connection.execute(_MEMBER, (oid,)).fetchone()
     return found is not None
 

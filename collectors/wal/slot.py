@@ -80,14 +80,14 @@ class Damaged(PgwitnessError):
 
 
 def remember(path: Path, memory: Memory) -> None:
-    """Write the memory down, durably and whole or not at all. Raises `Retry` when that is impossible."""
+    """Write the memory down, durably and whole or not at all. Raise `Retry` when that is impossible."""
     write_whole(path, msgspec.json.encode(memory))
 
 
 def recall(path: Path) -> Memory:
     """Read the memory; an empty one where there is none.
 
-    Raises `Damaged` when it makes no sense, `Retry` when the operating system does not let it be read.
+    Raise `Damaged` when it makes no sense, `Retry` when the operating system does not let it be read.
     """
     content = read_whole(path)
     if content is None:
@@ -137,7 +137,7 @@ def read(connection: Connection, name: str) -> SlotState | None:
 
 
 def oldest(connection: Connection) -> dict[str, object]:
-    """Give the oldest transaction that is open in the cluster: WAL from its start on is held back by any slot.
+    """Return the oldest transaction that is open in the cluster: WAL from its start on is held back by any slot.
 
     With who has it, as the server says: a session, or who prepared it. Empty where none has a transaction id.
     """
@@ -157,7 +157,7 @@ def oldest(connection: Connection) -> dict[str, object]:
 
 
 def make(connection: Connection, name: str, settings: Slot) -> int:
-    """Create the slot and give the LSN from which on it sees everything. Raises `Retry` with what to do."""
+    """Create the slot and give the LSN from which on it sees everything. Raise `Retry` with what to do."""
     failover = settings.failover and connection.info.server_version >= 170000
     try:
         arguments = (
@@ -184,7 +184,7 @@ def _said(connection: Connection) -> str:
 
 
 def drop(connection: Connection, name: str) -> None:
-    """Drop the slot, ending a walsender of ours that still holds it. Raises `Retry` when another process does."""
+    """Drop the slot, ending a walsender of ours that still holds it. Raise `Retry` when another process does."""
     try:
         connection.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", (name,)
@@ -194,7 +194,7 @@ def drop(connection: Connection, name: str) -> None:
 
 
 def publications(connection: Connection, wanted: tuple[str, ...]) -> list[str]:
-    """Give those of the wanted publications that exist. Raises `Retry` when none does."""
+    """Return those of the wanted publications that exist. Raise `Retry` when none does."""
     rows = connection.execute(
         "SELECT pubname FROM pg_publication WHERE pubname = ANY(%s) ORDER BY pubname", (list(wanted),)
     ).fetchall()
@@ -227,7 +227,7 @@ def started_us(connection: Connection) -> int:
 
 
 def went_back(memory: Memory, place: Place, name: str, end: int | None, now_us: int) -> Gap | None:
-    """Give the gap for a server that has not written as far as was read of it: it was put back to what it was; pure.
+    """Return the gap for a server that has not written as far as was read of it: it was put back to what it was; pure.
 
     `end` is where its WAL ends, or where it let a new slot begin. A server that crashed has everything that was read.
     """
@@ -281,7 +281,7 @@ def examine(memory: Memory, place: Place, name: str, found: SlotState | None, no
 
 
 def check(found: SlotState | None, name: str, database: str) -> None:
-    """Refuse a slot that is not ours. Raises `Retry` with what to do."""
+    """Refuse a slot that is not ours. Raise `Retry` with what to do."""
     if found is None:
         return
     if found.plugin != "pgoutput" or found.database != database:

@@ -53,12 +53,12 @@ class Stream:
         self._poll = select.poll()
 
     def identify(self) -> tuple[str, int]:
-        """Give the system identifier and the timeline."""
+        """Return the system identifier and the timeline."""
         row = self._command(b"IDENTIFY_SYSTEM")
         return _text(row.get_value(0, 0)), int(_text(row.get_value(0, 1)))
 
     def history(self, timeline: int) -> tuple[tuple[int, int], ...]:
-        """Give the past timelines with the LSN at which each ended, oldest first, from the history file."""
+        """Return the past timelines with the LSN at which each ended, oldest first, from the history file."""
         if timeline == 1:
             return ()
         row = self._command(b"TIMELINE_HISTORY %d" % timeline)
@@ -79,9 +79,9 @@ class Stream:
         self._told = time.monotonic()
 
     def read(self, timeout_s: float) -> bytes | None:
-        """Give the next message with its header of `HEADER` bytes in front; None when none came within `timeout_s`.
+        """Return the next message with its header of `HEADER` bytes in front; None when none came within `timeout_s`.
 
-        Keepalives are dealt with here. Raises `Unreachable` when the connection is lost.
+        Keepalives are dealt with here. Raise `Unreachable` when the connection is lost.
         """
         self.waited = False
         while True:

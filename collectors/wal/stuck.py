@@ -32,7 +32,7 @@ class Stuck(Struct, frozen=True):
 
 
 def of_the_data(sqlstate: str) -> bool:
-    """Say whether the server's error will come again with the same data."""
+    """Return whether the server's error will come again with the same data."""
     return sqlstate.startswith(_OF_THE_DATA)
 
 
@@ -45,5 +45,5 @@ def failed(before: Stuck, lsn: int, *, short_of_memory: bool = False) -> Stuck:
 
 
 def start_after(stuck: Stuck, confirmed: int) -> int:
-    """Give the LSN to start from, 0 for where the slot stands."""
+    """Return the LSN to start from, 0 for where the slot stands."""
     return stuck.lsn + 1 if stuck.tries >= stuck.patience and confirmed <= stuck.lsn else 0

@@ -109,7 +109,7 @@ class Verifier:
 
     @classmethod
     def of(cls, settings: File, cluster: str, database: str, token: Tokenizer | None = None) -> Verifier:
-        """Make the verifier of a database as configured. Raises `ConfigurationError` when the keys cannot be used.
+        """Make the verifier of a database as configured. Raise `ConfigurationError` when the keys cannot be used.
 
         `token` is what stands for values that do not go on as they are; without it those are left out.
         """
@@ -185,7 +185,7 @@ def watched(path: Path) -> Callable[[], list[Key]]:
 
 
 def load_keys(path: Path) -> list[Key]:
-    """Read a file of keys. Raises `ConfigurationError` when it cannot be read or has no usable one."""
+    """Read a file of keys. Raise `ConfigurationError` when it cannot be read or has no usable one."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -196,7 +196,7 @@ def load_keys(path: Path) -> list[Key]:
 
 
 def read_keys(text: str, source: str) -> list[Key]:
-    """Read a JWKS or PEM public keys. Raises `ConfigurationError` naming `source` when there is no usable key."""
+    """Read a JWKS or PEM public keys. Raise `ConfigurationError` naming `source` when there is no usable key."""
     keys = _from_jwks(text, source) if text.lstrip().startswith("{") else _from_pem(text, source)
     if not keys:
         raise ConfigurationError(
@@ -233,7 +233,7 @@ def _from_pem(text: str, source: str) -> list[Key]:
 
 
 def _algorithm(key: object) -> str | None:
-    """Give the one algorithm a public key is for: a key never verifies under another one's name."""
+    """Return the one algorithm a public key is for: a key never verifies under another one's name."""
     if isinstance(key, Ed25519PublicKey):
         return "EdDSA"
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
@@ -267,7 +267,7 @@ def published(claims: dict[str, Any], fields: Fields = NO_FIELDS) -> dict[str, o
 
 
 def _signed(token: str, keys: list[Key]) -> dict[str, Any] | None:
-    """Give the claims of a token that one of the keys has signed."""
+    """Return the claims of a token that one of the keys has signed."""
     for key in keys:
         try:
             return jwt.decode(token, key.key, algorithms=[key.algorithm], options=_SIGNATURE_ONLY)

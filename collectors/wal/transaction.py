@@ -55,10 +55,10 @@ class Judge(Protocol):
     """What the shell knows of logical messages: which prefixes are ours, and whether a message is genuine."""
 
     def expects_beacons(self) -> bool:
-        """Say whether a beacon is installed, so that waiting for it makes sense."""
+        """Return whether a beacon is installed, so that waiting for it makes sense."""
 
     def lost(self, lsn: int) -> bool:
-        """Say whether the database may have had no key at a place of the WAL, so that nothing could be proven."""
+        """Return whether the database may have had no key at a place of the WAL, so that nothing could be proven."""
 
     unproven: Unproven
     sizes_max: Mapping[bytes, int]
@@ -68,7 +68,7 @@ class Judge(Protocol):
         """Read a beacon without a proof; None for what is not of the form of one."""
 
     def tells(self, reason: str, lsn: int) -> bool:
-        """Say whether a forgery may be told by itself now; else it is counted under its reason."""
+        """Return whether a forgery may be told by itself now; else it is counted under its reason."""
 
     def message(self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0) -> Said | None:
         """Judge a message of the transaction `xid` (32 bits; none outside of one); None when it is not ours."""
@@ -96,7 +96,7 @@ class Place(msgspec.Struct, frozen=True):
     history: tuple[tuple[int, int], ...] = ()
 
     def timeline_of(self, lsn: int) -> int:
-        """Give the timeline on which a record at `lsn` was written."""
+        """Return the timeline on which a record at `lsn` was written."""
         return next((timeline for timeline, end in self.history if lsn < end), self.timeline)
 
 
@@ -107,7 +107,7 @@ class Xids:
         self._known = known
 
     def widen(self, xid: int) -> int:
-        """Give the 64-bit id; ids seen may lie up to 2^31 behind or ahead of the newest known."""
+        """Return the 64-bit id; ids seen may lie up to 2^31 behind or ahead of the newest known."""
         wide = (self._known & ~0xFFFFFFFF) | xid
         if wide > self._known + 0x80000000 and wide >= 1 << 32:
             wide -= 1 << 32
@@ -197,7 +197,7 @@ class Assembler:
         return self._begin is not None
 
     def feed(self, data: bytes, at: int = 0) -> None:
-        """Take one message that begins at `at`. Raises `ProtocolError` for a begin or commit that makes no sense."""
+        """Take one message that begins at `at`. Raise `ProtocolError` for a begin or commit that makes no sense."""
         kind = data[at] if len(data) > at else 0
         if kind in _OPERATIONS:
             self._change(data, at, kind)
@@ -617,7 +617,7 @@ class Assembler:
         self._output.part(b"".join(made), body.n_rows, done_lsn)
 
     def _beacons_of(self, first_ordinal: int) -> list[Beacon]:
-        """Give the beacons that speak of a part, the first and from the one in force on, and forget the others."""
+        """Return the beacons that speak of a part, the first and from the one in force on, and forget the others."""
         if len(self._beacons) > 2:
             in_force = max(n for n, beacon in enumerate(self._beacons) if n == 0 or beacon.ordinal <= first_ordinal)
             self._beacons = self._beacons[:1] + self._beacons[max(1, in_force) :]

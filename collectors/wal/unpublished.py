@@ -139,7 +139,7 @@ class Accounts:
             seen[3] += truncates
 
     def ends(self, at_us: int) -> list[Unpublished]:
-        """Give what the transaction changed and the stream does not have; `at_us` is its commit."""
+        """Return what the transaction changed and the stream does not have; `at_us` is its commit."""
         session = self._session
         if session is None:
             return []
@@ -184,12 +184,12 @@ class Accounts:
         return _item(oid, listed, (missing[0], missing[1], missing[2]), truncated=said.truncated and not seen[3])
 
     def _missing_below(self, session: tuple[int, int], oid: int, said: _Said, at_us: int) -> Unpublished | None:
-        """Give what a table below the one written was written of, less what the stream had of itself before."""
+        """Return what a table below the one written was written of, less what the stream had of itself before."""
         rows = _above(said.first, self._explained(session, oid, at_us), said.last)
         return _item(oid, self._catalogue(oid), rows) if any(rows) else None
 
     def _was_read_by_root(self, oid: int, now: int, rows: Rows) -> bool:
-        """Say whether a root of before, which the catalogue does not name any more, has these rows in the stream."""
+        """Return whether a root of before, which the catalogue does not name any more, has these rows in the stream."""
         for root in self._roots.get(oid, set()) - {oid, now}:
             seen = self._seen.get(root)
             if seen is not None and all(had >= n for had, n in zip(seen, rows, strict=False)):
@@ -197,7 +197,7 @@ class Accounts:
         return False
 
     def _counts(self, seen: list[int], listed: Listed, letter: str) -> bool:
-        """Say whether a number counts although it may be of before: where the stream has nothing, or never would."""
+        """Return whether a number counts although it may be of before: where the stream has nothing, or never would."""
         return not any(seen[:3]) or (listed.name is not None and letter not in listed.operations)
 
     def _catalogue(self, oid: int) -> Listed:

@@ -67,7 +67,7 @@ class TokenCache(dict[bytes, bytes]):
 
 
 def converter(treatment: str, type_name: str, tokens: TokenCache, token: Tokenizer, limit: int) -> Convert:
-    """Give the function for a column's values; whatever the value, it gives JSON.
+    """Return the function for a column's values; whatever the value, it gives JSON.
 
     `treatment` is one of `clear`, `token`, `last4`, `hash`; a dropped column has no converter, its plan leaves it out.
     """
@@ -92,7 +92,7 @@ def last4(value: bytes) -> bytes:
 
 
 def sha256(value: bytes) -> bytes:
-    """Give the plain SHA-256 of a value, which others can compute too."""
+    """Return the plain SHA-256 of a value, which others can compute too."""
     return b'"sha256:' + hashlib.sha256(value).hexdigest().encode() + b'"'
 
 

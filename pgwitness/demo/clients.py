@@ -52,7 +52,7 @@ class Psql:
         )
 
     def run(self, *statements: tuple[str, dict[str, Any]] | str) -> int:
-        """Type statements; several are put between BEGIN and COMMIT. Raises `Unreachable` with psql's own words."""
+        """Type statements; several are put between BEGIN and COMMIT. Raise `Unreachable` with psql's own words."""
         texts = [_literal(statement) for statement in statements]
         lines = texts if len(texts) == 1 else ["BEGIN", *texts, "COMMIT"]
         assert self._process.stdin is not None

@@ -45,12 +45,12 @@ def _command(config: Path, *arguments: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Give this process's environment without what would redirect a client of PostgreSQL, or change the demo's own."""
+    """Return this process's environment without what would redirect a client of PostgreSQL, or change the demo's."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
 
 def run(config: Path, *arguments: str) -> str:
-    """Run one of our commands to its end. Raises `NotInOrder` with what it said."""
+    """Run one of our commands to its end. Raise `NotInOrder` with what it said."""
     done = subprocess.run(  # noqa: S603 - our own command
         _command(config, *arguments), capture_output=True, text=True, check=False, env=_environment(), timeout=60
     )
@@ -100,7 +100,7 @@ class Daemon:
 
 
 def fresh(folder: Path) -> Path:
-    """Make a folder for everything that is kept. Raises `ConfigurationError` when it is in use already."""
+    """Make a folder for everything that is kept. Raise `ConfigurationError` when it is in use already."""
     place = folder.absolute()
     if (place / "pgwitness.toml").exists():
         raise ConfigurationError(f"--dir: {place} holds a pgwitness.toml already; name a new or empty folder")
@@ -127,7 +127,7 @@ def servers(place: Path, settings: Mapping[str, str] | None = None) -> Iterator[
 
 
 def prepare(config: Path, admin_dsn: str) -> None:
-    """Install the beacon and create the topics. Raises `NotInOrder`."""
+    """Install the beacon and create the topics. Raise `NotInOrder`."""
     with ThreadPoolExecutor() as pool:
         jobs = [
             pool.submit(run, config, "db", "install", "--dsn", admin_dsn),
@@ -139,7 +139,7 @@ def prepare(config: Path, admin_dsn: str) -> None:
 
 @contextlib.contextmanager
 def watching(config: Path, logs: Path) -> Iterator[list[Daemon]]:
-    """Have collectors and a worker running; the block begins when they are ready. Raises `Unreachable`.
+    """Have collectors and a worker running; the block begins when they are ready. Raise `Unreachable`.
 
     The server's log is collected where the configuration says where it is.
     """

@@ -42,7 +42,7 @@ class Helpdesk:
         )
 
     def next(self) -> str:
-        """Give the token for the next piece of work: ten of them are one person's conversation."""
+        """Return the token for the next piece of work: ten of them are one person's conversation."""
         if self._asked % QUESTIONS_PER_CONVERSATION == 0:
             self._token = self.sign(self._random.choice((MARIA.name, JONAS.name)), self._asked)
         self._asked += 1

@@ -46,7 +46,7 @@ export PGHOST={host} PGPORT={port} PGDATABASE=shop PGUSER=app
 def main(folder: Path) -> None:
     """Run everything until Ctrl-C or SIGTERM.
 
-    Raises `ConfigurationError` when the folder is in use, `Unreachable` when something does not start, or ends.
+    Raise `ConfigurationError` when the folder is in use, `Unreachable` when something does not start, or ends.
     """
     place = fresh(folder)
     tell = report.Narrator(sys.stderr)
@@ -86,7 +86,7 @@ def _say(postgres: Postgres, place: Path) -> None:
 
 
 def _named(place: Path) -> Path:
-    """Give the folder as one would type it from here."""
+    """Return the folder as one would type it from here."""
     here = Path.cwd()
     return place.relative_to(here) if place.is_relative_to(here) and place != here else place
 

@@ -101,7 +101,7 @@ def _ask(lake: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def summarize(result: Result) -> dict[str, Any]:
-    """Give the object that `pgwitness demo --json` ends with."""
+    """Return the object that `pgwitness demo --json` ends with."""
     lake = result.lake
     count, distinct = _ask(lake, "SELECT count(*), count(DISTINCT event_id) FROM events")[0]
     caught = [scene.id for scene in result.planted if any(scene.explains(alert) for _, alert in result.watch.alerts())]
@@ -148,7 +148,7 @@ def unexplained(result: Result) -> list[dict[str, Any]]:
 
 
 def latency(result: Result) -> dict[str, float | None]:
-    """Give the time from commit to the alerts topic over the alerts from the WAL, in milliseconds."""
+    """Return the time from commit to the alerts topic over the alerts from the WAL, in milliseconds."""
     waits = sorted(
         time_ms - datetime.fromisoformat(alert["metadata"]["original_time"]).timestamp() * 1000
         for time_ms, alert in result.watch.alerts()
@@ -162,7 +162,7 @@ def _quantile(ordered: list[float], share: float) -> float | None:
 
 
 def in_order(summary: Mapping[str, Any]) -> bool:
-    """Say whether every committed row landed exactly once, under its name, and every misbehaviour was caught."""
+    """Return whether every committed row landed exactly once, under its name, and every misbehaviour was caught."""
     return (
         summary["committed_rows"] == summary["landed_rows"]
         and all(rows["committed"] == rows["landed"] for rows in summary["principals"].values())

@@ -66,9 +66,9 @@ warmup_observations = 20
 
 
 def main(*, seconds: float, folder: Path | None, as_json: bool) -> int:
-    """Run the demo and print its report; gives the exit code.
+    """Run the demo and print its report; return the exit code.
 
-    Raises `ConfigurationError` when the folder is in use, `Unreachable` when a server does not start.
+    Raise `ConfigurationError` when the folder is in use, `Unreachable` when a server does not start.
     """
     kept = folder is not None
     place = fresh(folder or Path(tempfile.mkdtemp(prefix="pgwitness-demo-")))

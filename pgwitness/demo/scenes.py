@@ -47,12 +47,12 @@ class Scene:
     objects: tuple[str, ...] = field(default=())
 
     def explains(self, alert: Mapping[str, Any]) -> bool:
-        """Say whether an alert is about this scene."""
+        """Return whether an alert is about this scene."""
         facts = alert.get("unmapped", {})
         return facts.get("policy") in self.policies and self._about(facts, alert)
 
     def touches(self, alert: Mapping[str, Any]) -> bool:
-        """Say whether an alert is about this scene's actor, whichever detector raised it, or about the scene itself."""
+        """Return whether an alert is about this scene's actor, whichever detector raised it, or about the scene."""
         facts = alert.get("unmapped", {})
         named = facts.get("principal") is not None or facts.get("role") is not None
         return self._about(facts, alert) if named else self.explains(alert)
@@ -138,7 +138,7 @@ def disable_beacon(stage: Stage) -> None:
 
 
 def beacon_prefix() -> str:
-    """Give the prefix under which beacons travel."""
+    """Return the prefix under which beacons travel."""
     from collectors.beacon.mac import PREFIX
 
     return PREFIX

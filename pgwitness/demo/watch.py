@@ -29,7 +29,7 @@ class Watch:
             self._thread.join(5)
 
     def alerts(self) -> list[tuple[int, dict[str, Any]]]:
-        """Give what was read so far."""
+        """Return what was read so far."""
         with self._lock:
             return list(self._found)
 

@@ -38,7 +38,7 @@ class _Rows:
         self._reader = csv.reader(iter(self._lines.popleft, None), strict=True)
 
     def read(self, text: str) -> list[str]:
-        """Give the fields of a record. Raises `Unreadable`."""
+        """Return the fields of a record. Raise `Unreadable`."""
         lines = self._lines
         lines.clear()
         if "\n" in text:
@@ -66,7 +66,7 @@ class CsvLog:
         """Records with bytes that are no UTF-8, each shown by its number (`\\xe9`), as rows of such a database are."""
 
     def parse(self, record: bytes) -> LogRecord:
-        """Read one record. Raises `Unreadable`."""
+        """Read one record. Raise `Unreadable`."""
         try:
             text = record.decode()
         except UnicodeDecodeError:
@@ -111,7 +111,7 @@ def _backend(said: tuple[str | None, ...]) -> Backend:
 
 
 def is_record(record: bytes) -> bool:
-    """Say whether bytes have the shape of a record."""
+    """Return whether bytes have the shape of a record."""
     try:
         _Rows().read(record.decode("utf-8", "replace"))
     except Unreadable:

@@ -40,7 +40,7 @@ _SYSLOG = re.compile(
 
 
 def unframed(line: bytes) -> tuple[bytes, bool]:
-    """Give a line without what a container runtime or syslog put before it; nearly always that is the line itself.
+    """Return a line without what a container runtime or syslog put before it; nearly always that is the line itself.
 
     And whether it is known to be no first line of a message: syslog numbers the parts of each, also those that it has
     cut itself, which may begin with anything.
@@ -57,7 +57,7 @@ def unframed(line: bytes) -> tuple[bytes, bool]:
 
 
 def lines(value: object, depth: int = 0) -> list[bytes]:
-    """Give the messages that a decoded value holds, each whole, jsonlog's again as JSON; none where it holds none."""
+    """Return the messages that a decoded value holds, each whole, jsonlog's again as JSON; none where it holds none."""
     if depth > DEPTH_MAX:
         return []
     if isinstance(value, str):

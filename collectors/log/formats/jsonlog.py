@@ -69,7 +69,7 @@ class JsonLog:
         """Lines with bytes that are no UTF-8, each shown by its number (`\\xe9`), as rows of such a database are."""
 
     def parse(self, line: bytes) -> LogRecord:
-        """Read one line. Raises `Unreadable`."""
+        """Read one line. Raise `Unreadable`."""
         try:
             found = _decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -125,7 +125,7 @@ class _Layout:
         return end, word, fields
 
     def split(self, text: str) -> list[dict[str, str]]:
-        """Give every way to take apart what is between the fixed parts, at most `READINGS_MAX`."""
+        """Return every way to take apart what is between the fixed parts, at most `READINGS_MAX`."""
         found = self._known.get(text)
         if found is None:
             steps = [0]
@@ -154,7 +154,7 @@ class _Layout:
                 yield {part.name: said, **rest} if part.name else rest
 
     def _ends(self, part: _Field, text: str, at: int, place: int) -> Iterable[int]:
-        """Give where a part may end that begins at `at`: a fixed one in one place, a chosen one before a separator."""
+        """Return where a part may end that begins at `at`: a fixed one in one place, a chosen one at a separator."""
         if part.name not in _CHOSEN:
             found = part.pattern.match(text, at)
             return (found.end(),) if found is not None else ()
@@ -171,7 +171,7 @@ _CHOSEN = frozenset(_FIELDS[letter][0] for letter in _FREE)
 
 
 def escapes(setting: str) -> set[str]:
-    """Give the letters of a prefix's escapes."""
+    """Return the letters of a prefix's escapes."""
     return {escape[2] for escape in _ESCAPE.finditer(setting)}
 
 
@@ -205,7 +205,7 @@ class Prefix:
         self._endings = tuple({text[-3:] for text in self._words})
 
     def continues(self, line: bytes) -> bool:
-        """Say whether a line is a further part of a message, and does not begin one."""
+        """Return whether a line is a further part of a message, and does not begin one."""
         if not any(part in line for part in self._parts):
             return False
         head = self.head(line.decode("utf-8", "replace"))
@@ -282,13 +282,13 @@ class Prefix:
 
 
 def _agrees(fields: dict[str, str]) -> bool:
-    """Say whether the process id is the one in the session's id."""
+    """Return whether the process id is the one in the session's id."""
     pid, session = fields.get("pid"), fields.get("session")
     return not pid or not session or int(session.partition(".")[2], 16) == int(pid)
 
 
 def _tokens(setting: str) -> tuple[list[str | tuple[str, bool]], int | None]:
-    """Give the literals and the letters (with whether they are padded) of a prefix, and where `%q` stands in them."""
+    """Return the literals and the letters (with whether they are padded) of a prefix, and where `%q` stands in them."""
     tokens: list[str | tuple[str, bool]] = []
     short: int | None = None
     end = 0

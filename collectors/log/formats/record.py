@@ -86,7 +86,7 @@ class Backends:
         self._known: dict[tuple[str | None, ...], Backend] = {}
 
     def get(self, said: tuple[str | None, ...]) -> Backend:
-        """Give what a line says of its session. Raises `Unreadable`."""
+        """Return what a line says of its session. Raise `Unreadable`."""
         found = self._known.get(said)
         if found is None:
             found = self._read(said)
@@ -116,7 +116,7 @@ class Times:
         self._seconds: dict[str, int] = {}
 
     def read(self, text: str) -> int:
-        """Give microseconds since the epoch of `2026-11-22 21:26:30.123 UTC`. Raises `Unreadable` on anything else."""
+        """Return microseconds since the epoch of `2026-11-22 21:26:30.123 UTC`. Raise `Unreadable` on anything else."""
         millis_us = _MILLIS_US.get(text[19:24], 0)
         second = text[:19] + text[23:] if millis_us else text
         found = self._seconds.get(second)
@@ -172,7 +172,7 @@ def session_start_us(session: str | None) -> int | None:
 
 
 def number(text: str | None, limit: int = INT32_MAX) -> int:
-    """Read a number that may be absent, as 0. Raises `Unreadable`, also for one that is beyond `limit`."""
+    """Read a number that may be absent, as 0. Raise `Unreadable`, also for one that is beyond `limit`."""
     if not text or text == "0":
         return 0
     try:

@@ -37,7 +37,7 @@ class Splitter(Protocol):
         """Take the next bytes of the file and give what is whole by now."""
 
     def idle(self) -> list[Piece]:
-        """Give what is whole because nothing has come for a while."""
+        """Return what is whole because nothing has come for a while."""
 
     @property
     def waiting(self) -> int:
@@ -85,7 +85,7 @@ class JsonSplitter:
         self._lines = _Lines()
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Give each line."""
+        """Return each line."""
         pieces = [Piece(len(line) + 1, line, line != b"") for line in self._lines.feed(data)]
         lost = self._lines.overflow()
         return pieces if lost is None else [*pieces, Piece(len(lost), lost, False)]
@@ -108,7 +108,7 @@ class EnvelopeSplitter:
         self._inner = JsonSplitter()
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Give each message; of several in one object each has a byte of it, and the last one the rest."""
+        """Return each message; of several in one object each has a byte of it, and the last one the rest."""
         pieces: list[Piece] = []
         for piece in self._inner.feed(data):
             try:
@@ -146,7 +146,7 @@ class CsvSplitter:
         self._open_bytes = 0
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Give each record."""
+        """Return each record."""
         pieces: list[Piece] = []
         lines = deque(self._lines.feed(data))
         while lines:
@@ -199,7 +199,7 @@ class StderrSplitter:
         self._open_bytes = 0
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Give each message but the last one, which may go on."""
+        """Return each message but the last one, which may go on."""
         pieces: list[Piece] = []
         elsewhere: int | None = None
         for framed in self._lines.feed(data):

@@ -43,7 +43,7 @@ class StderrLog:
         """Messages with bytes that are no UTF-8, each shown by its number (`\\xe9`), as rows of such a database are."""
 
     def parse(self, record: bytes) -> LogRecord:
-        """Read one message with its continuation lines. Raises `Unreadable`."""
+        """Read one message with its continuation lines. Raise `Unreadable`."""
         try:
             text = record.decode()
         except UnicodeDecodeError:
@@ -94,7 +94,7 @@ class StderrLog:
         )
 
     def _parts(self, others: list[str]) -> dict[str, str]:
-        """Give what follows a message's first line by what its parts are called, the rest of it by nothing."""
+        """Return what follows a message's first line by what its parts are called, the rest of it by nothing."""
         parts: dict[str, list[str]] = {"": [""]}
         word = ""
         for line in others:

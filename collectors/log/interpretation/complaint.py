@@ -82,7 +82,7 @@ def complaint(
     *,
     raised: bool = False,
 ) -> Complaint:
-    """Give what of an error may be told; `raised` says that a function raised it in words of its own."""
+    """Return what of an error may be told; `raised` says that a function raised it in words of its own."""
     if raised:
         return Complaint(None, None, unproven(names), True)
     found = said(message)
@@ -157,7 +157,7 @@ def _key(value: str) -> tuple[str, str, str] | None:
 
 
 def _fixed(value: str) -> str | None:
-    """Give a value that is a form itself, with nothing in it: `syntax error`."""
+    """Return a value that is a form itself, with nothing in it: `syntax error`."""
     found = said(value) if len(value) <= NAME_CHARS_MAX else None
     return found.message if found is not None and not found.values else None
 
@@ -191,19 +191,19 @@ def _is_type(value: str) -> bool:
 
 
 def _refused(found: Said | None, sqlstate: str | None) -> bool:
-    """Say whether a statement failed before everything that it names was looked up, for all that is known."""
+    """Return whether a statement failed before everything that it names was looked up, for all that is known."""
     if found is not None and found.message.startswith(_EXISTS):
         return False
     return sqlstate is None or not sqlstate.startswith(_RAN)
 
 
 def _last_parts(found: Said) -> tuple[str, ...]:
-    """Give the values that are no qualifier of the next one: of `column %s.%s` the second."""
+    """Return the values that are no qualifier of the next one: of `column %s.%s` the second."""
     return tuple(value for value, word in zip(found.values, found.words[1:], strict=True) if word != ".")
 
 
 def _named(found: Said | None) -> frozenset[str]:
-    """Give the names that an error quotes, however it writes them: `a`, `t.a`, `f(integer)`."""
+    """Return the names that an error quotes, however it writes them: `a`, `t.a`, `f(integer)`."""
     named: set[str] = set()
     for value in found.values if found is not None else ():
         if len(value) <= NAME_CHARS_MAX:

@@ -70,25 +70,25 @@ def of_session(message: str) -> str | None:
 
 
 def refused(record: LogRecord) -> bool:
-    """Say whether a FATAL refuses a login."""
+    """Return whether a FATAL refuses a login."""
     if record.sqlstate is None:
         return _REFUSED.match(english(record.message) or record.message) is not None
     return record.sqlstate.startswith("28") or record.sqlstate in _REFUSING
 
 
 def ends_startup(record: LogRecord) -> bool:
-    """Say whether a FATAL of a session that was authorized and has done nothing else refuses it."""
+    """Return whether a FATAL of a session that was authorized and has done nothing else refuses it."""
     return record.sqlstate.startswith(_STARTUP) if record.sqlstate is not None else refused(record)
 
 
 def never_began(record: LogRecord) -> bool:
-    """Say whether a FATAL is of a startup packet that nobody could read."""
+    """Return whether a FATAL is of a startup packet that nobody could read."""
     early = record.line is None or record.line <= STARTUP_LINES
     return record.sqlstate == "08P01" and record.statement is None and early
 
 
 def named(message: str) -> str | None:
-    """Give the role that a refusal names, in any language."""
+    """Return the role that a refusal names, in any language."""
     message = english(message) or message
     word = "user" if "user" in message else "role"
     found = re.search(rf'{word} "([^"]*)"', message)
@@ -97,7 +97,7 @@ def named(message: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def address(host: str | None) -> str | None:
-    """Give a client's address: `local`, an address, or None for a name (log_hostname), which proves nothing."""
+    """Return a client's address: `local`, an address, or None for a name (log_hostname), which proves nothing."""
     if host is None or host == LOCAL:
         return host
     try:

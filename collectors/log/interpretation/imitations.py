@@ -15,7 +15,7 @@ class Imitations:
         self._sessions: dict[str, tuple[int, int]] = {}
 
     def count(self, key: str, at_us: int) -> int:
-        """Take a line at a time of the log; gives how many are to be told now, 0 for none."""
+        """Take a line at a time of the log; return how many are to be told now, 0 for none."""
         self.lines += 1
         since_us, lines = self._sessions.pop(key, (at_us - AGAIN_US, 0))
         lines += 1

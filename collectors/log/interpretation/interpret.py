@@ -107,7 +107,7 @@ class Interpreter:
 
     @property
     def memory(self) -> Memory:
-        """Give what a successor must know."""
+        """Return what a successor must know."""
         logins = self._logins
         auth = [(key, method, identity) for key, (method, identity) in logins.auth.items()]
         connecting = list(logins.connecting.items())
@@ -138,7 +138,7 @@ class Interpreter:
     # -- messages ----------------------------------------------------------------------------------------------
 
     def read(self, record: LogRecord, log: str, offset: int, captured_at_us: int, index: int = 0) -> list[Seen]:
-        """Give what a message witnesses; `log` and `offset` are its place, `index` what was given of that before."""
+        """Return what a message witnesses; `log` and `offset` are its place, `index` what was given of that before."""
         events: list[Seen] = []
         ignored = self.ignored
         if self._pending or self._logins.connecting:
@@ -537,7 +537,7 @@ def _one(text: str | None) -> list[str]:
 
 
 def silences(text: str) -> bool:
-    """Say whether a statement may take a session's statements out of the log.
+    """Return whether a statement may take a session's statements out of the log.
 
     To mention the setting and that something is set is enough, but for the beacon's own functions, which look at it.
     """
@@ -553,7 +553,7 @@ _SETS_IT = re.compile(
 
 
 def _is_idle(text: Text, xid: int) -> bool:
-    """Say whether a statement cannot write and cannot commit what was written; `xid` is the one at its beginning."""
+    """Return whether a statement cannot write and cannot commit what was written; `xid` is the one at its beginning."""
     words = set(text.operations)
     return text.statement is not None and bool(words) and words <= (IDLE if xid else IDLE | {"commit"})
 
@@ -565,7 +565,7 @@ def _line(record: LogRecord) -> str | None:
 
 
 def _placed(events: list[Seen], log: str, offset: int, index: int) -> list[Seen]:
-    """Give events that one line lets go places of that line, in their order."""
+    """Return events that one line lets go places of that line, in their order."""
     if not events or (len(events) == 1 and _is_at(events[0].place, log, offset, index)):
         return events
     return [
@@ -579,5 +579,5 @@ def _is_at(place: LogPlace | None, log: str, offset: int, index: int) -> bool:
 
 
 def _rows(texts: Sequence[str]) -> dict[str, int]:
-    """Give the number of rows of a statement whose text alone tells it: none."""
+    """Return the number of rows of a statement whose text alone tells it: none."""
     return {"row_count": 0} if len(texts) == 1 and gives_nothing(texts[0]) else {}

@@ -40,12 +40,12 @@ class Logins:
         self._format = log_format
 
     def method(self, key: str, trust: Trust) -> str | None:
-        """Give how a session authenticated, for a line of it; a certain line says nothing that is not."""
+        """Return how a session authenticated, for a line of it; a certain line says nothing that is not."""
         auth = self.auth.get(key)
         return auth[0] if auth is not None and (trust != "certain" or key in self.proven) else None
 
     def due(self, key: str, record: LogRecord) -> list[Session]:
-        """Give the sessions that have begun, as a line of the session `key` shows."""
+        """Return the sessions that have begun, as a line of the session `key` shows."""
         found: list[Session] = []
         while self.connecting:
             first, session = next(iter(self.connecting.items()))
@@ -58,7 +58,7 @@ class Logins:
         return found
 
     def idle(self) -> list[Session]:
-        """Give all sessions that wait."""
+        """Return all sessions that wait."""
         found = list(self.connecting.values())
         self.connecting.clear()
         return found
@@ -77,7 +77,7 @@ class Logins:
         (self.proven.add if trust == "certain" else self.proven.discard)(key)
 
     def authorized(self, key: str, record: LogRecord, place: LogPlace, at_us: int, trust: Trust) -> list[Session]:
-        """Keep a session that may begin; gives one that has to make room for it."""
+        """Keep a session that may begin; return one that has to make room for it."""
         message = record.message
         said = _APPLICATION.search(message)
         record = replace(record, application=said["name"] if said is not None else "")

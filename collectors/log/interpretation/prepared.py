@@ -17,7 +17,7 @@ _MESSAGE = "prepare: %s"
 
 
 def ran(statement: str, detail: str) -> Parsed | None:
-    """Give what a statement does that executes a prepared one; None where the detail does not say it."""
+    """Return what a statement does that executes a prepared one; None where the detail does not say it."""
     source = _source(detail)
     known = facts(statement, freed=True)
     name = next((handle.name for handle in known.handles if handle.verb == "execute"), None)

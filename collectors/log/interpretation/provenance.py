@@ -106,7 +106,7 @@ class Provenance:
         return "likely" if self.surroundings.ordinary(record.database) else "claimed"
 
     def raised(self, record: LogRecord) -> bool:
-        """Say whether an error is in the words of a function that raised it, as far as its line shows."""
+        """Return whether an error is in the words of a function that raised it, as far as its line shows."""
         if record.location is not None and _function(record.location) == RAISING:
             return True
         return _raised((record.context or "").split("\n")[:1])
@@ -123,7 +123,7 @@ def _function(location: str) -> str:
 
 
 def _left_by_code(record: LogRecord, kind: str) -> bool:
-    """Say whether a line shows that it was written while code ran, as the server's own of its kind are not."""
+    """Return whether a line shows that it was written while code ran, as the server's own of its kind are not."""
     if record.sqlstate not in (None, "", "00000"):
         return True
     if record.statement and kind != "replication":
@@ -135,12 +135,12 @@ def _left_by_code(record: LogRecord, kind: str) -> bool:
 
 
 def _raised(context: Iterable[str]) -> bool:
-    """Say whether a context has a line of RAISE: the word is not translated, nearly always last."""
+    """Return whether a context has a line of RAISE: the word is not translated, nearly always last."""
     return any(line.rstrip().endswith(RAISE) or f" {RAISE} " in line or f"在{RAISE}" in line for line in context)
 
 
 def weaker(one: Trust, other: Trust) -> Trust:
-    """Give the one of two that proves less."""
+    """Return the one of two that proves less."""
     return one if _LEVELS.index(one) >= _LEVELS.index(other) else other
 
 

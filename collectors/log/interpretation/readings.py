@@ -30,7 +30,7 @@ _WHERES = ("none", "useless", "present")
 
 
 def executed(line: str) -> list[str]:
-    """Give what may be the statement of `NAME: STATEMENT`: what is behind the first colon, and what else parses."""
+    """Return what may be the statement of `NAME: STATEMENT`: what is behind the first colon, and what else parses."""
     _, separator, text = line.partition(": ")
     if not separator:
         return []
@@ -50,7 +50,7 @@ def executed(line: str) -> list[str]:
 
 
 def quoted(message: str) -> list[str]:
-    """Give what may be the statement that a whole message of the server quotes; nothing where it quotes none."""
+    """Return what may be the statement that a whole message of the server quotes; nothing where it quotes none."""
     if message.startswith("duration: "):
         _, _, message = message.partition(" ms  ")
     if message.startswith("statement: "):
@@ -108,7 +108,7 @@ class Queries:
             self._known[query_id] = fingerprint
 
     def decide(self, query_id: int, texts: Sequence[str]) -> str | None:
-        """Give the one of several statements that the query id stands for; None where that is not known."""
+        """Return the one of several statements that the query id stands for; None where that is not known."""
         fingerprint = self._known.get(query_id) if query_id else None
         if fingerprint is None:
             return None

@@ -43,7 +43,7 @@ class Running:
 
     @property
     def progress(self) -> Progress:
-        """Give what a successor must know."""
+        """Return what a successor must know."""
         return Progress(list(self._running), self._alone, self._since_us)
 
     def at(self, time_us: int) -> None:

@@ -91,7 +91,7 @@ class Texts:
         """Texts that were parsed, and not known already."""
 
     def read(self, text: str, hide: Hide | None = None, *, all_names: bool = False) -> Text:
-        """Give a statement without its literals, and the tags of a comment behind it.
+        """Return a statement without its literals, and the tags of a comment behind it.
 
         `hide` says which of its names may be values too, of those in quotes unless it is about `all_names`; of a
         statement that has run, only what looks like anything but a name is.
@@ -180,12 +180,12 @@ class Texts:
         return quoted and glaring(name) and not self.names.knows(name)
 
     def hash(self, text: str) -> str:
-        """Give a keyed hash of a text."""
+        """Return a keyed hash of a text."""
         return self._token(text.encode("utf-8", "surrogatepass")).decode()
 
 
 def parsed(known: StatementFacts) -> Parsed:
-    """Give what the parser said as it travels."""
+    """Return what the parser said as it travels."""
     return Parsed(
         operations=list(known.operations),
         relations=list(known.relations),
@@ -208,12 +208,12 @@ def masked_parsed(said: Parsed, hide: Callable[[str, bool], bool]) -> Parsed:
 
 
 def same(one: StatementFacts, other: StatementFacts) -> bool:
-    """Say whether two texts do the same, as far as the parser tells."""
+    """Return whether two texts do the same, as far as the parser tells."""
     return parsed(one) == parsed(other)
 
 
 def quick_shape(text: str) -> str | None:
-    """Give a text's shape; None where the rules it knows may not be enough.
+    """Return a text's shape; None where the rules it knows may not be enough.
 
     From the left: as long as nothing stands there that it gives up at, PostgreSQL's scanner is between two tokens where
     a literal is found here, and ends it at the same place.
@@ -235,7 +235,7 @@ def quick_shape(text: str) -> str | None:
 
 
 def _may_hide(text: str, hide: Hide) -> bool:
-    """Say whether one of a text's names in quotes is to be hidden, without parsing it where that can be told so."""
+    """Return whether one of a text's names in quotes is to be hidden, without parsing it where that can be told so."""
     if quick_shape(text) is None:
         return True
     return any(hide(name[1:-1].replace('""', '"'), True, False) for name, _ in _NAMES_TOO.findall(text) if name)
@@ -252,7 +252,7 @@ def comment_behind(text: str) -> int | None:
 
 
 def scanned_shape(text: str) -> str | None:
-    """Give a text's shape from PostgreSQL's scanner, without comments and with every gap as one space.
+    """Return a text's shape from PostgreSQL's scanner, without comments and with every gap as one space.
 
     None where there is none, or where a server with standard_conforming_strings off may have read another text.
     """

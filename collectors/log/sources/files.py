@@ -205,7 +205,7 @@ class FileCollector:
 
 
 def store(file: StateFile[S], state: S, failures: Counter, before: str | None) -> str | None:
-    """Write a state; gives why that is impossible, which is counted, and logged when it was not so `before`."""
+    """Write a state; return why that is impossible, which is counted, and logged when it was not so `before`."""
     try:
         file.store(state)
     except Retry as error:

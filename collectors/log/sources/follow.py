@@ -197,7 +197,7 @@ class Follower:
         return sorted(entries, key=lambda entry: (entry.modified_ns, entry.name))
 
     def _same(self, followed: Followed, name: str, size: int) -> bool:
-        """Say whether a file still begins as it did, and is not shorter than what was read of it.
+        """Return whether a file still begins as it did, and is not shorter than what was read of it.
 
         One that has gone from under its name since it was listed is the same: the next look tells what became of it.
         """
@@ -297,7 +297,7 @@ class Follower:
             _close(self.files.pop(0))
 
     def _unread(self, followed: Followed) -> bool:
-        """Say whether a file that is gone may have held more than was read.
+        """Return whether a file that is gone may have held more than was read.
 
         The server writes to one file at a time, so of those that vanished during a stop only the last one may.
         """
@@ -306,11 +306,11 @@ class Follower:
         return followed.state.number == self._newest
 
     def _succeeded(self, followed: Followed) -> bool:
-        """Say whether a later file is written to; until then a file out of sight may still grow."""
+        """Return whether a later file is written to; until then a file out of sight may still grow."""
         return any(other.grew > followed.grew and other.position > 0 for other in self.files)
 
     def _over(self, followed: Followed) -> bool:
-        """Say whether a file was left long ago for a later one: the server may now begin it anew under its old name."""
+        """Return whether a file was left long ago for a later one; the server may recreate it under its old name."""
         return self._turn - followed.grew > ABSENT_LOOKS and self._succeeded(followed)
 
     # -- reading -----------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def _close(followed: Followed) -> None:
 
 
 def _head(name: str, length: int, key: tuple[int, int] | None = None) -> bytes | None:
-    """Give a file's first bytes; None when it cannot be read, or another than `key` has its name by now."""
+    """Return a file's first bytes; None when it cannot be read, or another than `key` has its name by now."""
     try:
         with open(name, "rb") as file:  # noqa: PTH123
             found = os.fstat(file.fileno())

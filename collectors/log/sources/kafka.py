@@ -310,7 +310,7 @@ class KafkaCollector:
         return f"{self._settings.topic}{generation}/{partition.number}/{source}"
 
     def _end(self, partition: _Partition, name: str) -> None:
-        """Give a source up; what is left of a message in it is told of."""
+        """Return a source up; what is left of a message in it is told of."""
         source = partition.sources.pop(name)
         if self._gathering.get(source.reading) is source:
             del self._gathering[source.reading]
@@ -393,7 +393,7 @@ class KafkaCollector:
 
 
 def _open(partition: _Partition) -> list[Position]:
-    """Give the positions of the sources that stand within a message, in an order of their own."""
+    """Return the positions of the sources that stand within a message, in an order of their own."""
     found = [
         source.places.position(name, source.stream.offset)
         for name, source in partition.sources.items()

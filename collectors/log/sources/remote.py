@@ -41,10 +41,10 @@ class Folder(Protocol):
         """List the files; None when there is no folder."""
 
     def heads(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Give the first `HEAD_BYTES` of files; those that are gone are left out."""
+        """Return the first `HEAD_BYTES` of files; those that are gone are left out."""
 
     def read(self, name: str, offset: int, length: int) -> tuple[bytes, bytes] | None:
-        """Give bytes of a file, and after that its first `HEAD_BYTES`; None when it is gone."""
+        """Return bytes of a file, and after that its first `HEAD_BYTES`; None when it is gone."""
 
 
 class RemoteFollower:
@@ -135,7 +135,7 @@ class RemoteFollower:
     # -- looking -----------------------------------------------------------------------------------------------
 
     def _compare(self, before: dict[str, Entry]) -> list[tuple[Followed, str]]:
-        """Compare known files with what is listed; gives those that are no longer what they were."""
+        """Compare known files with what is listed; return those that are no longer what they were."""
         doubtful: list[Followed] = []
         gone: list[tuple[Followed, str]] = []
         for followed in self.files:
@@ -199,7 +199,7 @@ class RemoteFollower:
         return any(followed.state.name == name for followed in self.files)
 
     def _unread(self, followed: Followed) -> bool:
-        """Say whether a file that is gone may have held more than was read.
+        """Return whether a file that is gone may have held more than was read.
 
         The server writes to one file at a time: of those read to their end only the last may have grown since.
         """

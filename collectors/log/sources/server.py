@@ -88,12 +88,12 @@ class ServerLog:
         return [Entry(name, size, modified) for _, name, size, modified in rows if name is not None]
 
     def heads(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Give the first `HEAD_BYTES` of files; those that are gone are left out."""
+        """Return the first `HEAD_BYTES` of files; those that are gone are left out."""
         query = f"SELECT name, {self._read.format('name', 0, HEAD_BYTES)} FROM unnest(%s::text[]) AS name"
         return {name: bytes(head) for name, head in self._ask(query, [list(names)]) if head is not None}
 
     def read(self, name: str, offset: int, length: int) -> tuple[bytes, bytes] | None:
-        """Give bytes of a file, and after that its first `HEAD_BYTES`; None when it is gone."""
+        """Return bytes of a file, and after that its first `HEAD_BYTES`; None when it is gone."""
         query = (
             f"SELECT {self._read.format('%(name)s::text', '%(offset)s', '%(length)s')}, "
             f"{self._read.format('%(name)s::text', 0, HEAD_BYTES)}"
@@ -122,7 +122,7 @@ class ServerLog:
 
 
 def missing_right(user: str, may_list: bool, may_read: bool, knows_folder: bool) -> str | None:
-    """Give the statements that grant what a role lacks to read the log; None when it lacks nothing."""
+    """Return the statements that grant what a role lacks to read the log; None when it lacks nothing."""
     role = '"' + user.replace('"', '""') + '"'
     fixes: list[str] = []
     if not may_list or not knows_folder:

@@ -62,7 +62,7 @@ class Unwrapper:
         self._said = _all(settings.source_fields, keys)
 
     def read(self, value: bytes, key: bytes | None) -> Shipped:
-        """Read one record. Raises `Unreadable`."""
+        """Read one record. Raise `Unreadable`."""
         if not self._wrapped:
             return Shipped(self._keyed(key), None, value.removesuffix(b"\n"))
         try:
@@ -85,7 +85,7 @@ class Unwrapper:
         return Shipped(source, str(host)[:HOST_CHARS_MAX] if host is not None else None, data.removesuffix(b"\n"))
 
     def messages(self, value: bytes) -> list[bytes]:
-        """Give what one line of a file holds, each message whole. Raises `Unreadable`."""
+        """Return what one line of a file holds, each message whole. Raise `Unreadable`."""
         value, _ = unframed(value)
         try:
             found = self._decode(value)
@@ -189,7 +189,7 @@ class Places:
         self._fed += length
 
     def at(self, used: int) -> tuple[int, int]:
-        """Give the record in which the byte behind the first `used` lies, and how many events it has given so far.
+        """Return the record in which the byte behind the first `used` lies, and how many events it has given so far.
 
         What comes before it is forgotten: `used` only grows.
         """
@@ -205,7 +205,7 @@ class Places:
         self._index += events
 
     def position(self, source: str, used: int) -> Position:
-        """Give the position behind the first `used` bytes."""
+        """Return the position behind the first `used` bytes."""
         begin, offset = next(
             (record for record in reversed(self._coming) if record[0] <= used), (self._begin, self._offset)
         )
@@ -237,7 +237,7 @@ class Replay:
         return self._open.get(source)
 
     def rest(self, offset: int, shipped: Shipped) -> tuple[int, bytes] | None:
-        """Give what of a record is still to be used, and how many bytes come before it; None when nothing is."""
+        """Return what of a record is still to be used, and how many bytes come before it; None when nothing is."""
         position = self._open.get(shipped.source)
         if position is None or offset < position.offset:
             return (0, shipped.data) if offset >= self.until else None

@@ -24,7 +24,7 @@ class Topic:
         self._consumer = consumer
 
     def numbers(self) -> list[int]:
-        """List the partitions. Raises `Retry`."""
+        """List the partitions. Raise `Retry`."""
         try:
             found = self._consumer.list_topics(self.name, timeout=ASK_S).topics[self.name]
         except KafkaException as error:
@@ -34,7 +34,7 @@ class Topic:
         return sorted(found.partitions)
 
     def ends(self, number: int) -> tuple[int, int]:
-        """Give the first record of a partition and the one behind the last. Raises `Retry`."""
+        """Return the first record of a partition and the one behind the last. Raise `Retry`."""
         try:
             found = self._consumer.get_watermark_offsets(TopicPartition(self.name, number), timeout=ASK_S)
         except KafkaException as error:
@@ -45,7 +45,7 @@ class Topic:
         return low, high
 
     def began_anew(self, state: PartitionState, end: int) -> bool:
-        """Say whether a partition ends before what was read of it. Raises `Retry`.
+        """Return whether a partition ends before what was read of it. Raise `Retry`.
 
         The embedded broker calls the beginning of the last batch the end: so the last record read is looked for.
         """

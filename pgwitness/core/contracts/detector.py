@@ -40,5 +40,5 @@ class Detector(Protocol[ActionT, FoundT, ReportT]):
     def restore(self, state: object) -> None:
         """Take a snapshot's state, of this version or an older one, and go on as if nothing had happened.
 
-        Raises `ValueError`, `TypeError` or `KeyError` for what is no snapshot; the checkpoint is then damaged.
+        Raise `ValueError`, `TypeError` or `KeyError` for what is no snapshot; the checkpoint is then damaged.
         """

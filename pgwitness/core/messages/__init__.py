@@ -72,7 +72,7 @@ def said(text: str) -> Said | None:
 
 @lru_cache(maxsize=16)
 def translations(*messages: str) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Give what messages, written as in PostgreSQL's source, are in each language; of a plural, each form.
+    """Return what messages, written as in PostgreSQL's source, are in each language; of a plural, each form.
 
     By message, then by language. The table is read once a call, which takes a tenth of a second: ask for all at once.
     """
@@ -86,7 +86,7 @@ def translations(*messages: str) -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 def messages_of(language: str) -> list[tuple[int, str]]:
-    """Give the messages of a language, each with the number of the English one."""
+    """Return the messages of a language, each with the number of the English one."""
     return list(enumerate(_english())) if language == "en" else _pairs(language)
 
 
@@ -113,7 +113,7 @@ class _Forms:
         self._compiled: dict[tuple[bool, str], _Candidates] = {}
 
     def find(self, text: str) -> tuple[_Form, list[str]] | None:
-        """Give the form with the most words of its own that a text has, and its values."""
+        """Return the form with the most words of its own that a text has, and its values."""
         best: tuple[_Form, list[str]] | None = None
         most = 0
         for form in self._candidates(text):
@@ -149,7 +149,7 @@ def _compiled(pairs: list[tuple[int, str]]) -> _Candidates:
 
 
 def _within(candidates: _Candidates, text: str) -> Iterator[_Form]:
-    """Give the forms whose words may be a text's. A long text is searched only for those of which its ends are."""
+    """Return the forms whose words may be a text's. A long text is searched only for those of which its ends are."""
     for (first, last), by_word in candidates.items():
         if text.startswith(first) and text.endswith(last):
             for word, forms in by_word.items():
@@ -158,7 +158,7 @@ def _within(candidates: _Candidates, text: str) -> Iterator[_Form]:
 
 
 def _values(words: tuple[str, ...], text: str) -> list[str] | None:
-    """Give what stands between words, each as early as it can; None where they do not stand in a text."""
+    """Return what stands between words, each as early as it can; None where they do not stand in a text."""
     if len(words) == 1:
         return [] if text == words[0] else None
     at, end = len(words[0]), len(text) - len(words[-1])

@@ -13,6 +13,6 @@ DOUBLINGS_MAX = 16
 
 
 def pause_s(failures: int, max_s: float) -> float:
-    """Give the pause after so many failures in a row (from 1), in seconds, at most `max_s`."""
+    """Return the pause after so many failures in a row (from 1), in seconds, at most `max_s`."""
     longest = min(max_s, FIRST_S * 2.0 ** min(failures - 1, DOUBLINGS_MAX))
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret

@@ -42,7 +42,7 @@ def refused(path: Path, doing: str, error: OSError) -> Retry:
 
 
 def read_whole(path: Path) -> bytes | None:
-    """Read a file; None when there is none. Raises `Retry` when the operating system refuses."""
+    """Read a file; None when there is none. Raise `Retry` when the operating system refuses."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -54,7 +54,7 @@ def read_whole(path: Path) -> bytes | None:
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replace a file, readable by its owner only; a crash leaves the old one or the new one.
 
-    Raises `Retry` when the operating system refuses; what was there stays.
+    Raise `Retry` when the operating system refuses; what was there stays.
     """
     fresh = path.with_name(path.name + ".new")
     try:

@@ -69,7 +69,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 def serve(health: Health, host: str, port: int) -> tuple[WSGIServer, int]:
-    """Serve a daemon's endpoints from a thread; returns the server (`shutdown()` ends it) and its port."""
+    """Serve a daemon's endpoints from a thread; return the server (`shutdown()` ends it) and its port."""
     metrics = make_wsgi_app()
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -36,7 +36,7 @@ def _lines(error: BaseException) -> Iterator[str]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an exception behind those that it came of, the first one first, ten at most."""
+    """Return an exception behind those that it came of, the first one first, ten at most."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain and len(chain) < CAUSES_MAX:

@@ -26,7 +26,7 @@ class Complaint(Protocol):
     """What a client hands to its `error_cb`."""
 
     def name(self) -> str:
-        """Give the error's name, such as `_AUTHENTICATION`."""
+        """Return the error's name, such as `_AUTHENTICATION`."""
 
     def str(self) -> str:
         """Say what happened."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 @functools.cache
 def system_user() -> pwd.struct_passwd | None:
-    """Give the user the server runs as when this process is root: `postgres`, or one made for it, or `nobody`."""
+    """Return the user the server runs as when this process is root: `postgres`, or one made for it, or `nobody`."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "pgwitness"):
@@ -35,7 +35,7 @@ def system_user() -> pwd.struct_passwd | None:
 
 
 def enters(path: Path, user: pwd.struct_passwd | None) -> bool:
-    """Say whether a user may enter a folder from the root down."""
+    """Return whether a user may enter a folder from the root down."""
     if user is None:
         return True
     for folder in (path.resolve(), *path.resolve().parents):
@@ -48,7 +48,7 @@ def enters(path: Path, user: pwd.struct_passwd | None) -> bool:
 
 @functools.cache
 def reachable(programs: Path, user: pwd.struct_passwd | None) -> Path:
-    """Give the folder of the programs, or of a temporary copy when the server's user may not enter it."""
+    """Return the folder of the programs, or of a temporary copy when the server's user may not enter it."""
     if enters(programs, user):
         return programs
     copy = Path(tempfile.mkdtemp(prefix="pgwitness-bin-"))

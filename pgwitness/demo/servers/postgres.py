@@ -83,17 +83,17 @@ class Postgres:
         self.stop("immediate")
 
     def dsn(self, user: str = "postgres", dbname: str = "postgres") -> str:
-        """Give a connection string over TCP."""
+        """Return a connection string over TCP."""
         return f"postgresql://{user}@{LOOPBACK}:{self.port}/{dbname}"
 
     def socket_dsn(self, user: str = "postgres", dbname: str = "postgres") -> str:
-        """Give a connection string over the unix socket, while the server runs."""
+        """Return a connection string over the unix socket, while the server runs."""
         return f"host={self._sockets} port={self.port} user={user} dbname={dbname}"
 
     def start(self) -> None:
         """Make the cluster if there is none, start the server and wait until it answers.
 
-        Raises `Unreachable` with the end of the server's log.
+        Raise `Unreachable` with the end of the server's log.
         """
         if self.running:
             return
@@ -170,14 +170,14 @@ class Postgres:
         return standby
 
     def version(self) -> int:
-        """Give the major version of the programs."""
+        """Return the major version of the programs."""
         word = self.program("postgres", "--version").split()[2]
         return int(word.split(".")[0])
 
     def program(self, name: str, *arguments: str) -> str:
         """Run one of PostgreSQL's programs as the server's user and give what it printed.
 
-        Raises `Unreachable` with its error output.
+        Raise `Unreachable` with its error output.
         """
         command = [str(reachable(self.bin, self._user) / name), *arguments]
         user = {"user": self._user.pw_uid, "group": self._user.pw_gid} if self._user else {}

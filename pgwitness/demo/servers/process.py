@@ -69,14 +69,14 @@ def spawn(
 
 
 def free_port() -> int:
-    """Give a TCP port of the loopback interface that nobody listens on at the moment."""
+    """Return a TCP port of the loopback interface that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], bool], seconds_max: float, what: str, *, every_s: float = 0.02) -> None:
-    """Wait until a condition holds, asking `every_s`. Raises `Unreachable` after `seconds_max`, saying for what."""
+    """Wait until a condition holds, asking `every_s`. Raise `Unreachable` after `seconds_max`, saying for what."""
     deadline = time.monotonic() + seconds_max
     while not condition():
         if time.monotonic() > deadline:
@@ -125,7 +125,7 @@ class Process:
         user: pwd.struct_passwd | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start it and wait until it answers. Raises `Unreachable` with the end of its log."""
+        """Start it and wait until it answers. Raise `Unreachable` with the end of its log."""
         self._process = spawn(command, self.log, death_signal=death_signal, user=user, environment=environment)
 
         def ready() -> bool:
@@ -154,7 +154,7 @@ class Process:
 
 
 def _lives(process: psutil.Process) -> bool:
-    """Say whether a process still runs; one that only waits to be reaped holds nothing any more."""
+    """Return whether a process still runs; one that only waits to be reaped holds nothing any more."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -162,12 +162,12 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """Give the end of a log, for error messages."""
+    """Return the end of a log, for error messages."""
     if not log.exists():
         return "(no log)"
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def plain_environment() -> dict[str, str]:
-    """Give this process's environment without what would redirect a PostgreSQL program or a client of it."""
+    """Return this process's environment without what would redirect a PostgreSQL program or a client of it."""
     return {name: value for name, value in os.environ.items() if not re.match(r"PG(?!WITNESS)", name)}
