@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test chaos lint bench flood differential fuzz quality adbench honest lock kafka postgres regress twin clean
+.PHONY: install demo check test chaos lint bench flood differential fuzz mutants quality adbench honest lock kafka postgres regress twin clean
 
 install: $(STAMP)
 
@@ -47,6 +47,15 @@ differential: install
 # A million mutated inputs through each decoder; some minutes.
 fuzz: install
 	$(BIN)/python -m tests.collectors.fuzz 1000000
+
+# Small changes of the modules that guard promises (tests/mutants/guarded.toml), after which their tests must fail: a sample
+# of ten places each, the same each time; some minutes. `ARGS='--sample 50 tokens'` tries more, or one module's.
+mutants: install .mutants/.complete
+	.mutants/bin/python -m tests.mutants $(ARGS)
+.mutants/.complete: tests/mutants/requirements.txt
+	$(PYTHON) -m venv .mutants
+	.mutants/bin/pip install --quiet --disable-pip-version-check -r tests/mutants/requirements.txt
+	@touch $@
 
 bench: install
 	$(BIN)/python -m tests.bench
@@ -102,4 +111,4 @@ lock:
 	rm -rf .lock-venv
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
