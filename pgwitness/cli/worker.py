@@ -45,11 +45,13 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
         return Judge.from_config(policy_file.last, config)
 
     lake = Lake(config.lake.path, files=_files(config))
+    topic = config.kafka.topic("events")
+    partitions = [(topic, number) for number in range(config.topics.event_partitions)]
     bind = config.http.worker_port if port is None else port
     with daemon("worker", host or config.http.host, bind) as (stop, health):
         while not stop.is_set():
             try:
-                lake.prepare()
+                lake.prepare(partitions)
                 break
             except Retry as error:
                 log.warning("lake_not_ready", error=str(error))

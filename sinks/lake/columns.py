@@ -123,6 +123,8 @@ class _Pending:
         self.calls: list[int | None] = []
         self.row_count: list[int | None] = []
         self.duration: list[float | None] = []
+        self.offset: list[int] = []
+        self.index: list[int] = []
         self.detail: list[str | None] = []
         self.shape: list[int] = []
         self.judgement: list[_Judgement] = []
@@ -153,16 +155,20 @@ class _Chunk(Struct, frozen=True):
     row_count: pa.Array
     duration: pa.Array
     detail: pa.Array
+    offset: Ints
+    index: Ints
     changed_rows: int
 
 
 class Columns:
     """A buffer of judged events that becomes Arrow tables; see the module.
 
-    `rows` and `bytes` (roughly, before compression) say how much it holds.
+    `source` names the partition that they come from. `rows` and `bytes` (roughly, before compression) say how much it
+    holds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, source: str = "") -> None:
+        self.source = source
         self.clear()
 
     def clear(self) -> None:
@@ -180,13 +186,15 @@ class Columns:
         self._row_shapes: dict[tuple[int, str, bytes], int] = {}
         self._alerts: list[dict[str, object]] = []
 
-    def add(self, events: Sequence[Event], verdicts: Sequence[Verdict]) -> None:
-        """Take a batch of events with a verdict each, in their order.
+    def add(self, events: Sequence[Event], verdicts: Sequence[Verdict], offset: int = 0) -> None:
+        """Take a batch of events of the record at `offset` with a verdict each, in their order.
 
         The verdict of a long transaction's last part counts for all of its parts that are still in the buffer.
         Raises `DeadLetter` (`wrong_rows`, `out_of_range`) when the batch cannot be written; nothing of it is kept.
         """
         batch = self._read(events, verdicts)
+        batch.offset = [offset] * len(events)
+        batch.index = list(range(len(events)))
         self._alerts += _alert_rows(events, verdicts)
         self._judge(events, batch.judgement)
         self._join(batch)
@@ -385,6 +393,8 @@ class Columns:
                 row_count=pa.array(pending.row_count, pa.int64()).take(pa.array(owner)),
                 duration=pa.array(pending.duration, pa.float64()).take(pa.array(owner)),
                 detail=pa.array(pending.detail, pa.string()).take(pa.array(owner)),
+                offset=np.array(pending.offset, np.int64)[owner],
+                index=np.array(pending.index, np.int64)[owner],
                 changed_rows=len(rows),
             )
         )
@@ -434,6 +444,9 @@ class Columns:
         columns["occurred_at"] = pa.array(joined("occurred")).cast(EVENTS.field("occurred_at").type)
         columns["captured_at"] = pa.array(captured).cast(EVENTS.field("captured_at").type)
         columns["schema_version"] = pa.array(np.full(len(facts), SCHEMA_VERSION, np.int32))
+        columns["source"] = coded([self.source], np.zeros(len(facts), np.int32), pa.string())
+        columns["source_offset"] = pa.array(joined("offset"))
+        columns["source_index"] = pa.array(joined("index"))
         self._judged(columns, joined("owner"))
         events = pa.table([columns[name] for name in EVENTS.names], names=EVENTS.names)
         images = pa.table(

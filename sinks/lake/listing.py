@@ -1,38 +1,22 @@
-"""Which files of a lake count: those that its manifest's entries name, and no other.
+"""Which files of a lake count: those that are live by its chain, and no other.
 
-A file that somebody puts beside them, or a copy under another name, is in no entry and is never read. `Listing` reads
-entries once, since they never change; `variable_sql` does the same in SQL, for a DuckDB that has only `views.sql`. A
-file that was committed and not yet published is read a moment later; one that was published and is gone is `missing`.
+A file that somebody puts beside them, a copy under another name, or one that was never committed is in no entry and is
+never read. `Listing` follows the chain to its end; `variables_sql` reads the newest snapshot in SQL, for a DuckDB that
+has only `views.sql`. A file that should be there and is not is never passed over: the query fails.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 
-import msgspec
-from msgspec import Struct
-
-from sinks.lake.schema import TABLES
+from sinks.lake import manifest, snapshots
+from sinks.lake.chain import File
+from sinks.lake.files import Files
+from sinks.lake.log import Reader
+from sinks.lake.schema import SCHEMA_VERSION, TABLES
+from sinks.lake.store import Folder
 
 EMPTY_DAY = "1970-01-01"
-_DAY = re.compile(r"dt=\d{4}-\d{2}-\d{2}")
-
-
-class _File(Struct, frozen=True):
-    table: str
-    path: str
-    staged: str = ""
-
-
-class _Entry(Struct, frozen=True):
-    """What is needed of `sinks.lake.manifest.Entry`, whatever its version."""
-
-    files: list[_File]
-
-
-_decoder = msgspec.json.Decoder(_Entry)
 
 
 def empty_file(table: str) -> str:
@@ -40,91 +24,106 @@ def empty_file(table: str) -> str:
     return f"{table}/dt={EMPTY_DAY}/empty.parquet"
 
 
-def variable(table: str) -> str:
-    """Name the variable of DuckDB that holds a table's files."""
-    return f"pgwitness_{table}"
+def variable(table: str, *, older: bool = False) -> str:
+    """Name the variable of DuckDB that holds a table's files with today's columns, or those with older ones."""
+    return f"pgwitness_{table}_older" if older else f"pgwitness_{table}"
 
 
 class Listing:
-    """The files of a lake, as its manifest grows. Not for several threads.
+    """The files of a lake, as its chain grows. Not for several threads.
 
-    `damaged` names entries that cannot be read or that name what they may not, `missing` files that an entry names and
-    that are neither published nor staged.
+    A lake that version 0.1 wrote and no worker has taken over is read by its manifest, each time anew.
     """
 
     def __init__(self, lake: Path) -> None:
         self._lake = lake.resolve()
-        self._entries: set[str] = set()
-        self._there: dict[str, list[str]] = {table: [] for table in TABLES}
-        self._awaited: list[_File] = []
-        self.damaged: list[str] = []
-        self.missing: list[str] = []
+        self._reader = Reader(Folder(self._lake, Files()))
+        self._old: list[File] = []
 
     def refresh(self) -> bool:
-        """Read the entries that are new; gives whether any table has other files than before."""
-        new = [name for name in sorted(self._names()) if name not in self._entries]
-        for name in new:
-            self._entries.add(name)
-            self._read(name)
-        before = sum(map(len, self._there.values()))
-        awaited, self._awaited, self.missing = self._awaited, [], []
-        for file in awaited:
-            if (self._lake / file.path).exists():
-                self._there[file.table].append(file.path)
-            else:
-                self._awaited.append(file)
-                if not (self._lake / "_staging" / file.staged).exists():
-                    self.missing.append(file.path)
-        return sum(map(len, self._there.values())) != before
+        """Read what has come; gives whether any table has other files than before.
 
-    def files(self, table: str) -> list[str]:
+        Raises `Stop` when an entry is damaged, missing, or does not follow the one before it.
+        """
+        changed = self._reader.refresh()
+        if self._reader.state.number >= 0:
+            return changed
+        before = self._old
+        gathered = manifest.gather(self._lake)
+        self._old = [
+            file
+            for file, (named, _) in zip(manifest.as_files(gathered), gathered.files, strict=True)
+            if (self._lake / file.path).exists() or not manifest.is_there(self._lake, named)
+        ]
+        return before != self._old
+
+    def live(self) -> list[File]:
+        """List the files that count."""
+        return list(self._reader.state.live.values()) if self._reader.state.number >= 0 else self._old
+
+    def files(self, table: str, *, older: bool = False) -> list[str]:
         """List a table's files, relative to the lake; the one without rows comes first."""
-        return [empty_file(table), *sorted(self._there[table])]
+        found = [
+            file.path for file in self.live() if file.table == table and older == (file.schema_version < SCHEMA_VERSION)
+        ]
+        return [empty_file(table), *sorted(found)]
 
-    def _names(self) -> list[str]:
-        try:
-            with os.scandir(self._lake / "events" / "_manifest") as found:
-                return [one.name for one in found if one.name.endswith(".json")]
-        except FileNotFoundError:
-            return []
+    def missing(self) -> list[str]:
+        """List files that should be there and are not."""
+        return sorted(file.path for file in self.live() if not (self._lake / file.path).exists())
 
-    def _read(self, name: str) -> None:
-        try:
-            files = _decoder.decode((self._lake / "events" / "_manifest" / name).read_bytes()).files
-        except (msgspec.DecodeError, OSError):
-            self.damaged.append(name)
-            return
-        own = [file for file in files if _is_own(file, name.removesuffix(".json"))]
-        if len(own) != len(files):
-            self.damaged.append(name)
-        self._awaited += own
-
-
-def _is_own(file: _File, stem: str) -> bool:
-    """Whether a file has the place that its entry gives it: no entry can bring in what lies elsewhere."""
-    table, _, rest = file.path.partition("/")
-    day, _, name = rest.partition("/")
-    return table == file.table in TABLES and _DAY.fullmatch(day) is not None and name == f"{stem}.parquet"
-
-
-def variable_sql(table: str) -> str:
-    """Write the statement that lists a table's files, for DuckDB started in the lake's folder.
-
-    `views.sql` is among what it reads because a pattern that matches nothing is an error there.
-    """
-    return f"""\
-SET VARIABLE {variable(table)} = list_prepend('{empty_file(table)}', (
-    SELECT coalesce(list(path ORDER BY path), []) FROM (
-        SELECT filename, unnest(from_json(content, '{{"files":[{{"table":"VARCHAR","path":"VARCHAR"}}]}}').files,
-            recursive := true)
-        FROM (
-            SELECT filename, try(decode(content)) AS content
-            FROM read_blob(['events/_manifest/*.json', 'views.sql']) WHERE suffix(filename, '.json')
+    def strange(self) -> list[str]:
+        """List Parquet files in the lake that do not count: planted, copied, or left by a commit that never was."""
+        known = {file.path for file in self.live()} | {empty_file(table) for table in TABLES}
+        found = (
+            str(path.relative_to(self._lake)) for table in TABLES for path in self._lake.glob(f"{table}/**/*.parquet")
         )
-        WHERE json_valid(content)
+        return sorted(path for path in found if path not in known)
+
+    def late(self) -> list[str]:
+        """List entries of the old manifest that came after the lake was taken over: what they land is not read."""
+        if self._reader.state.number < 0:
+            return []
+        gathered = manifest.gather(self._lake)
+        ends = self._reader.state.ends
+        return sorted(
+            f"{topic}-{partition}"
+            for (topic, partition), (entry, _) in gathered.ends.items()
+            if (topic, partition) not in ends or ends[topic, partition].end < entry.end
+        )
+
+
+def variables_sql() -> str:
+    """Write the statements that list the files of all tables, for DuckDB started in the lake's folder."""
+    base, tail, head = "pgwitness_base", "pgwitness_tail", snapshots.HEAD
+    wanted = '[{"table":"VARCHAR","path":"VARCHAR","schema_version":"INTEGER"}]'
+    lines = [
+        f"SET VARIABLE {base} = (SELECT content ->> 'base' FROM read_text('{head}'));",
+        f"SET VARIABLE {tail} = (SELECT content ->> 'tail' FROM read_text('{head}'));",
+        "CREATE OR REPLACE TEMP TABLE pgwitness_live AS\n"
+        f"WITH tail AS (SELECT content FROM read_text(getvariable('{tail}')))\n"
+        f"SELECT unnest(from_json(content -> 'files', '{wanted}'), recursive := true)\n"
+        f"FROM (FROM tail UNION ALL SELECT content FROM read_text(getvariable('{base}')));\n"
+        "DELETE FROM pgwitness_live WHERE path IN (\n"
+        f"    SELECT unnest(from_json(content -> 'removes', '[\"VARCHAR\"]')) FROM read_text(getvariable('{tail}')));",
+    ]
+    for table in TABLES:
+        place = f"{table}/dt=[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}/[A-Za-z0-9_.-]+[.]parquet"
+        for older in (False, True):
+            version = "<" if older else ">="
+            lines.append(
+                f"SET VARIABLE {variable(table, older=older)} = list_prepend('{empty_file(table)}', (\n"
+                "    SELECT coalesce(list(path ORDER BY path), []) FROM pgwitness_live\n"
+                f"    WHERE \"table\" = '{table}' AND schema_version {version} {SCHEMA_VERSION}\n"
+                f"        AND regexp_full_match(path, '{place}')));"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def variables_empty() -> str:
+    """Write the statements that name only the files without rows: while views are made, nothing is opened for them."""
+    return "".join(
+        f"SET VARIABLE {variable(table, older=older)} = ['{empty_file(table)}'];\n"
+        for table in TABLES
+        for older in (False, True)
     )
-    WHERE "table" = '{table}' AND path LIKE '{table}/dt=____-__-__/%'
-        AND parse_filename(path, true) = parse_filename(filename, true)
-        AND path IN (SELECT regexp_extract(file, '[^/]+/[^/]+/[^/]+$') FROM glob('{table}/dt=*/*.parquet'))
-));
-"""

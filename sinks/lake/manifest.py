@@ -1,38 +1,39 @@
-"""Manifest entries: what is in the lake, and from where on to read.
+"""The manifest of lakes that version 0.1 wrote: read, and fenced so that nobody adds to it any more.
 
-There is one chain of entries for each partition of the topic `events`. An entry is the file
-`events/_manifest/TOPIC-PARTITION-START.json`, named by the first offset it covers, so that of two writers only one can
-continue the chain; it carries the hash of its predecessor's bytes. Pure, but for reading entries.
+It had one chain of entries for each partition of the topic `events`, files in `events/_manifest` that were named
+`TOPIC-PARTITION-START.json` by the first offset they cover. `gather` reads all of it; `sinks.lake.adoption` makes
+entry 0 of it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from pgwitness.core.errors import Stop
-from pgwitness.core.events import Position
+from sinks.lake import chain
 
 FORMAT = "pgwitness-manifest/1"
+FENCE = "pgwitness-manifest/2"
+"""The format of the entry that ends a chain: a program that knows the first only stops there, and says why."""
+FOLDER = "events/_manifest"
+STAGING = "_staging"
 OFFSET_DIGITS = 20
-
-HighWater = dict[tuple[int, int], Position]
-"""By lane and raw partition: the position of the last event that landed."""
+_NAME = re.compile(r"(.+)-(\d+)-(\d{20})\.json")
 
 
 class File(Struct, frozen=True):
-    """One Parquet file: its table, path in the lake, rows, bytes and hash; `staged` is what it was written as."""
+    """One Parquet file; `staged` is what it was written as, under `_staging`, until its entry was there."""
 
     table: str
     path: str
-    staged: str
-    rows: int
-    bytes: int
-    sha256: str
+    staged: str = ""
+    rows: int = 0
+    bytes: int = 0
+    sha256: str = ""
 
 
 class Predecessor(Struct, frozen=True):
@@ -43,10 +44,7 @@ class Predecessor(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """One commit: offsets `start` to `end` (exclusive) of a partition are in `files`, once.
-
-    `high_water` is `[[lane, raw partition, offset, index], …]`. `committed_at_us` is the writer's clock.
-    """
+    """One commit: offsets `start` to `end` (exclusive) of a partition are in `files`, once."""
 
     format: str
     topic: str
@@ -60,95 +58,94 @@ class Entry(Struct, frozen=True):
     committed_at_us: int
 
 
-class Published(Struct, frozen=True):
-    """An entry of `rows` or `alerts`: the same commit, with that table's files only, and the hash of the entry."""
+class Gathered(Struct):
+    """All of a manifest: files with the version of their columns, the last entry of each chain, and what is none."""
 
-    format: str
-    entry: str
-    entry_sha256: str
-    files: list[File]
+    files: list[tuple[File, int]]
+    ends: dict[tuple[str, int], tuple[Entry, bytes]]
+    fenced: set[tuple[str, int]]
+    damaged: list[str]
 
 
 _decoder = msgspec.json.Decoder(Entry)
 
 
-def encode(entry: Struct) -> bytes:
-    """Write an entry, one line, ending in a line feed."""
-    return msgspec.json.encode(entry) + b"\n"
-
-
-def digest(content: bytes) -> str:
-    """Hash what a file holds (SHA-256, hex)."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def chain(topic: str, partition: int) -> str:
-    """Name the chain of a partition; every file of it begins with that and a dash."""
-    return f"{topic}-{partition}"
-
-
 def entry_name(topic: str, partition: int, start: int) -> str:
     """Name the entry that begins at `start`."""
-    return f"{chain(topic, partition)}-{start:0{OFFSET_DIGITS}}.json"
+    return f"{topic}-{partition}-{start:0{OFFSET_DIGITS}}.json"
 
 
-def start_of(name: str, topic: str, partition: int) -> int | None:
-    """Read the start offset from a name of this partition's chain; None when it is of another."""
-    prefix = chain(topic, partition) + "-"
-    digits = name[len(prefix) : len(prefix) + OFFSET_DIGITS]
-    if not name.startswith(prefix) or len(digits) != OFFSET_DIGITS or not digits.isdecimal():
-        return None
-    return int(digits) if name[len(prefix) + OFFSET_DIGITS :][:1] in (".", "-") else None
+def there(lake: Path) -> bool:
+    """Say whether a lake has a manifest with entries."""
+    return any(True for _ in _names(lake))
 
 
-def high_water(entry: Entry) -> HighWater:
-    """Give an entry's high-water marks by lane and raw partition."""
-    return {(lane, raw): Position(raw, offset, index) for lane, raw, offset, index in entry.high_water}
+def gather(lake: Path) -> Gathered:
+    """Read all entries. What is no entry, or names files in a place that is not its own, is `damaged`."""
+    found = Gathered([], {}, set(), [])
+    for name in sorted(_names(lake)):
+        content = (lake / FOLDER / name).read_bytes()
+        matched = _NAME.fullmatch(name)
+        try:
+            entry = _decoder.decode(content)
+        except msgspec.DecodeError:
+            found.damaged.append(name)
+            continue
+        source = (entry.topic, entry.partition)
+        if entry.format == FENCE:
+            found.fenced.add(source)
+            continue
+        stem = name.removesuffix(".json")
+        own = [file for file in entry.files if _is_own(file, stem)]
+        if entry.format != FORMAT or matched is None or len(own) != len(entry.files):
+            found.damaged.append(name)
+        found.files += [(file, entry.schema_version) for file in own]
+        last = found.ends.get(source)
+        if last is None or entry.start > last[0].start:
+            found.ends[source] = (entry, content)
+    return found
 
 
-def last(folder: Path, topic: str, partition: int) -> tuple[Entry, bytes] | None:
-    """Read the last entry of a chain and its bytes; of the others only the names are looked at.
+def fence(last: tuple[Entry, bytes] | None, source: tuple[str, int]) -> tuple[str, bytes]:
+    """Give name and content of the entry that ends a chain behind its last entry."""
+    topic, partition = source
+    end = last[0].end if last else 0
+    entry = Entry(
+        format=FENCE,
+        topic=topic,
+        partition=partition,
+        start=end,
+        end=end,
+        high_water=last[0].high_water if last else [],
+        files=[],
+        predecessor=Predecessor(last[0].start, chain.digest(last[1])) if last else None,
+        schema_version=last[0].schema_version if last else 0,
+        committed_at_us=last[0].committed_at_us if last else 0,
+    )
+    return f"{FOLDER}/{entry_name(topic, partition, end)}", msgspec.json.encode(entry) + b"\n"
 
-    Raises `Stop` when it cannot be read as an entry: going on would begin a second chain.
-    """
-    newest: tuple[int, str] | None = None
+
+def is_there(lake: Path, file: File) -> bool:
+    """Say whether a file is published, or at least staged."""
+    return (lake / file.path).exists() or bool(file.staged and (lake / STAGING / file.staged).exists())
+
+
+def _names(lake: Path) -> Iterator[str]:
     try:
-        with os.scandir(folder) as names:
-            for found in names:
-                start = start_of(found.name, topic, partition)
-                if start is not None and (newest is None or start > newest[0]):
-                    newest = (start, found.name)
-    except FileNotFoundError:
-        return None
-    if newest is None:
-        return None
-    return read(folder / newest[1])
+        yield from (one.name for one in (lake / FOLDER).iterdir() if one.name.endswith(".json"))
+    except (FileNotFoundError, NotADirectoryError):
+        return
 
 
-def ends(folder: Path, topic: str) -> list[Entry]:
-    """Read the last entry of each partition's chain of a topic. Raises `Stop` like `last`."""
-    partitions: set[int] = set()
-    prefix = f"{topic}-"
-    try:
-        with os.scandir(folder) as names:
-            for found in names:
-                number = found.name[len(prefix) :].partition("-")[0]
-                if found.name.startswith(prefix) and number.isdecimal():
-                    partitions.add(int(number))
-    except FileNotFoundError:
-        return []
-    return [entry[0] for number in sorted(partitions) if (entry := last(folder, topic, number)) is not None]
+def _is_own(file: File, stem: str) -> bool:
+    """Whether a file has the place that its entry gives it: no entry can bring in what lies elsewhere."""
+    return chain.is_own(_as_file(file, 0)) and file.path.rpartition("/")[2] == f"{stem}.parquet"
 
 
-def read(path: Path) -> tuple[Entry, bytes]:
-    """Read one entry and its bytes. Raises `Stop` when it is damaged or of a newer format."""
-    content = path.read_bytes()
-    try:
-        entry = _decoder.decode(content)
-    except msgspec.DecodeError as error:
-        raise Stop(
-            f"{path}: not a manifest entry ({error}); restore it from a copy of the lake, then start again"
-        ) from error
-    if entry.format != FORMAT:
-        raise Stop(f"{path}: format {entry.format!r}, this program knows {FORMAT!r}; update pgwitness on this host")
-    return entry, content
+def _as_file(file: File, schema_version: int) -> chain.File:
+    return chain.File(file.table, file.path, file.rows, file.bytes, file.sha256, schema_version)
+
+
+def as_files(gathered: Gathered) -> list[chain.File]:
+    """Give the files as entries of the chain have them."""
+    return [_as_file(file, version) for file, version in gathered.files]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the lake's columns, stored in every row of `events`."""
 
 DAY_US = 86_400_000_000
@@ -68,12 +68,17 @@ EVENTS = pa.schema(
         ("peer_group", _TEXT),
         ("covered", pa.bool_()),
         ("effect", _TEXT),
+        ("source", _TEXT),
+        ("source_offset", pa.int64()),
+        ("source_index", pa.int64()),
     ]
 )
 """`events`: one row a changed row, or one event of any other kind.
 
 Beyond the contract: `peer_group`, whom the principal is compared with, and `covered`, whether a beacon was installed
 on the row's table when it changed, so that a change without one shows, and `effect`, what is proven to have changed.
+`source` is topic and partition (`TOPIC-PARTITION`), `source_offset` the record there, `source_index` the event's place
+among those of the record that were landed: the order in which events were judged.
 """
 
 ROWS = pa.schema([("event_id", _TEXT), ("before", _TEXT), ("after", _TEXT)])

@@ -7,21 +7,30 @@ needs the folder `rows/` comes last, so that who may not read row images has eve
 from __future__ import annotations
 
 from sinks.lake import log_coverage, questions, reconciliation
-from sinks.lake.listing import EMPTY_DAY, variable, variable_sql
+from sinks.lake.listing import EMPTY_DAY, variable, variables_empty, variables_sql
 from sinks.lake.schema import TABLES
 
 HEAD = """\
 -- The views of pgwitness on an evidence lake, for DuckDB started in the lake's folder: duckdb -init views.sql
 -- Written by pgwitness; changes to this file are overwritten.
 
--- Files of a lake never change: reading each one's footer once is enough.
-SET parquet_metadata_cache = true;
+-- The cache of footers is outside of the memory limit: a lake of many files would fill the memory by it.
+SET parquet_metadata_cache = false;
 
 -- What reconciliation looks for is estimated to be rare; if it is not, comparing each with each never ends.
 SET asof_loop_join_threshold = 0;
-
--- What counts is what the manifest names, as it is now: run these again to see what has landed since.
 """
+
+_LIVE = """
+-- What counts is what the lake's log says, summed up in the snapshot that head.json names: run what follows again to
+-- see what has landed since. "No files found" says that a snapshot or a file has been replaced meanwhile: run it again.
+"""
+
+_NEWER = {
+    "events": " UNION ALL BY NAME SELECT NULL::VARCHAR AS source, NULL::BIGINT AS source_offset, "
+    "NULL::BIGINT AS source_index WHERE false"
+}
+"""Columns that queries need and that a lake without a file of version 3 does not have."""
 
 _ACTIVITY = "kind IN ('change', 'ddl', 'statement', 'query_stats', 'session')"
 
@@ -145,7 +154,7 @@ WHERE e.kind = 'change' AND e.ordinal IS NOT NULL;
 
 def views_sql() -> str:
     """Write the catalogue as SQL for a DuckDB started in the lake's folder."""
-    return HEAD + "".join(map(variable_sql, TABLES)) + "\n" + views()
+    return HEAD + "\n" + variables_empty() + "\n" + views() + _LIVE + variables_sql()
 
 
 def views() -> str:
@@ -167,9 +176,13 @@ def views() -> str:
 def scan(table: str, more: str = "") -> str:
     """Write a scan of a table's files, with more options of `read_parquet` when wanted.
 
-    The file that carries the columns is never read for rows: who can write it must not be believed for that.
+    Files with today's columns are read as the first of them says, which opens none but that one; older ones are united
+    by the names of their columns. The file that carries the columns is never read for rows: who can write it must not
+    be believed for that.
     """
+    options = f"hive_partitioning = true, hive_types = {{'dt': DATE}}{more}"
     return (
-        f"(SELECT * FROM read_parquet(getvariable('{variable(table)}'), union_by_name = true, "
-        f"hive_partitioning = true, hive_types = {{'dt': DATE}}{more}) WHERE dt > DATE '{EMPTY_DAY}')"
+        f"(SELECT * FROM (SELECT * FROM read_parquet(getvariable('{variable(table)}'), {options}) UNION ALL BY NAME "
+        f"SELECT * FROM read_parquet(getvariable('{variable(table, older=True)}'), union_by_name = true, {options})"
+        f"{_NEWER.get(table, '')}) WHERE dt > DATE '{EMPTY_DAY}')"
     )

@@ -64,7 +64,9 @@ def connect(
     connection.execute("SET enable_external_access = false")
     connection.execute(views.HEAD)
     _opened[connection] = (_pattern(folder), Listing(lake))
-    refresh(connection, at_once=True)
+    for table in TABLES:  # nothing but these is opened while the views are made
+        for older in (False, True):
+            _set(connection, variable(table, older=older), [_pattern(folder) + empty_file(table)])
     for statement in duckdb.extract_statements(views.views()):
         try:
             connection.execute(statement)
@@ -72,6 +74,7 @@ def connect(
             if "VIEW changes" not in statement.query:
                 connection.close()
                 raise
+    refresh(connection, at_once=True)
     connection.execute("SET lock_configuration = true")
     return connection
 
@@ -85,5 +88,10 @@ def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> 
     folder, listing = _opened[connection]
     if listing.refresh() or at_once:
         for table in TABLES:
-            files = [folder + file for file in listing.files(table)]
-            connection.execute(f"SET VARIABLE {variable(table)} = ?", [files])
+            for older in (False, True):
+                files = [folder + file for file in listing.files(table, older=older)]
+                _set(connection, variable(table, older=older), files)
+
+
+def _set(connection: duckdb.DuckDBPyConnection, name: str, files: list[str]) -> None:
+    connection.execute(f"SET VARIABLE {name} = ?", [files])

@@ -6,6 +6,7 @@ Works on a connection of `sinks.sql.catalogue`, and sees what had landed when th
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from sinks.sql import catalogue
 from sinks.sql.reading_only import only_reads
 
 FETCH_ROWS = 1_000
+_GONE = re.compile("No files found|No such file")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,11 @@ class _Limit:
                 raise NotInOrder("the query was cancelled") from error
             raise NotInOrder(
                 f"the query took longer than {self._timeout_s:g} s; ask for less time, such as dt = current_date"
+            ) from error
+        if isinstance(error, duckdb.IOException) and _GONE.search(str(error)):
+            raise NotInOrder(
+                f"{error}\nThe lake has this file no more. Ask again (reopen): it may just have been replaced. If it "
+                "stays away, somebody has removed it: `pgwitness doctor` names what is missing, restore it from a copy"
             ) from error
         if isinstance(error, duckdb.Error):
             raise NotInOrder(str(error)) from error

@@ -1,8 +1,8 @@
 """Faust's aiokafka transport, changed in where reading starts, how long a fetch waits and what is committed.
 
 Faust seeks to the group's committed offsets when partitions were assigned, and whenever its flow was interrupted
-(`Consumer.perform_seek`). Here it seeks to the positions that the stages give: the fold's checkpoint and the lake's
-manifest decide, the group's offsets are for lag monitors. Faust's acknowledgements are switched off with the topics
+(`Consumer.perform_seek`). Here it seeks to the positions that the stages give: the fold's checkpoint and the
+lake decide, the group's offsets are for lag monitors. Faust's acknowledgements are switched off with the topics
 (`acks=False`); offsets are committed by `commit_positions` once they are durable. And what the broker answers is looked
 at before its records are handed over: a topic that was made again must not be read on as if it were the old one, and
 a batch that would unpack to more than memory holds must not be unpacked (`streams.faust.unpacking`).

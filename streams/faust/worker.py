@@ -1,7 +1,7 @@
 """`pgwitness worker`: attribute, judge, land. Runs Faust until asked to stop, again after what it lost is back.
 
 Every error a stage raises ends this run of the application: buffers are thrown away and the next run resumes from
-checkpoints and manifest, which is the same path as after a crash, and therefore a tested one. `Stop` ends the daemon.
+checkpoints and the lake, which is the same path as after a crash, and therefore a tested one. `Stop` ends the daemon.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The second stage: one partition of `events` through the judge into the alerts topic and the lake.
 
-The lake's manifest says from where on outputs count (`landed_to`); the judge's checkpoint, which is older or as old,
+The lake says from where on outputs count (`landed_to`); the judge's checkpoint, which is older or as old,
 says from where to read: what lies between is judged again, so that the models stand where they stood, and neither
 alerted nor landed again. Alerts leave at once and are durable before the lake commits what raised them: at least
 once. Events that come twice (a fold that started again) are recognised by their positions, before the judge sees
@@ -35,6 +35,9 @@ from streams.worker.sanity import Sanity
 
 log = structlog.get_logger("worker")
 _encode = msgspec.json.Encoder().encode
+
+EMPTY_S = 3_600.0
+"""How long a range without rows may wait to be landed: a crash has it read again, while the topic keeps it."""
 
 Mark = tuple[int, int]
 """What high-water marks are kept by: lane and raw partition."""
@@ -78,7 +81,7 @@ class EventPartition:
         self._emitter = emitter
         self._store = store
         self._judge = judge
-        self._writer = writer
+        self.writer = writer
         self._sanity = sanity
         self._wall_us = wall_us
         self._marks: dict[Mark, Position] = {}
@@ -272,7 +275,7 @@ class EventPartition:
     def _append(
         self, offset: int, lane: int, events: list[Event], verdicts: list[Verdict], now: float
     ) -> list[Problem]:
-        refused = self._writer.append(offset, events, verdicts, lane)
+        refused = self.writer.append(offset, events, verdicts, lane)
         self._appended_to = offset + 1
         if self.pending_since is None:
             self.pending_since = now
@@ -358,39 +361,36 @@ class EventPartition:
         for aside, stage in ((self._aside, "land"), (self._unjudged, "judge")):
             self._emitter.rest(aside, stage, self.topic, self.partition, now=now)
 
-    def due(self, now: float, interval_s: float, rows_max: int) -> bool:
-        """Say whether it is time to commit: rows or bytes have reached their bound, or the oldest has waited."""
+    def due(self, now: float, interval_s: float) -> bool:
+        """Say whether it is time to commit: what has waited longest has waited long enough, or nothing more fits."""
         if self.pending_since is None:
             return False
-        return self._writer.full or self._writer.rows >= rows_max or now - self.pending_since >= interval_s
+        wait_s = interval_s if self.writer.rows else max(interval_s, EMPTY_S)
+        return self.writer.full or now - self.pending_since >= wait_s
 
     @property
     def buffered(self) -> tuple[int, int]:
         """How many rows wait to be landed, and about how many bytes they are."""
-        return self._writer.rows, self._writer.buffered_bytes
+        return self.writer.rows, self.writer.buffered_bytes
 
-    def land(self) -> bool:
-        """Commit what was appended; alerts must have been flushed. Returns whether there was anything.
+    @property
+    def waits(self) -> bool:
+        """Whether anything is to be landed, be it only that records without rows were read."""
+        return self._appended_to > self.landed_to
 
-        Raises `Superseded` when another worker was faster, and `Retry` when the disk refuses.
-        """
-        if self._appended_to <= self.landed_to:
-            return False
-        rows = self._writer.rows
-        with metrics.LAND_SECONDS.time():
-            self._writer.commit()
+    def landed(self) -> None:
+        """Take note that everything appended has landed."""
         self.landed_to = self._appended_to
         self.pending_since = None
-        metrics.LANDED.inc(rows)
-        return True
 
     @property
     def bundle(self) -> Bundle:
         """The policies that this partition is judged by."""
         return self._judge.bundle
 
-    def may_adopt(self) -> bool:
-        """Say whether policies may change here: everything read has landed, so that nothing is judged by both."""
+    @property
+    def settled(self) -> bool:
+        """Whether everything read has landed: only then may a checkpoint be written, or policies change."""
         return self._place == self.landed_to
 
     def adopt(self, bundle: Bundle) -> None:
@@ -399,13 +399,13 @@ class EventPartition:
         Nothing may be read before the emitter has been flushed: then the checkpoint from which any replay begins has
         these policies in it, and no replay passes a change of them (docs/decisions/0007).
         """
-        assert self.may_adopt()
+        assert self.settled
         self._judge.adopt(bundle)
         self._save()
 
     def checkpoint(self) -> None:
-        """Write the judge's state; only right after `land`, so that it never runs ahead of the lake."""
-        if self._place != self.landed_to or self._place == self._saved:
+        """Write the judge's state, if everything read has landed: it never runs ahead of the lake."""
+        if not self.settled or self._place == self._saved:
             return
         self._save()
 

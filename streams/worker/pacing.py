@@ -8,7 +8,7 @@ given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 SHARE = 0.1
 
@@ -26,12 +26,12 @@ class Pace:
         self._due = dict.fromkeys(partitions, now + self._interval_s)
         self._took = {}
 
-    def due(self, now: float) -> tuple[str, int] | None:
-        """Return the partition whose turn it is, None when it is nobody's."""
-        if not self._due:
-            return None
-        partition = min(self._due, key=self._due.__getitem__)
-        return partition if self._due[partition] <= now else None
+    def due(
+        self, now: float, ready: Callable[[tuple[str, int]], bool] = lambda partition: True
+    ) -> tuple[str, int] | None:
+        """Return the partition whose turn it is of those that are ready, None when it is nobody's."""
+        waiting = [partition for partition, due in self._due.items() if due <= now and ready(partition)]
+        return min(waiting, key=self._due.__getitem__, default=None)
 
     def took(self, partition: tuple[str, int], began: float, ended: float) -> None:
         """Take note of how long a checkpoint took, and decide when the next one of that partition comes."""

@@ -83,7 +83,7 @@ class Judge(Protocol):
 
 
 class Writer(Protocol):
-    """Lands one partition of `events`; its manifest says where to resume."""
+    """Collects one partition of `events`; the lake says where to resume."""
 
     @property
     def rows(self) -> int:
@@ -105,15 +105,18 @@ class Writer(Protocol):
     ) -> list[tuple[int, DeadLetter]]:
         """Take the record at an offset; an empty one moves the offset on. Gives which events cannot be, and why."""
 
-    def commit(self) -> None:
-        """Make what was appended durable and visible, once."""
-
 
 class Lake(Protocol):
     """Where evidence lands."""
 
     def writer(self, topic: str, partition: int) -> Writer:
         """Return the writer of one partition."""
+
+    def commit(self, writers: Sequence[Any]) -> None:
+        """Make what these writers were given durable and visible, in one go, once.
+
+        Raises `Superseded` when another worker was faster with some of it, and `Retry` when the disk refuses.
+        """
 
     def reached(self, topic: str, raw_partition: int) -> tuple[int, int] | None:
         """Return the last position of a raw partition that landed from `topic`, and when (µs); None when none did."""

@@ -250,11 +250,10 @@ class Stages:
             else:
                 events = self._events.get(partition[1])
                 if events is not None:
-                    now = self._clock()
-                    events.record(offset, key, value, now)
-                    if events.due(now, float("inf"), self._config.lake.flush_rows):
-                        self._land([events])
-                    self._make_room()
+                    events.record(offset, key, value, self._clock())
+                    if self._is_full():
+                        self._land()
+                        self._follow()
         except NewerSchema as error:
             self._pause(partition, offset, error)
             return False
@@ -295,13 +294,11 @@ class Stages:
         self.emitter.linger()
         now = self._clock()
         interval = float(self._config.lake.flush_interval)
-        if due := [part for part in self._events.values() if part.due(now, interval, self._config.lake.flush_rows)]:
-            self._land(due)
-        if (partition := self._pace.due(now)) is not None:
-            self._checkpoint(partition)
-            ended = self._clock()
-            self._pace.took(partition, now, ended)
-            metrics.CHECKPOINT_SECONDS.observe(ended - now)
+        if any(part.due(now, interval) for part in self._events.values()):
+            self._land()
+            self._follow()
+        elif (partition := self._pace.due(now, self._settled)) is not None:
+            self._checkpoint_timed(partition)
         if now >= self._due.identities:
             self._due.identities = now + IDENTITIES_POLL_S
             self._identities()
@@ -319,8 +316,13 @@ class Stages:
     def revoke(self) -> None:
         """Finish what is whole and give up every partition; what cannot be finished will be done again."""
         try:
-            for partition in self.positions():
-                self._checkpoint(partition)
+            for number in self._raw:
+                self._checkpoint((self._raw_topic, number))
+            for part in self._events.values():
+                part.tell_rest(now=True)
+            self._land()
+            for number in self._events:
+                self._checkpoint((self._events_topic, number))
         finally:
             self._forget()
 
@@ -339,22 +341,46 @@ class Stages:
         acknowledged, self._acknowledged = self._acknowledged, {}
         return acknowledged
 
-    def _make_room(self) -> None:
-        """Land the fullest partition when all together hold as much as one may: memory is the worker's, not theirs."""
-        buffered = {number: part.buffered for number, part in self._events.items()}
-        rows, size = (sum(each) for each in zip(*buffered.values(), strict=True))
-        if rows >= self._config.lake.flush_rows or size >= BUFFERED_BYTES_MAX:
-            fullest = max(buffered, key=lambda number: (buffered[number][1], buffered[number][0]))
-            self._land([self._events[fullest]])
+    def _is_full(self) -> bool:
+        """Say whether all partitions together hold as much as one may: memory is the worker's, not theirs."""
+        buffered = [part.buffered for part in self._events.values()]
+        rows, size = (sum(each) for each in zip(*buffered, strict=True))
+        full = any(part.writer.full for part in self._events.values())
+        return full or rows >= self._config.lake.flush_rows or size >= BUFFERED_BYTES_MAX
 
-    def _land(self, partitions: list[EventPartition]) -> None:
+    def _land(self) -> None:
+        """Land what all partitions have, in one commit, after what was sent is durable."""
+        waiting = [part for part in self._events.values() if part.waits]
+        if not waiting:
+            return
         self.emitter.settle()
-        for partition in partitions:
-            if partition.land():
-                self._acknowledged[self._events_topic, partition.partition] = partition.done_to
+        rows = sum(part.writer.rows for part in waiting)
+        with metrics.LAND_SECONDS.time():
+            self._lake.commit([part.writer for part in waiting])
+        metrics.LANDED.inc(rows)
+        for part in waiting:
+            part.landed()
+            self._acknowledged[self._events_topic, part.partition] = part.done_to
+
+    def _follow(self) -> None:
+        """Do what can only be done right after a commit, before more is read, and never causes one itself."""
+        while (partition := self._pace.due(self._clock(), self._settled)) is not None:
+            self._checkpoint_timed(partition)
+        self._policies()
+
+    def _settled(self, partition: Partition) -> bool:
+        topic, number = partition
+        return topic == self._raw_topic or self._events[number].settled
+
+    def _checkpoint_timed(self, partition: Partition) -> None:
+        began = self._clock()
+        self._checkpoint(partition)
+        ended = self._clock()
+        self._pace.took(partition, began, ended)
+        metrics.CHECKPOINT_SECONDS.observe(ended - began)
 
     def _checkpoint(self, partition: Partition) -> None:
-        """Make durable what one fold has sent, or what one judge has judged, then write its state."""
+        """Make durable what one fold has sent, or what one judge has told; then write its state."""
         topic, number = partition
         if topic == self._raw_topic:
             raw = self._raw[number]
@@ -364,7 +390,7 @@ class Stages:
         else:
             events = self._events[number]
             events.tell_rest(now=True)
-            self._land([events])
+            self.emitter.settle()
             events.checkpoint()
 
     def _identities(self) -> None:
@@ -378,7 +404,10 @@ class Stages:
                 self._told[number] = identities.sha256
 
     def _policies(self) -> None:
-        """Let judges take on changed policies, where everything read has landed; what happens is evidence."""
+        """Let judges take on changed policies, where everything read has landed; what happens is evidence.
+
+        While rows wait that is right after the next commit.
+        """
         if self._policy_file is None:
             return
         bundle = self._policy_file.poll()
@@ -388,8 +417,9 @@ class Stages:
         others = [part for part in self._events.values() if part.bundle.sha256 != bundle.sha256]
         if not others:
             return
-        self._land(others)
-        ready = [part for part in others if part.may_adopt()]
+        if not any(part.writer.rows for part in self._events.values()):
+            self._land()  # nothing but records without rows: no commit comes for them soon
+        ready = [part for part in others if part.settled]
         if not ready:
             return
         # Told first: should this worker die in between, a change is told that comes a moment later.

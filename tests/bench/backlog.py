@@ -1,9 +1,9 @@
 """A backlog for the worker: a full `raw` topic to Parquet, the worker held to one core; `land` and `rates` measure it.
 
-The clock runs from the first record that the worker reads until every row is in the lake's manifest; the rows are then
+The clock runs from the first record that the worker reads until every row is in the log of the lake; the rows are then
 counted with DuckDB. `per_cpu_s` counts the processor time of the whole process, start included: what a core gives when
 nobody else uses it. All packaged policies and the behaviour models are on. The broker runs on the other cores. The lake
-commits each second or 100,000 rows: with the default of five seconds the clock would measure how long the last rows
+commits each second or 100,000 rows: with the default of a minute the clock would measure how long the last rows
 wait for company.
 """
 

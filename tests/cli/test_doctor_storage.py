@@ -107,12 +107,12 @@ def test_what_the_system_refuses_is_said_with_the_folder(tmp_path: Path, monkeyp
     fill(tmp_path / "lake")
 
     def link(source: Path, target: Path) -> None:
-        if "_manifest" in str(source):
+        if "_log" in str(source):
             raise OSError(errno.ENOTSUP, "Operation not supported")
 
     monkeypatch.setattr("os.link", link)
     (found,) = look(configured(tmp_path)).values()
-    assert "_manifest cannot be written to" in str(found["found"])
+    assert "_log cannot be written to" in str(found["found"])
     assert "hard links" in str(found["fix"])
 
 
@@ -135,13 +135,16 @@ def test_a_lake_that_everybody_may_read_is_a_warning(tmp_path: Path) -> None:
     assert found["lake rights"]["fix"] == f"chmod -R o= {tmp_path / 'lake'}; lake.group names who may read it"
 
 
-def test_what_the_manifest_names_and_is_not_there_is_said(tmp_path: Path) -> None:
-    """A deleted file is no silence."""
+def test_what_the_log_names_and_is_not_there_is_said(tmp_path: Path) -> None:
+    """A deleted file is no silence, and a planted one is told."""
     fill(tmp_path / "lake")
     lines: list[Line] = []
     installation.lake(configured(tmp_path), lines)
     assert [line["state"] for line in lines] == ["ok"]
-    next((tmp_path / "lake").glob("rows/dt=*/events-0-*.parquet")).unlink()
+    file = next((tmp_path / "lake").glob("rows/dt=2*/*.parquet"))
+    file.rename(file.with_name("other.parquet"))
     installation.lake(configured(tmp_path), lines)
-    (found,) = [line for line in lines if line["what"] == "manifest"]
-    assert "1 files missing, such as rows/dt=" in str(found["found"])
+    missing, planted = [line for line in lines if line["what"] == "log"]
+    assert (missing["state"], planted["state"]) == ("error", "warning")
+    assert "1 files missing, such as rows/dt=" in str(missing["found"])
+    assert "1 files are in no entry, such as rows/dt=2026-09-22/other.parquet" in str(planted["found"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,13 @@ import pyarrow.parquet as pq
 from msgspec import Raw, Struct
 
 from pgwitness.core.events import Event, Position, Relation
+from sinks.lake import chain
+from sinks.lake.chain import Entry, File, Land, Range, State
 from sinks.lake.files import Files
+from sinks.lake.listing import Listing
+from sinks.lake.log import Log
+from sinks.lake.protocol import Attempt
+from sinks.lake.store import Folder
 
 NOON_US = 1_790_078_400_000_000
 """2026-09-22 12:00 UTC."""
@@ -83,10 +88,28 @@ def other(number: int, **facts: Any) -> Event:
 
 
 def landed(lake: Path, table: str = "events") -> list[dict[str, Any]]:
-    """Read what readers see of a table, with nothing but a Parquet reader."""
-    return [
-        row for path in sorted(lake.glob(f"{table}/dt=*/*.parquet")) for row in pq.ParquetFile(path).read().to_pylist()
-    ]
+    """Read what counts of a table, with nothing but a Parquet reader."""
+    listing = Listing(lake)
+    listing.refresh()
+    files = sorted(file.path for file in listing.live() if file.table == table)
+    return [row for path in files for row in pq.ParquetFile(lake / path).read().to_pylist()]
+
+
+def entries(lake: Path) -> list[Entry]:
+    """Read the lake's chain from its beginning, each entry with its predecessor's hash checked."""
+    found: list[Entry] = []
+    before = None
+    while (content := Folder(lake, Files()).read(chain.entry_name(len(found)))) is not None:
+        entry = chain.decode(content, len(found))
+        assert (entry.number, entry.predecessor) == (len(found), before)
+        before = chain.digest(content)
+        found.append(entry)
+    return found
+
+
+def lands(lake: Path) -> list[Land]:
+    """Read the commits of a lake."""
+    return [entry for entry in entries(lake) if isinstance(entry, Land)]
 
 
 class Crash(BaseException):
@@ -104,13 +127,17 @@ class Disk(Files):
         self.steps = 0
         self.done: list[str] = []
         self._at = at or {}
+        self._dead = False
         self._unsynced: set[Path] = set()
         self._names: list[tuple[set[Path], Callable[[], object]]] = []
 
     def _step(self, what: str) -> None:
+        if self._dead:  # what would run while the process goes down
+            raise Crash
         self.steps += 1
         happens = self._at.get(self.steps)
         if isinstance(happens, BaseException):
+            self._dead = isinstance(happens, Crash)
             raise happens
         if happens is not None:
             happens()
@@ -164,7 +191,19 @@ class Disk(Files):
                 path.write_bytes(content[: chance.randint(0, len(content))])
 
 
-def enter(lake: Path, file: Path) -> None:
-    """Enter a file into the lake's manifest, as its commit does."""
-    entry = {"files": [{"table": "events", "path": str(file.relative_to(lake)), "staged": "gone"}]}
-    (lake / "events/_manifest" / f"{file.stem}.json").write_text(json.dumps(entry))
+def enter(lake: Path, file: Path, schema_version: int = 1) -> None:
+    """Enter a file of `events` into the lake's chain, as a commit of a partition of its own does."""
+    log = Log(Folder(lake, Files()))
+    log.refresh()
+
+    def propose(state: State) -> Land:
+        return Land(
+            number=state.number + 1,
+            predecessor=state.sha256,
+            at_us=NOON_US,
+            ranges=[Range("entered", state.number, 0, 1, [])],
+            files=[File("events", str(file.relative_to(lake)), 1, 1, "", schema_version)],
+        )
+
+    log.append(propose, Attempt())
+    log.publish()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -243,6 +244,11 @@ def test_any_bytes_are_rows_or_a_dead_letter(rows: bytes) -> None:
     assert len(rows_of(columns)) == 1
 
 
+def _without_place(table: pa.Table) -> pa.Table:
+    """Leave out the place within a record, which is another one."""
+    return table.drop_columns([name for name in table.column_names if name == "source_index"])
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=12))
 def test_how_events_are_cut_into_batches_does_not_show(cuts: list[int]) -> None:
@@ -259,7 +265,8 @@ def test_how_events_are_cut_into_batches_does_not_show(cuts: list[int]) -> None:
         several.add(events, [ORDINARY] * len(events))
         everything += events
     one.add(everything, [ORDINARY] * len(everything))
-    assert one.tables() == several.tables()
+    found = [{name: _without_place(table) for name, table in made.tables().items()} for made in (one, several)]
+    assert found[0] == found[1]
 
 
 def test_days_are_divided_at_midnight_utc() -> None:
@@ -279,8 +286,6 @@ def test_days_are_divided_at_midnight_utc() -> None:
 def test_a_hundred_thousand_rows_fit_in_150_mib(tmp_path: Path) -> None:
     """A full buffer of ordinary rows, one to a transaction, and making its files, stays below the bound."""
     cut = batches(list(many(1, 1_000)))
-    import pyarrow as pa
-
     tracemalloc.start()
     before = pa.total_allocated_bytes()
     columns = Columns()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -12,9 +13,22 @@ import pytest
 
 from pgwitness.core.errors import Retry, Stop, Superseded
 from pgwitness.core.events import Position
-from sinks.lake import manifest
+from sinks.lake import chain
+from sinks.lake.listing import Listing
 from sinks.lake.writer import Lake, PartitionWriter
-from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Disk, Finding, Verdict, change, landed, other
+from tests.sinks.material import (
+    DAY_US,
+    NOON_US,
+    ORDINARY,
+    Disk,
+    Finding,
+    Verdict,
+    change,
+    entries,
+    landed,
+    lands,
+    other,
+)
 
 
 def writer(path: Path, disk: Disk | None = None) -> PartitionWriter:
@@ -32,6 +46,22 @@ def put(into: PartitionWriter, offset: int, *numbers: int, lane: int = 0) -> Non
 def numbers(path: Path) -> list[int]:
     """Give the transactions that readers see."""
     return sorted(row["xid"] - 1_000 for row in landed(path))
+
+
+def attempt(lake: PartitionWriter) -> str | None:
+    """Commit; gives why that is to be tried again, None when it was done."""
+    try:
+        lake.commit()
+    except Retry as error:
+        return str(error)
+    return None
+
+
+def strange(path: Path) -> list[str]:
+    """Give what lies in the lake and is not of it: files in no entry, and what was being written."""
+    listing = Listing(path)
+    listing.refresh()
+    return listing.strange() + [str(one) for one in (path / "_staging").iterdir()]
 
 
 def test_a_new_lake_starts_at_the_beginning_and_is_readable(tmp_path: Path) -> None:
@@ -100,15 +130,16 @@ def test_a_range_of_nothing_but_duplicates_is_committed(tmp_path: Path) -> None:
     lake.append(2, [], [])
     lake.commit()
     assert Lake(tmp_path).writer("events", 0).resume()[0] == 3
-    entry, _ = manifest.read(tmp_path / "events/_manifest" / manifest.entry_name("events", 0, 1))
-    assert (entry.start, entry.end, entry.files) == (1, 3, [])
+    _, entry = lands(tmp_path)
+    (landed_range,) = entry.ranges
+    assert (landed_range.start, landed_range.end, entry.files) == (1, 3, [])
 
 
 def test_a_commit_without_anything_appended_does_nothing(tmp_path: Path) -> None:
     """There is no entry for an empty range of offsets."""
     lake = writer(tmp_path)
     lake.commit()
-    assert list((tmp_path / "events/_manifest").iterdir()) == []
+    assert lands(tmp_path) == []
 
 
 def test_new_events_at_a_landed_offset_stop_the_writer(tmp_path: Path) -> None:
@@ -130,7 +161,7 @@ def test_of_two_writers_one_wins_and_the_other_resumes_behind_it(tmp_path: Path)
     with pytest.raises(Superseded, match="another worker"):
         second.commit()
     assert numbers(tmp_path) == [1]
-    assert list((tmp_path / "_staging").iterdir()) == []
+    assert strange(tmp_path) == []
     assert second.resume()[0] == 1
     put(second, 1, 2)
     second.commit()
@@ -168,7 +199,7 @@ def test_a_second_writer_at_any_moment_of_a_commit_changes_nothing(tmp_path: Pat
         assert len(numbers(path)) == len(set(numbers(path))), step
         assert 1 in numbers(path), step
         assert 3 in numbers(path), step
-        assert list((path / "_staging").glob("*.parquet")) == [], step
+        assert strange(path) == [], step
 
 
 def test_a_resume_at_any_moment_does_not_take_away_what_another_is_committing(tmp_path: Path) -> None:
@@ -191,23 +222,42 @@ def test_a_resume_at_any_moment_does_not_take_away_what_another_is_committing(tm
     [(errno.ENOSPC, "make room"), (errno.EACCES, "right to write"), (errno.EIO, "look at the disk")],
 )
 def test_a_disk_that_refuses_shows_nothing_half_and_loses_nothing(tmp_path: Path, code: int, advice: str) -> None:
-    """At whatever operation of a commit the disk refuses, the error says what to do; the same call succeeds later."""
+    """At whatever operation of a commit the disk refuses, the error says what to do; the same call succeeds later.
+
+    It may also have succeeded at once: a file that cannot be tidied away, or an error for what was done.
+    """
     dry = Disk()
     probe = writer(tmp_path / "probe", dry)
     begun = dry.steps
     put(probe, 0, 1, 2)
     probe.commit()
+    refused = 0
     for step in range(begun + 1, dry.steps + 1):
         path = tmp_path / str(step)
         lake = writer(path, Disk({step: OSError(code, "scripted")}))
         put(lake, 0, 1, 2)
-        with pytest.raises(Retry, match=advice):
-            lake.commit()
+        why = attempt(lake)
+        if why is None:
+            assert numbers(path) == [1, 2], step
+            continue
+        refused += 1
+        assert advice in why, step
         assert numbers(path) in ([], [1, 2]), step
         put(lake, 1, 3)
         lake.commit()
         assert numbers(path) == [1, 2, 3], step
-        assert list((path / "_staging").iterdir()) == [], step
+        assert [name for name in strange(path) if name.endswith(".parquet")] == [], step
+    assert refused > 10
+
+
+def test_what_a_crash_left_half_written_goes_after_a_day(tmp_path: Path) -> None:
+    """What another worker is writing at the moment stays."""
+    writer(tmp_path)
+    for name, age_s in (("old", 2 * 86_400), ("new", 60)):
+        (tmp_path / "_staging" / name).write_text("")
+        os.utime(tmp_path / "_staging" / name, (time.time() - age_s,) * 2)
+    writer(tmp_path)
+    assert [path.name for path in (tmp_path / "_staging").iterdir()] == ["new"]
 
 
 def test_a_lake_that_cannot_be_made_is_tried_again(tmp_path: Path) -> None:
@@ -242,8 +292,8 @@ def test_files_lie_in_the_folder_of_their_utc_day(tmp_path: Path) -> None:
     lake.append(0, [before, after], [alert, alert])
     lake.commit()
     for table in ("events", "rows", "alerts"):
-        days = {path.parent.name: path for path in tmp_path.glob(f"{table}/dt=*/events-*.parquet")}
-        assert sorted(days) == ["dt=2026-09-22", "dt=2026-09-23"]
+        days = sorted(file.day for file in lands(tmp_path)[0].files if file.table == table)
+        assert days == ["2026-09-22", "2026-09-23"]
     assert numbers(tmp_path) == [1, 2]
 
 
@@ -253,28 +303,88 @@ def test_entries_form_a_chain_and_name_every_file_with_its_hash(tmp_path: Path) 
     for offset in range(3):
         put(lake, offset, offset + 1)
         lake.commit()
-    before = b""
-    for start in range(3):
-        entry, content = manifest.read(tmp_path / "events/_manifest" / manifest.entry_name("events", 0, start))
-        assert entry.predecessor == (manifest.Predecessor(start - 1, manifest.digest(before)) if start else None)
-        before = content
-        assert {file.table for file in entry.files} == {"events", "rows"}
+    assert [type(entry).__name__ for entry in entries(tmp_path)] == ["Begin", "Land", "Land", "Land"]
+    for start, entry in enumerate(lands(tmp_path)):
+        assert [(one.start, one.end) for one in entry.ranges] == [(start, start + 1)]
+        assert [file.table for file in entry.files] == ["events", "rows"]
         for file in entry.files:
             stored = (tmp_path / file.path).read_bytes()
-            assert (file.bytes, file.sha256, file.rows) == (len(stored), manifest.digest(stored), 1)
+            assert (file.bytes, file.sha256, file.rows) == (len(stored), chain.digest(stored), 1)
 
 
-def test_rows_and_alerts_have_manifests_of_their_own(tmp_path: Path) -> None:
-    """Who may read only one of the tables still finds its files and their hashes there."""
-    lake = writer(tmp_path)
-    lake.append(0, [change(1)], [Verdict(alerts=[Finding("a", {})])])
+def test_all_partitions_land_in_one_commit_and_share_its_files(tmp_path: Path) -> None:
+    """One entry and one file a table and day, whatever the number of partitions; each resumes from its own end."""
+    lake = Lake(tmp_path)
+    writers = [lake.writer("events", number) for number in range(3)]
+    for number, one in enumerate(writers):
+        one.resume()
+        put(one, number, number + 1, lane=number)
+    lake.commit(writers)
+    (entry,) = lands(tmp_path)
+    assert [(one.partition, one.start, one.end) for one in entry.ranges] == [(0, 0, 1), (1, 0, 2), (2, 0, 3)]
+    assert [file.table for file in entry.files] == ["events", "rows"]
+    assert numbers(tmp_path) == [1, 2, 3]
+    found = [(row["source"], row["source_offset"], row["source_index"]) for row in landed(tmp_path)]
+    assert found == [("events-0", 0, 0), ("events-1", 1, 0), ("events-2", 2, 0)]
+    assert [Lake(tmp_path).writer("events", number).resume()[0] for number in range(3)] == [1, 2, 3]
+
+
+def test_a_partition_that_moved_is_left_out_of_the_common_commit(tmp_path: Path) -> None:
+    """The others land, in files without its rows; whoever commits is told which it was."""
+    lake = Lake(tmp_path)
+    writers = [lake.writer("events", number) for number in range(2)]
+    rival = Lake(tmp_path).writer("events", 1)
+    for one in (*writers, rival):
+        one.resume()
+    put(rival, 0, 2)
+    rival.commit()
+    put(writers[0], 0, 1)
+    put(writers[1], 0, 2)
+    with pytest.raises(Superseded, match=r"^events-1: another worker"):
+        lake.commit(writers)
+    assert numbers(tmp_path) == [1, 2]
+    assert strange(tmp_path) == []
+    assert [one.resume()[0] for one in writers] == [1, 1]
+
+
+def test_a_commit_that_was_not_answered_is_recognised_however_late_it_comes(tmp_path: Path) -> None:
+    """The entry turns up after the error: the next commit finds it, and only adds what was appended since."""
+    disk = Disk()
+    lake = writer(tmp_path, disk)
+    put(lake, 0, 1)
+    late: list[tuple[Path, bytes]] = []
+
+    def lose(source: Path, target: Path) -> None:
+        late.append((target, source.read_bytes()))
+        raise OSError(errno.EIO, "no answer")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "link", lose)
+        with pytest.raises(Retry):
+            lake.commit()
+    target, content = late[0]
+    target.write_bytes(content)
+    put(lake, 1, 2)
     lake.commit()
-    name = manifest.entry_name("events", 0, 0)
-    entry = (tmp_path / "events/_manifest" / name).read_bytes()
-    for table in ("rows", "alerts"):
-        text = (tmp_path / table / "_manifest" / name).read_text()
-        assert manifest.digest(entry) in text
-        assert f"{table}/dt=2026-09-22/events-0-{0:020}.parquet" in text
+    assert numbers(tmp_path) == [1, 2]
+    assert [one.ranges[0].start for one in lands(tmp_path)] == [0, 1]
+
+
+def test_a_long_list_of_files_lies_beside_its_entry(tmp_path: Path) -> None:
+    """An entry stays below what a log of transparency takes; what it leaves out is named by its hash and checked."""
+    lake = writer(tmp_path)
+    for day in range(400):
+        lake.append(day, [change(day + 1, captured_at_us=NOON_US + day * DAY_US)], [ORDINARY])
+    lake.commit()
+    (entry,) = lands(tmp_path)
+    assert entry.files == []
+    assert entry.more is not None
+    assert len((tmp_path / chain.entry_name(1)).read_bytes()) < 1_000
+    assert len(numbers(tmp_path)) == 400
+    (tmp_path / chain.more_name(entry.more)).write_bytes(b"{}")
+    shutil.rmtree(tmp_path / "_snapshots")
+    with pytest.raises(Stop, match="missing or altered"):
+        writer(tmp_path)
 
 
 def test_partitions_share_a_lake_and_keep_their_own_chains(tmp_path: Path) -> None:
@@ -289,28 +399,54 @@ def test_partitions_share_a_lake_and_keep_their_own_chains(tmp_path: Path) -> No
     assert lake.writer("events-1", 1).resume()[0] == 3
 
 
-def test_a_damaged_entry_stops_the_writer(tmp_path: Path) -> None:
-    """A last entry that cannot be read is not skipped: the chain would fork behind it."""
+@pytest.mark.parametrize("number", [0, 2, 3])
+@pytest.mark.parametrize("how", ["damaged", "missing", "of another chain"])
+def test_a_chain_that_is_not_whole_stops_writers_and_readers(tmp_path: Path, number: int, how: str) -> None:
+    """Whatever entry it is: nothing goes on behind it, and without a snapshot nothing is read past it."""
+    lake = writer(tmp_path)
+    for offset in range(4):
+        put(lake, offset, offset + 1)
+        lake.commit()
+    entry = tmp_path / chain.entry_name(number)
+    if how == "damaged":
+        entry.write_text("{")
+    elif how == "missing":
+        entry.unlink()
+    else:
+        entry.write_text(entry.read_text().replace('"at_us":1', '"at_us":2'))
+    shutil.rmtree(tmp_path / "_snapshots")
+    says = {"damaged": "not an entry", "missing": "is missing although entry 4 is there", "of another chain": "follow"}
+    with pytest.raises(Stop, match=says[how]):
+        writer(tmp_path)
+    with pytest.raises(Stop, match=says[how]):
+        Listing(tmp_path).refresh()
+
+
+def test_an_entry_of_a_newer_program_stops_this_one(tmp_path: Path) -> None:
+    """It says to update."""
     lake = writer(tmp_path)
     put(lake, 0, 1)
     lake.commit()
-    (tmp_path / "events/_manifest" / manifest.entry_name("events", 0, 0)).write_text("{")
-    with pytest.raises(Stop, match="not a manifest entry"):
+    (tmp_path / chain.entry_name(2)).write_text('{"kind":"surprise","format":"pgwitness-lake/3"}')
+    with pytest.raises(Stop, match="update pgwitness"):
         writer(tmp_path)
 
 
-def test_resuming_behind_a_hundred_thousand_entries_is_quick(tmp_path: Path) -> None:
-    """Only the last entry is read; the others are no more than names."""
-    lake = writer(tmp_path)
-    put(lake, 99_999, 1)
-    lake.commit()
-    folder = tmp_path / "events/_manifest"
-    (folder / manifest.entry_name("events", 0, 0)).rename(folder / manifest.entry_name("events", 0, 99_999))
-    for start in range(99_999):
-        os.close(os.open(folder / manifest.entry_name("events", 0, start), os.O_CREAT | os.O_WRONLY))
-    started = time.process_time()
-    assert Lake(tmp_path).writer("events", 0).resume()[0] == 100_000
-    assert time.process_time() - started < 2.0
+def test_resuming_does_not_read_the_chain_from_its_beginning(tmp_path: Path) -> None:
+    """Behind any number of entries: the snapshot, the entries since, and no other."""
+    lake = Lake(tmp_path, files=Disk())
+    one = lake.writer("events", 0)
+    one.resume()
+    for offset in range(300):
+        one.append(offset, [], [])
+        one.commit()
+    read: list[str] = []
+    again = Lake(tmp_path)
+    real = again.store.read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(again.store, "read", lambda name: read.append(name) or real(name))
+        assert again.writer("events", 0).resume()[0] == 300
+    assert len([name for name in read if name.startswith("_log/")]) < 10
 
 
 def test_a_full_buffer_says_so(tmp_path: Path) -> None:
@@ -333,7 +469,7 @@ def test_equal_input_gives_equal_files(tmp_path: Path) -> None:
         put(lake, 0, 1, 2, 3)
         lake.append(1, [other(9)], [ORDINARY])
         lake.commit()
-        entry, _ = manifest.read(tmp_path / name / "events/_manifest" / manifest.entry_name("events", 0, 0))
+        (entry,) = lands(tmp_path / name)
         hashes.append([file.sha256 for file in entry.files])
     assert hashes[0] == hashes[1]
 

@@ -1,4 +1,4 @@
-"""What a query may do: read what the manifest names, through the views, and nothing else."""
+"""What a query may do: read what the lake's log names, through the views, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pgwitness.core.errors import NotInOrder
+from pgwitness.core.errors import NotInOrder, Stop
+from sinks.lake import chain
 from sinks.lake.listing import Listing
 from sinks.lake.writer import Lake
 from sinks.sql import query
@@ -228,9 +229,9 @@ def plain(lake: Path) -> int:
     return int(done.stdout)
 
 
-def test_only_what_the_manifest_names_is_evidence(lake: Path) -> None:
+def test_only_what_the_log_names_is_evidence(lake: Path) -> None:
     """Files put into the lake, copies under other names, other columns, nonsense: none is read in any way."""
-    file = next(lake.glob("events/dt=*/events-0-*.parquet"))
+    file = next(lake.glob("events/dt=2*/*.parquet"))
     shutil.copy(file, file.with_name("events-0-00000000000000000077.parquet"))
     shutil.copy(file, file.with_name("copy.parquet"))
     (lake / "events/dt=2026-01-01").mkdir()
@@ -244,50 +245,64 @@ def test_only_what_the_manifest_names_is_evidence(lake: Path) -> None:
 def test_rows_in_the_file_without_rows_are_no_evidence(lake: Path) -> None:
     """The file that carries the columns is in no entry, so whatever is written into it stays unread."""
     empty = lake / "events/dt=1970-01-01/empty.parquet"
-    shutil.copy(next(lake.glob("events/dt=*/events-0-*.parquet")), empty)
+    shutil.copy(next(lake.glob("events/dt=2*/*.parquet")), empty)
     assert (count(lake), plain(lake)) == (3, 3)
 
 
 PLANTED = (
     "../outside.parquet",
-    "events/dt=2026-01-01/other.parquet",
-    "rows/dt=2026-01-01/events-0-00000000000000000012.parquet",
-    "events/dt=2026-01-01/../../../outside/events-0-00000000000000000013.parquet",
-    "_staging/events-0-00000000000000000014.parquet",
+    "rows/dt=2026-01-01/x.parquet",
+    "events/dt=2026-01-01/../../../outside/x.parquet",
+    "_staging/x.parquet",
+    "events/dt=2026-01-01/*.parquet",
 )
 
 
-def test_an_entry_names_files_of_its_own_only(lake: Path) -> None:
-    """Planted entries bring in nothing that lies elsewhere, and are told as damaged; nonsense hides no other."""
-    for number, path in enumerate(PLANTED, 10):
-        target = lake / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(next(lake.glob("events/dt=*/events-0-*.parquet")), target)
-        entry = {"files": [{"table": "events", "path": path, "staged": "x"}]}
-        (lake / f"events/_manifest/events-0-{number:020}.json").write_text(json.dumps(entry))
-    (lake / "events/_manifest/events-0-00000000000000000099.json").write_bytes(b"\xff nonsense")
-    assert (count(lake), plain(lake)) == (3, 3)
-    listing = Listing(lake)
-    listing.refresh()
-    assert len(listing.damaged) == len(PLANTED) + 1
+@pytest.mark.parametrize("path", PLANTED)
+def test_an_entry_names_files_of_its_own_only(lake: Path, path: str) -> None:
+    """A planted entry brings in nothing that lies elsewhere: readers say that the chain is not whole."""
+    content = (lake / chain.entry_name(2)).read_bytes()
+    planted = json.loads(content)
+    planted |= {"number": 3, "predecessor": chain.digest(content)}
+    planted["ranges"][0] |= {"start": 2, "end": 3}
+    planted["files"] = [planted["files"][0] | {"path": path}]
+    (lake / chain.entry_name(3)).write_text(json.dumps(planted))
+    with pytest.raises(Stop, match="is no place of table events"):
+        count(lake)
+    assert plain(lake) == 3
 
 
-def test_what_is_committed_and_not_published_yet_comes_later(lake: Path) -> None:
-    """Between its commit and its rename a file is awaited; one that is gone altogether is missing."""
-    file = max(lake.glob("events/dt=*/events-0-*.parquet"))
-    staged = json.loads((lake / f"events/_manifest/{file.stem}.json").read_text())["files"][0]["staged"]
-    file.rename(lake / "_staging" / staged)
-    listing = Listing(lake)
-    listing.refresh()
-    assert listing.missing == []
+def test_a_snapshot_of_other_entries_is_not_believed(lake: Path) -> None:
+    """A hint that leads nowhere, or to a snapshot of another chain: what counts is still what the entries say."""
+    for head in ("{", '{"number":7,"base":"x","tail":"y"}', '{"number":0,"base":"x","tail":"y"}'):
+        (lake / "head.json").write_text(head)
+        assert count(lake) == 3
+    for tail in lake.glob("_snapshots/tail-*"):
+        tail.write_text(tail.read_text().replace('"sha256":"', '"sha256":"0'))
+    assert count(lake) == 3
+
+
+def test_a_file_that_is_gone_fails_the_query_and_is_told(lake: Path) -> None:
+    """It is never passed over; whoever asks is told to ask again, and the doctor which file it is."""
+    file = max(lake.glob("events/dt=2*/*.parquet"))
     connection = connect(lake)
-    assert list(query.ask(connection, "SELECT count(*) FROM events").rows) == [(2,)]
-    (lake / "_staging" / staged).rename(file)
+    file.rename(lake / "elsewhere")
+    with pytest.raises(NotInOrder, match=r"(?s)has this file no more. Ask again .*pgwitness doctor"):
+        list(query.ask(connection, "SELECT count(*) FROM events").rows)
+    listing = Listing(lake)
+    listing.refresh()
+    assert listing.missing() == [str(file.relative_to(lake))]
+    (lake / "elsewhere").rename(file)
     assert list(query.ask(connection, "SELECT count(*) FROM events").rows) == [(3,)]
-    file.unlink()
-    gone = Listing(lake)
-    gone.refresh()
-    assert gone.missing == [str(file.relative_to(lake))]
+
+
+def test_what_lies_in_the_lake_and_is_in_no_entry_is_told(lake: Path) -> None:
+    """Copies, plants, and what a commit that never was has left."""
+    file = max(lake.glob("events/dt=2*/*.parquet"))
+    shutil.copy(file, file.with_name("copy.parquet"))
+    listing = Listing(lake)
+    listing.refresh()
+    assert listing.strange() == [str(file.with_name("copy.parquet").relative_to(lake))]
 
 
 def test_an_open_connection_sees_what_lands(lake: Path) -> None:

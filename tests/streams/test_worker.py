@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Message
+from msgspec.structs import replace
+from prometheus_client import REGISTRY
 
-from pgwitness.core.errors import DeadLetter, Retry
-from pgwitness.core.events import Event, RawBatch
+from pgwitness.core.errors import Retry
+from pgwitness.core.events import RawBatch
+from pgwitness.core.units import Duration
 from sinks.lake.writer import PartitionWriter
 from streams import metrics
 from streams.identity.identities import Identities
@@ -21,6 +24,7 @@ from streams.kafka.reading import make_reader, read
 from streams.worker import clocks
 from streams.worker.stages import Stages
 from tests.conftest import AnyBroker
+from tests.sinks.material import lands
 from tests.streams.conftest import Installation, eventually
 from tests.streams.records import batch, beacon, sample, tick, transaction
 
@@ -96,6 +100,28 @@ def test_a_second_worker_goes_on_where_the_first_ended(installation: Installatio
         installation.landed(16)
 
 
+def test_checkpoints_cause_no_commit_and_all_partitions_share_one(installation: Installation) -> None:
+    """Between commits the turns of checkpoints come and go; at its end the worker lands all partitions at once."""
+    config = installation.config
+    rarely = replace(config.lake, flush_interval=Duration(3_600.0))
+    often = replace(config.worker, checkpoint_interval=Duration(0.2))
+    installation.config = replace(config, lake=rarely, worker=often)
+
+    def count(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"pgwitness_worker_{name}", labels) or 0.0
+
+    read = count("batches_total", topic="events")
+    with installation.worker():
+        installation.send(*changes(10, 6))
+        eventually(lambda: count("batches_total", topic="events") >= read + 3, "the events are read")
+        turns = count("checkpoint_seconds_count")
+        eventually(lambda: count("checkpoint_seconds_count") >= turns + 10, "checkpoints had their turns")
+        assert lands(config.lake.path) == []
+    installation.landed(12)
+    (entry,) = lands(config.lake.path)
+    assert len({one.partition for one in entry.ranges}) == len(entry.ranges) > 1
+
+
 class FailAfterWrite:
     """The real lake, whose first commits succeed and then claim to have failed: the worst a disk can do."""
 
@@ -103,52 +129,29 @@ class FailAfterWrite:
         self.lake = installation.lake
         self.failures = failures
 
-    def writer(self, topic: str, partition: int) -> Any:
-        """The real writer of a partition, failing after its work is done."""
-        return _FailingWriter(self, self.lake.writer(topic, partition))
+    def writer(self, topic: str, partition: int) -> PartitionWriter:
+        """The real writer of a partition."""
+        return self.lake.writer(topic, partition)
+
+    def commit(self, writers: Sequence[PartitionWriter]) -> None:
+        """Commit, and fail after the work is done."""
+        self.lake.commit(writers)
+        if self.failures > 0:
+            self.failures -= 1
+            raise Retry("the disk said no, after it had written")
 
     def reached(self, topic: str, raw_partition: int) -> tuple[int, int] | None:
         """What the real lake says."""
         return self.lake.reached(topic, raw_partition)
 
 
-class _FailingWriter:
-    def __init__(self, lake: FailAfterWrite, writer: PartitionWriter) -> None:
-        self._lake = lake
-        self._writer = writer
-        self.resume = writer.resume
-
-    @property
-    def rows(self) -> int:
-        return self._writer.rows
-
-    @property
-    def buffered_bytes(self) -> int:
-        return self._writer.buffered_bytes
-
-    @property
-    def full(self) -> bool:
-        return self._writer.full
-
-    def append(
-        self, offset: int, events: Sequence[Event], verdicts: Sequence[Any], lane: int = 0
-    ) -> list[tuple[int, DeadLetter]]:
-        return self._writer.append(offset, events, verdicts, lane)
-
-    def commit(self) -> None:
-        self._writer.commit()
-        if self._lake.failures > 0:
-            self._lake.failures -= 1
-            raise Retry("the disk said no, after it had written")
-
-
 def test_a_commit_that_fails_after_writing_lands_once(installation: Installation) -> None:
     """When a commit succeeds and reports failure, the worker starts again and nothing is lost or doubled."""
     lake = FailAfterWrite(installation, failures=2)
     with installation.worker(lake):
-        for first in range(10, 40, 10):
+        for number, first in enumerate(range(10, 40, 10), 1):
             installation.send(*changes(first, 10))
-        installation.landed(60)
+            installation.landed(20 * number)
     assert lake.failures == 0
 
 

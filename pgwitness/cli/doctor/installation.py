@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgwitness.cli.doctor.lines import Line, attempt, line
-from pgwitness.core.errors import NotInOrder, PgwitnessError, Unreachable
+from pgwitness.core.errors import NotInOrder, PgwitnessError, Stop, Unreachable
 
 if TYPE_CHECKING:
     from pgwitness.core.config import Config
@@ -85,17 +85,25 @@ def lake(config: Config, findings: list[Line]) -> None:
 
 
 def _listed(config: Config) -> list[Line]:
-    """Say what the manifest names and the lake does not have, and entries that are none."""
+    """Say what the lake's log names and the lake does not have, and what the lake has and its log does not name."""
     from sinks.lake.listing import Listing
 
     listing = Listing(config.lake.path)
-    listing.refresh()
+    try:
+        listing.refresh()
+    except Stop as error:
+        return [line("lake", "log", "error", str(error), "restore it from a copy; nothing can be asked until then")]
     found = []
-    for what, names in (("missing", listing.missing), ("damaged", listing.damaged)):
+    restore = "restore from a copy of the lake; queries that need them fail until then"
+    stop = "stop the worker of version 0.1 that wrote them, and start one of this version on another lake.path"
+    remove = "nobody reads them; what a worker's crash left, older than a day, can be deleted; all else was put there"
+    for state, what, names, fix in (
+        ("error", "files missing", listing.missing(), restore),
+        ("error", "partitions landed by an older worker after the lake was taken over", listing.late(), stop),
+        ("warning", "files are in no entry", listing.strange(), remove),
+    ):
         if names:
-            said = f"{len(names)} {'files' if what == 'missing' else 'manifest entries'} {what}, such as {names[0]}"
-            fix = "restore from a copy of the lake; nothing of them is shown until then"
-            found.append(line("lake", "manifest", "error", said, fix))
+            found.append(line("lake", "log", state, f"{len(names)} {what}, such as {names[0]}", fix))
     return found
 
 

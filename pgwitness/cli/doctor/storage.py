@@ -56,9 +56,10 @@ def _place(what: str, path: Path, *, needs_links: bool) -> list[Line]:
 
 def _written(lake: Path) -> list[Path]:
     """List the folders of a lake that a worker makes files in."""
-    named = [lake, lake / "_staging"]
+    named = [lake, lake / "_staging", lake / "_snapshots", lake / "_log"]
+    named += sorted((lake / "_log").glob("[0-9]*/[0-9]*"))[-1:]
     for table in ("events", "rows", "alerts"):
-        named += [lake / table, lake / table / "_manifest"]
+        named += [lake / table]
         named += sorted((lake / table).glob("dt=*"))[-1:]
     return [folder for folder in named if folder.exists()]
 

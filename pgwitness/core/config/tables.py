@@ -129,7 +129,7 @@ class Privacy(_Section, frozen=True, kw_only=True):
 
 
 class Lake(_Section, frozen=True, kw_only=True):
-    """Table `[lake]`. A worker lands what it has after `flush_interval` or `flush_rows`, whichever is first.
+    """Table `[lake]`. A worker lands what all its partitions have after `flush_interval` or at `flush_rows`.
 
     `group` names the group of the system whose members may read the lake, `rows_group` the one whose members may enter
     the folder of row images; nobody but the worker's user may otherwise.
@@ -139,7 +139,7 @@ class Lake(_Section, frozen=True, kw_only=True):
     group: str | None = None
     rows_group: str | None = None
     signing_key_file: Path | None = None
-    flush_interval: Duration = Duration(5.0)
+    flush_interval: Duration = Duration(60.0)
     flush_rows: int = 100_000
 
 

@@ -1,0 +1,185 @@
+"""The chain of a lake on its store: opened through a snapshot, read to its end, added to, and summed up again.
+
+What decides is `sinks.lake.protocol`; here its steps are carried out. Not for several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from pgwitness.core.errors import Stop
+from sinks.lake import chain, protocol, snapshots
+from sinks.lake.chain import Entry, State
+from sinks.lake.protocol import Attempt, Create, Steps, T
+
+
+class Reads(Protocol):
+    """What reading the chain takes of a store (`sinks.lake.store`)."""
+
+    def read(self, name: str) -> bytes | None:
+        """Give what a file holds, None when there is none."""
+
+    def names(self, folder: str) -> list[str]:
+        """List what is in a folder, in order; nothing when there is none."""
+
+
+class Writes(Reads, Protocol):
+    """What adding to it takes."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Make a file if its name is free; False when it was taken."""
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a file over whatever has its name."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone is fine."""
+
+
+class Reader:
+    """The chain as a reader follows it. `state` is what it amounts to as of the last `refresh`."""
+
+    def __init__(self, store: Reads) -> None:
+        self._reads = store
+        self.state = State()
+
+    def refresh(self) -> bool:
+        """Read on to the end; gives whether anything has changed. A lake that was made anew is read anew.
+
+        Raises `Stop` when an entry is damaged, missing, or does not follow the one before it.
+        """
+        before = self.state.sha256
+        if not self._stands():
+            self.state = open_state(self._reads)
+            self._look_for_holes()
+        self._run(protocol.catch_up(self.state))
+        return self.state.sha256 != before
+
+    def _stands(self) -> bool:
+        """Say whether the entry that the state ends with is still the one that is there."""
+        if self.state.number < 0:
+            return False
+        content = self._reads.read(chain.entry_name(self.state.number))
+        return content is not None and chain.digest(content) == self.state.sha256
+
+    def _look_for_holes(self) -> None:
+        self._run(protocol.catch_up(self.state))
+        newest = newest_entry(self._reads)
+        if newest > self.state.number:
+            self._run(protocol.catch_up(self.state))  # it may have come this moment
+        if newest > self.state.number:
+            raise Stop(
+                f"{chain.entry_name(self.state.number + 1)} is missing although entry {newest} is there: restore it "
+                "from a copy of the lake"
+            )
+
+    def _run(self, steps: Steps[T]) -> T:
+        answer: object = None
+        try:
+            while True:
+                asked = steps.send(answer)
+                try:
+                    answer = self._carry_out(asked)
+                except OSError as error:
+                    answer = self._carry_out(steps.throw(error))
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+    def _carry_out(self, asked: Create | protocol.Read) -> object:
+        assert isinstance(asked, protocol.Read)
+        return self._reads.read(asked.name)
+
+
+class Log(Reader):
+    """The chain as a writer adds to it."""
+
+    def __init__(self, store: Writes) -> None:
+        super().__init__(store)
+        self._store = store
+        self._published: str | None = None
+        self._based = -1
+
+    def append(self, propose: Callable[[State], Entry | None], attempt: Attempt) -> bool:
+        """Put an entry behind the last one (`protocol.append`), and its snapshot beside it."""
+        return self._run(protocol.append(self.state, propose, attempt))
+
+    def publish(self) -> None:
+        """Write the snapshot of the state, if it is not there, and point to it; doing it again changes nothing."""
+        state = self.state
+        if state.number < 0 or self._published == state.sha256:
+            return
+        base = snapshots.base_of(state.number)
+        if self._based != base:
+            name = snapshots.base_name(state.number)
+            if self._reads.read(name) is None:
+                self._store.create(name, snapshots.encode_base(state))
+        self._store.create(snapshots.tail_name(state.number), snapshots.encode_tail(state))
+        known = self._store.read(snapshots.HEAD)
+        at = snapshots.decode_head(known) if known else None
+        if at is None or at < state.number or self._reads.read(snapshots.tail_name(at)) is None:
+            self._store.replace(snapshots.HEAD, snapshots.encode_head(state.number))
+        if state.number >= snapshots.KEPT:
+            self._store.remove(snapshots.tail_name(state.number - snapshots.KEPT))
+        if self._based != base:
+            self._sweep(base)
+            self._based = base
+        self._published = state.sha256
+
+    def _sweep(self, base: int) -> None:
+        """Remove snapshots that nobody opens any more: all can be made again from the entries."""
+        keep = {snapshots.base_name(base), snapshots.base_name(max(0, base - snapshots.BASE_EVERY))}
+        for name in self._store.names(snapshots.FOLDER):
+            path = f"{snapshots.FOLDER}/{name}"
+            old_tail = name.startswith("tail-") and path < snapshots.tail_name(max(0, base - snapshots.KEPT))
+            old_base = name.startswith("base-") and path < min(keep)
+            if old_tail or old_base:
+                self._store.remove(path)
+
+    def _carry_out(self, asked: Create | protocol.Read) -> object:
+        if isinstance(asked, Create):
+            return self._store.create(asked.name, asked.content)
+        return self._store.read(asked.name)
+
+
+def open_state(store: Reads) -> State:
+    """Give the state of the newest snapshot that fits the entries, an empty one when none does."""
+    head = store.read(snapshots.HEAD)
+    hinted = snapshots.decode_head(head) if head else None
+    if hinted is not None and (state := _snapshot(store, hinted)) is not None:
+        return state
+    tails = [name for name in store.names(snapshots.FOLDER) if name.startswith("tail-")]
+    for name in reversed(tails):
+        digits = name.removeprefix("tail-").removesuffix(".json")
+        if digits.isdecimal() and (state := _snapshot(store, int(digits))) is not None:
+            return state
+    return State()
+
+
+def _snapshot(store: Reads, number: int) -> State | None:
+    """Read the snapshot of an entry; None when it is not whole, or of another entry than the one that is there."""
+    base, tail = store.read(snapshots.base_name(number)), store.read(snapshots.tail_name(number))
+    entry = store.read(chain.entry_name(number))
+    if base is None or tail is None or entry is None:
+        return None
+    try:
+        state = snapshots.decode(base, tail)
+    except ValueError:
+        return None
+    return state if (state.number, state.sha256) == (number, chain.digest(entry)) else None
+
+
+def newest_entry(store: Reads) -> int:
+    """Give the highest number of any entry that is there, -1 when there is none."""
+    found: list[str] = []
+    folder = chain.FOLDER
+    for depth in range(3):
+        names = [name for name in store.names(folder) if name.removesuffix(".json").isdecimal()]
+        if depth == 2:
+            names = [name for name in names if name.endswith(".json")]
+        if not names:
+            return -1
+        found.append(max(names).removesuffix(".json"))
+        folder = f"{folder}/{max(names)}"
+    return int("".join(found))

@@ -1,0 +1,109 @@
+"""Where a lake's files are: a handful of operations, so that what runs on a disk can run on object storage.
+
+Names are relative to the lake, with `/` between folders. Whatever is made is durable when the call returns.
+"""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from sinks.lake.files import PRIVATE, Files
+
+
+class Store(Protocol):
+    """The operations. Each one either did what it says or raises `OSError`."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Make a file whole or not at all, if its name is free: of two callers, one wins. False when it was taken."""
+
+    def read(self, name: str) -> bytes | None:
+        """Give what a file holds, None when there is none."""
+
+    def names(self, folder: str) -> list[str]:
+        """List what is in a folder, in order; nothing when there is none."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone is fine."""
+
+
+class Folder:
+    """A lake in a folder of a file system that has hard links."""
+
+    def __init__(self, path: Path, files: Files) -> None:
+        self.path = path
+        self._files = files
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file beside, and link it to its name: nobody sees half of it."""
+        target = self.path / name
+        if target.exists():
+            self._files.sync_folder(target.parent)  # whoever made it may not have come that far
+            return False
+        self._files.make_folder(target.parent)
+        self._files.make_folder(self.path / PRIVATE)
+        staged = self.path / PRIVATE / f"{target.stem}-{uuid.uuid4().hex}"
+        try:
+            self._files.create(staged, content)
+            self._files.sync(staged)
+            try:
+                self._files.link(staged, target)
+            except FileExistsError:
+                self._files.sync_folder(target.parent)
+                return False
+            self._files.sync_folder(target.parent)
+        finally:
+            with suppress(OSError):
+                self._files.remove(staged)
+        return True
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file under a name that nobody else has; what a crash leaves of it is in no entry."""
+        target = self.path / name
+        self._files.make_folder(target.parent)
+        self._files.create(target, content)
+        self._files.sync(target)
+        self._files.sync_folder(target.parent)
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a file over whatever has its name: for what is the same whoever writes it, and for hints."""
+        target = self.path / name
+        self._files.make_folder(target.parent)
+        self._files.make_folder(self.path / PRIVATE)
+        staged = self.path / PRIVATE / f"{target.stem}-{uuid.uuid4().hex}"
+        try:
+            self._files.create(staged, content)
+            self._files.sync(staged)
+            self._files.rename(staged, target)
+        except OSError:
+            with suppress(OSError):
+                self._files.remove(staged)
+            raise
+        self._files.sync_folder(target.parent)
+
+    def move(self, source: Path, target: Path) -> None:
+        """Bring a file that is durable already to its place; somebody else may be doing the same."""
+        self._files.make_folder(target.parent)
+        with suppress(FileNotFoundError):
+            self._files.rename(source, target)
+        self._files.sync_folder(target.parent)
+
+    def read(self, name: str) -> bytes | None:
+        """Give what a file holds, None when there is none."""
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def names(self, folder: str) -> list[str]:
+        """List what is in a folder, in order; nothing when there is none."""
+        try:
+            return sorted(one.name for one in (self.path / folder).iterdir())
+        except FileNotFoundError:
+            return []
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone is fine."""
+        self._files.remove(self.path / name)
