@@ -26,7 +26,7 @@ def take(context: FoldContext, line: Statement) -> None:
     """Take a statement; it is emitted here, or waits for its outcome."""
     if not is_new_line(context, line.place):
         return
-    cluster, header, identities = context.cluster, context.header, context.identities
+    cluster, header, identities = context.cluster, context.header, context.partition.identities
     if line.source == "imitated":
         attribution = by_log(log_session(line, header.instance), header.cluster, identities, "own")
         context.emit(log_imitated(header, line, attribution))

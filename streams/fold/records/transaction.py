@@ -95,31 +95,31 @@ def _attribute(context: FoldContext, part: Transaction, mark: Watermark) -> Attr
     decided = mark.attribution
     if decided is not None and (decided.binding != "none" or not part.beacons):
         return decided
-    cluster, header = context.cluster, context.header
+    cluster, header, identities = context.cluster, context.header, context.partition.identities
     proven = bool(part.beacons) and part.beacons[0].authenticated
     if proven:
         conflict = len(part.beacons) > 1 and conflicting(part.beacons)
         where = (header.cluster, part.database, header.instance)
-        return cluster.activity.by_beacon(part.beacons[0], where, context.identities, conflict)
+        return cluster.activity.by_beacon(part.beacons[0], where, identities, conflict)
     if part.origin is not None:
         return by_origin(part.origin)
     covered = is_covered(part) and not part.beacons
     finding = "shadow_write" if covered else None
     if part.ddl and part.ddl[0].beacon.authenticated:
         where = (header.cluster, part.database, header.instance)
-        attribution = cluster.activity.by_beacon(part.ddl[0].beacon, where, context.identities)
+        attribution = cluster.activity.by_beacon(part.ddl[0].beacon, where, identities)
         return replace(attribution, finding=finding) if covered else attribution
     line = cluster.log.holding(part)
     if line is not None and not cluster.starts.between(line.start_us, part.committed_at_us):
-        return by_log(line, header.cluster, context.identities, "xid", finding)
+        return by_log(line, header.cluster, identities, "xid", finding)
     session = cluster.activity.holding(part.xid)
     if session is not None and not cluster.starts.between(session.backend_start_us, part.committed_at_us):
-        return by_session(session, header.cluster, context.identities, "sample", finding)
+        return by_session(session, header.cluster, identities, "sample", finding)
     if part.beacons or part.ddl:
         # Asserted without a proof, which anything that is known otherwise outranks.
         asserted = part.beacons or [part.ddl[0].beacon]
         where = (header.cluster, part.database, header.instance)
-        attribution = cluster.activity.by_beacon(asserted[0], where, context.identities, conflicting(part.beacons))
+        attribution = cluster.activity.by_beacon(asserted[0], where, identities, conflicting(part.beacons))
         return replace(attribution, finding="shadow_write") if covered else attribution
     # Whoever bypasses the beacon may still be named by a line of the log that is on its way.
     return SHADOW if covered and not cluster.log.followed else None
