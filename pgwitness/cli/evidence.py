@@ -38,6 +38,10 @@ class Recorder:
         asked: dict[str, object] = {"statement": found.statement, "statement_sha256": found.sha256, "outcome": outcome}
         self._record("query", "sql", asked)
 
+    def report(self, subject: dict[str, str | None]) -> None:
+        """Write down that somebody had a report made, and of what."""
+        self._record("report", "report", {**subject, "outcome": "success"})
+
     def token(self, column: str, token: str) -> None:
         """Write down that somebody asked for the token of a value of a column; the value itself nobody keeps."""
         self._record("token", "token", {"column": column, "token": token, "outcome": "success"})

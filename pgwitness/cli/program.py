@@ -25,6 +25,7 @@ from pgwitness.cli.init import init
 from pgwitness.cli.options import DEBUG
 from pgwitness.cli.output import say
 from pgwitness.cli.policy import policy
+from pgwitness.cli.report import report
 from pgwitness.cli.sql import sql
 from pgwitness.cli.token import token
 from pgwitness.cli.topics import topics
@@ -98,5 +99,5 @@ def main() -> None:
     """Witness a PostgreSQL database: who did what, on whose behalf, and what of it was dangerous."""
 
 
-for command in (demo, init, doctor, db, topics, collect, worker, sql, alerts, policy, dead_letters, token):
+for command in (demo, init, doctor, db, topics, collect, worker, sql, report, alerts, policy, dead_letters, token):
     main.add_command(command)

@@ -46,14 +46,14 @@ def write(connection: duckdb.DuckDBPyConnection, query: str, path: Path, lake: P
     reader = asking.batches(connection, query)
     path = path.expanduser()
     try:
-        with _whole(path) as file:
+        with whole(path) as file:
             return _WRITERS[path.suffix.lower()](reader, file)
     except OSError as error:
         raise NotInOrder(f"{path} could not be written: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
+def whole(path: Path) -> Iterator[IO[bytes]]:
     """Give a file that takes the name `path` once everything is in it."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
