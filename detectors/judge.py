@@ -3,7 +3,7 @@
 Deterministic in its events: no clock, no randomness, so a replay from a snapshot gives the same verdicts. Total: an
 event of any content is judged, and a policy that cannot be evaluated is an alert of its own. A transaction that comes
 in parts is judged with its last one. `note` takes what the worker itself puts among the events: verdicts,
-suppressions, and the time when nothing else tells it.
+suppressions, and the time when nothing else says it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from detectors.alerts.findings import Findings
 from detectors.alerts.triage import Triage
 from detectors.alerts.verdicts import Checked
 from detectors.behaviour.habits import Unusual, short
-from detectors.behaviour.model import LEARNING, ORDINARY, Behaviour
+from detectors.behaviour.model import Behaviour
 from detectors.behaviour.presence import Presence
-from detectors.behaviour.rhythm import SAMPLE, Finding
+from detectors.behaviour.scoring import LEARNING, ORDINARY
+from detectors.behaviour.unusual_window import SAMPLE, UnusualWindow
 from detectors.builtin.found import Found
-from detectors.judgement import UNKNOWN, Incomplete, Verdict
+from detectors.judgement import UNKNOWN, Incomplete, Judgement
 from detectors.policy.correlation import Correlations
 from detectors.policy.evaluator import NONE, Evaluator, Matches, Novelty, set_novelty
-from detectors.policy.policies import Bundle, Policy
+from detectors.policy.policies import Bundle
+from detectors.policy.policy import Policy
 from detectors.sensitive import Sensitive
 from detectors.wording import Seen
 from pgwitness.core.config import Behaviour as Settings
@@ -46,7 +48,7 @@ _NOT_NEW = Novelty()
 REPLICATION = "(replication)"
 """What the connections of replication count as, in the place of a relation."""
 _WITH_ADDRESS = frozenset({"gateway", "beacon", "log", "activity"})
-"""Bindings that tell the client's address; others leave it unknown, which is not a local socket."""
+"""Bindings that give the client's address; others leave it unknown, which is not a local socket."""
 
 
 class Judge:
@@ -54,7 +56,7 @@ class Judge:
 
     `labels` are the clusters' labels by name. `behaviour` None leaves the model out. `sensitive` says which columns
     are. `facts_of` reads a statement where the event does not bring what the parser found. `triage` is its own:
-    what stays quiet, digests, incidents.
+    what is suppressed, digests, incidents.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Judge:
         self._behaviour = behaviour
         self._settings = behaviour.settings if behaviour is not None else Settings()
         self._facts_of = facts_of
-        self._windows: list[Finding] = []
+        self._windows: list[UnusualWindow] = []
         """Windows that closed with the present event and were out of the ordinary."""
         self._parts = Parts()
         self._findings = Findings(triage, self._undo)
@@ -109,7 +111,7 @@ class Judge:
 
     @property
     def due_us(self) -> int:
-        """By which time in the records something is to be closed or told, whether or not another event comes."""
+        """By which time in the records something is to be closed or reported, whether or not another event comes."""
         return self._findings.due_us
 
     @property
@@ -117,29 +119,30 @@ class Judge:
         """The SHA-256 of the suppressions that hold."""
         return self._findings.triage.suppressions.sha256
 
-    def judge(self, event: Event) -> Verdict:
+    def judge(self, event: Event) -> Judgement:
         """Judge one event; of a part that is not the last of its transaction nothing is said yet.
 
         Its alerts may be of others too: an event also says that time has passed. Windows close by it, and findings and
-        digests that are due by its time of capture are told with it. Should judging fail, what decides whether a
-        finding is told is as if the event had not come (`pgwitness.core.undo`): the next occurrence is told as the
-        first. Habits and windows keep it, for it did happen; what was new stays new, until it was adopted. Should what
-        is due fail, `Incomplete` brings the verdict on the event, and the one thing that cannot be told is left out.
+        digests that are due by its time of capture come with it. Should judging fail, what decides whether a finding is
+        emitted is as if the event had not come (`pgwitness.core.undo`): the next occurrence is emitted as the first.
+        Habits and windows keep it, for it did happen; what was new stays new, until it was adopted. Should what is due
+        fail, `Incomplete` brings the judgement of the event, and the one thing that cannot be emitted is left out.
         """
         self._undo.begin()
         try:
-            verdict = self._judge(event)
+            judged = self._judge(event)
         except Exception:
             self._undo.back()
             raise
         now_us = event.captured_at_us
         absent = self._correlations.is_due(event.cluster, now_us)
         if not (absent or self._windows or self._findings.waiting(now_us)):
-            return verdict
-        return replace(verdict, alerts=[*verdict.alerts, *self._due(event, verdict)])
+            return judged
+        return replace(judged, alerts=[*judged.alerts, *self._due(event, judged)])
 
-    def _due(self, event: Event, verdict: Verdict) -> list[Alert]:
-        """Tell windows that have closed, and findings and digests that are due. Raises `Incomplete`."""
+    def _due(self, event: Event, judged: Judgement) -> list[Alert]:
+        """Return the alerts of windows that have closed, and of findings and digests that are due. Raise
+        `Incomplete`."""
         alerts: list[Alert] = []
         try:
             while self._windows:
@@ -152,18 +155,18 @@ class Judge:
             alerts += self._findings.due(event.captured_at_us)
         except Exception as error:
             self._undo.back()
-            raise Incomplete(replace(verdict, alerts=[*verdict.alerts, *alerts])) from error
+            raise Incomplete(replace(judged, alerts=[*judged.alerts, *alerts])) from error
         return alerts
 
-    def note(self, event: Event) -> Verdict:
-        """Take what the worker wrote among the events; gives what is to be told because of it."""
+    def note(self, event: Event) -> Judgement:
+        """Take what the worker wrote among the events; return what is to be emitted because of it."""
         alerts: list[Alert] = []
         if event.operation == "verdict":
             alerts = self._decided(event)
         elif event.operation == "suppressions_changed":
             content = event.detail.get("content")
             self._findings.triage.suppress(content if isinstance(content, str) else "")
-        return Verdict([], None, [], [*alerts, *self._findings.due(event.captured_at_us)])
+        return Judgement([], None, [], [*alerts, *self._findings.due(event.captured_at_us)])
 
     def _decided(self, event: Event) -> list[Alert]:
         """Take a verdict that the worker has checked."""
@@ -171,13 +174,13 @@ class Judge:
             checked = msgspec.convert(event.detail.get("checked"), Checked)
         except msgspec.ValidationError:
             return []
-        said = checked.verdict
-        if said is None:
-            refused = self._findings.tell(of_event(event, {}), reports.of_refused_verdict(checked))
+        verdict = checked.verdict
+        if verdict is None:
+            refused = self._findings.report(of_event(event, {}), reports.of_refused_verdict(checked))
             return [] if refused is None else [refused]
         is_news, ended = self._findings.decide(checked, event.captured_at_us)
-        if is_news and said.verdict == "false-positive" and self._behaviour is not None:
-            self._learn(said.learn)
+        if is_news and verdict.verdict == "false-positive" and self._behaviour is not None:
+            self._learn(verdict.learn)
         return ended
 
     def _learn(self, facts: Mapping[str, Any]) -> None:
@@ -199,7 +202,7 @@ class Judge:
             application=text("application"),
         )
 
-    def _judge(self, event: Event) -> Verdict:
+    def _judge(self, event: Event) -> Judgement:
         self._correlations.begin(event.captured_at_us)
         if event.kind != "change":
             return self._other(event)
@@ -220,7 +223,7 @@ class Judge:
             return self._one(event, "", event.operation or "", 0) if event.detail else UNKNOWN
         return judgement.join([self._one(event, *pair, rows) for pair, rows in totals.items()])
 
-    def _one(self, event: Event, relation: str, operation: str, rows: int) -> Verdict:
+    def _one(self, event: Event, relation: str, operation: str, rows: int) -> Judgement:
         """Judge one operation of a transaction on one relation."""
         labels = self._labels.get(event.cluster, {})
         unusual = ORDINARY
@@ -232,9 +235,9 @@ class Judge:
         matches = self._evaluator.change(event, relation, operation, rows, labels, novelty)
         if ordinary and matches is NONE and not self._asked["change"]:
             return UNKNOWN if unusual is LEARNING or self._behaviour is None else judgement.ORDINARY
-        return self._verdict(lambda: of_change(event, relation, operation, rows, labels), matches, unusual, novelty)
+        return self._report(lambda: of_change(event, relation, operation, rows, labels), matches, unusual, novelty)
 
-    def _other(self, event: Event) -> Verdict:
+    def _other(self, event: Event) -> Judgement:
         """Judge an event that is no change; what is proven to be a command's of pgwitness has announced itself."""
         if event.detail.get("own") is True:
             return UNKNOWN
@@ -259,7 +262,7 @@ class Judge:
         matches = self._evaluator.ask(action)
         if ordinary and matches is NONE and not self._asked.get(event.kind):
             return UNKNOWN if unusual is LEARNING else judgement.ORDINARY
-        return self._verdict(lambda: action, matches, unusual, novelty)
+        return self._report(lambda: action, matches, unusual, novelty)
 
     def _observe(
         self, event: Event, operation: str, relation: str | None, rows: int | None, action: Action | None = None
@@ -294,7 +297,7 @@ class Judge:
             self._windows += found
         return unusual
 
-    def _verdict(self, make: Callable[[], Action], matches: Matches, unusual: Unusual, novelty: Novelty) -> Verdict:
+    def _report(self, make: Callable[[], Action], matches: Matches, unusual: Unusual, novelty: Novelty) -> Judgement:
         action = make()
         set_novelty(action, novelty)
         found: list[tuple[Policy, Seen | None]] = [(policy, None) for policy in matches.matched]
@@ -303,34 +306,35 @@ class Judge:
                 found.append((policy, seen))
         sha256 = self.bundle.sha256
         score = unusual.score if unusual is not LEARNING and self._behaviour is not None else None
-        told = [
+        found_reports = [
             reports.of_policy(policy, action, seen, bundle_sha256=sha256, anomaly=score, reasons=unusual.reasons)
             for policy, seen in found
         ]
-        told += [reports.of_error(policy, why, action, sha256) for policy, why in matches.failed]
+        found_reports += [reports.of_error(policy, why, action, sha256) for policy, why in matches.failed]
         if detectors := self._asked.get(action.kind):
             sight = Found(sha256, [policy.id for policy, _ in found], score, unusual.reasons)
-            told += [report for detector in detectors for report in detector.look(action, sight)]
-        # What a policy found carries the score and its reasons already: one alert for one deed.
+            found_reports += [report for detector in detectors for report in detector.look(action, sight)]
+        # What a policy found carries the score and its reasons already: one alert for one action.
         if self._behaviour is not None and not found and unusual.score >= self._settings.alert_at:
-            told.append(reports.of_habits(action, unusual.score, unusual.reasons))
-        alerts = [alert for report in told if (alert := self._findings.tell(action, report))]
-        return Verdict([policy.id for policy, _ in found], score, judgement.recorded(unusual), alerts)
+            found_reports.append(reports.of_habits(action, unusual.score, unusual.reasons))
+        alerts = [alert for report in found_reports if (alert := self._findings.report(action, report))]
+        return Judgement([policy.id for policy, _ in found], score, judgement.recorded(unusual), alerts)
 
     def _absent(self, event: Event) -> list[Alert]:
-        """Tell of sequences whose last step did not come in time, by what the records of their cluster say."""
-        told = []
+        """Return the alerts of sequences whose last step did not come in time, by what the records of their cluster
+        say."""
+        alerts = []
         for waiting in self._correlations.due(event.cluster, event.captured_at_us):
             policy = self.bundle.policies[waiting.policy]
             report = reports.of_policy(
                 policy, waiting.action, waiting.seen, bundle_sha256=self.bundle.sha256, anomaly=None, reasons=[]
             )
-            if alert := self._findings.tell(waiting.action, report):
-                told.append(alert)
-        return told
+            if alert := self._findings.report(waiting.action, report):
+                alerts.append(alert)
+        return alerts
 
-    def _window(self, finding: Finding) -> Alert | None:
-        """Tell of a window of a principal's time that was out of the ordinary."""
+    def _window(self, finding: UnusualWindow) -> Alert | None:
+        """Return the alert of a window of a principal's time that was out of the ordinary."""
         window = finding.window
         facts = dict(zip(SAMPLE, window.sample, strict=False))
         operation, relation, rows = window.sample[len(SAMPLE) :]
@@ -341,10 +345,10 @@ class Judge:
             relations=[relation] if relation is not None else [],
             rows=rows,
         )
-        return self._findings.tell(action, reports.of_window(finding, action, medium_at=self._settings.medium_at))
+        return self._findings.report(action, reports.of_window(finding, action, medium_at=self._settings.medium_at))
 
     def snapshot(self) -> bytes:
-        """Give the whole state as JSON; with `restore` the verdicts go on as if nothing had happened."""
+        """Return the whole state as JSON; with `restore` the verdicts go on as if nothing had happened."""
         ledger, triage = self._findings.snapshot()
         state = {
             "version": STATE_VERSION,
@@ -362,7 +366,7 @@ class Judge:
         return msgspec.json.encode(state)
 
     def restore(self, data: bytes) -> None:
-        """Take a snapshot's state, and go on by the policies in it. Raises `Stop` when it cannot be read."""
+        """Take a snapshot's state, and go on by the policies in it. Raise `Stop` when it cannot be read."""
         try:
             read = msgspec.json.decode(data)
             if not OLDEST_STATE <= read["version"] <= STATE_VERSION:

@@ -10,7 +10,7 @@ from detectors.alerts.alert import Alert
 from detectors.behaviour.habits import Unusual
 
 
-class Verdict(Struct, frozen=True):
+class Judgement(Struct, frozen=True):
     """What was found of one event. Callers do not change its lists, which are shared.
 
     `policies` are the ids that matched, staged ones too. `anomaly` is 0 to 1, None while the principal is still
@@ -24,19 +24,19 @@ class Verdict(Struct, frozen=True):
 
 
 class Incomplete(Exception):
-    """What is due by the time an event tells could not be told; `verdict` is what was found of the event itself."""
+    """What is due by the time of an event could not be emitted; `judgement` is what was found of the event itself."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, judgement: Judgement) -> None:
         super().__init__("what is due could not be told")
-        self.verdict = verdict
+        self.judgement = judgement
 
 
-ORDINARY = Verdict([], 0.0, [], [])
-UNKNOWN = Verdict([], None, [], [])
+ORDINARY = Judgement([], 0.0, [], [])
+UNKNOWN = Judgement([], None, [], [])
 
 
 def recorded(unusual: Unusual) -> list[dict[str, Any]]:
-    """Give the reasons as the lake keeps them: `new` marks what policies were told is new."""
+    """Return the reasons as the lake keeps them: `new` marks what was new to policies."""
     new = {
         "client_addr": unusual.new_client_addr,
         "application": unusual.new_application,
@@ -45,17 +45,17 @@ def recorded(unusual: Unusual) -> list[dict[str, Any]]:
     return [reason | {"new": True} if new.get(reason["feature"]) else reason for reason in unusual.reasons]
 
 
-def join(verdicts: list[Verdict]) -> Verdict:
+def join(judgements: list[Judgement]) -> Judgement:
     """Make one verdict of a transaction's actions: everything that matched, and the most unusual of them."""
-    if len(verdicts) == 1:
-        return verdicts[0]
-    if all(verdict is ORDINARY for verdict in verdicts):
+    if len(judgements) == 1:
+        return judgements[0]
+    if all(judgement is ORDINARY for judgement in judgements):
         return ORDINARY
-    scored = [verdict for verdict in verdicts if verdict.anomaly is not None]
-    worst = max(scored, key=lambda verdict: verdict.anomaly or 0.0) if scored else UNKNOWN
-    return Verdict(
-        list(dict.fromkeys(policy for verdict in verdicts for policy in verdict.policies)),
+    scored = [judgement for judgement in judgements if judgement.anomaly is not None]
+    worst = max(scored, key=lambda judgement: judgement.anomaly or 0.0) if scored else UNKNOWN
+    return Judgement(
+        list(dict.fromkeys(policy for judgement in judgements for policy in judgement.policies)),
         worst.anomaly,
         worst.reasons,
-        [alert for verdict in verdicts for alert in verdict.alerts],
+        [alert for judgement in judgements for alert in judgement.alerts],
     )

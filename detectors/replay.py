@@ -2,7 +2,7 @@
 
 Each partition of `events` is judged by a judge of its own, in its order, as the worker does; so thresholds and
 sequences see what they would have seen. What the lake does not hold comes from elsewhere, and the difference says so:
-what the behaviour model found new or unusual is taken as it was recorded then, not computed anew; labels and sensitive
+what the behaviour model found new or unusual is taken as it was recorded then, not computed again; labels and sensitive
 columns are those of the present configuration; before the first evidence there is no history.
 """
 
@@ -16,9 +16,10 @@ from msgspec import Struct
 
 from detectors.actions import Action, of_event
 from detectors.behaviour.habits import Unusual
-from detectors.behaviour.model import LEARNING, Behaviour
+from detectors.behaviour.model import Behaviour
+from detectors.behaviour.scoring import LEARNING
 from detectors.judge import Judge
-from detectors.judgement import Verdict
+from detectors.judgement import Judgement
 from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
 from detectors.wording import render
@@ -79,7 +80,7 @@ class _Tally:
 
 
 class PastJudge(Judge):
-    """A judge that is told what the behaviour model said then."""
+    """A judge that is given what the behaviour model said then."""
 
     recorded: Unusual = LEARNING
 
@@ -111,18 +112,18 @@ class Replay:
         """Take when each principal was last seen before the evidence begins, in microseconds."""
         self._last_seen = last_seen
 
-    def take(self, past: Past) -> Verdict:
-        """Judge one event and compare; gives the new verdict."""
+    def take(self, past: Past) -> Judgement:
+        """Judge one event and compare; return the new judgement."""
         judge = self._judges.get(past.partition)
         if judge is None:
             judge = self._judges[past.partition] = self._judge()
         judge.recorded = recorded(past)
         event = past.event
-        verdict = judge.judge(event)
+        judgement = judge.judge(event)
         if event.occurred_at_us < self._since_us:
-            return verdict
+            return judgement
         self._actions += 1
-        now, then = set(verdict.policies), set(past.policies)
+        now, then = set(judgement.policies), set(past.policies)
         for policy in sorted(now | then):
             tally = self._tallies.setdefault(policy, _Tally())
             if policy in now and policy in then:
@@ -130,16 +131,16 @@ class Replay:
             elif policy in now:
                 tally.added += 1
                 if len(tally.samples_added) < SAMPLES_MAX:
-                    said = next((alert.message for alert in verdict.alerts if alert.policy == policy), None)
-                    tally.samples_added.append(self._sample(event, said))
+                    message = next((alert.message for alert in judgement.alerts if alert.policy == policy), None)
+                    tally.samples_added.append(self._sample(event, message))
             else:
                 tally.removed += 1
                 if len(tally.samples_removed) < SAMPLES_MAX:
                     tally.samples_removed.append(self._sample(event, None))
-        return verdict
+        return judgement
 
     def difference(self) -> Difference:
-        """Give what was found so far."""
+        """Return what was found so far."""
         return Difference(
             since=_iso(self._since_us),
             until=None if self._until_us is None else _iso(self._until_us),
@@ -187,7 +188,7 @@ class Replay:
 
 
 def recorded(past: Past) -> Unusual:
-    """Give what the behaviour model said of an event, from what the lake keeps of it."""
+    """Return what the behaviour model said of an event, from what the lake keeps of it."""
     if past.anomaly is None:
         return LEARNING
     new = {reason.get("feature") for reason in past.reasons if reason.get("new") is True}

@@ -76,7 +76,7 @@ def _names(text: str) -> list[str]:
 
 
 def _full(column: str, relations: tuple[str, ...]) -> list[tuple[str, str, str]]:
-    """Give the full names that a name in a statement may stand for."""
+    """Return the full names that a name in a statement may stand for."""
     *table, name = _names(column)
     if table:
         return [(*_table(table), name)]

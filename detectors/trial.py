@@ -11,20 +11,23 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from detectors.actions import SCHEMA, Action
+from detectors.actions import Action
 from detectors.alerts import reports
+from detectors.policy.cases import FAR_BACK_US
 from detectors.policy.correlation import Correlations
 from detectors.policy.evaluator import Evaluator
 from detectors.policy.explain import Part, explain, lacking
 from detectors.policy.guards import LISTS, Guard
-from detectors.policy.policies import FAR_BACK_US, Bundle, Policy
+from detectors.policy.policies import Bundle
+from detectors.policy.policy import Policy
+from detectors.vocabulary import SCHEMA
 from detectors.wording import Seen, span
 
 
 class Opinion(Struct, frozen=True):
     """What one policy says of an action.
 
-    `says`: `match`; `counts`, where its condition holds and it wants more of the kind, of which `note` tells;
+    `says`: `match`; `counts`, where its condition holds and it wants more of the kind, which `note` explains;
     `failed`, with the reason in `note`; `near`, where it is about such actions and one part of its condition is
     lacking, `lacking`; else `no`. `why` are its conditions, one for a policy without steps; `message` is what its alert
     would say.
@@ -51,7 +54,7 @@ class Trial:
         self._correlations.begin(FAR_BACK_US)
 
     def ask(self, action: Action) -> list[Opinion]:
-        """Give what each policy for actions of this kind says: first what matches, last what has nothing to say."""
+        """Return what each policy for actions of this kind says: first what matches, last what has nothing to say."""
         matches = self._evaluator.ask(action)
         alone, failed, met = set(matches.matched), dict(matches.failed), dict(matches.met)
         found = []
@@ -104,14 +107,14 @@ def _not_matched(policy: Policy, action: Action) -> Opinion:
 
 
 def _about(guard: Guard, action: Action) -> bool:
-    """Say whether a condition is about such actions at all, by what must hold for it to hold."""
+    """Return whether a condition is about such actions at all, by what must hold for it to hold."""
     filled = frozenset(name for name in LISTS if getattr(action, SCHEMA[name].attribute))
     asks = guard.operations is not None or guard.runs is not None or guard.filled
     return bool(asks) and guard.lets(action.operation, action.operations, filled)
 
 
 def _wanted(policy: Policy, steps: Iterable[int]) -> str:
-    """Say what a policy of several actions still waits for."""
+    """Return what a policy of several actions still waits for."""
     threshold, sequence = policy.document.threshold, policy.document.sequence
     if sequence is not None:
         names = [sequence.steps[step].name for step in steps]

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from detectors.actions import SCHEMA, UNDONE, Action
+from detectors.actions import UNDONE, Action
+from detectors.vocabulary import SCHEMA
 
 PLACE = re.compile(r"\{([^{}]*)\}")
 VALUE_MAX = 200
@@ -39,7 +40,7 @@ class Seen(Struct, frozen=True):
 
 
 def known_place(name: str, *, correlates: bool = False) -> bool:
-    """Say whether a message may name this; a number may bring its noun (`rows:row`)."""
+    """Return whether a message may name this; a number may bring its noun (`rows:row`)."""
     name, counted, noun = name.partition(":")
     if name == "done":
         return VERBS.fullmatch(noun) is not None
@@ -64,7 +65,7 @@ def who(action: Action) -> str:
 
 
 def place(action: Action) -> str:
-    """Say where a client is."""
+    """Return where a client is."""
     return show(action.client_addr) if action.client_addr else "an address that is not known"
 
 
@@ -79,7 +80,7 @@ def what(action: Action) -> object:
 
 
 def _named(action: Action) -> list[str]:
-    """Give the objects that a statement about no table names: `schema audit`, `database shop`."""
+    """Return the objects that a statement about no table names: `schema audit`, `database shop`."""
     named = [name for name in action.objects if name.partition(" ")[0] in OBJECTS]
     return [f"all that {name[9:]} owns" if name.startswith("owned_by ") else name for name in named]
 
@@ -91,7 +92,8 @@ def where(action: Action) -> str:
 
 
 def done(action: Action, past: str, verb: str) -> str:
-    """Say `past` of what was done; of what was not, that it was tried, and of what nobody knows, that it was asked."""
+    """Return `past` of what was done; of what was not, that it was tried, and of what nobody knows, that it was
+    asked."""
     if action.outcome in UNDONE:
         return f"tried to {verb}"
     if action.kind in ("statement", "query_stats") and action.outcome != "success":
@@ -112,7 +114,7 @@ def whether(action: Action) -> str:
 
 
 def did(action: Action) -> str:
-    """Say what was done to how many rows, with its verb, or what was tried."""
+    """Return what was done to how many rows, with its verb, or what was tried."""
     rows, relations = rows_of(action, "row"), show(what(action))
     if action.outcome in UNDONE:
         rows = rows_of(action, "row") if action.rows else "rows"
@@ -130,7 +132,7 @@ def did(action: Action) -> str:
 
 
 def share(action: Action) -> str:
-    """Say how much of a relation went, of how many rows, and when these were counted."""
+    """Return how much of a relation went, of how many rows, and when these were counted."""
     verb = {"delete": "deleted", "update": "wrote over", "truncate": "emptied"}.get(action.operation, "changed")
     if action.operation == "delete" and action.share_replaced:
         verb = "replaced"
@@ -143,12 +145,12 @@ def share(action: Action) -> str:
 
 
 def rows_of(action: Action, noun: str) -> str:
-    """Say how many rows, or that nobody counted them."""
+    """Return how many rows, or that nobody counted them."""
     return number(action.rows, noun) if action.rows_known else f"an unknown number of {noun}s"
 
 
 def result(action: Action) -> str:
-    """Say whether it worked."""
+    """Return whether it worked."""
     return {
         "success": "it succeeded",
         "failure": "it failed",
@@ -159,7 +161,7 @@ def result(action: Action) -> str:
 
 
 def statement(action: Action) -> str:
-    """Give the statement, or what is known of one whose text is not; of posture how the object changed."""
+    """Return the statement, or what is known of one whose text is not; of posture how the object changed."""
     if action.kind == "posture":
         return f"{action.object_type} {show(action.object_name)} was {action.change or 'changed'}"
     names = [name.removeprefix("attribute ") for name in action.objects]
@@ -167,19 +169,19 @@ def statement(action: Action) -> str:
 
 
 def setting(action: Action) -> str:
-    """Give the setting that was changed, and to what."""
+    """Return the setting that was changed, and to what."""
     if action.kind == "posture":
         return f"{show(action.object_name)} is now {show(action.after.get('value'))}"
     return show(action.settings)
 
 
 def reason(action: Action) -> str:
-    """Give what happened, of which the name is a word such as `slot_lost`."""
+    """Return what happened, of which the name is a word such as `slot_lost`."""
     return show(action.operation.replace("stats_", "statistics_").replace("_", " "))
 
 
 def gained(action: Action) -> str:
-    """Go on to say which powers an object gained, if that is told."""
+    """Go on to say which powers an object gained, if that is known."""
     return f"; it gained {show(action.gained)}" if action.gained else ""
 
 

@@ -1,1 +1,1 @@
-"""Alerts: from what was found to what a person is told, how often, and what stays quiet."""
+"""Alerts: from what was found to what is reported to a person, how often, and what is suppressed."""

@@ -1,4 +1,4 @@
-"""When something was seen and how sure it is whose it was, as the sentences that an alert's description ends with.
+"""When something was seen and how sure its attribution is, as the sentences that an alert's description ends with.
 
 Two questions, two answers (docs/explanation/attribution.md): is this event that session's, and is that session that
 principal's? Who is called at night must not have to know the words for it.
@@ -24,12 +24,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def account(action: Action, count: int, first_us: int, last_us: int) -> str:
-    """Say when, how often and how sure, in two or three short sentences."""
+    """Return when, how often and how sure, in two or three short sentences."""
     return f"{when(count, first_us, last_us)} {sure(action)}".strip()
 
 
 def when(count: int, first_us: int, last_us: int) -> str:
-    """Say when something was seen, in UTC."""
+    """Return when something was seen, in UTC."""
     first, last = _time(first_us), _time(last_us)
     if count == 1 and first[:16] == last[:16]:
         return f"Seen {first} UTC."
@@ -40,7 +40,7 @@ def when(count: int, first_us: int, last_us: int) -> str:
 
 
 def sure(action: Action) -> str:
-    """Say how sure it is who did it; nothing of what nobody does, such as a gap."""
+    """Return how sure it is who did it; nothing of what nobody does, such as a gap."""
     if action.binding == "stats" or (action.kind == "query_stats" and action.binding != "log"):
         return "Statistics tell the role, not the session: others may share it."
     if action.kind == "posture":

@@ -1,7 +1,7 @@
-"""Digests: what only the behaviour models find strange is collected, and told once a window instead of one by one.
+"""Digests: what only the behaviour models find strange is collected, and reported once a window instead of one by one.
 
 One digest per cluster, peer group and window of time: how many findings of whom, the strangest first. It is due when
-its window has passed, by the time in the records. Bounded; a group that must make room is told early. State is JSON.
+its window has passed, by the time in the records. Bounded; a group that is evicted is reported early. State is JSON.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import msgspec
 from msgspec.structs import replace
 
 from detectors.alerts.alert import EVENT_IDS_MAX, Alert, alert_uid, finding_key
-from detectors.alerts.ledger import NEVER_US, QUIET_US
+from detectors.alerts.ledger import IDLE_US, NEVER_US
 
 GROUPS_MAX = 200
 MEMBERS_MAX = 50
-"""Findings of a digest that are told apart; of more, the strangest."""
+"""Findings of a digest that are listed; of more, the strangest."""
 SHOWN_MAX = 20
 
 Member = dict[str, Any]
@@ -47,7 +47,7 @@ class Digests:
         self.due_us = NEVER_US
 
     def collect(self, alert: Alert) -> list[Alert]:
-        """Take a finding in; gives the digest that had to make room, if any."""
+        """Take a finding in; return the digest that was evicted, if any."""
         action = alert.action
         start_us = action.occurred_at_us // self._interval_us * self._interval_us
         key = f"{action.cluster}\0{action.peer_group}\0{start_us}"
@@ -56,7 +56,7 @@ class Digests:
         if group is None:
             if len(self._groups) >= GROUPS_MAX:
                 oldest = next(iter(self._groups))
-                early.append(self._told(oldest, action.captured_at_us))
+                early.append(self._digest(oldest, action.captured_at_us))
             group = self._groups[key] = _Group(start_us, alert.first_seen_us)
             self.due_us = min(self.due_us, self._due_us(group))
         group.findings += alert.uid not in group.members
@@ -80,22 +80,22 @@ class Digests:
         return early
 
     def due(self, now_us: int) -> list[Alert]:
-        """Give the digests whose window has passed by `now_us`."""
+        """Return the digests whose window has passed by `now_us`."""
         over = [key for key, group in self._groups.items() if self._due_us(group) <= now_us]
-        return [self._told(key, now_us) for key in over]
+        return [self._digest(key, now_us) for key in over]
 
     def _due_us(self, group: _Group) -> int:
-        return group.start_us + self._interval_us + QUIET_US
+        return group.start_us + self._interval_us + IDLE_US
 
-    def _told(self, key: str, now_us: int) -> Alert:
+    def _digest(self, key: str, now_us: int) -> Alert:
         group = self._groups.pop(key)
         self.due_us = min((self._due_us(other) for other in self._groups.values()), default=NEVER_US)
         best = msgspec.json.decode(group.best[1], type=Alert)
         action = best.action
         members = sorted(group.members.values(), key=lambda member: (-member["anomaly"], member["uid"]))[:SHOWN_MAX]
         people = len({(member["principal"], member["role"]) for member in group.members.values()})
-        whose = f"of peer group {action.peer_group}" if action.peer_group else "without a peer group"
-        # Each partition of events has a judge of its own: the first event tells their digests apart.
+        group_name = f"of peer group {action.peer_group}" if action.peer_group else "without a peer group"
+        # Each partition of events has a judge of its own: the first event distinguishes their digests.
         named = f"{action.cluster}\0{action.peer_group}\0{group.event_ids[0]}"
         return replace(
             best,
@@ -104,7 +104,8 @@ class Digests:
             finding_key=finding_key("digest", f"{action.cluster}\0{action.peer_group}"),
             title="Unusual behaviour, nothing forbidden",
             message=(
-                f"{_number(group.findings, 'finding')} of {_number(people, 'principal')} {whose} in {action.cluster}; "
+                f"{_number(group.findings, 'finding')} of {_number(people, 'principal')} {group_name} "
+                f"in {action.cluster}; "
                 f"the strangest: {best.message}"
             ),
             description="What only the behaviour models found strange, collected; nobody was woken for it.",
@@ -121,11 +122,11 @@ class Digests:
             last_seen_us=group.last_us,
             event_ids=group.event_ids,
             members=members,
-            told_us=now_us,
+            emitted_us=now_us,
         )
 
     def snapshot(self) -> list[Any]:
-        """Give the state as JSON values."""
+        """Return the state as JSON values."""
         return [
             [key, g.start_us, g.first_us, g.last_us, g.findings, g.members, g.event_ids, g.best[0], g.best[1].decode()]
             for key, g in self._groups.items()

@@ -1,8 +1,8 @@
-"""From reports to alerts: which occurrence of a finding is told, as what, and when its end is.
+"""From reports to alerts: which occurrence of a finding is emitted, as what, and when its end is.
 
-`Findings` counts what is reported (`detectors.alerts.ledger`), asks what is to stay quiet, waits for a digest or
-belongs to an incident (`detectors.alerts.triage`), and gives the alerts that are to be told now. Deterministic, bounded
-by its two parts.
+`Findings` counts what is reported (`detectors.alerts.ledger`), asks what is suppressed, waits for a digest or
+belongs to an incident (`detectors.alerts.triage`), and gives the alerts that are to be emitted now. Deterministic,
+bounded by its two parts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TOGETHER_US = 600_000_000
 """How long after its last occurrence what the same session does belongs to a finding (`Report.together`)."""
 TOGETHER_MAX = 1_000
 RELATIONS_MAX = 100
-"""Relations of such a finding that are known; each of these is told, of however many occurrences it is one."""
+"""Relations of such a finding that are known; each of these is emitted, of however many occurrences it is one."""
 
 
 class Findings:
@@ -37,39 +37,39 @@ class Findings:
         self._undo = undo or Undo()
         self._ledger = Ledger()
         self._also: list[Alert] = []
-        """Alerts that came of making room, to be told with the present event."""
+        """Alerts that came of eviction, to be emitted with the present event."""
         self._ended: list[tuple[str, Occurrence]] = []
-        """Findings that have ended, until their end is told."""
+        """Findings that have ended, until their end is emitted."""
         self._together: OrderedDict[str, tuple[str, tuple[str, ...]]] = OrderedDict()
-        """By what occurrences share the finding that they belong to, and the relations that it was told of."""
+        """By what occurrences share the finding that they belong to, and the relations that it was reported for."""
         self._due_us = self.due_us
 
     @property
     def due_us(self) -> int:
-        """By which time in the records something is to be closed or told, whether or not another event comes."""
+        """By which time in the records something is to be closed or reported, whether or not another event comes."""
         return min(self._ledger.due_us, self.triage.digests.due_us)
 
     def waiting(self, now_us: int) -> bool:
-        """Say whether `due` has something to give."""
+        """Return whether `due` has something to give."""
         return now_us >= self._due_us or bool(self._also) or bool(self._ended)
 
     def due(self, now_us: int) -> list[Alert]:
-        """Give what is due by a time in the records: ends of findings, digests, and what had to make room."""
+        """Return what is due by a time in the records: ends of findings, digests, and what was evicted."""
         self._ended += self._ledger.due(now_us)
-        while self._ended:  # one that cannot be told must not take the others with it
+        while self._ended:  # one that cannot be emitted must not take the others with it
             self._also.append(self._close(*self._ended.pop(0), now_us))
         self._also += self.triage.digests.due(now_us)
         also, self._also = self._also, []
         self._due_us = self.due_us
         return also
 
-    def tell(self, action: Action, report: Report) -> Alert | None:
-        """Record an occurrence of a finding; gives the alert when it is worth telling."""
+    def report(self, action: Action, report: Report) -> Alert | None:
+        """Record an occurrence of a finding; return the alert when it makes a record."""
         start_us = action.occurred_at_us // report.window_us * report.window_us
         uid, relations, further = self._joined(report, action, alert_uid(report.detector, report.key, start_us))
         same = finding_key(report.detector, report.key)
         triage = self.triage
-        suppressed_by = triage.quiet(report.detector.removeprefix("policy:"), same, action)
+        suppressed_by = triage.suppressed_by(report.detector.removeprefix("policy:"), same, action)
         self._undo.add(self._ledger.keeping(uid))
         found = self._ledger.record(
             uid,
@@ -80,7 +80,7 @@ class Findings:
             suppressed=suppressed_by is not None,
             settles=action.detail.get("settles"),
         )
-        if not (found.worth_telling or further):
+        if not (found.makes_record or further):
             return None
         alone = report.detector == "behaviour"
         standing = report.standing if alone and suppressed_by is None else None
@@ -89,30 +89,30 @@ class Findings:
         alert = _alert(action, report, found, uid, same)
         in_crowd, crowd = triage.crowd(alert, standing) if standing is not None else (False, None)
         digest = alone and suppressed_by is None and (in_crowd or triage.waits(same, action, standing))
-        quiet = digest or suppressed_by is not None
-        first = found.count == 1 if quiet else not found.told
+        lake_only = digest or suppressed_by is not None
+        first = found.count == 1 if lake_only else not found.emitted
         aside = report.staged or suppressed_by is not None
         alert.activity = "create" if first else "update"
         alert.settled = action.detail.get("settles") in found.event_ids
         alert.incident = None if aside else triage.incident(action, begin=not alone)
         alert.suppressed_by = suppressed_by
         alert.digest = digest
-        if not quiet:
-            if standing is not None and not found.told:
+        if not lake_only:
+            if standing is not None and not found.emitted:
                 triage.budget.spend(standing)
-            found.told = found.open = True
+            found.emitted = found.open = True
         if crowd is not None:
             self._also.append(crowd)
         self._ledger.keep(uid, alert.kept())
         if digest and not in_crowd:
             self._also += triage.collect(alert)
-        for other, made_room in self._ledger.room():
-            self._also.append(self._close(other, made_room, action.captured_at_us))
+        for other, evicted in self._ledger.evict():
+            self._also.append(self._close(other, evicted, action.captured_at_us))
         self._due_us = self.due_us
         return alert
 
     def _joined(self, report: Report, action: Action, uid: str) -> tuple[str, tuple[str, ...], bool]:
-        """Give the finding that an occurrence belongs to, its own or one that its session has begun.
+        """Return the finding that an occurrence belongs to, its own or one that its session has begun.
 
         With it come the relations of that finding, and whether this occurrence has brought one.
         """
@@ -139,23 +139,23 @@ class Findings:
             self._together[together] = before
 
     def decide(self, checked: Checked, now_us: int) -> tuple[bool, list[Alert]]:
-        """Take a verdict that is believed; says whether it is news, and gives the end of the finding that it decides.
+        """Take a verdict that is believed; says whether it is news, and return the end of the finding that it decides.
 
         The finding goes on being counted.
         """
-        said = checked.verdict
-        if said is None or not self.triage.decided(checked, now_us):
+        verdict = checked.verdict
+        if verdict is None or not self.triage.decided(checked, now_us):
             return False, []
-        found = self._ledger.get(said.uid)
+        found = self._ledger.get(verdict.uid)
         if found is None or found.facts is None:
             return True, []
-        resolution = {"as": said.verdict, "who": said.who, "why": said.why, "verdict": checked.id}
-        alert = self._close(said.uid, found, now_us, resolution)
-        self._ledger.close(said.uid)
+        resolution = {"as": verdict.verdict, "who": verdict.who, "why": verdict.why, "verdict": checked.id}
+        alert = self._close(verdict.uid, found, now_us, resolution)
+        self._ledger.close(verdict.uid)
         return True, [alert]
 
     def _close(self, uid: str, found: Occurrence, now_us: int, resolution: Resolution | None = None) -> Alert:
-        """Tell the end of a finding, on the topic if that has heard of it."""
+        """Return the end of a finding, for the topic if that has had it."""
         assert found.facts is not None
         alert = msgspec.json.decode(found.facts, type=Alert)
         return replace(
@@ -168,11 +168,11 @@ class Findings:
             suppressed_by=None if found.open else alert.suppressed_by,
             digest=not found.open and alert.digest,
             resolution=resolution,
-            told_us=now_us,
+            emitted_us=now_us,
         )
 
     def snapshot(self) -> tuple[list[Any], dict[str, Any]]:
-        """Give the state as JSON values: of the ledger, and of triage."""
+        """Return the state as JSON values: of the ledger, and of triage."""
         return self._ledger.snapshot(), {**self.triage.snapshot(), "together": list(self._together.items())}
 
     def restore(self, ledger: list[Any], triage: dict[str, Any] | None) -> None:

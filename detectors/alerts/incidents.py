@@ -1,6 +1,6 @@
 """Incidents: findings of one principal that come within an hour of each other are one story.
 
-The incident's uid is made of whose it is and of its first finding, so a replay gives the same. A finding joins while
+The incident's uid is made of its subject and of its first finding, so a replay gives the same. A finding joins while
 it lies within `GAP_US` of the incident's findings, and an incident lasts a day at most: what goes on for longer is a
 new one. Bounded, deterministic; state is JSON.
 """
@@ -19,13 +19,13 @@ INCIDENTS_MAX = 5_000
 
 
 class Incidents:
-    """The incidents that may still go on, by subject; the one that was quiet the longest is forgotten first."""
+    """The incidents that may still go on, by subject; the one that was inactive the longest is forgotten first."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[str, tuple[str, int, int]] = OrderedDict()
 
     def join(self, subject: str, at_us: int, *, begin: bool) -> str | None:
-        """Give the incident that a finding of `subject` at `at_us` belongs to.
+        """Return the incident that a finding of `subject` at `at_us` belongs to.
 
         None when there is none and `begin` says that this finding is not to begin one.
         """
@@ -48,7 +48,7 @@ class Incidents:
         return uid
 
     def snapshot(self) -> list[Any]:
-        """Give the state as JSON values."""
+        """Return the state as JSON values."""
         return [[subject, *known] for subject, known in self._open.items()]
 
     def restore(self, state: list[Any]) -> None:
@@ -57,6 +57,6 @@ class Incidents:
 
 
 def incident_uid(subject: str, first_us: int) -> str:
-    """Name an incident: 16 bytes of BLAKE2b over whose it is and the time of its first finding, in hex."""
+    """Name an incident: 16 bytes of BLAKE2b over its subject and the time of its first finding, in hex."""
     text = f"incident\0{subject}\0{first_us}"
     return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()

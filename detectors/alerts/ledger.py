@@ -1,12 +1,12 @@
-"""The ledger of findings: what repeats within its window is counted, not told again from the start.
+"""The ledger of findings: what repeats within its window is counted, not emitted again from the start.
 
 The first occurrence creates an alert. Repeats update it: each of the first ten, then whenever the count doubles, so
-that a flood of the same finding is a handful of records whose count tells how many. When the window has passed and
+that a flood of the same finding is a handful of records whose count says how many. When the window has passed and
 `QUIET_US` went by without another occurrence, by the time in the records, the finding is due to be closed with its
-final count. Occurrences that a suppression keeps quiet are counted too, and told on a schedule of their own.
+final count. Occurrences that are suppressed are counted too, and emitted on a schedule of their own.
 
 Bounded: of at most `FINDINGS_MAX` findings the counts are kept, and of the open ones facts of `KEPT_BYTES_MAX`; what
-must make room is closed early. A closed finding is opened again by its next occurrence. State is JSON.
+is evicted is closed early. A closed finding is opened again by its next occurrence. State is JSON.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from detectors.alerts.alert import EVENT_IDS_MAX
 
 FINDINGS_MAX = 10_000
 KEPT_BYTES_MAX = 2 * 1024 * 1024
-TOLD_EACH_MAX = 10
-QUIET_US = 300_000_000
+REPORTED_EACH_MAX = 10
+IDLE_US = 300_000_000
 """Five minutes: late events of a window that has passed are still counted before it is closed."""
 NEVER_US = 1 << 62
 
@@ -29,39 +29,39 @@ NEVER_US = 1 << 62
 class Occurrence:
     """One finding in its window so far.
 
-    `quiet` counts those occurrences that were suppressed, `told` says whether the topic has ever heard of it, `open`
-    whether it has and was not told the end. `facts` is the last alert as it is kept for closing, None while there is
-    nothing to close.
+    `suppressed_count` counts those occurrences that were suppressed, `emitted` says whether the topic has ever had it,
+    `open` whether it has and does not know the end. `facts` is the last alert as it is kept for closing, None while
+    there is nothing to close.
     """
 
     __slots__ = (
         "count",
         "due_us",
+        "emitted",
         "event_ids",
         "facts",
         "first_us",
         "last_us",
+        "makes_record",
         "open",
-        "quiet",
-        "told",
-        "worth_telling",
+        "suppressed_count",
     )
 
     def __init__(self, first_us: int) -> None:
         self.count = 0
-        self.quiet = 0
+        self.suppressed_count = 0
         self.first_us = first_us
         self.last_us = first_us
         self.event_ids: list[str] = []
         self.due_us = NEVER_US
-        self.told = False
+        self.emitted = False
         self.open = False
         self.facts: bytes | None = None
-        self.worth_telling = False
+        self.makes_record = False
         """Whether the last occurrence makes an alert record."""
 
     def copy(self) -> Occurrence:
-        """Give one that does not change with this."""
+        """Return one that does not change with this."""
         other = Occurrence(self.first_us)
         for name in self.__slots__:
             setattr(other, name, getattr(self, name))
@@ -70,7 +70,7 @@ class Occurrence:
 
 
 class Ledger:
-    """The findings whose windows may still be open; the one that was quiet the longest is forgotten first."""
+    """The findings whose windows may still be open; the one that was inactive the longest is forgotten first."""
 
     def __init__(self) -> None:
         self.due_us = NEVER_US
@@ -81,11 +81,11 @@ class Ledger:
         self._heap: list[tuple[int, str]] = []
 
     def __len__(self) -> int:
-        """Give the number of findings in memory."""
+        """Return the number of findings in memory."""
         return len(self._findings)
 
     def get(self, uid: str) -> Occurrence | None:
-        """Give what is known of a finding."""
+        """Return what is known of a finding."""
         return self._findings.get(uid)
 
     def record(
@@ -101,7 +101,7 @@ class Ledger:
     ) -> Occurrence:
         """Count an occurrence of a finding and give what is known of it now.
 
-        One whose outcome it `settles` was counted when it was pending, and is told anew.
+        One whose outcome it `settles` was counted when it was pending, and is emitted again.
         """
         found = self._findings.get(uid)
         if found is None:
@@ -109,15 +109,15 @@ class Ledger:
         else:
             self._findings.move_to_end(uid)
         if settles in found.event_ids:
-            found.worth_telling = True
+            found.makes_record = True
             return found
         found.count += 1
-        found.quiet += suppressed
+        found.suppressed_count += suppressed
         found.first_us = min(found.first_us, occurred_at_us)
         found.last_us = max(found.last_us, occurred_at_us)
-        found.due_us = max(window_end_us, captured_at_us) + QUIET_US
-        number = found.quiet if suppressed else found.count - found.quiet
-        found.worth_telling = number <= TOLD_EACH_MAX or number & (number - 1) == 0
+        found.due_us = max(window_end_us, captured_at_us) + IDLE_US
+        number = found.suppressed_count if suppressed else found.count - found.suppressed_count
+        found.makes_record = number <= REPORTED_EACH_MAX or number & (number - 1) == 0
         if event_id not in found.event_ids:
             if len(found.event_ids) >= EVENT_IDS_MAX:
                 del found.event_ids[1]
@@ -125,7 +125,7 @@ class Ledger:
         return found
 
     def keeping(self, uid: str) -> Callable[[], None]:
-        """Give what puts a finding back as it is now; what had to make room for it stays forgotten."""
+        """Return what puts a finding back as it is now; what was evicted for it stays forgotten."""
         found = self._findings.get(uid)
         before = None if found is None else found.copy()
 
@@ -144,7 +144,7 @@ class Ledger:
         return put_back
 
     def keep(self, uid: str, facts: bytes) -> None:
-        """Keep what is needed to close a finding that was just recorded and told."""
+        """Keep what is needed to close a finding that was just recorded and emitted."""
         found = self._findings[uid]
         self._bytes += len(facts) - len(found.facts or b"")
         if found.facts is None:
@@ -153,8 +153,9 @@ class Ledger:
         self._open[uid] = None
         self._open.move_to_end(uid)
 
-    def room(self) -> list[tuple[str, Occurrence]]:
-        """Close and forget what is over the bounds, the quietest first; gives the findings to be told as closed."""
+    def evict(self) -> list[tuple[str, Occurrence]]:
+        """Close and forget what is over the bounds, the longest inactive first; return the findings to be emitted as
+        closed."""
         closed = []
         while self._bytes > KEPT_BYTES_MAX:
             uid = next(iter(self._open))
@@ -169,7 +170,7 @@ class Ledger:
         return closed
 
     def due(self, now_us: int) -> list[tuple[str, Occurrence]]:
-        """Close the findings that have passed quietly by `now_us`, in the order of their times."""
+        """Close the findings that have ended by `now_us`, in the order of their times."""
         closed = []
         while self._heap and self._heap[0][0] <= now_us:
             at_us, uid = heapq.heappop(self._heap)
@@ -194,11 +195,11 @@ class Ledger:
         del self._open[uid]
         self._bytes -= len(found.facts or b"")
         # Whoever is given the finding still reads its facts; a new occurrence brings new ones.
-        self._findings[uid] = lean = Occurrence(found.first_us)
-        lean.count, lean.quiet, lean.last_us = found.count, found.quiet, found.last_us
-        lean.event_ids, lean.told, lean.due_us = (
+        self._findings[uid] = counted = Occurrence(found.first_us)
+        counted.count, counted.suppressed_count, counted.last_us = found.count, found.suppressed_count, found.last_us
+        counted.event_ids, counted.emitted, counted.due_us = (
             found.event_ids[:1] + found.event_ids[1:][-1:],
-            found.told,
+            found.emitted,
             found.due_us,
         )
 
@@ -215,7 +216,7 @@ class Ledger:
         self.due_us = self._heap[0][0] if self._heap else NEVER_US
 
     def snapshot(self) -> list[Any]:
-        """Give the state as JSON values."""
+        """Return the state as JSON values."""
         places = {uid: place for place, uid in enumerate(self._open)}
         return [
             [
@@ -224,8 +225,8 @@ class Ledger:
                 f.first_us,
                 f.last_us,
                 f.event_ids,
-                f.quiet,
-                f.told,
+                f.suppressed_count,
+                f.emitted,
                 f.open,
                 f.due_us,
                 None if f.facts is None else [places[uid], f.facts.decode()],
@@ -242,7 +243,7 @@ class Ledger:
             found = self._findings[uid] = Occurrence(first_us)
             found.count, found.last_us, found.event_ids = count, last_us, list(event_ids)
             if more:
-                found.quiet, found.told, found.open, found.due_us, facts = more
+                found.suppressed_count, found.emitted, found.open, found.due_us, facts = more
                 if facts is not None:
                     opened.append((facts[0], uid))
                     found.facts = facts[1].encode()

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pgwitness
+from detectors.actions import Action
+from detectors.alerts.alert_facts import AlertFacts
 from detectors.alerts.certainty import account
-
-if TYPE_CHECKING:
-    from detectors.actions import Action
-    from detectors.alerts.alert import Alert
 
 OCSF_VERSION = "1.8.0"
 CLASS_UID = 2004
@@ -31,14 +29,14 @@ STATEMENT_MAX = 4_000
 """Characters of a statement in an alert."""
 
 
-def finding(alert: Alert) -> dict[str, Any]:
+def finding(alert: AlertFacts) -> dict[str, Any]:
     """Write an alert as a Detection Finding; its texts and lists are bounded already."""
     action = alert.action
     severity_id = SEVERITY_ID[alert.severity]
     activity_id, activity = _ACTIVITY[alert.activity]
     resolved = "resolved" if alert.resolution is not None else "new"
     status_id, status = _STATUS["suppressed" if alert.suppressed_by is not None else resolved]
-    told_us = alert.told_us or action.captured_at_us
+    emitted_us = alert.emitted_us or action.captured_at_us
     confidence_id, confidence = _CONFIDENCE.get(action.certainty, (0, "Unknown"))
     written: dict[str, Any] = {
         "activity_id": activity_id,
@@ -49,7 +47,7 @@ def finding(alert: Alert) -> dict[str, Any]:
         "class_name": "Detection Finding",
         "type_uid": CLASS_UID * 100 + activity_id,
         "type_name": f"Detection Finding: {activity}",
-        "time": told_us // 1000,
+        "time": emitted_us // 1000,
         "start_time": alert.first_seen_us // 1000,
         "end_time": alert.last_seen_us // 1000,
         "count": alert.count,
@@ -85,13 +83,13 @@ def finding(alert: Alert) -> dict[str, Any]:
     return written
 
 
-def _alarms(alert: Alert) -> bool:
-    """Whether somebody is to be woken: not by habits alone, a staged policy or what was settled."""
-    settled = alert.staged or alert.quiet or alert.activity == "close"
+def _alarms(alert: AlertFacts) -> bool:
+    """Whether it pages somebody: not by habits alone, a staged policy or what was settled."""
+    settled = alert.staged or alert.lake_only or alert.activity == "close"
     return not settled and (alert.policy is not None or alert.detector == "verdict_refused")
 
 
-def query(alert: Alert) -> str:
+def query(alert: AlertFacts) -> str:
     """Write the query for `pgwitness sql` that shows the evidence."""
     conditions = []
     for event_id in alert.event_ids:
@@ -103,7 +101,7 @@ def query(alert: Alert) -> str:
     return f"SELECT * FROM {view} WHERE {span} AND ({' OR '.join(conditions)}) ORDER BY occurred_at, event_id"
 
 
-def _finding_info(alert: Alert) -> dict[str, Any]:
+def _finding_info(alert: AlertFacts) -> dict[str, Any]:
     analytic: dict[str, Any] = {
         "uid": alert.policy or alert.detector,
         "name": alert.title,
@@ -121,7 +119,7 @@ def _finding_info(alert: Alert) -> dict[str, Any]:
         "title": alert.title,
         "desc": f"{alert.message}. {_account(alert)}",
         "created_time": alert.first_seen_us // 1000,
-        "modified_time": (alert.told_us or alert.action.captured_at_us) // 1000,
+        "modified_time": (alert.emitted_us or alert.action.captured_at_us) // 1000,
         "first_seen_time": alert.first_seen_us // 1000,
         "last_seen_time": alert.last_seen_us // 1000,
         "attacks": [_attack(technique) for technique in alert.attack],
@@ -133,11 +131,11 @@ def _finding_info(alert: Alert) -> dict[str, Any]:
     }
 
 
-def _account(alert: Alert) -> str:
+def _account(alert: AlertFacts) -> str:
     return account(alert.action, alert.count, alert.first_seen_us, alert.last_seen_us)
 
 
-def _evidence(alert: Alert) -> dict[str, Any]:
+def _evidence(alert: AlertFacts) -> dict[str, Any]:
     action = alert.action
     type_id, type_name = _USER_TYPE.get(action.principal_kind, (0, "Unknown"))
     user: dict[str, Any] = {
@@ -179,7 +177,7 @@ def _evidence(alert: Alert) -> dict[str, Any]:
     return evidence
 
 
-def _resources(alert: Alert) -> list[dict[str, Any]]:
+def _resources(alert: AlertFacts) -> list[dict[str, Any]]:
     action = alert.action
     cluster: dict[str, Any] = {"name": action.cluster, "uid": action.cluster, "type": "PostgreSQL cluster"}
     cluster["role_id"] = 4
@@ -198,7 +196,7 @@ def _resources(alert: Alert) -> list[dict[str, Any]]:
     return resources
 
 
-def _observables(alert: Alert) -> list[dict[str, Any]]:
+def _observables(alert: AlertFacts) -> list[dict[str, Any]]:
     action = alert.action
     name = action.principal or action.role or "unknown"
     found: list[dict[str, Any]] = [{"name": "evidences[0].actor.user.name", "type_id": 4, "type": "User Name"}]
@@ -209,8 +207,8 @@ def _observables(alert: Alert) -> list[dict[str, Any]]:
     return found
 
 
-def _delegation(alert: Alert) -> dict[str, Any]:
-    """Say for whom the actor acted; OCSF has no place of its own for that."""
+def _delegation(alert: AlertFacts) -> dict[str, Any]:
+    """Return for whom the actor acted; OCSF has no place of its own for that."""
     return {
         "name": "evidences[0].actor.user.name",
         "value": alert.action.principal or alert.action.role or "unknown",
@@ -220,7 +218,7 @@ def _delegation(alert: Alert) -> dict[str, Any]:
     }
 
 
-def _unmapped(alert: Alert) -> dict[str, Any]:
+def _unmapped(alert: AlertFacts) -> dict[str, Any]:
     action = alert.action
     return {
         "detector": alert.detector,
@@ -269,7 +267,7 @@ def _unmapped(alert: Alert) -> dict[str, Any]:
 
 
 def owner(action: Action) -> str | None:
-    """Give who answers for it: the principal's owner by the identities, else the cluster's."""
+    """Return who answers for it: the principal's owner by the identities, else the cluster's."""
     named = action.detail.get("owner")
     return named if isinstance(named, str) else action.labels.get("owner")
 

@@ -1,6 +1,6 @@
 """What each kind of finding says: title, message, severity, runbook, and what makes two findings the same.
 
-Pure: a function a kind. `detectors.alerts.findings` decides whether a report is told now, and makes the alert of it.
+Pure: a function a kind. `detectors.alerts.findings` decides whether a report is emitted now, and makes the alert of it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from detectors.actions import Action
 from detectors.alerts import verdicts
 from detectors.alerts.budget import Standing
 from detectors.behaviour.model import MODEL
-from detectors.behaviour.rhythm import Finding
-from detectors.policy.policies import Policy
+from detectors.behaviour.unusual_window import UnusualWindow
+from detectors.policy.policy import Policy
 from detectors.wording import Seen, capitalized, show, who
 
 HOUR_US = 3_600_000_000
@@ -61,7 +61,7 @@ def of_policy(
     anomaly: float | None,
     reasons: list[dict[str, Any]],
 ) -> Report:
-    """Say that a policy matched; how strange the action was comes along."""
+    """Return the report that a policy matched; how strange the action was comes along."""
     document = policy.document
     return Report(
         detector=f"policy:{policy.id}",
@@ -92,7 +92,7 @@ def _together(policy: Policy, action: Action) -> str:
 
 
 def severity(policy: Policy, action: Action) -> str:
-    """Give how severe a match is: by what came of the action, else by its operation, else as the policy says."""
+    """Return how severe a match is: by what came of the action, else by its operation, else as the policy says."""
     document = policy.document
     return document.severity_of.get(
         action.outcome, document.severity_of.get(action.operation or "", document.severity)
@@ -100,7 +100,7 @@ def severity(policy: Policy, action: Action) -> str:
 
 
 def of_error(policy: Policy, why: str, action: Action, bundle_sha256: str) -> Report:
-    """Say that a policy could not be evaluated."""
+    """Return the report that a policy could not be evaluated."""
     return Report(
         detector=f"policy_error:{policy.id}",
         key=action.kind,
@@ -116,7 +116,7 @@ def of_error(policy: Policy, why: str, action: Action, bundle_sha256: str) -> Re
 
 
 def of_refused_policies(action: Action, bundle_sha256: str) -> Report:
-    """Say that changed policies cannot be used; `action` is that of `POLICIES_REFUSED`."""
+    """Return the report that changed policies cannot be used; `action` is that of `POLICIES_REFUSED`."""
     return Report(
         detector="policy_error:bundle",
         key=show(action.detail.get("host")),
@@ -132,7 +132,7 @@ def of_refused_policies(action: Action, bundle_sha256: str) -> Report:
 
 
 def of_habits(action: Action, score: float, reasons: list[dict[str, Any]]) -> Report:
-    """Say that an action is out of its principal's habits."""
+    """Return the report that an action is out of its principal's habits."""
     main = reasons[0]["feature"]
     return Report(
         detector="behaviour",
@@ -149,8 +149,9 @@ def of_habits(action: Action, score: float, reasons: list[dict[str, Any]]) -> Re
     )
 
 
-def of_window(finding: Finding, action: Action, *, medium_at: float) -> Report:
-    """Say that a window of a principal's time is out of its routine; its evidence are its most telling events.
+def of_window(finding: UnusualWindow, action: Action, *, medium_at: float) -> Report:
+    """Return the report that a window of a principal's time is out of its routine; its evidence are its most
+    significant events.
 
     `action` stands for the window, a score from `medium_at` on is of medium severity.
     """
@@ -169,20 +170,22 @@ def of_window(finding: Finding, action: Action, *, medium_at: float) -> Report:
         anomaly=finding.score,
         reasons=finding.reasons,
         seen=Seen(window.actions, window.first_us, window.last_us, tuple(window.event_ids)),
-        standing=Standing(1.0 - finding.score, finding.peers, finding.principals, finding.young, 1.0 - finding.alone),
+        standing=Standing(
+            1.0 - finding.score, finding.peers, finding.principals, finding.warming_up, 1.0 - finding.alone
+        ),
     )
 
 
 def of_refused_verdict(checked: verdicts.Checked) -> Report:
-    """Say that a verdict is not believed: somebody tried to keep an alert quiet."""
+    """Return the report that a verdict is not believed: somebody tried to suppress an alert."""
     claims = checked.claims
-    whose = f"{claims.who} on {claims.title or claims.uid}" if claims is not None else "somebody"
+    claimed = f"{claims.who} on {claims.title or claims.uid}" if claims is not None else "somebody"
     return Report(
         detector="verdict_refused",
         key=checked.refused or "",
         window_us=HOUR_US,
         title="A verdict was refused",
-        message=f"A verdict in the name of {whose[:200]} was refused: {checked.refused}",
+        message=f"A verdict in the name of {claimed[:200]} was refused: {checked.refused}",
         description="A record of the topic feedback is not what a listed reviewer signed, or may not say this.",
         severity="high",
         runbook=(

@@ -1,4 +1,4 @@
-"""What is to stay quiet, and until when: `suppressions.yaml`, maintenance windows, and reviewers' verdicts.
+"""What is suppressed, and until when: `suppressions.yaml`, maintenance windows, and reviewers' verdicts.
 
 The file, all times UTC:
 
@@ -18,7 +18,7 @@ The file, all times UTC:
 
 `match` names at least one of policy, principal, role, relation, cluster and database, each a glob or a list of globs;
 all that are named must match, and of a relation every relation of the action, so that another table is not hidden
-behind one that is listed. What is kept quiet is still judged, counted and landed. Pure: text in, rules out.
+behind one that is listed. What is suppressed is still judged, counted and landed. Pure: text in, rules out.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Effect = Literal["quiet", "promote"]
 
 
 class Rule(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing to keep quiet, or (`promote`) a principal whose habits alone are an alert.
+    """One thing to suppress, or (`promote`) a principal whose habits alone are an alert.
 
     `match` holds globs by what they are compared with. It holds from `from_us` to before `until_us`, of a weekly window
     only in its `spans` (microseconds of the week, from Monday 00:00 UTC). `id` is what alerts carry.
@@ -63,7 +63,7 @@ class Rule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     spans: list[tuple[int, int]] = []
 
     def holds(self, at_us: int) -> bool:
-        """Say whether the rule is in force at a time."""
+        """Return whether the rule is in force at a time."""
         if not self.from_us <= at_us < self.until_us:
             return False
         # The epoch was a Thursday.
@@ -97,7 +97,7 @@ class Suppressions:
 
     @classmethod
     def parse(cls, text: str, origin: str = "suppressions.yaml") -> Suppressions:
-        """Read the file's text. Raises `ConfigurationError` naming the file and the entry."""
+        """Read the file's text. Raise `ConfigurationError` naming the file and the entry."""
         try:
             tree = yamltext.load(text)
             document = msgspec.convert(tree if tree is not None else {}, _Document)

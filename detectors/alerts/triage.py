@@ -1,4 +1,4 @@
-"""Triage: which findings stay quiet, which wait for a digest, and which incident a finding belongs to.
+"""Triage: which findings are suppressed, which wait for a digest, and which incident a finding belongs to.
 
 What it goes by comes in the records that it judges: the worker writes a changed `suppressions.yaml` and every checked
 verdict into each partition of `events` (docs/decisions/0008), so the same records give the same alerts. Bounded:
@@ -29,8 +29,9 @@ from pgwitness.core.errors import ConfigurationError
 
 VERDICTS_MAX = 2_000
 SHARE_AN_ALERT = 2.4
-"""Days as strange for each that is told of its own: others are of a crowd, of a young group, or on a day that was told
-of. Measured on the tuning seeds of `tests.quality.deployed`, where a share of 0.05 gave 0.022 false alerts."""
+"""Days as strange for each that is reported by itself: others are of a crowd, of a group that is warming up, or on a
+day that was reported. Measured on the tuning seeds of `tests.quality.deployed`, where a share of 0.05 gave 0.022 false
+alerts."""
 ANSWERS_MAX = 5_000
 """Findings for which the rules that mean them are remembered."""
 
@@ -73,15 +74,15 @@ class Triage:
         self._answers: dict[bytes, tuple[Rule, ...]] = {}
         self._compile()
 
-    def quiet(self, detector: str, finding: str, action: Action) -> str | None:
-        """Give the id of what keeps a finding quiet, None when nothing does."""
+    def suppressed_by(self, detector: str, finding: str, action: Action) -> str | None:
+        """Return the id of what suppresses a finding, None when nothing does."""
         for rule in self._meant(detector, finding, action):
             if rule.effect == "quiet" and rule.holds(action.occurred_at_us):
                 return rule.id
         return None
 
     def waits(self, finding: str, action: Action, standing: Standing | None = None) -> bool:
-        """Say whether a finding of behaviour alone waits for the digest.
+        """Return whether a finding of behaviour alone waits for the digest.
 
         Nobody has promoted its principal, and it is not strange enough for the budget.
         """
@@ -95,24 +96,25 @@ class Triage:
         return not self.budget.allows(standing, action.captured_at_us)
 
     def crowd(self, alert: Alert, standing: Standing) -> tuple[bool, Alert | None]:
-        """Say whether a finding of behaviour alone is one of a crowd; gives the alert of the group when there is news.
+        """Return whether a finding of behaviour alone is one of a crowd; return the alert of the group when there is
+        news.
 
         Of a group one alert is paid for, however many join.
         """
         if self.settings.behaviour != "budget":
             return False, None
-        hidden, told = self.crowds.join(alert, standing)
-        if told is not None and told.activity == "create":
+        hidden, group_alert = self.crowds.join(alert, standing)
+        if group_alert is not None and group_alert.activity == "create":
             self.budget.spend(standing)
-        return hidden, told
+        return hidden, group_alert
 
     def incident(self, action: Action, *, begin: bool) -> str | None:
-        """Give the incident of a finding that is told."""
+        """Return the incident of a finding that is emitted."""
         subject = action.principal or f"?{action.cluster}?{action.role}"
         return self.incidents.join(subject, action.occurred_at_us, begin=begin)
 
     def collect(self, alert: Alert) -> list[Alert]:
-        """Put a finding into its digest; gives digests that had to be told early."""
+        """Put a finding into its digest; return digests that had to be emitted early."""
         return self.digests.collect(alert)
 
     def suppress(self, content: str) -> bool:
@@ -166,7 +168,7 @@ class Triage:
         return answer
 
     def snapshot(self) -> dict[str, Any]:
-        """Give the state as JSON values."""
+        """Return the state as JSON values."""
         return {
             "suppressions": self.suppressions.content,
             "verdicts": [[key, until_us, msgspec.to_builtins(do)] for key, (until_us, do) in self._verdicts.items()],
@@ -177,7 +179,7 @@ class Triage:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take a snapshot's state. Raises `ValueError` when it is none."""
+        """Take a snapshot's state. Raise `ValueError` when it is none."""
         self._verdicts = {
             key: (until_us, msgspec.convert(rules, list[Rule])) for key, until_us, rules in state["verdicts"]
         }

@@ -43,7 +43,7 @@ Word = Literal["true-positive", "false-positive"]
 class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a reviewer decided: `who`, `why`, when (`decided_us`), on the alert `uid`.
 
-    A false positive keeps quiet what `match` names, compared as it stands, before `expires_us`; `learn` is the action
+    A false positive suppresses what `match` names, compared as it stands, before `expires_us`; `learn` is the action
     that the habits of its principal then take in. With `promote` the principal's habits alone are an alert until then.
     """
 
@@ -88,24 +88,24 @@ def sign(verdict: Verdict, key: Ed25519PrivateKey) -> bytes:
 
 
 def check(value: bytes | None, reviewers: Mapping[str, Reviewer], at_us: int) -> Checked:
-    """Say what a record of `feedback`, written at `at_us`, is worth; total on any bytes and any configuration."""
+    """Return what a record of `feedback`, written at `at_us`, proves; total on any bytes and any configuration."""
     identity = hashlib.blake2b(value or b"", digest_size=12).hexdigest()
     if value is None or len(value) > BYTES_MAX:
         return Checked(id=identity, refused="not_a_verdict")
     try:
         envelope = msgspec.json.decode(value, type=Envelope)
-        said = msgspec.json.decode(envelope.signed, type=Verdict)
+        verdict = msgspec.json.decode(envelope.signed, type=Verdict)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Checked(id=identity, refused="not_a_verdict")
     # The verdict's name is that of its content: signed again or sent again, it is the same one.
     identity = hashlib.blake2b(envelope.signed.encode("utf-8", "backslashreplace"), digest_size=12).hexdigest()
-    refused = _refused(envelope, said, reviewers.get(said.who), at_us)
+    refused = _refused(envelope, verdict, reviewers.get(verdict.who), at_us)
     if refused is not None:
-        return Checked(id=identity, refused=refused, claims=said)
-    return Checked(id=identity, verdict=said, authenticated=f"{KEY_PREFIX}{envelope.key}")
+        return Checked(id=identity, refused=refused, claims=verdict)
+    return Checked(id=identity, verdict=verdict, authenticated=f"{KEY_PREFIX}{envelope.key}")
 
 
-def _refused(envelope: Envelope, said: Verdict, reviewer: Reviewer | None, at_us: int) -> str | None:
+def _refused(envelope: Envelope, verdict: Verdict, reviewer: Reviewer | None, at_us: int) -> str | None:
     if not envelope.signature:
         return "unsigned"
     if reviewer is None:
@@ -118,16 +118,16 @@ def _refused(envelope: Envelope, said: Verdict, reviewer: Reviewer | None, at_us
         return "wrong_signature"
     if envelope.key != key_id(public):
         return "wrong_signature"
-    if not said.why.strip():
+    if not verdict.why.strip():
         return "no_reason"
-    wanted = _SCOPE_MATCH.get(said.scope)
-    if wanted is None or said.scope not in (reviewer.scopes or SCOPES):
+    wanted = _SCOPE_MATCH.get(verdict.scope)
+    if wanted is None or verdict.scope not in (reviewer.scopes or SCOPES):
         return "scope"
-    if set(said.match) != wanted or not all(said.match.values()):
+    if set(verdict.match) != wanted or not all(verdict.match.values()):
         return "scope"
-    if said.expires_us <= at_us:
+    if verdict.expires_us <= at_us:
         return "expired"
-    if said.expires_us - said.decided_us > int(reviewer.longest * 1_000_000):
+    if verdict.expires_us - verdict.decided_us > int(reviewer.longest * 1_000_000):
         return "too_long"
     return None
 
@@ -141,9 +141,9 @@ _SCOPE_MATCH: dict[str, set[str]] = {
 
 
 def rules(checked: Checked) -> list[Rule]:
-    """Give what a believed verdict has the judge do; names in it stand for themselves, `*` too."""
-    said = checked.verdict
-    if said is None:
+    """Return what a believed verdict has the judge do; names in it stand for themselves, `*` too."""
+    verdict = checked.verdict
+    if verdict is None:
         return []
     found = []
 
@@ -152,15 +152,15 @@ def rules(checked: Checked) -> list[Rule]:
             id=f"verdict:{checked.id}",
             match={name: [glob.escape(text)] for name, text in sorted(match.items()) if name in MATCHES},
             from_us=0,
-            until_us=said.expires_us,
-            reason=said.why,
-            owner=said.who,
+            until_us=verdict.expires_us,
+            reason=verdict.why,
+            owner=verdict.who,
             effect=effect,
         )
 
-    if said.verdict == "false-positive":
-        found.append(rule(said.match, "quiet"))
-    if said.promote and isinstance(who := said.learn.get("principal"), str) and who:
+    if verdict.verdict == "false-positive":
+        found.append(rule(verdict.match, "quiet"))
+    if verdict.promote and isinstance(who := verdict.learn.get("principal"), str) and who:
         found.append(rule({"principal": who}, "promote"))
     return found
 
@@ -168,7 +168,7 @@ def rules(checked: Checked) -> list[Rule]:
 def match_of(alert: Mapping[str, Any], scope: str) -> dict[str, str]:
     """Take what a scope needs out of an alert as the topic carries it.
 
-    Raises `ConfigurationError` when the alert does not have it.
+    Raise `ConfigurationError` when the alert does not have it.
     """
     ours = alert.get("unmapped")
     facts: Mapping[str, Any] = ours if isinstance(ours, dict) else {}
@@ -200,7 +200,7 @@ def learned(alert: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_key(text: str) -> Ed25519PublicKey:
-    """Read a public key as the configuration carries it. Raises `ConfigurationError`."""
+    """Read a public key as the configuration carries it. Raise `ConfigurationError`."""
     try:
         if not text.startswith(KEY_PREFIX):
             raise ValueError(text)
@@ -222,7 +222,7 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 
 def private_key(pem: bytes) -> Ed25519PrivateKey:
-    """Read a reviewer's private key. Raises `ConfigurationError`."""
+    """Read a reviewer's private key. Raise `ConfigurationError`."""
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError) as error:

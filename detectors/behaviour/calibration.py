@@ -31,7 +31,7 @@ class Calibration:
 
     @property
     def n(self) -> int:
-        """Give how many scores were learned."""
+        """Return how many scores were learned."""
         return int(self._seen.n)
 
     def learn(self, score: float) -> None:
@@ -40,7 +40,7 @@ class Calibration:
         self._tail = None
 
     def rarity(self, score: float) -> float:
-        """Give the share of ordinary windows, above 0 and at most 1, whose score is at least this high."""
+        """Return the share of ordinary windows, above 0 and at most 1, whose score is at least this high."""
         if not self._seen.n:
             return 1.0
         if self._tail is None:
@@ -65,7 +65,7 @@ class Calibration:
         return start, max(EXCESS_MIN, total / counted - start)
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values."""
+        """Return everything as JSON values."""
         return histogram_state(self._seen)
 
     @classmethod
@@ -82,12 +82,12 @@ def scaled(rarity: float) -> float:
 
 
 def histogram_state(histogram: Histogram) -> list[Any]:
-    """Give a river histogram as JSON values: how many values, and left, right and count of each bin."""
+    """Return a river histogram as JSON values: how many values, and left, right and count of each bin."""
     return [histogram.n, [[part.left, part.right, part.count] for part in histogram.data]]
 
 
 def fill_histogram(histogram: Histogram, state: list[Any]) -> None:
-    """Put a state into a fresh river histogram. Raises `ValueError` when it has more bins than that keeps."""
+    """Put a state into a fresh river histogram. Raise `ValueError` when it has more bins than that keeps."""
     n, parts = state
     if len(parts) > histogram.max_bins:
         raise ValueError(f"a histogram of {len(parts)} bins, at most {histogram.max_bins} are kept")

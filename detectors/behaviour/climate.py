@@ -1,4 +1,4 @@
-"""The climate: what many principals show within a day though it is rare for each: so what is one's own is told apart.
+"""The climate: what many principals show within a day though it is rare for each: so what is one's own stands out.
 
 On a day of threefold load, after a failover or a release, many do at once what each of them seldom does: by their own
 past each is strange, by that day none is. So a feature that is rare in a window counts for no more than the share of
@@ -39,7 +39,8 @@ class Climate:
                 shown.popitem(last=False)
 
     def most(self, who: str, now_us: int, principals: float, hours: float) -> Callable[[str], float]:
-        """Give, for a feature, the powers of ten it can count for of a principal now: no end when others are as usual.
+        """Return, for a feature, the powers of ten it can count for of a principal now: no end when others are as
+        usual.
 
         So many `principals` are active a day, each in so many `hours`.
         """
@@ -56,7 +57,7 @@ class Climate:
         return of
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values."""
+        """Return everything as JSON values."""
         return [[feature, list(shown.items())] for feature, shown in self._shown.items()]
 
     def restore(self, state: list[Any]) -> None:

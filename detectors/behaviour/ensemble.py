@@ -24,7 +24,7 @@ TREES, HEIGHT = 10, 8
 CUTS, BINS = 30, 10
 REASONS_MAX = 3
 PART_MIN = 0.05
-"""The least part in a score that is worth naming."""
+"""The least part in a score that is named."""
 DECADES_MAX = 8.0
 SCORES_MIN = 20
 """Ordinary scores that a model needs before what it says counts."""
@@ -78,7 +78,7 @@ class Ensemble:
         return Score(score, joint, trees, loda)
 
     def loda_decades(self, x: Mapping[str, float], raw: float | None = None) -> float | None:
-        """Say how rare a window is by LODA alone, in powers of ten; None while it has seen too little."""
+        """Return how rare a window is by LODA alone, in powers of ten; None while it has seen too little."""
         if self._of_loda.n < SCORES_MIN:
             return None
         rarity = self._of_loda.rarity(float(self._loda.score_one(x)) if raw is None else raw)
@@ -107,7 +107,7 @@ class Ensemble:
         return score
 
     def contributions(self, x: Mapping[str, float], typical: Mapping[str, float]) -> list[tuple[str, float]]:
-        """Say which features drive a window's score, the most telling first.
+        """Return which features drive a window's score, the most significant first.
 
         A feature's part is by how much the models' mean falls when the feature alone has its typical value.
         """
@@ -124,11 +124,11 @@ class Ensemble:
 
     def _open(self, x: Mapping[str, float]) -> float:
         score = self.score(x)
-        # Beyond the end of the scale everything is 1; the raw scores still tell more from less.
+        # Beyond the end of the scale everything is 1; the raw scores still distinguish more from less.
         return score.joint + score.loda / 20 + score.trees / 10
 
     def state(self) -> dict[str, Any]:
-        """Give everything that was learned as JSON values."""
+        """Return everything that was learned as JSON values."""
         nodes = [node for tree in self._trees._tree_nodes for node in tree]
         return {
             "drawn": self._drawn(),
@@ -144,7 +144,7 @@ class Ensemble:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take a state into a fresh ensemble. Raises `ValueError` when trees or projections are drawn otherwise."""
+        """Take a state into a fresh ensemble. Raise `ValueError` when trees or projections are drawn otherwise."""
         if state["n"]:
             # Both draw what they need with the first observation; what it teaches is overwritten below.
             first = dict.fromkeys(self.features, 0.0)
@@ -166,7 +166,7 @@ class Ensemble:
         self._of_both = Calibration.of(state["both"])
 
     def _drawn(self) -> str:
-        """Give the fingerprint of everything that is drawn from the seed and not kept."""
+        """Return the fingerprint of everything that is drawn from the seed and not kept."""
         drawn = hashlib.sha256(repr((self.features, self._window, self._seed)).encode())
         for tree in self._trees._tree_nodes:
             drawn.update(repr([(node.feature, node.threshold) for node in tree if hasattr(node, "feature")]).encode())
@@ -188,7 +188,7 @@ def pack(masses: Sequence[int]) -> list[int]:
 
 
 def unpack(packed: Sequence[int]) -> list[int]:
-    """Read what `pack` wrote. Raises `ValueError` when it stands for more than any tree has."""
+    """Read what `pack` wrote. Raise `ValueError` when it stands for more than any tree has."""
     if sum(1 if mass > 0 else -mass for mass in packed) > TREES * 2 ** (HEIGHT + 1):
         raise ValueError("more masses than the trees have nodes")
     masses: list[int] = []

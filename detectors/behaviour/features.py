@@ -1,7 +1,7 @@
 """What is asked of a window: a fixed list of numbers between 0 and 1, the same for every principal.
 
 Counts are log-scaled with fixed limits, because one extreme value would ruin any learned scale for ever. Beside how
-much was done stands how that compares with the principal's own routine, so that a quiet member of a busy group is
+much was done stands how that compares with the principal's own routine, so that an inactive member of a busy group is
 measured by its own. The higher, the stranger; all but `rows_an_action` only grow while a window is open. The names are
 fixed and ordered; `words` says each in a sentence's part.
 """
@@ -84,13 +84,13 @@ def features(window: Window, length: Length, routine: Routine, crept: float = 0.
 
 
 def value_of(measure: str, length: Length, x: float) -> int:
-    """Give the count that a feature of this value stands for."""
+    """Return the count that a feature of this value stands for."""
     limit = _LIMITS[measure][length.name] if measure in _LIMITS else _SOME
     return math.ceil(math.expm1(x * math.log1p(limit)))
 
 
 def words(feature: str, window: Window, length: Length) -> str:
-    """Say in words what a feature of a window is."""
+    """Return in words what a feature of a window is."""
     within = f"in {length.words}"
     rows = window.rows_read + window.rows_written + window.rows_deleted
     plain = {

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 VALUES_MAX = 64
-"""Distinct values kept of one kind; beyond, the rarest make room."""
+"""Distinct values kept of one kind; beyond, the rarest are evicted."""
 TOUCHES_MAX = 2_000
 """Operations on relations that are kept: a thousand relations, each read and written."""
 NEVER_US = 1 << 62
@@ -73,7 +73,7 @@ class Known:
         return True
 
     def surprise(self) -> float:
-        """Say how unexpected any new value is, 0 to 1: one minus Witten and Bell's chance of a novelty, T / (n + T).
+        """Return how unexpected any new value is, 0 to 1: one minus Witten and Bell's chance of a novelty, T / (n + T).
 
         Who always came from one address surprises with a second; who comes from many does not (I. H. Witten and
         T. C. Bell, The zero-frequency problem, 1991).
@@ -81,7 +81,7 @@ class Known:
         return self.total / (self.total + self.distinct) if self.total else 0.0
 
     def rarity(self, value: str) -> float:
-        """Say how rare a known value is: 0 from one in a hundred on, 1 at one in ten thousand."""
+        """Return how rare a known value is: 0 from one in a hundred on, 1 at one in ten thousand."""
         share = self.counts.get(value, 0) / self.total if self.total else 1.0
         return min(1.0, max(0.0, (-math.log10(share) - 2.0) / 2.0)) if share > 0 else 1.0
 
@@ -91,7 +91,7 @@ class Known:
         return sum(1 for known in self.counts if network_of(known) == network) if network else 0
 
     def is_near(self, address: str, least: int) -> bool:
-        """Say whether an address is where the principal is known to move, of addresses.
+        """Return whether an address is where the principal is known to move, of addresses.
 
         So many known addresses are in its network or, in at least two of its networks, in the /16 (or /48) around it:
         pods are put wherever there is room.
@@ -105,7 +105,8 @@ class Known:
         return len(there) >= least and len(set(there)) > 1
 
     def has_network_of(self, address: str) -> bool:
-        """Say whether an address is where the members of a group are known to move, of networks: theirs or between."""
+        """Return whether an address is where the members of a group are known to move, of networks: theirs or
+        between."""
         network = network_of(address)
         if not network:
             return False
@@ -113,7 +114,7 @@ class Known:
         return network in self.counts or sum(1 for known in self.counts if _around(known) == around) > 1
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values."""
+        """Return everything as JSON values."""
         return [self.total, self.distinct, self.counts, self.pending]
 
     @classmethod
@@ -136,7 +137,7 @@ class Volume:
         self.square = 0.0
 
     def deviation(self, size: float, least: float = DEVIATION_MIN) -> float:
-        """Say how many standard deviations, each at least `least`, a size (log1p of rows) lies above the mean."""
+        """Return how many standard deviations, each at least `least`, a size (log1p of rows) lies above the mean."""
         mean = self.mean
         return (size - mean) / max(least, math.sqrt(max(0.0, self.square - mean * mean)))
 
@@ -157,7 +158,7 @@ class Volume:
         self.square = fading * (size * size) + rest * self.square
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values."""
+        """Return everything as JSON values."""
         return [self.n, self.mean, self.square]
 
     @classmethod
@@ -185,7 +186,7 @@ class Unusual(Struct, frozen=True):
     unprecedented: bool = False
 
 
-class Deed(Struct, frozen=True, gc=False):
+class Observation(Struct, frozen=True, gc=False):
     """What habits are asked of one action; None for what it does not have. `sensitive`: it reads what is said to be."""
 
     now_us: int
@@ -199,7 +200,7 @@ class Deed(Struct, frozen=True, gc=False):
     sensitive: bool = False
 
     def value(self, name: str) -> str | None:
-        """Give what the habit of this name knows it by."""
+        """Return what the habit of this name knows it by."""
         if name == "relation":
             return None if self.relation is None else f"{self.operation} {self.relation}"
         value: str | None = getattr(self, name)
@@ -207,9 +208,9 @@ class Deed(Struct, frozen=True, gc=False):
 
     def without(
         self, relation: bool = False, client_addr: bool = False, application: bool = False, statement: bool = False
-    ) -> Deed:
+    ) -> Observation:
         """Leave some of it out."""
-        return Deed(
+        return Observation(
             self.now_us,
             self.operation,
             None if relation else self.relation,
@@ -263,7 +264,7 @@ class Habits:
             del self.witnesses[next(iter(self.witnesses))]
 
     def known(self, name: str) -> Known:
-        """Give what is known of one kind of value, by the name it has in `Deed`."""
+        """Return what is known of one kind of value, by the name it has in `Observation`."""
         known: Known = getattr(self, _PLACES[name])
         return known
 
@@ -275,32 +276,32 @@ class Habits:
         known += len(one.pending) + len(two.pending) + len(three.pending) + len(four.pending) + len(five.pending)
         return known + WITNESSES_MIN * len(self.witnesses)
 
-    def learn(self, deed: Deed) -> None:
-        """Take a deed in."""
+    def learn(self, observation: Observation) -> None:
+        """Take an observation in."""
         new = False
-        if deed.client_addr is not None:
-            new |= self.addresses.learn(short(deed.client_addr))
-        if deed.application is not None:
-            new |= self.applications.learn(short(deed.application))
-        if (touch := deed.value("relation")) is not None:
+        if observation.client_addr is not None:
+            new |= self.addresses.learn(short(observation.client_addr))
+        if observation.application is not None:
+            new |= self.applications.learn(short(observation.application))
+        if (touch := observation.value("relation")) is not None:
             new |= self.touches.learn(short(touch))
-        if deed.statement is not None:
-            new |= self.statements.learn(short(deed.statement))
-        if deed.columns is not None:
-            new |= self.columns.learn(short(deed.columns))
+        if observation.statement is not None:
+            new |= self.statements.learn(short(observation.statement))
+        if observation.columns is not None:
+            new |= self.columns.learn(short(observation.columns))
         self.grown |= new
-        if deed.rows is not None and (volume := self.volume(short(deed.operation))) is not None:
-            volume.learn(size_of(deed.rows))
+        if observation.rows is not None and (volume := self.volume(short(observation.operation))) is not None:
+            volume.learn(size_of(observation.rows))
 
     def volume(self, operation: str) -> Volume | None:
-        """Give the volume of one operation; None when there are too many already."""
+        """Return the volume of one operation; None when there are too many already."""
         volume = self.volumes.get(operation)
         if volume is None and len(self.volumes) < OPERATIONS_MAX:
             volume = self.volumes[operation] = Volume()
         return volume
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values."""
+        """Return everything as JSON values."""
         known = [getattr(self, place).state() for place in _PLACES.values()]
         return [self.n, self.first_us, *known, {key: v.state() for key, v in self.volumes.items()}, self.witnesses]
 
@@ -327,7 +328,7 @@ _PLACES = {
 
 
 def network_of(address: str) -> str:
-    """Give the /24 of an IPv4 address or the /64 of an IPv6 address as text; empty when it is neither."""
+    """Return the /24 of an IPv4 address or the /64 of an IPv6 address as text; empty when it is neither."""
     if address.count(".") == 3 and ":" not in address and len(address) <= 15:
         return address.rpartition(".")[0]
     if ":" in address and len(address) <= 45:
@@ -339,7 +340,7 @@ def network_of(address: str) -> str:
 
 
 def prefix_of(address: str) -> str:
-    """Give what is around a network as text: the /16 of an IPv4 address or the /48 of an IPv6 address; else empty."""
+    """Return what is around a network as text: the /16 of an IPv4 address or the /48 of an IPv6 address; else empty."""
     return _around(network_of(address))
 
 
@@ -348,10 +349,10 @@ def _around(network: str) -> str:
 
 
 def size_of(rows: int) -> float:
-    """Give the size of so many rows: log1p, between 0 and a fixed limit."""
+    """Return the size of so many rows: log1p, between 0 and a fixed limit."""
     return math.log1p(min(max(rows, 0), ROWS_MAX))
 
 
 def short(text: str) -> str:
-    """Bound a value; what is longer keeps its beginning and its length, which tells nearly all apart."""
+    """Bound a value; what is longer keeps its beginning and its length, which distinguishes nearly all."""
     return text if len(text) <= VALUE_CHARS_MAX else f"{text[:VALUE_CHARS_MAX]}…{len(text)}"

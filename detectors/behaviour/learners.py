@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detectors.lean import without_init
+from detectors.bare_import import without_init
 
 with without_init("river.anomaly", "river.drift", "river.tree"):
     from river.anomaly.hst import HalfSpaceTrees

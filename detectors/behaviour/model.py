@@ -10,65 +10,30 @@ every part of it can be named in words. Deterministic, bounded, total on any inp
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from detectors.behaviour.habits import NEVER_US, Deed, Habits, Known, Unusual, network_of, short, size_of
+from detectors.behaviour.habits import Habits, Observation, Unusual, network_of, short, size_of
+from detectors.behaviour.habits_cache import HabitsCache
 from detectors.behaviour.rhythm import Rhythm
-from detectors.behaviour.rooms import Room
+from detectors.behaviour.scoring import DEVIATIONS, LEARNING, ORDINARY, RARE_N_MIN, VOLUME_N_MIN, VOLUME_ROWS_MIN, score
 from pgwitness.core.config import Behaviour as Settings
 
 MODEL = "habits-4"
 """Name and version of model and state."""
 OLDER = ("habits-2", "habits-3")
-"""Versions of which habits and routines are read; what is ordinary in a group is learned anew, which takes days."""
+"""Versions of which habits and routines are read; what is ordinary in a group is relearned, which takes days."""
 
-WEIGHTS = {
-    "client_addr": 0.6,
-    "application": 0.4,
-    "relation": 0.5,
-    "statement": 0.3,
-    "columns": 0.2,
-    "off_hours": 0.4,
-    "volume": 0.95,
-}
-"""The most each part can add: how sure a person would be by this alone."""
 GATE = 0.5
 """From this score on nothing is learned."""
-VOLUME_N_MIN = 10
-VOLUME_ROWS_MIN = 50
-"""Fewer rows are never unusually many."""
-DEVIATIONS = (4.0, 10.0)
-"""Standard deviations above the mean where the volume's surprise starts, and where it is complete."""
-RARE_N_MIN = 200
-NETWORK_KNOWN_MIN = 3
-"""Known addresses of one /24 (or /64), or of two in one /16 (or /48), from which on a further one there is no new
-place: pods move."""
-PEERS_KNOW = 0.4
-"""What is left of the surprise when the principal's peers do the same."""
-SURPRISE_MIN = 0.8
-"""Whose every fifth query is a new one makes them up as its work: that another is new says nothing of it."""
 GROUP_FACTOR = 5
 """How many times more a peer group must have been seen than a principal before it is borrowed from."""
 GROUP_SAMPLE = 15
-"""A known principal tells its group every sixteenth action (a mask of bits)."""
+"""A known principal teaches its group every sixteenth action (a mask of bits)."""
 
 
-ASKED = (
-    ("client_addr", "address"),
-    ("application", "application"),
-    ("relation", "action"),
-    ("statement", "statement"),
-    ("columns", "set of columns"),
-)
-"""What is asked of a deed, in this order, and its word."""
-
-
-WITH_DATA = ("relation", "statement", "columns")
-"""What of a deed says which data it touched."""
-
-LEARNING = Unusual(-1.0, [])
-"""The principal is not known well enough: no score."""
-ORDINARY = Unusual(0.0, [])
+_CACHES = {"young": "_warming_up", "known": "_known", "groups": "_groups"}
+"""Where a checkpoint's habits go, by the name they have in it."""
 
 
 class Behaviour:
@@ -80,17 +45,17 @@ class Behaviour:
         self._adopt_us = int(self.settings.adopt_after * 1_000_000)
         self._n_min = self.settings.warmup_observations
         self._known_max = max(1, self.settings.principals_max)
-        self._young_max = max(1, self._known_max // 4)
-        # Two rooms, so that a flood of names nobody knows cannot push out those that are known.
-        self._young = Room(self._young_max)
-        self._known = Room(self._known_max)
-        self._groups = Room(self._young_max)
+        self._warming_up_max = max(1, self._known_max // 4)
+        # Two caches, so that a flood of unknown principals cannot evict those that are known.
+        self._warming_up = HabitsCache(self._warming_up_max)
+        self._known = HabitsCache(self._known_max)
+        self._groups = HabitsCache(self._warming_up_max)
         self._first_us: int | None = None
         self.rhythm = Rhythm(self.settings, lambda key: key in self._known)
 
     def __len__(self) -> int:
-        """Give the number of principals and groups in memory."""
-        return len(self._young) + len(self._known) + len(self._groups)
+        """Return the number of principals and groups in memory."""
+        return len(self._warming_up) + len(self._known) + len(self._groups)
 
     def observe(  # noqa: C901 - the straight way of every action; calls would cost more than the work
         self,
@@ -115,8 +80,10 @@ class Behaviour:
             self._first_us = now_us
         habits = self._known.get(key)
         if habits is None:
-            deed = Deed(now_us, operation, relation, rows, client_addr, application, statement, columns, sensitive)
-            return self._young_one(key, group, deed)
+            observation = Observation(
+                now_us, operation, relation, rows, client_addr, application, statement, columns, sensitive
+            )
+            return self._observe_new(key, group, observation)
         self._known.move_to_end(key)
         habits.n += 1
         # The ordinary case, straight: everything is known and nothing is rare. What is not is looked at with care,
@@ -124,15 +91,19 @@ class Behaviour:
         if client_addr is not None:
             known = habits.addresses
             if client_addr not in known.counts:
-                deed = Deed(now_us, operation, relation, rows, client_addr, application, statement, columns, sensitive)
-                return self._look(key, habits, group, deed)
+                observation = Observation(
+                    now_us, operation, relation, rows, client_addr, application, statement, columns, sensitive
+                )
+                return self._look(key, habits, group, observation)
             known.counts[client_addr] += 1
             known.total += 1
         if application is not None:
             known = habits.applications
             if application not in known.counts:
-                deed = Deed(now_us, operation, relation, rows, None, application, statement, columns, sensitive)
-                return self._look(key, habits, group, deed)
+                observation = Observation(
+                    now_us, operation, relation, rows, None, application, statement, columns, sensitive
+                )
+                return self._look(key, habits, group, observation)
             known.counts[application] += 1
             known.total += 1
         if relation is not None:
@@ -140,8 +111,8 @@ class Behaviour:
             known = habits.touches
             count = known.counts.get(touch)
             if count is None or (count * 100 < known.total and known.total > RARE_N_MIN):
-                deed = Deed(now_us, operation, relation, rows, None, None, statement, columns, sensitive)
-                return self._look(key, habits, group, deed)
+                observation = Observation(now_us, operation, relation, rows, None, None, statement, columns, sensitive)
+                return self._look(key, habits, group, observation)
             known.counts[touch] = count + 1
             known.total += 1
         if rows is not None:
@@ -151,47 +122,52 @@ class Behaviour:
                 rows >= VOLUME_ROWS_MIN and volume.n >= VOLUME_N_MIN and volume.deviation(size) > DEVIATIONS[0]
             ):
                 return self._look(
-                    key, habits, group, Deed(now_us, operation, None, rows, None, None, statement, columns, sensitive)
+                    key,
+                    habits,
+                    group,
+                    Observation(now_us, operation, None, rows, None, None, statement, columns, sensitive),
                 )
             volume.learn(size)
         if statement is not None or columns is not None:
             if (statement is not None and statement not in habits.statements.counts) or (
                 columns is not None and columns not in habits.columns.counts
             ):
-                deed = Deed(now_us, operation, None, None, None, None, statement, columns, sensitive)
-                return self._look(key, habits, group, deed)
+                observation = Observation(now_us, operation, None, None, None, None, statement, columns, sensitive)
+                return self._look(key, habits, group, observation)
             if statement is not None:
                 habits.statements.learn(statement)
             if columns is not None:
                 habits.columns.learn(columns)
         if group is not None and not habits.n & GROUP_SAMPLE:
-            self._tell(group, Deed(now_us, operation, relation, rows, None, None, statement, columns, sensitive))
+            self._teach(
+                group, Observation(now_us, operation, relation, rows, None, None, statement, columns, sensitive)
+            )
         return ORDINARY
 
-    def _young_one(self, key: str, group: str | None, deed: Deed) -> Unusual:
+    def _observe_new(self, key: str, group: str | None, observation: Observation) -> Unusual:
         """Learn from who is not known yet, unless its peer group finds the action strange."""
-        habits = self._young.get(key)
+        habits = self._warming_up.get(key)
         if habits is None:
-            habits = Habits(deed.now_us)
-            self._young.enter(key, habits)
+            habits = Habits(observation.now_us)
+            self._warming_up.enter(key, habits)
         else:
-            self._young.move_to_end(key)
+            self._warming_up.move_to_end(key)
         habits.n += 1
         result = LEARNING
         peers = self._groups.get(group) if group is not None else None
-        if peers is not None and self._seasoned(peers, deed.now_us, GROUP_FACTOR):
+        if peers is not None and self._seasoned(peers, observation.now_us, GROUP_FACTOR):
             # An address of one's own is no wonder in a group; what the group never does is.
-            result = self._score(key, peers, deed.without(client_addr=True, application=True), borrowed=group)
+            result = self._score(key, peers, observation.without(client_addr=True, application=True), borrowed=group)
         if result.score < GATE:
-            habits.learn(deed)
+            habits.learn(observation)
             if peers is not None and result.new_relation:
-                self._witness(peers, key, result, deed)
+                self._witness(peers, key, result, observation)
             elif group is not None:
-                self._tell(group, deed)
-        if self._seasoned(habits, deed.now_us, 1):
-            self._known.enter(key, self._young.leave(key))
+                self._teach(group, observation)
+        if self._seasoned(habits, observation.now_us, 1):
+            self._known.enter(key, self._warming_up.leave(key))
         else:
-            self._young.learned(key, habits)
+            self._warming_up.learned(key, habits)
         return result
 
     def _seasoned(self, habits: Habits, now_us: int, factor: int) -> bool:
@@ -202,13 +178,15 @@ class Behaviour:
             and now_us - self._first_us >= self._warmup_us
         )
 
-    def _look(self, key: str, habits: Habits, group: str | None, deed: Deed) -> Unusual:
+    def _look(self, key: str, habits: Habits, group: str | None, observation: Observation) -> Unusual:
         """Judge with care what the straight way could not pass; learn it only when it is not too strange."""
         peers = self._groups.get(group) if group is not None else None
-        result = self._score(key, habits, deed, peers=peers, off_hours=self.rhythm.unfamiliar(key, deed.now_us))
+        result = self._score(
+            key, habits, observation, peers=peers, off_hours=self.rhythm.unfamiliar(key, observation.now_us)
+        )
         if result.score < GATE:
             habits.learn(
-                deed.without(
+                observation.without(
                     relation=result.new_relation,
                     client_addr=result.new_client_addr,
                     application=result.new_application,
@@ -217,10 +195,10 @@ class Behaviour:
             )
         self._known.weigh(key, habits)
         if peers is not None:
-            self._witness(peers, key, result, deed)
+            self._witness(peers, key, result, observation)
         return result
 
-    def _witness(self, peers: Habits, key: str, unusual: Unusual, deed: Deed) -> None:
+    def _witness(self, peers: Habits, key: str, unusual: Unusual, observation: Observation) -> None:
         """Let a group know what is new when enough of its members have done it; one of them alone teaches nothing.
 
         Of addresses it knows the networks: members move within them.
@@ -231,110 +209,26 @@ class Behaviour:
             ("application", unusual.new_application),
             ("client_addr", unusual.new_client_addr),
         ):
-            value = deed.value(name)
+            value = observation.value(name)
             if name == "client_addr":
                 value = network_of(value or "")
             if is_new and value:
                 peers.witness(name, short(value), key)
 
-    def _score(
-        self,
-        key: str,
-        habits: Habits,
-        deed: Deed,
-        borrowed: str | None = None,
-        peers: Habits | None = None,
-        off_hours: float = 0.0,
-    ) -> Unusual:
-        """Score a deed by somebody's habits, or by those `borrowed` from a group of that name.
-
-        Of one's own habits something new is held apart until it was there for long, and counts less when `peers` do it.
-        """
-        whose = f"members of {borrowed}" if borrowed else "this principal"
-        reasons: list[dict[str, Any]] = []
-        new: set[str] = set()
-        foreign = 0.0
-        unprecedented = False
-        for name, word in ASKED:
-            value = deed.value(name)
-            if value is None or (name in ("statement", "columns") and "relation" in new):
-                # In a relation that is new every statement is.
-                continue
-            value = short(value)
-            known = habits.known(name)
-            if value in known.counts:
-                reasons += _rare(name, word, value, known, whose)
-                continue
-            if known.total == 0 or self._is_adopted(known, name, value, deed, peers, borrowed):
-                continue
-            new.add(name)
-            words = f"{word} {value or 'local socket'} was never seen of {whose} in {known.total:,} actions"
-            weight = WEIGHTS[name] * known.surprise()
-            if peers is not None and value in peers.known(name).counts:
-                weight *= PEERS_KNOW
-                words += ", though of its peers"
-            elif name == "relation":
-                foreign = known.surprise()
-                unprecedented = foreign >= SURPRISE_MIN
-            elif name == "statement":
-                unprecedented = known.surprise() >= SURPRISE_MIN
-            reasons.append(_reason(name, weight, words))
-        reasons += self._volume(key, habits, deed, whose)
-        if not reasons:
-            return ORDINARY
-        if off_hours > 0:
-            words = f"{whose} is not active at this hour of the week"
-            reasons.append(_reason("off_hours", WEIGHTS["off_hours"] * off_hours, words))
-        doubt = 1.0
-        for reason in reasons:
-            doubt *= 1.0 - reason["score"]
-        reasons.sort(key=lambda reason: (-reason["score"], reason["feature"]))
-        return Unusual(
-            round(1.0 - doubt, 4),
-            reasons,
-            new_client_addr="client_addr" in new,
-            new_application="application" in new,
-            new_relation="relation" in new,
-            new_statement="statement" in new,
-            foreign=foreign,
-            unprecedented=unprecedented,
+    def _score(self, key: str, habits: Habits, observation: Observation, **further: Any) -> Unusual:
+        """Score an observation of a principal; what it moved on its usual days is never unusually much."""
+        return score(
+            habits, observation, adopt_us=self._adopt_us, has_done=partial(self.rhythm.has_done, key), **further
         )
 
-    def _is_adopted(
-        self, known: Known, name: str, value: str, deed: Deed, peers: Habits | None, borrowed: str | None
-    ) -> bool:
-        """Say whether a value that is not known is none that is new: where it moves, or there for long enough."""
-        if _moved(name, value, known, peers):
-            known.learn(value)
-            return True
-        # What is sensitive does not become ordinary by time alone: a reviewer says so, or its peers do it, too.
-        adopt_us = NEVER_US if deed.sensitive and name in WITH_DATA else self._adopt_us
-        return borrowed is None and known.hold(value, deed.now_us, adopt_us)
-
-    def _volume(self, key: str, habits: Habits, deed: Deed, whose: str) -> list[dict[str, Any]]:
-        """Give the reason that lies in far more rows than usual, unless days like that are the principal's routine."""
-        operation, rows = deed.operation, deed.rows
-        if rows is None or rows < VOLUME_ROWS_MIN or self.rhythm.has_done(key, operation, rows):
-            return []
-        # Of an operation it hardly uses, a principal's usual volume is that of what it does most.
-        volume = habits.volumes.get(operation)
-        if volume is None or volume.n < VOLUME_N_MIN:
-            volume = max(habits.volumes.values(), key=lambda other: other.n, default=None)
-        if volume is None or volume.n < VOLUME_N_MIN:
-            return []
-        low, high = DEVIATIONS
-        above = min(1.0, max(0.0, (volume.deviation(size_of(rows)) - low) / (high - low)))
-        words = f"{rows:,} rows by {operation} are far more than {whose} usually moves"
-        return [_reason("volume", WEIGHTS["volume"] * above, words)] if above > 0 else []
-
-    def _tell(self, group: str, deed: Deed) -> None:
+    def _teach(self, group: str, observation: Observation) -> None:
         """Let a group take part in what a member did that was not strange; addresses are each member's own."""
         habits = self._groups.get(group)
         if habits is None:
-            habits = Habits(deed.now_us)
+            habits = Habits(observation.now_us)
             self._groups.enter(group, habits)
         habits.n += 1
-        habits.learn(deed.without(client_addr=True, application=True))
+        habits.learn(observation.without(client_addr=True, application=True))
         self._groups.learned(group, habits)
 
     def learn(
@@ -348,58 +242,34 @@ class Behaviour:
         application: str | None,
     ) -> None:
         """Take in an action that a reviewer calls ordinary; of whom nothing is known here, nothing is learned."""
-        for room in (self._known, self._young):
-            if (habits := room.get(key)) is not None:
-                habits.learn(Deed(0, operation, relation, rows, client_addr, application, None, None))
-                room.weigh(key, habits)
+        for cache in (self._known, self._warming_up):
+            if (habits := cache.get(key)) is not None:
+                habits.learn(Observation(0, operation, relation, rows, client_addr, application, None, None))
+                cache.weigh(key, habits)
                 return
 
     def snapshot(self) -> dict[str, Any]:
-        """Give the whole state as JSON values; order is part of it, because the oldest is forgotten first."""
+        """Return the whole state as JSON values; order is part of it, because the oldest is forgotten first."""
         return {
             "model": MODEL,
             "first_us": self._first_us,
-            "young": [[key, habits.state()] for key, habits in self._young.items()],
+            "young": [[key, habits.state()] for key, habits in self._warming_up.items()],
             "known": [[key, habits.state()] for key, habits in self._known.items()],
             "groups": [[key, habits.state()] for key, habits in self._groups.items()],
             "rhythm": self.rhythm.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take a snapshot's state; one of a model that is not known is ignored, and everybody is learned anew."""
+        """Take a snapshot's state; one of a model that is not known is ignored, and everybody is relearned."""
         if state.get("model") not in (*OLDER, MODEL):
             return
         self._first_us = state["first_us"]
-        for name in ("young", "known", "groups"):
-            room = Room(self._known_max if name == "known" else self._young_max)
-            setattr(self, f"_{name}", room)
+        for name in _CACHES:
+            cache = HabitsCache(self._known_max if name == "known" else self._warming_up_max)
+            setattr(self, _CACHES[name], cache)
             for key, part in state[name]:
-                room.enter(key, Habits.of(part))
+                cache.enter(key, Habits.of(part))
         if state["model"] == MODEL:
             self.rhythm.restore(state["rhythm"])
         else:
             self.rhythm.adopt(state["rhythm"]["routines"])
-
-
-def _rare(name: str, word: str, value: str, known: Known, whose: str) -> list[dict[str, Any]]:
-    """Give the reason that lies in a value which is known, but hardly ever used."""
-    if known.total <= RARE_N_MIN or (rare := known.rarity(value)) <= 0:
-        return []
-    seen = f"{known.counts[value]:,} of {known.total:,} times"
-    words = f"{whose} rarely did so: {word} {value or 'local socket'} {seen}"
-    return [_reason(name, WEIGHTS[name] * rare * 0.5, words)]
-
-
-def _moved(name: str, value: str, known: Known, peers: Habits | None) -> bool:
-    """Say whether a new address or application is where the principal moves, or where several of its peers have."""
-    if name == "application":
-        return peers is not None and value in peers.applications.counts
-    if name != "client_addr":
-        return False
-    # With a slash it is a network that identities.yaml lists.
-    near = "/" in value or known.is_near(value, NETWORK_KNOWN_MIN)
-    return near or (peers is not None and peers.addresses.has_network_of(value))
-
-
-def _reason(feature: str, score: float, words: str) -> dict[str, Any]:
-    return {"feature": feature, "score": round(score, 4), "words": words}

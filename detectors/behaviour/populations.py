@@ -46,7 +46,7 @@ OPEN_MIN = 2.0
 class Strange(Struct, frozen=True):
     """How strange a window is, in powers of ten, and its rarest features with theirs, the rarest first.
 
-    `alone` is how strange it is whatever others did on that day; `extreme` are the features that others are told of.
+    `alone` is how strange it is whatever others did on that day; `extreme` are the features that count for others too.
     """
 
     decades: float
@@ -78,7 +78,7 @@ class Population:
         among: Sequence[str] = FEATURES,
         most: Callable[[str], float] | None = None,
     ) -> Strange:
-        """Say how strange a window is; with less than all features it is one that is still open.
+        """Return how strange a window is; with less than all features it is one that is still open.
 
         `most` gives the powers of ten that a feature can count for on this day.
         """
@@ -106,7 +106,7 @@ class Population:
         return Strange(parts, rarest, alone, extreme, score)
 
     def active(self, now_us: int) -> int:
-        """Give how many members were active of late."""
+        """Return how many members were active of late."""
         return sum(1 for last_us in self._members.values() if now_us - last_us <= DAY_US)
 
     def take(self, who: str, x: dict[str, float], score: Score, now_us: int, refuse: bool) -> bool:
@@ -138,7 +138,7 @@ class Population:
         return False
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values."""
+        """Return everything as JSON values."""
         return [
             self.ensemble.state(),
             self.ranks.state(),
@@ -152,7 +152,7 @@ class Population:
         ]
 
     def restore(self, state: list[Any]) -> None:
-        """Take a state into a fresh population. Raises `ValueError` when it is of other models."""
+        """Take a state into a fresh population. Raise `ValueError` when it is of other models."""
         ensemble, ranks, routine, self.first_us, self.last_us, self._adopting, members, refused, waiting = state
         self.ensemble.restore(ensemble)
         self.ranks.restore(ranks)
@@ -162,11 +162,11 @@ class Population:
         self._waiting.extend((due_us, values) for due_us, values in waiting)
 
 
-def _touch(room: OrderedDict[str, int], who: str, value: int, most: int) -> None:
-    room[who] = value
-    room.move_to_end(who)
-    if len(room) > most:
-        room.popitem(last=False)
+def _touch(members: OrderedDict[str, int], who: str, value: int, most: int) -> None:
+    members[who] = value
+    members.move_to_end(who)
+    if len(members) > most:
+        members.popitem(last=False)
 
 
 class Populations:
@@ -186,10 +186,10 @@ class Populations:
         self._kinds: dict[str, dict[str, Ranks]] = {}
 
     def of(self, group: str | None, kind: str, now_us: int) -> dict[str, Population]:
-        """Give the populations of a group, by the length's name."""
+        """Return the populations of a group, by the length's name."""
         name = f"group:{group}" if group else f"kind:{kind}"
         found = self._groups.get(name)
-        if found is None and group and not self._room(now_us):
+        if found is None and group and not self._has_place(now_us):
             name = f"kind:{kind}"
             found = self._groups.get(name)
         if found is None:
@@ -198,13 +198,13 @@ class Populations:
         return found
 
     def kind(self, kind: str) -> dict[str, Ranks]:
-        """Give the ranks of all principals of a kind, by the length's name."""
+        """Return the ranks of all principals of a kind, by the length's name."""
         found = self._kinds.get(kind)
         if found is None:
             found = self._kinds[kind] = {length.name: Ranks(FEATURES) for length in self._lengths}
         return found
 
-    def _room(self, now_us: int) -> bool:
+    def _has_place(self, now_us: int) -> bool:
         own = [name for name in self._groups if name.startswith("group:")]
         if len(own) < self._groups_max:
             return True
@@ -215,16 +215,16 @@ class Populations:
         return True
 
     def __len__(self) -> int:
-        """Give the number of groups that have populations."""
+        """Return the number of groups that have populations."""
         return len(self._groups)
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values."""
+        """Return everything as JSON values."""
         groups = [[name, [one.state() for one in found.values()]] for name, found in self._groups.items()]
         return [groups, [[kind, [one.state() for one in found.values()]] for kind, found in self._kinds.items()]]
 
     def restore(self, state: list[Any]) -> None:
-        """Take a state. A group whose models are of another make starts anew."""
+        """Take a state. A group whose models are of another make is restarted."""
         groups, kinds = state
         self._groups, self._kinds = OrderedDict(), {}
         for name, parts in groups:

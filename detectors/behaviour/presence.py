@@ -1,7 +1,7 @@
-"""When each principal was last seen, by the day, so that one who wakes after a long silence is noticed.
+"""When each principal was last seen, by the day, so that one who acts after a long absence is noticed.
 
-Who was seen on one day only waits in a room of its own: a flood of invented names cannot push out those who are
-known. Both rooms are bounded, and who was quiet the longest leaves first. State is JSON.
+Who was seen on one day only is kept apart: a flood of unknown principals cannot evict those who are known. Both
+caches are bounded, and who was inactive the longest is evicted first. State is JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Presence:
         self._new: dict[str, int] = {}
 
     def seen(self, principal: str, occurred_at_us: int) -> int:
-        """Note that a principal acts; gives how many whole days it was quiet before, 0 when it is new or was not."""
+        """Note that a principal acts; return for how many whole days it was inactive before, 0 when it is new or was
+        not."""
         day = occurred_at_us // DAY_US
         if self._known.get(principal) == day:
             return 0
@@ -50,14 +51,14 @@ class Presence:
         return max(0, day - last - 1)
 
     def _as_it_was(self, name: str) -> Callable[[], None]:
-        """Give what lets a principal be as quiet as it was, whatever it does now."""
+        """Return what makes a principal as inactive as it was, whatever it does now."""
         known, new = self._known.get(name), self._new.get(name)
 
         def back() -> None:
-            for room, day in ((self._known, known), (self._new, new)):
-                room.pop(name, None)
+            for days, day in ((self._known, known), (self._new, new)):
+                days.pop(name, None)
                 if day is not None:
-                    room[name] = day
+                    days[name] = day
 
         return back
 
@@ -67,9 +68,9 @@ class Presence:
             self._known[name[:NAME_CHARS_MAX]] = at_us // DAY_US
 
     def snapshot(self) -> list[Any]:
-        """Give the state as JSON values; order is part of it."""
-        return [list(map(list, room.items())) for room in (self._known, self._new)]
+        """Return the state as JSON values; order is part of it."""
+        return [list(map(list, days.items())) for days in (self._known, self._new)]
 
     def restore(self, state: list[Any]) -> None:
         """Take a snapshot's state."""
-        self._known, self._new = ({str(name): int(day) for name, day in room} for room in state)
+        self._known, self._new = ({str(name): int(day) for name, day in days} for days in state)

@@ -14,7 +14,7 @@ STEPS = 200
 FADING_DAYS = 45.0
 """After how many days what was seen counts half."""
 LAMBDA = 10.0
-"""As many windows of one's own are worth as much as what the kind knows."""
+"""As many windows of one's own count as much as what the kind knows."""
 WEIGHT_MIN = 0.05
 """What counts less than this is forgotten."""
 
@@ -34,11 +34,11 @@ class Counts:
         self.n += 1.0
 
     def at_least(self, step: int) -> float:
-        """Give how many values were this high or higher."""
+        """Return how many values were this high or higher."""
         return sum([weight for seen, weight in self.seen.items() if seen >= step])
 
     def reached_by(self, share: float) -> int:
-        """Give the highest step that at least this share of the values reached; 0 when nothing was seen."""
+        """Return the highest step that at least this share of the values reached; 0 when nothing was seen."""
         wanted, counted = share * self.n, 0.0
         for step in sorted(self.seen, reverse=True):
             counted += self.seen[step]
@@ -52,12 +52,12 @@ class Counts:
         self.n = sum(self.seen.values())
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values: the sum, then steps and weights in turn, in the order of adding up."""
+        """Return everything as JSON values: the sum, then steps and weights in turn, in the order of adding up."""
         return [self.n, *(value for pair in self.seen.items() for value in pair)]
 
     @classmethod
     def of(cls, state: Sequence[float], steps: int = STEPS) -> Counts:
-        """Make it from `state()`. Raises `ValueError` when it has more than there are steps."""
+        """Make it from `state()`. Raise `ValueError` when it has more than there are steps."""
         n, *pairs = state
         if len(pairs) > 2 * (steps + 1):
             raise ValueError(f"{len(pairs) // 2} steps, at most {steps + 1} are kept")
@@ -76,7 +76,7 @@ class Ranks:
 
     @property
     def n(self) -> float:
-        """Give how many windows were learned; old ones count for less."""
+        """Return how many windows were learned; old ones count for less."""
         return max(counts.n for counts in self._of.values())
 
     def learn(self, x: Mapping[str, float], day: int) -> None:
@@ -90,7 +90,7 @@ class Ranks:
             counts.learn(step_of(x[feature]))
 
     def share(self, feature: str, value: float, kind: Ranks | None = None) -> float:
-        """Give the share of ordinary windows, above 0, that had at least this value of a feature."""
+        """Return the share of ordinary windows, above 0, that had at least this value of a feature."""
         step = step_of(value)
         if not step:
             return 1.0
@@ -100,20 +100,20 @@ class Ranks:
         return (counts.at_least(step) + LAMBDA * kind.share(feature, value)) / (counts.n + LAMBDA)
 
     def reached_by(self, feature: str, share: float) -> float:
-        """Give the value of a feature that this share of the windows reached."""
+        """Return the value of a feature that this share of the windows reached."""
         return self._of[feature].reached_by(share) / STEPS
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values."""
+        """Return everything as JSON values."""
         return [self._day, [counts.state() for counts in self._of.values()]]
 
     def restore(self, state: list[Any]) -> None:
-        """Take a state into fresh ranks of the same features. Raises `ValueError` when it is of others."""
+        """Take a state into fresh ranks of the same features. Raise `ValueError` when it is of others."""
         self._day, parts = state
         for feature, part in zip(self._of, parts, strict=True):
             self._of[feature] = Counts.of(part)
 
 
 def step_of(value: float) -> int:
-    """Give the step of a value between 0 and 1; what is above 0 is above step 0, too."""
+    """Return the step of a value between 0 and 1; what is above 0 is above step 0, too."""
     return min(STEPS, max(1, round(value * STEPS))) if value > 0.0 else 0

@@ -1,7 +1,7 @@
 """The routine of one principal: when it works, how much it does in a window, and whether that creeps up.
 
 Rates and volumes are river's exponentially weighted means of log1p and of its square, per length of window
-(`detectors.behaviour.habits.Volume`). What an hour of the week is worth comes from how often the principal was active
+(`detectors.behaviour.habits.Volume`). What an hour of the week counts comes from how often the principal was active
 then, in the hours beside it and at the same time of other days. Creep is river's Page-Hinkley test over days: each a
 little more than usual is nothing, each of a week is something. Bounded; state is JSON.
 """
@@ -34,7 +34,8 @@ DAYS_MIN = 4
 LIMIT = 8.0
 """Standard deviations are cut off here."""
 CREEP_MIN_DAYS, CREEP_ALLOWED, CREEP_LIMIT, CREEP_DAY_MAX = 6, 0.5, 5.0, 4.0
-"""Days before creep is told; standard deviations a day that are let pass; their sum that is too much; a day's most."""
+"""Days before creep is reported; standard deviations a day that are let pass; their sum that is too much; a day's
+most."""
 
 
 _KEYS = {length.name: [(measure, f"{length.name}:{measure}") for measure in MEASURES] for length in LENGTHS}
@@ -57,7 +58,7 @@ class Routine:
         self.refused_us = -1
 
     def unfamiliar(self, at_us: int) -> float:
-        """Say how unusual it is that the principal is active at this hour of the week: 0 to 1, 0 while not known."""
+        """Return how unusual it is that the principal is active at this hour of the week: 0 to 1, 0 while not known."""
         if self.hours_known < HOURS_KNOWN_MIN:
             return 0.0
         hour, day = hour_of_week(at_us) % 24, hour_of_week(at_us) // 24
@@ -72,7 +73,7 @@ class Routine:
         return max(0.0, 1.0 - support / SUPPORT_ENOUGH)
 
     def deviation(self, length: str, measure: str, value: float) -> float:
-        """Say how many standard deviations a value lies off the principal's own; 0 while it is not known."""
+        """Return how many standard deviations a value lies off the principal's own; 0 while it is not known."""
         if self.windows[length] < WINDOWS_MIN[length]:
             return 0.0
         rate = self.rates.get(f"{length}:{measure}")
@@ -81,7 +82,7 @@ class Routine:
         return max(-LIMIT, min(LIMIT, off))
 
     def excess(self, length: str, measure: str, value: int) -> float:
-        """Say by how many standard deviations a value exceeds the highest of the principal's usual days.
+        """Return by how many standard deviations a value exceeds the highest of the principal's usual days.
 
         What a principal does once a day, such as a nightly batch, is its routine; means over all windows would call it
         strange each night. 0 while fewer than `DAYS_MIN` days are known.
@@ -93,11 +94,11 @@ class Routine:
         return top.deviation(size, TOP_DEVIATION_MIN) if top is not None else size / TOP_DEVIATION_MIN
 
     def covers(self, length: str, measure: str, value: int) -> bool:
-        """Say whether a value is within what the principal's usual days reach; no while those are not known."""
+        """Return whether a value is within what the principal's usual days reach; no while those are not known."""
         return self.windows["1d"] >= DAYS_MIN and self.excess(length, measure, value) < USUAL_EXCESS
 
     def settled(self, length: str) -> bool:
-        """Say whether it knows enough windows of a length to be measured by."""
+        """Return whether it knows enough windows of a length to be measured by."""
         return self.windows[length] >= WINDOWS_MIN[length]
 
     def refused(self, now_us: int, adopt_us: int) -> bool:
@@ -110,7 +111,7 @@ class Routine:
         return True
 
     def idle_days(self, at_us: int) -> int:
-        """Give for how many days the principal did nothing before this one."""
+        """Return for how many days the principal did nothing before this one."""
         return max(0, at_us // DAY_US - self.last_day - 1) if self.last_day >= 0 else 0
 
     def learn(self, length: str, window: Window) -> None:
@@ -149,7 +150,7 @@ class Routine:
         self.peaks.clear()
 
     def creep(self, window: Window) -> float:
-        """Take a day in; gives how far its measures have crept up over days: 0 to 1, the limit."""
+        """Take a day in; return how far its measures have crept up over days: 0 to 1, the limit."""
         worst = 0.0
         for measure in ("rows_read", "actions", "rows_written", "rows_deleted", "relations"):
             rate = self.rates.get(f"1d:{measure}")
@@ -165,7 +166,7 @@ class Routine:
         return min(1.0, max(0.0, worst / (2 * CREEP_LIMIT)))
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values."""
+        """Return everything as JSON values."""
         return [
             list(self.hours) if self.hours_known else [],
             self.hours_known,
@@ -203,7 +204,7 @@ class Routine:
 
 
 def measured(window: Window, measure: str) -> int:
-    """Give one measure of a window."""
+    """Return one measure of a window."""
     if measure == "relations":
         return len(window.relations)
     value: int = getattr(window, measure)
@@ -211,7 +212,7 @@ def measured(window: Window, measure: str) -> int:
 
 
 def hour_of_week(at_us: int) -> int:
-    """Give the hour of the week, UTC; Monday's first is 0. 1970 began on a Thursday."""
+    """Return the hour of the week, UTC; Monday's first is 0. 1970 began on a Thursday."""
     return (at_us // HOUR_US + 72) % HOURS
 
 

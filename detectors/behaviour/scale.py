@@ -33,12 +33,12 @@ class Scale:
 
     @property
     def n(self) -> float:
-        """Give how many principal-days are known; old ones count for less."""
+        """Return how many principal-days are known; old ones count for less."""
         return self._days.n
 
     @property
     def a_day(self) -> float:
-        """Give about how many principals are active a day."""
+        """Return about how many principals are active a day."""
         return self._a_day
 
     def learn(self, score: float, day: int) -> None:
@@ -54,7 +54,7 @@ class Scale:
         self._tail = None
 
     def rate(self, score: float) -> float:
-        """Give the share of principal-days, above 0 and at most 1, that reach this score."""
+        """Return the share of principal-days, above 0 and at most 1, that reach this score."""
         nominal: float = min(1.0, 10.0**-score)
         if not self._days.n:
             return nominal
@@ -76,7 +76,7 @@ class Scale:
         return start / STEPS_A_DECADE, max(EXCESS_MIN, mean / STEPS_A_DECADE)
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values."""
+        """Return everything as JSON values."""
         return [self._day, self._today, self._a_day, self._days.state()]
 
     def restore(self, state: list[Any]) -> None:

@@ -43,9 +43,9 @@ class Window:
     `strange` sums how surprising each foreign action was; `rows_read_new` are rows read by queries of which the same is
     true: neither the principal nor its peers ever ran them. `elsewhere` counts actions from an address or by an
     application that is new. `sample` are facts of the action that moved the most rows, from which an alert is made.
-    `best` is the highest score of the window so far and, for a day, of its hours; `told` the share of principal-days
-    that are as strange as what was last found in it, 1 when nothing was. `ask` is the number of actions from which on
-    an open window is looked at again, and likewise for rows and errors.
+    `best` is the highest score of the window so far and, for a day, of its hours; `reported` the share of
+    principal-days that are as strange as what was last found in it, 1 when nothing was. `ask` is the number of actions
+    from which on an open window is looked at again, and likewise for rows and errors.
     """
 
     __slots__ = (
@@ -69,6 +69,7 @@ class Window:
         "last_us",
         "new",
         "relations",
+        "reported",
         "rows_deleted",
         "rows_read",
         "rows_read_new",
@@ -77,7 +78,6 @@ class Window:
         "sample_rows",
         "statements",
         "strange",
-        "told",
     )
 
     def __init__(self, end_us: int, now_us: int) -> None:
@@ -96,7 +96,7 @@ class Window:
         self.sample: list[Any] = []
         self.sample_rows = -1
         self.best = 0.0
-        self.told = 1.0
+        self.reported = 1.0
         self.ask = self.ask_read = self.ask_written = self.ask_deleted = self.ask_errors = COUNT_MAX
         self.ask_new = COUNT_MAX
 
@@ -174,13 +174,13 @@ class Window:
             self.sample, self.sample_rows = other.sample, other.sample_rows
 
     def with_poured(self, other: Window) -> Window:
-        """Give this window as it will be when an open shorter one has been added."""
+        """Return this window as it will be when an open shorter one has been added."""
         both = Window.of(self.state())
         both.pour(other)
         return both
 
     def state(self) -> list[Any]:
-        """Give everything as JSON values."""
+        """Return everything as JSON values."""
         return [
             [getattr(self, name) for name in _PLAIN],
             [getattr(self, name) for name in _COUNTS],
@@ -204,7 +204,7 @@ class Window:
 
 
 def moved_by(operation: str) -> str:
-    """Give the count that the rows of an operation go into."""
+    """Return the count that the rows of an operation go into."""
     return _MOVES.get(operation, "rows_written")
 
 
@@ -226,7 +226,7 @@ _PLAIN = (
     "kind",
     "sample_rows",
     "best",
-    "told",
+    "reported",
     "ask",
     "ask_read",
     "ask_written",

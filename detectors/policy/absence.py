@@ -1,7 +1,7 @@
 """What a sequence waits for *not* to happen: matches that hold unless something comes within a time; state in JSON.
 
 A sequence that ends with a step that must be absent is complete when its window has passed and nothing came. That is
-told by the records of the same cluster, `LATE_US` after the window's end, because one source tells later than another:
+reported by the records of the same cluster, `LATE_US` after the window's end, because one source is later than another:
 a clock alone says nothing of what is still on its way. Bounded: of more than `WAITING_MAX` the oldest are forgotten,
 and each keeps its action without what makes one long.
 """
@@ -46,7 +46,7 @@ class Absences:
         self._undo = undo
         self._waiting: OrderedDict[str, Waiting] = OrderedDict()
         self._due_us: dict[str, int] = {}
-        """By cluster, by which time in its records something is to be told."""
+        """By cluster, by which time in its records something is to be reported."""
 
     def add(self, waiting: Waiting) -> None:
         """Wait for the end of a window; the same again changes nothing."""
@@ -69,7 +69,7 @@ class Absences:
             self._due()
 
     def is_due(self, cluster: str, now_us: int) -> bool:
-        """Say whether `due` has something to give."""
+        """Return whether `due` has something to give."""
         return bool(self._due_us) and now_us >= self._due_us.get(cluster, NEVER_US)
 
     def due(self, cluster: str, now_us: int) -> list[Waiting]:
@@ -102,7 +102,7 @@ class Absences:
             self._due_us[cluster] = min(due_us, self._due_us.get(cluster, NEVER_US))
 
     def snapshot(self, policy: str) -> list[Any]:
-        """Give what waits of one policy as JSON values."""
+        """Return what waits of one policy as JSON values."""
         return [msgspec.to_builtins(each) for each in self._waiting.values() if each.policy == policy]
 
     def restore(self, state: list[Any]) -> None:

@@ -83,7 +83,7 @@ class Calendar(Struct, frozen=True, forbid_unknown_fields=True):
 
 @lru_cache(maxsize=256)
 def zone(name: str) -> ZoneInfo:
-    """Give a time zone of `tzdata`. Raises `ValueError` for a name that it does not have."""
+    """Return a time zone of `tzdata`. Raise `ValueError` for a name that it does not have."""
     if _ZONE.fullmatch(name):
         file = resources.files("tzdata.zoneinfo").joinpath(*name.split("/"))
         try:
@@ -95,7 +95,7 @@ def zone(name: str) -> ZoneInfo:
 
 
 def shown(name: str, at_us: int) -> dict[str, object]:
-    """Give what a clock in a zone shows at an instant (`CLOCK`)."""
+    """Return what a clock in a zone shows at an instant (`CLOCK`)."""
     return _shown(name, min(max(at_us // 60_000_000, _SECONDS_MIN // 60), _SECONDS_MAX // 60))
 
 
@@ -116,7 +116,7 @@ def _shown(name: str, minute: int) -> dict[str, object]:
 
 @lru_cache(maxsize=4096)
 def _local(name: str, minute: int) -> datetime:
-    """Give the local time of an instant, in minutes since the epoch, without its zone."""
+    """Return the local time of an instant, in minutes since the epoch, without its zone."""
     return (_EPOCH + timedelta(minutes=minute)).astimezone(zone(name)).replace(tzinfo=None)
 
 
@@ -135,7 +135,7 @@ class _Compiled:
         self.weekly = [_window(item) for item in written.weekly]
 
     def holds(self, local: datetime) -> bool:
-        """Say whether a clock that shows this is in the calendar."""
+        """Return whether a clock that shows this is in the calendar."""
         day = local.date()
         if day in self.days or day.strftime("%m-%d") in self.yearly:
             return True
@@ -201,7 +201,7 @@ class Calendars:
     """The calendars of one set of policies, by name."""
 
     def __init__(self, written: Mapping[str, Calendar] | None = None) -> None:
-        """Check calendars. Raises `ValueError` that names the calendar and what is wrong with it."""
+        """Check calendars. Raise `ValueError` that names the calendar and what is wrong with it."""
         self.written = dict(sorted((written or {}).items()))
         if len(self.written) > CALENDARS_MAX:
             raise ValueError(f"more than {CALENDARS_MAX} calendars")
@@ -221,7 +221,7 @@ class Calendars:
         return list(self.written)
 
     def holds(self, name: str, at_us: int) -> bool:
-        """Say whether an instant is in a calendar, by the clock of its zone."""
+        """Return whether an instant is in a calendar, by the clock of its zone."""
         return self._holds(name, min(max(at_us // 60_000_000, _SECONDS_MIN // 60), _SECONDS_MAX // 60))
 
     def _ask(self, name: str, minute: int) -> bool:
@@ -229,7 +229,7 @@ class Calendars:
         return found.holds(_local(found.zone, minute))
 
     def value(self, attribute: str, names: Iterable[str], at_us: int) -> dict[str, object]:
-        """Give the value of the fields `clock` and `during` for the zones or calendars that are asked for."""
+        """Return the value of the fields `clock` and `during` for the zones or calendars that are asked for."""
         if attribute == "clock":
             return {name: shown(name, at_us) for name in names}
         return {name: self.holds(name, at_us) for name in names}
@@ -238,8 +238,8 @@ class Calendars:
 NONE = Calendars()
 
 
-def read(tree: Any) -> Calendars:
-    """Read the content of a calendar file. Raises `ValueError` that says what is wrong."""
+def parse_calendars(tree: Any) -> Calendars:
+    """Read the content of a calendar file. Raise `ValueError` that says what is wrong."""
     try:
         return Calendars(msgspec.convert(_texts(tree) or {}, dict[str, Calendar]))
     except msgspec.ValidationError as error:

@@ -134,7 +134,7 @@ DETAILS: dict[str, dict[str, Shape]] = {
 
 
 def found(kinds: Iterable[str], name: str) -> Shape | None:
-    """Give the type of `detail.NAME` in actions of these kinds; None where none of them has it, `any` if they differ.
+    """Return the type of `detail.NAME` in actions of these kinds; None where none of them has it, `any` if they differ.
 
     A map whose names are known is one in each kind that has it.
     """
@@ -145,7 +145,7 @@ def found(kinds: Iterable[str], name: str) -> Shape | None:
 
 
 def word(shape: Shape) -> str:
-    """Give a type in the words of `SCHEMA`."""
+    """Return a type in the words of `SCHEMA`."""
     if isinstance(shape, list):
         return f"list of {word(shape[0])}"
     return "map" if isinstance(shape, dict) else shape

@@ -93,5 +93,5 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def severities() -> tuple[Severity, ...]:
-    """Give the severities from the least to the most."""
+    """Return the severities from the least to the most."""
     return cast(tuple[Severity, ...], Severity.__args__)  # type: ignore[attr-defined]

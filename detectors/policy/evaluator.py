@@ -15,12 +15,14 @@ from typing import Any
 
 from msgspec import Struct
 
-from detectors.actions import HOUR_US, NAME_MAX, SCHEMA, Action, of_change
+from detectors.actions import HOUR_US, NAME_MAX, Action, of_change
 from detectors.policy.calendars import Calendars
 from detectors.policy.expressions import Context, Expression
 from detectors.policy.guards import LISTS, Guard
-from detectors.policy.policies import Bundle, Policy
+from detectors.policy.policies import Bundle
+from detectors.policy.policy import Policy
 from detectors.policy.reads import TIMES, joined, key_maker, short
+from detectors.vocabulary import SCHEMA
 from pgwitness.core.events import Event
 
 SHAPES_MAX = 20_000
@@ -50,7 +52,8 @@ NONE = Matches()
 
 
 class Novelty(Struct, frozen=True):
-    """What is known of an action besides the event: what the model finds new, and how long its principal was quiet."""
+    """What is known of an action besides the event: what the model finds new, and for how long its principal was
+    inactive."""
 
     client_addr: bool = False
     application: bool = False
@@ -116,7 +119,7 @@ class _Selection:
                 self._numbered.append((place, needs))
 
     def of(self, action: Action) -> _Asked | None:
-        """Give the conditions that can hold of one such action; None when none can."""
+        """Return the conditions that can hold of one such action; None when none can."""
         fitting: tuple[int, ...] = ()
         for place, needs in self._numbered:
             for name, number in needs:
@@ -185,7 +188,7 @@ class Evaluator:
         return NONE if asked is None else self._remembered(asked, action)
 
     def _remembered(self, asked: _Asked, action: Action) -> Matches:
-        """Give the answer to the same question about an action that is equal in everything that is read of it."""
+        """Return the answer to the same question about an action that is equal in everything that is read of it."""
         try:
             key = asked.key(action)
         except RecursionError:  # answered, and not remembered
@@ -203,7 +206,7 @@ class Evaluator:
         self._selections.clear()
 
     def _select(self, action: Action) -> _Selection:
-        """Give the conditions that can hold of such actions, and what they have answered."""
+        """Return the conditions that can hold of such actions, and what they have answered."""
         filled = tuple(map(bool, _lists(action)))
         key = (action.kind, action.operation, tuple(action.operations), filled)
         found = self._selections.get(key)
@@ -221,7 +224,7 @@ class Evaluator:
 
 
 def set_novelty(action: Action, novelty: Novelty) -> None:
-    """Tell an action what the behaviour model said."""
+    """Set on an action what the behaviour model found."""
     action.new_client_addr = novelty.client_addr
     action.new_application = novelty.application
     action.new_relation = novelty.relation

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from detectors.actions import SCHEMA, Action
+from detectors.actions import Action
 from detectors.policy import reads, syntax, typecheck
 from detectors.policy.expressions import Context, Expression, evaluate
 from detectors.policy.syntax import Node
+from detectors.vocabulary import SCHEMA
 from detectors.wording import show
 
 _JOINS = {"&&": "all of", "||": "one of", "not": "not", "choice": "if, then, else"}
@@ -45,7 +46,7 @@ def explain(condition: Expression, action: Action) -> Part:
 
 
 def _timed(condition: Expression, action: Action) -> Action:
-    """Give an action what clocks and calendars say, as far as the condition asks."""
+    """Return an action what clocks and calendars say, as far as the condition asks."""
     asked = {name: condition.keys.get(name) or () for name in reads.TIMES}
     said = {name: reads.times(action, name, keys, condition.calendars) for name, keys in asked.items()}
     return replace(action, **said)
@@ -61,7 +62,8 @@ def conjuncts(part: Part) -> Iterator[Part]:
 
 
 def lacking(part: Part) -> Part | None:
-    """Give the one part for lack of which a condition does not hold; None where more than one, or all, are lacking."""
+    """Return the one part for lack of which a condition does not hold; None where more than one, or all, are
+    lacking."""
     needed = list(conjuncts(part))
     missing = [each for each in needed if each.holds != "yes"]
     return missing[0] if len(missing) == 1 and len(needed) > 1 else None
@@ -78,7 +80,7 @@ def _part(node: Node, action: Action, ask: Callable[[Node], object]) -> Part:
 
 
 def _failure(said: str) -> str:
-    """Say why a part cannot be told; nobody asks it where what stands before it has decided already."""
+    """Return why a part cannot be decided; nobody asks it where what stands before it has decided already."""
     return f"{said.removeprefix('KeyError: ')} is not there" if said.startswith("KeyError: ") else said
 
 
@@ -92,7 +94,7 @@ def _flat(node: Node, sign: str) -> Iterator[Node]:
 
 
 def _values(node: Node, action: Action) -> dict[str, str]:
-    """Give what a part reads of the action, as it is; of a map only what is asked of it."""
+    """Return what a part reads of the action, as it is; of a map only what is asked of it."""
     found: dict[str, str] = {}
     for path, keys in sorted(typecheck.names_read(node).items()):
         value = getattr(action, SCHEMA[path].attribute)

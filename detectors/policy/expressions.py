@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from detectors.actions import SCHEMA, Action
-from detectors.lean import without_init
+from detectors.actions import Action
+from detectors.bare_import import without_init
 from detectors.policy import guards, reads, syntax, typecheck
 from detectors.policy.calendars import NONE, Calendars
 from detectors.policy.guards import Guard
+from detectors.vocabulary import SCHEMA
 
 with without_init("cel"):
     from cel import cel
@@ -35,9 +36,9 @@ class Expression:
         zone: str = "UTC",
         calendars: Calendars = NONE,
     ) -> None:
-        """Compile and check, for actions of some kinds; raises `ValueError` with what is wrong and what there is.
+        """Compile and check, for actions of some kinds; raise `ValueError` with what is wrong and what there is.
 
-        `zone` is whose clock `local` is, `calendars` those that `during` may name.
+        `zone` is the time zone of `local`, `calendars` those that `during` may name.
         """
         self.source = syntax.localized(syntax.substitute(source, parameters or {}), zone)
         self.calendars = calendars
@@ -49,11 +50,11 @@ class Expression:
             _check_pattern(pattern)
 
     def guard(self, kind: str) -> Guard:
-        """Say what must hold of an action of a kind for this to hold."""
+        """Return what must hold of an action of a kind for this to hold."""
         return guards.guard(self.tree, kind)
 
     def evaluate(self, context: cel.Context) -> bool | str:
-        """Give true or false, or a text that says why it cannot be told."""
+        """Return true or false, or a text that says why it cannot be decided."""
         try:
             result = self._program.execute(context)
         except (KeyboardInterrupt, SystemExit):
@@ -73,7 +74,7 @@ def _compiled(source: str) -> Any:
 
 
 def evaluate(source: str, context: cel.Context) -> bool | str | object:
-    """Evaluate a part of a checked expression by itself; gives its value, or a text that says why there is none."""
+    """Evaluate a part of a checked expression by itself; return its value, or a text that says why there is none."""
     try:
         value: object = cel.compile(source).execute(context)
     except (KeyboardInterrupt, SystemExit):
@@ -103,7 +104,7 @@ class Context:
                 self._plain.append((path, SCHEMA[path].attribute))
 
     def variables(self, action: Action) -> dict[str, object]:
-        """Give an action's fields under their names in expressions."""
+        """Return an action's fields under their names in expressions."""
         values: dict[str, object] = {name: self._of(action, attribute) for name, attribute in self._plain}
         for group, fields in self._grouped.items():
             values[group] = {name: self._of(action, attribute) for name, attribute in fields}

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from typing import NamedTuple
 
-from detectors.actions import SCHEMA
 from detectors.policy.syntax import Node
+from detectors.vocabulary import SCHEMA
 
 RUNS = "statement.operations"
 LISTS = frozenset(name for name, field in SCHEMA.items() if field.type.startswith("list"))
@@ -33,7 +33,7 @@ class Guard(NamedTuple):
     least: tuple[tuple[str, int], ...] = ()
 
     def lets(self, operation: str, runs: Iterable[str], filled: Set[str]) -> bool:
-        """Say whether an action with this operation, these of its statement, and these lists may match."""
+        """Return whether an action with this operation, these of its statement, and these lists may match."""
         if not self.possible or (self.operations is not None and operation not in self.operations):
             return False
         return self.filled <= filled and (self.runs is None or not self.runs.isdisjoint(runs))
@@ -44,7 +44,7 @@ NEVER = Guard(possible=False)
 
 
 def guard(tree: Node, kind: str) -> Guard:
-    """Give what must hold of an action of this kind."""
+    """Return what must hold of an action of this kind."""
     return _guard(tree, kind)
 
 
@@ -71,7 +71,7 @@ def _guard(node: Node, kind: str) -> Guard:
 
 
 def _decided(node: Node, kind: str) -> bool | None:
-    """Say what a condition is for every action of a kind; None when that depends on the action."""
+    """Return what a condition is for every action of a kind; None when that depends on the action."""
     if node.kind == "literal":
         return bool(node.value) if isinstance(node.value, bool) else None
     if node.kind == "not":
@@ -90,7 +90,7 @@ def _decided(node: Node, kind: str) -> bool | None:
 
 
 def _values(node: Node, asked: Node) -> frozenset[str] | None:
-    """Give the texts that something is compared with, by `==`, `!=` or `in`."""
+    """Return the texts that something is compared with, by `==`, `!=` or `in`."""
     if node.kind != "op" or node.value not in ("==", "!=", "in"):
         return None
     left, right = node.args
@@ -135,7 +135,7 @@ def _loop(node: Node) -> Guard:
 
 
 def _list(node: Node) -> str | None:
-    """Give the name of a list of the action."""
+    """Return the name of a list of the action."""
     if node.kind == "get" and node.args[0].kind == "name":
         name = f"{node.args[0].value}.{node.value}"
     else:

@@ -1,7 +1,7 @@
 """Which values can occur: what an expression compares with must be one of them, or the comparison is always false.
 
 Closed lists come from the types of events, words for what statements do from the parser's own names. Where nobody can
-list what occurs (names, addresses, what control and gap tell) everything does. The empty text stands for what is not
+list what occurs (names, addresses, what control and gap report) everything does. The empty text stands for what is not
 known, and always can.
 """
 
@@ -48,19 +48,19 @@ _OBJECTS = (
     *("USER MAPPING", "VIEW"),
 )
 TAGS = frozenset({*_TAGS_ALONE, *(f"{verb} {name}" for verb in ("CREATE", "ALTER", "DROP") for name in _OBJECTS)})
-"""Command tags of which event triggers tell (PostgreSQL's documentation, "Event Trigger Firing Matrix"), and some that
+"""Command tags that event triggers report (PostgreSQL's documentation, "Event Trigger Firing Matrix"), and some that
 cannot be."""
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @cache
 def statement_words() -> frozenset[str]:
-    """Give the words for what statements do."""
+    """Return the words for what statements do."""
     return vocabulary()
 
 
 def never(path: str, value: object, kinds: Iterable[str]) -> str | None:
-    """Say why a value cannot occur under a name in actions of these kinds, and what was meant; None if it can."""
+    """Return why a value cannot occur under a name in actions of these kinds, and what was meant; None if it can."""
     if not isinstance(value, str) or value == "":
         return None
     if path == "kind":
@@ -91,7 +91,7 @@ def _operation(value: str, kinds: tuple[str, ...]) -> str | None:
 
 
 def _operations(kind: str) -> Iterable[str] | re.Pattern[str]:
-    """Give the operations of a kind, or what they look like where nobody can list them."""
+    """Return the operations of a kind, or what they look like where nobody can list them."""
     closed = {"change": OPERATIONS.values(), "session": SESSIONS, "posture": FOUND}
     if kind in closed:
         return tuple(closed[kind])

@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 
-from detectors.actions import SCHEMA, Action
+from detectors.actions import Action
 from detectors.policy.calendars import NONE, Calendars
 from detectors.policy.syntax import Node
+from detectors.vocabulary import SCHEMA
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _MAPS = {field.attribute for field in SCHEMA.values() if field.type == "map"}
@@ -25,14 +26,14 @@ Keys = dict[str, frozenset[str] | None]
 
 
 def keys_read(tree: Node) -> Keys:
-    """Give the keys that an expression reads of the action's maps."""
+    """Return the keys that an expression reads of the action's maps."""
     found: dict[str, set[str] | None] = {}
     _walk(tree, found)
     return {attribute: None if keys is None else frozenset(keys) for attribute, keys in found.items()}
 
 
 def joined(all_keys: Iterable[Keys]) -> Keys:
-    """Give the keys that several expressions read together."""
+    """Return the keys that several expressions read together."""
     found: Keys = {}
     for keys in all_keys:
         for attribute, names in keys.items():
@@ -55,7 +56,7 @@ def _walk(node: Node, found: dict[str, set[str] | None]) -> None:
 
 
 def _asked(node: Node) -> str | None:
-    """Give the name that a node asks of a map: `detail.x`, `detail["x"]`."""
+    """Return the name that a node asks of a map: `detail.x`, `detail["x"]`."""
     if node.kind == "get":
         return str(node.value)
     place = node.args[1] if node.kind == "index" else None
@@ -67,14 +68,14 @@ TIMES = frozenset({"clock", "during"})
 
 
 def times(action: Action, attribute: str, names: Iterable[str], calendars: Calendars) -> dict[str, object]:
-    """Give what clocks and calendars say of an action, where it does not bring it."""
+    """Return what clocks and calendars say of an action, where it does not bring it."""
     held: Mapping[str, object] = getattr(action, attribute)
     computed = calendars.value(attribute, [name for name in names if name not in held], action.occurred_at_us)
     return {**computed, **{name: held[name] for name in names if name in held}}
 
 
 def _map(node: Node) -> str | None:
-    """Give the attribute of a map of the action, where a node is its name."""
+    """Return the attribute of a map of the action, where a node is its name."""
     if node.kind == "get" and node.args[0].kind == "name":
         name = f"{node.args[0].value}.{node.value}"
     else:
@@ -110,7 +111,7 @@ def _few(names: list[str]) -> Callable[[Action], Iterable[Any]]:
 
 
 def short(values: object) -> bytes:
-    """Give 16 bytes that stand for values, whatever they are."""
+    """Return 16 bytes that stand for values, whatever they are."""
     try:
         data = _encode(values)
     except (ValueError, TypeError, OverflowError):  # numbers and texts that no JSON can say

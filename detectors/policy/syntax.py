@@ -56,7 +56,7 @@ def tokens(source: str) -> list[Token]:
 
 
 def substitute(source: str, parameters: Mapping[str, Any]) -> str:
-    """Write the values of `parameters.NAME` into an expression. Raises `ValueError` for one that is not there."""
+    """Write the values of `parameters.NAME` into an expression. Raise `ValueError` for one that is not there."""
     words = tokens(source)
     pieces: list[str] = []
     end = 0
@@ -73,7 +73,7 @@ def substitute(source: str, parameters: Mapping[str, Any]) -> str:
 
 
 def parse(source: str) -> Node:
-    """Read an expression. Raises `ValueError` that says what was met, where, and what may have been meant."""
+    """Read an expression. Raise `ValueError` that says what was met, where, and what may have been meant."""
     words = tokens(source)
     for place, word in enumerate(words):
         if meant := _meant(words, place):
@@ -91,7 +91,7 @@ _METHODS |= {"endswith": "endsWith", "match": "matches", "length": "size", "len"
 
 
 def _meant(words: list[Token], place: int) -> str | None:
-    """Say what a word stands for that other languages have and CEL does not."""
+    """Return what a word stands for that other languages have and CEL does not."""
     word = words[place]
     after = words[place + 1].text if place + 1 < len(words) else ""
     before = words[place - 1].text if place else ""
@@ -137,7 +137,7 @@ def _inner(node: Node, outer: Node, *, right: bool = False) -> str:
 
 
 def _binding(node: Node) -> int:
-    """Say how tightly a part holds together: `? :` least, then the operators by their levels, then all else."""
+    """Return how tightly a part holds together: `? :` least, then the operators by their levels, then all else."""
     if node.kind == "op":
         return 1 + next(level for level, signs in enumerate(_LEVELS) if node.value in signs)
     if node.kind in ("not", "minus"):

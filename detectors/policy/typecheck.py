@@ -11,12 +11,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from detectors.actions import SCHEMA
 from detectors.policy import details, occurring
 from detectors.policy.calendars import CLOCK, zone
 from detectors.policy.details import Shape
 from detectors.policy.reads import TIMES
 from detectors.policy.syntax import Node, write
+from detectors.vocabulary import SCHEMA
 
 ROOTS = frozenset(path.partition(".")[0] for path in SCHEMA)
 GROUPS = frozenset(path.partition(".")[0] for path in SCHEMA if "." in path)
@@ -58,7 +58,7 @@ class _Placed(ValueError):
 
 
 def check(tree: Node, kinds: Iterable[str] | None = None, calendars: Iterable[str] = ()) -> Checked:
-    """Check a condition. Raises `ValueError` that names the place and says what there is.
+    """Check a condition. Raise `ValueError` that names the place and says what there is.
 
     `kinds` are those of the actions it is about; without them what `detail` holds and which values occur stays open.
     `calendars` are the names that `during` knows.
@@ -71,7 +71,7 @@ def check(tree: Node, kinds: Iterable[str] | None = None, calendars: Iterable[st
 
 
 def names_read(node: Node) -> dict[str, set[str]]:
-    """Give the names of `SCHEMA` that a part reads, with the keys that it asks of a map; none where it may be all."""
+    """Return the names of `SCHEMA` that a part reads, with the keys that it asks of a map; none where it may be all."""
     found: dict[str, set[str]] = {}
     _read(node, found)
     return found
@@ -92,7 +92,7 @@ def _read(node: Node, found: dict[str, set[str]]) -> None:
 
 
 def path_of(node: Node) -> str | None:
-    """Give the name of `SCHEMA` that a node is, None for anything else."""
+    """Return the name of `SCHEMA` that a node is, None for anything else."""
     if node.kind == "get" and node.args[0].kind == "name":
         path = f"{node.args[0].value}.{node.value}"
     else:
@@ -101,7 +101,7 @@ def path_of(node: Node) -> str | None:
 
 
 def near(name: str, known: list[str]) -> str:
-    """Say what there is, the likeliest first where a name looks like a slip."""
+    """Return what there is, the likeliest first where a name looks like a slip."""
     close = difflib.get_close_matches(name, known, 3, 0.6)
     return f"did you mean {', '.join(close)}?" if close else f"there is: {', '.join(sorted(known))}"
 
@@ -109,11 +109,11 @@ def near(name: str, known: list[str]) -> str:
 PLACE_CHARS_MAX = 100
 """Characters of the part of an expression that an error quotes."""
 _PLACES = frozenset({"op", "not", "loop", "call", "method", "has", "choice", "index"})
-"""Parts that tell enough to be quoted."""
+"""Parts that are long enough to be quoted."""
 
 
 def _said_of(name: str) -> str:
-    """Say what a word that is no field may have been meant as."""
+    """Return what a word that is no field may have been meant as."""
     close = difflib.get_close_matches(name, sorted(SCHEMA), 3, 0.6)
     ends = [path for path in SCHEMA if path.rpartition(".")[2] == name]
     if close or ends:
@@ -128,7 +128,7 @@ class _Checker:
         self._kinds = kinds
 
     def type_of(self, node: Node, variables: dict[str, str]) -> str:
-        """Give the type of a part, in the words of `SCHEMA`, `any` where it cannot be known."""
+        """Return the type of a part, in the words of `SCHEMA`, `any` where it cannot be known."""
         method = getattr(self, f"_{node.kind}")
         try:
             found: str = method(node, variables)
@@ -176,7 +176,7 @@ class _Checker:
         return self._field(holder, found, str(node.value))
 
     def _time(self, path: str, name: str) -> str:
-        """Give the type of what a clock or calendar says. Raises `ValueError` for one that there is not."""
+        """Return the type of what a clock or calendar says. Raise `ValueError` for one that there is not."""
         self.checked.paths.add(path)
         if path == "clock":
             zone(name)
@@ -187,7 +187,7 @@ class _Checker:
         return "bool"
 
     def _field(self, holder: Node, found: str, name: str) -> str:
-        """Give the type of a map's field. Raises `ValueError` where it is known not to be there."""
+        """Return the type of a map's field. Raise `ValueError` where it is known not to be there."""
         if isinstance(found, Known) and found.path == "detail" and self._kinds is not None:
             shape = details.found(self._kinds, name)
             if shape is None:
@@ -329,7 +329,7 @@ def _shaped(shape: Shape) -> Known:
 
 
 def _item(found: str) -> str:
-    """Give the type of a list's items."""
+    """Return the type of a list's items."""
     word = found.removeprefix("list of ")
     if not isinstance(found, Known):
         return word

@@ -95,7 +95,7 @@ def row(alert: Row) -> Row:
 
 
 def stories(alerts: Iterable[Row]) -> list[Row]:
-    """Put alerts together by incident, each finding as it was last told; total on any objects."""
+    """Put alerts together by incident, each finding as it was last emitted; total on any objects."""
     findings: dict[tuple[str, str], Row] = {}
     for alert in alerts:
         incident = _object(alert.get("unmapped")).get("incident")

@@ -13,7 +13,7 @@ from pgwitness.cli.options import common, configuration, http_options
 @http_options
 @common
 def deliver(host: str | None, port: int | None, config_path: Path) -> None:
-    """Send alerts to every [deliveries.NAME] until told to end; with respond.enabled, end backends too.
+    """Send alerts to every [deliveries.NAME] until asked to stop; with respond.enabled, end backends too.
 
     Each target has its own place on the topic: one that is slow or gone holds up no other.
     """

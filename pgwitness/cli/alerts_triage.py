@@ -1,4 +1,4 @@
-"""`pgwitness alerts resolve`, `key` and `suppressions`: a person's word on alerts, and what it keeps quiet."""
+"""`pgwitness alerts resolve`, `key` and `suppressions`: a person's word on alerts, and what it suppresses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SCOPES = ["same-finding", "policy-and-principal", "policy-and-relation", "policy
     type=click.Choice(SCOPES),
     default="same-finding",
     show_default=True,
-    help="How far a false positive goes: what stays quiet because of it.",
+    help="How far a false positive goes: what it suppresses.",
 )
 @click.option("--expires", default="30d", show_default=True, help="For how long the verdict holds, such as 12h or 30d.")
 @click.option("--promote", is_flag=True, help="Until then, let unusual behaviour of this principal alarm on its own.")
@@ -64,7 +64,7 @@ def resolve(
 ) -> None:
     """Decide on the alert UID (or the beginning of its uid): a signed verdict goes to the topic `feedback`.
 
-    The worker closes the finding. Of a false positive, what --scope says stays quiet until the verdict expires: it is
+    The worker closes the finding. Of a false positive, what --scope says is suppressed until the verdict expires: it is
     still judged, counted and landed, and the habits of its principal learn it.
     """
     config = configuration(config_path)
@@ -157,11 +157,11 @@ def key(file: Path, as_json: bool, config_path: Path) -> None:
         say(f'in the workers\' configuration:\n\n[reviewers.NAME]\nkey = "{text}"')
 
 
-@click.command(short_help="List what stays quiet, until when and why.")
+@click.command(short_help="List what is suppressed, until when and why.")
 @json_option
 @common
 def suppressions(as_json: bool, config_path: Path) -> None:
-    """List suppressions, maintenance windows and the verdicts that keep findings quiet.
+    """List suppressions, maintenance windows and the verdicts that suppress findings.
 
     Exits 1 when an entry of the file has expired, or the file cannot be used: remove or renew it.
     """
@@ -177,7 +177,7 @@ def suppressions(as_json: bool, config_path: Path) -> None:
         checked = verdicts.check(record.value, config.reviewers, record.time_ms * 1000)
         for rule in verdicts.rules(checked):
             rows.append(_rule_row(rule, now_us))
-    emit(rows, as_json=as_json, empty="nothing is kept quiet")
+    emit(rows, as_json=as_json, empty="nothing is suppressed")
     if late:
         raise NotInOrder(f"{len(late)} entries of {config.triage.suppressions} have expired: remove or renew them")
 
@@ -238,7 +238,7 @@ def _private(file: Path) -> Ed25519PrivateKey:
 
 
 def _find(config: Config, uid: str) -> dict[str, Any]:
-    """Give the alert as it was last told; one that is in the lake only is looked for there."""
+    """Give the alert as it was last emitted; one that is in the lake only is looked for there."""
     from pgwitness.cli import kafka
 
     if len(uid) < PREFIX_MIN or not uid.isalnum():

@@ -18,7 +18,7 @@ from pgwitness.cli.options import cluster_option, common, configuration, http_op
 def collect(
     names: tuple[str, ...], clusters: tuple[str, ...], host: str | None, port: int | None, config_path: Path
 ) -> None:
-    """Run collectors until told to end: what they see goes to the topic `raw`.
+    """Run collectors until asked to stop: what they see goes to the topic `raw`.
 
     wal: committed changes, through logical replication. stats: statements, through pg_stat_statements. sessions: who
     is connected, and roles, grants, settings and triggers as they change. log: statements, connections, failed logins

@@ -27,7 +27,7 @@ def write(folder: Path) -> list[dict[str, object]]:
 
     Raises `ConfigurationError` when the folder cannot be written to.
     """
-    from detectors.policy.policies import packaged_files
+    from detectors.policy.files import packaged_files
     from pgwitness.core.privacy import KEY_BYTES, write_key
 
     templates = files("pgwitness.cli") / "templates"

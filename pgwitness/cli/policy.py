@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pgwitness.core.config import Config
 
 FOLDER = click.Path(path_type=Path)
+policies_option = click.option(
+    "--policies", "path", type=FOLDER, metavar="PATH", help="Other policies than policies.path."
+)
 
 
 @click.group(short_help="Check, test, try and replay policies.")
@@ -27,7 +30,7 @@ def policy() -> None:
 
 
 @policy.command(short_help="Say what is wrong with policies.")
-@click.option("--policies", "path", type=FOLDER, metavar="PATH", help="Other policies than policies.path.")
+@policies_option
 @json_option
 @common
 def check(path: Path | None, as_json: bool, config_path: Path) -> None:
@@ -37,7 +40,7 @@ def check(path: Path | None, as_json: bool, config_path: Path) -> None:
     """
     from msgspec.structs import asdict
 
-    from detectors.policy.policies import lint
+    from detectors.policy.files import lint
 
     config = configuration(config_path)
     policies, problems = lint(path or config.policies.path)
@@ -52,7 +55,7 @@ def check(path: Path | None, as_json: bool, config_path: Path) -> None:
 
 
 @policy.command(short_help="Run the tests beside the policies.")
-@click.option("--policies", "path", type=FOLDER, metavar="PATH", help="Other policies than policies.path.")
+@policies_option
 @json_option
 @common
 def test(path: Path | None, as_json: bool, config_path: Path) -> None:
@@ -89,7 +92,7 @@ def test(path: Path | None, as_json: bool, config_path: Path) -> None:
 @policy.command("try", short_help="Say what policies would decide on a statement, and why.")
 @click.argument("sql")
 @click.option("--as", "principal", metavar="PRINCIPAL", help="Who runs it, by a name that identities.yaml gives.")
-@click.option("--for", "person", metavar="PERSON", help="For whom an agent or service acts.")
+@click.option("--for", "on_behalf_of", metavar="PERSON", help="For whom an agent or service acts.")
 @click.option("--role", metavar="ROLE", help="The login role; else the one that the principal's rule asks for.")
 @click.option("--cluster", metavar="NAME", help="Where it runs; else the only cluster there is.")
 @click.option("--database", metavar="NAME", help="In which database; else the cluster's only one.")
@@ -98,28 +101,13 @@ def test(path: Path | None, as_json: bool, config_path: Path) -> None:
 @click.option("--at", metavar="TIME", help="When, such as 2026-03-29T01:30:00Z; else now.")
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only as seen so: statement, change, ddl …")
 @click.option("--with", "fields", multiple=True, metavar="NAME=VALUE", help="Any field, such as new.client_addr=true.")
-@click.option("--policies", "path", type=FOLDER, metavar="PATH", help="Other policies than policies.path.")
+@policies_option
 @click.option("--identities", type=FOLDER, metavar="FILE", help="Another file than identities.file.")
 @click.option("--all", "every", is_flag=True, help="Show also the policies that do not nearly match.")
 @json_option
 @common
 def try_(
-    sql: str,
-    principal: str | None,
-    person: str | None,
-    role: str | None,
-    cluster: str | None,
-    database: str | None,
-    rows: int | None,
-    outcome: str | None,
-    at: str | None,
-    kinds: tuple[str, ...],
-    fields: tuple[str, ...],
-    path: Path | None,
-    identities: Path | None,
-    every: bool,
-    as_json: bool,
-    config_path: Path,
+    sql: str, path: Path | None, identities: Path | None, every: bool, as_json: bool, config_path: Path, **stated: Any
 ) -> None:
     """Say what the policies would decide on SQL, and why: what is seen of each statement, which policies match, part by
     part, and which lack one part only. Asks no server; what only a server knows is assumed, and said.
@@ -129,7 +117,7 @@ def try_(
     from pgwitness.cli import policy_try
 
     config = configuration(config_path)
-    given = policy_try.given(config, principal, person, role, cluster, database, rows, outcome, at, kinds, fields)
+    given = policy_try.given(config, stated)
     tried = policy_try.run(config, given, sql, path, identities)
     policy_try.show(tried, every=every, as_json=as_json)
     if any(each.decided for each in tried):
@@ -139,7 +127,7 @@ def try_(
 @policy.command(short_help="Run policies over past evidence.")
 @click.option("--since", metavar="WHEN", help="From when on: 2026-03-01, 2026-03-01T08:00:00Z, or 24h ago. Needed.")
 @click.option("--until", metavar="WHEN", help="Up to when, exclusive; everything there is otherwise.")
-@click.option("--policies", "path", type=FOLDER, metavar="PATH", help="Other policies than policies.path.")
+@policies_option
 @json_option
 @common
 def replay(since: str | None, until: str | None, path: Path | None, as_json: bool, config_path: Path) -> None:

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -28,7 +28,6 @@ from streams.identity.identities import Identities
 
 if TYPE_CHECKING:
     from pgwitness.core.config import Config
-    from pgwitness.core.events import Outcome
 
 SEEN = (
     *("operation", "relations", "columns", "sensitive", "rows", "statement.where", "statement.operations"),
@@ -51,41 +50,23 @@ class Judged(Struct, frozen=True):
         return list(decisive(self.opinions))
 
 
-def given(
-    config: Config,
-    principal: str | None,
-    person: str | None,
-    role: str | None,
-    cluster: str | None,
-    database: str | None,
-    rows: int | None,
-    outcome: str | None,
-    at: str | None,
-    kinds: tuple[str, ...],
-    fields: tuple[str, ...],
-) -> Given:
-    """Check what was said on the command line. Raises `ConfigurationError`."""
+def given(config: Config, stated: Mapping[str, Any]) -> Given:
+    """Check what the command line states: the fields of `Given`, the time as text `at`. Raise `ConfigurationError`."""
     from pgwitness.cli.policy import when
 
-    for word, known in [(outcome, outcomes()), *((kind, KINDS) for kind in kinds)]:
+    for word, known in [(stated["outcome"], outcomes()), *((kind, KINDS) for kind in stated["kinds"])]:
         if word is not None and word not in known:
             raise ConfigurationError(f"{word!r} is none of {', '.join(known)}")
-    name = cluster or next(iter(config.clusters), "")
+    name = stated["cluster"] or next(iter(config.clusters), "")
     settings = config.clusters.get(name)
     databases = settings.databases if settings is not None else []
     now_us = time.time_ns() // 1000
-    return Given(
-        principal=principal,
-        on_behalf_of=person,
-        role=role,
-        cluster=name,
-        database=database or (databases[0] if databases else ""),
-        rows=rows,
-        outcome=cast("Outcome | None", outcome),
-        at_us=when(at, now_us) if at is not None else now_us,
-        kinds=kinds,
-        fields=dict(field_of(text) for text in fields),
-    )
+    rest = {option: value for option, value in stated.items() if option != "at"} | {
+        "cluster": name,
+        "database": stated["database"] or (databases[0] if databases else ""),
+        "fields": dict(field_of(text) for text in stated["fields"]),
+    }
+    return Given(**rest, at_us=when(stated["at"], now_us) if stated["at"] is not None else now_us)
 
 
 def run(config: Config, given: Given, sql: str, policies: Path | None, identities: Path | None) -> list[Judged]:
@@ -142,7 +123,7 @@ def _lines(judged: Judged, every: bool) -> Iterator[str]:
 
 
 def _seen(tried: Tried) -> Iterator[str]:
-    from detectors.actions import SCHEMA
+    from detectors.vocabulary import SCHEMA
 
     for name in SEEN:
         value = getattr(tried.action, SCHEMA[name].attribute)
@@ -166,7 +147,7 @@ def _opinion(opinion: Opinion) -> Iterator[str]:
 
 def _part(part: Part, depth: int) -> Iterator[str]:
     read = "   (" + ", ".join(f"{name} is {value}" for name, value in part.read.items()) + ")" if part.read else ""
-    mark = MARKS.get(part.holds, f"cannot be told ({part.holds})")
+    mark = MARKS.get(part.holds, f"cannot be decided ({part.holds})")
     text = part.joined if part.parts else part.text
     yield f"{'   ' * depth}{mark}  {text}{read}"
     for inner in part.parts:

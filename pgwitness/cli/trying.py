@@ -15,8 +15,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from collectors.log.interpretation.texts import Texts
-from detectors.actions import SCHEMA, Action, count, of_change, of_event
+from detectors.actions import Action, count, of_change, of_event
 from detectors.sensitive import Sensitive
+from detectors.vocabulary import SCHEMA
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import (
     Beacon,
@@ -126,7 +127,7 @@ class Trying:
             assumed.append(f"the parser cannot read it, and little is known of it: {error}")
         if kind == "query_stats":
             event.kind, event.outcome = "query_stats", "unknown"
-            assumed = ["it ran once in its window of statistics, which do not tell outcomes"]
+            assumed = ["it ran once in its window of statistics, which do not know outcomes"]
         self._resolve(event, assumed)
         return self._tried(place, text, event, assumed)
 

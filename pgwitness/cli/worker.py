@@ -21,7 +21,7 @@ RETRY_S = 2.0
 @http_options
 @common
 def worker(host: str | None, port: int | None, config_path: Path) -> None:
-    """Run the worker until told to end: topic `raw` becomes named events, verdicts, alerts and the lake.
+    """Run the worker until asked to stop: topic `raw` becomes named events, verdicts, alerts and the lake.
 
     Start more of them for more throughput: Kafka divides the partitions among the workers of one group.
     """

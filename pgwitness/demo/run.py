@@ -128,7 +128,7 @@ def _trust_loopback(postgres: Postgres, admin: psycopg.Connection[tuple[object, 
 
 
 def _configure(place: Path, postgres: Postgres, broker: Broker, seconds: float, helpdesk: Helpdesk) -> Path:
-    from detectors.policy.policies import packaged_files
+    from detectors.policy.files import packaged_files
     from pgwitness.core.privacy import KEY_BYTES, write_key
 
     more = MORE.format(place=place, issuer=ISSUER, warmup_ms=int(seconds * 1000 * 0.3))

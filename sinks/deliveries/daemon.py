@@ -1,9 +1,9 @@
 """`pgwitness alerts deliver`: every target reads the alerts topic for itself, at its own pace.
 
 A target's position is committed only after it took what it was sent, or the dead letters did: at least once, and what
-is sent again has the same uid. Alerts beyond a target's rate are held back for a minute and told in one summary; the
-position stays before them until that was taken. What a target does not take is tried again with growing pauses, then
-goes to the topic of dead letters with its reason; a target that is slow or gone holds up no other.
+is sent again has the same uid. Alerts beyond a target's rate are held back for a minute and reported in one summary;
+the position stays before them until that was taken. What a target does not take is tried again with growing pauses,
+then goes to the topic of dead letters with its reason; a target that is slow or gone holds up no other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TURN_S = 5.0
 
 
 class Stopped(Exception):
-    """The daemon was told to end while something was being tried; it is done again by the next run."""
+    """The daemon was asked to end while something was being tried; it is done again by the next run."""
 
 
 class Outbox:
@@ -69,7 +69,7 @@ class Outbox:
         partition: int = 0,
         headers: list[tuple[str, str | bytes | None]] | None = None,
     ) -> None:
-        """Write one record. Raises `Retry` when the broker does not take it."""
+        """Write one record. Raise `Retry` when the broker does not take it."""
         errors: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _: object) -> None:
@@ -118,7 +118,7 @@ class Route:
         """Why the target did not take what it was sent last."""
 
     async def run(self, turned: Callable[[], None], ready: Callable[[], None]) -> None:
-        """Deliver until told to stop; raises `Retry` when the broker is lost, to be run again.
+        """Deliver until asked to stop; raise `Retry` when the broker is lost, to be run again.
 
         `turned` is called while it works or waits for the target, `ready` as well once there is something to work on.
         """
@@ -304,7 +304,7 @@ class Route:
 
 
 def routes(config: Config, stop: threading.Event) -> list[Route]:
-    """Make a route for every target, and for the responder. Raises `ConfigurationError` when there is nothing to do."""
+    """Make a route for every target, and for the responder. Raise `ConfigurationError` when there is nothing to do."""
     outbox = Outbox(config)
     made = [
         Route(name, settings, targets.make(name, settings), config, outbox, stop)
@@ -321,7 +321,7 @@ def routes(config: Config, stop: threading.Event) -> list[Route]:
 
 
 async def run(config: Config, health: Health, stop: threading.Event) -> None:
-    """Deliver to every target until `stop`. Raises `ConfigurationError` at the start only."""
+    """Deliver to every target until `stop`. Raise `ConfigurationError` at the start only."""
     made = routes(config, stop)  # outside of the group, which would wrap what is raised
     async with asyncio.TaskGroup() as group:
         for route in made:

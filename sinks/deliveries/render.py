@@ -30,7 +30,7 @@ def body(item: Item) -> bytes:
 
 
 def signed(body: bytes, uid: str, timestamp_s: int, secret: bytes) -> dict[str, str]:
-    """Give the headers that name and sign a body: HMAC-SHA256 over `id.timestamp.body` (Standard Webhooks)."""
+    """Return the headers that name and sign a body: HMAC-SHA256 over `id.timestamp.body` (Standard Webhooks)."""
     content = f"{uid}.{timestamp_s}.".encode() + body
     signature = base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest()).decode()
     return {"webhook-signature": f"v1,{signature}"}

@@ -1,6 +1,6 @@
 """The responder: ends the backend that an alert is about, where the alert's policy says `respond`.
 
-A backend is ended only when everything that was asked for is certain: the alert is young, tied to its session, names
+A backend is ended only when everything that was asked for is certain: the alert is recent, tied to its session, names
 pid and session start, its cluster is configured, and on the server that pid still has that start: a pid that was given
 to somebody else since is never touched. Superusers, and roles that `respond.never` names, are left alone. Each act is
 evidence before (`backend_ending`) and after it (`backend_ended`), and an update of the alert. `decide` is pure.
@@ -64,7 +64,7 @@ _END: dict[str, LiteralString] = {
 
 
 def decide(item: Item, settings: Respond, now_ms: int) -> Act | str | None:
-    """Say what is to be done about an alert: an act, why an act that was asked for is not done, or nothing."""
+    """Return what is to be done about an alert: an act, why an act that was asked for is not done, or nothing."""
     ours = part(item.data, "unmapped")
     how = ours.get("respond")
     if how is None or item.data.get("activity_id") == CLOSE or ours.get("response") is not None:
@@ -104,22 +104,22 @@ class Responder:
         self._limit = Limit(config.respond.rate, clock())
 
     async def send(self, item: Item) -> None:
-        """Do what an alert asks for. Raises `NotTaken` when the server cannot be reached."""
+        """Do what an alert asks for. Raise `NotTaken` when the server cannot be reached."""
         act = decide(item, self._settings, self._wall_ms())
         if act is None:
             return
         if isinstance(act, str):
-            await self._tell(item, None, act)
+            await self._report(item, None, act)
             return
         if not self._limit.take(self._clock()):
-            await self._tell(item, act, "rate")
+            await self._report(item, act, "rate")
             return
         await asyncio.to_thread(self._evidence, item, act, "backend_ending", "")
         outcome = await asyncio.to_thread(self._end, act)
-        await self._tell(item, act, outcome)
+        await self._report(item, act, outcome)
 
     def _end(self, act: Act) -> str:
-        """End the backend if it is still the one; gives what came of it."""
+        """End the backend if it is still the one; return what came of it."""
         place = self._settings.clusters[act.cluster]
         asked = {"pid": act.pid, "start": act.session_start}
         try:
@@ -140,7 +140,7 @@ class Responder:
             raise NotTaken(f"cluster {act.cluster}: {type(error).__name__}: {words(error)}") from error
         return "done" if ended is not None and ended[0] is True else "gone"
 
-    async def _tell(self, item: Item, act: Act | None, outcome: str) -> None:
+    async def _report(self, item: Item, act: Act | None, outcome: str) -> None:
         metrics.RESPONSES.labels(outcome).inc()
         log.info("responded", uid=item.uid, outcome=outcome, how=act.how if act else None)
         await asyncio.to_thread(self._evidence, item, act, "backend_ended", outcome)
@@ -161,7 +161,7 @@ class Responder:
         self._write(self._config.kafka.topic("raw"), builder.cut(), cluster.encode(), partition)
 
     def _update(self, item: Item, act: Act, outcome: str) -> None:
-        """Tell the alert's readers what was done."""
+        """Report to the alert's readers what was done."""
         uid = str(part(item.data, "finding_info").get("uid") or "")
         value = msgspec.json.encode(answered(item.data, act, outcome, self._wall_ms()))
         self._write(self._config.kafka.topic("alerts"), value, uid.encode(), 0)
@@ -171,7 +171,7 @@ class Responder:
 
 
 def answered(alert: Mapping[str, Any], act: Act, outcome: str, now_ms: int) -> dict[str, Any]:
-    """Give the alert as it is told again once something was done: an Update, in progress."""
+    """Return the alert as it is emitted again once something was done: an Update, in progress."""
     metadata, ours = part(alert, "metadata"), part(alert, "unmapped")
     done = {"done": "was ended" if act.how == "terminate" else "had its statement cancelled"}.get(
         outcome, f"was not ended ({outcome})"

@@ -16,7 +16,7 @@ SEVERITY_ID = {"info": 1, "low": 2, "medium": 3, "high": 4, "critical": 5}
 _SEVERITIES = {1: "Informational", 2: "Low", 3: "Medium", 4: "High", 5: "Critical", 6: "Fatal"}
 CLOSE = 3
 SUMMARY_S = 60.0
-"""How long alerts are held back before they are told in one summary."""
+"""How long alerts are held back before they are reported in one summary."""
 SHOWN_MAX = 10
 
 
@@ -55,13 +55,13 @@ def read(value: bytes | None) -> Item | None:
 
 
 def part(whole: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Give a part of an alert that is an object, an empty one where it is not."""
+    """Return a part of an alert that is an object, an empty one where it is not."""
     found = whole.get(name)
     return found if isinstance(found, Mapping) else {}
 
 
 def wanted(item: Item, settings: Delivery) -> bool:
-    """Say whether a target is to get an alert."""
+    """Return whether a target is to get an alert."""
     if item.severity_id < SEVERITY_ID[settings.severity]:
         return False
     ours = part(item.data, "unmapped")
@@ -118,11 +118,11 @@ class Held:
         del self._worst[SHOWN_MAX:]
 
     def due(self, now_s: float) -> bool:
-        """Say whether it is time for the summary."""
+        """Return whether it is time for the summary."""
         return self.number > 0 and now_s - self.since_s >= SUMMARY_S
 
     def summary(self) -> Item:
-        """Tell what was held back; the same alerts make the same summary."""
+        """Return the summary of what was held back; the same alerts make the same summary."""
         by_severity = {_SEVERITIES.get(key, "Unknown"): n for key, n in sorted(self._severities.items(), reverse=True)}
         words = ", ".join(f"{number:,} {name.lower()}" for name, number in by_severity.items())
         return Item(

@@ -309,7 +309,7 @@ class EventPartition:
             why = unexpected(error.__cause__ if isinstance(error.__cause__, Exception) else error)
             log.exception("judge_failed", event_id=event.event_id)
             failed.append(_problem(event, "unjudged", f"what is due with it cannot be told: {why}"))
-            return error.verdict
+            return error.judgement
         except Exception as error:
             log.exception("judge_failed", event_id=event.event_id)
             failed.append(_problem(event, "unjudged", f"judging failed: {unexpected(error)}"))
@@ -331,7 +331,7 @@ class EventPartition:
 
         problems: list[Problem] = []
         for alert in verdict.alerts:
-            if alert.quiet:
+            if alert.lake_only:
                 metrics.QUIET.inc()
                 continue
             try:

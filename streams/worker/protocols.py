@@ -23,7 +23,7 @@ class Alert(Protocol):
         """The alert's key: the same for the same finding, however often it is raised."""
 
     @property
-    def quiet(self) -> bool:
+    def lake_only(self) -> bool:
         """Whether it goes to the lake only."""
 
     def ocsf(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The laws of detectors: what holds for every one of them, whatever it looks for.
 
-A detector judges events in their order, gives its state as bytes and takes it back. `test_laws.py` applies every law
+A detector judges events in their order, return its state as bytes and takes it back. `test_laws.py` applies every law
 to every detector there is; a new one is added to its list and to nothing else.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from detectors.judge import STATE_VERSION
-from detectors.judgement import Verdict
+from detectors.judgement import Judgement
 from pgwitness.core.events import Event
 from tests.detectors.material import START_US, change, day, hostile, week
 
@@ -20,7 +20,7 @@ from tests.detectors.material import START_US, change, day, hostile, week
 class Detector(Protocol):
     """What the laws are about."""
 
-    def judge(self, event: Event) -> Verdict: ...
+    def judge(self, event: Event) -> Judgement: ...
 
     def snapshot(self) -> bytes: ...
 
@@ -34,10 +34,10 @@ CROWD = 12_000
 STATE_BYTES_MAX = 8 * 1024**2 // SHARE
 
 
-def plain(verdict: Verdict) -> bytes:
-    """Give everything a verdict says, as it leaves the process."""
-    findings = [alert.ocsf() for alert in verdict.alerts]
-    return msgspec.json.encode([verdict.policies, verdict.anomaly, verdict.reasons, findings])
+def plain(judgement: Judgement) -> bytes:
+    """Return everything a judgement says, as it leaves the process."""
+    findings = [alert.ocsf() for alert in judgement.alerts]
+    return msgspec.json.encode([judgement.policies, judgement.anomaly, judgement.reasons, findings])
 
 
 def judged(detector: Detector, events: Iterable[Event]) -> list[bytes]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from detectors.actions import BEYOND, COUNTS_MAX, PARTS_MAX, SCHEMA, Action, Parts, count, of_change, of_event
+from detectors.actions import BEYOND, COUNTS_MAX, PARTS_MAX, Action, Parts, count, of_change, of_event
+from detectors.vocabulary import SCHEMA
 from pgwitness.core.events import Count, Relation
 from pgwitness.core.sql import statements
 from tests.detectors.material import START_US, change, event, parts

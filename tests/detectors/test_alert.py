@@ -13,7 +13,8 @@ from detectors.alerts.alert import Alert, alert_uid
 from detectors.alerts.ocsf import query
 from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
-from detectors.policy.policies import Bundle, action_from
+from detectors.policy.cases import action_from
+from detectors.policy.policies import Bundle
 from pgwitness.core.config import Behaviour as Settings
 from pgwitness.core.events import Count, Relation
 from pgwitness.core.units import Duration

@@ -9,8 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.behaviour.habits import PENDING_MAX, TOUCHES_MAX, VALUES_MAX, Deed, Habits, Known, Volume, size_of
-from detectors.behaviour.model import GROUP_FACTOR, LEARNING, ORDINARY, Behaviour, Unusual
+from detectors.behaviour.habits import (
+    PENDING_MAX,
+    TOUCHES_MAX,
+    VALUES_MAX,
+    Habits,
+    Known,
+    Observation,
+    Unusual,
+    Volume,
+    size_of,
+)
+from detectors.behaviour.model import GROUP_FACTOR, Behaviour
+from detectors.behaviour.scoring import LEARNING, ORDINARY
 from pgwitness.core.config import Behaviour as Settings
 from pgwitness.core.units import Duration
 
@@ -47,7 +58,7 @@ class Life:
         )
 
     def grow_up(self, who: str = "shipping", group: str | None = None, actions: int = 200) -> None:
-        """Give a principal a history in which rows vary between one and three."""
+        """Return a principal a history in which rows vary between one and three."""
         for number in range(actions):
             self.act(who, group, rows=1 + number % 3)
 
@@ -223,11 +234,11 @@ def test_there_is_room_for_a_thousand_relations_and_64_applications() -> None:
     for number in range(1_000):
         for operation in ("select", "update"):
             application = f"app {number % 64}"
-            habits.learn(Deed(0, operation, f"public.t{number}", 1, None, application, None, None))
+            habits.learn(Observation(0, operation, f"public.t{number}", 1, None, application, None, None))
     assert len(habits.touches.counts) == 2_000
     assert len(habits.applications.counts) == 64
     for number in range(TOUCHES_MAX):
-        habits.learn(Deed(0, "delete", f"public.t{number}", 1, None, None, None, None))
+        habits.learn(Observation(0, "delete", f"public.t{number}", 1, None, None, None, None))
     assert len(habits.touches.counts) <= TOUCHES_MAX
     restored = Habits.of(msgspec.json.decode(msgspec.json.encode(habits.state())))
     assert restored.touches.values_max == TOUCHES_MAX

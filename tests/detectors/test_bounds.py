@@ -9,8 +9,8 @@ from detectors.actions import Parts
 from detectors.alerts import incidents, ledger, triage
 from detectors.behaviour import presence
 from detectors.behaviour.habits import Habits
+from detectors.behaviour.habits_cache import VALUES_EACH, HabitsCache
 from detectors.behaviour.model import Behaviour
-from detectors.behaviour.rooms import VALUES_EACH, Room
 from detectors.judge import Judge
 from detectors.policy import correlation, evaluator
 from detectors.policy.policies import Bundle
@@ -74,7 +74,7 @@ def test_patient_strangers_fill_no_container(judge: Judge) -> None:
 
 def test_a_room_is_bounded_in_values() -> None:
     """Habits that are full make others leave, oldest first, until what is remembered together fits again."""
-    room = Room(10)
+    room = HabitsCache(10)
     for number in range(10):
         room.enter(f"who-{number}", Habits(0))
     assert len(room) == 10
@@ -90,7 +90,7 @@ def test_a_room_is_bounded_in_values() -> None:
 
 def test_a_room_keeps_who_fills_it() -> None:
     """One who has more values than a room is for stays alone in it."""
-    room = Room(1)
+    room = HabitsCache(1)
     habits = Habits(0)
     room.enter("only", habits)
     for value in range(64):
@@ -118,7 +118,7 @@ def test_open_transactions_are_bounded_in_what_they_count(monkeypatch: pytest.Mo
 
 def test_what_holds_too_much_is_found_wherever_it_is() -> None:
     """A container with too many items and a text with too many characters are named, others are not."""
-    room = Room(3)
+    room = HabitsCache(3)
     room.enter("x" * 40, Habits(0))
     assert beyond([room, {1, 2}], items_max=1_000, chars_max=40) == []
     assert [size for size, _ in beyond([room, set(range(1_001))], items_max=1_000, chars_max=39)] == [1_001, 40]

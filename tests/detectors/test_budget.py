@@ -66,9 +66,9 @@ def test_the_scale_is_measured_and_has_no_end() -> None:
     assert restored.rate(3.3) == pytest.approx(scale.rate(3.3))
 
 
-def standing(share: float, peers: int = 5, *, young: bool = False) -> Standing:
+def standing(share: float, peers: int = 5, *, warming_up: bool = False) -> Standing:
     """A finding among forty principals a day."""
-    return Standing(share, peers, 40.0, young)
+    return Standing(share, peers, 40.0, warming_up)
 
 
 def test_the_budget_moves_the_threshold() -> None:
@@ -82,7 +82,7 @@ def test_the_budget_moves_the_threshold() -> None:
     for _ in range(1_000):
         budget.spend(standing(0.01))
     assert budget.allows(standing(0.05 / 8), NOW_US + 1)
-    assert not budget.allows(standing(0.0, young=True), NOW_US)
+    assert not budget.allows(standing(0.0, warming_up=True), NOW_US)
     assert not budget.allows(standing(0.09), NOW_US + 3 * DAY_US)
     assert budget.allows(standing(0.09), NOW_US + 5 * DAY_US)
     restored = Budget(0.05)

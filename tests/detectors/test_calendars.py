@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from detectors.actions import Action
 from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
-from detectors.policy.calendars import Calendars, read, shown, zone
+from detectors.policy.calendars import Calendars, parse_calendars, shown, zone
 from detectors.policy.evaluator import Evaluator
 from detectors.policy.explain import explain
 from detectors.policy.expressions import Expression
-from detectors.policy.policies import Bundle, parse
+from detectors.policy.files import parse
+from detectors.policy.policies import Bundle
 from pgwitness.core import yamltext
 from pgwitness.core.config import Behaviour as Settings
 from pgwitness.core.errors import ConfigurationError
@@ -49,13 +50,13 @@ tests:
 
 
 def at(text: str) -> int:
-    """Give an instant in microseconds."""
+    """Return an instant in microseconds."""
     return int(datetime.fromisoformat(text).timestamp()) * 1_000_000
 
 
 def calendars() -> Calendars:
     """The calendars of these tests."""
-    return read(yamltext.load(CALENDARS))
+    return parse_calendars(yamltext.load(CALENDARS))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_a_period_holds_by_the_clock_there(name: str, instant: str, holds: bool)
 def test_a_wrong_calendar_is_refused_in_words(text: str, words: str) -> None:
     """What is wrong with a calendar is named."""
     with pytest.raises(ValueError, match=words):
-        read(yamltext.load(text))
+        parse_calendars(yamltext.load(text))
 
 
 @pytest.mark.parametrize(

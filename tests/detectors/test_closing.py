@@ -9,7 +9,7 @@ import pytest
 
 from detectors.alerts import ledger
 from detectors.alerts.alert import Alert
-from detectors.alerts.ledger import QUIET_US
+from detectors.alerts.ledger import IDLE_US
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
 from pgwitness.core.events import Event, Position
@@ -40,13 +40,13 @@ def test_a_finding_is_closed_with_its_final_count() -> None:
     told = [alert for n in range(13) for alert in judging.judge(deed(n, START_US + n * SECOND_US)).alerts]
     assert [alert.activity for alert in told] == ["create"] + ["update"] * 9
     end_us = (START_US // HOUR_US + 1) * HOUR_US
-    assert judging.note(clock(end_us + QUIET_US - 1)).alerts == []
-    (closed,) = judging.note(clock(end_us + QUIET_US)).alerts
+    assert judging.note(clock(end_us + IDLE_US - 1)).alerts == []
+    (closed,) = judging.note(clock(end_us + IDLE_US)).alerts
     finding = closed.ocsf()
     assert conforms(finding)
     assert (finding["activity_id"], finding["type_uid"], finding["count"]) == (3, 200403, 13)
     assert finding["finding_info"]["uid"] == told[0].uid
-    assert finding["time"] == (end_us + QUIET_US) // 1000
+    assert finding["time"] == (end_us + IDLE_US) // 1000
     assert (finding["is_alert"], finding["metadata"]["uid"]) == (False, f"{told[0].uid}-13-closed")
     assert finding["finding_info"]["last_seen_time"] == (START_US + 12 * SECOND_US) // 1000
     assert finding["unmapped"]["principal"] == "checkout"

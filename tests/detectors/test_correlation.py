@@ -14,10 +14,12 @@ from msgspec.structs import replace
 
 from detectors.actions import Action
 from detectors.judge import Judge
-from detectors.policy import correlation
-from detectors.policy.correlation import Correlations, Plan
+from detectors.policy import correlation, tracks
+from detectors.policy.correlation import Correlations
 from detectors.policy.document import Document
-from detectors.policy.policies import Bundle, parse
+from detectors.policy.files import parse
+from detectors.policy.plan import Plan
+from detectors.policy.policies import Bundle
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import Event
 from tests.detectors.material import START_US, event
@@ -54,7 +56,7 @@ def action(minute: float, number: int = 0, **facts: Any) -> Action:
 
 
 def fired(found: Plan, actions: Iterable[tuple[Action, list[int]]]) -> list[int]:
-    """Give the places of the actions that completed something."""
+    """Return the places of the actions that completed something."""
     state = Correlations([found])
     return [n for n, (each, steps) in enumerate(actions) if state.see("it", steps, each) is not None]
 
@@ -147,7 +149,7 @@ def test_what_is_found_names_its_evidence() -> None:
     seen = [state.see("it", [0], action(n, n)) for n in range(30)][-1]
     assert seen is not None
     assert (seen.count, seen.last_us - seen.first_us) == (30, 29 * MINUTE_US)
-    assert len(seen.event_ids) == correlation.EVENT_IDS_MAX
+    assert len(seen.event_ids) == tracks.EVENT_IDS_MAX
     assert (seen.event_ids[0], seen.event_ids[-1]) == ("0", "29")
 
 
@@ -316,7 +318,7 @@ def said(minute: float, operation: str, who: str = "ada") -> Event:
 
 
 def told(judge: Judge, *events: Event) -> list[tuple[int, str]]:
-    """Judge events; gives what was told at which."""
+    """Judge events; return what was told at which."""
     return [
         (number, alert.message)
         for number, each in enumerate(events)

@@ -42,7 +42,7 @@ def keys_of(node: ast.expr | None) -> Iterator[str]:
 
 
 def constants_of(tree: ast.Module) -> dict[str, str]:
-    """Give the texts that a module names."""
+    """Return the texts that a module names."""
     return {
         target.id: node.value.value
         for node in tree.body
@@ -53,7 +53,7 @@ def constants_of(tree: ast.Module) -> dict[str, str]:
 
 
 def emitted() -> dict[str, str]:
-    """Give each name that some code puts into a detail, with a place where it does."""
+    """Return each name that some code puts into a detail, with a place where it does."""
     names: dict[str, str] = {}
     for file, tree in sources():
         constants = constants_of(tree)

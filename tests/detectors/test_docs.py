@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from detectors.actions import SCHEMA
-from detectors.policy.policies import Bundle, parse
+from detectors.policy.files import parse
+from detectors.policy.policies import Bundle
+from detectors.vocabulary import SCHEMA
 
 PAGE_OF = Path(__file__).parent.parent.parent / "docs"
 PAGE = (PAGE_OF / "reference" / "policies.md").read_text()

@@ -138,14 +138,14 @@ def features(population: Population, random: Random, value: float | None = None)
 
 
 def observed(population: Population, who: str, x: dict[str, float], now_us: int) -> tuple[float, bool]:
-    """Score a window, then let the population take it, unless it is very strange; gives score and whether it did."""
+    """Score a window, then let the population take it, unless it is very strange; return score and whether it did."""
     found = population.strange(x, None)
     assert found.score is not None
     return found.decades, population.take(who, x, found.score, now_us, found.decades > STRANGE)
 
 
 def watched(strangers: list[str], windows: int = 300) -> tuple[Population, list[float]]:
-    """Let ten members work, then let some do something else again and again; gives their scores."""
+    """Let ten members work, then let some do something else again and again; return their scores."""
     population, random = Population(LENGTHS[0], 1, 7 * 86_400_000_000), Random(3)
     for number in range(600):
         observed(population, f"m{number % 10}", features(population, random), number * 60_000_000)

@@ -6,9 +6,10 @@ import pytest
 
 from detectors.actions import Action
 from detectors.policy import syntax
+from detectors.policy.cases import actions_of
 from detectors.policy.explain import conjuncts, explain, lacking
 from detectors.policy.expressions import Context, Expression
-from detectors.policy.policies import Bundle, actions_of
+from detectors.policy.policies import Bundle
 
 ODD = [
     "rows - (calls - 1) > 0",

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.actions import KINDS, SCHEMA, Action, of_event
+from detectors.actions import Action, of_event
 from detectors.policy.evaluator import Evaluator
 from detectors.policy.expressions import Context, Expression
 from detectors.policy.guards import NEVER, OPEN, Guard
-from detectors.policy.policies import Bundle, Policy
+from detectors.policy.policies import Bundle
+from detectors.policy.policy import Policy
 from detectors.policy.syntax import parse, substitute, tokens
+from detectors.vocabulary import KINDS, SCHEMA
 from tests.detectors.material import day, hostile
 
 
@@ -122,7 +124,7 @@ def test_a_guard_says_what_must_hold(source: str, kind: str, expected: Guard) ->
 
 
 def by_hand(policies: tuple[Policy, ...], action: Action) -> tuple[set[str], set[str]]:
-    """Ask every policy of the kind without any selection; gives the ids that match and those that fail."""
+    """Ask every policy of the kind without any selection; return the ids that match and those that fail."""
     matched, failed = set(), set()
     for policy in policies:
         for condition in policy.conditions:

@@ -11,7 +11,8 @@ from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
 from detectors.judgement import Incomplete
 from detectors.policy.expressions import Expression
-from detectors.policy.policies import Bundle, parse
+from detectors.policy.files import parse
+from detectors.policy.policies import Bundle
 from pgwitness.core.config import Behaviour as Settings
 from pgwitness.core.config import Cluster, Config
 from pgwitness.core.errors import Stop
@@ -346,7 +347,7 @@ def test_what_is_due_and_cannot_be_told_takes_nothing_with_it(monkeypatch: pytes
         patched.setattr("detectors.alerts.findings.msgspec.json.decode", failing)
         with pytest.raises(Incomplete) as raised:
             judge.judge(change(later, principal="three"))
-    assert [alert.policy for alert in raised.value.verdict.alerts] == ["three"]
+    assert [alert.policy for alert in raised.value.judgement.alerts] == ["three"]
     found = judge.judge(change(later + 1, principal="nobody")).alerts
     assert [alert.activity for alert in found] == ["close"]
     assert {alert.policy for alert in found} < {"one", "two"}

@@ -14,7 +14,9 @@ from detectors.alerts import ledger
 from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
 from detectors.policy import evaluator
-from detectors.policy.policies import Bundle, Policy, parse
+from detectors.policy.files import parse
+from detectors.policy.policies import Bundle
+from detectors.policy.policy import Policy
 from pgwitness.core.config import Behaviour as Settings
 from pgwitness.core.units import Duration
 from tests.detectors import laws

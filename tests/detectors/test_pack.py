@@ -25,7 +25,7 @@ PACKAGED = Bundle.packaged()
 
 
 def matched(text: str, whose: Attribution = AGENT, rows: int | None = 50, **facts: Any) -> set[str]:
-    """Give the packaged policies that match a statement, as the collector of the log and the worker pass it on."""
+    """Return the packaged policies that match a statement, as the collector of the log and the worker pass it on."""
     found = Texts(tokenizer(bytes(32))).read(text)
     raw = Statement(
         captured_at_us=START_US,

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from detectors.actions import Action
 from detectors.alerts.certainty import sure, when
+from detectors.policy.cases import action_from
 from detectors.policy.expressions import Context, Expression
-from detectors.policy.policies import Bundle, action_from, packaged_files, parse, render
+from detectors.policy.files import packaged_files, parse
+from detectors.policy.policies import Bundle
+from detectors.wording import render
 from pgwitness.core.errors import ConfigurationError
 from tests.detectors.material import HOSTILE
 

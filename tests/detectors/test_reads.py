@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from detectors.actions import SCHEMA, Action, of_change
+from detectors.actions import Action, of_change
 from detectors.policy.document import Case, Document
 from detectors.policy.evaluator import Evaluator, Novelty
-from detectors.policy.policies import Bundle, Policy
+from detectors.policy.policies import Bundle
+from detectors.policy.policy import Policy
 from detectors.policy.reads import key_maker, keys_read
 from detectors.policy.syntax import parse
+from detectors.vocabulary import SCHEMA
 from tests.detectors.material import START_US, change
 
 OPERATIONS = ("select", "delete", "drop_table", "grant", "truncate", "create_function", "copy_program", "load")

@@ -65,13 +65,13 @@ class Days:
                 self.act(START_US + day * DAY_US + 9 * HOUR_US + minute * MINUTE_US, who, rows=rows + minute % 3)
 
     def features(self) -> set[str]:
-        """Give the reasons of all findings."""
+        """Return the reasons of all findings."""
         return {reason["feature"] for alert in self.alerts for reason in alert.reasons}
 
     @property
     def told(self) -> list[Any]:
-        """Give what was strange enough to be told by itself."""
-        return [alert for alert in self.alerts if alert.detector == "behaviour" and not alert.quiet]
+        """Return what was strange enough to be told by itself."""
+        return [alert for alert in self.alerts if alert.detector == "behaviour" and not alert.lake_only]
 
 
 def test_what_is_strange_is_told_by_the_event_that_makes_it_so() -> None:

@@ -93,13 +93,13 @@ def test_what_is_suppressed_is_judged_counted_and_not_told() -> None:
     judging.note(file(FILE))
     verdict = judging.judge(change(1, "d", 9_000))
     (alert,) = verdict.alerts
-    assert (verdict.policies, alert.quiet, alert.suppressed_by) == (["mass_change"], True, "suppression:import")
+    assert (verdict.policies, alert.lake_only, alert.suppressed_by) == (["mass_change"], True, "suppression:import")
     finding = alert.ocsf()
     assert conforms(finding)
     assert (finding["status_id"], finding["is_alert"], alert.incident) == (3, False, None)
-    assert not judging.judge(change(2, "d", 9_000, relation="public.customers")).alerts[0].quiet
+    assert not judging.judge(change(2, "d", 9_000, relation="public.customers")).alerts[0].lake_only
     (closed,) = [a for a in judging.note(clock(START_US + 9 * HOUR_US)).alerts if a.uid == alert.uid]
-    assert (closed.activity, closed.quiet, closed.count) == ("close", True, 1)
+    assert (closed.activity, closed.lake_only, closed.count) == ("close", True, 1)
 
 
 def test_an_action_on_two_tables_is_not_hidden_behind_one() -> None:
@@ -107,11 +107,11 @@ def test_an_action_on_two_tables_is_not_hidden_behind_one() -> None:
     rules = Triage()
     assert rules.suppress(FILE)
     base = Action(kind="query_stats", principal="checkout", relations=["public.orders"], occurred_at_us=START_US)
-    assert rules.quiet("mass_change", "x", base) == "suppression:import"
+    assert rules.suppressed_by("mass_change", "x", base) == "suppression:import"
     both = replace(base, relations=["public.orders", "public.customers"])
-    assert rules.quiet("mass_change", "x", both) is None
-    assert rules.quiet("mass_change", "x", replace(base, relations=[])) is None
-    assert rules.quiet("drop_table", "x", base) is None
+    assert rules.suppressed_by("mass_change", "x", both) is None
+    assert rules.suppressed_by("mass_change", "x", replace(base, relations=[])) is None
+    assert rules.suppressed_by("drop_table", "x", base) is None
 
 
 def test_a_suppression_ends_when_it_expires() -> None:
@@ -119,7 +119,7 @@ def test_a_suppression_ends_when_it_expires() -> None:
     judging = judge()
     judging.note(file(FILE.replace("2027-01-31", "2026-09-21T14:13:30Z")))
     alerts = [judging.judge(change(n, "d", 9_000)).alerts[0] for n in (1, 50, 150)]
-    assert [alert.quiet for alert in alerts] == [True, True, False]
+    assert [alert.lake_only for alert in alerts] == [True, True, False]
     assert [alert.activity for alert in alerts] == ["create", "update", "create"]
     assert alerts[2].count == 3
 
@@ -193,7 +193,7 @@ def test_a_false_positive_closes_the_finding_and_keeps_it_quiet() -> None:
     (closed,) = judging.note(told(said)).alerts
     finding = closed.ocsf()
     assert conforms(finding)
-    assert (finding["activity_id"], finding["status"], closed.quiet) == (3, "Resolved", False)
+    assert (finding["activity_id"], finding["status"], closed.lake_only) == (3, "Resolved", False)
     assert finding["comment"] == "false-positive by ada: agreed with payments"
     assert judging.note(told(said)).alerts == []
     checked = check(sign(said, KEY), REVIEWERS, START_US)
@@ -205,8 +205,8 @@ def test_a_false_positive_closes_the_finding_and_keeps_it_quiet() -> None:
         ]
         assert quiet.suppressed_by == f"verdict:{checked.id}"
     late = judging.judge(change(50, "d", 9_000, occurred_at_us=START_US + 30 * DAY_US)).alerts[0]
-    assert not late.quiet
-    assert not judging.judge(change(60, "d", 9_000, principal="other")).alerts[0].quiet
+    assert not late.lake_only
+    assert not judging.judge(change(60, "d", 9_000, principal="other")).alerts[0].lake_only
 
 
 def test_a_true_positive_closes_and_keeps_nothing_quiet() -> None:
@@ -216,7 +216,7 @@ def test_a_true_positive_closes_and_keeps_nothing_quiet() -> None:
     (closed,) = judging.note(told(verdict(alert.ocsf(), verdict="true-positive"))).alerts
     assert closed.ocsf()["unmapped"]["resolution"]["as"] == "true-positive"
     (again,) = judging.judge(change(2, "d", 9_000)).alerts
-    assert (again.activity, again.count, again.quiet) == ("update", 2, False)
+    assert (again.activity, again.count, again.lake_only) == ("update", 2, False)
     # Whoever repeats the verdict does not close what has been opened since.
     assert judging.note(told(verdict(alert.ocsf(), verdict="true-positive"))).alerts == []
 
@@ -236,7 +236,7 @@ def test_scopes_say_how_far_a_verdict_goes() -> None:
             change(3, "d", 9_000, principal="ab"),
             change(4, "d", 9_000, principal="a*", relation="public.other"),
         ]
-        assert [judging.judge(each).alerts[0].quiet for each in deeds] == quiet, scope
+        assert [judging.judge(each).alerts[0].lake_only for each in deeds] == quiet, scope
 
 
 def test_the_model_learns_from_a_false_positive() -> None:
@@ -274,7 +274,7 @@ def test_a_verdict_that_may_not_be_given_is_refused(reason: str, facts: dict[str
     assert conforms(finding)
     assert finding["is_alert"] is True
     assert finding["message"].endswith(f"was refused: {reason}")
-    assert not judging.judge(change(2, "d", 9_000)).alerts[0].quiet
+    assert not judging.judge(change(2, "d", 9_000)).alerts[0].lake_only
 
 
 def test_a_signature_is_over_every_byte_and_by_the_listed_key() -> None:
@@ -310,7 +310,7 @@ def test_a_verdict_that_is_sent_again_is_the_same_one() -> None:
     judging.note(told(said))
     judging.note(told(said, START_US + 2 * DAY_US - 1))
     deed = change(3, "d", 9_000, occurred_at_us=START_US + 2 * DAY_US)
-    assert not judging.judge(deed).alerts[0].quiet
+    assert not judging.judge(deed).alerts[0].lake_only
 
 
 def test_verdicts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,11 +339,11 @@ def test_behaviour_alone_waits_for_the_digest() -> None:
     for number in range(300):
         judging.judge(change(number, principal=f"p{number % 3}", peer_group="services"))
     alerts = [judging.judge(unusual(400 + n, principal=f"p{n}", peer_group="services")).alerts[0] for n in range(3)]
-    assert all(alert.quiet and alert.digest and alert.suppressed_by is None for alert in alerts)
+    assert all(alert.lake_only and alert.digest and alert.suppressed_by is None for alert in alerts)
     (digest,) = [a for a in judging.note(clock(START_US + 2 * DAY_US)).alerts if a.detector == "digest"]
     finding = digest.ocsf()
     assert conforms(finding)
-    assert (digest.quiet, finding["is_alert"], finding["severity"], digest.count) == (False, False, "Low", 3)
+    assert (digest.lake_only, finding["is_alert"], finding["severity"], digest.count) == (False, False, "Low", 3)
     assert {member["principal"] for member in digest.members} == {"p0", "p1", "p2"}
     assert digest.members[0]["anomaly"] == max(member["anomaly"] for member in digest.members)
     assert "3 findings of 3 principals of peer group services in shop" in finding["message"]
@@ -372,10 +372,10 @@ def test_promotion_makes_habits_alone_an_alert() -> None:
         for number in range(100):
             judging.judge(change(number))
     (waiting,) = judgings[2].judge(unusual(101)).alerts
-    assert waiting.quiet
+    assert waiting.lake_only
     judgings[2].note(told(verdict(waiting.ocsf(), verdict="true-positive", promote=True)))
     for judging in judgings:
-        assert not judging.judge(unusual(150)).alerts[0].quiet
+        assert not judging.judge(unusual(150)).alerts[0].lake_only
 
 
 def test_findings_of_an_hour_are_one_incident() -> None:
@@ -414,13 +414,13 @@ def test_what_was_told_and_is_then_kept_quiet_is_closed_on_the_topic_once() -> N
     judging.note(told(verdict(alert.ocsf())))
     judging.judge(change(2, "d", 9_000))
     (closed,) = judging.note(clock(START_US + 9 * HOUR_US)).alerts
-    assert (closed.activity, closed.count, closed.quiet) == ("close", 2, True)
+    assert (closed.activity, closed.count, closed.lake_only) == ("close", 2, True)
     other = judge()
     other.judge(change(1, "d", 9_000))
     other.note(file(FILE))
     other.judge(change(2, "d", 9_000))
     (closed,) = other.note(clock(START_US + 9 * HOUR_US)).alerts
-    assert (closed.activity, closed.count, closed.quiet) == ("close", 2, False)
+    assert (closed.activity, closed.count, closed.lake_only) == ("close", 2, False)
 
 
 def test_a_flood_of_refused_verdicts_is_one_finding_a_reason() -> None:

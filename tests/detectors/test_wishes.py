@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from detectors.policy.policies import Bundle, Policy, parse, read_calendars
+from detectors.policy.files import parse, read_calendars
+from detectors.policy.policies import Bundle
+from detectors.policy.policy import Policy
 from tests.detectors.test_calendars import CALENDARS
 
 HEAD = {"title": "t", "description": "d", "severity": "high", "message": "{who}", "runbook": "r"}

@@ -80,7 +80,7 @@ def run_command(server: Postgres, role: str, command: str) -> None:
 
 
 def role_of(event: RawEvent) -> str | None:
-    """Give the role that a line of the log is of."""
+    """Return the role that a line of the log is of."""
     return getattr(event, "role", None)
 
 
@@ -93,7 +93,7 @@ def may(role: str, policy: str) -> int:
 
 
 def judged(events: list[RawEvent]) -> dict[tuple[str, str], list[str]]:
-    """Fold and judge events in the order of their times; gives findings of High and Critical by who and policy."""
+    """Fold and judge events in the order of their times; return findings of High and Critical by who and policy."""
     fold = Fold(0, Identities.parse(RULES), 2_000_000)
     judge = Judge(Bundle.packaged(), labels={}, behaviour=None, sensitive=Sensitive(["public.shop_person.nick"]))
     settings = {"log_statement": "all", "log_min_duration_statement": "0", "log_min_messages": "warning"}

@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def figures_of(score: Score) -> dict[str, Any]:
-    """Give the figures of one detector as JSON values."""
+    """Return the figures of one detector as JSON values."""
     return {
         "recall": round(score.recall, 4),
         "held_out_recall": None if score.held_out_recall is None else round(score.held_out_recall, 4),

@@ -32,7 +32,7 @@ Model = Callable[[Row], float]
 
 
 def drawn(path: Path, seed: int, rows: int) -> tuple[list[list[float]], list[bool]]:
-    """Give at most so many rows of a set, and which are anomalies, in an order of this seed."""
+    """Return at most so many rows of a set, and which are anomalies, in an order of this seed."""
     with np.load(path) as data:
         values, labels = data["X"], data["y"]
     order = list(range(len(labels)))
@@ -70,7 +70,7 @@ def models(features: list[str], seed: int) -> dict[str, Model]:
 
 
 def measure(path: Path, rows_max: int = ROWS_MAX) -> dict[str, float]:
-    """Give the mean area under the ROC curve of each model on one set."""
+    """Return the mean area under the ROC curve of each model on one set."""
     areas: dict[str, list[float]] = {}
     for seed in range(1, SHUFFLES + 1):
         rows, labels = drawn(path, seed, rows_max)

@@ -184,11 +184,11 @@ class Compared:
         self.attacks += [(seed, kind, score) for kind, score in best.items()]
 
     def threshold(self, budget: float, principal_days: float) -> float:
-        """Give the score above which so many clean principal-days are as the budget has."""
+        """Return the score above which so many clean principal-days are as the budget has."""
         ordered = sorted(self.clean, reverse=True)
         place = int(budget * principal_days)
         return ordered[place] if place < len(ordered) else -math.inf
 
     def recall(self, limit: float) -> float:
-        """Give the share of attacks above a score."""
+        """Return the share of attacks above a score."""
         return sum(score > limit for _, _, score in self.attacks) / len(self.attacks) if self.attacks else 0.0

@@ -38,7 +38,7 @@ Key = tuple[int, str]
 
 
 def measure(seed: int) -> dict[str, Any]:
-    """Run one seed in the deployed form; gives what was found, and the scores of the baselines, as JSON values."""
+    """Run one seed in the deployed form; return what was found, and the scores of the baselines, as JSON values."""
     kinds = CHOSEN_ON if seed in TUNING_SEEDS else HELD_OUT
     world, lives = season.build(seed)
     season.live(world, lives)
@@ -63,7 +63,7 @@ def measure(seed: int) -> dict[str, Any]:
 
 
 def written(figures: Figures) -> dict[str, Any]:
-    """Give figures as JSON values."""
+    """Return figures as JSON values."""
     by_seed = [[*key, *value] for key, value in figures.by_seed.items()]
     counted = {"found": dict(figures.found), "planted": dict(figures.planted)}
     return {**vars(figures), **counted, "by_seed": by_seed}
@@ -92,14 +92,14 @@ class Row:
         self.name, self.found, self.false, self.also = name, found, false, also
 
     def recall(self, found: dict[Key, tuple[int, int]] | None = None) -> float:
-        """Give the share of the attacks that was found."""
+        """Return the share of the attacks that was found."""
         counted = (found or self.found).values()
         planted = sum(of for _, of in counted)
         return sum(one for one, _ in counted) / planted if planted else 0.0
 
 
 def interval(rows: list[Row], value: Callable[..., float], rounds: int = 400) -> tuple[float, float]:
-    """Give the middle 90 % of a value of rows when seeds and kinds are drawn anew, the same for all of them."""
+    """Return the middle 90 % of a value of rows when seeds and kinds are drawn anew, the same for all of them."""
     random = Random("interval")
     seeds = sorted({seed for seed, _ in rows[0].found})
     kinds = sorted({kind for _, kind in rows[0].found})
@@ -117,7 +117,7 @@ def interval(rows: list[Row], value: Callable[..., float], rounds: int = 400) ->
 
 
 def rows_at(point: float, tuning: list[dict[str, Any]], reported: list[dict[str, Any]]) -> list[Row]:
-    """Give the rows of one operating point, every budget and threshold chosen on the tuning seeds."""
+    """Return the rows of one operating point, every budget and threshold chosen on the tuning seeds."""
     visible = {kind.id for kind in CHOSEN_ON + HELD_OUT}
     rows = []
     for name in ASKED:
@@ -132,7 +132,7 @@ def rows_at(point: float, tuning: list[dict[str, Any]], reported: list[dict[str,
 
 
 def chosen_budget(point: float, tuning: list[dict[str, Any]], name: str) -> float:
-    """Give the largest budget that keeps within so many false alerts a principal and day on the tuning seeds."""
+    """Return the largest budget that keeps within so many false alerts a principal and day on the tuning seeds."""
     if not tuning:
         return point if point in BUDGETS else BUDGETS[0]
     name = name if "digest" not in name and name != "both" else "models"

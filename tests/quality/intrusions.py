@@ -53,7 +53,7 @@ class Intrusion:
 
 
 def _ordinary(clerk: Clerk, operation: str) -> tuple[Task, float]:
-    """Give a task of the victim and about how many rows it moves by it in a day."""
+    """Return a task of the victim and about how many rows it moves by it in a day."""
     own = [task for task in clerk.who.tasks if task.operation == operation]
     others = [task for task in tasks_of(clerk.who.group) if task.operation == operation]
     task = next(iter(own + others), Task(operation, "public.jobs", ("id", "status"), 4))

@@ -50,33 +50,33 @@ class Score:
 
     @property
     def recall(self) -> float:
-        """Give the share of attacks that raised an alert."""
+        """Return the share of attacks that raised an alert."""
         return self.found / self.attacks if self.attacks else 0.0
 
     @property
     def held_out_recall(self) -> float | None:
-        """Give the same share of the attacks that nothing was tuned on; None when there were none."""
+        """Return the same share of the attacks that nothing was tuned on; None when there were none."""
         return self.held_out_found / self.held_out if self.held_out else None
 
     @property
     def precision(self) -> float:
-        """Give the share of alerts that were about an attack."""
+        """Return the share of alerts that were about an attack."""
         total = self.alarms_true + self.alarms_false
         return self.alarms_true / total if total else 1.0
 
     @property
     def false_a_day(self) -> float:
-        """Give the false alerts of any severity per principal and day."""
+        """Return the false alerts of any severity per principal and day."""
         return self.alarms_false / self.principal_days if self.principal_days else 0.0
 
     @property
     def loud_a_day_1000(self) -> float:
-        """Give the false alerts of severity high or critical per day and 1,000 principals."""
+        """Return the false alerts of severity high or critical per day and 1,000 principals."""
         return 1_000 * self.loud_false / self.principal_days if self.principal_days else 0.0
 
     @property
     def median_seconds(self) -> float | None:
-        """Give the median time from an attack's first event to its first alert, of those that were found."""
+        """Return the median time from an attack's first event to its first alert, of those that were found."""
         return sorted(self.seconds)[len(self.seconds) // 2] if self.seconds else None
 
     def add(self, planted: list[Planted], alarms: Iterable[Alarm], principals: int) -> None:
@@ -121,7 +121,7 @@ def _about(one: Planted, alarm: Alarm) -> bool:
 
 
 def window_of(at_us: int, length_us: int) -> tuple[int, int]:
-    """Give the first and last microsecond of the window of this length that a time lies in."""
+    """Return the first and last microsecond of the window of this length that a time lies in."""
     start = at_us // length_us * length_us
     return start, start + length_us - 1
 

@@ -39,17 +39,17 @@ _POOL = {"operators": "dbas", "recommenders": "web"}
 
 
 def at(day: int, hour: float) -> int:
-    """Give the time of an hour, UTC, of a day."""
+    """Return the time of an hour, UTC, of a day."""
     return FIRST_US + day * DAY_US + int(hour * 3_600 * SECOND_US)
 
 
 def local(day: int, hour: float) -> int:
-    """Give the time of an hour by the clock on the wall."""
+    """Return the time of an hour by the clock on the wall."""
     return at(day, hour - (2.0 if day < SAVING_ENDS else 1.0))
 
 
 def tasks_of(group: str) -> list[Task]:
-    """Give what a group works on."""
+    """Return what a group works on."""
     return pool(_POOL.get(group, group))
 
 

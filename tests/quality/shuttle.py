@@ -24,7 +24,7 @@ SEED = 42
 
 
 def run(rows: int = ROWS, seed: int = SEED) -> dict[str, Any]:
-    """Score the set; gives the areas under the ROC curve of each model and of the ensemble."""
+    """Score the set; return the areas under the ROC curve of each model and of the ensemble."""
     names = [f"f{number}" for number in range(1, 10)]
     ensemble = Ensemble(names, seed)
     scores, labels = [], []
@@ -47,7 +47,7 @@ def scaled(reading: float) -> float:
 
 
 def roc_auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
-    """Give the chance that an anomaly scores higher than an ordinary row; equal scores count half."""
+    """Return the chance that an anomaly scores higher than an ordinary row; equal scores count half."""
     ordered = sorted(scores)
     ranks = sum(
         (bisect_left(ordered, score) + bisect_right(ordered, score) + 1) / 2

@@ -40,7 +40,7 @@ def make(seed: int, scale: float) -> tuple[World, list[Planted]]:
 
 
 def judges() -> dict[str, Callable[[], Judge]]:
-    """Give the judges that are compared."""
+    """Return the judges that are compared."""
     labels = {CLUSTER: {"env": "prod"}}
     bundle, none = Bundle.packaged(), Bundle([])
     return {
@@ -51,7 +51,7 @@ def judges() -> dict[str, Callable[[], Judge]]:
 
 
 def alarms(judge: Judge, events: list[Event]) -> Iterator[Alarm]:
-    """Judge events; gives what was alerted."""
+    """Judge events; return what was alerted."""
     for event in events:
         for alert in judge.judge(event).alerts:
             if alert.staged or alert.activity == "close" or alert.detector == "digest":
@@ -74,7 +74,7 @@ def _features(reasons: list[dict[str, object]]) -> str:
 
 
 def hourly(events: list[Event]) -> dict[tuple[str, int], float]:
-    """Give the size (log1p) of the rows each principal moved in each hour in which it did anything."""
+    """Return the size (log1p) of the rows each principal moved in each hour in which it did anything."""
     rows: dict[tuple[str, int], int] = defaultdict(int)
     for event in events:
         if event.principal is not None and event.kind in ("change", "statement", "query_stats"):
@@ -132,7 +132,7 @@ def baseline_alarms(
 def run(
     seeds: tuple[int, ...], scale: float = 1.0, names: tuple[str, ...] = (), baselines: bool = True
 ) -> dict[str, Score]:
-    """Run everything over the seeds; gives a score by the detector's name."""
+    """Run everything over the seeds; return a score by the detector's name."""
     made = {name: how for name, how in judges().items() if not names or name in names}
     limits = {name: threshold(baseline, scale) for name, baseline in BASELINES.items()} if baselines else {}
     scores = {name: Score() for name in [*made, *limits]}

@@ -96,7 +96,7 @@ def test_each_budget_has_a_triage_of_its_own() -> None:
             anomaly=0.78,
             standing=Standing(0.22, 5, 40.0, False),
         )
-        own = fan.tell(action, report)
+        own = fan.report(action, report)
         assert own is not None
         assert own.digest is (number > 0)
     narrow, wide = fan.hear(0), fan.hear(1)

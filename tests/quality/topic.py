@@ -2,7 +2,7 @@
 
 Findings are followed by their uid. One that waits for a digest counts as told when a digest that lists it is. What is
 told is right when it is about the victim, speaks of a time in which the attack acted, names its relation where that is
-what is wrong, and gives one of the right reasons. Everything else that the models tell is false.
+what is wrong, and return one of the right reasons. Everything else that the models tell is false.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class Told:
 
     @property
     def told_us(self) -> int | None:
-        """Give when anybody could have read of it."""
+        """Return when anybody could have read of it."""
         return min((time for time in (self.soon_us, self.digest_us) if time is not None), default=None)
 
     @property
     def soon_us(self) -> int | None:
-        """Give when it was told without waiting for a digest."""
+        """Return when it was told without waiting for a digest."""
         return min((time for time in (self.alone_us, self.crowd_us) if time is not None), default=None)
 
 
@@ -78,25 +78,25 @@ class Fanned(Findings):
         """By which time in the records any of them has something to tell."""
         return min(super().due_us, *(other.due_us for other in getattr(self, "others", ())), 1 << 62)
 
-    def tell(self, action: Action, report: Report) -> Alert | None:
+    def report(self, action: Action, report: Report) -> Alert | None:
         """Record an occurrence with all of them."""
         for heard, other in zip(self.heard, self.others, strict=True):
-            if alert := other.tell(action, report):
+            if alert := other.report(action, report):
                 heard.append(alert)
-        return super().tell(action, report)
+        return super().report(action, report)
 
     def due(self, now_us: int) -> list[Alert]:
-        """Give what is due by a time in the records; what others have to tell is kept for `hear`."""
+        """Return what is due by a time in the records; what others have to tell is kept for `hear`."""
         for heard, other in zip(self.heard, self.others, strict=True):
             heard += other.due(now_us)
         return super().due(now_us)
 
     def waiting(self, now_us: int) -> bool:
-        """Say whether any of them has something to tell."""
+        """Return whether any of them has something to tell."""
         return super().waiting(now_us) or any(other.waiting(now_us) for other in self.others)
 
     def hear(self, place: int) -> list[Alert]:
-        """Give what the triage of the budget at this place has told since it was asked."""
+        """Return what the triage of the budget at this place has told since it was asked."""
         heard, self.heard[place] = self.heard[place], []
         return heard
 
@@ -107,7 +107,8 @@ def watch(
     bundle: Bundle | None = None,
     budgets: tuple[float, ...] = (0.05,),
 ) -> list[list[Told]]:
-    """Judge events as a worker with four partitions does; gives every finding that the topic carried, by the budget."""
+    """Judge events as a worker with four partitions does; return every finding that the topic carried, by the
+    budget."""
     config = config or Config()
     bundle = bundle if bundle is not None else Bundle.packaged()
     judges = [Judge.from_config(bundle, config) for _ in range(PARTITIONS)]
@@ -190,7 +191,7 @@ def _take(found: dict[str, Told], alerts: list[Alert], now_us: int) -> None:
         known.reasons |= features
         known.text += f" {text}"
         known.severity = alert.severity
-        if not alert.quiet:
+        if not alert.lake_only:
             known.alone_us = known.alone_us or now_us
 
 
@@ -210,13 +211,13 @@ class Figures:
     crossed: list[float] = field(default_factory=list)
 
     def recall(self, kinds: Iterable[str]) -> float:
-        """Give the share of the attacks of these kinds that was found."""
+        """Return the share of the attacks of these kinds that was found."""
         names = list(kinds)
         planted = sum(self.planted[name] for name in names)
         return sum(self.found[name] for name in names) / planted if planted else 0.0
 
     def interval(self, kinds: Iterable[str], rounds: int = 1_000) -> tuple[float, float]:
-        """Give the middle 90 % of that share when seeds and kinds are drawn anew (a bootstrap over both)."""
+        """Return the middle 90 % of that share when seeds and kinds are drawn anew (a bootstrap over both)."""
         names, random = list(kinds), Random("interval")
         seeds = sorted({seed for seed, _ in self.by_seed})
         shares = []
@@ -233,27 +234,27 @@ class Figures:
 
     @property
     def false_a_day(self) -> float:
-        """Give the false alerts of models a principal and day."""
+        """Return the false alerts of models a principal and day."""
         return self.false / self.principal_days if self.principal_days else 0.0
 
     @property
     def loud_a_day_1000(self) -> float:
-        """Give the false alerts of severity high or critical, those of policies too, a day and 1,000 principals."""
+        """Return the false alerts of severity high or critical, those of policies too, a day and 1,000 principals."""
         return 1_000 * self.loud / self.principal_days if self.principal_days else 0.0
 
     @property
     def median_minutes(self) -> float | None:
-        """Give the median from an attack's first event to its first alert, of those found."""
+        """Return the median from an attack's first event to its first alert, of those found."""
         return sorted(self.minutes)[len(self.minutes) // 2] if self.minutes else None
 
     @property
     def median_crossed(self) -> float | None:
-        """Give the median from the event of an attack with which it could be told to when it was, in minutes."""
+        """Return the median from the event of an attack with which it could be told to when it was, in minutes."""
         return sorted(self.crossed)[len(self.crossed) // 2] if self.crossed else None
 
     @property
     def chance_rate(self) -> float:
-        """Give the share of attacks that would count as found had they befallen others of the group instead."""
+        """Return the share of attacks that would count as found had they befallen others of the group instead."""
         return self.chance / self.chance_of if self.chance_of else 0.0
 
     def add(
@@ -300,7 +301,7 @@ class Figures:
 
 
 def about(each: Intrusion, one: Told, any_reason: bool = False) -> bool:
-    """Say whether a finding is about an attack, for the right reason; whose it is has been asked.
+    """Return whether a finding is about an attack, for the right reason; whose it is has been asked.
 
     A policy is its own reason.
     """
@@ -315,7 +316,7 @@ def about(each: Intrusion, one: Told, any_reason: bool = False) -> bool:
 
 
 def peers_of(events: list[Event]) -> dict[str, list[str]]:
-    """Give the principals of each group that acted in the days that count."""
+    """Return the principals of each group that acted in the days that count."""
     groups: dict[str, set[str]] = {}
     for event in events:
         if event.principal and event.occurred_at_us >= at(WARM_DAYS, 0):

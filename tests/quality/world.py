@@ -41,7 +41,7 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """Give the statement's fingerprint: the same task is always done by the same statement."""
+        """Return the statement's fingerprint: the same task is always done by the same statement."""
         return hashlib.sha256(repr((self.operation, self.relation, self.columns)).encode()).hexdigest()[:16]
 
     @property
@@ -80,7 +80,7 @@ class World:
     events: list[Event] = field(default_factory=list)
 
     def of(self, group: str) -> list[Principal]:
-        """Give the members of a group."""
+        """Return the members of a group."""
         return [principal for principal in self.principals if principal.group == group]
 
 
@@ -126,12 +126,12 @@ _LEAST = {"support": 9, "analysts": 6, "finance": 6, "engineers": 5, "web": 6, "
 
 
 def kind_of(group: str) -> str:
-    """Give what the members of a group are."""
+    """Return what the members of a group are."""
     return "human" if group in PEOPLE else "agent" if group.endswith("agents") else "service"
 
 
 def pool(group: str) -> list[Task]:
-    """Give the tasks of a group."""
+    """Return the tasks of a group."""
     tasks = []
     for relation, rows in POOLS[group]:
         for columns in (("id", "status"), ("id", "name", "created_at"), ("id", "total")):
@@ -278,7 +278,7 @@ def live(world: World, days: int = DAYS) -> None:
 
 
 def at(day: int, hour: float) -> int:
-    """Give the time of an hour of a day."""
+    """Return the time of an hour of a day."""
     return START_US + day * DAY_US + int(hour * 3600 * SECOND_US)
 
 

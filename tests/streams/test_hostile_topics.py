@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer
 
 from detectors.judge import Judge
-from detectors.judgement import Verdict
+from detectors.judgement import Judgement
 from pgwitness.core.codec import REPLACED
 from pgwitness.core.events import Event, RawBatch
 from streams.kafka import dead_letters
@@ -62,7 +62,7 @@ def test_a_hundred_hostile_records_in_every_topic(large: Installation, monkeypat
     """
     judge = Judge._judge
 
-    def failing(self: Judge, event: Event) -> Verdict:
+    def failing(self: Judge, event: Event) -> Judgement:
         if event.lsn == 53 and event.kind == "change":
             raise ZeroDivisionError("a mistake of ours")
         return judge(self, event)

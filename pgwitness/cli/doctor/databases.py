@@ -12,7 +12,7 @@ from pgwitness.core.errors import PgwitnessError, Unreachable
 
 if TYPE_CHECKING:
     from collectors.installation.capabilities import Capability, Finding, Matrix
-    from detectors.policy.policies import Policy
+    from detectors.policy.policy import Policy
     from pgwitness.core.config import Cluster, Config
 
 SUBJECTS = {"reads": "query_stats", "writes": "change", "logins": "session", "role changes": "posture", "ddl": "ddl"}

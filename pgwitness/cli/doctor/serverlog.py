@@ -38,14 +38,14 @@ def _with_log(item: Capability, log: Log, settings: Mapping[str, str]) -> Capabi
     if item.subject == "reads":
         if every or audited & {"all", "read"}:
             return replace(item, captured=True, certainty=line, how="the server's log: each statement, by session")
-        return replace(item, how=f"{item.how}; the log does not tell every statement")
+        return replace(item, how=f"{item.how}; the log does not have every statement")
     if item.subject == "role changes":
         if every:
             certainty = "weak" if line == "weak" or log.format == "stderr" else "strong"
         elif announced in ("ddl", "mod") or audited & {"all", "ddl", "role"}:
             certainty = "weak"
         else:
-            return replace(item, how="snapshots: what, not who; the log does not tell statements")
+            return replace(item, how="snapshots: what, not who; the log does not have statements")
         return replace(item, certainty=certainty, how="snapshots: what; who, by the statement in the log")
     if item.subject == "logins":
         if settings.get("log_connections", "off") not in ("off", "false", "no", "0", ""):

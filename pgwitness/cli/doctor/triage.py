@@ -22,7 +22,7 @@ def triage(config: Config, findings: list[Line]) -> None:
         rows = file_rows(config, time.time_ns() // 1000)
         if late := [str(row["id"]) for row in rows if row["state"] == "expired"]:
             raise NotInOrder(f"{path}: {', '.join(late)} expired; remove or renew them")
-        return f"{path}, {len(rows)} entries" if path.exists() else "no file, nothing is kept quiet"
+        return f"{path}, {len(rows)} entries" if path.exists() else "no file, nothing is suppressed"
 
     def reviewers() -> str:
         from detectors.alerts.verdicts import public_key

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from detectors.lean import without_init
+from detectors.bare_import import without_init
 
 
 def run(program: str) -> None:

@@ -1,7 +1,7 @@
-"""Rooms for habits: bounded in number and in what they remember together; who was quiet the longest leaves first.
+"""A bounded cache of habits: in number and in what they hold together; who was inactive the longest is evicted first.
 
 A principal that is always from new places fills its own lists to their bounds; many such principals would fill the
-memory though their number is bounded. So a room counts the values that its habits hold.
+memory though their number is bounded. So a cache counts the values that its habits hold.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections import OrderedDict
 from detectors.behaviour.habits import Habits
 
 VALUES_EACH = 32
-"""Values that a room has place for, times the number of habits in it; one alone may hold ten times as many."""
+"""Values that a cache has place for, times the number of habits in it; one alone may hold ten times as many."""
 
 
-class Room(OrderedDict[str, Habits]):
+class HabitsCache(OrderedDict[str, Habits]):
     """Habits by name, in the order of forgetting."""
 
     def __init__(self, habits_max: int) -> None:
@@ -25,7 +25,7 @@ class Room(OrderedDict[str, Habits]):
         self.values_held = 0
 
     def enter(self, key: str, habits: Habits) -> None:
-        """Give habits a place, as the last to leave."""
+        """Return habits a place, as the last to leave."""
         self[key] = habits
         self.weigh(key, habits)
         if len(self) > self._habits_max:
@@ -37,14 +37,14 @@ class Room(OrderedDict[str, Habits]):
         return self.pop(key)
 
     def learned(self, key: str, habits: Habits) -> None:
-        """Let habits leave last that have taken in a deed; nearly always it held nothing new."""
+        """Let habits be evicted last that have taken in an observation; nearly always it held nothing new."""
         if habits.grown:
             self.weigh(key, habits)
         else:
             self.move_to_end(key)
 
     def weigh(self, key: str, habits: Habits) -> None:
-        """Count anew what habits hold that have learned; others may have to leave for it, never they themselves."""
+        """Count again what habits hold that have learned; others may have to leave for it, never they themselves."""
         self.move_to_end(key)
         habits.grown = False
         weight = habits.weight
