@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from detectors import builtin, judgement
-from detectors.actions import KINDS, Action, FactsOf, Parts, count, of_change, of_event
+from detectors.actions import Action, FactsOf, Parts, count, of_change, of_event
 from detectors.alerts import reports
 from detectors.alerts.alert import Alert
 from detectors.alerts.findings import Findings
@@ -33,6 +33,7 @@ from detectors.policy.evaluator import NONE, Evaluator, Matches, Novelty, set_no
 from detectors.policy.policies import Bundle
 from detectors.policy.policy import Policy
 from detectors.sensitive import Sensitive
+from detectors.vocabulary import KINDS
 from detectors.wording import Seen
 from pgwitness.core.config import Behaviour as Settings
 from pgwitness.core.config import Config
@@ -205,7 +206,7 @@ class Judge:
     def _judge(self, event: Event) -> Judgement:
         self._correlations.begin(event.captured_at_us)
         if event.kind != "change":
-            return self._other(event)
+            return self._settled(event) if "settles" in event.detail else self._other(event)
         counts = event.counts
         if event.last and event.part == 0:
             if len(counts) == 1:
@@ -236,6 +237,15 @@ class Judge:
         if ordinary and matches is NONE and not self._asked["change"]:
             return UNKNOWN if unusual is LEARNING or self._behaviour is None else judgement.ORDINARY
         return self._report(lambda: of_change(event, relation, operation, rows, labels), matches, unusual, novelty)
+
+    def _settled(self, event: Event) -> Judgement:
+        """Judge an action of which the outcome was not known at first; what was undone is taken back before."""
+        settles = str(event.detail["settles"])
+        # Several actions together count it by its outcome, so once.
+        self._correlations.take_back(settles, of_event(event, self._labels.get(event.cluster, {}), self._facts_of))
+        alerts = self._findings.settle(settles, event.outcome, event.captured_at_us)
+        judged = self._other(event)
+        return replace(judged, alerts=[*alerts, *judged.alerts]) if alerts else judged
 
     def _other(self, event: Event) -> Judgement:
         """Judge an event that is no change; what is proven to be a command's of pgwitness has announced itself."""

@@ -54,6 +54,8 @@ class AlertFacts(Struct, kw_only=True, omit_defaults=True):
     emitted_us: int = field(default=0, name="told_us")
     settled: bool = False
     """The outcome of what was pending is known, and nothing was counted."""
+    taken_back: int = 0
+    """Occurrences that were reported while their outcome was not known, and were undone; they are not in `count`."""
 
     @property
     def lake_only(self) -> bool:
@@ -63,4 +65,6 @@ class AlertFacts(Struct, kw_only=True, omit_defaults=True):
     @property
     def record_uid(self) -> str:
         """Name this one record of the finding: the same again means that it was sent again."""
-        return f"{self.uid}-{self.count}{'-closed' if self.activity == 'close' else '-settled' if self.settled else ''}"
+        state = "-closed" if self.activity == "close" else "-settled" if self.settled else ""
+        less = f"-less{self.taken_back}" if self.taken_back else ""
+        return f"{self.uid}-{self.count + self.taken_back}{state}{less}"

@@ -31,6 +31,8 @@ def account(action: Action, count: int, first_us: int, last_us: int) -> str:
 def when(count: int, first_us: int, last_us: int) -> str:
     """Return when something was seen, in UTC."""
     first, last = _time(first_us), _time(last_us)
+    if count == 0:
+        return f"Asked for {first} UTC, and undone."
     if count == 1 and first[:16] == last[:16]:
         return f"Seen {first} UTC."
     times = "once" if count == 1 else f"{count:,} times"

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from detectors.actions import Action
+from detectors.actions import UNDONE, Action
 from detectors.alerts.alert import EVENT_IDS_MAX, Alert, alert_uid, finding_key
 from detectors.alerts.ledger import Ledger, Occurrence
 from detectors.alerts.reports import Report
@@ -22,9 +22,16 @@ from detectors.alerts.verdicts import Checked
 from pgwitness.core.undo import Undo
 
 Resolution = dict[str, Any]
+_WHY_UNDONE = {
+    "rolled_back": "its transaction was rolled back",
+    "failure": "it failed",
+    "denied": "it was denied",
+}
 TOGETHER_US = 600_000_000
 """How long after its last occurrence what the same session does belongs to a finding (`Report.together`)."""
 TOGETHER_MAX = 1_000
+UNDECIDED_MAX = 500
+"""Actions that were reported before their outcome was known, of which it is known what was reported."""
 RELATIONS_MAX = 100
 """Relations of such a finding that are known; each of these is emitted, of however many occurrences it is one."""
 
@@ -42,6 +49,8 @@ class Findings:
         """Findings that have ended, until their end is emitted."""
         self._together: OrderedDict[str, tuple[str, tuple[str, ...]]] = OrderedDict()
         """By what occurrences share the finding that they belong to, and the relations that it was reported for."""
+        self._undecided: OrderedDict[str, dict[str, str | None]] = OrderedDict()
+        """By the event whose outcome is not known, the findings that counted it, each with its alert as it is kept."""
         self._due_us = self.due_us
 
     @property
@@ -80,6 +89,9 @@ class Findings:
             suppressed=suppressed_by is not None,
             settles=action.detail.get("settles"),
         )
+        undecided = action.kind == "statement" and action.outcome in ("pending", "unknown")
+        if undecided:
+            self._note_undecided(action.event_id, uid, None)
         if not (found.makes_record or further):
             return None
         alone = report.detector == "behaviour"
@@ -103,7 +115,10 @@ class Findings:
             found.emitted = found.open = True
         if crowd is not None:
             self._also.append(crowd)
-        self._ledger.keep(uid, alert.kept())
+        kept = alert.kept()
+        self._ledger.keep(uid, kept)
+        if undecided:
+            self._note_undecided(action.event_id, uid, kept.decode())
         if digest and not in_crowd:
             self._also += triage.collect(alert)
         for other, evicted in self._ledger.evict():
@@ -138,6 +153,54 @@ class Findings:
         if before is not None:
             self._together[together] = before
 
+    def _note_undecided(self, event_id: str, uid: str, facts: str | None) -> None:
+        before = self._undecided.get(event_id)
+        self._undecided[event_id] = {**(before or {}), uid: facts}
+        while len(self._undecided) > UNDECIDED_MAX:
+            self._undecided.popitem(last=False)
+        self._undo.add(lambda: self._put_back_undecided(event_id, before))
+
+    def _put_back_undecided(self, event_id: str, before: dict[str, str | None] | None) -> None:
+        self._undecided.pop(event_id, None)
+        if before is not None:
+            self._undecided[event_id] = before
+
+    def settle(self, event_id: str, outcome: str, now_us: int) -> list[Alert]:
+        """Take the outcome of an action that was reported before it was known; return what is to be emitted of it.
+
+        What was undone did not happen: a finding of nothing else is closed, of others it is counted no more.
+        """
+        counted = self._undecided.get(event_id)
+        if counted is None or outcome == "unknown":
+            return []
+        self._undo.add(lambda: self._put_back_undecided(event_id, counted))
+        del self._undecided[event_id]
+        if outcome not in UNDONE:
+            return []
+        alerts = (self._take_back(uid, event_id, facts, outcome, now_us) for uid, facts in counted.items())
+        return [alert for alert in alerts if alert is not None]
+
+    def _take_back(self, uid: str, event_id: str, facts: str | None, outcome: str, now_us: int) -> Alert | None:
+        self._undo.add(self._ledger.keeping(uid))
+        found = self._ledger.take_back(uid, event_id)
+        if found is None:
+            return None
+        kept = found.facts if found.facts is not None else facts.encode() if facts is not None else None
+        if kept is None:
+            return None
+        left = found.count - found.taken_back
+        over = left <= 0 or found.facts is None
+        resolution = None
+        if left <= 0:
+            resolution = {"as": outcome, "who": "pgwitness", "why": _WHY_UNDONE[outcome], "verdict": None}
+        alert = self._record(kept, found, now_us, resolution)
+        if resolution is not None:
+            alert.message = f"Did not happen, {resolution['why']}: {alert.message}"
+        if over:
+            self._ledger.close(uid)
+            return alert
+        return replace(alert, activity="update", settled=True)
+
     def decide(self, checked: Checked, now_us: int) -> tuple[bool, list[Alert]]:
         """Take a verdict that is believed; says whether it is news, and return the end of the finding that it decides.
 
@@ -157,11 +220,15 @@ class Findings:
     def _close(self, uid: str, found: Occurrence, now_us: int, resolution: Resolution | None = None) -> Alert:
         """Return the end of a finding, for the topic if that has had it."""
         assert found.facts is not None
-        alert = msgspec.json.decode(found.facts, type=Alert)
+        return self._record(found.facts, found, now_us, resolution)
+
+    def _record(self, facts: bytes, found: Occurrence, now_us: int, resolution: Resolution | None) -> Alert:
+        alert = msgspec.json.decode(facts, type=Alert)
         return replace(
             alert,
             activity="close",
-            count=found.count,
+            count=found.count - found.taken_back,
+            taken_back=found.taken_back,
             first_seen_us=found.first_us,
             last_seen_us=found.last_us,
             event_ids=list(found.event_ids),
@@ -173,7 +240,10 @@ class Findings:
 
     def snapshot(self) -> tuple[list[Any], dict[str, Any]]:
         """Return the state as JSON values: of the ledger, and of triage."""
-        return self._ledger.snapshot(), {**self.triage.snapshot(), "together": list(self._together.items())}
+        own: dict[str, Any] = {"together": list(self._together.items())}
+        if self._undecided:
+            own["undecided"] = list(self._undecided.items())
+        return self._ledger.snapshot(), {**self.triage.snapshot(), **own}
 
     def restore(self, ledger: list[Any], triage: dict[str, Any] | None) -> None:
         """Take a snapshot's state; checkpoints of the first release have nothing for triage."""
@@ -181,6 +251,7 @@ class Findings:
         if triage is not None:
             self.triage.restore(triage)
             self._together = OrderedDict((key, (uid, tuple(names))) for key, (uid, names) in triage.get("together", []))
+            self._undecided = OrderedDict((event, dict(counted)) for event, counted in triage.get("undecided", []))
         self._due_us = self.due_us
 
 
@@ -200,7 +271,8 @@ def _alert(action: Action, report: Report, found: Occurrence, uid: str, same: st
         severity=report.severity,
         runbook=report.runbook,
         action=action,
-        count=found.count,
+        count=found.count - found.taken_back,
+        taken_back=found.taken_back,
         first_seen_us=first_us,
         last_seen_us=last_us,
         event_ids=event_ids,

@@ -29,9 +29,9 @@ NEVER_US = 1 << 62
 class Occurrence:
     """One finding in its window so far.
 
-    `suppressed_count` counts those occurrences that were suppressed, `emitted` says whether the topic has ever had it,
-    `open` whether it has and does not know the end. `facts` is the last alert as it is kept for closing, None while
-    there is nothing to close.
+    `suppressed_count` counts those occurrences that were suppressed, `taken_back` those that were undone after all,
+    `emitted` says whether the topic has ever had it, `open` whether it has and does not know the end. `facts` is the
+    last alert as it is kept for closing, None while there is nothing to close.
     """
 
     __slots__ = (
@@ -45,11 +45,13 @@ class Occurrence:
         "makes_record",
         "open",
         "suppressed_count",
+        "taken_back",
     )
 
     def __init__(self, first_us: int) -> None:
         self.count = 0
         self.suppressed_count = 0
+        self.taken_back = 0
         self.first_us = first_us
         self.last_us = first_us
         self.event_ids: list[str] = []
@@ -153,6 +155,16 @@ class Ledger:
         self._open[uid] = None
         self._open.move_to_end(uid)
 
+    def take_back(self, uid: str, event_id: str) -> Occurrence | None:
+        """Count an occurrence as one that did not happen; None when the finding is not known any more."""
+        found = self._findings.get(uid)
+        if found is None:
+            return None
+        found.taken_back += 1
+        if event_id in found.event_ids:
+            found.event_ids.remove(event_id)
+        return found
+
     def evict(self) -> list[tuple[str, Occurrence]]:
         """Close and forget what is over the bounds, the longest inactive first; return the findings to be emitted as
         closed."""
@@ -197,6 +209,7 @@ class Ledger:
         # Whoever is given the finding still reads its facts; a new occurrence brings new ones.
         self._findings[uid] = counted = Occurrence(found.first_us)
         counted.count, counted.suppressed_count, counted.last_us = found.count, found.suppressed_count, found.last_us
+        counted.taken_back = found.taken_back
         counted.event_ids, counted.emitted, counted.due_us = (
             found.event_ids[:1] + found.event_ids[1:][-1:],
             found.emitted,
@@ -230,6 +243,7 @@ class Ledger:
                 f.open,
                 f.due_us,
                 None if f.facts is None else [places[uid], f.facts.decode()],
+                *([f.taken_back] if f.taken_back else []),
             ]
             for uid, f in self._findings.items()
         ]
@@ -243,7 +257,8 @@ class Ledger:
             found = self._findings[uid] = Occurrence(first_us)
             found.count, found.last_us, found.event_ids = count, last_us, list(event_ids)
             if more:
-                found.suppressed_count, found.emitted, found.open, found.due_us, facts = more
+                found.suppressed_count, found.emitted, found.open, found.due_us, facts, *rest = more
+                found.taken_back = rest[0] if rest else 0
                 if facts is not None:
                     opened.append((facts[0], uid))
                     found.facts = facts[1].encode()

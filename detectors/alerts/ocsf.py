@@ -85,8 +85,8 @@ def finding(alert: AlertFacts) -> dict[str, Any]:
 
 def _alarms(alert: AlertFacts) -> bool:
     """Whether it pages somebody: not by habits alone, a staged policy or what was settled."""
-    settled = alert.staged or alert.lake_only or alert.activity == "close"
-    return not settled and (alert.policy is not None or alert.detector == "verdict_refused")
+    over = alert.staged or alert.lake_only or alert.activity == "close" or (alert.settled and alert.taken_back)
+    return not over and (alert.policy is not None or alert.detector == "verdict_refused")
 
 
 def query(alert: AlertFacts) -> str:

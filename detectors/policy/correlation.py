@@ -16,6 +16,7 @@ import json
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from detectors.actions import Action
@@ -66,9 +67,7 @@ class Correlations:
     def see(self, policy: str, steps: Iterable[int], action: Action) -> Seen | None:
         """Take an action that met some conditions of a policy; return what is complete with it, if anything is."""
         plan = self._plans[policy]
-        values = [getattr(action, attribute) for attribute in plan.by]
-        text = json.dumps(values, default=str, sort_keys=True).encode("utf-8", "backslashreplace")
-        key = hashlib.blake2b(text, digest_size=12).hexdigest()
+        key = _key(plan, action)
         tracks = self._tracks[policy]
         track = tracks.get(key)
         if track is None:
@@ -93,6 +92,18 @@ class Correlations:
             _, forgotten = tracks.popitem(last=False)
             self._sizes[policy] -= sum(map(len, forgotten))
         return seen
+
+    def take_back(self, event_id: str, action: Action) -> None:
+        """Forget an action that was seen as the event of this id before its outcome was known; `action` is it,
+        settled."""
+        for policy, plan in self._plans.items():
+            key = _key(plan, action)
+            track = self._tracks[policy].get(key)
+            if track is None or not any(entry[2] == event_id for entries in track for entry in entries):
+                continue
+            kept = [list(entries) for entries in track]
+            self._undo.add(partial(self._set, policy, key, kept))
+            self._set(policy, key, [[entry for entry in entries if entry[2] != event_id] for entries in kept])
 
     def _without(
         self, plan: Plan, key: str, track: list[list[TrackEntry]], steps: list[int], action: Action
@@ -151,3 +162,10 @@ class Correlations:
                 self._absences.restore(rest[0])
                 if isinstance(rest[1], int):
                     self._since[name] = rest[1]
+
+
+def _key(plan: Plan, action: Action) -> str:
+    """Name what the actions that a plan looks at together have in common: 12 bytes of BLAKE2b, in hex."""
+    values = [getattr(action, attribute) for attribute in plan.by]
+    text = json.dumps(values, default=str, sort_keys=True).encode("utf-8", "backslashreplace")
+    return hashlib.blake2b(text, digest_size=12).hexdigest()

@@ -6,7 +6,7 @@ import pytest
 
 from detectors import actions, sensitive
 from detectors.actions import Parts
-from detectors.alerts import incidents, ledger, triage
+from detectors.alerts import findings, incidents, ledger, triage
 from detectors.behaviour import presence
 from detectors.behaviour.habits import Habits
 from detectors.behaviour.habits_cache import VALUES_EACH, HabitsCache
@@ -30,6 +30,7 @@ LIMITS = (
     (incidents, "INCIDENTS_MAX"),
     (presence, "KNOWN_MAX"),
     (presence, "NEW_MAX"),
+    (findings, "UNDECIDED_MAX"),
     (triage, "ANSWERS_MAX"),
     (sensitive, "CACHE_MAX"),
     (correlation, "ENTRIES_MAX"),

@@ -77,14 +77,19 @@ def test_what_waits_too_long_is_pending_and_settled_later() -> None:
 
 
 def test_what_was_pending_and_is_rolled_back_was_tried() -> None:
-    """A finding of its own, in the same incident."""
+    """What was reported while it was pending is closed as what did not happen; the attempt is a finding of its own."""
     log = Log()
     log.line("BEGIN", at_s=0)
     events = [*log.line(DROP, at_s=1), *log(tick(7)), *log.line("ROLLBACK", "3/0", at_s=60)]
     judge = Judge(Bundle.packaged(), labels={}, behaviour=None)
     alerts = [alert for event in events for alert in judge.judge(event).alerts]
-    assert [alert.severity for alert in alerts] == ["high", "low"]
-    assert alerts[1].message.endswith("it was rolled back")
+    assert [(alert.activity, alert.severity, alert.count) for alert in alerts] == [
+        ("create", "high", 1),
+        ("close", "high", 0),
+        ("create", "low", 1),
+    ]
+    assert alerts[1].message.startswith("Did not happen, its transaction was rolled back: ")
+    assert alerts[2].message.endswith("it was rolled back")
     assert len({alert.incident for alert in alerts}) == 1
 
 
