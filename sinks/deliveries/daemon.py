@@ -12,10 +12,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from itertools import count
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
 from pgwitness.core.config import Config, Delivery
 from pgwitness.core.contracts.alert_target import AlertTarget, NotTaken, Refused
@@ -232,39 +232,31 @@ class Route:
         self._done[self._done_after[0]] = self._done_after[1]
 
     async def _deliver(self, item: Item) -> None:
-        """Send one, again and again with growing pauses; raises what the last try raised."""
-
-        async def pause(seconds: float) -> None:
-            deadline = time.monotonic() + seconds
-            while (left := deadline - time.monotonic()) > 0:
-                if await asyncio.to_thread(self._stop.wait, min(left, TURN_S)):
-                    raise Stopped
-                self._ready()  # waiting for the target is no stall
-
-        def wait(state: RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome is not None else None
-            asked_s = error.after_s if isinstance(error, NotTaken) else 0.0
-            return max(asked_s, backoff.pause_s(state.attempt_number, PAUSE_S_MAX))
-
-        def failed(state: RetryCallState) -> None:
-            metrics.FAILURES.labels(self.name).inc()
-            error = state.outcome.exception() if state.outcome is not None else None
-            self.trouble = f"the target does not take alerts: {error}"
-            self._ready()
-            log.warning("not_delivered", target=self.name, uid=item.uid, attempt=state.attempt_number, error=str(error))
-
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._settings.tries),
-            retry=retry_if_exception_type(NotTaken),
-            wait=wait,
-            sleep=pause,
-            after=failed,
-            reraise=True,
-        )
-        await retrying(self._target.send, item)
+        """Send one, again and again with growing pauses; raise what the last try raised."""
+        for attempt in count(1):
+            try:
+                await self._target.send(item)
+                break
+            except NotTaken as error:
+                metrics.FAILURES.labels(self.name).inc()
+                self.trouble = f"the target does not take alerts: {error}"
+                self._ready()
+                log.warning("not_delivered", target=self.name, uid=item.uid, attempt=attempt, error=str(error))
+                if attempt >= self._settings.tries:
+                    raise
+                pause_s = max(error.after_s, backoff.pause_s(attempt, PAUSE_S_MAX))
+            await self._wait(pause_s)
         self.trouble = None
         metrics.DELIVERED.labels(self.name, item.type).inc()
         metrics.LAST_SECONDS.labels(self.name).set_to_current_time()
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for a target. Raise `Stopped` when the daemon is asked to stop meanwhile."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if await asyncio.to_thread(self._stop.wait, min(left, TURN_S)):
+                raise Stopped
+            self._ready()  # waiting for the target is no stall
 
     async def _set_aside(self, message: Message, reason: str, error: str) -> None:
         key, value = message.key(), message.value()
