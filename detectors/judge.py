@@ -253,7 +253,9 @@ class Judge:
             return UNKNOWN
         action = of_event(event, self._labels.get(event.cluster, {}), self._facts_of)
         if action.read_columns:
-            action.sensitive = self._sensitive.among(action.read_columns, action.relations)
+            clear = event.detail.get("clear") if event.detail.get("clear_of") == self._sensitive.fingerprint else None
+            tables = [str(table) for table in clear] if isinstance(clear, list) else []
+            action.sensitive = self._sensitive.among(action.read_columns, action.relations, tables)
         quiet_days = self.presence.seen(event.principal, event.occurred_at_us) if event.principal else 0
         unusual = LEARNING
         again = "settles" in event.detail  # the outcome of a statement that was judged as pending

@@ -3,12 +3,14 @@
 A pattern of three names, `public.*.email`, means exactly such columns: schema with schema, table with table. In one of
 fewer the first glob spans what is left out, so `*.email` is a column of any table. A statement need not name a column's
 schema or table: a table that is left out may be any, a schema that is left out is `public`, or `pg_catalog` where a
-name begins as only the server's own do. `*` names every column of its table. The server's own catalogues are
+name begins as only the server's own do. `*` names every column of its table, but of a table that is known to have
+none that is sensitive (`detail.clear`). The server's own catalogues are
 sensitive only where a pattern names their schema.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -28,6 +30,9 @@ class Sensitive:
         self.patterns = tuple(dict.fromkeys(patterns))
         self._rules = [_rule(pattern) for pattern in self.patterns]
         self._among = lru_cache(maxsize=CACHE_MAX)(self._find)
+        text = "\n".join(sorted(self.patterns)).encode("utf-8", "backslashreplace")
+        self.fingerprint = hashlib.sha256(text).hexdigest()[:16]
+        """Names the patterns, whatever their order."""
 
     @classmethod
     def of(cls, privacy: Privacy) -> Sensitive:
@@ -35,11 +40,15 @@ class Sensitive:
         masked = [rule.column for rule in privacy.mask if rule.with_ != "clear"]
         return cls([*privacy.sensitive, *masked])
 
-    def among(self, columns: Sequence[str], relations: Sequence[str]) -> list[str]:
-        """List the sensitive ones of these columns, as the statement names them."""
+    def among(self, columns: Sequence[str], relations: Sequence[str], clear: Iterable[str] = ()) -> list[str]:
+        """List the sensitive ones of these columns, as the statement names them.
+
+        Tables that are `clear` have no sensitive column: `*` of one names none.
+        """
         if not self.patterns or not columns:
             return []
-        return list(self._among(tuple(columns), tuple(relations)))
+        stars = {f"{table}.*" for table in clear}
+        return list(self._among(tuple(column for column in columns if column not in stars), tuple(relations)))
 
     def _find(self, columns: tuple[str, ...], relations: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(column for column in columns if any(self._is(name) for name in _full(column, relations)))

@@ -138,6 +138,14 @@ WHERE v.relkind IN ('v', 'm') AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('inf
 GROUP BY v.oid, n.nspname, v.relname ORDER BY v.oid LIMIT 5000"""
 """What the rule of a view depends on; a condition anywhere in it, that of a join too, may leave rows out."""
 
+COLUMNS = """
+SELECT n.nspname::text, c.relname::text, array_agg(a.attname::text ORDER BY a.attnum)
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_'
+  AND n.nspname NOT IN ('information_schema', 'pgwitness')
+GROUP BY c.oid, n.nspname, c.relname ORDER BY c.oid LIMIT 5000"""
+
 COLUMN_GRANTS = f"""
 SELECT n.nspname::text, c.relname::text, jsonb_object_agg(a.attname, {_acl("a.attacl")})
 FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid

@@ -106,6 +106,15 @@ def views(connection: Connection) -> list[tuple[str, ViewEntry]]:
     return found
 
 
+def columns(connection: Connection) -> list[tuple[str, list[str]]]:
+    """List the tables with their columns: names in full, quoted as SQL would."""
+    found: list[tuple[str, list[str]]] = []
+    for schema, table, names in connection.execute(queries.COLUMNS):
+        name = qualified(schema, table)
+        found.append((name, [f"{name}.{quote_identifier(column)}" for column in names]))
+    return found
+
+
 def definitions(connection: Connection, oids: list[int]) -> list[Definition]:
     """Read the definitions of functions, names in full; none at all where one waits for a table's lock."""
     if not oids:

@@ -22,12 +22,14 @@ from prometheus_client import Gauge
 from collectors.connection import connect
 from collectors.context import Context, now_us
 from collectors.posture import source as posture_source
+from collectors.posture.clear import ClearTables
 from collectors.posture.comparison import Object, catalogues, compare, within
 from collectors.posture.functions import Functions
 from collectors.posture.sizes import EVERY_S, Sizes
 from collectors.posture.views import Views
 from collectors.publisher import Channel
 from collectors.statefile import StateFile
+from detectors.sensitive import Sensitive
 from pgwitness.core.errors import Retry, Unreachable
 from pgwitness.core.events import Gap, Posture
 from pgwitness.core.messages.refusal import words
@@ -97,6 +99,7 @@ class Watcher:
         self._sizes = Sizes()
         self._functions = Functions()
         self._views = Views()
+        self._clear = ClearTables(Sensitive.of(context.config.privacy))
         self._resumed = False
         self._state = State()
         self._sent = Sent()
@@ -163,6 +166,7 @@ class Watcher:
             self._sizes.again()
             self._functions.again()
             self._views.again()
+            self._clear.again()
         if began - self._sized_at >= EVERY_S:
             self._sized_at = began
             names = [name for name in self._names() if name not in unread]
@@ -212,11 +216,15 @@ class Watcher:
                 log.warning("functions unread", database=name, reason=words(error))
 
     def _send_views(self, names: list[str]) -> None:
-        """Say what views read."""
+        """Say what views read, and which tables have no sensitive column."""
         for name in names:
             try:
                 found = posture_source.views(self._database(name))
                 for event in self._views.changed(name, found, self._clock_us, now_us()):
+                    self._channel.send(event)
+                at_us = self._clock_us()
+                tables = posture_source.columns(self._database(name)) if self._clear.asked else []
+                for event in self._clear.changed(name, tables, at_us, now_us()):
                     self._channel.send(event)
             except (Unreachable, psycopg.Error) as error:
                 self._forget(name)

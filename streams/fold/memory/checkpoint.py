@@ -75,6 +75,8 @@ class ClusterCheckpoint(Struct):
     """What functions run, by database and name (`streams.fold.schema.functions`)."""
     views: list[tuple[tuple[str, str], ViewBody]] = []
     """What views read, likewise (`streams.fold.schema.views`)."""
+    clear: list[tuple[tuple[str, str], tuple[int, int, str]]] = []
+    """Tables without a sensitive column, likewise (`streams.fold.schema.clear`)."""
     shares: Shares = msgspec.field(default_factory=Shares)
     """How many rows relations hold, and how much of them went (`streams.fold.shares`)."""
     open: list[tuple[tuple[str | None, int, int | None], OpenTransaction]] = []

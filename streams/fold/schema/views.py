@@ -19,6 +19,7 @@ from pgwitness.core.events import Ddl, Event, Posture
 from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.statements import ViewBody
 from streams.fold.schema.bodies import take_up
+from streams.fold.schema.clear import ClearTables
 from streams.fold.schema.functions import THROUGH
 
 VIEWS = "views"
@@ -39,16 +40,19 @@ class Views:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], ViewBody] = {}
+        self._clear = ClearTables()
 
     def posture(self, event: Posture) -> bool:
         """Take up what was read of views; return whether the record was about that, of which no event comes."""
         if event.object_type != VIEWS:
             return False
         take_up(self._known, event, "reads", _body, VIEWS_MAX)
+        self._clear.posture(event)
         return True
 
     def ddl(self, database: str, commands: Iterable[Ddl], committed_at_us: int) -> None:
         """Forget what commands changed, unless it was read since; a name behind a view may have changed by any."""
+        self._clear.ddl(database, commands, committed_at_us)
         if not self._known:
             return
         for command in commands:
@@ -60,6 +64,7 @@ class Views:
 
     def ran(self, event: Event) -> None:
         """Put the relations and columns behind the views that a statement reads into its event."""
+        self._clear.ran(event)
         if not self._known or ROWS.isdisjoint(_texts(event.detail.get("operations"))):
             return
         steps: list[dict[str, object]] = []
@@ -80,10 +85,12 @@ class Views:
     def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""
         state.views = list(self._known.items())
+        self._clear.save(state)
 
     def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._known = {(database, name): body for (database, name), body in state.views}
+        self._clear.load(state)
 
 
 def _through(event: Event, view: str, body: ViewBody) -> None:
