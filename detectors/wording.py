@@ -96,15 +96,25 @@ def done(action: Action, past: str, verb: str) -> str:
     asked."""
     if action.outcome in UNDONE:
         return f"tried to {verb}"
-    if action.kind in ("statement", "query_stats") and action.outcome != "success":
+    if action.kind in ("statement", "query_stats") and (action.outcome != "success" or _may_change_nothing(action)):
         return f"asked to {verb}"
     return past
 
 
+def _may_change_nothing(action: Action) -> bool:
+    """Return whether a statement succeeds also where there is nothing to do, and nothing proves that there was."""
+    if action.effect:
+        return False
+    conditional = "attribute if_not_exists" in action.objects or "attribute if_exists" in action.objects
+    return conditional or "change_owner" in action.operations
+
+
 def whether(action: Action) -> str:
     """Go on to say what came of it; nothing where it was done."""
-    if action.outcome == "success" or action.kind not in ("statement", "query_stats"):
+    if action.kind not in ("statement", "query_stats"):
         return ""
+    if action.outcome == "success":
+        return "; whether that changed anything is not known" if _may_change_nothing(action) else ""
     return {
         "failure": "; it failed",
         "denied": "; the server refused it",

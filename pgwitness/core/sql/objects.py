@@ -99,6 +99,8 @@ def objects(kind: str, body: Tree) -> Iterator[str]:
     """Name what a statement is about, besides tables."""
     if kind.startswith("Drop") and body.get("missing_ok"):
         yield "attribute if_exists"
+    if kind == "CreateExtensionStmt" and body.get("if_not_exists"):
+        yield "attribute if_not_exists"
     if kind in _NAMES:
         word, key = _NAMES[kind]
         yield f"{word} {body.get(key, '')}"
