@@ -123,10 +123,11 @@ DETAILS: dict[str, dict[str, Shape]] = {
         **_each(("seconds", "since_us", "until_us", "before_us", "reset_us", "started_us", "until"), "int"),
         **_each(("offset", "first_offset", "next_offset", "partition", "event", "read_to", "taken_to"), "int"),
         **_each(("landed_to", "had_landed_to", "timeline", "xid", "ordinal", "oid", "incarnation"), "int"),
-        **_each(("lag_bytes", "max_lag_bytes", "tables_total", "dealloc"), "int"),
+        **_each(("lag_bytes", "max_lag_bytes", "behind_bytes", "tables_total", "dealloc"), "int"),
         **_each(("diverged", "restarted"), "bool"),
         "tables": ["string"],
         "publications": "any",
+        "oldest_transaction": "map",
         "resumes": "any",  # an LSN of a server, an offset of a topic
         "reasons": "map",
     },
