@@ -10,12 +10,14 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
+from collectors.sessions.shell import run
 from psycopg.conninfo import conninfo_to_dict
 
 from collectors.connection import instance_name
 from collectors.posture import queries as posture_queries
 from collectors.posture import source as posture_source
 from collectors.sessions.collector import run
+from detectors.sensitive import Sensitive
 from pgwitness.core.config import Config
 from pgwitness.core.errors import Retry
 from pgwitness.core.events import Gap, Posture, Session
@@ -205,6 +207,25 @@ def test_triggers_publications_extensions_and_tables(shop: Bench) -> None:
     assert dropped.change == "removed"
     assert [event.change for event in changes(shop, "table", "public.orders")] == ["removed"]
     assert changes(shop, "table", "public.orders")[0].database == conninfo_to_dict(shop.dsn)["dbname"]
+
+
+def test_tables_without_a_sensitive_column_are_sent(
+    tmp_path: Path, embedded_broker: Broker, database18: str, config_factory: ConfigFactory
+) -> None:
+    """Those of which no pattern means a column, with the name of the patterns."""
+    execute(database18, "CREATE TABLE orders (id int)", "CREATE TABLE people (id int, email text)")
+    extra = '[privacy]\nsensitive = ["public.*.email"]\n'
+    config = config_factory(tmp_path, embedded_broker.bootstrap, database18, extra=extra)
+
+    def sent(at: Bench) -> list[dict[str, object]]:
+        return [event.after for event in at.raw.of(Posture) if event.after is not None and "clear" in event.after]
+
+    with bench(config) as at, at.running(run) as raised:
+        at.raw.wait(lambda: sent(at) != [], "the clear tables")
+        assert raised == []
+    (after,) = sent(at)
+    assert (after["clear"], after["unclear"]) == (["public.orders"], [])
+    assert after["clear_of"] == Sensitive(["public.*.email"]).fingerprint
 
 
 def test_what_changed_while_the_collector_was_down_is_seen(shop: Bench) -> None:

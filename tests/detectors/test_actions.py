@@ -1,4 +1,4 @@
-"""Actions: what a deed is, and how the parts of a long transaction become one."""
+"""Actions: what an action is, and how the parts of a long transaction become one."""
 
 from __future__ import annotations
 

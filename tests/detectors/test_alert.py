@@ -47,8 +47,8 @@ def golden() -> dict[str, Any]:
     }
     for number in range(200):
         assert judge.judge(change(number, "u", 1 + number % 3, "public.tickets", **agent)).alerts == []
-    deed = change(200, "d", 412, "public.customers", detail={"owner": "support"}, **agent)
-    (alert,) = judge.judge(deed).alerts
+    given = change(200, "d", 412, "public.customers", detail={"owner": "support"}, **agent)
+    (alert,) = judge.judge(given).alerts
     return alert.ocsf()
 
 
@@ -79,7 +79,7 @@ def test_the_documentation_names_every_field_that_is_ours() -> None:
 
 
 def test_an_alert_has_everything_the_contract_lists() -> None:
-    """Each fact the contract promises is there, and is the one of the deed."""
+    """Each fact the contract promises is there, and is the one of the action."""
     alert = golden()
     info, ours = alert["finding_info"], alert["unmapped"]
     assert {"uid", "title", "desc", "first_seen_time", "last_seen_time", "attacks"} <= set(info)
@@ -127,12 +127,12 @@ def test_every_policy_of_the_pack_makes_alerts_that_fit_the_schema() -> None:
     """Each packaged policy's own positive tests, judged, validate against class 2004."""
     for policy in Bundle.packaged().policies.values():
         document = policy.document
-        deeds = [
-            deed for case in document.tests if case.match for deed in ([case.action] if case.action else case.actions)
+        cases = [
+            given for case in document.tests if case.match for given in ([case.action] if case.action else case.actions)
         ]
-        for deed in deeds:
-            fields = {name: value for name, value in deed.items() if name not in ("at", "every", "repeat")}
-            action = action_from(fields, deed.get("kind", document.kinds[0]))
+        for given in cases:
+            fields = {name: value for name, value in given.items() if name not in ("at", "every", "repeat")}
+            action = action_from(fields, given.get("kind", document.kinds[0]))
             alert = Alert(
                 uid=alert_uid(policy.id, "", 0),
                 detector=f"policy:{policy.id}",
@@ -150,7 +150,7 @@ def test_every_policy_of_the_pack_makes_alerts_that_fit_the_schema() -> None:
                 policy=policy.id,
             )
             assert conforms(alert.ocsf())
-        assert deeds
+        assert cases
 
 
 def test_the_schema_refuses_what_the_standard_does_not_have() -> None:
@@ -175,7 +175,7 @@ def test_the_schema_refuses_what_the_standard_does_not_have() -> None:
 
 
 def test_repeats_update_the_same_finding() -> None:
-    """The same deed again within the window is the same uid, an Update, and one more in the count."""
+    """The same action again within the window is the same uid, an Update, and one more in the count."""
     judge = Judge(Bundle.packaged(), labels={}, behaviour=None)
     first, second = (judge.judge(change(number, "d", 9_000)).alerts[0].ocsf() for number in (1, 2))
     assert first["finding_info"]["uid"] == second["finding_info"]["uid"]
@@ -234,7 +234,7 @@ def test_a_client_cannot_make_an_alert_too_big() -> None:
     assert finding["evidences"][0]["data"]["detail"]["keys"] == ["reason", "more"]
 
 
-def test_a_staged_policy_tells_but_does_not_alarm() -> None:
+def test_a_staged_policy_reports_and_pages_nobody() -> None:
     """A staged policy's findings are marked, so that nobody is woken by them."""
     (alert,) = Judge(Bundle.packaged(), labels={}, behaviour=None).judge(change(1, "d", 9_000)).alerts
     assert alert.ocsf()["is_alert"] is True

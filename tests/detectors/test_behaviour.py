@@ -228,7 +228,7 @@ def test_what_is_sensitive_is_not_adopted_by_time_alone() -> None:
     assert not life.act(relation="hr.salaries", sensitive=True).new_relation
 
 
-def test_there_is_room_for_a_thousand_relations_and_64_applications() -> None:
+def test_a_thousand_relations_and_64_applications_are_kept() -> None:
     """Who works on a thousand relations, from 64 applications, is not surprised by any of them; both are bounded."""
     habits = Habits(0)
     for number in range(1_000):
@@ -283,7 +283,7 @@ def test_an_operation_never_used_is_measured_by_the_usual_one() -> None:
     assert result.score > 0.9
 
 
-def test_the_young_borrow_from_their_peers() -> None:
+def test_who_is_warming_up_borrows_from_its_peers() -> None:
     """A new agent that does what no agent ever did is judged by the group; what they all do is not held against it."""
     life = Life()
     for number in range(60 * GROUP_FACTOR):
@@ -296,7 +296,7 @@ def test_the_young_borrow_from_their_peers() -> None:
     assert life.act("stranger", None, operation="delete", rows=9_000) is LEARNING
 
 
-def test_strangers_cannot_push_out_the_known() -> None:
+def test_unknown_principals_cannot_evict_the_known() -> None:
     """A flood of names does not make the model forget whom it knows."""
     life = Life(Settings(warmup=Duration(60.0), warmup_observations=50, principals_max=100))
     life.grow_up()
@@ -306,7 +306,7 @@ def test_strangers_cannot_push_out_the_known() -> None:
     assert len(life.model) <= 100 + 25 + 25
 
 
-def test_the_known_who_were_quiet_longest_are_forgotten_first() -> None:
+def test_the_known_who_were_inactive_longest_are_evicted_first() -> None:
     """Of more principals than fit those stay that acted last."""
     life = Life(Settings(warmup=Duration(1.0), warmup_observations=5, principals_max=4))
     for who in ("a", "b", "c", "d", "e"):

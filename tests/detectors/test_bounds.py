@@ -22,7 +22,7 @@ from tests.containers import beyond, longest
 from tests.detectors.material import change
 
 BOUND = 100
-STRANGERS = 1_200
+UNKNOWN_PRINCIPALS = 1_200
 LIMITS = (
     (evaluator, "SHAPES_MAX"),
     (evaluator, "SELECTIONS_MAX"),
@@ -50,12 +50,12 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     return judge
 
 
-def test_strangers_fill_no_container(judge: Judge) -> None:
+def test_unknown_principals_fill_no_container(judge: Judge) -> None:
     """After a thousand names of which each is new, no container anywhere holds many, nor any text more than a few KiB.
 
     The longest names had a hundred thousand characters.
     """
-    for number in range(STRANGERS):
+    for number in range(UNKNOWN_PRINCIPALS):
         judge.judge(flood.stranger(number))
     code = (judge.bundle, judge._evaluator)
     assert beyond(judge, items_max=4 * BOUND, chars_max=8 * 1024, without=code) == []
@@ -65,15 +65,15 @@ def test_strangers_fill_no_container(judge: Judge) -> None:
     assert len(judge._evaluator._selections) <= BOUND
 
 
-def test_patient_strangers_fill_no_container(judge: Judge) -> None:
+def test_patient_unknown_principals_fill_no_container(judge: Judge) -> None:
     """Names that act until they are known, each time with something new, stay within the same bounds."""
-    for number in range(6 * STRANGERS):
+    for number in range(6 * UNKNOWN_PRINCIPALS):
         judge.judge(flood.patient(number, 3 * BOUND))
     code = (judge.bundle, judge._evaluator)
     assert beyond(judge, items_max=4 * BOUND, chars_max=8 * 1024, without=code) == []
 
 
-def test_a_room_is_bounded_in_values() -> None:
+def test_a_cache_is_bounded_in_values() -> None:
     """Habits that are full make others leave, oldest first, until what is remembered together fits again."""
     room = HabitsCache(10)
     for number in range(10):
@@ -89,7 +89,7 @@ def test_a_room_is_bounded_in_values() -> None:
     assert list(room) == ["who-8", "who-7"]
 
 
-def test_a_room_keeps_who_fills_it() -> None:
+def test_a_cache_keeps_who_fills_it() -> None:
     """One who has more values than a room is for stays alone in it."""
     room = HabitsCache(1)
     habits = Habits(0)

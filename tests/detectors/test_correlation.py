@@ -184,7 +184,7 @@ def test_state_goes_on_after_a_snapshot(actions: list[tuple[int, str, int]], kin
     assert json.dumps(one.snapshot()) == json.dumps(other.snapshot())
 
 
-def test_a_flood_of_keys_forgets_the_quietest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_keys_evicts_the_longest_inactive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stops growing; a key that goes on acting is kept."""
     monkeypatch.setattr(correlation, "ENTRIES_MAX", 100)
     state = Correlations([COUNT])
@@ -327,7 +327,7 @@ def told(judge: Judge, *events: Event) -> list[tuple[int, str]]:
     ]
 
 
-def test_what_does_not_come_is_told_when_its_time_has_passed() -> None:
+def test_what_does_not_come_is_reported_when_its_time_has_passed() -> None:
     """Nothing is said before; then it is told with the first event that says that it is late enough, whoever's."""
     quiet = [said(9, "select", "joe"), said(10.5, "select", "joe"), said(11.1, "select", "joe"), said(12, "select")]
     judge = absences()
@@ -370,7 +370,7 @@ def test_what_was_there_before_answers_for_all_in_its_window() -> None:
     assert len(told(absences(), said(0, "copy_to"), said(10.1, "disable_trigger"), said(25, "select"))) == 1
 
 
-def test_nothing_is_said_to_be_absent_that_nobody_looked_for() -> None:
+def test_nothing_is_reported_absent_that_nobody_looked_for() -> None:
     """A judge that began less than a window ago does not know what was before; a restart does not begin anew."""
     bundle = Bundle(parse(ABSENT, "x.yaml"))
     young = Judge(bundle, labels={}, behaviour=None)
@@ -382,7 +382,7 @@ def test_nothing_is_said_to_be_absent_that_nobody_looked_for() -> None:
 
 
 def test_waiting_goes_on_after_a_restart_and_a_change_of_policies() -> None:
-    """What waits is in the checkpoint, is told once, and not by a policy that asks something else by then."""
+    """What waits is in the checkpoint, is reported once, and not by a policy that asks something else by then."""
     judge = absences()
     judge.judge(said(0, "disable_trigger"))
     again = Judge(Bundle([]), labels={}, behaviour=None)

@@ -60,7 +60,7 @@ def test_what_is_lacking_is_one_part() -> None:
     assert lacking(explain(condition, Action(kind="change", rows=2, calls=2, operation="x"))) is None
 
 
-def test_what_cannot_be_told_says_why() -> None:
+def test_what_cannot_be_decided_says_why() -> None:
     """A key that is not there is named; a condition that asks for it first is `no`."""
     part = explain(Expression("has(detail.x) && detail.x > 1"), Action(kind="gap"))
     assert part.holds == "no"

@@ -44,7 +44,7 @@ from tests.detectors.material import day, hostile
         ("has(operation)", "has"),
     ],
 )
-def test_a_slip_is_told_when_a_policy_is_loaded(source: str, words: str) -> None:
+def test_a_slip_is_reported_when_a_policy_is_loaded(source: str, words: str) -> None:
     """What CEL would take without a word, and what it would refuse at night, is refused at once."""
     with pytest.raises(ValueError, match=re.escape(words)):
         Expression(source)

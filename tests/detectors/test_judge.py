@@ -47,7 +47,7 @@ tests:
 
 
 def test_a_long_transaction_is_judged_with_its_last_part() -> None:
-    """Three parts of a thousand deletes each are one deed of three thousand."""
+    """Three parts of a thousand deletes each are one action of three thousand."""
     judge = Judge(Bundle.packaged(), labels={}, behaviour=None)
     verdicts = [judge.judge(part) for part in parts(1, {})]
     assert [verdict.policies for verdict in verdicts] == [[], [], []]
@@ -153,7 +153,7 @@ def test_a_service_from_a_new_address_is_found() -> None:
     assert judge.judge(change(62, client_addr="10.9.9.9")).alerts[0].count == 2
 
 
-def test_behaviour_alone_is_an_alert_that_wakes_nobody() -> None:
+def test_behaviour_alone_is_an_alert_that_pages_nobody() -> None:
     """What only the model finds strange is low, no alarm, and says why in words."""
     judge = Judge(Bundle([]), labels={}, behaviour=Behaviour(SETTINGS))
     for number in range(100):
@@ -336,7 +336,7 @@ def test_an_event_on_which_judging_fails_leaves_nothing_behind(seen: int, monkey
     assert told[0] == told[1]
 
 
-def test_what_is_due_and_cannot_be_told_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_due_and_cannot_be_emitted_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The event that came at that time keeps its alerts, and the ends of other findings are told with the next."""
     documents = [policy(name, "[change]", f"principal.name == '{name}'") for name in ("one", "two", "three")]
     judge = judge_with(*documents)

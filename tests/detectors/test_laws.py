@@ -74,7 +74,7 @@ def test_laws(law: Callable[[laws.Make], None], make: laws.Make) -> None:
     law(make)
 
 
-def test_eight_thousand_strangers_stay_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eight_thousand_unknown_principals_stay_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a judge keeps besides its state (answers by shape, findings) is bounded too, measured as memory."""
     monkeypatch.setattr(evaluator, "SHAPES_MAX", 50)
     monkeypatch.setattr(ledger, "FINDINGS_MAX", 50)

@@ -1,4 +1,4 @@
-"""The packaged policies against statements as they are sent: what must not slip through, and what is no deed."""
+"""The packaged policies against statements as they are sent: what must not slip through, and what is no action."""
 
 from __future__ import annotations
 
@@ -177,12 +177,12 @@ def test_what_is_dangerous_is_found_however_it_is_written(text: str, policy: str
     ],
 )
 def test_what_only_looks_dangerous_is_left_alone(text: str) -> None:
-    """Words in texts, comments and names are no deeds; nor is a statement that is only explained or kept."""
+    """Words in texts, comments and names are no actions; nor is a statement that is only explained or kept."""
     quiet = {"role_changed", "bulk_read"}
     assert matched(text, PERSON, rows=1) - quiet == set()
 
 
-def test_a_refused_attempt_is_told_where_the_attempt_matters() -> None:
+def test_a_refused_attempt_is_reported_where_the_attempt_matters() -> None:
     """What the server refused did nothing; to have tried to reach its files or its power is told all the same."""
     refused: dict[str, Any] = {"outcome": "denied", "sqlstate": "42501"}
     assert matched("TRUNCATE users", **refused) == set()
@@ -271,7 +271,7 @@ def test_sensitive_columns_come_from_the_configuration() -> None:
     assert "sensitive_read" not in matched("SELECT email FROM customers WHERE id = 3", PERSON, rows=1)
 
 
-def test_one_who_slept_for_weeks_is_told_once_awake() -> None:
+def test_one_who_was_inactive_for_weeks_is_reported() -> None:
     """A principal that was known and silent for forty days is found; a new one, or one from yesterday, is not."""
     judge = Judge(PACKAGED, labels={}, behaviour=None)
     day_us = 86_400_000_000

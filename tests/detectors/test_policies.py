@@ -148,7 +148,7 @@ def test_packaged_files_load_from_a_folder_as_they_are(tmp_path: Path) -> None:
     assert Bundle.load(tmp_path).sha256 == PACKAGED.sha256
 
 
-def test_every_packaged_policy_tells_a_technique_or_is_about_evidence() -> None:
+def test_every_packaged_policy_names_a_technique_or_is_about_evidence() -> None:
     """Somebody on call can look up what the finding belongs to."""
     assert all(policy.document.attack for policy in PACKAGED.policies.values())
 

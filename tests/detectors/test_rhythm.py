@@ -74,7 +74,7 @@ class Days:
         return [alert for alert in self.alerts if alert.detector == "behaviour" and not alert.lake_only]
 
 
-def test_what_is_strange_is_told_by_the_event_that_makes_it_so() -> None:
+def test_what_is_strange_is_reported_by_the_event_that_makes_it_so() -> None:
     """Who takes much within a few minutes is told while the hour is open, by itself, and once for the same day."""
     days = Days()
     days.work(range(8))
@@ -261,7 +261,7 @@ def test_a_clock_that_is_off_stops_nothing(away_us: int) -> None:
 
 
 def test_a_flood_of_names_does_not_push_out_open_windows() -> None:
-    """Ten thousand strangers within a minute do not hide what somebody known did in it."""
+    """Ten thousand unknown principals within a minute do not hide what somebody known did in it."""
     days = Days()
     days.work(range(7))
     for minute in range(4):
@@ -272,8 +272,8 @@ def test_a_flood_of_names_does_not_push_out_open_windows() -> None:
     assert "rows_written" in days.features()
 
 
-def test_what_is_kept_of_strangers_is_bounded_by_structure() -> None:
-    """However many hostile names come, windows, routines and groups fill rooms of fixed size."""
+def test_what_is_kept_of_unknown_principals_is_bounded_by_structure() -> None:
+    """However many hostile names come, windows, routines and groups fill caches of fixed size."""
     rhythm = Rhythm(SETTINGS, lambda key: False)
     for number in range(10_000):
         event = change(number, "u", 3, f"public.{number}", principal_kind="agent", peer_group=f"group-{number}")

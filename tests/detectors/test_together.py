@@ -49,7 +49,7 @@ def test_what_comes_ten_minutes_later_is_another_finding() -> None:
     assert second.action.relations == ["public.b"]
 
 
-def test_each_relation_is_told_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_relation_is_emitted_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeats are told by doublings after the tenth; what is named for the first time is told, up to a bound."""
     monkeypatch.setattr(findings, "RELATIONS_MAX", 30)
     judging = judge()

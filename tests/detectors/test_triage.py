@@ -75,7 +75,7 @@ def verdict(alert: dict[str, Any], **facts: Any) -> Verdict:
     return Verdict(**base)
 
 
-def told(said: Verdict, at_us: int = START_US, key: Ed25519PrivateKey = KEY) -> Event:
+def noted(said: Verdict, at_us: int = START_US, key: Ed25519PrivateKey = KEY) -> Event:
     """The record by which the worker tells of a verdict that it checked."""
     return decided(sign(said, key), at_us)
 
@@ -87,8 +87,8 @@ def decided(value: bytes, at_us: int = START_US) -> Event:
     return event(0, "decision", operation="verdict", detail=detail, occurred_at_us=at_us, captured_at_us=at_us)
 
 
-def test_what_is_suppressed_is_judged_counted_and_not_told() -> None:
-    """The finding is in the lake with the id of what keeps it quiet; another table is told as before."""
+def test_what_is_suppressed_is_judged_counted_and_not_emitted() -> None:
+    """The finding is in the lake with the id of what suppresses it; another table is reported as before."""
     judging = judge()
     judging.note(file(FILE))
     verdict = judging.judge(change(1, "d", 9_000))
@@ -185,17 +185,17 @@ windows:
     assert [rule.id for rule in Suppressions.parse(text).expired(at("2026-10-01T00:00"))] == ["window:b"]
 
 
-def test_a_false_positive_closes_the_finding_and_keeps_it_quiet() -> None:
+def test_a_false_positive_closes_the_finding_and_suppresses_it() -> None:
     """The verdict closes what is open, and the same finding is quiet in the next window, until it expires."""
     judging = judge()
     (alert,) = judging.judge(change(1, "d", 9_000)).alerts
     said = verdict(alert.ocsf())
-    (closed,) = judging.note(told(said)).alerts
+    (closed,) = judging.note(noted(said)).alerts
     finding = closed.ocsf()
     assert conforms(finding)
     assert (finding["activity_id"], finding["status"], closed.lake_only) == (3, "Resolved", False)
     assert finding["comment"] == "false-positive by ada: agreed with payments"
-    assert judging.note(told(said)).alerts == []
+    assert judging.note(noted(said)).alerts == []
     checked = check(sign(said, KEY), REVIEWERS, START_US)
     for day in (0, 1, 29):
         (quiet,) = [
@@ -209,16 +209,16 @@ def test_a_false_positive_closes_the_finding_and_keeps_it_quiet() -> None:
     assert not judging.judge(change(60, "d", 9_000, principal="other")).alerts[0].lake_only
 
 
-def test_a_true_positive_closes_and_keeps_nothing_quiet() -> None:
+def test_a_true_positive_closes_and_suppresses_nothing() -> None:
     """It is resolved; when it happens again it is told again."""
     judging = judge()
     (alert,) = judging.judge(change(1, "d", 9_000)).alerts
-    (closed,) = judging.note(told(verdict(alert.ocsf(), verdict="true-positive"))).alerts
+    (closed,) = judging.note(noted(verdict(alert.ocsf(), verdict="true-positive"))).alerts
     assert closed.ocsf()["unmapped"]["resolution"]["as"] == "true-positive"
     (again,) = judging.judge(change(2, "d", 9_000)).alerts
     assert (again.activity, again.count, again.lake_only) == ("update", 2, False)
     # Whoever repeats the verdict does not close what has been opened since.
-    assert judging.note(told(verdict(alert.ocsf(), verdict="true-positive"))).alerts == []
+    assert judging.note(noted(verdict(alert.ocsf(), verdict="true-positive"))).alerts == []
 
 
 def test_scopes_say_how_far_a_verdict_goes() -> None:
@@ -230,13 +230,13 @@ def test_scopes_say_how_far_a_verdict_goes() -> None:
     ):
         judging = judge()
         (alert,) = judging.judge(change(1, "d", 9_000, principal="a*")).alerts
-        judging.note(told(verdict(alert.ocsf(), scope=scope)))
-        deeds = [
+        judging.note(noted(verdict(alert.ocsf(), scope=scope)))
+        cases = [
             change(2, "d", 9_000, principal="a*"),
             change(3, "d", 9_000, principal="ab"),
             change(4, "d", 9_000, principal="a*", relation="public.other"),
         ]
-        assert [judging.judge(each).alerts[0].lake_only for each in deeds] == quiet, scope
+        assert [judging.judge(each).alerts[0].lake_only for each in cases] == quiet, scope
 
 
 def test_the_model_learns_from_a_false_positive() -> None:
@@ -247,7 +247,7 @@ def test_the_model_learns_from_a_false_positive() -> None:
     strange = {"client_addr": "10.9.9.9", "application": "psql", "relation": "public.secrets"}
     before = judging.judge(change(300, "d", 900, **strange))
     assert before.alerts
-    judging.note(told(verdict(before.alerts[0].ocsf())))
+    judging.note(noted(verdict(before.alerts[0].ocsf())))
     after = judging.judge(change(301, "u", 1, relation="public.orders", client_addr="10.9.9.9", application="psql"))
     assert after.anomaly == 0.0
 
@@ -268,7 +268,7 @@ def test_a_verdict_that_may_not_be_given_is_refused(reason: str, facts: dict[str
     """And the refusal is a finding of its own, once, that keeps nothing quiet."""
     judging = judge()
     (alert,) = judging.judge(change(1, "d", 9_000)).alerts
-    (refused,) = judging.note(told(verdict(alert.ocsf(), **facts))).alerts
+    (refused,) = judging.note(noted(verdict(alert.ocsf(), **facts))).alerts
     assert refused.detector == "verdict_refused"
     finding = refused.ocsf()
     assert conforms(finding)
@@ -307,10 +307,10 @@ def test_a_verdict_that_is_sent_again_is_the_same_one() -> None:
     judging = judge()
     (alert,) = judging.judge(change(1, "d", 9_000)).alerts
     said = verdict(alert.ocsf(), expires_us=START_US + DAY_US)
-    judging.note(told(said))
-    judging.note(told(said, START_US + 2 * DAY_US - 1))
-    deed = change(3, "d", 9_000, occurred_at_us=START_US + 2 * DAY_US)
-    assert not judging.judge(deed).alerts[0].lake_only
+    judging.note(noted(said))
+    judging.note(noted(said, START_US + 2 * DAY_US - 1))
+    another = change(3, "d", 9_000, occurred_at_us=START_US + 2 * DAY_US)
+    assert not judging.judge(another).alerts[0].lake_only
 
 
 def test_verdicts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +373,7 @@ def test_promotion_makes_habits_alone_an_alert() -> None:
             judging.judge(change(number))
     (waiting,) = judgings[2].judge(unusual(101)).alerts
     assert waiting.lake_only
-    judgings[2].note(told(verdict(waiting.ocsf(), verdict="true-positive", promote=True)))
+    judgings[2].note(noted(verdict(waiting.ocsf(), verdict="true-positive", promote=True)))
     for judging in judgings:
         assert not judging.judge(unusual(150)).alerts[0].lake_only
 
@@ -407,11 +407,11 @@ def test_incidents_end_after_a_day_and_are_bounded(monkeypatch: pytest.MonkeyPat
     assert again.join("s99", START_US + 1, begin=False) == story.join("s99", START_US + 1, begin=False)
 
 
-def test_what_was_told_and_is_then_kept_quiet_is_closed_on_the_topic_once() -> None:
+def test_what_was_emitted_and_is_then_suppressed_is_closed_on_the_topic_once() -> None:
     """The topic hears the end of what it heard of; what only the lake has heard since ends in the lake."""
     judging = judge()
     (alert,) = judging.judge(change(1, "d", 9_000)).alerts
-    judging.note(told(verdict(alert.ocsf())))
+    judging.note(noted(verdict(alert.ocsf())))
     judging.judge(change(2, "d", 9_000))
     (closed,) = judging.note(clock(START_US + 9 * HOUR_US)).alerts
     assert (closed.activity, closed.count, closed.lake_only) == ("close", 2, True)
@@ -426,6 +426,6 @@ def test_what_was_told_and_is_then_kept_quiet_is_closed_on_the_topic_once() -> N
 def test_a_flood_of_refused_verdicts_is_one_finding_a_reason() -> None:
     """Who may write to the topic can raise one alert that counts, not one for each record."""
     judging = judge()
-    told_of = [alert for n in range(200) for alert in judging.note(decided(b"nonsense %d" % n)).alerts]
-    assert len({alert.uid for alert in told_of}) == 1
-    assert [alert.count for alert in told_of] == [*range(1, 11), 16, 32, 64, 128]
+    noted_of = [alert for n in range(200) for alert in judging.note(decided(b"nonsense %d" % n)).alerts]
+    assert len({alert.uid for alert in noted_of}) == 1
+    assert [alert.count for alert in noted_of] == [*range(1, 11), 16, 32, 64, 128]

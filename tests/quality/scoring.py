@@ -26,7 +26,7 @@ class Alarm:
     principal: str
     first_us: int
     last_us: int
-    told_us: int
+    reported_us: int
     severity: str
     detector: str
 
@@ -83,17 +83,19 @@ class Score:
         """Count one seed's alarms."""
         self.principal_days += principals * (DAYS - FIRST_DAY)
         by_victim = {one.victim: one for one in planted}
-        first_told: dict[str, int] = {}
+        first_reported: dict[str, int] = {}
         true, false = set(), {}
         for alarm in alarms:
             one = by_victim.get(alarm.principal)
             if one is not None and _about(one, alarm):
                 true.add(alarm.uid)
-                first_told[one.attack.id] = min(alarm.told_us, first_told.get(one.attack.id, alarm.told_us))
+                first_reported[one.attack.id] = min(
+                    alarm.reported_us, first_reported.get(one.attack.id, alarm.reported_us)
+                )
             elif alarm.first_us >= at(FIRST_DAY, 0):
                 false.setdefault(alarm.uid, alarm)
         for one in planted:
-            seen = one.attack.id in first_told
+            seen = one.attack.id in first_reported
             if one.attack.held_out:
                 self.held_out += 1
                 self.held_out_found += seen
@@ -102,7 +104,7 @@ class Score:
                 self.found += seen
             if seen:
                 self.caught[one.attack.id] += 1
-                self.seconds.append(max(0, first_told[one.attack.id] - min(one.times_us)) / 1e6)
+                self.seconds.append(max(0, first_reported[one.attack.id] - min(one.times_us)) / 1e6)
             else:
                 self.missed[one.attack.id] += 1
         self.alarms_true += len(true)

@@ -11,7 +11,7 @@ from pgwitness.core.config import Config
 from tests.quality import season
 from tests.quality.deployed import BUDGETS, Row, chosen_budget, interval, written
 from tests.quality.intrusions import BLIND, CHOSEN_ON, HELD_OUT, REPORTED_SEEDS, TUNING_SEEDS, plant
-from tests.quality.topic import Fanned, Figures, Told, about
+from tests.quality.topic import Fanned, Figures, Reported, about
 
 
 def test_kinds_and_seeds_that_are_reported_are_held_out() -> None:
@@ -35,8 +35,8 @@ def test_only_what_is_right_finds_an_attack() -> None:
     one = next(each for each in planted if each.kind.id == "salaries")
     start_us, end_us = one.times_us[0], one.times_us[-1]
 
-    def told(uid: str, who: str, text: str, reason: str, **when: int) -> Told:
-        return Told(uid, who, False, "low", start_us, end_us, text, frozenset({reason}), **when)
+    def told(uid: str, who: str, text: str, reason: str, **when: int) -> Reported:
+        return Reported(uid, who, False, "low", start_us, end_us, text, frozenset({reason}), **when)
 
     right = told("a", one.victim, "select hr.salaries", "foreign", crowd_us=end_us + 60_000_000)
     right.crowd = "crowd"
@@ -44,7 +44,7 @@ def test_only_what_is_right_finds_an_attack() -> None:
     assert not about(one, told("b", one.victim, "select public.orders", "foreign"))
     assert not about(one, told("c", one.victim, "select hr.salaries", "idle"))
     assert not about(
-        one, Told("d", one.victim, False, "low", end_us + 1, end_us + 2, "hr.salaries", frozenset({"new"}))
+        one, Reported("d", one.victim, False, "low", end_us + 1, end_us + 2, "hr.salaries", frozenset({"new"}))
     )
     crowd = told("crowd", "", "", "", alone_us=end_us)
     other = told("e", "nobody", "", "rows_read", alone_us=end_us)

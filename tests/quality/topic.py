@@ -35,7 +35,7 @@ MODELS, POLICIES, BOTH = frozenset({False}), frozenset({True}), frozenset({False
 
 
 @dataclass
-class Told:
+class Reported:
     """One finding of one principal as the topic told it: when by itself (µs), in a crowd or in a digest, and what.
 
     A crowd is a finding of its own, of nobody.
@@ -55,7 +55,7 @@ class Told:
     crowd: str = ""
 
     @property
-    def told_us(self) -> int | None:
+    def reported_us(self) -> int | None:
         """Return when anybody could have read of it."""
         return min((time for time in (self.soon_us, self.digest_us) if time is not None), default=None)
 
@@ -106,7 +106,7 @@ def watch(
     config: Config | None = None,
     bundle: Bundle | None = None,
     budgets: tuple[float, ...] = (0.05,),
-) -> list[list[Told]]:
+) -> list[list[Reported]]:
     """Judge events as a worker with four partitions does; return every finding that the topic carried, by the
     budget."""
     config = config or Config()
@@ -115,7 +115,7 @@ def watch(
     fans = [Fanned(config, budgets) for _ in judges]
     for judge, fan in zip(judges, fans, strict=True):
         judge._findings = fan
-    found: list[dict[str, Told]] = [{} for _ in budgets]
+    found: list[dict[str, Reported]] = [{} for _ in budgets]
     places: dict[tuple[str | None, str | None], int] = {}
 
     def hear(fan: Fanned, now_us: int) -> None:
@@ -140,7 +140,7 @@ def watch(
     for judge, fan in zip(judges, fans, strict=True):
         judge.note(_clock(end_us))
         hear(fan, end_us)
-    return [[one for one in each.values() if one.told_us is not None] for each in found]
+    return [[one for one in each.values() if one.reported_us is not None] for each in found]
 
 
 def _clock(now_us: int) -> Event:
@@ -155,7 +155,7 @@ def _clock(now_us: int) -> Event:
     )
 
 
-def _take(found: dict[str, Told], alerts: list[Alert], now_us: int) -> None:
+def _take(found: dict[str, Reported], alerts: list[Alert], now_us: int) -> None:
     for alert in alerts:
         if alert.staged or alert.suppressed_by or alert.activity == "close":
             continue
@@ -168,7 +168,7 @@ def _take(found: dict[str, Told], alerts: list[Alert], now_us: int) -> None:
             else:
                 known.crowd_us, known.crowd = known.crowd_us or now_us, alert.uid
         if alert.members and alert.detector != "digest" and alert.uid not in found:
-            found[alert.uid] = Told(
+            found[alert.uid] = Reported(
                 alert.uid, "", False, alert.severity, alert.first_seen_us, alert.last_seen_us, "", frozenset(), now_us
             )
         if alert.detector == "digest" or alert.members:
@@ -177,7 +177,7 @@ def _take(found: dict[str, Told], alerts: list[Alert], now_us: int) -> None:
         features = frozenset(str(reason["feature"]) for reason in alert.reasons)
         text = " ".join((alert.message, *alert.action.relations))
         if known is None:
-            known = found[alert.uid] = Told(
+            known = found[alert.uid] = Reported(
                 alert.uid,
                 alert.action.principal,
                 alert.policy is not None,
@@ -260,18 +260,18 @@ class Figures:
     def add(
         self,
         seed: int,
-        told: list[Told],
+        told: list[Reported],
         planted: list[Intrusion],
         peers: dict[str, list[str]],
         *,
         digest: bool = False,
-        tellers: frozenset[bool] = MODELS,
+        reporters: frozenset[bool] = MODELS,
         any_reason: bool = False,
     ) -> None:
         """Count one seed: what models or policies told by themselves, or also by a `digest`."""
         self.principal_days += sum(len(names) for names in peers.values()) * (DAYS - WARM_DAYS)
-        spoken = [one for one in told if (digest or one.soon_us is not None) and one.policy in tellers]
-        by_who: dict[str, list[Told]] = {}
+        spoken = [one for one in told if (digest or one.soon_us is not None) and one.policy in reporters]
+        by_who: dict[str, list[Reported]] = {}
         for one in spoken:
             by_who.setdefault(one.principal, []).append(one)
         right: set[str] = set()
@@ -284,7 +284,7 @@ class Figures:
             one, of = self.by_seed.get((seed, each.kind.id), (0, 0))
             self.by_seed[seed, each.kind.id] = (one + bool(hits), of + 1)
             if hits and not each.kind.blind:
-                first = min(hit.told_us if digest else hit.soon_us for hit in hits)  # type: ignore[type-var]
+                first = min(hit.reported_us if digest else hit.soon_us for hit in hits)  # type: ignore[type-var]
                 assert first is not None
                 self.minutes.append(max(0.0, (first - each.times_us[0]) / 60e6))
                 before = bisect_right(each.times_us, first)
@@ -300,7 +300,7 @@ class Figures:
             self.loud += one.severity in LOUD
 
 
-def about(each: Intrusion, one: Told, any_reason: bool = False) -> bool:
+def about(each: Intrusion, one: Reported, any_reason: bool = False) -> bool:
     """Return whether a finding is about an attack, for the right reason; whose it is has been asked.
 
     A policy is its own reason.
