@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from collectors.sessions.shell import run
 from psycopg.conninfo import conninfo_to_dict
 
 from collectors.connection import instance_name
