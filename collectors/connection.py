@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from collectors.own import introduce
@@ -61,23 +60,24 @@ def replication_connect(
     database: str | None = None,
     *,
     application_name: str = f"{APPLICATION} wal",
-) -> pq.abc.PGconn:
+) -> psycopg.Connection[tuple[Any, ...]]:
     """Connect for logical replication, with the settings on which the text form of values depends; errors as above.
+
+    While it waits, other threads run: libpq's own way of connecting in one call would hold the interpreter, so that
+    one server that does not answer would stop every collector of the process.
 
     Values come in UTF-8. A database without an encoding (SQL_ASCII) gives the bytes that it holds: asked for UTF-8 the
     server would refuse to send a transaction in which one value is none.
     """
     text = conninfo(cluster, dsn, database, application_name)
     options = f"{conninfo_to_dict(text).get('options', '')} {_TEXT_FORM}".strip()
-    connection = pq.PGconn.connect(
-        make_conninfo(text, replication="database", client_encoding="UTF8", options=options).encode()
-    )
-    if connection.status != pq.ConnStatus.OK:
-        message = connection.get_error_message()
-        connection.finish()
-        raise unreachable(text, psycopg.OperationalError(message))
-    if connection.parameter_status(b"server_encoding") == b"SQL_ASCII":
-        connection.exec_(b"SET client_encoding = 'SQL_ASCII'")
+    whole = make_conninfo(text, replication="database", client_encoding="UTF8", options=options)
+    try:
+        connection = psycopg.connect(whole, autocommit=True)
+    except psycopg.Error as error:
+        raise unreachable(text, error) from error
+    if connection.pgconn.parameter_status(b"server_encoding") == b"SQL_ASCII":
+        connection.pgconn.exec_(b"SET client_encoding = 'SQL_ASCII'")
     return connection
 
 

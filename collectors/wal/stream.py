@@ -11,8 +11,9 @@ from __future__ import annotations
 import select
 import time
 from struct import Struct as Layout
+from typing import Any
 
-from psycopg import OperationalError, pq
+from psycopg import Connection, OperationalError, pq
 
 from pgwitness.core.errors import Retry, Unreachable
 from pgwitness.core.events import format_lsn
@@ -40,8 +41,9 @@ class Ended(Unreachable):
 class Stream:
     """One replication connection: `identify` and `history` before `start`, `read` and `confirm` after it."""
 
-    def __init__(self, connection: pq.abc.PGconn) -> None:
-        self._connection = connection
+    def __init__(self, session: Connection[Any]) -> None:
+        self._session = session
+        self._connection = connection = session.pgconn
         self._where = f"{connection.host.decode()}:{connection.port.decode()}"
         self.received = 0
         self.confirmed = 0
@@ -130,7 +132,7 @@ class Stream:
 
     def close(self) -> None:
         """End the connection."""
-        self._connection.finish()
+        self._session.close()
 
     def _keepalive(self, data: bytes) -> None:
         if len(data) >= _KEEPALIVE.size:
