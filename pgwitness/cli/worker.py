@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pgwitness.cli.options import common, configuration, http_options
-from pgwitness.core.errors import ConfigurationError, Retry
-
-if TYPE_CHECKING:
-    from pgwitness.core.config import Config
-    from sinks.lake.files import Files
+from pgwitness.core.errors import Retry
 
 RETRY_S = 2.0
 
@@ -33,7 +28,7 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
     from detectors.judge import Judge
     from pgwitness.cli.daemon import daemon
     from pgwitness.cli.signals import finish
-    from sinks.lake.writer import Lake
+    from sinks.registry import open_store
     from streams.faust.worker import run
     from streams.worker.policy_file import PolicyFile
 
@@ -44,36 +39,17 @@ def worker(host: str | None, port: int | None, config_path: Path) -> None:
     def judge() -> Judge:
         return Judge.from_config(policy_file.last, config)
 
-    lake = Lake(config.lake.path, files=_files(config))
+    store = open_store(config)
     topic = config.kafka.topic("events")
     partitions = [(topic, number) for number in range(config.topics.event_partitions)]
     bind = config.http.worker_port if port is None else port
     with daemon("worker", host or config.http.host, bind) as (stop, health):
         while not stop.is_set():
             try:
-                lake.prepare(partitions)
+                store.prepare(partitions)
                 break
             except Retry as error:
                 log.warning("lake_not_ready", error=str(error))
                 stop.wait(RETRY_S)
-        code = run(config, lake, judge, health, stop, policy_file=policy_file)
+        code = run(config, store, judge, health, stop, policy_file=policy_file)
     finish(code)
-
-
-def _files(config: Config) -> Files:
-    """Give the file system for the lake. Raises `ConfigurationError` for a group that this host does not have."""
-    import grp
-
-    from sinks.lake.files import shared_with
-
-    found: dict[str, int | None] = {}
-    for key, name in (("group", config.lake.group), ("rows_group", config.lake.rows_group)):
-        try:
-            found[key] = grp.getgrnam(name).gr_gid if name is not None else None
-        except KeyError:
-            raise ConfigurationError(
-                f"lake.{key}: this host has no group {name!r}; make it, or correct the name"
-            ) from None
-    if found["rows_group"] is not None and found["group"] is None:
-        raise ConfigurationError("lake.rows_group is set and lake.group is not: its members cannot come that far")
-    return shared_with(found["group"], found["rows_group"])

@@ -18,6 +18,7 @@ import uvloop
 from faust.types import TP
 
 from pgwitness.core.config import Config
+from pgwitness.core.contracts.evidence_writer import EvidenceStore
 from pgwitness.core.errors import ConfigurationError, PgwitnessError, Retry, Stop
 from pgwitness.core.runtime import backoff
 from pgwitness.core.runtime.disk import moment
@@ -29,7 +30,7 @@ from streams.kafka import admin
 from streams.kafka.notes import SuppressionFile
 from streams.kafka.topic_watch import TopicWatch
 from streams.worker.policy_file import PolicyFile
-from streams.worker.protocols import JudgeMaker, Lake
+from streams.worker.protocols import JudgeMaker
 from streams.worker.stages import Stages
 
 log = structlog.get_logger("worker")
@@ -44,7 +45,7 @@ GC_THRESHOLDS = (50_000, 20, 100)
 
 def run(
     config: Config,
-    lake: Lake,
+    lake: EvidenceStore,
     make_judge: JudgeMaker,
     health: Health,
     stop: threading.Event,
@@ -115,7 +116,7 @@ def run(
 
 async def _work(
     config: Config,
-    lake: Lake,
+    lake: EvidenceStore,
     make_judge: JudgeMaker,
     files: tuple[IdentityFile, SuppressionFile],
     policy_file: PolicyFile | None,

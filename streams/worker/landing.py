@@ -20,6 +20,7 @@ from msgspec import Raw, Struct
 from detectors.judgement import Incomplete
 from detectors.policy.policies import Bundle
 from pgwitness.core.codec import decode_events
+from pgwitness.core.contracts.evidence_writer import EvidenceStore, EvidenceWriter
 from pgwitness.core.errors import DeadLetter, NewerSchema, PgwitnessError
 from pgwitness.core.events import Control, Event, Position
 from pgwitness.core.topics import OURSELVES
@@ -30,7 +31,7 @@ from streams.kafka.checkpoints import Checkpoint, Skip, Store
 from streams.kafka.emitter import Emitter
 from streams.kafka.origins import find
 from streams.kafka.reading import BrokerReader
-from streams.worker.protocols import Judge, JudgeMaker, Lake, Unjudged, Verdict, Writer
+from streams.worker.protocols import Judge, JudgeMaker, Unjudged, Verdict
 from streams.worker.sanity import Sanity
 
 log = structlog.get_logger("worker")
@@ -64,7 +65,7 @@ class EventPartition:
         emitter: Emitter,
         store: Store,
         judge: Judge,
-        writer: Writer,
+        writer: EvidenceWriter,
         sanity: Sanity,
         wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -100,7 +101,7 @@ class EventPartition:
         broker: BrokerReader,
         store: Store,
         emitter: Emitter,
-        rest: tuple[JudgeMaker, Lake, Sanity],
+        rest: tuple[JudgeMaker, EvidenceStore, Sanity],
     ) -> EventPartition:
         """Resume the lake's writer and the judge of a partition; what the topic lost is told before it is noted."""
         (topic, partition), (make_judge, lake, sanity) = at, rest

@@ -1,18 +1,17 @@
-"""What the worker needs of the judge and of the lake; the command line passes the real ones in.
+"""What the worker needs of the judge; the command line passes the real one in, and the store of evidence likewise.
 
 Streams does not import sinks: stages do not know each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from detectors.policy.policies import Bundle
-from pgwitness.core.errors import DeadLetter
-from pgwitness.core.events import Event, Position
+from pgwitness.core.events import Event
 
 
 class Alert(Protocol):
@@ -80,46 +79,6 @@ class Judge(Protocol):
 
     def restore(self, data: bytes) -> None:
         """Take a snapshot's state."""
-
-
-class Writer(Protocol):
-    """Collects one partition of `events`; the lake says where to resume."""
-
-    @property
-    def rows(self) -> int:
-        """Rows in the buffer."""
-
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes in the buffer, roughly."""
-
-    @property
-    def full(self) -> bool:
-        """Whether the buffer has reached its bound."""
-
-    def resume(self) -> tuple[int, Mapping[tuple[int, int], Position]]:
-        """Forget the buffer; return the next offset and the high-water marks by lane and raw partition."""
-
-    def append(
-        self, offset: int, events: Sequence[Event], verdicts: Sequence[Any], lane: int = 0
-    ) -> list[tuple[int, DeadLetter]]:
-        """Take the record at an offset; an empty one moves the offset on. Gives which events cannot be, and why."""
-
-
-class Lake(Protocol):
-    """Where evidence lands."""
-
-    def writer(self, topic: str, partition: int) -> Writer:
-        """Return the writer of one partition."""
-
-    def commit(self, writers: Sequence[Any]) -> None:
-        """Make what these writers were given durable and visible, in one go, once.
-
-        Raises `Superseded` when another worker was faster with some of it, and `Retry` when the disk refuses.
-        """
-
-    def reached(self, topic: str, raw_partition: int) -> tuple[int, int] | None:
-        """Return the last position of a raw partition that landed from `topic`, and when (µs); None when none did."""
 
 
 JudgeMaker = Callable[[], Judge]

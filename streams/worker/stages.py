@@ -18,6 +18,7 @@ import structlog
 from msgspec.structs import replace
 
 from pgwitness.core.config import Config
+from pgwitness.core.contracts.evidence_writer import EvidenceStore
 from pgwitness.core.errors import NewerSchema, PgwitnessError, Retry
 from pgwitness.core.topics import OURSELVES, READABLE, partition_of
 from streams import metrics
@@ -35,7 +36,7 @@ from streams.worker.landing import EventPartition
 from streams.worker.pacing import Pace
 from streams.worker.policy_file import PolicyFile, difference
 from streams.worker.policy_file import record as policy_record
-from streams.worker.protocols import JudgeMaker, Lake
+from streams.worker.protocols import JudgeMaker
 from streams.worker.sanity import AHEAD_US_MAX, Sanity
 
 log = structlog.get_logger("worker")
@@ -68,7 +69,7 @@ class Stages:
     def __init__(
         self,
         config: Config,
-        lake: Lake,
+        lake: EvidenceStore,
         make_judge: JudgeMaker,
         identity_file: IdentityFile,
         suppression_file: SuppressionFile,

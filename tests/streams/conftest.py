@@ -18,6 +18,7 @@ from detectors.judge import Judge
 from detectors.policy.details import wrong
 from detectors.policy.policies import Bundle
 from pgwitness.core.config import Config
+from pgwitness.core.contracts.evidence_writer import EvidenceStore
 from pgwitness.core.events import Event, RawBatch
 from pgwitness.core.runtime.health import Health
 from pgwitness.core.units import Duration
@@ -27,7 +28,6 @@ from streams.faust import worker
 from streams.fold.fold import Fold
 from streams.kafka import admin
 from streams.worker.policy_file import PolicyFile
-from streams.worker.protocols import Lake as AnyLake
 from tests.streams.records import IDENTITIES, value
 
 DEADLINE_S = 60.0
@@ -79,7 +79,7 @@ class Installation:
         assert self.producer.flush(20) == 0
 
     @contextmanager
-    def worker(self, lake: AnyLake | None = None, policies: PolicyFile | None = None) -> Iterator[Health]:
+    def worker(self, lake: EvidenceStore | None = None, policies: PolicyFile | None = None) -> Iterator[Health]:
         """Run a worker until the block ends; it must then end cleanly. `policies` may change while it runs."""
         stop, health, codes = threading.Event(), Health(), list[int]()
         ready = threading.Event()

@@ -187,6 +187,7 @@ class Collectors(_Section, frozen=True, kw_only=True):
 class Worker(_Section, frozen=True, kw_only=True):
     """Table `[worker]`. `group` is the consumer group; `grace` how long a change waits for its identity.
 
+    `evidence` names the store in which evidence lands (`sinks.registry`).
     `session_timeout` is after how long without a heartbeat the broker gives the partitions to another worker.
     """
 
@@ -195,6 +196,7 @@ class Worker(_Section, frozen=True, kw_only=True):
     session_timeout: Duration = Duration(10.0)
     checkpoint_interval: Duration = Duration(10.0)
     data_path: Path = Path("./state/worker")
+    evidence: str = "lake"
 
 
 class Behaviour(_Section, frozen=True, kw_only=True):
