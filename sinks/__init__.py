@@ -1,1 +1,1 @@
-"""Sinks: the evidence lake with its manifest, and the DuckDB catalogue that reads it."""
+"""Sinks: the evidence lake with its log, and the DuckDB catalogue that reads it."""

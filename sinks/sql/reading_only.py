@@ -112,7 +112,7 @@ def _table(part: dict[str, Any]) -> None:
         shown = f"{schema}.{name}" if schema else name
         raise NotInOrder(
             f"{shown!r} is no view of the lake (`.tables` lists them); files are not read by their names here, since "
-            "only those count that the manifest names"
+            "only those count that its log names"
         )
 
 
