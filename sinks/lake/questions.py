@@ -1,6 +1,6 @@
 """The views and macros that answer what auditors ask: who touched, accessed, logged in; what was found and missed.
 
-SQL for DuckDB over the views of `sinks.lake.views`, which puts it into `views.sql`. One deed shows in several sources
+SQL for DuckDB over the views of `sinks.lake.views`, which puts it into `views.sql`. One action shows in several sources
 (the WAL has a row, the log its statement, statistics its count): here each access and each session stands once.
 docs/how-to/answer-an-auditor.md asks with them.
 """
