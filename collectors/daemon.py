@@ -134,7 +134,7 @@ def run_collectors(config: Config, names: list[str], stop: threading.Event, heal
     what a collector needs is not configured.
     """
     if unknown := [name for name in names if name not in COLLECTORS]:
-        raise ConfigurationError(f"no collector {', '.join(unknown)}; there is: {', '.join(COLLECTORS)}")
+        raise ConfigurationError(f"unknown collector {', '.join(unknown)}; known are {', '.join(COLLECTORS)}")
     if not config.clusters:
         raise ConfigurationError("no cluster is configured; add a table [clusters.NAME] with its dsn")
     key = load_key(config.privacy.key_file)

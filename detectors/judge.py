@@ -378,7 +378,10 @@ class Judge:
         return msgspec.json.encode(state)
 
     def restore(self, data: bytes) -> None:
-        """Take a snapshot's state, and go on by the policies in it. Raise `Stop` when it cannot be read."""
+        """Take a snapshot's state, and go on by the policies in it.
+
+        Raise `Stop` when it cannot be read; this judge must not be used then. The worker tries an older checkpoint.
+        """
         try:
             read = msgspec.json.decode(data)
             if not OLDEST_STATE <= read["version"] <= STATE_VERSION:
@@ -396,8 +399,8 @@ class Judge:
                     self._builtin[name].restore(value)
         except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             raise Stop(
-                f"the judge's checkpoint cannot be read ({error}): run the release that wrote it, "
-                "or delete the records of topic state-judge to learn all habits anew"
+                f"the judge's checkpoint cannot be read ({error}): an older one is taken, or habits are learned again; "
+                "to keep them, run the release that wrote it"
             ) from error
 
     def _known_bundle(self, recorded: str) -> Bundle:

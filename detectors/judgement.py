@@ -27,7 +27,7 @@ class Incomplete(Exception):
     """What is due by the time of an event could not be emitted; `judgement` is what was found of the event itself."""
 
     def __init__(self, judgement: Judgement) -> None:
-        super().__init__("what is due could not be told")
+        super().__init__("due alerts could not be made")
         self.judgement = judgement
 
 

@@ -88,7 +88,7 @@ def run(context: Context, dsn: str, stop: threading.Event) -> None:
                 context.health.ready(part)
                 stop.wait(context.cluster.stats_interval)
     except psycopg.Error as error:
-        raise Retry(f"{part}: the connection was lost: {words(error)}; it is made again") from error
+        raise Retry(f"{part}: the connection was lost: {words(error)}; reconnecting") from error
     finally:
         channel.close()
 

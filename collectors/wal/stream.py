@@ -158,7 +158,9 @@ class Stream:
     def _command(self, command: bytes) -> pq.abc.PGresult:
         result = self._connection.exec_(command)
         if result.status != pq.ExecStatus.TUPLES_OK or result.ntuples < 1:
-            raise Retry(f"{command.decode()} failed: {_reason(result)}; is wal_level logical and the role REPLICATION?")
+            raise Retry(
+                f"{command.decode()} failed: {_reason(result)}; check that wal_level is logical and that the role has REPLICATION"
+            )
         return result
 
 

@@ -94,7 +94,7 @@ class Plan(Struct, frozen=True):
         except ValueError as error:
             raise ValueError(f"{where}.window: {error}") from None
         if not 0 < window_us <= WINDOW_US_MAX:
-            raise ValueError(f"{where}.window: longer than nothing and at most 31 days")
+            raise ValueError(f"{where}.window: must be greater than zero and at most 31 days")
         for path in by:
             if path not in SCHEMA:
                 raise ValueError(f"{where}.by: {path!r} is no field of actions")

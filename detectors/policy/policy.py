@@ -68,7 +68,7 @@ class Policy:
             self.window_us = int(Duration.parse(document.window) * 1_000_000)
         except ValueError as error:
             raise ConfigurationError(f"{self.place}: window: {error}") from None
-        _require(self.window_us > 0, self, "window: longer than nothing")
+        _require(self.window_us > 0, self, "window: must be greater than zero")
         try:
             calendar_zone(document.zone)
         except ValueError as error:

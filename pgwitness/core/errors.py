@@ -1,7 +1,8 @@
-"""The errors of pgwitness, sorted by what happens next: retry, dead-letter or stop.
+"""The errors of pgwitness, sorted by what happens next: retry, dead letter, pause or stop.
 
-Every message ends with what the operator should do. The command line turns the classes into exit codes
-(`docs/reference/commands.md`): `Unreachable` is 3, `ConfigurationError` is 2, `NotInOrder` is 1.
+A message of `Retry`, `NewerSchema`, `Stop` and `ConfigurationError` says what is wrong and, where it can, what to do.
+The command line turns the classes into exit codes (`docs/reference/commands.md`): `Unreachable` is 3,
+`ConfigurationError` is 2, `NotInOrder` is 1.
 """
 
 from __future__ import annotations

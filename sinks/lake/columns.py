@@ -28,8 +28,8 @@ CHUNK_ROWS = 8_192
 CHUNK_BYTES = 16 * 1024**2
 
 
-class Verdict(Protocol):
-    """What the lake reads of a judge's verdict (`detectors.judge.Verdict`)."""
+class Judgement(Protocol):
+    """What the lake reads of a judge's verdict (`detectors.judgement.Judgement`)."""
 
     @property
     def policies(self) -> Sequence[str]:
@@ -186,7 +186,7 @@ class Columns:
         self._row_shapes: dict[tuple[int, str, bytes], int] = {}
         self._alerts: list[dict[str, object]] = []
 
-    def add(self, events: Sequence[Event], verdicts: Sequence[Verdict], offset: int = 0) -> None:
+    def add(self, events: Sequence[Event], verdicts: Sequence[Judgement], offset: int = 0) -> None:
         """Take a batch of events of the record at `offset` with a verdict each, in their order.
 
         The verdict of a long transaction's last part counts for all of its parts that are still in the buffer.
@@ -201,7 +201,7 @@ class Columns:
         if len(self._pending.rows) + len(self._pending.ids) >= CHUNK_ROWS or self._pending.bytes >= CHUNK_BYTES:
             self._freeze()
 
-    def refusal(self, event: Event, verdict: Verdict) -> DeadLetter | None:
+    def refusal(self, event: Event, verdict: Judgement) -> DeadLetter | None:
         """Say why an event cannot be written, None when it can; nothing of it is kept."""
         try:
             alone = Columns()
@@ -232,7 +232,7 @@ class Columns:
 
     # Reading a batch: everything that can fail happens here, before the buffer changes.
 
-    def _read(self, events: Sequence[Event], verdicts: Sequence[Verdict]) -> _Pending:
+    def _read(self, events: Sequence[Event], verdicts: Sequence[Judgement]) -> _Pending:
         batch = _Pending()
         self._read_facts(batch, events)
         decoded = iter(_decode([event.rows for event in events if event.kind == "change"]))
@@ -488,7 +488,7 @@ def _decode(parts: Sequence[Raw]) -> list[list[_Row]]:
     return decoded
 
 
-def _alert_rows(events: Sequence[Event], verdicts: Sequence[Verdict]) -> list[dict[str, object]]:
+def _alert_rows(events: Sequence[Event], verdicts: Sequence[Judgement]) -> list[dict[str, object]]:
     pairs = zip(events, verdicts, strict=True)
     return [alert_rows.row(alert, event) for event, verdict in pairs for alert in verdict.alerts]
 

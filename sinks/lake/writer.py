@@ -21,7 +21,7 @@ from pgwitness.core.errors import DeadLetter, PgwitnessError, Stop, Superseded
 from pgwitness.core.events import Event
 from sinks.lake import adoption, chain, listing, parquet, views
 from sinks.lake.chain import File, HighWater, Land, Range, State
-from sinks.lake.columns import Columns, Verdict
+from sinks.lake.columns import Columns, Judgement
 from sinks.lake.files import PRIVATE, Files
 from sinks.lake.log import Log
 from sinks.lake.protocol import Attempt
@@ -263,7 +263,7 @@ class PartitionWriter:
         return self._end, dict(self._high_water)
 
     def append(
-        self, offset: int, events: Sequence[Event], verdicts: Sequence[Verdict], lane: int = 0
+        self, offset: int, events: Sequence[Event], verdicts: Sequence[Judgement], lane: int = 0
     ) -> list[tuple[int, DeadLetter]]:
         """Take the record at `offset` with a verdict for each of its events; what has landed already is dropped.
 
@@ -292,7 +292,7 @@ class PartitionWriter:
         return refused
 
     def _add(
-        self, events: Sequence[Event], verdicts: Sequence[Verdict], fresh: list[int], offset: int
+        self, events: Sequence[Event], verdicts: Sequence[Judgement], fresh: list[int], offset: int
     ) -> list[tuple[int, DeadLetter]]:
         """Take the events at these places; when one is in the way, find which, and take the others."""
         whole = len(fresh) == len(events)

@@ -31,7 +31,7 @@ from streams.kafka.checkpoints import Checkpoint, Skip, Store
 from streams.kafka.emitter import Emitter
 from streams.kafka.origins import find
 from streams.kafka.reading import BrokerReader
-from streams.worker.protocols import Judge, JudgeMaker, Unjudged, Verdict
+from streams.worker.protocols import Judge, JudgeMaker, Judgement, Unjudged
 from streams.worker.sanity import Sanity
 
 log = structlog.get_logger("worker")
@@ -239,7 +239,7 @@ class EventPartition:
         """Take notes; the first partition of all lands them, the others only the alerts that come of them."""
         problems: list[Problem] = []
         seen: list[Event] = []
-        verdicts: list[Verdict] = []
+        verdicts: list[Judgement] = []
         failed: list[Problem] = []
         for event in events:
             before = self._judge.suppressions
@@ -274,7 +274,7 @@ class EventPartition:
         return problems + self._append(offset, notes.NOTES, seen, verdicts, now)
 
     def _append(
-        self, offset: int, lane: int, events: list[Event], verdicts: list[Verdict], now: float
+        self, offset: int, lane: int, events: list[Event], verdicts: list[Judgement], now: float
     ) -> list[Problem]:
         refused = self.writer.append(offset, events, verdicts, lane)
         self._appended_to = offset + 1
@@ -302,7 +302,9 @@ class EventPartition:
             metrics.KNOWN.labels("land").inc(known)
         return fresh
 
-    def _verdict(self, event: Event, failed: list[Problem], judge: Callable[[Event], Verdict] | None = None) -> Verdict:
+    def _verdict(
+        self, event: Event, failed: list[Problem], judge: Callable[[Event], Judgement] | None = None
+    ) -> Judgement:
         """Judge an event; one whose judging fails lands as such, and what failed is added to `failed`."""
         try:
             return (judge or self._judge.judge)(event)
@@ -321,7 +323,7 @@ class EventPartition:
         for problem in failed:
             self._emitter.gap(self._unjudged, problem, "judge", (self.topic, self.partition, offset - self.base))
 
-    def _alert(self, event: Event, verdict: Verdict) -> list[Problem]:
+    def _alert(self, event: Event, verdict: Judgement) -> list[Problem]:
         """Send the alerts of an event; gives why one could not be."""
         ours = event.at.partition < 0
         committed_us = event.occurred_at_us if event.kind == "change" and not ours else None

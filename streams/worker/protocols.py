@@ -29,7 +29,7 @@ class Alert(Protocol):
         """Return the alert as the alerts topic carries it."""
 
 
-class Verdict(Protocol):
+class Judgement(Protocol):
     """What a judge says of one event."""
 
     @property
@@ -60,10 +60,10 @@ class Judge(Protocol):
     def adopt(self, bundle: Bundle) -> None:
         """Judge by other policies from here on."""
 
-    def judge(self, event: Event) -> Verdict:
+    def judge(self, event: Event) -> Judgement:
         """Judge one event."""
 
-    def note(self, event: Event) -> Verdict:
+    def note(self, event: Event) -> Judgement:
         """Take what the worker put among the events (`streams.kafka.notes`)."""
 
     @property

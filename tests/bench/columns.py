@@ -25,7 +25,7 @@ BATCH_ROWS = 500
 PART_ROWS_MAX = 1_000
 
 
-class Verdict(Struct, frozen=True):
+class Judgement(Struct, frozen=True):
     """A verdict with nothing to say but a score, as most are."""
 
     policies: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ def land(cut: list[list[Event]]) -> tuple[int, int]:
     """Do what a writer does between the topic and the disk; gives rows and bytes."""
     columns = Columns()
     for batch in cut:
-        columns.add(batch, [Verdict()] * len(batch))
+        columns.add(batch, [Judgement()] * len(batch))
     size = sum(len(parquet.encode(table)) for table in columns.tables().values())
     return columns.rows, size
 

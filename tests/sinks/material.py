@@ -37,7 +37,7 @@ class Finding(Struct, frozen=True):
         return self.finding
 
 
-class Verdict(Struct, frozen=True):
+class Judgement(Struct, frozen=True):
     """What a judge says of an event."""
 
     policies: list[str] = []
@@ -46,7 +46,7 @@ class Verdict(Struct, frozen=True):
     alerts: list[Finding] = []
 
 
-ORDINARY = Verdict()
+ORDINARY = Judgement()
 
 
 def change(number: int, *rows: list[Any], **facts: Any) -> Event:

@@ -19,7 +19,7 @@ from sinks.lake.writer import Lake
 from sinks.sql import query
 from sinks.sql.catalogue import connect
 from tests import ocsf
-from tests.sinks.material import NOON_US, ORDINARY, Finding, Verdict, change, enter, other
+from tests.sinks.material import NOON_US, ORDINARY, Finding, Judgement, change, enter, other
 
 VIEWS = [
     "events",
@@ -76,7 +76,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
         other(10, kind="posture", operation="changed"),
         other(11, kind="control", operation="start"),
     ]
-    alert = Verdict(["p"], 0.5, [{"why": "new"}], [Finding("u1", {"count": 2, "severity_id": 5})])
+    alert = Judgement(["p"], 0.5, [{"why": "new"}], [Finding("u1", {"count": 2, "severity_id": 5})])
     writer = Lake(path).writer("events", 0)
     writer.resume()
     writer.append(0, events, [alert] + [ORDINARY] * (len(events) - 1))

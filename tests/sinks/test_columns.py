@@ -19,7 +19,7 @@ from sinks.lake import parquet
 from sinks.lake.columns import Columns
 from tests.bench.columns import batches
 from tests.bench.columns import events as many
-from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Finding, Verdict, change, other
+from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Finding, Judgement, change, other
 
 DAY = "2026-09-22"
 
@@ -30,7 +30,7 @@ def rows_of(columns: Columns, table: str = "events", day: str = DAY) -> list[dic
     return rows
 
 
-def columns_of(*events: Event, verdicts: list[Verdict] | None = None) -> Columns:
+def columns_of(*events: Event, verdicts: list[Judgement] | None = None) -> Columns:
     """Put events into a buffer, as one batch."""
     columns = Columns()
     columns.add(events, verdicts or [ORDINARY] * len(events))
@@ -96,7 +96,7 @@ def test_facts_of_other_events_land_as_they_are() -> None:
         detail={"toplevel": True},
         peer_group="agents",
     )
-    row = rows_of(columns_of(made, verdicts=[Verdict(["p"], 0.75, [{"why": "new"}])]))[0]
+    row = rows_of(columns_of(made, verdicts=[Judgement(["p"], 0.75, [{"why": "new"}])]))[0]
     facts = ("query_id", "calls", "row_count", "duration_ms", "pid", "client_port", "fingerprint", "peer_group")
     assert [row[name] for name in facts] == [-5, 7, 70, 1.5, 9, 5_000, "f1", "agents"]
     assert (row["policies"], row["anomaly"], row["reasons"]) == (["p"], 0.75, '[{"why":"new"}]')
@@ -110,7 +110,7 @@ def test_a_long_transactions_verdict_counts_for_all_its_parts() -> None:
     parts = [change(1, part=part, last=part == 2, at=Position(0, 1, part)) for part in range(3)]
     columns.add(parts[:1], [ORDINARY])
     columns.add([change(2), parts[1]], [ORDINARY, ORDINARY])
-    columns.add([parts[2]], [Verdict(["mass_delete"], 0.9)])
+    columns.add([parts[2]], [Judgement(["mass_delete"], 0.9)])
     by_xid: dict[int, set[tuple[tuple[str, ...], float | None]]] = {}
     for row in rows_of(columns):
         by_xid.setdefault(row["xid"], set()).add((tuple(row["policies"]), row["anomaly"]))
@@ -121,7 +121,7 @@ def test_a_transaction_without_rows_lands_only_when_something_was_found() -> Non
     """An empty transaction is nothing; one with a finding or a matched policy is one row without an ordinal."""
     empty = {"rows": Raw(b"[]"), "n_rows": 0}
     found = change(2, **empty, detail={"finding": "identity_conflict"})
-    columns = columns_of(change(1, **empty), found, change(3, **empty), verdicts=[ORDINARY, ORDINARY, Verdict(["p"])])
+    columns = columns_of(change(1, **empty), found, change(3, **empty), verdicts=[ORDINARY, ORDINARY, Judgement(["p"])])
     assert [(row["xid"], row["ordinal"], row["event_id"]) for row in rows_of(columns)] == [
         (1_002, None, f"{2:032x}"),
         (1_003, None, f"{3:032x}"),
@@ -154,7 +154,7 @@ def test_an_alert_lands_with_its_columns_and_the_whole_finding() -> None:
         },
     }
     event = change(1, principal="agent:7", principal_kind="agent")
-    row = rows_of(columns_of(event, verdicts=[Verdict(alerts=[Finding("u", finding)])]), "alerts")[0]
+    row = rows_of(columns_of(event, verdicts=[Judgement(alerts=[Finding("u", finding)])]), "alerts")[0]
     wanted = ("uid", "title", "severity", "status", "count", "principal", "policy", "model", "event_ids")
     assert [row[name] for name in wanted] == [
         "u", "Delete without WHERE", "High", "New", 3, "agent:7", "delete_all", None, ["e1", "e2"],
@@ -166,7 +166,7 @@ def test_an_alert_lands_with_its_columns_and_the_whole_finding() -> None:
 def test_an_alert_of_any_shape_lands() -> None:
     """A finding without the usual places is kept whole; its columns are null."""
     odd = {"finding_info": [], "time": "now", "severity_id": 99, "count": None, "status_id": "x"}
-    row = rows_of(columns_of(change(1), verdicts=[Verdict(alerts=[Finding("u", odd)])]), "alerts")[0]
+    row = rows_of(columns_of(change(1), verdicts=[Judgement(alerts=[Finding("u", odd)])]), "alerts")[0]
     assert (row["uid"], row["title"], row["severity"], row["count"]) == ("u", None, None, None)
 
 
@@ -198,7 +198,7 @@ def test_rows_that_are_none_are_refused_and_leave_nothing(rows: bytes) -> None:
     columns = columns_of(change(1))
     bad = change(3, rows=Raw(rows), n_rows=1)
     with pytest.raises(DeadLetter) as refused:
-        columns.add([change(2), bad], [ORDINARY, Verdict(alerts=[Finding("u", {})])])
+        columns.add([change(2), bad], [ORDINARY, Judgement(alerts=[Finding("u", {})])])
     assert refused.value.reason == "wrong_rows"
     columns.add([change(4)], [ORDINARY])
     assert [row["xid"] for row in rows_of(columns)] == [1_001, 1_004]

@@ -22,13 +22,13 @@ from sinks.lake.listing import Listing
 from sinks.lake.log import open_state
 from sinks.lake.store import Folder
 from sinks.lake.writer import Lake
-from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Crash, Disk, Finding, Verdict, change, landed, lands
+from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Crash, Disk, Finding, Judgement, change, landed, lands
 
 RECORDS = 8
 SPREAD_US = 3_000
 
 
-def topic() -> list[tuple[int, list[Event], list[Verdict]]]:
+def topic() -> list[tuple[int, list[Event], list[Judgement]]]:
     """Make the records of a topic: lanes, several transactions each, days that change within a record, an alert."""
     records = []
     number = 0
@@ -39,7 +39,7 @@ def topic() -> list[tuple[int, list[Event], list[Verdict]]]:
             number += 1
             day_us = DAY_US if number % 5 == 0 else 0
             events.append(change(number, captured_at_us=NOON_US + day_us + number, at=Position(number % 2, number, 0)))
-        verdicts = [ORDINARY] * (len(events) - 1) + [Verdict(alerts=[Finding(f"alert-{offset}", {"count": 1})])]
+        verdicts = [ORDINARY] * (len(events) - 1) + [Judgement(alerts=[Finding(f"alert-{offset}", {"count": 1})])]
         records.append((lane, events, verdicts))
     return records
 

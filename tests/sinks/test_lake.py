@@ -22,7 +22,7 @@ from tests.sinks.material import (
     ORDINARY,
     Disk,
     Finding,
-    Verdict,
+    Judgement,
     change,
     entries,
     landed,
@@ -288,7 +288,7 @@ def test_files_lie_in_the_folder_of_their_utc_day(tmp_path: Path) -> None:
     lake = writer(tmp_path)
     before = change(1, captured_at_us=midnight - 1)
     after = change(2, captured_at_us=midnight)
-    alert = Verdict(alerts=[Finding("a", {"finding_info": {"title": "t"}})])
+    alert = Judgement(alerts=[Finding("a", {"finding_info": {"title": "t"}})])
     lake.append(0, [before, after], [alert, alert])
     lake.commit()
     for table in ("events", "rows", "alerts"):

@@ -18,7 +18,7 @@ from sinks.lake.writer import Lake
 from sinks.report.facts import Facts, Subject, gather
 from sinks.report.page import render
 from sinks.sql.catalogue import connect
-from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Finding, Verdict, change, other
+from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Finding, Judgement, change, other
 
 HOSTILE = "<script>alert(1)</script>\"'&\u202e"
 
@@ -38,7 +38,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
         other(7, principal=HOSTILE, role=HOSTILE, application=HOSTILE, session_id="s/1", outcome="success"),
         change(8, principal=HOSTILE),
     ]
-    alert = Verdict(
+    alert = Judgement(
         ["p"],
         0.5,
         [],

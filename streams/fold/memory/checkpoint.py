@@ -84,6 +84,7 @@ class ClusterCheckpoint(Struct):
     wal_xids: list[int] = []
     open_due_us: int = 0
     open_asked: bool = False
+    """Statements whose outcome is open, and what decides it (`streams.fold.outcome.outcomes`)."""
     beside_ddl: list[tuple[int, Event]] = []
     ddl_databases: list[str] = []
     """Commands that wait for their DDL message, and databases that send such (`streams.fold.joins.beside_ddl`)."""
@@ -91,7 +92,6 @@ class ClusterCheckpoint(Struct):
     """Databases that were just made, by whom and when (`streams.fold.schema.new_databases`)."""
     refusals: list[tuple[str, tuple[tuple[int, str | None], ...]]] = []
     """Refused logins by the role that was claimed (`streams.fold.sessions.refusals`)."""
-    """Statements whose outcome is open, and what decides it (`streams.fold.outcome.outcomes`)."""
     set_back_reported: int = msgspec.field(default=-(1 << 60), name="set_back_told")
     """The record at which it was last reported that a clock was put back."""
 
@@ -122,7 +122,7 @@ def check(state: FoldCheckpoint, partition: int | None) -> None:
     if partition is not None and state.partition != partition:
         raise ValueError(f"a checkpoint of partition {state.partition}")
     if not 0 <= state.next_offset <= POSITION_MAX:
-        raise ValueError(f"a checkpoint of offset {state.next_offset}")
+        raise ValueError(f"a checkpoint whose offset {state.next_offset} is out of range")
     for cluster in state.clusters.values():
         if any(not 0 <= mark.lsn <= LSN_MAX for _, mark in cluster.watermarks):
             raise ValueError("a checkpoint with a position in the WAL that no server has")
