@@ -158,9 +158,8 @@ class Stream:
     def _command(self, command: bytes) -> pq.abc.PGresult:
         result = self._connection.exec_(command)
         if result.status != pq.ExecStatus.TUPLES_OK or result.ntuples < 1:
-            raise Retry(
-                f"{command.decode()} failed: {_reason(result)}; check that wal_level is logical and that the role has REPLICATION"
-            )
+            advice = "check that wal_level is logical and that the role has REPLICATION"
+            raise Retry(f"{command.decode()} failed: {_reason(result)}; {advice}")
         return result
 
 
