@@ -94,18 +94,21 @@ class Listing:
 
 
 def variables_sql() -> str:
-    """Write the statements that list the files of all tables, for DuckDB started in the lake's folder."""
+    """Write the statements that list the files of all tables, for DuckDB started in the lake's folder.
+
+    They are all `SET VARIABLE`, so that whoever reads only, or keeps a connection, runs them again to see what is new.
+    """
     base, tail, head = "pgwitness_base", "pgwitness_tail", snapshots.HEAD
     wanted = '[{"table":"VARCHAR","path":"VARCHAR","schema_version":"INTEGER"}]'
     lines = [
         f"SET VARIABLE {base} = (SELECT content ->> 'base' FROM read_text('{head}'));",
         f"SET VARIABLE {tail} = (SELECT content ->> 'tail' FROM read_text('{head}'));",
-        "CREATE OR REPLACE TEMP TABLE pgwitness_live AS\n"
-        f"WITH tail AS (SELECT content FROM read_text(getvariable('{tail}')))\n"
-        f"SELECT unnest(from_json(content -> 'files', '{wanted}'), recursive := true)\n"
-        f"FROM (FROM tail UNION ALL SELECT content FROM read_text(getvariable('{base}')));\n"
-        "DELETE FROM pgwitness_live WHERE path IN (\n"
-        f"    SELECT unnest(from_json(content -> 'removes', '[\"VARCHAR\"]')) FROM read_text(getvariable('{tail}')));",
+        "SET VARIABLE pgwitness_live = (\n"
+        f"    WITH tail AS (SELECT content FROM read_text(getvariable('{tail}'))),\n"
+        f"    named AS (SELECT unnest(from_json(content -> 'files', '{wanted}')) AS file\n"
+        f"        FROM (FROM tail UNION ALL SELECT content FROM read_text(getvariable('{base}')))),\n"
+        "    removed AS (SELECT unnest(from_json(content -> 'removes', '[\"VARCHAR\"]')) AS path FROM tail)\n"
+        "    SELECT coalesce(list(file), []) FROM named WHERE file.path NOT IN (SELECT path FROM removed));",
     ]
     for table in TABLES:
         place = f"{table}/dt=[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}/[A-Za-z0-9_.-]+[.]parquet"
@@ -113,7 +116,8 @@ def variables_sql() -> str:
             version = "<" if older else ">="
             lines.append(
                 f"SET VARIABLE {variable(table, older=older)} = list_prepend('{empty_file(table)}', (\n"
-                "    SELECT coalesce(list(path ORDER BY path), []) FROM pgwitness_live\n"
+                "    SELECT coalesce(list(path ORDER BY path), [])\n"
+                "    FROM (SELECT unnest(getvariable('pgwitness_live'), recursive := true))\n"
                 f"    WHERE \"table\" = '{table}' AND schema_version {version} {SCHEMA_VERSION}\n"
                 f"        AND regexp_full_match(path, '{place}')));"
             )
