@@ -149,6 +149,26 @@ def test_a_plain_duckdb_opens_an_empty_lake(tmp_path: Path) -> None:
     assert plain(tmp_path, "SELECT (SELECT count(*) FROM changes) + (SELECT count(*) FROM alerts)") == [[0]]
 
 
+def test_a_connection_that_is_kept_sees_what_lands_by_its_variables_alone(tmp_path: Path) -> None:
+    """Running the statements again that set a variable, in a DuckDB that makes nothing, shows the next commit."""
+    writer = Lake(tmp_path).writer("events", 0)
+    writer.resume()
+    script = (tmp_path / "views.sql").read_text()
+    kept = duckdb.connect()
+    kept.execute(f"SET file_search_path = '{tmp_path}'")
+    kept.execute(script)
+    counts = []
+    for offset in range(3):
+        writer.append(offset, [change(offset)], [ORDINARY])
+        writer.commit()
+        for statement in duckdb.extract_statements(script):
+            if "SET VARIABLE" in statement.query:
+                kept.execute(statement.query)
+        counts.append(kept.execute("SELECT count(DISTINCT xid) FROM events").fetchone())
+    kept.close()
+    assert counts == [(1,), (2,), (3,)]
+
+
 def test_without_the_row_images_everything_else_can_be_asked(lake: Path, tmp_path: Path) -> None:
     """Who may not read `rows/` sees events, and changes with the images left empty."""
     copy = tmp_path / "copy"
