@@ -24,12 +24,14 @@ from sinks.lake.schema import TABLES
 FORMAT = "pgwitness-lake/2"
 ENTRY_BYTES_MAX = 60_000
 """Longer lists of files lie in a file of their own, named by its SHA-256: a transparency log takes 65,535 at most."""
+NUMBER_MAX = 10**12 - 1
+"""What twelve digits of a name can say."""
 FOLDER = "_log"
 
 HighWater = dict[tuple[int, int], Position]
 """By lane and raw partition: the position of the last event that landed."""
 
-_PATH = re.compile(r"([a-z]+)/dt=(\d{4}-\d{2}-\d{2})/[A-Za-z0-9_.-]+\.parquet")
+_PATH = re.compile(r"([a-z]+)/dt=([0-9]{4}-[0-9]{2}-[0-9]{2})/[A-Za-z0-9_.-]+\.parquet")
 
 
 class File(Struct, frozen=True):

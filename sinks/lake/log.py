@@ -5,6 +5,7 @@ What decides is `sinks.lake.protocol`; here its steps are carried out. Not for s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -102,23 +103,34 @@ class Log(Reader):
         self._based = -1
 
     def append(self, propose: Callable[[State], Entry | None], attempt: Attempt) -> bool:
-        """Put an entry behind the last one (`protocol.append`), and its snapshot beside it."""
+        """Put an entry behind the last one (`protocol.append`).
+
+        Raises `Stop` when the entry that the state ends with is there no more: what is added behind it would have no
+        predecessor.
+        """
+        if self.state.number >= 0 and not self._stands():
+            raise Stop(
+                f"{chain.entry_name(self.state.number)} is not the entry that this worker has read: another copy of "
+                "the lake was put in its place while the worker ran. Start the worker again: it goes on from what is "
+                "there now"
+            )
         return self._run(protocol.append(self.state, propose, attempt))
 
     def publish(self) -> None:
-        """Write the snapshot of the state, if it is not there, and point to it; doing it again changes nothing."""
-        state = self.state
-        if state.number < 0 or self._published == state.sha256:
-            return
+        """Write the snapshot of the state, if it is not there, and point to it; doing it again changes nothing.
+
+        A writer that was paused here may point back behind others: whoever has pointed looks whether more has come.
+        """
+        while self.state.number >= 0 and self._published != self.state.sha256:
+            self._sum_up(self.state)
+            self._run(protocol.catch_up(self.state))
+
+    def _sum_up(self, state: State) -> None:
         base = snapshots.base_of(state.number)
         if self._based != base:
-            name = snapshots.base_name(state.number)
-            if self._reads.read(name) is None:
-                self._store.create(name, snapshots.encode_base(state))
-        self._store.create(snapshots.tail_name(state.number), snapshots.encode_tail(state))
-        known = self._store.read(snapshots.HEAD)
-        at = snapshots.decode_head(known) if known else None
-        if at is None or at < state.number or self._reads.read(snapshots.tail_name(at)) is None:
+            self._keep(snapshots.base_name(state.number), snapshots.encode_base(state))
+        self._keep(snapshots.tail_name(state.number), snapshots.encode_tail(state))
+        if not self._points_well(state.number):
             self._store.replace(snapshots.HEAD, snapshots.encode_head(state.number))
         if state.number >= snapshots.KEPT:
             self._store.remove(snapshots.tail_name(state.number - snapshots.KEPT))
@@ -126,6 +138,19 @@ class Log(Reader):
             self._sweep(base)
             self._based = base
         self._published = state.sha256
+
+    def _keep(self, name: str, content: bytes) -> None:
+        """Make a snapshot; one that says something else is of entries that are there no more."""
+        if not self._store.create(name, content) and self._reads.read(name) != content:
+            self._store.replace(name, content)
+
+    def _points_well(self, number: int) -> bool:
+        """Say whether the hint names the snapshot of this entry, or that of a later one that is there."""
+        known = self._reads.read(snapshots.HEAD)
+        at = snapshots.decode_head(known) if known else None
+        if at is None or at < number or known != snapshots.encode_head(at):
+            return False
+        return at == number or _snapshot(self._reads, at) is not None
 
     def _sweep(self, base: int) -> None:
         """Remove snapshots that nobody opens any more: all can be made again from the entries."""
@@ -171,15 +196,20 @@ def _snapshot(store: Reads, number: int) -> State | None:
 
 
 def newest_entry(store: Reads) -> int:
-    """Give the highest number of any entry that is there, -1 when there is none."""
-    found: list[str] = []
-    folder = chain.FOLDER
-    for depth in range(3):
-        names = [name for name in store.names(folder) if name.removesuffix(".json").isdecimal()]
-        if depth == 2:
-            names = [name for name in names if name.endswith(".json")]
-        if not names:
-            return -1
-        found.append(max(names).removesuffix(".json"))
-        folder = f"{folder}/{max(names)}"
-    return int("".join(found))
+    """Give the highest number of any entry that is there, -1 when there is none; folders may be empty."""
+    for high in _numbered(store, chain.FOLDER, _HIGH):
+        for middle in _numbered(store, f"{chain.FOLDER}/{high}", _MIDDLE):
+            for low in _numbered(store, f"{chain.FOLDER}/{high}/{middle}", _LOW):
+                return int(high + middle + low.removesuffix(".json"))
+    return -1
+
+
+_HIGH, _MIDDLE, _LOW = (re.compile(digits) for digits in ("[0-9]{6}", "[0-9]{3}", r"[0-9]{3}\.json"))
+
+
+def _numbered(store: Reads, folder: str, name: re.Pattern[str]) -> list[str]:
+    """List what in a folder has such a name, the highest first; nothing where no folder is."""
+    try:
+        return [one for one in reversed(store.names(folder)) if name.fullmatch(one)]
+    except NotADirectoryError:
+        return []

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from pgwitness.core.events import Position
-from sinks.lake.chain import File, Hold, Reached, State
+from sinks.lake.chain import NUMBER_MAX, File, Hold, Reached, State, is_own
 
 FOLDER = "_snapshots"
 HEAD = "head.json"
@@ -124,9 +124,10 @@ def rebase(state: State) -> None:
 def decode_head(content: bytes) -> int | None:
     """Read which entry the hint names, None when it is none."""
     try:
-        return _head.decode(content).number
+        number = _head.decode(content).number
     except msgspec.DecodeError:
         return None
+    return number if 0 <= number <= NUMBER_MAX else None
 
 
 def decode(base: bytes, tail: bytes) -> State:
@@ -137,6 +138,8 @@ def decode(base: bytes, tail: bytes) -> State:
         raise ValueError(f"not a snapshot: {error}") from error
     if below.number != above.base or above.base != base_of(above.number):
         raise ValueError("base and tail do not belong together")
+    if not all(is_own(file) for file in (*below.files, *above.files)):
+        raise ValueError("a file has no place of its table's")
     live = {file.path: file for file in below.files}
     try:
         removed = {path: live.pop(path) for path in above.removes}

@@ -35,14 +35,26 @@ class Folder:
     def __init__(self, path: Path, files: Files) -> None:
         self.path = path
         self._files = files
+        self._durable: set[Path] = set()
+
+    def _make_folder(self, path: Path) -> None:
+        """Make a folder of the lake. One that is there may be of somebody who died before its name was durable."""
+        self._files.make_folder(path)
+        inside = path.relative_to(self.path).parts
+        for depth in range(1, len(inside) + 1):
+            folder = self.path.joinpath(*inside[:depth])
+            if folder not in self._durable:
+                self._files.sync_folder(folder.parent)
+                self._durable.add(folder)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a file beside, and link it to its name: nobody sees half of it."""
         target = self.path / name
         if target.exists():
+            self._make_folder(target.parent)
             self._files.sync_folder(target.parent)  # whoever made it may not have come that far
             return False
-        self._files.make_folder(target.parent)
+        self._make_folder(target.parent)
         self._files.make_folder(self.path / PRIVATE)
         staged = self.path / PRIVATE / f"{target.stem}-{uuid.uuid4().hex}"
         try:
@@ -62,7 +74,7 @@ class Folder:
     def put(self, name: str, content: bytes) -> None:
         """Write a file under a name that nobody else has; what a crash leaves of it is in no entry."""
         target = self.path / name
-        self._files.make_folder(target.parent)
+        self._make_folder(target.parent)
         self._files.create(target, content)
         self._files.sync(target)
         self._files.sync_folder(target.parent)
@@ -70,7 +82,7 @@ class Folder:
     def replace(self, name: str, content: bytes) -> None:
         """Write a file over whatever has its name: for what is the same whoever writes it, and for hints."""
         target = self.path / name
-        self._files.make_folder(target.parent)
+        self._make_folder(target.parent)
         self._files.make_folder(self.path / PRIVATE)
         staged = self.path / PRIVATE / f"{target.stem}-{uuid.uuid4().hex}"
         try:
@@ -85,7 +97,7 @@ class Folder:
 
     def move(self, source: Path, target: Path) -> None:
         """Bring a file that is durable already to its place; somebody else may be doing the same."""
-        self._files.make_folder(target.parent)
+        self._make_folder(target.parent)
         with suppress(FileNotFoundError):
             self._files.rename(source, target)
         self._files.sync_folder(target.parent)

@@ -1,0 +1,198 @@
+"""A lake that is not the one it was: copies put back, snapshots of other entries, hints that lie, sleeping writers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pgwitness.core.errors import Stop
+from sinks.lake import snapshots
+from sinks.lake.files import Files
+from sinks.lake.listing import Listing
+from sinks.lake.log import open_state
+from sinks.lake.store import Folder
+from sinks.lake.writer import Lake, PartitionWriter
+from tests.sinks.material import ORDINARY, change, entries, landed
+
+
+def fill(path: Path, count: int, first: int = 0) -> PartitionWriter:
+    """Land so many transactions more, each in a commit, with numbers that begin at `first` where the lake is empty."""
+    writer = Lake(path).writer("events", 0)
+    start, _ = writer.resume()
+    for offset in range(start, start + count):
+        writer.append(offset, [change(first + offset + 1)], [ORDINARY], 0)
+        writer.commit()
+    return writer
+
+
+def put_back(copy: Path, path: Path) -> None:
+    """Put a copy in the place of a folder."""
+    shutil.rmtree(path)
+    shutil.copytree(copy, path)
+
+
+def numbers(path: Path) -> list[int]:
+    """Give the transactions that readers see."""
+    return sorted(row["xid"] - 1_000 for row in landed(path))
+
+
+def summed_up(path: Path) -> list[str]:
+    """List the live files by the snapshot that `head.json` points to, whatever the entries say."""
+    number = snapshots.decode_head((path / snapshots.HEAD).read_bytes())
+    assert number is not None
+    base, tail = (path / name(number) for name in (snapshots.base_name, snapshots.tail_name))
+    return sorted(snapshots.decode(base.read_bytes(), tail.read_bytes()).live)
+
+
+def live(path: Path) -> list[str]:
+    """List the live files by the entries."""
+    listing = Listing(path)
+    listing.refresh()
+    return sorted(file.path for file in listing.live())
+
+
+def test_a_backup_put_back_under_a_running_worker_stops_it_before_it_leaves_a_hole(tmp_path: Path) -> None:
+    """Its next entry would stand behind one that is gone; started again, it goes on from the backup."""
+    path, backup = tmp_path / "lake", tmp_path / "backup"
+    writer = fill(path, 3)
+    shutil.copytree(path, backup)
+    for offset in range(3, 6):
+        writer.append(offset, [change(offset + 1)], [ORDINARY], 0)
+        writer.commit()
+    put_back(backup, path)
+    writer.append(6, [change(7)], [ORDINARY], 0)
+    with pytest.raises(Stop, match="another copy of the lake was put in its place"):
+        writer.commit()
+    fill(path, 4)
+    assert numbers(path) == [1, 2, 3, 4, 5, 6, 7]
+    assert len(entries(path)) == 8
+
+
+def test_snapshots_of_entries_that_are_gone_do_not_outlive_the_next_commit(tmp_path: Path) -> None:
+    """An older log put back beside newer snapshots: what lands then is what the snapshots say, and nothing else."""
+    path = tmp_path / "lake"
+    fill(path, 3)
+    shutil.copytree(path / "_log", tmp_path / "log")
+    fill(path, 4)
+    put_back(tmp_path / "log", path / "_log")
+    assert numbers(path) == [1, 2, 3]
+    fill(path, 1, first=100)
+    assert numbers(path) == [1, 2, 3, 104]
+    assert summed_up(path) == live(path)
+
+
+def test_a_base_of_entries_that_are_gone_is_made_again(tmp_path: Path) -> None:
+    """Likewise where the log that was put back ends before a base, so that the base would be another one."""
+    path = tmp_path / "lake"
+    fill(path, 3)
+    shutil.copytree(path / "_log", tmp_path / "log")
+    fill(path, snapshots.BASE_EVERY)
+    put_back(tmp_path / "log", path / "_log")
+    fill(path, snapshots.BASE_EVERY, first=1_000)
+    assert summed_up(path) == live(path)
+    assert len(numbers(path)) == 3 + snapshots.BASE_EVERY
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        "",
+        "null",
+        '{"number":',
+        '{"number":-1,"base":"","tail":""}',
+        '{"number":1%s,"base":"","tail":""}' % ("0" * 300),
+        '{"number":999999999999,"base":"_snapshots/base-000000000000.json","tail":"_snapshots/tail-000000000001.json"}',
+        '{"number":3,"base":"_snapshots/base-000000000000.json","tail":"_snapshots/tail-000000000001.json"}',
+    ],
+    ids=["empty", "null", "torn", "negative", "without end", "ahead", "two things at once"],
+)
+def test_a_hint_that_lies_misleads_nobody_and_is_put_right(tmp_path: Path, hint: str) -> None:
+    """Readers see everything, and the next writer that starts points to the newest snapshot again."""
+    fill(tmp_path, 3)
+    (tmp_path / snapshots.HEAD).write_text(hint)
+    assert numbers(tmp_path) == [1, 2, 3]
+    fill(tmp_path, 0)
+    assert (tmp_path / snapshots.HEAD).read_bytes() == snapshots.encode_head(3)
+
+
+@pytest.mark.parametrize("path", ["events/../../etc/x.parquet", "events/dt=２０２６-09-22/x.parquet", "/etc/x.parquet"])
+def test_a_snapshot_that_leaves_the_lake_is_none(tmp_path: Path, path: str) -> None:
+    """What no entry could bring in, no snapshot does."""
+    fill(tmp_path, 3)
+    tail = tmp_path / snapshots.tail_name(3)
+    first = live(tmp_path)[0]
+    tail.write_text(tail.read_text().replace(first, path))
+    assert path not in live(tmp_path)
+    assert numbers(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("folder", ["_log/000000/001", "_log/000001", "_log/000001/000", "_log/٠٠٠٠٠١"])
+def test_an_empty_folder_hides_no_missing_entry(tmp_path: Path, folder: str) -> None:
+    """A writer that died before its entry leaves the next folder empty: what is missing before it is noticed."""
+    fill(tmp_path, 3)
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "_log/000000/000/002.json").unlink()
+    shutil.rmtree(tmp_path / snapshots.FOLDER)
+    with pytest.raises(Stop, match=r"002\.json is missing although entry 3 is there"):
+        numbers(tmp_path)
+
+
+class Watched(Files):
+    """A file system that says which folders were synced before each link, and calls `before` a rename."""
+
+    def __init__(self) -> None:
+        self.synced: set[Path] = set()
+        self.linked: dict[str, set[Path]] = {}
+        self.before: Callable[[Path], None] = lambda target: None
+
+    def sync_folder(self, path: Path) -> None:
+        """Remember it."""
+        super().sync_folder(path)
+        self.synced.add(path)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Remember what was durable."""
+        self.linked[target.name] = set(self.synced)
+        super().link(source, target)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Let something happen before it."""
+        self.before(target)
+        super().rename(source, target)
+
+
+def test_a_folder_that_another_writer_made_is_durable_before_anything_is_in_it(tmp_path: Path) -> None:
+    """Whoever made it may have died before that: a loss of power would take it away with all entries in it."""
+    fill(tmp_path, 2)
+    (tmp_path / "events/dt=2026-09-22").mkdir(exist_ok=True)
+    files = Watched()
+    writer = Lake(tmp_path, files=files).writer("events", 0)
+    start, _ = writer.resume()
+    writer.append(start, [change(3)], [ORDINARY], 0)
+    writer.commit()
+    above = {tmp_path, tmp_path / "_log", tmp_path / "_log/000000", tmp_path / "events", tmp_path / "rows"}
+    assert above <= files.linked["003.json"]
+
+
+def test_a_writer_that_slept_before_it_pointed_does_not_leave_the_hint_behind(tmp_path: Path) -> None:
+    """While it sleeps another lands a hundred commits; the hint then names the last of them."""
+    fill(tmp_path, 1)
+    files = Watched()
+    writer = Lake(tmp_path, files=files).writer("events", 1)
+    writer.resume()
+    writer.append(0, [change(500)], [ORDINARY], 1)
+    slept: list[Path] = []
+
+    def sleep(target: Path) -> None:
+        if target.name == snapshots.HEAD and not slept:
+            slept.append(target)
+            fill(tmp_path, 100)
+
+    files.before = sleep
+    writer.commit()
+    assert slept
+    assert summed_up(tmp_path) == live(tmp_path)
+    assert open_state(Folder(tmp_path, Files())).number == len(entries(tmp_path)) - 1
