@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -147,6 +148,7 @@ class More(Struct, frozen=True):
 
     files: list[File]
     removes: list[str] = []
+    ranges: list[Range] = []
 
 
 class Reached(Struct):
@@ -179,13 +181,18 @@ def more_name(sha256: str) -> str:
 
 def encode(entry: Entry) -> tuple[bytes, bytes | None]:
     """Write an entry as one line of JSON; where that is too long, what it leaves out comes beside it."""
-    content = msgspec.json.encode(entry) + b"\n"
+    content = _line(entry)
     if len(content) <= ENTRY_BYTES_MAX or not isinstance(entry, Begin | Land | Replace):
         return content, None
     removes = entry.removes if isinstance(entry, Replace) else []
-    more = msgspec.json.encode(More(entry.files, removes)) + b"\n"
-    short = {"files": [], "more": digest(more)} | ({"removes": []} if removes else {})
-    return msgspec.json.encode(msgspec.structs.replace(entry, **short)) + b"\n", more
+    short: dict[str, Any] = {"files": [], "more": "0" * 64}
+    if removes:
+        short["removes"] = []
+    left = More(entry.files, removes)
+    if not isinstance(entry, Replace) and len(_line(msgspec.structs.replace(entry, **short))) > ENTRY_BYTES_MAX:
+        left, short["ranges"] = More(entry.files, ranges=entry.ranges), []
+    more = _line(left)
+    return _line(msgspec.structs.replace(entry, **(short | {"more": digest(more)}))), more
 
 
 def decode(content: bytes, number: int) -> Entry:
@@ -214,7 +221,7 @@ def whole(entry: Entry, more: bytes | None) -> Entry:
     if isinstance(entry, Replace):
         put_back = msgspec.structs.replace(entry, files=found.files, removes=found.removes or entry.removes)
     else:
-        put_back = msgspec.structs.replace(entry, files=found.files)
+        put_back = msgspec.structs.replace(entry, files=found.files, ranges=found.ranges or entry.ranges)
     return put_back
 
 
@@ -353,6 +360,10 @@ def _remove(state: State, paths: list[str]) -> None:
         file = state.live.pop(path)
         if state.added.pop(path, None) is None:
             state.removed[path] = file
+
+
+def _line(content: Struct) -> bytes:
+    return msgspec.json.encode(content) + b"\n"
 
 
 def _format(content: bytes) -> object:

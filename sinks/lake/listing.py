@@ -17,6 +17,8 @@ from sinks.lake.schema import SCHEMA_VERSION, TABLES
 from sinks.lake.store import Folder
 
 EMPTY_DAY = "1970-01-01"
+NOT_WHOLE = "the snapshot of head.json is missing or not whole, run the last part of views.sql again"
+"""In the place of a file's name, so that a query fails by it."""
 
 
 def empty_file(table: str) -> str:
@@ -97,31 +99,59 @@ def variables_sql() -> str:
     """Write the statements that list the files of all tables, for DuckDB started in the lake's folder.
 
     They are all `SET VARIABLE`, so that whoever reads only, or keeps a connection, runs them again to see what is new.
+    They must not leave an older list, an empty one or a part: DuckDB reads a text that is not there as no row, and goes
+    on behind an error. Until a snapshot has proved whole the variables name a file that says so and that nobody has.
     """
-    base, tail, head = "pgwitness_base", "pgwitness_tail", snapshots.HEAD
-    wanted = '[{"table":"VARCHAR","path":"VARCHAR","schema_version":"INTEGER"}]'
+    number, whole = "getvariable('pgwitness_number')", "getvariable('pgwitness_whole')"
+    files = '[{"table":"VARCHAR","path":"VARCHAR","schema_version":"INTEGER"}]'
+    tables = ", ".join(f"'{table}'" for table in TABLES)
     lines = [
-        f"SET VARIABLE {base} = (SELECT content ->> 'base' FROM read_text('{head}'));",
-        f"SET VARIABLE {tail} = (SELECT content ->> 'tail' FROM read_text('{head}'));",
+        "SET VARIABLE pgwitness_number = -1;",
+        "SET VARIABLE pgwitness_whole = false;",
+        "SET VARIABLE pgwitness_snapshot = NULL;",
+        "SET VARIABLE pgwitness_live = NULL;",
+        *_lists({(table, older): f"['{NOT_WHOLE}']" for table in TABLES for older in (False, True)}),
+        f"SET VARIABLE pgwitness_number = (SELECT (content ->> 'number')::BIGINT FROM read_text('{snapshots.HEAD}'));",
+        f"SET VARIABLE pgwitness_base_number = {number} - {number} % {snapshots.BASE_EVERY};",
+        f"SET VARIABLE pgwitness_base = printf('{snapshots.FOLDER}/base-%012d.json', "
+        "getvariable('pgwitness_base_number')::BIGINT);",
+        f"SET VARIABLE pgwitness_tail = printf('{snapshots.FOLDER}/tail-%012d.json', {number}::BIGINT);",
+        "SET VARIABLE pgwitness_snapshot = (SELECT list({'tail': t.content, 'base': b.content})\n"
+        "    FROM read_text(getvariable('pgwitness_tail')) AS t, read_text(getvariable('pgwitness_base')) AS b);",
         "SET VARIABLE pgwitness_live = (\n"
-        f"    WITH tail AS (SELECT content FROM read_text(getvariable('{tail}'))),\n"
-        f"    named AS (SELECT unnest(from_json(content -> 'files', '{wanted}')) AS file\n"
-        f"        FROM (FROM tail UNION ALL SELECT content FROM read_text(getvariable('{base}')))),\n"
-        "    removed AS (SELECT unnest(from_json(content -> 'removes', '[\"VARCHAR\"]')) AS path FROM tail)\n"
-        "    SELECT coalesce(list(file), []) FROM named WHERE file.path NOT IN (SELECT path FROM removed));",
-    ]
-    for table in TABLES:
-        place = f"{table}/dt=[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}/[A-Za-z0-9_.-]+[.]parquet"
-        for older in (False, True):
-            version = "<" if older else ">="
-            lines.append(
-                f"SET VARIABLE {variable(table, older=older)} = list_prepend('{empty_file(table)}', (\n"
+        "    WITH snapshot AS (SELECT unnest(getvariable('pgwitness_snapshot'), recursive := true)),\n"
+        "    removed AS (SELECT unnest(from_json(tail -> 'removes', '[\"VARCHAR\"]')) AS path FROM snapshot),\n"
+        f"    below AS (SELECT unnest(from_json(base -> 'files', '{files}')) AS file FROM snapshot),\n"
+        f"    above AS (SELECT unnest(from_json(tail -> 'files', '{files}')) AS file FROM snapshot)\n"
+        "    SELECT coalesce(list(file), []) FROM (\n"
+        "        FROM above UNION ALL SELECT file FROM below ANTI JOIN removed ON file.path = removed.path));",
+        "SET VARIABLE pgwitness_whole = (\n"
+        f"    SELECT count(*) = 1 AND bool_and((tail ->> 'number')::BIGINT = {number}\n"
+        "        AND (tail ->> 'base')::BIGINT = getvariable('pgwitness_base_number')\n"
+        "        AND (base ->> 'number')::BIGINT = getvariable('pgwitness_base_number'))\n"
+        "    FROM (SELECT unnest(getvariable('pgwitness_snapshot'), recursive := true))\n"
+        ") AND (\n"
+        "    SELECT count(*) = count(DISTINCT path) AND count(*) = count(schema_version)\n"
+        f'        AND count(*) = count(*) FILTER ("table" IN ({tables}) AND regexp_full_match(path,\n'
+        "            \"table\" || '/dt=[0-9]{4}-[0-9]{2}-[0-9]{2}/[A-Za-z0-9_.-]+[.]parquet'))\n"
+        "    FROM (SELECT unnest(getvariable('pgwitness_live'), recursive := true)));",
+        *_lists(
+            {
+                (table, older): f"CASE WHEN {whole} THEN list_prepend('{empty_file(table)}', (\n"
                 "    SELECT coalesce(list(path ORDER BY path), [])\n"
                 "    FROM (SELECT unnest(getvariable('pgwitness_live'), recursive := true))\n"
-                f"    WHERE \"table\" = '{table}' AND schema_version {version} {SCHEMA_VERSION}\n"
-                f"        AND regexp_full_match(path, '{place}')));"
-            )
+                f"    WHERE \"table\" = '{table}' AND schema_version {'<' if older else '>='} {SCHEMA_VERSION}))\n"
+                f"    ELSE ['{NOT_WHOLE}'] END"
+                for table in TABLES
+                for older in (False, True)
+            }
+        ),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _lists(values: dict[tuple[str, bool], str]) -> list[str]:
+    return [f"SET VARIABLE {variable(table, older=older)} = {value};" for (table, older), value in values.items()]
 
 
 def variables_empty() -> str:

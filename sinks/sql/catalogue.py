@@ -84,9 +84,18 @@ _opened: weakref.WeakKeyDictionary[duckdb.DuckDBPyConnection, tuple[str, Listing
 
 
 def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> None:
-    """Let a connection of `connect` see what has landed since it was opened, or last refreshed."""
+    """Let a connection of `connect` see what has landed since it was opened, or last refreshed.
+
+    Raises `NotInOrder` when the operating system does not let it read the lake's log.
+    """
     folder, listing = _opened[connection]
-    if listing.refresh() or at_once:
+    try:
+        changed = listing.refresh()
+    except OSError as error:
+        raise NotInOrder(
+            f"the lake's log could not be read ({error}): look at the rights of this user and at the disk"
+        ) from error
+    if changed or at_once:
         for table in TABLES:
             for older in (False, True):
                 files = [folder + file for file in listing.files(table, older=older)]

@@ -6,16 +6,19 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from pgwitness.core.errors import Stop
-from sinks.lake import snapshots
+from pgwitness.core.errors import NotInOrder, Stop
+from sinks.lake import chain, snapshots
 from sinks.lake.files import Files
 from sinks.lake.listing import Listing
 from sinks.lake.log import open_state
 from sinks.lake.store import Folder
 from sinks.lake.writer import Lake, PartitionWriter
-from tests.sinks.material import ORDINARY, change, entries, landed
+from sinks.sql import query
+from sinks.sql.catalogue import connect
+from tests.sinks.material import DAY_US, ORDINARY, change, entries, landed
 
 
 def fill(path: Path, count: int, first: int = 0) -> PartitionWriter:
@@ -140,6 +143,17 @@ def test_an_empty_folder_hides_no_missing_entry(tmp_path: Path, folder: str) -> 
         numbers(tmp_path)
 
 
+def test_a_lake_that_the_system_does_not_let_one_read_says_so(tmp_path: Path) -> None:
+    """A sentence instead of a traceback, be it rights, a disk, or a folder where a file was."""
+    fill(tmp_path, 1)
+    connection = connect(tmp_path)
+    entry = tmp_path / chain.entry_name(1)
+    entry.unlink()
+    entry.mkdir()
+    with pytest.raises(NotInOrder, match="could not be read"):
+        query.ask(connection, "SELECT 1")
+
+
 class Watched(Files):
     """A file system that says which folders were synced before each link, and calls `before` a rename."""
 
@@ -196,3 +210,79 @@ def test_a_writer_that_slept_before_it_pointed_does_not_leave_the_hint_behind(tm
     assert slept
     assert summed_up(tmp_path) == live(tmp_path)
     assert open_state(Folder(tmp_path, Files())).number == len(entries(tmp_path)) - 1
+
+
+def plain(path: Path, connection: duckdb.DuckDBPyConnection) -> list[int]:
+    """Ask a plain DuckDB, which goes on behind statements of `views.sql` that fail, as its shell does."""
+    script = (path / "views.sql").read_text()
+    for statement in connection.extract_statements(script):
+        try:
+            connection.execute(statement)
+        except duckdb.Error:
+            continue
+    return sorted(number - 1_000 for (number,) in connection.execute("SELECT xid FROM events").fetchall())
+
+
+def forge(path: Path, name: str, old: str, new: str) -> None:
+    """Write something else into a snapshot or the hint."""
+    content = (path / name).read_text()
+    assert old in content
+    (path / name).write_text(content.replace(old, new))
+
+
+SPOILS: dict[str, Callable[[Path], object]] = {
+    "no hint": lambda path: (path / snapshots.HEAD).unlink(),
+    "a hint to nowhere": lambda path: forge(path, snapshots.HEAD, '"number":3', '"number":99'),
+    "a torn hint": lambda path: (path / snapshots.HEAD).write_text('{"number":'),
+    "no tail": lambda path: (path / snapshots.tail_name(3)).unlink(),
+    "no base": lambda path: (path / snapshots.base_name(3)).unlink(),
+    "another tail": lambda path: shutil.copy(path / snapshots.tail_name(1), path / snapshots.tail_name(3)),
+    "a tail of another base": lambda path: forge(path, snapshots.tail_name(3), '"base":0', '"base":128'),
+    "a file of no place": lambda path: forge(path, snapshots.tail_name(3), "events/dt=", "events/../dt="),
+    "a version without end": lambda path: forge(
+        path, snapshots.tail_name(3), '"schema_version":', '"schema_version":99999999999'
+    ),
+    "a file twice": lambda path: forge(
+        path, snapshots.tail_name(3), f'"path":"{live(path)[1]}"', f'"path":"{live(path)[0]}"'
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SPOILS)
+@pytest.mark.parametrize("again", [False, True], ids=["opened", "asked again"])
+def test_a_plain_duckdb_answers_nothing_from_a_snapshot_that_is_not_whole(
+    tmp_path: Path, how: str, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing, less, or what was there before would look like an answer: the query fails and says what to do."""
+    fill(tmp_path, 3)
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect() as connection:
+        if again:
+            assert plain(tmp_path, connection) == [1, 2, 3]
+        SPOILS[how](tmp_path)
+        with pytest.raises(duckdb.IOException, match=r"run the last part of views\.sql again"):
+            plain(tmp_path, connection)
+
+
+def test_an_event_of_the_day_that_no_query_shows_is_refused(tmp_path: Path) -> None:
+    """The first day of the epoch is that of the files without rows: what landed there would never be seen."""
+    writer = Lake(tmp_path).writer("events", 0)
+    writer.resume()
+    days = [change(number, captured_at_us=at_us) for number, at_us in enumerate((0, DAY_US - 1, DAY_US), 1)]
+    refused = writer.append(0, days, [ORDINARY] * 3)
+    assert [(place, why.reason) for place, why in refused] == [(0, "out_of_range"), (1, "out_of_range")]
+
+
+def test_marks_of_many_lanes_fit_into_an_entry() -> None:
+    """What is too long lies beside it, be it files or ranges, and comes back whole."""
+    ranges = [
+        chain.Range("events", number, 0, 10, [(lane, raw, 10**9, 3) for lane in range(64) for raw in range(4)])
+        for number in range(32)
+    ]
+    entry = chain.Land(number=1, predecessor="0" * 64, at_us=1, ranges=ranges, files=[])
+    content, more = chain.encode(entry)
+    assert len(content) <= chain.ENTRY_BYTES_MAX
+    assert more is not None
+    back = chain.whole(chain.decode(content, 1), more)
+    assert isinstance(back, chain.Land)
+    assert back.ranges == ranges
