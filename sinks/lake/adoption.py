@@ -59,6 +59,11 @@ def _fenced(store: Folder, partitions: Iterable[tuple[str, int]]) -> manifest.Ga
                 f"{store.path / manifest.FOLDER / found.damaged[0]}: not a manifest entry; restore it from a copy of "
                 "the lake, then start again"
             )
+        if found.gaps:
+            raise Stop(
+                f"{store.path / manifest.FOLDER / found.gaps[0]} is missing although the entry behind it is there; "
+                "restore it from a copy of the lake, then start again"
+            )
         open_ones = ({*found.ends, *partitions}) - found.fenced
         if not open_ones:
             return found

@@ -65,6 +65,8 @@ class Gathered(Struct):
     ends: dict[tuple[str, int], tuple[Entry, bytes]]
     fenced: set[tuple[str, int]]
     damaged: list[str]
+    gaps: list[str] = []
+    """Entries that others name as the one before them, and that are not there."""
 
 
 _decoder = msgspec.json.Decoder(Entry)
@@ -83,6 +85,7 @@ def there(lake: Path) -> bool:
 def gather(lake: Path) -> Gathered:
     """Read all entries. What is no entry, or names files in a place that is not its own, is `damaged`."""
     found = Gathered([], {}, set(), [])
+    starts: set[tuple[str, int, int]] = set()
     for name in sorted(_names(lake)):
         content = (lake / FOLDER / name).read_bytes()
         matched = _NAME.fullmatch(name)
@@ -100,6 +103,10 @@ def gather(lake: Path) -> Gathered:
         if entry.format != FORMAT or matched is None or len(own) != len(entry.files):
             found.damaged.append(name)
         found.files += [(file, entry.schema_version) for file in own]
+        starts.add((*source, entry.start))
+        before = entry.predecessor
+        if before is not None and (*source, before.start) not in starts:
+            found.gaps.append(entry_name(*source, before.start))
         last = found.ends.get(source)
         if last is None or entry.start > last[0].start:
             found.ends[source] = (entry, content)

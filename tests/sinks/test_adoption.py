@@ -116,6 +116,15 @@ def test_an_old_lake_whose_manifest_is_damaged_is_not_taken_over(old: Path) -> N
     assert entries(old) == []
 
 
+@pytest.mark.parametrize("start", [0, 1])
+def test_an_old_lake_that_lacks_an_entry_is_not_taken_over(old: Path, start: int) -> None:
+    """What it held would be in no entry of the new log, and nobody would ever miss it."""
+    (old / manifest.FOLDER / manifest.entry_name("events", 0, start)).unlink()
+    with pytest.raises(Stop, match="is missing although the entry behind it is there"):
+        Lake(old).prepare()
+    assert entries(old) == []
+
+
 def test_what_an_old_worker_lands_behind_our_back_is_told(old: Path) -> None:
     """A partition that nobody fenced: its rows are not read, and the doctor hears of it."""
     content = manifest.gather(old).ends["events", 0][1].replace(b'"partition":0', b'"partition":7')
