@@ -121,11 +121,14 @@ def test_alerts_lake_and_checkpoint_come_in_this_order(
         events = (stages.topics[1], number)
         stages.record(events, offset, key, payload)
         for owner, name, note in (
-            (EventPartition, "land", lambda: told.append(("on their way", len(stages.emitter._readable)))),
-            (EventPartition, "land", lambda: told.append(("alerts", len(records(installation, "alerts"))))),
+            (Lake, "commit", lambda: told.append(("on their way", len(stages.emitter._readable)))),
+            (Lake, "commit", lambda: told.append(("alerts", len(records(installation, "alerts"))))),
             (EventPartition, "_save", lambda: told.append(("landed", stages._events[number].landed_to))),
         ):
             monkeypatch.setattr(owner, name, noting(note, getattr(owner, name)))
+        stages._checkpoint(events)  # ahead of the lake: none is written
+        assert told == []
+        stages._land()
         stages._checkpoint(events)
         assert stages.take_acknowledged() == {events: 1}
     assert told == [("alerts", 1), ("on their way", 0), ("landed", 1)]
