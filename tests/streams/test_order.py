@@ -126,7 +126,7 @@ def test_alerts_lake_and_checkpoint_come_in_this_order(
             (EventPartition, "_save", lambda: told.append(("landed", stages._events[number].landed_to))),
         ):
             monkeypatch.setattr(owner, name, noting(note, getattr(owner, name)))
-        stages._checkpoint(events)  # ahead of the lake: none is written
+        stages._events[number].checkpoint()  # ahead of the lake: none is written
         assert told == []
         stages._land()
         stages._checkpoint(events)
