@@ -20,6 +20,7 @@ from pgwitness.cli.collect import collect
 from pgwitness.cli.db import db
 from pgwitness.cli.dead_letters import dead_letters
 from pgwitness.cli.demo import demo
+from pgwitness.cli.discover import discover
 from pgwitness.cli.doctor import doctor
 from pgwitness.cli.init import init
 from pgwitness.cli.options import DEBUG
@@ -99,5 +100,20 @@ def main() -> None:
     """Witness a PostgreSQL database: who did what, on whose behalf, and what of it was dangerous."""
 
 
-for command in (demo, init, doctor, db, topics, collect, worker, sql, report, alerts, policy, dead_letters, token):
+for command in (
+    demo,
+    init,
+    doctor,
+    db,
+    discover,
+    topics,
+    collect,
+    worker,
+    sql,
+    report,
+    alerts,
+    policy,
+    dead_letters,
+    token,
+):
     main.add_command(command)

@@ -1,0 +1,1 @@
+"""Which columns look sensitive: rules over names, types and shares of values, and what asks a server for these."""
