@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import duckdb
 import msgspec
 
 from detectors.replay import Past
 from pgwitness.core.events import OPERATIONS, Count, Event, Position, Relation
 from sinks.lake.views import scan
 from sinks.sql.catalogue import connect
+from sinks.sql.query import in_words
 
 FETCH_ROWS = 5_000
 _LETTERS = {word: letter for letter, word in OPERATIONS.items()}
@@ -124,23 +126,30 @@ class Evidence:
             "SELECT count(DISTINCT (partition, CASE WHEN ordinal IS NULL THEN event_id "
             f"ELSE split_part(event_id, '-', 1) END)) FROM ({self._source})"
         )
-        row = self._connection.execute(query, self._span).fetchone()
-        return int(row[0]) if row else 0
+        ((number,),) = self._ask(query, self._span)
+        return int(number)
 
     def last_seen(self) -> dict[str, int]:
         """Give when each principal was last seen before, in microseconds."""
         query = _LAST_SEEN.format(events=self._events)
-        rows = self._connection.execute(query, {"from_us": self._span["from_us"]}).fetchall()
+        rows = self._ask(query, {"from_us": self._span["from_us"]})
         return {str(name): int(at_us) for name, at_us in rows}
 
     def __iter__(self) -> Iterator[Past]:
         """Give the events, partition by partition, in the order in which they were judged."""
         query = _QUERY.format(source=self._source, facts=", ".join(_FACTS), own=", ".join(_OWN))
-        answer = self._connection.execute(query, self._span)
-        while rows := answer.fetchmany(FETCH_ROWS):
-            for partition, event_id, facts, policies, counts, *own in rows:
-                event = past_event(event_id, facts, counts, dict(zip(_OWN, own, strict=True)))
-                yield Past(partition, event, tuple(policies or ()), facts["anomaly"], _list(facts["reasons"]))
+        for partition, event_id, facts, policies, counts, *own in self._ask(query, self._span):
+            event = past_event(event_id, facts, counts, dict(zip(_OWN, own, strict=True)))
+            yield Past(partition, event, tuple(policies or ()), facts["anomaly"], _list(facts["reasons"]))
+
+    def _ask(self, query: str, values: dict[str, int]) -> Iterator[tuple[Any, ...]]:
+        """Give the rows of an answer. Raise `NotInOrder` with what to do where a file is not there."""
+        try:
+            answer = self._connection.execute(query, values)
+            while rows := answer.fetchmany(FETCH_ROWS):
+                yield from rows
+        except duckdb.Error as error:
+            raise in_words(error) from error
 
 
 def past_event(event_id: str, facts: dict[str, Any], counts: list[dict[str, Any]] | None, own: dict[str, Any]) -> Event:

@@ -95,6 +95,16 @@ def _rows(connection: duckdb.DuckDBPyConnection, timeout_s: float | None) -> Ite
         yield from rows
 
 
+def in_words(error: duckdb.Error) -> NotInOrder:
+    """Return DuckDB's error as ours; of a file that is there no more it says what to do."""
+    if isinstance(error, duckdb.IOException) and _GONE.search(str(error)):
+        return NotInOrder(
+            f"{error}\nThe lake has this file no more. Ask again (reopen): it may just have been replaced. If it "
+            "stays away, somebody has removed it: `pgwitness doctor` names what is missing, restore it from a copy"
+        )
+    return NotInOrder(str(error))
+
+
 class _Limit:
     """Interrupts what takes too long, and turns DuckDB's errors into ours."""
 
@@ -115,10 +125,5 @@ class _Limit:
             raise NotInOrder(
                 f"the query took longer than {self._timeout_s:g} s; ask for less time, such as dt = current_date"
             ) from error
-        if isinstance(error, duckdb.IOException) and _GONE.search(str(error)):
-            raise NotInOrder(
-                f"{error}\nThe lake has this file no more. Ask again (reopen): it may just have been replaced. If it "
-                "stays away, somebody has removed it: `pgwitness doctor` names what is missing, restore it from a copy"
-            ) from error
         if isinstance(error, duckdb.Error):
-            raise NotInOrder(str(error)) from error
+            raise in_words(error) from error

@@ -18,6 +18,7 @@ from sinks.lake.listing import Listing
 from sinks.lake.writer import Lake
 from sinks.sql import query
 from sinks.sql.catalogue import connect, refresh
+from sinks.sql.evidence import Evidence
 from tests.sinks.material import ORDINARY, change, other
 
 
@@ -289,6 +290,9 @@ def test_a_file_that_is_gone_fails_the_query_and_is_told(lake: Path) -> None:
     file.rename(lake / "elsewhere")
     with pytest.raises(NotInOrder, match=r"(?s)has this file no more. Ask again .*pgwitness doctor"):
         list(query.ask(connection, "SELECT count(*) FROM events").rows)
+    for ask in (Evidence.total, Evidence.last_seen, list):
+        with Evidence(lake, 0) as evidence, pytest.raises(NotInOrder, match=r"(?s)has this file no more. Ask again"):
+            ask(evidence)
     listing = Listing(lake)
     listing.refresh()
     assert listing.missing() == [str(file.relative_to(lake))]
