@@ -241,10 +241,10 @@ def test_a_configuration_makes_a_judge() -> None:
 
 
 @pytest.mark.parametrize("state", [b"", b"{}", b"[]", b"\xff", b'{"version":99}', b'{"version":1,"parts":5}'])
-def test_a_checkpoint_that_cannot_be_read_stops_with_what_to_do(state: bytes) -> None:
-    """Habits are not lost in silence: the operator decides."""
+def test_a_checkpoint_that_cannot_be_read_is_refused_with_what_to_do(state: bytes) -> None:
+    """Habits are not lost in silence: where it stood, what follows, and how to keep them."""
     judge = Judge(Bundle.packaged(), labels={}, behaviour=Behaviour(SETTINGS))
-    with pytest.raises(Stop, match="state-judge"):
+    with pytest.raises(Stop, match=r"state-judge.*run the release that wrote it"):
         judge.restore(state)
 
 
