@@ -399,8 +399,8 @@ class Judge:
                     self._builtin[name].restore(value)
         except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             raise Stop(
-                f"a checkpoint in topic state-judge cannot be read ({error}): an older one is taken, or habits are learned "
-                "again; to keep them, run the release that wrote it"
+                f"a checkpoint in topic state-judge cannot be read ({error}): an older one is taken, or habits are "
+                "learned again; to keep them, run the release that wrote it"
             ) from error
 
     def _known_bundle(self, recorded: str) -> Bundle:
