@@ -263,8 +263,8 @@ class Columns:
         batch.duration = [event.duration_ms for event in events]
         batch.detail = [_json(event.detail).decode() if event.detail else None for event in events]
         query_ids = [event.query_id for event in events]
-        _check_range(batch.occurred, 0, TIME_US_MAX)
-        _check_range(batch.captured, DAY_US, TIME_US_MAX)  # the day before is that of the files without rows
+        for times in (batch.occurred, batch.captured):
+            _check_range(times, 0, TIME_US_MAX)
         for values in (batch.xid, batch.lsn):
             _check_range(values, ABSENT, _INT64_MAX)
         for optional in (batch.calls, batch.row_count, query_ids):

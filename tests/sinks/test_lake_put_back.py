@@ -18,7 +18,7 @@ from sinks.lake.store import Folder
 from sinks.lake.writer import Lake, PartitionWriter
 from sinks.sql import query
 from sinks.sql.catalogue import connect
-from tests.sinks.material import DAY_US, ORDINARY, change, entries, landed
+from tests.sinks.material import ORDINARY, change, entries, landed
 
 
 def fill(path: Path, count: int, first: int = 0) -> PartitionWriter:
@@ -262,15 +262,6 @@ def test_a_plain_duckdb_answers_nothing_from_a_snapshot_that_is_not_whole(
         SPOILS[how](tmp_path)
         with pytest.raises(duckdb.IOException, match=r"run the last part of views\.sql again"):
             plain(tmp_path, connection)
-
-
-def test_an_event_of_the_day_that_no_query_shows_is_refused(tmp_path: Path) -> None:
-    """The first day of the epoch is that of the files without rows: what landed there would never be seen."""
-    writer = Lake(tmp_path).writer("events", 0)
-    writer.resume()
-    days = [change(number, captured_at_us=at_us) for number, at_us in enumerate((0, DAY_US - 1, DAY_US), 1)]
-    refused = writer.append(0, days, [ORDINARY] * 3)
-    assert [(place, why.reason) for place, why in refused] == [(0, "out_of_range"), (1, "out_of_range")]
 
 
 def test_marks_of_many_lanes_fit_into_an_entry() -> None:
