@@ -26,10 +26,10 @@ class Reads(Protocol):
 
 
 class Writes(Reads, Protocol):
-    """What adding to it takes."""
+    """What adding to it takes. Each operation either did what it says or raises `OSError`."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Make a file if its name is free; False when it was taken."""
+        """Make a file whole or not at all, if its name is free: of two callers, one wins. False when it was taken."""
 
     def replace(self, name: str, content: bytes) -> None:
         """Write a file over whatever has its name."""

@@ -1,6 +1,7 @@
 """Where a lake's files are: a handful of operations, so that what runs on a disk can run on object storage.
 
-Names are relative to the lake, with `/` between folders. Whatever is made is durable when the call returns.
+Names are relative to the lake, with `/` between folders. Whatever is made is durable when the call returns. What the
+chain needs of a store is `sinks.lake.log.Reads` and `Writes`; `put` and `move` are for files of a commit and of 0.1.
 """
 
 from __future__ import annotations
@@ -8,25 +9,8 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from sinks.lake.files import PRIVATE, Files
-
-
-class Store(Protocol):
-    """The operations. Each one either did what it says or raises `OSError`."""
-
-    def create(self, name: str, content: bytes) -> bool:
-        """Make a file whole or not at all, if its name is free: of two callers, one wins. False when it was taken."""
-
-    def read(self, name: str) -> bytes | None:
-        """Give what a file holds, None when there is none."""
-
-    def names(self, folder: str) -> list[str]:
-        """List what is in a folder, in order; nothing when there is none."""
-
-    def remove(self, name: str) -> None:
-        """Remove a file; one that is gone is fine."""
 
 
 class Folder:
