@@ -35,8 +35,11 @@ HighWater = dict[tuple[int, int], Position]
 _PATH = re.compile(r"([a-z]+)/dt=([0-9]{4}-[0-9]{2}-[0-9]{2})/[A-Za-z0-9_.-]+\.parquet")
 
 
-class File(Struct, frozen=True):
-    """One Parquet file: its table, path in the lake, rows, bytes, hash, and the version of its columns."""
+class File(Struct, frozen=True, omit_defaults=True):
+    """One Parquet file: its table, path in the lake, rows, bytes, hash, and the version of its columns.
+
+    `digest` is what its rows add up to (`sinks.lake.digest`); None where it was landed before there was one.
+    """
 
     table: str
     path: str
@@ -44,6 +47,7 @@ class File(Struct, frozen=True):
     bytes: int
     sha256: str
     schema_version: int
+    digest: str | None = None
 
     @property
     def day(self) -> str:

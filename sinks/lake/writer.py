@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from pgwitness.core.errors import DeadLetter, PgwitnessError, Stop, Superseded
 from pgwitness.core.events import Event
-from sinks.lake import adoption, chain, listing, parquet, views
+from sinks.lake import adoption, chain, digest, listing, parquet, views
 from sinks.lake.chain import File, HighWater, Land, Range, State
 from sinks.lake.columns import Columns, Judgement
 from sinks.lake.files import PRIVATE, Files
@@ -179,9 +179,8 @@ class Lake:
                 table = pa.concat_tables(several)
                 encoded = parquet.encode(table)
                 path = f"{name}/dt={day}/{self.unique()}.parquet"
-                landing.files.append(
-                    File(name, path, table.num_rows, len(encoded), chain.digest(encoded), SCHEMA_VERSION)
-                )
+                sha256, added_up = chain.digest(encoded), str(digest.of(table, name))
+                landing.files.append(File(name, path, table.num_rows, len(encoded), sha256, SCHEMA_VERSION, added_up))
                 self.store.put(path, encoded)
         except OSError:
             self._discard(landing)
