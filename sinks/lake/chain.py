@@ -10,7 +10,6 @@ take the place of (`replace`) or that went (`retire`), and holds that forbid tha
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from msgspec import Struct
 
 from pgwitness.core.errors import Stop
 from pgwitness.core.events import Position
+from sinks.lake import layout
 from sinks.lake.schema import TABLES
 
 FORMAT = "pgwitness-lake/2"
@@ -31,8 +31,6 @@ FOLDER = "_log"
 
 HighWater = dict[tuple[int, int], Position]
 """By lane and raw partition: the position of the last event that landed."""
-
-_PATH = re.compile(r"([a-z]+)/dt=([0-9]{4}-[0-9]{2}-[0-9]{2})/[A-Za-z0-9_.-]+\.parquet")
 
 
 class File(Struct, frozen=True, omit_defaults=True):
@@ -50,9 +48,9 @@ class File(Struct, frozen=True, omit_defaults=True):
     digest: str | None = None
 
     @property
-    def day(self) -> str:
-        """The UTC day of capture of what stands in it."""
-        return self.path.split("/")[1].removeprefix("dt=")
+    def days(self) -> tuple[str, str]:
+        """The first and the last UTC day of capture that may stand in it."""
+        return layout.days_of(self.path)
 
 
 class Range(Struct, frozen=True):
@@ -131,9 +129,9 @@ class Hold(_Entry, frozen=True, kw_only=True, tag="hold"):
     first_day: str | None = None
     last_day: str | None = None
 
-    def covers(self, day: str) -> bool:
-        """Say whether files of a day are held."""
-        return (self.first_day or "") <= day <= (self.last_day or "9999-12-31")
+    def covers(self, first_day: str, last_day: str) -> bool:
+        """Say whether files of these days are held, if only one of them is."""
+        return (self.first_day or "") <= last_day and first_day <= (self.last_day or "9999-12-31")
 
 
 class Release(_Entry, frozen=True, kw_only=True, tag="release"):
@@ -256,7 +254,7 @@ class State:
 
     def held(self, path: str) -> bool:
         """Say whether a hold forbids that a live file goes."""
-        return any(hold.covers(self.live[path].day) for hold in self.holds.values())
+        return any(hold.covers(*self.live[path].days) for hold in self.holds.values())
 
     def removable(self, paths: Iterable[str]) -> bool:
         """Say whether all of these files are live and none is held."""
@@ -321,8 +319,7 @@ def apply(state: State, entry: Entry, sha256: str) -> None:
 
 def is_own(file: File) -> bool:
     """Say whether a file has a place that a lake gives to its table: no entry brings in what lies elsewhere."""
-    found = _PATH.fullmatch(file.path)
-    return found is not None and found[1] == file.table in TABLES
+    return file.table in TABLES and layout.table_of(file.path) == file.table
 
 
 def _apart(state: State, ranges: list[Range]) -> str | None:

@@ -8,8 +8,9 @@ has only `views.sql`. A file that should be there and is not is never passed ove
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
-from sinks.lake import manifest, snapshots
+from sinks.lake import layout, manifest, snapshots
 from sinks.lake.chain import File
 from sinks.lake.files import Files
 from sinks.lake.log import Reader
@@ -26,9 +27,34 @@ def empty_file(table: str) -> str:
     return f"{table}/dt={EMPTY_DAY}/empty.parquet"
 
 
-def variable(table: str, *, older: bool = False) -> str:
-    """Name the variable of DuckDB that holds a table's files with today's columns, or those with older ones."""
-    return f"pgwitness_{table}_older" if older else f"pgwitness_{table}"
+class Part(NamedTuple):
+    """The files of a table that are read in one way: with today's columns or older ones, of days or of months."""
+
+    table: str
+    older: bool = False
+    months: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The variable of DuckDB that holds their list."""
+        return f"pgwitness_{self.table}{'_months' * self.months}{'_older' * self.older}"
+
+    def takes(self, file: File) -> bool:
+        """Say whether a file is one of them."""
+        return (
+            file.table == self.table
+            and self.older == (file.schema_version < SCHEMA_VERSION)
+            and self.months == layout.is_month(file.path)
+        )
+
+    def listed(self, paths: list[str]) -> list[str]:
+        """Give the list that reads these files: never an empty one, and first the file that says the columns."""
+        return paths if paths and self.months else [empty_file(self.table), *paths]
+
+
+PARTS = [Part(table, older, months) for table in TABLES for months in (False, True) for older in (False, True)]
+BY_BUCKET = {Part("events", older, months=True): f"pgwitness_buckets{'_older' * older}" for older in (False, True)}
+"""The variables that hold, for each of `layout.BUCKETS_MAX` buckets, the files of months that may have a principal."""
 
 
 class Listing:
@@ -63,12 +89,21 @@ class Listing:
         """List the files that count."""
         return list(self._reader.state.live.values()) if self._reader.state.number >= 0 else self._old
 
-    def files(self, table: str, *, older: bool = False) -> list[str]:
-        """List a table's files, relative to the lake; the one without rows comes first."""
-        found = [
-            file.path for file in self.live() if file.table == table and older == (file.schema_version < SCHEMA_VERSION)
-        ]
-        return [empty_file(table), *sorted(found)]
+    def lists(self) -> dict[str, list[str]]:
+        """Give the lists of files, relative to the lake, by the names of the variables that hold them."""
+        live = self.live()
+        return {part.variable: part.listed(_paths(part, live)) for part in PARTS}
+
+    def lists_by_bucket(self) -> dict[str, list[list[str]]]:
+        """Give, by the names of variables, a list of the files of months that may hold principals of each bucket."""
+        found = {}
+        for part, name in BY_BUCKET.items():
+            paths = _paths(part, self.live())
+            found[name] = [
+                part.listed([path for path in paths if layout.may_hold(path, bucket)])
+                for bucket in range(layout.BUCKETS_MAX)
+            ]
+        return found
 
     def missing(self) -> list[str]:
         """List files that should be there and are not."""
@@ -95,6 +130,10 @@ class Listing:
         )
 
 
+def _paths(part: Part, live: list[File]) -> list[str]:
+    return sorted(file.path for file in live if part.takes(file))
+
+
 def variables_sql() -> str:
     """Write the statements that list the files of all tables, for DuckDB started in the lake's folder.
 
@@ -110,7 +149,8 @@ def variables_sql() -> str:
         "SET VARIABLE pgwitness_whole = false;",
         "SET VARIABLE pgwitness_snapshot = NULL;",
         "SET VARIABLE pgwitness_live = NULL;",
-        *_lists({(table, older): f"['{NOT_WHOLE}']" for table in TABLES for older in (False, True)}),
+        *(f"SET VARIABLE {part.variable} = ['{NOT_WHOLE}'];" for part in PARTS),
+        *(f"SET VARIABLE {name} = [['{NOT_WHOLE}']];" for name in BY_BUCKET.values()),
         f"SET VARIABLE pgwitness_number = (SELECT (content ->> 'number')::BIGINT FROM read_text('{snapshots.HEAD}'));",
         f"SET VARIABLE pgwitness_base_number = {number} - {number} % {snapshots.BASE_EVERY};",
         f"SET VARIABLE pgwitness_base = printf('{snapshots.FOLDER}/base-%012d.json', "
@@ -133,31 +173,44 @@ def variables_sql() -> str:
         ") AND (\n"
         "    SELECT count(*) = count(DISTINCT path) AND count(*) = count(schema_version)\n"
         f'        AND count(*) = count(*) FILTER ("table" IN ({tables}) AND regexp_full_match(path,\n'
-        "            \"table\" || '/dt=[0-9]{4}-[0-9]{2}-[0-9]{2}/[A-Za-z0-9_.-]+[.]parquet'))\n"
+        "         \"table\" || '/(dt=[0-9]{4}-[0-9]{2}-[0-9]{2}|month=[0-9]{4}-[0-9]{2})/[A-Za-z0-9_.-]+[.]parquet'))\n"
         "    FROM (SELECT unnest(getvariable('pgwitness_live'), recursive := true)));",
-        *_lists(
-            {
-                (table, older): f"CASE WHEN {whole} THEN list_prepend('{empty_file(table)}', (\n"
-                "    SELECT coalesce(list(path ORDER BY path), [])\n"
-                "    FROM (SELECT unnest(getvariable('pgwitness_live'), recursive := true))\n"
-                f"    WHERE \"table\" = '{table}' AND schema_version {'<' if older else '>='} {SCHEMA_VERSION}))\n"
-                f"    ELSE ['{NOT_WHOLE}'] END"
-                for table in TABLES
-                for older in (False, True)
-            }
-        ),
+        *(_one_list(part, whole) for part in PARTS),
+        *(_lists_by_bucket(part, name, whole) for part, name in BY_BUCKET.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _lists(values: dict[tuple[str, bool], str]) -> list[str]:
-    return [f"SET VARIABLE {variable(table, older=older)} = {value};" for (table, older), value in values.items()]
+def _one_list(part: Part, whole: str) -> str:
+    listed = "coalesce(list(path ORDER BY path), [])"
+    nothing = f"['{empty_file(part.table)}']"
+    several = f"coalesce(list(path ORDER BY path), {nothing})" if part.months else f"{nothing} || {listed}"
+    return (
+        f"SET VARIABLE {part.variable} = CASE WHEN {whole} THEN (\n"
+        f"    SELECT {several} FROM (SELECT unnest(getvariable('pgwitness_live'), recursive := true))\n"
+        f"    WHERE \"table\" = '{part.table}' AND schema_version {'<' if part.older else '>='} {SCHEMA_VERSION}\n"
+        f"        AND {'' if part.months else 'NOT '}contains(path, '/month='))\n"
+        f"    ELSE ['{NOT_WHOLE}'] END;"
+    )
+
+
+def _lists_by_bucket(part: Part, name: str, whole: str) -> str:
+    return (
+        f"SET VARIABLE {name} = CASE WHEN {whole} THEN (\n"
+        "    SELECT list(files ORDER BY bucket) FROM (\n"
+        f"        SELECT bucket, coalesce(list(path ORDER BY path) FILTER (path IS NOT NULL), "
+        f"['{empty_file(part.table)}']) AS files\n"
+        f"        FROM range({layout.BUCKETS_MAX}) AS of(bucket) LEFT JOIN (\n"
+        f"            SELECT path, regexp_extract(path, '/{layout.BUCKET_NAME}$', ['own', 'count']) AS named\n"
+        f"            FROM (SELECT unnest(getvariable('{part.variable}')) AS path)\n"
+        "        ) ON named.own = '' OR bucket % named.count::BIGINT = named.own::BIGINT\n"
+        "        GROUP BY bucket))\n"
+        f"    ELSE [['{NOT_WHOLE}']] END;"
+    )
 
 
 def variables_empty() -> str:
     """Write the statements that name only the files without rows: while views are made, nothing is opened for them."""
-    return "".join(
-        f"SET VARIABLE {variable(table, older=older)} = ['{empty_file(table)}'];\n"
-        for table in TABLES
-        for older in (False, True)
-    )
+    nothing = {part.variable: f"['{empty_file(part.table)}']" for part in PARTS}
+    nothing |= {name: f"[['{empty_file(part.table)}']]" for part, name in BY_BUCKET.items()}
+    return "".join(f"SET VARIABLE {name} = {value};\n" for name, value in nothing.items())

@@ -118,7 +118,7 @@ ORDER BY occurred_at, xid, ordinal;
 -- row group of a sorted file could be passed over.
 CREATE OR REPLACE MACRO timeline(who) AS TABLE
 WITH known AS MATERIALIZED (
-    SELECT (SELECT count(*) FROM (SELECT 1 FROM events WHERE principal = who LIMIT 1))
+    SELECT (SELECT count(*) FROM (SELECT 1 FROM {events_of_who} WHERE principal = who LIMIT 1))
         + (SELECT count(*) FROM (SELECT 1 FROM events WHERE on_behalf_of = who LIMIT 1)) > 0 AS found
 ), near AS MATERIALIZED (
     SELECT string_agg(name, ', ' ORDER BY alike DESC, name) AS names FROM (
@@ -132,7 +132,7 @@ WITH known AS MATERIALIZED (
     FROM known, near
 )
 SELECT done.* FROM (
-    SELECT * FROM events WHERE principal = who
+    SELECT * FROM {events_of_who} WHERE principal = who
     UNION ALL
     SELECT * FROM events WHERE on_behalf_of = who AND principal IS DISTINCT FROM who
 ) AS done, checked WHERE named
@@ -140,6 +140,6 @@ ORDER BY occurred_at, xid, ordinal;
 """
 
 
-def views() -> str:
-    """Write the views and macros."""
-    return VIEWS.format(alike=_ALIKE, reads=_READS)
+def views(events_of_who: str) -> str:
+    """Write the views and macros; `events_of_who` is a scan that has at least the events of the principal `who`."""
+    return VIEWS.format(alike=_ALIKE, reads=_READS, events_of_who=events_of_who)

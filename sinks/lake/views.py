@@ -7,7 +7,8 @@ needs the folder `rows/` comes last, so that who may not read row images has eve
 from __future__ import annotations
 
 from sinks.lake import log_coverage, questions, reconciliation
-from sinks.lake.listing import EMPTY_DAY, variable, variables_empty, variables_sql
+from sinks.lake.layout import BUCKETS_MAX
+from sinks.lake.listing import BY_BUCKET, EMPTY_DAY, PARTS, variables_empty, variables_sql
 from sinks.lake.schema import TABLES
 
 HEAD = """\
@@ -38,10 +39,10 @@ _IS_ADDRESS = (
     r"coalesce(regexp_matches(client_addr, '^([0-9]+[.]){3}[0-9]+$|^[0-9a-fA-F.]*:[0-9a-fA-F:.]*(%|$)'), false)"
 )
 
+_SHOWN = "SELECT * REPLACE (printf('%X/%X', lsn >> 32, lsn & 4294967295) AS lsn)"
+
 _VIEWS = """\
-CREATE OR REPLACE VIEW events AS
-SELECT * REPLACE (printf('%X/%X', lsn >> 32, lsn & 4294967295) AS lsn)
-FROM {events};
+CREATE OR REPLACE VIEW events AS {shown} FROM {events};
 
 CREATE OR REPLACE VIEW ddl AS SELECT * FROM events WHERE kind = 'ddl';
 CREATE OR REPLACE VIEW statements AS SELECT * FROM events WHERE kind = 'statement';
@@ -163,26 +164,32 @@ def views() -> str:
     events = tables["events"]
     return _VIEWS.format(
         **tables,
+        shown=_SHOWN,
         activity=_ACTIVITY,
         is_address=_IS_ADDRESS,
         named=reconciliation.NAMED,
         settings=log_coverage.settings(events),
         statement_coverage=log_coverage.coverage(events),
         reconciliation=reconciliation.view(events),
-        questions=questions.views(),
+        questions=questions.views(f"({_SHOWN} FROM {scan('events', principal='who')})"),
     )
 
 
-def scan(table: str, more: str = "") -> str:
+def scan(table: str, more: str = "", principal: str | None = None) -> str:
     """Write a scan of a table's files, with more options of `read_parquet` when wanted.
 
     Files with today's columns are read as the first of them says, which opens none but that one; older ones are united
     by the names of their columns. The file that carries the columns is never read for rows: who can write it must not
-    be believed for that.
+    be believed for that. With an expression for a principal, files of months that cannot hold it are left out.
     """
-    options = f"hive_partitioning = true, hive_types = {{'dt': DATE}}{more}"
-    return (
-        f"(SELECT * FROM (SELECT * FROM read_parquet(getvariable('{variable(table)}'), {options}) UNION ALL BY NAME "
-        f"SELECT * FROM read_parquet(getvariable('{variable(table, older=True)}'), union_by_name = true, {options})"
-        f"{_NEWER.get(table, '')}) WHERE dt > DATE '{EMPTY_DAY}')"
-    )
+    reads = []
+    for part in PARTS:
+        if part.table == table:
+            files = f"getvariable('{part.variable}')"
+            if principal is not None and part in BY_BUCKET:
+                bucket = f"coalesce(md5_number_lower({principal}) % {BUCKETS_MAX}, 0)::BIGINT"
+                files = f"getvariable('{BY_BUCKET[part]}')[1 + {bucket}]"
+            days = "false" if part.months else "true, hive_types = {'dt': DATE}"
+            united = "union_by_name = true, " if part.older else ""
+            reads.append(f"SELECT * FROM read_parquet({files}, {united}hive_partitioning = {days}{more})")
+    return f"(SELECT * FROM ({' UNION ALL BY NAME '.join(reads)}{_NEWER.get(table, '')}) WHERE dt > DATE '{EMPTY_DAY}')"

@@ -9,8 +9,7 @@ import duckdb
 
 from pgwitness.core.errors import NotInOrder
 from sinks.lake import views
-from sinks.lake.listing import Listing, empty_file, variable
-from sinks.lake.schema import TABLES
+from sinks.lake.listing import BY_BUCKET, PARTS, Listing, empty_file
 from sinks.sql import spill
 
 MEMORY_LIMIT = "1GB"
@@ -64,9 +63,11 @@ def connect(
     connection.execute("SET enable_external_access = false")
     connection.execute(views.HEAD)
     _opened[connection] = (_pattern(folder), Listing(lake))
-    for table in TABLES:  # nothing but these is opened while the views are made
-        for older in (False, True):
-            _set(connection, variable(table, older=older), [_pattern(folder) + empty_file(table)])
+    for part in PARTS:  # nothing but these is opened while the views are made
+        nothing = [_pattern(folder) + empty_file(part.table)]
+        _set(connection, part.variable, nothing)
+        if part in BY_BUCKET:
+            _set(connection, BY_BUCKET[part], [nothing])
     for statement in duckdb.extract_statements(views.views()):
         try:
             connection.execute(statement)
@@ -96,11 +97,11 @@ def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> 
             f"the lake's log could not be read ({error}): look at the rights of this user and at the disk"
         ) from error
     if changed or at_once:
-        for table in TABLES:
-            for older in (False, True):
-                files = [folder + file for file in listing.files(table, older=older)]
-                _set(connection, variable(table, older=older), files)
+        for name, files in listing.lists().items():
+            _set(connection, name, [folder + file for file in files])
+        for name, lists in listing.lists_by_bucket().items():
+            _set(connection, name, [[folder + file for file in files] for files in lists])
 
 
-def _set(connection: duckdb.DuckDBPyConnection, name: str, files: list[str]) -> None:
+def _set(connection: duckdb.DuckDBPyConnection, name: str, files: list[str] | list[list[str]]) -> None:
     connection.execute(f"SET VARIABLE {name} = ?", [files])

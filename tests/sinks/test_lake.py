@@ -292,7 +292,7 @@ def test_files_lie_in_the_folder_of_their_utc_day(tmp_path: Path) -> None:
     lake.append(0, [before, after], [alert, alert])
     lake.commit()
     for table in ("events", "rows", "alerts"):
-        days = sorted(file.day for file in lands(tmp_path)[0].files if file.table == table)
+        days = sorted(file.days[0] for file in lands(tmp_path)[0].files if file.table == table)
         assert days == ["2026-09-22", "2026-09-23"]
     assert numbers(tmp_path) == [1, 2]
 

@@ -41,7 +41,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, duckdb.DuckD
     path = tmp_path_factory.mktemp("shared") / "lake"
     writer = Lake(path).writer("events", 0)
     writer.resume()
-    writer.append(0, [change(1), change(2)], [ORDINARY] * 2)
+    writer.append(0, [change(1), change(2, principal="ada")], [ORDINARY] * 2)
     writer.commit()
     return path, connect(path)
 
@@ -180,7 +180,7 @@ def state(lake: Path) -> list[tuple[str, int, int]]:
         "SELECT * FROM information_schema.tables",
         "SELECT unnest(relations), r FROM changes, range(2) AS t(r)",
         "FROM touched('public.orders', 1)",
-        "FROM timeline((SELECT min(principal) FROM events))",
+        "FROM timeline('ada')",
         "FROM reconciled(DATE '2026-01-01', DATE '2026-12-31')",
         "SELECT list_transform(relations, lambda x: upper(x)) FROM changes",
         "CREATE OR REPLACE TEMP VIEW mine AS SELECT * FROM changes; FROM mine",
