@@ -27,9 +27,11 @@ from pgwitness.cli.options import DEBUG
 from pgwitness.cli.output import say
 from pgwitness.cli.policy import policy
 from pgwitness.cli.report import report
+from pgwitness.cli.seal import seal
 from pgwitness.cli.sql import sql
 from pgwitness.cli.token import token
 from pgwitness.cli.topics import topics
+from pgwitness.cli.verify import verify
 from pgwitness.cli.worker import worker
 from pgwitness.core.errors import ConfigurationError, PgwitnessError, Unreachable
 
@@ -111,6 +113,8 @@ for command in (
     worker,
     sql,
     report,
+    seal,
+    verify,
     alerts,
     policy,
     dead_letters,

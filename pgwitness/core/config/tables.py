@@ -143,6 +143,22 @@ class Lake(_Section, frozen=True, kw_only=True):
     flush_rows: int = 100_000
 
 
+class Seal(_Section, frozen=True, kw_only=True):
+    """Table `[seal]`: how `pgwitness seal` signs a lake, and where that goes.
+
+    `key` is the file of the private key, `sign_command` what signs instead; `public_key` is what the others check with.
+    `path` is the folder of the seal, if not the lake's own; `state_path` is the sealer's memory, outside of the lake.
+    `lag_max` is how old what is not sealed may become before `pgwitness verify` finds fault with it.
+    """
+
+    key: Path | None = None
+    sign_command: list[str] = []
+    public_key: str = ""
+    path: Path | None = None
+    state_path: Path = Path("./state/seal")
+    lag_max: Duration = Duration(3600.0)
+
+
 CLAIMS_FIELDS_MAX = 16
 
 
@@ -306,6 +322,7 @@ class Http(_Section, frozen=True, kw_only=True):
     collect_port: int = 9187
     worker_port: int = 9188
     deliver_port: int = 9189
+    seal_port: int = 9190
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -316,6 +333,7 @@ class Config(_Section, frozen=True, kw_only=True):
     clusters: dict[str, Cluster] = {}
     privacy: Privacy = Privacy()
     lake: Lake = Lake()
+    seal: Seal = Seal()
     identities: File = File()
     policies: Folder = Folder()
     collectors: Collectors = Collectors()

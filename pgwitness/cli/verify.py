@@ -1,0 +1,104 @@
+"""`pgwitness verify`: whether a lake, or a copy of one, is what was sealed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pgwitness.cli.options import common, configuration, json_option
+from pgwitness.cli.output import say, to_json
+from pgwitness.core.errors import ConfigurationError, NotInOrder
+
+if TYPE_CHECKING:
+    from pgwitness.core.config import Config
+    from sinks.seal.findings import Report
+
+CHECKPOINT_BYTES_MAX = 10_000_000
+
+
+@click.command(short_help="Check that nothing in the lake is missing or altered, offline.")
+@click.argument("subject", metavar="[LAKE]", required=False, type=click.Path(path_type=Path))
+@click.option("--key", metavar="KEY", help="The sealer's public key, or a file with it; by default seal.public_key.")
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A checkpoint that was kept elsewhere; may be repeated.",
+)
+@click.option("--unanchored", is_flag=True, help="Hold it against no checkpoint that was kept elsewhere.")
+@click.option("--lag", metavar="DURATION", help="How old what is not sealed may be; by default seal.lag_max.")
+@json_option
+@common
+def verify(
+    subject: Path | None,
+    key: str | None,
+    checkpoints: tuple[Path, ...],
+    unanchored: bool,
+    lag: str | None,
+    as_json: bool,
+    config_path: Path,
+) -> None:
+    """Check a lake, live or a plain copy, with the sealer's public key: entries, files, snapshots, signatures.
+
+    Names every file that is altered, missing, added, moved or rolled back, and ends with 1 for any of these; also
+    when no checkpoint is named that was kept elsewhere, unless with --unanchored. Needs no server.
+    """
+    from pgwitness.core.units import Duration
+    from sinks.seal.opening import checking_key
+    from sinks.seal.verify import Wanted
+    from sinks.seal.verify import verify as run
+
+    config = _configuration(config_path, subject is not None and key is not None)
+    try:
+        lag_s = Duration.parse(lag) if lag is not None else config.seal.lag_max
+    except ValueError as error:
+        raise ConfigurationError(f"--lag: {error}") from error
+    wanted = Wanted(
+        key=checking_key(config, key),
+        now_us=time.time_ns() // 1000,
+        seal=config.seal.path if subject is None else None,
+        remembered=tuple((str(path), _read(path)) for path in checkpoints),
+        unanchored=unanchored,
+        lag_us=int(lag_s * 1e6),
+    )
+    lake = subject or config.lake.path
+    try:
+        report = run(lake, wanted)
+    except OSError as error:
+        raise NotInOrder(f"{lake} could not be read ({error}): give whoever verifies the right to read it") from error
+    _print(report, as_json)
+    if report.findings:
+        raise click.exceptions.Exit(1)
+
+
+def _configuration(path: Path, may_be_missing: bool) -> Config:
+    from pgwitness.core.config import Config
+
+    return Config() if may_be_missing and not path.exists() else configuration(path)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(CHECKPOINT_BYTES_MAX)
+    except OSError as error:
+        raise ConfigurationError(f"--checkpoint {path}: {error.strerror}") from error
+
+
+def _print(report: Report, as_json: bool) -> None:
+    from sinks.seal.findings import summary
+
+    if as_json:
+        click.echo(to_json(report))
+        return
+    for note in report.notes:
+        say(note)
+    for finding in report.findings:
+        click.echo(f"{finding.kind.replace('_', ' ')}: {finding.subject}: {finding.text}")
+    click.echo(summary(report))
+    if not report.findings:
+        click.echo(f"in order: {report.entries} entries, {report.files} files, {report.rows} rows landed")

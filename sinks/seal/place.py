@@ -1,0 +1,63 @@
+"""Where a seal lies: `LAKE/seal/`, or the folder that `seal.path` names; and how far a lake is sealed.
+
+checkpoint                        the newest signed checkpoint
+tile/…                            the log: hashes and entries (`sinks.seal.tiles`)
+anchors/SIZE-TIME.…               checkpoints that went to anchors, and what these answered
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sinks.lake.files import PRIVATE, Files
+from sinks.lake.store import Folder
+from sinks.seal import checkpoint
+from sinks.seal.note import PublicKey
+
+FOLDER = "seal"
+CHECKPOINT = "checkpoint"
+ANCHORS = "anchors"
+OPEN_FOLDER, OPEN_FILE = 0o755, 0o644
+
+
+def folder_of(lake: Path, path: Path | None = None) -> Path:
+    """Give the folder of a lake's seal; `path` is what the configuration says."""
+    return path or lake / FOLDER
+
+
+class OpenFiles(Files):
+    """The file system as the sealer writes: whoever comes as far as the lake may read its seal, which has no secret."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder and those above it, durably; one that exists is fine."""
+        if not path.is_dir():
+            super().make_folder(path)
+            path.chmod(OPEN_FOLDER)
+
+    def create(self, path: Path, content: bytes) -> None:
+        """Write a new file; durable only after `sync`."""
+        super().create(path, content)
+        path.chmod(OPEN_FILE)
+
+
+def seal_store(folder: Path, files: Files | None = None) -> Folder:
+    """Give the store of a seal."""
+    return Folder(folder, files or OpenFiles())
+
+
+def sealed_to(folder: Path, key: PublicKey | None = None) -> int:
+    """Give the number of the last entry that a lake's checkpoint covers, -1 when there is none.
+
+    `folder` is that of the seal (`folder_of`). With a key, the checkpoint must be signed by it; without, what it says
+    is believed: whoever takes files away by it has at worst done so before they were sealed. Raise `ValueError` for a
+    checkpoint that is none or is not signed by the key, `OSError` when it cannot be read.
+    """
+    try:
+        content = (folder / CHECKPOINT).read_bytes()
+    except FileNotFoundError:
+        return -1
+    found = checkpoint.opened(content, key) if key else checkpoint.parsed(content.partition(b"\n\n")[0] + b"\n")
+    return found.size - 1
+
+
+__all__ = ["ANCHORS", "CHECKPOINT", "FOLDER", "PRIVATE", "OpenFiles", "folder_of", "seal_store", "sealed_to"]

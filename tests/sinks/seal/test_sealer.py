@@ -1,0 +1,181 @@
+"""The sealer: what it signs, what it refuses, and what a kill leaves."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pgwitness.core.errors import Retry, Stop
+from sinks.lake import chain
+from sinks.lake.listing import Listing
+from sinks.seal import place
+from sinks.seal.place import sealed_to
+from tests.sinks.material import Crash, Disk
+from tests.sinks.seal.material import KEY, OTHER_KEY, checkpoint, grow, named, sealer, verified
+
+
+def live(lake: Path) -> list[Path]:
+    """List the files that count."""
+    listing = Listing(lake)
+    listing.refresh()
+    return [lake / file.path for file in listing.live()]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    """Make a lake of four entries that is sealed."""
+    path = tmp_path / "lake"
+    grow(path, range(3))
+    assert sealer(path).round().entries == 4
+    return path
+
+
+def test_a_sealed_lake_is_in_order(lake: Path) -> None:
+    """What was sealed verifies, and says how far."""
+    report = verified(lake)
+    assert report.findings == []
+    assert (report.sealed_to, report.entries, report.chained_entries, report.rows) == (3, 4, 0, 6)
+    assert sealed_to(lake / place.FOLDER, KEY.public()) == 3
+    assert sealed_to(lake / place.FOLDER) == 3
+    assert sealed_to(lake / "elsewhere") == -1
+    with pytest.raises(ValueError, match="not signed by"):
+        sealed_to(lake / place.FOLDER, OTHER_KEY.public())
+
+
+def test_rounds_go_on_where_the_last_one_ended(lake: Path) -> None:
+    """One process or many, the checkpoints are consistent, and the same for the same entries."""
+    first, running = checkpoint(lake), sealer(lake)
+    assert running.round().entries == 0
+    assert checkpoint(lake) == first
+    for number in range(3, 300):
+        grow(lake, [number])
+        if number % 50 == 0:
+            running.round()
+    assert sealer(lake).round().checkpoint.size == 301
+    assert running.round().entries == 0
+    again = lake.parent / "again"
+    shutil.copytree(lake, again, ignore=shutil.ignore_patterns("seal"))
+    sealer(again, lake.parent / "other").round()
+    assert checkpoint(again) == checkpoint(lake)
+    report = verified(lake, first)
+    assert report.findings == []
+
+
+def test_what_is_not_sealed_is_said_and_found_when_it_is_old(lake: Path) -> None:
+    """Entries behind the checkpoint are only chained: for a while that is no finding."""
+    grow(lake, [7, 8])
+    report = verified(lake, lag_us=0)
+    assert report.findings == []
+    assert (report.sealed_to, report.chained_entries, report.chained_rows) == (3, 2, 4)
+    late = verified(lake, now_us=report.sealed_at_us + 61_000_000, lag_us=60_000_000)
+    assert named(late) == {("unsealed", chain.entry_name(4))}
+
+
+def test_nothing_is_signed_over_a_file_that_is_missing_or_altered(lake: Path) -> None:
+    """A file that is new is looked at before its entry is sealed."""
+    before, old = checkpoint(lake), set(live(lake))
+    grow(lake, [7])
+    file = next(path for path in live(lake) if path not in old)
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(Stop, match=r"is altered: its SHA-256 .* nothing is signed"):
+        sealer(lake).round()
+    file.unlink()
+    with pytest.raises(Stop, match="is missing: nothing is signed"):
+        sealer(lake).round()
+    assert checkpoint(lake) == before
+    file.write_bytes(content)
+    assert sealer(lake).round().entries == 1
+
+
+def test_a_lake_that_was_put_back_is_refused(lake: Path) -> None:
+    """An older copy, with or without its seal, and with or without new entries, is never signed."""
+    copy = lake.parent / "copy"
+    shutil.copytree(lake, copy)
+    running = sealer(lake)
+    grow(lake, [7, 8])
+    running.round()
+    shutil.rmtree(lake)
+    shutil.copytree(copy, lake)
+    for one in (running, sealer(lake)):
+        with pytest.raises(Stop, match="older copy of it was put back"):
+            one.round()
+    grow(lake, [9, 10, 11])
+    with pytest.raises(Stop, match="older copy of it was put back"):
+        sealer(lake).round()
+    shutil.rmtree(lake / "seal")
+    with pytest.raises(Stop, match="older copy of it was put back"):
+        sealer(lake).round()
+
+
+def test_a_hole_and_an_altered_entry_are_refused(lake: Path) -> None:
+    """Entries that are missing or do not follow are not signed."""
+    grow(lake, [7, 8])
+    entry = lake / chain.entry_name(4)
+    content = entry.read_bytes()
+    entry.unlink()
+    with pytest.raises(Stop, match=r"004.json is missing although entry 5"):
+        sealer(lake).round()
+    entry.write_bytes(content.replace(b"at_us", b"at_uz"))
+    with pytest.raises(Stop, match="not an entry"):
+        sealer(lake).round()
+    entry.write_bytes(content)
+    assert sealer(lake).round().entries == 2
+
+
+def test_a_torn_log_is_made_again_of_entries_that_have_its_root(lake: Path) -> None:
+    """Tiles that are gone or altered are written anew; the checkpoint stays."""
+    before = checkpoint(lake)
+    for path in sorted(path for path in (lake / "seal" / "tile").rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        path.write_bytes(b"\0" * len(content))
+        sealer(lake).round()
+        assert path.read_bytes() == content
+        path.unlink()
+        sealer(lake).round()
+        assert path.read_bytes() == content
+    assert checkpoint(lake) == before
+    assert verified(lake, before).findings == []
+
+
+def test_another_key_and_an_altered_checkpoint_are_refused(lake: Path) -> None:
+    """The sealer goes on from nothing that its own key did not sign."""
+    with pytest.raises(Stop, match="is not signed by"):
+        sealer(lake, key=OTHER_KEY).round()
+    (lake / "seal" / "checkpoint").write_bytes(checkpoint(lake).replace(b"\n4\n", b"\n3\n"))
+    with pytest.raises(Stop, match="was altered"):
+        sealer(lake).round()
+
+
+def test_a_lake_without_entries_is_waited_for(tmp_path: Path) -> None:
+    """There is nothing to sign yet."""
+    with pytest.raises(Retry, match="has no entry yet"):
+        sealer(tmp_path / "lake").round()
+
+
+def test_a_kill_anywhere_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
+    """Each operation on the disk is the last one once; what was signed stays true, and the next process goes on."""
+    base = tmp_path / "base"
+    grow(base / "lake", range(254))
+    sealer(base / "lake").round()
+    grow(base / "lake", range(254, 258))
+    for step in range(1, 200):
+        one = tmp_path / str(step)
+        shutil.copytree(base, one)
+        disk = Disk({step: Crash()})
+        before = checkpoint(one / "lake")
+        try:
+            sealer(one / "lake", files=disk).round()
+        except Crash:
+            signed = one / "memory" / "checkpoint"
+            known = signed.read_bytes()
+            done = sealer(one / "lake").round()
+            assert verified(one / "lake", before, known, done.note).findings == []
+            assert done.checkpoint.size == 259
+            shutil.rmtree(one)
+            continue
+        assert step > 20
+        return
+    pytest.fail("it does not end")
