@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test chaos lint bench flood differential fuzz mutants quality adbench honest lock kafka postgres regress twin clean
+.PHONY: install demo check test chaos lint bench flood alterations differential fuzz mutants quality adbench honest lock kafka postgres regress twin clean
 
 install: $(STAMP)
 
@@ -39,6 +39,10 @@ lint: install
 # Ten million names that nobody has seen, through judge and fold: what they hold at most; a quarter of an hour.
 flood: install
 	$(BIN)/python -m tests.bench.flood
+
+# A thousand random alterations of a sealed lake, each of which `pgwitness verify` has to find; two minutes.
+alterations: install
+	$(BIN)/python -m tests.sinks.seal.alterations 1000
 
 # Row for row against test_decoding on the same WAL, with ever new seeds; five minutes.
 differential: install

@@ -51,6 +51,9 @@ def verify(lake: Path, wanted: Wanted) -> Report:
     seal = Folder(seal_folder, Files())
     found = _checkpoint(seal, wanted.key, report)
     names = list(verifying_files.listed(lake))
+    for name in names:
+        if (lake / name).is_symlink():
+            report.found("altered", name, "it is a link: what it leads to may change at any time")
     summed = {name: store.read(name) or b"" for name in verifying_snapshots.snapshot_names(names)}
 
     sealed = verifying_log.sealed_leaves(store.read, seal.read, found, report) if found else Sealed()
