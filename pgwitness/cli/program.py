@@ -23,6 +23,7 @@ from pgwitness.cli.demo import demo
 from pgwitness.cli.discover import discover
 from pgwitness.cli.doctor import doctor
 from pgwitness.cli.init import init
+from pgwitness.cli.lake import lake
 from pgwitness.cli.options import DEBUG
 from pgwitness.cli.output import say
 from pgwitness.cli.policy import policy
@@ -113,6 +114,7 @@ for command in (
     worker,
     sql,
     report,
+    lake,
     seal,
     verify,
     alerts,

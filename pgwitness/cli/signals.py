@@ -30,7 +30,7 @@ def is_daemon(arguments: list[str]) -> bool:
     """Whether a command line runs until it is told to end."""
     if arguments[:1] == ["alerts"]:
         return "deliver" in arguments or "--follow" in arguments
-    if arguments[:1] == ["seal"]:
+    if arguments[:1] in (["seal"], ["lake"]):
         return any(argument.split("=")[0] == "--every" for argument in arguments)
     return arguments[:1] in (["collect"], ["worker"])
 

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from pgwitness.core.errors import Stop
 from pgwitness.core.events import Position
+from sinks.lake import digest as digest_of_rows
 from sinks.lake import layout
 from sinks.lake.schema import TABLES
 
@@ -279,7 +280,7 @@ def _disagrees(state: State, entry: Entry) -> str | None:
         case Replace(removes=removes, files=files):
             if len(set(removes)) != len(removes):
                 return "it replaces a file twice"
-            return _gone(state, removes) or _strange(state, files)
+            return _gone(state, removes) or _strange(state, files) or _other_rows(state, removes, files)
         case Retire(removes=retired):
             return _gone(state, [one.path for one in retired])
         case Hold(id=name):
@@ -340,6 +341,32 @@ def _strange(state: State, files: list[File]) -> str | None:
             return f"{file.path} is there already"
         seen.add(file.path)
     return None
+
+
+def _other_rows(state: State, removes: list[str], files: list[File]) -> str | None:
+    same = same_rows([state.live[path] for path in removes], files)
+    return None if same else "the rows of its files are not those of the files that they replace"
+
+
+def same_rows(old: Iterable[File], new: Iterable[File]) -> bool:
+    """Say whether files have the rows of others, by tables, numbers, and digests where all of a table's have one."""
+    before, after = list(old), list(new)
+    return all(
+        _sum([file for file in before if file.table == table], [file for file in after if file.table == table])
+        for table in {file.table for file in (*before, *after)}
+    )
+
+
+def _sum(before: list[File], after: list[File]) -> bool:
+    if sum(file.rows for file in before) != sum(file.rows for file in after):
+        return False
+    try:
+        known = [[digest_of_rows.parse(file.digest) for file in files if file.digest] for files in (before, after)]
+    except ValueError:
+        return False
+    if len(known[0]) < len(before) or len(known[1]) < len(after):
+        return True
+    return digest_of_rows.total(known[0]) == digest_of_rows.total(known[1])
 
 
 def _gone(state: State, paths: list[str]) -> str | None:

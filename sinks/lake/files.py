@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import IO
 
 OWN_FOLDER, SHARED_FOLDER = 0o700, 0o750
 OWN_FILE, SHARED_FILE = 0o600, 0o640
@@ -42,11 +43,20 @@ class Files:
 
     def create(self, path: Path, content: bytes) -> None:
         """Write a new file; durable only after `sync`."""
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWN_FILE), "wb") as file:
-            if self.group is not None:
-                os.fchown(file.fileno(), -1, self.group)
-                os.fchmod(file.fileno(), SHARED_FILE)
-            file.write(content)
+        with self.begin(path) as file:
+            self.write(file, content)
+
+    def begin(self, path: Path) -> IO[bytes]:
+        """Make a new file, to be written bit by bit (`write`); durable only after it is closed and `sync`."""
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWN_FILE), "wb")
+        if self.group is not None:
+            os.fchown(file.fileno(), -1, self.group)
+            os.fchmod(file.fileno(), SHARED_FILE)
+        return file
+
+    def write(self, file: IO[bytes], content: bytes) -> None:
+        """Write more of a file that has begun."""
+        file.write(content)
 
     def sync(self, path: Path) -> None:
         """Make a file's content durable."""

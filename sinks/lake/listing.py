@@ -14,6 +14,7 @@ from sinks.lake import layout, manifest, snapshots
 from sinks.lake.chain import File
 from sinks.lake.files import Files
 from sinks.lake.log import Reader
+from sinks.lake.removed import taken_out
 from sinks.lake.schema import SCHEMA_VERSION, TABLES
 from sinks.lake.store import Folder
 
@@ -110,12 +111,16 @@ class Listing:
         return sorted(file.path for file in self.live() if not (self._lake / file.path).exists())
 
     def strange(self) -> list[str]:
-        """List Parquet files in the lake that do not count: planted, copied, or left by a commit that never was."""
+        """List Parquet files that no entry names: planted, copied, or left by a commit that never was."""
         known = {file.path for file in self.live()} | {empty_file(table) for table in TABLES}
-        found = (
-            str(path.relative_to(self._lake)) for table in TABLES for path in self._lake.glob(f"{table}/**/*.parquet")
-        )
-        return sorted(path for path in found if path not in known)
+        found = {
+            name: path.stat().st_mtime_ns // 1_000
+            for table in TABLES
+            for path in self._lake.glob(f"{table}/**/*.parquet")
+            if (name := str(path.relative_to(self._lake))) not in known
+        }
+        taken = taken_out(Folder(self._lake, Files()), self._reader.state.number, found) or {}
+        return sorted(found.keys() - taken.keys())
 
     def late(self) -> list[str]:
         """List entries of the old manifest that came after the lake was taken over: what they land is not read."""

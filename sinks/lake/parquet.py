@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from typing import IO, Any
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sinks.lake.schema import UNIQUE_TEXTS
 
 ROW_GROUP_ROWS = 128 * 1024
+SORTED_ROW_GROUP_ROWS = 20_000
+"""Row groups of sorted files: small, so that a question about one principal or record reads few rows."""
 
 
 def encode(table: pa.Table) -> bytes:
     """Write a table as one Parquet file, compressed with zstd; dictionaries where values repeat."""
     sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=ROW_GROUP_ROWS, **_options(table.schema, 1))
+    return bytes(sink.getvalue())
+
+
+def writer(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+    """Begin a file that is written table by table, for long: it is compressed harder than what lands."""
+    return pq.ParquetWriter(sink, schema, **_options(schema, 3))
+
+
+def _options(schema: pa.Schema, level: int) -> dict[str, Any]:
     repeating = [
         field.name if not pa.types.is_list(field.type) else f"{field.name}.list.element"
-        for field in table.schema
+        for field in schema
         if field.name not in UNIQUE_TEXTS and not pa.types.is_boolean(field.type)
     ]
-    pq.write_table(
-        table,
-        sink,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=repeating,
-        row_group_size=ROW_GROUP_ROWS,
-        store_schema=False,
-    )
-    return bytes(sink.getvalue())
+    return {"compression": "zstd", "compression_level": level, "use_dictionary": repeating, "store_schema": False}

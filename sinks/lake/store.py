@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from sinks.lake.files import PRIVATE, Files
 
@@ -63,6 +64,12 @@ class Folder:
         self._files.sync(target)
         self._files.sync_folder(target.parent)
 
+    def begin(self, name: str) -> Growing:
+        """Begin a file that is too large for memory, under a name that nobody else has."""
+        target = self.path / name
+        self._make_folder(target.parent)
+        return Growing(target, self._files)
+
     def replace(self, name: str, content: bytes) -> None:
         """Write a file over whatever has its name: for what is the same whoever writes it, and for hints."""
         target = self.path / name
@@ -93,6 +100,17 @@ class Folder:
         except FileNotFoundError:
             return None
 
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading from any place. Raise `FileNotFoundError` when there is none."""
+        return (self.path / name).open("rb")
+
+    def written_us(self, name: str) -> int | None:
+        """Give when a file was written last, None when there is none."""
+        try:
+            return (self.path / name).stat().st_mtime_ns // 1_000
+        except FileNotFoundError:
+            return None
+
     def names(self, folder: str) -> list[str]:
         """List what is in a folder, in order; nothing when there is none."""
         try:
@@ -103,3 +121,29 @@ class Folder:
     def remove(self, name: str) -> None:
         """Remove a file; one that is gone is fine."""
         self._files.remove(self.path / name)
+
+
+class Growing:
+    """A file that is being written: `write` it, then `finish` it, or nobody ever asks for it."""
+
+    def __init__(self, target: Path, files: Files) -> None:
+        self._target = target
+        self._files = files
+        self._file = files.begin(target)
+
+    def write(self, content: bytes) -> None:
+        """Write more of it."""
+        self._files.write(self._file, content)
+
+    def finish(self) -> None:
+        """Make it durable, with its name."""
+        self._file.close()
+        self._files.sync(self._target)
+        self._files.sync_folder(self._target.parent)
+
+    def abandon(self) -> None:
+        """Give it up, as far as the operating system lets us: what is left of it is in no entry."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._files.remove(self._target)

@@ -59,11 +59,14 @@ _FACTS = (
 _OWN = ("operation", "relations", "columns", "calls", "row_count", "duration_ms")
 """Columns that are the event's fields where it is one row."""
 
-# Version 0.1 named a file TOPIC-PARTITION-START.parquet; rows stand in it in the order they were judged.
+# Compaction puts the rows of a transaction where others of its principal are, perhaps into two files: within an event
+# the ordinal says their order. Version 0.1 named a file TOPIC-PARTITION-START.parquet; rows stand in it in the order
+# they were judged.
 _SOURCE = """
 SELECT *, coalesce(source, regexp_extract(filename, '([^/]+)-[0-9]{{20}}\\.parquet$', 1)) AS partition,
     concat(coalesce(lpad(source_offset::VARCHAR, 20, '0'), regexp_extract(filename, '([0-9]{{20}})\\.parquet$', 1)),
-        coalesce(lpad(source_index::VARCHAR, 10, '0'), dt::VARCHAR), lpad(file_row_number::VARCHAR, 12, '0')) AS place
+        coalesce(lpad(source_index::VARCHAR, 10, '0') || lpad(coalesce(ordinal, 0)::VARCHAR, 19, '0'), dt::VARCHAR),
+        lpad(file_row_number::VARCHAR, 12, '0')) AS place
 FROM {scan}
 WHERE dt >= to_timestamp($from_us / 1e6)::DATE - 1 AND epoch_us(occurred_at) >= $from_us
     AND epoch_us(occurred_at) < $until_us

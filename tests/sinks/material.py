@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pyarrow.parquet as pq
@@ -143,12 +143,19 @@ class Disk(Files):
             happens()
         self.done.append(what)
 
-    def create(self, path: Path, content: bytes) -> None:
-        """Write a file that is not synced yet."""
+    def begin(self, path: Path) -> IO[bytes]:
+        """Begin a file that is not synced yet."""
         self._step(f"create {path.suffix}")
-        super().create(path, content)
+        file = super().begin(path)
         self._unsynced.add(path)
         self._names.append(({path.parent}, lambda: path.unlink(missing_ok=True)))
+        return file
+
+    def write(self, file: IO[bytes], content: bytes) -> None:
+        """Write more of a file; what was asked for first is in `begin`, a step with it."""
+        if self._dead:
+            raise Crash
+        super().write(file, content)
 
     def sync(self, path: Path) -> None:
         """Sync content, or of a folder its names: here, remember that `lose` must leave them."""

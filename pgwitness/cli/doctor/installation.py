@@ -84,8 +84,13 @@ def lake(config: Config, findings: list[Line]) -> None:
         findings += lost_lines(config)
 
 
+SMALL_FILES_MAX = 1_000
+"""What a compactor leaves of a lake that is written every minute is far below."""
+
+
 def _listed(config: Config) -> list[Line]:
     """Say what the lake's log names and the lake does not have, and what the lake has and its log does not name."""
+    from sinks.lake.compaction.plan import is_small
     from sinks.lake.listing import Listing
 
     listing = Listing(config.lake.path)
@@ -97,6 +102,10 @@ def _listed(config: Config) -> list[Line]:
     restore = "restore from a copy of the lake; queries that need them fail until then"
     stop = "stop the worker of version 0.1 that wrote them, and start one of this version on another lake.path"
     remove = "nobody reads them; what a worker's crash left, older than a day, can be deleted; all else was put there"
+    small = [file.path for file in listing.live() if is_small(file)]
+    if len(small) > SMALL_FILES_MAX:
+        fix = "run `pgwitness lake compact --every 10m` beside the worker, as its user; or look why it does not come on"
+        found.append(line("lake", "compaction", "warning", f"{len(small):,} small files: questions get slow", fix))
     for state, what, names, fix in (
         ("error", "files missing", listing.missing(), restore),
         ("error", "partitions landed by an older worker after the lake was taken over", listing.late(), stop),

@@ -132,7 +132,8 @@ class Lake(_Section, frozen=True, kw_only=True):
     """Table `[lake]`. A worker lands what all its partitions have after `flush_interval` or at `flush_rows`.
 
     `group` names the group of the system whose members may read the lake, `rows_group` the one whose members may enter
-    the folder of row images; nobody but the worker's user may otherwise.
+    the folder of row images; nobody but the worker's user may otherwise. `grace` is how long files stay that compaction
+    has replaced: longer than the longest query.
     """
 
     path: Path = Path("./lake")
@@ -141,6 +142,7 @@ class Lake(_Section, frozen=True, kw_only=True):
     signing_key_file: Path | None = None
     flush_interval: Duration = Duration(60.0)
     flush_rows: int = 100_000
+    grace: Duration = Duration(3600.0)
 
 
 class Seal(_Section, frozen=True, kw_only=True):
@@ -323,6 +325,7 @@ class Http(_Section, frozen=True, kw_only=True):
     worker_port: int = 9188
     deliver_port: int = 9189
     seal_port: int = 9190
+    compact_port: int = 9191
 
 
 class Config(_Section, frozen=True, kw_only=True):

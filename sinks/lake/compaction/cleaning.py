@@ -1,0 +1,64 @@
+"""Which files in a lake's folders may be deleted: those that an entry has taken out long ago, and those of no entry.
+
+Nothing but the log and the folders says so, so that it does not matter who has taken a file out and when whoever would
+have deleted it was killed. A file that is in no entry may belong to a commit that is on its way: it stays for a day.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sinks.lake import layout
+from sinks.lake.listing import empty_file
+from sinks.lake.log import Reader, Reads
+from sinks.lake.removed import taken_out
+from sinks.lake.schema import TABLES
+
+ORPHANED_S = 86_400.0
+"""How long a file of no entry stays: whoever would enter it is gone by then."""
+
+
+class Lists(Reads, Protocol):
+    """What this takes of a store."""
+
+    def written_us(self, name: str) -> int | None:
+        """Give when a file was written last, None when there is none."""
+
+
+@dataclass
+class Gone:
+    """Files that may be deleted: replaced or retired, and those that no entry names."""
+
+    replaced: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+
+
+def removable(store: Lists, log: Reader, now_us: int, *, grace_s: float, sealed: int | None) -> Gone:
+    """List what may be deleted: taken out more than `grace_s` ago, by an entry up to `sealed` where that is given."""
+    present = [path for path in _parquet(store) if path not in log.state.live]
+    log.refresh()  # what has landed while the folders were read is live by now
+    seen = {path: store.written_us(path) for path in present if path not in log.state.live}
+    written = {path: at_us for path, at_us in seen.items() if at_us is not None}
+    taken = taken_out(store, log.state.number, written)
+    gone = Gone()
+    if taken is None:
+        return gone
+    for path, at_us in sorted(written.items()):
+        entry = taken.get(path)
+        if entry is None:
+            if now_us - at_us > ORPHANED_S * 1e6:
+                gone.orphans.append(path)
+        elif now_us - entry.at_us > grace_s * 1e6 and (sealed is None or entry.number <= sealed):
+            gone.replaced.append(path)
+    return gone
+
+
+def _parquet(store: Lists) -> list[str]:
+    """List the Parquet files that lie where files of a lake do."""
+    found = []
+    for table in TABLES:
+        for folder in store.names(table):
+            if folder.startswith(("dt=", "month=")):
+                found += [f"{table}/{folder}/{name}" for name in store.names(f"{table}/{folder}")]
+    return [path for path in found if layout.table_of(path) is not None and path != empty_file(path.split("/")[0])]

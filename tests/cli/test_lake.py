@@ -1,0 +1,75 @@
+"""`pgwitness lake`: what it prints, what it exits with, and that the daemon ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pgwitness.cli import main
+from pgwitness.cli.doctor import installation
+from pgwitness.core.config import load
+from sinks.lake.listing import Listing
+from tests.sinks.test_compaction import fill, live
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Write a configuration with a lake of many small files, long ago."""
+    fill(tmp_path / "lake", 12, days=3)
+    path = tmp_path / "pgwitness.toml"
+    path.write_text('[lake]\npath = "lake"\n[clusters.shop]\ndsn = "postgresql://localhost/shop"\n')
+    return path
+
+
+def test_it_says_what_it_would_do_and_does_it(config: Path) -> None:
+    """Then there is nothing left to do."""
+    printed = CliRunner().invoke(main, ["lake", "compact", "--config", str(config), "--print", "--json"])
+    assert printed.exit_code == 0, printed.output
+    assert {row["becomes"] for row in json.loads(printed.stdout)} == {"day"}
+    done = CliRunner().invoke(main, ["lake", "compact", "--config", str(config), "--json"])
+    (row,) = json.loads(done.stdout)
+    assert (row["live"], row["refused"]) == (len(live(config.parent / "lake")), [])
+    again = CliRunner().invoke(main, ["lake", "compact", "--config", str(config), "--print"])
+    assert "nothing to compact" in again.stderr
+
+
+def test_a_file_that_is_gone_is_said_and_exits_1(config: Path) -> None:
+    """It is named, so that it can be restored."""
+    victim = live(config.parent / "lake")[0]
+    (config.parent / "lake" / victim.path).unlink()
+    done = CliRunner().invoke(main, ["lake", "compact", "--config", str(config)])
+    assert done.exit_code == 1
+    assert f"left as it is: {victim.path} is missing" in done.stderr
+
+
+def test_what_was_replaced_is_nothing_strange(config: Path) -> None:
+    """The doctor names only what no entry names; and many small files."""
+    lake = config.parent / "lake"
+    CliRunner().invoke(main, ["lake", "compact", "--config", str(config)])
+    listing = Listing(lake)
+    listing.refresh()
+    assert listing.strange() == []
+    (lake / "events" / "dt=2026-09-22" / "planted.parquet").write_bytes(b"x")
+    assert listing.strange() == ["events/dt=2026-09-22/planted.parquet"]
+
+
+def test_the_doctor_tells_that_nobody_compacts(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts small files."""
+    monkeypatch.setattr(installation, "SMALL_FILES_MAX", 20)
+    lines: list[installation.Line] = []
+    installation.lake(load(config), lines)
+    (found,) = [line for line in lines if line["what"] == "compaction"]
+    assert found["state"] == "warning"
+    assert "36 small files" in str(found["found"])
+
+
+def test_a_folder_without_a_lake_exits_1(tmp_path: Path) -> None:
+    """It says what to do."""
+    path = tmp_path / "pgwitness.toml"
+    path.write_text('[lake]\npath = "lake"\n')
+    done = CliRunner().invoke(main, ["lake", "compact", "--config", str(path)])
+    assert done.exit_code == 1
+    assert "start a worker" in done.stderr
