@@ -27,6 +27,7 @@ from pgwitness.cli.lake import lake
 from pgwitness.cli.options import DEBUG
 from pgwitness.cli.output import say
 from pgwitness.cli.policy import policy
+from pgwitness.cli.prove import prove
 from pgwitness.cli.report import report
 from pgwitness.cli.seal import seal
 from pgwitness.cli.sql import sql
@@ -117,6 +118,7 @@ for command in (
     lake,
     seal,
     verify,
+    prove,
     alerts,
     policy,
     dead_letters,

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 CHECKPOINT_BYTES_MAX = 10_000_000
 
 
-@click.command(short_help="Check that nothing in the lake is missing or altered, offline.")
-@click.argument("subject", metavar="[LAKE]", required=False, type=click.Path(path_type=Path))
+@click.command(short_help="Check that nothing of a lake, or of a proof, is altered, offline.")
+@click.argument("subject", metavar="[LAKE|BUNDLE]", required=False, type=click.Path(path_type=Path))
 @click.option("--key", metavar="KEY", help="The sealer's public key, or a file with it; by default seal.public_key.")
 @click.option(
     "--checkpoint",
@@ -42,15 +42,17 @@ def verify(
     as_json: bool,
     config_path: Path,
 ) -> None:
-    """Check a lake, live or a plain copy, with the sealer's public key: entries, files, snapshots, signatures.
+    """Check a lake, live or a plain copy, or a bundle of `prove`, with the sealer's public key.
 
     Names every file that is altered, missing, added, moved or rolled back, and ends with 1 for any of these; also
     when no checkpoint is named that was kept elsewhere, unless with --unanchored. Needs no server.
     """
     from pgwitness.core.units import Duration
     from sinks.seal.opening import checking_key
+    from sinks.seal.prove import is_bundle
     from sinks.seal.verify import Wanted
     from sinks.seal.verify import verify as run
+    from sinks.seal.verifying_bundle import verify_bundle
 
     config = _configuration(config_path, subject is not None and key is not None)
     try:
@@ -67,7 +69,7 @@ def verify(
     )
     lake = subject or config.lake.path
     try:
-        report = run(lake, wanted)
+        report = verify_bundle(lake, wanted.key) if is_bundle(lake) else run(lake, wanted)
     except OSError as error:
         raise NotInOrder(f"{lake} could not be read ({error}): give whoever verifies the right to read it") from error
     _print(report, as_json)
@@ -91,6 +93,7 @@ def _read(path: Path) -> bytes:
 
 def _print(report: Report, as_json: bool) -> None:
     from sinks.seal.findings import summary
+    from sinks.seal.prove import is_bundle
 
     if as_json:
         click.echo(to_json(report))
@@ -99,6 +102,9 @@ def _print(report: Report, as_json: bool) -> None:
         say(note)
     for finding in report.findings:
         click.echo(f"{finding.kind.replace('_', ' ')}: {finding.subject}: {finding.text}")
-    click.echo(summary(report))
+    bundle = is_bundle(Path(report.lake))
+    if not bundle:
+        click.echo(summary(report))
     if not report.findings:
-        click.echo(f"in order: {report.entries} entries, {report.files} files, {report.rows} rows landed")
+        what = "1 event" if bundle else f"{report.entries} entries, {report.files} files, {report.rows} rows landed"
+        click.echo(f"in order: {what}")

@@ -1,0 +1,40 @@
+"""`pgwitness prove`: a bundle that proves one event to somebody who does not have the lake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pgwitness.cli.options import common, configuration
+from pgwitness.cli.output import say
+from pgwitness.core.errors import NotInOrder
+
+
+@click.command(short_help="Write a bundle that proves one event without the lake.")
+@click.argument("event_id")
+@click.option("--output", type=click.Path(path_type=Path), help="The folder to make; proof-EVENT_ID by default.")
+@click.option("--row-images", is_flag=True, help="With the file that has the event's row images.")
+@click.option("--key", metavar="KEY", help="The sealer's public key, or a file with it; by default seal.public_key.")
+@common
+def prove(event_id: str, output: Path | None, row_images: bool, key: str | None, config_path: Path) -> None:
+    """Write a folder with the event, its file, the entry that brought it, and the proof that this was sealed.
+
+    `pgwitness verify` checks it with the public key alone, and so do openssl and sha256sum. The file holds other events
+    as well: whoever gets the folder reads them.
+    """
+    config = configuration(config_path)
+    from sinks.seal import place
+    from sinks.seal.opening import checking_key
+    from sinks.seal.prove import prove as run
+
+    into = output or Path(f"proof-{event_id}")
+    lake = config.lake.path
+    if into.resolve().is_relative_to(lake.resolve()):
+        raise NotInOrder(f"{into} lies in the lake, where nobody writes but its worker; name another folder")
+    folder = place.folder_of(lake, config.seal.path)
+    try:
+        number = run(lake, folder, checking_key(config, key), event_id, into, row_images=row_images)
+    except OSError as error:
+        raise NotInOrder(f"the bundle could not be made ({error}): look at rights and room") from error
+    say(f"{into} is written: event {event_id} came with entry {number}, which is sealed")
