@@ -18,7 +18,8 @@ from sinks.lake.removed import taken_out
 from sinks.lake.schema import SCHEMA_VERSION, TABLES
 from sinks.lake.store import Folder
 
-EMPTY_DAY = "1970-01-01"
+EMPTY_DAY = "0001-01-01"
+"""The day of the files without rows: none that an event can have, so that no row in them is believed."""
 NOT_WHOLE = "the snapshot of head.json is missing or not whole, run the last part of views.sql again"
 """In the place of a file's name, so that a query fails by it."""
 
@@ -26,6 +27,11 @@ NOT_WHOLE = "the snapshot of head.json is missing or not whole, run the last par
 def empty_file(table: str) -> str:
     """Name the file without rows that every table has: it carries the columns where no other file does yet."""
     return f"{table}/dt={EMPTY_DAY}/empty.parquet"
+
+
+def old_empty_file(table: str) -> str:
+    """Name it as versions before did: in the day of events that came before any record had a time."""
+    return f"{table}/dt=1970-01-01/empty.parquet"
 
 
 class Part(NamedTuple):
@@ -113,6 +119,8 @@ class Listing:
     def strange(self) -> list[str]:
         """List Parquet files that no entry names: planted, copied, or left by a commit that never was."""
         known = {file.path for file in self.live()} | {empty_file(table) for table in TABLES}
+        if not (self._lake / empty_file("events")).exists():  # a worker of before made the lake
+            known |= {old_empty_file(table) for table in TABLES}
         found = {
             name: path.stat().st_mtime_ns // 1_000
             for table in TABLES

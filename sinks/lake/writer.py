@@ -91,6 +91,7 @@ class Lake:
             self.log.publish()
             for table, schema in TABLES.items():
                 self._place(listing.empty_file(table), parquet.encode(schema.empty_table()))
+                self.store.remove(listing.old_empty_file(table))
             self._place("views.sql", views.views_sql().encode())
             self._sweep()
 

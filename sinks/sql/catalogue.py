@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from pathlib import Path
 
 import duckdb
 
 from pgwitness.core.errors import NotInOrder
-from sinks.lake import views
-from sinks.lake.listing import BY_BUCKET, PARTS, Listing, empty_file
+from sinks.lake import parquet, views
+from sinks.lake.files import ROWS
+from sinks.lake.listing import BY_BUCKET, PARTS, Listing, empty_file, old_empty_file
+from sinks.lake.schema import TABLES
 from sinks.sql import spill
 
 MEMORY_LIMIT = "1GB"
@@ -36,7 +39,7 @@ def connect(
 
     Raises `NotInOrder` when there is no lake at `lake`, saying what to do.
     """
-    if not (lake / empty_file("events")).exists():
+    if not any((lake / file).exists() for file in (empty_file("events"), old_empty_file("events"))):
         raise NotInOrder(
             f"there is no evidence lake at {lake}: a worker makes it when it starts (`pgwitness worker`); "
             "if it is elsewhere, set lake.path"
@@ -54,17 +57,19 @@ def connect(
     )
     connection.execute("SET TimeZone = 'UTC'")
     folder = f"{lake.resolve()}/"
-    # DuckDB compares paths both as a query writes them and as they are on disk.
-    connection.execute(f"SET allowed_directories = [{_text(folder)}, {_text(_pattern(folder))}]")
     spilled, remove = spill.make()
     weakref.finalize(connection, remove)
+    empty = {empty_file(table): _empty(lake, table, spilled) for table in TABLES}
+    # DuckDB compares paths both as a query writes them and as they are on disk.
+    allowed = ", ".join(_text(f"{path}") for path in (folder, _pattern(folder), f"{spilled}/"))
+    connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute(f"SET temp_directory = {_text(str(spilled))}")
     connection.execute(f"SET max_temp_directory_size = {_text(spill_limit)}")
     connection.execute("SET enable_external_access = false")
     connection.execute(views.HEAD)
-    _opened[connection] = (_pattern(folder), Listing(lake))
+    _opened[connection] = (_pattern(folder), Listing(lake), empty)
     for part in PARTS:  # nothing but these is opened while the views are made
-        nothing = [_pattern(folder) + empty_file(part.table)]
+        nothing = [empty[empty_file(part.table)]]
         _set(connection, part.variable, nothing)
         if part in BY_BUCKET:
             _set(connection, BY_BUCKET[part], [nothing])
@@ -80,8 +85,21 @@ def connect(
     return connection
 
 
-_opened: weakref.WeakKeyDictionary[duckdb.DuckDBPyConnection, tuple[str, Listing]] = weakref.WeakKeyDictionary()
-"""The lakes that connections of this process read: each one's folder as a pattern, and its files."""
+_opened: weakref.WeakKeyDictionary[duckdb.DuckDBPyConnection, tuple[str, Listing, dict[str, str]]]
+_opened = weakref.WeakKeyDictionary()
+"""The lakes that connections of this process read: folder as a pattern, files, and those that have no rows."""
+
+
+def _empty(lake: Path, table: str, beside: Path) -> str:
+    """Name the file that carries a table's columns; where no worker has written it as this version does, make one."""
+    file = lake.resolve() / empty_file(table)
+    kept_from_us = not os.access(lake / table, os.X_OK) and (table == ROWS or (lake / table).exists())
+    if kept_from_us or file.exists():
+        return _pattern(f"{file}")
+    own = beside / empty_file(table)
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_bytes(parquet.encode(TABLES[table].empty_table()))
+    return _pattern(f"{own}")
 
 
 def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> None:
@@ -89,7 +107,7 @@ def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> 
 
     Raises `NotInOrder` when the operating system does not let it read the lake's log.
     """
-    folder, listing = _opened[connection]
+    folder, listing, empty = _opened[connection]
     try:
         changed = listing.refresh()
     except OSError as error:
@@ -98,9 +116,9 @@ def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> 
         ) from error
     if changed or at_once:
         for name, files in listing.lists().items():
-            _set(connection, name, [folder + file for file in files])
+            _set(connection, name, [empty.get(file, folder + file) for file in files])
         for name, lists in listing.lists_by_bucket().items():
-            _set(connection, name, [[folder + file for file in files] for files in lists])
+            _set(connection, name, [[empty.get(file, folder + file) for file in files] for files in lists])
 
 
 def _set(connection: duckdb.DuckDBPyConnection, name: str, files: list[str] | list[list[str]]) -> None:

@@ -93,7 +93,7 @@ def make(lake: Path, transactions: int) -> int:
     unseen = round(transactions * UNSEEN_SHARE)
     folder = lake / "events" / "dt=2026-11-22"
     folder.mkdir()
-    empty = lake / "events" / "dt=1970-01-01" / "empty.parquet"
+    empty = lake / "events" / "dt=0001-01-01" / "empty.parquet"
     step_us = 72_000_000_000 // transactions
     with duckdb.connect(config={"threads": 2, "memory_limit": "4GB"}) as connection:
         connection.execute("SET TimeZone = 'UTC'")

@@ -14,7 +14,8 @@ import pytest
 
 from pgwitness.core.errors import NotInOrder, Stop
 from sinks.lake import chain
-from sinks.lake.listing import Listing
+from sinks.lake.listing import Listing, empty_file, old_empty_file
+from sinks.lake.schema import TABLES
 from sinks.lake.writer import Lake
 from sinks.sql import query
 from sinks.sql.catalogue import connect, refresh
@@ -117,7 +118,7 @@ SELECT * FROM glob('{lake}/*')
 FROM sniff_csv('/etc/passwd')
 FROM '/etc/passwd'
 FROM '/etc/passwd.csv'
-FROM "{lake}/events/dt=1970-01-01/empty.parquet"
+FROM "{lake}/events/dt=0001-01-01/empty.parquet"
 FROM x.parquet
 FROM 'https://example.org/x.parquet'
 DESCRIBE '/etc/passwd.csv'
@@ -245,9 +246,36 @@ def test_only_what_the_log_names_is_evidence(lake: Path) -> None:
 
 def test_rows_in_the_file_without_rows_are_no_evidence(lake: Path) -> None:
     """The file that carries the columns is in no entry, so whatever is written into it stays unread."""
-    empty = lake / "events/dt=1970-01-01/empty.parquet"
+    empty = lake / "events/dt=0001-01-01/empty.parquet"
     shutil.copy(next(lake.glob("events/dt=2*/*.parquet")), empty)
     assert (count(lake), plain(lake)) == (3, 3)
+
+
+def test_events_of_the_first_day_of_the_epoch_show(lake: Path) -> None:
+    """What came before any record had a time is captured at 0: it is evidence like any other."""
+    writer = Lake(lake).writer("events", 0)
+    start, _ = writer.resume()
+    writer.append(start, [other(9, kind="gap", operation="slot_lost", captured_at_us=0)], [ORDINARY])
+    writer.commit()
+    assert (count(lake), plain(lake)) == (4, 4)
+    first = query.ask(connect(lake), "SELECT CAST(dt AS VARCHAR) FROM gaps WHERE captured_at = to_timestamp(0)").rows
+    assert list(first) == [("1970-01-01",)]
+
+
+def test_a_lake_whose_files_without_rows_lie_where_they_did_is_read_and_put_right(lake: Path) -> None:
+    """Before a worker comes it is read as it is, but for rows planted in these files; the worker moves them."""
+    for table in TABLES:
+        old = lake / old_empty_file(table)
+        old.parent.mkdir()
+        (lake / empty_file(table)).rename(old)
+    shutil.copy(next(lake.glob("events/dt=2*/*.parquet")), lake / old_empty_file("events"))
+    assert count(lake) == 3
+    listing = Listing(lake)
+    listing.refresh()
+    assert listing.strange() == []
+    Lake(lake).prepare()
+    assert not any((lake / old_empty_file(table)).exists() for table in TABLES)
+    assert (count(lake), plain(lake), listing.strange()) == (3, 3, [])
 
 
 PLANTED = (
