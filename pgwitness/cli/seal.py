@@ -23,15 +23,18 @@ def seal(ctx: click.Context, every: str | None, host: str | None, port: int | No
     """
     if ctx.invoked_subcommand is not None:
         return
-    from pgwitness.core.errors import ConfigurationError
+    from pgwitness.core.errors import ConfigurationError, NotInOrder
     from pgwitness.core.units import Duration
+    from sinks.seal.daemon import anchor, run
     from sinks.seal.opening import open_sealer
 
     config = configuration(config_path)
-    sealer = open_sealer(config)
+    sealer, anchoring = open_sealer(config)
     if every is None:
         done = sealer.round()
         say(f"sealed to entry {done.checkpoint.size - 1}: {done.entries} entries and {done.files} files are new")
+        if troubles := anchor(anchoring, done):
+            raise NotInOrder("; ".join(troubles))
         return
     try:
         every_s = Duration.parse(every)
@@ -40,11 +43,10 @@ def seal(ctx: click.Context, every: str | None, host: str | None, port: int | No
 
     from pgwitness.cli.daemon import daemon
     from pgwitness.cli.signals import finish
-    from sinks.seal.daemon import run
 
     bind = config.http.seal_port if port is None else port
     with daemon("seal", host or config.http.host, bind) as (stop, health):
-        run(sealer, every_s, health, stop)
+        run(sealer, anchoring, every_s, health, stop)
     finish(0)
 
 

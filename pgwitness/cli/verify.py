@@ -29,6 +29,11 @@ CHECKPOINT_BYTES_MAX = 10_000_000
     type=click.Path(path_type=Path, dir_okay=False),
     help="A checkpoint that was kept elsewhere; may be repeated.",
 )
+@click.option(
+    "--tsa",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Certificates (PEM) of who stamped checkpoints; by default those of [seal.anchors].",
+)
 @click.option("--unanchored", is_flag=True, help="Hold it against no checkpoint that was kept elsewhere.")
 @click.option("--lag", metavar="DURATION", help="How old what is not sealed may be; by default seal.lag_max.")
 @json_option
@@ -37,6 +42,7 @@ def verify(
     subject: Path | None,
     key: str | None,
     checkpoints: tuple[Path, ...],
+    tsa: Path | None,
     unanchored: bool,
     lag: str | None,
     as_json: bool,
@@ -48,7 +54,7 @@ def verify(
     when no checkpoint is named that was kept elsewhere, unless with --unanchored. Needs no server.
     """
     from pgwitness.core.units import Duration
-    from sinks.seal.opening import checking_key
+    from sinks.seal.opening import checking_key, trusted_certificates
     from sinks.seal.prove import is_bundle
     from sinks.seal.verify import Wanted
     from sinks.seal.verify import verify as run
@@ -66,10 +72,11 @@ def verify(
         remembered=tuple((str(path), _read(path)) for path in checkpoints),
         unanchored=unanchored,
         lag_us=int(lag_s * 1e6),
+        trusted=trusted_certificates(config, tsa),
     )
     lake = subject or config.lake.path
     try:
-        report = verify_bundle(lake, wanted.key) if is_bundle(lake) else run(lake, wanted)
+        report = verify_bundle(lake, wanted.key, wanted.trusted) if is_bundle(lake) else run(lake, wanted)
     except OSError as error:
         raise NotInOrder(f"{lake} could not be read ({error}): give whoever verifies the right to read it") from error
     _print(report, as_json)

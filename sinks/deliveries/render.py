@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 from typing import Any
 
 import msgspec
@@ -27,13 +24,6 @@ _ENTERPRISE = 32473
 def body(item: Item) -> bytes:
     """Write the generic webhook's body: type, timestamp and data, as Standard Webhooks names them."""
     return _json({"type": item.type, "id": item.uid, "timestamp": iso(item.time_ms), "data": item.data})
-
-
-def signed(body: bytes, uid: str, timestamp_s: int, secret: bytes) -> dict[str, str]:
-    """Return the headers that name and sign a body: HMAC-SHA256 over `id.timestamp.body` (Standard Webhooks)."""
-    content = f"{uid}.{timestamp_s}.".encode() + body
-    signature = base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest()).decode()
-    return {"webhook-signature": f"v1,{signature}"}
 
 
 def slack(item: Item) -> bytes:

@@ -9,15 +9,16 @@ import structlog
 
 from pgwitness.core.errors import Retry, Stop
 from pgwitness.core.runtime.health import Health
+from sinks.seal.anchoring import Anchoring
 from sinks.seal.metrics import REFUSED, SEALED, SEALED_AT
-from sinks.seal.sealer import Sealer
+from sinks.seal.sealer import Sealed, Sealer
 
 PART = "seal"
 BEAT_S = 5.0
 log = structlog.get_logger()
 
 
-def run(sealer: Sealer, every_s: float, health: Health, stop: threading.Event) -> None:
+def run(sealer: Sealer, anchoring: Anchoring, every_s: float, health: Health, stop: threading.Event) -> None:
     """Seal in rounds. What cannot be done at the moment is said and tried again in the next round.
 
     Raise `Stop` when the lake contradicts what was signed, or is not whole: that is for a person.
@@ -39,7 +40,17 @@ def run(sealer: Sealer, every_s: float, health: Health, stop: threading.Event) -
             SEALED_AT.set(time.time())
             if done.entries:
                 log.info("sealed", entries=done.checkpoint.size, new=done.entries, files=done.files)
+            anchor(anchoring, done)
         _wait(every_s, health, stop)
+
+
+def anchor(anchoring: Anchoring, done: Sealed) -> list[str]:
+    """Give the anchors what is sealed; gives what went wrong. Raise nothing: what is sealed is sealed."""
+    try:
+        return anchoring.round(done.lake, done.checkpoint.size, done.note)
+    except OSError as error:
+        log.warning("not_anchored", why=str(error))
+        return [f"what the anchors answered could not be kept ({error}): look at room and rights"]
 
 
 def _wait(every_s: float, health: Health, stop: threading.Event) -> None:

@@ -1,31 +1,45 @@
-"""The seal that a configuration describes: its sealer, its folder, and the keys with which it is checked."""
+"""The seal that a configuration describes: its sealer, its anchors, and the keys with which it is checked."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
 
 from pgwitness.core.config import Config
 from pgwitness.core.errors import ConfigurationError
 from sinks.lake.files import Files
 from sinks.lake.store import Folder
-from sinks.seal import keys, place
+from sinks.seal import anchors, keys, place
+from sinks.seal.anchoring import Anchoring
+from sinks.seal.anchors.timestamp import certificates
 from sinks.seal.note import PublicKey, public_key
 from sinks.seal.sealer import Sealer
 
 KEY_BYTES_MAX = 10_000
 
 
-def open_sealer(config: Config) -> Sealer:
-    """Return the sealer. Raise `ConfigurationError` when it has no key, or its memory would lie in the lake."""
-    lake = config.lake.path
-    memory = config.seal.state_path
+class Opened(NamedTuple):
+    """The sealer of a configuration, and its anchors."""
+
+    sealer: Sealer
+    anchoring: Anchoring
+
+
+def open_sealer(config: Config, clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000) -> Opened:
+    """Return sealer and anchors. Raise `ConfigurationError` when it has no key, or its memory would lie in the lake."""
+    lake, memory = config.lake.path, config.seal.state_path
     if memory.resolve().is_relative_to(lake.resolve()):
         raise ConfigurationError(
             f"seal.state_path {memory} lies in the lake, which may be put back from a copy: name a folder elsewhere"
         )
     signer = keys.signer(config)
-    folder = place.folder_of(lake, config.seal.path)
-    return Sealer(lake, Folder(lake, Files()), place.seal_store(folder), Folder(memory, Files()), signer)
+    seal, kept = place.seal_store(place.folder_of(lake, config.seal.path)), Folder(memory, Files())
+    anchoring = Anchoring(anchors.make(config), seal, kept, config.seal.anchor_every, clock_us)
+    return Opened(Sealer(lake, Folder(lake, Files()), seal, kept, signer, anchoring.known), anchoring)
 
 
 def checking_key(config: Config, given: str | None = None) -> PublicKey:
@@ -44,6 +58,12 @@ def checking_key(config: Config, given: str | None = None) -> PublicKey:
     raise ConfigurationError(
         "no public key to check with: name one with --key, as `pgwitness seal init` printed it, or set seal.public_key"
     )
+
+
+def trusted_certificates(config: Config, given: Path | None = None) -> tuple[x509.Certificate, ...]:
+    """Return the certificates that time stamps are checked with: those that were given, else the configuration's."""
+    paths = [given] if given is not None else [one.certificates for one in config.seal.anchors.values()]
+    return tuple(found for path in paths if path is not None for found in certificates(path))
 
 
 def _given(text: str) -> PublicKey:

@@ -8,7 +8,7 @@ back from a copy has other entries than the memory says, and is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -18,7 +18,7 @@ from pgwitness.core.errors import PgwitnessError, Retry, Stop
 from sinks.lake import chain
 from sinks.lake.log import Reads, newest_entry
 from sinks.lake.store import Folder
-from sinks.seal import checkpoint, measuring, note, tiles
+from sinks.seal import checkpoint, measuring, merkle, note, tiles
 from sinks.seal.checkpoint import Checkpoint
 from sinks.seal.history import History, added
 from sinks.seal.keys import Signer
@@ -36,6 +36,7 @@ log = structlog.get_logger()
 class Sealed(Struct, frozen=True):
     """What a round did: the checkpoint that holds now, its signed note, and how many entries and files it added."""
 
+    lake: str
     checkpoint: Checkpoint
     note: bytes
     entries: int
@@ -46,15 +47,25 @@ class Sealer:
     """Seals one lake. Not for several threads, nor for two processes.
 
     `store` reads the lake, in `lake`; `seal` is the log's own folder, `memory` the one where the sealer keeps what it
-    signed last.
+    signed last. `anchored` gives the checkpoints that anchors have, each with the anchor's name.
     """
 
-    def __init__(self, lake: Path, store: Reads, seal: Folder, memory: Folder, signer: Signer) -> None:
+    def __init__(
+        self,
+        lake: Path,
+        store: Reads,
+        seal: Folder,
+        memory: Folder,
+        signer: Signer,
+        anchored: Callable[[], list[tuple[str, bytes]]] = list,
+    ) -> None:
         self._lake = lake
         self._store = store
         self._seal = seal
         self._memory = memory
         self._signer = signer
+        self._anchored = anchored
+        self._held = False
         self._history = History()
         self._edge = Edge()
         self._kept: list[bytes] = []
@@ -85,13 +96,15 @@ class Sealer:
         files = 0
         while entries := self._new(BATCH):
             files += self._grow(entries)
+        if not self._held:
+            self._hold_against_anchors()
         if self._signed is None or self._edge.size > self._signed[0].size:
             self._sign()
         found, content = self._known()
         if self._seal.read(CHECKPOINT) != content:
             self._seal.replace(CHECKPOINT, content)
         self._tidy(older)
-        return Sealed(found, content, found.size - older, files)
+        return Sealed(self._history.state.lake, found, content, found.size - older, files)
 
     def _known(self) -> tuple[Checkpoint, bytes]:
         assert self._signed is not None
@@ -109,7 +122,7 @@ class Sealer:
 
     def _open(self) -> None:
         """Find where to go on, and that the lake is still the one that was signed."""
-        self._signed = self._newest()
+        self._signed, self._held = self._newest(), False
         size = self._signed[0].size if self._signed else 0
         self._history, self._edge, self._kept = History(), Edge(), []
         if self._signed is None:
@@ -167,6 +180,21 @@ class Sealer:
             if content is None:
                 return
             yield content
+
+    def _hold_against_anchors(self) -> None:
+        """Look whether the lake goes on from what the anchors have. Raise `Stop` when they have another history."""
+        subtree = Tiles(self._edge.size, self._seal.read).subtree
+        for name, content in self._anchored():
+            try:
+                found = checkpoint.opened(content, self._signer.public)
+            except ValueError as error:
+                raise Stop(
+                    f"the anchor {name} has a checkpoint of another lake or key ({error}): nothing is signed. Give "
+                    "each lake an anchor of its own"
+                ) from error
+            if found.size > self._edge.size or merkle.root(found.size, subtree) != found.root:
+                raise Stop(f"the anchor {name} has a later checkpoint: {self._another(found.size)}")
+        self._held = True
 
     def _newest(self) -> tuple[Checkpoint, bytes] | None:
         """Give the newest checkpoint that was signed, as the memory and the seal know it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryptography import x509
 from msgspec import Struct
 
 from pgwitness.core.errors import NotInOrder
@@ -16,11 +17,13 @@ from sinks.lake.files import Files
 from sinks.lake.log import newest_entry
 from sinks.lake.store import Folder
 from sinks.seal import checkpoint, verifying_files, verifying_log, verifying_snapshots
+from sinks.seal.anchors.given import notes
 from sinks.seal.checkpoint import Checkpoint
 from sinks.seal.findings import Report, instant
 from sinks.seal.history import added
 from sinks.seal.note import PublicKey
 from sinks.seal.place import ANCHORS, CHECKPOINT, FOLDER, PRIVATE
+from sinks.seal.verifying_anchors import check_anchors
 from sinks.seal.verifying_log import Fold, Sealed
 
 LOG = f"{chain.FOLDER}/"
@@ -30,7 +33,8 @@ class Wanted(Struct, frozen=True):
     """What a lake is held against.
 
     `key` is the sealer's public key; `seal` its folder, if that is not in the lake; `remembered` are checkpoints that
-    the auditor has kept, or got from an anchor; `lag_us` is how old what is not sealed may be, at `now_us`.
+    the auditor has kept, or got from an anchor (a note, or a file of lines), with their names; `trusted` are the
+    certificates of those who stamped some; `lag_us` is how old what is not sealed may be, at `now_us`.
     """
 
     key: PublicKey
@@ -39,6 +43,7 @@ class Wanted(Struct, frozen=True):
     remembered: tuple[tuple[str, bytes], ...] = ()
     unanchored: bool = False
     lag_us: int = 0
+    trusted: tuple[x509.Certificate, ...] = ()
 
 
 def verify(lake: Path, wanted: Wanted) -> Report:
@@ -58,6 +63,7 @@ def verify(lake: Path, wanted: Wanted) -> Report:
 
     sealed = verifying_log.sealed_leaves(store.read, seal.read, found, report) if found else Sealed()
     _remember(sealed, wanted, report)
+    check_anchors(seal, wanted.key, sealed, wanted.trusted, report)
     if sealed.proven:
         _seal_files(seal, seal_folder, sealed, report)
     fold = Fold(store.read, seal.read, sealed, report)
@@ -86,9 +92,9 @@ def _checkpoint(seal: Folder, key: PublicKey, report: Report) -> Checkpoint | No
 def _remember(sealed: Sealed, wanted: Wanted, report: Report) -> None:
     """Hold the lake against what the auditor knows: an older lake, or another one, has other roots."""
     newest = -1
-    for name, content in wanted.remembered:
+    for name, note in ((name, note) for name, content in wanted.remembered for note in notes(content)):
         try:
-            known = checkpoint.opened(content, wanted.key)
+            known = checkpoint.opened(note, wanted.key)
         except ValueError as error:
             report.found("unsigned", name, f"the remembered checkpoint: {error}")
             continue

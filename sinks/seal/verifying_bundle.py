@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
+from cryptography import x509
 from msgspec import Struct
 
 from pgwitness.core.errors import PgwitnessError
 from sinks.lake import chain
 from sinks.lake.chain import Entry
 from sinks.seal import measuring, prove
+from sinks.seal.anchors.timestamp import stamped_at_us
 from sinks.seal.findings import Report, instant
 from sinks.seal.history import added
 from sinks.seal.note import PublicKey
@@ -24,7 +27,7 @@ class _Event(Struct):
     event_id: str
 
 
-def verify_bundle(folder: Path, key: PublicKey) -> Report:
+def verify_bundle(folder: Path, key: PublicKey, trusted: Sequence[x509.Certificate] = ()) -> Report:
     """Give what there is to say of a bundle. What is not read cannot be proven: each problem is a finding."""
     report = Report(lake=str(folder), origin=key.name)
     known = {prove.EVENT, prove.STAMP}
@@ -34,6 +37,7 @@ def verify_bundle(folder: Path, key: PublicKey) -> Report:
         if table == prove.EVENTS or own & names:
             _table(folder, table, key, report)
         known |= own
+    _stamp(folder, trusted, report)
     if not report.findings:  # nobody reads a Parquet file that somebody has altered
         _event(folder, report)
     for name in sorted(names - known):
@@ -84,6 +88,21 @@ def _entry(folder: Path, table: str, key: PublicKey, report: Report) -> Entry | 
         f"{found.size} entries"
     )
     return entry
+
+
+def _stamp(folder: Path, trusted: Sequence[x509.Certificate], report: Report) -> None:
+    if not (folder / prove.STAMP).exists() or report.findings:
+        return
+    if not trusted:
+        report.said("the time stamp was not checked: name its authority's certificates with --tsa")
+        return
+    try:
+        note = parsed(_read(folder / prove.PROOF.format(prove.EVENTS))).note
+        report.anchored_at_us = stamped_at_us(_read(folder / prove.STAMP), note, list(trusted))
+    except ValueError as error:
+        report.found("altered", prove.STAMP, f"it does not stamp the checkpoint: {error}")
+    else:
+        report.said(f"the checkpoint was stamped at {instant(report.anchored_at_us)}")
 
 
 def _event(folder: Path, report: Report) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from pgwitness.core.errors import Stop
 from sinks.lake import chain
-from sinks.seal import tiles
+from sinks.seal import merkle, tiles
 from sinks.seal.checkpoint import Checkpoint
 from sinks.seal.findings import Report
 from sinks.seal.history import History
@@ -30,12 +30,18 @@ class Sealed:
 
     size: int = 0
     leaves: Sequence[bytes] = ()
-    bundles: dict[int, list[bytes]] = field(default_factory=dict)
     proven: bool = False
 
+    levels: list[list[bytes]] = field(default_factory=list)
+
     def root(self, size: int) -> bytes:
-        """Give the root of the first `size` leaves."""
-        return root_of(self.leaves[:size])
+        """Give the root of the first `size` leaves; the first call hashes the whole tree, others little."""
+        if not self.levels:
+            level = list(self.leaves)
+            while level:
+                self.levels.append(level)
+                level = [merkle.node_hash(one, two) for one, two in zip(level[::2], level[1::2], strict=False)]
+        return merkle.root(size, lambda height, index: self.levels[height][index])
 
 
 def root_of(leaves: Iterable[bytes]) -> bytes:

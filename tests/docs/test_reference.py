@@ -15,7 +15,7 @@ import prometheus_client
 import pytest
 
 from pgwitness.cli import main
-from pgwitness.core.config import Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
+from pgwitness.core.config import Anchor, Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
 from pgwitness.core.topics import topics
 from pgwitness.core.units import Duration, Size
 
@@ -32,6 +32,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "clusters.NAME.log": Log,
     "reviewers.NAME": Reviewer,
     "deliveries.NAME": Delivery,
+    "seal.anchors.NAME": Anchor,
     "respond.clusters.NAME": RespondCluster,
 }
 COMMON = {"--config", "--debug", "--log-level", "--json", "--help"}

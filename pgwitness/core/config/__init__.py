@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pgwitness.core.config.reading import ENVIRONMENT_PREFIX, load
 from pgwitness.core.config.tables import (
+    Anchor,
     Behaviour,
     Cluster,
     Collectors,
@@ -33,6 +34,7 @@ from pgwitness.core.config.tables import (
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
+    "Anchor",
     "Behaviour",
     "Cluster",
     "Collectors",

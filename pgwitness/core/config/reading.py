@@ -138,12 +138,14 @@ def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: 
             table[key] = str((origins.get((section, key), main).parent / Path(value).expanduser()).resolve())
     _absolute_logs(tree, origins, main)
     _absolute_named(tree.get("deliveries"), ("deliveries",), origins, main)
+    seal = tree.get("seal")
+    _absolute_named(seal.get("anchors") if isinstance(seal, dict) else None, ("seal", "anchors"), origins, main)
     respond = tree.get("respond")
     _absolute_named(respond.get("clusters") if isinstance(respond, dict) else None, _RESPOND, origins, main)
 
 
 _RESPOND = ("respond", "clusters")
-_NAMED_PATH_KEYS = ("url_file", "secret_file", "ca_file", "path", "password_file")
+_NAMED_PATH_KEYS = ("url_file", "secret_file", "ca_file", "path", "password_file", "certificates")
 
 
 def _absolute_named(tables: object, at: tuple[str, ...], origins: dict[tuple[str, ...], Path], main: Path) -> None:

@@ -145,12 +145,30 @@ class Lake(_Section, frozen=True, kw_only=True):
     grace: Duration = Duration(3600.0)
 
 
+class Anchor(_Section, frozen=True, kw_only=True):
+    """Table `[seal.anchors.NAME]`: where checkpoints go, out of reach of whoever writes the lake.
+
+    A `file` has `path`, appended to; a `webhook` has `url` or `url_file`, and `secret_file` signs its bodies; a
+    `timestamp` has the `url` of an RFC 3161 authority, and `certificates`, the PEM file with which its answers are
+    checked; a `topic` is `checkpoints` in Kafka.
+    """
+
+    kind: Literal["file", "webhook", "timestamp", "topic"]
+    path: Path | None = None
+    url: str = ""
+    url_file: Path | None = None
+    secret_file: Path | None = None
+    certificates: Path | None = None
+    timeout: Duration = Duration(10.0)
+
+
 class Seal(_Section, frozen=True, kw_only=True):
     """Table `[seal]`: how `pgwitness seal` signs a lake, and where that goes.
 
     `key` is the file of the private key, `sign_command` what signs instead; `public_key` is what the others check with.
     `path` is the folder of the seal, if not the lake's own; `state_path` is the sealer's memory, outside of the lake.
-    `lag_max` is how old what is not sealed may become before `pgwitness verify` finds fault with it.
+    `lag_max` is how old what is not sealed may become before `pgwitness verify` finds fault with it. The `anchors` get
+    a checkpoint every `anchor_every`, also when nothing came.
     """
 
     key: Path | None = None
@@ -159,6 +177,8 @@ class Seal(_Section, frozen=True, kw_only=True):
     path: Path | None = None
     state_path: Path = Path("./state/seal")
     lag_max: Duration = Duration(3600.0)
+    anchor_every: Duration = Duration(3600.0)
+    anchors: dict[str, Anchor] = {}
 
 
 CLAIMS_FIELDS_MAX = 16

@@ -10,6 +10,7 @@ import aiohttp
 from pgwitness.core.config import Delivery
 from pgwitness.core.contracts.alert_target import NotTaken, Refused
 from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.webhooks import signed
 from sinks.deliveries import render
 from sinks.deliveries.routing import Item
 from sinks.deliveries.secret import secret
@@ -53,7 +54,7 @@ class Webhook:
         headers = {"content-type": "application/json", "user-agent": "pgwitness", "webhook-id": item.uid}
         headers["webhook-timestamp"] = str(now_s)
         if self._secret is not None:
-            headers |= render.signed(body, item.uid, now_s, self._secret)
+            headers |= signed(body, item.uid, now_s, self._secret)
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=self._timeout)
         try:
