@@ -35,6 +35,7 @@ from pgwitness.core.privacy import write_key
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Broker, Postgres
 from tests.servers import kafka
 from tests.servers.kafka import Kafka
+from tests.servers.s3 import ENVIRONMENT, S3Server, s3_server
 
 # No assertion on time: what is first in a process loads tables, and cores are shared.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -173,6 +174,21 @@ def postgres(request: pytest.FixtureRequest) -> Postgres:
     server = request.getfixturevalue(request.param)
     assert isinstance(server, Postgres)
     return server
+
+
+@pytest.fixture(scope="session")
+def s3_process() -> Iterator[S3Server]:
+    """An S3 server on loopback."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The S3 server, with credentials for it in the environment."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return s3_process
 
 
 @pytest.fixture(scope="session")

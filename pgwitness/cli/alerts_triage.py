@@ -259,10 +259,11 @@ def _find(config: Config, uid: str) -> dict[str, Any]:
 
 def _landed(config: Config, uid: str) -> dict[str, dict[str, Any]]:
     from pgwitness.cli import kafka
+    from sinks.lake.opening import lake_store
     from sinks.sql import catalogue
 
     try:
-        with catalogue.connect(config.lake.path) as connection:
+        with catalogue.connect(lake_store(config)) as connection:
             query = 'SELECT uid, ocsf FROM alerts WHERE starts_with(uid, ?) ORDER BY "count"'
             rows = connection.execute(query, [uid]).fetchall()
     except NotInOrder:  # the lake may be on another host

@@ -10,7 +10,7 @@ import click
 
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import Row, console, emit, say
-from pgwitness.core.errors import ConfigurationError, NotInOrder
+from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.printable import visible
 
 if TYPE_CHECKING:
@@ -177,12 +177,11 @@ def _replay(config: Config, bundle: Bundle, since_us: int, until_us: int | None)
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from detectors.replay import Replay
+    from sinks.lake.opening import lake_store
     from sinks.sql.evidence import Evidence
 
-    if not (config.lake.path / "views.sql").exists():
-        raise NotInOrder(f"{config.lake.path}: no lake; the worker makes one. lake.path names another")
     run = Replay(bundle, config, since_us, until_us)
-    with Evidence(config.lake.path, run.from_us, until_us) as evidence:
+    with Evidence(lake_store(config), run.from_us, until_us) as evidence:
         run.remember(evidence.last_seen())
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console(stderr=True), transient=True) as progress:

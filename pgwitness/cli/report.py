@@ -10,7 +10,7 @@ import click
 from pgwitness.cli.evidence import Recorder
 from pgwitness.cli.options import common, configuration
 from pgwitness.cli.output import say
-from pgwitness.cli.sql_files import whole
+from pgwitness.cli.sql_files import outside, whole
 from pgwitness.core.errors import ConfigurationError, NotInOrder
 
 
@@ -36,15 +36,15 @@ def report(
     until_us = when(until, now_us) if until else None
     if until_us is not None and until_us <= since_us:
         raise ConfigurationError("--until must be later than --since")
-    if output.expanduser().resolve().is_relative_to(config.lake.path.resolve()):
-        raise NotInOrder(f"{output} lies in the lake, where nobody writes but its worker; name another folder")
+    outside(output, config.lake.path)
+    from sinks.lake.opening import lake_store
     from sinks.report.facts import Subject, gather
     from sinks.report.page import render
     from sinks.sql.catalogue import connect
 
     recorder = Recorder(config)
     try:
-        with connect(config.lake.path) as connection:
+        with connect(lake_store(config)) as connection:
             page = render(gather(connection, Subject(principal, relation, since_us, until_us)))
         recorder.report({"principal": principal, "relation": relation, "since": since, "until": until})
     finally:

@@ -69,7 +69,7 @@ def init(name: str | None, config_path: Path) -> None:
         raise ConfigurationError(f'{config_path}: set "key" in [seal] to the file that the key is to be in')
     if name is None:
         try:
-            begin = (config.lake.path / chain.entry_name(0)).read_bytes()
+            begin = (config.lake.folder / chain.entry_name(0)).read_bytes()
         except OSError as error:
             raise ConfigurationError(
                 f"the lake {config.lake.path} cannot be read or has no entry yet ({error.strerror}): start a worker "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import click
@@ -32,11 +32,12 @@ def sql(query: str | None, output: Path | None, as_json: bool, config_path: Path
     config = configuration(config_path)
 
     from pgwitness.cli import sql_files
+    from sinks.lake.opening import lake_store
     from sinks.sql.catalogue import connect
 
     if output is not None:
         sql_files.check(output, config.lake.path)
-    connection = connect(config.lake.path)
+    connection = connect(lake_store(config))
     recorder = Recorder(config)
     try:
         if query is None and output is None and sys.stdin.isatty():
@@ -75,7 +76,7 @@ def ask(connection: duckdb.DuckDBPyConnection, query: str, rows_max: int | None 
     return [dict(zip(answer.columns, row, strict=True)) for row in islice(answer.rows, rows_max)]
 
 
-def _write(connection: duckdb.DuckDBPyConnection, recorder: Recorder, query: str, output: Path, lake: Path) -> None:
+def _write(connection: duckdb.DuckDBPyConnection, recorder: Recorder, query: str, output: Path, lake: PurePath) -> None:
     """Write the answer to one query into a file, and write down that it was asked."""
     from pgwitness.cli import sql_files
 

@@ -11,7 +11,7 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any
 
 from pgwitness.cli.output import to_json
@@ -24,18 +24,23 @@ if TYPE_CHECKING:
 ENDINGS = (".csv", ".parquet", ".json")
 
 
-def check(path: Path, lake: Path) -> None:
+def outside(path: Path, lake: PurePath) -> None:
+    """Raise `NotInOrder` for a file in the lake's folder."""
+    if isinstance(lake, Path) and path.expanduser().resolve().is_relative_to(lake.resolve()):
+        raise NotInOrder(f"{path} lies in the lake, where nobody writes but its worker; name another folder")
+
+
+def check(path: Path, lake: PurePath) -> None:
     """Raise `NotInOrder` where no answer may be written to: another ending, inside of the lake, no such folder."""
     if path.suffix.lower() not in ENDINGS:
         raise NotInOrder(f"{path}: by its ending a file is written as .csv, .parquet or .json; name it so")
     place = path.expanduser().resolve()
-    if place.is_relative_to(lake.resolve()):
-        raise NotInOrder(f"{path} lies in the lake, where nobody writes but its worker; name another folder")
+    outside(path, lake)
     if not place.parent.is_dir():
         raise NotInOrder(f"{place.parent} is no folder; make it, or name another")
 
 
-def write(connection: duckdb.DuckDBPyConnection, query: str, path: Path, lake: Path) -> int:
+def write(connection: duckdb.DuckDBPyConnection, query: str, path: Path, lake: PurePath) -> int:
     """Ask `query` and write its answer to `path`; return the number of rows.
 
     Raises `NotInOrder` as `check` does, as `sinks.sql.query` does, and when the file cannot be written.

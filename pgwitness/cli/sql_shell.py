@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, TypeVar
 
 from prompt_toolkit import PromptSession
@@ -72,7 +72,9 @@ _NAMES = {
 class Shell:
     """A session at the lake; `run` reads and answers until it is told to end."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, lake: Path, recorder: Recorder, as_json: bool) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, lake: PurePath, recorder: Recorder, as_json: bool
+    ) -> None:
         """Take an opened lake, its folder, and who writes down what is asked."""
         self._connection = connection
         self._lake = lake

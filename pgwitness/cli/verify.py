@@ -74,7 +74,7 @@ def verify(
         lag_us=int(lag_s * 1e6),
         trusted=trusted_certificates(config, tsa),
     )
-    lake = subject or config.lake.path
+    lake = subject or config.lake.folder
     try:
         report = verify_bundle(lake, wanted.key, wanted.trusted) if is_bundle(lake) else run(lake, wanted)
     except OSError as error:

@@ -14,14 +14,14 @@ from sinks.lake import manifest
 from sinks.lake.chain import Begin, Range, State
 from sinks.lake.log import Log
 from sinks.lake.protocol import Attempt
-from sinks.lake.store import Folder
+from sinks.lake.store import Folder, Store
 
 ROUNDS_MAX = 100
 
 
 def begin(
     log: Log,
-    store: Folder,
+    store: Store,
     partitions: Iterable[tuple[str, int]],
     clock_us: Callable[[], int],
     unique: Callable[[], str],
@@ -33,9 +33,7 @@ def begin(
     log.refresh()
     if log.state.number >= 0:
         return
-    old = _fenced(store, partitions) if manifest.there(store.path) else None
-    for file, _ in old.files if old else ():
-        _publish(store, file)
+    old = _taken_over(store, partitions) if isinstance(store, Folder) else None
 
     def propose(state: State) -> Begin | None:
         if state.number >= 0:
@@ -48,6 +46,16 @@ def begin(
         return Begin(number=0, predecessor=None, at_us=clock_us(), lake=unique(), ranges=ranges, files=files)
 
     log.append(propose, Attempt())
+
+
+def _taken_over(store: Folder, partitions: Iterable[tuple[str, int]]) -> manifest.Gathered | None:
+    """Fence what version 0.1 wrote, and bring each of its files to its place; None when there is nothing of it."""
+    if not manifest.there(store.path):
+        return None
+    old = _fenced(store, partitions)
+    for file, _ in old.files:
+        _publish(store, file)
+    return old
 
 
 def _fenced(store: Folder, partitions: Iterable[tuple[str, int]]) -> manifest.Gathered:

@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 from sinks.lake import layout, manifest, snapshots
 from sinks.lake.chain import File
-from sinks.lake.files import Files
 from sinks.lake.log import Reader
 from sinks.lake.removed import taken_out
 from sinks.lake.schema import SCHEMA_VERSION, TABLES
-from sinks.lake.store import Folder
+from sinks.lake.store import Folder, Store, at
 
 EMPTY_DAY = "0001-01-01"
 """The day of the files without rows: none that an event can have, so that no row in them is believed."""
@@ -70,9 +69,9 @@ class Listing:
     A lake that version 0.1 wrote and no worker has taken over is read by its manifest, each time anew.
     """
 
-    def __init__(self, lake: Path) -> None:
-        self._lake = lake.resolve()
-        self._reader = Reader(Folder(self._lake, Files()))
+    def __init__(self, lake: Path | Store) -> None:
+        self.store = at(lake.resolve() if isinstance(lake, Path) else lake)
+        self._reader = Reader(self.store)
         self._old: list[File] = []
 
     def refresh(self) -> bool:
@@ -84,12 +83,13 @@ class Listing:
         if self._reader.state.number >= 0:
             return changed
         before = self._old
-        gathered = manifest.gather(self._lake)
-        self._old = [
-            file
-            for file, (named, _) in zip(manifest.as_files(gathered), gathered.files, strict=True)
-            if (self._lake / file.path).exists() or not manifest.is_there(self._lake, named)
-        ]
+        if isinstance(self.store, Folder):
+            gathered = manifest.gather(self.store.path)
+            self._old = [
+                file
+                for file, (named, _) in zip(manifest.as_files(gathered), gathered.files, strict=True)
+                if self.store.has(file.path) or not manifest.is_there(self.store.path, named)
+            ]
         return before != self._old
 
     def live(self) -> list[File]:
@@ -114,7 +114,8 @@ class Listing:
 
     def missing(self) -> list[str]:
         """List files that should be there and are not."""
-        return sorted(file.path for file in self.live() if not (self._lake / file.path).exists())
+        there = {name for table in TABLES for name, _ in self.store.walk(table)}
+        return sorted(file.path for file in self.live() if file.path not in there)
 
     def strange(self) -> list[str]:
         """List Parquet files that no entry names: planted, copied, or left by a commit that never was."""
@@ -122,19 +123,19 @@ class Listing:
         if not (self._lake / empty_file("events")).exists():  # a worker of before made the lake
             known |= {old_empty_file(table) for table in TABLES}
         found = {
-            name: path.stat().st_mtime_ns // 1_000
+            name: written_us
             for table in TABLES
-            for path in self._lake.glob(f"{table}/**/*.parquet")
-            if (name := str(path.relative_to(self._lake))) not in known
+            for name, written_us in self.store.walk(table)
+            if name.endswith(".parquet") and name not in known
         }
-        taken = taken_out(Folder(self._lake, Files()), self._reader.state.number, found) or {}
+        taken = taken_out(self.store, self._reader.state.number, found) or {}
         return sorted(found.keys() - taken.keys())
 
     def late(self) -> list[str]:
         """List entries of the old manifest that came after the lake was taken over: what they land is not read."""
-        if self._reader.state.number < 0:
+        if self._reader.state.number < 0 or not isinstance(self.store, Folder):
             return []
-        gathered = manifest.gather(self._lake)
+        gathered = manifest.gather(self.store.path)
         ends = self._reader.state.ends
         return sorted(
             f"{topic}-{partition}"

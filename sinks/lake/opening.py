@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import grp
+from pathlib import Path
 
-from pgwitness.core.config import Config
+from pgwitness.core.config import Config, S3Path
 from pgwitness.core.errors import ConfigurationError
 from sinks.lake.files import Files, shared_with
+from sinks.lake.store import Folder, Store
 from sinks.lake.writer import Lake
 
 
 def open_lake(config: Config) -> Lake:
-    """Return the lake of `lake.path`. Raise `ConfigurationError` for a group that this host does not have."""
-    return Lake(config.lake.path, files=_files(config))
+    """Return the lake of `lake.path`. Raise `ConfigurationError` for a group that this host, or a bucket, lacks."""
+    return Lake(lake_store(config))
+
+
+def lake_store(config: Config) -> Store:
+    """Return where `lake.path` is: a folder or a bucket. Nothing is opened yet. Raise as `open_lake` does."""
+    path = config.lake.path
+    if not isinstance(path, S3Path):
+        return Folder(Path(path), _files(config))
+    if config.lake.group or config.lake.rows_group:
+        raise ConfigurationError(
+            f"lake.group: {path} is no folder: who may read it, and its objects below rows/, the bucket's policy says"
+        )
+    from sinks.lake.objects import Objects
+
+    return Objects(path, config.lake.s3)
 
 
 def _files(config: Config) -> Files:

@@ -1,17 +1,59 @@
 """Where a lake's files are: a handful of operations, so that what runs on a disk can run on object storage.
 
 Names are relative to the lake, with `/` between folders. Whatever is made is durable when the call returns. What the
-chain needs of a store is `sinks.lake.log.Reads` and `Writes`; `put` and `move` are for files of a commit and of 0.1.
+chain needs of a store is `sinks.lake.log.Reads` and `Writes`; `Store` is all of it. `Folder` is a lake on a disk,
+`sinks.lake.objects.Objects` one in a bucket.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import IO
+from pathlib import Path, PurePath
+from typing import IO, Protocol
 
 from sinks.lake.files import PRIVATE, Files
+from sinks.lake.log import Writes
+from sinks.lake.schema import TABLES
+
+ABANDONED_S = 86_400
+"""How old what is being written may become: after a day whoever wrote it is gone."""
+
+
+class Store(Writes, Protocol):
+    """What a lake takes of a store. Each operation either did what it says or raises `OSError`."""
+
+    @property
+    def path(self) -> PurePath:
+        """Where it is, as the configuration says it."""
+
+    def prepare(self) -> None:
+        """Make it ready to be written to; it may be. Raise `Stop` when a lake cannot be there."""
+
+    def sweep(self) -> None:
+        """Remove what crashes have left half written; not before a lake of 0.1 is taken over, which needs it."""
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file under a name that nobody else has; what a crash leaves of it is in no entry."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading from any place. Raise `FileNotFoundError` when there is none."""
+
+    def written_us(self, name: str) -> int | None:
+        """Give when a file was written last (µs), None when there is none."""
+
+    def has(self, name: str) -> bool:
+        """Say whether there is a file of this name."""
+
+    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Give all files below a folder by their names, with when each was written (µs), in no order."""
+
+
+def at(place: Path | Store) -> Store:
+    """Give the store itself, or that of a folder."""
+    return Folder(place, Files()) if isinstance(place, Path) else place
 
 
 class Folder:
@@ -21,6 +63,18 @@ class Folder:
         self.path = path
         self._files = files
         self._durable: set[Path] = set()
+
+    def prepare(self) -> None:
+        """Make the lake's folders."""
+        for folder in (PRIVATE, *TABLES):
+            self._files.make_folder(self.path / folder)
+
+    def sweep(self) -> None:
+        """Remove what crashes have left half written; nobody misses it, and whoever did would write it again."""
+        for path in (self.path / PRIVATE).iterdir():
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ABANDONED_S:
+                    self._files.remove(path)
 
     def _make_folder(self, path: Path) -> None:
         """Make a folder of the lake. One that is there may be of somebody who died before its name was durable."""
@@ -111,12 +165,22 @@ class Folder:
         except FileNotFoundError:
             return None
 
+    def has(self, name: str) -> bool:
+        """Say whether there is a file of this name."""
+        return (self.path / name).exists()
+
     def names(self, folder: str) -> list[str]:
         """List what is in a folder, in order; nothing when there is none."""
         try:
             return sorted(one.name for one in (self.path / folder).iterdir())
         except FileNotFoundError:
             return []
+
+    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Give all files below a folder by their names, with when each was written (µs), in no order."""
+        for path in (self.path / folder).rglob("*"):
+            if path.is_file():
+                yield str(path.relative_to(self.path)), path.stat().st_mtime_ns // 1_000
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is gone is fine."""

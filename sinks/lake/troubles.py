@@ -1,11 +1,12 @@
-"""What the operating system refuses a lake, as a `Retry` that says what to do."""
+"""What an operating system or a storage refuses a lake, as a `Retry` that says what to do."""
 
 from __future__ import annotations
 
 import errno
-from pathlib import Path
+from pathlib import PurePath
 
 from pgwitness.core.errors import Retry
+from sinks.lake.refusals import Refused
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: make room or move the lake",
@@ -20,7 +21,7 @@ _ADVICE = {
 class Troubles:
     """Turns an `OSError` inside of the block into a `Retry`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: PurePath) -> None:
         self._path = path
 
     def __enter__(self) -> None:
@@ -28,7 +29,10 @@ class Troubles:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, OSError):
-            advice = _ADVICE.get(error.errno or 0, "look at the disk and its mount")
+            if isinstance(error, Refused):
+                advice = error.advice
+            else:
+                advice = _ADVICE.get(error.errno or 0, "look at the disk and its mount")
             raise Retry(
                 f"the lake {self._path} could not be written ({error}): {advice}; nothing is lost, "
                 "the worker tries again"

@@ -22,21 +22,19 @@ from pgwitness.core.events import Event
 from sinks.lake import adoption, chain, digest, listing, parquet, views
 from sinks.lake.chain import File, HighWater, Land, Range, State
 from sinks.lake.columns import Columns, Judgement
-from sinks.lake.files import PRIVATE, Files
+from sinks.lake.files import Files
 from sinks.lake.log import Log
 from sinks.lake.protocol import Attempt
 from sinks.lake.schema import SCHEMA_VERSION, TABLES
-from sinks.lake.store import Folder
+from sinks.lake.store import Folder, Store, at
 from sinks.lake.troubles import Troubles
 
-ABANDONED_S = 86_400
-"""How old what is being written may become: after a day whoever wrote it is gone."""
 BYTES_MAX = 64 * 1024**2
 """Bytes a writer may hold before `full` says that it is time to commit."""
 
 
 class Lake:
-    """A lake in a folder; several processes may have it open at once.
+    """A lake in a folder or another store; several processes may have it open at once.
 
     `files`, `clock_us` and `unique` are what a test replaces: the file system, the time that entries carry, and the
     names of files, which no other writer has.
@@ -44,17 +42,16 @@ class Lake:
 
     def __init__(
         self,
-        path: Path,
+        place: Path | Store,
         *,
         files: Files | None = None,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
         unique: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        self.path = path
+        self.store: Store = Folder(place, files) if isinstance(place, Path) and files else at(place)
+        self.path = self.store.path
         self.clock_us = clock_us
         self.unique = unique
-        self._files = files or Files()
-        self.store = Folder(path, self._files)
         self.log = Log(self.store)
         self.careful: set[str] = set()
         """Partitions of which a commit failed for what stood in it, until one succeeds."""
@@ -77,35 +74,26 @@ class Lake:
         return found
 
     def prepare(self, partitions: Iterable[tuple[str, int]] = ()) -> None:
-        """Make the lake's folders, its first entry, the empty files that carry the columns, and `views.sql`.
+        """Make the store ready, the lake's first entry, the empty files that carry the columns, and `views.sql`.
 
         All may exist; a lake of version 0.1 is taken over, and `partitions` (topic and number) are those that its
         workers might land. Raises `Retry` when the operating system refuses, saying what to do, and `Stop` when what
         is there is damaged.
         """
         with Troubles(self.path):
-            self._files.make_folder(self.path / PRIVATE)
-            for table in TABLES:
-                self._files.make_folder(self.path / table)
+            self.store.prepare()
             adoption.begin(self.log, self.store, partitions, self.clock_us, self.unique)
             self.log.publish()
             for table, schema in TABLES.items():
                 self._place(listing.empty_file(table), parquet.encode(schema.empty_table()))
                 self.store.remove(listing.old_empty_file(table))
             self._place("views.sql", views.views_sql().encode())
-            self._sweep()
+            self.store.sweep()
 
     def _place(self, name: str, content: bytes) -> None:
         """Put a file that is the same whoever writes it, and replace one of an older version."""
         if self.store.read(name) != content:
             self.store.replace(name, content)
-
-    def _sweep(self) -> None:
-        """Remove what crashes have left half written; nobody misses it, and whoever still did would write it again."""
-        for path in (self.path / PRIVATE).iterdir():
-            with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > ABANDONED_S:
-                    self._files.remove(path)
 
     def forget(self, source: str) -> None:
         """Give up what is on its way of a partition: it is read again from the lake."""

@@ -31,7 +31,7 @@ class Opened(NamedTuple):
 
 def open_sealer(config: Config, clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000) -> Opened:
     """Return sealer and anchors. Raise `ConfigurationError` when it has no key, or its memory would lie in the lake."""
-    lake, memory = config.lake.path, config.seal.state_path
+    lake, memory = config.lake.folder, config.seal.state_path
     if memory.resolve().is_relative_to(lake.resolve()):
         raise ConfigurationError(
             f"seal.state_path {memory} lies in the lake, which may be put back from a copy: name a folder elsewhere"
@@ -83,4 +83,4 @@ def sealed_to(config: Config) -> int:
 
     Raise `ValueError` and `OSError` as `sinks.seal.place.sealed_to`.
     """
-    return place.sealed_to(place.folder_of(config.lake.path, config.seal.path), keys.known_key(config))
+    return place.sealed_to(place.folder_of(config.lake.folder, config.seal.path), keys.known_key(config))

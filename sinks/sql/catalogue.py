@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 
@@ -12,8 +16,13 @@ from pgwitness.core.errors import NotInOrder
 from sinks.lake import parquet, views
 from sinks.lake.files import ROWS
 from sinks.lake.listing import BY_BUCKET, PARTS, Listing, empty_file, old_empty_file
+from sinks.lake.refusals import Refused
 from sinks.lake.schema import TABLES
+from sinks.lake.store import Folder, Store, at
 from sinks.sql import spill
+
+if TYPE_CHECKING:
+    from sinks.sql.bucket import Bucket
 
 MEMORY_LIMIT = "1GB"
 SPILL_LIMIT = "20GB"
@@ -30,7 +39,7 @@ def _text(value: str) -> str:
 
 
 def connect(
-    lake: Path, *, memory_limit: str = MEMORY_LIMIT, spill_limit: str = SPILL_LIMIT
+    lake: Path | Store, *, memory_limit: str = MEMORY_LIMIT, spill_limit: str = SPILL_LIMIT
 ) -> duckdb.DuckDBPyConnection:
     """Open a lake for reading: an in-memory DuckDB with the views, times in UTC, and no way out of the lake's folder.
 
@@ -39,11 +48,13 @@ def connect(
 
     Raises `NotInOrder` when there is no lake at `lake`, saying what to do.
     """
-    if not any((lake / file).exists() for file in (empty_file("events"), old_empty_file("events"))):
-        raise NotInOrder(
-            f"there is no evidence lake at {lake}: a worker makes it when it starts (`pgwitness worker`); "
-            "if it is elsewhere, set lake.path"
-        )
+    store = at(lake)
+    with _sentences():
+        if not any(store.has(file) for file in (empty_file("events"), old_empty_file("events"))):
+            raise NotInOrder(
+                f"there is no evidence lake at {store.path}: a worker makes it when it starts (`pgwitness worker`); "
+                "if it is elsewhere, set lake.path"
+            )
     connection = duckdb.connect(
         config={
             "memory_limit": memory_limit,
@@ -56,20 +67,20 @@ def connect(
         }
     )
     connection.execute("SET TimeZone = 'UTC'")
-    folder = f"{lake.resolve()}/"
     spilled, remove = spill.make()
     weakref.finalize(connection, remove)
-    empty = {empty_file(table): _empty(lake, table, spilled) for table in TABLES}
+    with _sentences():
+        source = _of_folder(store, spilled) if isinstance(store, Folder) else _of_bucket(store, spilled, connection)
     # DuckDB compares paths both as a query writes them and as they are on disk.
-    allowed = ", ".join(_text(f"{path}") for path in (folder, _pattern(folder), f"{spilled}/"))
+    allowed = ", ".join(_text(f"{path}") for path in (source.folder, source.pattern, f"{spilled}/"))
     connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute(f"SET temp_directory = {_text(str(spilled))}")
     connection.execute(f"SET max_temp_directory_size = {_text(spill_limit)}")
     connection.execute("SET enable_external_access = false")
     connection.execute(views.HEAD)
-    _opened[connection] = (_pattern(folder), Listing(lake), empty)
+    _opened[connection] = source
     for part in PARTS:  # nothing but these is opened while the views are made
-        nothing = [empty[empty_file(part.table)]]
+        nothing = [source.empty[empty_file(part.table)]]
         _set(connection, part.variable, nothing)
         if part in BY_BUCKET:
             _set(connection, BY_BUCKET[part], [nothing])
@@ -85,17 +96,59 @@ def connect(
     return connection
 
 
-_opened: weakref.WeakKeyDictionary[duckdb.DuckDBPyConnection, tuple[str, Listing, dict[str, str]]]
-_opened = weakref.WeakKeyDictionary()
-"""The lakes that connections of this process read: folder as a pattern, files, and those that have no rows."""
+@dataclass(frozen=True)
+class _Source:
+    """What a connection reads: the lake's folder, also as a pattern; its files, and where those without rows are."""
+
+    folder: str
+    pattern: str
+    listing: Listing
+    empty: dict[str, str]
+    bucket: Bucket | None = None
+
+    def show(self) -> None:
+        """Let the bucket's file system have the files that count."""
+        if self.bucket is not None:
+            self.bucket.show(self.listing.live())
+
+    def at(self, file: str) -> str:
+        """Give the place of a file as DuckDB is to open it."""
+        return self.empty.get(file, self.pattern + file)
+
+
+_opened: weakref.WeakKeyDictionary[duckdb.DuckDBPyConnection, _Source] = weakref.WeakKeyDictionary()
+"""What connections of this process read."""
+
+
+def _of_folder(store: Folder, beside: Path) -> _Source:
+    folder = f"{store.path.resolve()}/"
+    empty = {empty_file(table): _empty(store.path, table, beside) for table in TABLES}
+    return _Source(folder, _pattern(folder), Listing(store.path), empty)
+
+
+def _of_bucket(store: Store, beside: Path, connection: duckdb.DuckDBPyConnection) -> _Source:
+    from sinks.lake.objects import Objects
+    from sinks.sql.bucket import Bucket
+
+    assert isinstance(store, Objects)
+    folder, bucket = f"{store.path}/", Bucket(store)
+    connection.register_filesystem(bucket)
+    empty = {empty_file(table): _own_empty(table, beside) for table in TABLES}
+    try:
+        store.has(empty_file(ROWS))
+    except Refused:
+        empty[empty_file(ROWS)] = folder + empty_file(ROWS)  # which cannot be opened, like all row images
+    return _Source(folder, folder, Listing(store), empty, bucket)
 
 
 def _empty(lake: Path, table: str, beside: Path) -> str:
     """Name the file that carries a table's columns; where no worker has written it as this version does, make one."""
     file = lake.resolve() / empty_file(table)
     kept_from_us = not os.access(lake / table, os.X_OK) and (table == ROWS or (lake / table).exists())
-    if kept_from_us or file.exists():
-        return _pattern(f"{file}")
+    return _pattern(f"{file}") if kept_from_us or file.exists() else _own_empty(table, beside)
+
+
+def _own_empty(table: str, beside: Path) -> str:
     own = beside / empty_file(table)
     own.parent.mkdir(parents=True, exist_ok=True)
     own.write_bytes(parquet.encode(TABLES[table].empty_table()))
@@ -105,20 +158,26 @@ def _empty(lake: Path, table: str, beside: Path) -> str:
 def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> None:
     """Let a connection of `connect` see what has landed since it was opened, or last refreshed.
 
-    Raises `NotInOrder` when the operating system does not let it read the lake's log.
+    Raises `NotInOrder` when the operating system or the storage does not let it read the lake's log.
     """
-    folder, listing, empty = _opened[connection]
-    try:
-        changed = listing.refresh()
-    except OSError as error:
-        raise NotInOrder(
-            f"the lake's log could not be read ({error}): look at the rights of this user and at the disk"
-        ) from error
+    source = _opened[connection]
+    with _sentences():
+        changed = source.listing.refresh()
     if changed or at_once:
-        for name, files in listing.lists().items():
-            _set(connection, name, [empty.get(file, folder + file) for file in files])
-        for name, lists in listing.lists_by_bucket().items():
-            _set(connection, name, [[empty.get(file, folder + file) for file in files] for files in lists])
+        source.show()
+        for name, files in source.listing.lists().items():
+            _set(connection, name, [source.at(file) for file in files])
+        for name, lists in source.listing.lists_by_bucket().items():
+            _set(connection, name, [[source.at(file) for file in files] for files in lists])
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        advice = error.advice if isinstance(error, Refused) else "look at the rights of this user and at the disk"
+        raise NotInOrder(f"the lake's log could not be read ({error}): {advice}") from error
 
 
 def _set(connection: duckdb.DuckDBPyConnection, name: str, files: list[str] | list[list[str]]) -> None:

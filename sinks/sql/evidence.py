@@ -16,6 +16,7 @@ import msgspec
 
 from detectors.replay import Past
 from pgwitness.core.events import OPERATIONS, Count, Event, Position, Relation
+from sinks.lake.store import Store
 from sinks.lake.views import scan
 from sinks.sql.catalogue import connect
 from sinks.sql.query import in_words
@@ -108,7 +109,7 @@ _TIME_US_MAX = 2**62
 class Evidence:
     """The events of a lake from `from_us` until before `until_us`, as they were judged. A context manager."""
 
-    def __init__(self, lake: Path, from_us: int, until_us: int | None = None) -> None:
+    def __init__(self, lake: Path | Store, from_us: int, until_us: int | None = None) -> None:
         """Open the lake; raises `NotInOrder` when there is none."""
         self._connection = connect(lake)
         self._span = {"from_us": from_us, "until_us": _TIME_US_MAX if until_us is None else until_us}

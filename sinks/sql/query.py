@@ -21,6 +21,8 @@ from sinks.sql.reading_only import only_reads
 
 FETCH_ROWS = 1_000
 _GONE = re.compile("No files found|No such file")
+_RAISED = re.compile(r"^(?:sinks\.lake\.refusals\.)?(?:Refused|[A-Za-z]+Error): (.+)$", re.MULTILINE)
+"""What the file system of a bucket raised, in the traceback that DuckDB makes its message of."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,15 @@ def _rows(connection: duckdb.DuckDBPyConnection, timeout_s: float | None) -> Ite
 
 def in_words(error: duckdb.Error) -> NotInOrder:
     """Return DuckDB's error as ours; of a file that is there no more it says what to do."""
-    if isinstance(error, duckdb.IOException) and _GONE.search(str(error)):
+    said = str(error)
+    if raised := _RAISED.search(said):
+        said = raised[1]
+    if (raised or isinstance(error, duckdb.IOException)) and _GONE.search(said):
         return NotInOrder(
-            f"{error}\nThe lake has this file no more. Ask again (reopen): it may just have been replaced. If it "
+            f"{said}\nThe lake has this file no more. Ask again (reopen): it may just have been replaced. If it "
             "stays away, somebody has removed it: `pgwitness doctor` names what is missing, restore it from a copy"
         )
-    return NotInOrder(str(error))
+    return NotInOrder(said)
 
 
 class _Limit:

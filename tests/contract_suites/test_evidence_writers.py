@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from pgwitness.core.config import Config
+from pgwitness.core.config import S3, Config
 from pgwitness.core.contracts.evidence_writer import EvidenceStore, EvidenceWriter
 from pgwitness.core.errors import ConfigurationError, Retry, Stop, Superseded
 from pgwitness.core.events import Position
 from sinks.lake.files import Files
+from sinks.lake.objects import Objects
+from sinks.lake.opening import lake_store
+from sinks.lake.refusals import Refused
 from sinks.registry import STORES, open_store
 from tests.conftest import write_config
+from tests.servers.s3 import S3Server
 from tests.sinks.material import ORDINARY, change, landed
 
 TOPIC = "events"
@@ -33,49 +38,65 @@ HOSTILE = change(3, [0, "x", 0, None, None, None, None])
 class Material:
     """`numbers` reads which transactions are visible, sorted; within `refusing` the storage refuses one step.
 
-    `refusing` takes the number of the step, and gives a list that is filled once it refused.
+    `refusing` takes the number of the step, and gives a list that is filled once it refused. `place` sets where the
+    store `store` keeps its evidence.
     """
 
     numbers: Callable[[Config], list[int]]
     refusing: Callable[[int], AbstractContextManager[list[int]]]
+    store: str = "lake"
+    place: Callable[[Config, S3Server], Config] = lambda config, s3: config
 
 
 @contextmanager
-def _disk_full(step: int) -> Iterator[list[int]]:
-    """Let the step'th operation that writes to the file system fail."""
+def _refusing(of: type, names: tuple[str, ...], error: OSError, step: int) -> Iterator[list[int]]:
+    """Let the step'th of these operations fail."""
     refused: list[int] = []
     number = 0
 
     def failing(name: str) -> Callable[..., Any]:
-        really = getattr(Files, name)
+        really = getattr(of, name)
 
-        def work(self: Files, *arguments: Any, **named: Any) -> Any:
+        def work(self: Any, *arguments: Any, **named: Any) -> Any:
             nonlocal number
             number += 1
             if number == step:
                 refused.append(step)
-                raise OSError(28, "No space left on device")
+                raise error
             return really(self, *arguments, **named)
 
         return work
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("create", "sync", "link", "rename"):
-            patch.setattr(Files, name, failing(name))
+        for name in names:
+            patch.setattr(of, name, failing(name))
         yield refused
+
+
+def _in_a_bucket(config: Config, s3: S3Server) -> Config:
+    return replace(config, lake=replace(config.lake, path=s3.bucket(), s3=S3(endpoint=s3.endpoint)))
+
+
+def _numbers(config: Config) -> list[int]:
+    return sorted(row["xid"] - 1_000 for row in landed(lake_store(config)))
 
 
 MATERIAL = {
     "lake": Material(
-        numbers=lambda config: sorted(row["xid"] - 1_000 for row in landed(config.lake.path)),
-        refusing=_disk_full,
+        numbers=_numbers,
+        refusing=partial(_refusing, Files, ("create", "sync", "link", "rename"), OSError(28, "No space left")),
+    ),
+    "lake in a bucket": Material(
+        numbers=_numbers,
+        refusing=partial(_refusing, Objects, ("create", "put", "read"), Refused("SlowDown", "raise its limits")),
+        place=_in_a_bucket,
     ),
 }
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=sorted({*STORES, *MATERIAL}))
 def name(request: pytest.FixtureRequest) -> str:
-    """Each registered store in turn."""
+    """Each registered store in turn, and each way in which it can be kept."""
     return str(request.param)
 
 
@@ -85,11 +106,16 @@ def material(name: str) -> Material:
     return MATERIAL[name]
 
 
+def configured(folder: Path, material: Material, s3: S3Server) -> Config:
+    """Write a configuration that lands in a store of its own."""
+    made = write_config(folder, "127.0.0.1:1", "postgresql://127.0.0.1:1/x", prefix="")
+    return material.place(replace(made, worker=replace(made.worker, evidence=material.store)), s3)
+
+
 @pytest.fixture
-def config(name: str, tmp_path: Path) -> Config:
+def config(material: Material, tmp_path: Path, s3: S3Server) -> Config:
     """A configuration that lands in the store under test."""
-    made = write_config(tmp_path, "127.0.0.1:1", "postgresql://127.0.0.1:1/x", prefix="")
-    return replace(made, worker=replace(made.worker, evidence=name))
+    return configured(tmp_path, material, s3)
 
 
 def opened(config: Config, partition: int = 0) -> tuple[EvidenceStore, EvidenceWriter]:
@@ -212,15 +238,14 @@ def test_of_two_workers_one_wins_and_the_other_goes_on_behind_it(config: Config,
 
 
 def test_storage_that_refuses_at_any_step_shows_nothing_half_and_loses_nothing(
-    tmp_path: Path, name: str, material: Material
+    tmp_path: Path, material: Material, s3: S3Server
 ) -> None:
     """The error is a `Retry` with a sentence; the next commit lands everything once, by the same worker or another."""
     steps = refusals = 0
     while steps == refusals:
         steps += 1
         for same in (True, False):
-            made = write_config(tmp_path / f"{steps}{same}", "127.0.0.1:1", "postgresql://127.0.0.1:1/x", prefix="")
-            config = replace(made, worker=replace(made.worker, evidence=name))
+            config = configured(tmp_path / f"{steps}{same}", material, s3)
             store, writer = opened(config)
             put(writer, 0, 1, 2)
             with material.refusing(steps) as refused, suppress(Retry):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from sinks.lake.files import Files
 from sinks.lake.listing import Listing
 from sinks.lake.log import Log
 from sinks.lake.protocol import Attempt
-from sinks.lake.store import Folder
+from sinks.lake.store import Folder, Store, at
 
 NOON_US = 1_790_078_400_000_000
 """2026-09-22 12:00 UTC."""
@@ -87,19 +88,20 @@ def other(number: int, **facts: Any) -> Event:
     return Event(**(values | facts))
 
 
-def landed(lake: Path, table: str = "events") -> list[dict[str, Any]]:
+def landed(lake: Path | Store, table: str = "events") -> list[dict[str, Any]]:
     """Read what counts of a table, with nothing but a Parquet reader."""
     listing = Listing(lake)
     listing.refresh()
     files = sorted(file.path for file in listing.live() if file.table == table)
-    return [row for path in files for row in pq.ParquetFile(lake / path).read().to_pylist()]
+    contents = [listing.store.read(path) for path in files]
+    return [row for content in contents for row in pq.ParquetFile(io.BytesIO(content or b"")).read().to_pylist()]
 
 
-def entries(lake: Path) -> list[Entry]:
+def entries(lake: Path | Store) -> list[Entry]:
     """Read the lake's chain from its beginning, each entry with its predecessor's hash checked."""
     found: list[Entry] = []
     before = None
-    while (content := Folder(lake, Files()).read(chain.entry_name(len(found)))) is not None:
+    while (content := at(lake).read(chain.entry_name(len(found)))) is not None:
         entry = chain.decode(content, len(found))
         assert (entry.number, entry.predecessor) == (len(found), before)
         before = chain.digest(content)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from pgwitness.cli.doctor.lines import Line, attempt, line
 from pgwitness.core.errors import NotInOrder, PgwitnessError, Stop, Unreachable
+from sinks.lake.refusals import Refused
 
 if TYPE_CHECKING:
     from pgwitness.core.config import Config
+    from sinks.lake.store import Store
 
 LOST_SHARE_MAX = 0.01
 """Calls that may be missing in the log before it is said: a text that holds several statements is one line of it."""
@@ -63,14 +65,17 @@ def _rights(config: Config, findings: list[Line]) -> None:
 
 def lake(config: Config, findings: list[Line]) -> None:
     """Say what is in the lake, and whether the worker may write to it."""
+    from sinks.lake.opening import lake_store
+
+    store = lake_store(config)
 
     def check() -> str:
         from sinks.sql.catalogue import connect
 
-        path = config.lake.path
-        if not (path / "views.sql").exists():
+        path = store.path
+        if not _there(store):
             return f"{path}: none yet, the worker makes it"
-        connection = connect(path)
+        connection = connect(store)
         try:
             row = connection.execute("SELECT count(*), max(captured_at) FROM events").fetchone()
         finally:
@@ -79,8 +84,12 @@ def lake(config: Config, findings: list[Line]) -> None:
         return f"{path}: {row[0]:,} events, the last of {row[1]}" if row[0] else f"{path}: empty"
 
     attempt("lake", "lake", findings, check)
-    findings += _listed(config)
-    if (config.lake.path / "views.sql").exists():
+    try:
+        there = _there(store)
+    except NotInOrder:
+        return
+    findings += _listed(store)
+    if there:
         findings += lost_lines(config)
 
 
@@ -88,12 +97,20 @@ SMALL_FILES_MAX = 1_000
 """What a compactor leaves of a lake that is written every minute is far below."""
 
 
-def _listed(config: Config) -> list[Line]:
+def _there(store: Store) -> bool:
+    """Say whether a worker has made the lake. Raise `NotInOrder` where its storage does not answer."""
+    try:
+        return store.has("views.sql")
+    except Refused as error:
+        raise NotInOrder(f"{error}: {error.advice}") from error
+
+
+def _listed(store: Store) -> list[Line]:
     """Say what the lake's log names and the lake does not have, and what the lake has and its log does not name."""
     from sinks.lake.compaction.plan import is_small
     from sinks.lake.listing import Listing
 
-    listing = Listing(config.lake.path)
+    listing = Listing(store)
     try:
         listing.refresh()
     except Stop as error:
@@ -118,10 +135,11 @@ def _listed(config: Config) -> list[Line]:
 
 def lost_lines(config: Config) -> list[Line]:
     """Say of each server that logs its statements how much of what statistics counted is missing from its log."""
+    from sinks.lake.opening import lake_store
     from sinks.sql.catalogue import connect
 
     try:
-        connection = connect(config.lake.path)
+        connection = connect(lake_store(config))
     except PgwitnessError:
         return []  # the check of the lake says so
     try:

@@ -123,10 +123,11 @@ def _look(name: str, cluster: Cluster, dsn: str, seen: list[Seen], ids: list[str
 
 def _past(config: Config, here: list[str], ours: list[tuple[str, Ourselves]]) -> tuple[list[Seen], set[str] | None]:
     """Give the sessions of the last hour but those that are still there, and the rules that named; None: no lake."""
+    from sinks.lake.opening import lake_store
     from sinks.sql.catalogue import connect
 
     try:
-        connection = connect(config.lake.path)
+        connection = connect(lake_store(config))
     except NotInOrder:
         return [], None
     try:

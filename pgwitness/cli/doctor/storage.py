@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgwitness.cli.doctor.lines import Line, line
+from pgwitness.cli.doctor.lines import Line, attempt, line
+from pgwitness.core.errors import NotInOrder
 
 if TYPE_CHECKING:
     from pgwitness.core.config import Config
@@ -34,11 +35,26 @@ _FIXES = {
 
 def storage(config: Config, findings: list[Line]) -> None:
     """Try each folder that daemons write to."""
-    places = {"lake": config.lake.path, "state": config.collectors.state_path}
-    for what, path in places.items():
-        findings += _place(what, path, needs_links=what == "lake")
-    if config.lake.path.is_dir():
-        findings += _open_to_others(config)
+    lake = config.lake.path
+    if isinstance(lake, Path):
+        findings += _place("lake", lake, needs_links=True)
+        findings += _open_to_others(lake, config.lake.group) if lake.is_dir() else []
+    else:
+        attempt("lake", "writing", findings, lambda: _bucket(config))
+    findings += _place("state", config.collectors.state_path, needs_links=False)
+
+
+def _bucket(config: Config) -> str:
+    """Make an object as a worker makes an entry: exclusively."""
+    from sinks.lake.opening import lake_store
+    from sinks.lake.refusals import Refused
+
+    store = lake_store(config)
+    try:
+        store.prepare()
+    except Refused as error:
+        raise NotInOrder(f"{error}: {error.advice}") from error
+    return f"{store.path} takes objects, and keeps their names exclusive"
 
 
 def _place(what: str, path: Path, *, needs_links: bool) -> list[Line]:
@@ -95,11 +111,10 @@ def judge_room(what: str, place: str, total: int, free: int) -> list[Line]:
     return [line(what, "disk", "ok", f"{place}: {free / 1e9:,.1f} GB are free")]
 
 
-def _open_to_others(config: Config) -> list[Line]:
+def _open_to_others(lake: Path, group: str | None) -> list[Line]:
     """Say when others than the lake's group may read it."""
-    lake = config.lake.path
     found = [path for path in (lake, lake / "events", lake / "rows") if path.exists() and path.stat().st_mode & 0o007]
     if not found or found[0] != lake:  # who may not enter the lake's folder reads nothing in it
         return []
-    fix = f"chmod -R o= {lake}" + ("" if config.lake.group else "; lake.group names who may read it")
+    fix = f"chmod -R o= {lake}" + ("" if group else "; lake.group names who may read it")
     return [line("lake", "rights", "warning", f"{lake} is open to every user of this host", fix)]

@@ -6,8 +6,10 @@ What can be set stands in `pgwitness.core.config.tables`, how files and environm
 
 from __future__ import annotations
 
+from pgwitness.core.config.places import S3Path
 from pgwitness.core.config.reading import ENVIRONMENT_PREFIX, load
 from pgwitness.core.config.tables import (
+    S3,
     Anchor,
     Behaviour,
     Cluster,
@@ -34,6 +36,7 @@ from pgwitness.core.config.tables import (
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
+    "S3",
     "Anchor",
     "Behaviour",
     "Cluster",
@@ -51,6 +54,7 @@ __all__ = [
     "Respond",
     "RespondCluster",
     "Reviewer",
+    "S3Path",
     "Seal",
     "Slot",
     "Topics",

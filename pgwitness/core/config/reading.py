@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from pgwitness.core.config import explaining
 from pgwitness.core.config.librdkafka import PROPERTIES
+from pgwitness.core.config.places import is_s3, place
 from pgwitness.core.config.tables import Config
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.topics import OURSELVES
@@ -134,7 +135,7 @@ def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: 
             continue
         default = next((f.default for f in msgspec.structs.fields(_section(section)) if f.name == key), None)
         value = table.get(key, default)
-        if isinstance(value, str | Path) and str(value):
+        if isinstance(value, str | Path) and str(value) and not (section == "lake" and is_s3(value)):
             table[key] = str((origins.get((section, key), main).parent / Path(value).expanduser()).resolve())
     _absolute_logs(tree, origins, main)
     _absolute_named(tree.get("deliveries"), ("deliveries",), origins, main)
@@ -219,6 +220,8 @@ def _flatten(table: dict[str, Any], at: tuple[str, ...]) -> list[tuple[tuple[str
 
 
 def _convert(kind: type, value: object) -> object:
+    if kind is PurePath:
+        return place(value)
     if kind is Path:
         if not isinstance(value, str) or not value:
             raise ValueError(f"must be a path, that is a text in quotes; got {value!r}")

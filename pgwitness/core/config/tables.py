@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from msgspec import Struct, field
@@ -128,21 +128,42 @@ class Privacy(_Section, frozen=True, kw_only=True):
     value_limit: Size = Size(8 * 1024)
 
 
+class S3(_Section, frozen=True, kw_only=True):
+    """Table `[lake.s3]`, for a lake in a bucket. What is not set here the environment says, as for other programs."""
+
+    endpoint: str | None = None
+    region: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no URL."""
+        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint: must be a URL, such as https://minio.example:9000; got {self.endpoint!r}")
+
+
 class Lake(_Section, frozen=True, kw_only=True):
     """Table `[lake]`. A worker lands what all its partitions have after `flush_interval` or at `flush_rows`.
 
-    `group` names the group of the system whose members may read the lake, `rows_group` the one whose members may enter
-    the folder of row images; nobody but the worker's user may otherwise. `grace` is how long files stay that compaction
-    has replaced: longer than the longest query.
+    `path` is a `Path`, or an `S3Path` (`pgwitness.core.config.places`). `group` names the group of the system whose
+    members may read the lake, `rows_group` the one whose members may enter the folder of row images; nobody but the
+    worker's user may otherwise. `grace` is how long files stay that compaction has replaced: longer than the longest
+    query.
     """
 
-    path: Path = Path("./lake")
+    path: PurePath = Path("./lake")
+    s3: S3 = S3()
     group: str | None = None
     rows_group: str | None = None
     signing_key_file: Path | None = None
     flush_interval: Duration = Duration(60.0)
     flush_rows: int = 100_000
     grace: Duration = Duration(3600.0)
+
+    @property
+    def folder(self) -> Path:
+        """The folder. Raise `ConfigurationError` for a lake in a bucket, where something can only have it on a disk."""
+        if isinstance(self.path, Path):
+            return self.path
+        raise ConfigurationError(f"{self.path}: this takes a lake in a folder; copy it to one, and name that")
 
 
 class Anchor(_Section, frozen=True, kw_only=True):

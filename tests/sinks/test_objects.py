@@ -1,0 +1,315 @@
+"""The lake in a bucket: what it promises on an S3 server, also where requests and answers are lost, refused or late."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pgwitness.core.config import S3, S3Path
+from pgwitness.core.errors import Retry, Stop, Superseded
+from pgwitness.core.events import Position
+from sinks.lake import chain
+from sinks.lake.listing import Listing
+from sinks.lake.objects import Objects
+from sinks.lake.refusals import Refused, refusal
+from sinks.lake.writer import Lake
+from tests.servers.s3 import Fault, Proxy, S3Server
+from tests.sinks.material import ORDINARY, change, entries, landed
+from tests.sinks.test_faults import EXPECTED, RECORDS, TOPIC
+
+
+@pytest.fixture
+def store(s3: S3Server) -> Objects:
+    """A lake of its own."""
+    return s3.objects(s3.bucket())
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[Proxy]:
+    """A proxy without faults."""
+    made = Proxy(s3, lambda method, path: None)
+    yield made
+    made.close()
+
+
+def test_a_name_is_given_once(store: Objects) -> None:
+    """The second gets False, and what the first made stays."""
+    assert store.create("_log/000000/000/001.json", b"one")
+    assert not store.create("_log/000000/000/001.json", b"two")
+    assert store.read("_log/000000/000/001.json") == b"one"
+
+
+def test_of_many_who_race_for_a_name_one_gets_it(store: Objects) -> None:
+    """For each of twenty names, by eight threads at once."""
+    for number in range(20):
+        won: list[int] = []
+        start = threading.Barrier(8)
+
+        def race(own: int, number: int = number, won: list[int] = won, start: threading.Barrier = start) -> None:
+            start.wait()
+            if store.create(f"_log/{number}", str(own).encode()):
+                won.append(own)
+
+        threads = [threading.Thread(target=race, args=(own,)) for own in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [str(own).encode() for own in won] == [store.read(f"_log/{number}")]
+
+
+def test_names_and_walk_list_what_a_folder_of_a_disk_would(store: Objects) -> None:
+    """Folders and objects right below, in order; everything below; nothing where nothing is."""
+    for name in ("events/dt=2026-01-02/b.parquet", "events/dt=2026-01-01/a.parquet", "head.json", "eventsx/c"):
+        store.put(name, b"x")
+    assert store.names("events") == ["dt=2026-01-01", "dt=2026-01-02"]
+    assert store.names("events/dt=2026-01-01") == ["a.parquet"]
+    assert sorted(name for name, _ in store.walk("events")) == [
+        "events/dt=2026-01-01/a.parquet",
+        "events/dt=2026-01-02/b.parquet",
+    ]
+    assert (store.names("rows"), list(store.walk("rows"))) == ([], [])
+    assert store.names("") == ["events", "eventsx", "head.json"]
+
+
+def test_more_objects_than_an_answer_holds_are_listed(store: Objects) -> None:
+    """An answer holds a thousand."""
+    for number in range(1_003):
+        store.put(f"_snapshots/{number:04}", b"")
+    assert len(store.names("_snapshots")) == len(list(store.walk("_snapshots"))) == 1_003
+
+
+def test_what_is_there_can_be_read_written_over_and_removed(store: Objects) -> None:
+    """Also in parts, also when it is longer than one request takes."""
+    long = random.Random(0).randbytes(40 * 1024**2)
+    store.put("events/dt=2026-01-01/long.parquet", long)
+    assert store.read("events/dt=2026-01-01/long.parquet") == long
+    assert store.read_range("events/dt=2026-01-01/long.parquet", 17, 5) == long[17:22]
+    with store.open("events/dt=2026-01-01/long.parquet") as file:
+        assert (file.seek(-9, 2), file.read()) == (len(long) - 9, long[-9:])
+        assert (file.seek(3_000_000), file.read(2_000_000)) == (3_000_000, long[3_000_000:5_000_000])
+    written_us = store.written_us("events/dt=2026-01-01/long.parquet")
+    assert dict(store.walk("events")) == {"events/dt=2026-01-01/long.parquet": written_us}
+    store.replace("head.json", b"1")
+    store.replace("head.json", b"2")
+    assert (store.read("head.json"), store.has("head.json")) == (b"2", True)
+    store.remove("head.json")
+    store.remove("head.json")
+    assert (store.read("head.json"), store.has("head.json")) == (None, False)
+    with pytest.raises(FileNotFoundError):
+        store.read_range("head.json", 0, 1)
+    with pytest.raises(FileNotFoundError):
+        store.open("head.json")
+
+
+def test_a_storage_that_writes_over_is_refused(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `If-None-Match` is ignored two workers would lose each other's commits."""
+    store = s3.objects(s3.bucket())
+
+    def careless(self: Objects, name: str, content: bytes) -> bool:
+        self.put(name, content)
+        return True
+
+    monkeypatch.setattr(Objects, "create", careless)
+    with pytest.raises(Stop, match="writes over"):
+        Lake(store).prepare()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        (403, "AccessDenied", "s3:PutObject"),
+        (403, "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
+        (403, "RequestTimeTooSkewed", "the clock of this host"),
+        (403, "SignatureDoesNotMatch", "credentials"),
+        (400, "ExpiredToken", "renew them"),
+        (404, "NoSuchBucket", "there is no such bucket"),
+        (400, "AuthorizationHeaderMalformed", "lake.s3.region"),
+        (503, "SlowDown", "slow down"),
+        (500, "InternalError", "busy"),
+        (507, "XMinioStorageFull", "make room"),
+    ],
+)
+def test_each_refusal_is_a_sentence_and_nothing_is_lost(
+    s3: S3Server, proxy: Proxy, status: int, code: str, advice: str
+) -> None:
+    """Whatever is refused raises `Retry`; it lands when it is allowed again."""
+    path = s3.bucket()
+    lake = Lake(proxy.objects(path))
+    writer = lake.writer("events", 0)
+    writer.resume()
+    writer.append(0, [change(1)], [ORDINARY])
+    proxy.code, proxy.fault = code, lambda method, path: status
+    with pytest.raises(Retry, match=rf"(?s)could not be .*{code}.*{advice}"):
+        lake.commit([writer])
+    with pytest.raises(Refused) as refused:
+        proxy.objects(path).names("events")
+    assert advice in refused.value.advice
+    with pytest.raises(Refused):
+        proxy.objects(path).read("head.json")
+    proxy.fault = lambda method, path: None
+    lake.commit([writer])
+    assert [row["xid"] for row in landed(s3.objects(path))] == [1_001]
+
+
+def test_hosts_without_credentials_and_buckets_elsewhere_are_sentences() -> None:
+    """What the client library says of them names neither."""
+    path = S3Path("s3://lake/x")
+    asked = "Error performing PUT http://169.254.169.254/latest/api/token - Server returned status code: 403 Forbidden"
+    assert "AWS_ACCESS_KEY_ID" in refusal(asked, path).advice
+    assert "lake.s3.region" in refusal("Received redirect without LOCATION", path).advice
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_storage_that_cannot_be_reached_is_a_sentence() -> None:
+    """It says where to look."""
+    lake = Lake(Objects(S3Path("s3://lake/x"), S3(endpoint="http://127.0.0.1:1"), retry_config={"max_retries": 0}))
+    with pytest.raises(Retry, match=r"s3://lake/x could not be .*: look at the network and at lake\.s3\.endpoint"):
+        lake.prepare()
+
+
+def test_a_storage_that_does_not_answer_is_given_up_and_asked_again(s3: S3Server, proxy: Proxy) -> None:
+    """A request has an end; whether it was carried out is found out by reading."""
+    path = s3.bucket()
+    lake = Lake(proxy.objects(path, client_options={"timeout": "500ms", "allow_http": True}))
+    writer = lake.writer("events", 0)
+    writer.resume()
+    writer.append(0, [change(1)], [ORDINARY])
+    go_on = threading.Event()
+
+    def hang(method: str, path: str) -> Fault:
+        if method == "PUT":
+            go_on.wait(30)
+        return None
+
+    proxy.fault = hang
+    with pytest.raises(Retry):
+        lake.commit([writer])
+    go_on.set()
+    lake.commit([writer])
+    assert [row["xid"] for row in landed(s3.objects(path))] == [1_001]
+
+
+@pytest.mark.parametrize("fault", ["before", "after", "late"])
+def test_an_entry_without_an_answer_is_found_to_be_ones_own(s3: S3Server, proxy: Proxy, fault: Fault) -> None:
+    """Whether the request was lost, its answer, or whether it arrives when another has been made."""
+    path = s3.bucket()
+    lake = Lake(proxy.objects(path))
+    writer = lake.writer("events", 0)
+    writer.resume()
+    writer.append(0, [change(1)], [ORDINARY])
+    hit: list[str] = []
+
+    def once(method: str, at: str) -> Fault:
+        if method == "PUT" and "/_log/" in at and not hit:
+            hit.append(at)
+            return fault
+        return None
+
+    proxy.fault = once
+    with suppress(Retry):
+        lake.commit([writer])
+    proxy.arrive()
+    writer.append(1, [change(2, at=Position(0, 2, 0))], [ORDINARY])
+    lake.commit([writer])
+    proxy.arrive()
+    assert hit
+    assert sorted(row["xid"] for row in landed(s3.objects(path))) == [1_001, 1_002]
+    assert len(entries(s3.objects(path))) == 3
+
+
+def work(lake: Lake, commit_every: int) -> None:
+    """Be a worker: resume where the lake says, go on to the topic's end."""
+    writer = lake.writer("events", 0)
+    start, _ = writer.resume()
+    for offset in range(start, RECORDS):
+        lane, events, verdicts = TOPIC[offset]
+        writer.append(offset, events, verdicts, lane)
+        if offset % commit_every == commit_every - 1:
+            lake.commit([writer])
+    lake.commit([writer])
+
+
+def check(store: Objects) -> None:
+    """Hold that everything landed once, that the chain is whole, and that each of its files is what it says."""
+    assert sorted(row["xid"] - 1_000 for row in landed(store)) == EXPECTED
+    listing = Listing(store)
+    listing.refresh()
+    assert listing.missing() == []
+    for file in listing.live():
+        assert chain.digest(store.read(file.path) or b"") == file.sha256
+    entries(store)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32),
+    share=st.floats(0.02, 0.4),
+    tries=st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=4),
+)
+def test_whatever_is_lost_refused_or_late_everything_lands_once(
+    s3: S3Server, proxy: Proxy, seed: int, share: float, tries: list[tuple[int, bool]]
+) -> None:
+    """Two workers in turn, each giving up at its first or its later refusals; late requests come at any time."""
+    chance = random.Random(seed)
+    path = s3.bucket()
+
+    def fault(method: str, at: str) -> Fault:
+        del at
+        if chance.random() >= share:
+            return None
+        kinds: list[Fault] = ["before", "after", 503]
+        return chance.choice([*kinds, "late"] if method == "PUT" else kinds)
+
+    for commit_every, persists in tries:
+        proxy.fault = fault
+        lake = Lake(proxy.objects(path))
+        for _ in range(8 if persists else 1):
+            with suppress(Retry, Superseded):
+                work(lake, commit_every)
+            if chance.random() < 0.3:
+                proxy.arrive()
+        proxy.fault = lambda method, at: None
+        with suppress(Retry):
+            seen = [row["event_id"] for row in landed(s3.objects(path))]
+            assert len(seen) == len(set(seen))
+    proxy.arrive()
+    work(Lake(s3.objects(path)), 3)
+    proxy.arrive()
+    check(s3.objects(path))
+
+
+def test_two_workers_that_race_for_every_entry_land_everything_once(s3: S3Server) -> None:
+    """Each has a partition of its own, and both commit as fast as they can."""
+    path = s3.bucket()
+    Lake(s3.objects(path)).prepare()
+    troubles: list[BaseException] = []
+
+    def land(partition: int) -> None:
+        try:
+            lake = Lake(s3.objects(path))
+            writer = lake.writer("events", partition)
+            writer.resume()
+            for offset in range(12):
+                number = 1 + partition * 100 + offset
+                writer.append(offset, [change(number, at=Position(partition, offset, 0))], [ORDINARY])
+                lake.commit([writer])
+        except BaseException as error:
+            troubles.append(error)
+
+    threads = [threading.Thread(target=land, args=(partition,)) for partition in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert troubles == []
+    assert sorted(row["xid"] for row in landed(s3.objects(path))) == sorted(
+        1_001 + partition * 100 + offset for partition in range(3) for offset in range(12)
+    )
+    assert len(entries(s3.objects(path))) == 37
