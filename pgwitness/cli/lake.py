@@ -85,7 +85,8 @@ def _sealed(config: Config) -> Callable[[], int | None]:
 
     def sealed() -> int | None:
         wanted = config.seal.key or config.seal.sign_command or config.seal.public_key or config.lake.signing_key_file
-        if not wanted and not folder_of(config.lake.path, config.seal.path).exists():
+        path = config.lake.path
+        if not wanted and not (isinstance(path, Path) and folder_of(path, config.seal.path).exists()):
             return None
         try:
             return sealed_to(config)

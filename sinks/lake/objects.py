@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from pgwitness.core.config import S3, S3Path
 from pgwitness.core.errors import ConfigurationError, Stop
 from sinks.lake.files import PRIVATE
 from sinks.lake.refusals import Refused, refusal
+from sinks.lake.store import Grows
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -83,6 +85,15 @@ class Objects:
         long = len(content) > 2 * PART_BYTES
         with self._sentences():
             obstore.put(self.bucket, name, content, use_multipart=long, chunk_size=PART_BYTES, max_concurrency=2)
+
+    def begin(self, name: str) -> Grows:
+        """Begin an object that is too large for memory, under a name that nobody else has."""
+        return _Growing(self, name)
+
+    def upload(self, name: str, file: IO[bytes]) -> None:
+        """Write an object of what stands in a file of this host."""
+        with self._sentences():
+            obstore.put(self.bucket, name, file, chunk_size=PART_BYTES, max_concurrency=2)
 
     def replace(self, name: str, content: bytes) -> None:
         """Write an object over whatever has its name."""
@@ -148,6 +159,25 @@ class Objects:
             if isinstance(error, Refused):
                 raise
             raise refusal(str(error), self.path) from error
+
+
+class _Growing:
+    """An object that waits on this host's disk until it is whole."""
+
+    def __init__(self, store: Objects, name: str) -> None:
+        self._store, self._name = store, name
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def write(self, content: bytes) -> None:
+        self._file.write(content)
+
+    def finish(self) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._store.upload(self._name, self._file)
+
+    def abandon(self) -> None:
+        self._file.close()
 
 
 class _Reading(io.RawIOBase):

@@ -22,6 +22,19 @@ ABANDONED_S = 86_400
 """How old what is being written may become: after a day whoever wrote it is gone."""
 
 
+class Grows(Protocol):
+    """A file that is being written."""
+
+    def write(self, content: bytes) -> None:
+        """Write more of it."""
+
+    def finish(self) -> None:
+        """Make it durable."""
+
+    def abandon(self) -> None:
+        """Remove what there is of it."""
+
+
 class Store(Writes, Protocol):
     """What a lake takes of a store. Each operation either did what it says or raises `OSError`."""
 
@@ -37,6 +50,9 @@ class Store(Writes, Protocol):
 
     def put(self, name: str, content: bytes) -> None:
         """Write a file under a name that nobody else has; what a crash leaves of it is in no entry."""
+
+    def begin(self, name: str) -> Grows:
+        """Begin a file that is too large for memory, under a name that nobody else has."""
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading from any place. Raise `FileNotFoundError` when there is none."""

@@ -20,12 +20,22 @@ import logging, os, sys, threading
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
-server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
+application, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
+def one_by_one(environ, start_response):
+    if environ["REQUEST_METHOD"] != "PUT":
+        return application(environ, start_response)
+    with lock:
+        return list(application(environ, start_response))
+server = make_server("127.0.0.1", 0, one_by_one, threaded=True)
 print(server.server_port, flush=True)
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
 server.serve_forever()
 """
-"""moto in a process of its own, which ends when whoever started it does."""
+"""moto in a process of its own, which ends when whoever started it does.
+
+moto 5.2.5 looks whether an object is there, and then makes it: of two who race both may get it. S3 does not do that, so
+that PUTs come one by one here.
+"""
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_REGION": "us-east-1"}
 QUICK: dict[str, Any] = {"retry_config": {"max_retries": 0}}
 """For a store that does not try again by itself, so that each fault is met by what is tested."""

@@ -117,7 +117,7 @@ def test_a_file_that_is_gone_or_altered_fails_the_query_and_says_so(store: Objec
     """It is never passed over; the other days answer."""
     listing = Listing(store)
     listing.refresh()
-    file = next(file for file in listing.live() if file.table == "events" and file.day == "2026-09-23")
+    file = next(file for file in listing.live() if file.table == "events" and "dt=2026-09-23" in file.path)
     content = store.read(file.path)
     assert content is not None
     store.remove(file.path)

@@ -15,6 +15,7 @@ from pgwitness.core.config import S3, S3Path
 from pgwitness.core.errors import Retry, Stop, Superseded
 from pgwitness.core.events import Position
 from sinks.lake import chain
+from sinks.lake.compaction.compactor import Compactor
 from sinks.lake.listing import Listing
 from sinks.lake.objects import Objects
 from sinks.lake.refusals import Refused, refusal
@@ -313,3 +314,22 @@ def test_two_workers_that_race_for_every_entry_land_everything_once(s3: S3Server
         1_001 + partition * 100 + offset for partition in range(3) for offset in range(12)
     )
     assert len(entries(s3.objects(path))) == 37
+
+
+def test_a_lake_is_compacted_where_it_is(store: Objects) -> None:
+    """With the same rows, and what was replaced goes after the grace."""
+    lake = Lake(store)
+    writer = lake.writer("events", 0)
+    writer.resume()
+    for offset in range(12):
+        writer.append(offset, [change(offset + 1, at=Position(0, offset, 0))], [ORDINARY])
+        lake.commit([writer])
+    before = sorted(row["xid"] for row in landed(store))
+    done = Compactor(store.path, store, grace_s=0.0).run()
+    Compactor(store.path, store, grace_s=0.0).run()
+    assert (done.replaced, done.refused) == (24, [])
+    assert sorted(row["xid"] for row in landed(store)) == before == list(range(1_001, 1_013))
+    listing = Listing(store)
+    listing.refresh()
+    assert (listing.missing(), listing.strange()) == ([], [])
+    assert len([name for name, _ in store.walk("events")]) == 2

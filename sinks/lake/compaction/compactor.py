@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePath
 from typing import Protocol
 
 import structlog
@@ -61,7 +61,7 @@ class Compactor:
 
     def __init__(
         self,
-        path: Path,
+        path: PurePath,
         store: Store,
         *,
         grace_s: float = GRACE_S,

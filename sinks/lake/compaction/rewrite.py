@@ -23,22 +23,10 @@ from sinks.lake.compaction.merge import in_order, keys_of, merge
 from sinks.lake.compaction.plan import Job, Sizes
 from sinks.lake.layout import Level
 from sinks.lake.schema import SCHEMA_VERSION, TABLES
+from sinks.lake.store import Grows
 
 BATCH_ROWS = 8_192
 HASHED_BYTES = 1024**2
-
-
-class Grows(Protocol):
-    """A file that is being written."""
-
-    def write(self, content: bytes) -> None:
-        """Write more of it."""
-
-    def finish(self) -> None:
-        """Make it durable."""
-
-    def abandon(self) -> None:
-        """Remove what there is of it."""
 
 
 class Holds(Protocol):
