@@ -29,7 +29,7 @@ def prove(event_id: str, output: Path | None, row_images: bool, key: str | None,
     from sinks.seal.prove import prove as run
 
     into = output or Path(f"proof-{event_id}")
-    lake = config.lake.path
+    lake = config.lake.folder
     if into.resolve().is_relative_to(lake.resolve()):
         raise NotInOrder(f"{into} lies in the lake, where nobody writes but its worker; name another folder")
     folder = place.folder_of(lake, config.seal.path)

@@ -120,7 +120,7 @@ class Listing:
     def strange(self) -> list[str]:
         """List Parquet files that no entry names: planted, copied, or left by a commit that never was."""
         known = {file.path for file in self.live()} | {empty_file(table) for table in TABLES}
-        if not (self._lake / empty_file("events")).exists():  # a worker of before made the lake
+        if not self.store.has(empty_file("events")):  # a worker of before made the lake
             known |= {old_empty_file(table) for table in TABLES}
         found = {
             name: written_us

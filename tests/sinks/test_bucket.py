@@ -132,6 +132,18 @@ def test_a_file_that_is_gone_or_altered_fails_the_query_and_says_so(store: Objec
     assert ask(store, "SELECT count(*) FROM events") == [(33,)]
 
 
+def test_who_may_not_read_row_images_has_everything_else(s3: S3Server, store: Objects) -> None:
+    """As in a folder: `before` and `after` are empty."""
+    proxy = Proxy(s3, lambda method, path: 403 if "/rows/" in path else None)
+    proxy.code = "AccessDenied"
+    try:
+        closed = proxy.objects(store.path)
+        assert ask(closed, "SELECT count(*), count(after) FROM changes") == [(30, 0)]
+        assert ask(store, "SELECT count(*), count(after) FROM changes") == [(30, 30)]
+    finally:
+        proxy.close()
+
+
 def test_where_there_is_no_lake_or_no_answer_it_says_so(s3: S3Server) -> None:
     """Before anything is opened."""
     with pytest.raises(NotInOrder, match="there is no evidence lake at s3://"):
@@ -161,7 +173,7 @@ def test_any_part_of_a_file_is_what_stands_there(store: Objects, monkeypatch: py
     listing = Listing(store)
     listing.refresh()
     files = bucket.Bucket(store)
-    files.show(listing.live(), ())
+    files.show(listing.live())
     name = listing.live()[0].path
     content = store.read(name) or b""
     opened = files.open(f"{store.path}/{name}")
