@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import psycopg
@@ -35,7 +35,9 @@ from pgwitness.core.privacy import write_key
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Broker, Postgres
 from tests.servers import kafka
 from tests.servers.kafka import Kafka
-from tests.servers.s3 import ENVIRONMENT, S3Server, s3_server
+
+if TYPE_CHECKING:
+    from tests.servers.s3 import S3Server
 
 # No assertion on time: what is first in a process loads tables, and cores are shared.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -179,6 +181,8 @@ def postgres(request: pytest.FixtureRequest) -> Postgres:
 @pytest.fixture(scope="session")
 def s3_process() -> Iterator[S3Server]:
     """An S3 server on loopback."""
+    from tests.servers.s3 import s3_server
+
     with s3_server() as server:
         yield server
 
@@ -186,6 +190,8 @@ def s3_process() -> Iterator[S3Server]:
 @pytest.fixture
 def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     """The S3 server, with credentials for it in the environment."""
+    from tests.servers.s3 import ENVIRONMENT
+
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return s3_process
