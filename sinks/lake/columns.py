@@ -20,7 +20,7 @@ from msgspec import Meta, Raw, Struct
 
 from pgwitness.core.errors import DeadLetter
 from pgwitness.core.events import OPERATIONS, Event, quote_identifier
-from sinks.lake import alert_rows
+from sinks.lake import alert_rows, touch
 from sinks.lake.arrays import ABSENT, Codes, Distinct, Ints, coded, coded_lists, json_texts, numbers
 from sinks.lake.schema import DAY_US, EVENTS, ROWS, SCHEMA_VERSION, TIME_US_MAX
 
@@ -157,6 +157,8 @@ class _Chunk(Struct, frozen=True):
     detail: pa.Array
     offset: Ints
     index: Ints
+    touch: pa.Array
+    touch_before: pa.Array
     changed_rows: int
 
 
@@ -374,6 +376,8 @@ class Columns:
         )
         no_text = pa.nulls(len(lone), pa.string())
         shape = np.concatenate([np.array(pending.row_shape, np.int32), np.array(pending.shape, np.int32)[lone]])
+        touched, touched_before = self._touches(pending)
+        no_number = pa.nulls(len(lone), pa.uint64())
         self._chunks.append(
             _Chunk(
                 event_id=pa.concat_arrays([row_ids, ids.take(pa.array(lone))]),
@@ -395,8 +399,17 @@ class Columns:
                 detail=pa.array(pending.detail, pa.string()).take(pa.array(owner)),
                 offset=np.array(pending.offset, np.int64)[owner],
                 index=np.array(pending.index, np.int64)[owner],
+                touch=pa.concat_arrays([touched, no_number]),
+                touch_before=pa.concat_arrays([touched_before, no_number]),
                 changed_rows=len(rows),
             )
+        )
+
+    def _touches(self, pending: _Pending) -> tuple[pa.Array, pa.Array]:
+        shapes: list[_Shape] = self._shapes.values
+        return touch.of_rows(
+            (row.operation, shapes[shape].relations[0], bytes(row.key), bytes(row.before))
+            for row, shape in zip(pending.rows, pending.row_shape, strict=True)
         )
 
     # Giving it away.
@@ -436,7 +449,10 @@ class Columns:
         columns["relations"] = coded_lists([value.relations for value in shapes], shape)
         columns["columns"] = coded_lists([value.columns for value in shapes], shape)
         columns["changed"] = coded_lists([value.changed for value in shapes], shape)
-        for name in ("event_id", "calls", "duration_ms", "detail", "row_key"):
+        columns["relation"] = coded(
+            [value.relations[0] if value.relations else None for value in shapes], shape, pa.string()
+        )
+        for name in ("event_id", "calls", "duration_ms", "detail", "row_key", "touch", "touch_before"):
             columns[name] = chunked({"duration_ms": "duration", "row_key": "key"}.get(name, name))
         for name in ("xid", "lsn", "ordinal"):
             columns[name] = numbers(joined(name), pa.int64())

@@ -22,6 +22,24 @@ _READS = (
 """What reads. Statistics count what the log already told: then `seen_as` says so. A first event that was `pending`
 stands for the statement, what settles it does not count again."""
 
+_KEY = "CAST(key AS VARCHAR)"
+_IS_OBJECT = f"coalesce(json_type(try_cast({_KEY} AS JSON)) = 'OBJECT', false)"
+_SAME_KEY = (
+    f"CASE WHEN {_IS_OBJECT} THEN json_contains(CAST(row_key AS JSON), try_cast({_KEY} AS JSON))"
+    f" ELSE json_extract_string(row_key, '$.*') = [{_KEY}] END"
+)
+
+
+def _part(value: str) -> str:
+    return f"strlen({value}) || ':' || {value} || ','"
+
+
+_MEMBER = f"json_extract_string({_KEY}, '/' || replace(replace(name, '~', '~0'), '/', '~1'))"
+_MEMBERS = f"array_to_string(list_transform(list_sort(json_keys({_KEY})), lambda name: {_part(_MEMBER)}), '')"
+_WHOLE = f"md5_number_lower({_part('relation')})"
+RECORD = f"md5_number_lower({_part('relation')} || CASE WHEN {_IS_OBJECT} THEN {_MEMBERS} ELSE {_part(_KEY)} END)"
+"""The numbers of a relation and of one of its records, as `sinks.lake.touch` gives them to rows when they land."""
+
 VIEWS = """
 -- What is missing, one row a gap: why, and from when until when where the source knows.
 CREATE OR REPLACE VIEW gaps AS
@@ -84,8 +102,9 @@ WHERE access = 'read' OR kind = 'statement' AND detail->>'$.settles' IS NULL
 -- Every event that touched one record, and under `how` in which way: `changed`; `all_rows` (a truncate touches every
 -- record, and so does dropping the table); `may_have_read`: a statement read the relation, and as literals are not
 -- kept, nobody knows which of its rows. What was refused read nothing. `key` is the value of a key of one column, or a
--- JSON object of the key's columns (of text, the token: `pgwitness token COLUMN`). A relation that no event names is an
--- error, and so is a principal below: nothing found is not nothing done.
+-- JSON object of the key's columns (of text, the token: `pgwitness token COLUMN`). An update that changed the key
+-- touched two records. A relation that no event names is an error, and so is a principal below: nothing found is not
+-- nothing done.
 CREATE OR REPLACE MACRO touched(relation, key) AS TABLE
 WITH known AS MATERIALIZED (
     SELECT count(*) > 0 AS found FROM (SELECT 1 FROM events WHERE list_contains(relations, relation) LIMIT 1)
@@ -99,19 +118,27 @@ WITH known AS MATERIALIZED (
         || '; those that come near: ' || coalesce(names, 'none')) END AS named
     FROM known, near
 )
-SELECT events.*, CASE
-    WHEN kind IN ('statement', 'query_stats') THEN 'may_have_read'
-    WHEN operation IN ('truncate', 'DROP TABLE') THEN 'all_rows'
-    ELSE 'changed' END AS how
-FROM events, checked
-WHERE named AND list_contains(relations, relation) AND (
-    kind IN ('change', 'ddl') AND operation IN ('truncate', 'DROP TABLE')
-    OR kind = 'change' AND CASE
-        WHEN json_type(try_cast(CAST(key AS VARCHAR) AS JSON)) = 'OBJECT'
-            THEN json_contains(CAST(row_key AS JSON), CAST(CAST(key AS VARCHAR) AS JSON))
-        ELSE json_extract_string(row_key, '$.*') = [CAST(key AS VARCHAR)]
-    END
-    OR kind IN ('statement', 'query_stats') AND outcome <> 'denied' AND {reads})
+SELECT found.* FROM (
+    -- The number of the record, and that of the whole relation, are looked for by Bloom filters.
+    SELECT *, CASE WHEN operation = 'truncate' THEN 'all_rows' ELSE 'changed' END AS how FROM events
+    WHERE kind = 'change' AND touch IN ({record}, {whole}) AND (operation = 'truncate' OR {same_key})
+    UNION ALL
+    SELECT *, 'changed' FROM events WHERE kind = 'change' AND touch_before = {record}
+    UNION ALL
+    -- An object may have part of a key, which has no number of its own.
+    SELECT *, 'changed' FROM events
+    WHERE {is_object} AND kind = 'change' AND list_contains(relations, relation) AND {same_key}
+        AND schema_version >= 4 AND touch IS DISTINCT FROM {record} AND touch_before IS DISTINCT FROM {record}
+    UNION ALL
+    -- Rows that landed before there were numbers.
+    SELECT *, CASE WHEN operation = 'truncate' THEN 'all_rows' ELSE 'changed' END FROM events
+    WHERE schema_version < 4 AND kind = 'change' AND list_contains(relations, relation)
+        AND (operation = 'truncate' OR {same_key})
+    UNION ALL
+    SELECT *, CASE WHEN kind = 'ddl' THEN 'all_rows' ELSE 'may_have_read' END FROM events
+    WHERE kind IN ('ddl', 'statement', 'query_stats') AND list_contains(relations, relation)
+        AND CASE WHEN kind = 'ddl' THEN operation = 'DROP TABLE' ELSE outcome <> 'denied' AND {reads} END
+) AS found, checked WHERE named
 ORDER BY occurred_at, xid, ordinal;
 
 -- Everything that somebody did, or that was done on their behalf. Two branches: with one condition that has an OR, no
@@ -142,4 +169,12 @@ ORDER BY occurred_at, xid, ordinal;
 
 def views(events_of_who: str) -> str:
     """Write the views and macros; `events_of_who` is a scan that has at least the events of the principal `who`."""
-    return VIEWS.format(alike=_ALIKE, reads=_READS, events_of_who=events_of_who)
+    return VIEWS.format(
+        alike=_ALIKE,
+        reads=_READS,
+        events_of_who=events_of_who,
+        record=RECORD,
+        whole=_WHOLE,
+        is_object=_IS_OBJECT,
+        same_key=_SAME_KEY,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of the lake's columns, stored in every row of `events`."""
 
 DAY_US = 86_400_000_000
@@ -71,6 +71,9 @@ EVENTS = pa.schema(
         ("source", _TEXT),
         ("source_offset", pa.int64()),
         ("source_index", pa.int64()),
+        ("relation", _TEXT),
+        ("touch", pa.uint64()),
+        ("touch_before", pa.uint64()),
     ]
 )
 """`events`: one row a changed row, or one event of any other kind.
@@ -126,5 +129,9 @@ it, or, when that is somebody else's and only told the time, the finding's last 
 
 TABLES: dict[str, pa.Schema] = {"events": EVENTS, "rows": ROWS, "alerts": ALERTS}
 
-UNIQUE_TEXTS = {"event_id", "row_key", "before", "after", "detail", "reasons", "ocsf"}
+UNIQUES = {"event_id", "row_key", "before", "after", "detail", "reasons", "ocsf", "touch", "touch_before"}
 """Columns whose values rarely come twice: a dictionary for them costs time and saves nothing."""
+
+BLOOMS = {"touch": None, "kind": 16, "operation": 128}
+"""Columns with a Bloom filter in each row group, which a question for one value reads first; and how many distinct
+values it is made for, None as many as there are rows."""

@@ -27,12 +27,6 @@ _LIVE = """
 -- see what has landed since. "No files found" says that a snapshot or a file has been replaced meanwhile: run it again.
 """
 
-_NEWER = {
-    "events": " UNION ALL BY NAME SELECT NULL::VARCHAR AS source, NULL::BIGINT AS source_offset, "
-    "NULL::BIGINT AS source_index WHERE false"
-}
-"""Columns that queries need and that a lake without a file of version 3 does not have."""
-
 _ACTIVITY = "kind IN ('change', 'ddl', 'statement', 'query_stats', 'session')"
 
 _IS_ADDRESS = (
@@ -192,4 +186,4 @@ def scan(table: str, more: str = "", principal: str | None = None) -> str:
             days = "false" if part.months else "true, hive_types = {'dt': DATE}"
             united = "union_by_name = true, " if part.older else ""
             reads.append(f"SELECT * FROM read_parquet({files}, {united}hive_partitioning = {days}{more})")
-    return f"(SELECT * FROM ({' UNION ALL BY NAME '.join(reads)}{_NEWER.get(table, '')}) WHERE dt > DATE '{EMPTY_DAY}')"
+    return f"(SELECT * FROM ({' UNION ALL BY NAME '.join(reads)}) WHERE dt > DATE '{EMPTY_DAY}')"
