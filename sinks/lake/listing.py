@@ -148,8 +148,8 @@ def _paths(part: Part, live: list[File]) -> list[str]:
     return sorted(file.path for file in live if part.takes(file))
 
 
-def variables_sql() -> str:
-    """Write the statements that list the files of all tables, for DuckDB started in the lake's folder.
+def variables_sql(root: str = "") -> str:
+    """Write the statements that list the files of all tables; names begin with `root`, empty in the lake's folder.
 
     They are all `SET VARIABLE`, so that whoever reads only, or keeps a connection, runs them again to see what is new.
     They must not leave an older list, an empty one or a part: DuckDB reads a text that is not there as no row, and goes
@@ -165,11 +165,12 @@ def variables_sql() -> str:
         "SET VARIABLE pgwitness_live = NULL;",
         *(f"SET VARIABLE {part.variable} = ['{NOT_WHOLE}'];" for part in PARTS),
         *(f"SET VARIABLE {name} = [['{NOT_WHOLE}']];" for name in BY_BUCKET.values()),
-        f"SET VARIABLE pgwitness_number = (SELECT (content ->> 'number')::BIGINT FROM read_text('{snapshots.HEAD}'));",
+        "SET VARIABLE pgwitness_number = (SELECT (content ->> 'number')::BIGINT "
+        f"FROM read_text('{root}{snapshots.HEAD}'));",
         f"SET VARIABLE pgwitness_base_number = {number} - {number} % {snapshots.BASE_EVERY};",
-        f"SET VARIABLE pgwitness_base = printf('{snapshots.FOLDER}/base-%012d.json', "
+        f"SET VARIABLE pgwitness_base = printf('{root}{snapshots.FOLDER}/base-%012d.json', "
         "getvariable('pgwitness_base_number')::BIGINT);",
-        f"SET VARIABLE pgwitness_tail = printf('{snapshots.FOLDER}/tail-%012d.json', {number}::BIGINT);",
+        f"SET VARIABLE pgwitness_tail = printf('{root}{snapshots.FOLDER}/tail-%012d.json', {number}::BIGINT);",
         "SET VARIABLE pgwitness_snapshot = (SELECT list({'tail': t.content, 'base': b.content})\n"
         "    FROM read_text(getvariable('pgwitness_tail')) AS t, read_text(getvariable('pgwitness_base')) AS b);",
         "SET VARIABLE pgwitness_live = (\n"
@@ -191,6 +192,7 @@ def variables_sql() -> str:
         "    FROM (SELECT unnest(getvariable('pgwitness_live'), recursive := true)));",
         *(_one_list(part, whole) for part in PARTS),
         *(_lists_by_bucket(part, name, whole) for part, name in BY_BUCKET.items()),
+        *_rooted(root),
     ]
     return "\n".join(lines) + "\n"
 
@@ -223,8 +225,22 @@ def _lists_by_bucket(part: Part, name: str, whole: str) -> str:
     )
 
 
-def variables_empty() -> str:
+def _rooted(root: str) -> list[str]:
+    """Write the statements that put `root` before all names."""
+    if not root:
+        return []
+    one, several = f"lambda f: '{root}' || f", f"lambda l: list_transform(l, lambda f: '{root}' || f)"
+    named = {part.variable: one for part in PARTS} | dict.fromkeys(BY_BUCKET.values(), several)
+    return [
+        f"SET VARIABLE {name} = list_transform(getvariable('{name}'), {prefixed});" for name, prefixed in named.items()
+    ]
+
+
+def variables_empty(root: str = "") -> str:
     """Write the statements that name only the files without rows: while views are made, nothing is opened for them."""
     nothing = {part.variable: f"['{empty_file(part.table)}']" for part in PARTS}
     nothing |= {name: f"[['{empty_file(part.table)}']]" for part, name in BY_BUCKET.items()}
-    return "".join(f"SET VARIABLE {name} = {value};\n" for name, value in nothing.items())
+    return "".join(
+        f"{line}\n"
+        for line in (*(f"SET VARIABLE {name} = {value};" for name, value in nothing.items()), *_rooted(root))
+    )

@@ -49,6 +49,11 @@ class Objects:
         self._exclusive = False
 
     @property
+    def root(self) -> str:
+        """What `views.sql` puts before names."""
+        return f"{self.path}/"
+
+    @property
     def bucket(self) -> S3Store:
         """The connection. Raise `ConfigurationError` when it cannot be made of the settings."""
         if self._bucket is None:

@@ -42,6 +42,10 @@ class Store(Writes, Protocol):
     def path(self) -> PurePath:
         """Where it is, as the configuration says it."""
 
+    @property
+    def root(self) -> str:
+        """What `views.sql` puts before names: nothing where DuckDB is started in the lake's folder."""
+
     def prepare(self) -> None:
         """Make it ready to be written to; it may be. Raise `Stop` when a lake cannot be there."""
 
@@ -74,6 +78,8 @@ def at(place: Path | Store) -> Store:
 
 class Folder:
     """A lake in a folder of a file system that has hard links."""
+
+    root = ""
 
     def __init__(self, path: Path, files: Files) -> None:
         self.path = path

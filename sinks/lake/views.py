@@ -22,6 +22,11 @@ SET parquet_metadata_cache = false;
 SET asof_loop_join_threshold = 0;
 """
 
+_REMOTE = """
+-- This lake is in a bucket: DuckDB reads it from anywhere, with its extension httpfs and credentials.
+-- INSTALL httpfs; LOAD httpfs; CREATE SECRET (TYPE s3, PROVIDER credential_chain);
+"""
+
 _LIVE = """
 -- What counts is what the lake's log says, summed up in the snapshot that head.json names: run what follows again to
 -- see what has landed since. "No files found" says that a snapshot or a file has been replaced meanwhile: run it again.
@@ -147,9 +152,9 @@ WHERE e.kind = 'change' AND e.ordinal IS NOT NULL;
 """
 
 
-def views_sql() -> str:
-    """Write the catalogue as SQL for a DuckDB started in the lake's folder."""
-    return HEAD + "\n" + variables_empty() + "\n" + views() + _LIVE + variables_sql()
+def views_sql(root: str = "") -> str:
+    """Write the catalogue as SQL for a DuckDB started in the lake's folder, or anywhere when `root` names the lake."""
+    return HEAD + _REMOTE * bool(root) + "\n" + variables_empty(root) + "\n" + views() + _LIVE + variables_sql(root)
 
 
 def views() -> str:

@@ -87,7 +87,7 @@ class Lake:
             for table, schema in TABLES.items():
                 self._place(listing.empty_file(table), parquet.encode(schema.empty_table()))
                 self.store.remove(listing.old_empty_file(table))
-            self._place("views.sql", views.views_sql().encode())
+            self._place("views.sql", views.views_sql(self.store.root).encode())
             self.store.sweep()
 
     def _place(self, name: str, content: bytes) -> None:

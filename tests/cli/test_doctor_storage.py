@@ -148,3 +148,40 @@ def test_what_the_log_names_and_is_not_there_is_said(tmp_path: Path) -> None:
     assert (missing["state"], planted["state"]) == ("error", "warning")
     assert "1 files missing, such as rows/dt=" in str(missing["found"])
     assert "1 files are in no entry, such as rows/dt=2026-09-22/other.parquet" in str(planted["found"])
+
+
+MOUNTS = """\
+/dev/sda1 / ext4 rw 0 0
+server:/evidence /srv/shared nfs4 rw,vers=4.2 0 0
+/dev/sdb1 /srv/shared/own\\040disk ext4 rw 0 0
+s3fs /mnt/bucket fuse.s3fs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("lake", "kind"),
+    [
+        ("/srv/lake", None),
+        ("/srv/shared/lake", "nfs4"),
+        ("/srv/shared", "nfs4"),
+        ("/srv/sharedlake", None),
+        ("/srv/shared/own disk/lake", None),
+        ("/mnt/bucket/lake", "fuse.s3fs"),
+    ],
+)
+def test_a_lake_on_a_file_system_that_hosts_share_is_an_error(lake: str, kind: str | None) -> None:
+    """It is the innermost mount that counts."""
+    found = storage.judge_kind(Path(lake), MOUNTS)
+    assert [kind in str(line["found"]) for line in found] == [True] * (kind is not None)
+
+
+def test_who_says_that_hosts_share_it_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `lake.shared_filesystem` nothing is said."""
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"server:/ {tmp_path} nfs rw 0 0\n")
+    monkeypatch.setattr(storage, "MOUNTS", mounts)
+    for told in (False, True):
+        lines: list[dict[str, object]] = []
+        config = configured(tmp_path)
+        storage.storage(replace(config, lake=replace(config.lake, shared_filesystem=told)), lines)
+        assert [line["state"] for line in lines if line["what"] == "file system"] == ["error"] * (not told)

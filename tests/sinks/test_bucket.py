@@ -184,3 +184,18 @@ def test_any_part_of_a_file_is_what_stands_there(store: Objects, monkeypatch: py
         assert opened.read(length) == content[start : start + length]
     assert opened.seek(0, 2) == len(content)
     assert opened.read(10) == b""
+
+
+def test_the_views_for_a_plain_duckdb_read_the_lake_from_anywhere(
+    store: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`views.sql` names objects from the bucket on; tried on a copy of the lake, since DuckDB's wheel reads no S3."""
+    script = (store.read("views.sql") or b"").decode()
+    assert f"FROM read_text('{store.path}/head.json')" in script
+    fill(tmp_path / "lake")
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(script.replace(f"{store.path}/", f"{tmp_path}/lake/"))
+        for question in QUESTIONS:
+            assert connection.execute(question).fetchall() == ask(store, question), question

@@ -24,6 +24,13 @@ SHARE_LOW, BYTES_LOW = 0.05, 2 * 1024**3
 SHARE_OUT, BYTES_OUT = 0.01, 256 * 1024**2
 """Below both of a pair a disk is nearly full, or as good as full."""
 
+MOUNTS = Path("/proc/self/mounts")
+_FUSE = ("glusterfs", "goofys", "gcsfuse", "juicefs", "mountpoint-s3", "rclone", "s3fs", "sshfs")
+SHARED = frozenset(
+    {"afs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "smb3", "smbfs"}
+    | {f"fuse.{name}" for name in _FUSE}
+)
+
 _FIXES = {
     errno.EROFS: "mount the file system for writing",
     errno.ENOSPC: "make room, or move it to another disk",
@@ -39,9 +46,29 @@ def storage(config: Config, findings: list[Line]) -> None:
     if isinstance(lake, Path):
         findings += _place("lake", lake, needs_links=True)
         findings += _open_to_others(lake, config.lake.group) if lake.is_dir() else []
+        if not config.lake.shared_filesystem:
+            findings += judge_kind(lake, MOUNTS.read_text() if MOUNTS.exists() else "")
     else:
         attempt("lake", "writing", findings, lambda: _bucket(config))
     findings += _place("state", config.collectors.state_path, needs_links=False)
+
+
+def judge_kind(lake: Path, mounts: str) -> list[Line]:
+    """Say when a lake is on a file system of several hosts; `mounts` is what Linux says in `/proc/self/mounts`. Pure.
+
+    Hard links and exclusive names on such ones are what their server, its version and its mount options make of them.
+    """
+    found = ("", "")
+    for mount in mounts.splitlines():
+        _, place, kind, *_ = mount.split()
+        point = place.replace("\\040", " ")
+        if lake.is_relative_to(point) and len(point) >= len(found[0]):
+            found = (point, kind)
+    if found[1] not in SHARED:
+        return []
+    fix = "put it on a local disk, or in a bucket (s3://…); if you know that it keeps names exclusive: "
+    fix += "lake.shared_filesystem = true"
+    return [line("lake", "file system", "error", f"{lake} is on {found[1]} ({found[0]}), which hosts may share", fix)]
 
 
 def _bucket(config: Config) -> str:

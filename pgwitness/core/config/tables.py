@@ -146,7 +146,7 @@ class Lake(_Section, frozen=True, kw_only=True):
     `path` is a `Path`, or an `S3Path` (`pgwitness.core.config.places`). `group` names the group of the system whose
     members may read the lake, `rows_group` the one whose members may enter the folder of row images; nobody but the
     worker's user may otherwise. `grace` is how long files stay that compaction has replaced: longer than the longest
-    query.
+    query. `shared_filesystem` says that several hosts share the folder's file system, and that this was thought over.
     """
 
     path: PurePath = Path("./lake")
@@ -157,6 +157,7 @@ class Lake(_Section, frozen=True, kw_only=True):
     flush_interval: Duration = Duration(60.0)
     flush_rows: int = 100_000
     grace: Duration = Duration(3600.0)
+    shared_filesystem: bool = False
 
     @property
     def folder(self) -> Path:
