@@ -35,6 +35,7 @@ CHECKPOINT_BYTES_MAX = 10_000_000
     help="Certificates (PEM) of who stamped checkpoints; by default those of [seal.anchors].",
 )
 @click.option("--unanchored", is_flag=True, help="Hold it against no checkpoint that was kept elsewhere.")
+@click.option("--rows", is_flag=True, help="Read every row, too: digests, and holes in what is numbered.")
 @click.option("--lag", metavar="DURATION", help="How old what is not sealed may be; by default seal.lag_max.")
 @json_option
 @common
@@ -44,6 +45,7 @@ def verify(
     checkpoints: tuple[Path, ...],
     tsa: Path | None,
     unanchored: bool,
+    rows: bool,
     lag: str | None,
     as_json: bool,
     config_path: Path,
@@ -72,6 +74,7 @@ def verify(
         remembered=tuple((str(path), _read(path)) for path in checkpoints),
         unanchored=unanchored,
         lag_us=int(lag_s * 1e6),
+        rows=rows,
         trusted=trusted_certificates(config, tsa),
     )
     lake = subject or config.lake.folder

@@ -22,6 +22,8 @@ class History:
     gone: dict[str, tuple[File, int]] = field(default_factory=dict)
     rows: int = 0
     """Rows that landed, ever."""
+    retired: bool = False
+    """Whether retention took files."""
 
     def take(self, content: bytes, read: Read) -> Entry:
         """Take the next entry; what it leaves out is read. Raise `Stop` when it is none or cannot follow."""
@@ -33,6 +35,7 @@ class History:
         chain.apply(self.state, entry, chain.digest(content))
         snapshots.rebase(self.state)
         self.gone |= {path: (file, number) for path, file in before.items()}
+        self.retired |= isinstance(entry, Retire)
         if isinstance(entry, Begin | Land):
             self.rows += sum(file.rows for file in entry.files)
         return entry

@@ -25,6 +25,7 @@ from sinks.seal.note import PublicKey
 from sinks.seal.place import ANCHORS, CHECKPOINT, FOLDER, PRIVATE
 from sinks.seal.verifying_anchors import check_anchors
 from sinks.seal.verifying_log import Fold, Sealed
+from sinks.seal.verifying_rows import check_rows
 
 LOG = f"{chain.FOLDER}/"
 
@@ -34,7 +35,8 @@ class Wanted(Struct, frozen=True):
 
     `key` is the sealer's public key; `seal` its folder, if that is not in the lake; `remembered` are checkpoints that
     the auditor has kept, or got from an anchor (a note, or a file of lines), with their names; `trusted` are the
-    certificates of those who stamped some; `lag_us` is how old what is not sealed may be, at `now_us`.
+    certificates of those who stamped some; with `rows` every row is read; `lag_us` is how old what is not sealed may
+    be, at `now_us`.
     """
 
     key: PublicKey
@@ -44,6 +46,7 @@ class Wanted(Struct, frozen=True):
     unanchored: bool = False
     lag_us: int = 0
     trusted: tuple[x509.Certificate, ...] = ()
+    rows: bool = False
 
 
 def verify(lake: Path, wanted: Wanted) -> Report:
@@ -73,6 +76,8 @@ def verify(lake: Path, wanted: Wanted) -> Report:
     snapshots.finish(fold.history.state.number)
     verifying_snapshots.check_views(lake, report)
     _files(lake, names, fold, report)
+    if wanted.rows and not report.findings:  # nobody reads a file that somebody has altered
+        check_rows(lake, fold.history, report)
     _tell(report, found if sealed.proven else None, fold, wanted)
     return report
 

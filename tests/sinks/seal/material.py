@@ -48,10 +48,10 @@ def checkpoint(path: Path) -> bytes:
     return (path / place.FOLDER / place.CHECKPOINT).read_bytes()
 
 
-def verified(path: Path, *remembered: bytes, now_us: int = NOON_US, lag_us: int = 0) -> Report:
+def verified(path: Path, *remembered: bytes, now_us: int = NOON_US, lag_us: int = 0, rows: bool = False) -> Report:
     """Verify a lake, against these checkpoints."""
     known = tuple((f"remembered {number}", content) for number, content in enumerate(remembered))
-    return verify(path, Wanted(KEY.public(), now_us, remembered=known, unanchored=not known, lag_us=lag_us))
+    return verify(path, Wanted(KEY.public(), now_us, remembered=known, unanchored=not known, lag_us=lag_us, rows=rows))
 
 
 def named(report: Report) -> set[tuple[str, str]]:
