@@ -113,7 +113,8 @@ def swap_entries(world: World, lake: Path, chance: random.Random) -> str:
 def rewrite_chain(world: World, lake: Path, chance: random.Random) -> str:
     """Take a commit out of the history: everything behind it written anew, snapshots included, but for the key."""
     entries = [chain.decode((lake / chain.entry_name(n)).read_bytes(), n) for n in range(_count(lake))]
-    lands = [entry.number for entry in entries if isinstance(entry, Land)]
+    counted = {file.path for file in live(lake)}  # of the others, a later entry would not follow
+    lands = [one.number for one in entries if isinstance(one, Land) and all(file.path in counted for file in one.files)]
     gone = chance.choice(lands)
     _write_chain(lake, entries, gone)
     how = chance.choice(["keep the seal", "seal again with another key", "no seal", "tiles made again"])

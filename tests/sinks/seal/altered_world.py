@@ -13,38 +13,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sinks.lake import chain
-from sinks.lake.chain import Entry, File, Hold, Release, Replace, Retire, Retired, State
-from sinks.lake.files import Files
+from sinks.lake.chain import File, Replace, Retire, Retired
 from sinks.lake.listing import Listing
-from sinks.lake.log import Log
-from sinks.lake.protocol import Attempt
-from sinks.lake.store import Folder
 from sinks.seal.findings import Report
 from tests.sinks.material import NOON_US
-from tests.sinks.seal.material import checkpoint, grow, sealer, verified
+from tests.sinks.seal.material import append, checkpoint, grow, hold, pad, sealer, verified
 
 HELD = 115
 """Pairs of a hold and its release: cheap entries, so that the log has a full tile."""
-
-
-def append(lake: Path, make: Callable[[State], Entry]) -> None:
-    """Put an entry behind the last one."""
-    log = Log(Folder(lake, Files()))
-    log.refresh()
-    log.append(make, Attempt())
-    log.publish()
 
 
 def build(folder: Path) -> tuple[Path, Path, bytes]:
     """Make a lake with entries of every kind, sealed; gives it, an older copy of it, and the auditor's checkpoint."""
     lake, older = folder / "lake", folder / "older"
     grow(lake, range(5))
-    log = Log(Folder(lake, Files()))
-    log.refresh()
-    for number in range(HELD):
-        for make in (_hold(number), _release(number)):
-            log.append(make, Attempt())
-    log.publish()
+    pad(lake, HELD)
     sealer(lake).round()
     shutil.copytree(lake, older)
     grow(lake, range(5, 10))
@@ -53,22 +36,9 @@ def build(folder: Path) -> tuple[Path, Path, bytes]:
     sealer(lake).round()
     kept = checkpoint(lake)
     grow(lake, range(10, 12))
-    append(lake, _hold(HELD))
+    append(lake, hold("open"))
     sealer(lake).round()
     return lake, older, kept
-
-
-def _hold(number: int) -> Callable[[State], Entry]:
-    return lambda state: Hold(
-        number=state.number + 1, predecessor=state.sha256, at_us=NOON_US, id=f"h{number}", by="ada", why="a court",
-        first_day="2020-01-01", last_day="2020-01-02",
-    )  # fmt: skip
-
-
-def _release(number: int) -> Callable[[State], Entry]:
-    return lambda state: Release(
-        number=state.number + 1, predecessor=state.sha256, at_us=NOON_US, id=f"h{number}", by="ada", why="it is over"
-    )
 
 
 def live(lake: Path, table: str = "") -> list[File]:

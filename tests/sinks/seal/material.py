@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pgwitness.core.events import Event
+from sinks.lake.chain import Entry, Hold, Release, State
 from sinks.lake.files import Files
+from sinks.lake.log import Log
+from sinks.lake.protocol import Attempt
 from sinks.lake.store import Folder
 from sinks.lake.writer import Lake
 from sinks.seal import place
@@ -30,6 +33,40 @@ def grow(path: Path, commits: Iterable[int], *, clock_us: int = NOON_US) -> None
         events: list[Event] = [change(number)]
         writer.append(offset, events, [ORDINARY])
         writer.commit()
+
+
+def append(lake: Path, make: Callable[[State], Entry]) -> None:
+    """Put an entry behind the last one."""
+    log = Log(Folder(lake, Files()))
+    log.refresh()
+    log.append(make, Attempt())
+    log.publish()
+
+
+def pad(path: Path, pairs: int) -> None:
+    """Put cheap entries behind the last one: a hold and its release, so many times."""
+    log = Log(Folder(path, Files()))
+    log.refresh()
+    for _ in range(pairs):
+        name = f"pad {log.state.number}"
+        log.append(hold(name), Attempt())
+        log.append(release(name), Attempt())
+    log.publish()
+
+
+def hold(name: str) -> Callable[[State], Entry]:
+    """Make a hold of days that nothing is of."""
+    return lambda state: Hold(
+        number=state.number + 1, predecessor=state.sha256, at_us=NOON_US, id=name, by="ada", why="a court",
+        first_day="2020-01-01", last_day="2020-01-02",
+    )  # fmt: skip
+
+
+def release(name: str) -> Callable[[State], Entry]:
+    """Make the end of a hold."""
+    return lambda state: Release(
+        number=state.number + 1, predecessor=state.sha256, at_us=NOON_US, id=name, by="ada", why="it is over"
+    )
 
 
 def sealer(path: Path, memory: Path | None = None, key: PrivateKey = KEY, files: Files | None = None) -> Sealer:

@@ -10,21 +10,21 @@ import pytest
 from pgwitness.core.config import Config, Lake, Seal
 from pgwitness.core.errors import ConfigurationError, Retry, Stop
 from sinks.seal import keys
+from sinks.seal.note import PrivateKey
 from sinks.seal.opening import checking_key, open_sealer
 from tests.sinks.seal.material import KEY, OTHER_KEY
 
 SIGNS = """
 import sys, base64
-sys.path.insert(0, {root!r})
-from tests.sinks.seal.material import KEY, OTHER_KEY
-signature = {key}.sign(sys.stdin.buffer.read())
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+signature = Ed25519PrivateKey.from_private_bytes(bytes.fromhex({seed!r})).sign(sys.stdin.buffer.read())
 sys.stdout.buffer.write({write})
 """
 
 
-def signing(key: str = "KEY", write: str = "signature") -> Config:
+def signing(key: PrivateKey = KEY, write: str = "signature") -> Config:
     """Configure a command that signs."""
-    script = SIGNS.format(root=str(Path(__file__).parents[3]), key=key, write=write)
+    script = SIGNS.format(seed=key.seed.hex(), write=write)
     return Config(seal=Seal(sign_command=[sys.executable, "-c", script], public_key=KEY.public().text()))
 
 
@@ -36,7 +36,7 @@ def test_a_command_signs(write: str) -> None:
 
 def test_a_command_that_signs_otherwise_is_refused() -> None:
     """Another key, or no signature, would make a checkpoint that nobody can check."""
-    for config in (signing(key="OTHER_KEY"), signing(write="b'x'")):
+    for config in (signing(key=OTHER_KEY), signing(write="b'x'")):
         with pytest.raises(Stop, match="did not print an Ed25519 signature"):
             keys.signer(config).sign(b"text\n")
 

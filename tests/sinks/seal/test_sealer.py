@@ -13,7 +13,7 @@ from sinks.lake.listing import Listing
 from sinks.seal import place
 from sinks.seal.place import sealed_to
 from tests.sinks.material import Crash, Disk
-from tests.sinks.seal.material import KEY, OTHER_KEY, checkpoint, grow, named, sealer, verified
+from tests.sinks.seal.material import KEY, OTHER_KEY, checkpoint, grow, named, pad, sealer, verified
 
 
 def live(lake: Path) -> list[Path]:
@@ -49,11 +49,11 @@ def test_rounds_go_on_where_the_last_one_ended(lake: Path) -> None:
     first, running = checkpoint(lake), sealer(lake)
     assert running.round().entries == 0
     assert checkpoint(lake) == first
-    for number in range(3, 300):
+    for number in range(3, 9):
         grow(lake, [number])
-        if number % 50 == 0:
-            running.round()
-    assert sealer(lake).round().checkpoint.size == 301
+        pad(lake, 24)
+        running.round()
+    assert sealer(lake).round().checkpoint.size == 298
     assert running.round().entries == 0
     again = lake.parent / "again"
     shutil.copytree(lake, again, ignore=shutil.ignore_patterns("seal"))
@@ -158,9 +158,10 @@ def test_a_lake_without_entries_is_waited_for(tmp_path: Path) -> None:
 def test_a_kill_anywhere_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
     """Each operation on the disk is the last one once; what was signed stays true, and the next process goes on."""
     base = tmp_path / "base"
-    grow(base / "lake", range(254))
-    sealer(base / "lake").round()
-    grow(base / "lake", range(254, 258))
+    grow(base / "lake", range(5))
+    pad(base / "lake", 124)
+    assert sealer(base / "lake").round().checkpoint.size == 254
+    grow(base / "lake", range(5, 9))
     for step in range(1, 200):
         one = tmp_path / str(step)
         shutil.copytree(base, one)
@@ -173,7 +174,7 @@ def test_a_kill_anywhere_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
             known = signed.read_bytes()
             done = sealer(one / "lake").round()
             assert verified(one / "lake", before, known, done.note).findings == []
-            assert done.checkpoint.size == 259
+            assert done.checkpoint.size == 258
             shutil.rmtree(one)
             continue
         assert step > 20
