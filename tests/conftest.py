@@ -56,11 +56,21 @@ LONGEST = (
 )  # fmt: skip
 """What takes minutes, first: a file that begins last ends alone, while the other test processes wait."""
 SLOW = (
-    "chaos", "cli/test_program.py", "contract", "demo", "detectors/test_laws.py", "docs/test_tutorial.py", "judgement",
-    "outcomes", "quality", "servers", "sinks/test_faults.py", "sinks/test_spill.py", "twin",
+    "chaos", "cli/test_doctor_storage.py", "cli/test_policy.py", "cli/test_program.py", "cli/test_wide.py",
+    "collectors/test_log_secrets.py", "collectors/test_log_shipped.py", "collectors/test_log_texts.py",
+    "collectors/test_log_tries.py", "collectors/test_wal_plan.py", "contract", "contract_suites", "demo", "deploy",
+    "detectors/test_guards.py", "detectors/test_laws.py", "detectors/test_reads.py", "detectors/test_rhythm.py",
+    "docs/test_tutorial.py", "golden", "judgement", "outcomes", "quality", "servers", "sinks/seal/test_alterations.py",
+    "sinks/test_adoption.py", "sinks/test_chain_model.py", "sinks/test_columns.py", "sinks/test_compaction_faults.py",
+    "sinks/test_faults.py", "sinks/test_lake.py", "sinks/test_lake_put_back.py", "sinks/test_reconciliation.py",
+    "sinks/test_report.py", "sinks/test_spill.py", "streams/test_admin.py", "streams/test_fold_replay.py",
+    "streams/test_log_join_truth.py", "twin",
 )  # fmt: skip
-"""What takes long without asking for a server's fixture; `--quick` leaves it out."""
-SERVERS = frozenset(("servers_path", "postgres", "database", "database18", "broker", "embedded_broker", "apache_kafka"))
+"""What takes seconds without asking for a server's fixture; `--quick` leaves it out."""
+SERVERS = frozenset((
+    "servers_path", "postgres", "database", "database18", "broker", "embedded_broker", "apache_kafka", "installation",
+    "server",
+))  # fmt: skip
 """Fixtures behind which a server stands."""
 LEFT_OUT = "left out: "
 

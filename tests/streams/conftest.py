@@ -66,7 +66,6 @@ class Installation:
         self.config = config
         self.producer = Producer(config.kafka.client() | {"message.max.bytes": "4000000", "log_level": "0"})
         self.bundle = Bundle.packaged()
-        self.lake = Lake(config.lake.path)
         self._catalogue: duckdb.DuckDBPyConnection | None = None
         config.identities.file.write_text(IDENTITIES)
         admin.apply(config)
@@ -80,7 +79,10 @@ class Installation:
 
     @contextmanager
     def worker(self, lake: EvidenceStore | None = None, policies: PolicyFile | None = None) -> Iterator[Health]:
-        """Run a worker until the block ends; it must then end cleanly. `policies` may change while it runs."""
+        """Run a worker until the block ends; it must then end cleanly. `policies` may change while it runs.
+
+        Like a process, it opens a lake of its own: two that shared one would land each other's commit.
+        """
         stop, health, codes = threading.Event(), Health(), list[int]()
         ready = threading.Event()
 
@@ -88,7 +90,7 @@ class Installation:
             return Judge(policies.last if policies else self.bundle, labels={}, behaviour=None)
 
         def run() -> None:
-            codes.append(worker.run(self.config, lake or self.lake, judge, health, stop, ready.set, policies))
+            codes.append(worker.run(self.config, lake or Lake(self.config.lake.path), judge, health, stop, ready.set, policies))
 
         thread = threading.Thread(target=run, name="worker")
         thread.start()

@@ -35,7 +35,7 @@ def stages_of(installation: Installation, lake: Path | None = None) -> Iterator[
     suppressions.load()
     stages = Stages(
         config,
-        Lake(lake) if lake else installation.lake,
+        Lake(lake or installation.config.lake.path),
         lambda: Judge(installation.bundle, labels={}, behaviour=None),
         identities,
         suppressions,

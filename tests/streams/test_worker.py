@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from pgwitness.core.errors import Retry
 from pgwitness.core.events import RawBatch
 from pgwitness.core.units import Duration
-from sinks.lake.writer import PartitionWriter
+from sinks.lake.writer import Lake, PartitionWriter
 from streams import metrics
 from streams.identity.identities import Identities
 from streams.kafka import dead_letters
@@ -126,7 +126,7 @@ class FailAfterWrite:
     """The real lake, whose first commits succeed and then claim to have failed: the worst a disk can do."""
 
     def __init__(self, installation: Installation, failures: int) -> None:
-        self.lake = installation.lake
+        self.lake = Lake(installation.config.lake.path)
         self.failures = failures
 
     def writer(self, topic: str, partition: int) -> PartitionWriter:

