@@ -24,7 +24,7 @@ test: install
 
 # Before each commit: lint, and the tests that take neither a server nor long.
 check: lint
-	@BIN=$(BIN) sh tests/run --quick
+	@TEST_PROCESSES=$${TEST_PROCESSES:-auto} BIN=$(BIN) sh tests/run --quick
 
 # The long version of tests/chaos: twenty kills a test instead of three, on both brokers.
 chaos: install
