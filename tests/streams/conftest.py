@@ -90,7 +90,8 @@ class Installation:
             return Judge(policies.last if policies else self.bundle, labels={}, behaviour=None)
 
         def run() -> None:
-            codes.append(worker.run(self.config, lake or Lake(self.config.lake.path), judge, health, stop, ready.set, policies))
+            store = lake or Lake(self.config.lake.path)
+            codes.append(worker.run(self.config, store, judge, health, stop, ready.set, policies))
 
         thread = threading.Thread(target=run, name="worker")
         thread.start()
