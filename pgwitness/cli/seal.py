@@ -59,8 +59,9 @@ def init(name: str | None, config_path: Path) -> None:
     Give the public key to whoever is to check, on another way than the lake. The lake has to be there, for the key is
     named after it, unless --name says how.
     """
-    from pgwitness.core.errors import ConfigurationError
+    from pgwitness.core.errors import ConfigurationError, NotInOrder
     from sinks.lake import chain
+    from sinks.lake.opening import lake_store
     from sinks.seal import keys
 
     config = configuration(config_path)
@@ -69,12 +70,13 @@ def init(name: str | None, config_path: Path) -> None:
         raise ConfigurationError(f'{config_path}: set "key" in [seal] to the file that the key is to be in')
     if name is None:
         try:
-            begin = (config.lake.folder / chain.entry_name(0)).read_bytes()
+            begin = lake_store(config).read(chain.entry_name(0))
         except OSError as error:
+            raise NotInOrder(f"the lake {config.lake.path} cannot be read ({error})") from error
+        if begin is None:
             raise ConfigurationError(
-                f"the lake {config.lake.path} cannot be read or has no entry yet ({error.strerror}): start a worker "
-                "first, or name the key with --name"
-            ) from error
+                f"the lake {config.lake.path} has no entry yet: start a worker first, or name the key with --name"
+            )
         name = keys.origin_of(keys.lake_id(begin))
     click.echo(keys.make_key(path, name).text())
     say(f"{path} is written; set seal.public_key to the line above, and keep that line outside of this machine")

@@ -36,6 +36,7 @@ CHECKPOINT_BYTES_MAX = 10_000_000
 )
 @click.option("--unanchored", is_flag=True, help="Hold it against no checkpoint that was kept elsewhere.")
 @click.option("--rows", is_flag=True, help="Read every row, too: digests, and holes in what is numbered.")
+@click.option("--copy-of", metavar="S3-URL", help="The bucket that the lake is a copy of, as its lake.path says it.")
 @click.option("--lag", metavar="DURATION", help="How old what is not sealed may be; by default seal.lag_max.")
 @json_option
 @common
@@ -46,6 +47,7 @@ def verify(
     tsa: Path | None,
     unanchored: bool,
     rows: bool,
+    copy_of: str | None,
     lag: str | None,
     as_json: bool,
     config_path: Path,
@@ -75,6 +77,7 @@ def verify(
         unanchored=unanchored,
         lag_us=int(lag_s * 1e6),
         rows=rows,
+        root=_root(copy_of or str(config.lake.path)),
         trusted=trusted_certificates(config, tsa),
     )
     lake = subject or config.lake.folder
@@ -85,6 +88,11 @@ def verify(
     _print(report, as_json)
     if report.findings:
         raise click.exceptions.Exit(1)
+
+
+def _root(place: str) -> str:
+    """Write a bucket's place as the views of a lake there name it; nothing for a folder."""
+    return f"{place.rstrip('/')}/" if place.startswith("s3://") else ""
 
 
 def _configuration(path: Path, may_be_missing: bool) -> Config:

@@ -14,7 +14,7 @@ import structlog
 from msgspec import Struct
 
 from pgwitness.core.errors import ConfigurationError, Retry
-from sinks.lake.store import Folder
+from sinks.lake.store import Folder, Store
 from sinks.seal.anchors import Named
 from sinks.seal.anchors.given import Given
 from sinks.seal.metrics import ANCHORED_AT, NOT_ANCHORED
@@ -36,7 +36,7 @@ class Anchoring:
     """The anchors of one sealer. Not for several threads."""
 
     def __init__(
-        self, anchors: Sequence[Named], seal: Folder, memory: Folder, every_s: float, clock_us: Callable[[], int]
+        self, anchors: Sequence[Named], seal: Store, memory: Folder, every_s: float, clock_us: Callable[[], int]
     ) -> None:
         for one in anchors:
             if not _NAME.fullmatch(one.name):

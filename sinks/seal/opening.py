@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from cryptography import x509
 
-from pgwitness.core.config import Config
+from pgwitness.core.config import Config, S3Path
 from pgwitness.core.errors import ConfigurationError
 from sinks.lake.files import Files
-from sinks.lake.store import Folder
+from sinks.lake.opening import lake_store
+from sinks.lake.store import Folder, Store
 from sinks.seal import anchors, keys, place
 from sinks.seal.anchoring import Anchoring
 from sinks.seal.anchors.timestamp import certificates
@@ -31,15 +32,25 @@ class Opened(NamedTuple):
 
 def open_sealer(config: Config, clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000) -> Opened:
     """Return sealer and anchors. Raise `ConfigurationError` when it has no key, or its memory would lie in the lake."""
-    lake, memory = config.lake.folder, config.seal.state_path
-    if memory.resolve().is_relative_to(lake.resolve()):
+    lake, memory = config.lake.path, config.seal.state_path
+    if isinstance(lake, Path) and memory.resolve().is_relative_to(lake.resolve()):
         raise ConfigurationError(
             f"seal.state_path {memory} lies in the lake, which may be put back from a copy: name a folder elsewhere"
         )
     signer = keys.signer(config)
-    seal, kept = place.seal_store(place.folder_of(lake, config.seal.path)), Folder(memory, Files())
+    seal, kept = seal_store(config), Folder(memory, Files())
     anchoring = Anchoring(anchors.make(config), seal, kept, config.seal.anchor_every, clock_us)
-    return Opened(Sealer(lake, Folder(lake, Files()), seal, kept, signer, anchoring.known), anchoring)
+    return Opened(Sealer(lake_store(config), seal, kept, signer, anchoring.known), anchoring)
+
+
+def seal_store(config: Config) -> Store:
+    """Return where the seal lies: in the lake, or in the folder that `seal.path` names. Nothing is opened yet."""
+    lake = config.lake.path
+    if isinstance(lake, S3Path) and config.seal.path is None:
+        from sinks.lake.objects import Objects
+
+        return Objects(lake / place.FOLDER, config.lake.s3)
+    return place.seal_store(config.seal.path or place.folder_of(config.lake.folder))
 
 
 def checking_key(config: Config, given: str | None = None) -> PublicKey:
@@ -83,4 +94,4 @@ def sealed_to(config: Config) -> int:
 
     Raise `ValueError` and `OSError` as `sinks.seal.place.sealed_to`.
     """
-    return place.sealed_to(place.folder_of(config.lake.folder, config.seal.path), keys.known_key(config))
+    return place.sealed_to(seal_store(config), keys.known_key(config))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sinks.lake.files import PRIVATE, Files
+from sinks.lake.log import Reads
 from sinks.lake.store import Folder
 from sinks.seal import checkpoint
 from sinks.seal.note import PublicKey
@@ -45,16 +46,15 @@ def seal_store(folder: Path, files: Files | None = None) -> Folder:
     return Folder(folder, files or OpenFiles())
 
 
-def sealed_to(folder: Path, key: PublicKey | None = None) -> int:
+def sealed_to(seal: Path | Reads, key: PublicKey | None = None) -> int:
     """Give the number of the last entry that a lake's checkpoint covers, -1 when there is none.
 
-    `folder` is that of the seal (`folder_of`). With a key, the checkpoint must be signed by it; without, what it says
-    is believed: whoever takes files away by it has at worst done so before they were sealed. Raise `ValueError` for a
-    checkpoint that is none or is not signed by the key, `OSError` when it cannot be read.
+    `seal` is the folder of the seal (`folder_of`), or its store. With a key, the checkpoint must be signed by it;
+    without, what it says is believed: whoever takes files away by it has at worst done so before they were sealed.
+    Raise `ValueError` for a checkpoint that is none or is not signed by the key, `OSError` when it cannot be read.
     """
-    try:
-        content = (folder / CHECKPOINT).read_bytes()
-    except FileNotFoundError:
+    content = (Folder(seal, Files()) if isinstance(seal, Path) else seal).read(CHECKPOINT)
+    if content is None:
         return -1
     found = checkpoint.opened(content, key) if key else checkpoint.parsed(content.partition(b"\n\n")[0] + b"\n")
     return found.size - 1

@@ -9,15 +9,14 @@ back from a copy has other entries than the memory says, and is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import structlog
 from msgspec import Struct
 
 from pgwitness.core.errors import PgwitnessError, Retry, Stop
 from sinks.lake import chain
-from sinks.lake.log import Reads, newest_entry
-from sinks.lake.store import Folder
+from sinks.lake.log import newest_entry
+from sinks.lake.store import Folder, Store
 from sinks.seal import checkpoint, measuring, merkle, note, tiles
 from sinks.seal.checkpoint import Checkpoint
 from sinks.seal.history import History, added
@@ -46,20 +45,19 @@ class Sealed(Struct, frozen=True):
 class Sealer:
     """Seals one lake. Not for several threads, nor for two processes.
 
-    `store` reads the lake, in `lake`; `seal` is the log's own folder, `memory` the one where the sealer keeps what it
+    `store` reads the lake; `seal` is the log's own folder, `memory` the one where the sealer keeps what it
     signed last. `anchored` gives the checkpoints that anchors have, each with the anchor's name.
     """
 
     def __init__(
         self,
-        lake: Path,
-        store: Reads,
-        seal: Folder,
+        store: Store,
+        seal: Store,
         memory: Folder,
         signer: Signer,
         anchored: Callable[[], list[tuple[str, bytes]]] = list,
     ) -> None:
-        self._lake = lake
+        self._lake = store.path
         self._store = store
         self._seal = seal
         self._memory = memory
@@ -199,7 +197,8 @@ class Sealer:
     def _newest(self) -> tuple[Checkpoint, bytes] | None:
         """Give the newest checkpoint that was signed, as the memory and the seal know it."""
         found = []
-        for store, name, where in ((self._memory, REMEMBERED, "memory"), (self._seal, CHECKPOINT, "seal")):
+        known: list[tuple[Store, str, str]] = [(self._memory, REMEMBERED, "memory"), (self._seal, CHECKPOINT, "seal")]
+        for store, name, where in known:
             content = store.read(name)
             if content is None:
                 continue
@@ -238,8 +237,8 @@ class Sealer:
 
     def _check(self, path: str, file: chain.File) -> None:
         """Look at a file that is about to be signed. Raise `Stop` when it is not what its entry says."""
-        why = measuring.differs(self._lake, file)
-        if why is None and (count := measuring.rows(self._lake / path)) != file.rows:
+        why = measuring.differs(self._store, file)
+        if why is None and (count := measuring.rows(self._store, path)) != file.rows:
             why = f"has {count} rows, its entry says {file.rows}"
         if why is None or (why == "is missing" and self._removed_by_now(path)):
             return

@@ -35,7 +35,8 @@ class Wanted(Struct, frozen=True):
 
     `key` is the sealer's public key; `seal` its folder, if that is not in the lake; `remembered` are checkpoints that
     the auditor has kept, or got from an anchor (a note, or a file of lines), with their names; `trusted` are the
-    certificates of those who stamped some; with `rows` every row is read; `lag_us` is how old what is not sealed may
+    certificates of those who stamped some; with `rows` every row is read; `root` is the bucket that the
+    lake is a copy of, if it is; `lag_us` is how old what is not sealed may
     be, at `now_us`.
     """
 
@@ -47,6 +48,7 @@ class Wanted(Struct, frozen=True):
     lag_us: int = 0
     trusted: tuple[x509.Certificate, ...] = ()
     rows: bool = False
+    root: str = ""
 
 
 def verify(lake: Path, wanted: Wanted) -> Report:
@@ -74,7 +76,7 @@ def verify(lake: Path, wanted: Wanted) -> Report:
     fold.run(snapshots.after)
     _holes(store, fold, report)
     snapshots.finish(fold.history.state.number)
-    verifying_snapshots.check_views(lake, report)
+    verifying_snapshots.check_views(lake, wanted.root, report)
     _files(lake, names, fold, report)
     if wanted.rows and not report.findings:  # nobody reads a file that somebody has altered
         check_rows(lake, fold.history, report)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sinks.lake import manifest
 from sinks.lake.chain import File
-from sinks.lake.files import PRIVATE
+from sinks.lake.files import PRIVATE, Files
+from sinks.lake.store import Folder
 from sinks.seal import measuring
 from sinks.seal.findings import Report
 from sinks.seal.history import History
@@ -59,7 +60,7 @@ def _differs(lake: Path, file: File) -> str | None:
             parent.is_symlink() for parent in (lake / file.path).parents if parent.is_relative_to(lake / file.table)
         ):
             return "lies behind a link"
-        return measuring.differs(lake, file)
+        return measuring.differs(Folder(lake, Files()), file)
     except OSError as error:
         return f"could not be read: {error.strerror or error}"
 

@@ -5,6 +5,7 @@ A snapshot is a function of the entries, so each is made again and compared, byt
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from sinks.seal.findings import Report
 from sinks.seal.history import History
 
 VIEWS = "views.sql"
+_BUCKET = re.compile(rb"'(s3://[^'%]+/)")
 
 
 class Snapshots:
@@ -68,15 +70,20 @@ def snapshot_names(names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(f"{snapshots.FOLDER}/") or name == snapshots.HEAD]
 
 
-def check_views(lake: Path, report: Report) -> None:
-    """Look at what a lake has beside its entries and files: the views, and a file without rows for each table."""
+def check_views(lake: Path, root: str, report: Report) -> None:
+    """Look at what a lake has beside its entries and files: the views, and a file without rows for each table.
+
+    `root` is the bucket that a copy is of; the views of one name it.
+    """
     try:
         written = (lake / VIEWS).read_bytes() if not (lake / VIEWS).is_symlink() else b""
     except OSError:
         written = None
     if written is None:
         report.found("missing", VIEWS, "a worker makes it again")
-    elif written != views.views_sql().encode():
+    elif not root and (bucket := _BUCKET.search(written)) is not None:
+        report.found("altered", VIEWS, f"it reads {bucket[1].decode()}: if this is a copy of that, say so (--copy-of)")
+    elif written != views.views_sql(root).encode():
         report.found(
             "altered", VIEWS, "it is not what this version of pgwitness writes: altered, or of another version"
         )

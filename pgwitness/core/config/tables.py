@@ -172,15 +172,19 @@ class Anchor(_Section, frozen=True, kw_only=True):
 
     A `file` has `path`, appended to; a `webhook` has `url` or `url_file`, and `secret_file` signs its bodies; a
     `timestamp` has the `url` of an RFC 3161 authority, and `certificates`, the PEM file with which its answers are
-    checked; a `topic` is `checkpoints` in Kafka.
+    checked; `s3` is a `bucket` with object lock, which `endpoint` and `region` say as for the lake; a `topic` is
+    `checkpoints` in Kafka.
     """
 
-    kind: Literal["file", "webhook", "timestamp", "topic"]
+    kind: Literal["file", "webhook", "timestamp", "s3", "topic"]
     path: Path | None = None
     url: str = ""
     url_file: Path | None = None
     secret_file: Path | None = None
     certificates: Path | None = None
+    bucket: str = ""
+    endpoint: str | None = None
+    region: str | None = None
     timeout: Duration = Duration(10.0)
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from pgwitness.core.config import Anchor, Config
+from sinks.seal.anchors.bucket import make_bucket
 from sinks.seal.anchors.file import make_file
 from sinks.seal.anchors.given import Given
 from sinks.seal.anchors.timestamp import make_timestamp
@@ -45,6 +46,7 @@ KINDS: dict[str, Callable[[str, Anchor, Config], Target]] = {
     "file": make_file,
     "webhook": make_webhook,
     "timestamp": make_timestamp,
+    "s3": make_bucket,
     "topic": make_topic,
 }
 

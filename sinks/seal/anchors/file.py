@@ -16,7 +16,8 @@ def make_file(where: str, settings: Anchor, config: Config) -> File:
     """Make the anchor."""
     if settings.path is None:
         raise ConfigurationError(f"{where}.path: the file to append to")
-    if settings.path.resolve().is_relative_to(config.lake.folder.resolve()):
+    lake = config.lake.path
+    if isinstance(lake, Path) and settings.path.resolve().is_relative_to(lake.resolve()):
         raise ConfigurationError(f"{where}.path lies in the lake: name a place that its writers do not reach")
     return File(settings.path)
 

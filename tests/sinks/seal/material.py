@@ -72,7 +72,6 @@ def release(name: str) -> Callable[[State], Entry]:
 def sealer(path: Path, memory: Path | None = None, key: PrivateKey = KEY, files: Files | None = None) -> Sealer:
     """Give a sealer, as a process that has just started."""
     return Sealer(
-        path,
         Folder(path, Files()),
         place.seal_store(path / place.FOLDER, files),
         Folder(memory or path.parent / "memory", files or Files()),

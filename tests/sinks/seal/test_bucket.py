@@ -1,0 +1,135 @@
+"""A lake in a bucket is sealed where it is, and a bucket with object lock keeps checkpoints."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pgwitness.core.config import S3, Anchor, Config, Lake, S3Path, Seal
+from pgwitness.core.errors import Retry, Stop
+from sinks.lake import writer
+from sinks.lake.objects import Objects
+from sinks.seal import anchors
+from sinks.seal.anchors.given import notes
+from sinks.seal.opening import checking_key, open_sealer, sealed_to
+from sinks.seal.verify import Wanted, verify
+from tests.servers.s3 import S3Server
+from tests.sinks.material import NOON_US, ORDINARY, change
+from tests.sinks.seal.material import KEY, named
+
+LOCK = (
+    "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>"
+    "<Mode>COMPLIANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>"
+)
+
+
+def grow(store: Objects, start: int, count: int) -> None:
+    """Land commits of one transaction each."""
+    lake = writer.Lake(store, clock_us=lambda: NOON_US)
+    one = lake.writer("events", 0)
+    end, _ = one.resume()
+    for number in range(start, start + count):
+        one.append(end + number - start, [change(number)], [ORDINARY])
+        one.commit()
+
+
+def configured(folder: Path, s3: S3Server, path: S3Path, **targets: Anchor) -> Config:
+    """Configure a lake in a bucket, and its sealer."""
+    key = folder / "seal.key"
+    if not key.exists():
+        key.write_text(KEY.text())
+        key.chmod(0o600)
+    seal = Seal(key=key, public_key=KEY.public().text(), state_path=folder / "memory", anchors=targets)
+    return Config(lake=Lake(path=path, s3=S3(endpoint=s3.endpoint)), seal=seal)
+
+
+def copied(store: Objects, folder: Path) -> Path:
+    """Copy a bucket into a folder, as any tool does."""
+    for name, _ in store.walk(""):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(store.read(name) or b"")
+    return folder
+
+
+def asked(s3: S3Server, method: str, path: str, body: str = "", **headers: str) -> tuple[int, bytes]:
+    """Send a request as the bucket's owner would."""
+    connection = http.client.HTTPConnection("127.0.0.1", s3.port, timeout=30)
+    connection.request(method, path, body, headers)
+    answer = connection.getresponse()
+    found = answer.status, answer.read()
+    connection.close()
+    return found
+
+
+def test_a_lake_in_a_bucket_is_sealed_and_its_copy_verified(s3: S3Server, tmp_path: Path) -> None:
+    """The log lies in the bucket, too; an altered file there is never signed over."""
+    path = s3.bucket()
+    store, config = s3.objects(path), configured(tmp_path, s3, path)
+    grow(store, 0, 3)
+    first = open_sealer(config).sealer.round()
+    assert (first.checkpoint.size, sealed_to(config)) == (4, 3)
+    grow(store, 3, 2)
+    running = open_sealer(config).sealer
+    assert running.round().entries == 2
+    copy = copied(store, tmp_path / "copy")
+    report = verify(
+        copy, Wanted(checking_key(config), NOON_US, remembered=(("kept", first.note),), rows=True, root=store.root)
+    )
+    assert report.findings == []
+    assert report.sealed_to == 5
+    plain = verify(copy, Wanted(checking_key(config), NOON_US, unanchored=True))
+    assert named(plain) == {("altered", "views.sql")}  # what it reads is elsewhere
+
+    before = {name for name, _ in store.walk("events")}
+    grow(store, 7, 1)
+    name = next(name for name, _ in store.walk("events") if name not in before)
+    store.replace(name, (store.read(name) or b"")[:-1] + b"X")
+    with pytest.raises(Stop, match=r"is altered: its SHA-256 is .* nothing is signed over it"):
+        running.round()
+    store.remove(name)
+    with pytest.raises(Stop, match="is missing: nothing is signed over it"):
+        running.round()
+    assert sealed_to(config) == 5
+
+
+def test_a_bucket_that_does_not_answer_is_waited_for(s3: S3Server, tmp_path: Path) -> None:
+    """The text says what to look at, and the next round goes on."""
+    path = s3.bucket()
+    config = configured(tmp_path, s3, S3Path(f"s3://{path.bucket}-not/lake"))
+    with pytest.raises(Retry, match="could not be read or its seal not written"):
+        open_sealer(config).sealer.round()
+
+
+def test_a_locked_bucket_keeps_checkpoints(s3: S3Server, tmp_path: Path) -> None:
+    """Nobody takes one back, and a sealer that has lost everything finds it there."""
+    path, locked = s3.bucket(), f"locked-{tmp_path.name}"[:60].replace("_", "-").lower()
+    assert asked(s3, "PUT", f"/{locked}", **{"x-amz-bucket-object-lock-enabled": "true"})[0] == 200
+    assert asked(s3, "PUT", f"/{locked}?object-lock", LOCK)[0] == 200
+    target = Anchor(kind="s3", bucket=f"s3://{locked}/shop", endpoint=s3.endpoint)
+    config = configured(tmp_path, s3, path, kept=target)
+    grow(s3.objects(path), 0, 3)
+    sealer, anchoring = open_sealer(config, lambda: NOON_US)
+    done = sealer.round()
+    assert anchoring.round(done.lake, done.checkpoint.size, done.note) == []
+    (anchor,) = anchors.make(config)
+    assert anchor.target.newest() == done.note
+    kept = s3.objects(S3Path(f"s3://{locked}/shop"))
+    (name,) = kept.names("")
+    assert name == f"{NOON_US:017d}-000000000004.json"
+    assert notes(kept.read(name) or b"") == [done.note]
+    versions = asked(s3, "GET", f"/{locked}?versions")[1].decode()
+    version = re.findall("<VersionId>(.+?)</VersionId>", versions)[0]
+    assert asked(s3, "DELETE", f"/{locked}/shop/{name}?versionId={version}")[0] == 403
+
+    other = s3.bucket()
+    grow(s3.objects(other), 0, 1)
+    lost = msgspec.structs.replace(
+        configured(tmp_path, s3, other, kept=target),
+        seal=msgspec.structs.replace(config.seal, state_path=tmp_path / "new"),
+    )
+    with pytest.raises(Stop, match="the anchor kept has a later checkpoint"):
+        open_sealer(lost).sealer.round()
