@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pgwitness.core.errors import NotInOrder, Retry
-from pgwitness.core.events import Event, Position
-from sinks.lake import layout
+from pgwitness.core.events import Event, Position, Relation
+from sinks.lake import chain, digest, layout, parquet
 from sinks.lake.chain import File, Hold, Release, Replace, State
 from sinks.lake.compaction.compactor import Compactor, Done
 from sinks.lake.compaction.plan import Sizes
@@ -25,15 +25,15 @@ from sinks.lake.layout import Level
 from sinks.lake.listing import Listing
 from sinks.lake.log import Log
 from sinks.lake.protocol import Attempt
-from sinks.lake.schema import TABLES
+from sinks.lake.schema import SCHEMA_VERSION, TABLES
 from sinks.lake.store import Folder
 from sinks.lake.writer import Lake
 from sinks.sql import query
 from sinks.sql.catalogue import connect
 from sinks.sql.evidence import Evidence
-from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Disk, Finding, Judgement, change, entries, other
+from tests.sinks.material import DAY_US, NOON_US, ORDERS, ORDINARY, Disk, Finding, Judgement, change, entries, other
 
-YEAR_US = 366 * DAY_US
+ITEMS = Relation("public.items", ["id", "status", "Note"], beacon=True)
 PEOPLE = ("ada", "erika", "batch", "support-agent", None)
 SMALL = Sizes(landed_files=4, tier_files=3, sorted_rows_max=400)
 
@@ -60,12 +60,12 @@ def fill(path: Path, commits: int, *, days: int = 1, files: Files | None = None,
                 events.append(other(number, **facts))
             else:
                 rows = [
-                    [0, "i", n, {"id": number * 10 + n}, None, None, {"id": number * 10 + n, "status": "new"}]
+                    [n, "i", n % 2, {"id": number * 10 + n}, None, None, {"id": number * 10 + n, "status": "new"}]
                     for n in range(1 + place)
                 ]
-                events.append(change(number, *rows, **facts))
+                events.append(change(number, *rows, relation_table=[ORDERS, ITEMS], **facts))
         verdicts = [ORDINARY, ORDINARY, Judgement(alerts=[Finding(f"alert-{offset}", {"count": 1, "time": 1})])]
-        writer.append(offset, events, verdicts, 0)
+        assert writer.append(offset, events, verdicts, 0) == []
         writer.commit()
     return lake
 
@@ -274,6 +274,50 @@ def test_what_is_in_no_entry_goes_after_a_day(tmp_path: Path) -> None:
     assert compactor(tmp_path).run().orphans == 1
     assert not left.exists()
     assert len(live(tmp_path)) == 9
+
+
+def test_files_with_fewer_columns_become_files_with_all(tmp_path: Path) -> None:
+    """Their rows add up as before, and say of themselves which version they are of."""
+    fill(tmp_path, 6)
+    before = contents(tmp_path)
+    renamed = {}
+    for file in live(tmp_path):
+        if file.table == "events":
+            table = pq.ParquetFile(tmp_path / file.path).read().drop_columns(["relation", "touch", "touch_before"])
+            encoded = parquet.encode(table)
+            path = file.path.replace("/dt=2026-09-22/", "/dt=2026-09-22/0")
+            (tmp_path / path).write_bytes(encoded)
+            made = File(
+                "events", path, table.num_rows, len(encoded), chain.digest(encoded), 3, str(digest.of(table, "events"))
+            )
+            renamed[file.path] = made
+    append(
+        tmp_path,
+        lambda state: chain.Retire(
+            number=state.number + 1,
+            predecessor=state.sha256,
+            at_us=0,
+            removes=[chain.Retired(path, "", file.rows) for path, file in renamed.items()],
+            reason="older",
+        ),
+    )
+    append(
+        tmp_path,
+        lambda state: chain.Land(
+            number=state.number + 1,
+            predecessor=state.sha256,
+            at_us=0,
+            ranges=[chain.Range("older", 0, 0, 1, [])],
+            files=list(renamed.values()),
+        ),
+    )
+    compactor(tmp_path, NOON_US + 60 * DAY_US).run()
+    (events,) = (file for file in live(tmp_path) if file.table == "events")
+    assert events.schema_version == SCHEMA_VERSION
+    after = [json.loads(row) for row in contents(tmp_path)["events"]]
+    newer = ("relation", "touch", "touch_before")
+    assert [row[name] for row in after for name in newer] == [None] * 3 * len(after)
+    assert [{**json.loads(row), **dict.fromkeys(newer)} for row in before["events"]] == after
 
 
 def test_what_is_held_stays_as_it_is(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sinks.lake import layout
-from sinks.lake.listing import empty_file
+from sinks.lake.listing import empty_file, old_empty_file
 from sinks.lake.log import Reader, Reads
 from sinks.lake.removed import taken_out
 from sinks.lake.schema import TABLES
@@ -61,4 +61,5 @@ def _parquet(store: Lists) -> list[str]:
         for folder in store.names(table):
             if folder.startswith(("dt=", "month=")):
                 found += [f"{table}/{folder}/{name}" for name in store.names(f"{table}/{folder}")]
-    return [path for path in found if layout.table_of(path) is not None and path != empty_file(path.split("/")[0])]
+    kept = {name for table in TABLES for name in (empty_file(table), old_empty_file(table))}
+    return [path for path in found if layout.table_of(path) is not None and path not in kept]

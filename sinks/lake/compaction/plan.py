@@ -100,19 +100,18 @@ def _days(table: str, files: list[File], now_us: int, sizes: Sizes) -> list[Job]
 
 def _day(table: str, day: str, files: list[File], over: bool, sizes: Sizes) -> list[Job]:
     landed = [file for file in files if layout.level_of(file.path) == Level.LANDED]
-    merged = [
-        file for file in files if layout.level_of(file.path) == Level.MERGED and (over or file.bytes < sizes.full_bytes)
-    ]
-    if over and sum(file.rows for file in landed) <= sizes.sorted_rows_max and len(files) <= sizes.inputs_max:
-        return _whole_day(table, day, files, sizes)
+    small = [file for file in files if file.bytes < sizes.full_bytes and file not in landed]
+    fits = sum(file.rows for file in landed) <= sizes.sorted_rows_max and len(landed) + len(small) <= sizes.inputs_max
+    if over and fits:
+        return _whole_day(table, day, landed, small)
     jobs = [Job(table, tuple(group), Level.MERGED, day) for group in _sortable(landed, over, sizes)]
+    merged = [file for file in small if over or layout.level_of(file.path) == Level.MERGED]
     return jobs or [Job(table, tuple(group), Level.MERGED, day) for group in _tiers(merged, over, sizes)]
 
 
-def _whole_day(table: str, day: str, files: list[File], sizes: Sizes) -> list[Job]:
+def _whole_day(table: str, day: str, landed: list[File], small: list[File]) -> list[Job]:
     """Put a day that is over together; what is there as a day already is taken along if little is written again."""
-    small = [file for file in files if file.bytes < sizes.full_bytes]
-    new = [file for file in small if layout.level_of(file.path) != Level.DAY]
+    new = [*landed, *(file for file in small if layout.level_of(file.path) == Level.MERGED)]
     inputs = [*new, *_along(new, [file for file in small if layout.level_of(file.path) == Level.DAY])]
     return [Job(table, tuple(inputs), Level.DAY, day)] if len(inputs) > 1 else []
 
