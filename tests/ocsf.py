@@ -17,7 +17,7 @@ import jsonschema
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
 VERSION = "1.8.0"
-CLASSES = {2004: "detection_finding", 6005: "datastore_activity"}
+CLASSES = {2004: "detection_finding", 3002: "authentication", 6005: "datastore_activity"}
 OTHER = "99"
 """The number of what has no number of its own; its caption is the producer's."""
 

@@ -42,6 +42,10 @@ class Recorder:
         """Write down that somebody had a report made, and of what."""
         self._record("report", "report", {**subject, "outcome": "success"})
 
+    def export(self, subject: dict[str, str | None], outcome: str) -> None:
+        """Write down that somebody took evidence out, what, and whether it was written."""
+        self._record("export", "export", {**subject, "outcome": outcome})
+
     def token(self, column: str, token: str) -> None:
         """Write down that somebody asked for the token of a value of a column; the value itself nobody keeps."""
         self._record("token", "token", {"column": column, "token": token, "outcome": "success"})

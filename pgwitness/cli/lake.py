@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pgwitness.cli.lake_export import export
 from pgwitness.cli.options import common, configuration, http_options, json_option
 from pgwitness.cli.output import emit, say
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def lake() -> None:
-    """Maintain the evidence lake."""
+    """Maintain the evidence lake, and take evidence out of it."""
+
+
+lake.add_command(export)
 
 
 @lake.command(short_help="Put small files together; delete what they were put together from.")

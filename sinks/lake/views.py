@@ -6,7 +6,7 @@ needs the folder `rows/` comes last, so that who may not read row images has eve
 
 from __future__ import annotations
 
-from sinks.lake import log_coverage, questions, reconciliation
+from sinks.lake import log_coverage, ocsf, questions, reconciliation
 from sinks.lake.layout import BUCKETS_MAX
 from sinks.lake.listing import BY_BUCKET, EMPTY_DAY, PARTS, variables_empty, variables_sql
 from sinks.lake.schema import TABLES
@@ -33,10 +33,6 @@ _LIVE = """
 """
 
 _ACTIVITY = "kind IN ('change', 'ddl', 'statement', 'query_stats', 'session')"
-
-_IS_ADDRESS = (
-    r"coalesce(regexp_matches(client_addr, '^([0-9]+[.]){3}[0-9]+$|^[0-9a-fA-F.]*:[0-9a-fA-F:.]*(%|$)'), false)"
-)
 
 _SHOWN = "SELECT * REPLACE (printf('%X/%X', lsn >> 32, lsn & 4294967295) AS lsn)"
 
@@ -91,55 +87,7 @@ WHERE {activity}
 GROUP BY ALL;
 
 {settings}{statement_coverage}{reconciliation}
--- OCSF 1.8.0, Datastore Activity (6005); an attribute that is null is not there. `to_json` of a row gives the event.
-CREATE OR REPLACE VIEW ocsf_datastore_activity AS
-SELECT a.* REPLACE (6005 * 100 + activity_id AS type_uid) FROM (
-    SELECT
-        6005 AS class_uid, 'Datastore Activity' AS class_name, 6 AS category_uid,
-        'Application Activity' AS category_name,
-        CASE
-            WHEN kind = 'session' THEN 3
-            WHEN operation IN ('insert', 'merge', 'copy') THEN 5
-            WHEN operation = 'update' THEN 2
-            WHEN operation IN ('delete', 'truncate') THEN 7
-            WHEN operation = 'select' THEN 1
-            WHEN kind = 'ddl' AND operation LIKE 'CREATE%' THEN 6
-            WHEN kind = 'ddl' AND operation LIKE 'DROP%' THEN 7
-            WHEN kind = 'ddl' THEN 2
-            ELSE 4
-        END AS activity_id,
-        0 AS type_uid,
-        epoch_ms(occurred_at) AS time,
-        1 AS severity_id,
-        CASE outcome WHEN 'success' THEN 1 WHEN 'unknown' THEN 0 WHEN 'pending' THEN 0 ELSE 2 END AS status_id,
-        sqlstate AS status_code,
-        {{'version': '1.8.0', 'uid': event_id, 'logged_time': epoch_ms(captured_at), 'log_name': kind,
-          'product': {{'name': 'pgwitness', 'vendor_name': 'pgwitness'}}}} AS metadata,
-        {{'user': {{'name': coalesce(principal, role, 'unknown'), 'uid': role,
-            'type_id': CASE principal_kind WHEN 'human' THEN 1 WHEN 'service' THEN 4 WHEN 'agent' THEN 99 ELSE 0 END,
-            'type': CASE principal_kind WHEN 'human' THEN 'User' WHEN 'service' THEN 'Service'
-                WHEN 'agent' THEN 'AI agent' ELSE 'Unknown' END}},
-          'session': CASE WHEN session_id IS NOT NULL THEN {{'uid': session_id}} END,
-          'app_name': nullif(application, '')}} AS actor,
-        -- The standard wants to know from where; statistics do not tell, nor does a local socket.
-        {{'ip': CASE WHEN {is_address} THEN client_addr END,
-          'name': CASE WHEN NOT {is_address} THEN coalesce(nullif(client_addr, ''), 'unknown') END,
-          'port': CASE WHEN client_port BETWEEN 1 AND 65535 THEN client_port END}} AS src_endpoint,
-        {{'name': cluster, 'uid': instance}} AS dst_endpoint,
-        {{'name': database, 'uid': concat_ws('/', cluster, database), 'type_id': 1, 'type': 'Relational'}} AS database,
-        CASE WHEN len(relations) > 0
-            THEN {{'name': relations[1], 'uid': concat_ws('/', cluster, database, relations[1])}} END AS "table",
-        CASE WHEN statement IS NOT NULL
-            THEN {{'name': operation, 'query_string': statement,
-                'uid': coalesce(fingerprint, CAST(query_id AS VARCHAR), event_id)}} END AS query_info,
-        greatest(coalesce(calls, 1), 1) AS "count",
-        {{'rows': row_count, 'principal': principal, 'certainty': certainty,
-          'assurance': assurance, 'binding': binding, 'on_behalf_of': on_behalf_of,
-          'relations': relations, 'xid': xid, 'lsn': lsn, 'ordinal': ordinal}} AS unmapped
-    FROM events
-    WHERE kind IN ('change', 'ddl', 'statement', 'query_stats') OR (kind = 'session' AND operation = 'connect')
-) AS a;
-
+{ocsf}
 {questions}
 -- Changes with their rows; without the right to read rows/, the first of these two remains.
 CREATE OR REPLACE VIEW changes AS
@@ -165,7 +113,7 @@ def views() -> str:
         **tables,
         shown=_SHOWN,
         activity=_ACTIVITY,
-        is_address=_IS_ADDRESS,
+        ocsf=ocsf.views(),
         named=reconciliation.NAMED,
         settings=log_coverage.settings(events),
         statement_coverage=log_coverage.coverage(events),

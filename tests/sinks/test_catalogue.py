@@ -41,6 +41,7 @@ VIEWS = [
     "statement_coverage",
     "log_settings",
     "ocsf_datastore_activity",
+    "ocsf_authentication",
 ]
 EMPTY = ("decisions", "statements", "statement_coverage", "log_settings")
 """Views that have nothing to show in the lake of these tests."""
@@ -366,6 +367,28 @@ def test_ocsf_activities_follow_the_standard(lake: Path) -> None:
     rows.sort(key=lambda row: str(row["metadata"]["uid"]))
     assert [row["activity_id"] for row in rows] == [5, 2, 7, 7, 7, 3, 7, 1]
     assert [found for row in rows if (found := ocsf.problems(ocsf.without_nulls(row), 6005))] == []
+
+
+def test_ocsf_authentications_follow_the_standard(tmp_path: Path) -> None:
+    """Logins, failed ones and ends of sessions, with every way to authenticate; what is only found is none of them."""
+    methods = [None, "scram-sha-256", "gss", "ldap", "radius", "oauth", "cert", "trust"]
+    events = [
+        other(number, operation=operation, auth_method=method, role="app", database="shop", client_addr=address)
+        for number, (operation, method, address) in enumerate(
+            (operation, method, address)
+            for operation in ("connect", "disconnect", "login_failed", "found")
+            for method in methods
+            for address in (None, "10.0.0.7", "fe80::1%eth0", "host.example")
+        )
+    ]
+    writer = Lake(tmp_path).writer("events", 0)
+    writer.resume()
+    writer.append(0, events, [ORDINARY] * len(events))
+    writer.commit()
+    rows = [json.loads(row) for (row,) in ask(tmp_path, "SELECT to_json(a) FROM ocsf_authentication AS a")]
+    assert len(rows) == 3 * len(methods) * 4
+    assert {row["activity_id"] for row in rows} == {1, 2}
+    assert [found for row in rows if (found := ocsf.problems(ocsf.without_nulls(row), 3002))] == []
 
 
 def test_a_missing_lake_says_what_to_do(tmp_path: Path) -> None:
