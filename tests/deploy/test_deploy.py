@@ -34,7 +34,7 @@ def refuse(words: list[str]) -> str | None:
     """Say why the command line would refuse these words as a usage error, none when it would not."""
     command: click.Command = main
     context = click.Context(main, info_name="pgwitness")
-    while isinstance(command, click.Group) and words:
+    while isinstance(command, click.Group) and words and not (command.invoke_without_command and words[0][0] == "-"):
         found = command.get_command(context, words[0])
         if found is None:
             return f"there is no command {words[0]!r}"
