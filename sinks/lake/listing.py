@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sinks.lake import layout, manifest, snapshots
-from sinks.lake.chain import File
+from sinks.lake.chain import File, State
 from sinks.lake.log import Reader
 from sinks.lake.removed import taken_out
 from sinks.lake.schema import SCHEMA_VERSION, TABLES
@@ -91,6 +91,11 @@ class Listing:
                 if self.store.has(file.path) or not manifest.is_there(self.store.path, named)
             ]
         return before != self._old
+
+    @property
+    def state(self) -> State:
+        """What the log amounts to as of the last `refresh`."""
+        return self._reader.state
 
     def live(self) -> list[File]:
         """List the files that count."""
