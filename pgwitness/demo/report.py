@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from pgwitness.core.printable import visible
 from pgwitness.demo.scenes import Scene
+from pgwitness.demo.sealing import CHECKPOINT, Sealing
 from pgwitness.demo.watch import Watch
 from pgwitness.demo.workload import Ledger
 
@@ -57,6 +58,7 @@ class Result:
     begun_ms: dict[str, int]
     watch: Watch
     problems: list[str]
+    sealing: Sealing
 
 
 class Narrator:
@@ -124,6 +126,11 @@ def summarize(result: Result) -> dict[str, Any]:
         },
         "latency_ms": latency(result),
         "lake": str(lake),
+        "seal": {
+            "checkpoints": len(result.sealing.checkpoints),
+            "findings": len(result.sealing.findings),
+            "untouched": len(result.sealing.untouched),
+        },
     }
 
 
@@ -162,12 +169,17 @@ def _quantile(ordered: list[float], share: float) -> float | None:
 
 
 def in_order(summary: Mapping[str, Any]) -> bool:
-    """Return whether every committed row landed exactly once, under its name, and every misbehaviour was caught."""
+    """Return whether every committed row landed exactly once, under its name, and every misbehaviour was caught.
+
+    And whether the seal finds what was altered in a copy, and nothing in the lake itself.
+    """
     return (
         summary["committed_rows"] == summary["landed_rows"]
         and all(rows["committed"] == rows["landed"] for rows in summary["principals"].values())
         and summary["duplicates"] == 0
         and summary["planted"] == summary["caught"]
+        and summary["seal"]["findings"] > 0
+        and summary["seal"]["untouched"] == 0
     )
 
 
@@ -198,7 +210,19 @@ def show(summary: Mapping[str, Any], result: Result, place: Path, kept: bool) ->
         answer = _rows(lake, query)
         out.print(table(answer[:8], list(answer[0]) if answer else ["answer"], question))
         out.print(f"  {query}\n", style="dim", soft_wrap=True)
+    _sealed(result.sealing)
     _verdict(summary, result, place, kept)
+
+
+def _sealed(sealing: Sealing) -> None:
+    from pgwitness.cli.output import console, table
+
+    rows = [
+        {"finding": one.kind.replace("_", " "), "where": one.subject, "what": one.text}
+        for one in (*sealing.untouched, *sealing.findings)
+    ]
+    title = f"The lake is sealed to entry {sealing.sealed_to}. In a copy, {sealing.altered}: what verify finds there"
+    console().print(table(rows, ["finding", "where", "what"], title))
 
 
 def _verdict(summary: Mapping[str, Any], result: Result, place: Path, kept: bool) -> None:
@@ -223,6 +247,8 @@ def _verdict(summary: Mapping[str, Any], result: Result, place: Path, kept: bool
     example = "SELECT * FROM timeline('support-agent') LIMIT 20"
     out.print(f'  {_program()} sql --config {config} "{example}"', soft_wrap=True)
     out.print(f"  {_program()} sql --config {config}", soft_wrap=True)
+    kept_by_auditor = shlex.quote(str(place / CHECKPOINT))
+    out.print(f"  {_program()} verify --config {config} --checkpoint {kept_by_auditor}", soft_wrap=True)
 
 
 def _program() -> str:

@@ -22,6 +22,7 @@ from pgwitness.demo import configuration, report
 from pgwitness.demo.daemons import Daemon, fresh, prepare, servers, unwinding, watching
 from pgwitness.demo.helpdesk import ISSUER, Helpdesk
 from pgwitness.demo.scenes import Scene, Stage, failed, scenes
+from pgwitness.demo.sealing import SETTINGS, Notary
 from pgwitness.demo.servers import LOOPBACK, Broker, Postgres
 from pgwitness.demo.shop import IDENTITIES, open_shop
 from pgwitness.demo.watch import Watch
@@ -62,6 +63,7 @@ claims_issuer = "{issuer}"
 [behaviour]
 warmup = "{warmup_ms}ms"
 warmup_observations = 20
+
 """
 
 
@@ -110,14 +112,21 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> report.Result:
         stage = Stage(LOOPBACK, postgres.port, postgres.psql_bin / "psql", ledger)
         workload = Workload(staff(stage.host, stage.port, stage.psql, helpdesk), ledger)
         stack.callback(workload.stop)
+        notary = Notary(config)
         planted, begun_ms = _work(workload, stage, seconds, tell)
+        notary.seal()
         tell("waiting until everything has landed")
         _landed(place / "lake", ledger, planted, watch, daemons)
         for daemon in daemons:
             daemon.end()
         watch.stop()
+        tell("sealing the lake, and altering a copy of it")
+        notary.seal()
+        notary.show()
     problems = [f"{type(error).__name__}: {error}" for error in workload.errors]
-    return report.Result(time.monotonic() - began, place / "lake", ledger, planted, begun_ms, watch, problems)
+    return report.Result(
+        time.monotonic() - began, place / "lake", ledger, planted, begun_ms, watch, problems, notary.result
+    )
 
 
 def _trust_loopback(postgres: Postgres, admin: psycopg.Connection[tuple[object, ...]]) -> None:
@@ -131,7 +140,7 @@ def _configure(place: Path, postgres: Postgres, broker: Broker, seconds: float, 
     from detectors.policy.files import packaged_files
     from pgwitness.core.privacy import KEY_BYTES, write_key
 
-    more = MORE.format(place=place, issuer=ISSUER, warmup_ms=int(seconds * 1000 * 0.3))
+    more = MORE.format(place=place, issuer=ISSUER, warmup_ms=int(seconds * 1000 * 0.3)) + SETTINGS
     path = configuration.write(place, postgres, broker, title=TITLE, clear=CLEAR, flush_interval="2s", more=more)
     (place / "helpdesk.pem").write_text(helpdesk.public_key)
     (place / "identities.yaml").write_text(IDENTITIES)

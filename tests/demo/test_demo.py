@@ -82,6 +82,9 @@ def test_the_object_has_everything_that_is_promised(played: tuple[Path, dict[str
     assert {"change", "query_stats", "session", "posture"} <= set(events)
     assert 0 < latency["p50"] <= latency["p99"]
     assert found["lake"] == str(place / "lake")
+    seal = found["seal"]
+    assert isinstance(seal, dict)
+    assert (seal["checkpoints"], seal["findings"], seal["untouched"]) == (2, 1, 0)
 
 
 def test_who_did_it_is_named_where_a_rule_names_anybody(played: tuple[Path, dict[str, object]]) -> None:
@@ -107,6 +110,10 @@ def test_what_is_kept_can_be_used(played: tuple[Path, dict[str, object]]) -> Non
     result = CliRunner().invoke(main, [*words, "--config", str(place / "pgwitness.toml")])
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)[0]["n"] > 0
+    words = ["verify", "--rows", "--checkpoint", str(place / "checkpoint.kept")]
+    result = CliRunner().invoke(main, [*words, "--config", str(place / "pgwitness.toml")])
+    assert result.exit_code == 0, result.output
+    assert "in order: " in result.stdout
 
 
 LAKE_QUERY = re.compile(r"(?:(?:SELECT|WITH)\b(?=.*\bFROM\b)|FROM\b)(?!.*\bpg_|.*\bpgwitness\.)", re.DOTALL)
