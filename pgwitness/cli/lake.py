@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pgwitness.core.config import Config
     from sinks.lake.compaction.compactor import Compactor, Done
+    from sinks.lake.compaction.retainer import Retainer
 
 
 @click.group()
@@ -55,12 +56,156 @@ def compact(
 
     from pgwitness.cli.daemon import daemon
     from pgwitness.cli.signals import finish
-    from sinks.lake.compaction.daemon import run
+    from sinks.lake.compaction.daemon import compacting, run
 
     bind = config.http.compact_port if port is None else port
     with daemon("compact", host or config.http.host, bind) as (stop, health):
-        run(compactor, every_s, health, stop)
+        run("compact", compacting(compactor), every_s, health, stop)
     finish(0)
+
+
+@lake.command(short_help="Retire what [retention] keeps no longer.")
+@click.option("--every", metavar="DURATION", help="Go on as a daemon, a round every so often, such as 1h.")
+@click.option("--print", "only_print", is_flag=True, help="Only say what would be retired.")
+@http_options
+@json_option
+@common
+def retain(
+    every: str | None, only_print: bool, as_json: bool, host: str | None, port: int | None, config_path: Path
+) -> None:
+    """Take files out of the lake whose rows are all older than [retention] keeps them, unless they are held.
+
+    The lake's log keeps path, hash, number of rows and the reason for ever; the files are deleted after lake.grace and,
+    where the lake is sealed, once a checkpoint covers that.
+    """
+    config = configuration(config_path)
+    every_s = _duration(every)
+    retainer = _retainer(config)
+    if only_print:
+        rows = [
+            {"path": file.path, "rows": file.rows, "bytes": file.bytes, "reason": reason}
+            for reason, files in retainer.due().items()
+            for file in files
+        ]
+        emit(rows, as_json=as_json, empty="nothing to retire")
+        return
+    if every_s is None:
+        done = retainer.run()
+        if as_json:
+            import msgspec
+
+            emit([msgspec.structs.asdict(done)], as_json=True)
+        else:
+            say(f"{done.retired} files with {done.rows} rows retired; {done.removed} files deleted")
+        return
+
+    from pgwitness.cli.daemon import daemon
+    from pgwitness.cli.signals import finish
+    from sinks.lake.compaction.daemon import retaining, run
+
+    bind = config.http.retain_port if port is None else port
+    with daemon("retain", host or config.http.host, bind) as (stop, health):
+        run("retain", retaining(retainer), every_s, health, stop)
+    finish(0)
+
+
+_by = click.option("--by", metavar="NAME", help="Who says so; by default this user and host.")
+
+
+@lake.command(short_help="Hold evidence: nothing of it goes until it is released.")
+@click.option("--why", required=True, metavar="TEXT", help="Why; it stands in the lake for ever.")
+@_by
+@click.option("--from", "first_day", metavar="DAY", help="The first day of capture (UTC), such as 2026-09-22.")
+@click.option("--to", "last_day", metavar="DAY", help="The last day of capture.")
+@click.option("--principal", metavar="NAME", help="Only what may hold events of this principal.")
+@click.option("--relation", metavar="NAME", help="Only what may hold rows of this relation, as schema.table.")
+@common
+def hold(
+    why: str,
+    by: str | None,
+    first_day: str | None,
+    last_day: str | None,
+    principal: str | None,
+    relation: str | None,
+    config_path: Path,
+) -> None:
+    """Hold days, or what may hold rows of a principal or relation, and print the id of the hold.
+
+    Files are held as a whole. A principal stands in the lake's log by its token, never by its name.
+    """
+    from sinks.lake.layout import BUCKETS_MAX, bucket_of
+
+    config = configuration(config_path)
+    known = None
+    if principal is not None:
+        from pgwitness.core.privacy import load_key, tokenizer
+
+        token = tokenizer(load_key(config.privacy.key_file))(principal.encode()).decode()
+        known = token, bucket_of(principal, BUCKETS_MAX)
+    name = _retainer(config).hold(
+        by or _somebody(), why, first_day=first_day, last_day=last_day, principal=known, relation=relation
+    )
+    click.echo(name)
+
+
+@lake.command(short_help="End a hold.")
+@click.argument("name", metavar="ID")
+@click.option("--why", required=True, metavar="TEXT", help="Why; it stands in the lake for ever.")
+@_by
+@common
+def release(name: str, why: str, by: str | None, config_path: Path) -> None:
+    """End the hold ID: what it held may be compacted and retired again."""
+    _retainer(configuration(config_path)).release(name, by or _somebody(), why)
+    say(f"{name} is released")
+
+
+@lake.command(short_help="List the holds that stand.")
+@json_option
+@common
+def holds(as_json: bool, config_path: Path) -> None:
+    """List what is held, by whom and why; of a principal its token."""
+    rows = [
+        {
+            "id": one.id,
+            "by": one.by,
+            "why": one.why,
+            "from": one.first_day,
+            "to": one.last_day,
+            "principal": one.principal,
+            "relation": one.relation,
+        }
+        for one in _retainer(configuration(config_path)).holds()
+    ]
+    emit(rows, as_json=as_json, empty="nothing is held")
+
+
+def _somebody() -> str:
+    import getpass
+    import os
+    import socket
+
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
+
+
+def _retainer(config: Config) -> Retainer:
+    from sinks.lake.compaction.retainer import Retainer
+    from sinks.lake.compaction.retention import Terms
+    from sinks.lake.opening import open_lake
+
+    kept = config.retention
+    tables = {"events": kept.events, "rows": kept.rows, "alerts": kept.alerts}
+    terms = Terms({name: seconds for name, seconds in tables.items() if seconds is not None}, kept.kinds)
+    return Retainer(
+        config.lake.path,
+        open_lake(config).store,
+        terms=terms,
+        grace_s=config.lake.grace,
+        sealed=_sealed(config),
+    )
 
 
 def _duration(text: str | None) -> float | None:
@@ -75,10 +220,12 @@ def _duration(text: str | None) -> float | None:
 
 def _compactor(config: Config) -> Compactor:
     from sinks.lake.compaction.compactor import Compactor
+    from sinks.lake.compaction.plan import Sizes
     from sinks.lake.opening import open_lake
 
     opened = open_lake(config)
-    return Compactor(config.lake.path, opened.store, grace_s=config.lake.grace, sealed=_sealed(config))
+    sizes = Sizes(apart=tuple(sorted(config.retention.kinds)))
+    return Compactor(config.lake.path, opened.store, grace_s=config.lake.grace, sizes=sizes, sealed=_sealed(config))
 
 
 def _sealed(config: Config) -> Callable[[], int | None]:

@@ -10,7 +10,7 @@ take the place of (`replace`) or that went (`retire`), and holds that forbid tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,7 @@ from msgspec import Struct
 
 from pgwitness.core.errors import Stop
 from pgwitness.core.events import Position
-from sinks.lake import digest as digest_of_rows
-from sinks.lake import layout
+from sinks.lake import layout, rows_proof
 from sinks.lake.schema import TABLES
 
 FORMAT = "pgwitness-lake/2"
@@ -122,13 +121,24 @@ class Retire(_Entry, frozen=True, kw_only=True, tag="retire"):
 
 
 class Hold(_Entry, frozen=True, kw_only=True, tag="hold"):
-    """From now on nothing of these days of capture goes (without days: nothing at all); who says so, and why."""
+    """From now on nothing of these days of capture goes (without days: nothing at all); who says so, and why.
+
+    With a principal (its token and bucket) or relation, what may have its rows is not retired, but may be replaced.
+    """
 
     id: str
     by: str
     why: str
     first_day: str | None = None
     last_day: str | None = None
+    principal: str | None = None
+    bucket: int | None = None
+    relation: str | None = None
+
+    @property
+    def freezes(self) -> bool:
+        """Whether the files that it covers stay as they are, to the byte."""
+        return self.principal is None and self.relation is None
 
     def covers(self, first_day: str, last_day: str) -> bool:
         """Say whether files of these days are held, if only one of them is."""
@@ -254,12 +264,23 @@ class State:
         return one.start == self.end(one.source) and one.end > one.start
 
     def held(self, path: str) -> bool:
-        """Say whether a hold forbids that a live file goes."""
-        return any(hold.covers(*self.live[path].days) for hold in self.holds.values())
+        """Say whether a hold forbids that others take the place of a live file."""
+        return any(hold.freezes and hold.covers(*self.live[path].days) for hold in self.holds.values())
+
+    def kept(self, path: str) -> bool:
+        """Say whether a hold forbids that the rows of a live file go."""
+        return any(
+            hold.covers(*self.live[path].days) and (hold.bucket is None or layout.may_hold(path, hold.bucket))
+            for hold in self.holds.values()
+        )
 
     def removable(self, paths: Iterable[str]) -> bool:
-        """Say whether all of these files are live and none is held."""
+        """Say whether all of these files are live and others may take their place."""
         return all(path in self.live and not self.held(path) for path in paths)
+
+    def retirable(self, paths: Iterable[str]) -> bool:
+        """Say whether all of these files are live and their rows may go."""
+        return all(path in self.live and not self.kept(path) for path in paths)
 
 
 def problem(state: State, entry: Entry) -> str | None:
@@ -278,11 +299,10 @@ def _disagrees(state: State, entry: Entry) -> str | None:
         case Begin(ranges=ranges, files=files) | Land(ranges=ranges, files=files):
             return _apart(state, ranges) or _strange(state, files)
         case Replace(removes=removes, files=files):
-            if len(set(removes)) != len(removes):
-                return "it replaces a file twice"
-            return _gone(state, removes) or _strange(state, files) or _other_rows(state, removes, files)
+            proven = rows_proof.problem([state.live[path] for path in removes if path in state.live], files)
+            return _gone(state, removes, state.held) or _strange(state, files) or proven
         case Retire(removes=retired):
-            return _gone(state, [one.path for one in retired])
+            return _gone(state, [one.path for one in retired], state.kept)
         case Hold(id=name):
             return f"there is a hold {name}" if name in state.holds else None
         case Release(id=name):
@@ -333,47 +353,22 @@ def _apart(state: State, ranges: list[Range]) -> str | None:
 
 
 def _strange(state: State, files: list[File]) -> str | None:
-    seen: set[str] = set()
-    for file in files:
+    paths = [file.path for file in files]
+    for place, file in enumerate(files):
         if not is_own(file):
             return f"{file.path!r} is no place of table {file.table}"
-        if file.path in state.live or file.path in seen:
+        if file.path in state.live or file.path in paths[:place]:
             return f"{file.path} is there already"
-        seen.add(file.path)
     return None
 
 
-def _other_rows(state: State, removes: list[str], files: list[File]) -> str | None:
-    same = same_rows([state.live[path] for path in removes], files)
-    return None if same else "the rows of its files are not those of the files that they replace"
-
-
-def same_rows(old: Iterable[File], new: Iterable[File]) -> bool:
-    """Say whether files have the rows of others, by tables, numbers, and digests where all of a table's have one."""
-    before, after = list(old), list(new)
-    return all(
-        _sum([file for file in before if file.table == table], [file for file in after if file.table == table])
-        for table in {file.table for file in (*before, *after)}
-    )
-
-
-def _sum(before: list[File], after: list[File]) -> bool:
-    if sum(file.rows for file in before) != sum(file.rows for file in after):
-        return False
-    try:
-        known = [[digest_of_rows.parse(file.digest) for file in files if file.digest] for files in (before, after)]
-    except ValueError:
-        return False
-    if len(known[0]) < len(before) or len(known[1]) < len(after):
-        return True
-    return digest_of_rows.total(known[0]) == digest_of_rows.total(known[1])
-
-
-def _gone(state: State, paths: list[str]) -> str | None:
+def _gone(state: State, paths: list[str], held: Callable[[str], bool]) -> str | None:
+    if len(set(paths)) != len(paths):
+        return "it removes a file twice"
     for path in paths:
         if path not in state.live:
             return f"{path} is not there to be removed"
-        if state.held(path):
+        if held(path):
             return f"{path} is held"
     return None
 
@@ -396,10 +391,9 @@ def _line(content: Struct) -> bytes:
 
 def _format(content: bytes) -> object:
     try:
-        found = msgspec.json.decode(content)
+        return msgspec.json.decode(content, type=dict[str, Any]).get("format")
     except msgspec.DecodeError:
         return None
-    return found.get("format") if isinstance(found, dict) else None
 
 
 def _newer(number: int, found: str) -> str:

@@ -15,11 +15,13 @@ from enum import IntEnum
 BUCKETS_MAX = 64
 """Numbers of buckets are powers of two up to this one, so that a list of files for each of so many serves all."""
 BUCKET_NAME = "bucket-([0-9]{2})-of-([0-9]{2})-[^/]*"
+KIND_NAME = "kind-([a-z_]+)-[^/]*"
 
 DAY = r"dt=(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
 MONTH = r"month=(?P<month>[0-9]{4}-[0-9]{2})"
 _PLACE = re.compile(rf"(?P<table>[a-z]+)/(?:{DAY}|{MONTH})/[A-Za-z0-9_.-]+\.parquet")
 _BUCKET = re.compile(rf"/{BUCKET_NAME}$")
+_KIND = re.compile(rf"[/-]{KIND_NAME}$")
 _MERGED, _DAY = "merged-", "day-"
 
 
@@ -52,6 +54,11 @@ def is_month(path: str) -> bool:
     return path.split("/")[1].startswith("month=")
 
 
+def is_last(day: str) -> bool:
+    """Say whether a day stands for the end of its month (`days_of`), or is its 31st."""
+    return day.endswith("-31")
+
+
 def level_of(path: str) -> Level:
     """Give how far a file has been compacted."""
     if is_month(path):
@@ -65,16 +72,25 @@ def day_path(table: str, day: str, level: Level, unique: str) -> str:
     return f"{table}/dt={day}/{_MERGED if level == Level.MERGED else _DAY}{unique}.parquet"
 
 
-def month_path(table: str, month: str, bucket: tuple[int, int] | None, unique: str) -> str:
-    """Name a file of a month (`YYYY-MM`), and of a bucket if it is of one: its number, and how many there are."""
-    name = f"bucket-{bucket[0]:02d}-of-{bucket[1]:02d}-{unique}" if bucket else f"part-{unique}"
-    return f"{table}/month={month}/{name}.parquet"
+def month_path(table: str, month: str, bucket: tuple[int, int] | None, unique: str, kind: str | None = None) -> str:
+    """Name a file of a month (`YYYY-MM`), and of a bucket if it is of one: its number, and how many there are.
+
+    With a kind it has the events of that one alone.
+    """
+    name = f"bucket-{bucket[0]:02d}-of-{bucket[1]:02d}-" if bucket else "part-"
+    return f"{table}/month={month}/{name}{f'kind-{kind}-' if kind else ''}{unique}.parquet"
 
 
 def bucket_in(path: str) -> tuple[int, int] | None:
     """Give the bucket that a file's name says, and how many there are; None when it may hold any principal."""
     found = _BUCKET.search(path) if is_month(path) else None
     return (int(found[1]), int(found[2])) if found and int(found[1]) < int(found[2]) else None
+
+
+def kind_in(path: str) -> str | None:
+    """Give the kind of event that a file has alone; None when it may have any."""
+    found = _KIND.search(path) if is_month(path) and path.startswith("events/") else None
+    return found[1] if found else None
 
 
 def bucket_of(principal: str | None, buckets: int) -> int:

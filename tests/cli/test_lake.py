@@ -73,3 +73,43 @@ def test_a_folder_without_a_lake_exits_1(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["lake", "compact", "--config", str(path)])
     assert done.exit_code == 1
     assert "start a worker" in done.stderr
+
+
+def test_holding_retaining_and_releasing(config: Path) -> None:
+    """A hold prints its id, retention leaves what it holds, and a release ends it."""
+
+    def run(*words: str) -> str:
+        done = CliRunner().invoke(main, ["lake", words[0], "--config", str(config), *words[1:]])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    with config.open("a") as file:
+        file.write('[retention]\nevents = "1d"\nrows = "1d"\n[privacy]\nkey_file = "privacy.key"\n')
+    (config.parent / "privacy.key").write_text("ab" * 32)
+    (config.parent / "privacy.key").chmod(0o600)
+    name = run("hold", "--why", "case 7", "--by", "ada", "--principal", "erika").strip()
+    (held,) = json.loads(run("holds", "--json"))
+    assert (held["id"], held["by"], held["why"]) == (name, "ada", "case 7")
+    assert str(held["principal"]).startswith("tok_")
+    assert json.loads(run("retain", "--json"))[0]["retired"] == 0
+    run("release", name, "--why", "closed")
+    assert len(json.loads(run("retain", "--print", "--json"))) == 24
+    assert json.loads(run("retain", "--json"))[0]["retired"] == 24
+    assert {file.table for file in live(config.parent / "lake")} == {"alerts"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('kinds = { sessions = "1d" }', "there is no kind 'sessions'"),
+        ('events = "1d"\nkinds = { session = "2d" }', "session cannot be kept longer than events"),
+        ("events = 5", "expected a number with one of the units"),
+    ],
+)
+def test_terms_that_cannot_be_are_refused(config: Path, text: str, said: str) -> None:
+    """With the key and what is wrong."""
+    with config.open("a") as file:
+        file.write(f"[retention]\n{text}\n")
+    done = CliRunner().invoke(main, ["lake", "retain", "--config", str(config)])
+    assert done.exit_code == 2
+    assert said in done.stderr

@@ -242,7 +242,7 @@ def retainer(world: World) -> Program:
     chosen = sorted(state.live)[:1]
 
     def propose(state: State) -> Retire | None:
-        if world.breaks is not Breaks.REMOVED_UNSEEN and not state.removable(chosen):
+        if world.breaks is not Breaks.REMOVED_UNSEEN and not state.retirable(chosen):
             return None
         gone = [Retired(path, "", 1) for path in chosen]
         return Retire(number=state.number + 1, predecessor=state.sha256, at_us=0, removes=gone, reason="age")

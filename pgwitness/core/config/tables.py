@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct, field
 
 from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.events import Kind
 from pgwitness.core.topics import LANES
 from pgwitness.core.units import Duration, Size
 
@@ -186,6 +187,26 @@ class Anchor(_Section, frozen=True, kw_only=True):
     endpoint: str | None = None
     region: str | None = None
     timeout: Duration = Duration(10.0)
+
+
+class Retention(_Section, frozen=True, kw_only=True):
+    """Table `[retention]`: how long `pgwitness lake retain` keeps tables of the lake; for ever where nothing is said.
+
+    `kinds` has kinds of `events` that are not kept as long as the others.
+    """
+
+    events: Duration | None = None
+    rows: Duration | None = None
+    alerts: Duration | None = None
+    kinds: dict[str, Duration] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse kinds that there are not, and those that are to be kept longer than their table."""
+        for name, kept in self.kinds.items():
+            if name not in get_args(Kind):
+                raise ValueError(f"kinds: there is no kind {name!r}; there are {', '.join(get_args(Kind))}")
+            if self.events is not None and kept > self.events:
+                raise ValueError(f"kinds: {name} cannot be kept longer than events; keep events longer")
 
 
 class Seal(_Section, frozen=True, kw_only=True):
@@ -372,6 +393,7 @@ class Http(_Section, frozen=True, kw_only=True):
     deliver_port: int = 9189
     seal_port: int = 9190
     compact_port: int = 9191
+    retain_port: int = 9192
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -382,6 +404,7 @@ class Config(_Section, frozen=True, kw_only=True):
     clusters: dict[str, Cluster] = {}
     privacy: Privacy = Privacy()
     lake: Lake = Lake()
+    retention: Retention = Retention()
     seal: Seal = Seal()
     identities: File = File()
     policies: Folder = Folder()

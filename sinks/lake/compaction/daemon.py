@@ -1,9 +1,10 @@
-"""The compactor as a daemon: a round every so often, until it is told to end."""
+"""The compactor and the retainer as daemons: a round every so often, until they are told to end."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -11,61 +12,80 @@ from pgwitness.core.errors import NotInOrder, Retry
 from pgwitness.core.runtime import backoff
 from pgwitness.core.runtime.health import Health
 from sinks.lake.compaction import metrics
-from sinks.lake.compaction.compactor import Compactor, Done
+from sinks.lake.compaction.compactor import Compactor
+from sinks.lake.compaction.retainer import Retainer
 
-PART = "compact"
 BEAT_S = 5.0
 PAUSE_S_MAX = 60.0
-log = structlog.get_logger("compact")
+log = structlog.get_logger()
+
+Round = Callable[[Callable[[], object]], str | None]
+"""One round, told what to call while it works; gives what is not in order, None when all is."""
 
 
 class Ending(Exception):
     """The daemon was told to end while it worked: what is not committed is done again by its next run."""
 
 
-def run(compactor: Compactor, every_s: float, health: Health, stop: threading.Event) -> None:
-    """Compact in rounds. What cannot be done at the moment is said and tried again, with growing pauses.
+def compacting(compactor: Compactor) -> Round:
+    """Make the rounds of a compactor."""
+
+    def one(beat: Callable[[], object]) -> str | None:
+        done = compactor.run(beat)
+        metrics.REPLACED.inc(done.replaced)
+        metrics.ROWS.inc(done.rows)
+        metrics.REMOVED.inc(done.removed)
+        metrics.ORPHANS.inc(done.orphans)
+        metrics.REFUSED.set(len(done.refused))
+        metrics.LIVE.set(compactor.live)
+        return done.refused[0] if done.refused else None
+
+    return one
+
+
+def retaining(retainer: Retainer) -> Round:
+    """Make the rounds of a retainer."""
+
+    def one(beat: Callable[[], object]) -> None:
+        done = retainer.run(beat)
+        metrics.RETIRED.inc(done.retired)
+        metrics.REMOVED.inc(done.removed)
+
+    return one
+
+
+def run(part: str, one: Round, every_s: float, health: Health, stop: threading.Event) -> None:
+    """Work in rounds. What cannot be done at the moment is said and tried again, with growing pauses.
 
     Raise `Stop` when the lake's log is damaged: that is for a person.
     """
 
     def beat() -> None:
-        health.beat(PART)
+        health.beat(part)
         if stop.is_set():
             raise Ending
 
-    health.expect(PART)
+    health.expect(part)
     failures = 0
     while not stop.is_set():
         try:
-            done = compactor.run(beat)
+            health.ready(part, one(beat))
         except Ending:
             return
         except (Retry, NotInOrder) as error:
             failures += 1
             metrics.FAILURES.inc()
-            health.ready(PART, str(error))
-            log.warning("not compacted", why=str(error))
-            _wait(min(every_s, backoff.pause_s(failures, PAUSE_S_MAX)), health, stop)
+            health.ready(part, str(error))
+            log.warning("round not done", part=part, why=str(error))
+            _wait(part, min(every_s, backoff.pause_s(failures, PAUSE_S_MAX)), health, stop)
             continue
         failures = 0
-        health.ready(PART, done.refused[0] if done.refused else None)
-        _count(compactor, done)
-        _wait(every_s, health, stop)
+        metrics.LAST.set(time.time())
+        _wait(part, every_s, health, stop)
 
 
-def _count(compactor: Compactor, done: Done) -> None:
-    metrics.REPLACED.inc(done.replaced)
-    metrics.ROWS.inc(done.rows)
-    metrics.REMOVED.inc(done.removed)
-    metrics.ORPHANS.inc(done.orphans)
-    metrics.REFUSED.set(len(done.refused))
-    metrics.LIVE.set(compactor.live)
-    metrics.LAST.set(time.time())
-
-
-def _wait(pause_s: float, health: Health, stop: threading.Event) -> None:
+def _wait(part: str, pause_s: float, health: Health, stop: threading.Event) -> None:
     """Wait, and show meanwhile that the daemon lives."""
     until = time.monotonic() + pause_s
     while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, BEAT_S)):
-        health.beat(PART)
+        health.beat(part)

@@ -43,6 +43,8 @@ class Sizes:
     """A month of more than this is left in days: their files have full size already."""
     day_over_s: int = 2 * 3_600
     month_over_s: int = 2 * 86_400
+    apart: tuple[str, ...] = ()
+    """Kinds of events that are not kept as long as others: a month has files of their own for them."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Job:
     """Files of a table that become one, or several where that would be too large.
 
     `level` is what they become, `place` the day (`YYYY-MM-DD`) or month (`YYYY-MM`) of it, `buckets` the number of
-    buckets, 0 where there are none.
+    buckets, 0 where there are none. Events of the kinds `apart` come into files of their own.
     """
 
     table: str
@@ -58,6 +60,7 @@ class Job:
     level: Level
     place: str
     buckets: int = 0
+    apart: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -154,13 +157,18 @@ def _month(table: str, month: str, files: list[File], sizes: Sizes) -> list[Job]
     landed = [file for file in days if layout.level_of(file.path) == Level.LANDED]
     if sum(file.rows for file in landed) > sizes.sorted_rows_max:
         return [Job(table, (file,), Level.MERGED, file.days[0]) for file in landed]
-    months = [file for file in files if layout.is_month(file.path) and file.bytes < sizes.full_bytes]
+    months = [
+        file
+        for file in files
+        if layout.is_month(file.path) and file.bytes < sizes.full_bytes and layout.kind_in(file.path) is None
+    ]
     inputs = [*days, *_along(days, months)][: sizes.inputs_max]
-    if len(inputs) < 2:
+    apart = sizes.apart if table in IN_BUCKETS else ()
+    if len(inputs) < 2 and not apart:
         return []
     wanted = sum(file.bytes for file in inputs) / (sizes.file_bytes * 3 / 4)
     buckets = min(BUCKETS_MAX, 2 ** max(0, math.ceil(math.log2(wanted)))) if table in IN_BUCKETS else 0
-    return [Job(table, tuple(inputs), Level.MONTH, month, buckets)]
+    return [Job(table, tuple(inputs), Level.MONTH, month, buckets, apart)]
 
 
 def _along(new: Sequence[File], old: list[File]) -> list[File]:

@@ -7,17 +7,18 @@ held against its hash in the log, so that nothing that was altered is written an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from datetime import date
 from typing import IO, Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pgwitness.core.errors import Stop
-from sinks.lake import chain, digest, layout, parquet
+from sinks.lake import digest, layout, parquet, rows_proof
 from sinks.lake.chain import File
 from sinks.lake.compaction.merge import in_order, keys_of, merge
 from sinks.lake.compaction.plan import Job, Sizes
@@ -78,7 +79,7 @@ def schema_of(table: str, *, months: bool) -> pa.Schema:
 
 def _prove(job: Job, made: list[File]) -> None:
     """Hold that the new files have the rows of the old ones, by what both add up to."""
-    if sum(file.rows for file in made) != job.rows or not chain.same_rows(job.inputs, made):
+    if sum(file.rows for file in made) != job.rows or not rows_proof.same_rows(job.inputs, made):
         raise Altered(
             f"{job.table} of {job.place}: the rows of {job.inputs[0].path} and {len(job.inputs) - 1} more are not "
             "those that their entries say (number or digest): restore them from a copy of the lake"
@@ -142,37 +143,38 @@ class _Outputs:
         self._unique = unique
         self._schema = schema
         self._sizes = sizes
-        self._open: dict[int, _Output] = {}
+        self._open: dict[tuple[str, int], _Output] = {}
         self._made: list[File] = []
 
     def take(self, table: pa.Table) -> None:
         """Take rows that come behind those that were taken."""
-        if self._job.buckets < 2:
-            self._add(0, table)
-            return
-        for bucket, part in split(table, self._job.buckets):
-            self._add(bucket, part)
+        for kind, part in by_kind(table, self._job.apart):
+            if kind or self._job.buckets < 2:
+                self._add((kind, 0), part)
+            else:
+                for bucket, rows in split(part, self._job.buckets):
+                    self._add((kind, bucket), rows)
 
-    def _add(self, bucket: int, table: pa.Table) -> None:
-        output = self._open.get(bucket)
+    def _add(self, key: tuple[str, int], table: pa.Table) -> None:
+        output = self._open.get(key)
         if output is None:
-            output = self._open[bucket] = _Output(self._store, self._job.table, self._path(bucket), self._schema)
+            output = self._open[key] = _Output(self._store, self._job.table, self._path(*key), self._schema)
         output.add(table)
         if output.bytes >= self._sizes.file_bytes:
             self._made.append(output.finish())
-            del self._open[bucket]
+            del self._open[key]
 
-    def _path(self, bucket: int) -> str:
+    def _path(self, kind: str, bucket: int) -> str:
         job = self._job
         if job.level != Level.MONTH:
             return layout.day_path(job.table, job.place, job.level, self._unique())
-        named = (bucket, job.buckets) if job.buckets else None
-        return layout.month_path(job.table, job.place, named, self._unique())
+        named = (bucket, job.buckets) if job.buckets and not kind else None
+        return layout.month_path(job.table, job.place, named, self._unique(), kind or None)
 
     def finish(self) -> list[File]:
         """Make everything durable, and say what there is."""
-        for bucket in sorted(self._open):
-            self._made.append(self._open[bucket].finish())
+        for key in sorted(self._open):
+            self._made.append(self._open[key].finish())
         self._open = {}
         return self._made
 
@@ -190,6 +192,19 @@ def remove(store: Holds, files: Iterable[File]) -> None:
             store.remove(file.path)
         except OSError:
             continue
+
+
+def by_kind(table: pa.Table, apart: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+    """Part the events of some kinds from all others, which come under no name."""
+    if not apart:
+        yield "", table
+        return
+    kinds = pc.fill_null(table.column("kind"), "")
+    for kind in apart:
+        if (part := table.filter(pc.equal(kinds, kind))).num_rows:
+            yield kind, part
+    if (rest := table.filter(pc.invert(pc.is_in(kinds, pa.array(apart, pa.string()))))).num_rows:
+        yield "", rest
 
 
 def split(table: pa.Table, buckets: int) -> Iterator[tuple[int, pa.Table]]:

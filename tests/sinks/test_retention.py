@@ -1,0 +1,172 @@
+"""Retention and holds: what is over goes as whole files, what is held stays, and the log says both for ever."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgwitness.core.errors import NotInOrder
+from sinks.lake import layout
+from sinks.lake.chain import File, Retire
+from sinks.lake.compaction.plan import Sizes
+from sinks.lake.compaction.retainer import Ended, Retainer
+from sinks.lake.compaction.retention import Terms, due
+from sinks.lake.files import Files
+from sinks.lake.store import Folder
+from tests.sinks.material import DAY_US, NOON_US, entries
+from tests.sinks.test_compaction import compactor, contents, fill, live
+
+DAY_S = 86_400.0
+YEAR = Terms({"events": 365 * DAY_S, "rows": 90 * DAY_S, "alerts": 365 * DAY_S})
+
+
+def retainer(path: Path, now_us: int, terms: Terms = YEAR, **more: Any) -> Retainer:
+    """Make a retainer whose clock stands still."""
+    return Retainer(path, Folder(path, Files()), terms=terms, clock_us=lambda: now_us, **more)
+
+
+def tables(path: Path) -> set[str]:
+    """Name the tables of which something counts."""
+    return {file.table for file in live(path)}
+
+
+def test_what_is_older_than_its_table_is_kept_for_goes(tmp_path: Path) -> None:
+    """Row images first; each file's hash and rows stay in the log, with the reason; the files go after the grace."""
+    fill(tmp_path, 6)
+    known = {file.path: file for file in live(tmp_path)}
+    assert retainer(tmp_path, NOON_US + 90 * DAY_US).run() == Ended()
+    done = retainer(tmp_path, NOON_US + 92 * DAY_US).run()
+    assert (done.retired, done.removed) == (6, 0)
+    assert tables(tmp_path) == {"events", "alerts"}
+    (retire,) = (entry for entry in entries(tmp_path) if isinstance(entry, Retire))
+    assert retire.reason == "rows: kept for 90 days"
+    assert all(known[one.path].sha256 == one.sha256 and known[one.path].rows == one.rows for one in retire.removes)
+    assert retainer(tmp_path, NOON_US + 93 * DAY_US).run().removed == 6
+    assert not list(tmp_path.glob("rows/dt=2026*/*.parquet"))
+    assert retainer(tmp_path, NOON_US + 400 * DAY_US).run().retired == 12
+    assert live(tmp_path) == []
+    assert contents(tmp_path) == {"events": [], "rows": [], "alerts": []}
+
+
+def test_without_terms_everything_stays(tmp_path: Path) -> None:
+    """For ever."""
+    fill(tmp_path, 2)
+    assert retainer(tmp_path, NOON_US + 9_000 * DAY_US, Terms()).run() == Ended()
+
+
+def test_a_kind_that_is_kept_less_long_has_files_of_its_own(tmp_path: Path) -> None:
+    """When its month is over; then it goes by itself, and no row of another kind with it."""
+    fill(tmp_path, 20, days=3)
+    before = contents(tmp_path)
+    compactor(tmp_path, NOON_US + 60 * DAY_US, sizes=Sizes(apart=("session",), file_bytes=20_000)).run()
+    assert contents(tmp_path) == before
+    for file in live(tmp_path):
+        if file.table == "events":
+            kinds = set(pq.ParquetFile(tmp_path / file.path).read(["kind"]).column(0).to_pylist())
+            assert kinds == {"session"} if layout.kind_in(file.path) == "session" else "session" not in kinds
+    terms = Terms({"events": 365 * DAY_S}, {"session": 30 * DAY_S})
+    assert retainer(tmp_path, NOON_US + 60 * DAY_US, terms).run().retired == 1
+    left = [row for row in before["events"] if json.loads(row)["kind"] != "session"]
+    assert contents(tmp_path)["events"] == left
+
+
+def test_a_month_with_one_file_is_parted_too(tmp_path: Path) -> None:
+    """Or its kind would never go."""
+    fill(tmp_path, 1)
+    compactor(tmp_path, NOON_US + 60 * DAY_US, sizes=Sizes(apart=("session",))).run()
+    assert {layout.kind_in(file.path) for file in live(tmp_path) if file.table == "events"} == {"session", None}
+    assert compactor(tmp_path, NOON_US + 60 * DAY_US, sizes=Sizes(apart=("session",))).run().jobs == 0
+
+
+def test_what_is_held_does_not_go_until_it_is_released(tmp_path: Path) -> None:
+    """Of days, and of all."""
+    fill(tmp_path, 8, days=2)
+    one = retainer(tmp_path, NOON_US + 500 * DAY_US)
+    name = one.hold("ada", "case 7", first_day="2026-09-23", last_day="2026-12-31")
+    assert [hold.why for hold in one.holds()] == ["case 7"]
+    one.run()
+    assert {file.days[0] for file in live(tmp_path)} == {"2026-09-23"}
+    with pytest.raises(NotInOrder, match=f"those that stand: {name}"):
+        one.release("other", "ada", "closed")
+    one.release(name, "ada", "closed")
+    one.run()
+    assert live(tmp_path) == []
+
+
+def test_a_hold_of_a_principal_keeps_what_may_have_its_rows_and_lets_them_be_compacted(tmp_path: Path) -> None:
+    """Files of other buckets go; no name stands in the log."""
+    fill(tmp_path, 40, days=3)
+    one = retainer(tmp_path, NOON_US + 500 * DAY_US, Terms({"events": 30 * DAY_S}))
+    one.hold("me", "case", principal=("tok_0123", layout.bucket_of("ada", layout.BUCKETS_MAX)))
+    assert one.run().retired == 0
+    before = [json.loads(row) for row in contents(tmp_path)["events"]]
+    sizes = Sizes(file_bytes=15_000)
+    assert compactor(tmp_path, NOON_US + 60 * DAY_US, sizes=sizes).run().jobs
+    assert one.run().retired > 0
+    after = [json.loads(row) for row in contents(tmp_path)["events"]]
+    assert [row for row in after if row["principal"] == "ada"] == [row for row in before if row["principal"] == "ada"]
+    assert len(after) < len(before)
+    texts = [path.read_bytes() for path in tmp_path.glob("_*/**/*.json")]
+    assert not any(name in text for text in texts for name in (b'"ada"', b"erika", b"support-agent"))
+
+
+def test_a_hold_of_a_relation_keeps_everything_of_its_days(tmp_path: Path) -> None:
+    """No file says which relations it has."""
+    fill(tmp_path, 4, days=2)
+    one = retainer(tmp_path, NOON_US + 500 * DAY_US)
+    one.hold("me", "case", relation="public.orders", last_day="2026-09-22")
+    one.run()
+    assert {file.days[0] for file in live(tmp_path)} == {"2026-09-22"}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [("2026-9-1", None, "is no day"), ("2026-02-30", None, "is no day"), ("2026-09-02", "2026-09-01", "comes after")],
+)
+def test_a_hold_of_no_days_is_refused(tmp_path: Path, first: str, last: str | None, said: str) -> None:
+    """It would hold something else than was meant, for ever."""
+    fill(tmp_path, 1)
+    with pytest.raises(NotInOrder, match=said):
+        retainer(tmp_path, NOON_US).hold("me", "case", first_day=first, last_day=last)
+
+
+@pytest.mark.parametrize(
+    ("path", "last_day"),
+    [
+        ("events/month=2026-02/part-x.parquet", "2026-02-28"),
+        ("events/month=2024-02/part-x.parquet", "2024-02-29"),
+        ("events/month=2026-12/part-x.parquet", "2026-12-31"),
+        ("events/dt=2026-01-31/x.parquet", "2026-01-31"),
+        ("events/dt=2026-01-30/x.parquet", "2026-01-30"),
+        ("events/dt=9999-12-31/x.parquet", None),
+    ],
+)
+def test_a_file_is_kept_from_the_end_of_its_last_day(path: str, last_day: str | None) -> None:
+    """Of a month, that of the month; what has no end stays."""
+    from datetime import UTC, datetime
+
+    file = File("events", path, 1, 1, "", 4)
+    terms = Terms({"events": 10 * DAY_S})
+    if last_day is None:
+        assert due([file], lambda file: False, 2**62, terms) == {}
+        return
+    end_us = int(datetime.fromisoformat(last_day).replace(tzinfo=UTC).timestamp() * 1e6) + 11 * DAY_US
+    assert due([file], lambda file: False, end_us - 1, terms) == {}
+    assert due([file], lambda file: False, end_us, terms) == {"events: kept for 10 days": [file]}
+    assert due([file], lambda file: True, end_us, terms) == {}
+
+
+@given(st.sampled_from(["change", "session", "query_stats"]), st.booleans())
+def test_the_kind_in_a_name_is_the_one_that_it_was_given(kind: str, buckets: bool) -> None:
+    """With and without a bucket."""
+    path = layout.month_path("events", "2026-09", (3, 8) if buckets else None, "0" * 32, kind)
+    assert layout.kind_in(path) == kind
+    assert layout.bucket_in(path) == ((3, 8) if buckets else None)
+    assert layout.table_of(path) == "events"
+    assert layout.kind_in(layout.month_path("events", "2026-09", None, "0" * 32)) is None
