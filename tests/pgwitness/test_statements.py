@@ -160,6 +160,13 @@ def test_texts_that_differ_in_literals_only_are_one() -> None:
     assert facts("SELECT $1, 2").statement == "SELECT $1, $2"
 
 
+FALSE = ["false", "1=0", "NULL", "NOT true", "true AND false", "id = id AND 1=2", "false OR NULL", "0=1 OR (false)"]
+PERHAPS_TRUE = [
+    "NOT false", "NOT (1=2)", "NOT $1", "NOT (random() > 2)", "random() < 0.5", "1=0 OR true", "false OR id = id",
+    "NOT (id IS NOT NULL AND $1 AND false)" , "'t'", "0=0", "NOT (x AND id <> id)", "1.0 = 1", "1 OPERATOR(s.=) 2",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "operations", "relations", "where"),
     [
@@ -175,6 +182,8 @@ def test_texts_that_differ_in_literals_only_are_one() -> None:
         ("DELETE FROM users WHERE id IS NULL OR id IS NOT NULL", ["delete"], ["users"], "useless"),
         ("UPDATE users u SET a = 1 WHERE u.a LIKE '%'", ["update"], ["users"], "useless"),
         ("UPDATE users SET a = 1 WHERE id = $1 AND true", ["update"], ["users"], "present"),
+        *((f"DELETE FROM users WHERE {never}", ["delete"], ["users"], "present") for never in FALSE),
+        *((f"DELETE FROM users WHERE {perhaps}", ["delete"], ["users"], "useless") for perhaps in PERHAPS_TRUE),
         ("DELETE FROM users WHERE CURRENT OF c", ["delete"], ["users"], "present"),
         ("EXPLAIN ANALYZE DELETE FROM users", ["explain", "delete"], ["users"], "none"),
         ("EXPLAIN DELETE FROM users", ["explain"], ["users"], "n/a"),

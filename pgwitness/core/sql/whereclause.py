@@ -20,12 +20,15 @@ _STORED = {"ColumnRef", "CurrentOfExpr"}
 
 
 def judge_where(clause: Tree | None, target: Tree | None = None) -> str:
-    """Say of a WHERE: `none` (there is none), `useless` (it holds for every row, or for none) or `present`.
+    """Say of a WHERE: `none` (there is none), `useless` (it may hold for every row) or `present`.
 
+    One that by its constants holds for no row, as programs send it to learn of columns (`WHERE 1 = 0`), is `present`.
     `target` is the table that is written to, as the tree has it (`RangeVar`).
     """
     if clause is None:
         return "none"
+    if _false(clause):
+        return "present"
     return "useless" if _useless(clause, target or {}) else "present"
 
 
@@ -57,11 +60,15 @@ def _useless(node: Tree, target: Tree) -> bool:
 
 def _never(node: Tree, target: Tree) -> bool:
     """Say whether a condition holds for no row (that has a value there): what NOT makes of it holds for all."""
+    if _false(node):
+        return True
     match next(iter(node.items())):
         case ("BoolExpr", {"boolop": "NOT_EXPR", "args": [arg]}):
             return _useless(arg, target)
         case ("BoolExpr", {"boolop": "OR_EXPR", "args": args}):
             return all(_never(arg, target) for arg in args)
+        case ("BoolExpr", {"boolop": "AND_EXPR", "args": args}):
+            return any(_never(arg, target) for arg in args)
         case ("NullTest", {"nulltesttype": "IS_NULL", "arg": arg}):
             return _column(arg) in _NEVER_NULL
         case ("A_Expr", {"kind": "AEXPR_OP" | "AEXPR_LIKE" | "AEXPR_ILIKE", "name": name} as body):
@@ -70,6 +77,30 @@ def _never(node: Tree, target: Tree) -> bool:
             return same(body.get("lexpr"), body.get("rexpr"))
         case _:
             return False
+
+
+def _false(node: Tree) -> bool:
+    """Say whether constants alone make a condition false or null: of anything else nobody knows what it will be."""
+    match next(iter(node.items())):
+        case ("BoolExpr", {"boolop": "AND_EXPR", "args": args}):
+            return any(_false(arg) for arg in args)
+        case ("BoolExpr", {"boolop": "OR_EXPR", "args": args}):
+            return all(_false(arg) for arg in args)
+        case ("BoolExpr", {"boolop": "NOT_EXPR", "args": [{"A_Const": {"boolval": {"boolval": True}}}]}):
+            return True
+        case ("A_Const", {"isnull": True} | {"boolval": {}} as constant):
+            return not constant.get("boolval", {}).get("boolval", False)
+        case ("A_Expr", {"kind": "AEXPR_OP", "name": [{"String": {"sval": "="}}]} as body):
+            left, right = _integer(body.get("lexpr")), _integer(body.get("rexpr"))
+            return left is not None and right is not None and left != right
+        case _:
+            return False
+
+
+def _integer(node: Any) -> int | None:
+    """Give a whole number that stands as a constant; of 0 the tree leaves the value out."""
+    constant = node.get("A_Const", {}) if isinstance(node, dict) else {}
+    return int(constant["ival"].get("ival", 0)) if "ival" in constant else None
 
 
 def _all_of(tested: Any, inner: Tree, target: Tree) -> bool:
