@@ -9,6 +9,8 @@ from __future__ import annotations
 import getpass
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pgwitness.cli.output import say
@@ -30,12 +32,27 @@ class Recorder:
         self._config = config
         self._publisher: Publisher | None = None
 
+    @contextmanager
+    def asking(self, query: str) -> Iterator[None]:
+        """Write down a query, and whether it was answered, however the work in this context ends."""
+        try:
+            yield
+        except BaseException:
+            self.query(query, "failure")
+            raise
+        self.query(query, "success")
+
     def query(self, query: str, outcome: str) -> None:
-        """Write down one query with its literals taken out, who asked, and whether it was answered."""
+        """Write down one query with its literals taken out, who asked, and whether it was answered.
+
+        What is SQL of DuckDB's alone shows by DuckDB's own reading.
+        """
         from pgwitness.core.sql.statements import facts
+        from sinks.sql.shape import shape
 
         found = facts(query)
-        asked: dict[str, object] = {"statement": found.statement, "statement_sha256": found.sha256, "outcome": outcome}
+        statement = found.statement if found.statement is not None else shape(query)
+        asked: dict[str, object] = {"statement": statement, "statement_sha256": found.sha256, "outcome": outcome}
         self._record("query", "sql", asked)
 
     def report(self, subject: dict[str, str | None]) -> None:

@@ -45,21 +45,25 @@ def sql(query: str | None, output: Path | None, as_json: bool, config_path: Path
 
             Shell(connection, config.lake.path, recorder, as_json).run()
         elif output is not None:
-            _write(connection, recorder, query or sys.stdin.read(), output, config.lake.path)
+            _write(connection, recorder, _typed() if query is None else query, output, config.lake.path)
         else:
-            _answer(connection, recorder, query or sys.stdin.read(), as_json)
+            _answer(connection, recorder, _typed() if query is None else query, as_json)
     finally:
         recorder.close()
 
 
+def _typed() -> str:
+    """Read the query from stdin; raises `NotInOrder` when it is no text."""
+    try:
+        return click.get_binary_stream("stdin").read().decode()
+    except UnicodeDecodeError as error:
+        raise NotInOrder(f"what came on stdin is not text in UTF-8 (byte {error.start}); save it as UTF-8") from error
+
+
 def _answer(connection: duckdb.DuckDBPyConnection, recorder: Recorder, query: str, as_json: bool) -> None:
     """Answer one query and write down that it was asked."""
-    try:
+    with recorder.asking(query):
         rows = ask(connection, query)
-    except NotInOrder:
-        recorder.query(query, "failure")
-        raise
-    recorder.query(query, "success")
     emit(rows, as_json=as_json, empty="no rows", paged=True)
 
 
@@ -80,10 +84,6 @@ def _write(connection: duckdb.DuckDBPyConnection, recorder: Recorder, query: str
     """Write the answer to one query into a file, and write down that it was asked."""
     from pgwitness.cli import sql_files
 
-    try:
+    with recorder.asking(query):
         rows = sql_files.write(connection, query, output, lake)
-    except NotInOrder:
-        recorder.query(query, "failure")
-        raise
-    recorder.query(query, "success")
     say(f"{rows} rows into {output}")

@@ -9,10 +9,11 @@ import contextlib
 import csv
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from pgwitness.cli.output import to_json
 from pgwitness.core.errors import NotInOrder
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from sinks.sql.query import Answer
+
 ENDINGS = (".csv", ".parquet", ".json")
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\w.,: ]*$)")
+"""How a formula of a spreadsheet begins (OWASP, CSV injection); `-5` and `-infinity` are none."""
 
 
 def outside(path: Path, lake: PurePath) -> None:
@@ -48,11 +53,16 @@ def write(connection: duckdb.DuckDBPyConnection, query: str, path: Path, lake: P
     from sinks.sql import query as asking
 
     check(path, lake)
-    reader = asking.batches(connection, query)
     path = path.expanduser()
+    written = _WRITERS.get(path.suffix.lower())
     try:
+        if written is None:
+            reader = asking.batches(connection, query)
+            with whole(path) as file:
+                return _parquet(reader, file)
+        answer = asking.ask(connection, query)
         with whole(path) as file:
-            return _WRITERS[path.suffix.lower()](reader, file)
+            return written(answer, file)
     except OSError as error:
         raise NotInOrder(f"{path} could not be written: {error.strerror or error}") from error
 
@@ -70,23 +80,33 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _csv(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
+def _csv(answer: Answer, file: IO[bytes]) -> int:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     out = csv.writer(text)
-    out.writerow(reader.schema.names)
+    out.writerow(map(_cell, answer.columns))
     rows = 0
-    for row in _rows(reader):
-        out.writerow([to_json(cell) if isinstance(cell, list | dict) else cell for cell in row])
+    for row in answer.rows:
+        out.writerow(map(_cell, row))
         rows += 1
     text.flush()
     text.detach()
     return rows
 
 
-def _json(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
-    names, rows = reader.schema.names, 0
-    for row in _rows(reader):
-        file.write((",\n" if rows else "[\n").encode() + to_json(dict(zip(names, row, strict=True))).encode())
+def _cell(value: object) -> object:
+    """Write a value so that a spreadsheet shows it: a text that it would take for a formula gets an apostrophe.
+
+    Names of applications, roles and relations are chosen by those whom the evidence is about.
+    """
+    if isinstance(value, str):
+        return f"'{value}" if _FORMULA.match(value) else value
+    return to_json(value) if isinstance(value, list | dict) else value
+
+
+def _json(answer: Answer, file: IO[bytes]) -> int:
+    rows = 0
+    for row in answer.rows:
+        file.write((",\n" if rows else "[\n").encode() + to_json(dict(zip(answer.columns, row, strict=True))).encode())
         rows += 1
     file.write(b"\n]\n" if rows else b"[]\n")
     return rows
@@ -103,9 +123,4 @@ def _parquet(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
     return rows
 
 
-def _rows(reader: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
-    for batch in reader:
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-
-_WRITERS = {".csv": _csv, ".json": _json, ".parquet": _parquet}
+_WRITERS = {".csv": _csv, ".json": _json}

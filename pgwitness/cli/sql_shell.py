@@ -125,17 +125,13 @@ class Shell:
     def _answer(self, query: str) -> None:
         began = time.monotonic()
         into = self._into
-        try:
+        with self._recorder.asking(query):
             if into is not None:
                 written = self._cancellable(lambda: sql_files.write(self._connection, query, into, self._lake))
                 say(f"{written} rows into {into}")
             else:
                 rows = self._cancellable(lambda: ask(self._connection, query, ROWS_SHOWN + 1))
-        except NotInOrder:
-            self._recorder.query(query, "failure")
-            raise
-        took_s = time.monotonic() - began
-        self._recorder.query(query, "success")
+            took_s = time.monotonic() - began
         if into is None:
             self._show(rows)
         if self._timing:

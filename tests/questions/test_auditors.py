@@ -45,7 +45,7 @@ LEDGER: dict[int, list[tuple[Any, ...]]] = {
         ("lena", "grant", [CARDS], "success", "GRANT SELECT ON cards TO backoffice"),
         ("lena", "select", [], "success", "SELECT pg_stat_statements_reset()"),
     ],
-    3: [("query", getpass.getuser(), socket.gethostname(), "SELECT $1")],
+    3: [("query", getpass.getuser(), socket.gethostname(), "query: SELECT $1")],
     4: [("login", "intruder", 3), (f"read {CARDS}", "jonas", 1)],
     5: [
         ("log", "lena", "CREATE ROLE metrics LOGIN"),

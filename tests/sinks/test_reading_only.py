@@ -132,6 +132,9 @@ FROM pandas_scan(1)
 FROM query_table(['events'])
 FROM duckdb_secrets()
 FROM register_external_resource('x')
+CREATE OR REPLACE VIEW events AS SELECT * FROM ddl
+CREATE TEMP TABLE "Alerts" AS SELECT 1 AS uid
+CREATE TABLE touched AS SELECT 1
 BEGIN; SELECT 1"""
 _ATTACKS = [line for line in ATTACKS.replace("-- b\n", "-- b\\n").split("\n") if line]
 
