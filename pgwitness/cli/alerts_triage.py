@@ -266,7 +266,7 @@ def _landed(config: Config, uid: str) -> dict[str, dict[str, Any]]:
         with catalogue.connect(lake_store(config)) as connection:
             query = 'SELECT uid, ocsf FROM alerts WHERE starts_with(uid, ?) ORDER BY "count"'
             rows = connection.execute(query, [uid]).fetchall()
-    except NotInOrder:  # the lake may be on another host
+    except (NotInOrder, Unreachable):  # the lake may be on another host
         return {}
     return {name: kafka.parse(ocsf.encode()) for name, ocsf in rows}
 

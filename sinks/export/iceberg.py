@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -79,7 +80,8 @@ def opened(
     path = folder.resolve()
     settings = {"uri": uri or f"sqlite:///{path}/catalog.db", "warehouse": warehouse or f"file://{path}"}
     if s3 is not None:
-        settings |= {f"s3.{key}": value for key, value in (("endpoint", s3.endpoint), ("region", s3.region)) if value}
+        region = s3.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        settings |= {"s3.region": region} | ({"s3.endpoint": s3.endpoint} if s3.endpoint else {})
     root = f"file://{store.path.resolve()}/" if isinstance(store, Folder) else f"{store.path}/"
     with (folder / ".publishing").open("w") as lock:
         try:

@@ -50,6 +50,11 @@ class Refused(OSError):
         super().__init__(what)
         self.advice = advice
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether there was no answer at all."""
+        return self.advice == REACH
+
 
 def refusal(text: str, path: PurePath) -> Refused:
     """Make the error of what the client library says, which may be an answer of the storage in XML."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from pgwitness.core.errors import NotInOrder
+from pgwitness.core.errors import NotInOrder, Unreachable
 from sinks.lake import parquet, views
 from sinks.lake.files import ROWS
 from sinks.lake.listing import BY_BUCKET, PARTS, Listing, empty_file, old_empty_file
@@ -46,7 +46,8 @@ def connect(
     What does not fit into `memory_limit` waits in a temporary folder that only this user may enter and that goes with
     the connection, up to `spill_limit`.
 
-    Raises `NotInOrder` when there is no lake at `lake`, saying what to do.
+    Raises `NotInOrder` when there is no lake at `lake`, saying what to do, and `Unreachable` when its storage does not
+    answer.
     """
     store = at(lake)
     with _sentences():
@@ -176,6 +177,8 @@ def _sentences() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error, Refused) and error.unreachable:
+            raise Unreachable(f"the lake cannot be reached ({error}): {error.advice}") from error
         advice = error.advice if isinstance(error, Refused) else "look at the rights of this user and at the disk"
         raise NotInOrder(f"the lake's log could not be read ({error}): {advice}") from error
 

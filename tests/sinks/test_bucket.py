@@ -10,7 +10,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from pgwitness.core.errors import NotInOrder
+from pgwitness.core.config import S3
+from pgwitness.core.errors import NotInOrder, Unreachable
 from pgwitness.core.events import Position
 from sinks.lake.listing import Listing
 from sinks.lake.objects import Objects
@@ -19,7 +20,7 @@ from sinks.lake.writer import Lake
 from sinks.sql import bucket, query
 from sinks.sql.catalogue import connect
 from sinks.sql.evidence import Evidence
-from tests.servers.s3 import Proxy, S3Server
+from tests.servers.s3 import QUICK, Proxy, S3Server
 from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Finding, Judgement, change, other
 
 QUESTIONS = (
@@ -154,6 +155,8 @@ def test_where_there_is_no_lake_or_no_answer_it_says_so(s3: S3Server) -> None:
             connect(proxy.objects(s3.bucket()))
     finally:
         proxy.close()
+    with pytest.raises(Unreachable, match=r"cannot be reached .*look at the network"):
+        connect(Objects(s3.bucket(), S3(endpoint="http://127.0.0.1:1"), **QUICK))
 
 
 def test_long_files_are_read_in_parts(store: Objects, monkeypatch: pytest.MonkeyPatch) -> None:

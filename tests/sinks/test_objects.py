@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,9 +20,11 @@ from pgwitness.core.errors import Retry, Stop, Superseded
 from pgwitness.core.events import Position
 from sinks.lake import chain
 from sinks.lake.compaction.compactor import Compactor
+from sinks.lake.files import Files
 from sinks.lake.listing import Listing
 from sinks.lake.objects import Objects
 from sinks.lake.refusals import Refused, refusal
+from sinks.lake.store import Folder
 from sinks.lake.writer import Lake
 from tests.servers.s3 import Fault, Proxy, S3Server
 from tests.sinks.material import ORDINARY, change, entries, landed
@@ -333,3 +339,66 @@ def test_a_lake_is_compacted_where_it_is(store: Objects) -> None:
     listing.refresh()
     assert (listing.missing(), listing.strange()) == ([], [])
     assert len([name for name, _ in store.walk("events")]) == 2
+
+
+LANDER = """
+import sys
+from pgwitness.core.config import S3, S3Path
+from sinks.lake.objects import Objects
+from sinks.lake.writer import Lake
+from tests.sinks.material import ORDINARY, change
+lake = Lake(Objects(S3Path(sys.argv[1]), S3(endpoint=sys.argv[2])))
+writer = lake.writer("events", 0)
+start, _ = writer.resume()
+for offset in range(start, 90):
+    writer.append(offset, [change(offset * 3 + n + 1) for n in range(3)], [ORDINARY] * 3, 0)
+    if offset % 3 == 2:
+        lake.commit([writer])
+"""
+
+
+def test_processes_killed_in_the_middle_of_their_work_land_everything_once(s3: S3Server) -> None:
+    """`kill -9` of a real process that commits as fast as it can, six times; the last one comes to the end."""
+    path = s3.bucket()
+    store = s3.objects(path)
+    command = [sys.executable, "-c", LANDER, str(path), s3.endpoint]
+
+    def number() -> int:
+        return len(store.names("_log/000000/000"))
+
+    for _ in range(6):
+        with subprocess.Popen(command) as process:
+            wanted = number() + 3
+            deadline = time.monotonic() + 60
+            while process.poll() is None and number() < wanted:
+                assert time.monotonic() < deadline
+            assert process.poll() is None, "the process ended before it could be killed"
+            process.kill()
+    subprocess.run(command, check=True, timeout=60)
+    assert sorted(row["xid"] for row in landed(store)) == [1_000 + number for number in range(1, 271)]
+
+
+def test_a_lake_of_a_folder_goes_on_in_a_bucket_it_was_copied_to(s3: S3Server, tmp_path: Path) -> None:
+    """Object by object, in any order; `views.sql` is written anew for where it is."""
+    lake = Lake(tmp_path)
+    writer = lake.writer("events", 0)
+    writer.resume()
+    writer.append(0, [change(1)], [ORDINARY])
+    lake.commit([writer])
+    store = s3.objects(s3.bucket())
+    for name, _ in Folder(tmp_path, Files()).walk("."):
+        store.put(name, (tmp_path / name).read_bytes())
+    work_on = Lake(store)
+    writer = work_on.writer("events", 0)
+    assert writer.resume()[0] == 1
+    writer.append(1, [change(2, at=Position(0, 2, 0))], [ORDINARY])
+    work_on.commit([writer])
+    assert sorted(row["xid"] for row in landed(store)) == [1_001, 1_002]
+    assert f"'{store.path}/" in (store.read("views.sql") or b"").decode()
+
+
+def test_a_bucket_that_is_not_there_is_told_from_a_lake_that_is_not(s3: S3Server) -> None:
+    """Also where the storage's answer has no body."""
+    with pytest.raises(Refused, match="NoSuchBucket"):
+        s3.objects(S3Path("s3://nobody-made-this/lake")).has("views.sql")
+    assert not s3.objects(s3.bucket()).has("views.sql")

@@ -86,7 +86,7 @@ def lake(config: Config, findings: list[Line]) -> None:
     attempt("lake", "lake", findings, check)
     try:
         there = _there(store)
-    except NotInOrder:
+    except (NotInOrder, Unreachable):
         return
     findings += _listed(store)
     if there:
@@ -102,7 +102,7 @@ def _there(store: Store) -> bool:
     try:
         return store.has("views.sql")
     except Refused as error:
-        raise NotInOrder(f"{error}: {error.advice}") from error
+        raise (Unreachable if error.unreachable else NotInOrder)(f"{error}: {error.advice}") from error
 
 
 def _listed(store: Store) -> list[Line]:

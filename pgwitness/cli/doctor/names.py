@@ -128,7 +128,7 @@ def _past(config: Config, here: list[str], ours: list[tuple[str, Ourselves]]) ->
 
     try:
         connection = connect(lake_store(config))
-    except NotInOrder:
+    except (NotInOrder, Unreachable):
         return [], None
     try:
         used = {str(rule) for (rule,) in connection.execute(_RULES).fetchall()}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgwitness.cli.doctor.lines import Line, attempt, line
-from pgwitness.core.errors import NotInOrder
+from pgwitness.core.errors import NotInOrder, Unreachable
 
 if TYPE_CHECKING:
     from pgwitness.core.config import Config
@@ -80,7 +80,7 @@ def _bucket(config: Config) -> str:
     try:
         store.prepare()
     except Refused as error:
-        raise NotInOrder(f"{error}: {error.advice}") from error
+        raise (Unreachable if error.unreachable else NotInOrder)(f"{error}: {error.advice}") from error
     return f"{store.path} takes objects, and keeps their names exclusive"
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from pgwitness.core.errors import NotInOrder, Retry
 from pgwitness.core.events import Position
 from sinks.export import iceberg
 from sinks.lake.compaction.compactor import Compactor
+from sinks.lake.files import Files
 from sinks.lake.listing import Listing
 from sinks.lake.store import Folder, Store, at
 from sinks.lake.writer import Lake
@@ -90,8 +95,7 @@ def test_replaced_files_go_with_those_that_take_their_place_in_one_snapshot(tmp_
     publish(lake, folder)
     before = len(table(folder).snapshots())
     land(lake, 4, 1)
-    store = Folder(lake, Lake(lake).store._files)  # type: ignore[attr-defined]
-    Compactor(lake, store, grace_s=3_600.0).run()
+    Compactor(lake, Folder(lake, Files()), grace_s=3_600.0).run()
     followed = publish(lake, folder)
     assert followed.removed > 0
     assert followed.rows == 15
@@ -242,3 +246,37 @@ def test_the_command_publishes_all_tables_and_says_how_many_rows(tmp_path: Path)
     assert {row["table"]: row["rows"] for row in json.loads(run("--row-images").stdout)}["rows"] == 4
     partly = run("--principal", "erika")
     assert (partly.exit_code, "the whole lake" in partly.stderr) == (2, True)
+
+
+PUBLISHER = """
+import sys
+from pathlib import Path
+from sinks.export import iceberg
+from sinks.lake.store import at
+iceberg.BATCH_FILES = 1
+with iceberg.opened(at(Path(sys.argv[1])), Path(sys.argv[2])) as publisher:
+    print("begun", flush=True)
+    publisher.publish("events")
+"""
+
+
+def test_a_publisher_that_is_killed_leaves_a_table_that_the_next_one_completes(tmp_path: Path) -> None:
+    """`kill -9` at any moment, also of one that takes replaced files away; no snapshot has a row twice."""
+    lake, folder = tmp_path / "lake", tmp_path / "iceberg"
+    land(lake, 0, 6)
+    chance = random.Random(0)
+    for turn in range(8):
+        command = [sys.executable, "-c", PUBLISHER, str(lake), str(folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(chance.random() * 0.8)
+            process.kill()
+        if turn == 4:
+            Compactor(lake, Folder(lake, Files()), grace_s=3_600.0).run()
+    assert publish(lake, folder).rows == 18
+    held(folder, lake)
+    for snapshot in table(folder).snapshots():
+        rows = table(folder).scan(snapshot_id=snapshot.snapshot_id).to_arrow().to_pylist()
+        assert len(ids(rows)) == len(set(ids(rows)))
