@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pgwitness.cli.options import common, configuration, http_options
 from pgwitness.cli.output import say
+
+if TYPE_CHECKING:
+    from pgwitness.core.config import Config
 
 
 @click.group(invoke_without_command=True, short_help="Sign what the lake holds; its own key.")
@@ -23,29 +27,42 @@ def seal(ctx: click.Context, every: str | None, host: str | None, port: int | No
     """
     if ctx.invoked_subcommand is not None:
         return
-    from pgwitness.core.errors import ConfigurationError, NotInOrder
+    from pgwitness.core.errors import ConfigurationError
     from pgwitness.core.units import Duration
-    from sinks.seal.daemon import anchor, run
-    from sinks.seal.opening import open_sealer
+    from sinks.seal.opening import alone
 
     config = configuration(config_path)
-    sealer, anchoring = open_sealer(config)
-    if every is None:
-        done = sealer.round()
-        say(f"sealed to entry {done.checkpoint.size - 1}: {done.entries} entries and {done.files} files are new")
-        if troubles := anchor(anchoring, done):
-            raise NotInOrder("; ".join(troubles))
-        return
     try:
-        every_s = Duration.parse(every)
+        every_s = Duration.parse(every) if every is not None else None
     except ValueError as error:
         raise ConfigurationError(f"--every: {error}") from error
+    with alone(config):
+        if every_s is None:
+            _once(config)
+        else:
+            _daemon(config, every_s, host or config.http.host, config.http.seal_port if port is None else port)
 
+
+def _once(config: Config) -> None:
+    from pgwitness.core.errors import NotInOrder
+    from sinks.seal.daemon import anchor
+    from sinks.seal.opening import open_sealer
+
+    sealer, anchoring = open_sealer(config)
+    done = sealer.round()
+    say(f"sealed to entry {done.checkpoint.size - 1}: {done.entries} entries and {done.files} files are new")
+    if troubles := anchor(anchoring, done):
+        raise NotInOrder("; ".join(troubles))
+
+
+def _daemon(config: Config, every_s: float, host: str, port: int) -> None:
     from pgwitness.cli.daemon import daemon
     from pgwitness.cli.signals import finish
+    from sinks.seal.daemon import run
+    from sinks.seal.opening import open_sealer
 
-    bind = config.http.seal_port if port is None else port
-    with daemon("seal", host or config.http.host, bind) as (stop, health):
+    sealer, anchoring = open_sealer(config)
+    with daemon("seal", host, port) as (stop, health):
         run(sealer, anchoring, every_s, health, stop)
     finish(0)
 

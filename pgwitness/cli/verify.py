@@ -11,6 +11,7 @@ import click
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import say, to_json
 from pgwitness.core.errors import ConfigurationError, NotInOrder
+from pgwitness.core.printable import visible
 
 if TYPE_CHECKING:
     from pgwitness.core.config import Config
@@ -119,7 +120,7 @@ def _print(report: Report, as_json: bool) -> None:
     for note in report.notes:
         say(note)
     for finding in report.findings:
-        click.echo(f"{finding.kind.replace('_', ' ')}: {finding.subject}: {finding.text}")
+        click.echo(visible(f"{finding.kind.replace('_', ' ')}: {finding.subject}: {finding.text}"))
     bundle = is_bundle(Path(report.lake))
     if not bundle:
         click.echo(summary(report))

@@ -29,6 +29,9 @@ NUMBER_MAX = 10**12 - 1
 """What twelve digits of a name can say."""
 FOLDER = "_log"
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no JSON of a type, are no UTF-8, or nest too deep."""
+
 HighWater = dict[tuple[int, int], Position]
 """By lane and raw partition: the position of the last event that landed."""
 
@@ -212,7 +215,7 @@ def decode(content: bytes, number: int) -> Entry:
     """Read entry `number`. Raises `Stop` when it is damaged or of a newer format."""
     try:
         entry: Entry = _entry.decode(content)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         known = _format(content)
         if known not in (None, FORMAT):
             raise Stop(_newer(number, str(known))) from error
@@ -229,7 +232,10 @@ def whole(entry: Entry, more: bytes | None) -> Entry:
         return entry
     if more is None or digest(more) != wanted:
         raise Stop(f"{more_name(wanted)} is missing or altered: restore it from a copy of the lake")
-    found = _more.decode(more)
+    try:
+        found = _more.decode(more)
+    except UNREADABLE as error:
+        raise Stop(f"{more_name(wanted)}: not a list of files ({error}); restore it from a copy of the lake") from error
     put_back: Entry
     if isinstance(entry, Replace):
         put_back = msgspec.structs.replace(entry, files=found.files, removes=found.removes or entry.removes)
@@ -392,7 +398,7 @@ def _line(content: Struct) -> bytes:
 def _format(content: bytes) -> object:
     try:
         return msgspec.json.decode(content, type=dict[str, Any]).get("format")
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

@@ -91,7 +91,7 @@ def gather(lake: Path) -> Gathered:
         matched = _NAME.fullmatch(name)
         try:
             entry = _decoder.decode(content)
-        except msgspec.DecodeError:
+        except chain.UNREADABLE:
             found.damaged.append(name)
             continue
         source = (entry.topic, entry.partition)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from pgwitness.core.events import Position
-from sinks.lake.chain import NUMBER_MAX, File, Hold, Reached, State, is_own
+from sinks.lake.chain import NUMBER_MAX, UNREADABLE, File, Hold, Reached, State, is_own
 
 FOLDER = "_snapshots"
 HEAD = "head.json"
@@ -125,7 +125,7 @@ def decode_head(content: bytes) -> int | None:
     """Read which entry the hint names, None when it is none."""
     try:
         number = _head.decode(content).number
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     return number if 0 <= number <= NUMBER_MAX else None
 
@@ -134,7 +134,7 @@ def decode(base: bytes, tail: bytes) -> State:
     """Make the state of a snapshot. Raises `ValueError` when the two are none, or do not belong together."""
     try:
         below, above = _base.decode(base), _tail.decode(tail)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ValueError(f"not a snapshot: {error}") from error
     if below.number != above.base or above.base != base_of(above.number):
         raise ValueError("base and tail do not belong together")

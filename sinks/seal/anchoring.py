@@ -14,6 +14,7 @@ import structlog
 from msgspec import Struct
 
 from pgwitness.core.errors import ConfigurationError, Retry
+from sinks.lake.chain import UNREADABLE
 from sinks.lake.store import Folder, Store
 from sinks.seal.anchors import Named
 from sinks.seal.anchors.given import Given
@@ -69,7 +70,7 @@ class Anchoring:
         content = self._memory.read(_remembered(one))
         try:
             last = msgspec.json.decode(content, type=Last) if content is not None else None
-        except msgspec.DecodeError:
+        except UNREADABLE:
             last = None
         return last is None or not 0 <= now_us - last.at_us < self._every_us  # a clock may have been set back
 

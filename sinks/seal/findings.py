@@ -39,12 +39,16 @@ class Report(Struct):
     notes: list[str] = []
 
     def found(self, kind: Kind, subject: str, text: str) -> None:
-        """Add a finding."""
-        self.findings.append(Finding(kind, subject, text))
+        """Add a finding. A name that is no UTF-8 is written with escapes."""
+        self.findings.append(Finding(kind, _written(subject), _written(text)))
 
     def said(self, text: str) -> None:
         """Add what is no finding, but worth saying."""
         self.notes.append(text)
+
+
+def _written(text: str) -> str:
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def instant(at_us: int) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
 
 from pgwitness.core.config import Config, S3Path
-from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.errors import ConfigurationError, NotInOrder
 from sinks.lake.files import Files
 from sinks.lake.opening import lake_store
 from sinks.lake.store import Folder, Store
@@ -41,6 +43,28 @@ def open_sealer(config: Config, clock_us: Callable[[], int] = lambda: time.time_
     seal, kept = seal_store(config), Folder(memory, Files())
     anchoring = Anchoring(anchors.make(config), seal, kept, config.seal.anchor_every, clock_us)
     return Opened(Sealer(lake_store(config), seal, kept, signer, anchoring.known), anchoring)
+
+
+@contextmanager
+def alone(config: Config) -> Iterator[None]:
+    """Be the only sealer of this memory: two at once could put an older checkpoint over a newer one.
+
+    Raise `ConfigurationError` when the memory cannot be written, `NotInOrder` when another one runs.
+    """
+    memory = config.seal.state_path
+    try:
+        Files().make_folder(memory)
+        file = (memory / "lock").open("wb")
+    except OSError as error:
+        raise ConfigurationError(
+            f"seal.state_path {memory} cannot be written ({error.strerror}): give it to the sealer's user"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise NotInOrder(f"another sealer has its memory in {memory}: one is enough") from None
+        yield
 
 
 def seal_store(config: Config) -> Store:

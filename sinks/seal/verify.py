@@ -60,22 +60,26 @@ def verify(lake: Path, wanted: Wanted) -> Report:
     seal_folder = wanted.seal or lake / FOLDER
     seal = Folder(seal_folder, Files())
     found = _checkpoint(seal, wanted.key, report)
+    newest = newest_entry(store)
     names = list(verifying_files.listed(lake))
     for name in names:
         if (lake / name).is_symlink():
             report.found("altered", name, "it is a link: what it leads to may change at any time")
-    summed = {name: store.read(name) or b"" for name in verifying_snapshots.snapshot_names(names)}
-
+    summed = {
+        name: content
+        for name in verifying_snapshots.snapshot_names(names)
+        if (content := store.read(name)) is not None  # writers remove old ones
+    }
     sealed = verifying_log.sealed_leaves(store.read, seal.read, found, report) if found else Sealed()
     _remember(sealed, wanted, report)
     check_anchors(seal, wanted.key, sealed, wanted.trusted, report)
-    if sealed.proven:
-        _seal_files(seal, seal_folder, sealed, report)
     fold = Fold(store.read, seal.read, sealed, report)
-    snapshots = verifying_snapshots.Snapshots(summed, report)
+    snapshots = verifying_snapshots.Snapshots(summed, newest, report)
     fold.run(snapshots.after)
     _holes(store, fold, report)
-    snapshots.finish(fold.history.state.number)
+    if sealed.proven:
+        _seal_files(seal, seal_folder, sealed, fold, report)
+    snapshots.finish(store)
     verifying_snapshots.check_views(lake, wanted.root, report)
     _files(lake, names, fold, report)
     if wanted.rows and not report.findings:  # nobody reads a file that somebody has altered
@@ -128,13 +132,14 @@ def _remember(sealed: Sealed, wanted: Wanted, report: Report) -> None:
         )
 
 
-def _seal_files(seal: Folder, folder: Path, sealed: Sealed, report: Report) -> None:
+def _seal_files(seal: Folder, folder: Path, sealed: Sealed, fold: Fold, report: Report) -> None:
     names = [
         name
         for name in verifying_files.listed(folder)
         if name != CHECKPOINT and not name.startswith((f"{ANCHORS}/", f"{PRIVATE}/"))
     ]
-    verifying_log.check_tiles(seal.read, names, sealed, report)
+    fold.run()  # so that what the sealer is writing now is known
+    verifying_log.check_tiles(seal.read, names, sealed, fold.behind, report)
 
 
 def _holes(store: Folder, fold: Fold, report: Report) -> None:
@@ -157,7 +162,7 @@ def _files(lake: Path, names: list[str], fold: Fold, report: Report) -> None:
         missing = [file for file in missing if file.path in history.state.live]
         missing += verifying_files.check_live(lake, new, report)
         strange = [name for name in _strange(lake, names, fold) if (lake / name).is_symlink() or (lake / name).exists()]
-    waiting = [name for name in names if name in history.gone]
+    waiting = [name for name in names if name in history.gone and name not in history.state.live]
     if waiting:
         report.said(f"{len(waiting)} files that entries removed are still there, and nobody reads them")
     if not fold.broken:

@@ -113,7 +113,7 @@ def _event(folder: Path, report: Report) -> None:
     except FileNotFoundError as error:
         report.found("missing", Path(str(error.filename or prove.EVENT)).name, "a bundle has it")
         return
-    except (msgspec.DecodeError, pa.ArrowException, KeyError) as error:
+    except (*chain.UNREADABLE, pa.ArrowException, OSError, KeyError) as error:
         report.found("altered", prove.EVENT, f"it cannot be read: {error}")
         return
     if row is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,8 +19,8 @@ from sinks.seal.history import History
 THREADS = min(8, (os.cpu_count() or 1) + 2)
 """Hashing lets other threads run."""
 NAMED_MAX = 200
-_ASIDE = (PRIVATE, manifest.FOLDER, manifest.STAGING)
-"""Folders that nobody reads: what is being written, and the manifest of a lake of 0.1."""
+_ASIDE = re.compile(rf"(?:{PRIVATE}|{manifest.STAGING})/.*|[a-z]+/_manifest/[^/]+\.json", re.DOTALL)
+"""What nobody reads: what is being written, and the manifests of a lake of 0.1."""
 
 
 def listed(folder: Path) -> Iterator[str]:
@@ -36,7 +37,7 @@ def _raise(error: OSError) -> None:
 
 def aside(name: str) -> bool:
     """Say whether a file lies where nobody reads."""
-    return any(name.startswith(f"{folder}/") for folder in _ASIDE)
+    return _ASIDE.fullmatch(name) is not None
 
 
 def check_live(lake: Path, files: Iterable[File], report: Report) -> list[File]:

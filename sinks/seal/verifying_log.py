@@ -130,30 +130,34 @@ def _name_entries(found: Sequence[bytes | None], right: Sequence[bytes | None], 
         report.found("altered", "_log", f"{len(wrong) - NAMED_MAX} more entries are not those that were sealed")
 
 
-def check_tiles(read: Read, names: Iterable[str], sealed: Sealed, report: Report) -> None:
-    """Compare each file of the log with the leaves that were signed. `names` are those that are there, in the seal."""
-    levels = [list(sealed.leaves)]
+def check_tiles(read: Read, names: Iterable[str], sealed: Sealed, behind: Sequence[bytes], report: Report) -> None:
+    """Compare each file of the log with the leaves that were signed. `names` are those that are there, in the seal.
+
+    `behind` are the leaves of entries that are not sealed yet: a sealer that is at work, or was killed, has written
+    files of these before it signed.
+    """
+    levels = [[*sealed.leaves, *behind]]
     while len(levels[-1]) >= WIDTH:
         below = levels[-1]
         levels.append([perfect(below[at : at + WIDTH]) for at in range(0, len(below) - WIDTH + 1, WIDTH)])
-    needed = set(_needed(sealed.size))
     for name in sorted(names):
-        needed.discard(name)
         why = _wrong_tile(read, name, levels)
         if why is not None:
             report.found("added" if why == "is no file of the log" else "altered", f"seal/{name}", why)
-    for name in sorted(needed):
-        report.found("missing", f"seal/{name}", "a file of the log is missing")
+    for full, needed in _needed(sealed.size):
+        if read(needed) is None and read(full) is None:
+            report.found("missing", f"seal/{needed}", "a file of the log is missing")
 
 
-def _needed(size: int) -> Iterable[str]:
+def _needed(size: int) -> Iterable[tuple[str, str]]:
+    """Name the files of a log of this size, each behind the one that takes its place when it is full."""
     level = 0
     while count := size >> (tiles.HEIGHT * level):
         for index in range(_tiles(count)):
             width = min(WIDTH, count - index * WIDTH)
-            yield tiles.tile_path(level, index, width)
+            yield tiles.tile_path(level, index), tiles.tile_path(level, index, width)
             if level == 0:
-                yield tiles.bundle_path(index, width)
+                yield tiles.bundle_path(index), tiles.bundle_path(index, width)
         level += 1
 
 
@@ -168,7 +172,9 @@ def _wrong_tile(read: Read, name: str, levels: list[list[bytes]]) -> str | None:
     own = tiles.bundle_path(index, width) if kind == "entries" else tiles.tile_path(level, index, width)
     if len(expected) < width or own != name:
         return "is no file of the log"
-    content = read(name) or b""
+    content = read(name)
+    if content is None:
+        return None  # removed meanwhile, for a full one is there
     if kind != "entries":
         return None if content == b"".join(expected) else "its hashes are not those that were sealed"
     entries = tiles.decode_bundle(content, width)
@@ -190,6 +196,8 @@ class Fold:
         self.broken = False
         self.sealed_at_us = 0
         self.chained: list[chain.Entry] = []
+        self.behind: list[bytes] = []
+        """The leaves of these."""
         self.mores: set[str] = set()
 
     def run(self, after: Callable[[History], None] = lambda history: None) -> None:
@@ -209,6 +217,7 @@ class Fold:
                 self.mores.add(chain.more_name(wanted))
             if number >= self._sealed.size:
                 self.chained.append(entry)
+                self.behind.append(leaf_hash(content))
             else:
                 self.sealed_at_us = entry.at_us
             after(self.history)

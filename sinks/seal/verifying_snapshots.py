@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from sinks.lake import listing, snapshots, views
 from sinks.lake.chain import State
 from sinks.lake.schema import TABLES
-from sinks.seal.findings import Report
+from sinks.lake.store import Folder
+from sinks.seal.findings import Finding, Report
 from sinks.seal.history import History
 
 VIEWS = "views.sql"
@@ -24,8 +25,10 @@ _BUCKET = re.compile(rb"'(s3://[^'%]+/)")
 class Snapshots:
     """The snapshots of a lake as they lay there before its entries were read. Call `after` behind each entry."""
 
-    def __init__(self, found: dict[str, bytes], report: Report) -> None:
+    def __init__(self, found: dict[str, bytes], newest: int, report: Report) -> None:
+        """`newest` is the last entry that was there before `found` was read."""
         self._found = found
+        self._newest = newest
         self._report = report
         self._seen: set[str] = set()
 
@@ -45,24 +48,33 @@ class Snapshots:
         if content != encode(state):
             self._report.found("forged", name, f"it is not what the entries up to {state.number} amount to")
 
-    def finish(self, last: int) -> None:
+    def finish(self, store: Folder) -> None:
         """Name snapshots of no entry, and a hint that does not point to the newest snapshot."""
         for name in sorted(self._found):
             if name not in self._seen and name != snapshots.HEAD:
                 self._report.found("added", name, "it is the snapshot of no entry")
-        newest = max((int(name[-17:-5]) for name in self._seen if "tail-" in name), default=-1)
-        head = self._found.get(snapshots.HEAD)
+        problem = self._problem(self._found.get(snapshots.HEAD), store)
+        if problem is not None:  # writers may have been between two steps
+            problem = self._problem(store.read(snapshots.HEAD), store)
+        if problem is not None:
+            self._report.findings.append(problem)
+
+    def _problem(self, head: bytes | None, store: Folder) -> Finding | None:
+        """Say what is wrong with the hint."""
         at = snapshots.decode_head(head) if head is not None else None
         if head is None:
-            self._report.found("missing", snapshots.HEAD, "views.sql needs it; a worker makes it again")
-        elif at is None or head != snapshots.encode_head(at):
-            self._report.found("forged", snapshots.HEAD, "it does not point to a snapshot")
-        elif at > newest:
-            self._report.found("missing", snapshots.tail_name(at), "head.json points to it")
-        elif at < newest or at < last - 1:
-            self._report.found("rolled_back", snapshots.HEAD, f"it points to entry {at}, the last one is {last}")
-        elif at < last:
+            return Finding("missing", snapshots.HEAD, "views.sql needs it; a worker makes it again")
+        if at is None or head != snapshots.encode_head(at):
+            return Finding("forged", snapshots.HEAD, "it does not point to a snapshot")
+        newest = max((int(name[-17:-5]) for name in self._seen if "tail-" in name), default=-1)
+        if at < newest or at < self._newest - 1:
+            return Finding("rolled_back", snapshots.HEAD, f"it points to entry {at}, the last one is {self._newest}")
+        for name in (snapshots.tail_name(at), snapshots.base_name(at)):
+            if name not in self._seen and store.read(name) is None:
+                return Finding("missing", name, "head.json points to it")
+        if at < self._newest:
             self._report.said(f"head.json is an entry behind, as after a crash: views.sql shows the lake up to {at}")
+        return None
 
 
 def snapshot_names(names: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from sinks.lake.chain import UNREADABLE
 from sinks.seal.findings import instant
 
 
@@ -41,6 +42,6 @@ def notes(content: bytes) -> list[bytes]:
     for line in content.splitlines():
         try:
             found.append(_kept.decode(line).checkpoint.encode())
-        except msgspec.DecodeError:
+        except UNREADABLE:
             continue
     return found

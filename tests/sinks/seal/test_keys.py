@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pgwitness.core.config import Config, Lake, Seal
-from pgwitness.core.errors import ConfigurationError, Retry, Stop
+from pgwitness.core.errors import ConfigurationError, NotInOrder, Retry, Stop
 from sinks.seal import keys
 from sinks.seal.note import PrivateKey
-from sinks.seal.opening import checking_key, open_sealer
+from sinks.seal.opening import alone, checking_key, open_sealer
 from tests.sinks.seal.material import KEY, OTHER_KEY
 
 SIGNS = """
@@ -98,3 +98,12 @@ def test_a_public_key_is_given_or_configured(tmp_path: Path) -> None:
         checking_key(Config(), "nowhere")
     with pytest.raises(ConfigurationError, match="damaged"):
         checking_key(Config(), public.text().replace("example.com", "example.org"))
+
+
+def test_one_sealer_at_a_time(tmp_path: Path) -> None:
+    """A second one with the same memory is told so."""
+    config = Config(seal=Seal(state_path=tmp_path / "memory"))
+    with alone(config), pytest.raises(NotInOrder, match="another sealer"), alone(config):
+        pytest.fail("there are two")
+    with alone(config):
+        pass

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
+import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,7 @@ import pytest
 from pgwitness.core.errors import Retry, Stop
 from sinks.lake import chain
 from sinks.lake.listing import Listing
+from sinks.lake.writer import Lake
 from sinks.seal import place
 from sinks.seal.place import sealed_to
 from tests.sinks.material import Crash, Disk
@@ -180,3 +186,79 @@ def test_a_kill_anywhere_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
         assert step > 20
         return
     pytest.fail("it does not end")
+
+
+def test_verifying_a_lake_that_grows_finds_nothing(tmp_path: Path) -> None:
+    """A worker that commits and a sealer that signs meanwhile are no alterations."""
+    path = tmp_path / "lake"
+    grow(path, range(3))
+    running = sealer(path)
+    first = running.round().note
+    stop = threading.Event()
+
+    def work() -> None:
+        for number in itertools.count(10):
+            if stop.is_set():
+                return
+            grow(path, [number])
+            running.round()
+
+    with ThreadPoolExecutor(1) as threads:
+        working = threads.submit(work)
+        try:
+            for _ in range(15):
+                assert verified(path, first, lag_us=10**15).findings == []
+        finally:
+            stop.set()
+        working.result()
+    assert verified(path, first).findings == []
+
+
+def test_files_of_the_log_that_are_ahead_of_the_checkpoint_are_no_finding(lake: Path) -> None:
+    """A sealer that was killed has written them; a later one signs."""
+    grow(lake, [7])
+    disk = Disk()
+    sealer(lake, files=disk).round()
+    copy = lake.parent / "killed"
+    shutil.copytree(lake, copy)
+    before = (lake.parent / "memory" / "checkpoint").read_bytes()
+    grow(copy, [8])
+    sealer(copy, lake.parent / "other").round()
+    (copy / "seal" / "checkpoint").write_bytes(before)
+    assert verified(copy, before).findings == []
+    (copy / "seal" / "tile" / "0" / "000.p" / "6").write_bytes(bytes(6 * 32))
+    assert named(verified(copy, before)) == {("altered", "seal/tile/0/000.p/6")}
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b"{}", b"", b'{"kind":"land"}', b"9" * 400])
+def test_hostile_bytes_are_findings_and_nothing_is_signed_over_them(lake: Path, content: bytes) -> None:
+    """Wherever they stand in what is not sealed yet, or sums it up."""
+    grow(lake, [7])
+    for name in (chain.entry_name(4), "head.json", "_snapshots/tail-000000000004.json"):
+        right = (lake / name).read_bytes()
+        (lake / name).write_bytes(content)
+        assert named(verified(lake)) & {(kind, name) for kind in ("altered", "forged", "missing", "rolled_back")}
+        if name.startswith("_log"):
+            with pytest.raises(Stop):
+                sealer(lake).round()
+        (lake / name).write_bytes(right)
+    assert verified(lake).findings == []
+
+
+def test_a_name_that_is_no_text_is_named(lake: Path) -> None:
+    """A file's name may be any bytes."""
+    (Path(os.fsdecode(os.fsencode(lake / "events") + b"/\xff\x1b[2J"))).write_bytes(b"x")
+    ((kind, subject),) = named(verified(lake))
+    assert (kind, subject) == ("added", "events/\\xff\x1b[2J")
+
+
+def test_a_lake_of_version_0_1_that_was_taken_over_is_sealed(tmp_path: Path) -> None:
+    """Entry 0 has its files; its manifests are read by nobody."""
+    with tarfile.open(Path(__file__).parent.parent / "lake-0.1.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    path = tmp_path / "lake"
+    Lake(path).prepare()
+    sealer(path).round()
+    report = verified(path, rows=True)
+    assert report.findings == []
+    assert report.rows > 0
