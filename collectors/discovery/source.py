@@ -1,7 +1,8 @@
 """Asks a database for its columns, and for the shares of values that have a form. The shell of discovery.
 
-Reads only: the catalogues, what ANALYZE has kept, and of tables that were never analysed the first rows. Each statement
-has a timeout and all of them together a budget; what they do not reach is judged by its name and type alone.
+Reads only: the catalogues, what ANALYZE has kept, and of tables that were never analysed the first rows, unless some of
+them are on another server. Each statement has a timeout and all of them together a budget; what they do not reach is
+judged by its name and type alone. Names are sent back in the bytes in which they came.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any, NamedTuple
 
 import psycopg
 from msgspec.structs import replace
-from psycopg import sql
 
 from collectors.discovery import queries
 from collectors.discovery.columns import Column, Shares
+from collectors.texts import keep_texts, shown, statement
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -37,8 +38,9 @@ _Answer = list[tuple[Any, ...]] | str | None
 class Asked(NamedTuple):
     """What a database said: its columns, with the type that each was declared with, and what could not be looked at.
 
-    `unread` tables the role may not read, `late` ones are slow or locked, and of `failed` ones a look at the values
-    ended with an error, whose SQLSTATE stands beside the name: its message might quote a value.
+    `unread` tables the role may not read, or not all rows of them, `late` ones are slow or locked, and of `failed` ones
+    a look at the values ended with an error, whose SQLSTATE stands beside the name: its message might quote a value.
+    `elsewhere` are tables with partitions or children on other servers, which are not asked.
     """
 
     columns: list[Column]
@@ -47,6 +49,7 @@ class Asked(NamedTuple):
     unread: list[str]
     late: list[str]
     failed: dict[str, str]
+    elsewhere: list[str]
 
 
 class _Table(NamedTuple):
@@ -54,10 +57,11 @@ class _Table(NamedTuple):
     relkind: str
     columns: list[Column]
     sampled: list[bool]
+    remote: bool
 
     @property
     def name(self) -> str:
-        return f"{self.columns[0].schema}.{self.columns[0].table}"
+        return shown(f"{self.columns[0].schema}.{self.columns[0].table}")
 
 
 def ask(connection: Connection, budget_s: float, clock: Callable[[], float] = time.monotonic) -> Asked:
@@ -66,23 +70,30 @@ def ask(connection: Connection, budget_s: float, clock: Callable[[], float] = ti
     Raises `psycopg.Error` when its catalogues cannot be read or the connection is lost.
     """
     end = clock() + budget_s
+    keep_texts(connection)
     connection.execute(queries.SETTINGS)
     _limit(connection, max(budget_s, 1.0))
     rows = connection.execute(queries.COLUMNS).fetchall()
-    declared = {(row[1], row[2], row[3]): row[13] for row in rows}
-    generated = frozenset((row[1], row[2], row[3]) for row in rows if row[12])
+    declared = {_place(row): row[13] for row in rows}
+    generated = frozenset(_place(row) for row in rows if row[12])
     tables = [_table(oid, list(group)) for oid, group in groupby(rows, key=lambda row: row[0])]
     look = _Look(connection, end, clock)
     stored = [table for table in tables if table.relkind in {"r", "p", "m"}]
     for begin in range(0, len(stored), TABLES_AT_ONCE):
         look.at_statistics(stored[begin : begin + TABLES_AT_ONCE])
     done = {*look.late, *look.failed}
-    for table in stored:
-        if table.oid not in look.known and table.name not in done:
+    unseen = [table for table in stored if table.oid not in look.known and table.name not in done]
+    for table in unseen:
+        if not table.remote:
             look.at_rows(table)
+    elsewhere = [table.name for table in unseen if table.remote]
     unread = [t.name for t in stored if not all(column.readable for column in t.columns)]
     columns = [column for table in tables for column in _with(table, look.known.get(table.oid, {}))]
-    return Asked(columns, declared, generated, unread, look.late, look.failed)
+    return Asked(columns, declared, generated, unread, look.late, look.failed, elsewhere)
+
+
+def _place(row: tuple[Any, ...]) -> tuple[str, str, str]:
+    return shown(row[1]), shown(row[2]), shown(row[3])
 
 
 def _table(oid: int, rows: list[tuple[Any, ...]]) -> _Table:
@@ -100,13 +111,14 @@ def _table(oid: int, rows: list[tuple[Any, ...]]) -> _Table:
         )
         for row in rows
     ]
-    return _Table(oid, rows[0][7], columns, [row[8] for row in rows])
+    return _Table(oid, rows[0][7], columns, [row[8] for row in rows], rows[0][14])
 
 
 def _with(table: _Table, known: dict[str, tuple[Shares, bool]]) -> Iterator[Column]:
     for column in table.columns:
         shares, few = known.get(column.name, (None, False))
-        yield replace(column, shares=shares, few=few)
+        names = shown(column.schema), shown(column.table), shown(column.name)
+        yield replace(column, schema=names[0], table=names[1], name=names[2], shares=shares, few=few)
 
 
 class _Look:
@@ -139,9 +151,8 @@ class _Look:
         ]
         if not chosen:
             return
-        names = [sql.Identifier(column.name).as_string(self._connection) for column in chosen]
-        name = sql.Identifier(chosen[0].schema, chosen[0].table).as_string(self._connection)
-        rows = self._within(queries.sample(name, names, ROWS), None, SAMPLE_S_MAX)
+        name = f"{_quoted(chosen[0].schema)}.{_quoted(chosen[0].table)}"
+        rows = self._within(queries.sample(name, [_quoted(column.name) for column in chosen], ROWS), None, SAMPLE_S_MAX)
         for place, seen, *counts in self._answered(rows, [table]):
             hits = dict(zip(queries.FORMS, counts, strict=True))
             self.known.setdefault(table.oid, {})[chosen[place].name] = (Shares(seen, hits, "sample"), False)
@@ -163,13 +174,17 @@ class _Look:
             return None
         try:
             _limit(self._connection, seconds)
-            return self._connection.execute(query.encode(), parameters).fetchall()
+            return self._connection.execute(statement(self._connection, query), parameters).fetchall()
         except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
             return None
         except psycopg.Error as error:
             if self._connection.closed or error.sqlstate is None:
                 raise
             return error.sqlstate
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _limit(connection: Connection, seconds: float) -> None:

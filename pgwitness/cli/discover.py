@@ -99,6 +99,7 @@ def _limits(where: str, asked: Asked) -> None:
             asked.unread,
             "may not be read by this role, at least in part: judged by names and types; --dsn names another",
         ),
+        (asked.elsewhere, "partly on other servers, which are not asked: judged by names and types"),
         (
             [f"{table} ({state})" for table, state in asked.failed.items()],
             "a look at its values failed with this SQLSTATE: judged by names and types",
