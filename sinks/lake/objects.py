@@ -29,8 +29,11 @@ from sinks.lake.store import Grows
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
-CONNECT_S, REQUEST_S, RETRY_S, RETRIES = 5.0, 60.0, 20.0, 4
-"""How long a connection and one request may take, and for how long, and how often, a request is tried again."""
+CONNECT_S, REQUEST_S, RETRY_S, RETRIES = 3.0, 30.0, 10.0, 3
+"""How long a connection and one request may take, and for how long, and how often, a request is tried again.
+
+Short, since a worker waits meanwhile, and the broker for it: it tries again by itself, and tells why.
+"""
 READ_BYTES = 1024**2
 """What an open object reads ahead."""
 PART_BYTES = 16 * 1024**2
@@ -232,6 +235,11 @@ def _connect(path: S3Path, settings: S3, options: dict[str, Any]) -> S3Store:
         "allow_http": bool(endpoint and endpoint.startswith("http://")),
         "user_agent": "pgwitness",
     }
+    if settings.ca_file is not None:
+        try:
+            client["root_certificate"] = settings.ca_file.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"lake.s3.ca_file: {error}; name a file that can be read") from error
     retry: RetryConfig = {
         "max_retries": RETRIES,
         "retry_timeout": timedelta(seconds=RETRY_S),
@@ -252,10 +260,14 @@ def _connect(path: S3Path, settings: S3, options: dict[str, Any]) -> S3Store:
 def _profile() -> Any:
     """Give what reads a profile of `~/.aws`, which the storage's client does not."""
     try:
+        from botocore.exceptions import BotoCoreError
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ModuleNotFoundError:
         raise ConfigurationError(
             "AWS_PROFILE: profiles are read by boto3, which is not installed: `pip install boto3`, or put the "
             'credentials into the environment (`eval "$(aws configure export-credentials --format env)"`)'
         ) from None
-    return Boto3CredentialProvider()
+    try:
+        return Boto3CredentialProvider()
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigurationError(f"AWS_PROFILE: {error}") from error

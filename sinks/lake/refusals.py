@@ -15,6 +15,7 @@ RIGHTS = (
 CREDENTIALS = "correct the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the host's role)"
 REGION = "set lake.s3.region to the region of the bucket"
 SLOWER = "the storage is busy or asks to slow down: if that goes on, raise its limits"
+CERTIFICATE = "its certificate is not trusted: set lake.s3.ca_file to the authority that signed it"
 REACH = "look at the network and at lake.s3.endpoint"
 GONE = "No such file in the lake: {name}"
 ALTERED = "somebody has altered it: restore it from a copy of the lake"
@@ -61,6 +62,8 @@ def refusal(text: str, path: PurePath) -> Refused:
     code, message = _CODE.search(text), _MESSAGE.search(text)
     status = _STATUS.search(text)
     number = (status[1] or status[2]) if status else ""
+    if "invalid peer certificate" in text or "UnknownIssuer" in text:
+        return Refused(f"{path}: the connection was not made", CERTIFICATE)
     if any(place in text for place in _ROLES):
         return Refused("no credentials were found, and this host has no role", CREDENTIALS)
     if code is None and "redirect" in text:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pgwitness.core import config
+from pgwitness.core.config import S3Path, load
 from pgwitness.core.config.librdkafka import PROPERTIES
 from pgwitness.core.errors import ConfigurationError
 
@@ -266,3 +267,26 @@ def test_the_list_of_kafkas_settings_is_the_librarys(tmp_path: Path) -> None:
     }
     assert names - PROPERTIES == set()
     assert PROPERTIES - names == set()
+
+
+def test_a_lake_in_a_bucket_keeps_its_name_and_its_files_are_relative(tmp_path: Path) -> None:
+    """`s3://` is no path of this host, also from the environment; what else could be meant is refused."""
+    file = tmp_path / "pgwitness.toml"
+    file.write_text('[lake]\npath = "s3://acme-evidence/pgwitness/"\n[lake.s3]\nca_file = "our-ca.pem"\n')
+    lake = load(file, {}).lake
+    assert (str(lake.path), lake.path) == ("s3://acme-evidence/pgwitness", S3Path("s3://acme-evidence/pgwitness"))
+    assert (lake.path.bucket, lake.path.prefix, str(lake.path / "head.json")) == (
+        "acme-evidence",
+        "pgwitness",
+        "s3://acme-evidence/pgwitness/head.json",
+    )
+    assert lake.s3.ca_file == tmp_path / "our-ca.pem"
+    with pytest.raises(ConfigurationError, match="a lake in a folder"):
+        _ = lake.folder
+    whole = load(file, {"PGWITNESS_LAKE__PATH": "s3://other-bucket"}).lake.path
+    assert (str(whole), whole.prefix) == ("s3://other-bucket", "")
+    for wrong in ("s3://", "s3://a", "s3://Bucket/x", "s3://bucket/../x", "s3://bucket/a//b", "s3://bucket/a b"):
+        with pytest.raises(ConfigurationError, match=r"lake\.path: must be s3://BUCKET/PREFIX"):
+            load(file, {"PGWITNESS_LAKE__PATH": wrong})
+    with pytest.raises(ConfigurationError, match="endpoint: must be a URL"):
+        load(file, {"PGWITNESS_LAKE__S3__ENDPOINT": "minio:9000"})

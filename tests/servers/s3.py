@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import subprocess
 import sys
 import threading
@@ -84,15 +85,18 @@ the answer's status; None: nothing happens."""
 class Proxy:
     """Stands before a server. `fault` is asked for each request with its method and path."""
 
-    def __init__(self, behind: S3Server, fault: Callable[[str, str], Fault]) -> None:
+    def __init__(self, behind: S3Server, fault: Callable[[str, str], Fault], tls: ssl.SSLContext | None = None) -> None:
         self.fault = fault
         self.code = "SlowDown"
         self._behind = behind
         self._late: list[tuple[str, str, dict[str, str], bytes]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        host = "http://127.0.0.1" if tls is None else "https://localhost"
+        self.endpoint = f"{host}:{self._server.server_port}"
 
     def objects(self, path: S3Path, **options: Any) -> Objects:
         """Open a store through it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgwitness.core.config import S3, S3Path
-from pgwitness.core.errors import Retry, Stop, Superseded
+from pgwitness.core.errors import ConfigurationError, Retry, Stop, Superseded
 from pgwitness.core.events import Position
 from sinks.lake import chain
 from sinks.lake.compaction.compactor import Compactor
@@ -26,7 +27,8 @@ from sinks.lake.objects import Objects
 from sinks.lake.refusals import Refused, refusal
 from sinks.lake.store import Folder
 from sinks.lake.writer import Lake
-from tests.servers.s3 import Fault, Proxy, S3Server
+from tests.collectors.tls import Authority
+from tests.servers.s3 import QUICK, Fault, Proxy, S3Server
 from tests.sinks.material import ORDINARY, change, entries, landed
 from tests.sinks.test_faults import EXPECTED, RECORDS, TOPIC
 
@@ -402,3 +404,37 @@ def test_a_bucket_that_is_not_there_is_told_from_a_lake_that_is_not(s3: S3Server
     with pytest.raises(Refused, match="NoSuchBucket"):
         s3.objects(S3Path("s3://nobody-made-this/lake")).has("views.sql")
     assert not s3.objects(s3.bucket()).has("views.sql")
+
+
+def test_a_profile_that_is_not_there_is_an_error_of_the_configuration(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that is there is used."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    (tmp_path / "credentials").write_text("[auditor]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "auditor")
+    assert s3.objects(s3.bucket()).names("") == []
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(ConfigurationError, match=r"AWS_PROFILE: .*nobody"):
+        s3.objects(s3.bucket()).names("")
+
+
+def test_a_certificate_of_an_authority_of_ones_own_is_trusted_when_it_is_named(s3: S3Server, tmp_path: Path) -> None:
+    """And no other: the sentence says what to set."""
+    authority = Authority(tmp_path)
+    certificate, key, _ = authority.issue("localhost")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    proxy, path = Proxy(s3, lambda method, path: None, tls), s3.bucket()
+    try:
+        trusting = Objects(path, S3(endpoint=proxy.endpoint, ca_file=authority.path), **QUICK)
+        assert trusting.create("one", b"1")
+        with pytest.raises(Refused) as refused:
+            Objects(path, S3(endpoint=proxy.endpoint), **QUICK).read("one")
+        assert "lake.s3.ca_file" in refused.value.advice
+        with pytest.raises(ConfigurationError, match=r"lake\.s3\.ca_file"):
+            Objects(path, S3(endpoint=proxy.endpoint, ca_file=tmp_path / "none")).read("one")
+    finally:
+        proxy.close()

@@ -139,6 +139,7 @@ def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: 
             table[key] = str((origins.get((section, key), main).parent / Path(value).expanduser()).resolve())
     _absolute_logs(tree, origins, main)
     _absolute_named(tree.get("deliveries"), ("deliveries",), origins, main)
+    _absolute_named(tree.get("lake"), ("lake",), origins, main)
     seal = tree.get("seal")
     _absolute_named(seal.get("anchors") if isinstance(seal, dict) else None, ("seal", "anchors"), origins, main)
     respond = tree.get("respond")

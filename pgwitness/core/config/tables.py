@@ -134,6 +134,8 @@ class S3(_Section, frozen=True, kw_only=True):
 
     endpoint: str | None = None
     region: str | None = None
+    ca_file: Path | None = None
+    """Certificates (PEM) that the endpoint's is held against, besides those that are known everywhere."""
 
     def __post_init__(self) -> None:
         """Refuse what is no URL."""
