@@ -26,6 +26,8 @@ DOMAIN = "pgwitness-row/1"
 """What every row's text begins with: the version of this encoding."""
 LANES = 32
 CHUNK_ROWS = 4_096
+REPEATING = (pa.int32(), pa.float64())
+"""Types of columns whose values come again and again, as a port or a score: each is written once a chunk."""
 _MASK = 2**64 - 1
 _BYTES = LANES * 8
 _TAGS = [bytes([number]) for number in range(1, LANES // 4)]
@@ -87,7 +89,7 @@ def encoded(table: pa.Table, name: str) -> Iterable[pa.Array]:
     names = sorted(one for one in table.column_names if one != "dt")
     # One dictionary a column, so that what its values are written as is made once.
     batches = table.select(names).unify_dictionaries().to_batches(max_chunksize=CHUNK_ROWS)
-    written: dict[tuple[str, int], pa.Array] = {}
+    written: dict[str, tuple[pa.Array, pa.Array]] = {}
     for batch in batches:
         parts: list[pa.Array | pa.Scalar] = [pa.scalar(f"{DOMAIN}\n{name}\n")]
         for column, values in zip(names, batch.columns, strict=True):
@@ -104,49 +106,56 @@ def encoded(table: pa.Table, name: str) -> Iterable[pa.Array]:
             yield pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="")
 
 
-def _dictionary(column: str, values: pa.DictionaryArray, written: dict[tuple[str, int], pa.Array]) -> pa.Array:
+def _dictionary(column: str, values: pa.DictionaryArray, written: dict[str, tuple[pa.Array, pa.Array]]) -> pa.Array:
     """Write a column whose distinct values stand apart: each of these once."""
-    key = (column, values.dictionary.buffers()[-1].address if len(values.dictionary) else 0)
-    if key not in written:
-        written[key] = _column(column, values.dictionary)
-    return written[key].take(values.indices)
+    known = written.get(column)
+    if known is None or not known[0].equals(values.dictionary):
+        known = written[column] = (values.dictionary, _column(column, values.dictionary))
+    return known[1].take(values.indices)
 
 
 def _column(column: str, values: pa.Array) -> pa.Array:
     """Write a column: of each value its name, type and text, and null for null."""
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        return _join(f"{column}=", _list(values))
-    return _join(f"{column}=", _value(values))
+        return _list(f"{column}=", values)
+    if values.type in REPEATING:
+        coded = values.dictionary_encode()
+        if len(coded.dictionary) * 4 < len(values):
+            return _value(f"{column}=", coded.dictionary).take(coded.indices)
+    return _value(f"{column}=", values)
 
 
-def _value(values: pa.Array) -> pa.Array:
+def _value(before: str, values: pa.Array) -> pa.Array:
     """Write values with their type: texts with their length in bytes, numbers in decimal; null stays null."""
     kind = values.type
     if isinstance(values, pa.DictionaryArray):
-        return _value(values.dictionary).take(values.indices)
+        return _value(before, values.dictionary).take(values.indices)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         texts = values.cast(pa.string())
-        return _join("s", pc.binary_length(texts).cast(pa.string()), ":", texts, ";")
+        return _join(f"{before}s", pc.binary_length(texts).cast(pa.string()), ":", texts, ";")
     if pa.types.is_integer(kind):
-        return _join("i", values.cast(pa.string()), ";")
+        return _join(f"{before}i", values.cast(pa.string()), ";")
     if pa.types.is_boolean(kind):
-        return _join("b", values.cast(pa.string()), ";")
+        return _join(f"{before}b", values.cast(pa.string()), ";")
     if pa.types.is_timestamp(kind):
-        return _join("t", values.cast(pa.timestamp("us", kind.tz)).cast(pa.int64()).cast(pa.string()), ";")
+        return _join(f"{before}t", values.cast(pa.timestamp("us", kind.tz)).cast(pa.int64()).cast(pa.string()), ";")
     if pa.types.is_float64(kind):
         # Its 64 bits as a number: how a program prints a fraction is no contract.
-        return _join("f", values.view(pa.int64()).cast(pa.string()), ";")
+        return _join(f"{before}f", values.view(pa.int64()).cast(pa.string()), ";")
     raise TypeError(f"a column of type {kind} has no digest")
 
 
-def _list(values: pa.ListArray) -> pa.Array:
+def _list(before: str, values: pa.ListArray) -> pa.Array:
     """Write lists: how many values, then each; `n;` is a null among them."""
-    items = pc.fill_null(_value(values.flatten()), "n;")
     counts = pc.list_value_length(values)
+    items = _value("", values.flatten())
+    if items.null_count:
+        items = pc.fill_null(items, "n;")
     offsets = np.zeros(len(values) + 1, np.int32)
     np.cumsum(pc.fill_null(counts, 0).to_numpy(zero_copy_only=False), out=offsets[1:])
     joined = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), items), "")
-    return _join("l", counts.cast(pa.string()), ":", joined, ";")
+    numbers = pa.array([f"{before}l{count}:" for count in range((pc.max(counts).as_py() or 0) + 1)])
+    return _join(numbers.take(counts), joined, ";")
 
 
 def _join(*parts: pa.Array | str) -> pa.Array:

@@ -13,6 +13,9 @@ ROW_GROUP_ROWS = 128 * 1024
 SORTED_ROW_GROUP_ROWS = 20_000
 """Row groups of sorted files: small, so that a question about one principal or record reads few rows."""
 
+FALSE_POSITIVES = 0.05
+"""How many of the row groups that a Bloom filter is asked about are read for nothing; each costs a millisecond."""
+
 
 def encode(table: pa.Table) -> bytes:
     """Write a table as one Parquet file, compressed with zstd; dictionaries where values repeat."""
@@ -33,7 +36,9 @@ def _options(schema: pa.Schema, level: int, rows: int) -> dict[str, Any]:
         for field in schema
         if field.name not in UNIQUES and not pa.types.is_boolean(field.type)
     ]
-    blooms = {name: {"ndv": values or rows, "fpp": 0.01} for name, values in BLOOMS.items() if name in schema.names}
+    blooms = {
+        name: {"ndv": values or rows, "fpp": FALSE_POSITIVES} for name, values in BLOOMS.items() if name in schema.names
+    }
     return {
         "compression": "zstd",
         "compression_level": level,

@@ -24,8 +24,9 @@ stands for the statement, what settles it does not count again."""
 
 _KEY = "CAST(key AS VARCHAR)"
 _IS_OBJECT = f"coalesce(json_type(try_cast({_KEY} AS JSON)) = 'OBJECT', false)"
+_OBJECT = f"CASE WHEN {_IS_OBJECT} THEN {_KEY} END"
 _SAME_KEY = (
-    f"CASE WHEN {_IS_OBJECT} THEN json_contains(CAST(row_key AS JSON), try_cast({_KEY} AS JSON))"
+    f"CASE WHEN {_IS_OBJECT} THEN json_contains(row_key, {_OBJECT})"
     f" ELSE json_extract_string(row_key, '$.*') = [{_KEY}] END"
 )
 
@@ -36,6 +37,13 @@ def _part(value: str) -> str:
 
 _MEMBER = f"json_extract_string({_KEY}, '/' || replace(replace(name, '~', '~0'), '/', '~1'))"
 _MEMBERS = f"array_to_string(list_transform(list_sort(json_keys({_KEY})), lambda name: {_part(_MEMBER)}), '')"
+_PLAIN = r"'-?[0-9]+|[A-Za-z_][A-Za-z0-9_-]*|[0-9a-f]{8}-[0-9a-f-]+'"
+_VALUES = f"list_transform(json_keys({_OBJECT}), lambda name: {_MEMBER})"
+_LONGEST = (
+    f"coalesce(substr(list_sort(list_transform(list_filter({_VALUES}, lambda one: regexp_full_match(one, {_PLAIN})),"
+    " lambda one: printf('%09d', strlen(one)) || one), 'DESC')[1], 10), '')"
+)
+"""The longest of an object's values that stands in a key as it is asked for: rows without it are not read further."""
 _WHOLE = f"md5_number_lower({_part('relation')})"
 RECORD = f"md5_number_lower({_part('relation')} || CASE WHEN {_IS_OBJECT} THEN {_MEMBERS} ELSE {_part(_KEY)} END)"
 """The numbers of a relation and of one of its records, as `sinks.lake.touch` gives them to rows when they land."""
@@ -119,25 +127,33 @@ WITH known AS MATERIALIZED (
     FROM known, near
 )
 SELECT found.* FROM (
-    -- The number of the record, and that of the whole relation, are looked for by Bloom filters.
-    SELECT *, CASE WHEN operation = 'truncate' THEN 'all_rows' ELSE 'changed' END AS how FROM events
-    WHERE kind = 'change' AND touch IN ({record}, {whole}) AND (operation = 'truncate' OR {same_key})
+    -- Each branch has conditions of the form `column = value`: by these row groups are passed over, and rows before
+    -- their other columns are read. With IN or OR they are not.
+    SELECT *, 'changed' AS how FROM events WHERE kind = 'change' AND touch = {record} AND {same_key}
     UNION ALL
     SELECT *, 'changed' FROM events WHERE kind = 'change' AND touch_before = {record}
     UNION ALL
     -- An object may have part of a key, which has no number of its own.
     SELECT *, 'changed' FROM events
-    WHERE {is_object} AND kind = 'change' AND list_contains(relations, relation) AND {same_key}
+    WHERE {is_object} AND kind = 'change' AND contains(row_key, {longest}) AND json_contains(row_key, {object})
+        AND list_contains(relations, relation)
         AND schema_version >= 4 AND touch IS DISTINCT FROM {record} AND touch_before IS DISTINCT FROM {record}
+    UNION ALL
+    SELECT *, 'all_rows' FROM events WHERE kind = 'change' AND operation = 'truncate' AND touch = {whole}
     UNION ALL
     -- Rows that landed before there were numbers.
     SELECT *, CASE WHEN operation = 'truncate' THEN 'all_rows' ELSE 'changed' END FROM events
     WHERE schema_version < 4 AND kind = 'change' AND list_contains(relations, relation)
         AND (operation = 'truncate' OR {same_key})
     UNION ALL
-    SELECT *, CASE WHEN kind = 'ddl' THEN 'all_rows' ELSE 'may_have_read' END FROM events
-    WHERE kind IN ('ddl', 'statement', 'query_stats') AND list_contains(relations, relation)
-        AND CASE WHEN kind = 'ddl' THEN operation = 'DROP TABLE' ELSE outcome <> 'denied' AND {reads} END
+    SELECT *, 'all_rows' FROM events
+    WHERE kind = 'ddl' AND operation = 'DROP TABLE' AND list_contains(relations, relation)
+    UNION ALL
+    SELECT *, 'may_have_read' FROM events
+    WHERE kind = 'statement' AND list_contains(relations, relation) AND outcome <> 'denied' AND {reads}
+    UNION ALL
+    SELECT *, 'may_have_read' FROM events
+    WHERE kind = 'query_stats' AND list_contains(relations, relation) AND outcome <> 'denied' AND {reads}
 ) AS found, checked WHERE named
 ORDER BY occurred_at, xid, ordinal;
 
@@ -176,5 +192,7 @@ def views(events_of_who: str) -> str:
         record=RECORD,
         whole=_WHOLE,
         is_object=_IS_OBJECT,
+        object=_OBJECT,
+        longest=_LONGEST,
         same_key=_SAME_KEY,
     )
