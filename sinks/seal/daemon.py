@@ -26,7 +26,7 @@ def run(sealer: Sealer, anchoring: Anchoring, every_s: float, health: Health, st
     health.expect(PART)
     while not stop.is_set():
         try:
-            done = sealer.round()
+            done = sealer.round(lambda: health.beat(PART))
         except Retry as error:
             health.ready(PART, str(error))
             log.warning("not_sealed", why=str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,16 +25,32 @@ class Measured(Struct, frozen=True):
 def measure(path: Path) -> Measured | None:
     """Hash a file; None when there is none, or something else has its name. Raise `OSError` when it cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        # What is no file, such as a pipe, must not keep whoever opens it waiting.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:
-        if path.is_symlink():
+        if not is_file(path):
             return None
         raise
     with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
         found = hashlib.file_digest(file, "sha256")
         return Measured(found.hexdigest(), file.tell())
+
+
+def is_file(path: Path) -> bool:
+    """Say whether this is a file, and not a link, a pipe, or a device."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def size(path: Path) -> int | None:
+    """Give how many bytes a file has; None when it is none."""
+    return path.lstat().st_size if is_file(path) else None
 
 
 def measure_in(store: Store, name: str) -> Measured | None:
@@ -59,6 +76,9 @@ def rows(store: Store, name: str) -> int | None:
 
 def differs(store: Store, file: File) -> str | None:
     """Say what of a file is not as its entry says, None when all is. Raise `OSError` when it cannot be read."""
+    known = size(store.path / file.path) if isinstance(store, Folder) else file.bytes
+    if known is not None and known != file.bytes:  # so that nobody waits for what is made too long
+        return f"is altered: it has {known} bytes, its entry says {file.bytes}"
     found = measure_in(store, file.path)
     if found is None:
         return "is missing"

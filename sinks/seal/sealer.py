@@ -64,17 +64,21 @@ class Sealer:
         self._signer = signer
         self._anchored = anchored
         self._held = False
+        self._beat: Callable[[], object] = lambda: None
         self._history = History()
         self._edge = Edge()
         self._kept: list[bytes] = []
         self._signed: tuple[Checkpoint, bytes] | None = None
 
-    def round(self) -> Sealed:
+    def round(self, beat: Callable[[], object] = lambda: None) -> Sealed:
         """Seal what has come; without anything new, the checkpoint that is there is given again.
+
+        `beat` is called again and again while it works.
 
         Raise `Stop` when what is there contradicts what was signed, or is missing or altered: then nothing is signed.
         Raise `Retry` when the operating system refuses.
         """
+        self._beat = beat
         try:
             return self._round()
         except OSError as error:
@@ -177,6 +181,11 @@ class Sealer:
             content = self._store.read(chain.entry_name(number))
             if content is None:
                 return
+            if len(content) > chain.ENTRY_BYTES_MAX:
+                raise Stop(
+                    f"{chain.entry_name(number)} is longer than an entry can be: restore it from a copy of the lake"
+                )
+            self._beat()
             yield content
 
     def _hold_against_anchors(self) -> None:
@@ -232,6 +241,7 @@ class Sealer:
         }
         for path, file in files.items():
             self._check(path, file)
+            self._beat()
         self._write(self._edge, self._kept, entries)
         return len(files)
 

@@ -24,6 +24,7 @@ from sinks.seal.history import added
 from sinks.seal.note import PublicKey
 from sinks.seal.place import ANCHORS, CHECKPOINT, FOLDER, PRIVATE
 from sinks.seal.verifying_anchors import check_anchors
+from sinks.seal.verifying_files import Copy
 from sinks.seal.verifying_log import Fold, Sealed
 from sinks.seal.verifying_rows import check_rows
 
@@ -54,17 +55,17 @@ class Wanted(Struct, frozen=True):
 def verify(lake: Path, wanted: Wanted) -> Report:
     """Give what there is to say of a lake. Raise `NotInOrder` when there is none."""
     report = Report(lake=str(lake), origin=wanted.key.name)
-    store = Folder(lake, Files())
-    if store.read(chain.entry_name(0)) is None and newest_entry(store) < 0:
-        raise NotInOrder(f"{lake} is no lake with a log: there is no {chain.entry_name(0)}. Name the lake's folder")
-    seal_folder = wanted.seal or lake / FOLDER
-    seal = Folder(seal_folder, Files())
-    found = _checkpoint(seal, wanted.key, report)
+    store = Copy(lake, Files())
     newest = newest_entry(store)
+    if newest < 0:
+        raise NotInOrder(f"{lake} is no lake with a log: there is no {chain.entry_name(0)}. Name the lake's folder")
     names = list(verifying_files.listed(lake))
-    for name in names:
-        if (lake / name).is_symlink():
-            report.found("altered", name, "it is a link: what it leads to may change at any time")
+    seal_folder = wanted.seal or lake / FOLDER
+    seal_names = list(verifying_files.listed(seal_folder)) if wanted.seal else []
+    if verifying_files.strangers(lake, names, report) | verifying_files.strangers(seal_folder, seal_names, report):
+        return report
+    seal = Copy(seal_folder, Files())
+    found = _checkpoint(seal, wanted.key, report)
     summed = {
         name: content
         for name in verifying_snapshots.snapshot_names(names)
@@ -123,7 +124,7 @@ def _remember(sealed: Sealed, wanted: Wanted, report: Report) -> None:
         report.said(f"the remembered checkpoint is of entries 0 to {newest - 1}")
     elif wanted.unanchored:
         report.said("held against no remembered checkpoint: an older copy put back in whole would not show")
-    elif not wanted.remembered:
+    else:
         report.found(
             "unanchored",
             "checkpoint",

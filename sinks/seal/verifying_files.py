@@ -19,6 +19,8 @@ from sinks.seal.history import History
 THREADS = min(8, (os.cpu_count() or 1) + 2)
 """Hashing lets other threads run."""
 NAMED_MAX = 200
+BYTES_MAX = 256 * 1024**2
+"""More than any file of a log or snapshot has."""
 _ASIDE = re.compile(rf"(?:{PRIVATE}|{manifest.STAGING})/.*|[a-z]+/_manifest/[^/]+\.json", re.DOTALL)
 """What nobody reads: what is being written, and the manifests of a lake of 0.1."""
 
@@ -33,6 +35,34 @@ def listed(folder: Path) -> Iterator[str]:
 
 def _raise(error: OSError) -> None:
     raise error
+
+
+class Copy(Folder):
+    """A lake as whoever verifies it reads: nobody fills the memory with a file that was made too long."""
+
+    def read(self, name: str) -> bytes | None:
+        """Give what a file holds, up to a bound; None when there is none."""
+        try:
+            with (self.path / name).open("rb") as file:
+                return file.read(BYTES_MAX)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+
+def strangers(folder: Path, names: Iterable[str], report: Report) -> bool:
+    """Name what is no file: links, which may lead elsewhere at any time, and pipes and devices.
+
+    Gives whether there is one of the latter, at which reading would wait for ever.
+    """
+    waits = False
+    for name in names:
+        path = folder / name
+        if path.is_symlink():
+            report.found("altered", name, "it is a link: what it leads to may change at any time")
+        elif not measuring.is_file(path) and os.path.lexists(path):
+            report.found("altered", name, "it is no file but a pipe or device: remove it, and verify again")
+            waits = True
+    return waits
 
 
 def aside(name: str) -> bool:
@@ -68,7 +98,8 @@ def _differs(lake: Path, file: File) -> str | None:
 
 def name_others(lake: Path, missing: list[File], strange: list[str], history: History, report: Report) -> None:
     """Name files that are missing and files that nobody knows; one that has another name is both, and said so."""
-    hashes = {path: _hash(lake / path) for path in strange[:NAMED_MAX]}
+    sizes = {file.bytes for file in (*history.state.live.values(), *(file for file, _ in history.gone.values()))}
+    hashes = {path: _hash(lake / path, sizes) for path in strange[:NAMED_MAX]}
     by_hash = {found: path for path, found in hashes.items() if found}
     live = {file.sha256: file.path for file in history.state.live.values()}
     gone = {file.sha256: (path, number) for path, (file, number) in history.gone.items()}
@@ -91,9 +122,10 @@ def name_others(lake: Path, missing: list[File], strange: list[str], history: Hi
         report.found("added", str(lake), f"{len(strange) - NAMED_MAX} more files that no entry names")
 
 
-def _hash(path: Path) -> str | None:
+def _hash(path: Path, sizes: set[int]) -> str | None:
+    """Hash a file, if it is as long as one of those that are known."""
     try:
-        found = measuring.measure(path)
+        found = measuring.measure(path) if measuring.size(path) in sizes else None
     except OSError:
         return None
     return found.sha256 if found else None

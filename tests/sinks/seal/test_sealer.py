@@ -18,7 +18,8 @@ from sinks.lake.listing import Listing
 from sinks.lake.writer import Lake
 from sinks.seal import place
 from sinks.seal.place import sealed_to
-from tests.sinks.material import Crash, Disk
+from sinks.seal.verify import Wanted, verify
+from tests.sinks.material import NOON_US, Crash, Disk
 from tests.sinks.seal.material import KEY, OTHER_KEY, checkpoint, grow, named, pad, sealer, verified
 
 
@@ -262,3 +263,43 @@ def test_a_lake_of_version_0_1_that_was_taken_over_is_sealed(tmp_path: Path) -> 
     report = verified(path, rows=True)
     assert report.findings == []
     assert report.rows > 0
+
+
+def test_pipes_and_endless_files_keep_nobody_waiting(lake: Path) -> None:
+    """Who can write the lake cannot stop who verifies it."""
+    file = live(lake)[0]
+    content = file.read_bytes()
+    with file.open("ab") as opened:
+        opened.truncate(10**13)
+    assert named(verified(lake)) == {("altered", str(file.relative_to(lake)))}
+    file.write_bytes(content)
+    with (lake / "events" / "endless").open("wb") as opened:
+        opened.truncate(10**13)
+    assert named(verified(lake)) == {("added", "events/endless")}
+    (lake / "events" / "endless").unlink()
+    grow(lake, [7])
+    for name in ("events/pipe", chain.entry_name(4), "head.json", "seal/checkpoint", str(file.relative_to(lake))):
+        kept = (lake / name).read_bytes() if (lake / name).exists() else None
+        (lake / name).unlink(missing_ok=True)
+        os.mkfifo(lake / name)
+        assert ("altered", name) in named(verified(lake))
+        (lake / name).unlink()
+        if kept is not None:
+            (lake / name).write_bytes(kept)
+    assert verified(lake).findings == []
+
+
+def test_an_entry_that_is_too_long_is_refused(lake: Path) -> None:
+    """No log takes it."""
+    grow(lake, [7])
+    entry = lake / chain.entry_name(4)
+    entry.write_bytes(entry.read_bytes() + b" " * 60_000)
+    with pytest.raises(Stop, match="longer than an entry can be"):
+        sealer(lake).round()
+
+
+def test_a_file_without_a_whole_checkpoint_is_no_anchor(lake: Path) -> None:
+    """What was remembered has to be read to count."""
+    key = KEY.public()
+    report = verify(lake, Wanted(key, NOON_US, remembered=(("kept", b'{"lake":'),)))
+    assert named(report) == {("unanchored", "checkpoint")}
