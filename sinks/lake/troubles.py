@@ -19,10 +19,11 @@ _ADVICE = {
 
 
 class Troubles:
-    """Turns an `OSError` inside of the block into a `Retry`."""
+    """Turns an `OSError` inside of the block into a `Retry`; `again` says what becomes of what was to be done."""
 
-    def __init__(self, path: PurePath) -> None:
+    def __init__(self, path: PurePath, again: str = "the worker tries again") -> None:
         self._path = path
+        self._again = again
 
     def __enter__(self) -> None:
         return None
@@ -34,6 +35,5 @@ class Troubles:
             else:
                 advice = _ADVICE.get(error.errno or 0, "look at the disk and its mount")
             raise Retry(
-                f"the lake {self._path} could not be written ({error}): {advice}; nothing is lost, "
-                "the worker tries again"
+                f"the lake {self._path} could not be written ({error}): {advice}; nothing is lost, {self._again}"
             ) from error

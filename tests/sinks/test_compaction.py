@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,6 +19,7 @@ from pgwitness.core.errors import NotInOrder, Retry
 from pgwitness.core.events import Event, Position, Relation
 from sinks.lake import chain, digest, layout, parquet
 from sinks.lake.chain import File, Hold, Release, Replace, State
+from sinks.lake.compaction import rewrite
 from sinks.lake.compaction.compactor import Compactor, Done
 from sinks.lake.compaction.plan import Sizes
 from sinks.lake.files import Files
@@ -357,8 +359,33 @@ def test_a_full_disk_is_tried_again(tmp_path: Path) -> None:
     fill(tmp_path, 8)
     before = contents(tmp_path)
     full = Disk({2: OSError(errno.ENOSPC, "No space left on device")})
-    with pytest.raises(Retry, match="disk is full"):
+    with pytest.raises(Retry, match=r"disk is full.*run it again"):
         compactor(tmp_path, files=full).run()
     assert contents(tmp_path) == before
     compactor(tmp_path).run()
     assert contents(tmp_path) == before
+
+
+def test_wide_rows_are_held_and_written_in_smaller_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded in bytes and not in rows; what comes out is the same."""
+    fill(tmp_path, 30, days=3)
+    before = contents(tmp_path)
+    monkeypatch.setattr(rewrite, "HELD_BYTES", 10_000)
+    monkeypatch.setattr(rewrite, "BATCH_ROWS_MIN", 2)
+    monkeypatch.setattr(rewrite, "GROUP_BYTES", 20_000)
+    compactor(tmp_path, NOON_US + 60 * DAY_US).run()
+    assert contents(tmp_path) == before
+    (events,) = (file for file in live(tmp_path) if file.table == "events")
+    assert pq.ParquetFile(tmp_path / events.path).num_row_groups > 1
+    assert in_order(tmp_path, events)
+
+
+def test_the_wider_rows_are_and_the_more_files_the_fewer_are_held(tmp_path: Path) -> None:
+    """Within bounds."""
+    path = tmp_path / "wide.parquet"
+    pq.write_table(pa.table({"x": [os.urandom(20_000) for _ in range(50)]}), path)
+    wide = pq.ParquetFile(path).metadata
+    assert rewrite.batch_rows(wide, 1, 1) > rewrite.batch_rows(wide, 1, 30) > rewrite.BATCH_ROWS_MIN
+    assert rewrite.batch_rows(wide, 1, 10_000) == rewrite.BATCH_ROWS_MIN
+    pq.write_table(pa.table({"x": [1]}), path)
+    assert rewrite.batch_rows(pq.ParquetFile(path).metadata, 1, 1) == rewrite.BATCH_ROWS_MAX

@@ -28,6 +28,7 @@ from sinks.lake.troubles import Troubles
 
 log = structlog.get_logger("compact")
 
+AGAIN = "run it again, a daemon does so by itself"
 GRACE_S = 3_600.0
 """How long replaced files stay: longer than the longest query, which would else lose a file in its midst."""
 
@@ -87,7 +88,7 @@ class Compactor:
         again and again while it works.
         """
         done = Done()
-        with Troubles(self._path):
+        with Troubles(self._path, AGAIN):
             self._log.refresh()
             if self._log.state.number < 0:
                 raise NotInOrder(
@@ -111,7 +112,7 @@ class Compactor:
 
     def planned(self) -> list[Job]:
         """Say what would be done first."""
-        with Troubles(self._path):
+        with Troubles(self._path, AGAIN):
             self._log.refresh()
             return self._plan()
 

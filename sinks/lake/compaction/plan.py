@@ -35,6 +35,8 @@ class Sizes:
     inputs_max: int = 128
     sorted_rows_max: int = 200_000
     """Rows that are sorted in memory."""
+    sorted_bytes_max: int = 16 * MIB
+    """Bytes of what is sorted in memory, as they are in files: there they are some ten times as many."""
     full_bytes: int = 128 * MIB
     """From this size on a file stays as it is until its month is over."""
     file_bytes: int = 256 * MIB
@@ -104,8 +106,7 @@ def _days(table: str, files: list[File], now_us: int, sizes: Sizes) -> list[Job]
 def _day(table: str, day: str, files: list[File], over: bool, sizes: Sizes) -> list[Job]:
     landed = [file for file in files if layout.level_of(file.path) == Level.LANDED]
     small = [file for file in files if file.bytes < sizes.full_bytes and file not in landed]
-    fits = sum(file.rows for file in landed) <= sizes.sorted_rows_max and len(landed) + len(small) <= sizes.inputs_max
-    if over and fits:
+    if over and _fits(landed, sizes) and len(landed) + len(small) <= sizes.inputs_max:
         return _whole_day(table, day, landed, small)
     jobs = [Job(table, tuple(group), Level.MERGED, day) for group in _sortable(landed, over, sizes)]
     merged = [file for file in small if over or layout.level_of(file.path) == Level.MERGED]
@@ -121,20 +122,22 @@ def _whole_day(table: str, day: str, landed: list[File], small: list[File]) -> l
 
 def _sortable(landed: list[File], over: bool, sizes: Sizes) -> list[list[File]]:
     """Group what landed so that each group can be sorted in memory; while the day goes on, only enough of it."""
-    rows = sum(file.rows for file in landed)
-    if not over and len(landed) < sizes.landed_files and rows < sizes.sorted_rows_max:
+    if not over and len(landed) < sizes.landed_files and _fits(landed, sizes):
         return []
     groups: list[list[File]] = [[]]
-    taken = 0
     for file in landed:
-        if groups[-1] and (taken + file.rows > sizes.sorted_rows_max or len(groups[-1]) >= sizes.inputs_max):
+        if groups[-1] and (not _fits([*groups[-1], file], sizes) or len(groups[-1]) >= sizes.inputs_max):
             groups.append([])
-            taken = 0
         groups[-1].append(file)
-        taken += file.rows
-    return [
-        group for group in groups if over or len(group) > 1 or any(file.rows >= sizes.sorted_rows_max for file in group)
-    ]
+    return [group for group in groups if over or len(group) > 1 or not _fits(group, sizes)]
+
+
+def _fits(landed: Sequence[File], sizes: Sizes) -> bool:
+    """Say whether files can be sorted in memory together."""
+    return (
+        sum(file.rows for file in landed) <= sizes.sorted_rows_max
+        and sum(file.bytes for file in landed) <= sizes.sorted_bytes_max
+    )
 
 
 def _tiers(merged: list[File], over: bool, sizes: Sizes) -> list[list[File]]:
@@ -155,7 +158,7 @@ def _month(table: str, month: str, files: list[File], sizes: Sizes) -> list[Job]
     if not days or sum(file.bytes for file in days) > sizes.month_bytes_max:
         return []
     landed = [file for file in days if layout.level_of(file.path) == Level.LANDED]
-    if sum(file.rows for file in landed) > sizes.sorted_rows_max:
+    if not _fits(landed, sizes):
         return [Job(table, (file,), Level.MERGED, file.days[0]) for file in landed]
     months = [
         file

@@ -14,7 +14,7 @@ from msgspec import Struct
 from pgwitness.core.errors import NotInOrder
 from sinks.lake.chain import Entry, File, Hold, Release, Retire, Retired, State
 from sinks.lake.compaction import cleaning
-from sinks.lake.compaction.compactor import GRACE_S, Store
+from sinks.lake.compaction.compactor import AGAIN, GRACE_S, Store
 from sinks.lake.compaction.retention import RETIRED_AT_ONCE, Terms, due
 from sinks.lake.log import Log
 from sinks.lake.protocol import Attempt
@@ -60,7 +60,7 @@ class Retainer:
 
     def due(self) -> dict[str, list[File]]:
         """List what would be retired, by the reason. Raise as `run`."""
-        with Troubles(self._path):
+        with Troubles(self._path, AGAIN):
             self._open()
             return self._due()
 
@@ -75,7 +75,7 @@ class Retainer:
         damaged.
         """
         done = Ended()
-        with Troubles(self._path):
+        with Troubles(self._path, AGAIN):
             self._open()
             for reason, files in self._due().items():
                 for first in range(0, len(files), RETIRED_AT_ONCE):
@@ -112,7 +112,7 @@ class Retainer:
 
     def holds(self) -> list[Hold]:
         """List the holds that stand."""
-        with Troubles(self._path):
+        with Troubles(self._path, AGAIN):
             self._open()
         return [self._log.state.holds[name] for name in sorted(self._log.state.holds)]
 
@@ -171,7 +171,7 @@ class Retainer:
             raise NotInOrder(f"there is no hold {name}; those that stand: {known}")
 
     def _append(self, propose: Callable[[State], Entry | None]) -> bool:
-        with Troubles(self._path):
+        with Troubles(self._path, AGAIN):
             self._open()
             there = self._log.append(propose, Attempt())
             self._log.publish()

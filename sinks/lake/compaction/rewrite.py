@@ -26,7 +26,14 @@ from sinks.lake.layout import Level
 from sinks.lake.schema import SCHEMA_VERSION, TABLES
 from sinks.lake.store import Grows
 
-BATCH_ROWS = 8_192
+BATCH_ROWS_MAX = 8_192
+BATCH_ROWS_MIN = 16
+HELD_BYTES = 128 * 1024**2
+"""About how much is held of all files that are merged, one batch of each."""
+GROUP_BYTES = 32 * 1024**2
+"""A row group of wide rows is written at this size, before it has as many rows as others."""
+READ_BYTES = 64 * 1024
+"""How much of a column is read at once: without a limit a whole row group would be, of each file."""
 HASHED_BYTES = 1024**2
 
 
@@ -104,20 +111,32 @@ def _sources(
 ) -> Iterator[Iterator[pa.Table]]:
     """Give each sorted file, and what landed as one more: that is little enough to be sorted in memory."""
     landed = [file for file in job.inputs if layout.level_of(file.path) == Level.LANDED]
-    tables = [table for file in landed for table in _tables(store, file, schema)]
+    sources = max(len(job.inputs) - len(landed), 1)
+    tables = [table for file in landed for table in _tables(store, file, schema, sources)]
     if tables:
         yield iter([in_order(pa.concat_tables(tables).combine_chunks(), keys)])
     for file in job.inputs:
         if file not in landed:
-            read = _tables(store, file, schema)
+            read = _tables(store, file, schema, sources)
             opened.callback(read.close)
             yield read
 
 
-def _tables(store: Holds, file: File, schema: pa.Schema) -> Any:
-    with store.open(file.path) as opened, pq.ParquetFile(opened, pre_buffer=False) as found:
-        for batch in found.iter_batches(BATCH_ROWS):
+def _tables(store: Holds, file: File, schema: pa.Schema, sources: int) -> Any:
+    with store.open(file.path) as opened, pq.ParquetFile(opened, pre_buffer=False, buffer_size=READ_BYTES) as found:
+        for batch in found.iter_batches(batch_rows(found.metadata, len(schema), sources)):
             yield _aligned(pa.Table.from_batches([batch]), file, schema)
+
+
+def batch_rows(metadata: pq.FileMetaData, columns: int, sources: int) -> int:
+    """Give how many rows of a file to hold, so that as many of each of `sources` files fit into memory.
+
+    What a file says of its bytes is without those that dictionaries save; a column takes some bytes in any case.
+    """
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    widest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=0.0)
+    held = HELD_BYTES / max(sources, 1) / (3 * widest + 16 * columns)
+    return int(min(max(held, BATCH_ROWS_MIN), BATCH_ROWS_MAX))
 
 
 def _aligned(table: pa.Table, file: File, schema: pa.Schema) -> pa.Table:
@@ -227,7 +246,7 @@ class _Output:
         self._table, self._path = table, path
         self._growing = store.begin(path)
         self._waiting: list[pa.Table] = []
-        self._rows = self._rows_waiting = 0
+        self._rows = self._rows_waiting = self._bytes_waiting = 0
         self._digest = digest.NOTHING
         self._sink = _Hashing(self._growing)
         self._writer = parquet.writer(cast(IO[bytes], self._sink), schema)
@@ -239,7 +258,10 @@ class _Output:
     def add(self, table: pa.Table) -> None:
         self._waiting.append(table)
         self._rows_waiting += table.num_rows
-        if self._rows_waiting >= parquet.SORTED_ROW_GROUP_ROWS:
+        self._bytes_waiting += table.nbytes
+        if self._bytes_waiting >= GROUP_BYTES:
+            self._write(self._rows_waiting)
+        elif self._rows_waiting >= parquet.SORTED_ROW_GROUP_ROWS:
             whole = self._rows_waiting - self._rows_waiting % parquet.SORTED_ROW_GROUP_ROWS
             self._write(whole)
 
@@ -250,6 +272,7 @@ class _Output:
         self._rows += rows
         self._rows_waiting -= rows
         self._waiting = [together.slice(rows)] if self._rows_waiting else []
+        self._bytes_waiting = sum(table.nbytes for table in self._waiting)
 
     def finish(self) -> File:
         if self._rows_waiting:
