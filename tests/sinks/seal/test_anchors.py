@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +19,7 @@ from pgwitness.core.config import Anchor, Config, Lake, Seal
 from pgwitness.core.errors import ConfigurationError, Retry, Stop
 from pgwitness.core.units import Duration
 from pgwitness.core.webhooks import signed
+from pgwitness.demo.servers import Broker
 from sinks.seal import anchors, keys
 from sinks.seal.anchors.given import notes
 from sinks.seal.anchors.timestamp import certificates, stamped_at_us
@@ -27,6 +28,8 @@ from sinks.seal.opening import Opened, open_sealer
 from sinks.seal.prove import prove
 from sinks.seal.verify import Wanted, verify
 from sinks.seal.verifying_bundle import verify_bundle
+from streams.kafka import admin
+from streams.kafka.reading import make_reader, read
 from tests.sinks.material import NOON_US
 from tests.sinks.seal.authority import authority, establish
 from tests.sinks.seal.material import checkpoint, grow
@@ -216,6 +219,24 @@ def test_a_stamp_that_does_not_fit_is_not_kept(folder: Path) -> None:
         "the anchor empty did not take the checkpoint",
     ]
     assert not (folder / "lake" / "seal" / "anchors").exists()
+
+
+def test_a_topic_keeps_checkpoints(
+    folder: Path, embedded_broker: Broker, config_factory: Callable[..., Config]
+) -> None:
+    """Under the lake's id, each as it was signed."""
+    there = config_factory(folder, embedded_broker.bootstrap, "postgresql://localhost/shop")
+    admin.apply(there)
+    config = msgspec.structs.replace(configured(folder, topic=Anchor(kind="topic")), kafka=there.kafka)
+    opened = open_sealer(config, Clock())
+    assert round_of(opened) == []
+    reader = make_reader(there.kafka)
+    try:
+        (record,) = read(reader, there.kafka.topic("checkpoints"), 0)
+    finally:
+        reader.close()
+    done = opened.sealer.round()
+    assert (record.key(), record.value()) == (done.lake.encode(), done.note)
 
 
 def test_a_topic_that_is_not_there_is_said(folder: Path) -> None:
