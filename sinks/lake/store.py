@@ -201,8 +201,10 @@ class Folder:
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
         """Give all files below a folder by their names, with when each was written (µs), in no order."""
         for path in (self.path / folder).rglob("*"):
-            if path.is_file():
-                yield str(path.relative_to(self.path)), path.stat().st_mtime_ns // 1_000
+            name = str(path.relative_to(self.path))
+            written_us = self.written_us(name) if path.is_file() else None
+            if written_us is not None:  # else it went at this moment
+                yield name, written_us
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is gone is fine."""

@@ -9,7 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -141,7 +141,8 @@ class Proxy:
                 if fault in ("before", "late"):
                     return None
                 status, headers, content = proxy._forward(*request)
-                return None if fault == "after" else self._answer(status, headers, content)
+                with suppress(OSError):  # whoever asked may have been killed
+                    return None if fault == "after" else self._answer(status, headers, content)
 
             def _answer(self, status: int, headers: Any, content: bytes) -> None:
                 self.send_response_only(status)
