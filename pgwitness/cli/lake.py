@@ -117,8 +117,8 @@ _by = click.option("--by", metavar="NAME", help="Who says so; by default this us
 @_by
 @click.option("--from", "first_day", metavar="DAY", help="The first day of capture (UTC), such as 2026-09-22.")
 @click.option("--to", "last_day", metavar="DAY", help="The last day of capture.")
-@click.option("--principal", metavar="NAME", help="Only what may hold events of this principal.")
-@click.option("--relation", metavar="NAME", help="Only what may hold rows of this relation, as schema.table.")
+@click.option("--principal", metavar="NAME", help="Whatever may have events of this principal, or on their behalf.")
+@click.option("--relation", metavar="NAME", help="Whatever may have rows of this relation, as schema.table.")
 @common
 def hold(
     why: str,
@@ -133,17 +133,14 @@ def hold(
 
     Files are held as a whole. A principal stands in the lake's log by its token, never by its name.
     """
-    from sinks.lake.layout import BUCKETS_MAX, bucket_of
-
     config = configuration(config_path)
-    known = None
+    token = None
     if principal is not None:
         from pgwitness.core.privacy import load_key, tokenizer
 
         token = tokenizer(load_key(config.privacy.key_file))(principal.encode()).decode()
-        known = token, bucket_of(principal, BUCKETS_MAX)
     name = _retainer(config).hold(
-        by or _somebody(), why, first_day=first_day, last_day=last_day, principal=known, relation=relation
+        by or _somebody(), why, first_day=first_day, last_day=last_day, principal=token, relation=relation
     )
     click.echo(name)
 

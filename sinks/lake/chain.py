@@ -126,7 +126,7 @@ class Retire(_Entry, frozen=True, kw_only=True, tag="retire"):
 class Hold(_Entry, frozen=True, kw_only=True, tag="hold"):
     """From now on nothing of these days of capture goes (without days: nothing at all); who says so, and why.
 
-    With a principal (its token and bucket) or relation, what may have its rows is not retired, but may be replaced.
+    With a principal (its token) or relation, what may have its rows is not retired, but may be replaced.
     """
 
     id: str
@@ -135,7 +135,6 @@ class Hold(_Entry, frozen=True, kw_only=True, tag="hold"):
     first_day: str | None = None
     last_day: str | None = None
     principal: str | None = None
-    bucket: int | None = None
     relation: str | None = None
 
     @property
@@ -275,10 +274,7 @@ class State:
 
     def kept(self, path: str) -> bool:
         """Say whether a hold forbids that the rows of a live file go."""
-        return any(
-            hold.covers(*self.live[path].days) and (hold.bucket is None or layout.may_hold(path, hold.bucket))
-            for hold in self.holds.values()
-        )
+        return any(hold.covers(*self.live[path].days) for hold in self.holds.values())
 
     def removable(self, paths: Iterable[str]) -> bool:
         """Say whether all of these files are live and others may take their place."""

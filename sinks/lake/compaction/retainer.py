@@ -123,10 +123,10 @@ class Retainer:
         *,
         first_day: str | None = None,
         last_day: str | None = None,
-        principal: tuple[str, int] | None = None,
+        principal: str | None = None,
         relation: str | None = None,
     ) -> str:
-        """Hold what is of these days, of a principal (its token and bucket) or relation; without any, all.
+        """Hold what is of these days, of a principal (its token) or relation; without any, all.
 
         Gives the hold's id, once it is durable. Raise `NotInOrder` for what is no day.
         """
@@ -136,7 +136,6 @@ class Retainer:
         if first_day and last_day and first_day > last_day:
             raise NotInOrder(f"{first_day} comes after {last_day}")
         name = self._unique()
-        token, bucket = principal or (None, None)
 
         def propose(state: State) -> Hold:
             return Hold(
@@ -148,8 +147,7 @@ class Retainer:
                 why=why,
                 first_day=first_day,
                 last_day=last_day,
-                principal=token,
-                bucket=bucket,
+                principal=principal,
                 relation=relation,
             )
 
