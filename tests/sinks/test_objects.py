@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,22 @@ def test_a_storage_that_writes_over_is_refused(s3: S3Server, monkeypatch: pytest
     monkeypatch.setattr(Objects, "create", careless)
     with pytest.raises(Stop, match="writes over"):
         Lake(store).prepare()
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_lost_answer_does_not_make_a_storage_look_careless(s3: S3Server, proxy: Proxy, which: int) -> None:
+    """The client library asks again by itself, and finds the object that it has made."""
+    asked = 0
+
+    def lost(method: str, path: str) -> Fault:
+        nonlocal asked
+        asked += method == "PUT"
+        return "after" if method == "PUT" and asked == which else None
+
+    proxy.fault = lost
+    again = {"max_retries": 3, "backoff": {"init_backoff": timedelta(milliseconds=1)}}
+    proxy.objects(s3.bucket(), retry_config=again).prepare()
+    assert asked == 3
 
 
 @pytest.mark.parametrize(
