@@ -155,13 +155,16 @@ def replay(since: str | None, until: str | None, path: Path | None, as_json: boo
 
 
 def when(text: str, now_us: int) -> int:
-    """Read a time, in UTC where it does not say, or how long ago; raises `ConfigurationError`."""
+    """Read a time, in UTC where it does not say, or how long ago; the epoch for what is before it.
+
+    Raises `ConfigurationError` for what is no time.
+    """
     from datetime import UTC
 
     from pgwitness.core.units import Duration
 
     try:
-        return now_us - int(Duration.parse(text) * 1_000_000)
+        return max(0, now_us - int(Duration.parse(text) * 1_000_000))
     except ValueError:
         pass
     try:
@@ -170,7 +173,7 @@ def when(text: str, now_us: int) -> int:
         raise ConfigurationError(f"{text!r} is no time; write 2026-03-01, 2026-03-01T08:00:00Z or 24h") from None
     if found.tzinfo is None:
         found = found.replace(tzinfo=UTC)
-    return int(found.timestamp() * 1_000_000)
+    return max(0, round(found.timestamp() * 1_000_000))
 
 
 def _replay(config: Config, bundle: Bundle, since_us: int, until_us: int | None) -> Difference:

@@ -7,6 +7,8 @@ docs/how-to/answer-an-auditor.md asks with them.
 
 from __future__ import annotations
 
+TIME_US_MAX = 253_402_300_799_999_999
+"""The end of the year 9999."""
 _ALIKE = (
     r"jaro_winkler_similarity(lower(regexp_extract(name, '[^.]*$')), lower(regexp_extract(relation, '[^.]*$')))"
     " + jaro_winkler_similarity(lower(name), lower(relation))"
@@ -22,6 +24,24 @@ _READS = (
 """What reads. Statistics count what the log already told: then `seen_as` says so. A first event that was `pending`
 stands for the statement, what settles it does not count again."""
 
+_SINCE = "coalesce(detail->>'$.since_us', detail->>'$.from_us')"
+_UNTIL = "coalesce(detail->>'$.until_us', detail->>'$.to_us')"
+
+
+def _instant(text: str) -> str:
+    """Read microseconds; what is no time is none, and must not keep anybody from seeing the other gaps."""
+    return (
+        f"CASE WHEN try_cast({text} AS BIGINT) BETWEEN 0 AND {TIME_US_MAX}"
+        f" THEN make_timestamptz(try_cast({text} AS BIGINT)) END"
+    )
+
+
+_WHO_RANK = "CASE assurance WHEN 'verified' THEN 0 WHEN 'asserted' THEN 1 WHEN 'role_only' THEN 2 ELSE 3 END"
+_WHO = (
+    "arg_min({'principal': principal, 'kind': principal_kind, 'behalf': on_behalf_of, 'assurance': assurance},"
+    f" CASE WHEN principal IS NULL THEN 4 ELSE {_WHO_RANK} END * {10**17} + epoch_us(occurred_at))"
+)
+"""Of several sources the one that is surest who it was, whole: what one vouches for is not said of another's name."""
 _KEY = "CAST(key AS VARCHAR)"
 _IS_OBJECT = f"coalesce(json_type(try_cast({_KEY} AS JSON)) = 'OBJECT', false)"
 _OBJECT = f"CASE WHEN {_IS_OBJECT} THEN {_KEY} END"
@@ -52,9 +72,9 @@ VIEWS = """
 -- What is missing, one row a gap: why, and from when until when where the source knows.
 CREATE OR REPLACE VIEW gaps AS
 SELECT *, detail->>'$.reason' AS reason,
-    make_timestamptz(try_cast(coalesce(detail->>'$.since_us', detail->>'$.from_us') AS BIGINT)) AS missing_from,
-    coalesce(make_timestamptz(try_cast(coalesce(detail->>'$.until_us', detail->>'$.to_us') AS BIGINT)), occurred_at)
-        AS missing_until
+    -- A gap that says only when it ended stands where it began.
+    coalesce({gap_since}, CASE WHEN {gap_until} > occurred_at THEN occurred_at END) AS missing_from,
+    coalesce({gap_until}, occurred_at) AS missing_until
 FROM events WHERE kind = 'gap';
 
 -- Findings as they were last told, one row each: `alerts` has a row for each time that one was raised or counted.
@@ -64,19 +84,20 @@ QUALIFY row_number() OVER (PARTITION BY uid ORDER BY "count" DESC, "time" DESC, 
 
 -- Sessions, one row each, whichever sources saw them: `sessions` has a row for each source, and for coming and going.
 CREATE OR REPLACE VIEW logins AS
-SELECT coalesce(session_id, event_id) AS session_id, any_value(cluster) AS cluster, any_value(instance) AS instance,
-    any_value(database) AS database, any_value(principal) AS principal, any_value(principal_kind) AS principal_kind,
-    any_value(on_behalf_of) AS on_behalf_of,
-    arg_min(assurance, list_position(['verified', 'asserted', 'role_only', 'none'], assurance)) AS assurance,
-    any_value(role) AS role, any_value(application) AS application, any_value(client_addr) AS client_addr,
-    any_value(auth_method) AS auth_method,
+SELECT coalesce(session_id, event_id) AS session_id, arg_min(cluster, occurred_at) AS cluster,
+    arg_min(instance, occurred_at) AS instance, arg_min(database, occurred_at) AS database,
+    {who}.principal AS principal, {who}.kind AS principal_kind, {who}.behalf AS on_behalf_of,
+    {who}.assurance AS assurance, arg_min(role, occurred_at) AS role,
+    -- A client may name itself anew at any time: the first name is what it logged in with.
+    arg_min(application, occurred_at) AS application, arg_min(client_addr, occurred_at) AS client_addr,
+    arg_min(auth_method, occurred_at) AS auth_method,
     min(occurred_at) FILTER (operation <> 'disconnect') AS opened,
     -- A look at the sessions finds out that one is gone only some time after it went.
     coalesce(min(occurred_at) FILTER (operation = 'disconnect' AND binding = 'log'),
         min(occurred_at) FILTER (operation = 'disconnect')) AS closed,
     CASE WHEN bool_or(operation = 'login_failed') THEN 'denied' ELSE 'success' END AS outcome,
-    any_value(sqlstate) AS sqlstate, list_sort(list_distinct(list(binding))) AS seen_by,
-    list(event_id) AS event_ids, min(dt) AS dt
+    arg_min(sqlstate, occurred_at) AS sqlstate, list_sort(list_distinct(list(binding))) AS seen_by,
+    list_sort(list(event_id)) AS event_ids, min(dt) AS dt
 FROM events
 WHERE kind = 'session' AND operation IN ('connect', 'disconnect', 'login_failed')
 GROUP BY 1;
@@ -122,7 +143,7 @@ WITH known AS MATERIALIZED (
         FROM (SELECT DISTINCT unnest(relations) AS name FROM events WHERE NOT (SELECT found FROM known))
         ORDER BY alike DESC, name LIMIT 3)
 ), checked AS MATERIALIZED (
-    SELECT CASE WHEN found THEN true ELSE error('no event names the relation ' || relation
+    SELECT CASE WHEN found THEN true ELSE error('no event names the relation ' || coalesce(relation, 'NULL')
         || '; those that come near: ' || coalesce(names, 'none')) END AS named
     FROM known, near
 )
@@ -170,8 +191,8 @@ WITH known AS MATERIALIZED (
             WHERE NOT (SELECT found FROM known))
         WHERE name IS NOT NULL ORDER BY alike DESC, name LIMIT 3)
 ), checked AS MATERIALIZED (
-    SELECT CASE WHEN found THEN true ELSE error('no event is of ' || who || ' or for them; those that come near: '
-        || coalesce(names, 'none')) END AS named
+    SELECT CASE WHEN found THEN true ELSE error('no event is of ' || coalesce(who, 'NULL')
+        || ' or for them; those that come near: ' || coalesce(names, 'none')) END AS named
     FROM known, near
 )
 SELECT done.* FROM (
@@ -189,6 +210,9 @@ def views(events_of_who: str) -> str:
         alike=_ALIKE,
         reads=_READS,
         events_of_who=events_of_who,
+        gap_since=_instant(_SINCE),
+        gap_until=_instant(_UNTIL),
+        who=_WHO,
         record=RECORD,
         whole=_WHOLE,
         is_object=_IS_OBJECT,

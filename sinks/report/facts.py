@@ -5,18 +5,27 @@ Works on a connection of `sinks.sql.catalogue`; `sinks.report.page` makes a page
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from sinks.sql import query
+from sinks.sql.catalogue import still
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 ROWS_SHOWN = 200
+BARS_MAX = 400
+_DAY_S = 86_400
+UNITS = (("hour", 2 * _DAY_S), ("day", (BARS_MAX - 2) * _DAY_S), ("month", (BARS_MAX - 2) * 28 * _DAY_S))
+"""By what the accesses are counted over time: the first unit within whose seconds they lie."""
 WRITES = "access <> 'read' AND outcome = 'success'"
 READS = "access = 'read' AND outcome <> 'denied'"
+_FIRST_SEEN = 'coalesce(first_seen, "time", captured_at)'
+_LAST_SEEN = 'coalesce(last_seen, "time", captured_at)'
 REFUSED = f"NOT ({WRITES}) AND NOT ({READS})"
 """What was refused, or failed, or was undone: each access is of one of these three."""
 
@@ -62,13 +71,18 @@ def gather(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Facts:
 
     Raises `NotInOrder` when no event names the principal or the relation, with those that come near.
     """
-    for macro in _named(subject):
-        list(query.ask(connection, f"SELECT count(*) FROM {macro}").rows)
+    with still(connection):  # or the figures would not be those of the list, nor of what the page rests on
+        for macro in _named(subject):
+            list(query.ask(connection, f"SELECT count(*) FROM {macro}").rows)
+        return _gather(connection, subject)
+
+
+def _gather(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Facts:
     period = _period(subject, "occurred_at")
     what = " AND ".join([period, *_is_about(subject)])
     accesses = f"(SELECT * FROM accesses WHERE {what})"
     part = "coalesce(principal, 'role ' || role, 'nobody named')" if subject.principal is None else "relation"
-    findings, logins = _findings(subject), _logins(subject)
+    findings, logins = _findings(subject), _logins(subject, accesses)
 
     def asked(text: str, limit: int = ROWS_SHOWN) -> Table:
         total = next(query.ask(connection, f"SELECT count(*) FROM ({text})").rows)[0]
@@ -96,10 +110,7 @@ def gather(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Facts:
         ),
         findings=asked(findings),
         logins=asked(logins),
-        gaps=asked(
-            "SELECT cluster, database, reason, missing_from, missing_until FROM gaps WHERE"
-            f" {_period(subject, 'occurred_at')} ORDER BY missing_until, cluster, reason, event_id"
-        ),
+        gaps=asked(_gaps(subject)),
         unnamed=asked(
             "SELECT status, relations, rows, occurred_at FROM reconciliation WHERE status <> 'attributed' AND"
             f" {_period(subject, 'occurred_at')}"
@@ -111,25 +122,52 @@ def gather(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Facts:
             f" relation, n_rows, outcome, certainty, assurance, client_addr FROM {accesses} "
             " ORDER BY occurred_at DESC, event_id, access, relation"
         ),
-        rests_on=asked(
-            "SELECT cluster, count(*) AS events, min(captured_at) AS first_captured, max(captured_at) AS last_captured,"
-            " sha256(string_agg(event_id, ',' ORDER BY event_id)) AS sha256_of_ids FROM events WHERE"
-            f" {_period(subject, 'occurred_at')} GROUP BY cluster ORDER BY cluster"
+        rests_on=_rests_on(
+            asked(
+                "SELECT cluster, count(*) AS events, min(captured_at) AS first_captured,"
+                " max(captured_at) AS last_captured FROM events WHERE"
+                f" {_period(subject, 'occurred_at')} GROUP BY cluster ORDER BY cluster"
+            ),
+            query.batches(
+                connection,
+                f"SELECT cluster, event_id FROM events WHERE {_period(subject, 'occurred_at')} ORDER BY ALL",
+            ),
         ),
     )
 
 
+def _rests_on(table: Table, ids: Iterable[pa.RecordBatch]) -> Table:
+    """Add the SHA-256 of each cluster's ids with commas between; they are too many to be together in memory."""
+    digests: dict[object, Any] = {}
+    for batch in ids:
+        for cluster, event_id in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
+            if cluster in digests:
+                digests[cluster].update(f",{event_id}".encode())
+            else:
+                digests[cluster] = sha256(f"{event_id}".encode())
+    rows = [(*row, digests[row[0]].hexdigest()) for row in table.rows]
+    return Table([*table.columns, "sha256_of_ids"], rows, table.total)
+
+
 def _activity(asked: Any, accesses: str) -> Table:
-    """Count by day, or by hour where all lies within two days."""
+    """Count by hour, day or month, whatever gives at most `BARS_MAX`, with those in which nothing was."""
     span = asked(f"SELECT epoch(max(occurred_at)) - epoch(min(occurred_at)) AS seconds FROM {accesses}").rows
-    unit = "hour" if not span or (span[0][0] or 0) < 2 * 86_400 else "day"
-    table: Table = asked(
+    seconds = (span[0][0] or 0) if span else 0
+    unit = next((unit for unit, seconds_max in UNITS if seconds < seconds_max), "year")
+    counted = (
         f"SELECT date_trunc('{unit}', occurred_at) AS {unit}, {_sum(WRITES)} AS writes, {_sum(READS)} AS reads,"
-        f" {_sum(REFUSED)} AS refused"
-        f" FROM {accesses} GROUP BY ALL ORDER BY 1",
-        400,
+        f" {_sum(REFUSED)} AS refused FROM {accesses} GROUP BY ALL"
     )
-    return table
+    if unit == "year":  # some clock was far off: what lies between is not drawn
+        shown: Table = asked(f"{counted} ORDER BY 1", BARS_MAX)
+        return shown
+    whole: Table = asked(
+        f"WITH counted AS ({counted}) SELECT {unit}, coalesce(writes, 0) AS writes, coalesce(reads, 0) AS reads,"
+        f" coalesce(refused, 0) AS refused FROM (SELECT unnest(generate_series(min({unit}), max({unit}),"
+        f" INTERVAL 1 {unit})) AS {unit} FROM counted) LEFT JOIN counted USING ({unit}) ORDER BY 1",
+        BARS_MAX,
+    )
+    return whole
 
 
 def _sum(condition: str) -> str:
@@ -161,22 +199,55 @@ def _findings(subject: Subject) -> str:
         about = f"list_contains({resources}, {_text(subject.relation)})"
     return f"""SELECT severity, title, coalesce(principal, 'nobody named') AS who, "count" AS times, first_seen, status
         FROM findings
-        WHERE coalesce(is_alert, true) AND {about} AND {_period(subject, 'coalesce(last_seen, "time", captured_at)')}
+        WHERE coalesce(is_alert, true) AND {about} AND {_overlaps(subject, _FIRST_SEEN, _LAST_SEEN)}
         ORDER BY severity_id DESC, first_seen, uid"""
 
 
-def _logins(subject: Subject) -> str:
-    about = "role <> 'pgwitness'"
+def _logins(subject: Subject, accesses: str) -> str:
+    """Ask for the sessions that were opened, used or closed in the period."""
+    about = _overlaps(subject, "coalesce(opened, closed)", "coalesce(closed, opened)")
+    about = f"({about} OR session_id IN (SELECT session_id FROM {accesses}))"
     if subject.principal is not None:
         name = _text(subject.principal)
-        about = f"(principal = {name} OR on_behalf_of = {name})"
+        about += f" AND (principal = {name} OR on_behalf_of = {name})"
     if subject.relation is not None:
-        about += f" AND session_id IN (SELECT session_id FROM accesses WHERE relation = {_text(subject.relation)})"
+        about += f" AND session_id IN (SELECT session_id FROM {accesses})"
     return (
-        "SELECT coalesce(principal, 'role ' || role) AS who, application, client_addr, outcome, assurance,"
-        f" count(*) AS times, min(opened) AS first, max(opened) AS last FROM logins WHERE {about} AND"
-        f" {_period(subject, 'opened')} GROUP BY ALL ORDER BY who, outcome, application, client_addr, assurance"
+        "SELECT coalesce(principal, 'role ' || role, 'nobody named') AS who,"
+        # Behind the names of our own sessions stands a code for each.
+        " regexp_replace(application, '^(pgwitness .*) [0-9a-f]{24}$', '\\1') AS application, client_addr, outcome,"
+        f" assurance, count(*) AS times, min(opened) AS first, max(opened) AS last FROM logins WHERE {about}"
+        " GROUP BY ALL ORDER BY who, outcome, application, client_addr, assurance"
     )
+
+
+def _gaps(subject: Subject) -> str:
+    """Ask for what is missing in the period, also where it was found out later.
+
+    Of a gap that does not know since when, evidence of its kind was there last when its last event was.
+    """
+    by_source = (
+        "CASE regexp_extract(g.reason, '^(stats|sessions|log|posture)_', 1) WHEN 'stats' THEN 'query_stats'"
+        " WHEN 'sessions' THEN 'session' WHEN 'log' THEN 'statement' WHEN 'posture' THEN 'posture' ELSE 'change' END"
+    )
+    since = "coalesce(g.missing_from, max(e.last), make_timestamptz(0))"
+    return f"""WITH seen AS (
+            SELECT cluster, database, kind, max(occurred_at) AS last FROM events
+            WHERE kind IN ('query_stats', 'session', 'statement', 'posture', 'change')
+            GROUP BY cluster, database, kind, date_trunc('hour', occurred_at)
+        )
+        SELECT g.cluster, g.database, g.reason, g.missing_from, g.missing_until
+        FROM gaps AS g LEFT JOIN seen AS e ON e.cluster = g.cluster AND e.kind = {by_source}
+            AND (g.database IS NULL OR e.database = g.database) AND e.last < g.missing_until
+        GROUP BY g.event_id, g.cluster, g.database, g.reason, g.missing_from, g.missing_until
+        HAVING {_overlaps(subject, since, "g.missing_until")}
+        ORDER BY g.missing_until, g.cluster, g.reason, g.event_id"""
+
+
+def _overlaps(subject: Subject, first: str, last: str) -> str:
+    """Write the condition that what lasts from one time to another has a part in the period."""
+    since = f"{last} >= make_timestamptz({subject.since_us})"
+    return since if subject.until_us is None else f"{since} AND {first} < make_timestamptz({subject.until_us})"
 
 
 def _period(subject: Subject, column: str) -> str:

@@ -119,6 +119,8 @@ class _Source:
 
 _opened: weakref.WeakKeyDictionary[duckdb.DuckDBPyConnection, _Source] = weakref.WeakKeyDictionary()
 """What connections of this process read."""
+_still: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
+"""Those that do not see what lands now."""
 
 
 def _of_folder(store: Folder, beside: Path) -> _Source:
@@ -161,6 +163,8 @@ def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> 
 
     Raises `NotInOrder` when the operating system or the storage does not let it read the lake's log.
     """
+    if connection in _still:
+        return
     source = _opened[connection]
     with _sentences():
         changed = source.listing.refresh()
@@ -170,6 +174,17 @@ def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> 
             _set(connection, name, [source.at(file) for file in files])
         for name, lists in source.listing.lists_by_bucket().items():
             _set(connection, name, [[source.at(file) for file in files] for files in lists])
+
+
+@contextmanager
+def still(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let several queries of a connection see one state of the lake, what had landed when this began."""
+    refresh(connection)
+    _still.add(connection)
+    try:
+        yield
+    finally:
+        _still.discard(connection)
 
 
 @contextmanager
