@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-_CODE = re.compile(r"<Code>(\w+)</Code>")
+_CODE = re.compile(r"<Code>(\w+)</Code>|\(code: (\w+)\)")
+_NO_ANSWER = re.compile(r"HTTP error|error sending request|timed out|timeout|connection|response body", re.IGNORECASE)
 _STATUS = re.compile(r"status code: (\d{3})|status: (\d{3})")
 _MESSAGE = re.compile(r"<Message>([^<]{1,300})</Message>")
 
@@ -16,6 +17,7 @@ CREDENTIALS = "correct the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_
 REGION = "set lake.s3.region to the region of the bucket"
 SLOWER = "the storage is busy or asks to slow down: if that goes on, raise its limits"
 CERTIFICATE = "its certificate is not trusted: set lake.s3.ca_file to the authority that signed it"
+LOOK_UP = "look up this answer of the storage"
 REACH = "look at the network and at lake.s3.endpoint"
 GONE = "No such file in the lake: {name}"
 ALTERED = "somebody has altered it: restore it from a copy of the lake"
@@ -71,6 +73,8 @@ def refusal(text: str, path: PurePath) -> Refused:
     if code is None:
         said = text.partition("\n")[0].rpartition(" - ")[2][:300]
         what = f"{path} answered {number}" if number else f"{path}: {said}"
-        return Refused(what, _BY_STATUS.get(number, REACH))
-    what = f"{code[1]}: {message[1]}" if message else code[1]
-    return Refused(what, _ADVICE.get(code[1]) or _BY_STATUS.get(number, "look up this answer of the storage"))
+        unknown = REACH if not number and _NO_ANSWER.search(text) else LOOK_UP
+        return Refused(what, _BY_STATUS.get(number, unknown))
+    name = code[1] or code[2]
+    what = f"{name}: {message[1]}" if message else name
+    return Refused(what, _ADVICE.get(name) or _BY_STATUS.get(number, LOOK_UP))

@@ -190,6 +190,9 @@ def test_hosts_without_credentials_and_buckets_elsewhere_are_sentences() -> None
     asked = "Error performing PUT http://169.254.169.254/latest/api/token - Server returned status code: 403 Forbidden"
     assert "AWS_ACCESS_KEY_ID" in refusal(asked, path).advice
     assert "lake.s3.region" in refusal("Received redirect without LOCATION", path).advice
+    kept = "Generic S3 error: DeleteObjects request failed for key x/y: Access Denied (code: AccessDenied)"
+    assert ("AccessDenied" in str(refusal(kept, path)), "s3:DeleteObject" in refusal(kept, path).advice) == (True, True)
+    assert not refusal("something that nobody has seen", path).unreachable
 
 
 @pytest.mark.usefixtures("s3")
