@@ -1,7 +1,8 @@
 """What a changed row costs from a decoded batch to Parquet bytes: `python -m tests.bench.columns`.
 
 Prints microseconds a row for transactions of 1 to 10,000 rows by 1 to 10,000 principals; decoding the rows, columns
-and Parquet together, without the disk. `--profile` shows where the time goes.
+and Parquet together, without the disk; and beside that the digests of `events` and `rows`. `--profile` shows where the
+time goes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from pgwitness.core.events import Event, Position, Relation, Row
-from sinks.lake import parquet
+from sinks.lake import digest, parquet
 from sinks.lake.columns import Columns
 
 ROWS = 100_000
@@ -111,12 +112,26 @@ def batches(made: list[Event]) -> list[list[Event]]:
 
 
 def land(cut: list[list[Event]]) -> tuple[int, int]:
-    """Do what a writer does between the topic and the disk; gives rows and bytes."""
+    """Do what a writer does between the topic and the disk, without digests; gives rows and bytes."""
+    columns = _columns(cut)
+    size = sum(len(parquet.encode(table)) for table in columns.tables().values())
+    return columns.rows, size
+
+
+def _columns(cut: list[list[Event]]) -> Columns:
     columns = Columns()
     for batch in cut:
         columns.add(batch, [Judgement()] * len(batch))
-    size = sum(len(parquet.encode(table)) for table in columns.tables().values())
-    return columns.rows, size
+    return columns
+
+
+def digests(cut: list[list[Event]]) -> float:
+    """Give the seconds that the digests of what lands take."""
+    tables = _columns(cut).tables()
+    start = time.process_time()
+    for (name, _), table in tables.items():
+        digest.of(table, name)
+    return time.process_time() - start
 
 
 def main() -> None:
@@ -127,7 +142,7 @@ def main() -> None:
         profile.runcall(land, cut)
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
         return
-    print(f"{'rows/tx':>8} {'principals':>10} {'µs/row':>8} {'bytes/row':>10}")
+    print(f"{'rows/tx':>8} {'principals':>10} {'µs/row':>8} {'digests':>8} {'bytes/row':>10}")
     for rows_per_transaction in (1, 10, 100, 10_000):
         for principals in (1, 200, 10_000):
             cut = batches(list(events(rows_per_transaction, principals)))
@@ -138,7 +153,9 @@ def main() -> None:
                 start = time.process_time()
                 rows, size = land(cut)
                 best = min(best, time.process_time() - start)
-            print(f"{rows_per_transaction:>8} {principals:>10} {best / rows * 1e6:>8.2f} {size / rows:>10.1f}")
+            summed = min(digests(cut) for _ in range(3))
+            figures = f"{best / rows * 1e6:>8.2f} {summed / rows * 1e6:>8.2f} {size / rows:>10.1f}"
+            print(f"{rows_per_transaction:>8} {principals:>10} {figures}")
 
 
 if __name__ == "__main__":
