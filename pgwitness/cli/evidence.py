@@ -9,8 +9,8 @@ from __future__ import annotations
 import getpass
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from pgwitness.cli.output import say
@@ -32,17 +32,7 @@ class Recorder:
         self._config = config
         self._publisher: Publisher | None = None
 
-    @contextmanager
-    def asking(self, query: str) -> Iterator[None]:
-        """Write down a query, and whether it was answered, however the work in this context ends."""
-        try:
-            yield
-        except BaseException:
-            self.query(query, "failure")
-            raise
-        self.query(query, "success")
-
-    def query(self, query: str, outcome: str) -> None:
+    def asking(self, query: str) -> AbstractContextManager[None]:
         """Write down one query with its literals taken out, who asked, and whether it was answered.
 
         What is SQL of DuckDB's alone shows by DuckDB's own reading.
@@ -52,16 +42,25 @@ class Recorder:
 
         found = facts(query)
         statement = found.statement if found.statement is not None else shape(query)
-        asked: dict[str, object] = {"statement": statement, "statement_sha256": found.sha256, "outcome": outcome}
-        self._record("query", "sql", asked)
+        return self._ending("query", "sql", {"statement": statement, "statement_sha256": found.sha256})
 
-    def report(self, subject: dict[str, str | None]) -> None:
+    def reporting(self, subject: dict[str, str | None]) -> AbstractContextManager[None]:
         """Write down that somebody had a report made, and of what."""
-        self._record("report", "report", {**subject, "outcome": "success"})
+        return self._ending("report", "report", subject)
 
-    def export(self, subject: dict[str, str | None], outcome: str) -> None:
-        """Write down that somebody took evidence out, what, and whether it was written."""
-        self._record("export", "export", {**subject, "outcome": outcome})
+    def exporting(self, subject: dict[str, str | None]) -> AbstractContextManager[None]:
+        """Write down that somebody took evidence out, what, and whether all of it was written."""
+        return self._ending("export", "export", subject)
+
+    @contextmanager
+    def _ending(self, operation: str, source: str, asked: Mapping[str, str | None]) -> Iterator[None]:
+        """Write down what is done in this context, however it ends: part of an answer may have been seen."""
+        try:
+            yield
+        except BaseException:
+            self._record(operation, source, {**asked, "outcome": "failure"})
+            raise
+        self._record(operation, source, {**asked, "outcome": "success"})
 
     def token(self, column: str, token: str) -> None:
         """Write down that somebody asked for the token of a value of a column; the value itself nobody keeps."""

@@ -11,7 +11,7 @@ import click
 from pgwitness.cli.evidence import Recorder
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import emit
-from pgwitness.core.errors import ConfigurationError, NotInOrder, PgwitnessError
+from pgwitness.core.errors import ConfigurationError, NotInOrder
 
 if TYPE_CHECKING:
     from pgwitness.cli.output import Row
@@ -69,15 +69,11 @@ def export(
     subject = {"format": form, "since": since, "until": until, "principal": principal}
     recorder = Recorder(config)
     try:
-        if form == "iceberg":
-            rows = _iceberg(config, output.expanduser(), catalog, warehouse, row_images)
-        else:
-            rows = _ocsf(config, Wanted(since_us, until_us, principal), ending, output.expanduser())
-    except PgwitnessError:
-        recorder.export(subject, "failure")
-        raise
-    else:
-        recorder.export(subject, "success")
+        with recorder.exporting(subject):
+            if form == "iceberg":
+                rows = _iceberg(config, output.expanduser(), catalog, warehouse, row_images)
+            else:
+                rows = _ocsf(config, Wanted(since_us, until_us, principal), ending, output.expanduser())
     finally:
         recorder.close()
     emit(rows, as_json=as_json)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pgwitness.cli.evidence import Recorder
 from pgwitness.cli.options import common, configuration
 from pgwitness.cli.output import say
 from pgwitness.core.errors import NotInOrder
@@ -33,8 +34,12 @@ def prove(event_id: str, output: Path | None, row_images: bool, key: str | None,
     if into.resolve().is_relative_to(lake.resolve()):
         raise NotInOrder(f"{into} lies in the lake, where nobody writes but its worker; name another folder")
     folder = place.folder_of(lake, config.seal.path)
+    recorder = Recorder(config)
     try:
-        number = run(lake, folder, checking_key(config, key), event_id, into, row_images=row_images)
+        with recorder.exporting({"format": "proof", "event_id": event_id}):
+            number = run(lake, folder, checking_key(config, key), event_id, into, row_images=row_images)
     except OSError as error:
         raise NotInOrder(f"the bundle could not be made ({error}): look at rights and room") from error
+    finally:
+        recorder.close()
     say(f"{into} is written: event {event_id} came with entry {number}, which is sealed")

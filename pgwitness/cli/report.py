@@ -44,9 +44,9 @@ def report(
 
     recorder = Recorder(config)
     try:
-        with connect(lake_store(config)) as connection:
+        subject = {"principal": principal, "relation": relation, "since": since, "until": until}
+        with recorder.reporting(subject), connect(lake_store(config)) as connection:
             page = render(gather(connection, Subject(principal, relation, since_us, until_us)))
-        recorder.report({"principal": principal, "relation": relation, "since": since, "until": until})
     finally:
         recorder.close()
     try:

@@ -235,10 +235,13 @@ def test_what_was_asked_in_duckdbs_own_sql_is_written_down_without_literals() ->
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, OverflowError, SystemExit])
-def test_a_query_is_written_down_however_it_ends(end: type[BaseException]) -> None:
-    """A Ctrl-C at the right moment leaves no question without a trace."""
+@pytest.mark.parametrize("what", ["query", "report", "export"])
+def test_what_was_asked_is_written_down_however_it_ends(what: str, end: type[BaseException]) -> None:
+    """A Ctrl-C at the right moment leaves no question without a trace, and no first file of three."""
     kept = _Kept()
-    with pytest.raises(end), kept.asking("SELECT 1"):
+    subject: dict[str, str | None] = {"principal": "eve"}
+    begun = {"query": kept.asking("SELECT 1"), "report": kept.reporting(subject), "export": kept.exporting(subject)}
+    with pytest.raises(end), begun[what]:
         raise end
     assert [asked["outcome"] for asked in kept.sent] == ["failure"]
 
