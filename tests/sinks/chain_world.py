@@ -154,6 +154,7 @@ class Ledger:
         self._landed: list[Row] = []
         self._retired: list[Row] = []
         self._held: set[str] = set()
+        self._kept: set[str] = set()
 
     def take(self, entry: dict[str, Any]) -> str | None:
         """Take an entry; gives what is wrong with it."""
@@ -164,16 +165,18 @@ class Ledger:
             self._landed += [(one["partition"], offset) for offset in range(one["start"], one["end"])]
         for gone in entry.get("removes", []):
             path = gone if entry["kind"] == "replace" else gone["path"]
-            if path not in self._live or self._held:
+            holds = self._held if entry["kind"] == "replace" else self._held | self._kept
+            if path not in self._live or holds:
                 return f"removes {path}, which is not live, or held"
             rows = self._live.pop(path)
             self._retired += rows if entry["kind"] == "retire" else []
         for file in entry.get("files", []):
             self._live[file["path"]] = self._data.get(file["path"], [])
         if entry["kind"] == "hold":
-            self._held.add(entry["id"])
+            (self._kept if entry["principal"] else self._held).add(entry["id"])
         if entry["kind"] == "release":
             self._held.discard(entry["id"])
+            self._kept.discard(entry["id"])
         return None
 
     def verdict(self, told: set[Row]) -> str | None:
@@ -251,20 +254,21 @@ def retainer(world: World) -> Program:
         yield from _twice(world, state, propose)
 
 
-def holder(world: World) -> Program:
-    """Hold everything, and release it."""
+def holder(world: World, name: str = "h", principal: str | None = None) -> Program:
+    """Hold everything, and release it; with a principal nothing is to be lost, but files may be replaced."""
     state = State()
     yield from protocol.catch_up(state)
 
     def hold(state: State) -> Hold | None:
-        if state.holds:
+        if name in state.holds:
             return None
-        return Hold(number=state.number + 1, predecessor=state.sha256, at_us=0, id="h", by="me", why="case")
+        facts: dict[str, Any] = {"number": state.number + 1, "predecessor": state.sha256, "at_us": 0}
+        return Hold(**facts, id=name, by="me", why="case", principal=principal)
 
     def release(state: State) -> Release | None:
-        if not state.holds:
+        if name not in state.holds:
             return None
-        return Release(number=state.number + 1, predecessor=state.sha256, at_us=0, id="h", by="me", why="closed")
+        return Release(number=state.number + 1, predecessor=state.sha256, at_us=0, id=name, by="me", why="closed")
 
     if (yield from _twice(world, state, hold)):
         yield from _twice(world, state, release)
@@ -311,6 +315,8 @@ def random_world(seed: int, breaks: Breaks) -> World:
     owned = [[0, 1, 2], chance.sample(range(PARTITIONS), 2), chance.sample(range(PARTITIONS), 1)]
     programs = [worker(world, mine, chance.randint(1, 4)) for mine in owned]
     programs += [compactor(world), compactor(world), retainer(world), holder(world)]
+    if seed % 5 == 1:
+        programs.append(holder(world, "p", "tok"))
     run(world, programs, crashes=chance.randrange(3))
     world.arrive()
     run(world, [worker(world, list(range(PARTITIONS)), 2), compactor(world), retainer(world)])

@@ -31,6 +31,8 @@ SMALL: dict[str, Callable[[World], list[Program]]] = {
     "two compactors": lambda world: [compactor(world), compactor(world)],
     "compactor and retainer": lambda world: [compactor(world), retainer(world)],
     "retainer and hold": lambda world: [retainer(world), holder(world)],
+    "retainer and hold of a principal": lambda world: [retainer(world), holder(world, "p", "tok")],
+    "compactor and hold of a principal": lambda world: [compactor(world), holder(world, "p", "tok")],
 }
 
 

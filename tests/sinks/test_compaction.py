@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,14 @@ PEOPLE = ("ada", "erika", "batch", "support-agent", None)
 SMALL = Sizes(landed_files=4, tier_files=3, sorted_rows_max=400)
 
 
-def fill(path: Path, commits: int, *, days: int = 1, files: Files | None = None, topic: str = "events") -> Lake:
-    """Land a few events in each of so many commits, spread over days; each row can be told from any other."""
-    lake = Lake(path, files=files)
+def fill(
+    path: Path, commits: int, *, days: int = 1, files: Files | None = None, topic: str = "events", landed_us: int = 0
+) -> Lake:
+    """Land a few events in each of so many commits, spread over days; each row can be told from any other.
+
+    `landed_us` is the writer's clock, that of this machine by default.
+    """
+    lake = Lake(path, files=files, clock_us=lambda: landed_us or time.time_ns() // 1_000)
     writer = lake.writer(topic, 0)
     start, _ = writer.resume()
     for offset in range(start, start + commits):

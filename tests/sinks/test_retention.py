@@ -23,6 +23,8 @@ from tests.sinks.material import DAY_US, NOON_US, entries
 from tests.sinks.test_compaction import compactor, contents, fill, live
 
 DAY_S = 86_400.0
+LATER_US = NOON_US + 500 * DAY_US
+"""When something landed last."""
 YEAR = Terms({"events": 365 * DAY_S, "rows": 90 * DAY_S, "alerts": 365 * DAY_S})
 
 
@@ -38,7 +40,7 @@ def tables(path: Path) -> set[str]:
 
 def test_what_is_older_than_its_table_is_kept_for_goes(tmp_path: Path) -> None:
     """Row images first; each file's hash and rows stay in the log, with the reason; the files go after the grace."""
-    fill(tmp_path, 6)
+    fill(tmp_path, 6, landed_us=LATER_US)
     known = {file.path: file for file in live(tmp_path)}
     assert retainer(tmp_path, NOON_US + 90 * DAY_US).run() == Ended()
     done = retainer(tmp_path, NOON_US + 92 * DAY_US).run()
@@ -56,13 +58,21 @@ def test_what_is_older_than_its_table_is_kept_for_goes(tmp_path: Path) -> None:
 
 def test_without_terms_everything_stays(tmp_path: Path) -> None:
     """For ever."""
-    fill(tmp_path, 2)
+    fill(tmp_path, 2, landed_us=LATER_US)
     assert retainer(tmp_path, NOON_US + 9_000 * DAY_US, Terms()).run() == Ended()
+
+
+def test_a_clock_that_is_years_ahead_ends_nothing(tmp_path: Path) -> None:
+    """What is over is so by the lake's own time: at most a week after its last commit."""
+    fill(tmp_path, 2, landed_us=NOON_US)
+    assert retainer(tmp_path, NOON_US + 9_000 * DAY_US).run() == Ended()
+    weeks = Terms({"events": 5 * DAY_S})
+    assert retainer(tmp_path, NOON_US + 9_000 * DAY_US, weeks).run().retired == 2
 
 
 def test_a_kind_that_is_kept_less_long_has_files_of_its_own(tmp_path: Path) -> None:
     """When its month is over; then it goes by itself, and no row of another kind with it."""
-    fill(tmp_path, 20, days=3)
+    fill(tmp_path, 20, days=3, landed_us=LATER_US)
     before = contents(tmp_path)
     compactor(tmp_path, NOON_US + 60 * DAY_US, sizes=Sizes(apart=("session",), file_bytes=20_000)).run()
     assert contents(tmp_path) == before
@@ -78,7 +88,7 @@ def test_a_kind_that_is_kept_less_long_has_files_of_its_own(tmp_path: Path) -> N
 
 def test_a_month_with_one_file_is_parted_too(tmp_path: Path) -> None:
     """Or its kind would never go."""
-    fill(tmp_path, 1)
+    fill(tmp_path, 1, landed_us=LATER_US)
     compactor(tmp_path, NOON_US + 60 * DAY_US, sizes=Sizes(apart=("session",))).run()
     assert {layout.kind_in(file.path) for file in live(tmp_path) if file.table == "events"} == {"session", None}
     assert compactor(tmp_path, NOON_US + 60 * DAY_US, sizes=Sizes(apart=("session",))).run().jobs == 0
@@ -86,7 +96,7 @@ def test_a_month_with_one_file_is_parted_too(tmp_path: Path) -> None:
 
 def test_what_is_held_does_not_go_until_it_is_released(tmp_path: Path) -> None:
     """Of days, and of all."""
-    fill(tmp_path, 8, days=2)
+    fill(tmp_path, 8, days=2, landed_us=LATER_US)
     one = retainer(tmp_path, NOON_US + 500 * DAY_US)
     name = one.hold("ada", "case 7", first_day="2026-09-23", last_day="2026-12-31")
     assert [hold.why for hold in one.holds()] == ["case 7"]
@@ -101,7 +111,7 @@ def test_what_is_held_does_not_go_until_it_is_released(tmp_path: Path) -> None:
 
 def test_a_hold_of_a_principal_keeps_every_row_and_lets_files_be_compacted(tmp_path: Path) -> None:
     """What others did on their behalf may be anywhere; no name stands in the log."""
-    fill(tmp_path, 20, days=3)
+    fill(tmp_path, 20, days=3, landed_us=LATER_US)
     one = retainer(tmp_path, NOON_US + 500 * DAY_US, Terms({"events": 30 * DAY_S}))
     name = one.hold("me", "case", principal="tok_0123")
     before = contents(tmp_path)
@@ -116,7 +126,7 @@ def test_a_hold_of_a_principal_keeps_every_row_and_lets_files_be_compacted(tmp_p
 
 def test_a_hold_of_a_relation_keeps_everything_of_its_days(tmp_path: Path) -> None:
     """No file says which relations it has."""
-    fill(tmp_path, 4, days=2)
+    fill(tmp_path, 4, days=2, landed_us=LATER_US)
     one = retainer(tmp_path, NOON_US + 500 * DAY_US)
     one.hold("me", "case", relation="public.orders", last_day="2026-09-22")
     one.run()
@@ -129,7 +139,7 @@ def test_a_hold_of_a_relation_keeps_everything_of_its_days(tmp_path: Path) -> No
 )
 def test_a_hold_of_no_days_is_refused(tmp_path: Path, first: str, last: str | None, said: str) -> None:
     """It would hold something else than was meant, for ever."""
-    fill(tmp_path, 1)
+    fill(tmp_path, 1, landed_us=LATER_US)
     with pytest.raises(NotInOrder, match=said):
         retainer(tmp_path, NOON_US).hold("me", "case", first_day=first, last_day=last)
 

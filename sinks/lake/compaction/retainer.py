@@ -22,6 +22,8 @@ from sinks.lake.troubles import Troubles
 
 log = structlog.get_logger("retain")
 
+AHEAD_US = 7 * 86_400_000_000
+"""How far behind the last commit it may be for what is due: a clock that is years ahead must not end everything."""
 _DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -66,7 +68,9 @@ class Retainer:
 
     def _due(self) -> dict[str, list[File]]:
         state = self._log.state
-        return due(state.live.values(), lambda file: state.kept(file.path), self._clock_us(), self._terms)
+        last_us = max((reached.at_us for reached in state.ends.values()), default=0)
+        now_us = min(self._clock_us(), last_us + AHEAD_US)
+        return due(state.live.values(), lambda file: state.kept(file.path), now_us, self._terms)
 
     def run(self, beat: Callable[[], object] = lambda: None) -> Ended:
         """Retire what is due, and delete what was retired or replaced more than the grace ago.
