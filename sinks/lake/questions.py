@@ -24,6 +24,12 @@ _READS = (
 """What reads. Statistics count what the log already told: then `seen_as` says so. A first event that was `pending`
 stands for the statement, what settles it does not count again."""
 
+_JOINS = (
+    "(kind = 'statement' OR kind = 'query_stats' AND detail->>'$.seen_as' IS NULL)"
+    f" AND detail->>'$.settles' IS NULL AND len(relations) > 1 AND NOT ({_READS})"
+    f" AND list_has_any(coalesce({_WORDS}, [operation]), ['update', 'delete', 'merge'])"
+)
+"""What writes the first of its relations and reads the others: UPDATE … FROM, DELETE … USING, MERGE … USING."""
 _SINCE = "coalesce(detail->>'$.since_us', detail->>'$.from_us')"
 _UNTIL = "coalesce(detail->>'$.until_us', detail->>'$.to_us')"
 
@@ -126,7 +132,13 @@ FROM (
 )
 WHERE access = 'read' OR kind = 'statement' AND detail->>'$.settles' IS NULL
     AND outcome IN ('denied', 'rolled_back', 'failure')
-    AND operation IN ('insert', 'update', 'delete', 'merge', 'truncate', 'copy_from');
+    AND operation IN ('insert', 'update', 'delete', 'merge', 'truncate', 'copy_from')
+UNION ALL
+-- UPDATE … FROM, DELETE … USING and MERGE read all but their first relation.
+SELECT occurred_at, 'read', unnest(relations[2:]), NULL, coalesce(calls, 1), cluster, database, principal,
+    principal_kind, on_behalf_of, role, client_addr, application, session_id, certainty, assurance, outcome, event_id,
+    dt
+FROM events WHERE {joins};
 
 -- Every event that touched one record, and under `how` in which way: `changed`; `all_rows` (a truncate touches every
 -- record, and so does dropping the table); `may_have_read`: a statement read the relation, and as literals are not
@@ -171,10 +183,12 @@ SELECT found.* FROM (
     WHERE kind = 'ddl' AND operation = 'DROP TABLE' AND list_contains(relations, relation)
     UNION ALL
     SELECT *, 'may_have_read' FROM events
-    WHERE kind = 'statement' AND list_contains(relations, relation) AND outcome <> 'denied' AND {reads}
+    WHERE kind = 'statement' AND list_contains(relations, relation) AND outcome <> 'denied'
+        AND ({reads} OR {joins} AND list_contains(relations[2:], relation))
     UNION ALL
     SELECT *, 'may_have_read' FROM events
-    WHERE kind = 'query_stats' AND list_contains(relations, relation) AND outcome <> 'denied' AND {reads}
+    WHERE kind = 'query_stats' AND list_contains(relations, relation) AND outcome <> 'denied'
+        AND ({reads} OR {joins} AND list_contains(relations[2:], relation))
 ) AS found, checked WHERE named
 ORDER BY occurred_at, xid, ordinal;
 
@@ -209,6 +223,7 @@ def views(events_of_who: str) -> str:
     return VIEWS.format(
         alike=_ALIKE,
         reads=_READS,
+        joins=_JOINS,
         events_of_who=events_of_who,
         gap_since=_instant(_SINCE),
         gap_until=_instant(_UNTIL),
