@@ -85,7 +85,7 @@ def test_an_error_of_any_single_operation_is_tried_again(tmp_path: Path, steps: 
         assert len(live(path)) == 3
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(crashes=st.lists(st.tuples(st.integers(1, 150), st.integers(0, 90), st.integers()), min_size=1, max_size=5))
 def test_any_series_of_crashes_beside_a_worker_keeps_every_row(
     tmp_path_factory: pytest.TempPathFactory, crashes: list[tuple[int, int, int]]
