@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +173,7 @@ def when(text: str, now_us: int) -> int:
         raise ConfigurationError(f"{text!r} is no time; write 2026-03-01, 2026-03-01T08:00:00Z or 24h") from None
     if found.tzinfo is None:
         found = found.replace(tzinfo=UTC)
-    return max(0, round(found.timestamp() * 1_000_000))
+    return max(0, (found - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1))
 
 
 def _replay(config: Config, bundle: Bundle, since_us: int, until_us: int | None) -> Difference:

@@ -6,13 +6,14 @@ value is escaped, and what would turn text around is written as its code. The pa
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html import escape
 
 from pgwitness.core.printable import visible
 from sinks.report import charts
 from sinks.report.facts import Facts, Subject, Table
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;color:#1b1f24;max-width:960px;margin:2rem auto;padding:0 1rem}
@@ -160,7 +161,7 @@ def _cell(value: object) -> str:
 
 
 def _instant(at_us: int) -> str:
-    return datetime.fromtimestamp(at_us / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%d %H:%M:%S")  # a float would round the last up
 
 
 def _safe(text: str) -> str:

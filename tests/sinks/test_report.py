@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from pgwitness.cli import main
+from pgwitness.cli.policy import when
 from pgwitness.core.errors import NotInOrder
 from pgwitness.core.events import Event
 from pgwitness.core.privacy import write_key
@@ -273,3 +274,18 @@ def test_nobody_is_no_principal_and_no_relation(connection: duckdb.DuckDBPyConne
     """An empty answer would say that nothing was done."""
     with pytest.raises(NotInOrder, match="NULL"):
         list(query.ask(connection, f"SELECT * FROM {macro}").rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "at_us"),
+    [
+        ("9999-12-31T23:59:59.999999", 253_402_300_799_999_999),
+        ("2026-03-01T00:30:00.000001+02:00", 1_772_317_800_000_001),
+        ("1900-01-01", 0),
+        ("99999999d", 0),
+    ],
+)
+def test_a_period_may_begin_and_end_anywhere(connection: duckdb.DuckDBPyConnection, text: str, at_us: int) -> None:
+    """To the microsecond, in any time zone; what is before the epoch begins with it, and every end can be written."""
+    assert when(text, NOON_US) == at_us
+    assert "until before" in render(gather(connection, Subject(until_us=at_us)))
