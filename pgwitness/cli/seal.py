@@ -77,7 +77,7 @@ def init(name: str | None, config_path: Path) -> None:
     named after it, unless --name says how.
     """
     from pgwitness.core.errors import ConfigurationError, NotInOrder
-    from sinks.lake import chain
+    from sinks.lake.log import chain
     from sinks.lake.opening import lake_store
     from sinks.seal import keys
 

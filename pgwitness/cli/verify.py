@@ -15,7 +15,7 @@ from pgwitness.core.printable import visible
 
 if TYPE_CHECKING:
     from pgwitness.core.config import Config
-    from sinks.seal.findings import Report
+    from sinks.seal.verification.findings import Report
 
 CHECKPOINT_BYTES_MAX = 10_000_000
 
@@ -61,9 +61,9 @@ def verify(
     from pgwitness.core.units import Duration
     from sinks.seal.opening import checking_key, trusted_certificates
     from sinks.seal.prove import is_bundle
-    from sinks.seal.verify import Wanted
-    from sinks.seal.verify import verify as run
-    from sinks.seal.verifying_bundle import verify_bundle
+    from sinks.seal.verification.bundle import verify_bundle
+    from sinks.seal.verification.verify import Wanted
+    from sinks.seal.verification.verify import verify as run
 
     config = _configuration(config_path, subject is not None and key is not None)
     try:
@@ -111,8 +111,8 @@ def _read(path: Path) -> bytes:
 
 
 def _print(report: Report, as_json: bool) -> None:
-    from sinks.seal.findings import summary
     from sinks.seal.prove import is_bundle
+    from sinks.seal.verification.findings import summary
 
     if as_json:
         click.echo(to_json(report))

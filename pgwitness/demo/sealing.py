@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from pgwitness.core.config import Config, load
 from pgwitness.core.errors import NotInOrder, Retry
-from sinks.lake.listing import Listing
+from sinks.lake.views.listing import Listing
 from sinks.seal import keys
-from sinks.seal.findings import Finding
-from sinks.seal.note import PublicKey
 from sinks.seal.opening import open_sealer
-from sinks.seal.verify import Wanted, verify
+from sinks.seal.tlog.note import PublicKey
+from sinks.seal.verification.findings import Finding
+from sinks.seal.verification.verify import Wanted, verify
 
 KEY = "seal.key"
 CHECKPOINT = "checkpoint.kept"

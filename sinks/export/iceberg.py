@@ -38,10 +38,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pgwitness.core.config import S3
 from pgwitness.core.errors import NotInOrder, Retry
-from sinks.lake.chain import File
-from sinks.lake.listing import Listing
-from sinks.lake.schema import TABLES
-from sinks.lake.store import Folder, Store
+from sinks.lake.log.chain import File
+from sinks.lake.rows.schema import TABLES
+from sinks.lake.storage.store import Folder, Store
+from sinks.lake.views.listing import Listing
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table

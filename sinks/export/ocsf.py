@@ -1,6 +1,6 @@
 """Evidence as events of OCSF 1.8.0, for programs that collect these: JSON lines, or Parquet with the same columns.
 
-What an event says is `sinks.lake.ocsf`; here it is asked for a period and a principal, and written. A finding is
+What an event says is `sinks.lake.views.ocsf`; here it is asked for a period and a principal, and written. A finding is
 exported once, as it stood when it was last told. Works on a connection of `sinks.sql.catalogue`; the same lake and
 period give the same bytes.
 """
@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from pgwitness.core.errors import NotInOrder
-from sinks.lake import ocsf
+from sinks.lake.views import ocsf
 from sinks.sql import query
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 
 from pgwitness.core.errors import Stop
 from sinks.lake import manifest
-from sinks.lake.chain import Begin, Range, State
-from sinks.lake.log import Log
-from sinks.lake.protocol import Attempt
-from sinks.lake.store import Folder, Store
+from sinks.lake.log.chain import Begin, Range, State
+from sinks.lake.log.on_store import Log
+from sinks.lake.log.protocol import Attempt
+from sinks.lake.storage.store import Folder, Store
 
 ROUNDS_MAX = 100
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from sinks.lake import chain
+from sinks.lake.log import chain
 
 FORMAT = "pgwitness-manifest/1"
 FENCE = "pgwitness-manifest/2"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pgwitness.core.config import Config, S3Path
 from pgwitness.core.errors import ConfigurationError
-from sinks.lake.files import Files, shared_with
-from sinks.lake.store import Folder, Store
+from sinks.lake.storage.files import Files, shared_with
+from sinks.lake.storage.store import Folder, Store
 from sinks.lake.writer import Lake
 
 
@@ -26,7 +26,7 @@ def lake_store(config: Config) -> Store:
         raise ConfigurationError(
             f"lake.group: {path} is no folder: who may read it, and its objects below rows/, the bucket's policy says"
         )
-    from sinks.lake.objects import Objects
+    from sinks.lake.storage.objects import Objects
 
     return Objects(path, config.lake.s3)
 

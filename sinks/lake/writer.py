@@ -2,8 +2,8 @@
 
 A `PartitionWriter` collects one partition of the topic `events`; `Lake.commit` lands what several of them have. The
 files go to their places first and are durable there, then one entry goes behind the last one of the chain
-(`sinks.lake.protocol`): that is the commit. Readers go by the chain alone, so what a crash leaves without an entry is
-nowhere. A partition that somebody else has landed meanwhile is left out, and its writer told.
+(`sinks.lake.log.protocol`): that is the commit. Readers go by the chain alone, so what a crash leaves without an entry
+is nowhere. A partition that somebody else has landed meanwhile is left out, and its writer told.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from msgspec import Struct
 
 from pgwitness.core.errors import DeadLetter, PgwitnessError, Stop, Superseded
 from pgwitness.core.events import Event
-from sinks.lake import adoption, chain, digest, listing, parquet, views
-from sinks.lake.chain import File, HighWater, Land, Range, State
-from sinks.lake.columns import Columns, Judgement
-from sinks.lake.files import Files
-from sinks.lake.log import Log
-from sinks.lake.protocol import Attempt
-from sinks.lake.schema import SCHEMA_VERSION, TABLES
-from sinks.lake.store import Folder, Store, at
-from sinks.lake.troubles import Troubles
+from sinks.lake import adoption
+from sinks.lake.log import chain
+from sinks.lake.log.chain import File, HighWater, Land, Range, State
+from sinks.lake.log.on_store import Log
+from sinks.lake.log.protocol import Attempt
+from sinks.lake.rows import digest, parquet
+from sinks.lake.rows.columns import Columns, Judgement
+from sinks.lake.rows.schema import SCHEMA_VERSION, TABLES
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder, Store, at
+from sinks.lake.storage.troubles import Troubles
+from sinks.lake.views import listing, views
 
 BYTES_MAX = 64 * 1024**2
 """Bytes a writer may hold before `full` says that it is time to commit."""

@@ -14,8 +14,8 @@ import structlog
 from msgspec import Struct
 
 from pgwitness.core.errors import ConfigurationError, Retry
-from sinks.lake.chain import UNREADABLE
-from sinks.lake.store import Folder, Store
+from sinks.lake.log.chain import UNREADABLE
+from sinks.lake.storage.store import Folder, Store
 from sinks.seal.anchors import Named
 from sinks.seal.anchors.given import Given
 from sinks.seal.metrics import ANCHORED_AT, NOT_ANCHORED

@@ -1,6 +1,6 @@
 """The entries of a lake as the seal has them: read one by one, folded, and what each file's part in them was. Pure.
 
-The fold is the lake's own (`sinks.lake.chain.apply`); it believes no snapshot.
+The fold is the lake's own (`sinks.lake.log.chain.apply`); it believes no snapshot.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sinks.lake import chain, snapshots
-from sinks.lake.chain import Begin, Entry, File, Land, Replace, Retire, State
+from sinks.lake.log import chain, snapshots
+from sinks.lake.log.chain import Begin, Entry, File, Land, Replace, Retire, State
 
 Read = Callable[[str], bytes | None]
 

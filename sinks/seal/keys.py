@@ -18,9 +18,9 @@ from msgspec import Struct
 
 from pgwitness.core.config import Config
 from pgwitness.core.errors import ConfigurationError, Retry, Stop
-from sinks.lake import chain
-from sinks.seal import note
-from sinks.seal.note import PrivateKey, PublicKey
+from sinks.lake.log import chain
+from sinks.seal.tlog import note
+from sinks.seal.tlog.note import PrivateKey, PublicKey
 
 SIGNATURE_BYTES = 64
 SEED_BYTES = 32

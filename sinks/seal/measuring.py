@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct
 
-from sinks.lake.chain import File
-from sinks.lake.store import Folder, Store
+from sinks.lake.log.chain import File
+from sinks.lake.storage.store import Folder, Store
 
 
 class Measured(Struct, frozen=True):

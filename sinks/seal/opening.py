@@ -13,14 +13,14 @@ from cryptography import x509
 
 from pgwitness.core.config import Config, S3Path
 from pgwitness.core.errors import ConfigurationError, NotInOrder
-from sinks.lake.files import Files
 from sinks.lake.opening import lake_store
-from sinks.lake.store import Folder, Store
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder, Store
 from sinks.seal import anchors, keys, place
 from sinks.seal.anchoring import Anchoring
 from sinks.seal.anchors.timestamp import certificates
-from sinks.seal.note import PublicKey, public_key
 from sinks.seal.sealer import Sealer
+from sinks.seal.tlog.note import PublicKey, public_key
 
 KEY_BYTES_MAX = 10_000
 
@@ -71,7 +71,7 @@ def seal_store(config: Config) -> Store:
     """Return where the seal lies: in the lake, or in the folder that `seal.path` names. Nothing is opened yet."""
     lake = config.lake.path
     if isinstance(lake, S3Path) and config.seal.path is None:
-        from sinks.lake.objects import Objects
+        from sinks.lake.storage.objects import Objects
 
         return Objects(lake / place.FOLDER, config.lake.s3)
     return place.seal_store(config.seal.path or place.folder_of(config.lake.folder))

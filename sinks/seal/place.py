@@ -1,7 +1,7 @@
 """Where a seal lies: `LAKE/seal/`, or the folder that `seal.path` names; and how far a lake is sealed.
 
 checkpoint                        the newest signed checkpoint
-tile/…                            the log: hashes and entries (`sinks.seal.tiles`)
+tile/…                            the log: hashes and entries (`sinks.seal.tlog.tiles`)
 anchors/SIZE-TIME.…               checkpoints that went to anchors, and what these answered
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sinks.lake.files import PRIVATE, Files
-from sinks.lake.log import Reads
-from sinks.lake.store import Folder
-from sinks.seal import checkpoint
-from sinks.seal.note import PublicKey
+from sinks.lake.log.on_store import Reads
+from sinks.lake.storage.files import PRIVATE, Files
+from sinks.lake.storage.store import Folder
+from sinks.seal.tlog import checkpoint
+from sinks.seal.tlog.note import PublicKey
 
 FOLDER = "seal"
 CHECKPOINT = "checkpoint"

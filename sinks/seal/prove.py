@@ -23,17 +23,18 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from pgwitness.core.errors import NotInOrder
-from sinks.lake import chain
-from sinks.lake.chain import Entry, File
-from sinks.lake.files import Files
-from sinks.lake.log import Reader
-from sinks.lake.store import Folder
-from sinks.seal import checkpoint, measuring, merkle
+from sinks.lake.log import chain
+from sinks.lake.log.chain import Entry, File
+from sinks.lake.log.on_store import Reader
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
+from sinks.seal import measuring
 from sinks.seal.history import added
-from sinks.seal.note import PublicKey
 from sinks.seal.place import ANCHORS, CHECKPOINT
-from sinks.seal.proof import Proof
-from sinks.seal.tiles import Tiles, Torn
+from sinks.seal.tlog import checkpoint, merkle
+from sinks.seal.tlog.note import PublicKey
+from sinks.seal.tlog.proof import Proof
+from sinks.seal.tlog.tiles import Tiles, Torn
 
 EVENTS, ROWS = "events", "rows"
 EVENT, STAMP = "event.json", "checkpoint.tsr"

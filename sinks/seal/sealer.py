@@ -14,16 +14,17 @@ import structlog
 from msgspec import Struct
 
 from pgwitness.core.errors import PgwitnessError, Retry, Stop
-from sinks.lake import chain
-from sinks.lake.log import newest_entry
-from sinks.lake.store import Folder, Store
-from sinks.seal import checkpoint, measuring, merkle, note, tiles
-from sinks.seal.checkpoint import Checkpoint
+from sinks.lake.log import chain
+from sinks.lake.log.on_store import newest_entry
+from sinks.lake.storage.store import Folder, Store
+from sinks.seal import measuring
 from sinks.seal.history import History, added
 from sinks.seal.keys import Signer
-from sinks.seal.merkle import leaf_hash
 from sinks.seal.place import CHECKPOINT
-from sinks.seal.tiles import Edge, Tiles, Torn
+from sinks.seal.tlog import checkpoint, merkle, note, tiles
+from sinks.seal.tlog.checkpoint import Checkpoint
+from sinks.seal.tlog.merkle import leaf_hash
+from sinks.seal.tlog.tiles import Edge, Tiles, Torn
 
 REMEMBERED = "checkpoint"
 BATCH = 4096

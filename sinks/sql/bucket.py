@@ -16,10 +16,10 @@ from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
-from sinks.lake import chain
-from sinks.lake.chain import File
-from sinks.lake.objects import Objects
-from sinks.lake.refusals import ALTERED, GONE, Refused
+from sinks.lake.log import chain
+from sinks.lake.log.chain import File
+from sinks.lake.storage.objects import Objects
+from sinks.lake.storage.refusals import ALTERED, GONE, Refused
 
 BLOCK_BYTES = 1024**2
 WHOLE_BYTES = 4 * BLOCK_BYTES

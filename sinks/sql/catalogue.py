@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from pgwitness.core.errors import NotInOrder, Unreachable
-from sinks.lake import parquet, views
-from sinks.lake.files import ROWS
-from sinks.lake.listing import BY_BUCKET, PARTS, Listing, empty_file, old_empty_file
-from sinks.lake.refusals import Refused
-from sinks.lake.schema import TABLES
-from sinks.lake.store import Folder, Store, at
+from sinks.lake.rows import parquet
+from sinks.lake.rows.schema import TABLES
+from sinks.lake.storage.files import ROWS
+from sinks.lake.storage.refusals import Refused
+from sinks.lake.storage.store import Folder, Store, at
+from sinks.lake.views import views
+from sinks.lake.views.listing import BY_BUCKET, PARTS, Listing, empty_file, old_empty_file
 from sinks.sql import spill
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _of_folder(store: Folder, beside: Path) -> _Source:
 
 
 def _of_bucket(store: Store, beside: Path, connection: duckdb.DuckDBPyConnection) -> _Source:
-    from sinks.lake.objects import Objects
+    from sinks.lake.storage.objects import Objects
     from sinks.sql.bucket import Bucket
 
     assert isinstance(store, Objects)

@@ -16,8 +16,8 @@ import msgspec
 
 from detectors.replay import Past
 from pgwitness.core.events import OPERATIONS, Count, Event, Position, Relation
-from sinks.lake.store import Store
-from sinks.lake.views import scan
+from sinks.lake.storage.store import Store
+from sinks.lake.views.views import scan
 from sinks.sql.catalogue import connect
 from sinks.sql.query import in_words
 

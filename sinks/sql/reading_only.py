@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 
 from pgwitness.core.errors import NotInOrder
-from sinks.lake import views
+from sinks.lake.views import views
 
 NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 """What a query may be made of; COPY, INSERT, UPDATE, DELETE and MERGE are nodes of their own."""

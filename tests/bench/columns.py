@@ -18,8 +18,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from pgwitness.core.events import Event, Position, Relation, Row
-from sinks.lake import digest, parquet
-from sinks.lake.columns import Columns
+from sinks.lake.rows import digest, parquet
+from sinks.lake.rows.columns import Columns
 
 ROWS = 100_000
 BATCH_ROWS = 500

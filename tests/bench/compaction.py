@@ -21,15 +21,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sinks.lake import chain, digest, parquet
-from sinks.lake.chain import File, Land, Range, State
 from sinks.lake.compaction.compactor import Compactor
-from sinks.lake.files import Files
-from sinks.lake.layout import days_of
-from sinks.lake.log import Log
-from sinks.lake.protocol import Attempt
-from sinks.lake.schema import DAY_US, SCHEMA_VERSION, TABLES
-from sinks.lake.store import Folder
+from sinks.lake.log import chain
+from sinks.lake.log.chain import File, Land, Range, State
+from sinks.lake.log.layout import days_of
+from sinks.lake.log.on_store import Log
+from sinks.lake.log.protocol import Attempt
+from sinks.lake.rows import digest, parquet
+from sinks.lake.rows.schema import DAY_US, SCHEMA_VERSION, TABLES
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
 from sinks.lake.writer import Lake
 from sinks.sql.catalogue import connect
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import duckdb
 
-from sinks.lake import parquet
-from sinks.lake.chain import File, Land, Range, State
-from sinks.lake.files import Files
-from sinks.lake.log import Log
-from sinks.lake.protocol import Attempt
-from sinks.lake.schema import EVENTS, SCHEMA_VERSION
-from sinks.lake.store import Folder
+from sinks.lake.log.chain import File, Land, Range, State
+from sinks.lake.log.on_store import Log
+from sinks.lake.log.protocol import Attempt
+from sinks.lake.rows import parquet
+from sinks.lake.rows.schema import EVENTS, SCHEMA_VERSION
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
 from sinks.lake.writer import Lake
 from sinks.sql import query
 from sinks.sql.catalogue import connect

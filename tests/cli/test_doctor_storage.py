@@ -14,7 +14,7 @@ from pgwitness.cli.doctor.lines import Line
 from pgwitness.cli.doctor.slots import Slot
 from pgwitness.core.config import Cluster, Collectors, Config, Lake
 from sinks.lake import writer as lakes
-from sinks.lake.files import Files
+from sinks.lake.storage.files import Files
 from tests.sinks.material import ORDINARY, change
 
 GB = 1024**3

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from pgwitness.cli import main
 from pgwitness.cli.doctor import installation
 from pgwitness.core.config import load
-from sinks.lake.listing import Listing
+from sinks.lake.views.listing import Listing
 from tests.sinks.test_compaction import fill, live
 
 

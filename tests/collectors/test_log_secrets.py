@@ -27,7 +27,7 @@ from pgwitness.core.config import Cluster, Log
 from pgwitness.core.events import SCHEMA_VERSION, LogFormat, RawBatch, RawEvent, RawHeader, Statement, encode_event
 from pgwitness.core.privacy import tokenizer
 from pgwitness.demo.servers import Postgres
-from sinks.lake.columns import Columns
+from sinks.lake.rows.columns import Columns
 from tests.collectors.log_secrets import MARKS, SETUP, secrets, statements
 from tests.collectors.log_server import PREFIX, SECONDS_MAX, TIMEZONE, files, logging_server
 from tests.conftest import DEBIAN_BIN

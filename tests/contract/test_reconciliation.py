@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from pgwitness.demo.servers import Broker, Postgres, wait_for
-from sinks.lake.reconciliation import SETTLED
+from sinks.lake.views.reconciliation import SETTLED
 from tests.collectors.log_server import SETTINGS, TIMEZONE, files, pattern
 from tests.conftest import DEBIAN_BIN, leave_out, write_config
 from tests.contract.system import System

@@ -20,10 +20,10 @@ from pgwitness.core.config import S3, Config
 from pgwitness.core.contracts.evidence_writer import EvidenceStore, EvidenceWriter
 from pgwitness.core.errors import ConfigurationError, Retry, Stop, Superseded
 from pgwitness.core.events import Position
-from sinks.lake.files import Files
-from sinks.lake.objects import Objects
 from sinks.lake.opening import lake_store
-from sinks.lake.refusals import Refused
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.objects import Objects
+from sinks.lake.storage.refusals import Refused
 from sinks.registry import STORES, open_store
 from tests.conftest import write_config
 from tests.servers.s3 import S3Server

@@ -31,7 +31,7 @@ from pgwitness.core.config import Behaviour, Cluster, Config, Log, Privacy
 from pgwitness.core.events import encode_event
 from pgwitness.core.privacy import tokenizer
 from pgwitness.core.units import Duration
-from sinks.lake.columns import Columns
+from sinks.lake.rows.columns import Columns
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
 from tests.bench.log_lines import PREFIX

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from pgwitness.core.config import S3, S3Path
-from sinks.lake.objects import Objects
+from sinks.lake.storage.objects import Objects
 
 _SERVER = """
 import logging, os, sys, threading

@@ -1,8 +1,9 @@
 """A small world of writers of one lake, step by step: who goes next, and what becomes of a write, is chosen.
 
-The writers run the real protocol (`sinks.lake.protocol`) on a store of names and bytes that may lose a write, or its
-answer, or carry it out late. What they did is then held against a ledger by `World.verdict`, which reads the entries by
-itself and shares no line with the code that wrote them. `Breaks` are ways in which the protocol could be wrong.
+The writers run the real protocol (`sinks.lake.log.protocol`) on a store of names and bytes that may lose a write, or
+its answer, or carry it out late. What they did is then held against a ledger by `World.verdict`, which reads the
+entries by itself and shares no line with the code that wrote them. `Breaks` are ways in which the protocol could be
+wrong.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Callable, Generator
 from enum import Enum
 from typing import Any
 
-from sinks.lake import chain, protocol
-from sinks.lake.chain import Entry, File, Hold, Land, Range, Release, Replace, Retire, Retired, State
-from sinks.lake.protocol import Attempt, Create, Read
+from sinks.lake.log import chain, protocol
+from sinks.lake.log.chain import Entry, File, Hold, Land, Range, Release, Replace, Retire, Retired, State
+from sinks.lake.log.protocol import Attempt, Create, Read
 
 PARTITIONS = 3
 RECORDS = 6

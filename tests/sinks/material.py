@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from msgspec import Raw, Struct
 
 from pgwitness.core.events import Event, Position, Relation
-from sinks.lake import chain
-from sinks.lake.chain import Entry, File, Land, Range, State
-from sinks.lake.files import Files
-from sinks.lake.listing import Listing
-from sinks.lake.log import Log
-from sinks.lake.protocol import Attempt
-from sinks.lake.store import Folder, Store, at
+from sinks.lake.log import chain
+from sinks.lake.log.chain import Entry, File, Land, Range, State
+from sinks.lake.log.on_store import Log
+from sinks.lake.log.protocol import Attempt
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder, Store, at
+from sinks.lake.views.listing import Listing
 
 NOON_US = 1_790_078_400_000_000
 """2026-09-22 12:00 UTC."""

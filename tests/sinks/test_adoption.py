@@ -14,10 +14,11 @@ import msgspec
 import pytest
 
 from pgwitness.core.errors import Stop
-from sinks.lake import chain, manifest
-from sinks.lake.chain import Begin
-from sinks.lake.files import Files
-from sinks.lake.listing import Listing
+from sinks.lake import manifest
+from sinks.lake.log import chain
+from sinks.lake.log.chain import Begin
+from sinks.lake.storage.files import Files
+from sinks.lake.views.listing import Listing
 from sinks.lake.writer import Lake
 from sinks.sql import query
 from sinks.sql.catalogue import connect

@@ -13,9 +13,9 @@ import pytest
 from pgwitness.core.config import S3
 from pgwitness.core.errors import NotInOrder, Unreachable
 from pgwitness.core.events import Position
-from sinks.lake.listing import Listing
-from sinks.lake.objects import Objects
-from sinks.lake.store import Store
+from sinks.lake.storage.objects import Objects
+from sinks.lake.storage.store import Store
+from sinks.lake.views.listing import Listing
 from sinks.lake.writer import Lake
 from sinks.sql import bucket, query
 from sinks.sql.catalogue import connect

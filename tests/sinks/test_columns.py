@@ -15,8 +15,8 @@ from msgspec import Raw
 
 from pgwitness.core.errors import DeadLetter
 from pgwitness.core.events import Event, Position, Relation
-from sinks.lake import parquet
-from sinks.lake.columns import Columns
+from sinks.lake.rows import parquet
+from sinks.lake.rows.columns import Columns
 from tests.bench.columns import batches
 from tests.bench.columns import events as many
 from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Finding, Judgement, change, other

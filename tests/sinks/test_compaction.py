@@ -18,18 +18,19 @@ import pytest
 
 from pgwitness.core.errors import NotInOrder, Retry
 from pgwitness.core.events import Event, Position, Relation
-from sinks.lake import chain, digest, layout, parquet
-from sinks.lake.chain import File, Hold, Release, Replace, State
 from sinks.lake.compaction import rewrite
 from sinks.lake.compaction.compactor import Compactor, Done
 from sinks.lake.compaction.plan import Sizes
-from sinks.lake.files import Files
-from sinks.lake.layout import Level
-from sinks.lake.listing import Listing
-from sinks.lake.log import Log
-from sinks.lake.protocol import Attempt
-from sinks.lake.schema import SCHEMA_VERSION, TABLES
-from sinks.lake.store import Folder
+from sinks.lake.log import chain, layout
+from sinks.lake.log.chain import File, Hold, Release, Replace, State
+from sinks.lake.log.layout import Level
+from sinks.lake.log.on_store import Log
+from sinks.lake.log.protocol import Attempt
+from sinks.lake.rows import digest, parquet
+from sinks.lake.rows.schema import SCHEMA_VERSION, TABLES
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
+from sinks.lake.views.listing import Listing
 from sinks.lake.writer import Lake
 from sinks.sql import query
 from sinks.sql.catalogue import connect

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgwitness.core.errors import Retry
-from sinks.lake.chain import Replace
-from sinks.lake.files import Files
+from sinks.lake.log.chain import Replace
+from sinks.lake.storage.files import Files
 from tests.sinks.material import DAY_US, NOON_US, Crash, Disk, entries
 from tests.sinks.test_compaction import SMALL, compactor, contents, fill, live
 from tests.sinks.test_faults import snapshot_agrees
@@ -109,8 +109,8 @@ COMPACTOR = """
 import sys
 from pathlib import Path
 from sinks.lake.compaction.compactor import Compactor
-from sinks.lake.files import Files
-from sinks.lake.store import Folder
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
 from tests.sinks.test_compaction import SMALL
 path, now_us = Path(sys.argv[1]), int(sys.argv[2])
 while True:

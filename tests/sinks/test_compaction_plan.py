@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinks.lake import layout
-from sinks.lake.chain import File
 from sinks.lake.compaction.plan import IN_BUCKETS, Job, Sizes, plan
-from sinks.lake.layout import Level
-from sinks.lake.schema import DAY_US, SCHEMA_VERSION
+from sinks.lake.log import layout
+from sinks.lake.log.chain import File
+from sinks.lake.log.layout import Level
+from sinks.lake.rows.schema import DAY_US, SCHEMA_VERSION
 from tests.sinks.material import NOON_US
 
 BYTES_A_ROW = {"events": 40, "rows": 45, "alerts": 300}

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinks.lake import digest
-from sinks.lake.chain import File
-from sinks.lake.schema import EVENTS, ROWS, TABLES
+from sinks.lake.log.chain import File
+from sinks.lake.rows import digest
+from sinks.lake.rows.schema import EVENTS, ROWS, TABLES
 from sinks.lake.writer import Lake
 from tests.sinks.material import Finding, Judgement, change, lands, other
 

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgwitness.core.events import Event, Position
-from sinks.lake import chain, snapshots
-from sinks.lake.chain import State
-from sinks.lake.files import Files
-from sinks.lake.listing import Listing
-from sinks.lake.log import open_state
-from sinks.lake.store import Folder
+from sinks.lake.log import chain, snapshots
+from sinks.lake.log.chain import State
+from sinks.lake.log.on_store import open_state
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
+from sinks.lake.views.listing import Listing
 from sinks.lake.writer import Lake
 from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Crash, Disk, Finding, Judgement, change, landed, lands
 

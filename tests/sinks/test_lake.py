@@ -13,8 +13,8 @@ import pytest
 
 from pgwitness.core.errors import Retry, Stop, Superseded
 from pgwitness.core.events import Position
-from sinks.lake import chain
-from sinks.lake.listing import Listing
+from sinks.lake.log import chain
+from sinks.lake.views.listing import Listing
 from sinks.lake.writer import Lake, PartitionWriter
 from tests.sinks.material import (
     DAY_US,
@@ -478,7 +478,7 @@ def test_a_value_that_fails_at_the_commit_is_found_by_the_next_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What no column takes and nobody foresaw fails one commit; the writer after it sets aside that event alone."""
-    from sinks.lake.columns import Columns
+    from sinks.lake.rows.columns import Columns
 
     tables = Columns.tables
 

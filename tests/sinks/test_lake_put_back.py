@@ -10,11 +10,11 @@ import duckdb
 import pytest
 
 from pgwitness.core.errors import NotInOrder, Stop
-from sinks.lake import chain, snapshots
-from sinks.lake.files import Files
-from sinks.lake.listing import Listing
-from sinks.lake.log import open_state
-from sinks.lake.store import Folder
+from sinks.lake.log import chain, snapshots
+from sinks.lake.log.on_store import open_state
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
+from sinks.lake.views.listing import Listing
 from sinks.lake.writer import Lake, PartitionWriter
 from sinks.sql import query
 from sinks.sql.catalogue import connect

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sinks.lake import chain, layout
-from sinks.lake.chain import File, Hold
-from sinks.lake.layout import BUCKETS_MAX, Level
+from sinks.lake.log import chain, layout
+from sinks.lake.log.chain import File, Hold
+from sinks.lake.log.layout import BUCKETS_MAX, Level
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sinks.lake.files import Files, shared_with
+from sinks.lake.storage.files import Files, shared_with
 from sinks.lake.writer import Lake
 from tests.sinks.material import ORDINARY, change
 

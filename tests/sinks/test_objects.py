@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from pgwitness.core.config import S3, S3Path
 from pgwitness.core.errors import ConfigurationError, Retry, Stop, Superseded
 from pgwitness.core.events import Position
-from sinks.lake import chain
 from sinks.lake.compaction.compactor import Compactor
-from sinks.lake.files import Files
-from sinks.lake.listing import Listing
-from sinks.lake.objects import Objects
-from sinks.lake.refusals import Refused, refusal
-from sinks.lake.store import Folder
+from sinks.lake.log import chain
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.objects import Objects
+from sinks.lake.storage.refusals import Refused, refusal
+from sinks.lake.storage.store import Folder
+from sinks.lake.views.listing import Listing
 from sinks.lake.writer import Lake
 from tests.collectors.tls import Authority
 from tests.servers.s3 import QUICK, Fault, Proxy, S3Server
@@ -366,7 +366,7 @@ def test_a_lake_is_compacted_where_it_is(store: Objects) -> None:
 LANDER = """
 import sys
 from pgwitness.core.config import S3, S3Path
-from sinks.lake.objects import Objects
+from sinks.lake.storage.objects import Objects
 from sinks.lake.writer import Lake
 from tests.sinks.material import ORDINARY, change
 lake = Lake(Objects(S3Path(sys.argv[1]), S3(endpoint=sys.argv[2])))

@@ -13,9 +13,9 @@ import duckdb
 import pytest
 
 from pgwitness.core.errors import NotInOrder, Stop
-from sinks.lake import chain
-from sinks.lake.listing import Listing, empty_file, old_empty_file
-from sinks.lake.schema import TABLES
+from sinks.lake.log import chain
+from sinks.lake.rows.schema import TABLES
+from sinks.lake.views.listing import Listing, empty_file, old_empty_file
 from sinks.lake.writer import Lake
 from sinks.sql import query
 from sinks.sql.catalogue import connect, refresh

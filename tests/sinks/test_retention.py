@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgwitness.core.errors import NotInOrder
-from sinks.lake import layout
-from sinks.lake.chain import File, Retire
 from sinks.lake.compaction.plan import Sizes
 from sinks.lake.compaction.retainer import Ended, Retainer
 from sinks.lake.compaction.retention import Terms, due
-from sinks.lake.files import Files
-from sinks.lake.store import Folder
+from sinks.lake.log import layout
+from sinks.lake.log.chain import File, Retire
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
 from tests.sinks.material import DAY_US, NOON_US, entries
 from tests.sinks.test_compaction import compactor, contents, fill, live
 

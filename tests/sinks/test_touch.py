@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinks.lake import parquet, questions, touch
-from sinks.lake.chain import Replace
-from sinks.lake.columns import Columns
 from sinks.lake.compaction.compactor import Compactor
-from sinks.lake.files import Files
-from sinks.lake.schema import EVENTS
-from sinks.lake.store import Folder
+from sinks.lake.log.chain import Replace
+from sinks.lake.rows import parquet, touch
+from sinks.lake.rows.columns import Columns
+from sinks.lake.rows.schema import EVENTS
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
+from sinks.lake.views import questions
 from sinks.lake.writer import Lake
 from sinks.sql import query
 from sinks.sql.catalogue import connect

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from pgwitness.cli.doctor.lines import Line, attempt, line
 from pgwitness.core.errors import NotInOrder, PgwitnessError, Stop, Unreachable
-from sinks.lake.refusals import Refused
+from sinks.lake.storage.refusals import Refused
 
 if TYPE_CHECKING:
     from pgwitness.core.config import Config
-    from sinks.lake.store import Store
+    from sinks.lake.storage.store import Store
 
 LOST_SHARE_MAX = 0.01
 """Calls that may be missing in the log before it is said: a text that holds several statements is one line of it."""
@@ -108,7 +108,7 @@ def _there(store: Store) -> bool:
 def _listed(store: Store) -> list[Line]:
     """Say what the lake's log names and the lake does not have, and what the lake has and its log does not name."""
     from sinks.lake.compaction.plan import is_small
-    from sinks.lake.listing import Listing
+    from sinks.lake.views.listing import Listing
 
     listing = Listing(store)
     try:

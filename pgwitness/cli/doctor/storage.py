@@ -74,7 +74,7 @@ def judge_kind(lake: Path, mounts: str) -> list[Line]:
 def _bucket(config: Config) -> str:
     """Make an object as a worker makes an entry: exclusively."""
     from sinks.lake.opening import lake_store
-    from sinks.lake.refusals import Refused
+    from sinks.lake.storage.refusals import Refused
 
     store = lake_store(config)
     try:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sinks.lake import layout
-from sinks.lake.listing import empty_file, old_empty_file
-from sinks.lake.log import Reader, Reads
-from sinks.lake.removed import taken_out
-from sinks.lake.schema import TABLES
+from sinks.lake.log import layout
+from sinks.lake.log.on_store import Reader, Reads
+from sinks.lake.log.removed import taken_out
+from sinks.lake.rows.schema import TABLES
+from sinks.lake.views.listing import empty_file, old_empty_file
 
 ORPHANED_S = 86_400.0
 """How long a file of no entry stays: whoever would enter it is gone by then."""

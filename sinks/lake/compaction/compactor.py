@@ -1,8 +1,8 @@
 """The compactor: plans, rewrites, commits one `replace` for each job, and later removes what nobody reads any more.
 
 Several may run on one lake, beside workers, and each may be killed at any moment: what is written is in no entry until
-the entry is there, and the entry is checked again by whoever is second (`sinks.lake.protocol`). A job that lost drops
-its files. So work is repeated, never results.
+the entry is there, and the entry is checked again by whoever is second (`sinks.lake.log.protocol`). A job that lost
+drops its files. So work is repeated, never results.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import structlog
 from msgspec import Struct
 
 from pgwitness.core.errors import NotInOrder
-from sinks.lake.chain import File, Replace, State
 from sinks.lake.compaction import cleaning
 from sinks.lake.compaction.cleaning import Lists
 from sinks.lake.compaction.plan import Job, Sizes, plan
 from sinks.lake.compaction.rewrite import Altered, Holds, remove, rewrite
-from sinks.lake.log import Log, Writes
-from sinks.lake.protocol import Attempt
-from sinks.lake.troubles import Troubles
+from sinks.lake.log.chain import File, Replace, State
+from sinks.lake.log.on_store import Log, Writes
+from sinks.lake.log.protocol import Attempt
+from sinks.lake.storage.troubles import Troubles
 
 log = structlog.get_logger("compact")
 

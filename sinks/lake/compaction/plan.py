@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sinks.lake import layout
-from sinks.lake.chain import File
-from sinks.lake.layout import BUCKETS_MAX, Level
-from sinks.lake.schema import SCHEMA_VERSION
+from sinks.lake.log import layout
+from sinks.lake.log.chain import File
+from sinks.lake.log.layout import BUCKETS_MAX, Level
+from sinks.lake.rows.schema import SCHEMA_VERSION
 
 SCHEMA_VERSION_MIN = 3
 """Files of version 0.1 keep their place: their names say in which order their rows were judged."""

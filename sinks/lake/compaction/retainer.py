@@ -12,13 +12,13 @@ import structlog
 from msgspec import Struct
 
 from pgwitness.core.errors import NotInOrder
-from sinks.lake.chain import Entry, File, Hold, Release, Retire, Retired, State
 from sinks.lake.compaction import cleaning
 from sinks.lake.compaction.compactor import AGAIN, GRACE_S, Store
 from sinks.lake.compaction.retention import RETIRED_AT_ONCE, Terms, due
-from sinks.lake.log import Log
-from sinks.lake.protocol import Attempt
-from sinks.lake.troubles import Troubles
+from sinks.lake.log.chain import Entry, File, Hold, Release, Retire, Retired, State
+from sinks.lake.log.on_store import Log
+from sinks.lake.log.protocol import Attempt
+from sinks.lake.storage.troubles import Troubles
 
 log = structlog.get_logger("retain")
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from sinks.lake import layout
-from sinks.lake.chain import File
+from sinks.lake.log import layout
+from sinks.lake.log.chain import File
 
 RETIRED_AT_ONCE = 200
 """Files that one entry retires: each stands in it with its hash, and an entry has 60,000 bytes at most."""

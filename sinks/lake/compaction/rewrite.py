@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pgwitness.core.errors import Stop
-from sinks.lake import digest, layout, parquet, rows_proof
-from sinks.lake.chain import File
 from sinks.lake.compaction.merge import in_order, keys_of, merge
 from sinks.lake.compaction.plan import Job, Sizes
-from sinks.lake.layout import Level
-from sinks.lake.schema import SCHEMA_VERSION, TABLES
-from sinks.lake.store import Grows
+from sinks.lake.log import layout, rows_proof
+from sinks.lake.log.chain import File
+from sinks.lake.log.layout import Level
+from sinks.lake.rows import digest, parquet
+from sinks.lake.rows.schema import SCHEMA_VERSION, TABLES
+from sinks.lake.storage.store import Grows
 
 BATCH_ROWS_MAX = 8_192
 BATCH_ROWS_MIN = 16
@@ -38,7 +39,7 @@ HASHED_BYTES = 1024**2
 
 
 class Holds(Protocol):
-    """What rewriting takes of a store (`sinks.lake.store`)."""
+    """What rewriting takes of a store (`sinks.lake.storage.store`)."""
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading. Raise `FileNotFoundError` when there is none."""

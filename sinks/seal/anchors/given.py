@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from sinks.lake.chain import UNREADABLE
-from sinks.seal.findings import instant
+from sinks.lake.log.chain import UNREADABLE
+from sinks.seal.verification.findings import instant
 
 
 class Given(Struct, frozen=True):

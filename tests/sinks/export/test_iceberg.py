@@ -22,9 +22,9 @@ from pgwitness.core.errors import NotInOrder, Retry
 from pgwitness.core.events import Position
 from sinks.export import iceberg
 from sinks.lake.compaction.compactor import Compactor
-from sinks.lake.files import Files
-from sinks.lake.listing import Listing
-from sinks.lake.store import Folder, Store, at
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder, Store, at
+from sinks.lake.views.listing import Listing
 from sinks.lake.writer import Lake
 from tests.conftest import write_config
 from tests.servers.s3 import S3Server
@@ -252,7 +252,7 @@ PUBLISHER = """
 import sys
 from pathlib import Path
 from sinks.export import iceberg
-from sinks.lake.store import at
+from sinks.lake.storage.store import at
 iceberg.BATCH_FILES = 1
 with iceberg.opened(at(Path(sys.argv[1])), Path(sys.argv[2])) as publisher:
     print("begun", flush=True)

@@ -16,12 +16,12 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sinks.lake import chain, snapshots
-from sinks.lake.chain import Entry, Land, Replace, Retire, State
-from sinks.lake.files import Files
-from sinks.lake.log import Log
-from sinks.lake.store import Folder
-from sinks.seal.tiles import Edge, grown
+from sinks.lake.log import chain, snapshots
+from sinks.lake.log.chain import Entry, Land, Replace, Retire, State
+from sinks.lake.log.on_store import Log
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
+from sinks.seal.tlog.tiles import Edge, grown
 from tests.sinks.seal.altered_world import Alteration, World, live
 from tests.sinks.seal.material import OTHER_KEY, checkpoint, sealer, verified
 

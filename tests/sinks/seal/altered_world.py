@@ -12,10 +12,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sinks.lake import chain
-from sinks.lake.chain import File, Replace, Retire, Retired
-from sinks.lake.listing import Listing
-from sinks.seal.findings import Report
+from sinks.lake.log import chain
+from sinks.lake.log.chain import File, Replace, Retire, Retired
+from sinks.lake.views.listing import Listing
+from sinks.seal.verification.findings import Report
 from tests.sinks.material import NOON_US
 from tests.sinks.seal.material import append, checkpoint, grow, hold, pad, sealer, verified
 

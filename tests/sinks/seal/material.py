@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pgwitness.core.events import Event
-from sinks.lake.chain import Entry, Hold, Release, State
-from sinks.lake.files import Files
-from sinks.lake.log import Log
-from sinks.lake.protocol import Attempt
-from sinks.lake.store import Folder
+from sinks.lake.log.chain import Entry, Hold, Release, State
+from sinks.lake.log.on_store import Log
+from sinks.lake.log.protocol import Attempt
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
 from sinks.lake.writer import Lake
 from sinks.seal import place
-from sinks.seal.findings import Report
 from sinks.seal.keys import Signer
-from sinks.seal.note import PrivateKey
 from sinks.seal.sealer import Sealer
-from sinks.seal.verify import Wanted, verify
+from sinks.seal.tlog.note import PrivateKey
+from sinks.seal.verification.findings import Report
+from sinks.seal.verification.verify import Wanted, verify
 from tests.sinks.material import NOON_US, ORDINARY, change
 
 KEY = PrivateKey("example.com/lake", bytes(range(32)))

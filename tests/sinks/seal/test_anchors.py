@@ -23,11 +23,11 @@ from pgwitness.demo.servers import Broker
 from sinks.seal import anchors, keys
 from sinks.seal.anchors.given import notes
 from sinks.seal.anchors.timestamp import certificates, stamped_at_us
-from sinks.seal.note import public_key
 from sinks.seal.opening import Opened, open_sealer
 from sinks.seal.prove import prove
-from sinks.seal.verify import Wanted, verify
-from sinks.seal.verifying_bundle import verify_bundle
+from sinks.seal.tlog.note import public_key
+from sinks.seal.verification.bundle import verify_bundle
+from sinks.seal.verification.verify import Wanted, verify
 from streams.kafka import admin
 from streams.kafka.reading import make_reader, read
 from tests.sinks.material import NOON_US

@@ -12,11 +12,11 @@ import pytest
 from pgwitness.core.config import S3, Anchor, Config, Lake, S3Path, Seal
 from pgwitness.core.errors import Retry, Stop
 from sinks.lake import writer
-from sinks.lake.objects import Objects
+from sinks.lake.storage.objects import Objects
 from sinks.seal import anchors
 from sinks.seal.anchors.given import notes
 from sinks.seal.opening import checking_key, open_sealer, sealed_to
-from sinks.seal.verify import Wanted, verify
+from sinks.seal.verification.verify import Wanted, verify
 from tests.servers.s3 import S3Server
 from tests.sinks.material import NOON_US, ORDINARY, change
 from tests.sinks.seal.material import KEY, named

@@ -10,8 +10,8 @@ import pytest
 from pgwitness.core.config import Config, Lake, Seal
 from pgwitness.core.errors import ConfigurationError, NotInOrder, Retry, Stop
 from sinks.seal import keys
-from sinks.seal.note import PrivateKey
 from sinks.seal.opening import alone, checking_key, open_sealer
+from sinks.seal.tlog.note import PrivateKey
 from tests.sinks.seal.material import KEY, OTHER_KEY
 
 SIGNS = """

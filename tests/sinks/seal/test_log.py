@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymerkle import InmemoryTree
 
-from sinks.seal import checkpoint, merkle, note, tiles
-from sinks.seal.checkpoint import Checkpoint
-from sinks.seal.merkle import leaf_hash
-from sinks.seal.note import NotSigned
-from sinks.seal.tiles import Edge, Tiles
+from sinks.seal.tlog import checkpoint, merkle, note, tiles
+from sinks.seal.tlog.checkpoint import Checkpoint
+from sinks.seal.tlog.merkle import leaf_hash
+from sinks.seal.tlog.note import NotSigned
+from sinks.seal.tlog.tiles import Edge, Tiles
 
 GO: dict[str, Any] = json.loads((Path(__file__).parent / "go-vectors.json").read_text())
 """What x/mod v0.43.0 makes of the entries `entry 0` to `entry 599`."""

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from pgwitness.core.errors import Stop
-from sinks.lake import chain
-from sinks.lake.chain import Replace
 from sinks.lake.compaction.plan import Sizes
 from sinks.lake.compaction.retention import Terms
+from sinks.lake.log import chain
+from sinks.lake.log.chain import Replace
 from sinks.seal import place
 from sinks.seal.place import sealed_to
 from sinks.seal.prove import prove
-from sinks.seal.verifying_bundle import verify_bundle
+from sinks.seal.verification.bundle import verify_bundle
 from tests.sinks.material import DAY_US, NOON_US, entries
 from tests.sinks.seal.material import KEY, checkpoint, named, sealer, verified
 from tests.sinks.test_compaction import compactor, contents, fill, live

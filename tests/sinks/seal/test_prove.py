@@ -12,10 +12,10 @@ import pytest
 
 from pgwitness.core.errors import NotInOrder
 from sinks.seal import place
-from sinks.seal.findings import Report
-from sinks.seal.proof import parsed
 from sinks.seal.prove import is_bundle, prove
-from sinks.seal.verifying_bundle import verify_bundle
+from sinks.seal.tlog.proof import parsed
+from sinks.seal.verification.bundle import verify_bundle
+from sinks.seal.verification.findings import Report
 from tests.sinks.seal.material import KEY, grow, named, sealer
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "prove-a-record.md"

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from sinks.lake import chain
-from sinks.lake.chain import Land
+from sinks.lake.log import chain
+from sinks.lake.log.chain import Land
 from sinks.lake.writer import Lake
-from sinks.seal.verifying_rows import wrong_rows
+from sinks.seal.verification.rows import wrong_rows
 from tests.sinks.material import ORDINARY, change, entries, other
 from tests.sinks.seal.altered_world import live
 from tests.sinks.seal.material import grow, named, sealer, verified

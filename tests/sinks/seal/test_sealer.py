@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from pgwitness.core.errors import Retry, Stop
-from sinks.lake import chain
-from sinks.lake.listing import Listing
+from sinks.lake.log import chain
+from sinks.lake.views.listing import Listing
 from sinks.lake.writer import Lake
 from sinks.seal import place
 from sinks.seal.place import sealed_to
-from sinks.seal.verify import Wanted, verify
+from sinks.seal.verification.verify import Wanted, verify
 from tests.sinks.material import NOON_US, Crash, Disk
 from tests.sinks.seal.material import KEY, OTHER_KEY, checkpoint, grow, named, pad, sealer, verified
 

@@ -1,0 +1,1 @@
+"""Where a lake's files are: a folder, or object storage."""

@@ -1,0 +1,1 @@
+"""A transparency log: tree, tiles, signed notes, checkpoints, proofs."""

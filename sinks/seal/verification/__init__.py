@@ -1,0 +1,1 @@
+"""Verifying a lake, or a bundle, by what was sealed."""

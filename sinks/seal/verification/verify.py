@@ -1,0 +1,223 @@
+"""Verifies a lake, live or as a plain copy: entries, seal, files, and snapshots. Reads only, and asks nobody.
+
+What is on its way while this runs is no finding: what lies in the folder is listed before the entries are read, and
+what is missing or strange then is looked at again behind the entries that have come meanwhile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography import x509
+from msgspec import Struct
+
+from pgwitness.core.errors import NotInOrder
+from sinks.lake.log import chain
+from sinks.lake.log.on_store import newest_entry
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
+from sinks.seal.anchors.given import notes
+from sinks.seal.history import added
+from sinks.seal.place import ANCHORS, CHECKPOINT, FOLDER, PRIVATE
+from sinks.seal.tlog import checkpoint
+from sinks.seal.tlog.checkpoint import Checkpoint
+from sinks.seal.tlog.note import PublicKey
+from sinks.seal.verification import files as verifying_files
+from sinks.seal.verification import log as verifying_log
+from sinks.seal.verification import snapshots as verifying_snapshots
+from sinks.seal.verification.anchors import check_anchors
+from sinks.seal.verification.files import Copy
+from sinks.seal.verification.findings import Report, instant
+from sinks.seal.verification.log import Fold, Sealed
+from sinks.seal.verification.rows import check_rows
+
+LOG = f"{chain.FOLDER}/"
+
+
+class Wanted(Struct, frozen=True):
+    """What a lake is held against.
+
+    `key` is the sealer's public key; `seal` its folder, if that is not in the lake; `remembered` are checkpoints that
+    the auditor has kept, or got from an anchor (a note, or a file of lines), with their names; `trusted` are the
+    certificates of those who stamped some; with `rows` every row is read; `root` is the bucket that the
+    lake is a copy of, if it is; `lag_us` is how old what is not sealed may
+    be, at `now_us`.
+    """
+
+    key: PublicKey
+    now_us: int
+    seal: Path | None = None
+    remembered: tuple[tuple[str, bytes], ...] = ()
+    unanchored: bool = False
+    lag_us: int = 0
+    trusted: tuple[x509.Certificate, ...] = ()
+    rows: bool = False
+    root: str = ""
+
+
+def verify(lake: Path, wanted: Wanted) -> Report:
+    """Give what there is to say of a lake. Raise `NotInOrder` when there is none."""
+    report = Report(lake=str(lake), origin=wanted.key.name)
+    store = Copy(lake, Files())
+    newest = newest_entry(store)
+    if newest < 0:
+        raise NotInOrder(f"{lake} is no lake with a log: there is no {chain.entry_name(0)}. Name the lake's folder")
+    names = list(verifying_files.listed(lake))
+    seal_folder = wanted.seal or lake / FOLDER
+    seal_names = list(verifying_files.listed(seal_folder)) if wanted.seal else []
+    if verifying_files.strangers(lake, names, report) | verifying_files.strangers(seal_folder, seal_names, report):
+        return report
+    seal = Copy(seal_folder, Files())
+    found = _checkpoint(seal, wanted.key, report)
+    summed = {
+        name: content
+        for name in verifying_snapshots.snapshot_names(names)
+        if (content := store.read(name)) is not None  # writers remove old ones
+    }
+    sealed = verifying_log.sealed_leaves(store.read, seal.read, found, report) if found else Sealed()
+    _remember(sealed, wanted, report)
+    check_anchors(seal, wanted.key, sealed, wanted.trusted, report)
+    fold = Fold(store.read, seal.read, sealed, report)
+    snapshots = verifying_snapshots.Snapshots(summed, newest, report)
+    fold.run(snapshots.after)
+    _holes(store, fold, report)
+    if sealed.proven:
+        _seal_files(seal, seal_folder, sealed, fold, report)
+    snapshots.finish(store)
+    verifying_snapshots.check_views(lake, wanted.root, report)
+    _files(lake, names, fold, report)
+    if wanted.rows and not report.findings:  # nobody reads a file that somebody has altered
+        check_rows(lake, fold.history, report)
+    _tell(report, found if sealed.proven else None, fold, wanted)
+    return report
+
+
+def _checkpoint(seal: Folder, key: PublicKey, report: Report) -> Checkpoint | None:
+    content = seal.read(CHECKPOINT)
+    if content is None:
+        report.found("unsigned", f"{FOLDER}/{CHECKPOINT}", "there is no checkpoint: the lake is not sealed")
+        return None
+    try:
+        return checkpoint.opened(content, key)
+    except ValueError as error:
+        report.found("unsigned", f"{FOLDER}/{CHECKPOINT}", str(error))
+        return None
+
+
+def _remember(sealed: Sealed, wanted: Wanted, report: Report) -> None:
+    """Hold the lake against what the auditor knows: an older lake, or another one, has other roots."""
+    newest = -1
+    for name, note in ((name, note) for name, content in wanted.remembered for note in notes(content)):
+        try:
+            known = checkpoint.opened(note, wanted.key)
+        except ValueError as error:
+            report.found("unsigned", name, f"the remembered checkpoint: {error}")
+            continue
+        newest = max(newest, known.size)
+        if known.size > sealed.size:
+            report.found(
+                "rolled_back",
+                name,
+                f"entries up to {known.size - 1} were sealed once, now they are up to {sealed.size - 1}: an older copy "
+                "was put back, or the end was cut off",
+            )
+        elif sealed.proven and sealed.root(known.size) != known.root:
+            report.found("rolled_back", name, f"entries 0 to {known.size - 1} are others than those that were sealed")
+    if newest >= 0:
+        report.said(f"the remembered checkpoint is of entries 0 to {newest - 1}")
+    elif wanted.unanchored:
+        report.said("held against no remembered checkpoint: an older copy put back in whole would not show")
+    else:
+        report.found(
+            "unanchored",
+            "checkpoint",
+            "held against no remembered checkpoint, so that an older copy put back in whole would not show: name one "
+            "(--checkpoint FILE), or say --unanchored",
+        )
+
+
+def _seal_files(seal: Folder, folder: Path, sealed: Sealed, fold: Fold, report: Report) -> None:
+    names = [
+        name
+        for name in verifying_files.listed(folder)
+        if name != CHECKPOINT and not name.startswith((f"{ANCHORS}/", f"{PRIVATE}/"))
+    ]
+    fold.run()  # so that what the sealer is writing now is known
+    verifying_log.check_tiles(seal.read, names, sealed, fold.behind, report)
+
+
+def _holes(store: Folder, fold: Fold, report: Report) -> None:
+    last, newest = fold.history.state.number, newest_entry(store)
+    if newest > last and not fold.broken:
+        fold.run()
+        last, newest = fold.history.state.number, newest_entry(store)
+    if newest > last and not fold.broken:
+        report.found("missing", chain.entry_name(last + 1), f"it is missing although entry {newest} is there")
+
+
+def _files(lake: Path, names: list[str], fold: Fold, report: Report) -> None:
+    history = fold.history
+    missing = verifying_files.check_live(lake, list(history.state.live.values()), report)
+    strange = _strange(lake, names, fold)
+    if missing or strange:
+        before = set(history.state.live)
+        fold.run()
+        new = [file for path, file in history.state.live.items() if path not in before]
+        missing = [file for file in missing if file.path in history.state.live]
+        missing += verifying_files.check_live(lake, new, report)
+        strange = [name for name in _strange(lake, names, fold) if (lake / name).is_symlink() or (lake / name).exists()]
+    waiting = [name for name in names if name in history.gone and name not in history.state.live]
+    if waiting:
+        report.said(f"{len(waiting)} files that entries removed are still there, and nobody reads them")
+    if not fold.broken:
+        verifying_files.name_others(lake, missing, strange, history, report)
+    elif missing:
+        verifying_files.name_others(lake, missing, [], history, report)
+
+
+def _strange(lake: Path, names: list[str], fold: Fold) -> list[str]:
+    """List files that no entry names."""
+    history = fold.history
+    known = {*history.state.live, *history.gone, *verifying_snapshots.known_beside(), *fold.mores}
+    last = history.state.number
+    entries = {chain.entry_name(number) for number in range(last + 1)}
+    return sorted(
+        name
+        for name in names
+        if name not in known
+        and name not in entries
+        and not verifying_files.aside(name)
+        and not name.startswith((f"{FOLDER}/", "_snapshots/"))
+        and not _is_spare(lake, name)
+    )
+
+
+def _is_spare(lake: Path, name: str) -> bool:
+    """Say whether a file holds what an entry would have left out that lost its number: named by its hash, harmless."""
+    folder, _, file = name.rpartition("/")
+    if folder != f"{LOG}more":
+        return False
+    try:
+        return chain.more_name(chain.digest((lake / name).read_bytes())) == f"{folder}/{file}"
+    except OSError:
+        return False
+
+
+def _tell(report: Report, found: Checkpoint | None, fold: Fold, wanted: Wanted) -> None:
+    """Say how far the seal goes, and whether what is behind it is too old to be without one."""
+    report.entries = fold.history.state.number + 1
+    report.rows = fold.history.rows
+    report.chained_entries = len(fold.chained) if found else report.entries
+    report.chained_rows = sum(file.rows for entry in fold.chained for file in added(entry))
+    if found is not None:
+        report.sealed_to = found.size - 1
+        report.sealed_at_us = fold.sealed_at_us
+    if found is not None and fold.chained:
+        waited_us = wanted.now_us - fold.chained[0].at_us
+        if waited_us > wanted.lag_us:
+            report.found(
+                "unsealed",
+                chain.entry_name(fold.chained[0].number),
+                f"{len(fold.chained)} entries since {instant(fold.chained[0].at_us)} are not sealed: the sealer does "
+                "not run, or refuses",
+            )
