@@ -118,12 +118,16 @@ def reach(config: Config) -> None:
 
 
 def require(config: Config, timeout_s: float | None = None, stop: threading.Event | None = None) -> dict[str, int]:
-    """Raise `Unreachable` without a broker, and `Stop` when topics are missing or have too few partitions.
+    """Raise `Unreachable` without a broker, and `Stop` when topics of a worker are missing or have too few partitions.
 
-    Returns how many partitions each topic has: some may have been added, which are read too.
+    Topics of others may be hidden from it, or come with a later version: they are nothing to it. Returns how many
+    partitions each topic has: some may have been added, which are read too.
     """
     there = _partitions(config, _Client(config), timeout_s, stop)
+    needed = set(of_worker(config))
     for planned in plan(config):
+        if planned.name not in needed:
+            continue
         number = there.get(planned.name)
         if number is None:
             raise Stop(

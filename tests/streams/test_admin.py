@@ -76,6 +76,23 @@ def test_another_number_of_partitions_is_reported(embedded_broker: Broker, topic
         admin.require(other)
 
 
+@pytest.mark.kafka
+@pytest.mark.parametrize(("missing", "matters"), [("checkpoints", False), ("feedback", True)])
+def test_a_worker_needs_its_own_topics(apache_kafka: AnyBroker, topic_prefix: str, missing: str, matters: bool) -> None:
+    """A topic that only others use is not asked for: it may be hidden, or younger than the installation."""
+    config = configured(apache_kafka.bootstrap, topic_prefix)
+    admin.apply(config)
+    client = AdminClient({"bootstrap.servers": apache_kafka.bootstrap, "log_level": 0})
+    gone = f"{topic_prefix}{missing}"
+    client.delete_topics([gone])[gone].result(10)
+    eventually(lambda: gone not in client.list_topics(timeout=10).topics, "the topic is gone")
+    if matters:
+        with pytest.raises(Stop, match=f"topic {gone} is missing"):
+            admin.require(config)
+    else:
+        admin.require(config)
+
+
 def test_the_plan_names_rights_and_sizes() -> None:
     """Without a broker the plan says what there must be; dead letters may be larger than what they hold."""
     planned = {topic.name: topic for topic in admin.plan(configured("nowhere:1", "p."))}
