@@ -65,9 +65,12 @@ def test_every_command_explains_itself_and_takes_a_configuration(words: tuple[st
 @pytest.mark.parametrize("words", [words for words in commands() if words not in WITHOUT], ids=" ".join)
 def test_a_missing_configuration_is_usage_and_named(words: tuple[str, ...], tmp_path: Path) -> None:
     """Without its configuration every command ends with 2 and names the file and the way out."""
-    needed = {("collect",): ["wal"], ("dead-letters", "show"): ["0"], ("token",): ["public.a.b"]}
+    needed = {("collect",): ["wal"], ("prove",): ["e"], ("dead-letters", "show"): ["0"], ("token",): ["public.a.b"]}
     needed["policy", "try"] = ["SELECT 1"]
     needed["dead-letters", "skip"] = ["raw", "0", "1", "--why", "x"]
+    needed["lake", "hold"] = ["--why", "x", "--relation", "public.a"]
+    needed["lake", "release"] = ["x", "--why", "x"]
+    needed["lake", "export"] = ["--format", "ocsf", "--output", str(tmp_path / "out")]
     needed["alerts", "resolve"] = ["0123456789", "--as", "true-positive", "--reason", "x"]
     result = run(*words, *needed.get(words, []), "--config", str(tmp_path / "absent.toml"))
     assert result.exit_code == 2
