@@ -26,9 +26,10 @@ test: install
 check: lint
 	@TEST_PROCESSES=$${TEST_PROCESSES:-auto} BIN=$(BIN) sh tests/run --quick
 
-# The long version of tests/chaos: twenty kills a test instead of three, on both brokers.
+# The long version of tests/chaos: twenty kills a test instead of three, on both brokers; and a compactor that dies at each of its
+# operations, instead of at every fourth.
 chaos: install
-	@PGWITNESS_CHAOS=full BIN=$(BIN) sh tests/run tests/chaos
+	@PGWITNESS_CHAOS=full BIN=$(BIN) sh tests/run tests/chaos tests/sinks/test_compaction_faults.py
 
 lint: install
 	$(BIN)/ruff check .
