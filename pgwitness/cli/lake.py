@@ -10,6 +10,7 @@ import click
 from pgwitness.cli.lake_export import export
 from pgwitness.cli.options import common, configuration, http_options, json_option
 from pgwitness.cli.output import emit, say
+from pgwitness.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,26 +31,36 @@ lake.add_command(export)
 @lake.command(short_help="Put small files together; delete what they were put together from.")
 @click.option("--every", metavar="DURATION", help="Go on as a daemon, a round every so often, such as 10m.")
 @click.option("--print", "only_print", is_flag=True, help="Only say what would be done first.")
+@click.option("--orphans", is_flag=True, help="Delete files older than a day that no entry names, too; once.")
 @http_options
 @json_option
 @common
 def compact(
-    every: str | None, only_print: bool, as_json: bool, host: str | None, port: int | None, config_path: Path
+    every: str | None,
+    only_print: bool,
+    orphans: bool,
+    as_json: bool,
+    host: str | None,
+    port: int | None,
+    config_path: Path,
 ) -> None:
     """Let commits become days, and days months: fewer and larger files, sorted, with the same rows.
 
     Files that were replaced are deleted after lake.grace and, where the lake is sealed, once a checkpoint covers that.
-    Exits 1 when a file is missing or is not what its entry says: it is left as it is.
+    Exits 1 when a file is missing or is not what its entry says: it is left as it is; and when the log was longer once:
+    then nothing is done.
     """
     config = configuration(config_path)
     every_s = _duration(every)
-    compactor = _compactor(config)
+    if orphans and every_s is not None:
+        raise ConfigurationError("--orphans with --every: a daemon deletes nothing that no entry names; run it once")
+    compactor = _compactor(config, orphans)
     if only_print:
         _show(compactor, as_json)
         return
     if every_s is None:
         done = compactor.run()
-        _tell(done, compactor, as_json)
+        _tell(done, compactor, as_json, orphans)
         if done.refused:
             raise click.exceptions.Exit(1)
         return
@@ -206,7 +217,6 @@ def _retainer(config: Config) -> Retainer:
 
 
 def _duration(text: str | None) -> float | None:
-    from pgwitness.core.errors import ConfigurationError
     from pgwitness.core.units import Duration
 
     try:
@@ -215,32 +225,34 @@ def _duration(text: str | None) -> float | None:
         raise ConfigurationError(f"--every: {error}") from error
 
 
-def _compactor(config: Config) -> Compactor:
+def _compactor(config: Config, orphans: bool) -> Compactor:
     from sinks.lake.compaction.compactor import Compactor
     from sinks.lake.compaction.plan import Sizes
     from sinks.lake.opening import open_lake
 
     opened = open_lake(config)
     sizes = Sizes(apart=tuple(sorted(config.retention.kinds)))
-    return Compactor(config.lake.path, opened.store, grace_s=config.lake.grace, sizes=sizes, sealed=_sealed(config))
+    return Compactor(
+        config.lake.path,
+        opened.store,
+        grace_s=config.lake.grace,
+        sizes=sizes,
+        sealed=_sealed(config),
+        orphans=orphans,
+    )
 
 
 def _sealed(config: Config) -> Callable[[], int | None]:
     """Say how far the lake is sealed, None where it is not to be."""
     from pgwitness.core.errors import NotInOrder
-    from sinks.seal.opening import sealed_to
-    from sinks.seal.place import folder_of
+    from sinks.seal.opening import is_sealed, sealed_to
 
     def sealed() -> int | None:
-        wanted = config.seal.key or config.seal.sign_command or config.seal.public_key or config.lake.signing_key_file
-        path = config.lake.path
-        if not wanted and not (isinstance(path, Path) and folder_of(path, config.seal.path).exists()):
-            return None
         try:
-            return sealed_to(config)
+            return sealed_to(config) if is_sealed(config) else None
         except (ValueError, OSError) as error:
             raise NotInOrder(
-                f"the lake's seal could not be read ({error}): replaced files are not deleted until it can"
+                f"the lake's seal could not be read ({error}): nothing is replaced, retired or deleted until it can"
             ) from error
 
     return sealed
@@ -262,7 +274,7 @@ def _show(compactor: Compactor, as_json: bool) -> None:
     emit(rows, as_json=as_json, empty="nothing to compact")
 
 
-def _tell(done: Done, compactor: Compactor, as_json: bool) -> None:
+def _tell(done: Done, compactor: Compactor, as_json: bool, orphans: bool) -> None:
     import msgspec
 
     if as_json:
@@ -272,7 +284,12 @@ def _tell(done: Done, compactor: Compactor, as_json: bool) -> None:
         f"{done.replaced} files became {done.made} ({done.rows} rows), {compactor.live} count now; "
         f"{done.removed} replaced files deleted"
     )
-    if done.orphans:
+    if done.orphans and orphans:
         say(f"{done.orphans} files that no entry names and that were older than a day are deleted")
+    elif done.orphans:
+        say(
+            f"{done.orphans} files older than a day are in no entry: `pgwitness doctor` names one. What a crash left "
+            "can be deleted (--orphans); if the log was put back from a copy they may be evidence, so look first"
+        )
     for why in done.refused:
         say(f"left as it is: {why}")

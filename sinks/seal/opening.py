@@ -113,9 +113,16 @@ def _given(text: str) -> PublicKey:
         raise ConfigurationError(f"--key: {error}") from error
 
 
+def is_sealed(config: Config) -> bool:
+    """Say whether the lake is to be sealed, or has a seal."""
+    wanted = config.seal.key or config.seal.sign_command or config.seal.public_key or config.lake.signing_key_file
+    path = config.lake.path
+    return bool(wanted) or (isinstance(path, Path) and place.folder_of(path, config.seal.path).exists())
+
+
 def sealed_to(config: Config) -> int:
     """Return the last entry of the lake that is sealed, -1 for none; the signature is checked where the key is known.
 
-    Raise `ValueError` and `OSError` as `sinks.seal.place.sealed_to`.
+    Raise `ValueError`, `OSError` and `NotInOrder` as `sinks.seal.place.sealed_to`, which holds it against the lake.
     """
-    return place.sealed_to(seal_store(config), keys.known_key(config))
+    return place.sealed_to(seal_store(config), keys.known_key(config), lake_store(config))

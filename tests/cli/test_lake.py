@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from pgwitness.cli import main
 from pgwitness.cli.doctor import installation
+from pgwitness.cli.doctor.lines import Line
 from pgwitness.core.config import load
 from sinks.lake.views.listing import Listing
 from tests.sinks.test_compaction import fill, live
@@ -64,6 +66,34 @@ def test_the_doctor_tells_that_nobody_compacts(config: Path, monkeypatch: pytest
     (found,) = [line for line in lines if line["what"] == "compaction"]
     assert found["state"] == "warning"
     assert "36 small files" in str(found["found"])
+
+
+def test_a_log_that_was_longer_once_is_said_and_exits_1(config: Path) -> None:
+    """By both commands and by the doctor; the daemon never deletes what no entry names."""
+    lake = config.parent / "lake"
+    (lake / "_log" / "000000" / "000" / "012.json").unlink()
+    for command in ("compact", "retain"):
+        done = CliRunner().invoke(main, ["lake", command, "--config", str(config)])
+        assert done.exit_code == 1
+        assert "the log ends with entry 11" in done.stderr
+    lines: list[Line] = []
+    installation.lake(load(config), lines)
+    assert any("the end of the log was cut off" in str(one) for one in lines)
+    daemon = CliRunner().invoke(main, ["lake", "compact", "--config", str(config), "--orphans", "--every", "1m"])
+    assert daemon.exit_code == 2
+
+
+def test_what_no_entry_names_is_deleted_only_when_asked_for(config: Path) -> None:
+    """It is told before."""
+    planted = config.parent / "lake" / "events" / "dt=2026-09-22" / "planted.parquet"
+    planted.write_bytes(b"x")
+    os.utime(planted, (1_700_000_000, 1_700_000_000))
+    done = CliRunner().invoke(main, ["lake", "compact", "--config", str(config)])
+    assert "1 files older than a day are in no entry" in done.stderr
+    assert planted.exists()
+    done = CliRunner().invoke(main, ["lake", "compact", "--config", str(config), "--orphans"])
+    assert "1 files that no entry names and that were older than a day are deleted" in done.stderr
+    assert not planted.exists()
 
 
 def test_a_folder_without_a_lake_exits_1(tmp_path: Path) -> None:

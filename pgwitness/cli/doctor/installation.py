@@ -90,6 +90,7 @@ def lake(config: Config, findings: list[Line]) -> None:
         return
     findings += _listed(store)
     if there:
+        findings += _cut_off(config, store)
         findings += lost_lines(config)
 
 
@@ -131,6 +132,25 @@ def _listed(store: Store) -> list[Line]:
         if names:
             found.append(line("lake", "log", state, f"{len(names)} {what}, such as {names[0]}", fix))
     return found
+
+
+def _cut_off(config: Config, store: Store) -> list[Line]:
+    """Say when the lake's log was longer once, as its snapshots or its seal know."""
+    from sinks.lake.compaction import whole
+    from sinks.lake.log.on_store import Reader
+    from sinks.seal.opening import is_sealed, sealed_to
+
+    fix = "restore the folder _log from a newer copy of the lake; until then nothing is compacted or retired"
+    try:
+        whole.refresh(store.path, store, Reader(store), lambda: sealed_to(config) if is_sealed(config) else None)
+    except NotInOrder as error:
+        return [line("lake", "log", "error", str(error), fix)]
+    except (ValueError, OSError) as error:
+        fix = "give this user the right to read the seal, or look what the sealer says"
+        return [line("lake", "seal", "warning", f"the seal could not be read: {error}", fix)]
+    except Stop:
+        pass  # `_listed` says so
+    return []
 
 
 def lost_lines(config: Config) -> list[Line]:

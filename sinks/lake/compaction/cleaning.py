@@ -1,7 +1,8 @@
 """Which files in a lake's folders may be deleted: those that an entry has taken out long ago, and those of no entry.
 
 Nothing but the log and the folders says so, so that it does not matter who has taken a file out and when whoever would
-have deleted it was killed. A file that is in no entry may belong to a commit that is on its way: it stays for a day.
+have deleted it was killed. A file that is in no entry may belong to a commit that is on its way: nothing is said of it
+for a day. And it may be evidence, if the log is an older copy of itself: only a person has it deleted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Lists(Reads, Protocol):
 
 @dataclass
 class Gone:
-    """Files that may be deleted: replaced or retired, and those that no entry names."""
+    """Files that may be deleted: replaced or retired, and, where a person says so, those that no entry names."""
 
     replaced: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)

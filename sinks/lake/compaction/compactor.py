@@ -16,8 +16,7 @@ from typing import Protocol
 import structlog
 from msgspec import Struct
 
-from pgwitness.core.errors import NotInOrder
-from sinks.lake.compaction import cleaning
+from sinks.lake.compaction import cleaning, whole
 from sinks.lake.compaction.cleaning import Lists
 from sinks.lake.compaction.plan import Job, Sizes, plan
 from sinks.lake.compaction.rewrite import Altered, Holds, remove, rewrite
@@ -50,6 +49,7 @@ class Done(Struct):
     """Jobs that were not committed, because somebody else had their files or holds them."""
     removed: int = 0
     orphans: int = 0
+    """Files older than a day that no entry names: left, or removed where that was asked for."""
     refused: list[str] = []
     """Why jobs were left: files that are missing or not what their entries say."""
 
@@ -57,6 +57,7 @@ class Done(Struct):
 class Compactor:
     """Compacts one lake. `sealed` gives the last entry that a checkpoint covers; None where nothing is sealed.
 
+    With `orphans` it deletes files that no entry names, which nobody but a person can tell from evidence.
     `clock_us` is the time that entries carry, `unique` names files that nobody else has.
     """
 
@@ -68,6 +69,7 @@ class Compactor:
         grace_s: float = GRACE_S,
         sizes: Sizes | None = None,
         sealed: Callable[[], int | None] = lambda: None,
+        orphans: bool = False,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
         unique: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
@@ -77,6 +79,7 @@ class Compactor:
         self._grace_s = grace_s
         self._sizes = sizes or Sizes()
         self._sealed = sealed
+        self._orphans = orphans
         self._clock_us = clock_us
         self._unique = unique
         self._unanswered: _Commit | None = None
@@ -84,17 +87,12 @@ class Compactor:
     def run(self, beat: Callable[[], object] = lambda: None) -> Done:
         """Do all that there is to do, and remove what may go. Raise `Retry` when the operating system refuses.
 
-        Raise `NotInOrder` where there is no lake of this version, `Stop` when its log is damaged. `beat` is called
-        again and again while it works.
+        Raise `NotInOrder` where there is no lake of this version, or one whose log was longer once, `Stop` when its log
+        is damaged. `beat` is called again and again while it works.
         """
         done = Done()
         with Troubles(self._path, AGAIN):
-            self._log.refresh()
-            if self._log.state.number < 0:
-                raise NotInOrder(
-                    f"{self._path} has no log: start a worker on it (`pgwitness worker`), which makes it, and takes "
-                    "over a lake of version 0.1"
-                )
+            sealed = whole.refresh(self._path, self._store, self._log, self._sealed)
             self._answer(done)
             tried: set[tuple[str, ...]] = set()
             while jobs := [job for job in self._plan() if _names(job) not in tried]:
@@ -102,7 +100,7 @@ class Compactor:
                     tried.add(_names(job))
                     self._do(job, done, beat)
             self._log.publish()
-            self._clean(done, beat)
+            self._clean(done, sealed, beat)
         return done
 
     @property
@@ -165,17 +163,15 @@ class Compactor:
             done.lost += 1
         self._unanswered = None
 
-    def _clean(self, done: Done, beat: Callable[[], object]) -> None:
-        gone = cleaning.removable(
-            self._store, self._log, self._clock_us(), grace_s=self._grace_s, sealed=self._sealed()
-        )
+    def _clean(self, done: Done, sealed: int | None, beat: Callable[[], object]) -> None:
+        gone = cleaning.removable(self._store, self._log, self._clock_us(), grace_s=self._grace_s, sealed=sealed)
         for path in gone.replaced:
             self._store.remove(path)
             done.removed += 1
             beat()
-        for path in gone.orphans:
+        done.orphans = len(gone.orphans)
+        for path in gone.orphans if self._orphans else ():
             self._store.remove(path)
-            done.orphans += 1
             log.warning("removed a file that no entry names", path=path)
 
 

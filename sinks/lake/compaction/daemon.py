@@ -35,7 +35,7 @@ def compacting(compactor: Compactor) -> Round:
         metrics.REPLACED.inc(done.replaced)
         metrics.ROWS.inc(done.rows)
         metrics.REMOVED.inc(done.removed)
-        metrics.ORPHANS.inc(done.orphans)
+        metrics.ORPHANS.set(done.orphans)
         metrics.REFUSED.set(len(done.refused))
         metrics.LIVE.set(compactor.live)
         return done.refused[0] if done.refused else None

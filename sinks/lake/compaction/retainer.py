@@ -12,7 +12,7 @@ import structlog
 from msgspec import Struct
 
 from pgwitness.core.errors import NotInOrder
-from sinks.lake.compaction import cleaning
+from sinks.lake.compaction import cleaning, whole
 from sinks.lake.compaction.compactor import AGAIN, GRACE_S, Store
 from sinks.lake.compaction.retention import RETIRED_AT_ONCE, Terms, due
 from sinks.lake.log.chain import Entry, File, Hold, Release, Retire, Retired, State
@@ -75,20 +75,18 @@ class Retainer:
     def run(self, beat: Callable[[], object] = lambda: None) -> Ended:
         """Retire what is due, and delete what was retired or replaced more than the grace ago.
 
-        Raise `Retry` when the operating system refuses, `NotInOrder` where there is no lake, `Stop` when its log is
-        damaged.
+        Raise `Retry` when the operating system refuses, `NotInOrder` where there is no lake, or one whose log was
+        longer once, `Stop` when its log is damaged.
         """
         done = Ended()
         with Troubles(self._path, AGAIN):
-            self._open()
+            sealed = whole.refresh(self._path, self._store, self._log, self._sealed)
             for reason, files in self._due().items():
                 for first in range(0, len(files), RETIRED_AT_ONCE):
                     self._retire(files[first : first + RETIRED_AT_ONCE], reason, done)
                     beat()
             self._log.publish()
-            gone = cleaning.removable(
-                self._store, self._log, self._clock_us(), grace_s=self._grace_s, sealed=self._sealed()
-            )
+            gone = cleaning.removable(self._store, self._log, self._clock_us(), grace_s=self._grace_s, sealed=sealed)
             for path in gone.replaced:
                 self._store.remove(path)
                 done.removed += 1

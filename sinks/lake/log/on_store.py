@@ -204,6 +204,13 @@ def newest_entry(store: Reads) -> int:
     return -1
 
 
+def newest_snapshot(store: Reads) -> int:
+    """Give the highest entry that a snapshot is named by, -1 when there is none. The log has that entry, or had it."""
+    numbers = [found[1] for name in store.names(snapshots.FOLDER) if (found := _TAIL.fullmatch(name))]
+    return int(max(numbers, default="-1"))
+
+
+_TAIL = re.compile(r"tail-([0-9]{12})\.json")
 _HIGH, _MIDDLE, _LOW = (re.compile(digits) for digits in ("[0-9]{6}", "[0-9]{3}", r"[0-9]{3}\.json"))
 
 
