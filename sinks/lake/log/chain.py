@@ -355,12 +355,13 @@ def _apart(state: State, ranges: list[Range]) -> str | None:
 
 
 def _strange(state: State, files: list[File]) -> str | None:
-    paths = [file.path for file in files]
-    for place, file in enumerate(files):
+    new: set[str] = set()
+    for file in files:
         if not is_own(file):
             return f"{file.path!r} is no place of table {file.table}"
-        if file.path in state.live or file.path in paths[:place]:
+        if file.path in state.live or file.path in new:
             return f"{file.path} is there already"
+        new.add(file.path)
     return None
 
 
