@@ -357,6 +357,37 @@ def test_what_was_altered_is_left_and_told(tmp_path: Path) -> None:
     assert {layout.level_of(file.path) for file in live(tmp_path) if file.table == "rows"} == {Level.MONTH}
 
 
+def test_what_cannot_be_read_keeps_nobody_from_compacting_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector under one file: it is named, and the other tables are compacted all the same."""
+    fill(tmp_path, 6)
+    bad = next(file.path for file in live(tmp_path) if file.table == "events")
+    opened = Folder.open
+
+    def refuse(self: Folder, name: str) -> Any:
+        if name == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(self, name)
+
+    monkeypatch.setattr(Folder, "open", refuse)
+    done = compactor(tmp_path).run()
+    assert [why.split(" (")[0] for why in done.refused] == [f"{bad} could not be read"]
+    assert done.jobs == 2
+
+
+def test_what_was_replaced_is_known_beside_entries_of_a_clock_that_was_behind(tmp_path: Path) -> None:
+    """An entry that says it is years older than the files ends no search for who took them out."""
+    fill(tmp_path, 8)
+    compactor(tmp_path).run()
+    hold(tmp_path)  # at the beginning of time
+    release(tmp_path)
+    listing = Listing(tmp_path)
+    listing.refresh()
+    assert listing.strange() == []
+    assert compactor(tmp_path, time.time_ns() // 1000 + DAY_US).run().removed > 0
+
+
 def test_a_folder_without_a_lake_is_refused(tmp_path: Path) -> None:
     """It says what to do."""
     with pytest.raises(NotInOrder, match="start a worker"):

@@ -25,6 +25,7 @@ from sinks.lake.log.chain import File
 from sinks.lake.log.layout import Level
 from sinks.lake.rows import digest, parquet
 from sinks.lake.rows.schema import SCHEMA_VERSION, TABLES
+from sinks.lake.storage.refusals import Refused
 from sinks.lake.storage.store import Grows
 
 BATCH_ROWS_MAX = 8_192
@@ -103,6 +104,10 @@ def _check(store: Holds, file: File, beat: Callable[[], object]) -> None:
                 beat()
     except FileNotFoundError:
         raise Altered(f"{file.path} is missing: restore it from a copy of the lake") from None
+    except Refused:
+        raise  # the storage is asked again
+    except OSError as error:
+        raise _unreadable(file, error) from error
     if digest.hexdigest() != file.sha256:
         raise Altered(f"{file.path} is not what its entry says (SHA-256): restore it from a copy of the lake")
 
@@ -124,9 +129,19 @@ def _sources(
 
 
 def _tables(store: Holds, file: File, schema: pa.Schema, sources: int) -> Any:
-    with store.open(file.path) as opened, pq.ParquetFile(opened, pre_buffer=False, buffer_size=READ_BYTES) as found:
-        for batch in found.iter_batches(batch_rows(found.metadata, len(schema), sources)):
-            yield _aligned(pa.Table.from_batches([batch]), file, schema)
+    try:
+        with store.open(file.path) as opened, pq.ParquetFile(opened, pre_buffer=False, buffer_size=READ_BYTES) as found:
+            for batch in found.iter_batches(batch_rows(found.metadata, len(schema), sources)):
+                yield _aligned(pa.Table.from_batches([batch]), file, schema)
+    except Refused:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: File, error: Exception) -> Altered:
+    """Say that one file cannot be read: others are compacted all the same."""
+    return Altered(f"{file.path} could not be read ({error}): look at the disk, and restore it from a copy of the lake")
 
 
 def batch_rows(metadata: pq.FileMetaData, columns: int, sources: int) -> int:

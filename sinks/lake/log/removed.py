@@ -8,6 +8,8 @@ from sinks.lake.log.on_store import Reads
 
 CLOCKS_US = 86_400_000_000
 """How far the clocks of those who write entries and files may be apart."""
+OLDER_MAX = 512
+"""Entries in a row that are older than a file before it is believed that so are all before them: clocks jump."""
 
 
 def taken_out(store: Reads, newest: int, written: dict[str, int]) -> dict[str, Replace | Retire] | None:
@@ -18,7 +20,8 @@ def taken_out(store: Reads, newest: int, written: dict[str, int]) -> dict[str, R
     """
     unknown = dict(written)
     found: dict[str, Replace | Retire] = {}
-    number = newest
+    number, older = newest, 0
+    first_us = min(unknown.values(), default=0)
     while unknown and number > 0:
         content = store.read(chain.entry_name(number))
         if content is None:
@@ -26,9 +29,12 @@ def taken_out(store: Reads, newest: int, written: dict[str, int]) -> dict[str, R
         entry = chain.decode(content, number)
         if isinstance(entry, Replace | Retire):
             for path in _removes(store, entry):
-                if unknown.pop(path, None) is not None:
+                if (written_us := unknown.pop(path, None)) is not None:
                     found[path] = entry
-        if unknown and entry.at_us < min(unknown.values()) - CLOCKS_US:
+                    if written_us == first_us:
+                        first_us = min(unknown.values(), default=0)
+        older = older + 1 if entry.at_us < first_us - CLOCKS_US else 0
+        if older > OLDER_MAX:
             break
         number -= 1
     return found
