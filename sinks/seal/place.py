@@ -56,8 +56,8 @@ def sealed_to(seal: Path | Reads, key: PublicKey | None = None, lake: Reads | No
     `seal` is the folder of the seal (`folder_of`), or its store. With a key, the checkpoint must be signed by it;
     without, what it says is believed: whoever takes files away by it has at worst done so before they were sealed.
     With the lake, its entry of that number must be the one that was sealed; so are all before it, by their hashes.
-    Raise `ValueError` for a checkpoint that is none or is not signed by the key, or with a torn log, `OSError` when it cannot
-    be read, `NotInOrder` when the lake's entry is another one or missing.
+    Raise `ValueError` for a checkpoint that is none or is not signed by the key, or with a torn log, `OSError` when it
+    cannot be read, `NotInOrder` when the lake's entry is another one or missing.
     """
     store = Folder(seal, Files()) if isinstance(seal, Path) else seal
     content = store.read(CHECKPOINT)

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgwitness.core.errors import NotInOrder
+from sinks.lake.compaction.clock import AHEAD_US, believed_us
 from sinks.lake.compaction.plan import Sizes
 from sinks.lake.compaction.retainer import Ended, Retainer
-from sinks.lake.compaction.retention import Terms, due
-from sinks.lake.log import layout
-from sinks.lake.log.chain import File, Retire
+from sinks.lake.compaction.retention import Terms, due, portions
+from sinks.lake.log import chain, layout
+from sinks.lake.log.chain import File, Land, Retire, Retired
 from sinks.lake.storage.files import Files
 from sinks.lake.storage.store import Folder
 from tests.sinks.material import DAY_US, NOON_US, entries
@@ -68,6 +69,102 @@ def test_a_clock_that_is_years_ahead_ends_nothing(tmp_path: Path) -> None:
     assert retainer(tmp_path, NOON_US + 9_000 * DAY_US).run() == Ended()
     weeks = Terms({"events": 5 * DAY_S})
     assert retainer(tmp_path, NOON_US + 9_000 * DAY_US, weeks).run().retired == 2
+
+
+def land(path: Path, *days: float) -> None:
+    """Land something at these days behind the first, by the clock of worker and collector alike."""
+    for day in days:
+        fill(path, 1, landed_us=int(NOON_US + day * DAY_US))
+
+
+@pytest.mark.parametrize("wrong", [(365.0,), (365.0, 365.6), (365.0, 0.5), (-400.0,)])
+def test_a_clock_of_the_whole_host_that_jumps_ends_nothing(tmp_path: Path, wrong: tuple[float, ...]) -> None:
+    """The last commit says then what the clock says; the days before it do not."""
+    land(tmp_path, 0, 1, 2, 3, *wrong)
+    weeks = Terms({"events": 30 * DAY_S})
+    assert retainer(tmp_path, NOON_US + 366 * DAY_US, weeks).run() == Ended()
+    land(tmp_path, 366, 367, 368)  # three days on, nobody calls it wrong
+    assert retainer(tmp_path, NOON_US + 369 * DAY_US, weeks).run().retired > 0
+
+
+@given(
+    st.lists(st.integers(0, 5_000), min_size=1, max_size=60).map(sorted),
+    st.integers(0, 3_000),
+    st.integers(1, 40),
+)
+def test_one_wrong_day_never_lets_time_go_on(hours: list[int], jump_days: int, commits: int) -> None:
+    """However much landed on it, and however long nothing had landed before."""
+    right = [NOON_US + hour * 3_600_000_000 for hour in hours]
+    wrong = [right[-1] + jump_days * DAY_US + number for number in range(commits)]
+    log = Entries([*right, *wrong])
+    found = believed_us(log, len(right) + commits - 1, wrong[-1])
+    assert found <= max(right[-1] + AHEAD_US, min(wrong[-1], right[-1] + AHEAD_US))
+    assert found <= wrong[-1]
+
+
+def test_a_worker_that_lands_every_minute_has_the_clock(tmp_path: Path) -> None:
+    """Few of a hundred thousand entries are looked at."""
+    log = Entries([NOON_US + number * 60_000_000 for number in range(100_000)])
+    now_us = NOON_US + 100_000 * 60_000_000
+    assert believed_us(log, 99_999, now_us) == now_us
+    assert log.reads < 100
+
+
+class Entries:
+    """A log of commits at these times."""
+
+    def __init__(self, times_us: list[int]) -> None:
+        self._times_us = times_us
+        self.reads = 0
+
+    def read(self, name: str) -> bytes | None:
+        """Give an entry."""
+        self.reads += 1
+        number = int(name.removeprefix("_log/").removesuffix(".json").replace("/", ""))
+        return chain.encode(Land(number=number, predecessor="", at_us=self._times_us[number], ranges=[], files=[]))[0]
+
+    def names(self, folder: str) -> list[str]:
+        """Nobody asks."""
+        raise AssertionError(folder)
+
+
+def test_what_is_held_after_it_was_retired_is_not_deleted(tmp_path: Path) -> None:
+    """It counts no more, but whoever holds it may still have it."""
+    fill(tmp_path, 4, landed_us=LATER_US)
+    assert retainer(tmp_path, NOON_US + 400 * DAY_US).run().retired == 12
+    name = retainer(tmp_path, NOON_US + 400 * DAY_US).hold("ada", "a court", first_day="2026-09-22")
+    late = NOON_US + 401 * DAY_US
+    assert retainer(tmp_path, late).run().removed == 0
+    assert compactor(tmp_path, late).run().removed == 0
+    retainer(tmp_path, late).release(name, "ada", "it is over")
+    assert retainer(tmp_path, late).run().removed == 12
+
+
+@pytest.mark.parametrize("text", ["x" * 70_000, "no \udcff"])
+def test_a_reason_that_no_entry_takes_is_refused(tmp_path: Path, text: str) -> None:
+    """An entry that is too long could never be sealed, nor could any behind it."""
+    fill(tmp_path, 1)
+    before = entries(tmp_path)
+    one = retainer(tmp_path, LATER_US)
+    with pytest.raises(NotInOrder, match=r"bytes at most|not Unicode"):
+        one.hold("ada", text)
+    name = one.hold("ada", "a court")
+    with pytest.raises(NotInOrder, match=r"bytes at most|not Unicode"):
+        one.release(name, "ada", text)
+    assert len(entries(tmp_path)) == len(before) + 1
+
+
+def test_what_one_entry_retires_fits_into_it() -> None:
+    """However long the topic's name is, which stands in the paths of version 0.1."""
+    files = [
+        File("events", f"events/dt=2026-09-22/{'t' * 240}-{number:020d}.parquet", 10**9, 1, "f" * 64, 2)
+        for number in range(1_000)
+    ]
+    parts = list(portions(files))
+    assert [file for part in parts for file in part] == files
+    for part in parts:
+        removes = [Retired(file.path, file.sha256, file.rows) for file in part]
+        chain.encode(Retire(number=10**12 - 1, predecessor="f" * 64, at_us=10**17, removes=removes, reason="r" * 99))
 
 
 def test_a_kind_that_is_kept_less_long_has_files_of_its_own(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sinks.lake.log import layout
+from sinks.lake.log.chain import Retire
 from sinks.lake.log.on_store import Reader, Reads
 from sinks.lake.log.removed import taken_out
 from sinks.lake.rows.schema import TABLES
@@ -42,7 +43,7 @@ def removable(store: Lists, log: Reader, now_us: int, *, grace_s: float, sealed:
     seen = {path: store.written_us(path) for path in present if path not in log.state.live}
     written = {path: at_us for path, at_us in seen.items() if at_us is not None}
     taken = taken_out(store, log.state.number, written)
-    gone = Gone()
+    gone, holds = Gone(), log.state.holds.values()
     if taken is None:
         return gone
     for path, at_us in sorted(written.items()):
@@ -50,6 +51,8 @@ def removable(store: Lists, log: Reader, now_us: int, *, grace_s: float, sealed:
         if entry is None:
             if now_us - at_us > ORPHANED_S * 1e6:
                 gone.orphans.append(path)
+        elif isinstance(entry, Retire) and any(hold.covers(*layout.days_of(path)) for hold in holds):
+            continue  # it was retired, and somebody holds what is left of it
         elif now_us - entry.at_us > grace_s * 1e6 and (sealed is None or entry.number <= sealed):
             gone.replaced.append(path)
     return gone

@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from pgwitness.core.errors import NotInOrder
 from sinks.lake.compaction import cleaning, whole
+from sinks.lake.compaction.clock import believed_us
 from sinks.lake.compaction.compactor import AGAIN, GRACE_S, Store
-from sinks.lake.compaction.retention import RETIRED_AT_ONCE, Terms, due
+from sinks.lake.compaction.retention import Terms, due, portions
 from sinks.lake.log.chain import Entry, File, Hold, Release, Retire, Retired, State
 from sinks.lake.log.on_store import Log
 from sinks.lake.log.protocol import Attempt
@@ -22,8 +23,8 @@ from sinks.lake.storage.troubles import Troubles
 
 log = structlog.get_logger("retain")
 
-AHEAD_US = 7 * 86_400_000_000
-"""How far behind the last commit it may be for what is due: a clock that is years ahead must not end everything."""
+_LAST_S = 253_402_300_799
+"""The last second of the year 9999."""
 _DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -67,9 +68,14 @@ class Retainer:
             return self._due()
 
     def _due(self) -> dict[str, list[File]]:
-        state = self._log.state
-        last_us = max((reached.at_us for reached in state.ends.values()), default=0)
-        now_us = min(self._clock_us(), last_us + AHEAD_US)
+        state, clock_us = self._log.state, self._clock_us()
+        now_us = believed_us(self._store, state.number, clock_us)
+        if now_us < clock_us:
+            log.warning(
+                "the clock is not believed: for three days at least nothing landed that is a week from it",
+                clock=_utc(clock_us),
+                goes_by=_utc(now_us),
+            )
         return due(state.live.values(), lambda file: state.kept(file.path), now_us, self._terms)
 
     def run(self, beat: Callable[[], object] = lambda: None) -> Ended:
@@ -82,8 +88,8 @@ class Retainer:
         with Troubles(self._path, AGAIN):
             sealed = whole.refresh(self._path, self._store, self._log, self._sealed)
             for reason, files in self._due().items():
-                for first in range(0, len(files), RETIRED_AT_ONCE):
-                    self._retire(files[first : first + RETIRED_AT_ONCE], reason, done)
+                for some in portions(files):
+                    self._retire(some, reason, done)
                     beat()
             self._log.publish()
             gone = cleaning.removable(self._store, self._log, self._clock_us(), grace_s=self._grace_s, sealed=sealed)
@@ -181,6 +187,10 @@ class Retainer:
         self._log.refresh()
         if self._log.state.number < 0:
             raise NotInOrder(f"{self._path} has no log: start a worker on it (`pgwitness worker`), which makes it")
+
+
+def _utc(at_us: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(min(max(at_us, 0) // 1_000_000, _LAST_S)))
 
 
 def _is_day(text: str) -> bool:

@@ -6,15 +6,16 @@ kind that compaction has put into them alone, is kept for. A file of several kin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from sinks.lake.log import layout
 from sinks.lake.log.chain import File
 
-RETIRED_AT_ONCE = 200
-"""Files that one entry retires: each stands in it with its hash, and an entry has 60,000 bytes at most."""
+RETIRED_AT_ONCE, PATHS_AT_ONCE = 200, 25_000
+"""Files that one entry retires, and the letters of their paths: each stands in it with its hash, and an entry has
+60,000 bytes at most. Files of version 0.1 have the topic's name in theirs."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,18 @@ def due(live: Iterable[File], kept: Callable[[File], bool], now_us: int, terms: 
         if seconds is not None and ended_s is not None and now_us / 1e6 >= ended_s + seconds and not kept(file):
             found.setdefault(terms.reason(file), []).append(file)
     return found
+
+
+def portions(files: Sequence[File]) -> Iterator[list[File]]:
+    """Part files so that each part stands in one entry."""
+    part: list[File] = []
+    for file in files:
+        if len(part) == RETIRED_AT_ONCE or sum(len(one.path) for one in [*part, file]) > PATHS_AT_ONCE:
+            yield part
+            part = []
+        part.append(file)
+    if part:
+        yield part
 
 
 def _end_s(day: str) -> float | None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from pgwitness.core.errors import Stop
+from pgwitness.core.errors import NotInOrder, Stop
 from pgwitness.core.events import Position
 from sinks.lake.log import layout, rows_proof
 from sinks.lake.rows.schema import TABLES
@@ -195,10 +195,23 @@ def more_name(sha256: str) -> str:
 
 
 def encode(entry: Entry) -> tuple[bytes, bytes | None]:
-    """Write an entry as one line of JSON; where that is too long, what it leaves out comes beside it."""
-    content = _line(entry)
-    if len(content) <= ENTRY_BYTES_MAX or not isinstance(entry, Begin | Land | Replace):
+    """Write an entry as one line of JSON; where that is too long, what it leaves out comes beside it.
+
+    Raise `NotInOrder` for a text that is too long for an entry, which nobody could seal, or is no Unicode.
+    """
+    try:
+        content = _line(entry)
+    except UnicodeEncodeError as error:
+        raise NotInOrder(
+            f"a text that is to stand in the lake's log is not Unicode ({error}): write it anew"
+        ) from error
+    if len(content) <= ENTRY_BYTES_MAX:
         return content, None
+    if not isinstance(entry, Begin | Land | Replace):
+        raise NotInOrder(
+            f"an entry of the lake's log has {ENTRY_BYTES_MAX:,} bytes at most, and this one would have "
+            f"{len(content):,}: shorten its texts, and keep the long one elsewhere"
+        )
     removes = entry.removes if isinstance(entry, Replace) else []
     short: dict[str, Any] = {"files": [], "more": "0" * 64}
     if removes:
