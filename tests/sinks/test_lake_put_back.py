@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pgwitness.core.errors import NotInOrder, Stop
 from sinks.lake.log import chain, snapshots
 from sinks.lake.log.on_store import open_state
+from sinks.lake.rows.schema import TABLES
 from sinks.lake.storage.files import Files
 from sinks.lake.storage.store import Folder
-from sinks.lake.views.listing import Listing
+from sinks.lake.views.listing import Listing, empty_file
 from sinks.lake.writer import Lake, PartitionWriter
 from sinks.sql import query
 from sinks.sql.catalogue import connect
@@ -262,6 +266,28 @@ def test_a_plain_duckdb_answers_nothing_from_a_snapshot_that_is_not_whole(
         SPOILS[how](tmp_path)
         with pytest.raises(duckdb.IOException, match=r"run the last part of views\.sql again"):
             plain(tmp_path, connection)
+
+
+@pytest.mark.parametrize("columns", ["as they are", "with the day as in months"])
+def test_rows_in_the_file_that_carries_the_columns_are_no_evidence(tmp_path: Path, columns: str) -> None:
+    """Whatever day they say they are of: no entry names that file."""
+    fill(tmp_path, 2)
+    schema = TABLES["events"]
+    if columns != "as they are":
+        schema = schema.append(pa.field("dt", pa.date32()))
+    row: dict[str, object] = dict.fromkeys(schema.names) | {
+        "event_id": "forged",
+        "kind": "change",
+        "dt": date(2026, 9, 22),
+    }
+    pq.write_table(pa.Table.from_pylist([row], schema), tmp_path / empty_file("events"))
+    forged = "SELECT count(*) FROM events WHERE event_id = 'forged'"
+    with connect(tmp_path) as connection:
+        assert connection.execute(forged).fetchall() == [(0,)]
+    with duckdb.connect() as connection:
+        connection.execute(f"SET file_search_path = '{tmp_path}'")
+        connection.execute((tmp_path / "views.sql").read_text())
+        assert connection.execute(forged).fetchall() == [(0,)]
 
 
 def test_marks_of_many_lanes_fit_into_an_entry() -> None:

@@ -138,5 +138,7 @@ def scan(table: str, more: str = "", principal: str | None = None) -> str:
                 files = f"getvariable('{BY_BUCKET[part]}')[1 + {bucket}]"
             days = "false" if part.months else "true, hive_types = {'dt': DATE}"
             united = "union_by_name = true, " if part.older else ""
-            reads.append(f"SELECT * FROM read_parquet({files}, {united}hive_partitioning = {days}{more})")
+            # Where there are no months the file without rows stands for them, with whatever day its rows would say.
+            rows = f" WHERE NOT contains(filename, '/dt={EMPTY_DAY}/')" if part.months else ""
+            reads.append(f"SELECT * FROM read_parquet({files}, {united}hive_partitioning = {days}{more}){rows}")
     return f"(SELECT * FROM ({' UNION ALL BY NAME '.join(reads)}) WHERE dt > DATE '{EMPTY_DAY}')"
