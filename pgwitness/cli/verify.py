@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sinks.seal.verification.findings import Report
 
 CHECKPOINT_BYTES_MAX = 10_000_000
+PATIENCE_S = 5.0
+"""How long a file without an entry is watched: a worker or compactor that is at it goes on with it by then."""
 
 
 @click.command(short_help="Check that nothing of a lake, or of a proof, is altered, offline.")
@@ -78,6 +80,7 @@ def verify(
         unanchored=unanchored,
         lag_us=int(lag_s * 1e6),
         rows=rows,
+        patience_s=PATIENCE_S,
         root=_root(copy_of or str(config.lake.path)),
         trusted=trusted_certificates(config, tsa),
     )

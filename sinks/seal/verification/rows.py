@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import pyarrow as pa
@@ -48,8 +49,12 @@ _NUMBERED = 3
 """The version of columns from which on `events` has the numbers."""
 
 
+class Vanished(Exception):
+    """A file went while rows were read: compaction may have replaced it, and what took its place is to be read."""
+
+
 def check_rows(lake: Path, history: History, report: Report) -> None:
-    """Read every row of the live files. Call it when the files' hashes are in order."""
+    """Read every row of the live files. Call it when the files' hashes are in order. Raise `Vanished`."""
     files = sorted(history.state.live.values(), key=lambda file: file.path)
     with ThreadPoolExecutor(THREADS) as threads:
         for file, why in zip(files, threads.map(lambda one: wrong_rows(lake, one), files), strict=True):
@@ -60,7 +65,12 @@ def check_rows(lake: Path, history: History, report: Report) -> None:
         report.said(f"{without} files were landed before there were digests of rows: their rows were counted only")
     numbered = [str(lake / file.path) for file in files if file.table == "events" and file.schema_version >= _NUMBERED]
     if numbered:
-        _number(numbered, history, report)
+        try:
+            _number(numbered, history, report)
+        except duckdb.Error as error:
+            if not all(Path(name).exists() for name in numbered):
+                raise Vanished from error
+            report.found("unreadable", str(lake), f"its numbers could not be read: {error}")
 
 
 def wrong_rows(lake: Path, file: File) -> str | None:
@@ -73,6 +83,8 @@ def wrong_rows(lake: Path, file: File) -> str | None:
             rows += table.num_rows
             if file.digest is not None:
                 found += digest.of(table, file.table)
+    except FileNotFoundError as error:
+        raise Vanished(file.path) from error
     except (OSError, pa.ArrowException, TypeError) as error:
         return f"its rows cannot be read: {error}"
     if rows != file.rows:
@@ -83,7 +95,11 @@ def wrong_rows(lake: Path, file: File) -> str | None:
 
 
 def _number(files: list[str], history: History, report: Report) -> None:
-    with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "threads": 2}) as connection:
+    # What does not fit into memory is written beside, but not into the folder that whoever verifies stands in.
+    with (
+        TemporaryDirectory(prefix="pgwitness-verify-") as spill,
+        duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "threads": 2, "temp_directory": spill}) as connection,
+    ):
         for event_id, found in _ask(connection, _TWICE, files):
             report.found("added", str(event_id), f"the event is there {found} times")
         holes = [

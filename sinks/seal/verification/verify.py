@@ -6,6 +6,7 @@ what is missing or strange then is looked at again behind the entries that have 
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from cryptography import x509
@@ -13,9 +14,11 @@ from msgspec import Struct
 
 from pgwitness.core.errors import NotInOrder
 from sinks.lake.log import chain
+from sinks.lake.log.chain import File
 from sinks.lake.log.on_store import newest_entry
 from sinks.lake.storage.files import Files
 from sinks.lake.storage.store import Folder
+from sinks.seal import measuring
 from sinks.seal.anchors.given import notes
 from sinks.seal.history import added
 from sinks.seal.place import ANCHORS, CHECKPOINT, FOLDER, PRIVATE
@@ -29,8 +32,11 @@ from sinks.seal.verification.anchors import check_anchors
 from sinks.seal.verification.files import Copy
 from sinks.seal.verification.findings import Report, instant
 from sinks.seal.verification.log import Fold, Sealed
-from sinks.seal.verification.rows import check_rows
+from sinks.seal.verification.rows import Vanished, check_rows
+from sinks.seal.verification.settling import settled
 
+ROWS_READ_MAX = 10
+"""How often all rows are read at most, where compaction replaces files under whoever reads them."""
 LOG = f"{chain.FOLDER}/"
 
 
@@ -41,7 +47,8 @@ class Wanted(Struct, frozen=True):
     the auditor has kept, or got from an anchor (a note, or a file of lines), with their names; `trusted` are the
     certificates of those who stamped some; with `rows` every row is read; `root` is the bucket that the
     lake is a copy of, if it is; `lag_us` is how old what is not sealed may
-    be, at `now_us`.
+    be, at `now_us`; `patience_s` is for how long a file that no entry names has to stay as it is before it is
+    a finding, since its entry may be on its way.
     """
 
     key: PublicKey
@@ -53,6 +60,7 @@ class Wanted(Struct, frozen=True):
     trusted: tuple[x509.Certificate, ...] = ()
     rows: bool = False
     root: str = ""
+    patience_s: float = 0.0
 
 
 def verify(lake: Path, wanted: Wanted) -> Report:
@@ -85,9 +93,9 @@ def verify(lake: Path, wanted: Wanted) -> Report:
         _seal_files(seal, seal_folder, sealed, fold, report)
     snapshots.finish(store)
     verifying_snapshots.check_views(lake, wanted.root, report)
-    _files(lake, names, fold, report)
+    _files(lake, names, fold, wanted, report)
     if wanted.rows and not report.findings:  # nobody reads a file that somebody has altered
-        check_rows(lake, fold.history, report)
+        _rows(lake, fold, report)
     _tell(report, found if sealed.proven else None, fold, wanted)
     return report
 
@@ -155,17 +163,14 @@ def _holes(store: Folder, fold: Fold, report: Report) -> None:
         report.found("missing", chain.entry_name(last + 1), f"it is missing although entry {newest} is there")
 
 
-def _files(lake: Path, names: list[str], fold: Fold, report: Report) -> None:
+def _files(lake: Path, names: list[str], fold: Fold, wanted: Wanted, report: Report) -> None:
     history = fold.history
     missing = verifying_files.check_live(lake, list(history.state.live.values()), report)
     strange = _strange(lake, names, fold)
     if missing or strange:
         before = set(history.state.live)
-        fold.run()
-        new = [file for path, file in history.state.live.items() if path not in before]
-        missing = [file for file in missing if file.path in history.state.live]
-        missing += verifying_files.check_live(lake, new, report)
-        strange = [name for name in _strange(lake, names, fold) if (lake / name).is_symlink() or (lake / name).exists()]
+        strange = settled(lake, lambda: _still_strange(lake, names, fold), wanted.patience_s, time.sleep)
+        missing = _still_missing(lake, missing, before, fold, report)
     waiting = [name for name in names if name in history.gone and name not in history.state.live]
     if waiting:
         report.said(f"{len(waiting)} files that entries removed are still there, and nobody reads them")
@@ -173,6 +178,42 @@ def _files(lake: Path, names: list[str], fold: Fold, report: Report) -> None:
         verifying_files.name_others(lake, missing, strange, history, report)
     elif missing:
         verifying_files.name_others(lake, missing, [], history, report)
+
+
+def _rows(lake: Path, fold: Fold, report: Report) -> None:
+    """Read every row; where files are replaced meanwhile, those that took their place, too."""
+    state = fold.history.state
+    for _ in range(ROWS_READ_MAX):
+        seen, found = set(state.live), Report()
+        try:
+            check_rows(lake, fold.history, found)
+        except Vanished:
+            gone = [file for file in state.live.values() if not (lake / file.path).exists()]
+            missing = _still_missing(lake, gone, seen, fold, report)
+            verifying_files.name_others(lake, missing, [], fold.history, report)
+            if report.findings:
+                return
+            continue
+        report.findings += found.findings
+        report.notes += found.notes
+        return
+    report.found("unreadable", str(lake), "files are replaced faster than their rows are read: verify a copy")
+
+
+def _still_missing(lake: Path, missing: list[File], seen: set[str], fold: Fold, report: Report) -> list[File]:
+    """Read on, and give which files are missing by the entries that have come; what these bring is looked at, too."""
+    live = fold.history.state.live
+    fold.run()
+    while new := [file for path, file in live.items() if path not in seen]:
+        seen |= set(live)
+        missing = missing + verifying_files.check_live(lake, new, report)
+        fold.run()
+    return [file for file in missing if file.path in live]
+
+
+def _still_strange(lake: Path, names: list[str], fold: Fold) -> list[str]:
+    fold.run()
+    return [name for name in _strange(lake, names, fold) if (lake / name).is_symlink() or (lake / name).exists()]
 
 
 def _strange(lake: Path, names: list[str], fold: Fold) -> list[str]:
@@ -194,11 +235,11 @@ def _strange(lake: Path, names: list[str], fold: Fold) -> list[str]:
 
 def _is_spare(lake: Path, name: str) -> bool:
     """Say whether a file holds what an entry would have left out that lost its number: named by its hash, harmless."""
-    folder, _, file = name.rpartition("/")
-    if folder != f"{LOG}more":
+    if not name.startswith(f"{LOG}more/"):
         return False
     try:
-        return chain.more_name(chain.digest((lake / name).read_bytes())) == f"{folder}/{file}"
+        found = measuring.measure(lake / name)
+        return found is not None and chain.more_name(found.sha256) == name
     except OSError:
         return False
 
