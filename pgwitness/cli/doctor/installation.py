@@ -119,7 +119,8 @@ def _listed(store: Store) -> list[Line]:
     found = []
     restore = "restore from a copy of the lake; queries that need them fail until then"
     stop = "stop the worker of version 0.1 that wrote them, and start one of this version on another lake.path"
-    remove = "nobody reads them; what a worker's crash left, older than a day, can be deleted; all else was put there"
+    remove = "nobody reads them: a crash left them, somebody put them there, or the log was put back from a copy and has "
+    remove += "forgotten them; look which, and delete what a crash left by `pgwitness lake compact --orphans`"
     small = [file.path for file in listing.live() if is_small(file)]
     if len(small) > SMALL_FILES_MAX:
         fix = "run `pgwitness lake compact --every 10m` beside the worker, as its user; or look why it does not come on"

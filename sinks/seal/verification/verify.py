@@ -37,6 +37,8 @@ from sinks.seal.verification.settling import settled
 
 ROWS_READ_MAX = 10
 """How often all rows are read at most, where compaction replaces files under whoever reads them."""
+CLOCKS_US = 86_400_000_000
+"""How far the clocks of a writer and of who verifies may be apart."""
 LOG = f"{chain.FOLDER}/"
 
 
@@ -262,3 +264,12 @@ def _tell(report: Report, found: Checkpoint | None, fold: Fold, wanted: Wanted) 
                 f"{len(fold.chained)} entries since {instant(fold.chained[0].at_us)} are not sealed: the sealer does "
                 "not run, or refuses",
             )
+        for entry in fold.chained:
+            if entry.at_us - wanted.now_us > max(wanted.lag_us, CLOCKS_US):
+                report.found(
+                    "unsealed",
+                    chain.entry_name(entry.number),
+                    f"it says that it is of {instant(entry.at_us)}, which is to come, so that nobody knows how long it "
+                    "has waited for the seal: a clock was wrong, or somebody wants it to look new",
+                )
+                break

@@ -16,7 +16,7 @@ from sinks.seal.verification import rows, settling
 from sinks.seal.verification import verify as verifying
 from sinks.seal.verification.verify import Wanted, verify
 from tests.sinks.material import DAY_US, NOON_US
-from tests.sinks.seal.material import KEY, append, checkpoint, named, sealer
+from tests.sinks.seal.material import KEY, append, checkpoint, grow, named, sealer, verified
 from tests.sinks.test_compaction import SMALL, compactor, fill
 
 LAG_US = 10**16
@@ -116,3 +116,14 @@ def test_a_file_that_somebody_removes_while_rows_are_read_is_missing(
 
     monkeypatch.setattr(rows, "wrong_rows", removed)
     assert found(lake, rows=True) == {("missing", gone[0])}
+
+
+def test_an_entry_of_days_to_come_does_not_hide_that_nobody_seals(tmp_path: Path) -> None:
+    """Whoever writes behind the seal says when: what says a later time than now never gets old."""
+    path = tmp_path / "lake"
+    grow(path, [1, 2])
+    sealer(path).round()
+    grow(path, [3], clock_us=NOON_US + 400 * DAY_US)
+    report = verified(path, checkpoint(path), lag_us=DAY_US)
+    assert named(report) == {("unsealed", "_log/000000/000/003.json")}
+    assert "which is to come" in report.findings[0].text
