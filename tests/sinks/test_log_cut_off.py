@@ -62,6 +62,13 @@ def test_snapshots_that_know_more_than_the_log_end_all_upkeep(lake: Path) -> Non
     refused(lake, "the log ends with entry 3, and _snapshots/tail-000000000006.json knows of entry 6")
 
 
+def test_a_log_that_is_gone_is_no_lake_of_before(lake: Path) -> None:
+    """Starting a worker would begin another one."""
+    fill(lake, 2, landed_us=LATER_US)
+    cut(lake, 0)
+    refused(lake, "there is no entry of the log, and _snapshots/tail-000000000002.json knows of entry 2")
+
+
 def test_a_seal_that_knows_more_than_the_log_ends_all_upkeep(lake: Path) -> None:
     """Also when nothing else remembers."""
     fill(lake, 6, landed_us=LATER_US)

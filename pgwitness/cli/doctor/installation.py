@@ -119,7 +119,9 @@ def _listed(store: Store) -> list[Line]:
     found = []
     restore = "restore from a copy of the lake; queries that need them fail until then"
     stop = "stop the worker of version 0.1 that wrote them, and start one of this version on another lake.path"
-    remove = "nobody reads them: a crash left them, somebody put them there, or the log was put back from a copy and has "
+    remove = (
+        "nobody reads them: a crash left them, somebody put them there, or the log was put back from a copy and has "
+    )
     remove += "forgotten them; look which, and delete what a crash left by `pgwitness lake compact --orphans`"
     small = [file.path for file in listing.live() if is_small(file)]
     if len(small) > SMALL_FILES_MAX:
@@ -138,11 +140,13 @@ def _listed(store: Store) -> list[Line]:
 def _cut_off(config: Config, store: Store) -> list[Line]:
     """Say when the lake's log was longer once, as its snapshots or its seal know."""
     from sinks.lake.compaction import whole
-    from sinks.lake.log.on_store import Reader
+    from sinks.lake.log.on_store import Reader, newest_entry, newest_snapshot
     from sinks.seal.opening import is_sealed, sealed_to
 
     fix = "restore the folder _log from a newer copy of the lake; until then nothing is compacted or retired"
     try:
+        if newest_entry(store) < 0 and newest_snapshot(store) < 0:
+            return []  # of version 0.1, and no worker has taken it over
         whole.refresh(store.path, store, Reader(store), lambda: sealed_to(config) if is_sealed(config) else None)
     except NotInOrder as error:
         return [line("lake", "log", "error", str(error), fix)]

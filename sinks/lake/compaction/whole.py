@@ -22,13 +22,13 @@ def refresh(path: PurePath, store: Reads, log: Reader, sealed: Callable[[], int 
     """
     summed, known = newest_snapshot(store), sealed()
     log.refresh()  # what was known before it is in it by now
+    if (said := cut_off(log.state.number, summed, known)) is not None:
+        raise NotInOrder(f"{path}: {said}")
     if log.state.number < 0:
         raise NotInOrder(
             f"{path} has no log: start a worker on it (`pgwitness worker`), which makes it, and takes over a lake of "
             "version 0.1"
         )
-    if (said := cut_off(log.state.number, summed, known)) is not None:
-        raise NotInOrder(f"{path}: {said}")
     return known
 
 
@@ -40,8 +40,9 @@ def cut_off(last: int, summed: int, sealed: int | None) -> str | None:
         who, known = snapshots.tail_name(summed), summed
     else:
         return None
+    ends = f"the log ends with entry {last}" if last >= 0 else "there is no entry of the log"
     return (
-        f"the log ends with entry {last}, and {who} knows of entry {known}: the end of the log was cut off, or an "
+        f"{ends}, and {who} knows of entry {known}: the end of the log was cut off, or an "
         "older copy of it put back. Nothing is replaced, retired or deleted, for files that landed later would count "
         "for nothing. Restore the folder _log from a newer copy; if there is none, keep the files that "
         "`pgwitness doctor` finds in no entry, and remove the snapshots that are newer than the log"
