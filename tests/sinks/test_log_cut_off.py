@@ -45,6 +45,10 @@ def refused(path: Path, said: str, **more: object) -> None:
         compactor(path, LATER_US, grace_s=0.0, orphans=True, **more).run()
     with pytest.raises(NotInOrder, match=said):
         retainer(path, LATER_US, AT_ONCE, grace_s=0.0, **more).run()
+    with pytest.raises(NotInOrder, match=said):
+        compactor(path, LATER_US, **more).planned()
+    with pytest.raises(NotInOrder, match=said):
+        retainer(path, LATER_US, AT_ONCE, **more).due()
     assert parquet(path) == there
 
 

@@ -109,9 +109,9 @@ class Compactor:
         return len(self._log.state.live)
 
     def planned(self) -> list[Job]:
-        """Say what would be done first."""
+        """Say what would be done first. Raise as `run`."""
         with Troubles(self._path, AGAIN):
-            self._log.refresh()
+            whole.refresh(self._path, self._store, self._log, self._sealed)
             return self._plan()
 
     def _plan(self) -> list[Job]:

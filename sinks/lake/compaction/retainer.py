@@ -64,7 +64,7 @@ class Retainer:
     def due(self) -> dict[str, list[File]]:
         """List what would be retired, by the reason. Raise as `run`."""
         with Troubles(self._path, AGAIN):
-            self._open()
+            whole.refresh(self._path, self._store, self._log, self._sealed)
             return self._due()
 
     def _due(self) -> dict[str, list[File]]:
