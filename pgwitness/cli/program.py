@@ -22,6 +22,7 @@ from pgwitness.cli.dead_letters import dead_letters
 from pgwitness.cli.demo import demo
 from pgwitness.cli.discover import discover
 from pgwitness.cli.doctor import doctor
+from pgwitness.cli.gateway import gateway
 from pgwitness.cli.init import init
 from pgwitness.cli.lake import lake
 from pgwitness.cli.options import DEBUG
@@ -113,6 +114,7 @@ for command in (
     topics,
     collect,
     worker,
+    gateway,
     sql,
     report,
     lake,

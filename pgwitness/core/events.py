@@ -275,7 +275,8 @@ class QueryStats(_Raw, frozen=True, kw_only=True, tag="query_stats"):
     approximate: bool = False
 
 
-LogFormat = Literal["jsonlog", "csvlog", "stderr"]
+LogFormat = Literal["jsonlog", "csvlog", "stderr", "gateway"]
+"""How a line of the log was written; `gateway`: it is none, the gateway forwarded the statement itself."""
 Trust = Literal["certain", "likely", "claimed"]
 """How sure it is that the server wrote a line of its log, and no session's code: by the place in its source that
 `log_error_verbosity = verbose` adds; by what code cannot leave out; or not at all
@@ -316,7 +317,8 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     Only the log knows `login_failed`, with its `sqlstate`, and how long a session took (`duration_ms`); its
     `backend_start_us` has whole seconds, its `identity` is what the client authenticated as, and `format` and `trust`
     decide how far the line is believed (`Statement`). `certificate` is the one that pg_stat_ssl shows, None where the
-    client showed none; the log does not tell it.
+    client showed none; the log does not tell it. Of the gateway's sessions the client is its own, and `server_port` the
+    port that the server sees.
     """
 
     operation: Literal["found", "connect", "disconnect", "sample", "login_failed"]
@@ -338,6 +340,7 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     certificate: Certificate | None = None
     format: LogFormat | None = None
     trust: Trust = "likely"
+    server_port: int | None = None
 
 
 class Parsed(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -375,14 +378,15 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     to pgAudit with log_rows, and to auto_explain with log_analyze. `format` and `trust` decide how far the line itself
     is believed: a role's name can write into a text log; of an imitated line `trust` is that in its session's facts.
     `alone`: between the line that announced it and the one that ended it no other session had a statement in progress,
-    if every session announces its statements (log_statement = all). `tags` are what the client says of itself in a
+    if every session announces its statements (log_statement = all). A `gateway` forwarded the statement itself: its
+    place is one on its spool. `tags` are what the client says of itself in a
     comment behind the statement (`pgwitness.core.sql.tags`). `own`: a `pgwitness db` command ran it, by its session's
     code.
     """
 
     place: LogPlace
     format: LogFormat
-    source: Literal["duration", "statement", "auto_explain", "pgaudit", "error", "imitated"]
+    source: Literal["duration", "statement", "auto_explain", "pgaudit", "error", "imitated", "gateway"]
     occurred_at_us: int
     pid: int
     session_start_us: int | None = None

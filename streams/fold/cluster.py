@@ -29,6 +29,7 @@ from streams.fold.sessions.activity import Activity
 from streams.fold.sessions.handles import Handles
 from streams.fold.sessions.refusals import Refusals
 from streams.fold.sessions.server_log import ServerLog
+from streams.fold.sessions.spools import Spools
 from streams.fold.sessions.starts import Starts
 
 TIMELINES_MAX = 1_000
@@ -68,6 +69,7 @@ class Cluster:
         self.new_databases = NewDatabases(self.undo)
         self.refusals = Refusals(self.undo)
         self.starts = Starts()
+        self.spools = Spools(self.undo)
 
     def reached(self, system_id: str) -> int | None:
         """Return how far a server's WAL was read, in whichever database; None when nothing of it was."""
@@ -155,6 +157,7 @@ class Cluster:
         self.functions.save(state)
         self.views.save(state)
         self.log.save(state)
+        self.spools.save(state)
         self.join.save(state)
         self.posture.save(state)
         self.readings.save(state)
@@ -177,6 +180,7 @@ class Cluster:
         cluster.ddl_seen = DdlSeen(state.ddl_seen)
         cluster.activity.load(state)
         cluster.log.load(state)
+        cluster.spools.load(state)
         cluster.log_settings = LogSettings(state.log_settings)
         cluster.coverage = LogCoverage.load(state.log_coverage, state.log_settings)
         cluster.join.load(state)

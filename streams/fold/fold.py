@@ -49,7 +49,7 @@ from streams.fold.holding import HELD_BYTES_MAX, abandon, release_due, touch
 from streams.fold.memory import checkpoint
 from streams.fold.memory.checkpoint import FoldCheckpoint
 from streams.fold.memory.statements import HeldReading
-from streams.fold.records import identities, notices, posture, session, statement, statistics, transaction
+from streams.fold.records import gateway, identities, notices, posture, session, statement, statistics, transaction
 from streams.fold.records.decided import emit_after_ddl, emit_decided
 from streams.fold.sanity import bounded, bounded_header, check_event
 from streams.identity.identities import Identities
@@ -296,6 +296,10 @@ def _dispatch(context: FoldContext, event: RawEvent) -> None:
         case Tick():
             if context.header.source == "log":
                 context.cluster.readings.looked(context.header.instance, event.captured_at_us)
+        case Session() if event.place is not None and context.header.source == gateway.SOURCE:
+            gateway.take_session(context, event)
+        case Statement() if context.header.source == gateway.SOURCE:
+            gateway.take_statement(context, event)
         case Session():
             session.take(context, event)
         case Statement():

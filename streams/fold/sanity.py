@@ -123,6 +123,7 @@ def check_event(event: RawEvent, written_us: int | None = None) -> None:
         and 0 <= event.occurred_at_us <= TIME_US_MAX
         and (event.xid is None or 0 <= event.xid <= INT64_MAX)
         and abs(event.client_port or 0) <= INT32_MAX
+        and abs(event.server_port or 0) <= INT32_MAX
     ):
         raise ValueError("a number of the session is out of range")
     elif type(event) is Statement and not (

@@ -16,6 +16,7 @@ import pytest
 
 from pgwitness.cli import main
 from pgwitness.core.config import Anchor, Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
+from pgwitness.core.config.tables import GatewayDatabase, GatewaySpool, GatewayTls
 from pgwitness.core.topics import topics
 from pgwitness.core.units import Duration, Size
 
@@ -33,6 +34,9 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "reviewers.NAME": Reviewer,
     "deliveries.NAME": Delivery,
     "seal.anchors.NAME": Anchor,
+    "gateway.tls": GatewayTls,
+    "gateway.spool": GatewaySpool,
+    "gateway.databases.NAME": GatewayDatabase,
     "respond.clusters.NAME": RespondCluster,
 }
 COMMON = {"--config", "--debug", "--log-level", "--json", "--help"}

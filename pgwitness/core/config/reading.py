@@ -142,12 +142,28 @@ def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: 
     _absolute_named(tree.get("lake"), ("lake",), origins, main)
     seal = tree.get("seal")
     _absolute_named(seal.get("anchors") if isinstance(seal, dict) else None, ("seal", "anchors"), origins, main)
+    gateway = tree.setdefault("gateway", {})
+    if isinstance(gateway, dict):
+        if isinstance(spool := gateway.setdefault("spool", {}), dict):
+            spool.setdefault("path", "./state/gateway")
+        _absolute_named(gateway, ("gateway",), origins, main)
+        _absolute_named(gateway.get("databases"), ("gateway", "databases"), origins, main)
     respond = tree.get("respond")
     _absolute_named(respond.get("clusters") if isinstance(respond, dict) else None, _RESPOND, origins, main)
 
 
 _RESPOND = ("respond", "clusters")
-_NAMED_PATH_KEYS = ("url_file", "secret_file", "ca_file", "path", "password_file", "certificates")
+_GATEWAY_TLS_KEYS = ("cert_file", "key_file", "client_ca_file")
+_NAMED_PATH_KEYS = (
+    "url_file",
+    "secret_file",
+    "ca_file",
+    "path",
+    "password_file",
+    "certificates",
+    "users_file",
+    *_GATEWAY_TLS_KEYS,
+)
 
 
 def _absolute_named(tables: object, at: tuple[str, ...], origins: dict[tuple[str, ...], Path], main: Path) -> None:

@@ -386,6 +386,54 @@ class Respond(_Section, frozen=True, kw_only=True):
     never: list[str] = []
 
 
+class GatewayTls(_Section, frozen=True, kw_only=True):
+    """Table `[gateway.tls]`: the gateway's certificate and key, and whose certificates clients may show."""
+
+    cert_file: Path
+    key_file: Path
+    client_ca_file: Path | None = None
+
+
+class GatewaySpool(_Section, frozen=True, kw_only=True):
+    """Table `[gateway.spool]`: where statements are written down before they are forwarded.
+
+    It holds `max` bytes at most that the broker has not taken; then nothing is let through. With `sync` `always` each
+    write waits for the disk, so that a host that loses power loses no record of what it forwarded.
+    """
+
+    path: Path = Path("./state/gateway")
+    max: Size = Size(1000**3)
+    on_full: Literal["refuse"] = "refuse"
+    sync: Literal["always", "never"] = "never"
+
+
+class GatewayDatabase(_Section, frozen=True, kw_only=True):
+    """Table `[gateway.databases.NAME]`: a database that clients name so, `"*"` any other one.
+
+    `upstream` is where its server is, without a user; a database in it is the one that is connected to. Who a client
+    is says SCRAM, against verifiers in `users_file` or those that `users_query` reads with `users_dsn`, by default the
+    cluster's dsn.
+    """
+
+    cluster: str
+    upstream: str
+    auth: list[Literal["scram"]] = field(default_factory=lambda: ["scram"])
+    users_file: Path | None = None
+    users_dsn: str | None = None
+    users_query: str = "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = %s AND rolcanlogin"
+
+
+class Gateway(_Section, frozen=True, kw_only=True):
+    """Table `[gateway]`: the proxy that native clients connect through."""
+
+    listen: str = "127.0.0.1:6432"
+    tls: GatewayTls | None = None
+    spool: GatewaySpool = GatewaySpool()
+    databases: dict[str, GatewayDatabase] = {}
+    connections_max: int = 1_000
+    login_timeout: Duration = Duration(30.0)
+
+
 class Http(_Section, frozen=True, kw_only=True):
     """Table `[http]`: where a daemon serves `/metrics`, `/livez` and `/readyz`; port 0 takes a free one."""
 
@@ -396,6 +444,7 @@ class Http(_Section, frozen=True, kw_only=True):
     seal_port: int = 9190
     compact_port: int = 9191
     retain_port: int = 9192
+    gateway_port: int = 9193
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -417,6 +466,7 @@ class Config(_Section, frozen=True, kw_only=True):
     reviewers: dict[str, Reviewer] = {}
     deliveries: dict[str, Delivery] = {}
     respond: Respond = Respond()
+    gateway: Gateway = Gateway()
     http: Http = Http()
     include: list[str] = []
 

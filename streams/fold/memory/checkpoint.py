@@ -43,6 +43,7 @@ class ClusterCheckpoint(Struct):
     held: list[HeldTransaction] = []
     recent: list[str] = []
     logs: list[tuple[tuple[str | None, str], tuple[int, int]]] = []
+    spools: list[tuple[str, tuple[int, int]]] = []
     log_sessions: list[LogSession] = []
     log_xids: list[tuple[int, int]] = []
     """Transaction ids modulo 2^32 that the log named, each with the place of its session in `log_sessions`."""
@@ -126,7 +127,7 @@ def check(state: FoldCheckpoint, partition: int | None) -> None:
     for cluster in state.clusters.values():
         if any(not 0 <= mark.lsn <= LSN_MAX for _, mark in cluster.watermarks):
             raise ValueError("a checkpoint with a position in the WAL that no server has")
-        if any(not 0 <= reached[0] <= POSITION_MAX for _, reached in cluster.logs):
+        if any(not 0 <= reached[0] <= POSITION_MAX for _, reached in (*cluster.logs, *cluster.spools)):
             raise ValueError("a checkpoint with a place in a log that no log has")
         if not 0 <= cluster.clock_us <= TIME_US_MAX:
             raise ValueError("a checkpoint with a time that cannot be")

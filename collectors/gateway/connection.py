@@ -1,0 +1,312 @@
+"""One client of the gateway from its first byte to its end: greeted, named, logged in upstream, then joined to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import socket
+import ssl
+import time
+from dataclasses import dataclass, field
+
+import structlog
+from msgspec.structs import replace
+from prometheus_client import Counter, Gauge
+
+from collectors.gateway import upstream
+from collectors.gateway.actions import Actions, Judge, Moment
+from collectors.gateway.auth import client as authentication
+from collectors.gateway.auth.scram import ScramError
+from collectors.gateway.greeting import greet
+from collectors.gateway.link import Ended, Link
+from collectors.gateway.records import Closed, Opened, Record
+from collectors.gateway.session import Session
+from collectors.gateway.spool import Spool
+from collectors.gateway.upstream import Place, Refused, Server
+from collectors.gateway.users import Users
+from collectors.gateway.wire import backend
+from collectors.gateway.wire.startup import CancelRequest, EncryptionRequest, Startup
+from collectors.gateway.wire.violation import ProtocolViolation
+from pgwitness.core.errors import PgwitnessError
+
+SECRET_BYTES = {0: 4, 2: 32}
+"""How long a key to cancel by is, by the minor version of the protocol."""
+DRAIN_S = 5.0
+
+SESSIONS = Gauge("pgwitness_gateway_sessions", "Sessions that are open at the gateway.")
+LOGINS = Counter("pgwitness_gateway_logins", "Logins at the gateway, by what came of them.", ["outcome"])
+STATEMENTS = Counter("pgwitness_gateway_statements", "Statements that the gateway has forwarded.")
+
+log = structlog.get_logger("gateway")
+
+
+@dataclass(frozen=True)
+class Database:
+    """What a database of the gateway is: its cluster, where its server is, and who its users are."""
+
+    cluster: str
+    place: Place
+    users: Users
+
+
+@dataclass
+class House:
+    """What all connections share. `binding` is what SCRAM-SHA-256-PLUS binds to, None without TLS."""
+
+    databases: dict[str, Database]
+    spool: Spool
+    judge: Judge
+    tls: ssl.SSLContext | None
+    binding: bytes | None
+    login_s: float
+    connections_max: int
+    mock: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    sessions: dict[tuple[int, bytes], Connection] = field(default_factory=dict)
+
+    def write(self, records: list[Record]) -> None:
+        """Put records on the spool; they are there when this returns."""
+        if records:
+            self.spool.write(records)
+
+
+def now() -> Moment:
+    """Return the time."""
+    return Moment(time.time_ns() // 1000, time.perf_counter_ns())
+
+
+class Connection:
+    """A client that is joined to its server."""
+
+    def __init__(self, house: House, session: Session, client: Link, server: Server, key: bytes) -> None:
+        self._house = house
+        self._session = session
+        self._client = client
+        self.server = server
+        self.key = key
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def begin(self) -> None:
+        """Let the bytes flow."""
+        self._client.other, self.server.link.other = self.server.link, self._client
+        self.server.link.flow(self._from_server, self._ended)
+        self._client.flow(self._from_client, self._ended)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is asked and no transaction is open."""
+        return self._session.status == "I" and not self._session.waiting
+
+    def _from_client(self, data: bytes) -> None:
+        if not self.over.done():
+            self._do(self._session.client(data, now()))
+
+    def _from_server(self, data: bytes) -> None:
+        if not self.over.done():
+            self._do(self._session.server(data, now()))
+
+    def _do(self, actions: Actions) -> None:
+        """Write down, then send: no statement goes whose record is not on the spool."""
+        try:
+            if actions.records:
+                self._house.write(actions.records)
+        except PgwitnessError as error:
+            log.error("a session is ended, for its statements cannot be written down", error=str(error))
+            self._house_full()
+            return
+        if actions.to_server:
+            STATEMENTS.inc(len(actions.records))
+            self.server.link.send(b"".join(actions.to_server))
+        for data in actions.to_client:
+            self._client.send(data)
+        if actions.close is not None:
+            self.end("FATAL", actions.close.sqlstate, str(actions.close))
+
+    def _house_full(self) -> None:
+        self.end("FATAL", "53100", "the gateway cannot write down what is run, and lets nothing through that it cannot")
+
+    def end(self, severity: str, sqlstate: str, message: str) -> None:
+        """End the session with its last words."""
+        self._client.send(backend.error(severity, sqlstate, message))
+        self._ended()
+
+    def _ended(self) -> None:
+        """Take up that one side is gone: what waits for the other is sent, then that one is closed too."""
+        if self.over.done():
+            return
+        self.over.set_result(None)
+        records: list[Record] = [*self._session.lost(now())]
+        records.append(Closed(session=self._session.number, at_us=now().us))
+        try:
+            self._house.write(records)
+        except PgwitnessError as error:
+            log.error("the end of a session cannot be written down", error=str(error))
+        self._client.close()
+        self.server.link.close()
+
+
+async def serve(house: House, sock: socket.socket) -> None:
+    """Serve one client to its end. Never raises for anything that a client or a server does."""
+    link: Link | None = None
+    try:
+        async with asyncio.timeout(house.login_s):
+            link, request = await greet(sock, house.tls)
+            if isinstance(request, CancelRequest):
+                await _cancel(house, request)
+                link.close()
+                return
+            assert not isinstance(request, EncryptionRequest)
+            connection = await _open(house, link, request)
+    except ProtocolViolation as error:
+        _say(sock, link, error.sqlstate, str(error))
+        return
+    except (Ended, TimeoutError, OSError):
+        _close(sock, link)
+        return
+    if connection is None:
+        return
+    SESSIONS.inc()
+    key = (connection.server.pid, connection.key)
+    house.sessions[key] = connection
+    try:
+        connection.begin()
+        await connection.over
+    finally:
+        del house.sessions[key]
+        SESSIONS.dec()
+
+
+def _say(sock: socket.socket, link: Link | None, sqlstate: str, message: str) -> None:
+    said = backend.error("FATAL", sqlstate, message)
+    if link is not None:
+        link.send(said)
+        link.close()
+        return
+    with contextlib.suppress(OSError):
+        sock.send(said)
+    sock.close()
+
+
+def _close(sock: socket.socket, link: Link | None) -> None:
+    if link is not None:
+        link.abort()
+    else:
+        sock.close()
+
+
+async def _cancel(house: House, request: CancelRequest) -> None:
+    connection = house.sessions.get((request.pid, request.secret))
+    if connection is not None:
+        await upstream.cancel(connection.server)
+
+
+async def _open(house: House, link: Link, request: Startup) -> Connection | None:
+    """Name the client and log in for it; None when it was refused, which it has been told then."""
+    role = request.parameters["user"]
+    name = request.parameters.get("database") or role
+    database = house.databases.get(name) or house.databases.get("*")
+    if request.negotiates:
+        link.send(backend.negotiate(min(request.minor, 2) if request.minor != 1 else 0, request.options))
+    if request.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
+        _refuse(link, "28000", "replication connections do not go through the gateway")
+        return None
+    if database is None:
+        _refuse(link, "3D000", f'database "{name}" is not served by this gateway')
+        return None
+    if len(house.sessions) >= house.connections_max:
+        _refuse(link, "53300", "the gateway has as many sessions as gateway.connections_max allows")
+        return None
+    opened = _opened(link, database, role, name, request)
+    try:
+        encrypted = opened.encrypted
+        verifier = await database.users.verifier(role)
+        keys = await authentication.scram(link, role, verifier, house.mock, house.binding if encrypted else None)
+    except ScramError as error:
+        sqlstate = "28P01" if error.denied else "08P01"
+        said = f'password authentication failed for user "{role}"' if error.denied else str(error)
+        _login_failed(house, link, opened, sqlstate, backend.error("FATAL", sqlstate, said))
+        return None
+    except PgwitnessError as error:
+        if isinstance(error, ProtocolViolation):
+            raise
+        log.error("nobody can log in", error=str(error))
+        said = "the gateway cannot look up who you are; its log says why"
+        _login_failed(house, link, opened, "08006", backend.error("FATAL", "08006", said))
+        return None
+    parameters = {**request.parameters, "database": database.place.database or name}
+    try:
+        server = await upstream.log_in(database.place, parameters, keys)
+    except Refused as refused:
+        database.users.forget(role)
+        _login_failed(house, link, opened, refused.sqlstate, refused.answer)
+        return None
+    return _joined(house, link, request, opened, server)
+
+
+def _refuse(link: Link, sqlstate: str, message: str) -> None:
+    LOGINS.labels("refused").inc()
+    link.send(backend.error("FATAL", sqlstate, message))
+    link.close()
+
+
+def _opened(link: Link, database: Database, role: str, name: str, request: Startup) -> Opened:
+    assert link.transport is not None
+    peer = link.transport.get_extra_info("peername")
+    known = isinstance(peer, tuple)
+    return Opened(
+        session=0,
+        at_us=now().us,
+        cluster=database.cluster,
+        instance=database.place.instance,
+        role=role,
+        database=database.place.database or name,
+        application=request.parameters.get("application_name", ""),
+        client_addr=peer[0] if known else None,
+        client_port=peer[1] if known else None,
+        auth_method="scram-sha-256",
+        encrypted=link.transport.get_extra_info("ssl_object") is not None,
+    )
+
+
+def _login_failed(house: House, link: Link, opened: Opened, sqlstate: str, answer: bytes) -> None:
+    """Write down a refused login, and say so to the client."""
+    LOGINS.labels("refused").inc()
+    try:
+        house.write([replace(opened, session=next(house.numbers), at_us=now().us, sqlstate=sqlstate)])
+    except PgwitnessError as error:
+        log.error("a refused login cannot be written down", error=str(error))
+    link.send(answer)
+    link.close()
+
+
+def _joined(house: House, link: Link, request: Startup, opened: Opened, server: Server) -> Connection | None:
+    """Write down the session, and tell the client that it has begun."""
+    number = next(house.numbers)
+    session = Session(number, server.settings, house.judge)
+    record = replace(
+        opened,
+        session=number,
+        at_us=now().us,
+        pid=server.backend_pid,
+        backend_start_us=server.backend_start_us,
+        server_port=server.port,
+    )
+    try:
+        house.write([record])
+    except PgwitnessError as error:
+        server.link.close()
+        log.error("a session is refused, for it cannot be written down", error=str(error))
+        _refuse(link, "53100", "the gateway cannot write down what is run, and lets nobody in")
+        return None
+    LOGINS.labels("accepted").inc()
+    key = secrets.token_bytes(SECRET_BYTES[2 if request.minor >= 2 else 0])
+    link.send(
+        backend.authentication(0)
+        + backend.parameter_status(server.settings)
+        + backend.key_data(server.pid, key)
+        + b"".join(server.notices)
+        + backend.ready("I")
+    )
+    return Connection(house, session, link, server, key)

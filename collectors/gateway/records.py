@@ -1,0 +1,98 @@
+"""What a session of the gateway says of itself and of what it runs, as it stands on the spool.
+
+Records in the order in which they happened. `Opened` and `Closed` frame a session; `Begun` says that a
+statement is about to be forwarded, `Ended` what came of it. Of a statement there is never more than its text without
+literals: a parameter reaches no record.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from pgwitness.core.events import Outcome, Parsed
+
+
+class Said(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A statement without its literals, or a keyed hash of one that could not be freed of them (`Statement`)."""
+
+    statement: str | None = None
+    hash: str | None = None
+    parsed: Parsed | None = None
+    tags: dict[str, str] = {}
+
+
+UNKNOWN = Said()
+"""What nobody here has seen: a portal of a cursor, a statement that was prepared by SQL."""
+
+
+class _Record(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="record", gc=False):
+    """What every record has: the session's number in this spool, and the time, in microseconds since the epoch."""
+
+    session: int
+    at_us: int
+
+
+class Opened(_Record, frozen=True, kw_only=True, tag="opened"):
+    """A session whose client is known and that is logged in upstream, or that was refused (`sqlstate`).
+
+    `client_addr` and `client_port` are the client's own, as the gateway sees them (`local` for a socket);
+    `server_port` is the gateway's own towards the server, as the session itself sees it: with `pid` and
+    `backend_start_us` the beacon's facts.
+    """
+
+    cluster: str
+    instance: str
+    role: str
+    database: str
+    application: str = ""
+    client_addr: str | None = None
+    client_port: int | None = None
+    auth_method: str | None = None
+    encrypted: bool = False
+    pid: int = 0
+    backend_start_us: int = 0
+    server_port: int | None = None
+    sqlstate: str | None = None
+
+
+class Closed(_Record, frozen=True, kw_only=True, tag="closed"):
+    """The session has ended; whatever of it has no `Ended` by now has an outcome that nobody here knows."""
+
+
+Way = Literal["query", "execute", "function"]
+"""By which message a statement came: a simple query, Execute of the extended protocol, a function call."""
+
+
+class Begun(_Record, frozen=True, kw_only=True, tag="begun"):
+    """A statement that is about to be forwarded; `number` counts those of the session, from 1."""
+
+    number: int
+    way: Way
+    said: Said
+    application: str | None = None
+    """The application's name, where it is not the one at the beginning any more."""
+
+
+class Ended(_Record, frozen=True, kw_only=True, tag="ended"):
+    """What came of a statement. `ran` is false where the server passed over it, after an error in its pipeline.
+
+    `transaction` is the status that the server reported after it: `I`, `T` or `E`; None where it reported none before
+    the next one. `said` is there where it was another statement than was thought when it began.
+    """
+
+    number: int
+    outcome: Outcome
+    rows: int | None = None
+    sqlstate: str | None = None
+    duration_ms: float = 0.0
+    ran: bool = True
+    said: Said | None = None
+
+
+class Started(_Record, frozen=True, kw_only=True, tag="started"):
+    """A gateway has started: what earlier ones had open has ended, when and how is not known; numbers begin anew."""
+
+
+Record = Opened | Closed | Begun | Ended | Started

@@ -1,0 +1,197 @@
+"""The gateway as a daemon: it listens, serves each client in a task of one loop, and ships what its spool holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from collectors.connection import conninfo
+from collectors.context import now_us
+from collectors.daemon import CLOSE_S, supervise
+from collectors.gateway.auth.scram import endpoint
+from collectors.gateway.connection import DRAIN_S, Connection, Database, House, serve
+from collectors.gateway.judging import Judging
+from collectors.gateway.records import Started
+from collectors.gateway.shipping import PART as SHIPPING
+from collectors.gateway.shipping import Shipper
+from collectors.gateway.spool import Spool
+from collectors.gateway.upstream import Place
+from collectors.gateway.users import FileUsers, ServerUsers, Users
+from collectors.gateway.wire.startup import ALPN
+from collectors.publisher import Publisher
+from pgwitness.core.config import Config
+from pgwitness.core.config.tables import Gateway, GatewayDatabase
+from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.privacy import load_key, tokenizer
+from pgwitness.core.runtime.health import Health
+
+PART = "gateway"
+BACKLOG = 512
+POLL_S = 0.2
+
+log = structlog.get_logger("gateway")
+
+
+def run_gateway(config: Config, stop: threading.Event, health: Health) -> int:
+    """Run the gateway until `stop`; return the exit code. Raise `ConfigurationError` for what cannot be served."""
+    gateway = config.gateway
+    if not gateway.databases:
+        raise ConfigurationError(
+            "no database is served; add a table [gateway.databases.NAME] with cluster and upstream"
+        )
+    token = tokenizer(load_key(config.privacy.key_file))
+    databases = {name: _database(config, name, one) for name, one in gateway.databases.items()}
+    tls, binding = _tls(gateway)
+    listener = listen(gateway.listen)
+    spool = Spool(gateway.spool.path, gateway.spool.max, gateway.spool.sync)
+    spool.write([Started(session=0, at_us=now_us())])
+    house = House(
+        databases, spool, Judging(token).judge, tls, binding, float(gateway.login_timeout), gateway.connections_max
+    )
+    publisher = Publisher(config)
+    shipper = Shipper(spool, publisher, health, config.collectors.state_path)
+    served = threading.Event()
+    try:
+        return supervise(
+            {
+                PART: lambda ending: serve_clients(house, listener, ending, health, served),
+                SHIPPING: lambda ending: shipper.run(ending, served),
+            },
+            stop,
+            health,
+            publisher.abandon,
+        )
+    finally:
+        listener.close()
+        publisher.close(CLOSE_S)
+        spool.close()
+
+
+def listen(address: str) -> socket.socket:
+    """Open the port that clients connect to. Raise `ConfigurationError`."""
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, int(port)))
+    except (ValueError, OverflowError) as error:
+        raise ConfigurationError(f'gateway.listen: "{address}" is no ADDRESS:PORT') from error
+    except OSError as error:
+        raise ConfigurationError(f"gateway.listen: {address} cannot be served ({error.strerror or error})") from error
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _database(config: Config, name: str, one: GatewayDatabase) -> Database:
+    if one.cluster not in config.clusters:
+        raise ConfigurationError(f"gateway.databases.{name}.cluster: no cluster {one.cluster!r} is configured")
+    try:
+        place = Place.parse(one.upstream)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"gateway.databases.{name}.upstream: sslrootcert cannot be read: {error}") from error
+    users: Users
+    if one.users_file is not None:
+        users = FileUsers(one.users_file)
+    else:
+        cluster = config.clusters[one.cluster]
+        users = ServerUsers(conninfo(cluster, one.users_dsn, None, "pgwitness gateway"), one.users_query)
+    return Database(one.cluster, place, users)
+
+
+def _tls(gateway: Gateway) -> tuple[ssl.SSLContext | None, bytes | None]:
+    """Read the gateway's certificate; return what it serves TLS with, and what SCRAM binds to."""
+    if gateway.tls is None:
+        return None, None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(gateway.tls.cert_file, gateway.tls.key_file)
+        if gateway.tls.client_ca_file is not None:
+            context.load_verify_locations(gateway.tls.client_ca_file)
+            context.verify_mode = ssl.CERT_OPTIONAL
+        pem = Path(gateway.tls.cert_file).read_text(encoding="ascii")
+        binding = endpoint(
+            ssl.PEM_cert_to_DER_cert(pem[pem.index("-----BEGIN CERT") : pem.index("-----END CERT") + 25])
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"gateway.tls: the certificate or its key cannot be read: {error}") from error
+    context.set_alpn_protocols([ALPN])
+    return context, binding
+
+
+def serve_clients(
+    house: House, listener: socket.socket, stop: threading.Event, health: Health, served: threading.Event
+) -> None:
+    """Serve clients until `stop`; `served` is set when the last session has ended then."""
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_accept(house, listener, stop, health))
+    finally:
+        if stop.is_set():
+            served.set()
+
+
+async def _accept(house: House, listener: socket.socket, stop: threading.Event, health: Health) -> None:
+    """Take clients until `stop`; then let each session end its transaction, for a while."""
+    tasks: set[asyncio.Task[None]] = set()
+    accepting = asyncio.create_task(_accept_all(house, listener, tasks))
+    try:
+        while not stop.is_set():
+            health.ready(PART)
+            await asyncio.wait({accepting}, timeout=POLL_S)
+            if accepting.done():
+                accepting.result()
+                return
+        accepting.cancel()
+        await _drain(house)
+    finally:
+        accepting.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, accepting, return_exceptions=True)
+
+
+async def _accept_all(house: House, listener: socket.socket, tasks: set[asyncio.Task[None]]) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            sock, _ = await loop.sock_accept(listener)
+        except OSError as error:
+            log.warning("a connection was not taken", error=str(error))
+            await asyncio.sleep(0.1)  # out of descriptors, most likely: some are given back meanwhile
+            continue
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if len(tasks) >= 2 * house.connections_max:
+            sock.close()
+            continue
+        task = asyncio.create_task(serve(house, sock))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+async def _drain(house: House) -> None:
+    """End sessions as they come to rest; after a while those that have not."""
+    deadline = asyncio.get_running_loop().time() + DRAIN_S / 2
+    while house.sessions:
+        late = asyncio.get_running_loop().time() >= deadline
+        for connection in list(house.sessions.values()):
+            if late or connection.idle:
+                _end(connection)
+        await asyncio.sleep(0.02)
+
+
+def _end(connection: Connection) -> None:
+    connection.end("FATAL", "57P01", "terminating connection: the gateway is shutting down; connect again")

@@ -1,0 +1,119 @@
+"""Verifiers of passwords: the server's own, as a role that may read them, or those of a file."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+import psycopg
+
+from collectors.connection import unreachable
+from collectors.gateway.auth.scram import Verifier
+from pgwitness.core.errors import ConfigurationError, Retry
+
+REMEMBERED_S: Final = 10.0
+REMEMBERED_MAX: Final = 10_000
+_LINE: Final = re.compile(r'\s*"((?:[^"]|"")+)"\s+"([^"]*)"\s*')
+
+
+class Users(Protocol):
+    """Where verifiers come from."""
+
+    async def verifier(self, role: str) -> Verifier | None:
+        """Return a role's verifier, None where it has none that serves. Raise `Retry` where that cannot be known."""
+
+    def forget(self, role: str) -> None:
+        """Ask again for a role the next time."""
+
+
+class FileUsers:
+    """A file of lines `"role" "SCRAM-SHA-256$…"`, as pgbouncer's; read again when it has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._known: dict[str, Verifier] = {}
+        self._read()
+
+    async def verifier(self, role: str) -> Verifier | None:
+        """Return a role's verifier; of a file that cannot be read any more what it last said."""
+        self._read()
+        return self._known.get(role)
+
+    def forget(self, role: str) -> None:
+        """Do nothing: the file is looked at each time."""
+
+    def _read(self) -> None:
+        try:
+            found = self._path.stat()
+            stamp = (found.st_mtime_ns, found.st_size)
+            if stamp == self._stamp:
+                return
+            text = self._path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"users_file: {self._path} cannot be read: {error}") from error
+        self._known = users_of(text, self._path)
+        self._stamp = stamp
+
+
+def users_of(text: str, path: Path) -> dict[str, Verifier]:
+    """Read a file of users. Raise `ConfigurationError` that names the line; its content is never quoted."""
+    found: dict[str, Verifier] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith((";", "#")):
+            continue
+        match = _LINE.fullmatch(line)
+        try:
+            if match is None:
+                raise ValueError('not "role" "verifier"')
+            found[match[1].replace('""', '"')] = Verifier.parse(match[2])
+        except ValueError as error:
+            raise ConfigurationError(f"users_file: {path}: line {number}: {error}") from error
+    return found
+
+
+class ServerUsers:
+    """The server's own verifiers, asked for one by one. `query` has `%s` for the role and gives one text."""
+
+    def __init__(self, dsn: str, query: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._dsn = dsn
+        self._query = query
+        self._clock = clock
+        self._remembered: dict[str, tuple[float, Verifier | None]] = {}
+
+    async def verifier(self, role: str) -> Verifier | None:
+        """Ask for a role's verifier, or remember it. Raise `Unreachable` when the server does not answer."""
+        known = self._remembered.get(role)
+        if known is not None and self._clock() - known[0] < REMEMBERED_S:
+            return known[1]
+        text = await asyncio.get_running_loop().run_in_executor(None, self._ask, role)
+        try:
+            verifier = Verifier.parse(text) if text else None
+        except ValueError:
+            verifier = None  # a hash by MD5, which nothing can be recovered from
+        if len(self._remembered) >= REMEMBERED_MAX:
+            self._remembered.clear()
+        self._remembered[role] = (self._clock(), verifier)
+        return verifier
+
+    def forget(self, role: str) -> None:
+        """Ask again for a role the next time."""
+        self._remembered.pop(role, None)
+
+    def _ask(self, role: str) -> str | None:
+        try:
+            with psycopg.connect(self._dsn, autocommit=True, application_name="pgwitness gateway") as connection:
+                row = connection.execute(self._query, (role,)).fetchone()
+        except psycopg.OperationalError as error:
+            raise unreachable(self._dsn, error) from error
+        except psycopg.Error as error:
+            raise Retry(
+                f"the verifier of a role cannot be asked for ({type(error).__name__}): the role of users_dsn needs the "
+                "right to read pg_authid, or users_query a function that may"
+            ) from error
+        value = row[0] if row else None
+        return value if isinstance(value, str) else None

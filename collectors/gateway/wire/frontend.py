@@ -1,0 +1,115 @@
+"""Messages of the client that the gateway reads: queries, the extended protocol, ends of COPY (manual, 55.7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from collectors.gateway.wire.frames import Wanted, frame
+from collectors.gateway.wire.violation import ProtocolViolation
+
+QUERY, PARSE, BIND, EXECUTE, DESCRIBE, CLOSE = b"QPBEDC"
+SYNC, FLUSH, FUNCTION_CALL, TERMINATE = b"SHFX"
+COPY_DATA, COPY_DONE, COPY_FAIL, PASSWORD = b"dcfp"
+TEXT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""The longest statement that is taken."""
+NAMES_BYTES_MAX: Final = 4 * 1024
+"""What the names of a statement or a portal may take."""
+SHORT_BYTES_MAX: Final = 32 * 1024
+
+WANTED: Final = Wanted(
+    known=bytes((QUERY, PARSE, BIND, EXECUTE, DESCRIBE, CLOSE, SYNC, FLUSH, FUNCTION_CALL, TERMINATE))
+    + bytes((COPY_DATA, COPY_DONE, COPY_FAIL)),
+    whole={
+        QUERY: TEXT_BYTES_MAX,
+        PARSE: TEXT_BYTES_MAX,
+        EXECUTE: NAMES_BYTES_MAX,
+        DESCRIBE: NAMES_BYTES_MAX,
+        CLOSE: NAMES_BYTES_MAX,
+        SYNC: SHORT_BYTES_MAX,
+        TERMINATE: SHORT_BYTES_MAX,
+        COPY_DONE: SHORT_BYTES_MAX,
+        COPY_FAIL: SHORT_BYTES_MAX,
+    },
+    heads={BIND: NAMES_BYTES_MAX, FUNCTION_CALL: 16},
+)
+"""What a session cuts out of what its client sends: all that names something, and whatever an answer belongs to."""
+
+
+@dataclass(frozen=True)
+class Parse:
+    """A statement is to be prepared under a name, the empty one among them."""
+
+    name: bytes
+    text: bytes
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A portal is to be made of a prepared statement."""
+
+    portal: bytes
+    statement: bytes
+
+
+def query_text(body: bytes) -> bytes:
+    """Return the text of a simple query."""
+    text, rest = _text(body, "Query")
+    if rest:
+        raise ProtocolViolation("invalid message format: something stands behind the text of a Query")
+    return text
+
+
+def parse(body: bytes) -> Parse:
+    """Read Parse: a name, a text, the types of parameters."""
+    name, rest = _text(body, "Parse")
+    text, rest = _text(rest, "Parse")
+    if len(rest) < 2 or len(rest) != 2 + 4 * int.from_bytes(rest[:2], "big"):
+        raise ProtocolViolation("invalid message format: the parameter types of a Parse")
+    return Parse(name, text)
+
+
+def bind(head: bytes) -> Bind:
+    """Read the names in Bind, of which these are the first bytes."""
+    portal, rest = _text(head, "Bind")
+    return Bind(portal, _text(rest, "Bind")[0])
+
+
+def execute(body: bytes) -> bytes:
+    """Return the portal that Execute runs."""
+    portal, rest = _text(body, "Execute")
+    if len(rest) != 4:
+        raise ProtocolViolation("invalid message format: the row limit of an Execute")
+    return portal
+
+
+def close(body: bytes) -> tuple[bytes, bytes]:
+    """Return what Close or Describe is about: `S` or `P`, and a name."""
+    name, rest = _text(body[1:], "Close or Describe")
+    if rest or body[:1] not in (b"S", b"P"):
+        raise ProtocolViolation("invalid message format: the object of a Close or Describe")
+    return body[:1], name
+
+
+def function_oid(body: bytes) -> int:
+    """Return the OID of the function that a function call names."""
+    if len(body) < 4:
+        raise ProtocolViolation("invalid message format: a function call without a function")
+    return int.from_bytes(body[:4], "big")
+
+
+def query(text: str) -> bytes:
+    """Write a simple query."""
+    return frame(b"Q", text.encode() + b"\0")
+
+
+def terminate() -> bytes:
+    """Write the end of a session."""
+    return frame(b"X")
+
+
+def _text(body: bytes, message: str) -> tuple[bytes, bytes]:
+    text, zero, rest = body.partition(b"\0")
+    if not zero:
+        raise ProtocolViolation(f"invalid message format: a text of a {message} that has no end")
+    return text, rest

@@ -1,0 +1,29 @@
+"""`pgwitness gateway`: the proxy that native clients connect through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pgwitness.cli.options import common, configuration, http_options
+
+
+@click.command(short_help="Let clients connect through pgwitness, each statement written down.")
+@http_options
+@common
+def gateway(host: str | None, port: int | None, config_path: Path) -> None:
+    """Serve PostgreSQL's protocol until asked to stop: clients log in here, and their statements go on to the server.
+
+    Each statement is on the gateway's spool before it is forwarded, and in the topic `raw` with what came of it.
+    Where to listen and which databases there are says [gateway] in the configuration.
+    """
+    from collectors.gateway.service import run_gateway
+    from pgwitness.cli.daemon import daemon
+    from pgwitness.cli.signals import finish
+
+    config = configuration(config_path)
+    bind = config.http.gateway_port if port is None else port
+    with daemon("gateway", host or config.http.host, bind) as (stop, health):
+        code = run_gateway(config, stop, health)
+    finish(code)

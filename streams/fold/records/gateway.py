@@ -1,0 +1,59 @@
+"""What the gateway forwarded, and who came to it: its session is known by login, so the binding is exact.
+
+The server's log may tell of the same statement. Neither stands in for the other: a log that says less than the gateway
+forwarded, or a gateway that others go around, shows by what only one of them has.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from pgwitness.core.events import Session, Statement
+from pgwitness.core.sql.statements import facts
+from streams.fold.context import FoldContext
+from streams.fold.events.base import line_id
+from streams.fold.events.session import session_event
+from streams.fold.events.statement import statement_event
+from streams.fold.memory.attribution import Attribution
+from streams.fold.memory.sessions import LogSession
+from streams.fold.sessions.attribution import attempted, log_session
+
+SOURCE = "gateway"
+
+
+def take_statement(context: FoldContext, raw: Statement) -> None:
+    """Take a statement that the gateway forwarded; its outcome came with it."""
+    cluster, header = context.cluster, context.header
+    if _known(context, raw):
+        return
+    session = log_session(raw, header.instance)
+    known = facts(raw.statement, freed=True) if raw.statement is not None else None
+    event = statement_event(header, raw, line_id(header, raw.place), known, _whose(context, session))
+    cluster.through(event, session)
+    cluster.relations.resolve(event, session)
+    cluster.views.ran(event)
+    context.emit(event)
+
+
+def take_session(context: FoldContext, raw: Session) -> None:
+    """Take a session that came to the gateway, left it or was refused."""
+    if _known(context, raw):
+        return
+    session = log_session(raw, context.header.instance)
+    attribution = _whose(context, session)
+    claimed = attribution.principal
+    if raw.operation == "login_failed":
+        attribution = attempted(attribution)
+    context.emit(session_event(context.header, raw, attribution, claimed))
+
+
+def _known(context: FoldContext, raw: Statement | Session) -> bool:
+    assert raw.place is not None
+    known = context.cluster.spools.is_known(raw.place)
+    context.partition.dropped += known
+    return known
+
+
+def _whose(context: FoldContext, session: LogSession) -> Attribution:
+    found = context.cluster.log.own(session, context.header.cluster, context.partition.identities)
+    return replace(found, binding="gateway")
