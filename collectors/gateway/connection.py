@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import secrets
 import socket
@@ -19,7 +18,7 @@ from collectors.gateway import upstream
 from collectors.gateway.actions import Actions, Judge, Moment
 from collectors.gateway.auth import client as authentication
 from collectors.gateway.auth.scram import ScramError
-from collectors.gateway.greeting import greet
+from collectors.gateway.greeting import Way, greet
 from collectors.gateway.link import Ended, Link
 from collectors.gateway.records import Closed, Opened, Record
 from collectors.gateway.session import Session
@@ -27,7 +26,7 @@ from collectors.gateway.spool import Spool
 from collectors.gateway.upstream import Place, Refused, Server
 from collectors.gateway.users import Users
 from collectors.gateway.wire import backend
-from collectors.gateway.wire.startup import CancelRequest, EncryptionRequest, Startup
+from collectors.gateway.wire.startup import CancelRequest, Startup
 from collectors.gateway.wire.violation import ProtocolViolation
 from pgwitness.core.errors import PgwitnessError
 
@@ -90,9 +89,11 @@ class Connection:
 
     def begin(self) -> None:
         """Let the bytes flow."""
+        self._client.take_errors(self._defect)
+        self.server.link.take_errors(self._defect)
         self._client.other, self.server.link.other = self.server.link, self._client
-        self.server.link.flow(self._from_server, self._ended)
-        self._client.flow(self._from_client, self._ended)
+        self.server.link.flow(self._from_server, self.finish)
+        self._client.flow(self._from_client, self.finish)
 
     @property
     def idle(self) -> bool:
@@ -114,7 +115,8 @@ class Connection:
                 self._house.write(actions.records)
         except PgwitnessError as error:
             log.error("a session is ended, for its statements cannot be written down", error=str(error))
-            self._house_full()
+            said = "the gateway cannot write down what is run, and lets nothing through that it cannot"
+            self.end("FATAL", "53100", said)
             return
         if actions.to_server:
             STATEMENTS.inc(len(actions.records))
@@ -124,16 +126,18 @@ class Connection:
         if actions.close is not None:
             self.end("FATAL", actions.close.sqlstate, str(actions.close))
 
-    def _house_full(self) -> None:
-        self.end("FATAL", "53100", "the gateway cannot write down what is run, and lets nothing through that it cannot")
+    def _defect(self, error: Exception) -> None:
+        """End a session whose bytes met an error that nobody foresaw; no other one is disturbed."""
+        log.error("unexpected error; a session is ended", exc_info=error)
+        self.end("FATAL", "XX000", "the gateway has met an error that was not foreseen; its log has it whole")
 
     def end(self, severity: str, sqlstate: str, message: str) -> None:
         """End the session with its last words."""
         self._client.send(backend.error(severity, sqlstate, message))
-        self._ended()
+        self.finish()
 
-    def _ended(self) -> None:
-        """Take up that one side is gone: what waits for the other is sent, then that one is closed too."""
+    def finish(self) -> None:
+        """End the session, if it has not ended: what waits for either side is sent, then both are closed."""
         if self.over.done():
             return
         self.over.set_result(None)
@@ -149,22 +153,30 @@ class Connection:
 
 async def serve(house: House, sock: socket.socket) -> None:
     """Serve one client to its end. Never raises for anything that a client or a server does."""
-    link: Link | None = None
+    way = Way(sock)
     try:
-        async with asyncio.timeout(house.login_s):
-            link, request = await greet(sock, house.tls)
-            if isinstance(request, CancelRequest):
-                await _cancel(house, request)
-                link.close()
-                return
-            assert not isinstance(request, EncryptionRequest)
-            connection = await _open(house, link, request)
+        await _serve(house, way)
     except ProtocolViolation as error:
-        _say(sock, link, error.sqlstate, str(error))
-        return
+        way.last_words(backend.error("FATAL", error.sqlstate, str(error)))
     except (Ended, TimeoutError, OSError):
-        _close(sock, link)
-        return
+        way.abandon()
+    except Exception:
+        log.exception("unexpected error; a client is cut off")
+        way.abandon()
+    except BaseException:
+        way.abandon()
+        raise
+
+
+async def _serve(house: House, way: Way) -> None:
+    async with asyncio.timeout(house.login_s):
+        link, request = await greet(way, house.tls)
+        if isinstance(request, CancelRequest):
+            await _cancel(house, request)
+            link.close()
+            return
+        assert isinstance(request, Startup)
+        connection = await _open(house, link, request)
     if connection is None:
         return
     SESSIONS.inc()
@@ -174,26 +186,9 @@ async def serve(house: House, sock: socket.socket) -> None:
         connection.begin()
         await connection.over
     finally:
+        connection.finish()
         del house.sessions[key]
         SESSIONS.dec()
-
-
-def _say(sock: socket.socket, link: Link | None, sqlstate: str, message: str) -> None:
-    said = backend.error("FATAL", sqlstate, message)
-    if link is not None:
-        link.send(said)
-        link.close()
-        return
-    with contextlib.suppress(OSError):
-        sock.send(said)
-    sock.close()
-
-
-def _close(sock: socket.socket, link: Link | None) -> None:
-    if link is not None:
-        link.abort()
-    else:
-        sock.close()
 
 
 async def _cancel(house: House, request: CancelRequest) -> None:

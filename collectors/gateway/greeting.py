@@ -6,6 +6,7 @@ Nothing that follows is read here, so that what comes before encryption is never
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 
@@ -19,28 +20,53 @@ ROUNDS_MAX = 4
 """A client may ask for GSSAPI, then for TLS, then begin."""
 
 
-async def greet(sock: socket.socket, tls: ssl.SSLContext | None) -> tuple[Link, Request]:
+class Way:
+    """How a client can be answered: on its bare socket until there is a `link`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.link: Link | None = None
+
+    def last_words(self, said: bytes) -> None:
+        """Say something and close, without waiting for either."""
+        if self.link is not None:
+            self.link.send(said)
+            self.link.close()
+            return
+        with contextlib.suppress(OSError):
+            self.sock.send(said)
+        self.sock.close()
+
+    def abandon(self) -> None:
+        """Close at once."""
+        if self.link is not None:
+            self.link.abort()
+        else:
+            self.sock.close()
+
+
+async def greet(way: Way, tls: ssl.SSLContext | None) -> tuple[Link, Request]:
     """Agree on encryption and return the connection with what the client wants first.
 
-    Raise `Ended`, `ProtocolViolation` (with nothing sent yet), or `OSError` of TLS.
+    Raise `Ended`, `ProtocolViolation`, or `OSError` of TLS.
     """
+    sock = way.sock
     first = await _peek(sock)
     if first == startup.TLS_RECORD:
         if tls is None:
             raise Ended
-        link = await _link(sock, tls)
+        link = await _link(way, tls)
         assert link.transport is not None
         if link.transport.get_extra_info("ssl_object").selected_alpn_protocol() != startup.ALPN:
-            link.abort()
             raise Ended  # the protocol that the client speaks is another one's
         return link, await _over(link)
     for _ in range(ROUNDS_MAX):
         request = startup.decode(await _packet(sock))
         if not isinstance(request, EncryptionRequest):
-            return await _link(sock, None), request
+            return await _link(way, None), request
         if tls is not None and not request.gss:
             await asyncio.get_running_loop().sock_sendall(sock, b"S")
-            link = await _link(sock, tls)
+            link = await _link(way, tls)
             return link, await _over(link)
         await asyncio.get_running_loop().sock_sendall(sock, b"N")
     raise ProtocolViolation("too many requests for encryption")
@@ -55,10 +81,12 @@ async def _over(link: Link) -> Request:
     return request
 
 
-async def _link(sock: socket.socket, tls: ssl.SSLContext | None) -> Link:
+async def _link(way: Way, tls: ssl.SSLContext | None) -> Link:
+    """Make a connection of the socket, which is its from here on."""
     loop = asyncio.get_running_loop()
     timeout = HANDSHAKE_S if tls is not None else None
-    _, link = await loop.connect_accepted_socket(Link, sock, ssl=tls, ssl_handshake_timeout=timeout)
+    link = way.link = Link()
+    await loop.connect_accepted_socket(lambda: link, way.sock, ssl=tls, ssl_handshake_timeout=timeout)
     return link
 
 

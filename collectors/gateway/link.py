@@ -10,6 +10,7 @@ from collectors.gateway.wire.frames import HEADER, Message
 from collectors.gateway.wire.violation import ProtocolViolation
 
 BUFFER_BYTES_MAX: Final = 128 * 1024
+LINGER_S: Final = 5.0
 LOGIN_MESSAGE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -28,6 +29,7 @@ class Link(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._take: Callable[[bytes], None] | None = None
         self._on_end: Callable[[], None] | None = None
+        self._on_error: Callable[[Exception], None] | None = None
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # -- asyncio's side ----------------------------------------------------------------------------------------
@@ -39,7 +41,7 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand over what has come, or keep it for whoever asks."""
         if self._take is not None:
-            self._take(data)
+            self._handed(self._take, data)
             return
         self._buffer += data
         if len(self._buffer) > BUFFER_BYTES_MAX and self.transport is not None:
@@ -76,6 +78,14 @@ class Link(asyncio.Protocol):
         if self.transport is not None and not self.ended:
             self.transport.resume_reading()
 
+    def _handed(self, take: Callable[[bytes], None], data: bytes) -> None:
+        try:
+            take(data)
+        except Exception as error:
+            if self._on_error is None:
+                raise
+            self._on_error(error)
+
     # -- before the session ------------------------------------------------------------------------------------
 
     @property
@@ -109,13 +119,17 @@ class Link(asyncio.Protocol):
 
     # -- the session -------------------------------------------------------------------------------------------
 
+    def take_errors(self, on_error: Callable[[Exception], None]) -> None:
+        """Have somebody handle what is raised while bytes are handed over."""
+        self._on_error = on_error
+
     def flow(self, take: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
         """Hand over all that comes from here on, what has come already first."""
         self._take, self._on_end = take, on_end
         held = bytes(self._buffer)
         self._buffer.clear()
         if held:
-            take(held)
+            self._handed(take, held)
         self.resume()
         if self.ended:
             on_end()
@@ -126,13 +140,14 @@ class Link(asyncio.Protocol):
             self.transport.write(data)
 
     def close(self) -> None:
-        """Send what waits, and end."""
-        if self.transport is not None:
+        """Send what waits, and end; who takes nothing for a while is cut off."""
+        if self.transport is not None and not self.ended:
             self.transport.close()
+            asyncio.get_running_loop().call_later(LINGER_S, self.abort)
 
     def abort(self) -> None:
         """End at once."""
-        if self.transport is not None:
+        if self.transport is not None and not self.ended:
             self.transport.abort()
 
     async def closed(self) -> None:

@@ -93,6 +93,14 @@ def listen(address: str) -> socket.socket:
     return listener
 
 
+def keep_alive(sock: socket.socket) -> None:
+    """Find out in some minutes when the other end is gone without a word."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def _database(config: Config, name: str, one: GatewayDatabase) -> Database:
     if one.cluster not in config.clusters:
         raise ConfigurationError(f"gateway.databases.{name}.cluster: no cluster {one.cluster!r} is configured")
@@ -174,6 +182,7 @@ async def _accept_all(house: House, listener: socket.socket, tasks: set[asyncio.
         sock.setblocking(False)
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            keep_alive(sock)
         if len(tasks) >= 2 * house.connections_max:
             sock.close()
             continue

@@ -13,14 +13,14 @@ import fcntl
 import itertools
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 from prometheus_client import Gauge
 
-from collectors.gateway.records import Record
+from collectors.gateway.records import Begun, Opened, Record
 from pgwitness.core.errors import Retry, Stop
 from pgwitness.core.runtime.disk import read_whole, refused, write_whole
 
@@ -61,13 +61,17 @@ class Spool:
         self._began = self.end
         return os.open(_path(self.folder, self.end), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def write(self, records: Iterable[Record]) -> None:
-        """Append records; they are there when this returns. Raise `Full`, or `Retry` when the disk refuses."""
-        self.append(b"".join(_encode(record) + b"\n" for record in records))
+    def write(self, records: Sequence[Record]) -> None:
+        """Append records; they are there when this returns. Raise `Full`, or `Retry` when the disk refuses.
 
-    def append(self, lines: bytes) -> None:
+        What came of a statement that is on the spool is taken beyond its limit: there is no more of it than of those.
+        """
+        begins = any(isinstance(record, Begun | Opened) for record in records)
+        self._append(b"".join(_encode(record) + b"\n" for record in records), bounded=begins)
+
+    def _append(self, lines: bytes, *, bounded: bool) -> None:
         """Append whole lines, or nothing."""
-        if self.end - self.released + len(lines) > self._bytes_max:
+        if bounded and self.end - self.released + len(lines) > self._bytes_max:
             raise Full(
                 f"the gateway's spool {self.folder} holds {self._bytes_max} bytes that the broker has not taken: "
                 "see that the broker runs, or raise gateway.spool.max"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import psycopg
+import structlog
 
 from collectors.connection import unreachable
 from collectors.gateway.auth.scram import Verifier
@@ -18,6 +19,9 @@ from pgwitness.core.errors import ConfigurationError, Retry
 REMEMBERED_S: Final = 10.0
 REMEMBERED_MAX: Final = 10_000
 _LINE: Final = re.compile(r'\s*"((?:[^"]|"")+)"\s+"([^"]*)"\s*')
+
+
+log = structlog.get_logger("gateway")
 
 
 class Users(Protocol):
@@ -41,7 +45,10 @@ class FileUsers:
 
     async def verifier(self, role: str) -> Verifier | None:
         """Return a role's verifier; of a file that cannot be read any more what it last said."""
-        self._read()
+        try:
+            self._read()
+        except ConfigurationError as error:
+            log.error("what was read before still holds", error=str(error))
         return self._known.get(role)
 
     def forget(self, role: str) -> None:
