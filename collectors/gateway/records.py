@@ -78,8 +78,8 @@ class Begun(_Record, frozen=True, kw_only=True, tag="begun"):
 class Ended(_Record, frozen=True, kw_only=True, tag="ended"):
     """What came of a statement. `ran` is false where the server passed over it, after an error in its pipeline.
 
-    `transaction` is the status that the server reported after it: `I`, `T` or `E`; None where it reported none before
-    the next one. `said` is there where it was another statement than was thought when it began.
+    `transaction` numbers the session's transactions, from 1; it is 0 when the session was in none any more at the
+    ReadyForQuery behind the statement. `said` is there where it was another statement than was thought when it began.
     """
 
     number: int
@@ -88,6 +88,7 @@ class Ended(_Record, frozen=True, kw_only=True, tag="ended"):
     sqlstate: str | None = None
     duration_ms: float = 0.0
     ran: bool = True
+    transaction: int = 0
     said: Said | None = None
 
 

@@ -49,7 +49,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health) -> int:
         )
     token = tokenizer(load_key(config.privacy.key_file))
     databases = {name: _database(config, name, one) for name, one in gateway.databases.items()}
-    tls, binding = _tls(gateway)
+    tls, binding = tls_of(gateway)
     listener = listen(gateway.listen)
     spool = Spool(gateway.spool.path, gateway.spool.max, gateway.spool.sync)
     spool.write([Started(session=0, at_us=now_us())])
@@ -117,7 +117,7 @@ def _database(config: Config, name: str, one: GatewayDatabase) -> Database:
     return Database(one.cluster, place, users)
 
 
-def _tls(gateway: Gateway) -> tuple[ssl.SSLContext | None, bytes | None]:
+def tls_of(gateway: Gateway) -> tuple[ssl.SSLContext | None, bytes | None]:
     """Read the gateway's certificate; return what it serves TLS with, and what SCRAM binds to."""
     if gateway.tls is None:
         return None, None

@@ -65,6 +65,7 @@ class Session:
         """What the server has reported, by the names of its settings."""
         self.status = "I"
         self.statements = 0
+        self._transaction = 1
         self._judge = judge
         self._client = Frames(frontend.WANTED, "frontend")
         self._server = Frames(backend.WANTED, "backend")
@@ -317,6 +318,7 @@ class Session:
         undone = undone or (head is not None and head.kind == frontend.SYNC and head.sqlstate is not None)
         self._settle("pending" if status != "I" else "rolled_back" if undone else "success", done)
         if status == "I":
+            self._transaction += 1
             self._portals.clear()
 
     def _copy_in(self) -> None:
@@ -356,6 +358,7 @@ class Session:
             sqlstate=sent.sqlstate,
             duration_ms=round((sent.ended_ns - sent.began_ns) / 1e6, 3),
             ran=sent.ran,
+            transaction=self._transaction if self.status != "I" else 0,
             said=sent.said if sent.statement == b"!" else None,
         )
 

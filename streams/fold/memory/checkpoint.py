@@ -18,7 +18,7 @@ from pgwitness.core.events import (
 from streams.aside import Aside
 from streams.fold.log_coverage import LogCounts
 from streams.fold.memory.attribution import Corroborated
-from streams.fold.memory.sessions import KnownSession, LogSession, Places, Prepared, SessionKey
+from streams.fold.memory.sessions import Came, KnownSession, LogSession, Places, Prepared, SessionKey
 from streams.fold.memory.shares import Shares
 from streams.fold.memory.statements import Committed, Did, FunctionBody, HeldReading, Ran, Runs, ViewBody
 from streams.fold.memory.transactions import HeldTransaction, OpenTransaction, Timeline, Watermark
@@ -43,6 +43,7 @@ class ClusterCheckpoint(Struct):
     held: list[HeldTransaction] = []
     recent: list[str] = []
     logs: list[tuple[tuple[str | None, str], tuple[int, int]]] = []
+    came: list[tuple[SessionKey, Came]] = []
     spools: list[tuple[str, tuple[int, int]]] = []
     log_sessions: list[LogSession] = []
     log_xids: list[tuple[int, int]] = []

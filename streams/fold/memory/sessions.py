@@ -29,6 +29,15 @@ class KnownSession(Struct, frozen=True, array_like=True):
     certificate: Certificate | None = None
 
 
+class Came(Struct, frozen=True, array_like=True):
+    """From where a session came to a gateway, and the gateway's port at the server; sockets have none."""
+
+    client_addr: str | None
+    client_port: int | None
+    server_port: int | None
+    auth_method: str | None
+
+
 class LogSession(Struct, frozen=True, array_like=True):
     """A session as one line of the server's log reported it; None is not known, a `local` address is the Unix socket.
 

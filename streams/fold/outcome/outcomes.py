@@ -28,6 +28,7 @@ from pgwitness.core.undo import Undo
 from streams.fold.bounded import evict_oldest
 from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession
+from streams.fold.outcome import forwarded
 from streams.fold.outcome.deciding import close, decide, texts
 from streams.fold.outcome.open_transactions import XID_MODULUS, OpenTransactions, Who
 from streams.fold.outcome.step import PENDING_US, READS, Step
@@ -83,6 +84,16 @@ class Outcomes:
         self._note(who, event)
         return step.out
 
+    def forwarded(
+        self, line: Statement, session: LogSession, words: tuple[str, ...] | None, event: Event
+    ) -> list[Event]:
+        """Take up a statement that the gateway forwarded (`streams.fold.outcome.forwarded`)."""
+        return forwarded.take(self._open, forwarded.forwarded_by(session), line, words, event)
+
+    def forwarded_ends(self, session: LogSession, now_us: int) -> list[Event]:
+        """Take up that a session of the gateway has ended: what it had open was rolled back."""
+        return forwarded.ends(self._open, forwarded.forwarded_by(session), "rolled_back", now_us)
+
     def begins(self, session: LogSession) -> None:
         """A session has begun: all that it says will be seen."""
         evict_oldest(self._seen, SEEN_MAX)
@@ -109,7 +120,7 @@ class Outcomes:
         out: list[Event] = []
         for who in self._open.sessions():
             open_ = self._open.get(who)
-            if open_ is not None and not open_.lost:
+            if open_ is not None and not open_.lost and not str(who[0]).startswith(forwarded.PREFIX):
                 self._open.keep(who)
                 self._open.drop(who)
                 self._open.lose(who, open_, out, now_us)

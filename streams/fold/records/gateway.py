@@ -13,7 +13,7 @@ from pgwitness.core.sql.statements import facts
 from streams.fold.context import FoldContext
 from streams.fold.events.base import line_id
 from streams.fold.events.session import session_event
-from streams.fold.events.statement import statement_event
+from streams.fold.events.statement import statement_event, transaction_words
 from streams.fold.memory.attribution import Attribution
 from streams.fold.memory.sessions import LogSession
 from streams.fold.sessions.attribution import attempted, log_session
@@ -22,7 +22,7 @@ SOURCE = "gateway"
 
 
 def take_statement(context: FoldContext, raw: Statement) -> None:
-    """Take a statement that the gateway forwarded; its outcome came with it."""
+    """Take a statement that the gateway forwarded; it is emitted here, or waits for the end of its transaction."""
     cluster, header = context.cluster, context.header
     if _known(context, raw):
         return
@@ -32,7 +32,8 @@ def take_statement(context: FoldContext, raw: Statement) -> None:
     cluster.through(event, session)
     cluster.relations.resolve(event, session)
     cluster.views.ran(event)
-    context.emit(event)
+    for decided in cluster.outcomes.forwarded(raw, session, transaction_words(raw, known), event):
+        context.emit(decided)
 
 
 def take_session(context: FoldContext, raw: Session) -> None:
@@ -44,6 +45,11 @@ def take_session(context: FoldContext, raw: Session) -> None:
     claimed = attribution.principal
     if raw.operation == "login_failed":
         attribution = attempted(attribution)
+    if raw.operation == "connect":
+        context.cluster.activity.came(raw)
+    if raw.operation == "disconnect":
+        for decided in context.cluster.outcomes.forwarded_ends(session, raw.captured_at_us):
+            context.emit(decided)
     context.emit(session_event(context.header, raw, attribution, claimed))
 
 

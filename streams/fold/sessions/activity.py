@@ -6,11 +6,13 @@ was attributed is remembered by session, because a session says the same thing a
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from pgwitness.core.events import Beacon, Session
 from streams.fold.bounded import evict_oldest
 from streams.fold.memory.attribution import Attribution
 from streams.fold.memory.checkpoint import ClusterCheckpoint
-from streams.fold.memory.sessions import KnownSession, SessionKey
+from streams.fold.memory.sessions import Came, KnownSession, SessionKey
 from streams.fold.sessions.attribution import by_beacon, known
 from streams.identity.identities import Identities
 
@@ -28,6 +30,8 @@ class Activity:
         self._sessions: dict[SessionKey, KnownSession] = {}
         self._xids: dict[int, SessionKey] = {}
         self._beacons: dict[SessionKey, tuple[tuple[object, ...], Attribution]] = {}
+        self._came: dict[SessionKey, Came] = {}
+        """Sessions that came through a gateway."""
         self._logins: dict[SessionKey, str] = {}
         """As whom sessions logged in, by pid and start in seconds."""
 
@@ -56,6 +60,15 @@ class Activity:
     ) -> Attribution:
         """Attribute to the session that a beacon names; `where` is cluster, database, instance."""
         key = (beacon.pid, beacon.backend_start_us)
+        came = self._came.get(key)
+        if came is not None and came.server_port == beacon.client_port:
+            # The server sees the gateway; whose session it is, and where from, the gateway knows.
+            beacon = replace(
+                beacon,
+                client_addr=came.client_addr,
+                client_port=came.client_port,
+                auth_method=beacon.auth_method or came.auth_method,
+            )
         said = (
             beacon.session_user,
             beacon.role,
@@ -75,6 +88,14 @@ class Activity:
         evict_oldest(self._beacons, BEACONS_MAX)
         self._beacons[key] = (said, attribution)
         return attribution
+
+    def came(self, event: Session) -> None:
+        """Take up where a session comes from that a gateway has logged in."""
+        key = (event.pid, event.backend_start_us)
+        self._came.pop(key, None)
+        evict_oldest(self._came, SESSIONS_MAX)
+        self._came[key] = Came(event.client_addr, event.client_port, event.server_port, event.auth_method)
+        self._beacons.pop(key, None)
 
     def logged_in(self, event: Session) -> None:
         """Take up as whom a session logged in, by the log; the sessions that it lists may not be looked at in time."""
@@ -100,9 +121,11 @@ class Activity:
         state.sessions = list(self._sessions.values())
         state.xids = list(self._xids.items())
         state.logins = list(self._logins.items())
+        state.came = list(self._came.items())
 
     def load(self, state: ClusterCheckpoint) -> None:
         """Take up what a checkpoint holds."""
         self._sessions = {(session.pid, session.backend_start_us): session for session in state.sessions}
         self._xids = dict(state.xids)
         self._logins = dict(state.logins)
+        self._came = dict(state.came)

@@ -1,0 +1,80 @@
+"""TLS on both sides, with the channel bound; what a client says before encryption is no part of its session."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from collectors.gateway.service import tls_of
+from collectors.gateway.wire import startup
+from pgwitness.core.config.tables import Gateway, GatewayTls
+from tests.collectors.tls import Authority
+from tests.gateway.conftest import Running, running
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Who issued the gateway's certificate."""
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, authority: Authority, database18: str) -> Iterator[Running]:
+    """A gateway with a certificate."""
+    certificate, key, _ = authority.issue("gateway", "127.0.0.1")
+    context, binding = tls_of(Gateway(tls=GatewayTls(cert_file=certificate, key_file=key)))
+    assert context is not None
+    assert binding is not None
+    with running(tmp_path, database18, (context, binding)) as one:
+        yield one
+
+
+@pytest.mark.parametrize("binding", ["require", "prefer", "disable"])
+@pytest.mark.parametrize("negotiation", ["postgres", "direct"])
+def test_clients_come_by_tls(gateway: Running, authority: Authority, binding: str, negotiation: str) -> None:
+    """Libpq checks the gateway's certificate and binds the login to it, asked for TLS or beginning with it."""
+    more = {"sslmode": "verify-full", "sslrootcert": str(authority.path), "sslnegotiation": negotiation}
+    with psycopg.connect(gateway.dsn(**more, channel_binding=binding), autocommit=True) as client:
+        assert client.pgconn.ssl_in_use
+        assert client.execute("SELECT 1").fetchone() == (1,)
+        client.execute("SELECT repeat('x', 1000) FROM generate_series(1, 10000)").fetchall()
+    assert gateway.opened()[0].encrypted
+
+
+@pytest.mark.parametrize(("low", "high"), [("3.0", "3.0"), ("3.2", "3.2"), ("3.0", "latest")])
+def test_every_version_of_the_protocol(gateway: Running, low: str, high: str) -> None:
+    """Clients of 3.0 and 3.2 cancel by keys of their own lengths."""
+    more = {"min_protocol_version": low, "max_protocol_version": high}
+    with psycopg.connect(gateway.dsn(**more), autocommit=True) as client:
+        assert client.pgconn.full_protocol_version in (30000, 30002)
+        timer = threading.Timer(0.3, client.cancel_safe)
+        timer.start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            client.execute("SELECT pg_sleep(60)")
+        timer.join()
+
+
+def test_another_protocol_is_not_served(gateway: Running) -> None:
+    """Who begins with TLS and means another protocol gets no session."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", gateway.port), 10) as bare, context.wrap_socket(bare) as client:
+        client.sendall(startup.startup_packet({"user": gateway.role}))
+        assert client.recv(100) == b""
+
+
+def test_nothing_is_read_from_before_the_encryption(gateway: Running) -> None:
+    """A startup that somebody put behind the request for TLS, in the open, is no part of the session."""
+    with socket.create_connection(("127.0.0.1", gateway.port), 10) as bare:
+        bare.sendall(startup.ssl_request() + startup.startup_packet({"user": gateway.role}))
+        bare.settimeout(10)
+        assert bare.recv(1) == b"S"
+        with contextlib.suppress(ConnectionError):
+            assert b"R" not in bare.recv(1000)[:1]
