@@ -20,7 +20,7 @@ from collectors.gateway.auth import client as authentication
 from collectors.gateway.auth.scram import ScramError
 from collectors.gateway.greeting import Way, greet
 from collectors.gateway.link import Ended, Link
-from collectors.gateway.records import Closed, Opened, Record
+from collectors.gateway.records import Begun, Closed, Opened, Record
 from collectors.gateway.session import Session
 from collectors.gateway.spool import Spool
 from collectors.gateway.upstream import Place, Refused, Server
@@ -33,6 +33,8 @@ from pgwitness.core.errors import PgwitnessError
 SECRET_BYTES = {0: 4, 2: 32}
 """How long a key to cancel by is, by the minor version of the protocol."""
 DRAIN_S = 5.0
+END_S = 0.005
+"""How long what came of a statement may wait for others to be written down with it."""
 
 SESSIONS = Gauge("pgwitness_gateway_sessions", "Sessions that are open at the gateway.")
 LOGINS = Counter("pgwitness_gateway_logins", "Logins at the gateway, by what came of them.", ["outcome"])
@@ -64,11 +66,29 @@ class House:
     mock: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     sessions: dict[tuple[int, bytes], Connection] = field(default_factory=dict)
+    _ends: list[Record] = field(default_factory=list)
 
     def write(self, records: list[Record]) -> None:
-        """Put records on the spool; they are there when this returns."""
-        if records:
-            self.spool.write(records)
+        """Put records on the spool: what begins is there when this returns, what has ended a moment later.
+
+        Nothing waits for an end; it goes with the next beginning, or alone. Raise `Retry` when the spool takes nothing.
+        """
+        if any(isinstance(record, Begun | Opened) for record in records):
+            self._ends, ends = [], self._ends
+            self.spool.write([*ends, *records])
+        elif records:
+            if not self._ends:
+                asyncio.get_running_loop().call_later(END_S, self.flush)
+            self._ends += records
+
+    def flush(self) -> None:
+        """Put what has ended on the spool."""
+        self._ends, ends = [], self._ends
+        try:
+            if ends:
+                self.spool.write(ends)
+        except PgwitnessError as error:
+            log.error("what came of some statements cannot be written down", error=str(error), statements=len(ends))
 
 
 def now() -> Moment:

@@ -168,6 +168,7 @@ async def _accept(house: House, listener: socket.socket, stop: threading.Event, 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, accepting, return_exceptions=True)
+        house.flush()
 
 
 async def _accept_all(house: House, listener: socket.socket, tasks: set[asyncio.Task[None]]) -> None:
