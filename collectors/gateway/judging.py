@@ -13,6 +13,8 @@ from pgwitness.core.privacy import Tokenizer
 KNOWN_MAX: Final = 4_096
 KNOWN_BYTES_MAX: Final = 2_048
 """Texts that are known by themselves, and how long one may be."""
+TEXT_BYTES_MAX: Final = 1024 * 1024
+"""A longer text is kept as its hash: to free it of its literals would hold up every other session."""
 AS_ASCII: Final = frozenset({"UTF8", "SQL_ASCII"})
 
 
@@ -43,7 +45,7 @@ class Judging:
             known = codec != "utf-8"
         else:
             codec, known = "utf-8", True
-        doubtful = not settings.standard_strings and b"\\" in text
+        doubtful = (not settings.standard_strings and b"\\" in text) or len(text) > TEXT_BYTES_MAX
         try:
             if known and not doubtful:
                 found = self._texts.read(text.decode(codec))

@@ -23,7 +23,7 @@ class Said(Struct, frozen=True, omit_defaults=True, gc=False):
     tags: dict[str, str] = {}
 
 
-UNKNOWN = Said()
+UNKNOWN = Said(parsed=Parsed(operations=["execute"]))
 """What nobody here has seen: a portal of a cursor, a statement that was prepared by SQL."""
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from collectors.gateway.actions import Actions, Judge, Moment, Settings
+from collectors.gateway.names import Names
 from collectors.gateway.records import UNKNOWN, Begun, Ended, Record, Said, Way
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import Frames, Message
@@ -24,8 +25,6 @@ from pgwitness.core.events import Outcome, Parsed
 
 QUEUE_MAX: Final = 100_000
 """Messages of a client that wait for their answer; a pipeline that is longer has to be read from."""
-NAMES_MAX: Final = 20_000
-"""Prepared statements, and portals, that are known by name; of further ones only that they ran."""
 
 
 @dataclass(slots=True)
@@ -74,9 +73,8 @@ class Session:
         """The server reads nothing until a Sync, which has not been sent yet."""
         self._copying = False
         """The server reads the data of a COPY, of which the client has not sent the end yet."""
-        self._data_sent = False
-        self._prepared: dict[bytes, Said] = {}
-        self._portals: dict[bytes, Said] = {}
+        self._prepared = Names("prepared statements")
+        self._portals = Names("portals")
         self._coming: deque[_Sent] = deque()
         """Of what was sent, what will give a name when the server has done it."""
         self._undecided: list[_Sent] = []
@@ -103,7 +101,6 @@ class Session:
                     done.to_server.append(piece.frame)
                 else:
                     done.to_server.append(piece)
-                    self._data_sent = True
             if len(self._sent) > QUEUE_MAX:
                 raise ProtocolViolation(
                     f"a pipeline of more than {QUEUE_MAX} messages that are not answered: read the answers", "54000"
@@ -147,10 +144,9 @@ class Session:
 
     def _sync(self) -> None:
         if self._copying:
-            if self._data_sent:
-                # Whether the server still copies, or has failed and waits for just this Sync, cannot be known here.
-                raise ProtocolViolation("a Sync among the data of a COPY, whose end has to come first")
-            return
+            # Whether the server still copies, or has failed and waits for just this Sync, cannot be known here: taken
+            # for the other, what follows would run unseen.
+            raise ProtocolViolation("a Sync in the midst of a COPY, whose end has to come first")
         self._skipping = False
         self._sent.append(_Sent(frontend.SYNC))
 
@@ -174,7 +170,6 @@ class Session:
         self._queue(sent)
 
     def _queue(self, sent: _Sent) -> None:
-        self._data_sent = False
         if not self._skipping:
             self._sent.append(sent)
 
@@ -197,7 +192,7 @@ class Session:
             closes = b"S" if kind == frontend.PARSE else b"P"
             if sent.kind == frontend.CLOSE and sent.name == name and sent.statement == closes:
                 return UNKNOWN
-        return (self._prepared if kind == frontend.PARSE else self._portals).get(name, UNKNOWN)
+        return (self._prepared if kind == frontend.PARSE else self._portals).get(name)
 
     # -- the server --------------------------------------------------------------------------------------------
 
@@ -241,13 +236,13 @@ class Session:
         if (asked := _ANSWERS.get(kind)) is not None and head.kind != asked:
             raise ProtocolViolation("the server has answered what was not asked")
         if kind == backend.PARSE_COMPLETE:
-            _put(self._prepared, head.name, head.said or UNKNOWN)
+            self._prepared.put(head.name, head.said or UNKNOWN)
             self._named()
         elif kind == backend.BIND_COMPLETE:
-            _put(self._portals, head.name, self._prepared.get(head.statement, UNKNOWN))
+            self._portals.put(head.name, self._prepared.get(head.statement))
             self._named()
         elif kind == backend.CLOSE_COMPLETE:
-            (self._prepared if head.statement == b"S" else self._portals).pop(head.name, None)
+            (self._prepared if head.statement == b"S" else self._portals).forget(head.name)
             self._named()
         elif kind in (backend.ROW_DESCRIPTION, backend.NO_DATA) and head.kind == frontend.DESCRIBE:
             self._sent.popleft()
@@ -308,14 +303,13 @@ class Session:
         head = self._head()
         if head is not None and head.kind in (frontend.QUERY, frontend.FUNCTION_CALL):
             self._end(head, "success" if head.sqlstate is None else "failure", now)
-        elif head is not None and head.kind != frontend.SYNC:
-            raise ProtocolViolation("the server is ready although it has not answered what was sent")
-        if head is not None:
-            self._sent.popleft()
+        elif head is None or head.kind != frontend.SYNC:
+            raise ProtocolViolation("the server is ready and has not answered just what was sent")
+        self._sent.popleft()
         self._copying, self._rows = False, 0
         self.status = status
         undone = any(sent.outcome == "failure" for sent in self._undecided)
-        undone = undone or (head is not None and head.kind == frontend.SYNC and head.sqlstate is not None)
+        undone = undone or (head.kind == frontend.SYNC and head.sqlstate is not None)
         self._settle("pending" if status != "I" else "rolled_back" if undone else "success", done)
         if status == "I":
             self._transaction += 1
@@ -330,6 +324,8 @@ class Session:
         ends = (frontend.COPY_DONE, frontend.COPY_FAIL)
         while self._sent and self._sent[0].kind == frontend.SYNC:
             self._sent.popleft()
+        if any(sent.kind not in (*ends, frontend.SYNC) for sent in self._sent) and self._sent[0].kind not in ends:
+            raise ProtocolViolation("something else than data behind a COPY from the client")
         self._copying = not (self._sent and self._sent[0].kind in ends)
         if not self._copying:
             self._sent.popleft()
@@ -339,7 +335,7 @@ class Session:
         """Take up how a statement ended; whether that lasts says the end of its transaction."""
         sent.outcome, sent.ended_ns, sent.ran = outcome, now.ns, ran
         if sent.kind == frontend.EXECUTE and ran:
-            actual = self._portals.get(sent.name, UNKNOWN)
+            actual = self._portals.get(sent.name)
             sent.statement, sent.said = (b"!", actual) if actual is not sent.said else (b"", actual)
         self._undecided.append(sent)
 
@@ -374,9 +370,3 @@ class Session:
         self._sent.clear()
         self._coming.clear()
         return done.records
-
-
-def _put(names: dict[bytes, Said], name: bytes, said: Said) -> None:
-    if len(names) >= NAMES_MAX and name not in names:
-        del names[next(iter(names))]
-    names[name] = said

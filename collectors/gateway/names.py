@@ -1,0 +1,49 @@
+"""What the names of a session stand for: its prepared statements, its portals; bounded. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from collectors.gateway.records import UNKNOWN, Said
+from collectors.gateway.wire.violation import ProtocolViolation
+
+NAMES_MAX: Final = 20_000
+BYTES_MAX: Final = 32 * 1024 * 1024
+
+
+class Names:
+    """Statements by name. None is forgotten to make room: what nobody knows any more could be run unseen."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._known: dict[bytes, Said] = {}
+        self._bytes = 0
+
+    def get(self, name: bytes) -> Said:
+        """Return what a name stands for; `UNKNOWN` where it was given by SQL, or to nothing."""
+        return self._known.get(name, UNKNOWN)
+
+    def put(self, name: bytes, said: Said) -> None:
+        """Take up what a name stands for. Raise `ProtocolViolation` where there are too many."""
+        self.forget(name)
+        self._known[name] = said
+        self._bytes += _size(name, said)
+        if len(self._known) > NAMES_MAX or self._bytes > BYTES_MAX:
+            raise ProtocolViolation(
+                f"more than {NAMES_MAX} {self._what} in one session, or {BYTES_MAX >> 20} MiB of them", "54000"
+            )
+
+    def forget(self, name: bytes) -> None:
+        """Take up that a name stands for nothing any more."""
+        said = self._known.pop(name, None)
+        if said is not None:
+            self._bytes -= _size(name, said)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._known.clear()
+        self._bytes = 0
+
+
+def _size(name: bytes, said: Said) -> int:
+    return 300 + len(name) + 2 * len(said.statement or "")
