@@ -52,6 +52,7 @@ differential: install
 # A million mutated inputs through each decoder; some minutes.
 fuzz: install
 	$(BIN)/python -m tests.collectors.fuzz 1000000
+	$(BIN)/python -m tests.gateway.fuzz 1000000
 
 # Small changes of the modules that guard promises (tests/mutants/guarded.toml), after which their tests must fail: a sample
 # of ten places each, the same each time; some minutes. `ARGS='--sample 50 tokens'` tries more, or one module's.

@@ -167,7 +167,7 @@ class Connection:
             self._house.write(records)
         except PgwitnessError as error:
             log.error("the end of a session cannot be written down", error=str(error))
-        self._client.close()
+        self._client.leave()
         self.server.link.close()
 
 
@@ -183,9 +183,9 @@ async def serve(house: House, sock: socket.socket) -> None:
     except Exception:
         log.exception("unexpected error; a client is cut off")
         way.abandon()
-    except BaseException:
-        way.abandon()
-        raise
+    finally:
+        if way.link is not None:
+            await way.link.left()
 
 
 async def _serve(house: House, way: Way) -> None:
@@ -193,7 +193,7 @@ async def _serve(house: House, way: Way) -> None:
         link, request = await greet(way, house.tls)
         if isinstance(request, CancelRequest):
             await _cancel(house, request)
-            link.close()
+            link.leave()
             return
         assert isinstance(request, Startup)
         connection = await _open(house, link, request)
@@ -263,7 +263,7 @@ async def _open(house: House, link: Link, request: Startup) -> Connection | None
 def _refuse(link: Link, sqlstate: str, message: str) -> None:
     LOGINS.labels("refused").inc()
     link.send(backend.error("FATAL", sqlstate, message))
-    link.close()
+    link.leave()
 
 
 def _opened(link: Link, database: Database, role: str, name: str, request: Startup) -> Opened:
@@ -293,7 +293,7 @@ def _login_failed(house: House, link: Link, opened: Opened, sqlstate: str, answe
     except PgwitnessError as error:
         log.error("a refused login cannot be written down", error=str(error))
     link.send(answer)
-    link.close()
+    link.leave()
 
 
 def _joined(house: House, link: Link, request: Startup, opened: Opened, server: Server) -> Connection | None:

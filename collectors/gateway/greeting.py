@@ -31,7 +31,7 @@ class Way:
         """Say something and close, without waiting for either."""
         if self.link is not None:
             self.link.send(said)
-            self.link.close()
+            self.link.leave()
             return
         with contextlib.suppress(OSError):
             self.sock.send(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -145,6 +146,30 @@ class Link(asyncio.Protocol):
             self.transport.close()
             asyncio.get_running_loop().call_later(LINGER_S, self.abort)
 
+    def leave(self) -> None:
+        """Send what waits and no more, and take no notice of what comes until the other end closes (`left`).
+
+        Closing at once would reset the connection where something is still coming, and take the last words back.
+        """
+        if self.transport is None or self.ended:
+            return
+        self._take, self._on_end, self.other = _nothing, None, None
+        self._buffer.clear()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.resume()
+        else:
+            self.transport.close()
+
+    async def left(self) -> None:
+        """Wait until the other end has closed, or for a while; then end."""
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_S):
+                    await self.closed()
+        finally:
+            self.abort()
+
     def abort(self) -> None:
         """End at once."""
         if self.transport is not None and not self.ended:
@@ -153,3 +178,7 @@ class Link(asyncio.Protocol):
     async def closed(self) -> None:
         """Wait for the end."""
         await asyncio.shield(self._done)
+
+
+def _nothing(_: bytes) -> None:
+    """Take no notice."""

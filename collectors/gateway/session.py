@@ -320,16 +320,13 @@ class Session:
         head = self._head()
         if head is None:
             return
-        kept: deque[_Sent] = deque([self._sent.popleft()])
-        ends = (frontend.COPY_DONE, frontend.COPY_FAIL)
-        while self._sent and self._sent[0].kind == frontend.SYNC:
-            self._sent.popleft()
-        if any(sent.kind not in (*ends, frontend.SYNC) for sent in self._sent) and self._sent[0].kind not in ends:
+        behind = list(self._sent)[1:]
+        while behind and behind[0].kind == frontend.SYNC:
+            del behind[0]
+        self._copying = not behind
+        if behind and behind.pop(0).kind not in (frontend.COPY_DONE, frontend.COPY_FAIL):
             raise ProtocolViolation("something else than data behind a COPY from the client")
-        self._copying = not (self._sent and self._sent[0].kind in ends)
-        if not self._copying:
-            self._sent.popleft()
-        self._sent.extendleft(reversed(kept))
+        self._sent = deque([head, *behind])
 
     def _end(self, sent: _Sent, outcome: Outcome, now: Moment, *, ran: bool = True) -> None:
         """Take up how a statement ended; whether that lasts says the end of its transaction."""

@@ -76,12 +76,14 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, dsn: str, tls: tuple[object, bytes] | None = None) -> Iterator[Running]:
-    """Run a gateway in front of a database."""
+def running(
+    folder: Path, dsn: str, tls: tuple[object, bytes] | None = None, where: str | None = None
+) -> Iterator[Running]:
+    """Run a gateway in front of a database; `where` is its upstream, by default the database's own, in the open."""
     given = conninfo_to_dict(dsn)
     listener = listen("127.0.0.1:0")
     spool = Spool(folder / "spool", 1 << 30)
-    place = Place.parse(f"host={given['host']} port={given['port']} sslmode=disable")
+    place = Place.parse(where or f"host={given['host']} port={given['port']} sslmode=disable")
     users = ServerUsers(dsn, GatewayDatabase(cluster="shop", upstream="").users_query)
     context, binding = tls if tls is not None else (None, None)
     house = House(

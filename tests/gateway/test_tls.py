@@ -6,16 +6,19 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from collectors.gateway.service import tls_of
 from collectors.gateway.wire import startup
 from pgwitness.core.config.tables import Gateway, GatewayTls
-from tests.collectors.tls import Authority
+from tests.collectors.tls import Authority, tls_server
+from tests.conftest import DEBIAN_BIN, leave_out
 from tests.gateway.conftest import Running, running
 
 
@@ -78,3 +81,67 @@ def test_nothing_is_read_from_before_the_encryption(gateway: Running) -> None:
         assert bare.recv(1) == b"S"
         with contextlib.suppress(ConnectionError):
             assert b"R" not in bare.recv(1000)[:1]
+
+
+@pytest.fixture
+def behind(tmp_path: Path, authority: Authority, servers_path: Path) -> Iterator[Running]:
+    """A gateway in front of a PostgreSQL 15 that asks for TLS and for passwords."""
+    if not (DEBIAN_BIN / "postgres").exists():
+        leave_out(f"PostgreSQL 15 is not installed in {DEBIAN_BIN}")
+    with tls_server(servers_path / "tls", DEBIAN_BIN, authority, "nobody") as server:
+        hba = server.place / "pg_hba.conf"
+        lines = ("local all all trust", "hostnossl all postgres all trust", "hostssl all postgres all trust")
+        hba.write_text("\n".join((*lines, "hostssl all all all scram-sha-256", "")))
+            "local all all trust\nhostnossl all postgres 127.0.0.1/32 trust\nhostssl all postgres all trust\nhostssl all all all scram-sha-256\n"
+        )
+        server.restart()
+        where = f"host=localhost port={server.port} sslmode=verify-full sslrootcert={authority.path}"
+        with running(tmp_path, server.dsn(), where=where) as one:
+            yield one
+
+
+@pytest.mark.debian
+def test_the_server_is_spoken_to_by_tls(behind: Running) -> None:
+    """The gateway checks the server's certificate and logs in by the client's own key; cancel goes by TLS too."""
+    with psycopg.connect(behind.dsn(dbname="postgres"), autocommit=True) as client:
+        asked = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        assert client.execute(asked).fetchone() == (True,)
+        timer = threading.Timer(0.3, client.cancel_safe)
+        timer.start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            client.execute("SELECT pg_sleep(60)")
+        timer.join()
+
+
+def test_a_server_without_tls_is_refused_where_tls_is_asked_for(tmp_path: Path, database18: str) -> None:
+    """With `sslmode=require` upstream nothing goes in the open."""
+    given = conninfo_to_dict(database18)
+    with (
+        running(tmp_path, database18, where=f"host={given['host']} port={given['port']} sslmode=require") as one,
+        pytest.raises(psycopg.OperationalError, match="offers no TLS"),
+    ):
+        psycopg.connect(one.dsn())
+
+
+def test_sessions_are_told_that_the_gateway_ends(tmp_path: Path, database18: str) -> None:
+    """An idle session ends with 57P01 when the gateway is told to end; one in a transaction may finish it."""
+    with contextlib.ExitStack() as stack:
+        one = stack.enter_context(running(tmp_path, database18))
+        idle = psycopg.connect(one.dsn(), autocommit=True)
+        busy = psycopg.connect(one.dsn())
+        busy.execute("CREATE TABLE t (id int)")
+        ending = threading.Thread(target=stack.close)
+        ending.start()
+        deadline = time.monotonic() + 20
+        while one.house.sessions and len(one.house.sessions) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            idle.execute("SELECT 1")
+        busy.execute("INSERT INTO t VALUES (1)")
+        busy.commit()
+        ending.join()
+    with psycopg.connect(database18) as admin:
+        assert admin.execute("SELECT count(*) FROM t").fetchone() == (1,)
+    for client in (idle, busy):
+        client.close()

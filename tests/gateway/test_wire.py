@@ -250,3 +250,10 @@ def test_a_signature_is_checked() -> None:
     with pytest.raises(ScramError):
         client.ended(b"v=" + b64encode(bytes(32)))
     assert b64decode("AA==") == b"\0"
+
+
+def test_mutated_conversations() -> None:
+    """A hundred thousand messages, mutated and at cross purposes: violations, and every statement ends once."""
+    from tests.gateway.fuzz import fuzz
+
+    fuzz(100_000, 1)
