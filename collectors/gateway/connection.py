@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-import socket
 import ssl
 import time
 from dataclasses import dataclass, field
@@ -171,9 +170,8 @@ class Connection:
         self.server.link.close()
 
 
-async def serve(house: House, sock: socket.socket) -> None:
+async def serve(house: House, way: Way) -> None:
     """Serve one client to its end. Never raises for anything that a client or a server does."""
-    way = Way(sock)
     try:
         await _serve(house, way)
     except ProtocolViolation as error:
@@ -184,7 +182,7 @@ async def serve(house: House, sock: socket.socket) -> None:
         log.exception("unexpected error; a client is cut off")
         way.abandon()
     finally:
-        if way.link is not None:
+        if way.link is not None and way.link.transport is not None:
             await way.link.left()
 
 

@@ -38,8 +38,8 @@ class Way:
         self.sock.close()
 
     def abandon(self) -> None:
-        """Close at once."""
-        if self.link is not None:
+        """Close at once; a socket that was never made a connection of, too."""
+        if self.link is not None and self.link.transport is not None:
             self.link.abort()
         else:
             self.sock.close()

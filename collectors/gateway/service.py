@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -18,6 +19,7 @@ from collectors.context import now_us
 from collectors.daemon import CLOSE_S, supervise
 from collectors.gateway.auth.scram import endpoint
 from collectors.gateway.connection import DRAIN_S, Connection, Database, House, serve
+from collectors.gateway.greeting import Way
 from collectors.gateway.judging import Judging
 from collectors.gateway.records import Started
 from collectors.gateway.shipping import PART as SHIPPING
@@ -187,9 +189,16 @@ async def _accept_all(house: House, listener: socket.socket, tasks: set[asyncio.
         if len(tasks) >= 2 * house.connections_max:
             sock.close()
             continue
-        task = asyncio.create_task(serve(house, sock))
+        way = Way(sock)
+        task = asyncio.create_task(serve(house, way))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        task.add_done_callback(partial(_abandon, way))
+
+
+def _abandon(way: Way, _: asyncio.Task[None]) -> None:
+    """Close what a task leaves behind that was cancelled before it began."""
+    way.abandon()
 
 
 async def _drain(house: House) -> None:

@@ -91,9 +91,8 @@ def behind(tmp_path: Path, authority: Authority, servers_path: Path) -> Iterator
     with tls_server(servers_path / "tls", DEBIAN_BIN, authority, "nobody") as server:
         hba = server.place / "pg_hba.conf"
         lines = ("local all all trust", "hostnossl all postgres all trust", "hostssl all postgres all trust")
+        lines = ("local all all trust", "hostnossl all postgres all trust", "hostssl all postgres all trust")
         hba.write_text("\n".join((*lines, "hostssl all all all scram-sha-256", "")))
-            "local all all trust\nhostnossl all postgres 127.0.0.1/32 trust\nhostssl all postgres all trust\nhostssl all all all scram-sha-256\n"
-        )
         server.restart()
         where = f"host=localhost port={server.port} sslmode=verify-full sslrootcert={authority.path}"
         with running(tmp_path, server.dsn(), where=where) as one:
