@@ -45,9 +45,10 @@ flood: install
 alterations: install
 	$(BIN)/python -m tests.sinks.seal.alterations 1000
 
-# Row for row against test_decoding on the same WAL, with ever new seeds; five minutes.
+# Row for row against test_decoding on the same WAL, and sessions at random through the gateway; ten minutes.
 differential: install
 	$(BIN)/python -m tests.collectors.differential 300
+	$(BIN)/python -m tests.gateway.differential 1000
 
 # A million mutated inputs through each decoder; some minutes.
 fuzz: install

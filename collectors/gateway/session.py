@@ -77,6 +77,8 @@ class Session:
         self._portals = Names("portals")
         self._coming: deque[_Sent] = deque()
         """Of what was sent, what will give a name when the server has done it."""
+        self._undone = False
+        """An error came since the last ReadyForQuery, of whatever message: what ran before it is undone."""
         self._undecided: list[_Sent] = []
         """What has run since the last ReadyForQuery, and may be undone before the next."""
         self._application = settings.get("application_name", "")
@@ -276,14 +278,13 @@ class Session:
         self._rows = 0
         if head is None:
             return
+        self._undone = True
         if head.kind in (frontend.QUERY, frontend.FUNCTION_CALL):
             head.sqlstate = said.get("C", "XX000")
             self._leave_copy()
             return
         if head.kind == frontend.SYNC:
-            # What is deferred fails when the transaction is to end: ReadyForQuery follows all the same.
-            head.sqlstate = said.get("C", "XX000")
-            return
+            return  # what is deferred fails when the transaction is to end: ReadyForQuery follows all the same
         self._leave_copy()
         ran = True
         while self._sent and self._sent[0].kind != frontend.SYNC:
@@ -308,9 +309,8 @@ class Session:
         self._sent.popleft()
         self._copying, self._rows = False, 0
         self.status = status
-        undone = any(sent.outcome == "failure" for sent in self._undecided)
-        undone = undone or (head.kind == frontend.SYNC and head.sqlstate is not None)
-        self._settle("pending" if status != "I" else "rolled_back" if undone else "success", done)
+        self._settle("pending" if status != "I" else "rolled_back" if self._undone else "success", done)
+        self._undone = False
         if status == "I":
             self._transaction += 1
             self._portals.clear()

@@ -101,6 +101,24 @@ def test_a_transaction_decides_what_came_of_its_statements() -> None:
     assert found["SELECT b FROM a"] == "success"
 
 
+def test_texts_of_several_statements_are_told_part_by_part() -> None:
+    """A text that ends transactions in its midst has one outcome where its parts agree, else nobody claims to know."""
+    client = Client()
+    client.run("DELETE FROM a; ROLLBACK", done("DELETE 1") + done("ROLLBACK"))
+    client.run("DELETE FROM b; COMMIT; DELETE FROM b", done("DELETE 1") + done("COMMIT") + done("DELETE 1"))
+    client.run("DELETE FROM c; ROLLBACK; DELETE FROM c", done("DELETE 1") + done("ROLLBACK") + done("DELETE 1"))
+    client.run("DELETE FROM d; COMMIT; SELECT 1 / 0", done("DELETE 1") + done("COMMIT") + FAILED)
+    client.run("BEGIN", done("BEGIN"), "T")
+    client.run("DELETE FROM e", done("DELETE 1"), "T")
+    client.run("COMMIT AND CHAIN", done("COMMIT"), "T")
+    client.run("DELETE FROM f", done("DELETE 1"), "T")
+    client.run("ROLLBACK; DELETE FROM g", done("ROLLBACK") + done("DELETE 1"))
+    found = outcomes(client)
+    assert [outcome for text, outcome in found.items() if text is not None and "DELETE" in text] == [
+        "rolled_back", "success", "unknown", "unknown", "success", "rolled_back", "success",
+    ]  # fmt: skip
+
+
 def test_a_commit_without_an_answer_is_unknown() -> None:
     """When the connection is lost during COMMIT, nobody knows whether what it was to commit lasts."""
     client = Client()

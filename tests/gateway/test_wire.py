@@ -257,3 +257,14 @@ def test_mutated_conversations() -> None:
     from tests.gateway.fuzz import fuzz
 
     fuzz(100_000, 1)
+
+
+def test_an_error_of_any_message_undoes_what_ran_before_it() -> None:
+    """A Parse that fails in a pipeline takes back the statement before it, though that one was complete."""
+    session = Session(1, {}, judged)
+    pipeline = frame(b"P", b"\0INSERT\0\0\0") + frame(b"B", b"\0\0" + b"\0" * 6) + frame(b"E", b"\0" * 5)
+    session.client(pipeline + frame(b"P", b"a\0nonsense\0\0\0") + frame(b"S"), NOW)
+    answers = frame(b"1") + frame(b"2") + frame(b"C", b"INSERT 0 1\0") + frame(b"E", b"C42601\0\0") + frame(b"Z", b"I")
+    (ended,) = session.server(answers, NOW).records
+    assert isinstance(ended, Ended)
+    assert (ended.outcome, ended.rows) == ("rolled_back", 1)

@@ -35,36 +35,20 @@ def take(
     known.keep(who)
     out: list[Event] = []
     now_us = line.captured_at_us
-    if line.vxid is None or line.vxid.endswith(AT_REST):
+    at_rest = line.vxid is None or line.vxid.endswith(AT_REST)
+    _closed(known, who, line, words, at_rest, out)
+    if not at_rest:
         open_ = known.get(who)
-        if open_ is not None:
-            known.drop(who)
-            close(open_, _ended_by(line, words, open_), out, now_us)
-        decide(event, line.outcome)
-        return [*out, event]
-    open_ = known.get(who)
-    if open_ is None:
-        open_ = OpenTransaction(line.vxid, begun=True, known=True)
-        known.begin(who, open_, out, now_us)
-    if line.outcome == "unknown" and (words is None or any(map(_may_end, words))):
-        known.drop(who)
-        close(open_, "unknown", out, now_us)
-    if line.outcome != "pending":
+        if open_ is None:
+            open_ = OpenTransaction(line.vxid, begun=True, known=True)
+            known.begin(who, open_, out, now_us)
         open_.failed = open_.failed or line.outcome == "failure"
-        decide(event, line.outcome)
-        return [*out, event]
-    for word in words or ():
-        verb, _, name = word.partition(" ")
-        if verb in ("savepoint", "release", "rollback_to"):
-            savepoint(open_, verb, name, out, now_us)
-    if words == () and _only_read(event):
-        decide(event, "success")
-        return [*out, event]
-    if words is not None and WORK not in (words or (WORK,)):
-        decide(event, "success")  # it is about the transaction itself, and is done
-        return [*out, event]
-    _wait(known, open_, event, out, now_us)
-    return out
+        _savepoints(open_, words or (), out, now_us)
+        if line.outcome == "pending" and _waits(words, event):
+            _wait(known, open_, event, out, now_us)
+            return out
+    decide(event, _own(line, words))
+    return [*out, event]
 
 
 def ends(known: OpenTransactions, who: Who, outcome: Outcome, now_us: int) -> list[Event]:
@@ -79,14 +63,68 @@ def ends(known: OpenTransactions, who: Who, outcome: Outcome, now_us: int) -> li
     return out
 
 
-def _ended_by(line: Statement, words: tuple[str, ...] | None, open_: OpenTransaction) -> Outcome:
-    """Return what became of a transaction that is not open any more, by the statement after which it was not."""
-    if line.outcome == "failure" or open_.failed:
-        return "rolled_back"
-    last = next((word for word in reversed(words or ()) if _may_end(word)), None)
-    if last is None or last == "prepare" or line.outcome != "success" or words is None or words.count("begin"):
-        return "unknown"  # PREPARE TRANSACTION: whoever ends it may be somebody else
-    return "success" if last.startswith("commit") else "rolled_back"
+def _closed(
+    known: OpenTransactions,
+    who: Who,
+    line: Statement,
+    words: tuple[str, ...] | None,
+    at_rest: bool,
+    out: list[Event],
+) -> None:
+    """Close the transaction that was open before a statement, if the statement ended it."""
+    open_ = known.get(who)
+    first = next(filter(_may_end, words or ()), None)
+    if open_ is None or (not at_rest and first is None and words is not None):
+        return
+    outcome: Outcome = "unknown"
+    if words is not None and (line.outcome in ("success", "pending") or len(words) == 1):
+        outcome = _by(first, line.outcome)
+    elif line.outcome == "failure" and words is not None and first is None:
+        outcome = "rolled_back"
+    if words is None and not at_rest:
+        return  # it may have been about anything; how the transaction ends shows its end
+    known.drop(who)
+    close(open_, "rolled_back" if open_.failed and outcome != "unknown" else outcome, out, line.captured_at_us)
+
+
+def _by(first: str | None, outcome: Outcome) -> Outcome:
+    """Return what became of a transaction by the first word that ended it."""
+    if first is None or first == "prepare" or outcome == "unknown":
+        return "rolled_back" if outcome == "failure" else "unknown"  # who ends what was prepared may be somebody else
+    return "success" if first.startswith("commit") and outcome != "failure" else "rolled_back"
+
+
+def _own(line: Statement, words: tuple[str, ...] | None) -> Outcome:
+    """Return what came of a statement itself; of a text of several that ends transactions, part by part."""
+    if line.outcome == "failure":
+        ended = any(word.startswith(("commit", "prepare")) for word in (words or ())[:-1])
+        return "unknown" if ended else "failure"
+    if line.outcome not in ("success", "pending"):
+        return line.outcome
+    found, work = set[Outcome](), False
+    for word in words or ():
+        if word == WORK:
+            work = True
+        elif work and word.startswith(("commit", "rollback", "prepare")):
+            found.add("unknown" if word.startswith(("rollback_to", "prepare")) else _by(word, "success"))
+            work = False
+    if work or (not found and line.outcome == "success"):
+        found.add("success" if line.outcome == "success" else "unknown")
+    return found.pop() if len(found) == 1 else "unknown" if found else "success"
+
+
+def _waits(words: tuple[str, ...] | None, event: Event) -> bool:
+    """Return whether what came of a statement depends on how its transaction ends, as a whole."""
+    if words == ():
+        return not _only_read(event)
+    return words is None or (WORK in words and not any(word.startswith("rollback") or _may_end(word) for word in words))
+
+
+def _savepoints(open_: OpenTransaction, words: tuple[str, ...], out: list[Event], now_us: int) -> None:
+    for word in words:
+        verb, _, name = word.partition(" ")
+        if verb in ("savepoint", "release", "rollback_to"):
+            savepoint(open_, verb, name, out, now_us)
 
 
 def _may_end(word: str) -> bool:
