@@ -89,6 +89,8 @@ class Ended(_Record, frozen=True, kw_only=True, tag="ended"):
     duration_ms: float = 0.0
     ran: bool = True
     transaction: int = 0
+    failed: bool = False
+    """Its transaction had failed before, by whatever message: a COMMIT is a ROLLBACK then."""
     said: Said | None = None
 
 

@@ -44,6 +44,7 @@ class _Sent:
     ended_ns: int = 0
     outcome: Outcome = "unknown"
     ran: bool = True
+    failed: bool = False
 
 
 _ANSWERS: Final = {
@@ -331,6 +332,7 @@ class Session:
     def _end(self, sent: _Sent, outcome: Outcome, now: Moment, *, ran: bool = True) -> None:
         """Take up how a statement ended; whether that lasts says the end of its transaction."""
         sent.outcome, sent.ended_ns, sent.ran = outcome, now.ns, ran
+        sent.failed = self.status == "E"
         if sent.kind == frontend.EXECUTE and ran:
             actual = self._portals.get(sent.name)
             sent.statement, sent.said = (b"!", actual) if actual is not sent.said else (b"", actual)
@@ -351,6 +353,7 @@ class Session:
             sqlstate=sent.sqlstate,
             duration_ms=round((sent.ended_ns - sent.began_ns) / 1e6, 3),
             ran=sent.ran,
+            failed=sent.failed,
             transaction=self._transaction if self.status != "I" else 0,
             said=sent.said if sent.statement == b"!" else None,
         )

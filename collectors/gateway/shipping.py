@@ -146,7 +146,7 @@ class Shipment:
                 row_count=ended.rows,
                 outcome=ended.outcome,
                 sqlstate=ended.sqlstate,
-                vxid=f"gateway/{ended.transaction}",
+                vxid=f"gateway/{'failed/' if ended.failed else ''}{ended.transaction}",
                 error=None if ended.ran else PASSED_OVER,
                 tags=said.tags,
                 trust="certain",

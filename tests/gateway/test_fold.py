@@ -101,6 +101,22 @@ def test_a_transaction_decides_what_came_of_its_statements() -> None:
     assert found["SELECT b FROM a"] == "success"
 
 
+def test_a_transaction_may_fail_without_a_statement() -> None:
+    """A Parse that fails makes the COMMIT behind it a ROLLBACK, though every statement that ran succeeded."""
+    for last, status in (("COMMIT", "I"), ("COMMIT AND CHAIN", "T")):
+        client = Client()
+        client.run("BEGIN", done("BEGIN"), "T")
+        client.run("DELETE FROM a", done("DELETE 1"), "T")
+        now = Moment(client.us, 0)
+        client.session.client(frame(b"P", b"\0nonsense\0\0\0") + frame(b"S"), now)
+        client.session.server(frame(b"E", b"SERROR\0C42601\0\0") + frame(b"Z", b"E"), now)
+        client.run(last, done("ROLLBACK"), status)
+        client.run("DELETE FROM b", done("DELETE 1"), status)
+        client.run("COMMIT", done("COMMIT"))
+        found = outcomes(client)
+        assert (found["DELETE FROM a"], found["DELETE FROM b"]) == ("rolled_back", "success")
+
+
 def test_texts_of_several_statements_are_told_part_by_part() -> None:
     """A text that ends transactions in its midst has one outcome where its parts agree, else nobody claims to know."""
     client = Client()

@@ -17,6 +17,7 @@ from streams.fold.outcome.open_transactions import OpenTransactions, Who
 from streams.fold.outcome.step import PENDING_US, READS, WAITING_MAX
 
 AT_REST = "/0"
+FAILED = "gateway/failed/"
 PREFIX = "gateway "
 
 
@@ -36,6 +37,9 @@ def take(
     out: list[Event] = []
     now_us = line.captured_at_us
     at_rest = line.vxid is None or line.vxid.endswith(AT_REST)
+    before = known.get(who)
+    if before is not None and line.vxid is not None and line.vxid.startswith(FAILED):
+        before.failed = True
     _closed(known, who, line, words, at_rest, out)
     if not at_rest:
         open_ = known.get(who)
