@@ -267,7 +267,7 @@ def work(site: Site) -> None:
         return bool(rows[0]["n"] == 1)
 
     logs = "\n".join(daemon.complaint() for daemon in site.daemons.values())
-    wait_for(landed, 60, f"the change\n{logs}")
+    wait_for(landed, 150, f"the change\n{logs}")
     archive = site.folder / "alerts.jsonl"
     wait_for(lambda: archive.exists() and "beacon_forged" in archive.read_text(), 60, f"the alert\n{logs}")
 

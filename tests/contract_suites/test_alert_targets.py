@@ -121,7 +121,10 @@ def test_alerts_arrive_one_by_one_in_order(kind: str, tmp_path: Path) -> None:
     with MATERIAL[kind].receiver(tmp_path) as (settings, received):
         sending(settings, [marked(1), marked(2), None, marked(3), marked(3)])
         came = arrived(received, 4)
-    assert [next(n for n in (1, 2, 3) if f"mark-{n} ".encode() in each) for each in came] == [1, 2, 3, 3]
+    marks = [next(n for n in (1, 2, 3) if f"mark-{n} ".encode() in each) for each in came]
+    assert sorted(marks) == [1, 2, 3, 3]
+    # Behind the closing there is another connection, which a receiver may read first.
+    assert [mark for mark in marks if mark < 3] == [1, 2]
 
 
 @pytest.mark.parametrize("message", [HOSTILE, "x" * 100_000, "\x00\x1b[31m"], ids=["markup", "long", "control"])
