@@ -24,10 +24,10 @@ from pgwitness.core.config import Config, Respond, RespondCluster
 from pgwitness.core.contracts.alert_target import NotTaken
 from pgwitness.core.events import Control, RawHeader, encode_event
 from pgwitness.core.messages.refusal import words
+from pgwitness.core.secretfile import secret
 from pgwitness.core.topics import partition_of
 from sinks.deliveries import metrics
 from sinks.deliveries.routing import CLOSE, Item, Limit, part
-from sinks.deliveries.secret import secret
 
 log = structlog.get_logger("respond")
 

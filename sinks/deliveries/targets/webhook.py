@@ -9,11 +9,10 @@ import aiohttp
 
 from pgwitness.core.config import Delivery
 from pgwitness.core.contracts.alert_target import NotTaken, Refused
-from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.secretfile import address, secret
 from pgwitness.core.webhooks import signed
 from sinks.deliveries import render
 from sinks.deliveries.routing import Item
-from sinks.deliveries.secret import secret
 
 RETRY_AFTER_S_MAX = 300.0
 ANSWER_BYTES_MAX = 2_000
@@ -30,11 +29,8 @@ def make_slack(where: str, settings: Delivery) -> Webhook:
 
 
 def _posting(where: str, settings: Delivery, write: Callable[[Item], bytes]) -> Webhook:
-    url = secret(settings.url_file, f"{where}.url_file").decode() if settings.url_file is not None else settings.url
-    if not url.startswith(("https://", "http://")):
-        raise ConfigurationError(f"{where}: url, or url_file with an address that begins with https://")
     key = secret(settings.secret_file, f"{where}.secret_file") if settings.secret_file is not None else None
-    return Webhook(url, write, key, float(settings.timeout))
+    return Webhook(address(where, settings.url, settings.url_file), write, key, float(settings.timeout))
 
 
 class Webhook:

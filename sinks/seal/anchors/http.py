@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from pathlib import Path
 
-from pgwitness.core.config import Anchor
-from pgwitness.core.errors import ConfigurationError, Retry
+from pgwitness.core.errors import Retry
 
 ANSWER_BYTES_MAX = 1_000_000
 
@@ -18,25 +16,6 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 _opener = urllib.request.build_opener(_NoRedirect)
-
-
-def address(where: str, settings: Anchor) -> str:
-    """Give the address of an anchor. Raise `ConfigurationError` when it has none."""
-    url = read_secret(settings.url_file, where).decode() if settings.url_file is not None else settings.url
-    if not url.startswith(("https://", "http://")):
-        raise ConfigurationError(f"{where}: url, or url_file with an address that begins with https://")
-    return url
-
-
-def read_secret(path: Path, where: str) -> bytes:
-    """Read a secret from its file. Raise `ConfigurationError`."""
-    try:
-        content = path.read_bytes().strip()
-    except OSError as error:
-        raise ConfigurationError(f"{where}: {path}: {error.strerror}") from error
-    if not content:
-        raise ConfigurationError(f"{where}: {path} is empty")
-    return content
 
 
 def post(url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> bytes:

@@ -17,6 +17,7 @@ from rfc3161_client import (
 
 from pgwitness.core.config import Anchor, Config
 from pgwitness.core.errors import ConfigurationError, Retry
+from pgwitness.core.secretfile import address
 from sinks.seal.anchors import http
 from sinks.seal.anchors.given import Given
 
@@ -27,7 +28,9 @@ def make_timestamp(where: str, settings: Anchor, config: Config) -> Timestamp:
     """Make the anchor."""
     if settings.certificates is None:
         raise ConfigurationError(f"{where}.certificates: a PEM file with the authority's certificates")
-    return Timestamp(http.address(where, settings), certificates(settings.certificates), float(settings.timeout))
+    return Timestamp(
+        address(where, settings.url, settings.url_file), certificates(settings.certificates), float(settings.timeout)
+    )
 
 
 def certificates(path: Path) -> list[x509.Certificate]:

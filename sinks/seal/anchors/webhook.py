@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from pgwitness.core.config import Anchor, Config
+from pgwitness.core.secretfile import address, secret
 from pgwitness.core.webhooks import signed
 from sinks.seal.anchors import http
 from sinks.seal.anchors.given import Given
@@ -14,8 +15,8 @@ MICROSECONDS = 1_000_000
 
 def make_webhook(where: str, settings: Anchor, config: Config) -> Webhook:
     """Make the anchor."""
-    secret = http.read_secret(settings.secret_file, where) if settings.secret_file is not None else None
-    return Webhook(http.address(where, settings), secret, float(settings.timeout))
+    key = secret(settings.secret_file, where) if settings.secret_file is not None else None
+    return Webhook(address(where, settings.url, settings.url_file), key, float(settings.timeout))
 
 
 class Webhook:
