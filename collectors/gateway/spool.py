@@ -117,8 +117,8 @@ class Reader:
     def read(self, end: int) -> Iterator[tuple[int, Record]]:
         """Give the records between here and `end`, each with the place behind it.
 
-        What is no record is passed over: a torn line is one that nothing was done after. Raise `Stop` for a line that
-        is whole and cannot be read, `Retry` when the disk refuses.
+        What is no record is passed over: a torn line is one that nothing was done after, and a damaged one is not told
+        from it. Raise `Stop` for a line that has no end, `Retry` when the disk refuses.
         """
         while self.place < end:
             data = self._some(end)

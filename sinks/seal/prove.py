@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -181,24 +183,19 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-class _whole:  # noqa: N801 - a context
-    """A new folder that is there as a whole or not at all."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._staged = path.with_name(f".{path.name}.{os.getpid()}")
-
-    def __enter__(self) -> Path:
-        if self._path.exists():
-            raise NotInOrder(f"{self._path} is there already; name another folder with --output")
-        self._staged.mkdir(parents=True)
-        return self._staged
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._staged.rename(self._path)
-        else:
-            shutil.rmtree(self._staged, ignore_errors=True)
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Make a folder that is there as a whole or not at all."""
+    if path.exists():
+        raise NotInOrder(f"{path} is there already; name another folder with --output")
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    staged.mkdir(parents=True)
+    try:
+        yield staged
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    staged.rename(path)
 
 
 def is_bundle(path: Path) -> bool:

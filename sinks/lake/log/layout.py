@@ -104,7 +104,6 @@ def bucket_of(principal: str | None, buckets: int) -> int:
     return int.from_bytes(digest[8:], "little") % buckets
 
 
-def may_hold(path: str, bucket: int) -> bool:
-    """Say whether a file may hold principals of a bucket of `BUCKETS_MAX`."""
-    found = bucket_in(path)
-    return found is None or bucket % found[1] == found[0]
+def may_hold(named: tuple[int, int] | None, bucket: int) -> bool:
+    """Say whether a file whose name says this (`bucket_in`) may hold principals of a bucket of `BUCKETS_MAX`."""
+    return named is None or bucket % named[1] == named[0]

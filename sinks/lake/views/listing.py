@@ -111,9 +111,9 @@ class Listing:
         """Give, by the names of variables, a list of the files of months that may hold principals of each bucket."""
         found = {}
         for part, name in BY_BUCKET.items():
-            paths = _paths(part, self.live())
+            named = [(path, layout.bucket_in(path)) for path in _paths(part, self.live())]
             found[name] = [
-                part.listed([path for path in paths if layout.may_hold(path, bucket)])
+                part.listed([path for path, its in named if layout.may_hold(its, bucket)])
                 for bucket in range(layout.BUCKETS_MAX)
             ]
         return found
