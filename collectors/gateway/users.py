@@ -15,6 +15,7 @@ import structlog
 from collectors.connection import unreachable
 from collectors.gateway.auth.scram import Verifier
 from pgwitness.core.errors import ConfigurationError, Retry
+from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 
 REMEMBERED_S: Final = 10.0
 REMEMBERED_MAX: Final = 10_000
@@ -38,33 +39,28 @@ class FileUsers:
     """A file of lines `"role" "SCRAM-SHA-256$…"`, as pgbouncer's; read again when it has changed."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp: tuple[int, int] | None = None
-        self._known: dict[str, Verifier] = {}
-        self._read()
+        nobody: dict[str, Verifier] = {}
+        self._file = WatchedFile(path, lambda: _read(path), initial=nobody, refused=_still_holds)
+        self._file.load()
 
     async def verifier(self, role: str) -> Verifier | None:
-        """Return a role's verifier; of a file that cannot be read any more what it last said."""
-        try:
-            self._read()
-        except ConfigurationError as error:
-            log.error("what was read before still holds", error=str(error))
-        return self._known.get(role)
+        """Return a role's verifier; of a file that cannot be used any more what it last said."""
+        return self._file.poll().get(role)
 
     def forget(self, role: str) -> None:
         """Do nothing: the file is looked at each time."""
 
-    def _read(self) -> None:
-        try:
-            found = self._path.stat()
-            stamp = (found.st_mtime_ns, found.st_size)
-            if stamp == self._stamp:
-                return
-            text = self._path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"users_file: {self._path} cannot be read: {error}") from error
-        self._known = users_of(text, self._path)
-        self._stamp = stamp
+
+def _still_holds(refusal: Refusal) -> None:
+    log.error("what was read before still holds", error=refusal.error)
+
+
+def _read(path: Path) -> dict[str, Verifier]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"users_file: {path} cannot be read: {error}") from error
+    return users_of(text, path)
 
 
 def users_of(text: str, path: Path) -> dict[str, Verifier]:
