@@ -117,14 +117,7 @@ def _keep(name: str, task: Task, stop: threading.Event, health: Health) -> None:
         RESTARTS.labels(name).inc()
         health.ready(name, reason)
         failures = 1 if time.monotonic() - began > CALM_S else failures + 1
-        _pause(name, backoff.pause_s(failures, BACKOFF_S_MAX), stop, health)
-
-
-def _pause(name: str, seconds: float, stop: threading.Event, health: Health) -> None:
-    """Wait for the next try; waiting is no stall."""
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0 and not stop.wait(min(left, 5.0)):
-        health.beat(name)
+        health.wait(name, backoff.pause_s(failures, BACKOFF_S_MAX), stop)
 
 
 def run_collectors(config: Config, names: list[str], stop: threading.Event, health: Health) -> int:

@@ -14,7 +14,6 @@ from sinks.seal.metrics import REFUSED, SEALED, SEALED_AT
 from sinks.seal.sealer import Sealed, Sealer
 
 PART = "seal"
-BEAT_S = 5.0
 log = structlog.get_logger()
 
 
@@ -41,7 +40,7 @@ def run(sealer: Sealer, anchoring: Anchoring, every_s: float, health: Health, st
             if done.entries:
                 log.info("sealed", entries=done.checkpoint.size, new=done.entries, files=done.files)
             anchor(anchoring, done)
-        _wait(every_s, health, stop)
+        health.wait(PART, every_s, stop)
 
 
 def anchor(anchoring: Anchoring, done: Sealed) -> list[str]:
@@ -51,10 +50,3 @@ def anchor(anchoring: Anchoring, done: Sealed) -> list[str]:
     except OSError as error:
         log.warning("not_anchored", why=str(error))
         return [f"what the anchors answered could not be kept ({error}): look at room and rights"]
-
-
-def _wait(every_s: float, health: Health, stop: threading.Event) -> None:
-    """Wait, and show meanwhile that the daemon lives."""
-    until = time.monotonic() + every_s
-    while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, BEAT_S)):
-        health.beat(PART)

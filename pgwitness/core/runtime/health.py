@@ -16,6 +16,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import make_wsgi_app
 
 Clock = Callable[[], float]
+BEAT_S = 5.0
+"""How often a part that waits says that it lives."""
 
 
 class Health:
@@ -44,6 +46,12 @@ class Health:
         with self._lock:
             self._beats[part] = self._clock()
             self._ready[part] = because_not
+
+    def wait(self, part: str, seconds: float, stop: threading.Event) -> None:
+        """Wait between two tries or rounds of a part, at most until `stop`; waiting is no stall."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, BEAT_S)):
+            self.beat(part)
 
     def stalled(self) -> list[str]:
         """List the parts whose loop has not turned for too long."""

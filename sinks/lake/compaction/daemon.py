@@ -15,7 +15,6 @@ from sinks.lake.compaction import metrics
 from sinks.lake.compaction.compactor import Compactor
 from sinks.lake.compaction.retainer import Retainer
 
-BEAT_S = 5.0
 PAUSE_S_MAX = 60.0
 log = structlog.get_logger()
 
@@ -77,15 +76,8 @@ def run(part: str, one: Round, every_s: float, health: Health, stop: threading.E
             metrics.FAILURES.inc()
             health.ready(part, str(error))
             log.warning("round not done", part=part, why=str(error))
-            _wait(part, min(every_s, backoff.pause_s(failures, PAUSE_S_MAX)), health, stop)
+            health.wait(part, min(every_s, backoff.pause_s(failures, PAUSE_S_MAX)), stop)
             continue
         failures = 0
         metrics.LAST.set(time.time())
-        _wait(part, every_s, health, stop)
-
-
-def _wait(part: str, pause_s: float, health: Health, stop: threading.Event) -> None:
-    """Wait, and show meanwhile that the daemon lives."""
-    until = time.monotonic() + pause_s
-    while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, BEAT_S)):
-        health.beat(part)
+        health.wait(part, every_s, stop)
