@@ -108,6 +108,30 @@ def test_statistics_of_what_was_reported_are_marked() -> None:
     assert [e.detail.get("seen_as") for e in (other, once, twice, last)] == [None, "ddl", None, "ddl"]
 
 
+def trigger(enabled: str, at_s: int = 0) -> Posture:
+    """What a snapshot says of the event trigger that tells of commands."""
+    after = {"event": "ddl_command_end", "enabled": enabled, "active": True, "function": "pgwitness.ddl"}
+    return Posture(
+        captured_at_us=START_US + at_s * SECOND_US, object_type="event_trigger", name="pgwitness_ddl", change="found",
+        database="shop", after=after,
+    )  # fmt: skip
+
+
+def test_the_first_command_of_a_database_has_one_alert_too() -> None:
+    """Its line of the log may come before its message: a snapshot has said whether there will be one."""
+    line = log_line(5, role="p_ann", statement="DROP TABLE orders", pid=7)
+    for snapshots, seen in (
+        ([trigger("always")], "ddl"),
+        ([trigger("always"), trigger("disabled", 1)], None),
+        ([], None),
+    ):
+        made = fold()
+        events = apply(made, *snapshots, replace(line, captured_at_us=START_US + 2 * SECOND_US))
+        events += apply(made, transaction(100, n_rows=0, ddl=[drop()]))
+        (statement,) = [event for event in events if event.kind == "statement"]
+        assert statement.detail.get("seen_as") == seen
+
+
 def test_snapshots_of_what_was_reported_are_marked() -> None:
     """A table that snapshots miss is marked once after its drop was told, and a beacon after it was switched off."""
     gone = Posture(

@@ -2,8 +2,9 @@
 alert.
 
 The event trigger's message is in the WAL, which is read beside the log; which comes first is chance. A command that was
-committed waits for `WAIT_US` of record time, where its database is known to send such messages, and goes on marked with
-`seen_as` when the message has come (`streams.fold.ddl_seen`), else as it is. So does one that changes all rows of a
+committed waits for `WAIT_US` of record time, where its database is known to send such messages (one has come, or a
+snapshot has shown the event trigger), and goes on marked with `seen_as` when the message has come
+(`streams.fold.ddl_seen`), else as it is. So does one that changes all rows of a
 table, or rows of one whose name nobody knows, and is not judged by its effect: it may have been made a moment before.
 Bounded; what finds no room goes on at once.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pgwitness.core.events import Event
+from pgwitness.core.events import Event, Posture
 from pgwitness.core.undo import Undo
 from streams.fold.ddl_seen import SEEN_AS, DdlSeen
 from streams.fold.memory.checkpoint import ClusterCheckpoint
@@ -24,6 +25,8 @@ from streams.fold.schema.relations import UNRESOLVED
 WAIT_US = 2_000_000
 WAITING_MAX = 500
 DATABASES_MAX = 1_000
+_TELLS = "pgwitness_ddl"
+"""The event trigger that sends the messages; of `pgwitness_drop`, which stands beside it, the same holds."""
 SEEN = frozenset(
     {
         "drop_table", "drop_schema", "drop_owned", "drop_policy", "alter_policy", "alter_table", "rename_table",
@@ -59,10 +62,18 @@ class BesideDdl:
         self._set([*self._waiting, (now_us + WAIT_US, event)])
         return True
 
+    def posture(self, raw: Posture) -> None:
+        """Learn from a snapshot whether a database sends messages: the first is to find its command waiting, too."""
+        if raw.object_type != "event_trigger" or raw.name != _TELLS or raw.database is None:
+            return
+        if (raw.after or {}).get("enabled") == "always":
+            self._sends(raw.database)
+        elif raw.database in self._databases:
+            self._know({name: None for name in self._databases if name != raw.database})
+
     def message(self, database: str, seen: DdlSeen) -> list[Event]:
         """A database has sent a message about DDL; return the commands that it reports."""
-        if len(self._databases) < DATABASES_MAX:
-            self._databases[database] = None
+        self._sends(database)
         return self._take(event for _, event in self._waiting if event.database == database and _was_seen(seen, event))
 
     def due(self, now_us: int) -> list[Event]:
@@ -73,6 +84,14 @@ class BesideDdl:
         for event in gone:
             _leave_out(event)
         return gone
+
+    def _sends(self, database: str) -> None:
+        if database not in self._databases and len(self._databases) < DATABASES_MAX:
+            self._know({**self._databases, database: None})
+
+    def _know(self, databases: dict[str, None]) -> None:
+        before, self._databases = self._databases, databases
+        self._undo.add(lambda: setattr(self, "_databases", before))
 
     def _take(self, events: Iterable[Event]) -> list[Event]:
         taken = list(events)

@@ -27,6 +27,7 @@ def take(context: FoldContext, raw: Posture) -> None:
     ):
         return
     cluster.coverage.posture(raw)
+    cluster.beside_ddl.posture(raw)
     event_id = observed_event(context.header, raw).event_id
     wait = raw.change != "found" and raw.window_start_us is not None
     held = hold_or_return(context, raw, event_id, whole=cluster.log_settings.transactions, wait=wait)
