@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-MEASUREMENTS = ("drain", "land", "rates", "latency", "long", "judge", "beacon", "log_lines", "forged")
+MEASUREMENTS = ("drain", "land", "rates", "latency", "long", "judge", "beacon", "log_lines", "forged", "gateway")
 RESULTS = Path("bench-results")
 
 

@@ -1,4 +1,4 @@
-"""pgbouncer in transaction mode in front of a PostgreSQL: server sessions that many clients share, one after the other.
+"""pgbouncer in front of a PostgreSQL: by default in transaction mode, where many clients share a server's sessions.
 
 It listens on 127.0.0.1 only, trusts whoever it knows by name, and ends with the process that started it. It refuses to
 run as root; started by root it runs as `nobody`.
@@ -30,13 +30,22 @@ def program() -> str | None:
 class PgBouncer:
     """One pgbouncer; `data` is its folder, `users` are the roles that may come, `pool` the sessions they share."""
 
-    def __init__(self, data: Path, server: Postgres, users: Sequence[str], pool: int = 3) -> None:
+    def __init__(
+        self, data: Path, server: Postgres, users: Sequence[str], pool: int = 3, mode: str = "transaction"
+    ) -> None:
         self.port = free_port()
         self._data = data.absolute()
         self._server = server
         self._users = users
         self._pool = pool
+        self._mode = mode
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id while it runs."""
+        assert self._process is not None
+        return self._process.pid
 
     def dsn(self, user: str, dbname: str = "postgres") -> str:
         """Give a connection string through the pooler."""
@@ -59,7 +68,7 @@ listen_port = {self.port}
 unix_socket_dir =
 auth_type = trust
 auth_file = {self._data / "users.txt"}
-pool_mode = transaction
+pool_mode = {self._mode}
 default_pool_size = {self._pool}
 max_client_conn = 200
 """
