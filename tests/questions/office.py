@@ -86,8 +86,9 @@ class Office:
         with self.desk("temp") as nobody:
             nobody.execute("UPDATE orders SET total = 1 WHERE id = 9")
         with self.desk("lena") as lena:
-            lena.execute("CREATE ROLE metrics LOGIN")
-            lena.execute("ALTER ROLE metrics SUPERUSER")
+            with lena.transaction():  # no snapshot between them: it would show two changes, each with its own name
+                lena.execute("CREATE ROLE metrics LOGIN")
+                lena.execute("ALTER ROLE metrics SUPERUSER")
             lena.execute("GRANT SELECT ON cards TO backoffice")
             lena.execute("SELECT pg_stat_statements_reset()")
         with self.desk("shop_owner") as owner:
