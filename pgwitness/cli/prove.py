@@ -25,21 +25,29 @@ def prove(event_id: str, output: Path | None, row_images: bool, key: str | None,
     as well: whoever gets the folder reads them.
     """
     config = configuration(config_path)
-    from sinks.seal import place
-    from sinks.seal.opening import checking_key
+    from sinks.lake.opening import lake_store
+    from sinks.seal.opening import checking_key, seal_store
     from sinks.seal.prove import prove as run
 
     into = output or Path(f"proof-{event_id}")
-    lake = config.lake.folder
-    if into.resolve().is_relative_to(lake.resolve()):
+    lake = config.lake.path
+    if isinstance(lake, Path) and into.resolve().is_relative_to(lake.resolve()):
         raise NotInOrder(f"{into} lies in the lake, where nobody writes but its worker; name another folder")
-    folder = place.folder_of(lake, config.seal.path)
     recorder = Recorder(config)
     try:
         with recorder.exporting({"format": "proof", "event_id": event_id}):
-            number = run(lake, folder, checking_key(config, key), event_id, into, row_images=row_images)
+            made = run(
+                lake_store(config),
+                seal_store(config),
+                checking_key(config, key),
+                event_id,
+                into,
+                row_images=row_images,
+            )
     except OSError as error:
         raise NotInOrder(f"the bundle could not be made ({error}): look at rights and room") from error
     finally:
         recorder.close()
-    say(f"{into} is written: event {event_id} came with entry {number}, which is sealed")
+    say(f"{into} is written: event {event_id} came with entry {made.number}, which is sealed")
+    if made.file.rows > 1:
+        say(f"whoever gets it reads {made.file.rows - 1} other events, too: they are in the same file")

@@ -14,8 +14,12 @@ from pgwitness.core.errors import ConfigurationError, NotInOrder
 from pgwitness.core.printable import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pgwitness.core.config import Config
+    from sinks.lake.storage.store import Store
     from sinks.seal.verification.findings import Report
+    from sinks.seal.verification.verify import Wanted
 
 CHECKPOINT_BYTES_MAX = 10_000_000
 PATIENCE_S = 5.0
@@ -23,7 +27,7 @@ PATIENCE_S = 5.0
 
 
 @click.command(short_help="Check that nothing of a lake, or of a proof, is altered, offline.")
-@click.argument("subject", metavar="[LAKE|BUNDLE]", required=False, type=click.Path(path_type=Path))
+@click.argument("subject", metavar="[LAKE|BUNDLE]", required=False)
 @click.option("--key", metavar="KEY", help="The sealer's public key, or a file with it; by default seal.public_key.")
 @click.option(
     "--checkpoint",
@@ -44,7 +48,7 @@ PATIENCE_S = 5.0
 @json_option
 @common
 def verify(
-    subject: Path | None,
+    subject: str | None,
     key: str | None,
     checkpoints: tuple[Path, ...],
     tsa: Path | None,
@@ -57,14 +61,14 @@ def verify(
 ) -> None:
     """Check a lake, live or a plain copy, or a bundle of `prove`, with the sealer's public key.
 
+    LAKE is a folder, or a bucket (`s3://…`), which is read with the settings of [lake.s3].
+
     Names every file that is altered, missing, added, moved or rolled back, and ends with 1 for any of these; also
     when no checkpoint is named that was kept elsewhere, unless with --unanchored. Needs no server.
     """
     from pgwitness.core.units import Duration
-    from sinks.seal.opening import checking_key, trusted_certificates
     from sinks.seal.prove import is_bundle
     from sinks.seal.verification.bundle import verify_bundle
-    from sinks.seal.verification.verify import Wanted
     from sinks.seal.verification.verify import verify as run
 
     config = _configuration(config_path, subject is not None and key is not None)
@@ -72,10 +76,51 @@ def verify(
         lag_s = Duration.parse(lag) if lag is not None else config.seal.lag_max
     except ValueError as error:
         raise ConfigurationError(f"--lag: {error}") from error
-    wanted = Wanted(
+    wanted = wanted_of(
+        config,
+        key=key,
+        checkpoints=checkpoints,
+        tsa=tsa,
+        seal=seal_place(config) if subject is None else None,
+        unanchored=unanchored,
+        lag_s=lag_s,
+        rows=rows,
+        copy_of=subject if subject is not None and _root(subject) else copy_of,
+    )
+    place = lake_place(config, subject)
+    try:
+        if isinstance(place, Path) and is_bundle(place):
+            report = verify_bundle(place, wanted.key, wanted.trusted)
+        else:
+            report = run(place, wanted)
+    except OSError as error:
+        name = place if isinstance(place, Path) else place.path
+        raise NotInOrder(f"{name} could not be read ({error}): give whoever verifies the right to read it") from error
+    _print(report, as_json)
+    if report.findings:
+        raise click.exceptions.Exit(1)
+
+
+def wanted_of(
+    config: Config,
+    *,
+    key: str | None = None,
+    checkpoints: Sequence[Path] = (),
+    tsa: Path | None = None,
+    seal: Path | Store | None = None,
+    unanchored: bool = False,
+    lag_s: float,
+    rows: bool = False,
+    copy_of: str | None = None,
+) -> Wanted:
+    """Give what a lake is held against, by the configuration and what was named. Raise `ConfigurationError`."""
+    from sinks.seal.opening import checking_key, trusted_certificates
+    from sinks.seal.verification.verify import Wanted
+
+    return Wanted(
         key=checking_key(config, key),
         now_us=time.time_ns() // 1000,
-        seal=config.seal.path if subject is None else None,
+        seal=seal,
         remembered=tuple((str(path), _read(path)) for path in checkpoints),
         unanchored=unanchored,
         lag_us=int(lag_s * 1e6),
@@ -84,14 +129,28 @@ def verify(
         root=_root(copy_of or str(config.lake.path)),
         trusted=trusted_certificates(config, tsa),
     )
-    lake = subject or config.lake.folder
+
+
+def lake_place(config: Config, subject: str | None = None) -> Path | Store:
+    """Give the lake to verify: the configuration's, or what was named. Raise `ConfigurationError` for what is none."""
+    from pgwitness.core.config.places import S3Path, place
+
     try:
-        report = verify_bundle(lake, wanted.key, wanted.trusted) if is_bundle(lake) else run(lake, wanted)
-    except OSError as error:
-        raise NotInOrder(f"{lake} could not be read ({error}): give whoever verifies the right to read it") from error
-    _print(report, as_json)
-    if report.findings:
-        raise click.exceptions.Exit(1)
+        found = config.lake.path if subject is None else place(subject)
+    except ValueError as error:
+        raise ConfigurationError(f"LAKE {error}") from error
+    if not isinstance(found, S3Path):
+        return Path(found)
+    from sinks.lake.storage.objects import Objects
+
+    return Objects(found, config.lake.s3)
+
+
+def seal_place(config: Config) -> Path | Store | None:
+    """Give the place of the configured lake's seal, None where that is in the lake."""
+    from sinks.seal.opening import seal_store
+
+    return seal_store(config) if config.seal.path is not None else None
 
 
 def _root(place: str) -> str:

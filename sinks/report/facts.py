@@ -5,13 +5,17 @@ Works on a connection of `sinks.sql.catalogue`; `sinks.report.page` makes a page
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from sinks.sql import query
-from sinks.sql.catalogue import still
+from pgwitness.core.errors import NotInOrder
+from sinks.lake.log.chain import State
+from sinks.seal.standing import Standing, not_looked_for
+from sinks.seal.verification.findings import Report
+from sinks.sql import catalogue, query
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,6 +43,11 @@ class Subject:
     since_us: int = 0
     until_us: int | None = None
 
+    @property
+    def days(self) -> tuple[str, str]:
+        """The first and the last UTC day on which what happened in the period may have been captured in order."""
+        return _day(self.since_us), _day(self.until_us) if self.until_us is not None else "9999-12-31"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -64,20 +73,44 @@ class Facts:
     unnamed: Table
     accesses: Table
     rests_on: Table
+    retired: Table
+    holds: Table
+    standing: Standing
+    verified: Report | None
 
 
-def gather(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Facts:
-    """Ask the lake for all that a report says.
+def gather(
+    connection: duckdb.DuckDBPyConnection,
+    subject: Subject,
+    standing: Callable[[State], Standing] = not_looked_for,
+    verified: Report | None = None,
+) -> Facts:
+    """Ask the lake for all that a report says; `standing` tells how far it is sealed, `verified` what verifying found.
 
     Raises `NotInOrder` when no event names the principal or the relation, with those that come near.
     """
-    with still(connection):  # or the figures would not be those of the list, nor of what the page rests on
+    with catalogue.still(connection):  # or the figures would not be those of the list, nor of what the page rests on
         for macro in _named(subject):
-            list(query.ask(connection, f"SELECT count(*) FROM {macro}").rows)
-        return _gather(connection, subject)
+            _ask_of(connection, subject, macro)
+        return _gather(connection, subject, standing(catalogue.state(connection)), verified)
 
 
-def _gather(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Facts:
+def _ask_of(connection: duckdb.DuckDBPyConnection, subject: Subject, macro: str) -> None:
+    """Ask whether any event names the subject; where none does, say what retention took that may have."""
+    try:
+        list(query.ask(connection, f"SELECT count(*) FROM {macro}").rows)
+    except NotInOrder as error:
+        ((rows,),) = query.ask(connection, f"SELECT sum(rows) FROM ({_retired(subject)}) WHERE what <> 'rows'").rows
+        if not rows:
+            raise
+        raise NotInOrder(
+            f"{error}. Retention took {rows} rows of this period, which may have: `pgwitness sql 'FROM retired'`"
+        ) from error
+
+
+def _gather(
+    connection: duckdb.DuckDBPyConnection, subject: Subject, standing: Standing, verified: Report | None
+) -> Facts:
     period = _period(subject, "occurred_at")
     what = " AND ".join([period, *_is_about(subject)])
     accesses = f"(SELECT * FROM accesses WHERE {what})"
@@ -133,6 +166,29 @@ def _gather(connection: duckdb.DuckDBPyConnection, subject: Subject) -> Facts:
                 f"SELECT cluster, event_id FROM events WHERE {_period(subject, 'occurred_at')} ORDER BY ALL",
             ),
         ),
+        retired=asked(_retired(subject)),
+        holds=asked(
+            'SELECT id, held_at, "by", why, first_day, last_day, principal AS token_of_principal, relation FROM holds'
+            f" WHERE {_of_days(subject)} ORDER BY held_at, id"
+        ),
+        standing=standing,
+        verified=verified,
+    )
+
+
+def _retired(subject: Subject) -> str:
+    return (
+        "SELECT \"table\" || coalesce(', kind ' || kind, '') AS what, first_day, last_day, files, rows, retired_at,"
+        f" reason FROM retired WHERE {_of_days(subject)} ORDER BY first_day, what, reason"
+    )
+
+
+def _of_days(subject: Subject) -> str:
+    """Write the condition that days of capture may have what happened in the period."""
+    first, last = subject.days
+    return (
+        f"coalesce(last_day, DATE '9999-12-31') >= DATE '{first}' AND"
+        f" coalesce(first_day, DATE '0001-01-01') <= DATE '{last}'"
     )
 
 
@@ -253,6 +309,10 @@ def _overlaps(subject: Subject, first: str, last: str) -> str:
 def _period(subject: Subject, column: str) -> str:
     since = f"{column} >= make_timestamptz({subject.since_us})"
     return since if subject.until_us is None else f"{since} AND {column} < make_timestamptz({subject.until_us})"
+
+
+def _day(at_us: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)).strftime("%Y-%m-%d")
 
 
 def _text(value: str | None) -> str:

@@ -30,6 +30,7 @@ SURE = {
     "weak": "a guess among several",
     "none": "no session is known",
 }
+FINDINGS_SHOWN = 200
 SERIES = ("writes", "reads", "refused or undone")
 
 
@@ -51,6 +52,7 @@ def render(facts: Facts) -> str:
         _section("Logins", _table(facts.logins, "No login was seen.")),
         _section("How sure it is who did it", _sure(facts)),
         _section("What is missing", _missing(facts)),
+        _section("What retention took", _retired(facts)),
         _section("Accesses, the latest first", _table(facts.accesses, "None.")),
         _section("What this page rests on", _rests(facts)),
     ]
@@ -84,7 +86,45 @@ def _warnings(facts: Facts) -> str:
         )
     if facts.gaps.total:
         said.append(f"Evidence is missing: {facts.gaps.total} gaps, listed below.")
+    if facts.retired.total:
+        said.append("Retention took part of this period: what went is in no figure of this page, and listed below.")
+    said += _doubts(facts)
     return "".join(f"<p class=warn>{text}</p>" for text in said)
+
+
+def _doubts(facts: Facts) -> list[str]:
+    """Say what the seal does not hold for, where somebody would believe that it does."""
+    found, verified = facts.standing, facts.verified
+    said = []
+    if found.trouble is not None:
+        said.append(f"How far this lake is sealed is not known: {_safe(found.trouble)}.")
+    elif found.sealed_to < 0:
+        said.append("This lake is not sealed: whoever can write it can have altered what this page says.")
+    elif rows := _chained_rows(facts):
+        said.append(f"Of this period {'' if found.counted else 'at least '}{rows} rows are not sealed yet.")
+    if verified is not None and verified.findings:
+        said.append(f"Verification found {len(verified.findings)} things that are not in order, listed at the end.")
+    return said
+
+
+def _chained_rows(facts: Facts) -> int:
+    """Count the events of the period, by their days of capture, in files that are not sealed."""
+    first, last = facts.subject.days
+    return sum(
+        file.rows
+        for file in facts.standing.chained
+        if file.table == "events" and file.days[0] <= last and first <= file.days[1]
+    )
+
+
+def _retired(facts: Facts) -> str:
+    held = f"<h3>What is held</h3>{_table(facts.holds, '')}" if facts.holds.rows else ""
+    return (
+        _table(facts.retired, "Nothing of this period was retired.")
+        + "<p class=note>By days of capture. Files go as a whole, whoever's events are in them; the lake's log keeps "
+        "their hashes. Without <code>rows</code> the values before and after a change are gone, and not the change.</p>"
+        + held
+    )
 
 
 def _time(table: Table) -> str:
@@ -127,8 +167,42 @@ def _rests(facts: Facts) -> str:
     return (
         _table(facts.rests_on, "No event lies in this period.")
         + "<p class=note>Events of the period in this lake, and the SHA-256 of their ids in order: another copy of the "
-        "lake gives the same page. No seal was checked for it: that nobody altered the lake is not proven here.</p>"
+        f"lake gives the same page.</p><p>{_sealed(facts)}</p>{_verified(facts)}"
     )
+
+
+def _sealed(facts: Facts) -> str:
+    """Say in sentences how far the seal goes."""
+    found = facts.standing
+    read = f"The page rests on the entries 0 to {found.number} of the lake's log." if found.number >= 0 else ""
+    if found.trouble is not None:
+        return f"{read} How far it is sealed is not known: {_safe(found.trouble)}."
+    if found.sealed_to < 0:
+        return f"{read} The lake is not sealed."
+    checked = "" if found.signed else ", which nobody has checked the signature of, for no public key is configured"
+    behind = f"{found.entries} entries behind it are only chained"
+    rows = f"{'' if found.counted else 'at least '}{_chained_rows(facts)} events of this period lie in their files"
+    return (
+        f"{read} They are sealed to entry {found.sealed_to}, of {_instant(found.sealed_at_us)} by the lake's clock"
+        f"{checked}. " + (f"{behind}; {rows}." if found.entries else "Nothing is only chained.")
+    )
+
+
+def _verified(facts: Facts) -> str:
+    """Say whether anybody has looked whether the lake is what was sealed, and what came of it."""
+    report = facts.verified
+    if report is None:
+        return (
+            "<p>Verification was not run for this page: that the files are still those that were sealed is not proven "
+            "here. <code>pgwitness verify</code> finds out.</p>"
+        )
+    what = f"Verification was run for this page, over {report.entries} entries and {report.files} files"
+    notes = "".join(f"<li>{_safe(note)}</li>" for note in report.notes)
+    if not report.findings:
+        return f"<p>{what}: all is in order.</p><ul class=note>{notes}</ul>"
+    rows = [[one.kind.replace("_", " "), one.subject, one.text] for one in report.findings[:FINDINGS_SHOWN]]
+    table = Table(["not in order", "what", "why"], rows, len(report.findings))
+    return f"<p>{what}.</p>{_table(table, '')}<ul class=note>{notes}</ul>"
 
 
 def _section(title: str, content: str) -> str:

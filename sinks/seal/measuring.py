@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 from pathlib import Path
@@ -61,6 +62,17 @@ def measure_in(store: Store, name: str) -> Measured | None:
         with store.open(name) as file:
             found = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type] # it reads into a buffer
             return Measured(found.hexdigest(), file.tell())
+    except FileNotFoundError:
+        return None
+
+
+def size_in(store: Store, name: str) -> int | None:
+    """Give how many bytes a file of a lake has; None when it is none."""
+    if isinstance(store, Folder):
+        return size(store.path / name)
+    try:
+        with store.open(name) as file:
+            return file.seek(0, io.SEEK_END)
     except FileNotFoundError:
         return None
 

@@ -28,8 +28,7 @@ from pgwitness.core.errors import NotInOrder
 from sinks.lake.log import chain
 from sinks.lake.log.chain import Entry, File
 from sinks.lake.log.on_store import Reader
-from sinks.lake.storage.files import Files
-from sinks.lake.storage.store import Folder
+from sinks.lake.storage.store import Folder, Store, at
 from sinks.seal import measuring
 from sinks.seal.history import added
 from sinks.seal.place import ANCHORS, CHECKPOINT
@@ -54,33 +53,35 @@ class Source(Struct, frozen=True):
     more: bytes | None
 
 
-def prove(lake: Path, seal: Path, key: PublicKey, event_id: str, into: Path, *, row_images: bool = False) -> int:
-    """Write the bundle of an event into a new folder; gives the number of the entry it rests on.
+def prove(
+    lake: Path | Store, seal: Path | Store, key: PublicKey, event_id: str, into: Path, *, row_images: bool = False
+) -> Source:
+    """Write the bundle of an event into a new folder; gives the file that has the event, and the entry it rests on.
 
     Raise `NotInOrder` when the lake has no such event, when it is not sealed yet, or when what is there is not what was
     sealed; `OSError` when something cannot be read or written.
     """
-    store, log = Folder(lake, Files()), Folder(seal, Files())
+    store, log = at(lake), at(seal)
     reader = Reader(store)
     reader.refresh()
     live = sorted(reader.state.live.values(), key=lambda file: file.path, reverse=True)
-    files = {EVENTS: _having(lake, [file for file in live if file.table == EVENTS], event_id)}
+    files = {EVENTS: _having(store, [file for file in live if file.table == EVENTS], event_id)}
     if files[EVENTS] is None:
         raise NotInOrder(f"the lake has no event {event_id}: `pgwitness sql` lists what it has")
     if row_images:
-        files[ROWS] = _having(lake, [file for file in live if file.table == ROWS], event_id)
+        files[ROWS] = _having(store, [file for file in live if file.table == ROWS], event_id)
     sources = [_source(store, file, reader.state.number) for file in files.values() if file is not None]
     note, stamp = _checkpoint(log, key, max(source.number for source in sources))
     with _whole(into) as folder:
         for source in sources:
-            _add(folder, lake, source, _proof(log, key, note, source))
+            _add(folder, store, source, _proof(log, key, note, source))
         if stamp is not None:
             _write(folder / STAMP, stamp)
         _write(folder / EVENT, as_json(row(folder / DATA.format(EVENTS), event_id) or {}))
-    return sources[0].number
+    return sources[0]
 
 
-def _add(folder: Path, lake: Path, source: Source, proof: Proof) -> None:
+def _add(folder: Path, lake: Store, source: Source, proof: Proof) -> None:
     table = source.file.table
     _copy(lake, source.file, folder / DATA.format(table))
     _write(folder / ENTRY.format(table), source.content)
@@ -104,12 +105,13 @@ def as_json(found: dict[str, object]) -> bytes:
     return msgspec.json.encode(found, enc_hook=str) + b"\n"
 
 
-def _having(lake: Path, files: list[File], event_id: str) -> File | None:
+def _having(lake: Store, files: list[File], event_id: str) -> File | None:
     """Find the file that has an event."""
 
     def has(file: File) -> bool:
         try:
-            ids = pq.ParquetFile(lake / file.path).read(columns=["event_id"])["event_id"]
+            with lake.open(file.path) as opened, pq.ParquetFile(opened) as parquet:
+                ids = parquet.read(columns=["event_id"])["event_id"]
         except (FileNotFoundError, pa.ArrowException):
             return False  # what is missing or altered is said by verify
         return bool(pc.index(ids, pa.scalar(event_id, ids.type)).as_py() >= 0)
@@ -123,7 +125,7 @@ def _having(lake: Path, files: list[File], event_id: str) -> File | None:
     return None
 
 
-def _source(store: Folder, file: File, last: int) -> Source:
+def _source(store: Store, file: File, last: int) -> Source:
     for number in range(last, -1, -1):
         content = store.read(chain.entry_name(number))
         if content is None:
@@ -136,7 +138,7 @@ def _source(store: Folder, file: File, last: int) -> Source:
     raise NotInOrder(f"no entry brought {file.path}: `pgwitness verify` says what is not in order")
 
 
-def _checkpoint(seal: Folder, key: PublicKey, number: int) -> tuple[bytes, bytes | None]:
+def _checkpoint(seal: Store, key: PublicKey, number: int) -> tuple[bytes, bytes | None]:
     """Choose the checkpoint to prove with: the first that has a time stamp and covers the entry, else the newest."""
     names = seal.names(ANCHORS)
     for name in names:
@@ -157,7 +159,7 @@ def _covers(note: bytes, key: PublicKey, number: int) -> bool:
         raise NotInOrder(f"the checkpoint of the seal: {error}") from error
 
 
-def _proof(seal: Folder, key: PublicKey, note: bytes, source: Source) -> Proof:
+def _proof(seal: Store, key: PublicKey, note: bytes, source: Source) -> Proof:
     size = checkpoint.opened(note, key).size
     newest = checkpoint.opened(seal.read(CHECKPOINT) or note, key).size
     try:
@@ -172,8 +174,11 @@ def _proof(seal: Folder, key: PublicKey, note: bytes, source: Source) -> Proof:
     return made
 
 
-def _copy(lake: Path, file: File, target: Path) -> None:
-    shutil.copyfile(lake / file.path, target, follow_symlinks=False)
+def _copy(lake: Store, file: File, target: Path) -> None:
+    if isinstance(lake, Folder) and not measuring.is_file(lake.path / file.path):
+        raise NotInOrder(f"{file.path} is missing, or no file: `pgwitness verify` says what else is not in order")
+    with lake.open(file.path) as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy)
     found = measuring.measure(target)
     if found is None or found.sha256 != file.sha256:
         raise NotInOrder(f"{file.path} is not what its entry says: it was altered, and proves nothing")

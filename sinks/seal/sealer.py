@@ -278,6 +278,7 @@ class Sealer:
             dict(state.live),
             {source: chain.Reached(one.end, dict(one.marks), one.at_us) for source, one in state.ends.items()},
             dict(state.holds),
+            retired=dict(state.retired),
         )
 
     def _write(self, edge: Edge, kept: list[bytes], entries: list[bytes]) -> None:

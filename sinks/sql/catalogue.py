@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from pgwitness.core.errors import NotInOrder, Unreachable
+from sinks.lake.log.chain import State
 from sinks.lake.rows import parquet
 from sinks.lake.rows.schema import TABLES
 from sinks.lake.storage.files import ROWS
 from sinks.lake.storage.refusals import Refused
 from sinks.lake.storage.store import Folder, Store, at
 from sinks.lake.views import views
-from sinks.lake.views.listing import BY_BUCKET, PARTS, Listing, empty_file, old_empty_file
+from sinks.lake.views.listing import BY_BUCKET, NOTHING_STANDS, PARTS, STANDING, Listing, empty_file, old_empty_file
 from sinks.sql import spill
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def connect(
         _set(connection, part.variable, nothing)
         if part in BY_BUCKET:
             _set(connection, BY_BUCKET[part], [nothing])
+    _set(connection, STANDING, NOTHING_STANDS)
     for statement in duckdb.extract_statements(views.views()):
         try:
             connection.execute(statement)
@@ -173,8 +175,14 @@ def refresh(connection: duckdb.DuckDBPyConnection, *, at_once: bool = False) -> 
         source.show()
         for name, files in source.listing.lists().items():
             _set(connection, name, [source.at(file) for file in files])
+        _set(connection, STANDING, source.listing.standing())
         for name, lists in source.listing.lists_by_bucket().items():
             _set(connection, name, [[source.at(file) for file in files] for files in lists])
+
+
+def state(connection: duckdb.DuckDBPyConnection) -> State:
+    """Give what the lake's log amounts to as a connection of `connect` sees it: by it answers can be dated."""
+    return _opened[connection].listing.state
 
 
 @contextmanager
@@ -199,5 +207,5 @@ def _sentences() -> Iterator[None]:
         raise NotInOrder(f"the lake's log could not be read ({error}): {advice}") from error
 
 
-def _set(connection: duckdb.DuckDBPyConnection, name: str, files: list[str] | list[list[str]]) -> None:
-    connection.execute(f"SET VARIABLE {name} = ?", [files])
+def _set(connection: duckdb.DuckDBPyConnection, name: str, value: list[str] | list[list[str]] | str) -> None:
+    connection.execute(f"SET VARIABLE {name} = ?", [value])

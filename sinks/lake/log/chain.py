@@ -158,6 +158,41 @@ class Release(_Entry, frozen=True, kw_only=True, tag="release"):
 Entry = Begin | Land | Replace | Retire | Hold | Release
 
 
+class Retirement(Struct, frozen=True):
+    """What retention took of a table, or of one kind of event in it, out of one month of capture, for one reason.
+
+    `first_day` and `last_day` bound the days (a month's last is its 31st, as `layout.days_of` has it), between which
+    held ones may have stayed; `at_us` is when an entry took the last of it, by its writer's clock.
+    """
+
+    table: str
+    kind: str | None
+    first_day: str
+    last_day: str
+    files: int
+    rows: int
+    at_us: int
+    reason: str
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What one is told apart by: a lake has few of them a year, however many files went."""
+        return self.table, self.kind or "", self.first_day[:7], self.reason
+
+    def with_more(self, other: Retirement) -> Retirement:
+        """Add another one of the same key."""
+        return Retirement(
+            self.table,
+            self.kind,
+            min(self.first_day, other.first_day),
+            max(self.last_day, other.last_day),
+            self.files + other.files,
+            self.rows + other.rows,
+            max(self.at_us, other.at_us),
+            self.reason,
+        )
+
+
 class More(Struct, frozen=True):
     """The file that an entry's `more` names by its SHA-256: what was too long to stand in the entry itself."""
 
@@ -271,6 +306,8 @@ class State:
     holds: dict[str, Hold] = field(default_factory=dict)
     added: dict[str, File] = field(default_factory=dict)
     removed: dict[str, File] = field(default_factory=dict)
+    retired: dict[tuple[str, str, str, str], Retirement] = field(default_factory=dict)
+    """What retention took, ever: a reader has to be able to say what is not there any more, and why."""
 
     def end(self, source: tuple[str, int]) -> int:
         """Give the first offset of a partition that has not landed."""
@@ -345,6 +382,7 @@ def apply(state: State, entry: Entry, sha256: str) -> None:
             _remove(state, entry.removes)
             _add(state, entry.files)
         case Retire():
+            _retire(state, entry)
             _remove(state, [one.path for one in entry.removes])
         case Hold():
             state.holds[entry.id] = entry
@@ -399,6 +437,14 @@ def _remove(state: State, paths: list[str]) -> None:
         file = state.live.pop(path)
         if state.added.pop(path, None) is None:
             state.removed[path] = file
+
+
+def _retire(state: State, entry: Retire) -> None:
+    for one in entry.removes:
+        file = state.live[one.path]
+        taken = Retirement(file.table, layout.kind_in(one.path), *file.days, 1, one.rows, entry.at_us, entry.reason)
+        before = state.retired.get(taken.key)
+        state.retired[taken.key] = before.with_more(taken) if before else taken
 
 
 def _line(content: Struct) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from pgwitness.core.events import Position
-from sinks.lake.log.chain import NUMBER_MAX, UNREADABLE, File, Hold, Reached, State, is_own
+from sinks.lake.log.chain import NUMBER_MAX, UNREADABLE, File, Hold, Reached, Retirement, State, is_own
 
 FOLDER = "_snapshots"
 HEAD = "head.json"
@@ -37,8 +37,11 @@ class End(Struct, frozen=True):
     at_us: int
 
 
-class Tail(Struct, frozen=True):
-    """What is other than at base `base`, the ends, and the holds; `sha256` is of the bytes of entry `number`."""
+class Tail(Struct, frozen=True, omit_defaults=True):
+    """What is other than at base `base`, the ends, the holds, and all that retention took, ever.
+
+    `sha256` is of the bytes of entry `number`.
+    """
 
     number: int
     sha256: str
@@ -48,6 +51,7 @@ class Tail(Struct, frozen=True):
     removes: list[str]
     ends: list[End]
     holds: list[Hold]
+    retired: list[Retirement] = []
 
 
 class Head(Struct, frozen=True):
@@ -111,6 +115,7 @@ def encode_tail(state: State) -> bytes:
             removes=sorted(state.removed),
             ends=ends,
             holds=[state.holds[name] for name in sorted(state.holds)],
+            retired=[state.retired[key] for key in sorted(state.retired)],
         )
     )
 
@@ -153,7 +158,8 @@ def decode(base: bytes, tail: bytes) -> State:
         for one in above.ends
     }
     holds = {hold.id: hold for hold in above.holds}
-    return State(above.number, above.sha256, above.lake, live | added, ends, holds, added, removed)
+    retired = {one.key: one for one in above.retired}
+    return State(above.number, above.sha256, above.lake, live | added, ends, holds, added, removed, retired)
 
 
 def _line(content: Struct) -> bytes:

@@ -46,8 +46,8 @@ class Objects:
     def __init__(self, path: S3Path, settings: S3 | None = None, **options: Any) -> None:
         """Open nothing yet; `options` are obstore's own, for tests."""
         self.path = path
-        self._settings = settings or S3()
-        self._options = options
+        self.settings = settings or S3()
+        self.options = options
         self._bucket: S3Store | None = None
         self._exclusive = False
 
@@ -60,7 +60,7 @@ class Objects:
     def bucket(self) -> S3Store:
         """The connection. Raise `ConfigurationError` when it cannot be made of the settings."""
         if self._bucket is None:
-            self._bucket = _connect(self.path, self._settings, self._options)
+            self._bucket = _connect(self.path, self.settings, self.options)
         return self._bucket
 
     def prepare(self) -> None:
@@ -112,6 +112,15 @@ class Objects:
         """Give what an object holds, None when there is none."""
         with suppress(FileNotFoundError), self._sentences():
             return bytes(obstore.get(self.bucket, name).bytes())
+        return None
+
+    def read_at_most(self, name: str, bytes_max: int) -> bytes | None:
+        """Give what an object holds, or so many bytes of one that is longer; None when there is none."""
+        with suppress(FileNotFoundError), self._sentences():
+            found = obstore.get(self.bucket, name)
+            if found.meta["size"] <= bytes_max:
+                return bytes(found.bytes())
+            return self.read_range(name, 0, bytes_max)
         return None
 
     def open(self, name: str) -> IO[bytes]:

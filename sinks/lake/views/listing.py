@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from sinks.lake import manifest
 from sinks.lake.log import layout, snapshots
 from sinks.lake.log.chain import File, State
@@ -22,6 +24,9 @@ EMPTY_DAY = "0001-01-01"
 """The day of the files without rows: none that an event can have, so that no row in them is believed."""
 NOT_WHOLE = "the snapshot of head.json is missing or not whole, run the last part of views.sql again"
 """In the place of a file's name, so that a query fails by it."""
+STANDING = "pgwitness_standing"
+"""The variable that holds, as JSON, what the log says besides files: `retired` and `holds`, as a snapshot has them."""
+NOTHING_STANDS = '{"retired":[],"holds":[]}'
 
 
 def empty_file(table: str) -> str:
@@ -107,6 +112,15 @@ class Listing:
         live = self.live()
         return {part.variable: part.listed(_paths(part, live)) for part in PARTS}
 
+    def standing(self) -> str:
+        """Give what the variable `STANDING` holds."""
+        state = self._reader.state
+        said = {
+            "retired": [state.retired[key] for key in sorted(state.retired)],
+            "holds": [state.holds[name] for name in sorted(state.holds)],
+        }
+        return msgspec.json.encode(said).decode()
+
     def lists_by_bucket(self) -> dict[str, list[list[str]]]:
         """Give, by the names of variables, a list of the files of months that may hold principals of each bucket."""
         found = {}
@@ -169,6 +183,7 @@ def variables_sql(root: str = "") -> str:
         "SET VARIABLE pgwitness_whole = false;",
         "SET VARIABLE pgwitness_snapshot = NULL;",
         "SET VARIABLE pgwitness_live = NULL;",
+        f"SET VARIABLE {STANDING} = '{NOT_WHOLE}';",
         *(f"SET VARIABLE {part.variable} = ['{NOT_WHOLE}'];" for part in PARTS),
         *(f"SET VARIABLE {name} = [['{NOT_WHOLE}']];" for name in BY_BUCKET.values()),
         "SET VARIABLE pgwitness_number = (SELECT (content ->> 'number')::BIGINT "
@@ -198,6 +213,11 @@ def variables_sql(root: str = "") -> str:
         "    FROM (SELECT unnest(getvariable('pgwitness_live'), recursive := true)));",
         *(_one_list(part, whole) for part in PARTS),
         *(_lists_by_bucket(part, name, whole) for part, name in BY_BUCKET.items()),
+        f"SET VARIABLE {STANDING} = CASE WHEN {whole} THEN (\n"
+        "    SELECT json_object('retired', coalesce(tail -> 'retired', '[]'::JSON),\n"
+        "        'holds', tail -> 'holds')::VARCHAR\n"
+        "    FROM (SELECT unnest(getvariable('pgwitness_snapshot'), recursive := true)))\n"
+        f"    ELSE '{NOT_WHOLE}' END;",
         *_rooted(root),
     ]
     return "\n".join(lines) + "\n"
@@ -246,6 +266,7 @@ def variables_empty(root: str = "") -> str:
     """Write the statements that name only the files without rows: while views are made, nothing is opened for them."""
     nothing = {part.variable: f"['{empty_file(part.table)}']" for part in PARTS}
     nothing |= {name: f"[['{empty_file(part.table)}']]" for part, name in BY_BUCKET.items()}
+    nothing[STANDING] = f"'{NOTHING_STANDS}'"
     return "".join(
         f"{line}\n"
         for line in (*(f"SET VARIABLE {name} = {value};" for name, value in nothing.items()), *_rooted(root))

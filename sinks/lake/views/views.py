@@ -9,7 +9,7 @@ from __future__ import annotations
 from sinks.lake.log.layout import BUCKETS_MAX
 from sinks.lake.rows.schema import TABLES
 from sinks.lake.views import log_coverage, ocsf, questions, reconciliation
-from sinks.lake.views.listing import BY_BUCKET, EMPTY_DAY, PARTS, variables_empty, variables_sql
+from sinks.lake.views.listing import BY_BUCKET, EMPTY_DAY, PARTS, STANDING, variables_empty, variables_sql
 
 HEAD = """\
 -- The views of pgwitness on an evidence lake, for DuckDB started in the lake's folder: duckdb -init views.sql
@@ -33,6 +33,26 @@ _LIVE = """
 """
 
 _ACTIVITY = "kind IN ('change', 'ddl', 'statement', 'query_stats', 'session')"
+
+_RETIRED = """\
+-- What retention took, by table (and kind of event, where only that went) and month: the days of capture between which
+-- rows are gone, how many, when the last of them went, and why. No other view says that something is not there.
+CREATE OR REPLACE VIEW retired AS
+SELECT r."table", r.kind, try_cast(r.first_day AS DATE) AS first_day,
+    coalesce(try_cast(r.last_day AS DATE), last_day(try_cast(r.first_day AS DATE))) AS last_day,
+    r.files, r."rows", make_timestamptz(r.at_us) AS retired_at, r.reason
+FROM (SELECT unnest(from_json(json(getvariable('{standing}')) -> 'retired', '[{{"table":"VARCHAR","kind":"VARCHAR",
+    "first_day":"VARCHAR","last_day":"VARCHAR","files":"BIGINT","rows":"BIGINT","at_us":"BIGINT","reason":"VARCHAR"}}]'
+    )) AS r);
+
+-- The holds that stand: nothing of what they cover goes. A principal stands here by its token.
+CREATE OR REPLACE VIEW holds AS
+SELECT h.id, make_timestamptz(h.at_us) AS held_at, h."by", h.why, try_cast(h.first_day AS DATE) AS first_day,
+    try_cast(h.last_day AS DATE) AS last_day, h.principal, h.relation
+FROM (SELECT unnest(from_json(json(getvariable('{standing}')) -> 'holds', '[{{"id":"VARCHAR","at_us":"BIGINT",
+    "by":"VARCHAR","why":"VARCHAR","first_day":"VARCHAR","last_day":"VARCHAR","principal":"VARCHAR","relation":"VARCHAR"
+    }}]')) AS h);
+"""
 
 _SHOWN = "SELECT * REPLACE (printf('%X/%X', lsn >> 32, lsn & 4294967295) AS lsn)"
 
@@ -86,6 +106,7 @@ FROM events
 WHERE {activity}
 GROUP BY ALL;
 
+{retired}
 {settings}{statement_coverage}{reconciliation}
 {ocsf}
 {questions}
@@ -113,6 +134,7 @@ def views() -> str:
         **tables,
         shown=_SHOWN,
         activity=_ACTIVITY,
+        retired=_RETIRED.format(standing=STANDING),
         ocsf=ocsf.views(),
         named=reconciliation.NAMED,
         settings=log_coverage.settings(events),

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from cryptography import x509
 
-from sinks.lake.storage.store import Folder
 from sinks.seal.anchors.timestamp import stamped_at_us
 from sinks.seal.place import ANCHORS, FOLDER
 from sinks.seal.tlog import checkpoint
 from sinks.seal.tlog.note import PublicKey
+from sinks.seal.verification.copies import Copy
 from sinks.seal.verification.findings import Report, instant
 from sinks.seal.verification.log import Sealed
 
 
 def check_anchors(
-    seal: Folder, key: PublicKey, sealed: Sealed, trusted: Sequence[x509.Certificate], report: Report
+    seal: Copy, key: PublicKey, sealed: Sealed, trusted: Sequence[x509.Certificate], report: Report
 ) -> None:
     """Hold the lake against each checkpoint that was stamped, and each stamp against the certificates, if there are."""
     stamps = 0

@@ -4,62 +4,35 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from sinks.lake import manifest
 from sinks.lake.log.chain import File
-from sinks.lake.storage.files import PRIVATE, Files
-from sinks.lake.storage.store import Folder
+from sinks.lake.storage.files import PRIVATE
 from sinks.seal import measuring
 from sinks.seal.history import History
+from sinks.seal.verification.copies import Copy
 from sinks.seal.verification.findings import Report
 
 THREADS = min(8, (os.cpu_count() or 1) + 2)
 """Hashing lets other threads run."""
 NAMED_MAX = 200
-BYTES_MAX = 256 * 1024**2
-"""More than any file of a log or snapshot has."""
 _ASIDE = re.compile(rf"(?:{PRIVATE}|{manifest.STAGING})/.*|[a-z]+/_manifest/[^/]+\.json", re.DOTALL)
 """What nobody reads: what is being written, and the manifests of a lake of 0.1."""
 
 
-def listed(folder: Path) -> Iterator[str]:
-    """List every file below a folder, relative to it; links are files here, and not followed."""
-    for at, folders, names in os.walk(folder, onerror=_raise):
-        inside = Path(at).relative_to(folder)
-        links = [name for name in folders if (Path(at) / name).is_symlink()]
-        yield from (str(inside / name) for name in (*names, *links))
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-class Copy(Folder):
-    """A lake as whoever verifies it reads: nobody fills the memory with a file that was made too long."""
-
-    def read(self, name: str) -> bytes | None:
-        """Give what a file holds, up to a bound; None when there is none."""
-        try:
-            with (self.path / name).open("rb") as file:
-                return file.read(BYTES_MAX)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
-
-
-def strangers(folder: Path, names: Iterable[str], report: Report) -> bool:
+def strangers(place: Copy, names: Iterable[str], report: Report) -> bool:
     """Name what is no file: links, which may lead elsewhere at any time, and pipes and devices.
 
     Gives whether there is one of the latter, at which reading would wait for ever.
     """
     waits = False
     for name in names:
-        path = folder / name
-        if path.is_symlink():
+        if place.is_link(name):
             report.found("altered", name, "it is a link: what it leads to may change at any time")
-        elif not measuring.is_file(path) and os.path.lexists(path):
+        elif place.waits(name):
             report.found("altered", name, "it is no file but a pipe or device: remove it, and verify again")
             waits = True
     return waits
@@ -70,7 +43,7 @@ def aside(name: str) -> bool:
     return _ASIDE.fullmatch(name) is not None
 
 
-def check_live(lake: Path, files: Iterable[File], report: Report) -> list[File]:
+def check_live(lake: Copy, files: Iterable[File], report: Report) -> list[File]:
     """Hash files that count. Gives those that are missing; altered ones are findings."""
     missing: list[File] = []
     files = list(files)
@@ -85,21 +58,18 @@ def check_live(lake: Path, files: Iterable[File], report: Report) -> list[File]:
     return missing
 
 
-def _differs(lake: Path, file: File) -> str | None:
+def _differs(lake: Copy, file: File) -> str | None:
     try:
-        if any(
-            parent.is_symlink() for parent in (lake / file.path).parents if parent.is_relative_to(lake / file.table)
-        ):
-            return "lies behind a link"
-        return measuring.differs(Folder(lake, Files()), file)
+        behind = any(lake.is_link(str(folder)) for folder in PurePosixPath(file.path).parents)
+        return "lies behind a link" if behind else measuring.differs(lake, file)
     except OSError as error:
         return f"could not be read: {error.strerror or error}"
 
 
-def name_others(lake: Path, missing: list[File], strange: list[str], history: History, report: Report) -> None:
+def name_others(lake: Copy, missing: list[File], strange: list[str], history: History, report: Report) -> None:
     """Name files that are missing and files that nobody knows; one that has another name is both, and said so."""
     sizes = {file.bytes for file in (*history.state.live.values(), *(file for file, _ in history.gone.values()))}
-    hashes = {path: _hash(lake / path, sizes) for path in strange[:NAMED_MAX]}
+    hashes = {path: _hash(lake, path, sizes) for path in strange[:NAMED_MAX]}
     by_hash = {found: path for path, found in hashes.items() if found}
     live = {file.sha256: file.path for file in history.state.live.values()}
     gone = {file.sha256: (path, number) for path, (file, number) in history.gone.items()}
@@ -119,13 +89,13 @@ def name_others(lake: Path, missing: list[File], strange: list[str], history: Hi
         else:
             report.found("added", path, "no entry names it, and nobody reads it: planted, or left by a crash")
     if len(strange) > NAMED_MAX:
-        report.found("added", str(lake), f"{len(strange) - NAMED_MAX} more files that no entry names")
+        report.found("added", str(lake.path), f"{len(strange) - NAMED_MAX} more files that no entry names")
 
 
-def _hash(path: Path, sizes: set[int]) -> str | None:
+def _hash(lake: Copy, name: str, sizes: set[int]) -> str | None:
     """Hash a file, if it is as long as one of those that are known."""
     try:
-        found = measuring.measure(path) if measuring.size(path) in sizes else None
+        found = measuring.measure_in(lake, name) if measuring.size_in(lake, name) in sizes else None
     except OSError:
         return None
     return found.sha256 if found else None

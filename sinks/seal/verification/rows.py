@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import duckdb
@@ -18,7 +17,9 @@ import pyarrow.parquet as pq
 
 from sinks.lake.log.chain import File
 from sinks.lake.rows import digest
+from sinks.lake.storage.store import Folder
 from sinks.seal.history import History
+from sinks.seal.verification.copies import Copy
 from sinks.seal.verification.files import THREADS
 from sinks.seal.verification.findings import Report
 
@@ -27,33 +28,38 @@ MEMORY_LIMIT = "1GB"
 
 _HOLES = """\
 SELECT source, source_offset, max(source_index) + 1 AS expected, count(DISTINCT source_index) AS found
-FROM read_parquet(?, union_by_name = true, hive_partitioning = false)
+FROM {files}
 WHERE source IS NOT NULL AND source_offset IS NOT NULL
 GROUP BY ALL HAVING expected <> found ORDER BY ALL LIMIT ?
 """
 _TORN = """\
 SELECT cluster, "database", xid, lsn, max(ordinal) - min(ordinal) + 1 AS expected, count(DISTINCT ordinal) AS found
-FROM read_parquet(?, union_by_name = true, hive_partitioning = false)
+FROM {files}
 WHERE kind = 'change' AND ordinal IS NOT NULL
 GROUP BY ALL HAVING expected <> found ORDER BY ALL LIMIT ?
 """
 _TWICE = """\
-SELECT event_id, count(*) AS found FROM read_parquet(?, union_by_name = true, hive_partitioning = false)
+SELECT event_id, count(*) AS found FROM {files}
 GROUP BY ALL HAVING found > 1 ORDER BY ALL LIMIT ?
 """
 _GAPS = """\
 SELECT cluster, coalesce(operation, detail ->> '$.reason', 'unknown') AS reason, count(*) AS found
-FROM read_parquet(?, union_by_name = true, hive_partitioning = false) WHERE kind = 'gap' GROUP BY ALL ORDER BY ALL
+FROM {files} WHERE kind = 'gap' GROUP BY ALL ORDER BY ALL
 """
 _NUMBERED = 3
 """The version of columns from which on `events` has the numbers."""
+_COLUMNS = (
+    "event_id", "kind", "cluster", "database", "xid", "lsn", "ordinal", "source", "source_offset", "source_index",
+    "operation", "detail",
+)  # fmt: skip
+"""What these questions are about."""
 
 
 class Vanished(Exception):
     """A file went while rows were read: compaction may have replaced it, and what took its place is to be read."""
 
 
-def check_rows(lake: Path, history: History, report: Report) -> None:
+def check_rows(lake: Copy, history: History, report: Report) -> None:
     """Read every row of the live files. Call it when the files' hashes are in order. Raise `Vanished`."""
     files = sorted(history.state.live.values(), key=lambda file: file.path)
     with ThreadPoolExecutor(THREADS) as threads:
@@ -63,26 +69,26 @@ def check_rows(lake: Path, history: History, report: Report) -> None:
     without = sum(file.digest is None for file in files)
     if without:
         report.said(f"{without} files were landed before there were digests of rows: their rows were counted only")
-    numbered = [str(lake / file.path) for file in files if file.table == "events" and file.schema_version >= _NUMBERED]
+    numbered = [file.path for file in files if file.table == "events" and file.schema_version >= _NUMBERED]
     if numbered:
         try:
-            _number(numbered, history, report)
-        except duckdb.Error as error:
-            if not all(Path(name).exists() for name in numbered):
+            _number(lake, numbered, history, report)
+        except (duckdb.Error, FileNotFoundError) as error:
+            if not all(lake.has(name) for name in numbered):
                 raise Vanished from error
-            report.found("unreadable", str(lake), f"its numbers could not be read: {error}")
+            report.found("unreadable", str(lake.path), f"its numbers could not be read: {error}")
 
 
-def wrong_rows(lake: Path, file: File) -> str | None:
+def wrong_rows(lake: Copy, file: File) -> str | None:
     """Say what of a file's rows is not as its entry says."""
     try:
-        parquet = pq.ParquetFile(lake / file.path)
-        found, rows = digest.NOTHING, 0
-        for group in range(parquet.metadata.num_row_groups):
-            table = parquet.read_row_group(group)
-            rows += table.num_rows
-            if file.digest is not None:
-                found += digest.of(table, file.table)
+        with lake.open(file.path) as opened, pq.ParquetFile(opened) as parquet:
+            found, rows = digest.NOTHING, 0
+            for group in range(parquet.metadata.num_row_groups):
+                table = parquet.read_row_group(group)
+                rows += table.num_rows
+                if file.digest is not None:
+                    found += digest.of(table, file.table)
     except FileNotFoundError as error:
         raise Vanished(file.path) from error
     except (OSError, pa.ArrowException, TypeError) as error:
@@ -94,35 +100,55 @@ def wrong_rows(lake: Path, file: File) -> str | None:
     return None
 
 
-def _number(files: list[str], history: History, report: Report) -> None:
+def _number(lake: Copy, files: list[str], history: History, report: Report) -> None:
     # What does not fit into memory is written beside, but not into the folder that whoever verifies stands in.
     with (
         TemporaryDirectory(prefix="pgwitness-verify-") as spill,
         duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "threads": 2, "temp_directory": spill}) as connection,
     ):
-        for event_id, found in _ask(connection, _TWICE, files):
+        source = _source(connection, lake, files)
+        for event_id, found in _ask(connection, _TWICE, source):
             report.found("added", str(event_id), f"the event is there {found} times")
         holes = [
             (f"{source} {offset}", f"of {expected} events of this record {found} are there")
-            for source, offset, expected, found in _ask(connection, _HOLES, files)
+            for source, offset, expected, found in _ask(connection, _HOLES, source)
         ] + [
             (
                 f"{cluster} xid {xid}",
                 f"of {expected} rows of this transaction ({database}, LSN {_lsn(lsn)}) {found} are there",
             )
-            for cluster, database, xid, lsn, expected, found in _ask(connection, _TORN, files)
+            for cluster, database, xid, lsn, expected, found in _ask(connection, _TORN, source)
         ]
         for subject, text in holes:
             if history.retired:
                 report.said(f"{subject}: {text}; retention took files, which may have had the others")
             else:
                 report.found("gap", subject, text)
-        for cluster, reason, found in connection.execute(_GAPS, [files]).fetchall():
+        for cluster, reason, found in connection.execute(_GAPS.format(files=source)).fetchall():
             report.said(f"{found} gap events say what is missing of {cluster}: {reason}")
 
 
-def _ask(connection: duckdb.DuckDBPyConnection, query: str, files: list[str]) -> Iterable[tuple[object, ...]]:
-    return connection.execute(query, [files, NAMED_MAX]).fetchall()
+def _source(connection: duckdb.DuckDBPyConnection, lake: Copy, files: list[str]) -> str:
+    """Give what DuckDB reads the rows of these files from: themselves, or a table where it cannot open them."""
+    if isinstance(lake, Folder):
+        connection.execute("SET VARIABLE files = ?", [[str(lake.path / name) for name in files]])
+        return "read_parquet(getvariable('files'), union_by_name = true, hive_partitioning = false)"
+    for name in files:
+        with lake.open(name) as opened, pq.ParquetFile(opened) as parquet:
+            for batch in parquet.iter_batches(columns=list(_COLUMNS)):
+                _insert(connection, pa.Table.from_batches([batch]))
+    return "numbered"
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, batch: pa.Table) -> None:
+    connection.register("batch", batch)
+    connection.execute("CREATE TABLE IF NOT EXISTS numbered AS SELECT * FROM batch LIMIT 0")
+    connection.execute("INSERT INTO numbered BY NAME SELECT * FROM batch")
+    connection.unregister("batch")
+
+
+def _ask(connection: duckdb.DuckDBPyConnection, query: str, files: str) -> Iterable[tuple[object, ...]]:
+    return connection.execute(query.format(files=files), [NAMED_MAX]).fetchall()
 
 
 def _lsn(lsn: object) -> str:

@@ -7,7 +7,8 @@ names looks again, as long as any of these changes. The time of a file says noth
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+
+from sinks.seal.verification.copies import Copy
 
 STEP_S = 0.5
 WAIT_S_MAX = 900.0
@@ -15,7 +16,7 @@ WAIT_S_MAX = 900.0
 
 
 def settled(
-    lake: Path, strange: Callable[[], list[str]], patience_s: float, wait: Callable[[float], object]
+    lake: Copy, strange: Callable[[], list[str]], patience_s: float, wait: Callable[[float], object]
 ) -> list[str]:
     """Give what is `strange`, once it has stayed as it is for so long; `strange` reads the log anew."""
     found = strange()
@@ -30,13 +31,5 @@ def settled(
     return found
 
 
-def _states(lake: Path, names: list[str]) -> list[tuple[str, int, int] | None]:
-    states: list[tuple[str, int, int] | None] = []
-    for name in names:
-        try:
-            known = (lake / name).lstat()
-        except OSError:
-            states.append(None)
-        else:
-            states.append((name, known.st_size, known.st_mtime_ns))
-    return states
+def _states(lake: Copy, names: list[str]) -> list[tuple[str, object]]:
+    return [(name, lake.trace(name)) for name in names]

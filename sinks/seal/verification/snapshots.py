@@ -6,7 +6,6 @@ A snapshot is a function of the entries, so each is made again and compared, byt
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,9 +13,9 @@ import pyarrow.parquet as pq
 from sinks.lake.log import snapshots
 from sinks.lake.log.chain import State
 from sinks.lake.rows.schema import TABLES
-from sinks.lake.storage.store import Folder
 from sinks.lake.views import listing, views
 from sinks.seal.history import History
+from sinks.seal.verification.copies import Copy
 from sinks.seal.verification.findings import Finding, Report
 
 VIEWS = "views.sql"
@@ -49,7 +48,7 @@ class Snapshots:
         if content != encode(state):
             self._report.found("forged", name, f"it is not what the entries up to {state.number} amount to")
 
-    def finish(self, store: Folder) -> None:
+    def finish(self, store: Copy) -> None:
         """Name snapshots of no entry, and a hint that does not point to the newest snapshot."""
         for name in sorted(self._found):
             if name not in self._seen and name != snapshots.HEAD:
@@ -60,7 +59,7 @@ class Snapshots:
         if problem is not None:
             self._report.findings.append(problem)
 
-    def _problem(self, head: bytes | None, store: Folder) -> Finding | None:
+    def _problem(self, head: bytes | None, store: Copy) -> Finding | None:
         """Say what is wrong with the hint."""
         at = snapshots.decode_head(head) if head is not None else None
         if head is None:
@@ -83,15 +82,12 @@ def snapshot_names(names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(f"{snapshots.FOLDER}/") or name == snapshots.HEAD]
 
 
-def check_views(lake: Path, root: str, report: Report) -> None:
+def check_views(lake: Copy, root: str, report: Report) -> None:
     """Look at what a lake has beside its entries and files: the views, and a file without rows for each table.
 
     `root` is the bucket that a copy is of; the views of one name it.
     """
-    try:
-        written = (lake / VIEWS).read_bytes() if not (lake / VIEWS).is_symlink() else b""
-    except OSError:
-        written = None
+    written = lake.read(VIEWS) if not lake.is_link(VIEWS) else b""
     if written is None:
         report.found("missing", VIEWS, "a worker makes it again")
     elif not root and (bucket := _BUCKET.search(written)) is not None:
@@ -103,10 +99,10 @@ def check_views(lake: Path, root: str, report: Report) -> None:
     for table, schema in TABLES.items():
         name = listing.empty_file(table)
         try:
-            file = pq.ParquetFile(lake / name)
-            groups = range(file.metadata.num_row_groups)  # each says its rows, and whoever reads may go by that
-            rows = file.metadata.num_rows + sum(file.metadata.row_group(group).num_rows for group in groups)
-            right = rows == 0 and file.schema_arrow.equals(schema)
+            with lake.open(name) as opened, pq.ParquetFile(opened) as file:
+                groups = range(file.metadata.num_row_groups)  # each says its rows, and whoever reads may go by that
+                rows = file.metadata.num_rows + sum(file.metadata.row_group(group).num_rows for group in groups)
+                right = rows == 0 and file.schema_arrow.equals(schema)
         except (OSError, pa.ArrowException):
             right = False
         if not right:

@@ -16,8 +16,7 @@ from pgwitness.core.errors import NotInOrder
 from sinks.lake.log import chain
 from sinks.lake.log.chain import File
 from sinks.lake.log.on_store import newest_entry
-from sinks.lake.storage.files import Files
-from sinks.lake.storage.store import Folder
+from sinks.lake.storage.store import Folder, Store
 from sinks.seal import measuring
 from sinks.seal.anchors.given import notes
 from sinks.seal.history import added
@@ -29,7 +28,7 @@ from sinks.seal.verification import files as verifying_files
 from sinks.seal.verification import log as verifying_log
 from sinks.seal.verification import snapshots as verifying_snapshots
 from sinks.seal.verification.anchors import check_anchors
-from sinks.seal.verification.files import Copy
+from sinks.seal.verification.copies import Copy, copy_of
 from sinks.seal.verification.findings import Report, instant
 from sinks.seal.verification.log import Fold, Sealed
 from sinks.seal.verification.rows import Vanished, check_rows
@@ -45,7 +44,7 @@ LOG = f"{chain.FOLDER}/"
 class Wanted(Struct, frozen=True):
     """What a lake is held against.
 
-    `key` is the sealer's public key; `seal` its folder, if that is not in the lake; `remembered` are checkpoints that
+    `key` is the sealer's public key; `seal` its place, if that is not in the lake; `remembered` are checkpoints that
     the auditor has kept, or got from an anchor (a note, or a file of lines), with their names; `trusted` are the
     certificates of those who stamped some; with `rows` every row is read; `root` is the bucket that the
     lake is a copy of, if it is; `lag_us` is how old what is not sealed may
@@ -55,7 +54,7 @@ class Wanted(Struct, frozen=True):
 
     key: PublicKey
     now_us: int
-    seal: Path | None = None
+    seal: Path | Store | None = None
     remembered: tuple[tuple[str, bytes], ...] = ()
     unanchored: bool = False
     lag_us: int = 0
@@ -65,19 +64,20 @@ class Wanted(Struct, frozen=True):
     patience_s: float = 0.0
 
 
-def verify(lake: Path, wanted: Wanted) -> Report:
+def verify(lake: Path | Store, wanted: Wanted) -> Report:
     """Give what there is to say of a lake. Raise `NotInOrder` when there is none."""
-    report = Report(lake=str(lake), origin=wanted.key.name)
-    store = Copy(lake, Files())
+    store = copy_of(lake)
+    report = Report(lake=str(store.path), origin=wanted.key.name)
     newest = newest_entry(store)
     if newest < 0:
-        raise NotInOrder(f"{lake} is no lake with a log: there is no {chain.entry_name(0)}. Name the lake's folder")
-    names = list(verifying_files.listed(lake))
-    seal_folder = wanted.seal or lake / FOLDER
-    seal_names = list(verifying_files.listed(seal_folder)) if wanted.seal else []
-    if verifying_files.strangers(lake, names, report) | verifying_files.strangers(seal_folder, seal_names, report):
+        raise NotInOrder(
+            f"{store.path} is no lake with a log: there is no {chain.entry_name(0)}. Name the lake's folder"
+        )
+    names = list(store.listed())
+    seal = copy_of(wanted.seal or _beside(store))
+    seal_names = list(seal.listed()) if wanted.seal else []
+    if verifying_files.strangers(store, names, report) | verifying_files.strangers(seal, seal_names, report):
         return report
-    seal = Copy(seal_folder, Files())
     found = _checkpoint(seal, wanted.key, report)
     summed = {
         name: content
@@ -92,17 +92,27 @@ def verify(lake: Path, wanted: Wanted) -> Report:
     fold.run(snapshots.after)
     _holes(store, fold, report)
     if sealed.proven:
-        _seal_files(seal, seal_folder, sealed, fold, report)
+        _seal_files(seal, sealed, fold, report)
     snapshots.finish(store)
-    verifying_snapshots.check_views(lake, wanted.root, report)
-    _files(lake, names, fold, wanted, report)
+    verifying_snapshots.check_views(store, wanted.root, report)
+    _files(store, names, fold, wanted, report)
     if wanted.rows and not report.findings:  # nobody reads a file that somebody has altered
-        _rows(lake, fold, report)
+        _rows(store, fold, report)
     _tell(report, found if sealed.proven else None, fold, wanted)
     return report
 
 
-def _checkpoint(seal: Folder, key: PublicKey, report: Report) -> Checkpoint | None:
+def _beside(lake: Copy) -> Path | Store:
+    """Give the place of a seal that lies in its lake."""
+    if isinstance(lake, Folder):
+        return lake.path / FOLDER
+    from sinks.lake.storage.objects import Objects
+
+    assert isinstance(lake, Objects)
+    return Objects(lake.path / FOLDER, lake.settings, **lake.options)
+
+
+def _checkpoint(seal: Copy, key: PublicKey, report: Report) -> Checkpoint | None:
     content = seal.read(CHECKPOINT)
     if content is None:
         report.found("unsigned", f"{FOLDER}/{CHECKPOINT}", "there is no checkpoint: the lake is not sealed")
@@ -146,17 +156,15 @@ def _remember(sealed: Sealed, wanted: Wanted, report: Report) -> None:
         )
 
 
-def _seal_files(seal: Folder, folder: Path, sealed: Sealed, fold: Fold, report: Report) -> None:
+def _seal_files(seal: Copy, sealed: Sealed, fold: Fold, report: Report) -> None:
     names = [
-        name
-        for name in verifying_files.listed(folder)
-        if name != CHECKPOINT and not name.startswith((f"{ANCHORS}/", f"{PRIVATE}/"))
+        name for name in seal.listed() if name != CHECKPOINT and not name.startswith((f"{ANCHORS}/", f"{PRIVATE}/"))
     ]
     fold.run()  # so that what the sealer is writing now is known
     verifying_log.check_tiles(seal.read, names, sealed, fold.behind, report)
 
 
-def _holes(store: Folder, fold: Fold, report: Report) -> None:
+def _holes(store: Copy, fold: Fold, report: Report) -> None:
     last, newest = fold.history.state.number, newest_entry(store)
     if newest > last and not fold.broken:
         fold.run()
@@ -165,7 +173,7 @@ def _holes(store: Folder, fold: Fold, report: Report) -> None:
         report.found("missing", chain.entry_name(last + 1), f"it is missing although entry {newest} is there")
 
 
-def _files(lake: Path, names: list[str], fold: Fold, wanted: Wanted, report: Report) -> None:
+def _files(lake: Copy, names: list[str], fold: Fold, wanted: Wanted, report: Report) -> None:
     history = fold.history
     missing = verifying_files.check_live(lake, list(history.state.live.values()), report)
     strange = _strange(lake, names, fold)
@@ -182,7 +190,7 @@ def _files(lake: Path, names: list[str], fold: Fold, wanted: Wanted, report: Rep
         verifying_files.name_others(lake, missing, [], history, report)
 
 
-def _rows(lake: Path, fold: Fold, report: Report) -> None:
+def _rows(lake: Copy, fold: Fold, report: Report) -> None:
     """Read every row; where files are replaced meanwhile, those that took their place, too."""
     state = fold.history.state
     for _ in range(ROWS_READ_MAX):
@@ -190,7 +198,7 @@ def _rows(lake: Path, fold: Fold, report: Report) -> None:
         try:
             check_rows(lake, fold.history, found)
         except Vanished:
-            gone = [file for file in state.live.values() if not (lake / file.path).exists()]
+            gone = [file for file in state.live.values() if not lake.has(file.path)]
             missing = _still_missing(lake, gone, seen, fold, report)
             verifying_files.name_others(lake, missing, [], fold.history, report)
             if report.findings:
@@ -199,10 +207,10 @@ def _rows(lake: Path, fold: Fold, report: Report) -> None:
         report.findings += found.findings
         report.notes += found.notes
         return
-    report.found("unreadable", str(lake), "files are replaced faster than their rows are read: verify a copy")
+    report.found("unreadable", str(lake.path), "files are replaced faster than their rows are read: verify a copy")
 
 
-def _still_missing(lake: Path, missing: list[File], seen: set[str], fold: Fold, report: Report) -> list[File]:
+def _still_missing(lake: Copy, missing: list[File], seen: set[str], fold: Fold, report: Report) -> list[File]:
     """Read on, and give which files are missing by the entries that have come; what these bring is looked at, too."""
     live = fold.history.state.live
     fold.run()
@@ -213,12 +221,12 @@ def _still_missing(lake: Path, missing: list[File], seen: set[str], fold: Fold, 
     return [file for file in missing if file.path in live]
 
 
-def _still_strange(lake: Path, names: list[str], fold: Fold) -> list[str]:
+def _still_strange(lake: Copy, names: list[str], fold: Fold) -> list[str]:
     fold.run()
-    return [name for name in _strange(lake, names, fold) if (lake / name).is_symlink() or (lake / name).exists()]
+    return [name for name in _strange(lake, names, fold) if lake.has(name)]
 
 
-def _strange(lake: Path, names: list[str], fold: Fold) -> list[str]:
+def _strange(lake: Copy, names: list[str], fold: Fold) -> list[str]:
     """List files that no entry names."""
     history = fold.history
     known = {*history.state.live, *history.gone, *verifying_snapshots.known_beside(), *fold.mores}
@@ -235,12 +243,12 @@ def _strange(lake: Path, names: list[str], fold: Fold) -> list[str]:
     )
 
 
-def _is_spare(lake: Path, name: str) -> bool:
+def _is_spare(lake: Copy, name: str) -> bool:
     """Say whether a file holds what an entry would have left out that lost its number: named by its hash, harmless."""
     if not name.startswith(f"{LOG}more/"):
         return False
     try:
-        found = measuring.measure(lake / name)
+        found = measuring.measure_in(lake, name)
         return found is not None and chain.more_name(found.sha256) == name
     except OSError:
         return False

@@ -8,14 +8,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner, Result
 
+from pgwitness.cli import main
 from pgwitness.core.config import S3, Anchor, Config, Lake, S3Path, Seal
 from pgwitness.core.errors import Retry, Stop
 from sinks.lake import writer
+from sinks.lake.log import chain
 from sinks.lake.storage.objects import Objects
 from sinks.seal import anchors
 from sinks.seal.anchors.given import notes
 from sinks.seal.opening import checking_key, open_sealer, sealed_to
+from sinks.seal.verification import bucket as verifying_bucket
+from sinks.seal.verification.bundle import verify_bundle
 from sinks.seal.verification.verify import Wanted, verify
 from tests.servers.s3 import S3Server
 from tests.sinks.material import NOON_US, ORDINARY, change
@@ -133,3 +138,73 @@ def test_a_locked_bucket_keeps_checkpoints(s3: S3Server, tmp_path: Path) -> None
     )
     with pytest.raises(Stop, match="the anchor kept has a later checkpoint"):
         open_sealer(lost).sealer.round()
+
+
+def test_a_lake_is_verified_where_it_is(s3: S3Server, tmp_path: Path) -> None:
+    """In its bucket, as in a copy of it: the same report in order, and the same findings when somebody was at it."""
+    path = s3.bucket()
+    store, config = s3.objects(path), configured(tmp_path, s3, path)
+    grow(store, 0, 4)
+    note = open_sealer(config).sealer.round().note
+    wanted = Wanted(checking_key(config), NOON_US, remembered=(("kept", note),), rows=True, root=store.root)
+    report = verify(store, wanted)
+    assert (report.findings, report.sealed_to, report.files, report.rows) == ([], 4, 8, 8)
+    copy = verify(copied(store, tmp_path / "before"), wanted)
+    assert msgspec.structs.replace(copy, lake=report.lake) == report
+
+    altered, gone, moved = sorted(name for name, _ in store.walk("events") if "/dt=2026" in name)[:3]
+    content = store.read(altered) or b""
+    store.replace(altered, content[:-9] + b"Z" + content[-8:])
+    store.remove(gone)
+    store.put("events/dt=2026-09-22/planted.parquet", store.read(moved) or b"")
+    store.remove(moved)
+    entry = chain.entry_name(2)
+    store.replace(entry, (store.read(entry) or b"").replace(b'"events"', b'"eventz"', 1))
+    found = named(verify(store, wanted))
+    assert found == {
+        ("altered", altered), ("missing", gone), ("moved", moved), ("moved", "events/dt=2026-09-22/planted.parquet"),
+        ("altered", entry),
+    }  # fmt: skip
+    assert named(verify(copied(store, tmp_path / "after"), wanted)) == found
+
+
+def test_what_nobody_can_have_written_there_is_read_up_to_a_bound(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry that was made too long fills no memory, and is a finding."""
+    path = s3.bucket()
+    store, config = s3.objects(path), configured(tmp_path, s3, path)
+    grow(store, 0, 2)
+    open_sealer(config).sealer.round()
+    monkeypatch.setattr(verifying_bucket, "BYTES_MAX", 100_000)
+    store.replace(chain.entry_name(1), b"x" * 200_000)
+    wanted = Wanted(checking_key(config), NOON_US, unanchored=True, root=store.root)
+    assert ("altered", chain.entry_name(1)) in named(verify(store, wanted))
+    assert store.read_at_most(chain.entry_name(1), 100) == b"x" * 100
+
+
+def test_an_event_is_proven_out_of_a_bucket(s3: S3Server, tmp_path: Path) -> None:
+    """The bundle is a folder, and needs the bucket no more; `verify` takes the bucket's name, too."""
+    path = s3.bucket()
+    store, config = s3.objects(path), configured(tmp_path, s3, path)
+    grow(store, 0, 3)
+    open_sealer(config).sealer.round()
+    file = tmp_path / "pgwitness.toml"
+    file.write_text(
+        f'[kafka]\nbootstrap = "127.0.0.1:1"\n[lake]\npath = "{path}"\n[lake.s3]\nendpoint = "{s3.endpoint}"\n'
+        f'[seal]\npublic_key = "{KEY.public().text()}"\nlag_max = "99999d"\n'
+    )
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(main, [*words, "--config", str(file)])
+
+    bundle = tmp_path / "proof"
+    made = run("prove", f"{1:032x}-0", "--row-images", "--output", str(bundle))
+    assert made.exit_code == 0, made.output
+    assert verify_bundle(bundle, KEY.public()).findings == []
+    assert run("prove", "no-such-event", "--output", str(tmp_path / "none")).exit_code == 1
+    for words in (["verify", "--unanchored"], ["verify", str(path), "--unanchored"]):
+        done = run(*words)
+        assert done.exit_code == 0, done.output
+        assert "in order: 4 entries, 6 files, 6 rows landed" in done.output
+    assert "must be s3://BUCKET/PREFIX" in run("verify", "s3://").output

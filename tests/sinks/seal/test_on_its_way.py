@@ -14,6 +14,7 @@ from sinks.lake.storage.files import Files
 from sinks.lake.storage.store import Folder
 from sinks.seal.verification import rows, settling
 from sinks.seal.verification import verify as verifying
+from sinks.seal.verification.copies import Copy, copy_of
 from sinks.seal.verification.verify import Wanted, verify
 from tests.sinks.material import DAY_US, NOON_US
 from tests.sinks.seal.material import KEY, append, checkpoint, grow, named, sealer, verified
@@ -71,7 +72,7 @@ def test_what_nobody_goes_on_with_is_a_finding(tmp_path: Path) -> None:
         if len(waited) < 20:
             (tmp_path / "planted").write_bytes(b"x" * len(waited))
 
-    assert settling.settled(tmp_path, lambda: ["planted"], 5.0, grow) == ["planted"]
+    assert settling.settled(copy_of(tmp_path), lambda: ["planted"], 5.0, grow) == ["planted"]
     assert sum(waited) == pytest.approx(20 * settling.STEP_S + 5.0, abs=1.0)
     waited.clear()
 
@@ -79,7 +80,7 @@ def test_what_nobody_goes_on_with_is_a_finding(tmp_path: Path) -> None:
         waited.append(seconds)
         (tmp_path / "planted").write_bytes(b"x" * len(waited))
 
-    assert settling.settled(tmp_path, lambda: ["planted"], 5.0, always) == ["planted"]
+    assert settling.settled(copy_of(tmp_path), lambda: ["planted"], 5.0, always) == ["planted"]
     assert sum(waited) == settling.WAIT_S_MAX
 
 
@@ -89,7 +90,7 @@ def test_rows_of_files_that_are_replaced_meanwhile_are_read_where_they_are_now(
     """Their files are gone, and that is neither an error nor a finding."""
     read, calls = rows.wrong_rows, []
 
-    def replaced(path: Path, file: Any) -> str | None:
+    def replaced(path: Copy, file: Any) -> str | None:
         calls.append(file.path)
         if len(calls) == 1:
             compactor(lake, sizes=Sizes(landed_files=2)).run()
@@ -108,11 +109,11 @@ def test_a_file_that_somebody_removes_while_rows_are_read_is_missing(
     """No entry took it out."""
     read, gone = rows.wrong_rows, []
 
-    def removed(path: Path, file: Any) -> str | None:
+    def removed(copy: Copy, file: Any) -> str | None:
         if not gone:
             gone.append(file.path)
-            (path / file.path).unlink()
-        return read(path, file)
+            (lake / file.path).unlink()
+        return read(copy, file)
 
     monkeypatch.setattr(rows, "wrong_rows", removed)
     assert found(lake, rows=True) == {("missing", gone[0])}

@@ -14,6 +14,7 @@ import pytest
 from sinks.lake.log import chain
 from sinks.lake.log.chain import Land
 from sinks.lake.writer import Lake
+from sinks.seal.verification.copies import copy_of
 from sinks.seal.verification.rows import wrong_rows
 from tests.sinks.material import ORDINARY, change, entries, other
 from tests.sinks.seal.altered_world import live
@@ -76,7 +77,7 @@ def test_rows_that_are_not_those_of_the_digest_are_found(tmp_path: Path) -> None
     assert verified(path).findings == []
     file = live(path, "events")[0]
     assert named(verified(path, rows=True)) == {("altered", file.path)}
-    assert wrong_rows(path, msgspec.structs.replace(file, rows=2)) == "it has 7 rows, its entry says 2"
+    assert wrong_rows(copy_of(path), msgspec.structs.replace(file, rows=2)) == "it has 7 rows, its entry says 2"
 
 
 @pytest.mark.parametrize(
