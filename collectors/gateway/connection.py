@@ -15,15 +15,13 @@ from prometheus_client import Counter, Gauge
 
 from collectors.gateway import upstream
 from collectors.gateway.actions import Actions, Judge, Moment
-from collectors.gateway.auth import client as authentication
-from collectors.gateway.auth.scram import ScramError
+from collectors.gateway.admission import Admission, Denied, Proven, Shown, prove
 from collectors.gateway.greeting import Way, greet
 from collectors.gateway.link import Ended, Link
 from collectors.gateway.records import Begun, Closed, Opened, Record
 from collectors.gateway.session import Session
 from collectors.gateway.spool import Spool
 from collectors.gateway.upstream import Place, Refused, Server
-from collectors.gateway.users import Users
 from collectors.gateway.wire import backend
 from collectors.gateway.wire.startup import CancelRequest, Startup
 from collectors.gateway.wire.violation import ProtocolViolation
@@ -44,11 +42,11 @@ log = structlog.get_logger("gateway")
 
 @dataclass(frozen=True)
 class Database:
-    """What a database of the gateway is: its cluster, where its server is, and who its users are."""
+    """What a database of the gateway is: its cluster, where its server is, and whom it lets in."""
 
     cluster: str
     place: Place
-    users: Users
+    admission: Admission
 
 
 @dataclass
@@ -232,30 +230,45 @@ async def _open(house: House, link: Link, request: Startup) -> Connection | None
         _refuse(link, "53300", "the gateway has as many sessions as gateway.connections_max allows")
         return None
     opened = _opened(link, database, role, name, request)
-    try:
-        encrypted = opened.encrypted
-        verifier = await database.users.verifier(role)
-        keys = await authentication.scram(link, role, verifier, house.mock, house.binding if encrypted else None)
-    except ScramError as error:
-        sqlstate = "28P01" if error.denied else "08P01"
-        said = f'password authentication failed for user "{role}"' if error.denied else str(error)
-        _login_failed(house, link, opened, sqlstate, backend.error("FATAL", sqlstate, said))
+    proven = await _proven(house, link, database, opened)
+    if proven is None:
         return None
-    except PgwitnessError as error:
-        if isinstance(error, ProtocolViolation):
-            raise
-        log.error("nobody can log in", error=str(error))
-        said = "the gateway cannot look up who you are; its log says why"
-        _login_failed(house, link, opened, "08006", backend.error("FATAL", "08006", said))
-        return None
-    parameters = {**request.parameters, "database": database.place.database or name}
+    opened = replace(
+        opened,
+        role=proven.role,
+        auth_method=proven.method,
+        token=proven.token,
+        certificate=proven.certificate,
+    )
+    parameters = {**request.parameters, "user": proven.role, "database": database.place.database or name}
     try:
-        server = await upstream.log_in(database.place, parameters, keys)
+        server = await upstream.log_in(database.place, parameters, proven.secret)
     except Refused as refused:
-        database.users.forget(role)
+        database.admission.forget(role)
         _login_failed(house, link, opened, refused.sqlstate, refused.answer)
         return None
     return _joined(house, link, request, opened, server)
+
+
+async def _proven(house: House, link: Link, database: Database, opened: Opened) -> Proven | None:
+    """Ask a client who it is; None when it is not let in, which it has been told then."""
+    assert link.transport is not None
+    shown = Shown(opened.role, link.transport.get_extra_info("ssl_object"), opened.at_us)
+    try:
+        return await prove(link, database.admission, shown, house.mock, house.binding)
+    except ProtocolViolation:
+        raise
+    except Denied as denied:
+        if denied.asked:
+            _refuse(link, denied.sqlstate, str(denied))
+            return None
+        refused = replace(opened, token=denied.token)
+        _login_failed(house, link, refused, denied.sqlstate, backend.error("FATAL", denied.sqlstate, str(denied)))
+    except PgwitnessError as error:
+        log.error("nobody can log in", error=str(error))
+        said = "the gateway cannot look up who you are; its log says why"
+        _login_failed(house, link, opened, "08006", backend.error("FATAL", "08006", said))
+    return None
 
 
 def _refuse(link: Link, sqlstate: str, message: str) -> None:
@@ -278,7 +291,6 @@ def _opened(link: Link, database: Database, role: str, name: str, request: Start
         application=request.parameters.get("application_name", ""),
         client_addr=peer[0] if known else None,
         client_port=peer[1] if known else None,
-        auth_method="scram-sha-256",
         encrypted=link.transport.get_extra_info("ssl_object") is not None,
     )
 

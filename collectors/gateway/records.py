@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pgwitness.core.events import Outcome, Parsed
+from pgwitness.core.events import Certificate, Outcome, Parsed, Token
 
 
 class Said(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -39,7 +39,8 @@ class Opened(_Record, frozen=True, kw_only=True, tag="opened"):
 
     `client_addr` and `client_port` are the client's own, as the gateway sees them (`local` for a socket);
     `server_port` is the gateway's own towards the server, as the session itself sees it: with `pid` and
-    `backend_start_us` the beacon's facts.
+    `backend_start_us` the beacon's facts. `role` is the one that it has at the server, of a client that has proven
+    nothing (`auth_method` is None) the name that it gave. `token` is what was found of its token, which is not kept.
     """
 
     cluster: str
@@ -55,6 +56,8 @@ class Opened(_Record, frozen=True, kw_only=True, tag="opened"):
     backend_start_us: int = 0
     server_port: int | None = None
     sqlstate: str | None = None
+    token: Token | None = None
+    certificate: Certificate | None = None
 
 
 class Closed(_Record, frozen=True, kw_only=True, tag="closed"):

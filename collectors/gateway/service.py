@@ -17,7 +17,11 @@ import uvloop
 from collectors.connection import conninfo
 from collectors.context import now_us
 from collectors.daemon import CLOSE_S, supervise
+from collectors.gateway.admission import Admission, Ways
+from collectors.gateway.auth.logins import Logins
+from collectors.gateway.auth.rolefile import Roles
 from collectors.gateway.auth.scram import endpoint
+from collectors.gateway.auth.tokens import Tokens
 from collectors.gateway.connection import DRAIN_S, Connection, Database, House, serve
 from collectors.gateway.greeting import Way
 from collectors.gateway.judging import Judging
@@ -32,7 +36,7 @@ from collectors.publisher import Publisher
 from pgwitness.core.config import Config
 from pgwitness.core.config.tables import Gateway, GatewayDatabase
 from pgwitness.core.errors import ConfigurationError
-from pgwitness.core.privacy import load_key, tokenizer
+from pgwitness.core.privacy import Tokenizer, load_key, tokenizer
 from pgwitness.core.runtime.health import Health
 
 PART = "gateway"
@@ -50,7 +54,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health) -> int:
             "no database is served; add a table [gateway.databases.NAME] with cluster and upstream"
         )
     token = tokenizer(load_key(config.privacy.key_file))
-    databases = {name: _database(config, name, one) for name, one in gateway.databases.items()}
+    databases = {name: _database(config, name, one, token) for name, one in gateway.databases.items()}
     tls, binding = tls_of(gateway)
     listener = listen(gateway.listen)
     spool = Spool(gateway.spool.path, gateway.spool.max, gateway.spool.sync)
@@ -103,20 +107,37 @@ def keep_alive(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _database(config: Config, name: str, one: GatewayDatabase) -> Database:
+def _database(config: Config, name: str, one: GatewayDatabase, token: Tokenizer) -> Database:
     if one.cluster not in config.clusters:
         raise ConfigurationError(f"gateway.databases.{name}.cluster: no cluster {one.cluster!r} is configured")
     try:
         place = Place.parse(one.upstream)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"gateway.databases.{name}.upstream: sslrootcert cannot be read: {error}") from error
-    users: Users
+    return Database(one.cluster, place, admission_of(config, name, one, token))
+
+
+def admission_of(config: Config, name: str, one: GatewayDatabase, token: Tokenizer) -> Admission:
+    """Return how a database lets clients in. Raise `ConfigurationError`."""
+    table, tls = f"gateway.databases.{name}", config.gateway.tls
+    if set(one.auth) != {"scram"} and tls is None:
+        raise ConfigurationError(f"{table}.auth: tokens and certificates go over TLS only; add [gateway.tls]")
+    if "certificate" in one.auth and (tls is None or tls.client_ca_file is None):
+        raise ConfigurationError(f"{table}.auth: for certificates set gateway.tls.client_ca_file: who issues them")
+    tokens = None
+    if one.token is not None:
+        where = (f"{table}.token", one.cluster, name)
+        tokens = Tokens.of(one.token, where, config.identities.claims_fields, token)
+    logins = Logins(one.logins, Roles(one.roles_file)) if one.roles_file is not None else None
+    users = _users(config, one) if "scram" in one.auth else None
+    return Admission(users, Ways(one.auth[0], tuple(one.ask.items())), tokens, logins)
+
+
+def _users(config: Config, one: GatewayDatabase) -> Users:
     if one.users_file is not None:
-        users = FileUsers(one.users_file)
-    else:
-        cluster = config.clusters[one.cluster]
-        users = ServerUsers(conninfo(cluster, one.users_dsn, None, "pgwitness gateway"), one.users_query)
-    return Database(one.cluster, place, users)
+        return FileUsers(one.users_file)
+    cluster = config.clusters[one.cluster]
+    return ServerUsers(conninfo(cluster, one.users_dsn, None, "pgwitness gateway"), one.users_query)
 
 
 def tls_of(gateway: Gateway) -> tuple[ssl.SSLContext | None, bytes | None]:

@@ -115,6 +115,8 @@ class Shipment:
                 duration_ms=(at_us - opened.at_us) / 1000 if ended else None,
                 trust="certain",
                 server_port=opened.server_port,
+                certificate=opened.certificate,
+                token=opened.token if operation != "disconnect" else None,
             ),
         )
 

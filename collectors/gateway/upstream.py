@@ -13,7 +13,7 @@ from typing import Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from collectors.gateway.auth.scram import PLAIN, ClientExchange, Keys, ScramError
+from collectors.gateway.auth.scram import PLAIN, ClientExchange, ScramError, Secret
 from collectors.gateway.link import Ended, Link
 from collectors.gateway.wire import backend, frontend, startup
 from collectors.gateway.wire.frames import frame
@@ -145,13 +145,13 @@ async def _connect(place: Place, at: tuple[str, int]) -> Link:
     return link
 
 
-async def log_in(place: Place, parameters: dict[str, str], keys: Keys | None) -> Server:
+async def log_in(place: Place, parameters: dict[str, str], secret: Secret | None) -> Server:
     """Log in as the role in `parameters`. Raise `Refused` with what the server says, or why it could not be."""
     link, at = await connect(place)
     server = Server(link, place, at)
     try:
         link.send(startup.startup_packet(parameters))
-        await _authenticate(link, keys)
+        await _authenticate(link, secret)
         await _until_ready(server)
         await _ask(server)
     except (Ended, ProtocolViolation, ScramError) as error:
@@ -166,7 +166,7 @@ async def log_in(place: Place, parameters: dict[str, str], keys: Keys | None) ->
     return server
 
 
-async def _authenticate(link: Link, keys: Keys | None) -> None:
+async def _authenticate(link: Link, secret: Secret | None) -> None:
     exchange: ClientExchange | None = None
     while True:
         message = await link.message()
@@ -177,8 +177,8 @@ async def _authenticate(link: Link, keys: Keys | None) -> None:
         code, data = int.from_bytes(message.body[:4], "big"), message.body[4:]
         if code == 0:
             return
-        if code == 10 and keys is not None and PLAIN.encode() in data.split(b"\0"):
-            exchange = ClientExchange(keys, secrets.token_urlsafe(18))
+        if code == 10 and secret is not None and PLAIN.encode() in data.split(b"\0"):
+            exchange = ClientExchange(secret, secrets.token_urlsafe(18))
             first = exchange.first()
             link.send(frame(b"p", PLAIN.encode() + b"\0" + len(first).to_bytes(4, "big") + first))
         elif code == 11 and exchange is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +12,13 @@ import psycopg
 import structlog
 
 from collectors.connection import unreachable
+from collectors.gateway.auth.rolefile import LINE
 from collectors.gateway.auth.scram import Verifier
 from pgwitness.core.errors import ConfigurationError, Retry
 from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 
 REMEMBERED_S: Final = 10.0
 REMEMBERED_MAX: Final = 10_000
-_LINE: Final = re.compile(r'\s*"((?:[^"]|"")+)"\s+"([^"]*)"\s*')
 
 
 log = structlog.get_logger("gateway")
@@ -69,7 +68,7 @@ def users_of(text: str, path: Path) -> dict[str, Verifier]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith((";", "#")):
             continue
-        match = _LINE.fullmatch(line)
+        match = LINE.fullmatch(line)
         try:
             if match is None:
                 raise ValueError('not "role" "verifier"')

@@ -29,6 +29,7 @@ from collectors.installation.job import Job
 from collectors.installation.sql.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA
 from collectors.own import OwnSessions
 from collectors.publisher import Channel
+from collectors.tokens import Verifier, watched
 from collectors.wal import keys, pgoutput, publication_watch, published, registry, slot
 from collectors.wal.catalogue import Catalogue, Horizon
 from collectors.wal.forgetting import Forgetting
@@ -43,7 +44,6 @@ from collectors.wal.registry import Belongs, Registry
 from collectors.wal.slot import Connection, Memory, SlotState
 from collectors.wal.stream import HEADER, Ended, Stream
 from collectors.wal.stuck import OUT_OF_MEMORY, failed, of_the_data, start_after
-from collectors.wal.tokens import Verifier, watched
 from collectors.wal.transaction import Assembler, Place, Xids
 from collectors.wal.unpublished import Accounts
 from pgwitness.core.config import Cluster, Config

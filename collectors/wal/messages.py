@@ -41,11 +41,11 @@ from collectors.beacon.mac import (
 from collectors.beacon.verifier import SHORT, BeaconVerifier, claimed
 from collectors.installation.sql.emission import SILENCED_PREFIX
 from collectors.own import OwnSessions
+from collectors.tokens import Verifier
 from collectors.wal.ddl import lacks_objects, of_payload
 from collectors.wal.keyreads import KeyReads
 from collectors.wal.limit import Limit
 from collectors.wal.pgoutput import LogicalMessage
-from collectors.wal.tokens import Verifier
 from pgwitness.core.events import Beacon, Ddl, Forgery, Silenced, Token, format_lsn
 
 HEARTBEAT_PREFIX = "pgwitness.heartbeat"

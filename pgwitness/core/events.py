@@ -80,7 +80,7 @@ class Count(Struct, array_like=True, frozen=True, gc=False):
 
 
 class Token(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What the collector found of a token that an application put on its transaction; the token itself is not kept.
+    """What was found of a token on a transaction, or of one that logged in; the token itself is not kept.
 
     `verdict` is `verified`, `no_keys` (nobody could judge it) or why it is not believed; `token_id` is its `jti`, else
     the beginning of its hash. `claims` are a bounded choice, to be believed only when it is verified; `actors` are the
@@ -317,8 +317,8 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     Only the log knows `login_failed`, with its `sqlstate`, and how long a session took (`duration_ms`); its
     `backend_start_us` has whole seconds, its `identity` is what the client authenticated as, and `format` and `trust`
     decide how far the line is believed (`Statement`). `certificate` is the one that pg_stat_ssl shows, None where the
-    client showed none; the log does not tell it. Of the gateway's sessions the client is its own, and `server_port` the
-    port that the server sees.
+    client showed none; the log does not tell it. Of the gateway's sessions the client is its own, `server_port` the
+    port that the server sees, and `token` what the gateway found of the token that the client logged in with.
     """
 
     operation: Literal["found", "connect", "disconnect", "sample", "login_failed"]
@@ -341,6 +341,7 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     format: LogFormat | None = None
     trust: Trust = "likely"
     server_port: int | None = None
+    token: Token | None = None
 
 
 class Parsed(Struct, frozen=True, omit_defaults=True, gc=False):

@@ -126,6 +126,8 @@ def check_event(event: RawEvent, written_us: int | None = None) -> None:
         and abs(event.server_port or 0) <= INT32_MAX
     ):
         raise ValueError("a number of the session is out of range")
+    elif type(event) is Session and event.token is not None:
+        encode_event(event.token)
     elif type(event) is Statement and not (
         0 <= event.pid <= INT32_MAX
         and 0 <= event.occurred_at_us <= TIME_US_MAX

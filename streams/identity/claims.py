@@ -11,6 +11,7 @@ from typing import cast
 
 from msgspec.structs import replace
 
+from pgwitness.core.claims import by_path, chain
 from pgwitness.core.events import PrincipalKind, Token
 from streams.identity.identities import Claims, Named
 
@@ -31,26 +32,11 @@ def believed(token: Token | None) -> Token | None:
     return token if token is not None and token.verdict == VERIFIED else None
 
 
-def chain(token: Token) -> list[str]:
-    """List who acted for whom, from the first to the one who acts now."""
-    actors = token.claims.get("actors")
-    others = [str(actor) for actor in actors] if isinstance(actors, list) else []
-    return [str(token.claims.get("sub", "")), *reversed(others)]
-
-
 def facts(token: Token | None) -> Claims:
     """Return the claims that rules may match, by path, such as `agent.model`; those of a refused token are none."""
     if token is None or token.verdict != VERIFIED:
         return ()
-    found = {name: str(value) for name, value in token.claims.items() if isinstance(value, str)}
-    agent = token.claims.get("agent")
-    if isinstance(agent, dict):
-        found |= {f"agent.{name}": str(value) for name, value in agent.items()}
-    fields = token.claims.get("fields")
-    if isinstance(fields, dict):
-        found |= {f"fields.{name}": value for name, value in fields.items() if isinstance(value, str)}
-    found["actor"] = chain(token)[-1]
-    return tuple(sorted(found.items()))
+    return tuple(sorted(by_path(token).items()))
 
 
 def name(token: Token, named: Named) -> Named:

@@ -19,7 +19,7 @@ from psycopg import errors as pg
 
 from collectors.beacon import mac
 from collectors.daemon import run_collectors
-from collectors.wal.tokens import Verifier, read_keys
+from collectors.tokens import Verifier, read_keys
 from pgwitness.core.config import File
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import Token

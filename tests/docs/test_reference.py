@@ -16,7 +16,7 @@ import pytest
 
 from pgwitness.cli import main
 from pgwitness.core.config import Anchor, Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
-from pgwitness.core.config.tables import GatewayDatabase, GatewaySpool, GatewayTls
+from pgwitness.core.config.tables import GatewayDatabase, GatewaySpool, GatewayTls, GatewayToken
 from pgwitness.core.topics import topics
 from pgwitness.core.units import Duration, Size
 
@@ -37,6 +37,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "gateway.tls": GatewayTls,
     "gateway.spool": GatewaySpool,
     "gateway.databases.NAME": GatewayDatabase,
+    "gateway.databases.NAME.token": GatewayToken,
     "respond.clusters.NAME": RespondCluster,
 }
 COMMON = {"--config", "--debug", "--log-level", "--json", "--help"}

@@ -15,6 +15,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from collectors.gateway.admission import Admission
 from collectors.gateway.connection import Database, House
 from collectors.gateway.judging import Judging
 from collectors.gateway.records import Begun, Closed, Ended, Opened, Record
@@ -77,17 +78,25 @@ class Running:
 
 @contextmanager
 def running(
-    folder: Path, dsn: str, tls: tuple[object, bytes] | None = None, where: str | None = None
+    folder: Path,
+    dsn: str,
+    tls: tuple[object, bytes] | None = None,
+    where: str | None = None,
+    admission: Admission | None = None,
 ) -> Iterator[Running]:
-    """Run a gateway in front of a database; `where` is its upstream, by default the database's own, in the open."""
+    """Run a gateway in front of a database; `where` is its upstream, by default the database's own, in the open.
+
+    `admission` is whom it lets in, by default the server's own roles by their passwords.
+    """
     given = conninfo_to_dict(dsn)
     listener = listen("127.0.0.1:0")
     spool = Spool(folder / "spool", 1 << 30)
     place = Place.parse(where or f"host={given['host']} port={given['port']} sslmode=disable")
     users = ServerUsers(dsn, GatewayDatabase(cluster="shop", upstream="").users_query)
+    admission = admission or Admission(users)
     context, binding = tls if tls is not None else (None, None)
     house = House(
-        {"*": Database("shop", place, users)},
+        {"*": Database("shop", place, admission)},
         spool,
         Judging(tokenizer(b"k" * 32)).judge,
         context,  # type: ignore[arg-type]

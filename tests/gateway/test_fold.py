@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec.structs import replace
 
 from collectors.gateway.actions import Decision, Moment
@@ -9,7 +10,7 @@ from collectors.gateway.records import Closed, Opened, Record, Said, Started
 from collectors.gateway.session import Session
 from collectors.gateway.shipping import Shipment
 from collectors.gateway.wire.frames import frame
-from pgwitness.core.events import Event, RawBatch
+from pgwitness.core.events import Event, RawBatch, Token
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
 from tests.streams.folding import GRACE_US
@@ -182,3 +183,42 @@ def test_another_port_is_another_session() -> None:
         events = folded(client.raw(), batch(transaction(10, covered=True, beacons=[one])))
         change = next(event for event in events if event.kind == "change")
         assert (change.principal, change.client_addr) == (None, "10.9.9.9")
+
+
+def token(**claims: object) -> Token:
+    """What the gateway found of a token that logged in."""
+    given = {"sub": "maria", "actors": ["triage"], "agent": {"name": "triage", "tools": ["sql"]}, **claims}
+    return Token("verified", "t-1", given)
+
+
+def test_a_token_that_logged_in_names_all_that_its_session_does() -> None:
+    """Statements, reads too, and what it commits are the agent's, for its person, verified; also after a restart."""
+    client = Client()
+    client.records[1] = replace(OPENED, token=token(), auth_method="oauth")
+    client.run("SELECT b FROM a", done("SELECT 1"))
+    client.end()
+    fold = Fold(0, Identities.parse("rules: [{match: {role: app}, principal: app}]\n"), GRACE_US)
+    raw = client.raw()
+    first = msgspec.structs.replace(raw, events=raw.events[:1])
+    events = fold.apply(0, first)
+    fold = Fold.restore(fold.snapshot(), GRACE_US)
+    events += fold.apply(1, msgspec.structs.replace(raw, events=raw.events[1:]))
+    written = transaction(10, covered=True, beacons=[beacon(client_addr="10.9.9.9", client_port=7000)])
+    events += fold.apply(2, batch(written))
+    assert {event.kind for event in events} >= {"session", "statement", "change"}
+    for event in events:
+        assert (event.principal, event.principal_kind, event.on_behalf_of) == ("triage", "agent", "maria"), event
+        assert event.assurance == "verified"
+        assert event.detail["agent"]["tools"] == ["sql"]  # type: ignore[index, call-overload]
+
+
+def test_a_token_that_was_refused_names_nobody() -> None:
+    """The name that its client gave stands there as claimed, with what was found of the token."""
+    client = Client()
+    refused = Token("expired", "t-2", {"sub": "cfo"})
+    client.records[1] = replace(OPENED, token=refused, auth_method=None, sqlstate="28000", pid=0, backend_start_us=0)
+    fold = Fold(0, Identities.parse("rules: [{match: {role: app}, principal: app}]\n"), GRACE_US)
+    event = fold.apply(0, client.raw())[0]
+    assert (event.operation, event.principal, event.outcome) == ("login_failed", None, "denied")
+    assert event.detail["token"] == {"verdict": "expired", "token_id": "t-2"}
+    assert event.detail["claimed"] == {"name": "app", "principal": "app", "proven": False}

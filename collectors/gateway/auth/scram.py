@@ -22,7 +22,10 @@ PLUS: Final = "SCRAM-SHA-256-PLUS"
 BINDING: Final = "tls-server-end-point"
 _VERIFIER: Final = re.compile(r"SCRAM-SHA-256\$(\d{1,9}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
 MESSAGE_CHARS_MAX: Final = 4_096
-ITERATIONS_OF_NOBODY: Final = 4_096
+ITERATIONS: Final = 4_096
+"""PostgreSQL's own number for a new password (`scram_iterations`)."""
+ITERATIONS_MAX: Final = 1_000_000
+"""More a server may not ask for: the gateway would calculate and serve nobody."""
 
 
 class ScramError(Exception):
@@ -55,10 +58,20 @@ class Verifier:
         return made
 
     @classmethod
+    def of(cls, password: str, salt: bytes, iterations: int = ITERATIONS) -> Verifier:
+        """Make the verifier of a password. Raise `ValueError` for one that has to be prepared first (RFC 4013)."""
+        return Password(password).keys(salt, iterations).verifier
+
+    def text(self) -> str:
+        """Write it as PostgreSQL does."""
+        salt, stored, server = (b64encode(value).decode() for value in (self.salt, self.stored_key, self.server_key))
+        return f"SCRAM-SHA-256${self.iterations}:{salt}${stored}:{server}"
+
+    @classmethod
     def nobody(cls, name: str, secret: bytes) -> Verifier:
         """Make up a verifier that no password fits, the same one for the same name."""
         salt = hmac.digest(secret, name.encode(), "sha256")[:16]
-        return cls(ITERATIONS_OF_NOBODY, salt, hmac.digest(secret, b"stored" + salt, "sha256"), bytes(32))
+        return cls(ITERATIONS, salt, hmac.digest(secret, b"stored" + salt, "sha256"), bytes(32))
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,32 @@ class Keys:
 
     verifier: Verifier
     client_key: bytes = field(repr=False)
+
+
+class Password:
+    """A password that the gateway has itself, and the keys that follow from it, as long as their salt is the same."""
+
+    def __init__(self, text: str) -> None:
+        if not text or not text.isascii() or not text.isprintable():
+            raise ValueError("a password has to be of printable ASCII characters")
+        self._text = text
+        self._keys: Keys | None = None
+
+    def keys(self, salt: bytes, iterations: int) -> Keys:
+        """Derive the keys (RFC 5802, section 3); the last ones are remembered, for this takes milliseconds."""
+        known = self._keys
+        if known is not None and (known.verifier.salt, known.verifier.iterations) == (salt, iterations):
+            return known
+        salted = hashlib.pbkdf2_hmac("sha256", self._text.encode(), salt, iterations)
+        client_key = hmac.digest(salted, b"Client Key", "sha256")
+        server_key = hmac.digest(salted, b"Server Key", "sha256")
+        verifier = Verifier(iterations, salt, hashlib.sha256(client_key).digest(), server_key)
+        self._keys = Keys(verifier, client_key)
+        return self._keys
+
+
+Secret = Keys | Password
+"""What a login upstream proves itself with."""
 
 
 class ServerExchange:
@@ -144,10 +183,10 @@ class ServerExchange:
 
 
 class ClientExchange:
-    """The client's part, with keys instead of a password."""
+    """The client's part, with a password or with keys instead of one."""
 
-    def __init__(self, keys: Keys, nonce: str) -> None:
-        self._keys = keys
+    def __init__(self, secret: Secret, nonce: str) -> None:
+        self._secret = secret
         self._bare = f"n=,r={nonce}"
         self._nonce = nonce
         self._signature = b""
@@ -160,18 +199,27 @@ class ClientExchange:
         """Answer the server's first message. Raise `ScramError`, above all where the role's password has changed."""
         text = _text(message)
         said = _attributes(text)
-        verifier = self._keys.verifier
         if not said.get("r", "").startswith(self._nonce) or said.get("r") == self._nonce:
             raise ScramError("the server's nonce does not continue ours")
+        keys = self._keys(said)
+        verifier = keys.verifier
         if _decoded(said.get("s", "")) != verifier.salt or said.get("i") != str(verifier.iterations):
             raise ScramError(
                 "the server has another verifier than the gateway: the password has changed; connect again"
             )
         without = f"c=biws,r={said['r']}"
         signed = f"{self._bare},{text},{without}".encode()
-        proof = _xor(self._keys.client_key, hmac.digest(verifier.stored_key, signed, "sha256"))
+        proof = _xor(keys.client_key, hmac.digest(verifier.stored_key, signed, "sha256"))
         self._signature = b"v=" + b64encode(hmac.digest(verifier.server_key, signed, "sha256"))
         return f"{without},p={b64encode(proof).decode()}".encode()
+
+    def _keys(self, said: dict[str, str]) -> Keys:
+        if isinstance(self._secret, Keys):
+            return self._secret
+        iterations = said.get("i", "")
+        if not iterations.isdecimal() or not 1 <= int(iterations[:9]) <= ITERATIONS_MAX or len(iterations) > 9:
+            raise ScramError(f"the server asks for {iterations[:20]!r} iterations; {ITERATIONS_MAX} at most")
+        return self._secret.keys(_decoded(said.get("s", "")), int(iterations))
 
     def ended(self, message: bytes) -> None:
         """Check the server's last message: it has the verifier too. Raise `ScramError`."""

@@ -202,7 +202,7 @@ def files(config: Config, findings: list[Line]) -> None:
         return f"{len(bundle.policies)} policies, their tests hold"
 
     def claims(path: Path) -> str:
-        from collectors.wal.tokens import load_keys
+        from collectors.tokens import load_keys
 
         keys = load_keys(path)
         return f"{path}: {len(keys)} for {', '.join(sorted({key.algorithm for key in keys}))}"

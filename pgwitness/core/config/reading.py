@@ -147,7 +147,11 @@ def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: 
         if isinstance(spool := gateway.setdefault("spool", {}), dict):
             spool.setdefault("path", "./state/gateway")
         _absolute_named(gateway, ("gateway",), origins, main)
-        _absolute_named(gateway.get("databases"), ("gateway", "databases"), origins, main)
+        databases = gateway.get("databases")
+        _absolute_named(databases, ("gateway", "databases"), origins, main)
+        for name, database in databases.items() if isinstance(databases, dict) else ():
+            if isinstance(database, dict):
+                _absolute_named(database, ("gateway", "databases", name), origins, main)
     respond = tree.get("respond")
     _absolute_named(respond.get("clusters") if isinstance(respond, dict) else None, _RESPOND, origins, main)
 
@@ -162,6 +166,8 @@ _NAMED_PATH_KEYS = (
     "password_file",
     "certificates",
     "users_file",
+    "roles_file",
+    "keys",
     *_GATEWAY_TLS_KEYS,
 )
 

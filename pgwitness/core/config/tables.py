@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePath
 from typing import Literal, get_args
+from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
@@ -407,20 +408,81 @@ class GatewaySpool(_Section, frozen=True, kw_only=True):
     sync: Literal["always", "never"] = "never"
 
 
+GatewayWay = Literal["scram", "token", "oauthbearer", "certificate"]
+"""How a client says who it is: a password, a JWT as its password, a JWT by SASL OAUTHBEARER, its TLS certificate."""
+
+
+class GatewayLogin(_Section, frozen=True, kw_only=True):
+    """Table `[[gateway.databases.NAME.logins]]`: as which role a token or a certificate logs in at the server.
+
+    `user` are globs of the name that the client gives, `claim` globs of the token's claims by path (`actor` is who acts
+    now, `person` the first of whom it acts for), `name` those of the certificate's common name and alternative names.
+    """
+
+    role: str
+    user: str | list[str] = "*"
+    claim: dict[str, str | list[str]] = {}
+    name: str | list[str] = "*"
+
+
+class GatewayToken(_Section, frozen=True, kw_only=True):
+    """Table `[gateway.databases.NAME.token]`: whose tokens are believed; `claims` are the issuer's names of claims."""
+
+    issuer: str
+    audience: str = "{cluster}/{database}"
+    keys: Path | None = None
+    keys_url: str | None = None
+    keys_age: Duration = Duration(300.0)
+    leeway: Duration = Duration(5.0)
+    scope: str = "openid"
+    claims: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse what says nothing of whose tokens are believed."""
+        if not self.issuer or not self.audience:
+            raise ValueError("issuer and audience must be there: a token for others must not open this database")
+        if (self.keys is None) == (self.keys_url is None):
+            raise ValueError("keys (a file) or keys_url: the one or the other")
+        if self.keys_url is not None and not _safe_url(self.keys_url):
+            raise ValueError("keys_url must begin with https://; http:// is for this host itself")
+
+
+def _safe_url(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost"))
+
+
 class GatewayDatabase(_Section, frozen=True, kw_only=True):
     """Table `[gateway.databases.NAME]`: a database that clients name so, `"*"` any other one.
 
-    `upstream` is where its server is, without a user; a database in it is the one that is connected to. Who a client
-    is says SCRAM, against verifiers in `users_file` or those that `users_query` reads with `users_dsn`, by default the
-    cluster's dsn.
+    `upstream` is where its server is, without a user; a database in it is the one that is connected to. `auth` are the
+    ways in which a client may say who it is; the first is asked for, unless `ask` has another for its name (by glob).
+    SCRAM is against verifiers in `users_file` or those that `users_query` reads with `users_dsn`, by default the
+    cluster's dsn. A token or a certificate logs in by the first of `logins` that fits, as a role whose password stands
+    in `roles_file`.
     """
 
     cluster: str
     upstream: str
-    auth: list[Literal["scram"]] = field(default_factory=lambda: ["scram"])
+    auth: list[GatewayWay] = field(default_factory=lambda: ["scram"])
+    ask: dict[str, GatewayWay] = {}
+    token: GatewayToken | None = None
+    logins: list[GatewayLogin] = []
+    roles_file: Path | None = None
     users_file: Path | None = None
     users_dsn: str | None = None
     users_query: str = "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = %s AND rolcanlogin"
+
+    def __post_init__(self) -> None:
+        """Refuse ways that cannot work."""
+        if not self.auth:
+            raise ValueError("auth is empty: nobody could log in")
+        if unknown := sorted(set(self.ask.values()) - set(self.auth)):
+            raise ValueError(f"ask: {unknown[0]} is not in auth")
+        if self.token is None and not {"token", "oauthbearer"}.isdisjoint(self.auth):
+            raise ValueError("auth by token needs a table token: whose tokens are believed")
+        if set(self.auth) != {"scram"} and not (self.logins and self.roles_file):
+            raise ValueError("a token or certificate needs logins and roles_file: as which role it logs in")
 
 
 class Gateway(_Section, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from pgwitness.core.events import (
     Certificate,
+    Token,
     Trust,
 )
 from pgwitness.core.sql.parsetree import Handle
@@ -30,12 +31,17 @@ class KnownSession(Struct, frozen=True, array_like=True):
 
 
 class Came(Struct, frozen=True, array_like=True):
-    """From where a session came to a gateway, and the gateway's port at the server; sockets have none."""
+    """From where a session came to a gateway, and the gateway's port at the server; sockets have none.
+
+    `token` is a verified one that it logged in with, `certificate` the one that the client showed to the gateway.
+    """
 
     client_addr: str | None
     client_port: int | None
     server_port: int | None
     auth_method: str | None
+    token: Token | None = None
+    certificate: Certificate | None = None
 
 
 class LogSession(Struct, frozen=True, array_like=True):

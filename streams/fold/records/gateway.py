@@ -15,8 +15,8 @@ from streams.fold.events.base import line_id
 from streams.fold.events.session import session_event
 from streams.fold.events.statement import statement_event, transaction_words
 from streams.fold.memory.attribution import Attribution
-from streams.fold.memory.sessions import LogSession
-from streams.fold.sessions.attribution import attempted, log_session
+from streams.fold.memory.sessions import Came, LogSession
+from streams.fold.sessions.attribution import attempted, by_log, came_by, log_session
 
 SOURCE = "gateway"
 
@@ -41,12 +41,12 @@ def take_session(context: FoldContext, raw: Session) -> None:
     if _known(context, raw):
         return
     session = log_session(raw, context.header.instance)
-    attribution = _whose(context, session)
+    if raw.operation == "connect":
+        context.cluster.activity.came(raw)
+    attribution = _whose(context, session, came_by(raw) if raw.operation == "login_failed" else None)
     claimed = attribution.principal
     if raw.operation == "login_failed":
         attribution = attempted(attribution)
-    if raw.operation == "connect":
-        context.cluster.activity.came(raw)
     if raw.operation == "disconnect":
         for decided in context.cluster.outcomes.forwarded_ends(session, raw.captured_at_us):
             context.emit(decided)
@@ -60,6 +60,12 @@ def _known(context: FoldContext, raw: Statement | Session) -> bool:
     return known
 
 
-def _whose(context: FoldContext, session: LogSession) -> Attribution:
-    found = context.cluster.log.own(session, context.header.cluster, context.partition.identities)
+def _whose(context: FoldContext, session: LogSession, came: Came | None = None) -> Attribution:
+    """Return whose a session is; of a refused one `came` is what it showed, for it is nowhere remembered."""
+    cluster, identities = context.header.cluster, context.partition.identities
+    if came is not None:
+        found = by_log(session, cluster, identities, "own", came=came)
+    else:
+        known = context.cluster.activity.forwarded(session, cluster, identities)
+        found = known or context.cluster.log.own(session, cluster, identities)
     return replace(found, binding="gateway")

@@ -12,8 +12,8 @@ from pgwitness.core.events import Beacon, Session
 from streams.fold.bounded import evict_oldest
 from streams.fold.memory.attribution import Attribution
 from streams.fold.memory.checkpoint import ClusterCheckpoint
-from streams.fold.memory.sessions import Came, KnownSession, SessionKey
-from streams.fold.sessions.attribution import by_beacon, known
+from streams.fold.memory.sessions import Came, KnownSession, LogSession, SessionKey
+from streams.fold.sessions.attribution import by_beacon, by_log, came_by, known
 from streams.identity.identities import Identities
 
 SESSIONS_MAX = 10_000
@@ -32,6 +32,7 @@ class Activity:
         self._beacons: dict[SessionKey, tuple[tuple[object, ...], Attribution]] = {}
         self._came: dict[SessionKey, Came] = {}
         """Sessions that came through a gateway."""
+        self._forwarded: dict[LogSession, Attribution] = {}
         self._logins: dict[SessionKey, str] = {}
         """As whom sessions logged in, by pid and start in seconds."""
 
@@ -61,7 +62,9 @@ class Activity:
         """Attribute to the session that a beacon names; `where` is cluster, database, instance."""
         key = (beacon.pid, beacon.backend_start_us)
         came = self._came.get(key)
-        if came is not None and came.server_port == beacon.client_port:
+        if came is not None and came.server_port != beacon.client_port:
+            came = None
+        if came is not None:
             # The server sees the gateway; whose session it is, and where from, the gateway knows.
             beacon = replace(
                 beacon,
@@ -84,7 +87,7 @@ class Activity:
         remembered = self._beacons.get(key)
         if remembered is not None and remembered[0] == said:
             return remembered[1]
-        attribution = by_beacon(beacon, self._sessions.get(key), where, identities, conflict, self._login(beacon))
+        attribution = by_beacon(beacon, self._sessions.get(key), where, identities, conflict, self._login(beacon), came)
         evict_oldest(self._beacons, BEACONS_MAX)
         self._beacons[key] = (said, attribution)
         return attribution
@@ -94,8 +97,20 @@ class Activity:
         key = (event.pid, event.backend_start_us)
         self._came.pop(key, None)
         evict_oldest(self._came, SESSIONS_MAX)
-        self._came[key] = Came(event.client_addr, event.client_port, event.server_port, event.auth_method)
+        self._came[key] = came_by(event)
         self._beacons.pop(key, None)
+
+    def forwarded(self, session: LogSession, cluster: str, identities: Identities) -> Attribution | None:
+        """Attribute what a gateway forwarded to who logged in there; None where it is not known to have come there."""
+        came = self._came.get((session.pid, session.start_us or 0))
+        if came is None:
+            return None
+        attribution = self._forwarded.get(session)
+        if attribution is None:
+            attribution = by_log(session, cluster, identities, "own", came=came)
+            evict_oldest(self._forwarded, BEACONS_MAX)
+            self._forwarded[session] = attribution
+        return attribution
 
     def logged_in(self, event: Session) -> None:
         """Take up as whom a session logged in, by the log; the sessions that it lists may not be looked at in time."""
@@ -115,6 +130,7 @@ class Activity:
     def forget_names(self) -> None:
         """Ask the identities again, because they have changed."""
         self._beacons.clear()
+        self._forwarded.clear()
 
     def save(self, state: ClusterCheckpoint) -> None:
         """Put what must be known again into a checkpoint."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pgwitness.core.events import Assurance, Beacon, Binding, Certainty, Session, Statement, Trust, session_id
 from streams.fold.memory.attribution import Attribution, Join
-from streams.fold.memory.sessions import KnownSession, LogSession
+from streams.fold.memory.sessions import Came, KnownSession, LogSession
 from streams.fold.sessions import comments
 from streams.identity import claims
 from streams.identity.identities import NO_CERTIFICATE, Facts, Identities, Named
@@ -77,8 +77,11 @@ def by_beacon(
     identities: Identities,
     conflict: bool = False,
     logged_in: str | None = None,
+    came: Came | None = None,
 ) -> Attribution:
     """Attribute a transaction to the session that its verified beacon names; `where` is cluster, database, instance.
+
+    Of a session that `came` through a gateway its token and certificate count as what the client showed there.
 
     What pg_stat_activity showed of the same session adds how it authenticated, where the beacon does not say. Of
     beacons that contradict each other the first counts, as a weak one, and so does one that is not authenticated; what
@@ -95,6 +98,9 @@ def by_beacon(
     shown = NO_CERTIFICATE if address == "local" else None
     if session is not None:
         shown = session.certificate or NO_CERTIFICATE
+    if came is not None:
+        shown = came.certificate or NO_CERTIFICATE
+        token = token if beacon.token is not None else claims.believed(came.token)
     said = claims.facts(token)
     named = identities.name(Facts(cluster, database, login, beacon.application, address, auth_method, said, shown))
     if token is not None:
@@ -152,7 +158,12 @@ def by_session(
 
 
 def by_log(
-    session: LogSession, cluster: str, identities: Identities, how: str, finding: str | None = None
+    session: LogSession,
+    cluster: str,
+    identities: Identities,
+    how: str,
+    finding: str | None = None,
+    came: Came | None = None,
 ) -> Attribution:
     """Attribute to the session of a line of the server's log; `how` is one of `own`, `xid`, `ran alone`, `time`.
 
@@ -160,8 +171,13 @@ def by_log(
     and id in one message. Either is exact where the line is certain to be the server's, strong where that is likely;
     what rests on a line that only claims to be is weak. `statement`, `statements`: it is what they changed
     (`streams.fold.joins.posture_join`). `counted`, `counted in several`: it is how often they ran
-    (`streams.fold.joins.stats_join`). The others are `streams.fold.joins.log_join`'s.
+    (`streams.fold.joins.stats_join`). The others are `streams.fold.joins.log_join`'s. `came`: it is the gateway's own
+    word, and what the session showed there; a verified token outranks every rule that does not ask for its claims.
     """
+    token = claims.believed(came.token) if came is not None else None
+    shown = NO_CERTIFICATE if session.client_addr == "local" else None
+    if came is not None:
+        shown = came.certificate or NO_CERTIFICATE
     facts = Facts(
         cluster,
         session.database,
@@ -170,9 +186,12 @@ def by_log(
         session.client_addr,
         # Nobody is verified by what a session may have written itself.
         session.auth_method if session.trust == "certain" else None,
-        certificate=NO_CERTIFICATE if session.client_addr == "local" else None,
+        claims=claims.facts(token),
+        certificate=shown,
     )
     named = comments.name(facts, session.tags, identities)
+    if token is not None:
+        named = claims.name(token, named)
     tags = dict(session.tags)
     join = _JOINS.get(how, "session_time")
     return _attribution(
@@ -187,8 +206,9 @@ def by_log(
         auth_method=session.auth_method,
         session_id=session_id(session.instance, session.start_us, session.pid) if session.start_us else None,
         finding=finding,
-        agent=comments.agent(tags) if tags else None,
-        trace_id=comments.trace_id(tags) if tags else None,
+        agent=claims.agent(token) if token is not None else comments.agent(tags) if tags else None,
+        trace_id=(comments.trace_id(tags) if tags else None) or (claims.trace_id(token) if token is not None else None),
+        token=came.token if came is not None and token is None else None,
     )
 
 
@@ -212,6 +232,7 @@ def attempted(attribution: Attribution) -> Attribution:
         pid=attribution.pid,
         auth_method=attribution.auth_method,
         session_id=attribution.session_id,
+        token=attribution.token,
     )
 
 
@@ -304,5 +325,17 @@ def known(session: Session, instance: str | None) -> KnownSession:
         session.client_addr,
         session.client_port,
         session.auth_method,
+        session.certificate,
+    )
+
+
+def came_by(session: Session) -> Came:
+    """Keep of a gateway's session what later attribution asks for."""
+    return Came(
+        session.client_addr,
+        session.client_port,
+        session.server_port,
+        session.auth_method,
+        session.token,
         session.certificate,
     )

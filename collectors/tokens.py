@@ -1,8 +1,8 @@
-"""Tokens that an application put on its transaction (`pgwitness.claim`): judged here, and never passed on.
+"""Tokens, judged here and never passed on: of an application's transaction (`pgwitness.claim`), of a gateway's client.
 
-A token is a JWT (RFC 7519) signed with EdDSA, ES256 or RS256 by a key of the operator's file, a JWKS (RFC 7517) or PEM
-public keys. It must name its subject (`sub`), this cluster and database (`aud`) and an end (`exp`), which counts as of
-the commit, so that a late collector or a replay says the same. What goes on is a verdict, the token's id and a bounded
+A token is a JWT (RFC 7519) signed with EdDSA, ES256 or RS256 by one of the operator's keys, a JWKS (RFC 7517) or PEM
+public keys. It must name its subject (`sub`), its audience (`aud`) and an end (`exp`), which counts as of the commit or
+the login, so that a late collector or a replay says the same. What goes on is a verdict, the token's id and a bounded
 choice of its claims; those of a refused token are there as evidence and nobody's name.
 """
 
@@ -38,9 +38,13 @@ RSA_BITS_MIN = 2048
 LEEWAY_S = 5.0
 """How far the issuer's clock may be from the database's."""
 
-_TEXTS = ("iss", "sub", "jti", "client_id", "kind", "traceparent")
+_NAMED = ("iss", "sub", "jti", "client_id", "kind", "traceparent")
 _NUMBERS = ("exp", "iat", "nbf")
 _AGENT = ("name", "instance", "model", "tool", "conversation")
+_PLACES = {"person": ("sub",), "actor": ("act", "sub"), "kind": ("kind",), "client": ("client_id",)}
+_PLACES |= {name: ("agent", name) for name in (*_AGENT, "tools")}
+NAMES = frozenset(_PLACES)
+"""What a claim can be of: an issuer may have its own name for each (`renamed`)."""
 _PEM_END = "-----END PUBLIC KEY-----"
 
 
@@ -100,7 +104,11 @@ class Verifier:
         audience: str,
         issuer: str | None = None,
         fields: Fields = NO_FIELDS,
+        names: Mapping[str, str] | None = None,
+        leeway_s: float = LEEWAY_S,
     ) -> None:
+        self._names = dict(names or {})
+        self._leeway_s = leeway_s
         self._load = keys
         self._keys = keys() if keys is not None else []
         self._audience = audience
@@ -123,7 +131,8 @@ class Verifier:
         said = _unverified(token)
         number = str(said.get("jti") or hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()[:32])
         verdict = "no_keys" if self._load is None else self._verdict(token, at_us / 1e6)
-        return Token(verdict=verdict, token_id=number[:TEXT_CHARACTERS_MAX], claims=published(said, self._fields))
+        claims = published(renamed(said, self._names), self._fields)
+        return Token(verdict=verdict, token_id=number[:TEXT_CHARACTERS_MAX], claims=claims)
 
     def _verdict(self, token: str, at_s: float) -> str:
         try:
@@ -157,8 +166,8 @@ class Verifier:
         if not _number(end) or not _number(begin):
             return "malformed"
         checks = (
-            ("expired", end + LEEWAY_S >= at_s),
-            ("not_yet", begin - LEEWAY_S <= at_s),
+            ("expired", end + self._leeway_s >= at_s),
+            ("not_yet", begin - self._leeway_s <= at_s),
             ("audience", self._audience in (audience if isinstance(audience, list) else [audience])),
             ("issuer", self._issuer is None or claims.get("iss") == self._issuer),
             ("no_subject", isinstance(claims.get("sub"), str) and bool(claims["sub"])),
@@ -184,15 +193,14 @@ def watched(path: Path) -> Callable[[], list[Key]]:
     return WatchedFile(path, functools.partial(load_keys, path), initial=list[Key]()).current
 
 
-def load_keys(path: Path) -> list[Key]:
+def load_keys(path: Path, setting: str = "identities.claims_keys") -> list[Key]:
     """Read a file of keys. Raise `ConfigurationError` when it cannot be read or has no usable one."""
+    source = f"{setting}: {path}"
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"identities.claims_keys: {path}: cannot be read: {error}; put a JWKS or PEM public keys there"
-        ) from error
-    return read_keys(text, f"identities.claims_keys: {path}")
+        raise ConfigurationError(f"{source}: cannot be read: {error}; put a JWKS or PEM public keys there") from error
+    return read_keys(text, source)
 
 
 def read_keys(text: str, source: str) -> list[Key]:
@@ -245,7 +253,7 @@ def _algorithm(key: object) -> str | None:
 
 def published(claims: dict[str, Any], fields: Fields = NO_FIELDS) -> dict[str, object]:
     """Choose what goes on of a token's claims, each bounded; whatever has not the type it should have is left out."""
-    found: dict[str, object] = {name: _text(claims[name]) for name in _TEXTS if isinstance(claims.get(name), str)}
+    found: dict[str, object] = {name: _text(claims[name]) for name in _NAMED if isinstance(claims.get(name), str)}
     found |= {name: claims[name] for name in _NUMBERS if _number(claims.get(name))}
     audience = claims.get("aud")
     texts = [audience] if isinstance(audience, str) else audience if isinstance(audience, list) else []
@@ -260,10 +268,48 @@ def published(claims: dict[str, Any], fields: Fields = NO_FIELDS) -> dict[str, o
         found["actors"] = actors
     agent = claims.get("agent")
     if isinstance(agent, dict):
-        found["agent"] = {name: _text(agent[name]) for name in _AGENT if isinstance(agent.get(name), str)}
-    if kept := fields.of(claims):
-        found["fields"] = kept
+        kept: dict[str, object] = {name: _text(agent[name]) for name in _AGENT if isinstance(agent.get(name), str)}
+        if tools := _texts(agent.get("tools")):
+            kept["tools"] = tools
+        found["agent"] = kept
+    if further := fields.of(claims):
+        found["fields"] = further
     return found
+
+
+def renamed(claims: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Put claims that an issuer calls otherwise where `published` looks for them; `names` are paths by `NAMES`.
+
+    All are read before any is written, so that `person` and `actor` may change places.
+    """
+    found = [(_PLACES[name], value) for name, path in names.items() if (value := at_path(claims, path)) is not None]
+    if not found:
+        return claims
+    made = dict(claims)
+    for place, value in found:
+        inner = made
+        for step in place[:-1]:
+            below = inner.get(step)
+            inner[step] = dict(below) if isinstance(below, dict) else {}
+            inner = inner[step]
+        inner[place[-1]] = value
+    return made
+
+
+def at_path(claims: dict[str, Any], path: str) -> object:
+    """Return the claim at a path such as `agent.model`, None where there is none; a name may have dots of its own."""
+    if path in claims:
+        return claims[path]
+    value: object = claims
+    for step in path.split("."):
+        value = value.get(step) if isinstance(value, dict) else None
+    return value
+
+
+def _texts(value: object) -> list[str]:
+    """List the texts of a claim that is a list, or a text of several words as `scope` is."""
+    items = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
+    return [_text(item) for item in items[:LIST_MAX] if isinstance(item, str)]
 
 
 def _signed(token: str, keys: list[Key]) -> dict[str, Any] | None:
