@@ -176,7 +176,7 @@ def row(ordinal: int, place: int) -> str:
 def _watch(worker: subprocess.Popen[bytes], port: int, rows: int, log: Path) -> float:
     """Wait until the worker says that all rows are in the lake; returns the seconds since its first record."""
     began: float | None = None
-    deadline = time.monotonic() + 60 + rows / 5_000
+    deadline = time.monotonic() + 60 + rows / 500
     while time.monotonic() < deadline and worker.poll() is None:
         now = time.monotonic()
         figures = _scrape(port)

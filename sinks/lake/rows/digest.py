@@ -1,9 +1,9 @@
 """What a table's rows add up to: a digest that neither their order nor their division into files changes. Pure.
 
-Each row is written as a text of our own (`encoded`), hashed, and stretched into 32 numbers of 64 bits; a digest is the
-sum of these over all rows. So the digest of two files is the sum of theirs, and files that take the place of others
-prove by equal sums that they hold the same rows, after the others are gone. 64 bits alone, or XOR, can be forged; who
-wants other rows with a given sum of 2,048 bits has to find them among some 2^90.
+Each row is written as a text of our own (`encoded`), hashed, and stretched into 32 numbers of 64 bits (`lanes`); a
+digest is the sum of these over all rows. So the digest of two files is the sum of theirs, and files that take the place
+of others prove by equal sums that they hold the same rows, after the others are gone. 64 bits alone, or XOR, can be
+forged; who wants other rows with a given sum of 2,048 bits has to find them among some 2^90.
 
 The row's text names each column that is not null, in the order of their names, with type and length: a column that came
 later changes nothing of rows that do not have it. docs/reference/lake.md says it all, with the query that computes it.
@@ -14,24 +14,20 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import sha256
-from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sinks.lake.rows.lanes import LANES, added_up
+
 DOMAIN = "pgwitness-row/1"
 """What every row's text begins with: the version of this encoding."""
-LANES = 32
 CHUNK_ROWS = 4_096
 REPEATING = (pa.int32(), pa.float64())
 """Types of columns whose values come again and again, as a port or a score: each is written once a chunk."""
 _MASK = 2**64 - 1
 _BYTES = LANES * 8
-_TAGS = [bytes([number]) for number in range(1, LANES // 4)]
-"""What is hashed behind the row's hash for the fifth number and those after it, four at a time."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def of(table: pa.Table, name: str) -> Digest:
     """
     found = np.zeros(LANES, np.uint64)
     for texts in encoded(table, name):
-        found += _lanes(texts)
+        found += added_up(texts)
     return Digest(tuple(int(lane) for lane in found))
 
 
@@ -160,17 +156,3 @@ def _list(before: str, values: pa.ListArray) -> pa.Array:
 
 def _join(*parts: pa.Array | str) -> pa.Array:
     return pc.binary_join_element_wise(*parts, "")
-
-
-def _lanes(texts: pa.Array) -> npt.NDArray[np.uint64]:
-    """Hash each row's text, stretch it, and sum up."""
-    _, offsets, data = texts.buffers()
-    ends = np.frombuffer(offsets, np.int32, len(texts) + 1, texts.offset * 4).tolist()
-    view = memoryview(data)
-    stretched: list[bytes] = []
-    for start, end in pairwise(ends):
-        row = sha256(view[start:end]).digest()
-        stretched.append(row)
-        stretched += [sha256(row + tag).digest() for tag in _TAGS]
-    summed: npt.NDArray[np.uint64] = np.frombuffer(b"".join(stretched), ">u8").reshape(-1, LANES).sum(0, np.uint64)
-    return summed
