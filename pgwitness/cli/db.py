@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collectors.installation.install import Progress, Report
     from collectors.installation.level import Limit
     from collectors.installation.steps import Options
+    from collectors.masking.install import Masks
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,6 +67,17 @@ class Target:
                     meant, self.dsn, database, application_name="pgwitness db", key=key, command=True
                 ) as connection:
                     yield name, database, connection
+
+    def masks(self) -> Masks:
+        """Give the audiences that are configured, with the key of their tokens.
+
+        Raises `ConfigurationError` where there is no key: without it a token would not be the lake's.
+        """
+        from collectors.masking.install import Masks
+        from pgwitness.core.privacy import load_key
+
+        config = configuration(self.config_path, self.clusters)
+        return Masks(audiences=config.masks, privacy=config.privacy, key=load_key(config.privacy.key_file))
 
     def statistics(self) -> tuple[str, ...] | None:
         """Name the databases in which `collect stats` reads, those of the clusters' DSNs; None where one names none."""
@@ -124,8 +136,16 @@ def db() -> None:
     """Install, check, pause or remove what a source database needs."""
 
 
-@db.command(short_help="Install role, publications and beacon.")
+def masks_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Add `--masks`."""
+    return click.option(
+        "--masks", "of_masks", is_flag=True, help="The views and roles of `[masks]`, and nothing of the beacon."
+    )(function)
+
+
+@db.command(short_help="Install role, publications and beacon, or masks.")
 @tables_option
+@masks_option
 @click.option("--role", default="pgwitness", show_default=True, help="The collectors' login role.")
 @click.option(
     "--lock-timeout", default="2s", show_default=True, metavar="DURATION", help="How long to wait for a table's lock."
@@ -134,15 +154,24 @@ def db() -> None:
 @json_option
 @targeted
 def install(
-    target: Target, globs: tuple[str, ...], role: str, lock_timeout: str, only_print: bool, as_json: bool
+    target: Target,
+    globs: tuple[str, ...],
+    of_masks: bool,
+    role: str,
+    lock_timeout: str,
+    only_print: bool,
+    as_json: bool,
 ) -> None:
-    """Install role, publications and beacon, table by table under a lock timeout.
+    """Install role, publications and beacon, table by table under a lock timeout; with --masks the views that mask.
 
     May be run again at any time: what is there stays, and what could not be done is tried again. Who is no superuser
     installs what it may, and is told what that cannot see. Exits 1 when something is left to do, and says what.
     """
     from collectors.installation import install as beacon
 
+    if of_masks:
+        _install_masks(target, _options(globs, lock_timeout=lock_timeout), only_print=only_print, as_json=as_json)
+        return
     options = _options(globs, role=role, lock_timeout=lock_timeout, statistics=target.statistics())
     if only_print:
         for part in beacon.printed_each(target.each(), options):
@@ -151,18 +180,40 @@ def install(
     target.run("installing", lambda connection, step: beacon.install(connection, options, step), as_json=as_json)
 
 
+def _install_masks(target: Target, options: Options, *, only_print: bool, as_json: bool) -> None:
+    from collectors.masking import install as masking
+
+    masks = target.masks()
+    if not masks.audiences:
+        raise ConfigurationError(f"{target.config_path}: masks: no audience is configured; add [masks.NAME]")
+    if options.tables != ("*",):
+        raise click.UsageError("--masks has views over every table of masks.*.schemas; --tables is for the beacon")
+    if only_print:
+        for part in masking.printed_each(target.each(), masks, options):
+            click.echo(part)
+        return
+    target.run("masking", lambda connection, _: masking.install(connection, masks, options), as_json=as_json)
+
+
 @db.command(short_help="Remove what install made.")
 @tables_option
+@masks_option
 @json_option
 @targeted
-def uninstall(target: Target, globs: tuple[str, ...], as_json: bool) -> None:
-    """Remove the beacon from the tables and, with the last table, everything of pgwitness in the database.
+def uninstall(target: Target, globs: tuple[str, ...], of_masks: bool, as_json: bool) -> None:
+    """Remove the beacon from the tables and, with the last table, everything of it in the database; or the masks.
 
     That is evidence too: the removal writes itself down first. Exits 1 when something is left, and says what.
     """
     from collectors.installation import install as beacon
 
     options = _options(globs)
+    if of_masks:
+        from collectors.masking import install as masking
+
+        masks = target.masks()
+        target.run("removing", lambda connection, _: masking.uninstall(connection, masks, options), as_json=as_json)
+        return
     target.run("removing", lambda connection, step: beacon.uninstall(connection, options, step), as_json=as_json)
 
 
@@ -242,9 +293,22 @@ def status(target: Target, globs: tuple[str, ...], as_json: bool) -> None:
             _line(cluster, database, table.table, table.beacon, table.published, table.problem, table.fix)
             for table in found.tables
         ]
+        rows += _masked(target, cluster, database, connection)
     emit(rows, as_json=as_json, empty="no database is configured")
     if any(row["problem"] and row["state"] != LIMIT for row in rows):
         raise click.exceptions.Exit(1)
+
+
+def _masked(target: Target, cluster: str, database: str, connection: Connection) -> list[Row]:
+    """Say how the audiences of a database stand; nothing where none is configured."""
+    from collectors.masking import install as masking
+
+    if not configuration(target.config_path, target.clusters).masks:
+        return []
+    return [
+        _line(cluster, database, f"({one.subject})", one.state, None, one.problem, one.fix)
+        for one in masking.status(connection, target.masks())
+    ]
 
 
 LIMIT = "limit"

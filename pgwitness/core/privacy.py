@@ -65,14 +65,18 @@ def write_key(path: Path, key: bytes) -> None:
         file.write(key.hex() + "\n")
 
 
+def pads(key: bytes) -> tuple[bytes, bytes]:
+    """Give what HMAC-SHA256 hashes before a value, and what before that hash: the key in two forms (RFC 2104)."""
+    block = (hashlib.sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
+    return bytes(byte ^ 0x36 for byte in block), bytes(byte ^ 0x5C for byte in block)
+
+
 def tokenizer(key: bytes) -> Tokenizer:
     """Make the function from a value to its token: `tok_` and 128 bits of HMAC-SHA256 (RFC 2104) in hex.
 
     The two keyed states are computed once; a token costs two copies, which is a third of a call to `hmac`.
     """
-    block = (hashlib.sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
-    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
-    outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+    inner, outer = (hashlib.sha256(pad) for pad in pads(key))
     prefix = TOKEN_PREFIX.encode()
 
     def token(value: bytes) -> bytes:

@@ -15,7 +15,7 @@ import prometheus_client
 import pytest
 
 from pgwitness.cli import main
-from pgwitness.core.config import Anchor, Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
+from pgwitness.core.config import Anchor, Audience, Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
 from pgwitness.core.config.tables import GatewayDatabase, GatewaySpool, GatewayTls, GatewayToken
 from pgwitness.core.topics import topics
 from pgwitness.core.units import Duration, Size
@@ -39,6 +39,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "gateway.databases.NAME": GatewayDatabase,
     "gateway.databases.NAME.token": GatewayToken,
     "respond.clusters.NAME": RespondCluster,
+    "masks.NAME": Audience,
 }
 COMMON = {"--config", "--debug", "--log-level", "--json", "--help"}
 CODE = re.compile(r"`[^`\n]+`")

@@ -31,7 +31,15 @@ from __future__ import annotations
 from collectors.installation import publishing
 from collectors.installation.publishing import EACH, LENT, PARTITION, PUBLISH_CONTROL, TAKEN
 from collectors.installation.sql.key_templates import release_event_trigger
-from collectors.installation.sql.templates import MIXED, PUBLICATION, PUBLICATION_INSERTS, SCHEMA, TREE, TRIGGER
+from collectors.installation.sql.templates import (
+    MIXED,
+    PUBLICATION,
+    PUBLICATION_INSERTS,
+    SCHEMA,
+    SCHEMA_OF_MASKS,
+    TREE,
+    TRIGGER,
+)
 
 TAGS = (
     "ALTER EXTENSION", "ALTER TABLE", "CREATE SCHEMA", "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO",
@@ -171,7 +179,8 @@ BEGIN
             WHERE u.pubname = '{PUBLICATION}' AND x.prrelid = r.oid)
         WHERE c.oid = ANY (tables) AND c.relkind IN ('r', 'p')
             AND (c.relpersistence = 'p' OR c.relpersistence = 'u' AND (t.oid IS NOT NULL OR c.relispartition))
-            AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{SCHEMA}') AND n.nspname !~ '^pg_(toast|temp)'
+            AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{SCHEMA}', '{SCHEMA_OF_MASKS}')
+            AND n.nspname !~ '^pg_(toast|temp)'
             AND (p.listed OR t.oid IS NOT NULL OR NOT {_MEMBER})
         ORDER BY c.oid
     LOOP

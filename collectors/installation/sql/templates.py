@@ -7,6 +7,8 @@ alone. Texts and functions of names; nothing is run here.
 from __future__ import annotations
 
 SCHEMA = "pgwitness"
+SCHEMA_OF_MASKS = "pgwitness_masks"
+"""What `collectors.masking` keeps in a database; never covered: a key lies there."""
 OWNER = "pgwitness_owner"
 """Owns the schema, cannot log in, and is the only role that may set the guard."""
 TRIGGER = "pgwitness_beacon"

@@ -496,6 +496,30 @@ class Gateway(_Section, frozen=True, kw_only=True):
     login_timeout: Duration = Duration(30.0)
 
 
+class AudienceColumn(_Section, frozen=True, kw_only=True):
+    """One entry of `masks.NAME.columns`: a column (globs allowed), and how the audience sees it."""
+
+    column: str
+    as_: Literal["token", "last4", "generalise", "null", "clear"] = field(name="as", default="token")
+
+
+class Audience(_Section, frozen=True, kw_only=True):
+    """Table `[masks.NAME]`: an audience, that is a login role which reads tables through views that mask.
+
+    `role` is the login role, the audience's name unless it is set. Each of `schemas` gets a schema of views, named
+    `prefix` and the schema's name, in `databases`, all when empty. Of a column the first of `columns` decides, then
+    `[privacy]`'s `mask` and `clear`; of one that none of them names `unnamed`: `masked`, or as `[privacy]` does with
+    such a type (`typed`).
+    """
+
+    role: str = ""
+    schemas: list[str] = field(default_factory=lambda: ["public"])
+    prefix: str = "mask_"
+    databases: list[str] = []
+    columns: list[AudienceColumn] = []
+    unnamed: Literal["masked", "typed"] = "masked"
+
+
 class Http(_Section, frozen=True, kw_only=True):
     """Table `[http]`: where a daemon serves `/metrics`, `/livez` and `/readyz`; port 0 takes a free one."""
 
@@ -529,6 +553,7 @@ class Config(_Section, frozen=True, kw_only=True):
     deliveries: dict[str, Delivery] = {}
     respond: Respond = Respond()
     gateway: Gateway = Gateway()
+    masks: dict[str, Audience] = {}
     http: Http = Http()
     include: list[str] = []
 
