@@ -69,6 +69,7 @@ class Action(Struct, kw_only=True, omit_defaults=True):
     objects: list[str] = []
     defines: list[str] = []
     whole: list[str] = []
+    written: list[str] = []
     returning: bool = False
     sensitive: list[str] = []
     fingerprint: str = ""
@@ -306,6 +307,7 @@ def _statement(action: Action, event: Event, facts_of: FactsOf | None) -> None:
     action.objects = _texts(detail.get("names"))
     action.defines = _texts(detail.get("defines"))
     action.whole = _texts(detail.get("whole"))
+    action.written = _texts(detail.get("written"))
     action.returning = detail.get("returning") is True
     assigned = _texts(detail.get("assigned"))
     if facts_of is not None and (not action.where or not action.operations or "functions" not in detail):
@@ -321,6 +323,7 @@ def _statement(action: Action, event: Event, facts_of: FactsOf | None) -> None:
         action.defines = action.defines or list(facts.defines)
         action.utility = action.utility or facts.utility
         action.whole = action.whole or list(facts.whole)
+        action.written = action.written or list(facts.written)
         action.returning = action.returning or facts.returning
         assigned = assigned or list(facts.assigned)
     action.read_columns = [name for name in action.columns if name not in assigned] if assigned else action.columns

@@ -88,6 +88,9 @@ SCHEMA: dict[str, Field] = {
     "statement.whole": Field(
         "whole", "list of string", "relations of which it reads every row, as far as its text tells: no WHERE, no LIMIT"
     ),
+    "statement.written": Field(
+        "written", "list of string", "relations whose rows it changes, or which it empties or drops"
+    ),
     "statement.returning": Field(
         "returning", "bool", "whether a statement that writes gives the rows back (RETURNING)"
     ),

@@ -109,6 +109,16 @@ def _may_change_nothing(action: Action) -> bool:
     return conditional or "change_owner" in action.operations
 
 
+def read(action: Action) -> str:
+    """Return the verb of a read: one that failed may have given rows before, or none."""
+    return {"denied": "tried to read", "failure": "may have read"}.get(action.outcome, "read")
+
+
+def unless_failed(action: Action) -> str:
+    """Go on to say that a read failed; nothing where it is not known to have."""
+    return "; the statement failed" if action.outcome == "failure" else ""
+
+
 def whether(action: Action) -> str:
     """Go on to say what came of it; nothing where it was done."""
     if action.kind not in ("statement", "query_stats"):
@@ -128,13 +138,12 @@ def did(action: Action) -> str:
     rows, relations = rows_of(action, "row"), show(what(action))
     if action.outcome in UNDONE:
         rows = rows_of(action, "row") if action.rows else "rows"
-    read = "read" if action.outcome not in ("failure", "denied") else "tried to read"
     phrases = {
         "insert": f"{done(action, 'added', 'add')} {rows} to {relations}",
         "update": f"{done(action, 'updated', 'update')} {rows} of {relations}",
         "delete": f"{done(action, 'deleted', 'delete')} {rows} from {relations}",
         "truncate": f"{done(action, 'emptied', 'empty')} {relations}",
-        "select": f"{read} {rows} of {relations}",
+        "select": f"{read(action)} {rows} of {relations}",
     }
     return phrases.get(action.operation) or (
         f"{done(action, 'ran', 'run')} {show(action.operation)} on {relations} ({rows})"
@@ -203,6 +212,8 @@ _PHRASES: dict[str, Callable[[Action], object]] = {
     "share": share,
     "result": result,
     "whether": whether,
+    "read": read,
+    "unless_failed": unless_failed,
     "claimed": claimed,
     "statement": statement,
     "setting": setting,

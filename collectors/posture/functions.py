@@ -20,7 +20,7 @@ READ_MAX = 300
 """Bodies read in one look."""
 
 Entry = list[object]
-"""Whether all of it runs, operations, relations, columns, functions it calls."""
+"""Whether all of it runs, operations, relations, columns, functions it calls, relations of which it reads every row."""
 
 
 class Found(NamedTuple):
@@ -96,6 +96,7 @@ def entry(definition: Definition, tables: set[str]) -> Entry | None:
     full = {name: _in_path(name, definition.path, tables) for name in reader.relations}
     columns = [_column(name, full) for name in reader.columns]
     lists = [list(reader.operations), list(full.values()), columns, list(reader.functions)]
+    lists.append([full.get(name, name) for name in reader.whole])
     if (
         any(len(names) > NAMES_MAX for names in lists)
         or sum(len(name) for names in lists for name in names) > CHARS_MAX
@@ -114,7 +115,7 @@ def _by_name(known: Iterable[tuple[Found, Entry | None]]) -> dict[str, Entry]:
             told[found.name] = item
         else:  # which of them a call means, its arguments say
             other = told[found.name]
-            told[found.name] = [False, *(_union(other[at], item[at]) for at in range(1, 5))]
+            told[found.name] = [False, *(_union(other[at], item[at]) for at in range(1, 6))]
     return {name: item for name, item in told.items() if name not in unknown}
 
 

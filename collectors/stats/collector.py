@@ -199,7 +199,7 @@ class Collector:
         return events
 
 
-_QUIET = {"select", "set", "show", "begin", "commit", "rollback"}
+_QUIET = {"select", "select_nothing", "set", "show", "begin", "commit", "rollback"}
 _OWN = ("pg_", "information_schema.", "pgwitness.")
 _STATISTICS = (".pg_stat_statements", ".pg_stat_statements_info")
 _LOUD_FUNCTIONS = ("pg_read", "pg_ls", "pg_file", "pg_stat_file", "lo_", "dblink", "pg_terminate", "pg_cancel")

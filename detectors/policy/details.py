@@ -33,7 +33,9 @@ _WHOSE: dict[str, Shape] = {
 """What attribution says of a session or transaction, whatever the kind."""
 _READ: dict[str, Shape] = {
     **_each(("where", "parse_error", "statement_sha256", "clear_of"), "string"),
-    **_each(("operations", "functions", "settings", "names", "defines", "assigned", "whole", "clear"), ["string"]),
+    **_each(
+        ("operations", "functions", "settings", "names", "defines", "assigned", "whole", "written", "clear"), ["string"]
+    ),
     **_each(("utility", "returning", "own", "prepared", "by_effect"), "bool"),
     **_each(("unresolved", "not_done"), ["string"]),
     "new_database": "bool",

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 SEEN = (
     *("operation", "relations", "columns", "sensitive", "rows", "statement.where", "statement.operations"),
-    *("statement.functions", "statement.settings", "statement.objects", "statement.defines", "statement.whole"),
+    *("statement.functions", "statement.settings", "statement.objects", "statement.defines"),
+    *("statement.whole", "statement.written"),
     *("principal.name", "principal.kind", "principal.on_behalf_of", "principal.peer_group", "role", "outcome"),
 )
 """What is shown of an action, where there is anything."""

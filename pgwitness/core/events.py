@@ -344,6 +344,17 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     token: Token | None = None
 
 
+class MadeFunction(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A function that a statement makes: its name as it stands there, and what its body does, as a parser says."""
+
+    name: str
+    operations: list[str] = []
+    relations: list[str] = []
+    columns: list[str] = []
+    functions: list[str] = []
+    whole: list[str] = []
+
+
 class Parsed(Struct, frozen=True, omit_defaults=True, gc=False):
     """What the parser said of a statement as it came, where that is more than its text without literals tells.
 
@@ -362,6 +373,8 @@ class Parsed(Struct, frozen=True, omit_defaults=True, gc=False):
     assigned: list[str] = []
     whole: list[str] = []
     returning: bool = False
+    written: list[str] = []
+    made: list[MadeFunction] = []
 
 
 class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):

@@ -71,6 +71,32 @@ LOGGED: list[tuple[str, tuple[str, ...]]] = [
     (_READ, ("DO $$ BEGIN PERFORM email FROM customers; END $$",)),
     (_READ, ("DO $$ DECLARE r record; BEGIN FOR r IN SELECT * FROM customers LOOP NULL; END LOOP; END $$",)),
     (_READ, ("DO $$ BEGIN EXECUTE 'CREATE TEMP TABLE z AS SELECT ' || 'email FROM customers'; END $$",)),
+    (
+        _READ,
+        (
+            "CREATE FUNCTION pg_temp.g() RETURNS SETOF customers LANGUAGE sql AS 'SELECT * FROM customers';"
+            " SELECT * FROM pg_temp.g()",
+        ),
+    ),
+    (
+        _READ,
+        (
+            "BEGIN",
+            "CREATE FUNCTION brief() RETURNS SETOF text LANGUAGE plpgsql AS"
+            " $$ BEGIN RETURN QUERY SELECT email FROM customers; END $$",
+            "SELECT * FROM public.brief()",
+            "ROLLBACK",
+        ),
+    ),
+    (
+        _READ,
+        (
+            "CREATE FUNCTION within() RETURNS SETOF text LANGUAGE sql AS 'SELECT email FROM customers'",
+            "CREATE FUNCTION around() RETURNS SETOF text LANGUAGE sql AS 'SELECT * FROM within()'",
+            "SELECT * FROM around()",
+            "DROP FUNCTION around(), within()",
+        ),
+    ),
     # the server and its secrets
     ("password_hashes_read", ("SELECT rolpassword FROM pg_authid",)),
     ("password_hashes_read", ("SELECT * FROM pg_catalog.pg_shadow",)),
@@ -236,8 +262,16 @@ READ_NOTHING: list[str] = [
     "EXPLAIN ANALYZE SELECT email FROM customers",
     "SELECT EXISTS (SELECT email FROM customers)",
     "WITH customers AS (SELECT 'x' AS email) SELECT email FROM customers",
+    "SELECT * FROM pg_authid LIMIT 0",
+    "SELECT rolpassword FROM pg_authid WHERE false",
+    "SELECT pg_read_file(NULL)",
+    "SELECT pg_cancel_backend(NULL)",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE 1 = 0",
+    "CREATE TEMP TABLE z (i int); DELETE FROM z; TRUNCATE z; DROP TABLE z",
+    "CREATE TEMP TABLE k AS SELECT id FROM plain; UPDATE k SET id = 1; DELETE FROM k; TRUNCATE k; DROP TABLE k",
+    "DO $$ BEGIN CREATE TEMP TABLE k (i int); DELETE FROM k; DROP TABLE k; END $$",
 ]
-"""Statements that give no value of a sensitive column, as the log tells them."""
+"""Statements that give no value, end nothing and change nothing that is anybody else's, as the log tells them."""
 
 UNSEEN: dict[str, tuple[tuple[str, ...], str]] = {
     "a condition that happens to hold for every row": (

@@ -325,3 +325,46 @@ def test_the_cache_is_bounded_in_bytes_and_entries() -> None:
 def test_the_same_text_is_parsed_once() -> None:
     """Asked again, the same answer comes from the cache."""
     assert facts("SELECT 'once'") is facts("SELECT 'once'")
+
+
+def test_a_temporary_table_is_what_its_name_means_from_then_on() -> None:
+    """In one text and in a block; not before it was made, nor after it is gone."""
+    known = facts("TRUNCATE k; CREATE TEMP TABLE k (i int); DELETE FROM k; DROP TABLE k; DROP TABLE k")
+    assert known.written == ("k", "pg_temp.k")
+    assert known.where == "n/a"
+    assert facts("SELECT * INTO TEMP k FROM k; TABLE k").relations == ("pg_temp.k", "k")
+    block = facts("DO $$ BEGIN CREATE TEMP TABLE k (i int); DELETE FROM k; UPDATE t SET a = 1; END $$")
+    assert (block.written, block.where) == (("pg_temp.k", "t"), "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "reads"),
+    [
+        ("SELECT pg_cancel_backend(pid), a FROM t LIMIT 0", False),
+        ("SELECT a FROM t FETCH FIRST 0 ROWS ONLY", False),
+        ("SELECT a FROM t WHERE 1 = 0 AND b", False),
+        ("SELECT a FROM t LIMIT 1", True),
+        ("SELECT count(*), pg_cancel_backend(7) FROM t WHERE false", True),
+        ("SELECT mine(a) FROM t WHERE false", True),
+        ("WITH gone AS (DELETE FROM t RETURNING a) SELECT pg_sleep(1) FROM gone LIMIT 0", False),
+    ],
+)
+def test_a_select_that_gives_no_row_is_no_read(text: str, reads: bool) -> None:
+    """An aggregate gives one of none, and runs what stands beside it."""
+    known = facts(text)
+    assert ("select" in known.operations, bool(known.functions)) == (reads, reads and "(" in text)
+    assert ("delete" in known.operations) == ("DELETE" in text)
+
+
+def test_a_function_that_is_made_says_what_it_does() -> None:
+    """Whichever way its body is written, also in a text that is run; one that takes too much to tell says nothing."""
+    (made,) = facts("CREATE FUNCTION s.f() RETURNS int LANGUAGE sql AS 'DELETE FROM t RETURNING a'").made
+    assert (made.name, made.operations, made.relations) == ("s.f", ("delete",), ("t",))
+    (made,) = facts("CREATE FUNCTION f() RETURNS SETOF t BEGIN ATOMIC SELECT * FROM t; END").made
+    assert (made.columns, made.whole) == (("t.*",), ("t",))
+    (made,) = facts(
+        "DO $$ BEGIN EXECUTE 'CREATE FUNCTION f() RETURNS int LANGUAGE sql AS ''SELECT a FROM t'''; END $$"
+    ).made
+    assert made.columns == ("t.a",)
+    columns = ", ".join(f"c{n}" for n in range(500))
+    assert facts(f"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT {columns} FROM t'").made == ()

@@ -211,6 +211,25 @@ def test_a_count_of_temporary_tables_is_of_those() -> None:
     assert [event.relations for event in feed.counts(1, 20, statement=delete)] == [["t"]]
 
 
+def test_a_cursor_that_is_read_in_pieces_is_counted_as_what_it_reads() -> None:
+    """The statistics have its name alone; of two cursors of one name nobody knows whose rows are counted."""
+    feed, fetch = Feed(), "FETCH 20 FROM c"
+
+    def declared(table: str, at_s: float, vxid: str) -> None:
+        text = f"DECLARE c CURSOR FOR SELECT email FROM public.{table} WHERE id > 0"
+        feed.log(feed.ran("BEGIN", at_s, query_id=2, vxid=vxid), feed.ran(text, at_s, query_id=3, vxid=vxid))
+        feed.log(feed.ran(fetch, at_s, vxid=vxid), feed.ran(fetch, at_s, vxid=vxid))
+        feed.log(feed.ran("COMMIT", at_s, query_id=4, vxid="3/0"))
+
+    declared("customers", 4, "3/7")
+    (counted,) = [event for event in feed.counts(2, statement=fetch) if event.kind == "query_stats"]
+    assert (counted.relations, counted.columns[:1]) == (["public.customers"], ["public.customers.email"])
+    declared("customers", 14, "3/8")
+    declared("orders", 15, "3/9")
+    (counted,) = [event for event in feed.counts(4, 20, statement=fetch) if event.kind == "query_stats"]
+    assert counted.relations == []
+
+
 ADA = "  - {match: {role: p_ada}, principal: ada, kind: human}\n"
 
 

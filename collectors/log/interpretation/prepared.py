@@ -37,6 +37,7 @@ def ran(statement: str, detail: str) -> Parsed | None:
         utility=True,
         whole=_union(known.whole, behind.whole),
         returning=known.returning or behind.returning,
+        written=_union(known.written, behind.written),
     )
 
 

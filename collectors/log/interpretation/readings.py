@@ -79,6 +79,7 @@ def possible(texts: Sequence[Text], text_hash: str) -> Text:
         utility=any(known.utility for known in read),
         assigned=_all(read, "assigned"),
         returning=any(known.returning for known in read),
+        written=_all(read, "written"),
     )
     return Text(None, text_hash, tuple(found.operations), parsed=found, doubtful=True)
 

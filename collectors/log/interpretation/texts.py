@@ -20,7 +20,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from collectors.names import Names
-from pgwitness.core.events import Parsed
+from pgwitness.core.events import MadeFunction, Parsed
 from pgwitness.core.privacy import Tokenizer
 from pgwitness.core.sql import postgres_parser as parser
 from pgwitness.core.sql import tags
@@ -35,6 +35,10 @@ TEXT_CHARS_MAX = 64 * 1024
 """A longer text is not remembered."""
 
 MARK = "\0"
+_DECIDES = re.compile(
+    r"\b(?:limit|first|next)\s+0\b|(?<![\w.$])\d+\s*(?:=|<>|!=)\s*\d|'\s*(?:=|<>|!=)\s*'", re.ASCII | re.IGNORECASE
+)
+"""Literals that decide whether a statement gives rows at all."""
 _STRING = re.compile(r"'[^']*(?:''[^']*)*'")
 _NUMBER = re.compile(r"[0-9](?<![\w.$'][0-9])[0-9]*(?:\.[0-9]+)?\b(?![.$])", re.ASCII)
 _NAMES_TOO = re.compile(
@@ -44,7 +48,8 @@ _NAMES_TOO = re.compile(
 _PARAMETER = re.compile(r"(?<![\w$])\$[0-9]+(?![\w$])", re.ASCII)
 _OTHER_QUOTE = re.compile(r"'(?:(?<=[\w&$]')|(?!\0))", re.ASCII)
 """A string with a prefix, or a quote that is left over."""
-_NAMES = ("relations", "columns", "functions", "assigned", "whole")
+_NAMES = ("relations", "columns", "functions", "assigned", "whole", "written")
+_OF_MADE = ("operations", "relations", "columns", "functions", "whole")
 _LITERALS = {"SCONST", "USCONST", "ICONST", "FCONST", "BCONST", "XCONST"}
 _COMMENTS = {"SQL_COMMENT", "C_COMMENT"}
 
@@ -138,15 +143,15 @@ class Texts:
         found = self._by_text.get(text)
         if found is not None:
             return found
-        shape = shape or quick_shape(text) or scanned_shape(text)
+        shape = None if _DECIDES.search(text) is not None else shape or quick_shape(text) or scanned_shape(text)
         found = self._by_shape.get(shape) if shape is not None else None
         return found if found is not None else self._parse(text, shape)
 
     def _parse(self, text: str, shape: str | None) -> Text:
         self.parsed += 1
         known = facts(text)
-        # What a WHERE with LIKE chooses depends on its literal: `%` is every row.
-        open_ended = known.where == "present" and "like" in text.lower()
+        # What a WHERE with LIKE chooses depends on its literal: `%` is every row; LIMIT 0 and 1 = 0 leave none.
+        open_ended = (known.where == "present" and "like" in text.lower()) or _DECIDES.search(text) is not None
         plain = not known.utility and not open_ended and not runs_text(known.functions)
         if known.statement is None:
             found = Text(None, self.hash(text), known.operations, parsed=None if plain else self._parsed(known))
@@ -172,7 +177,7 @@ class Texts:
         def hide(name: str, quoted: bool) -> bool:
             return quoted and not (plain(name) or self.names.knows(name))
 
-        if not any('"' in item for name in _NAMES for item in getattr(said, name)):
+        if not any('"' in item for name in _NAMES for item in getattr(said, name)) and not said.made:
             return said
         return masked_parsed(said, hide)
 
@@ -199,12 +204,20 @@ def parsed(known: StatementFacts) -> Parsed:
         assigned=list(known.assigned),
         whole=list(known.whole),
         returning=known.returning,
+        written=list(known.written),
+        made=[MadeFunction(item.name, **{part: list(getattr(item, part)) for part in _OF_MADE}) for item in known.made],
     )
 
 
 def masked_parsed(said: Parsed, hide: Callable[[str, bool], bool]) -> Parsed:
     """Hide names in what the parser said of code."""
-    return replace(said, **{name: [masked_name(item, hide) for item in getattr(said, name)] for name in _NAMES})
+    names = {name: [masked_name(item, hide) for item in getattr(said, name)] for name in _NAMES}
+    return replace(said, **names, made=[_masked_made(item, hide) for item in said.made])
+
+
+def _masked_made(item: MadeFunction, hide: Callable[[str, bool], bool]) -> MadeFunction:
+    parts = {part: [masked_name(name, hide) for name in getattr(item, part)] for part in _OF_MADE[1:]}
+    return replace(item, name=masked_name(item.name, hide), **parts)
 
 
 def same(one: StatementFacts, other: StatementFacts) -> bool:

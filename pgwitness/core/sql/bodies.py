@@ -65,7 +65,7 @@ def statements_of(tree: str) -> list[Tree]:
 def read_bodies(reader: Reader, depth: int = 0) -> None:
     """Read all bodies that a reader has met into it; those of functions that are only made, as what they define."""
     for body in reader.bodies:
-        inner = Reader()
+        inner = Reader(reader.temporary if body.runs else None)
         if body.language == "sql":
             _read_sql(body.text, inner)
         elif body.language == "plpgsql":
@@ -78,7 +78,8 @@ def read_bodies(reader: Reader, depth: int = 0) -> None:
         if body.runs:
             reader.take(inner)
         else:
-            reader.defines |= inner.operations | inner.defines
+            reader.define(body.name, inner)
+            reader.defines |= inner.defines
             reader.defines |= {f"{name}()": None for name in inner.functions if name.rpartition(".")[2] in REACHES}
 
 
@@ -116,7 +117,7 @@ def read_definition(text: str) -> tuple[Reader, bool] | None:
             _read_nodes(tree, reader)
             certain = _BRANCHES.search(str(tree)) is None
     read_bodies(reader, 1)
-    for names in (reader.relations, reader.columns):
+    for names in (reader.relations, reader.columns, reader.whole):
         for name in [name for name in names if UNKNOWN in name]:
             del names[name]
     return reader, certain and reader.unread is None
@@ -140,7 +141,7 @@ def _read_sql(text: str, reader: Reader) -> None:
 
 
 def _parsed(text: str, reader: Reader) -> bool:
-    inner = Reader()
+    inner = Reader(reader.temporary)
     try:
         for item in statements_of(parser.parse_sql_json(text)):
             inner.read(item)
@@ -179,7 +180,7 @@ def _read_nodes(tree: Any, reader: Reader) -> None:
     while stack:
         item = stack.pop()
         if isinstance(item, list):
-            stack += item
+            stack += reversed(item)  # in the order of the text: what is made first is meant later
         elif isinstance(item, dict):
             for kind, body in item.items():
                 if kind == "PLpgSQL_expr" and isinstance(body, dict):
@@ -201,7 +202,7 @@ def _read_expression(body: Tree, reader: Reader) -> None:
         if not _parsed(query, reader):
             _read_pieces(query, reader)
         return
-    inner = Reader()
+    inner = Reader(reader.temporary)
     value = query if mode == _EXPRESSION else query.partition("=")[2]
     if not _parsed(f"SELECT {value}", inner):
         _read_pieces(query, reader)
@@ -220,14 +221,11 @@ def _read_dynamic(expression: Tree, reader: Reader) -> None:
         text = _written(tree["SelectStmt"]["targetList"][0]["ResTarget"]["val"])
     except _FAILURES:
         return
-    inner = Reader()
+    inner = Reader(reader.temporary)
     _read_sql(text, inner)
-    for name in [name for name in inner.relations if UNKNOWN in name]:
-        del inner.relations[name]
-    for name in [name for name in inner.columns if UNKNOWN in name]:
-        del inner.columns[name]
-    for name in [name for name in inner.whole if UNKNOWN in name]:
-        del inner.whole[name]
+    for names in (inner.relations, inner.columns, inner.whole, inner.written):
+        for name in [name for name in names if UNKNOWN in name]:
+            del names[name]
     reader.take(inner)
     reader.bodies += inner.bodies
 

@@ -10,13 +10,13 @@ it is not, so `WITH users AS (SELECT * FROM users) …` still reads the table `u
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 from pgwitness.core.events import quote_identifier
 from pgwitness.core.sql import objects, utility
 from pgwitness.core.sql.whereclause import judge_where
-from pgwitness.core.sql.wholes import copied, reads_whole
+from pgwitness.core.sql.wholes import copied, gives_nothing, reads_whole
 
 Tree = dict[str, Any]
 
@@ -35,6 +35,7 @@ _HANDLES = {
 """Statements about prepared statements and cursors: what they do with one, and where its name stands."""
 _HOLD = 0x20
 """CURSOR_OPT_HOLD of PostgreSQL's parsenodes.h."""
+_TEMP = "pg_temp"
 _NOT_EXECUTED = {"PrepareStmt", "ViewStmt", "RuleStmt", "CreatePolicyStmt", "AlterPolicyStmt", "CreateFunctionStmt"}
 """Statements that hold others without running them: their tables count, their operations do not."""
 
@@ -47,6 +48,14 @@ _RUN_TEXT = {
 """Functions that run a text as SQL: the place of that argument, None where any may be it."""
 _READ_TABLE = frozenset({"table_to_xml", "table_to_xml_and_xmlschema"})
 """Functions that read all of the table that their first argument names."""
+_STRICT = frozenset(
+    {
+        *("pg_cancel_backend", "pg_terminate_backend", "pg_read_file", "pg_read_binary_file", "pg_ls_dir"),
+        *("pg_stat_file", "lo_import", "lo_export", "pg_create_physical_replication_slot"),
+        *("pg_create_logical_replication_slot", "pg_drop_replication_slot"),
+    }
+)
+"""Functions of the server that do nothing when an argument is NULL."""
 _NAME = re.compile(r'(?:[\w$]+|"[^"]+")(?:\.(?:[\w$]+|"[^"]+"))?')
 
 
@@ -67,6 +76,19 @@ class Body(NamedTuple):
     text: str
     language: str
     runs: bool
+    name: str = ""
+    """Of a function that is made."""
+
+
+class Made(NamedTuple):
+    """A function that a statement makes, as it names it, and what its body does as far as its text tells."""
+
+    name: str
+    operations: tuple[str, ...] = ()
+    relations: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
 
 
 class Handle(NamedTuple):
@@ -85,14 +107,17 @@ class Handle(NamedTuple):
     where: str = "n/a"
     whole: tuple[str, ...] = ()
     returning: bool = False
+    written: tuple[str, ...] = ()
 
 
 class _Scope:
     """What names mean at one place of a statement: visible CTEs, and tables by alias."""
 
-    def __init__(self, outer: _Scope | None = None) -> None:
+    def __init__(self, outer: _Scope | None = None, temporary: Set[str] = frozenset()) -> None:
         self.ctes: set[str] = set(outer.ctes) if outer else set()
         self.outer = outer
+        self.temporary: Set[str] = outer.temporary if outer else temporary
+        """Names of tables that the text has made as temporary ones before: alone, they mean those."""
         self.tables: dict[str, str | None] = {}
         self.renamed: dict[str, str] = {}
         """Columns that a FROM gave another name (`AS c(i, e)`), and their table: which they are, no text tells."""
@@ -120,9 +145,17 @@ class _Scope:
 class Reader:
     """Reads statements one after the other and keeps what they say, each thing once, in the order it was met."""
 
-    def __init__(self) -> None:
+    def __init__(self, temporary: set[str] | None = None) -> None:
+        self.temporary = set() if temporary is None else temporary
+        """Temporary tables that the text has made, without their schema; shared with readers of code in it."""
+        self._made: set[str] = set()
+        self._gone: set[str] = set()
+        self._idle = False
+        """Within a SELECT that gives no row and runs nothing."""
         self.operations: dict[str, None] = {}
         self.relations: dict[str, None] = {}
+        self.written: dict[str, None] = {}
+        """Relations whose rows it changes, or which it empties or drops."""
         self.columns: dict[str, None] = {}
         self.read_columns: set[str] = set()
         """Those that are more than the target of an assignment."""
@@ -142,6 +175,7 @@ class Reader:
         self.defines: dict[str, None] = {}
         self.bodies: list[Body] = []
         self.handles: list[Handle] = []
+        self.made: list[Made] = []
 
     def read(self, statement: Tree) -> None:
         """Read one statement: the object under `stmt` of a tree."""
@@ -149,16 +183,23 @@ class Reader:
         if kind not in _DML:
             self.utility = True
         self.inserts = self.inserts and kind == "InsertStmt" and "onConflictClause" not in statement[kind]
-        self._visit(statement, _Scope(), runs=True)
+        self._visit(statement, self._scope(), runs=True)
+        self.temporary |= self._made
+        self.temporary -= self._gone
+        self._made, self._gone = set(), set()
+
+    def _scope(self) -> _Scope:
+        return _Scope(temporary=self.temporary)
 
     def read_body(self, body: Any) -> None:
         """Read the body of a function that stands in its definition parsed: `BEGIN ATOMIC …`, `RETURN …`."""
-        self._visit(body, _Scope(), runs=True)
+        self._visit(body, self._scope(), runs=True)
 
     def take(self, inner: Reader) -> None:
         """Add what another reader has met."""
         self.operations |= inner.operations
         self.relations |= inner.relations
+        self.written |= inner.written
         self.columns |= inner.columns
         self.read_columns |= inner.read_columns
         self.whole |= inner.whole
@@ -168,8 +209,15 @@ class Reader:
         self.objects |= inner.objects
         self.defines |= inner.defines
         self.handles += inner.handles
+        self.made += inner.made
         self.unread = self.unread or inner.unread
         self.worse(inner.where)
+
+    def define(self, name: str, inner: Reader) -> None:
+        """Note what the body of a function that is made does."""
+        self.defines |= inner.operations
+        names = (inner.operations, inner.relations, inner.columns, inner.functions, inner.whole)
+        self.made.append(Made(name, *map(tuple, names)))
 
     def worse(self, where: str) -> None:
         """Keep the worst that is known of any WHERE: none, then useless, then present."""
@@ -215,6 +263,8 @@ class Reader:
     def _call(self, body: Tree, runs: bool) -> None:
         """Note a function that is called, and the text that it runs as SQL."""
         name = _dotted(body.get("funcname", []))
+        if self._idle or (name in _STRICT and any(map(_null, body.get("args", [])))):
+            return
         self.functions.setdefault(name)
         if name == "set_config" and runs:
             self._add_all(self.settings, objects.set_config(body))
@@ -251,11 +301,15 @@ class Reader:
         for part in ("fromClause", "usingClause", "sourceRelation"):
             if part in rest:
                 _aliases(rest[part], scope)
+        idle, self._idle = self._idle, self._idle or (kind == "SelectStmt" and gives_nothing(body))
         if runs:
+            if target is not None and name is not None:
+                self.written.setdefault(name)
             self._operation(kind, body)
-            if kind == "SelectStmt" and reads_whole(body):
+            if kind == "SelectStmt" and not self._idle and reads_whole(body):
                 self.whole |= dict.fromkeys(name for name in scope.tables.values() if name is not None)
         self._visit(rest, scope, runs)
+        self._idle = idle
 
     def _ctes(self, clause: Tree | None, scope: _Scope, runs: bool) -> None:
         if not clause:
@@ -271,15 +325,16 @@ class Reader:
         if kind == "SelectStmt":
             if "intoClause" in body:
                 self._did("create_table_as")
-                self._target(body["intoClause"].get("rel", {}), _Scope())
+                self._target(body["intoClause"].get("rel", {}), self._scope())
             # A list of VALUES reads nothing; nor do the arms' parents of a UNION, whose arms speak for themselves.
             if "valuesLists" not in body and body.get("op", "SETOP_NONE") == "SETOP_NONE":
-                self._did("select")
+                self._did("select_nothing" if self._idle else "select")
             return
         operation = kind.removesuffix("Stmt").lower()
         self._did(operation)
         if kind in {"UpdateStmt", "DeleteStmt"}:
-            self.worse(judge_where(body.get("whereClause"), body.get("relation")))
+            if _range(body["relation"], self._scope())[:1] != [_TEMP]:  # what is nobody else's may go as it likes
+                self.worse(judge_where(body.get("whereClause"), body.get("relation")))
         elif kind == "InsertStmt" and body.get("onConflictClause", {}).get("action") == "ONCONFLICT_UPDATE":
             self._did("update")
         elif kind == "MergeStmt":
@@ -309,7 +364,10 @@ class Reader:
         if kind == "CopyStmt" and "relation" in body:
             self._copied(body, scope, runs)
         elif kind == "DropStmt":
-            self._dropped(body)
+            self._dropped(body, runs)
+        elif kind == "TruncateStmt" and runs:
+            for item in body.get("relations", []):
+                self._writes(self._name(item.get("RangeVar", {}), scope))
         elif kind == "CommentStmt" and body.get("objtype") == "OBJECT_TABLE":
             self._add(_names(body.get("object")))
         empty = bool(body.get("into", {}).get("skipData"))  # … WITH NO DATA
@@ -322,7 +380,7 @@ class Reader:
             return
         if kind == "DeclareCursorStmt" and int(body.get("options", 0)) & _HOLD:
             verb = "hold"
-        inner = Reader()
+        inner = Reader(self.temporary)
         if verb in ("prepare", "declare", "hold"):
             inner.read(body.get("query", {}))
         self.handles.append(
@@ -336,6 +394,7 @@ class Reader:
                 inner.where,
                 tuple(inner.whole),
                 inner.returning,
+                tuple(inner.written),
             )
         )
 
@@ -347,9 +406,10 @@ class Reader:
         }
         language = str(named.get("language", {}).get("String", {}).get("sval", "plpgsql")).lower()
         code = named.get("as", {})
+        name = _dotted(body.get("funcname", []))
         texts = code.get("List", {}).get("items", [code])[:1]
         self.bodies += [
-            Body(item["String"].get("sval", ""), language, kind == "DoStmt") for item in texts if "String" in item
+            Body(item["String"].get("sval", ""), language, kind == "DoStmt", name) for item in texts if "String" in item
         ]
         for item in options:
             if item.get("defname") == "set":
@@ -357,7 +417,7 @@ class Reader:
         if "sql_body" in body:
             inner = Reader()
             inner.read_body(body["sql_body"])
-            self.defines |= inner.operations
+            self.define(name, inner)
             self.relations |= inner.relations
 
     def _copied(self, body: Tree, scope: _Scope, runs: bool) -> None:
@@ -367,18 +427,25 @@ class Reader:
             return
         for column in copied(body):
             if body.get("is_from"):
+                if runs:
+                    self.written.setdefault(table)
                 self.columns.setdefault(f"{table}.{_quoted(column)}")
             else:
                 self._reads(f"{table}.{_quoted(column)}")
         if runs and not body.get("is_from") and "whereClause" not in body:
             self.whole.setdefault(table)
 
-    def _dropped(self, body: Tree) -> None:
+    def _dropped(self, body: Tree, runs: bool) -> None:
         what = body.get("removeType", "")
         for item in body.get("objects", []):
             names = _names(item)
             if what in {"OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_FOREIGN_TABLE", "OBJECT_SEQUENCE"}:
+                if names and names[-1] in self.temporary and (len(names) == 1 or names[0] == _TEMP):
+                    self._gone.add(names[-1])
+                    names = [_TEMP, names[-1]]
                 self._add(names)
+                if runs:
+                    self._writes(names)
             elif what in {"OBJECT_TRIGGER", "OBJECT_RULE", "OBJECT_POLICY"}:
                 self._add(names[:-1])
 
@@ -387,9 +454,20 @@ class Reader:
         body = relation.get("RangeVar", relation)
         if "relname" not in body:
             return None
-        name = self._add(_range(body))
+        name = self._add(self._name(body, scope))
         scope.tables[body.get("alias", {}).get("aliasname", body["relname"])] = name
         return name
+
+    def _name(self, body: Tree, scope: _Scope) -> list[str]:
+        """Give a relation's name, and note that a temporary one is made."""
+        names = _range(body, scope)
+        if names[:1] == [_TEMP]:
+            self._made.add(names[-1])
+        return names
+
+    def _writes(self, names: list[str]) -> None:
+        if names:
+            self.written.setdefault(".".join(_quoted(part) for part in names[-2:]))
 
     def _assigned(self, table: str | None, kind: str, body: Tree) -> None:
         """Note the columns that an INSERT fills or an UPDATE sets."""
@@ -404,7 +482,7 @@ class Reader:
     def _relation(self, body: Tree, scope: _Scope) -> None:
         if "schemaname" not in body and body.get("relname") in scope.ctes:
             return
-        self._add(_range(body))
+        self._add(self._name(body, scope))
 
     def _column(self, body: Tree, scope: _Scope) -> None:
         fields = ["*" if "A_Star" in item else _string(item) for item in body.get("fields", [])]
@@ -464,6 +542,11 @@ class Reader:
         self.operations.setdefault(operation)
 
 
+def _null(arg: Tree) -> bool:
+    """Say whether NULL stands as an argument, with a cast or without."""
+    return arg.get("TypeCast", {}).get("arg", arg).get("A_Const", {}).get("isnull") is True
+
+
 def _text(arg: Tree) -> str | None:
     """Give a string that stands as an argument, with a cast or without."""
     text = arg.get("TypeCast", {}).get("arg", arg).get("A_Const", {}).get("sval", {}).get("sval")
@@ -478,7 +561,7 @@ def _aliases(clause: Any, scope: _Scope) -> None:
         elif "schemaname" not in body and body["relname"] in scope.ctes:
             scope.tables[alias or body["relname"]] = None
         else:
-            table = ".".join(_quoted(part) for part in _range(body))
+            table = ".".join(_quoted(part) for part in _range(body, scope))
             scope.tables[alias or body["relname"]] = table
             scope.renamed |= {_string(item): table for item in body.get("alias", {}).get("colnames", [])}
 
@@ -498,10 +581,10 @@ def _ranges(clause: Any) -> Iterator[Tree]:
                 yield from _ranges(body.get("relation"))
 
 
-def _range(body: Tree) -> list[str]:
-    """Give a relation's name as it is written; of one that is made as temporary table, in `pg_temp`."""
-    if body.get("relpersistence") == "t" and "schemaname" not in body:
-        return ["pg_temp", body["relname"]]
+def _range(body: Tree, scope: _Scope) -> list[str]:
+    """Give a relation's name as it is written; of one that is or was made as temporary table, in `pg_temp`."""
+    if "schemaname" not in body and (body.get("relpersistence") == "t" or body.get("relname") in scope.temporary):
+        return [_TEMP, body["relname"]]
     return [body[key] for key in ("schemaname", "relname") if key in body]
 
 

@@ -21,7 +21,7 @@ from pgwitness.core.sql import postgres_parser as parser
 from pgwitness.core.sql.bodies import COMMENTS, read_bodies, statements_of
 from pgwitness.core.sql.folding import FOLD, beginning, folded
 from pgwitness.core.sql.identifiers import glaring, in_characters, name_of
-from pgwitness.core.sql.parsetree import Handle, Reader, Tree
+from pgwitness.core.sql.parsetree import Handle, Made, Reader, Tree
 from pgwitness.core.sql.transactions import control
 from pgwitness.core.sql.words import read_letters, read_words
 
@@ -48,7 +48,7 @@ PARAMETER_DIGITS_MAX = 5
 CUT = " …"
 """What stands at the end of a statement that was cut off."""
 
-_OF_ROWS = frozenset({"select", "insert", "update", "delete", "merge", "do", "execute", "prepare"})
+_OF_ROWS = frozenset({"select", "select_nothing", "insert", "update", "delete", "merge", "do", "execute", "prepare"})
 IDLE = frozenset(
     {"begin", "rollback", "rollback_to", "savepoint", "release", "set", "show", "discard", "deallocate", "prepare"}
 )
@@ -73,6 +73,8 @@ class StatementFacts(Struct, frozen=True):
     succeeds (and no trigger or rule takes it away). `handles` is what it does with prepared statements and cursors.
     `assigned` are those of `columns` that it only fills. `whole` are the relations of which it reads every row, as far
     as its text tells (`pgwitness.core.sql.wholes`). `returning` is set when a statement that writes gives rows back.
+    `written` are the relations whose rows it changes, or which it empties or drops. `made` are the functions that it
+    makes, with what their bodies do.
     `control` are its words about transactions and savepoints in their order (`pgwitness.core.sql.transactions`); empty
     for a single statement of any other kind.
     """
@@ -95,6 +97,8 @@ class StatementFacts(Struct, frozen=True):
     assigned: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
     returning: bool = False
+    written: tuple[str, ...] = ()
+    made: tuple[Made, ...] = ()
     control: tuple[str, ...] = ()
 
 
@@ -124,8 +128,10 @@ class _Cache:
     def put(self, key: bytes, value: StatementFacts) -> None:
         names = (*value.operations, *value.relations, *value.columns, *value.functions)
         names += (*value.settings, *value.objects, *value.defines, *value.assigned, *value.whole, *value.control)
-        for handle in value.handles:
-            names += (handle.name, *handle.operations, *handle.relations, *handle.columns, *handle.functions)
+        names += value.written
+        items: tuple[Handle | Made, ...] = (*value.handles, *value.made)
+        for item in items:
+            names += (item.name, *item.operations, *item.relations, *item.columns, *item.functions, *item.whole)
         size = 600 + 2 * len(value.statement or "") + sum(60 + 2 * len(name) for name in names)
         with self._lock:
             if key in self._entries:
@@ -299,8 +305,15 @@ def _answer(
         assigned=tuple(name for name in reader.columns if name not in reader.read_columns)[:NAMES_MAX],
         whole=tuple(reader.whole)[:NAMES_MAX],
         returning=reader.returning,
+        written=tuple(reader.written)[:NAMES_MAX],
+        made=_bounded(reader.made),
         control=words,
     )
+
+
+def _bounded(made: list[Made]) -> tuple[Made, ...]:
+    """Give the functions that a text makes, of which not more than a call would be told is known."""
+    return tuple(item for item in made if sum(map(len, item[1:])) <= HANDLES_MAX)[:HANDLES_MAX]
 
 
 def _reason(error: Exception) -> str:

@@ -152,7 +152,8 @@ def vocabulary() -> frozenset[str]:
 
 
 _SPOKEN = frozenset({
-    "set", "set_role", "execute_dynamic", "do_unreadable", "copy", "copy_from", "copy_to", "copy_program", "copy_file",
+    "set", "set_role", "select_nothing", "execute_dynamic", "do_unreadable", "copy", "copy_from", "copy_to",
+    "copy_program", "copy_file",
     "grant", "revoke", "grant_role", "revoke_role", "change_owner", "create", "create_materialized_view", "vacuum",
     "create_table_as", "create_procedure", "create_user", "create_server", "create_system", "create_owned", "analyze",
     "alter", "alter_system", "alter_server", "alter_owned", "drop", "drop_owned", "drop_server", "drop_system",

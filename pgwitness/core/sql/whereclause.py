@@ -32,6 +32,11 @@ def judge_where(clause: Tree | None, target: Tree | None = None) -> str:
     return "useless" if _useless(clause, target or {}) else "present"
 
 
+def holds_for_none(clause: Tree | None) -> bool:
+    """Say whether a condition holds for no row, by its constants alone."""
+    return clause is not None and _false(clause)
+
+
 def _useless(node: Tree, target: Tree) -> bool:
     if not _reads(node):
         return True

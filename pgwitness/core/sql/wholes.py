@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pgwitness.core.sql.whereclause import judge_where
+from pgwitness.core.sql.whereclause import holds_for_none, judge_where
 
 Tree = dict[str, Any]
 
@@ -23,6 +23,10 @@ _SUMS = frozenset(
     }
 )
 """Aggregates of which one value comes; of others, as `json_agg`, come all the values that they take."""
+
+
+_SCALAR = frozenset({"pg_cancel_backend", "pg_terminate_backend"})
+"""Functions that are no aggregates, and whose calls are told."""
 
 
 def reads_whole(select: Tree) -> bool:
@@ -47,6 +51,37 @@ def _sums_up(target: Tree) -> bool:
         return "A_Const" in target or "ParamRef" in target
     name = call.get("funcname", [{}])[-1].get("String", {}).get("sval", "")
     return name in _SUMS and "over" not in call
+
+
+def gives_nothing(select: Tree) -> bool:
+    """Say whether a SELECT gives no row by what stands in it, and so runs none of its functions: LIMIT 0, WHERE false.
+
+    An aggregate gives a row of none: of a SELECT with a condition that holds for no row, no function may be one.
+    """
+    if _zero(select.get("limitCount")):
+        return True
+    if not holds_for_none(select.get("whereClause")) or "havingClause" in select:
+        return False
+    return _calls(select.get("targetList", [])) <= _SCALAR
+
+
+def _zero(count: Tree | None) -> bool:
+    return "ival" in (constant := (count or {}).get("A_Const", {})) and not constant["ival"].get("ival", 0)
+
+
+def _calls(node: Any) -> set[str]:
+    """Name the functions that are called in an expression."""
+    found: set[str] = set()
+    stack = [node]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack += item
+        elif isinstance(item, dict):
+            if "funcname" in item:
+                found.add(".".join(part.get("String", {}).get("sval", "") for part in item["funcname"]))
+            stack += item.values()
+    return found
 
 
 def copied(body: Tree) -> Iterator[str]:

@@ -87,7 +87,10 @@ def put_targets(event: Event, handles: list[Handle]) -> None:
         functions if isinstance(functions, list) else [], [name for handle in handles for name in handle.functions]
     )
     event.detail |= _reading(
-        (), dict.fromkeys(name for handle in handles for name in handle.whole), any(one.returning for one in handles)
+        (),
+        dict.fromkeys(name for handle in handles for name in handle.whole),
+        any(one.returning for one in handles),
+        dict.fromkeys(name for handle in handles for name in handle.written),
     )
     event.detail["where"] = worst([str(event.detail.get("where", "n/a")), *(handle.where for handle in handles)])
     event.detail["prepared"] = True
@@ -115,12 +118,15 @@ def put_facts(event: Event, found: StatementFacts) -> dict[str, object]:
         detail["names"] = list(found.objects)
     if found.defines:
         detail["defines"] = list(found.defines)
-    return detail | _reading(found.assigned, found.whole, found.returning)
+    return detail | _reading(found.assigned, found.whole, found.returning, found.written)
 
 
-def _reading(assigned: Iterable[str], whole: Iterable[str], returning: bool) -> dict[str, object]:
-    """Return what is known of what a statement reads, where there is something to report."""
+def _reading(
+    assigned: Iterable[str], whole: Iterable[str], returning: bool, written: Iterable[str]
+) -> dict[str, object]:
+    """Return what is known of what a statement reads and writes, where there is something to report."""
     detail: dict[str, object] = {"assigned": list(assigned), "whole": list(whole), "returning": returning}
+    detail["written"] = list(written)
     return {name: value for name, value in detail.items() if value}
 
 
@@ -140,5 +146,5 @@ def _parsed(event: Event, said: Parsed) -> dict[str, object]:
         "utility": said.utility,
         "functions": said.functions,
         **{name: values for name, values in named.items() if values},
-        **_reading(said.assigned, said.whole, said.returning),
+        **_reading(said.assigned, said.whole, said.returning, said.written),
     }

@@ -40,7 +40,8 @@ LATE_US = 5_000
 """How far a session's line and its commit may lie apart, when others are to be excluded."""
 HOUR_US = 3_600_000_000
 ENDLESS_US = (1 << 63) - 1
-_ORDINARY = frozenset({"select", "insert", "update", "delete", "merge"})
+_READS = frozenset({"select", "select_nothing"})
+_ORDINARY = frozenset({*_READS, "insert", "update", "delete", "merge"})
 _NOTHING = IDLE | {"commit"}
 _SOURCES = frozenset({"duration", "statement", "error"})
 """Lines about what a client sent; auto_explain and pgAudit report what ran inside of it, too."""
@@ -76,12 +77,12 @@ class LogJoin:
         if known is None or not words:
             relations: tuple[str, ...] = ()
             inserts = False
-        elif words <= IDLE or (words == {"select"} and not known.functions):
+        elif words <= IDLE or (words <= _READS and not known.functions):
             return
         elif event.source == "statement" and event.xid is None and session.sure and words <= _NOTHING:
             return  # announced when its transaction had no id, so it has written nothing
         else:
-            relations = known.relations if words != {"select"} else ()
+            relations = () if words <= _READS else known.relations
             inserts = known.inserts and session.sure
         end_us = event.occurred_at_us + LINE_US
         if event.source == "error":

@@ -29,6 +29,8 @@ from streams.fold.memory.statements import Runs
 
 STATEMENTS_MAX = 20_000
 SLICES_MAX = 16
+BEHIND_MAX = 100
+"""Names that are remembered of what a cursor reads."""
 SLICE_US = 1_000_000
 """Runs are kept by the second in which they ended."""
 SEVERAL = "counted in several"
@@ -41,6 +43,7 @@ class Counted(Struct, frozen=True):
 
     `how` is a key of `BINDINGS`. `several`: more than one session of that principal. `undone`: all of
     the runs were rolled back, `temporary`: all ran on temporary tables. `another`: under a role that was taken on.
+    `behind` are relations and columns of the cursor that a FETCH names: the statistics have its name alone.
     """
 
     logged: bool = False
@@ -50,6 +53,7 @@ class Counted(Struct, frozen=True):
     undone: bool = False
     temporary: bool = False
     another: bool = False
+    behind: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
 
 UNKNOWN = Counted()
@@ -85,7 +89,9 @@ class StatsJoin:
         second = event.occurred_at_us // SLICE_US
         name = (event.principal, event.on_behalf_of)
         temporary = bool(event.relations) and all(relation.startswith("pg_temp.") for relation in event.relations)
-        run = Runs(second, 1, session, name, temporary=int(temporary))
+        by_name = event.detail.get("prepared") is True and len(event.relations) + len(event.columns) <= BEHIND_MAX
+        behind = (tuple(event.relations), tuple(event.columns)) if by_name else None
+        run = Runs(second, 1, session, name, temporary=int(temporary), behind=behind)
         if slices and second <= slices[-1].second:
             _join(slices[-1], run)
             return
@@ -140,7 +146,9 @@ def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
         undone = undone and first.undone == first.count
         temporary = temporary and first.temporary == first.count
         if all_of is None:
-            all_of = Runs(first.second, taken, first.session, first.name, first.several, first.mixed)
+            all_of = Runs(
+                first.second, taken, first.session, first.name, first.several, first.mixed, behind=first.behind
+            )
         else:
             _join(all_of, first)
         if over or taken == first.count:
@@ -154,7 +162,7 @@ def _count_off(slices: list[Runs], calls: int, end: int) -> Counted:
     if all_of.mixed or (all_of.several and all_of.name[0] is None):
         return Counted(logged=True, undone=undone, temporary=temporary)
     how = "counted" if all_of.session.sure and not all_of.several else SEVERAL
-    return Counted(True, all_of.session, how, all_of.several, undone, temporary)
+    return Counted(True, all_of.session, how, all_of.several, undone, temporary, behind=all_of.behind)
 
 
 def _join(runs: Runs, other: Runs) -> None:
@@ -163,6 +171,7 @@ def _join(runs: Runs, other: Runs) -> None:
     runs.undone += other.undone
     runs.temporary += other.temporary
     runs.mixed = runs.mixed or other.mixed or runs.name != other.name
+    runs.behind = runs.behind if runs.behind == other.behind else None
     one, another = runs.session, other.session
     same = (one.instance, one.pid, one.start_us) == (another.instance, another.pid, another.start_us)
     runs.several = runs.several or other.several or not same

@@ -75,6 +75,8 @@ class ClusterCheckpoint(Struct):
     """The targets of the names of prepared statements and cursors (`streams.fold.sessions.handles`)."""
     functions: list[tuple[tuple[str, str], FunctionBody]] = []
     """What functions run, by database and name (`streams.fold.schema.functions`)."""
+    made_functions: list[tuple[tuple[str, str], FunctionBody]] = []
+    """What the log's CREATE FUNCTION says of them."""
     views: list[tuple[tuple[str, str], ViewBody]] = []
     """What views read, likewise (`streams.fold.schema.views`)."""
     clear: list[tuple[tuple[str, str], tuple[int, int, str]]] = []

@@ -100,3 +100,5 @@ class Places(Struct, frozen=True):
     paths: list[tuple[str, tuple[str, ...]]] = []
     sessions: list[tuple[tuple[str | None, int, int | None], Place]] = []
     doubtful: list[tuple[str, str]] = []
+    temporary: list[tuple[str, str, str]] = []
+    """Temporary tables that were made of late, by database and role: what counts statements tells no session."""

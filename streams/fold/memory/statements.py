@@ -85,6 +85,8 @@ class Runs(Struct, array_like=True):
     mixed: bool = False
     undone: int = 0
     temporary: int = 0
+    behind: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    """Relations and columns of what its name stands for (FETCH, EXECUTE), where all of them ran the same."""
 
 
 class HeldReading(Struct, frozen=True, array_like=True):
@@ -118,6 +120,8 @@ class FunctionBody(Struct, frozen=True, array_like=True):
     relations: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    """Of these relations every row, as far as its text tells."""
 
 
 class ViewBody(Struct, frozen=True, array_like=True):

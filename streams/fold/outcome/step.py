@@ -13,8 +13,8 @@ WAITING_MAX = 200
 """Statements of one transaction that wait."""
 READS = frozenset(
     {
-        "select", "show", "fetch", "close", "declare", "begin", "start", "set", "set_role", "explain", "copy_to",
-        "prepare", "deallocate", "discard", "listen", "unlisten", "checkpoint",
+        "select", "select_nothing", "show", "fetch", "close", "declare", "begin", "start", "set", "set_role", "explain",
+        "copy_to", "prepare", "deallocate", "discard", "listen", "unlisten", "checkpoint",
     }
 )  # fmt: skip
 """What is done when it has run: ROLLBACK does not give back what was read."""

@@ -46,6 +46,8 @@ def take(context: FoldContext, line: Statement) -> None:
     event = statement_event(header, line, event_id, known, attribution)
     if known is not None and (known.handles or not _ENDS.isdisjoint(known.operations)):
         put_targets(event, cluster.run_by_name(line, session, known))
+    if line.parsed is not None and line.parsed.made:
+        cluster.functions.made(event, line.parsed.made)
     cluster.through(event, session)
     cluster.relations.resolve(event, session)
     cluster.relations.ran(event, session)

@@ -39,6 +39,8 @@ def emit(context: FoldContext, held: HeldReading, raw: QueryStats) -> None:
     else:
         attribution = _by_role(context, held, raw, in_force=found.another or not found.logged)
     event = statistics_event(header, raw, attribution)
+    if found.behind is not None:
+        event.relations, event.columns = map(list, found.behind)
     cluster.through(event)
     if found.temporary:
         event.relations = [_temporary(name) for name in event.relations]

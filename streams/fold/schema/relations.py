@@ -57,6 +57,7 @@ class Relations:
         self._listed: dict[str, list[str]] = {}
         self._paths: dict[str, tuple[str, ...]] = {}
         self._sessions: dict[_Session, Place] = {}
+        self._temporary: dict[tuple[str, str, str], None] = {}
 
     # -- what is there -----------------------------------------------------------------------------------------
 
@@ -200,6 +201,8 @@ class Relations:
         unresolved = []
         for name in event.relations:
             full = self._resolve(name, event.database or "", role, place)
+            if full is None and place is None and self._was_temporary(event.database or "", role or "", name):
+                full = f"{_TEMP}.{name}"
             if full is None:
                 unresolved.append(name)
             elif full != name:
@@ -207,7 +210,7 @@ class Relations:
         if names:
             event.relations = list(dict.fromkeys(names.get(name, name) for name in event.relations))
             event.columns = list(dict.fromkeys(_column(column, names) for column in event.columns))
-            for said in ("assigned", "whole"):
+            for said in ("assigned", "whole", "written"):
                 if said in event.detail:
                     event.detail[said] = [
                         names.get(name) or _column(name, names) for name in _texts(event.detail[said])
@@ -273,6 +276,8 @@ class Relations:
         settings, operations = _texts(event.detail.get("settings")), _texts(event.detail.get("operations"))
         made = [name[len(_TEMP) + 1 :] for name in event.relations if name.startswith(_TEMP + ".")]
         made = [name for name in made if len(name) <= NAME_CHARS_MAX]
+        for name in made[:TEMPORARY_MAX]:
+            self._note(event.database or "", session.role or "", name)
         paths = [setting for setting in settings if setting.startswith(_PATHS)]
         roles = [setting for setting in settings if setting.startswith(_ROLES)]
         ends = not {"commit", "rollback", "discard"}.isdisjoint(operations)
@@ -298,6 +303,19 @@ class Relations:
             evict_oldest(self._sessions, SESSIONS_MAX)
             self._sessions[key] = place
 
+    def _was_temporary(self, database: str, role: str, name: str) -> bool:
+        """Return whether a name that nothing in a database has was that of a temporary table of a role."""
+        return (
+            database in self._complete
+            and not self._schemas.get((database, name))
+            and (database, role, name) in self._temporary
+        )
+
+    def _note(self, database: str, role: str, name: str) -> None:
+        self._temporary.pop((database, role, name), None)
+        evict_oldest(self._temporary, SESSIONS_MAX)
+        self._temporary[database, role, name] = None
+
     def is_another(self, session: LogSession) -> bool:
         """Return whether another role than the one that logged in may be in force in a session."""
         place = self._sessions.get(_key(session))
@@ -318,6 +336,7 @@ class Relations:
             list(self._paths.items()),
             list(self._sessions.items()),
             sorted(self._doubtful),
+            list(self._temporary),
         )
 
     def load(self, state: ClusterCheckpoint) -> None:
@@ -330,6 +349,7 @@ class Relations:
         self._paths = dict(known.paths)
         self._sessions = dict(known.sessions)
         self._doubtful = set(known.doubtful)
+        self._temporary = dict.fromkeys(known.temporary)
 
 
 def _key(session: LogSession) -> _Session:
