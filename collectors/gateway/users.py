@@ -15,6 +15,7 @@ from collectors.connection import unreachable
 from collectors.gateway.auth.rolefile import LINE
 from collectors.gateway.auth.scram import Verifier
 from pgwitness.core.errors import ConfigurationError, Retry
+from pgwitness.core.runtime.disk import write_whole
 from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 
 REMEMBERED_S: Final = 10.0
@@ -49,6 +50,11 @@ class FileUsers:
     def forget(self, role: str) -> None:
         """Do nothing: the file is looked at each time."""
 
+    @property
+    def names(self) -> list[str]:
+        """The names in the file."""
+        return sorted(self._file.poll())
+
 
 def _still_holds(refusal: Refusal) -> None:
     log.error("what was read before still holds", error=refusal.error)
@@ -76,6 +82,20 @@ def users_of(text: str, path: Path) -> dict[str, Verifier]:
         except ValueError as error:
             raise ConfigurationError(f"users_file: {path}: line {number}: {error}") from error
     return found
+
+
+def with_user(path: Path, name: str, verifier: Verifier) -> None:
+    """Put a name into a file of users, in the place of an older line of its own; comments and other lines stay.
+
+    Raise `ConfigurationError` where the file is none, `Retry` where it cannot be written.
+    """
+    text = ""
+    if path.exists():
+        _read(path)
+        text = path.read_text(encoding="utf-8")
+    quoted = name.replace('"', '""')
+    kept = [line for line in text.splitlines() if (found := LINE.fullmatch(line)) is None or found[1] != quoted]
+    write_whole(path, "".join(f"{line}\n" for line in [*kept, f'"{quoted}" "{verifier.text()}"']).encode())
 
 
 class ServerUsers:

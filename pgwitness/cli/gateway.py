@@ -6,18 +6,24 @@ from pathlib import Path
 
 import click
 
+from pgwitness.cli.gateway_users import users
 from pgwitness.cli.options import common, configuration, http_options
 
 
-@click.command(short_help="Let clients connect through pgwitness, each statement written down.")
+@click.group(
+    short_help="Let clients connect through pgwitness, each statement written down.", invoke_without_command=True
+)
 @http_options
 @common
-def gateway(host: str | None, port: int | None, config_path: Path) -> None:
+@click.pass_context
+def gateway(context: click.Context, host: str | None, port: int | None, config_path: Path) -> None:
     """Serve PostgreSQL's protocol until asked to stop: clients log in here, and their statements go on to the server.
 
     Each statement is on the gateway's spool before it is forwarded, and in the topic `raw` with what came of it.
     Where to listen and which databases there are says [gateway] in the configuration.
     """
+    if context.invoked_subcommand is not None:
+        return
     from collectors.gateway.service import run_gateway
     from pgwitness.cli.daemon import daemon
     from pgwitness.cli.signals import finish
@@ -27,3 +33,6 @@ def gateway(host: str | None, port: int | None, config_path: Path) -> None:
     with daemon("gateway", host or config.http.host, bind) as (stop, health):
         code = run_gateway(config, stop, health)
     finish(code)
+
+
+gateway.add_command(users)

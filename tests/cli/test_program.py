@@ -69,6 +69,7 @@ def test_a_missing_configuration_is_usage_and_named(words: tuple[str, ...], tmp_
     needed["policy", "try"] = ["SELECT 1"]
     needed["dead-letters", "skip"] = ["raw", "0", "1", "--why", "x"]
     needed["lake", "hold"] = ["--why", "x", "--relation", "public.a"]
+    needed["gateway", "users", "add"] = ["ada"]
     needed["lake", "release"] = ["x", "--why", "x"]
     needed["lake", "export"] = ["--format", "ocsf", "--output", str(tmp_path / "out")]
     needed["alerts", "resolve"] = ["0123456789", "--as", "true-positive", "--reason", "x"]

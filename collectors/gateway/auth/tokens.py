@@ -62,6 +62,10 @@ class Tokens:
         audience = settings.audience.replace("{cluster}", cluster).replace("{database}", database)
         return cls(settings, audience, keys, Fields(treatments, token))
 
+    async def keys(self) -> list[Key]:
+        """Return the keys that hold now. Raise `Retry` where that cannot be known."""
+        return await self._source.now()
+
     async def judge(self, text: str, at_us: int) -> Token:
         """Judge a token as of a moment. Raise `Retry` where its keys cannot be known."""
         if len(text) > CHARS_MAX:

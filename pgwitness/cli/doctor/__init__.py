@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pgwitness.cli.doctor import databases, installation, names, slots, storage, triage
+from pgwitness.cli.doctor import databases, gateway, installation, names, slots, storage, triage
 from pgwitness.cli.doctor.lines import Line
 from pgwitness.cli.options import cluster_option, common, configuration, json_option
 from pgwitness.cli.output import console, emit, json_list, say
@@ -36,6 +36,7 @@ def doctor(clusters: tuple[str, ...], as_json: bool, config_path: Path) -> None:
                 silent += databases.silent(config, name, kinds)
         for check in (installation.kafka, installation.lake, storage.storage, installation.files, triage.triage):
             check(config, findings)
+        gateway.gateway(config, findings)
         unnamed = names.examine(config, findings)
     if as_json:
         sections = {"capability": capabilities, "check": findings, "policy": silent, "unnamed": unnamed}
