@@ -16,7 +16,7 @@ import uvloop
 
 from collectors.connection import conninfo
 from collectors.context import now_us
-from collectors.daemon import CLOSE_S, supervise
+from collectors.daemon import supervise
 from collectors.gateway.admission import Admission, Ways
 from collectors.gateway.auth.logins import Logins
 from collectors.gateway.auth.rolefile import Roles
@@ -27,12 +27,11 @@ from collectors.gateway.greeting import Way
 from collectors.gateway.judging import Judging
 from collectors.gateway.records import Started
 from collectors.gateway.shipping import PART as SHIPPING
-from collectors.gateway.shipping import Shipper
+from collectors.gateway.shipping_process import ShippingProcess
 from collectors.gateway.spool import Spool
 from collectors.gateway.upstream import Place
 from collectors.gateway.users import FileUsers, ServerUsers, Users
 from collectors.gateway.wire.startup import ALPN
-from collectors.publisher import Publisher
 from pgwitness.core.config import Config
 from pgwitness.core.config.tables import Gateway, GatewayDatabase
 from pgwitness.core.errors import ConfigurationError
@@ -62,22 +61,20 @@ def run_gateway(config: Config, stop: threading.Event, health: Health) -> int:
     house = House(
         databases, spool, Judging(token).judge, tls, binding, float(gateway.login_timeout), gateway.connections_max
     )
-    publisher = Publisher(config)
-    shipper = Shipper(spool, publisher, health, config.collectors.state_path)
+    shipping = ShippingProcess(config, spool, health)
     served = threading.Event()
     try:
         return supervise(
             {
                 PART: lambda ending: serve_clients(house, listener, ending, health, served),
-                SHIPPING: lambda ending: shipper.run(ending, served),
+                SHIPPING: lambda _: shipping.run(served),
             },
             stop,
             health,
-            publisher.abandon,
+            shipping.abandon,
         )
     finally:
         listener.close()
-        publisher.close(CLOSE_S)
         spool.close()
 
 

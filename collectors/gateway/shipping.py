@@ -10,17 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import structlog
 from msgspec import Struct
 
 from collectors.gateway.records import Begun, Closed, Ended, Opened, Record, Started
-from collectors.gateway.spool import Reader, Spool
+from collectors.gateway.spool import Reader
 from collectors.publisher import Channel, Publisher
 from collectors.statefile import StateFile
 from pgwitness.core.events import LogPlace, Session, Statement
-from pgwitness.core.runtime.health import Health
 
 SOURCE = "gateway"
 PART = "gateway spool"
@@ -156,16 +155,35 @@ class Shipment:
         )
 
 
-class Shipper:
-    """Sends what is on a spool; a task of the daemon."""
+class Spooled(Protocol):
+    """What a shipper needs of a spool: `Spool` itself, or what stands for it in another process."""
 
-    def __init__(self, spool: Spool, publisher: Publisher, health: Health, state_path: Path) -> None:
+    folder: Path
+    id: str
+    end: int
+    released: int
+
+    def release(self, place: int) -> None:
+        """Take up that nothing before a place is needed."""
+
+
+class Reports(Protocol):
+    """Where a shipper says how its work goes: `Health`, or what stands for it."""
+
+    def ready(self, part: str, because_not: str | None = None) -> None:
+        """Say that a part does its work, or why it cannot at the moment."""
+
+
+class Shipper:
+    """Sends what is on a spool, in whichever process."""
+
+    def __init__(self, spool: Spooled, publisher: Publisher, health: Reports, state_path: Path) -> None:
         self._spool = spool
         self._publisher = publisher
         self._health = health
         self._file = StateFile(state_path, f"gateway {spool.id}", ShipmentState)
 
-    def run(self, stop: threading.Event, served: threading.Event) -> None:
+    def run(self, served: threading.Event) -> None:
         """Ship until all sessions are `served`; raise `Retry` when the broker does not take it."""
         state = self._file.load()
         if self._file.problem is not None:

@@ -58,7 +58,7 @@ def test_statements_land_named_and_once(
             daemon.kill()
             sleeping.join()
         assert list((tmp_path / "state" / "gateway").glob("*.jsonl"))
-        system.daemon("gateway", "--port", "0", name="gateway").ready()
+        again = system.daemon("gateway", "--port", "0", name="gateway").ready()
         asked = (
             "SELECT principal, certainty, assurance, outcome, count(*), count(DISTINCT event_id), min(row_count)"
             " FROM statements WHERE binding = 'gateway' GROUP BY ALL ORDER BY outcome"
@@ -72,6 +72,15 @@ def test_statements_land_named_and_once(
             "SELECT operation, count(*) FROM sessions WHERE binding = 'gateway' GROUP BY 1 ORDER BY 1"
         )
         assert sessions == [("connect", 1), ("disconnect", 1)]
+        _until(lambda: 'pgwitness_raw_events_total{cluster="shop",source="gateway"}' in again.get("/metrics")[1])
+        assert "pgwitness_gateway_spool_bytes 0.0" in again.get("/metrics")[1]
+
+
+def _until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20.0
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _sleep(client: psycopg.Connection) -> None:
