@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test chaos lint bench flood alterations differential fuzz mutants quality adbench honest lock kafka postgres regress twin clean
+.PHONY: install demo check test chaos soak lint bench flood alterations differential fuzz mutants quality adbench honest lock kafka postgres regress twin clean
 
 install: $(STAMP)
 
@@ -30,6 +30,12 @@ check: lint
 # operations, instead of at every fourth.
 chaos: install
 	@PGWITNESS_CHAOS=full BIN=$(BIN) sh tests/run tests/chaos tests/sinks/test_compaction_faults.py
+
+# A lake in a bucket (moto) under kills of collector, workers, compactors and sealer, for an hour or `make soak SECONDS=600`: what the
+# workload's books say is held against the lake, which is verified where it is, every row of it.
+SECONDS ?= 3600
+soak: install
+	$(BIN)/python -m tests.chaos.soak --seconds $(SECONDS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -280,10 +280,8 @@ def _tell(done: Done, compactor: Compactor, as_json: bool, orphans: bool) -> Non
     if as_json:
         emit([{**msgspec.structs.asdict(done), "live": compactor.live}], as_json=True)
         return
-    say(
-        f"{done.replaced} files became {done.made} ({done.rows} rows), {compactor.live} count now; "
-        f"{done.removed} replaced files deleted"
-    )
+    what = f"{done.replaced} files became {done.made} ({done.rows} rows)" if done.jobs else "nothing to compact"
+    say(f"{what}, {compactor.live} count now; {done.removed} replaced files deleted")
     if done.orphans and orphans:
         say(f"{done.orphans} files that no entry names and that were older than a day are deleted")
     elif done.orphans:

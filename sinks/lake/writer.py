@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
+import structlog
 from msgspec import Struct
 
 from pgwitness.core.errors import DeadLetter, PgwitnessError, Stop, Superseded
@@ -22,7 +23,7 @@ from pgwitness.core.events import Event
 from sinks.lake import adoption
 from sinks.lake.log import chain
 from sinks.lake.log.chain import File, HighWater, Land, Range, State
-from sinks.lake.log.on_store import Log
+from sinks.lake.log.on_store import Log, forgotten
 from sinks.lake.log.protocol import Attempt
 from sinks.lake.rows import digest, parquet
 from sinks.lake.rows.columns import Columns, Judgement
@@ -34,6 +35,8 @@ from sinks.lake.views import listing, views
 
 BYTES_MAX = 64 * 1024**2
 """Bytes a writer may hold before `full` says that it is time to commit."""
+
+log = structlog.get_logger("lake")
 
 
 class Lake:
@@ -85,6 +88,7 @@ class Lake:
         """
         with Troubles(self.path):
             self.store.prepare()
+            self._look_back()
             adoption.begin(self.log, self.store, partitions, self.clock_us, self.unique)
             self.log.publish()
             for table, schema in TABLES.items():
@@ -92,6 +96,22 @@ class Lake:
                 self.store.remove(listing.old_empty_file(table))
             self._place("views.sql", views.views_sql(self.store.root).encode())
             self.store.sweep()
+
+    def _look_back(self) -> None:
+        """Say so where the log was longer once: going on makes it forget for good what landed behind its end.
+
+        It goes on all the same, for what the topics still have lands again, and no evidence of today is to wait for it.
+        """
+        self.log.refresh()
+        if (known := forgotten(self.store, self.log.state)) is not None:
+            log.error(
+                "log_went_back",
+                lake=str(self.path),
+                ends_with=self.log.state.number,
+                had=known,
+                then="what the topics still have lands again; if a newer copy of the folder _log exists, stop the "
+                "worker and put that back: files that landed behind the end count for nothing now",
+            )
 
     def _place(self, name: str, content: bytes) -> None:
         """Put a file that is the same whoever writes it, and replace one of an older version."""

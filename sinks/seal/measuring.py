@@ -90,12 +90,12 @@ def differs(store: Store, file: File) -> str | None:
     """Say what of a file is not as its entry says, None when all is. Raise `OSError` when it cannot be read."""
     known = size(store.path / file.path) if isinstance(store, Folder) else file.bytes
     if known is not None and known != file.bytes:  # so that nobody waits for what is made too long
-        return f"is altered: it has {known} bytes, its entry says {file.bytes}"
+        return f"has {known} bytes, its entry says {file.bytes}"
     found = measure_in(store, file.path)
     if found is None:
         return "is missing"
     if found.bytes != file.bytes:
-        return f"is altered: it has {found.bytes} bytes, its entry says {file.bytes}"
+        return f"has {found.bytes} bytes, its entry says {file.bytes}"
     if found.sha256 != file.sha256:
-        return f"is altered: its SHA-256 is {found.sha256}, its entry says {file.sha256}"
+        return f"has the SHA-256 {found.sha256}, its entry says {file.sha256}"
     return None

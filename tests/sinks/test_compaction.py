@@ -287,6 +287,19 @@ def test_what_is_in_no_entry_goes_when_a_person_says_so_and_it_is_a_day_old(tmp_
     assert len(live(tmp_path)) == 9
 
 
+def test_what_lies_behind_a_link_is_not_the_lakes_to_delete(tmp_path: Path) -> None:
+    """A folder of a day that leads elsewhere would else have other people's files deleted."""
+    lake, theirs = tmp_path / "lake", tmp_path / "theirs"
+    fill(lake, 3)
+    theirs.mkdir()
+    (theirs / "another.parquet").write_bytes(b"theirs")
+    (lake / "events" / "dt=2026-01-01").symlink_to(theirs)
+    age(lake, 2)
+    os.utime(theirs / "another.parquet", (NOON_US / 1e6, NOON_US / 1e6))
+    assert compactor(lake, NOON_US + 9 * DAY_US, grace_s=0.0, orphans=True).run().orphans == 0
+    assert (theirs / "another.parquet").exists()
+
+
 def test_files_with_fewer_columns_become_files_with_all(tmp_path: Path) -> None:
     """Their rows add up as before, and say of themselves which version they are of."""
     fill(tmp_path, 6)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from pgwitness.core.errors import NotInOrder
 from sinks.lake.compaction.retention import Terms
@@ -103,6 +104,32 @@ def test_a_lake_that_grows_is_the_one_that_was_sealed(lake: Path) -> None:
         fill(lake, 1)
         sealer(lake).round()
         assert sealed_to(lake / place.FOLDER, KEY.public(), Listing(lake).store) == size
+
+
+def test_a_worker_on_a_log_that_was_longer_says_so_and_goes_on(lake: Path) -> None:
+    """Cut off, and with other entries under the same numbers; what is in order it says nothing of."""
+    fill(lake, 6)
+    with capture_logs() as said:
+        fill(lake, 1)
+    assert [one for one in said if one["event"] == "log_went_back"] == []
+    backup = lake.with_name("backup")
+    shutil.copytree(lake / chain.FOLDER, backup)
+    fill(lake, 2)
+    shutil.rmtree(lake / chain.FOLDER)
+    shutil.copytree(backup, lake / chain.FOLDER)
+    with capture_logs() as said:
+        fill(lake, 1)
+    (told,) = (one for one in said if one["event"] == "log_went_back")
+    assert (told["ends_with"], told["had"], told["log_level"]) == (7, 9, "error")
+    assert len(contents(lake)["events"]) > 0
+    with capture_logs() as said:
+        fill(lake, 1)
+    assert [(one["ends_with"], one["had"]) for one in said if one["event"] == "log_went_back"] == [(8, 9)]
+    tail = lake / snapshots.tail_name(9)
+    tail.write_bytes(tail.read_bytes().replace(b'"sha256":"', b'"sha256":"0', 1))
+    with capture_logs() as said:
+        fill(lake, 1)
+    assert [(one["ends_with"], one["had"]) for one in said if one["event"] == "log_went_back"] == [(9, 9)]
 
 
 def test_a_log_that_was_put_back_and_forgotten_by_all_costs_no_file(lake: Path) -> None:

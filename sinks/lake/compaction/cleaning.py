@@ -7,6 +7,7 @@ for a day. And it may be evidence, if the log is an older copy of itself: only a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,8 +25,8 @@ ORPHANED_S = 86_400.0
 class Lists(Reads, Protocol):
     """What this takes of a store."""
 
-    def written_us(self, name: str) -> int | None:
-        """Give when a file was written last, None when there is none."""
+    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Give all files below a folder with when each was written (µs); what lies behind a link is none of them."""
 
 
 @dataclass
@@ -38,10 +39,9 @@ class Gone:
 
 def removable(store: Lists, log: Reader, now_us: int, *, grace_s: float, sealed: int | None) -> Gone:
     """List what may be deleted: taken out more than `grace_s` ago, by an entry up to `sealed` where that is given."""
-    present = [path for path in _parquet(store) if path not in log.state.live]
+    present = _parquet(store)
     log.refresh()  # what has landed while the folders were read is live by now
-    seen = {path: store.written_us(path) for path in present if path not in log.state.live}
-    written = {path: at_us for path, at_us in seen.items() if at_us is not None}
+    written = {path: at_us for path, at_us in present.items() if path not in log.state.live}
     taken = taken_out(store, log.state.number, written)
     gone, holds = Gone(), log.state.holds.values()
     if taken is None:
@@ -58,12 +58,15 @@ def removable(store: Lists, log: Reader, now_us: int, *, grace_s: float, sealed:
     return gone
 
 
-def _parquet(store: Lists) -> list[str]:
-    """List the Parquet files that lie where files of a lake do."""
-    found = []
-    for table in TABLES:
-        for folder in store.names(table):
-            if folder.startswith(("dt=", "month=")):
-                found += [f"{table}/{folder}/{name}" for name in store.names(f"{table}/{folder}")]
+def _parquet(store: Lists) -> dict[str, int]:
+    """List the Parquet files that lie where files of a lake do, with when each was written.
+
+    A folder of a day that is a link leads out of the lake: nothing there is the lake's to delete.
+    """
     kept = {name for table in TABLES for name in (empty_file(table), old_empty_file(table))}
-    return [path for path in found if layout.table_of(path) is not None and path not in kept]
+    return {
+        path: at_us
+        for table in TABLES
+        for path, at_us in store.walk(table)
+        if layout.table_of(path) is not None and path not in kept
+    }

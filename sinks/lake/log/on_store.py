@@ -210,6 +210,19 @@ def newest_snapshot(store: Reads) -> int:
     return int(max(numbers, default="-1"))
 
 
+def forgotten(store: Reads, state: State) -> int | None:
+    """Give the highest entry that a snapshot knows and the log has not, or as another one; None where there is none.
+
+    The entry is durable before its snapshot: a log that knows less was cut off, or an older copy of it put back.
+    """
+    newest = newest_snapshot(store)
+    if newest > state.number:
+        return newest
+    tail = store.read(snapshots.tail_name(state.number)) if state.number >= 0 else None
+    known = snapshots.sha256_in(tail) if tail is not None else None
+    return state.number if known not in (None, state.sha256) else None
+
+
 _TAIL = re.compile(r"tail-([0-9]{12})\.json")
 _HIGH, _MIDDLE, _LOW = (re.compile(digits) for digits in ("[0-9]{6}", "[0-9]{3}", r"[0-9]{3}\.json"))
 

@@ -135,6 +135,14 @@ def decode_head(content: bytes) -> int | None:
     return number if 0 <= number <= NUMBER_MAX else None
 
 
+def sha256_in(tail: bytes) -> str | None:
+    """Read which entry a tail was made of, by its SHA-256; None when it is no tail."""
+    try:
+        return _tail.decode(tail).sha256
+    except UNREADABLE:
+        return None
+
+
 def decode(base: bytes, tail: bytes) -> State:
     """Make the state of a snapshot. Raises `ValueError` when the two are none, or do not belong together."""
     try:

@@ -7,14 +7,16 @@ events say of holes is listed beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from tempfile import TemporaryDirectory
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sinks.lake.log import layout
 from sinks.lake.log.chain import File
 from sinks.lake.rows import digest
 from sinks.lake.storage.store import Folder
@@ -48,9 +50,13 @@ FROM {files} WHERE kind = 'gap' GROUP BY ALL ORDER BY ALL
 """
 _NUMBERED = 3
 """The version of columns from which on `events` has the numbers."""
+_IMAGES = """\
+SELECT i.event_id FROM {images} AS i JOIN {files} AS e USING (event_id)
+WHERE i.dt IS DISTINCT FROM CAST(e.captured_at AS DATE) ORDER BY ALL LIMIT ?
+"""
 _COLUMNS = (
     "event_id", "kind", "cluster", "database", "xid", "lsn", "ordinal", "source", "source_offset", "source_index",
-    "operation", "detail",
+    "operation", "detail", "captured_at",
 )  # fmt: skip
 """What these questions are about."""
 
@@ -72,7 +78,8 @@ def check_rows(lake: Copy, history: History, report: Report) -> None:
     numbered = [file.path for file in files if file.table == "events" and file.schema_version >= _NUMBERED]
     if numbered:
         try:
-            _number(lake, numbered, history, report)
+            images = [file.path for file in files if file.table == "rows" and layout.is_month(file.path)]
+            _number(lake, numbered, images, history, report)
         except (duckdb.Error, FileNotFoundError) as error:
             if not all(lake.has(name) for name in numbered):
                 raise Vanished from error
@@ -83,10 +90,11 @@ def wrong_rows(lake: Copy, file: File) -> str | None:
     """Say what of a file's rows is not as its entry says."""
     try:
         with lake.open(file.path) as opened, pq.ParquetFile(opened) as parquet:
-            found, rows = digest.NOTHING, 0
+            found, rows, misdated = digest.NOTHING, 0, 0
             for group in range(parquet.metadata.num_row_groups):
                 table = parquet.read_row_group(group)
                 rows += table.num_rows
+                misdated += _misdated(table)
                 if file.digest is not None:
                     found += digest.of(table, file.table)
     except FileNotFoundError as error:
@@ -97,16 +105,31 @@ def wrong_rows(lake: Copy, file: File) -> str | None:
         return f"it has {rows} rows, its entry says {file.rows}"
     if file.digest is not None and str(found) != file.digest:
         return "its rows do not add up to the digest in its entry"
+    if misdated:
+        return f"{misdated} of its rows stand under another day than that of their capture"
     return None
 
 
-def _number(lake: Copy, files: list[str], history: History, report: Report) -> None:
+def _misdated(table: pa.Table) -> int:
+    """Count rows of a month whose day is not that of capture: the day is in no digest, and questions go by it."""
+    if "dt" not in table.column_names or "captured_at" not in table.column_names:
+        return 0
+    day = pc.floor_temporal(table["captured_at"], unit="day").cast(pa.date32())
+    return int(pc.sum(pc.not_equal(table["dt"], day).fill_null(True)).as_py() or 0)
+
+
+def _number(lake: Copy, files: list[str], images: list[str], history: History, report: Report) -> None:
     # What does not fit into memory is written beside, but not into the folder that whoever verifies stands in.
     with (
         TemporaryDirectory(prefix="pgwitness-verify-") as spill,
         duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "threads": 2, "temp_directory": spill}) as connection,
     ):
-        source = _source(connection, lake, files)
+        connection.execute("SET TimeZone = 'UTC'")
+        source = _source(connection, lake, "numbered", files, _COLUMNS)
+        if images:
+            shown = _source(connection, lake, "images", images, ("event_id", "dt"))
+            for (event_id,) in _ask(connection, _IMAGES.replace("{images}", shown), source):
+                report.found("altered", str(event_id), "its row image stands under another day than its event")
         for event_id, found in _ask(connection, _TWICE, source):
             report.found("added", str(event_id), f"the event is there {found} times")
         holes = [
@@ -128,22 +151,24 @@ def _number(lake: Copy, files: list[str], history: History, report: Report) -> N
             report.said(f"{found} gap events say what is missing of {cluster}: {reason}")
 
 
-def _source(connection: duckdb.DuckDBPyConnection, lake: Copy, files: list[str]) -> str:
+def _source(
+    connection: duckdb.DuckDBPyConnection, lake: Copy, name: str, files: list[str], columns: Sequence[str]
+) -> str:
     """Give what DuckDB reads the rows of these files from: themselves, or a table where it cannot open them."""
     if isinstance(lake, Folder):
-        connection.execute("SET VARIABLE files = ?", [[str(lake.path / name) for name in files]])
-        return "read_parquet(getvariable('files'), union_by_name = true, hive_partitioning = false)"
-    for name in files:
-        with lake.open(name) as opened, pq.ParquetFile(opened) as parquet:
-            for batch in parquet.iter_batches(columns=list(_COLUMNS)):
-                _insert(connection, pa.Table.from_batches([batch]))
-    return "numbered"
+        connection.execute(f"SET VARIABLE {name} = ?", [[str(lake.path / file) for file in files]])
+        return f"read_parquet(getvariable('{name}'), union_by_name = true, hive_partitioning = false)"
+    for file in files:
+        with lake.open(file) as opened, pq.ParquetFile(opened) as parquet:
+            for batch in parquet.iter_batches(columns=list(columns)):
+                _insert(connection, name, pa.Table.from_batches([batch]))
+    return name
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, batch: pa.Table) -> None:
+def _insert(connection: duckdb.DuckDBPyConnection, name: str, batch: pa.Table) -> None:
     connection.register("batch", batch)
-    connection.execute("CREATE TABLE IF NOT EXISTS numbered AS SELECT * FROM batch LIMIT 0")
-    connection.execute("INSERT INTO numbered BY NAME SELECT * FROM batch")
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {name} AS SELECT * FROM batch LIMIT 0")
+    connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM batch")
     connection.unregister("batch")
 
 

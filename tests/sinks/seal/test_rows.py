@@ -11,14 +11,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from sinks.lake.compaction.plan import Sizes
 from sinks.lake.log import chain
 from sinks.lake.log.chain import Land
+from sinks.lake.views.listing import Listing
 from sinks.lake.writer import Lake
+from sinks.seal.history import History
 from sinks.seal.verification.copies import copy_of
-from sinks.seal.verification.rows import wrong_rows
-from tests.sinks.material import ORDINARY, change, entries, other
+from sinks.seal.verification.findings import Report
+from sinks.seal.verification.rows import check_rows, wrong_rows
+from tests.sinks.material import DAY_US, NOON_US, ORDINARY, change, entries, other
 from tests.sinks.seal.altered_world import live
 from tests.sinks.seal.material import grow, named, sealer, verified
+from tests.sinks.test_compaction import compactor, fill
 
 
 def landed(path: Path) -> Path:
@@ -107,3 +112,24 @@ def test_an_event_that_is_there_twice_is_found(tmp_path: Path) -> None:
     )
     sealer(path).round()
     assert named(verified(path, rows=True)) == {("added", again)}
+
+
+@pytest.mark.parametrize("table", ["events", "rows"])
+def test_a_row_of_a_month_under_another_day_is_found(tmp_path: Path, table: str) -> None:
+    """The day is in no digest, and a question for the right day would not find the row."""
+    path = tmp_path / "lake"
+    fill(path, 6, days=3)
+    compactor(path, NOON_US + 60 * DAY_US, grace_s=0.0, sizes=Sizes()).run()
+    listing = Listing(path)
+    listing.refresh()
+    history, before, after = History(listing.state), Report(), Report()
+    check_rows(copy_of(path), history, before)
+    assert before.findings == []
+    for file in live(path, table):
+        found = pq.ParquetFile(path / file.path).read()
+        days = pc.add(found["dt"].cast(pa.int32()), pa.scalar(1, pa.int32())).cast(pa.date32())
+        at = found.column_names.index("dt")
+        pq.write_table(found.set_column(at, found.schema.field(at), days), path / file.path)
+    check_rows(copy_of(path), history, after)
+    assert {one.kind for one in after.findings} == {"altered"}
+    assert all("under another day than" in one.text for one in after.findings)
