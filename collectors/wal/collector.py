@@ -46,12 +46,14 @@ from collectors.wal.stream import HEADER, Ended, Stream
 from collectors.wal.stuck import OUT_OF_MEMORY, failed, of_the_data, start_after
 from collectors.wal.transaction import Assembler, Place, Xids
 from collectors.wal.unpublished import Accounts
-from pgwitness.core.config import Cluster, Config
+from pgwitness.core import subjects
+from pgwitness.core.config import Cluster, Config, Privacy
 from pgwitness.core.contracts.collector import Task
 from pgwitness.core.errors import ConfigurationError, PgwitnessError, Retry, Unreachable
 from pgwitness.core.events import Control, Gap, RawEvent, format_lsn, qualified
 from pgwitness.core.messages.refusal import words
 from pgwitness.core.privacy import tokenizer
+from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 
 PUBLICATIONS = (PUBLICATION, PUBLICATION_INSERTS)
 READ_S = 0.2
@@ -108,6 +110,20 @@ def tasks(context: Context) -> dict[str, Task]:
 def _named(name: str, cluster: Cluster) -> None:
     if not cluster.databases:
         raise ConfigurationError(f"clusters.{name}.databases is empty: name the databases to witness")
+
+
+def _subjects(privacy: Privacy) -> Callable[[], subjects.Subjects] | None:
+    """Give the keys of data subjects, as their file has them now. Raise `ConfigurationError` when it cannot be used."""
+    if not privacy.subjects:
+        return None
+
+    def refused(refusal: Refusal) -> None:
+        log.error("subject_keys_refused", error=refusal.error, then="those that were read last hold")
+
+    path = privacy.subject_key_file
+    file = WatchedFile(path, partial(subjects.load, path), initial=subjects.Subjects(b"", {}), refused=refused)
+    file.load()
+    return file.current
 
 
 def run(context: Context, database: str, stop: threading.Event) -> None:
@@ -199,7 +215,7 @@ class _Collector:
         )
         return Assembler(
             self.place,
-            Masking(context.config.privacy, tokenizer(context.key)),
+            Masking(context.config.privacy, tokenizer(context.key), _subjects(context.config.privacy)),
             self.judge,
             self._facts,
             self,

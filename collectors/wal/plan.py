@@ -8,6 +8,7 @@ look-up for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import error as LayoutError  # noqa: N812 - it is struct's own error
 
 import msgspec
@@ -18,13 +19,16 @@ from collectors.wal.pgoutput import INT2, INT4, UNCHANGED, ProtocolError, Tuple
 from collectors.wal.values import NULL, Convert, TokenCache, converter, type_names
 from pgwitness.core.config import Privacy
 from pgwitness.core.events import Relation, qualified, quote_identifier
-from pgwitness.core.privacy import Tokenizer, treatment
+from pgwitness.core.privacy import Tokenizer, names_subject, treatment
+from pgwitness.core.subjects import Subjects
 
 ROW_BYTES_MAX = 160 * 1024
 """Encoded bytes of a row; a longer one is encoded again with the limits below, so that no row exceeds a record."""
 TIGHTER = (1024, 64)
 HEADER_BYTES_MAX = 96 * 1024
 """Encoded bytes of a relation; one whose columns have so long names in JSON is there without them."""
+SUBJECTS_MAX = 1_024
+"""Subjects whose converters a plan keeps."""
 PARSE_ERRORS = (LayoutError, IndexError, KeyError, ValueError)
 
 _unpack = INT4.unpack_from
@@ -49,9 +53,11 @@ class TableFacts(Struct, frozen=True):
 class Masking:
     """What masking needs, one for all plans of a stream: the rules, the tokenizer and the caches of tokens by limit."""
 
-    def __init__(self, privacy: Privacy, token: Tokenizer) -> None:
+    def __init__(self, privacy: Privacy, token: Tokenizer, subjects: Callable[[], Subjects] | None = None) -> None:
+        """`subjects` gives the keys of data subjects as they are now; without, nobody has one."""
         self.privacy = privacy
         self.token = token
+        self.subjects = subjects
         self._caches: dict[int, TokenCache] = {}
 
     def tokens(self, limit: int) -> TokenCache:
@@ -103,10 +109,16 @@ class Plan:
             self.header = msgspec.json.encode(self.relation)
         # Where a part is cut must not depend on whether a beacon is installed.
         self.header_size = len(self.header) + (0 if facts.beacon else len(b',"beacon":true')) + 1
+        self._table = table
+        self._subject = self._subject_column()
+        self._by_subject: dict[bytes, list[Convert]] = {}
+        self._keys_of: Subjects | None = None
         self._converters: list[Convert] = []
+        self._treatments: list[str] = []
         self._labels: list[bytes | None] = []
         for name, kind in zip(self.names, self._types, strict=True):
             how = treatment(f"{table}.{quote_identifier(name)}", kind, masking.privacy)
+            self._treatments.append(how)
             self._converters.append(
                 converter(how, kind, masking.tokens(self._limit), masking.token, self._limit)
                 if how != "drop"
@@ -196,6 +208,8 @@ class Plan:
         """Read a new tuple and fill the template; none when a value is not there (unchanged TOAST)."""
         if data[at : at + 2] != self._count:
             raise ProtocolError(f"a row of {self.relation.name} with another number of columns than its relation")
+        if self._subject is not None:
+            return None  # whose it is has to be known before any value of it is masked
         at += 2
         values: list[bytes] = []
         add = values.append
@@ -241,9 +255,10 @@ class Plan:
         if self._masking.privacy.row_values == "masked":
             if old is not None:
                 # Of an old key the columns outside of it are null: they were not sent, and those of a key never are.
-                before = self._object(old, everything if whole else [n for n in everything if old[n] is not None])
+                columns = everything if whole else [n for n in everything if old[n] is not None]
+                before = self._object(old, columns, self._converters_of(old, None))
             if new is not None:
-                after = self._object(new, everything)
+                after = self._object(new, everything, self._converters_of(new, old))
         key = self._key_of(new if new is not None else old or [], old)
         return b'[%d,"%b",%d,%b,%b,%b,%b]' % (ordinal, operation, index, key, changed, before, after)
 
@@ -253,13 +268,46 @@ class Plan:
         values = [old[n] if old is not None and value is UNCHANGED else value for n, value in enumerate(row)]
         if not self._key or any(values[n] is UNCHANGED or values[n] is None for n in self._key):
             return NULL
-        return self._object(values, self._key)
+        return self._object(values, self._key, self._converters_of(row, old))
+
+    def _subject_column(self) -> int | None:
+        """Give the place of the column that says whom a row is about, None where none does."""
+        if self._masking.subjects is None:
+            return None
+        columns = [f"{self._table}.{quote_identifier(name)}" for name in self.names]
+        return next((n for n, column in enumerate(columns) if names_subject(column, self._masking.privacy)), None)
+
+    def _converters_of(self, row: Tuple, old: Tuple | None) -> list[Convert]:
+        """Give what masks the values of a row: of one about somebody, with that person's key.
+
+        What only names the row (a key without the subject) has the installation's token in each row about it, or a
+        deletion, which often sends nothing else, would not be known to be of the row that was inserted.
+        """
+        at, subjects = self._subject, self._masking.subjects
+        if at is None or subjects is None:
+            return self._converters
+        subject = old[at] if row[at] is UNCHANGED and old is not None else row[at]
+        if not isinstance(subject, bytes):
+            return self._converters
+        keys = subjects()
+        if keys is not self._keys_of or len(self._by_subject) >= SUBJECTS_MAX:
+            self._by_subject, self._keys_of = {}, keys
+        found = self._by_subject.get(subject)
+        if found is None:
+            token = keys.tokens(subject)
+            found = self._by_subject[subject] = [
+                self._converters[n]
+                if how == "drop" or (n in self._key and n != at)
+                else converter(how, kind, TokenCache(token, self._limit), token, self._limit)
+                for n, (how, kind) in enumerate(zip(self._treatments, self._types, strict=True))
+            ]
+        return found
 
     @property
     def _masking(self) -> Masking:
         return self._made_of[2]
 
-    def _object(self, values: Tuple, columns: range | list[int]) -> bytes:
+    def _object(self, values: Tuple, columns: range | list[int], converters: list[Convert]) -> bytes:
         """Encode an object of some columns; what was not sent or is dropped is not in it."""
         members = []
         try:
@@ -271,7 +319,7 @@ class Plan:
                     members.append(label + NULL)
                 else:
                     assert isinstance(value, bytes)
-                    members.append(label + self._converters[n](value))
+                    members.append(label + converters[n](value))
         except PARSE_ERRORS as error:
             raise self._broken(error) from error
         return b"{" + b",".join(members) + b"}"

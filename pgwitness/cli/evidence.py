@@ -66,6 +66,10 @@ class Recorder:
         """Write down that somebody asked for the token of a value of a column; the value itself nobody keeps."""
         self._record("token", "token", {"column": column, "token": token, "outcome": "success"})
 
+    def did(self, operation: str, detail: dict[str, object]) -> None:
+        """Write down that somebody changed the keys of tokens; no key and no person stands there."""
+        self._record(operation, "privacy", {**detail, "outcome": "success"})
+
     def _record(self, operation: str, source: str, asked: dict[str, object]) -> None:
         from pgwitness.cli import kafka
         from pgwitness.core.events import Control

@@ -28,6 +28,7 @@ from pgwitness.cli.lake import lake
 from pgwitness.cli.options import DEBUG
 from pgwitness.cli.output import say
 from pgwitness.cli.policy import policy
+from pgwitness.cli.privacy import privacy
 from pgwitness.cli.prove import prove
 from pgwitness.cli.report import report
 from pgwitness.cli.seal import seal
@@ -125,5 +126,6 @@ for command in (
     policy,
     dead_letters,
     token,
+    privacy,
 ):
     main.add_command(command)

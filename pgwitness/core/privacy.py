@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -40,29 +40,68 @@ CLEAR_TYPES = frozenset(_NUMBERS | _TIMES)
 Tokenizer = Callable[[bytes], bytes]
 
 
-def load_key(path: Path) -> bytes:
+class Key(bytes):
+    """The masking key: the bytes of its first generation, by which all else than tokens goes, and all generations."""
+
+    generations: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, generations: Sequence[bytes]) -> Key:
+        """Make it of its generations, the oldest first."""
+        made = cls(generations[0])
+        made.generations = tuple(generations)
+        return made
+
+    def tokenizer(self, generation: int) -> Tokenizer:
+        """Give what makes the tokens of a generation; of all behind the first one these say which it is."""
+        return tokenizer(self.generations[generation - 1], prefix_of(generation))
+
+
+def prefix_of(generation: int) -> str:
+    """Give what tokens of a generation of the key begin with."""
+    return TOKEN_PREFIX if generation == 1 else f"{TOKEN_PREFIX}{generation}_"
+
+
+def load_key(path: Path) -> Key:
     """Read the masking key. Raises `ConfigurationError` when it is missing, short, or readable by others."""
     try:
         mode = path.stat().st_mode
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        generations = [bytes.fromhex(line) for line in path.read_text(encoding="ascii").split("\n") if line.strip()]
     except FileNotFoundError:
         raise ConfigurationError(f"privacy.key_file: {path} does not exist; `pgwitness init` makes one") from None
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"privacy.key_file: {path} is not a key of {KEY_BYTES} bytes in hex: {error}"
         ) from error
-    if len(key) < KEY_BYTES:
-        raise ConfigurationError(f"privacy.key_file: {path} holds {len(key)} bytes, {KEY_BYTES} are needed")
+    short = min((len(key) for key in generations), default=0)
+    if short < KEY_BYTES:
+        raise ConfigurationError(f"privacy.key_file: {path} holds {short} bytes in a line, {KEY_BYTES} are needed")
     if mode & 0o077:
         raise ConfigurationError(f"privacy.key_file: {path} can be read by others; run `chmod 600 {path}`")
-    return key
+    return Key.of(generations)
 
 
-def write_key(path: Path, key: bytes) -> None:
+def add_generation(path: Path, key: bytes) -> int:
+    """Add a generation to the key's file, durably; gives its number. Raises as `load_key`, and `OSError`."""
+    known = load_key(path).generations
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        staged.unlink(missing_ok=True)
+        write_key(staged, *known, key)
+        staged.rename(path)
+    except OSError:
+        staged.unlink(missing_ok=True)
+        raise
+    return len(known) + 1
+
+
+def write_key(path: Path, *generations: bytes) -> None:
     """Write a new key, readable by its owner only. Raises `FileExistsError`: a key is never overwritten."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(key.hex() + "\n")
+        file.writelines(key.hex() + "\n" for key in generations)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def pads(key: bytes) -> tuple[bytes, bytes]:
@@ -71,13 +110,16 @@ def pads(key: bytes) -> tuple[bytes, bytes]:
     return bytes(byte ^ 0x36 for byte in block), bytes(byte ^ 0x5C for byte in block)
 
 
-def tokenizer(key: bytes) -> Tokenizer:
+def tokenizer(key: bytes, begins: str = TOKEN_PREFIX) -> Tokenizer:
     """Make the function from a value to its token: `tok_` and 128 bits of HMAC-SHA256 (RFC 2104) in hex.
 
+    Of a key with several generations it is the newest that makes tokens.
     The two keyed states are computed once; a token costs two copies, which is a third of a call to `hmac`.
     """
+    if isinstance(key, Key) and len(key.generations) > 1:
+        return key.tokenizer(len(key.generations))
     inner, outer = (hashlib.sha256(pad) for pad in pads(key))
-    prefix = TOKEN_PREFIX.encode()
+    prefix = begins.encode()
 
     def token(value: bytes) -> bytes:
         first = inner.copy()
@@ -92,11 +134,19 @@ def tokenizer(key: bytes) -> Tokenizer:
 def treatment(column: str, type_name: str, privacy: Privacy) -> str:
     """Say how a column's values are treated: `clear`, `token`, `last4`, `hash` or `drop`.
 
-    `column` is `schema.table.column`. The first rule of `mask` that matches wins, then `clear`, then the type.
+    `column` is `schema.table.column`. The first rule of `mask` that matches wins, then `clear`, then the type. What
+    names a data subject is a token, whatever its type: in clear it would name whom the other tokens are of.
     """
     for rule in privacy.mask:
         if fnmatchcase(column, rule.column):
             return rule.with_
     if any(fnmatchcase(column, pattern) for pattern in privacy.clear):
         return "clear"
+    if names_subject(column, privacy):
+        return "token"
     return "clear" if type_name in CLEAR_TYPES else privacy.default
+
+
+def names_subject(column: str, privacy: Privacy) -> bool:
+    """Say whether a column names the data subject of its row (`privacy.subject`)."""
+    return any(fnmatchcase(column, pattern) for pattern in privacy.subjects)

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pgwitness.cli import main
+from pgwitness.core.privacy import load_key, tokenizer
 from pgwitness.demo.servers import free_port
 
 RULES = """
@@ -84,3 +85,42 @@ def test_where_there_is_no_token_it_is_said(home: Path, column: str, code: int, 
     result = ask(home, column, b"x")
     assert (result.exit_code, result.stdout) == (code, "")
     assert words in result.stderr
+
+
+def run(home: Path, said: bytes, *words: str) -> Result:
+    """Run another command with something on stdin."""
+    return CliRunner().invoke(main, [*words, "--config", str(home / "pgwitness.toml")], input=said)
+
+
+def test_a_rotated_key_keeps_all_tokens_of_a_value_known(home: Path) -> None:
+    """The first are as they were; later ones say which generation made them, the newest first."""
+    for _ in range(2):
+        assert run(home, b"", "privacy", "rotate").exit_code == 0
+    newest, second, first = ask(home, "public.orders.note", b"x").stdout.split()
+    assert first == token(b"x")
+    assert (newest[:6], second[:6]) == ("tok_3_", "tok_2_")
+    key = load_key(home / "privacy.key")
+    assert (bytes(key), tokenizer(key)(b"x").decode()) == (b"\x5a" * 32, newest)
+    assert ask(home, "public.cards.number", b"4111111111111111").stdout == "****1111\n"
+    assert (home / "privacy.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_forgotten_subjects_tokens_can_be_made_no_more(home: Path) -> None:
+    """Before, by their id; afterwards by nobody, and others' are as they were."""
+    assert "privacy.subject is not set" in run(home, b"1", "privacy", "forget", "--yes").output
+    config = home / "pgwitness.toml"
+    config.write_text(config.read_text().replace("[privacy]", '[privacy]\nsubject = "public.customers.id"'))
+    assert run(home, b"", "privacy", "init").exit_code == 0
+    assert run(home, b"", "privacy", "init").exit_code == 1
+    name = ask(home, "public.customers.name", b"1\nAda\n", "--subject").stdout
+    assert name.startswith("tok_s_")
+    own = ask(home, "public.customers.id", b"1").stdout
+    other = ask(home, "public.customers.name", b"2\nAda\n", "--subject").stdout
+    assert "say --yes" in run(home, b"1", "privacy", "forget").output
+    done = run(home, b"1\n", "privacy", "forget", "--yes")
+    assert done.exit_code == 0
+    assert own.strip() in done.output
+    again = ask(home, "public.customers.name", b"1\nAda\n", "--subject")
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert ask(home, "public.customers.name", b"2\nAda\n", "--subject").stdout == other
+    assert "forgotten before" in run(home, b"1\n", "privacy", "forget", "--yes").output

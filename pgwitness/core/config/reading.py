@@ -27,6 +27,7 @@ from pgwitness.core.units import Duration, Size
 ENVIRONMENT_PREFIX = "PGWITNESS_"
 _PATH_KEYS = {
     ("privacy", "key_file"),
+    ("privacy", "subject_key_file"),
     ("lake", "path"),
     ("lake", "signing_key_file"),
     ("seal", "key"),

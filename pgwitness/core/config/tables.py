@@ -119,15 +119,26 @@ class Mask(_Section, frozen=True, kw_only=True):
 
 
 class Privacy(_Section, frozen=True, kw_only=True):
-    """Table `[privacy]`. `sensitive` columns are told to policies, besides those that `mask` masks."""
+    """Table `[privacy]`. `sensitive` columns are told to policies, besides those that `mask` masks.
+
+    `subject` names the columns that say whom a row is about: its tokens are then made with that person's own key, out
+    of `subject_key_file`, which can be deleted.
+    """
 
     key_file: Path = Path("privacy.key")
+    subject: str | list[str] = []
+    subject_key_file: Path = Path("subjects.key")
     row_values: Literal["none", "masked"] = "masked"
     default: Literal["token", "clear"] = "token"
     clear: list[str] = []
     mask: list[Mask] = []
     sensitive: list[str] = []
     value_limit: Size = Size(8 * 1024)
+
+    @property
+    def subjects(self) -> list[str]:
+        """The patterns of `subject`."""
+        return [self.subject] if isinstance(self.subject, str) else self.subject
 
 
 class S3(_Section, frozen=True, kw_only=True):
