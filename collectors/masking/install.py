@@ -16,7 +16,7 @@ from collectors import texts
 from collectors.installation import planning as beacon
 from collectors.installation.install import VERSION_MIN, Failure, Report
 from collectors.installation.steps import Options, Statement
-from collectors.masking import catalogue, planning
+from collectors.masking import catalogue, planning, reach
 from collectors.masking.catalogue import Connection, State
 from collectors.masking.expressions import ENCODINGS
 from collectors.masking.names import OWNER, PADS, check, role_of, view_schema
@@ -43,7 +43,10 @@ class Masks(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """How an audience, or a table for it, stands: `ok`, `missing`, `differs` or `left out`; what is wrong, the fix."""
+    """How an audience stands, or what it reads beside its views: what is wrong, and the fix.
+
+    `state` is `ok`, `missing` or `differs`; `leak` of a way to masked values; `limit` of what no fault is.
+    """
 
     subject: str
     state: str
@@ -63,12 +66,17 @@ def install(connection: Connection, masks: Masks, options: Options | None = None
     # Somebody who may not see the pads cannot have set them up wrong.
     fill = pads(masks.key) if audiences and state.filled is False else None
     failure = _transaction(connection, plan, options, fill) if plan or fill else None
-    left = [_failure(trouble) for one in audiences.values() for trouble in planning.left_out(state, one)]
+    if failure is not None:
+        return Report(database=state.database, left=(failure,))
+    found = [way for name in audiences for way in reach.ways(connection, seen(state, masks, name, views[name]))]
     return Report(
         database=state.database,
-        done=tuple(plan) if failure is None else (),
-        left=tuple([failure] if failure else left),
-        notes=tuple(_notes(state, audiences, views)),
+        done=tuple(plan),
+        left=tuple(Failure(way.what, way.why, way.fix) for way in found if way.weight == "leak"),
+        notes=(
+            *_notes(state, audiences, views),
+            *(f"{way.what}: {way.why}; {way.fix}" for way in found if way.weight != "leak"),
+        ),
     )
 
 
@@ -116,10 +124,38 @@ def status(connection: Connection, masks: Masks) -> list[Status]:
         views = planning.wanted(state, one, masks.privacy, known)
         found += [_stands(state, name, one, views)]
         found += [
-            Status(subject=f"{trouble.what} for {name}", state="left out", problem=trouble.why, fix=trouble.fix)
+            Status(subject=f"{trouble.what} for {name}", state="limit", problem=trouble.why, fix=trouble.fix)
             for trouble in planning.left_out(state, one)
         ]
+        found += [
+            Status(
+                subject=f"{way.what} for {name}",
+                state="leak" if way.weight == "leak" else "limit",
+                problem=way.why,
+                fix=way.fix,
+            )
+            for way in reach.ways(connection, seen(state, masks, name, views))
+        ]
     return found
+
+
+def seen(state: State, masks: Masks, name: str, views: list[Wanted]) -> reach.Seen:
+    """Give what an audience is to see of the database's tables: what is masked, and what is clear."""
+    audience = masks.audiences[name]
+    shown = [(view.table.oid, column.number, kind) for view in views for column, kind, _ in view.columns]
+    hidden = [
+        (table.oid, column.number)
+        for table in state.tables
+        if table.roles and table.schema in audience.schemas
+        for column in table.columns
+    ]
+    everywhere = [one for one in masks.audiences.values() if role_of(name, one) == role_of(name, audience)]
+    return reach.Seen(
+        role=role_of(name, audience),
+        masked=(*((oid, number) for oid, number, kind in shown if kind != "clear"), *hidden),
+        clear=tuple((oid, number) for oid, number, kind in shown if kind == "clear"),
+        databases=tuple(database for one in everywhere for database in one.databases),
+    )
 
 
 _AGAIN = "pgwitness db install --masks"
@@ -128,7 +164,7 @@ _AGAIN = "pgwitness db install --masks"
 def _stands(state: State, name: str, audience: Audience, views: list[Wanted]) -> Status:
     subject = f"masks {name}"
     if refused := planning.refusals(state, name, audience):
-        first = refused[0]
+        first = refused[0]  # the others show when it is mended
         return Status(subject=subject, state="differs", problem=f"{first.what}: {first.why}", fix=first.fix)
     if role_of(name, audience) not in state.roles or not state.pads:
         return Status(subject=subject, state="missing", problem="not installed", fix=_AGAIN)
@@ -170,12 +206,22 @@ def _wanted(state: State, audiences: Mapping[str, Audience], privacy: Privacy, k
     return {name: planning.wanted(state, one, privacy, known) for name, one in audiences.items()}
 
 
+def beside(connection: Connection, masks: Masks, name: str) -> list[reach.Way]:
+    """List the ways by which an audience gets at what is masked for it."""
+    state, audiences = _read(connection, masks)
+    return reach.ways(connection, seen(state, masks, name, planning.wanted(state, audiences[name], masks.privacy, {})))
+
+
 def _state(connection: Connection, masks: Masks) -> tuple[State, dict[str, Audience]]:
     connection.autocommit = True
     texts.keep_texts(connection)
     version = connection.info.server_version
     if version < VERSION_MIN:
         raise NotInOrder(f"PostgreSQL {version // 10_000} is not supported; pgwitness needs 15 or newer")
+    return _read(connection, masks)
+
+
+def _read(connection: Connection, masks: Masks) -> tuple[State, dict[str, Audience]]:
     check(dict(masks.audiences))
     audiences = masks.here(connection.info.dbname)
     schemas = sorted({schema for one in audiences.values() for schema in one.schemas})
@@ -189,6 +235,7 @@ def _notes(state: State, audiences: Mapping[str, Audience], views: Mapping[str, 
         role = role_of(name, audience)
         if role not in state.roles:
             yield f"role {role} has no password yet: set one with \\password {role}"
+        yield from (f"{one.what}: {one.why}; {one.fix}" for one in planning.left_out(state, audience))
         nulled = [f"{view.table.qualified}.{column}" for view in views[name] for column in view.few]
         if nulled:
             yield f"{name} sees nulls for columns of few values, which tokens would give away: {', '.join(nulled)}"

@@ -85,3 +85,18 @@ def test_without_an_audience_there_is_nothing_to_install(config: Path) -> None:
     done = run(config, "install", "--masks")
     assert done.exit_code == 2
     assert "[masks.NAME]" in done.output
+
+
+def test_the_doctor_tells_of_a_way_round_the_views(database18: str, config: Path) -> None:
+    """What an audience reads beside its views is an error with the statement that closes it."""
+    from pgwitness.cli.doctor.databases import masks
+    from pgwitness.core.config import load
+
+    assert run(config, "install", "--masks").exit_code == 0
+    with psycopg.connect(database18, autocommit=True) as admin:
+        admin.execute("GRANT SELECT ON customers TO PUBLIC")
+    found: list[dict[str, object]] = []
+    masks(load(config), found)
+    states = {line["what"]: (line["state"], line["fix"]) for line in found}
+    assert states["masks support"] == ("ok", "")
+    assert states["public.customers for support"] == ("error", "REVOKE SELECT ON public.customers FROM PUBLIC")

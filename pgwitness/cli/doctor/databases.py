@@ -12,6 +12,7 @@ from pgwitness.core.errors import PgwitnessError, Unreachable
 
 if TYPE_CHECKING:
     from collectors.installation.capabilities import Capability, Finding, Matrix
+    from collectors.masking.install import Masks
     from detectors.policy.policy import Policy
     from pgwitness.core.config import Cluster, Config
 
@@ -69,6 +70,37 @@ def examine(name: str, cluster: Cluster, findings: list[Line]) -> tuple[list[Lin
     for number, dsn in enumerate(cluster.replicas, 1):
         attempt(name, f"replica {number}", findings, lambda dsn=dsn: _replica(cluster, dsn))  # type: ignore[misc]
     return rows, frozenset(kinds)
+
+
+def masks(config: Config, findings: list[Line]) -> None:
+    """Say of each audience whether its views are as configured, and by which ways it reads more than they show."""
+    from collectors.masking.install import Masks
+    from pgwitness.core.privacy import load_key
+
+    if not config.masks:
+        return
+    try:
+        wanted = Masks(audiences=config.masks, privacy=config.privacy, key=load_key(config.privacy.key_file))
+    except PgwitnessError:
+        return  # the check of the files says so
+    for name, cluster in config.clusters.items():
+        for database in cluster.databases:
+            findings += _masked(f"{name}/{database}", cluster, database, wanted)
+
+
+def _masked(where: str, cluster: Cluster, database: str, wanted: Masks) -> list[Line]:
+    from collectors.connection import connect
+    from collectors.masking.install import status
+
+    try:
+        with connect(cluster, database=database, application_name="pgwitness doctor") as connection:
+            found = status(connection, wanted)
+    except Unreachable:
+        return []  # it is said where the database is examined
+    except PgwitnessError as error:
+        return [line(where, "masks", "error", str(error))]
+    states = {"ok": "ok", "limit": "warning"}
+    return [line(where, one.subject, states.get(one.state, "error"), one.problem or "", one.fix or "") for one in found]
 
 
 def _unreachable(name: str, said: str) -> Line:
