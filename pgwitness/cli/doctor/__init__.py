@@ -21,7 +21,7 @@ def doctor(clusters: tuple[str, ...], as_json: bool, config_path: Path) -> None:
     """Say what can be captured and how surely, what is wrong with the exact fix, and which policies can never fire.
 
     Checks databases, masks, broker, topics, lake, clocks, key, identities and policies; names the sessions of the last
-    hour that no rule names. Exits 1 when something is wrong, 3 when the only trouble is a server that cannot be reached.
+    hour that no rule names. Exits 1 when something is wrong, 3 when the only trouble is an unreachable server.
     """
     config = configuration(config_path, clusters)
     capabilities: list[Line] = []
