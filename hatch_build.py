@@ -1,4 +1,4 @@
-"""Compiles `sinks/lake/rows/lanes.c` when pgwitness is built or installed; without a C compiler it is left out.
+"""Compiles `sinks/lake/rows/digests.c` when pgwitness is built or installed; without a C compiler it is left out.
 
 Then the digests of rows are computed in Python, with the same result. Nothing of Python is compiled against, so one
 library does for every version of it.
@@ -15,13 +15,13 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("sinks/lake/rows/lanes.c")
-LIBRARY = "lanes.native"
+SOURCE = Path("sinks/lake/rows/digests.c")
+LIBRARY = "digests.native"
 """Not `.so`: nothing in the package looks like a module of Python and is none."""
 FLAGS = ("-O3", "-std=c11", "-shared", "-fPIC")
 
 
-class CompileLanes(BuildHookInterface[Any]):
+class CompileDigests(BuildHookInterface[Any]):
     """Puts the library into the wheel, which is then one for this platform."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

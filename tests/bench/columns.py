@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from pgwitness.core.events import Event, Position, Relation, Row
-from sinks.lake.rows import digest, lanes, parquet
+from sinks.lake.rows import digest, native, parquet
 from sinks.lake.rows.columns import Columns
 
 ROWS = 100_000
@@ -131,7 +131,7 @@ def digests(cut: list[list[Event]], runs: int = 3) -> list[float]:
     tables = _columns(cut).tables()
     taken: list[list[float]] = [[], []]
     for run in range(2 * runs):
-        with patch.object(lanes, "native", (lambda: None) if run % 2 else lanes.native):
+        with patch.object(native, "way", (lambda: None) if run % 2 else native.way):
             start = time.process_time()
             for (name, _), table in tables.items():
                 digest.of(table, name)

@@ -56,9 +56,9 @@ def storage(config: Config, findings: list[Line]) -> None:
 
 def judge_digests() -> list[Line]:
     """Say when this installation adds rows up in Python, which is most of what a worker then does."""
-    from sinks.lake.rows import lanes
+    from sinks.lake.rows import native
 
-    if lanes.native() is not None:
+    if native.way() is not None:
         return []
     fix = "a worker lands more with it: install pgwitness where there is a C compiler, on an x86 processor with SHA"
     return [line("lake", "digests", "info", "digests of rows are computed in Python, with the same result", fix)]
