@@ -75,6 +75,7 @@ class Action(Struct, kw_only=True, omit_defaults=True):
     fingerprint: str = ""
     utility: bool = False
     outcome: str = "unknown"
+    asked: bool = False
     effect: str = ""
     sqlstate: str = ""
     share: float = 0.0
@@ -274,11 +275,11 @@ def _common(event: Event, labels: Mapping[str, str]) -> Action:
         client_port=event.client_port or 0,
     )
     if "agent" in detail:
-        _claim(action, detail["agent"])
+        put_claim(action, detail["agent"])
     return action
 
 
-def _claim(action: Action, agent: object) -> None:
+def put_claim(action: Action, agent: object) -> None:
     """Take what a verified token says; what a comment says of an agent is none."""
     if not isinstance(agent, dict) or agent.get("said_by") != "claim":
         return
@@ -329,6 +330,25 @@ def _statement(action: Action, event: Event, facts_of: FactsOf | None) -> None:
     action.read_columns = [name for name in action.columns if name not in assigned] if assigned else action.columns
     if not action.operation and action.operations:
         action.operation = action.operations[0]
+
+
+def put_facts(action: Action, known: StatementFacts) -> None:
+    """Put what the parser says of a statement into its action, as its event would."""
+    action.operation = known.operations[0] if known.operations else ""
+    action.operations = list(known.operations)
+    action.relations = list(known.relations)
+    action.columns = list(known.columns)
+    action.statement = known.statement or ""
+    action.fingerprint = known.fingerprint or ""
+    action.where = known.where
+    action.utility = known.utility
+    action.functions = list(known.functions)
+    action.settings = list(known.settings)
+    action.objects = list(known.objects)
+    action.defines = list(known.defines)
+    action.whole = list(known.whole)
+    action.returning = known.returning
+    action.read_columns = [name for name in known.columns if name not in known.assigned]
 
 
 def _posture(action: Action, event: Event) -> None:

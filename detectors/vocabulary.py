@@ -112,6 +112,7 @@ SCHEMA: dict[str, Field] = {
         "string",
         "what came of it: `success` (committed) `failure` `denied` `rolled_back` `pending` `unknown`",
     ),
+    "asked": Field("asked", "bool", "whether it has not run yet: the gateway asks before it forwards a statement"),
     "effect": Field(
         "effect",
         "string",

@@ -96,6 +96,8 @@ def done(action: Action, past: str, verb: str) -> str:
     asked."""
     if action.outcome in UNDONE:
         return f"tried to {verb}"
+    if action.asked:
+        return f"asked to {verb}"
     if action.kind in ("statement", "query_stats") and (action.outcome != "success" or _may_change_nothing(action)):
         return f"asked to {verb}"
     return past
@@ -121,13 +123,13 @@ def unless_failed(action: Action) -> str:
 
 def whether(action: Action) -> str:
     """Go on to say what came of it; nothing where it was done."""
-    if action.kind not in ("statement", "query_stats"):
+    if action.kind not in ("statement", "query_stats") or action.asked:
         return ""
     if action.outcome == "success":
         return "; whether that changed anything is not known" if _may_change_nothing(action) else ""
     return {
         "failure": "; it failed",
-        "denied": "; the server refused it",
+        "denied": f"; {_refused(action)}",
         "rolled_back": "; it was rolled back",
         "pending": "; its transaction is still open",
     }.get(action.outcome, "; whether it was done is not known")
@@ -170,13 +172,19 @@ def rows_of(action: Action, noun: str) -> str:
 
 def result(action: Action) -> str:
     """Return whether it worked."""
+    if action.asked:
+        return "it has not run"
     return {
         "success": "it succeeded",
         "failure": "it failed",
-        "denied": "the server refused it",
+        "denied": _refused(action),
         "rolled_back": "it was rolled back",
         "pending": "its transaction is still open",
     }.get(action.outcome, "whether it succeeded is not known")
+
+
+def _refused(action: Action) -> str:
+    return f"the {'gateway' if 'decision' in action.detail else 'server'} refused it"
 
 
 def statement(action: Action) -> str:

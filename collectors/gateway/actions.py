@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from collectors.gateway.records import Record, Said
+from collectors.gateway.records import UNKNOWN, Record, Said
 from collectors.gateway.wire.violation import ProtocolViolation
+from detectors.gatekeeper import Verdict
+from pgwitness.core.sql.parsetree import Handle
+from pgwitness.core.sql.statements import StatementFacts
 
 
 class Moment(NamedTuple):
@@ -17,20 +20,59 @@ class Moment(NamedTuple):
     ns: int
 
 
-class Settings(NamedTuple):
-    """What decides how the server reads a text: as it has reported it."""
+class Reading(NamedTuple):
+    """A statement as it was read: what may be said of it, what it does, and why that is not known, where it is not."""
 
-    encoding: str
-    standard_strings: bool
+    said: Said
+    known: StatementFacts
+    doubt: str | None = None
 
 
 class Decision(NamedTuple):
-    """What is to become of a statement, and what may be said of it."""
+    """What is to become of a statement, and what may be said of it.
+
+    `verdict` is None where no policy has anything against it. `handles` is what it does with names that SQL gives to
+    statements and cursors: only a session knows what those stand for. `scope` is where the decision holds.
+    """
 
     said: Said
+    verdict: Verdict | None = None
+    handles: tuple[Handle, ...] = ()
+    reading: Reading | None = None
+    scope: object = None
+
+    @property
+    def denied(self) -> bool:
+        """Whether it may not run."""
+        return self.verdict is not None and self.verdict.effect == "deny"
 
 
-Judge = Callable[[bytes, Settings], Decision]
+NOT_KNOWN = Decision(UNKNOWN)
+"""Of what nobody here has seen."""
+
+
+class Judge(Protocol):
+    """Decides on the statements of one session; never raises for what they are. Times are microseconds (`Moment.us`).
+
+    `scopes` counts the sets of facts and rules by which it has decided: of more than one, names may be older than that.
+    """
+
+    scopes: int
+
+    def reported(self, name: str, value: str) -> None:
+        """Take a setting as the server reports it."""
+
+    def decide(self, text: bytes, at_us: int) -> Decision:
+        """Decide on a statement."""
+
+    def again(self, decision: Decision, at_us: int) -> Decision:
+        """Decide anew where an earlier decision does not hold any more; else return that."""
+
+    def behind(self, decision: Decision, targets: Sequence[Handle] | None, at_us: int) -> Decision:
+        """Decide on a statement that runs what names stand for, by what that is; None is not known."""
+
+    def function(self, oid: int, at_us: int) -> Decision:
+        """Decide on a function call of the protocol."""
 
 
 @dataclass

@@ -7,6 +7,7 @@ import itertools
 import secrets
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -14,9 +15,10 @@ from msgspec.structs import replace
 from prometheus_client import Counter, Gauge
 
 from collectors.gateway import upstream
-from collectors.gateway.actions import Actions, Judge, Moment
+from collectors.gateway.actions import Actions, Moment
 from collectors.gateway.admission import Admission, Denied, Proven, Shown, prove
 from collectors.gateway.greeting import Way, greet
+from collectors.gateway.judging import Judging, Rules
 from collectors.gateway.link import Ended, Link
 from collectors.gateway.records import Begun, Closed, Opened, Record
 from collectors.gateway.session import Session
@@ -35,6 +37,7 @@ END_S = 0.005
 
 SESSIONS = Gauge("pgwitness_gateway_sessions", "Sessions that are open at the gateway.")
 LOGINS = Counter("pgwitness_gateway_logins", "Logins at the gateway, by what came of them.", ["outcome"])
+DECISIONS = Counter("pgwitness_gateway_decisions", "Statements that were refused or warned about.", ["effect"])
 STATEMENTS = Counter("pgwitness_gateway_statements", "Statements that the gateway has forwarded.")
 
 log = structlog.get_logger("gateway")
@@ -55,11 +58,13 @@ class House:
 
     databases: dict[str, Database]
     spool: Spool
-    judge: Judge
+    judging: Judging
     tls: ssl.SSLContext | None
     binding: bytes | None
     login_s: float
     connections_max: int
+    changed_rules: Callable[[], Rules | None] | None = None
+    """Gives other policies and identities, once, when their files have changed."""
     mock: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     sessions: dict[tuple[int, bytes], Connection] = field(default_factory=dict)
@@ -137,6 +142,9 @@ class Connection:
             return
         if actions.to_server:
             STATEMENTS.inc(len(actions.records))
+            for record in actions.records:
+                if isinstance(record, Begun) and record.verdict is not None:
+                    DECISIONS.labels(record.verdict.effect).inc()
             self.server.link.send(b"".join(actions.to_server))
         for data in actions.to_client:
             self._client.send(data)
@@ -309,7 +317,6 @@ def _login_failed(house: House, link: Link, opened: Opened, sqlstate: str, answe
 def _joined(house: House, link: Link, request: Startup, opened: Opened, server: Server) -> Connection | None:
     """Write down the session, and tell the client that it has begun."""
     number = next(house.numbers)
-    session = Session(number, server.settings, house.judge)
     record = replace(
         opened,
         session=number,
@@ -318,6 +325,9 @@ def _joined(house: House, link: Link, request: Startup, opened: Opened, server: 
         backend_start_us=server.backend_start_us,
         server_port=server.port,
     )
+    named = request.parameters.get("database") or record.role
+    judge = house.judging.session(record, named if named in house.databases else "*")
+    session = Session(number, server.settings, judge)
     try:
         house.write([record])
     except PgwitnessError as error:

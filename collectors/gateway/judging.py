@@ -1,55 +1,304 @@
-"""What a statement is judged by: its text as the server will read it, freed of its literals."""
+"""What a statement is judged by: its text as the server will read it, freed of its literals, and the policies.
+
+A text is read once, whoever sends it (`Judging`). What is decided on it holds for all sessions of which the policies
+see the same facts (`_Scope`), until the policies, the identities or the minute change: a statement that is known costs
+one look-up. Texts that differ in literals only are decided on once too, where no literal matters: where one does
+(a DO block, a setting, `LIKE`), `collectors.log.interpretation.texts` says so by what it keeps of them.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from collectors.beacon.encodings import codec_of
-from collectors.gateway.actions import Decision, Settings
-from collectors.gateway.records import Said
+from collectors.gateway.actions import Decision, Reading
+from collectors.gateway.records import Opened, Said
+from collectors.gateway.relations import in_full, running
 from collectors.log.interpretation.texts import Texts
+from detectors.actions import Action
+from detectors.gatekeeper import Gatekeeper, Verdict
+from detectors.policy.policies import Bundle
+from detectors.sensitive import Sensitive
+from pgwitness.core.events import Assurance, Parsed, PrincipalKind
 from pgwitness.core.privacy import Tokenizer
+from pgwitness.core.sql.parsetree import Handle
+from pgwitness.core.sql.statements import StatementFacts, facts
 
-KNOWN_MAX: Final = 4_096
+KNOWN_MAX: Final = 16_384
 KNOWN_BYTES_MAX: Final = 2_048
-"""Texts that are known by themselves, and how long one may be."""
+"""Decisions that are remembered of all texts in all scopes, and how long such a text may be."""
+SCOPES_MAX: Final = 10_000
 TEXT_BYTES_MAX: Final = 1024 * 1024
 """A longer text is kept as its hash: to free it of its literals would hold up every other session."""
 AS_ASCII: Final = frozenset({"UTF8", "SQL_ASCII"})
+MINUTE_US: Final = 60_000_000
+FOREVER_US: Final = 1 << 62
+UNPARSED: Final = StatementFacts(None, "")
+LARGE_OBJECTS: Final = {
+    715: "lo_create", 764: "lo_import", 765: "lo_export", 767: "lo_import", 952: "lo_open", 953: "lo_close",
+    954: "loread", 955: "lowrite", 956: "lo_lseek", 957: "lo_creat", 958: "lo_tell", 964: "lo_unlink",
+    1004: "lo_truncate", 3170: "lo_lseek64", 3171: "lo_tell64", 3172: "lo_truncate64",
+}  # fmt: skip
+"""What libpq's functions for large objects call by their number (`pg_proc.dat`); these never change."""
+
+Doubtful = Literal["refuse", "pass"]
+
+
+class Settings(NamedTuple):
+    """What decides how the server reads a text: as it has reported it."""
+
+    encoding: str
+    standard_strings: bool
+
+
+class Person(Struct, frozen=True):
+    """Who a session is, by `identities.yaml`."""
+
+    principal: str | None = None
+    kind: PrincipalKind = "unknown"
+    on_behalf_of: str | None = None
+    peer_group: str | None = None
+    assurance: Assurance = "none"
+    agent: bytes = b""
+    """What a verified token says of an agent, as `detail.agent` has it, in JSON."""
+
+
+NOBODY: Final = Person()
+Namer = Callable[[Opened, str], Person]
+"""Names a session by its facts and by the name that its application gives itself now."""
+
+
+class Rules(NamedTuple):
+    """What is decided by: policies, identities, labels of clusters, and what becomes of what nobody can read."""
+
+    gatekeeper: Gatekeeper
+    name: Namer = lambda _opened, _application: NOBODY
+    labels: Mapping[str, Mapping[str, str]] = {}
+    unparsable: Mapping[str, Mapping[str, Doubtful]] = {}
+    """By database as the gateway names it, and by kind of principal."""
+
+
+REFUSED_KINDS: Final = frozenset({"agent", "unknown"})
+"""Whose statements are refused where they cannot be read, unless the configuration says otherwise."""
+
+
+class _Scope:
+    """Sessions of which the policies see the same facts, and what was decided for them."""
+
+    def __init__(self, whose: Action, settings: Settings, refuses: bool, until_us: int) -> None:
+        self.whose, self.settings, self.refuses, self.until_us = whose, settings, refuses, until_us
+        self.known: dict[bytes, Decision] = {}
+        self.alike: dict[str, Decision] = {}
+        """By the text without literals, where no literal matters."""
 
 
 class Judging:
-    """Judges statements of all sessions; texts that differ in literals only are parsed once."""
+    """Judges statements of all sessions."""
 
-    def __init__(self, token: Tokenizer) -> None:
-        self._texts = Texts(token)
+    def __init__(self, token: Tokenizer, rules: Rules | None = None) -> None:
         self._token = token
-        self._known: dict[tuple[bytes, Settings], Decision] = {}
+        self._texts = Texts(token)
+        self.rules = rules or Rules(Gatekeeper(Bundle([]), Sensitive([])))
+        self.epoch = 0
+        """Counts the rules: what was decided under others does not hold."""
+        self._scopes: dict[tuple[object, ...], _Scope] = {}
+        self._remembered = 0
 
-    def judge(self, text: bytes, settings: Settings) -> Decision:
-        """Decide on a statement; never raises for what the text is."""
-        key = (text, settings)
-        decision = self._known.get(key)
+    def adopt(self, rules: Rules) -> None:
+        """Go on by other rules, in every session, from the next statement on."""
+        self.rules = rules
+        self.epoch += 1
+        self._scopes.clear()
+        self._remembered = 0
+
+    def session(self, opened: Opened, named: str = "") -> SessionJudge:
+        """Return the judge of one session; `named` is what the gateway calls its database."""
+        return SessionJudge(self, opened, named)
+
+    def scope(self, opened: Opened, named: str, application: str, settings: Settings, at_us: int) -> _Scope:
+        """Return where the decisions for a session hold at a time."""
+        rules = self.rules
+        person = rules.name(opened, application)
+        until_us = (at_us // MINUTE_US + 1) * MINUTE_US if rules.gatekeeper.timed else FOREVER_US
+        key = (
+            person, opened.cluster, opened.instance, opened.database, named, opened.role, application,
+            opened.client_addr, opened.auth_method, settings, until_us,
+        )  # fmt: skip
+        found = self._scopes.get(key)
+        if found is None:
+            if len(self._scopes) >= SCOPES_MAX:
+                self._forget()
+            refuses = rules.unparsable.get(named, {}).get(
+                person.kind, "refuse" if person.kind in REFUSED_KINDS else "pass"
+            )
+            labels = rules.labels.get(opened.cluster, {})
+            whose = _whose(person, opened, application, labels)
+            found = self._scopes[key] = _Scope(whose, settings, refuses == "refuse", until_us)
+        return found
+
+    def _forget(self) -> None:
+        """Begin anew; sessions hold on to their scopes, which begin anew too."""
+        for scope in self._scopes.values():
+            scope.known.clear()
+            scope.alike.clear()
+        self._scopes.clear()
+        self._remembered = 0
+
+    def decide(self, scope: _Scope, text: bytes, at_us: int) -> Decision:
+        """Decide on a text that is not known in a scope, and remember it."""
+        reading = self._read(text, scope.settings)
+        said = reading.said
+        alike = None
+        if said.statement is not None and said.parsed is None and not said.tags and reading.doubt is None:
+            alike = said.statement
+        decision = scope.alike.get(alike) if alike is not None else None
         if decision is None:
-            decision = Decision(self._said(text, settings))
-            if len(text) <= KNOWN_BYTES_MAX:
-                if len(self._known) >= KNOWN_MAX:
-                    self._known.clear()
-                self._known[key] = decision
+            decision = self.judge(scope, reading, at_us)
+        if len(text) <= KNOWN_BYTES_MAX:
+            if self._remembered >= KNOWN_MAX:
+                self._forget()
+            self._remembered += 1
+            scope.known[text] = decision
+            if alike is not None:
+                scope.alike[alike] = decision
         return decision
 
-    def _said(self, text: bytes, settings: Settings) -> Said:
-        """Free a text of its literals, where it can be read for certain as the server reads it."""
+    def judge(self, scope: _Scope, reading: Reading, at_us: int) -> Decision:
+        """Decide on a statement that was read."""
+        gatekeeper = self.rules.gatekeeper
+        verdict: Verdict | None = None
+        if len(gatekeeper):
+            verdict = gatekeeper.ask(gatekeeper.action(scope.whose, in_full(reading.known), at_us))
+            if reading.doubt is not None and scope.refuses and (verdict is None or verdict.effect != "deny"):
+                verdict = gatekeeper.unreadable(scope.whose, reading.doubt)
+        return Decision(reading.said, verdict, reading.known.handles, reading, scope)
+
+    def _read(self, text: bytes, settings: Settings) -> Reading:
+        """Read a text, where that can be done for certain as the server does it."""
         if not text.isascii() and settings.encoding not in AS_ASCII:
             codec = codec_of(settings.encoding)
             known = codec != "utf-8"
         else:
             codec, known = "utf-8", True
-        doubtful = (not settings.standard_strings and b"\\" in text) or len(text) > TEXT_BYTES_MAX
+        doubt = None
+        if not settings.standard_strings and b"\\" in text:
+            doubt = "it has a backslash while standard_conforming_strings is off"
+        elif len(text) > TEXT_BYTES_MAX:
+            doubt = f"it is longer than {TEXT_BYTES_MAX >> 20} MiB"
         try:
-            if known and not doubtful:
-                found = self._texts.read(text.decode(codec))
-                return Said(found.statement, found.hash, found.parsed, dict(found.tags))
+            if known and doubt is None:
+                return _reading(self._texts, text.decode(codec))
         except UnicodeDecodeError:
             pass
-        return Said(hash=self._token(text).decode())
+        doubt = doubt or f"its characters cannot be read as {settings.encoding}"
+        return Reading(Said(hash=self._token(text).decode()), UNPARSED, doubt)
+
+
+def _reading(texts: Texts, text: str) -> Reading:
+    found = texts.read(text)
+    said = Said(found.statement, found.hash, found.parsed, dict(found.tags))
+    if found.statement is not None and found.parsed is None:
+        return Reading(said, facts(found.statement, freed=True))
+    known = facts(text)
+    return Reading(said, known, known.parse_error or _dynamic(known))
+
+
+def _dynamic(known: StatementFacts) -> str | None:
+    """Return why a DO block may do what its text does not show."""
+    return "it runs text that is put together as it runs" if "execute_dynamic" in known.operations else None
+
+
+class SessionJudge:
+    """Decides on the statements of one session."""
+
+    def __init__(self, judging: Judging, opened: Opened, named: str) -> None:
+        self._judging, self._opened, self._named = judging, opened, named
+        self._application = opened.application
+        self._settings = Settings("UTF8", True)
+        self._epoch = -1
+        self._scope = _Scope(Action(kind="statement"), self._settings, True, 0)
+        self._known = self._scope.known
+        self.scopes = 0
+
+    def reported(self, name: str, value: str) -> None:
+        """Take a setting as the server reports it."""
+        if name == "client_encoding":
+            self._settings = self._settings._replace(encoding=value)
+        elif name == "standard_conforming_strings":
+            self._settings = self._settings._replace(standard_strings=value == "on")
+        elif name == "application_name":
+            self._application = value
+        else:
+            return
+        self._epoch = -1
+
+    def decide(self, text: bytes, at_us: int) -> Decision:
+        """Decide on a statement."""
+        if self._epoch != self._judging.epoch or at_us >= self._scope.until_us:
+            self._enter(at_us)
+        decision = self._known.get(text)
+        return self._judging.decide(self._scope, text, at_us) if decision is None else decision
+
+    def again(self, decision: Decision, at_us: int) -> Decision:
+        """Decide anew where an earlier decision does not hold any more; else return that."""
+        if self._epoch != self._judging.epoch or at_us >= self._scope.until_us:
+            self._enter(at_us)
+        if decision.scope is self._scope:
+            return decision
+        if decision.reading is None:
+            return self.behind(decision, None, at_us)
+        return self._judging.judge(self._scope, decision.reading, at_us)
+
+    def behind(self, decision: Decision, targets: Sequence[Handle] | None, at_us: int) -> Decision:
+        """Decide on a statement that runs what names stand for, by what that is; None is not known."""
+        if self._epoch != self._judging.epoch or at_us >= self._scope.until_us:
+            self._enter(at_us)
+        known = decision.reading.known if decision.reading is not None else UNPARSED
+        doubt = decision.reading.doubt if decision.reading is not None else None
+        if targets is None:
+            doubt = doubt or "it runs what a name stands for that was given unseen"
+        reading = Reading(decision.said, running(known, targets or ()), doubt)
+        return self._judging.judge(self._scope, reading, at_us)
+
+    def function(self, oid: int, at_us: int) -> Decision:
+        """Decide on a function call of the protocol."""
+        if self._epoch != self._judging.epoch or at_us >= self._scope.until_us:
+            self._enter(at_us)
+        name = LARGE_OBJECTS.get(oid, f"oid {oid}")
+        said = Said(parsed=Parsed(operations=["select"], functions=[name]))
+        known = replace(UNPARSED, operations=("select",), functions=(name,))
+        doubt = None if oid in LARGE_OBJECTS else "it calls a function by its number, of which nothing is known"
+        return self._judging.judge(self._scope, Reading(said, known, doubt), at_us)
+
+    def _enter(self, at_us: int) -> None:
+        judging = self._judging
+        scope = judging.scope(self._opened, self._named, self._application, self._settings, at_us)
+        self.scopes += scope is not self._scope
+        self._scope, self._known, self._epoch = scope, scope.known, judging.epoch
+
+
+def _whose(person: Person, opened: Opened, application: str, labels: Mapping[str, str]) -> Action:
+    return Action(
+        kind="statement",
+        principal=person.principal or "",
+        principal_kind=person.kind,
+        on_behalf_of=person.on_behalf_of or "",
+        peer_group=person.peer_group or "",
+        binding="gateway",
+        certainty="exact",
+        assurance=person.assurance,
+        role=opened.role,
+        application=application,
+        client_addr="" if opened.client_addr in (None, "local") else str(opened.client_addr),
+        auth_method=opened.auth_method or "",
+        cluster=opened.cluster,
+        instance=opened.instance,
+        database=opened.database,
+        labels=labels,
+        detail={"agent": msgspec.json.decode(person.agent)} if person.agent else {},
+    )

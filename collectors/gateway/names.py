@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from collectors.gateway.records import UNKNOWN, Said
+from collectors.gateway.actions import NOT_KNOWN, Decision
 from collectors.gateway.wire.violation import ProtocolViolation
 
 NAMES_MAX: Final = 20_000
@@ -16,18 +16,18 @@ class Names:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._known: dict[bytes, Said] = {}
+        self._known: dict[bytes, Decision] = {}
         self._bytes = 0
 
-    def get(self, name: bytes) -> Said:
-        """Return what a name stands for; `UNKNOWN` where it was given by SQL, or to nothing."""
-        return self._known.get(name, UNKNOWN)
+    def get(self, name: bytes) -> Decision:
+        """Return what a name stands for; `NOT_KNOWN` where it was given by SQL, or to nothing."""
+        return self._known.get(name, NOT_KNOWN)
 
-    def put(self, name: bytes, said: Said) -> None:
+    def put(self, name: bytes, decision: Decision) -> None:
         """Take up what a name stands for. Raise `ProtocolViolation` where there are too many."""
         self.forget(name)
-        self._known[name] = said
-        self._bytes += _size(name, said)
+        self._known[name] = decision
+        self._bytes += _size(name, decision)
         if len(self._known) > NAMES_MAX or self._bytes > BYTES_MAX:
             raise ProtocolViolation(
                 f"more than {NAMES_MAX} {self._what} in one session, or {BYTES_MAX >> 20} MiB of them", "54000"
@@ -35,9 +35,9 @@ class Names:
 
     def forget(self, name: bytes) -> None:
         """Take up that a name stands for nothing any more."""
-        said = self._known.pop(name, None)
-        if said is not None:
-            self._bytes -= _size(name, said)
+        decision = self._known.pop(name, None)
+        if decision is not None:
+            self._bytes -= _size(name, decision)
 
     def clear(self) -> None:
         """Forget all."""
@@ -45,5 +45,5 @@ class Names:
         self._bytes = 0
 
 
-def _size(name: bytes, said: Said) -> int:
-    return 300 + len(name) + 2 * len(said.statement or "")
+def _size(name: bytes, decision: Decision) -> int:
+    return 300 + len(name) + 2 * len(decision.said.statement or "")

@@ -11,6 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from detectors.gatekeeper import Verdict
 from pgwitness.core.events import Certificate, Outcome, Parsed, Token
 
 
@@ -64,18 +65,25 @@ class Closed(_Record, frozen=True, kw_only=True, tag="closed"):
     """The session has ended; whatever of it has no `Ended` by now has an outcome that nobody here knows."""
 
 
-Way = Literal["query", "execute", "function"]
-"""By which message a statement came: a simple query, Execute of the extended protocol, a function call."""
+Way = Literal["query", "parse", "execute", "function"]
+"""By which message a statement came: a simple query, Execute of the extended protocol, a function call.
+
+`parse` is one that was refused when it was to be prepared: it never ran.
+"""
 
 
 class Begun(_Record, frozen=True, kw_only=True, tag="begun"):
-    """A statement that is about to be forwarded; `number` counts those of the session, from 1."""
+    """A statement that is about to be forwarded; `number` counts those of the session, from 1.
+
+    With a `verdict` that denies, another statement goes in its place, one that fails.
+    """
 
     number: int
     way: Way
     said: Said
     application: str | None = None
     """The application's name, where it is not the one at the beginning any more."""
+    verdict: Verdict | None = None
 
 
 class Ended(_Record, frozen=True, kw_only=True, tag="ended"):

@@ -26,6 +26,7 @@ from collectors.gateway.connection import DRAIN_S, Connection, Database, House, 
 from collectors.gateway.greeting import Way
 from collectors.gateway.judging import Judging
 from collectors.gateway.records import Started
+from collectors.gateway.rules import Namers, WatchedRules
 from collectors.gateway.shipping import PART as SHIPPING
 from collectors.gateway.shipping_process import ShippingProcess
 from collectors.gateway.spool import Spool
@@ -45,21 +46,26 @@ POLL_S = 0.2
 log = structlog.get_logger("gateway")
 
 
-def run_gateway(config: Config, stop: threading.Event, health: Health) -> int:
-    """Run the gateway until `stop`; return the exit code. Raise `ConfigurationError` for what cannot be served."""
+def run_gateway(config: Config, stop: threading.Event, health: Health, namers: Namers) -> int:
+    """Run the gateway until `stop`; return the exit code. Raise `ConfigurationError` for what cannot be served.
+
+    `namers` makes of the text of `identities.yaml` what names a session.
+    """
     gateway = config.gateway
     if not gateway.databases:
         raise ConfigurationError(
             "no database is served; add a table [gateway.databases.NAME] with cluster and upstream"
         )
     token = tokenizer(load_key(config.privacy.key_file))
+    watched = WatchedRules(config, namers)
+    judging = Judging(token, watched.load())
     databases = {name: _database(config, name, one, token) for name, one in gateway.databases.items()}
     tls, binding = tls_of(gateway)
     listener = listen(gateway.listen)
     spool = Spool(gateway.spool.path, gateway.spool.max, gateway.spool.sync)
     spool.write([Started(session=0, at_us=now_us())])
     house = House(
-        databases, spool, Judging(token).judge, tls, binding, float(gateway.login_timeout), gateway.connections_max
+        databases, spool, judging, tls, binding, float(gateway.login_timeout), gateway.connections_max, watched.poll
     )
     shipping = ShippingProcess(config, spool, health)
     served = threading.Event()
@@ -177,6 +183,7 @@ async def _accept(house: House, listener: socket.socket, stop: threading.Event, 
     try:
         while not stop.is_set():
             health.ready(PART)
+            await _reload(house)
             await asyncio.wait({accepting}, timeout=POLL_S)
             if accepting.done():
                 accepting.result()
@@ -189,6 +196,14 @@ async def _accept(house: House, listener: socket.socket, stop: threading.Event, 
             task.cancel()
         await asyncio.gather(*tasks, accepting, return_exceptions=True)
         house.flush()
+
+
+async def _reload(house: House) -> None:
+    """Go on by other policies and identities where their files have changed; no session is dropped for it."""
+    if house.changed_rules is not None:
+        rules = await asyncio.to_thread(house.changed_rules)
+        if rules is not None:
+            house.judging.adopt(rules)
 
 
 async def _accept_all(house: House, listener: socket.socket, tasks: set[asyncio.Task[None]]) -> None:

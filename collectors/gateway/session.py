@@ -7,6 +7,8 @@ extended protocol lets everything up to the next Sync pass unread; during a COPY
 passed over; and a name that a Parse or Bind gives to a statement or portal holds only when the server has said so.
 
 The client's own order is kept. Nothing is held back that is not judged: what is not asked for passes in whole reads.
+A statement that is refused is answered by the server all the same: another one goes in its place, which fails
+(`collectors.gateway.refusing`), and the error that comes of it is the only thing that is written anew.
 """
 
 from __future__ import annotations
@@ -15,16 +17,23 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from collectors.gateway.actions import Actions, Judge, Moment, Settings
+from collectors.gateway import refusing
+from collectors.gateway.actions import NOT_KNOWN, Actions, Decision, Judge, Moment
+from collectors.gateway.handles import Handles, Sort, as_handle
 from collectors.gateway.names import Names
-from collectors.gateway.records import UNKNOWN, Begun, Ended, Record, Said, Way
+from collectors.gateway.records import Begun, Ended, Record, Way
+from collectors.gateway.refusing import Refused
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import Frames, Message
 from collectors.gateway.wire.violation import ProtocolViolation
-from pgwitness.core.events import Outcome, Parsed
+from pgwitness.core.events import Outcome
+from pgwitness.core.sql.parsetree import Handle
 
 QUEUE_MAX: Final = 100_000
 """Messages of a client that wait for their answer; a pipeline that is longer has to be read from."""
+
+COMING_MAX: Final = 2_000
+"""Names that wait for their answer in a session for which the rules have changed: each has to be asked about."""
 
 
 @dataclass(slots=True)
@@ -34,7 +43,7 @@ class _Sent:
     kind: int
     name: bytes = b""
     """What a Parse, Bind or Close names; of an Execute its portal."""
-    said: Said | None = None
+    decision: Decision = NOT_KNOWN
     statement: bytes = b""
     """What a Bind makes a portal of."""
     number: int = 0
@@ -45,6 +54,14 @@ class _Sent:
     outcome: Outcome = "unknown"
     ran: bool = True
     failed: bool = False
+    other: Decision | None = None
+    """What an Execute ran, where that is not what was thought when it was sent."""
+    refused: Refused | None = None
+    """What went in its place; None where it went itself."""
+    warning: bytes = b""
+    """What its client is told before its answer."""
+    watched: bool = False
+    """Whether its answer is waited for with care: it is written anew, or something is put before it."""
 
 
 _ANSWERS: Final = {
@@ -54,6 +71,9 @@ _ANSWERS: Final = {
 }
 _COMMITS: Final = (b"COMMIT\0", b"PREPARE TRANSACTION\0")
 _ROLLS_BACK: Final = b"ROLLBACK\0"
+_COMPLETES: Final = frozenset(
+    (backend.COMMAND_COMPLETE, backend.EMPTY_QUERY, backend.SUSPENDED, backend.ERROR, backend.FUNCTION_RESULT)
+)
 
 
 class Session:
@@ -76,6 +96,11 @@ class Session:
         """The server reads the data of a COPY, of which the client has not sent the end yet."""
         self._prepared = Names("prepared statements")
         self._portals = Names("portals")
+        self._by_sql = Handles()
+        self._watching = 0
+        """How many answers to come are written anew, or have something put before them."""
+        self._ahead = 0
+        """Of a message whose rest has not come, the bytes that were passed on already."""
         self._coming: deque[_Sent] = deque()
         """Of what was sent, what will give a name when the server has done it."""
         self._undone = False
@@ -85,6 +110,8 @@ class Session:
         self._application = settings.get("application_name", "")
         self._rows = 0
         self._now = Moment(0, 0)
+        for name, value in settings.items():
+            judge.reported(name, value)
 
     @property
     def waiting(self) -> int:
@@ -99,11 +126,7 @@ class Session:
         self._now = now
         try:
             for piece in self._client.feed(data):
-                if isinstance(piece, Message):
-                    self._from_client(piece, now, done)
-                    done.to_server.append(piece.frame)
-                else:
-                    done.to_server.append(piece)
+                done.to_server.append(self._from_client(piece, now, done) if isinstance(piece, Message) else piece)
             if len(self._sent) > QUEUE_MAX:
                 raise ProtocolViolation(
                     f"a pipeline of more than {QUEUE_MAX} messages that are not answered: read the answers", "54000"
@@ -112,27 +135,26 @@ class Session:
             done.close = error
         return done
 
-    def _from_client(self, message: Message, now: Moment, done: Actions) -> None:
+    def _from_client(self, message: Message, now: Moment, done: Actions) -> bytes:
+        """Take a message; return what goes to the server for it."""
         kind = message.type
         if kind == frontend.QUERY:
-            said = self._read(frontend.query_text(message.body))
-            self._begin("query", _Sent(kind, said=said), said, now, done)
-        elif kind == frontend.PARSE:
-            parsed = frontend.parse(message.body)
-            self._name(_Sent(kind, parsed.name, self._read(parsed.text)))
-        elif kind == frontend.BIND:
+            return self._query(message, now, done)
+        if kind == frontend.PARSE:
+            return self._parse(message, now, done)
+        if kind == frontend.BIND:
             bound = frontend.bind(message.body)
-            self._name(_Sent(kind, bound.portal, self._expected(frontend.PARSE, bound.statement), bound.statement))
+            decision = self._expected(frontend.PARSE, bound.statement)
+            self._name(_Sent(kind, bound.portal, decision, bound.statement))
         elif kind == frontend.EXECUTE:
-            portal = frontend.execute(message.body)
-            said = self._expected(frontend.BIND, portal)
-            self._begin("execute", _Sent(kind, portal, said), said, now, done)
+            return self._execute(message, now, done)
         elif kind == frontend.FUNCTION_CALL:
-            said = Said(parsed=Parsed(operations=["select"], functions=[f"oid {frontend.function_oid(message.body)}"]))
-            self._begin("function", _Sent(kind, said=said), said, now, done)
+            sent = _Sent(kind, decision=self._judge.function(frontend.function_oid(message.body), now.us))
+            self._begin("function", sent, now, done)
+            return message.frame if sent.refused is None else sent.refused.instead(message.frame)
         elif kind == frontend.CLOSE:
             sort, name = frontend.close(message.body)
-            self._name(_Sent(kind, name, None, sort))
+            self._name(_Sent(kind, name, statement=sort))
         elif kind == frontend.DESCRIBE:
             frontend.close(message.body)
             self._queue(_Sent(kind))
@@ -144,6 +166,94 @@ class Session:
             self._copying = False
         elif kind == frontend.TERMINATE:
             done.ended = True
+        return message.frame
+
+    def _query(self, message: Message, now: Moment, done: Actions) -> bytes:
+        text = frontend.query_text(message.body)
+        decision = self._judge.decide(text, now.us)
+        if decision.handles:
+            decision = self._named_by_sql(decision, now)
+        sent = _Sent(message.type, decision=decision)
+        self._begin("query", sent, now, done)
+        return message.frame if sent.refused is None else sent.refused.instead(message.frame)
+
+    def _parse(self, message: Message, now: Moment, done: Actions) -> bytes:
+        """Take a Parse: what may not run is not prepared either, so that no name of it remains."""
+        parsed = frontend.parse(message.body)
+        decision = self._judge.decide(parsed.text, now.us)
+        if decision.handles:
+            decision = self._named_by_sql(decision, now)
+        sent = _Sent(message.type, parsed.name, decision)
+        if not decision.denied:
+            self._name(sent)
+            return message.frame
+        if not self._skipping:
+            self._coming.append(sent)
+        self._begin("parse", sent, now, done)
+        self._skipping = True  # the server fails at it, and reads nothing behind it until a Sync
+        assert sent.refused is not None
+        return sent.refused.instead(message.frame)
+
+    def _execute(self, message: Message, now: Moment, done: Actions) -> bytes:
+        portal = frontend.execute(message.body)
+        sent = _Sent(message.type, portal, self._running(portal, now))
+        self._begin("execute", sent, now, done)
+        if sent.refused is None:
+            return message.frame
+        self._skipping = True
+        return sent.refused.instead(message.frame)
+
+    # -- names -------------------------------------------------------------------------------------------------
+
+    def _named_by_sql(self, decision: Decision, now: Moment) -> Decision:
+        """Decide on a text that gives or runs names of SQL, which protocol and SQL share."""
+        targets, unknown = self._by_sql.run(decision.handles)
+        known = True
+        for sort, name in unknown:
+            found = self._meant(sort, name.encode())
+            known = known and found is not None
+            targets += found or ()
+        if not known:
+            return self._judge.behind(decision, None, now.us)
+        return self._judge.behind(decision, targets, now.us) if targets else decision
+
+    def _meant(self, sort: Sort, name: bytes) -> list[Handle] | None:
+        """Return what a name of the protocol may stand for by now; None where that is not known."""
+        kind = frontend.PARSE if sort == "statement" else frontend.BIND
+        meant = [decision.reading for decision in self._meanings(kind, name) if decision.reading is not None]
+        return [as_handle(reading.known) for reading in meant] or None
+
+    def _meanings(self, kind: int, name: bytes) -> list[Decision]:
+        """List all that a name may stand for when the server comes to it, whatever fails before."""
+        held = self._prepared if kind == frontend.PARSE else self._portals
+        found = [held.get(name)]
+        for sent in self._coming:
+            if sent.kind == kind and sent.name == name and sent.refused is None:
+                found += [sent.decision] if kind == frontend.PARSE else self._meanings(frontend.PARSE, sent.statement)
+        return found
+
+    def _running(self, portal: bytes, now: Moment) -> Decision:
+        """Decide on what a portal runs."""
+        decision = self._expected(frontend.BIND, portal)
+        if decision.reading is None:
+            return self._by_name(decision, portal, now)
+        again = self._judge.again(decision, now.us)
+        if self._judge.scopes > 1 and not again.denied:
+            # What a name stood for before may be refused by now, and is what runs if the Parse behind it fails.
+            if len(self._coming) > COMING_MAX:
+                raise ProtocolViolation(f"a pipeline of more than {COMING_MAX} names: read the answers", "54000")
+            for other in self._meanings(frontend.BIND, portal):
+                if other.reading is not None and (found := self._judge.again(other, now.us)).denied:
+                    return found
+        return again
+
+    def _by_name(self, decision: Decision, portal: bytes, now: Moment) -> Decision:
+        """Decide on a portal that is a cursor of SQL, or is made of a statement that SQL has prepared."""
+        targets = self._by_sql.find("cursor", portal.decode(errors="replace"))
+        for sent in self._coming:
+            if targets is None and sent.kind == frontend.BIND and sent.name == portal:
+                targets = self._by_sql.find("statement", sent.statement.decode(errors="replace"))
+        return self._judge.behind(decision, targets, now.us)
 
     def _sync(self) -> None:
         if self._copying:
@@ -153,8 +263,17 @@ class Session:
         self._skipping = False
         self._sent.append(_Sent(frontend.SYNC))
 
-    def _begin(self, way: Way, sent: _Sent, said: Said, now: Moment, done: Actions) -> None:
-        """Write down a statement before it goes; one that the server will pass over is no statement."""
+    def _begin(self, way: Way, sent: _Sent, now: Moment, done: Actions) -> None:
+        """Write down a statement before it goes; one that the server will pass over is no statement.
+
+        What is refused is replaced all the same, so that it could not run where it is read against expectation.
+        """
+        decision = sent.decision
+        if decision.verdict is not None:
+            if decision.denied:
+                sent.refused = Refused.of(decision.verdict)
+            elif not self._skipping:
+                sent.warning = refusing.warning(decision.verdict, self.settings.get("client_encoding", "UTF8"))
         if self._skipping:
             return
         self.statements += 1
@@ -166,11 +285,15 @@ class Session:
                 at_us=now.us,
                 number=sent.number,
                 way=way,
-                said=said,
+                said=decision.said,
                 application=named if named != self._application else None,
+                verdict=decision.verdict,
             )
         )
-        self._queue(sent)
+        self._sent.append(sent)
+        if decision.verdict is not None:
+            sent.watched = True
+            self._watching += 1
 
     def _queue(self, sent: _Sent) -> None:
         if not self._skipping:
@@ -181,35 +304,68 @@ class Session:
             self._coming.append(sent)
         self._queue(sent)
 
-    def _read(self, text: bytes) -> Said:
-        settings = Settings(
-            self.settings.get("client_encoding", "UTF8"), self.settings.get("standard_conforming_strings", "on") == "on"
-        )
-        return self._judge(text, settings).said
-
-    def _expected(self, kind: int, name: bytes) -> Said:
+    def _expected(self, kind: int, name: bytes) -> Decision:
         """Return what a name will stand for when the server comes to it, if all before succeeds."""
         for sent in reversed(self._coming):
             if sent.kind == kind and sent.name == name:
-                return sent.said or UNKNOWN
+                return sent.decision
             closes = b"S" if kind == frontend.PARSE else b"P"
             if sent.kind == frontend.CLOSE and sent.name == name and sent.statement == closes:
-                return UNKNOWN
+                return NOT_KNOWN
         return (self._prepared if kind == frontend.PARSE else self._portals).get(name)
 
     # -- the server --------------------------------------------------------------------------------------------
 
     def server(self, data: bytes, now: Moment) -> Actions:
-        """Take what the server has sent; all of it goes on to the client."""
-        done = Actions(to_client=[data])
+        """Take what the server has sent; it goes on to the client, but for errors that stand for refusals."""
+        done = Actions()
         self._now = now
+        if not self._watching:
+            done.to_client.append(data)
+            try:
+                for piece in self._server.feed(data):
+                    if isinstance(piece, Message):
+                        self._from_server(piece, now, done)
+            except ProtocolViolation as error:
+                done.close = error
+            self._ahead = self._server.held
+            return done
         try:
-            for piece in self._server.feed(data):
-                if isinstance(piece, Message):
-                    self._from_server(piece, now, done)
+            self._watch(data, now, done)
         except ProtocolViolation as error:
             done.close = error
         return done
+
+    def _watch(self, data: bytes, now: Moment, done: Actions) -> None:
+        """Pass on an answer piece by piece, as some of it is not what the server wrote."""
+        passed: list[bytes] = []
+        for piece in self._server.feed(data):
+            if isinstance(piece, Message):
+                instead = self._answer_to(piece)
+                self._from_server(piece, now, done)
+                passed.append(instead)
+            else:
+                passed.append(piece)
+        if passed:
+            passed[0] = passed[0][self._ahead :]
+            self._ahead = 0
+        if not self._watching:
+            pending = self._server.pending
+            passed.append(pending[self._ahead :])
+            self._ahead = len(pending)
+        done.to_client.append(b"".join(passed))
+
+    def _answer_to(self, message: Message) -> bytes:
+        """Return what the client reads for a message of the server."""
+        head = self._head()
+        if head is None or not head.watched:
+            return message.frame
+        if message.type == backend.ERROR and head.refused is not None:
+            return head.refused.answer(message.frame, self.settings.get("client_encoding", "UTF8"))
+        if head.warning and message.type in _COMPLETES:
+            warning, head.warning = head.warning, b""
+            return warning + message.frame
+        return message.frame
 
     def _from_server(self, message: Message, now: Moment, done: Actions) -> None:
         kind = message.type
@@ -217,6 +373,7 @@ class Session:
         if kind == backend.PARAMETER_STATUS:
             name, value = backend.parameter(message.body)
             self.settings[name] = value
+            self._judge.reported(name, value)
         elif kind == backend.READY:
             self._ready(backend.status(message.body), now, done)
         elif kind == backend.ERROR:
@@ -239,7 +396,7 @@ class Session:
         if (asked := _ANSWERS.get(kind)) is not None and head.kind != asked:
             raise ProtocolViolation("the server has answered what was not asked")
         if kind == backend.PARSE_COMPLETE:
-            self._prepared.put(head.name, head.said or UNKNOWN)
+            self._prepared.put(head.name, head.decision)
             self._named()
         elif kind == backend.BIND_COMPLETE:
             self._portals.put(head.name, self._prepared.get(head.statement))
@@ -281,7 +438,7 @@ class Session:
             return
         self._undone = True
         if head.kind in (frontend.QUERY, frontend.FUNCTION_CALL):
-            head.sqlstate = said.get("C", "XX000")
+            head.sqlstate = _sqlstate(head, said)
             self._leave_copy()
             return
         if head.kind == frontend.SYNC:
@@ -293,7 +450,7 @@ class Session:
             if self._coming and self._coming[0] is sent:
                 self._coming.popleft()
             if sent.number:
-                sent.sqlstate = said.get("C", "XX000") if ran else None
+                sent.sqlstate = _sqlstate(sent, said) if ran else None
                 self._end(sent, "failure", now, ran=ran)
             ran = False
         self._skipping = not self._sent
@@ -315,6 +472,8 @@ class Session:
         if status == "I":
             self._transaction += 1
             self._portals.clear()
+            if not self._sent:
+                self._by_sql.transaction_ended()
 
     def _copy_in(self) -> None:
         """Take up that the server reads data now: what was sent ahead of their end it passes over."""
@@ -331,11 +490,17 @@ class Session:
 
     def _end(self, sent: _Sent, outcome: Outcome, now: Moment, *, ran: bool = True) -> None:
         """Take up how a statement ended; whether that lasts says the end of its transaction."""
+        if sent.watched:
+            sent.watched = False
+            self._watching -= 1
+        if sent.refused is not None and sent.sqlstate == refusing.SQLSTATE:
+            outcome = "denied"
         sent.outcome, sent.ended_ns, sent.ran = outcome, now.ns, ran
         sent.failed = self.status == "E"
-        if sent.kind == frontend.EXECUTE and ran:
+        if sent.kind == frontend.EXECUTE and ran and sent.refused is None:
             actual = self._portals.get(sent.name)
-            sent.statement, sent.said = (b"!", actual) if actual is not sent.said else (b"", actual)
+            if actual.said is not sent.decision.said and actual.reading is not None:
+                sent.other = actual
         self._undecided.append(sent)
 
     def _settle(self, lasts: Outcome, done: Actions) -> None:
@@ -355,7 +520,7 @@ class Session:
             ran=sent.ran,
             failed=sent.failed,
             transaction=self._transaction if self.status != "I" else 0,
-            said=sent.said if sent.statement == b"!" else None,
+            said=None if sent.other is None else sent.other.said,
         )
 
     def lost(self, now: Moment) -> list[Record]:
@@ -370,3 +535,9 @@ class Session:
         self._sent.clear()
         self._coming.clear()
         return done.records
+
+
+def _sqlstate(sent: _Sent, said: dict[str, str]) -> str:
+    """Return the SQLSTATE that the client was told."""
+    ours = sent.refused is not None and sent.refused.is_own(said)
+    return refusing.SQLSTATE if ours else said.get("C", "XX000")

@@ -19,7 +19,8 @@ from collectors.gateway.records import Begun, Closed, Ended, Opened, Record, Sta
 from collectors.gateway.spool import Reader
 from collectors.publisher import Channel, Publisher
 from collectors.statefile import StateFile
-from pgwitness.core.events import LogPlace, Session, Statement
+from detectors.gatekeeper import Verdict
+from pgwitness.core.events import Decided, Decision, LogPlace, Session, Statement
 
 SOURCE = "gateway"
 PART = "gateway spool"
@@ -30,7 +31,7 @@ CONFIRM_TIMEOUT_S = 30.0
 PASSED_OVER = "not run: a message before it in its pipeline failed"
 
 log = structlog.get_logger("gateway")
-Shipped = tuple[str, str, Session | Statement]
+Shipped = tuple[str, str, Session | Statement | Decision]
 """A cluster, an instance and what is to be sent of it."""
 
 
@@ -66,7 +67,8 @@ class Shipment:
                 return [self._session(record, place, 0, record.at_us)]
             case Begun():
                 self._begun[record.session, record.number] = record
-                return []
+                opened = self._sessions.get(record.session)
+                return [] if record.verdict is None or opened is None else [self._decision(opened, record, place)]
             case Ended():
                 opened = self._sessions.get(record.session)
                 begun = self._begun.pop((record.session, record.number), None)
@@ -119,40 +121,54 @@ class Shipment:
             ),
         )
 
+    def _decision(self, opened: Opened, begun: Begun, place: int) -> Shipped:
+        """Tell of a decision, when it was made."""
+        ended = Ended(session=begun.session, at_us=begun.at_us, number=begun.number, outcome="unknown")
+        statement = self._of(opened, begun, ended, place, 0, timed=False)
+        assert statement.decided is not None
+        decision = Decision(captured_at_us=begun.at_us, decided=statement.decided, statement=statement)
+        return opened.cluster, opened.instance, decision
+
     def _statement(
         self, opened: Opened, begun: Begun, ended: Ended, place: int, index: int, *, timed: bool = True
     ) -> Shipped:
+        return opened.cluster, opened.instance, self._of(opened, begun, ended, place, index, timed=timed)
+
+    def _of(self, opened: Opened, begun: Begun, ended: Ended, place: int, index: int, *, timed: bool) -> Statement:
         said = ended.said or begun.said
-        return (
-            opened.cluster,
-            opened.instance,
-            Statement(
-                captured_at_us=ended.at_us,
-                place=LogPlace(self._spool, place, index),
-                format="gateway",
-                source="gateway",
-                occurred_at_us=ended.at_us,
-                pid=opened.pid,
-                session_start_us=opened.backend_start_us,
-                role=opened.role,
-                database=opened.database,
-                application=opened.application if begun.application is None else begun.application,
-                client_addr=opened.client_addr,
-                client_port=opened.client_port,
-                auth_method=opened.auth_method,
-                statement=said.statement,
-                statement_hash=said.hash,
-                parsed=said.parsed,
-                duration_ms=ended.duration_ms if timed else None,
-                row_count=ended.rows,
-                outcome=ended.outcome,
-                sqlstate=ended.sqlstate,
-                vxid=f"gateway/{'failed/' if ended.failed else ''}{ended.transaction}",
-                error=None if ended.ran else PASSED_OVER,
-                tags=said.tags,
-                trust="certain",
-            ),
+        return Statement(
+            captured_at_us=ended.at_us,
+            place=LogPlace(self._spool, place, index),
+            format="gateway",
+            source="gateway",
+            occurred_at_us=ended.at_us,
+            pid=opened.pid,
+            session_start_us=opened.backend_start_us,
+            role=opened.role,
+            database=opened.database,
+            application=opened.application if begun.application is None else begun.application,
+            client_addr=opened.client_addr,
+            client_port=opened.client_port,
+            auth_method=opened.auth_method,
+            statement=said.statement,
+            statement_hash=said.hash,
+            parsed=said.parsed,
+            duration_ms=ended.duration_ms if timed else None,
+            row_count=ended.rows,
+            outcome=ended.outcome,
+            sqlstate=ended.sqlstate,
+            vxid=f"gateway/{'failed/' if ended.failed else ''}{ended.transaction}",
+            error=None if ended.ran else PASSED_OVER,
+            tags=said.tags,
+            trust="certain",
+            decided=_decided(begun.verdict),
         )
+
+
+def _decided(verdict: Verdict | None) -> Decided | None:
+    if verdict is None:
+        return None
+    return Decided(verdict.effect, verdict.policies, verdict.message, verdict.bundle)
 
 
 class Spooled(Protocol):

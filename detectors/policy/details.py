@@ -50,6 +50,7 @@ _SHARE: dict[str, Shape] = {
     **_each(("replaced", "usual"), "bool"),
     "part": "double",
 }
+_DECIDED: dict[str, Shape] = {**_each(("effect", "message", "bundle"), "string"), "policies": ["string"]}
 _OBJECT: dict[str, Shape] = {"type": "string", "name": "string"}
 
 DETAILS: dict[str, dict[str, Shape]] = {
@@ -66,6 +67,7 @@ DETAILS: dict[str, dict[str, Shape]] = {
         **_READ,
         **_each(("source", "statement_hash", "error", "error_detail", "settles"), "string"),
         "line": "int",
+        "decision": _DECIDED,
         "audit": dict.fromkeys(("class", "command", "type", "object_type", "object_name"), "string"),
     },
     "query_stats": {
@@ -98,6 +100,10 @@ DETAILS: dict[str, dict[str, Shape]] = {
         **_each(("utility", "covering", "own"), "bool"),
     },
     "decision": {
+        **_WHOSE,
+        **_READ,
+        **_each(("source", "statement_hash", "decided"), "string"),
+        "decision": _DECIDED,
         **_each(("uid", "verdict", "scope", "why", "finding", "reason"), "string"),
         "offset": "int",
         "checked": "map",

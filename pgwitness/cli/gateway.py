@@ -19,19 +19,21 @@ from pgwitness.cli.options import common, configuration, http_options
 def gateway(context: click.Context, host: str | None, port: int | None, config_path: Path) -> None:
     """Serve PostgreSQL's protocol until asked to stop: clients log in here, and their statements go on to the server.
 
-    Each statement is on the gateway's spool before it is forwarded, and in the topic `raw` with what came of it.
+    Each statement is judged, and on the gateway's spool before it is forwarded, and in the topic `raw` with what came
+    of it. What a policy with `effect: deny` matches is refused.
     Where to listen and which databases there are says [gateway] in the configuration.
     """
     if context.invoked_subcommand is not None:
         return
     from collectors.gateway.service import run_gateway
     from pgwitness.cli.daemon import daemon
+    from pgwitness.cli.naming import namer_of
     from pgwitness.cli.signals import finish
 
     config = configuration(config_path)
     bind = config.http.gateway_port if port is None else port
     with daemon("gateway", host or config.http.host, bind) as (stop, health):
-        code = run_gateway(config, stop, health)
+        code = run_gateway(config, stop, health, namer_of)
     finish(code)
 
 

@@ -391,11 +391,11 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     literals could not be told for certain; then `statement_hash`, a keyed hash, is all there is. `row_count` is known
     to pgAudit with log_rows, and to auto_explain with log_analyze. `format` and `trust` decide how far the line itself
     is believed: a role's name can write into a text log; of an imitated line `trust` is that in its session's facts.
-    `alone`: between the line that announced it and the one that ended it no other session had a statement in progress,
-    if every session announces its statements (log_statement = all). A `gateway` forwarded the statement itself: its
-    place is one on its spool. `tags` are what the client says of itself in a
-    comment behind the statement (`pgwitness.core.sql.tags`). `own`: a `pgwitness db` command ran it, by its session's
-    code.
+    `decided` is what the gateway decided on it. `alone`: between the line that announced it and the one that ended it
+    no other session had a statement in progress, if every session announces its statements (log_statement = all). A
+    `gateway` forwarded the statement itself: its place is one on its spool. `tags` are what the client says of itself
+    in a comment behind the statement (`pgwitness.core.sql.tags`). `own`: a `pgwitness db` command ran it, by its
+    session's code.
     """
 
     place: LogPlace
@@ -429,6 +429,29 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     lines: int = 0
     own: bool = False
     vxid: str | None = None
+    decided: Decided | None = None
+
+
+class Decided(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What the gateway decided on a statement before it went: `deny` or `warn`, by which policies.
+
+    `message` is what its client was told. `bundle` names the policies that were in force.
+    """
+
+    effect: Literal["deny", "warn"]
+    policies: list[str]
+    message: str = ""
+    bundle: str = ""
+
+
+class Decision(_Raw, frozen=True, kw_only=True, tag="decision", gc=False):
+    """A decision of the gateway, which is on its spool before anything is forwarded.
+
+    `statement` tells of what it is about as it does where one was forwarded; its outcome is not known yet.
+    """
+
+    decided: Decided
+    statement: Statement
 
 
 class Posture(_Raw, frozen=True, kw_only=True, tag="posture"):
@@ -481,7 +504,7 @@ class Identities(_Raw, frozen=True, kw_only=True, tag="identities"):
     content: str
 
 
-RawEvent = Transaction | QueryStats | Session | Statement | Posture | Gap | Control | Tick | Identities
+RawEvent = Transaction | QueryStats | Session | Statement | Decision | Posture | Gap | Control | Tick | Identities
 
 
 class RawHeader(Struct, frozen=True, omit_defaults=True):

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from pgwitness.core.events import (
     Control,
+    Decision,
     Event,
     Gap,
     Position,
@@ -298,8 +299,8 @@ def _dispatch(context: FoldContext, event: RawEvent) -> None:
                 context.cluster.readings.looked(context.header.instance, event.captured_at_us)
         case Session() if event.place is not None and context.header.source == gateway.SOURCE:
             gateway.take_session(context, event)
-        case Statement() if context.header.source == gateway.SOURCE:
-            gateway.take_statement(context, event)
+        case Statement() | Decision() if context.header.source == gateway.SOURCE:
+            gateway.take(context, event)
         case Session():
             session.take(context, event)
         case Statement():
@@ -312,5 +313,5 @@ def _dispatch(context: FoldContext, event: RawEvent) -> None:
             posture.take(context, event)
         case Gap() | Control():
             notices.take(context, event)
-        case Transaction():  # pragma: no cover - `apply` takes these
-            raise AssertionError(event)
+        case Transaction() | Decision():
+            raise ValueError("what only the gateway decides, or `apply` takes")

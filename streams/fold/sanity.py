@@ -18,6 +18,7 @@ from pgwitness.core.events import (
     Beacon,
     Control,
     Ddl,
+    Decision,
     Gap,
     LogPlace,
     Posture,
@@ -64,6 +65,10 @@ def bounded(event: RawEvent) -> RawEvent:
         if place is not None and (len(place.log) > NAME_CHARS_MAX or len(place.line or "") > NAME_CHARS_MAX):
             event = replace(event, place=_cut(place, ("log", "line")))
         return _cut(event, _OF_STATEMENT if kind is Statement else _OF_SESSION)
+    if kind is Decision:
+        assert isinstance(event, Decision)
+        statement = bounded(event.statement)
+        return event if statement is event.statement else replace(event, statement=statement)
     return _cut(event, ("role", "database")) if kind is QueryStats else event
 
 
@@ -148,6 +153,8 @@ def check_event(event: RawEvent, written_us: int | None = None) -> None:
         raise ValueError("a number of the statistics is out of range")
     elif isinstance(event, Posture | Gap | Control):
         _check_found(event)
+    elif type(event) is Decision:
+        check_event(event.statement, written_us)
     if isinstance(event, Statement | Session) and event.place is not None:
         _check_place(event.place)
 

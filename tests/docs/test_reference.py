@@ -16,7 +16,7 @@ import pytest
 
 from pgwitness.cli import main
 from pgwitness.core.config import Anchor, Audience, Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
-from pgwitness.core.config.tables import GatewayDatabase, GatewaySpool, GatewayTls, GatewayToken
+from pgwitness.core.config.tables import GatewayDatabase, GatewaySpool, GatewayTls, GatewayToken, GatewayUnparsable
 from pgwitness.core.topics import topics
 from pgwitness.core.units import Duration, Size
 
@@ -38,6 +38,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "gateway.spool": GatewaySpool,
     "gateway.databases.NAME": GatewayDatabase,
     "gateway.databases.NAME.token": GatewayToken,
+    "gateway.databases.NAME.unparsable": GatewayUnparsable,
     "respond.clusters.NAME": RespondCluster,
     "masks.NAME": Audience,
 }

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from collectors.gateway.admission import Admission
 from collectors.gateway.connection import Database, House
-from collectors.gateway.judging import Judging
+from collectors.gateway.judging import Judging, Rules
 from collectors.gateway.records import Begun, Closed, Ended, Opened, Record
 from collectors.gateway.service import listen, serve_clients
 from collectors.gateway.spool import Reader, Spool
@@ -83,10 +83,12 @@ def running(
     tls: tuple[object, bytes] | None = None,
     where: str | None = None,
     admission: Admission | None = None,
+    rules: Rules | None = None,
 ) -> Iterator[Running]:
     """Run a gateway in front of a database; `where` is its upstream, by default the database's own, in the open.
 
-    `admission` is whom it lets in, by default the server's own roles by their passwords.
+    `admission` is whom it lets in, by default the server's own roles by their passwords. Without `rules` nothing is
+    refused.
     """
     given = conninfo_to_dict(dsn)
     listener = listen("127.0.0.1:0")
@@ -98,7 +100,7 @@ def running(
     house = House(
         {"*": Database("shop", place, admission)},
         spool,
-        Judging(tokenizer(b"k" * 32)).judge,
+        Judging(tokenizer(b"k" * 32), rules),
         context,  # type: ignore[arg-type]
         binding,
         10.0,

@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 import sys
 
-from collectors.gateway.actions import Actions, Decision, Moment
-from collectors.gateway.records import Begun, Ended, Said
+from collectors.gateway.actions import Actions, Moment
+from collectors.gateway.records import Begun, Ended
 from collectors.gateway.session import Session
 from tests.collectors.fuzz import mutated
+from tests.gateway.passing import judged
 from tests.gateway.test_wire import ANSWERS, MESSAGES
 
 NOW = Moment(1_000, 1_000)
@@ -21,7 +22,7 @@ ROUND = 12
 
 def converse(chance: random.Random) -> int:
     """Let two peers talk at cross purposes through one session; return how many messages were sent."""
-    session = Session(1, {}, lambda text, _: Decision(Said(text.decode(errors="replace"))))
+    session = Session(1, {}, judged)
     begun, ended, sent = list[int](), list[int](), 0
     forwarded = received = b""
     for _ in range(ROUND):

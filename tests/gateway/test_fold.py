@@ -5,14 +5,17 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from collectors.gateway.actions import Decision, Moment
-from collectors.gateway.records import Closed, Opened, Record, Said, Started
+from collectors.gateway.actions import Moment
+from collectors.gateway.records import Begun, Closed, Ended, Opened, Record, Said, Started
 from collectors.gateway.session import Session
 from collectors.gateway.shipping import Shipment
 from collectors.gateway.wire.frames import frame
+from detectors.gatekeeper import Verdict
+from detectors.policy.details import wrong
 from pgwitness.core.events import Event, RawBatch, Token
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
+from tests.gateway.passing import judged
 from tests.streams.folding import GRACE_US
 from tests.streams.records import BACKEND_US, START_US, batch, beacon, tick, transaction
 
@@ -22,11 +25,34 @@ OPENED = Opened(
 )  # fmt: skip
 
 
+VERDICT = Verdict(effect="deny", policies=["no_drop"], message="refused", why="why", hint="ask", bundle="b")
+
+
+def test_a_decision_is_an_event_before_its_statement_ends() -> None:
+    """What was refused is told as a decision, and its statement as denied, with the policies; each once."""
+    us = START_US + 1_000
+    said = Said("DROP TABLE t")
+    begun = Begun(session=1, at_us=us, number=1, way="query", said=said, verdict=VERDICT)
+    ended = Ended(session=1, at_us=us + 5, number=1, outcome="denied", sqlstate="42501")
+    records: list[Record] = [Started(session=0, at_us=START_US), OPENED, begun, ended]
+    client = Client()
+    client.records = records
+    events = Fold(0, Identities.parse("rules: []\n"), GRACE_US).apply(0, client.raw())
+    told = [event for event in events if event.kind != "session"]
+    found = [(event.kind, event.operation, event.outcome, event.relations) for event in told]
+    assert found == [("decision", "deny", "denied", ["t"]), ("statement", "drop_table", "denied", ["t"])]
+    for event in told:
+        decision = event.detail["decision"]
+        assert decision == {"effect": "deny", "policies": ["no_drop"], "message": "refused", "bundle": "b"}
+        assert not wrong(event.kind, event.detail)
+    assert told[0].event_id != told[1].event_id
+
+
 class Client:
     """Sends statements through a session, one after the other or as a pipeline, and keeps its records."""
 
     def __init__(self) -> None:
-        self.session = Session(1, {}, lambda text, _: Decision(Said(text.decode())))
+        self.session = Session(1, {}, judged)
         self.records: list[Record] = [Started(session=0, at_us=START_US), OPENED]
         self.us = START_US
 

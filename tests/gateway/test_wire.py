@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.gateway.actions import Decision, Moment, Settings
+from collectors.gateway.actions import Moment
 from collectors.gateway.auth.scram import PLAIN, PLUS, ClientExchange, Keys, ScramError, ServerExchange, Verifier
 from collectors.gateway.records import Begun, Ended, Said
 from collectors.gateway.session import Session
 from collectors.gateway.wire import backend, frontend, startup
 from collectors.gateway.wire.frames import Frames, Message, Piece, frame, joined
 from collectors.gateway.wire.violation import ProtocolViolation
+from tests.gateway.passing import judged
 
 FRONTEND = st.sampled_from([bytes((kind,)) for kind in frontend.WANTED.known])
 STREAM = st.lists(st.tuples(FRONTEND, st.binary(max_size=40)), max_size=12)
@@ -114,11 +115,6 @@ ANSWERS = [
     frame(b"E", b"SERROR\0C42P01\0\0"), frame(b"s"), frame(b"I"), frame(b"D", b"\0\0"), frame(b"G", b"\0\0\0"),
     frame(b"n"), frame(b"T", b"\0\0"), frame(b"S", b"application_name\0x\0"),
 ]  # fmt: skip
-
-
-def judged(text: bytes, _: Settings) -> Decision:
-    """Let everything pass."""
-    return Decision(Said(text.decode()))
 
 
 @given(st.lists(st.one_of(st.sampled_from(MESSAGES), st.sampled_from(ANSWERS).map(lambda one: (one,)))))

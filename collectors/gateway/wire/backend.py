@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from collectors.gateway.wire.frames import Wanted, frame
+from collectors.gateway.wire.frames import HEADER, Wanted, frame
 from collectors.gateway.wire.violation import ProtocolViolation
 
 AUTHENTICATION, KEY_DATA, PARAMETER_STATUS, NEGOTIATE = b"RKSv"
@@ -78,10 +78,32 @@ def first_row(body: bytes) -> list[bytes | None]:
     return values
 
 
-def error(severity: str, sqlstate: str, message: str, hint: str | None = None) -> bytes:
-    """Write an error; `severity` is ERROR or FATAL."""
-    said = {"S": severity, "V": severity, "C": sqlstate, "M": message} | ({"H": hint} if hint else {})
-    return frame(b"E", b"".join(f"{letter}{_plain(text)}\0".encode() for letter, text in said.items()) + b"\0")
+def error(
+    severity: str,
+    sqlstate: str,
+    message: str,
+    hint: str | None = None,
+    *,
+    why: str | None = None,
+    codec: str = "utf-8",
+    kind: bytes = b"E",
+) -> bytes:
+    """Write an error, or with `kind` `N` a notice; `severity` is ERROR, FATAL or WARNING, `why` its detail.
+
+    What the client's encoding has no letter for is a question mark.
+    """
+    said = {"S": severity, "V": severity, "C": sqlstate, "M": message, "D": why, "H": hint}
+    fields = (f"{letter}{_plain(text)}\0".encode(codec, "replace") for letter, text in said.items() if text)
+    return frame(kind, b"".join(fields) + b"\0")
+
+
+def moved(message: bytes, characters: int) -> bytes:
+    """Return an error whose position in its statement is so many characters less."""
+    fields = message[HEADER:].split(b"\0")
+    for place, field in enumerate(fields):
+        if field[:1] == b"P" and field[1:].isdigit():
+            fields[place] = b"P%d" % max(1, int(field[1:]) - characters)
+    return frame(message[:1], b"\0".join(fields))
 
 
 def parameter_status(settings: Mapping[str, str]) -> bytes:

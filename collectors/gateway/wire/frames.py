@@ -77,6 +77,11 @@ class Frames:
         return len(self._held)
 
     @property
+    def pending(self) -> bytes:
+        """The beginning of a message whose rest has not come."""
+        return bytes(self._held)
+
+    @property
     def between(self) -> bool:
         """Whether the stream stands between two messages."""
         return not self._held and not self._passing

@@ -100,7 +100,22 @@ def function_oid(body: bytes) -> int:
 
 def query(text: str) -> bytes:
     """Write a simple query."""
-    return frame(b"Q", text.encode() + b"\0")
+    return query_of(text.encode())
+
+
+def query_of(text: bytes) -> bytes:
+    """Write a simple query in the client's own encoding."""
+    return frame(b"Q", text + b"\0")
+
+
+def parse_of(name: bytes, text: bytes) -> bytes:
+    """Write Parse, of a statement whose parameters have the types that the server gives them."""
+    return frame(b"P", name + b"\0" + text + b"\0\0\0")
+
+
+def execute_of(portal: bytes) -> bytes:
+    """Write Execute, of all rows."""
+    return frame(b"E", portal + b"\0\0\0\0\0")
 
 
 def terminate() -> bytes:

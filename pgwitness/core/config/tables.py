@@ -463,6 +463,18 @@ def _safe_url(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost"))
 
 
+class GatewayUnparsable(_Section, frozen=True, kw_only=True):
+    """Table `[gateway.databases.NAME.unparsable]`: what becomes of a statement of which nobody can tell what it does.
+
+    By the kind of principal that sends it. It is passed on where no policy denies anything.
+    """
+
+    agent: Literal["refuse", "pass"] = "refuse"
+    human: Literal["refuse", "pass"] = "pass"
+    service: Literal["refuse", "pass"] = "pass"
+    unknown: Literal["refuse", "pass"] = "refuse"
+
+
 class GatewayDatabase(_Section, frozen=True, kw_only=True):
     """Table `[gateway.databases.NAME]`: a database that clients name so, `"*"` any other one.
 
@@ -483,6 +495,7 @@ class GatewayDatabase(_Section, frozen=True, kw_only=True):
     users_file: Path | None = None
     users_dsn: str | None = None
     users_query: str = "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = %s AND rolcanlogin"
+    unparsable: GatewayUnparsable = GatewayUnparsable()
 
     def __post_init__(self) -> None:
         """Refuse ways that cannot work."""

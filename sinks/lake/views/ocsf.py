@@ -10,7 +10,11 @@ from __future__ import annotations
 _PARTS = {
     "metadata": """\
 {'version': '1.8.0', 'uid': event_id, 'logged_time': epoch_ms(captured_at), 'log_name': kind,
-          'product': {'name': 'pgwitness', 'vendor_name': 'pgwitness'}}""",
+          'product': {'name': 'pgwitness', 'vendor_name': 'pgwitness'},
+          'profiles': CASE WHEN [refused] THEN ['security_control'] END}""",
+    # Only the gateway stops anything; what the server itself refuses is no control of ours.
+    "refused": """\
+(outcome = 'denied' AND binding = 'gateway' AND json_extract_string(detail, '$.decision.effect') = 'deny')""",
     "user": """\
 {'name': coalesce(principal, role, 'unknown'), 'uid': role,
             'type_id': CASE principal_kind WHEN 'human' THEN 1 WHEN 'service' THEN 4 WHEN 'agent' THEN 99 ELSE 0 END,
@@ -47,6 +51,8 @@ SELECT a.* REPLACE (6005 * 100 + activity_id AS type_uid) FROM (
         1 AS severity_id,
         CASE outcome WHEN 'success' THEN 1 WHEN 'unknown' THEN 0 WHEN 'pending' THEN 0 ELSE 2 END AS status_id,
         sqlstate AS status_code,
+        CASE WHEN [refused] THEN 2 END AS action_id, CASE WHEN [refused] THEN 'Denied' END AS action,
+        CASE WHEN [refused] THEN 2 END AS disposition_id, CASE WHEN [refused] THEN 'Blocked' END AS disposition,
         [metadata] AS metadata,
         {'user': [user],
           'session': CASE WHEN session_id IS NOT NULL THEN {'uid': session_id} END,
@@ -115,6 +121,6 @@ def views() -> str:
 
 
 def _whole(query: str, events: str) -> str:
-    for name, part in _PARTS.items():
+    for name, part in _PARTS.items():  # one may name another that stands behind it
         query = query.replace(f"[{name}]", part)
     return query.replace("[events]", events)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from pgwitness.core.events import (
     Event,
     Parsed,
@@ -46,12 +48,7 @@ def statement_event(
         detail["statement_hash"] = raw.statement_hash
     if raw.parsed is not None:
         detail |= _parsed(event, raw.parsed)
-    if raw.own:
-        detail["own"] = True
-    if raw.error is not None:
-        detail["error"] = raw.error
-    if raw.error_detail is not None:
-        detail["error_detail"] = raw.error_detail
+    detail |= _said_of_it(raw)
     if raw.audit:
         detail["audit"] = raw.audit
         name = raw.audit.get("object_name")
@@ -60,6 +57,17 @@ def statement_event(
         if event.operation is None and "command" in raw.audit:
             event.operation = raw.audit["command"].lower().replace(" ", "_")
     return event
+
+
+def _said_of_it(raw: Statement) -> dict[str, object]:
+    """Return what is known of a statement besides its text, where there is something."""
+    said = {
+        "own": raw.own or None,
+        "decision": None if raw.decided is None else msgspec.to_builtins(raw.decided),
+        "error": raw.error,
+        "error_detail": raw.error_detail,
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def transaction_words(raw: Statement, known: StatementFacts | None) -> tuple[str, ...] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from pgwitness.core.events import Session, Statement
+from pgwitness.core.events import Decision, Session, Statement
 from pgwitness.core.sql.statements import facts
 from streams.fold.context import FoldContext
 from streams.fold.events.base import line_id
@@ -19,6 +19,14 @@ from streams.fold.memory.sessions import Came, LogSession
 from streams.fold.sessions.attribution import attempted, by_log, came_by, log_session
 
 SOURCE = "gateway"
+
+
+def take(context: FoldContext, raw: Statement | Decision) -> None:
+    """Take what the gateway tells of a statement."""
+    if isinstance(raw, Statement):
+        take_statement(context, raw)
+    else:
+        take_decision(context, raw)
 
 
 def take_statement(context: FoldContext, raw: Statement) -> None:
@@ -34,6 +42,22 @@ def take_statement(context: FoldContext, raw: Statement) -> None:
     cluster.views.ran(event)
     for decided in cluster.outcomes.forwarded(raw, session, transaction_words(raw, known), event):
         context.emit(decided)
+
+
+def take_decision(context: FoldContext, raw: Decision) -> None:
+    """Take a decision of the gateway: its event has the id of where it stands, and of the statement what is known."""
+    said = raw.statement
+    if _known(context, said):
+        return
+    session = log_session(said, context.header.instance)
+    known = facts(said.statement, freed=True) if said.statement is not None else None
+    event = statement_event(context.header, said, line_id(context.header, said.place), known, _whose(context, session))
+    context.cluster.relations.resolve(event, session)
+    event.kind, event.calls = "decision", None
+    event.detail["decided"] = event.operation or ""
+    event.operation = raw.decided.effect
+    event.outcome = "denied" if raw.decided.effect == "deny" else "unknown"
+    context.emit(event)
 
 
 def take_session(context: FoldContext, raw: Session) -> None:

@@ -1,0 +1,136 @@
+"""What the policies say of a statement that has not run yet: pass it, pass it with a warning, or refuse it; pure.
+
+The same policies that judge evidence, over the same action schema: those with `effect: deny` or `warn` that are about
+statements. What only the end of a statement tells is not known here: `rows_known` is false, `outcome` is `unknown`, and
+`asked` says so. A threshold or sequence looks at what was done, so it decides nothing before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from detectors.actions import Action, put_claim, put_facts
+from detectors.policy.evaluator import Evaluator
+from detectors.policy.policies import Bundle
+from detectors.policy.policy import Policy
+from detectors.policy.reads import TIMES
+from detectors.sensitive import Sensitive
+from detectors.vocabulary import SCHEMA
+from pgwitness.core.sql.statements import StatementFacts
+
+Effect = Literal["deny", "warn"]
+UNREADABLE: Final = "unreadable"
+"""Stands where a policy's id would, for what is refused because nobody can tell what it does."""
+MESSAGE_CHARS_MAX: Final = 1_000
+NAMES_MAX: Final = 20
+_OF_TIME: Final = TIMES | {"hour", "weekday", "claim_age", "claim_left"}
+
+
+class Verdict(Struct, frozen=True, omit_defaults=True):
+    """What is to become of a statement. `policies` are the ids of those that said so, the gravest first.
+
+    `message` says what, `why` the reason, `hint` whom to ask or what would be allowed: sentences for whoever asked.
+    `bundle` names the policies that were in force.
+    """
+
+    effect: Effect
+    policies: list[str]
+    message: str
+    why: str
+    hint: str
+    bundle: str
+
+
+class Gatekeeper:
+    """Asks the policies of a bundle that decide; `timed` says that an answer may change as time goes on."""
+
+    def __init__(self, bundle: Bundle, sensitive: Sensitive) -> None:
+        self._deciding = Bundle([policy for policy in bundle.policies.values() if decides(policy)], bundle.calendars)
+        self._evaluator = Evaluator(self._deciding)
+        self._sensitive = sensitive
+        self.sha256 = bundle.sha256
+        read = {SCHEMA[path].attribute for policy in self._deciding.policies.values() for path in policy.paths}
+        self.timed = not read.isdisjoint(_OF_TIME)
+
+    def __len__(self) -> int:
+        """Return how many policies decide."""
+        return len(self._deciding.policies)
+
+    def action(self, whose: Action, known: StatementFacts, at_us: int) -> Action:
+        """Make the action of a statement that somebody asks for; `whose` has the facts of the session."""
+        action = replace(whose, kind="statement", asked=True, rows_known=False, calls=1, outcome="unknown")
+        put_facts(action, known)
+        hours = at_us // 3_600_000_000
+        action.hour, action.weekday = hours % 24, (hours // 24 + 3) % 7
+        action.occurred_at_us = action.captured_at_us = at_us
+        if "agent" in action.detail:
+            put_claim(action, action.detail["agent"])
+        if action.read_columns:
+            action.sensitive = self._sensitive.among(action.read_columns, action.relations)
+        return action
+
+    def ask(self, action: Action) -> Verdict | None:
+        """Return what the policies decide; None where none has anything against it.
+
+        A policy that denies and cannot be evaluated refuses: whether it would have is not known.
+        """
+        matches = self._evaluator.ask(action)
+        failed = [policy for policy, _ in matches.failed if policy.document.effect == "deny"]
+        found = [*matches.matched, *failed]
+        if not found:
+            return None
+        denying = [policy for policy in found if policy.document.effect == "deny"]
+        return self._verdict("deny" if denying else "warn", denying or found, action)
+
+    def unreadable(self, whose: Action, why: str) -> Verdict:
+        """Return the refusal of a statement of which nobody can tell what it does."""
+        return Verdict(
+            effect="deny",
+            policies=[UNREADABLE],
+            message=f"refused, because it cannot be told what this statement does: {why}",
+            why="What cannot be read cannot be judged, and is refused for this kind of principal.",
+            hint=f"Write it as plain SQL, without text that is put together as it runs, or {_whom(whose.labels)}.",
+            bundle=self.sha256,
+        )
+
+    def _verdict(self, effect: Effect, policies: list[Policy], action: Action) -> Verdict:
+        policies = sorted(policies, key=_gravest)
+        first = policies[0]
+        said = first.message(action)[:MESSAGE_CHARS_MAX]
+        ids = [policy.id for policy in policies][:NAMES_MAX]
+        named = f"{'policy' if len(ids) == 1 else 'policies'} {', '.join(ids)}"
+        return Verdict(
+            effect=effect,
+            policies=ids,
+            message=f"{'refused' if effect == 'deny' else 'passed with a warning'} by {named}: {said}",
+            why=f"{first.document.title}: {' '.join(first.document.description.split())}"[:MESSAGE_CHARS_MAX],
+            hint=first.document.hint or f"If it has to be done, {_whom(action.labels)}; name the policy {first.id}.",
+            bundle=self.sha256,
+        )
+
+
+def decides(policy: Policy) -> bool:
+    """Return whether a policy decides on statements before they run."""
+    document = policy.document
+    return (
+        document.effect in ("deny", "warn")
+        and document.mode == "active"
+        and policy.plan is None
+        and "statement" in document.kinds
+    )
+
+
+def _gravest(policy: Policy) -> tuple[int, str]:
+    return _SEVERITIES.index(policy.document.severity), policy.id
+
+
+_SEVERITIES: Final = ("critical", "high", "medium", "low", "info")
+
+
+def _whom(labels: Mapping[str, str]) -> str:
+    owner = labels.get("owner")
+    return f"ask {owner}" if owner else "ask whoever keeps the policies of this database"

@@ -1,0 +1,39 @@
+"""A judge that lets everything pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from collectors.gateway.actions import Decision, Reading
+from collectors.gateway.records import Said
+from pgwitness.core.sql.parsetree import Handle
+from pgwitness.core.sql.statements import StatementFacts
+
+
+class Everything:
+    """Lets everything pass, and reads nothing."""
+
+    scopes = 1
+
+    def reported(self, name: str, value: str) -> None:
+        """Take nothing up."""
+
+    def decide(self, text: bytes, _at_us: int) -> Decision:
+        """Let it pass."""
+        said = Said(text.decode(errors="replace"))
+        return Decision(said, reading=Reading(said, StatementFacts(None, "")))
+
+    def again(self, decision: Decision, _at_us: int) -> Decision:
+        """Let it pass."""
+        return decision
+
+    def behind(self, decision: Decision, _targets: Sequence[Handle] | None, _at_us: int) -> Decision:
+        """Let it pass."""
+        return decision
+
+    def function(self, oid: int, _at_us: int) -> Decision:
+        """Let it pass."""
+        return Decision(Said(f"oid {oid}"))
+
+
+judged = Everything()
