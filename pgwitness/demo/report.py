@@ -131,6 +131,7 @@ def summarize(result: Result) -> dict[str, Any]:
             "findings": len(result.sealing.findings),
             "untouched": len(result.sealing.untouched),
         },
+        "compacted": {"files": result.sealing.files, "became": result.sealing.became},
     }
 
 
@@ -221,7 +222,10 @@ def _sealed(sealing: Sealing) -> None:
         {"finding": one.kind.replace("_", " "), "where": one.subject, "what": one.text}
         for one in (*sealing.untouched, *sealing.findings)
     ]
-    title = f"The lake is sealed to entry {sealing.sealed_to}. In a copy, {sealing.altered}: what verify finds there"
+    title = (
+        f"Of {sealing.files} files of the lake compaction made {sealing.became}; it is sealed to entry "
+        f"{sealing.sealed_to}. In a copy, {sealing.altered}: what verify finds there"
+    )
     console().print(table(rows, ["finding", "where", "what"], title))
 
 

@@ -120,8 +120,8 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> report.Result:
         for daemon in daemons:
             daemon.end()
         watch.stop()
-        tell("sealing the lake, and altering a copy of it")
-        notary.seal()
+        tell("compacting and sealing the lake, and altering a copy of it")
+        notary.compact()
         notary.show()
     problems = [f"{type(error).__name__}: {error}" for error in workload.errors]
     return report.Result(

@@ -1,4 +1,4 @@
-"""The seal in the demo: what landed is sealed, somebody alters a copy of the lake, and `verify` says where.
+"""Upkeep and seal in the demo: what landed is compacted and sealed, somebody alters a copy, and `verify` says where.
 
 The sealer has a key and a memory in the demo's folder; in earnest it is a process of another user.
 """
@@ -17,9 +17,12 @@ import pyarrow.parquet as pq
 
 from pgwitness.core.config import Config, load
 from pgwitness.core.errors import NotInOrder, Retry
+from sinks.lake.compaction.compactor import Compactor
+from sinks.lake.compaction.plan import Sizes
+from sinks.lake.opening import open_lake
 from sinks.lake.views.listing import Listing
 from sinks.seal import keys
-from sinks.seal.opening import open_sealer
+from sinks.seal.opening import open_sealer, sealed_to
 from sinks.seal.tlog.note import PublicKey
 from sinks.seal.verification.findings import Finding
 from sinks.seal.verification.verify import Wanted, verify
@@ -41,6 +44,9 @@ class Sealing:
 
     checkpoints: list[bytes] = field(default_factory=list)
     sealed_to: int = -1
+    files: int = 0
+    """Files that counted before they were put together, and then."""
+    became: int = 0
     untouched: list[Finding] = field(default_factory=list)
     altered: str = ""
     findings: list[Finding] = field(default_factory=list)
@@ -67,6 +73,24 @@ class Notary:
         if done.note not in self.result.checkpoints:
             self.result.checkpoints.append(done.note)
         self.result.sealed_to = done.checkpoint.size - 1
+
+    def compact(self) -> None:
+        """Put the small files of what has landed together, as a daemon does all day long, and seal that."""
+        store = open_lake(self._config).store
+        compactor = Compactor(
+            self._config.lake.path,
+            store,
+            grace_s=0.0,  # nobody asks the lake now
+            sizes=Sizes(landed_files=2),
+            sealed=lambda: sealed_to(self._config),
+        )
+        before = Listing(self._config.lake.folder)
+        before.refresh()
+        self.result.files = len(before.live())
+        compactor.run()
+        self.seal()
+        compactor.run()  # what was replaced goes when a checkpoint covers that
+        self.result.became = compactor.live
 
     def show(self) -> None:
         """Verify the lake, alter a copy of it, and verify that."""

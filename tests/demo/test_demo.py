@@ -85,6 +85,9 @@ def test_the_object_has_everything_that_is_promised(played: tuple[Path, dict[str
     seal = found["seal"]
     assert isinstance(seal, dict)
     assert (seal["checkpoints"], seal["findings"], seal["untouched"]) == (2, 1, 0)
+    compacted = found["compacted"]
+    assert isinstance(compacted, dict)
+    assert compacted["files"] > 2 * compacted["became"] > 0
 
 
 def test_who_did_it_is_named_where_a_rule_names_anybody(played: tuple[Path, dict[str, object]]) -> None:
