@@ -17,6 +17,7 @@ import click
 from pgwitness import __version__
 from pgwitness.cli.alerts import alerts
 from pgwitness.cli.collect import collect
+from pgwitness.cli.console import console
 from pgwitness.cli.db import db
 from pgwitness.cli.dead_letters import dead_letters
 from pgwitness.cli.demo import demo
@@ -116,6 +117,7 @@ for command in (
     collect,
     worker,
     gateway,
+    console,
     sql,
     report,
     lake,

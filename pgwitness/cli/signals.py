@@ -32,6 +32,8 @@ def is_daemon(arguments: list[str]) -> bool:
         return "deliver" in arguments or "--follow" in arguments
     if arguments[:1] in (["seal"], ["lake"]):
         return any(argument.split("=")[0] == "--every" for argument in arguments)
+    if arguments[:1] == ["console"]:
+        return "users" not in arguments
     return arguments[:1] in (["collect"], ["worker"])
 
 

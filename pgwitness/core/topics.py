@@ -11,7 +11,7 @@ from dataclasses import dataclass
 DAY_MS = 86_400_000
 READER, LOG_READER = "reader", "log-reader"
 """Names, behind the prefix, of groups that nobody is a member of: a reader looks for a coordinator all the same."""
-WRITING_RAW = ("collect", "worker", "deliver", "dead-letters", "sql", "token")
+WRITING_RAW = ("collect", "worker", "deliver", "dead-letters", "sql", "token", "console")
 """Who sees things, tries them again, or asks the lake and writes down that it did."""
 LANES = 64
 OURSELVES = "pgwitness"

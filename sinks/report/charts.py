@@ -13,32 +13,35 @@ LEFT = 60
 TEXT = 16
 
 
-def over_time(labels: Sequence[str], series: Sequence[tuple[str, Sequence[int]]]) -> str:
-    """Draw stacked bars, one a label, with the greatest sum on the axis."""
+def over_time(
+    labels: Sequence[str], series: Sequence[tuple[str, Sequence[int]]], *, label: str = "accesses over time"
+) -> str:
+    """Draw stacked bars, one of `labels` each, with the greatest sum on the axis; `label` names the whole."""
     sums = [sum(values) for values in zip(*(values for _, values in series), strict=True)]
     top = max(sums, default=0) or 1
     step = (WIDTH - LEFT) / max(len(labels), 1)
     bar = min(step * 0.8, 60.0)
     parts = [
-        f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT + 3 * TEXT}" aria-label="accesses over time">',
+        f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT + 3 * TEXT}" aria-label="{escape(label)}">',
         f'<line x1="{LEFT}" y1="{HEIGHT}" x2="{WIDTH}" y2="{HEIGHT}" stroke="#888"/>',
         f'<text x="{LEFT - 6}" y="{TEXT}" text-anchor="end">{top}</text>',
         f'<text x="{LEFT - 6}" y="{HEIGHT}" text-anchor="end">0</text>',
     ]
-    for place, label in enumerate(labels):
+    for place, under in enumerate(labels):
         x, y = LEFT + place * step + (step - bar) / 2, float(HEIGHT)
         for (name, values), colour in zip(series, COLOURS, strict=False):
             high = values[place] / top * (HEIGHT - TEXT)
             y -= high
             if values[place]:
-                title = f"<title>{escape(label)}: {values[place]} {escape(name)}</title>"
+                title = f"<title>{escape(under)}: {values[place]} {escape(name)}</title>"
                 size = f'x="{x:.1f}" y="{y:.1f}" width="{bar:.1f}" height="{high:.1f}"'
                 parts.append(f'<rect {size} fill="{colour}">{title}</rect>')
     for place in sorted({0, len(labels) - 1}) if labels else ():
         x = LEFT + place * step + step / 2
         anchor = "start" if place == 0 and len(labels) > 1 else "end" if place else "middle"
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT + TEXT + 2}" text-anchor="{anchor}">{escape(labels[place])}</text>')
-    return "".join([*parts, _legend([name for name, _ in series], HEIGHT + 2 * TEXT + 6), "</svg>"])
+    legend = _legend([name for name, _ in series], HEIGHT + 2 * TEXT + 6) if len(series) > 1 else ""
+    return "".join([*parts, legend, "</svg>"])
 
 
 def by_name(names: Sequence[str], series: Sequence[tuple[str, Sequence[int]]]) -> str:

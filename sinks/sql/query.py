@@ -36,16 +36,24 @@ class Answer:
     rows: Iterator[tuple[Any, ...]]
 
 
-def ask(connection: duckdb.DuckDBPyConnection, query: str, *, timeout_s: float | None = None) -> Answer:
-    """Run the statements of `query` and give the answer of the last one.
+def ask(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    *,
+    timeout_s: float | None = None,
+    values: Sequence[object] = (),
+) -> Answer:
+    """Run the statements of `query` and give the answer of the last one; `values` stand for its parameters.
 
     Raises `NotInOrder` when DuckDB refuses it, when it does more than read, and when it takes longer than `timeout_s`:
     until the first row, and likewise for each `FETCH_ROWS` after that.
     """
     with _Limit(connection, timeout_s):
         statements = _statements(connection, query)
-        for statement in statements:
+        for statement in statements[:-1]:
             connection.execute(statement)
+        if statements:
+            connection.execute(statements[-1], values or None)
     if not statements or connection.description is None:
         return Answer([], iter(()))
     return Answer(_columns(connection.description), _rows(connection, timeout_s))

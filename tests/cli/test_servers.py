@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import httpx2
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
@@ -361,3 +363,35 @@ def test_a_taken_port_is_said_at_once(shop: Shop) -> None:
     assert result.exit_code == 2
     assert "--port" in result.stderr
     assert time.monotonic() - began < 10
+
+
+def test_who_looks_at_the_console_is_written_down(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command serves, lets a user in that was made on the command line, writes it down, and ends with 0."""
+    assert shop.run("topics", "apply").exit_code == 0
+    Lake(shop.config.lake.path).prepare()
+    words = ["console", "users", "add", "ada", "--role", "viewer", "--config", str(shop.folder / "pgwitness.toml")]
+    assert CliRunner().invoke(main, words, input="too short\n").exit_code == 2
+    assert CliRunner().invoke(main, words, input="correct horse battery\n").exit_code == 0
+    monkeypatch.setenv("PGWITNESS_CONSOLE__LISTEN", "127.0.0.1:0")
+    process = shop.start("console", "--port", "0")
+    assert process.stderr is not None
+    try:
+        told: dict[str, Any] = {}
+        while told.get("event") != "console":
+            told = json.loads(process.stderr.readline())
+        with httpx2.Client(base_url=told["url"]) as browser:
+            found = re.search(r'name="csrf" value="([^"]+)"', browser.get("/login").text)
+            assert found is not None
+            form = {"csrf": found[1], "name": "ada", "password": "correct horse battery"}
+            assert browser.post("/login", data=form).headers["location"] == "/"
+            assert "Alerts that wait for a verdict" in browser.get("/").text
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+    records = kafka.read(shop.config, shop.config.kafka.topic("raw"))
+    events = [event for record in records for event in decode_raw(record.value).events if isinstance(event, Control)]
+    assert [(event.operation, event.detail["user"], event.detail["address"]) for event in events] == [
+        ("console_login", "ada", "127.0.0.1"),
+        ("console_look", "ada", "127.0.0.1"),
+    ]

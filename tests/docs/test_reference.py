@@ -16,7 +16,14 @@ import pytest
 
 from pgwitness.cli import main
 from pgwitness.core.config import Anchor, Audience, Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
-from pgwitness.core.config.tables import GatewayDatabase, GatewaySpool, GatewayTls, GatewayToken, GatewayUnparsable
+from pgwitness.core.config.tables import (
+    ConsoleTls,
+    GatewayDatabase,
+    GatewaySpool,
+    GatewayTls,
+    GatewayToken,
+    GatewayUnparsable,
+)
 from pgwitness.core.topics import topics
 from pgwitness.core.units import Duration, Size
 
@@ -34,6 +41,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "reviewers.NAME": Reviewer,
     "deliveries.NAME": Delivery,
     "seal.anchors.NAME": Anchor,
+    "console.tls": ConsoleTls,
     "gateway.tls": GatewayTls,
     "gateway.spool": GatewaySpool,
     "gateway.databases.NAME": GatewayDatabase,

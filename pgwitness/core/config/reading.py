@@ -39,6 +39,7 @@ _PATH_KEYS = {
     ("triage", "suppressions"),
     ("collectors", "state_path"),
     ("worker", "data_path"),
+    ("console", "users_file"),
 }
 
 
@@ -153,12 +154,13 @@ def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: 
         for name, database in databases.items() if isinstance(databases, dict) else ():
             if isinstance(database, dict):
                 _absolute_named(database, ("gateway", "databases", name), origins, main)
+    _absolute_named(tree.get("console"), ("console",), origins, main)
     respond = tree.get("respond")
     _absolute_named(respond.get("clusters") if isinstance(respond, dict) else None, _RESPOND, origins, main)
 
 
 _RESPOND = ("respond", "clusters")
-_GATEWAY_TLS_KEYS = ("cert_file", "key_file", "client_ca_file")
+_TLS_KEYS = ("cert_file", "key_file", "client_ca_file")
 _NAMED_PATH_KEYS = (
     "url_file",
     "secret_file",
@@ -169,7 +171,7 @@ _NAMED_PATH_KEYS = (
     "users_file",
     "roles_file",
     "keys",
-    *_GATEWAY_TLS_KEYS,
+    *_TLS_KEYS,
 )
 
 

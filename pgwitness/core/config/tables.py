@@ -544,6 +544,35 @@ class Audience(_Section, frozen=True, kw_only=True):
     unnamed: Literal["masked", "typed"] = "masked"
 
 
+class ConsoleTls(_Section, frozen=True, kw_only=True):
+    """Table `[console.tls]`: the console's certificate and key."""
+
+    cert_file: Path
+    key_file: Path
+
+
+class Console(_Section, frozen=True, kw_only=True):
+    """Table `[console]`: the page that people look at.
+
+    Without `tls` it listens on this machine alone, or stands behind `proxies`: addresses of servers that encrypt in
+    front of it, whose `X-Forwarded-For` is believed. A session ends after `session_lifetime`, and after `session_idle`
+    without a request. What cannot be written down as evidence is not shown, unless `unrecorded` is `answer`. A query
+    has `query_timeout`, `query_memory` and `query_rows`; `query_parallel` of them run at once.
+    """
+
+    listen: str = "127.0.0.1:8432"
+    tls: ConsoleTls | None = None
+    proxies: list[str] = []
+    users_file: Path = Path("console-users.json")
+    session_lifetime: Duration = Duration(8 * 3600.0)
+    session_idle: Duration = Duration(1800.0)
+    unrecorded: Literal["refuse", "answer"] = "refuse"
+    query_timeout: Duration = Duration(30.0)
+    query_memory: Size = Size(512 * 1024**2)
+    query_rows: int = 10_000
+    query_parallel: int = 2
+
+
 class Http(_Section, frozen=True, kw_only=True):
     """Table `[http]`: where a daemon serves `/metrics`, `/livez` and `/readyz`; port 0 takes a free one."""
 
@@ -555,6 +584,7 @@ class Http(_Section, frozen=True, kw_only=True):
     compact_port: int = 9191
     retain_port: int = 9192
     gateway_port: int = 9193
+    console_port: int = 9194
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -578,6 +608,7 @@ class Config(_Section, frozen=True, kw_only=True):
     respond: Respond = Respond()
     gateway: Gateway = Gateway()
     masks: dict[str, Audience] = {}
+    console: Console = Console()
     http: Http = Http()
     include: list[str] = []
 

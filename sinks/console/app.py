@@ -1,0 +1,325 @@
+"""The console as an ASGI application: who is asking, may they, was it written down, and only then the page.
+
+`_guarded` does these in one place for every page, so that none can leave one out; a page is a function of an `Asked`
+that returns an `Answer`. Pages are in `sinks.console.pages`; logging in and out, assets and the live feed are here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from pgwitness.core.config import Console
+from pgwitness.core.errors import PgwitnessError, Unreachable
+from sinks.console import http, now, rendering
+from sinks.console.http import Refused
+from sinks.console.pages import PAGES, Answer, Asked, Page, Shared
+from sinks.console.reader import Busy, Cached, Reader
+from sinks.console.roles import rights
+from sinks.console.sessions import Session, Sessions, Throttle
+from sinks.console.users import Users
+from sinks.console.witness import Visitor, Witness
+
+LIVE_S = 5.0
+STREAMS_MAX, STREAMS_A_SESSION = 400, 4
+LOGINS_AT_ONCE = 2
+"""Each takes 32 MiB while a password is held against its hash."""
+
+log = structlog.get_logger("console")
+
+
+@dataclass
+class Context:
+    """What the application works with. `stop` ends live feeds."""
+
+    config: Console
+    reader: Reader
+    asking: Reader
+    users: Users
+    witness: Witness
+    seal: Callable[[], now.Seal]
+    clock: Callable[[], float] = time.monotonic
+    stop: Callable[[], bool] = lambda: False
+    streams: dict[str, int] = field(default_factory=dict)
+
+
+class Application:
+    """Answers requests."""
+
+    def __init__(self, context: Context) -> None:
+        config = context.config
+        self.context = context
+        self.secure = config.tls is not None or bool(config.proxies)
+        prefix = "__Host-" if self.secure else ""
+        self.cookie, self.login_cookie = f"{prefix}pgwitness", f"{prefix}pgwitness-login"
+        self.sessions = Sessions(config.session_lifetime, config.session_idle, context.clock)
+        self.throttle = Throttle(context.clock)
+        self._hashing = asyncio.Semaphore(LOGINS_AT_ONCE)
+        facts = Cached(lambda: now.gather(context.reader, context.seal, datetime.now(UTC)), LIVE_S * 0.8)
+        self.shared = Shared(context.reader, context.asking, facts, self.sessions, config)
+
+    def routes(self) -> list[Route]:
+        """List every path there is."""
+        guarded = [
+            Route(page.path, self._guarded(page), methods=[page.method], name=f"{page.method} {page.path}")
+            for page in PAGES
+        ]
+        return [
+            *guarded,
+            Route("/now/live", self._live, methods=["GET"]),
+            Route("/login", self._login_form, methods=["GET"]),
+            Route("/login", self._login, methods=["POST"]),
+            Route("/logout", self._logout, methods=["POST"]),
+            Route("/assets/{name}", self._asset, methods=["GET"]),
+        ]
+
+    # Who is asking.
+
+    def _visitor(self, request: Request, name: str) -> Visitor:
+        return Visitor(name, http.address(request, self.context.config.proxies))
+
+    def _session(self, request: Request, *, touch: bool = True) -> Session | None:
+        """Return the session of a request, None when there is none, or its user was removed."""
+        name = request.cookies.get(self.cookie, "")
+        session = self.sessions.get(name, touch=touch) if name else None
+        if session is not None and self.context.users.get(session.user) is None:
+            self.sessions.end(name)
+            return None
+        return session
+
+    def _asked(self, request: Request, session: Session, values: dict[str, str]) -> Asked:
+        user = self.context.users.get(session.user)
+        return Asked(
+            visitor=self._visitor(request, session.user),
+            rights=rights(user.roles if user is not None else ()),
+            session=session,
+            values=values,
+            shared=self.shared,
+        )
+
+    # Pages.
+
+    def _guarded(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            session = self._session(request)
+            if session is None:
+                return self._to_login(request)
+            values = {**request.query_params, **{k: str(v) for k, v in request.path_params.items()}}
+            if page.method == "POST":
+                http.from_here(request.headers)
+                values |= await http.form(request)
+                if not session.wrote(values.pop("csrf", "")):
+                    raise Refused(403, "This form is of another login. Go back, load the page again, and repeat it.")
+            asked = self._asked(request, session, values)
+            if page.right not in asked.rights:
+                await self._record("console_refused", asked.visitor, {"page": page.name, "outcome": "denied"})
+                raise Refused(403, "Your roles do not include this page.")
+            return await self._answer(page, asked)
+
+        return endpoint
+
+    async def _answer(self, page: Page, asked: Asked) -> Response:
+        """Make a page, write down that it was looked at, and only then give it."""
+        try:
+            answer = await run_in_threadpool(page.make, asked)
+        except BaseException:
+            await self._record(page.operation, asked.visitor, {"page": page.name, "outcome": "failure"})
+            raise
+        if answer.query is not None:
+            await self._recorded(lambda: self.context.witness.asked(answer.query or "", asked.visitor, answer.outcome))
+        else:
+            await self._record(
+                page.operation, asked.visitor, {"page": page.name, "outcome": answer.outcome, **answer.what}
+            )
+        return self._response(answer, asked)
+
+    def _response(self, answer: Answer, asked: Asked) -> Response:
+        if answer.redirect is not None:
+            return RedirectResponse(answer.redirect, status_code=303)
+        if answer.file is not None:
+            name, media_type, content = answer.file
+            headers = {"content-disposition": f'attachment; filename="{name}"'}
+            return Response(content, media_type=media_type, headers=headers)
+        frame = {
+            "user": asked.visitor.name,
+            "rights": asked.rights,
+            "csrf": asked.session.csrf,
+            "here": answer.template,
+        }
+        return HTMLResponse(rendering.render(answer.template, {**frame, **answer.values}), status_code=answer.status)
+
+    async def _record(self, operation: str, visitor: Visitor, what: dict[str, Any]) -> None:
+        await self._recorded(lambda: self.context.witness.record(operation, visitor, what))
+
+    async def _recorded(self, write: Callable[[], None]) -> None:
+        """Write something down. Raise `Refused` where that is not possible and has to be."""
+        try:
+            await run_in_threadpool(write)
+        except PgwitnessError as error:
+            log.error("not written down as evidence", error=str(error))
+            if self.context.config.unrecorded == "refuse":
+                raise Refused(
+                    503,
+                    "What is looked at here is evidence, and that cannot be written down at this moment: the broker "
+                    "does not answer. So nothing is shown. Try again in a while.",
+                ) from error
+
+    # What lives.
+
+    async def _live(self, request: Request) -> Response:
+        session = self._session(request)
+        if session is None:
+            return Response(status_code=401)
+        asked = self._asked(request, session, {})
+        streams = self.context.streams
+        if "now" not in asked.rights:
+            raise Refused(403, "Your roles do not include this page.")
+        if sum(streams.values()) >= STREAMS_MAX or streams.get(session.public, 0) >= STREAMS_A_SESSION:
+            raise Refused(429, "Too many pages are open at once.")
+        await self._record("console_look", asked.visitor, {"page": "now, live", "outcome": "success"})
+        headers = {"x-accel-buffering": "no"}
+        return StreamingResponse(self._feed(request, session), media_type="text/event-stream", headers=headers)
+
+    async def _feed(self, request: Request, session: Session) -> AsyncIterator[str]:
+        """Give the changing part of the page whenever it is another one; being open is no sign of life."""
+        streams, before = self.context.streams, ""
+        streams[session.public] = streams.get(session.public, 0) + 1
+        try:
+            while not self.context.stop() and self._session(request, touch=False) is session:
+                try:
+                    facts = await run_in_threadpool(self.shared.now.get)
+                    html = rendering.render("_now.html", {"facts": facts})
+                except PgwitnessError as error:
+                    html = rendering.render("_trouble.html", {"sentence": str(error)})
+                yield ": alive\n\n" if html == before else _event("now", html)
+                before = html
+                await asyncio.sleep(LIVE_S)
+        finally:
+            streams[session.public] -= 1
+            if not streams[session.public]:
+                del streams[session.public]
+
+    # Logging in and out.
+
+    def _to_login(self, request: Request) -> Response:
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        wanted = http.place(wanted) if request.method == "GET" else "/"
+        return RedirectResponse("/login" + (f"?next={wanted}" if wanted != "/" else ""), status_code=303)
+
+    async def _login_form(self, request: Request) -> Response:
+        if self._session(request) is not None:
+            return RedirectResponse("/", status_code=303)
+        return self._show_login(http.place(request.query_params.get("next", "/")), 200, "")
+
+    def _show_login(self, wanted: str, status: int, sentence: str) -> Response:
+        token = secrets.token_urlsafe(24)
+        page = rendering.render("login.html", {"csrf": token, "next": wanted, "sentence": sentence})
+        response = HTMLResponse(page, status_code=status)
+        self._set(response, self.login_cookie, token, "strict")
+        return response
+
+    async def _login(self, request: Request) -> Response:
+        http.from_here(request.headers)
+        values = await http.form(request)
+        name, wanted = values.get("name", ""), http.place(values.get("next", "/"))
+        token = request.cookies.get(self.login_cookie, "")
+        if not token or not hmac.compare_digest(token.encode(), values.get("csrf", "").encode("utf-8", "replace")):
+            return self._show_login(wanted, 403, "Log in once more: this form was too old.")
+        visitor = self._visitor(request, name[:200])
+        keys = (f"name {name[:200]}", f"address {visitor.address}")
+        if not self.throttle.allows(*keys):
+            return self._show_login(wanted, 429, "Too many tries. Wait five minutes.")
+        self.throttle.failed(*keys)  # until it has succeeded, so that tries at the same time count, too
+        async with self._hashing:
+            user = await run_in_threadpool(self.context.users.check, name, values.get("password", ""))
+        outcome = "denied" if user is None else "success"
+        await self._record("console_login", visitor, {"outcome": outcome})
+        if user is None:
+            return self._show_login(wanted, 403, "No user has this name and password.")
+        self.throttle.succeeded(*keys)
+        self.sessions.end(request.cookies.get(self.cookie, ""))
+        session_name, _ = self.sessions.begin(user.name, visitor.address)
+        response = RedirectResponse(wanted, status_code=303)
+        self._set(response, self.cookie, session_name, "lax")  # strict would log nobody in who follows a link in a mail
+        response.delete_cookie(self.login_cookie, path="/", secure=self.secure, httponly=True)
+        return response
+
+    async def _logout(self, request: Request) -> Response:
+        session = self._session(request)
+        response = RedirectResponse("/login", status_code=303)
+        if session is None:
+            return response
+        http.from_here(request.headers)
+        if not session.wrote((await http.form(request)).get("csrf", "")):
+            raise Refused(403, "This form is of another login.")
+        self.sessions.end(request.cookies.get(self.cookie, ""))
+        response.delete_cookie(self.cookie, path="/", secure=self.secure, httponly=True)
+        await self._record("console_logout", self._visitor(request, session.user), {"outcome": "success"})
+        return response
+
+    def _set(self, response: Response, name: str, value: str, same_site: Any) -> None:
+        response.set_cookie(name, value, path="/", secure=self.secure, httponly=True, samesite=same_site)
+
+    # What is the same for everybody.
+
+    async def _asset(self, request: Request) -> Response:
+        path = f"/assets/{request.path_params['name']}"
+        for asset in rendering.ASSETS.values():
+            if asset.path == path:
+                headers = {"cache-control": "public, max-age=31536000, immutable"}
+                return Response(asset.content, media_type=asset.media_type, headers=headers)
+        raise HTTPException(404)
+
+
+def _event(name: str, html: str) -> str:
+    lines = "".join(f"data: {line}\n" for line in html.splitlines())
+    return f"event: {name}\n{lines}\n"
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _trouble(error.status, error.sentence)
+
+
+async def _in_words(_: Request, error: Exception) -> Response:
+    status = 503 if isinstance(error, Unreachable | Busy) else 422
+    return _trouble(status, str(error))
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _trouble(error.status_code, "There is no such page." if error.status_code == 404 else error.detail)
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    log.error("a page failed", path=request.url.path, exc_info=error)
+    return _trouble(500, "This was not foreseen; the console's log says more.")
+
+
+def _trouble(status: int, sentence: str) -> Response:
+    return HTMLResponse(rendering.render("error.html", {"sentence": sentence}), status_code=status)
+
+
+def application(context: Context) -> ASGIApp:
+    """Make the application."""
+    console = Application(context)
+    handlers: dict[Any, Any] = {
+        Refused: _refused, PgwitnessError: _in_words, HTTPException: _http, Exception: _unforeseen,
+    }  # fmt: skip
+    app = Starlette(routes=console.routes(), exception_handlers=handlers)
+    return http.Secured(app, secure=console.secure)

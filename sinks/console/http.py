@@ -1,0 +1,109 @@
+"""What holds for every request of the console, whichever page it asks for: headers, addresses, forms.
+
+The policy of the pages lets a browser run our own scripts and nothing else, and nobody frame them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'",
+        "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'",
+    )
+)  # fmt: skip
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",  # without any, a browser would send no Origin with forms
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+BODY_BYTES_MAX = 256 * 1024
+FIELDS_MAX = 50
+_NEXT = re.compile(r"/(?:[A-Za-z0-9][A-Za-z0-9/_.-]*)?(?:\?[A-Za-z0-9=&_.%-]*)?")
+
+
+class Refused(Exception):
+    """A request that is not answered: its status, and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
+class Secured:
+    """Gives every answer the headers above; `secure` where the browser's way here is encrypted."""
+
+    def __init__(self, app: ASGIApp, *, secure: bool) -> None:
+        self._app = app
+        self._headers = HEADERS | ({"strict-transport-security": "max-age=31536000"} if secure else {})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers[name] = value
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+def address(request: Request, proxies: Collection[str]) -> str:
+    """Return where a request comes from; what a proxy says is believed of those that are known."""
+    peer = request.client.host if request.client is not None else "unknown"
+    if peer not in proxies:
+        return peer
+    said = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    try:
+        return str(ipaddress.ip_address(said))
+    except ValueError:
+        return peer
+
+
+def from_here(headers: Headers) -> None:
+    """Raise `Refused` for a form that another site has sent."""
+    origin, host = headers.get("origin"), headers.get("host", "")
+    if origin is not None and urlsplit(origin).netloc != host:
+        raise Refused(403, "This form was sent from another site.")
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise Refused(403, "This form was sent from another site.")
+
+
+async def form(request: Request) -> dict[str, str]:
+    """Read a form, of fields each of which stands once. Raise `Refused`."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise Refused(415, "This is no form.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            raise Refused(413, f"A form has {BODY_BYTES_MAX} bytes at most.")
+    try:
+        fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
+    except ValueError:  # of decoding, too
+        raise Refused(400, "This form cannot be read.") from None
+    found = dict(fields)
+    if len(found) != len(fields):
+        raise Refused(400, "A field of this form stands there twice.")
+    return found
+
+
+def place(text: str) -> str:
+    """Return where to go on after logging in: a path of ours, else the beginning."""
+    return text if _NEXT.fullmatch(text) else "/"
