@@ -68,29 +68,65 @@ class House:
     mock: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     sessions: dict[tuple[int, bytes], Connection] = field(default_factory=dict)
-    _ends: list[Record] = field(default_factory=list)
+    _waiting: list[Record] = field(default_factory=list)
+    """Records in the order in which they happened, that are not on the spool yet."""
+    _held: list[Connection] = field(default_factory=list)
+    """Connections that hold back what they have to forward until those are."""
+    _timed: bool = False
 
-    def write(self, records: list[Record]) -> None:
-        """Put records on the spool: what begins is there when this returns, what has ended a moment later.
+    def write(self, record: Record) -> None:
+        """Put a record on the spool: it is there when this returns. Raise `Retry` when the spool takes nothing."""
+        self.spool.write([record])
 
-        Nothing waits for an end; it goes with the next beginning, or alone. Raise `Retry` when the spool takes nothing.
+    def take(self, records: list[Record]) -> None:
+        """Take records that go on the spool at the end of this turn of the loop, or a moment later where none waits."""
+        self._waiting += records
+        if not self._timed and not self._held:
+            self._timed = True
+            asyncio.get_running_loop().call_later(END_S, self._late)
+
+    def hold(self, connection: Connection) -> None:
+        """Let a connection forward at the end of this turn of the loop, when all that was taken is on the spool.
+
+        What has come from many clients in one turn is one write.
         """
-        if any(isinstance(record, Begun | Opened) for record in records):
-            self._ends, ends = [], self._ends
-            self.spool.write([*ends, *records])
-        elif records:
-            if not self._ends:
-                asyncio.get_running_loop().call_later(END_S, self.flush)
-            self._ends += records
+        if not self._held:
+            asyncio.get_running_loop().call_soon(self.turn)
+        self._held.append(connection)
 
-    def flush(self) -> None:
-        """Put what has ended on the spool."""
-        self._ends, ends = [], self._ends
+    def turn(self) -> None:
+        """Write down what waits, then forward what was held back for it; nothing where it cannot be written down."""
+        records, self._waiting = self._waiting, []
+        held, self._held = self._held, []
+        try:
+            if records:
+                self.spool.write(records)
+        except PgwitnessError as error:
+            log.error("statements cannot be written down, and are not forwarded", error=str(error), sessions=len(held))
+            self._write_ends(records)
+            for connection in held:
+                connection.refuse()
+            return
+        begun = [record for record in records if type(record) is Begun]
+        STATEMENTS.inc(len(begun))
+        for record in begun:
+            if record.verdict is not None:
+                DECISIONS.labels(record.verdict.effect).inc()
+        for connection in held:
+            connection.forward()
+
+    def _write_ends(self, records: list[Record]) -> None:
+        """Write down what has ended all the same: the spool takes that where it takes no statement any more."""
+        ends = [record for record in records if type(record) is not Begun]
         try:
             if ends:
                 self.spool.write(ends)
         except PgwitnessError as error:
             log.error("what came of some statements cannot be written down", error=str(error), statements=len(ends))
+
+    def _late(self) -> None:
+        self._timed = False
+        self.turn()
 
 
 def now() -> Moment:
@@ -108,6 +144,8 @@ class Connection:
         self.server = server
         self.key = key
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._held: list[bytes] = []
+        """What goes to the server at the end of this turn of the loop."""
 
     def begin(self) -> None:
         """Let the bytes flow."""
@@ -132,24 +170,31 @@ class Connection:
 
     def _do(self, actions: Actions) -> None:
         """Write down, then send: no statement goes whose record is not on the spool."""
-        try:
-            if actions.records:
-                self._house.write(actions.records)
-        except PgwitnessError as error:
-            log.error("a session is ended, for its statements cannot be written down", error=str(error))
-            said = "the gateway cannot write down what is run, and lets nothing through that it cannot"
-            self.end("FATAL", "53100", said)
-            return
+        if actions.records:
+            self._house.take(actions.records)
         if actions.to_server:
-            STATEMENTS.inc(len(actions.records))
-            for record in actions.records:
-                if isinstance(record, Begun) and record.verdict is not None:
-                    DECISIONS.labels(record.verdict.effect).inc()
-            self.server.link.send(b"".join(actions.to_server))
+            if self._held:
+                self._held += actions.to_server
+            elif actions.records:
+                self._held = actions.to_server
+                self._house.hold(self)
+            else:
+                self.server.link.send(b"".join(actions.to_server))
         for data in actions.to_client:
             self._client.send(data)
         if actions.close is not None:
             self.end("FATAL", actions.close.sqlstate, str(actions.close))
+
+    def forward(self) -> None:
+        """Send to the server what was held back: its records are on the spool."""
+        held, self._held = self._held, []
+        self.server.link.send(held[0] if len(held) == 1 else b"".join(held))
+
+    def refuse(self) -> None:
+        """End the session, whose statements cannot be written down: none of them goes to the server."""
+        self._held = []
+        said = "the gateway cannot write down what is run, and lets nothing through that it cannot"
+        self.end("FATAL", "53100", said)
 
     def _defect(self, error: Exception) -> None:
         """End a session whose bytes met an error that nobody foresaw; no other one is disturbed."""
@@ -163,15 +208,13 @@ class Connection:
 
     def finish(self) -> None:
         """End the session, if it has not ended: what waits for either side is sent, then both are closed."""
+        if self._held:
+            self._house.turn()
         if self.over.done():
             return
         self.over.set_result(None)
-        records: list[Record] = [*self._session.lost(now())]
-        records.append(Closed(session=self._session.number, at_us=now().us))
-        try:
-            self._house.write(records)
-        except PgwitnessError as error:
-            log.error("the end of a session cannot be written down", error=str(error))
+        at = now()
+        self._house.take([*self._session.lost(at), Closed(session=self._session.number, at_us=at.us)])
         self._client.leave()
         self.server.link.close()
 
@@ -307,7 +350,7 @@ def _login_failed(house: House, link: Link, opened: Opened, sqlstate: str, answe
     """Write down a refused login, and say so to the client."""
     LOGINS.labels("refused").inc()
     try:
-        house.write([replace(opened, session=next(house.numbers), at_us=now().us, sqlstate=sqlstate)])
+        house.write(replace(opened, session=next(house.numbers), at_us=now().us, sqlstate=sqlstate))
     except PgwitnessError as error:
         log.error("a refused login cannot be written down", error=str(error))
     link.send(answer)
@@ -329,7 +372,7 @@ def _joined(house: House, link: Link, request: Startup, opened: Opened, server: 
     judge = house.judging.session(record, named if named in house.databases else "*")
     session = Session(number, server.settings, judge)
     try:
-        house.write([record])
+        house.write(record)
     except PgwitnessError as error:
         server.link.close()
         log.error("a session is refused, for it cannot be written down", error=str(error))

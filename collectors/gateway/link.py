@@ -41,8 +41,12 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand over what has come, or keep it for whoever asks."""
-        if self._take is not None:
-            self._handed(self._take, data)
+        take = self._take
+        if take is not None:
+            try:
+                take(data)
+            except Exception as error:
+                self._failed(error)
             return
         self._buffer += data
         if len(self._buffer) > BUFFER_BYTES_MAX and self.transport is not None:
@@ -79,13 +83,10 @@ class Link(asyncio.Protocol):
         if self.transport is not None and not self.ended:
             self.transport.resume_reading()
 
-    def _handed(self, take: Callable[[bytes], None], data: bytes) -> None:
-        try:
-            take(data)
-        except Exception as error:
-            if self._on_error is None:
-                raise
-            self._on_error(error)
+    def _failed(self, error: Exception) -> None:
+        if self._on_error is None:
+            raise error
+        self._on_error(error)
 
     # -- before the session ------------------------------------------------------------------------------------
 
@@ -130,7 +131,7 @@ class Link(asyncio.Protocol):
         held = bytes(self._buffer)
         self._buffer.clear()
         if held:
-            self._handed(take, held)
+            self.data_received(held)
         self.resume()
         if self.ended:
             on_end()

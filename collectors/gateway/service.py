@@ -195,7 +195,7 @@ async def _accept(house: House, listener: socket.socket, stop: threading.Event, 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, accepting, return_exceptions=True)
-        house.flush()
+        house.turn()
 
 
 async def _reload(house: House) -> None:

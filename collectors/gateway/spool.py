@@ -4,7 +4,8 @@ A folder of segments, each named by the place of its first byte; a place counts 
 comes again, so it is a record's position. A record is a line of JSON. `Spool.write` appends for the gateway;
 `Reader` gives whole lines to whoever ships them, who says by `release` what it needs no longer. A process that ends in
 the middle of a line leaves a torn one, which the next begins by ending: it is passed over. No statement was forwarded
-whose line is torn, for the line is written first.
+whose line is torn, for the line is written first: one write for what all clients have sent in a turn of the loop
+(`collectors.gateway.connection.House`), and with `sync` one wait for the disk.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 from prometheus_client import Gauge
 
-from collectors.gateway.records import Begun, Opened, Record
+from collectors.gateway.records import Begun, Opened, Record, Said
 from pgwitness.core.errors import Retry, Stop
 from pgwitness.core.runtime.disk import read_whole, refused, write_whole
 
@@ -30,7 +32,11 @@ SUFFIX = ".jsonl"
 
 SPOOLED = Gauge("pgwitness_gateway_spool_bytes", "Bytes on the gateway's spool that are not in the topic raw yet.")
 
+WRITTEN_MAX = 4_096
+"""Statements whose bytes on the spool are remembered."""
+
 _encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
 
@@ -45,6 +51,8 @@ class Spool:
         self.folder = folder
         self._bytes_max = bytes_max
         self._sync = sync == "always"
+        self._written: dict[int, tuple[Said, msgspec.Raw]] = {}
+        """By the identity of what is held here, so that it is nothing else's meanwhile."""
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _alone(folder)
@@ -55,6 +63,7 @@ class Spool:
             self._file = self._open()
         except OSError as error:
             raise refused(folder, "written", error) from error
+        SPOOLED.set_function(lambda: self.end - self.released)
 
     def _open(self) -> int:
         """Open a new segment at the end; what an earlier process wrote is not written to again."""
@@ -66,8 +75,22 @@ class Spool:
 
         What came of a statement that is on the spool is taken beyond its limit: there is no more of it than of those.
         """
-        begins = any(isinstance(record, Begun | Opened) for record in records)
-        self._append(b"".join(_encode(record) + b"\n" for record in records), bounded=begins)
+        lines, bounded = list(records), False
+        for at, record in enumerate(records):
+            if isinstance(record, Begun):
+                lines[at], bounded = replace(record, said=self._said(record.said)), True
+            elif isinstance(record, Opened):
+                bounded = True
+        self._append(_encode_lines(lines), bounded=bounded)
+
+    def _said(self, said: Said) -> msgspec.Raw:
+        """Return what stands of a statement on the spool: sessions that run the same have the very same of it."""
+        known = self._written.get(id(said))
+        if known is None:
+            if len(self._written) >= WRITTEN_MAX:
+                self._written.clear()
+            known = self._written[id(said)] = (said, msgspec.Raw(_encode(said)))
+        return known[1]
 
     def _append(self, lines: bytes, *, bounded: bool) -> None:
         """Append whole lines, or nothing."""
@@ -86,7 +109,6 @@ class Spool:
         except OSError as error:
             raise refused(self.folder, "written", error) from error
         self.end += written
-        SPOOLED.set(self.end - self.released)
         if self.end - self._began >= SEGMENT_BYTES:
             os.close(self._file)
             self._file = self._open()
@@ -98,7 +120,6 @@ class Spool:
             if following <= place:
                 _path(self.folder, first).unlink(missing_ok=True)
         self.released = max(self.released, place)
-        SPOOLED.set(self.end - self.released)
 
     def close(self) -> None:
         """End writing."""

@@ -20,9 +20,10 @@ LENGTH_MAX: Final = 0x3FFFFFFF
 """PostgreSQL's own limit of one message (`PQ_LARGE_MESSAGE_LIMIT`)."""
 _HEADER: Final = Struct("!BI")
 _DATA_ROW: Final = ord("D")
+_UNKNOWN, _PASSES, _WHOLE, _HEAD = range(4)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # and not frozen, which makes making one three times as dear
 class Message:
     """A message that was asked for: `frame` is its bytes as they came, from its type on.
 
@@ -59,10 +60,9 @@ class Frames:
     """One direction of one connection; `feed` takes the reads in order."""
 
     def __init__(self, wanted: Wanted, peer: str) -> None:
-        self._known = frozenset(wanted.known)
         self._whole = dict(wanted.whole)
         self._heads = dict(wanted.heads)
-        self._wanted = frozenset((*self._whole, *self._heads))
+        self._fates = _fates(wanted)
         self._peer = peer
         self._held = bytearray()
         """A header that is not whole, or a wanted message that is not: its beginning."""
@@ -98,38 +98,39 @@ class Frames:
             data = bytes(self._held)
             self._held.clear()
         pieces: list[Piece] = []
+        fates, header = self._fates, _HEADER.unpack_from
         size = len(data)
-        start = at = 0
-        if self._passing:
-            at = min(self._passing, size)
-            self._passing -= at
-        while at < size:
-            if size - at < HEADER:
-                self._hold(data, start, at, HEADER, pieces)
-                return pieces
-            kind, length = _HEADER.unpack_from(data, at)
-            if not LENGTH_MIN <= length <= LENGTH_MAX or kind not in self._known:
-                raise self._refused(kind, length)
-            end = at + 1 + length
-            if kind not in self._wanted:
-                self._rows += kind == _DATA_ROW
-                at = min(end, size)
-                self._passing = end - at
+        last, rows = size - HEADER, self._rows
+        start, at = 0, self._passing
+        self._passing = 0
+        while at <= last:
+            kind, length = header(data, at)
+            fate = fates[kind]
+            if fate == _PASSES and LENGTH_MIN <= length <= LENGTH_MAX:
+                if kind == _DATA_ROW:
+                    rows += 1
+                at += 1 + length
                 continue
-            wanted = self._share(kind, length)
+            if fate == _UNKNOWN or not LENGTH_MIN <= length <= LENGTH_MAX:
+                raise self._refused(kind, length)
+            wanted = length + 1 if fate == _WHOLE and length < self._whole[kind] else self._share(kind, length)
             if size - at < wanted:
+                self._rows = rows
                 self._hold(data, start, at, wanted, pieces)
                 return pieces
             if at > start:
                 pieces.append(data[start:at])
-            pieces.append(Message(kind, data[at : at + wanted], self._rows))
-            self._rows = 0
-            start = at = at + wanted
-            if end > at:
-                at = min(end, size)
-                self._passing = end - at
-        if at > start:
-            pieces.append(data[start:at] if start or at < size else data)
+            pieces.append(Message(kind, data[at : at + wanted], rows))
+            rows = 0
+            start = at + wanted
+            at += 1 + length
+        self._rows = rows
+        if last < at < size:
+            self._hold(data, start, at, HEADER, pieces)
+            return pieces
+        self._passing = at - size
+        if size > start:
+            pieces.append(data[start:] if start else data)
         return pieces
 
     def _share(self, kind: int, length: int) -> int:
@@ -150,9 +151,17 @@ class Frames:
         self._need = need
 
     def _refused(self, kind: int, length: int) -> ProtocolViolation:
-        if kind not in self._known:
+        if self._fates[kind] == _UNKNOWN:
             return ProtocolViolation(f"invalid {self._peer} message type {_name(kind)}")
         return ProtocolViolation(f"invalid length {length} of a {self._peer} message of type {_name(kind)}")
+
+
+def _fates(wanted: Wanted) -> bytes:
+    """Return what becomes of a message, by its type."""
+    fates = bytearray(256)
+    for kind in wanted.known:
+        fates[kind] = _WHOLE if kind in wanted.whole else _HEAD if kind in wanted.heads else _PASSES
+    return bytes(fates)
 
 
 def frame(kind: bytes, body: bytes = b"") -> bytes:
