@@ -12,6 +12,7 @@ from collectors.discovery.rules import HOW
 from detectors.sensitive import Sensitive
 from pgwitness.core.config import Mask, Privacy
 from pgwitness.core.events import qualified, quote_identifier
+from pgwitness.core.privacy import names_subject
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -34,13 +35,18 @@ class Covered:
         self._sensitive = Sensitive(privacy.sensitive)
 
     def by(self, column: Column) -> str:
-        """Return the treatment of its mask, `clear` where somebody decided so, `sensitive`, or nothing."""
+        """Return the treatment of its mask, `clear` where somebody decided so, `sensitive`, or nothing.
+
+        What names a data subject has a token, as if a mask said so.
+        """
         name = full_name(column)
         for rule in self._privacy.mask:
             if fnmatchcase(name, rule.column):
                 return rule.with_
         if any(fnmatchcase(name, entry) for entry in self._privacy.clear):
             return "clear"
+        if names_subject(name, self._privacy):
+            return "token"
         return "sensitive" if self._sensitive.among([name], []) else ""
 
 

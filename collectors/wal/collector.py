@@ -94,7 +94,8 @@ log = structlog.get_logger("wal")
 
 
 def check(config: Config) -> None:
-    """Raise `ConfigurationError` where the keys that tokens are believed by cannot be used, or no database is named."""
+    """Raise `ConfigurationError` where a file of keys cannot be used, or no database is named."""
+    _subjects(config.privacy)
     if config.identities.claims_keys is not None:
         watched(config.identities.claims_keys)()
     for name, cluster in sorted(config.clusters.items()):

@@ -64,7 +64,21 @@ def _answer(connection: duckdb.DuckDBPyConnection, recorder: Recorder, query: st
     """Answer one query and write down that it was asked."""
     with recorder.asking(query):
         rows = ask(connection, query)
+    if sys.stderr.isatty() and (gone := retired(connection)) is not None:
+        say(gone)
     emit(rows, as_json=as_json, empty="no rows", paged=True)
+
+
+def retired(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """Say what answers lack because retention took it; None where it took nothing."""
+    from sinks.sql.catalogue import state
+
+    found = [one for one in state(connection).retired.values() if one.table != "rows"]
+    if not found:
+        return None
+    first, last = min(one.first_day for one in found), max(one.last_day for one in found)
+    rows = sum(one.rows for one in found)
+    return f"retention took {rows} rows of {first} to {last}, which no answer has: `FROM retired` says which, and why"
 
 
 def ask(connection: duckdb.DuckDBPyConnection, query: str, rows_max: int | None = None) -> list[Row]:

@@ -88,6 +88,8 @@ class Shell:
 
     def run(self) -> None:
         """Read, answer, and begin again."""
+        from pgwitness.cli.sql import retired
+
         session: PromptSession[str] = PromptSession(
             history=history(HISTORY.expanduser()),
             completer=_Completer(self._known()),
@@ -97,6 +99,8 @@ class Shell:
             prompt_continuation="     ...> ",
         )
         say("DuckDB on the evidence lake; \\? shows what there is")
+        if (gone := retired(self._connection)) is not None:
+            say(gone)
         try:
             while True:
                 try:

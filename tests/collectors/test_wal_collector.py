@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from collectors.installation.install import pause
 from collectors.wal import slot
 from collectors.wal.stream import Stream
+from pgwitness.core import subjects
 from pgwitness.core.errors import Retry
 from pgwitness.core.events import Control, Gap, Row, Transaction
 from pgwitness.demo.servers import Broker, Postgres, wait_for
@@ -267,6 +268,42 @@ def test_masking_happens_before_the_topic(source18: Source) -> None:
     assert first["doc"].startswith("tok_")
     assert (first["note"]["bytes"], first["note"]["token"][:4]) == (9000, "tok_")
     assert b"Ann" not in b"".join(bytes(t.rows) for t in found)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """The keys of data subjects, where the collector looks for them."""
+    subjects.create(tmp_path / "subjects.key")
+    return tmp_path / "subjects.key"
+
+
+@pytest.mark.parametrize("extra", ['[privacy]\nsubject = ["*.person.id", "*.person_id"]\n'])
+def test_a_person_is_forgotten_while_the_collector_runs(keys: Path, source18: Source) -> None:
+    """What is written of them from then on tells nothing; their rows of before and other people's are as they were."""
+    source18.create(
+        MARK,
+        "CREATE TABLE person (id int PRIMARY KEY, name text)",
+        "CREATE TABLE visit (id int PRIMARY KEY, person_id int, note text)",
+    )
+    with source18.running() as raised:
+        source18.streaming()
+        source18.sql.execute("INSERT INTO person VALUES (1, 'Ann'), (2, 'Ann')")
+        source18.sql.execute("INSERT INTO visit VALUES (1, 1, 'Ann'), (2, 2, 'Ann')")
+        before = rows(source18.until_marked())
+        known = subjects.load(keys)
+        subjects.forget(keys, b"1")
+        source18.sql.execute("UPDATE person SET name = 'Anna'")
+        after = rows(source18.until_marked())[len(before) :]
+    assert raised == []
+    ann, other, visit, its = (row[5] for row in before)
+    assert ann["name"] == visit["note"] == known.tokens(b"1")(b"Ann").decode()
+    assert ann["id"] == visit["person_id"] == known.tokens(b"1")(b"1").decode()
+    assert other["name"] == its["note"] != ann["name"]
+    assert (visit["id"], its["id"]) == (1, 2)
+    assert {tuple(row[5].values()) for row in after} == {
+        ("tok_forgotten", "tok_forgotten"),
+        (other["id"], known.tokens(b"2")(b"Anna").decode()),
+    }
 
 
 @pytest.mark.parametrize("memory_limit", [200 * 1024])

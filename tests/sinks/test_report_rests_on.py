@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from pgwitness.cli import main
+from pgwitness.cli.sql import retired
 from pgwitness.core.config import Config, load
 from pgwitness.core.errors import NotInOrder
 from pgwitness.core.privacy import write_key
@@ -141,6 +142,20 @@ def test_what_retention_took_is_the_same_by_log_snapshot_and_plain_duckdb(config
         ours = [list(row) for row in query.ask(connection, told).rows]
     assert [row[0] for row in ours] == ["alerts", "events", "rows"]
     assert plain(lake, told) == ours
+
+
+def test_whoever_asks_is_told_that_answers_lack_something(config: Config) -> None:
+    """Not of row images alone: the events that they belonged to are there."""
+    lake = config.lake.folder
+    fill(lake, 4, landed_us=LATER_US)
+    retainer(lake, NOON_US + 95 * DAY_US).run()
+    with connect(lake) as connection:
+        assert retired(connection) is None
+    retainer(lake, AFTER_A_YEAR_US).run()
+    with connect(lake) as connection:
+        said = retired(connection)
+    assert said is not None
+    assert "of 2026-09-22 to 2026-09-22, which no answer has: `FROM retired`" in said
 
 
 def test_verifying_for_a_page_says_what_came_of_it(config: Config, tmp_path: Path) -> None:

@@ -207,7 +207,15 @@ def files(config: Config, findings: list[Line]) -> None:
         keys = load_keys(path)
         return f"{path}: {len(keys)} for {', '.join(sorted({key.algorithm for key in keys}))}"
 
+    def subjects() -> str:
+        from pgwitness.core.subjects import load
+
+        load(config.privacy.subject_key_file)
+        return f"{config.privacy.subject_key_file}: keys of those whom {', '.join(config.privacy.subjects)} name"
+
     attempt("files", "masking key", findings, key)
+    if config.privacy.subjects:
+        attempt("files", "keys of data subjects", findings, subjects)
     if config.identities.claims_keys is not None:
         attempt("files", "claims keys", findings, partial(claims, config.identities.claims_keys))
     attempt("files", "policies", findings, policies)

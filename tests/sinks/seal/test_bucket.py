@@ -207,4 +207,9 @@ def test_an_event_is_proven_out_of_a_bucket(s3: S3Server, tmp_path: Path) -> Non
         done = run(*words)
         assert done.exit_code == 0, done.output
         assert "in order: 4 entries, 6 files, 6 rows landed" in done.output
+    page = tmp_path / "page.html"
+    done = run("report", "--verify", "--output", str(page))
+    assert done.exit_code == 0, done.output
+    assert "sealed to entry 3" in page.read_text()
+    assert "over 4 entries and 6 files: all is in order" in page.read_text()
     assert "must be s3://BUCKET/PREFIX" in run("verify", "s3://").output
