@@ -82,9 +82,11 @@ class State(Struct, frozen=True, kw_only=True):
     """A database as masking found it.
 
     `tree` are pairs of a table and its parent; `names` the names of all tables in it. `schemas` are those of views
-    that are ours, by name: their mark. `taken` are schemas that have such a name and are not ours. `pads`: the table of
-    the pads is there, and `filled` that it holds the pads of this key as far as who asks can see, None where it
-    cannot.
+    that are ours, by name: their audience. `taken` are schemas that have such a name, not ours. `pads`: the table
+    of the pads is there, and `filled` that it holds the pads of this key as far as who asks can see, None where it
+    cannot. Of the upkeep: `functions` by name with their bodies, `event_triggers` that are enabled, and `registered`
+    views by schema and table, with the oid of that and the view's name while it is there; None where there is no
+    registry, or who asks may not read it.
     """
 
     database: str
@@ -104,6 +106,9 @@ class State(Struct, frozen=True, kw_only=True):
     views: tuple[View, ...]
     roles: dict[str, Role]
     missing: tuple[str, ...]
+    functions: dict[str, str] = {}
+    event_triggers: tuple[str, ...] = ()
+    registered: dict[tuple[str, str], tuple[int, str | None]] | None = None
 
 
 _SERVER = """\
@@ -181,6 +186,15 @@ SELECT r.rolname::text, r.rolcanlogin, array_remove(ARRAY[CASE WHEN r.rolsuper T
 FROM pg_roles AS r WHERE r.rolname = ANY (%(roles)s) OR shobj_description(r.oid, 'pg_authid') LIKE %(mark)s"""
 
 
+_FUNCTIONS = """\
+SELECT p.proname::text, p.prosrc FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname = %(schema)s"""
+
+_EVENT_TRIGGERS = """\
+SELECT e.evtname::text FROM pg_event_trigger AS e JOIN pg_proc AS p ON p.oid = e.evtfoid
+    JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = %(schema)s AND e.evtenabled <> 'D'"""
+
+
 def read(
     connection: Connection,
     schemas: Sequence[str],
@@ -211,6 +225,8 @@ def read(
         there = {name for name, _, _ in marked}
         shown = connection.execute(_VIEWS, parameters | {"schemas": [*views, *ours]}).fetchall()
         found = connection.execute(_ROLES, parameters).fetchall()
+        functions = connection.execute(_FUNCTIONS, {"schema": SCHEMA}).fetchall()
+        event_triggers = connection.execute(_EVENT_TRIGGERS, {"schema": SCHEMA}).fetchall()
     names = {row[0]: qualified(row[2], row[3]) for row in tree} | {row[1]: qualified(row[4], row[5]) for row in tree}
     return State(
         database=server[0],
@@ -232,6 +248,9 @@ def read(
         ),
         roles={row[0]: _role(row) for row in found},
         missing=tuple(schema for schema in schemas if schema not in there),
+        functions=dict(functions),
+        event_triggers=tuple(name for (name,) in event_triggers),
+        registered=_registered(connection) if functions else None,
     )
 
 
@@ -286,6 +305,18 @@ def _filled(connection: Connection, pads: tuple[bytes, bytes]) -> bool | None:
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
         return None
     return [(bytes(one), bytes(other)) for one, other in rows] == [(inner, outer)]
+
+
+def _registered(connection: Connection) -> dict[tuple[str, str], tuple[int, str | None]] | None:
+    try:
+        with connection.transaction():
+            connection.execute("SET LOCAL row_security = off")
+            rows = connection.execute(
+                f"SELECT view_schema::text, name::text, relid, shown::text FROM {SCHEMA}.views"
+            ).fetchall()
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
+        return None
+    return {(schema, name): (oid, shown) for schema, name, oid, shown in rows}
 
 
 ROWS_MAX = 10_000

@@ -97,5 +97,5 @@ def _domain(value: str, column: Column) -> str:
     return f"CASE WHEN {address} THEN ('@' || split_part({text}, '@', 2))::{column.type_bare} END"
 
 
-VERSION = b"1"
+VERSION = b"2"
 """Changes with the expressions, so that views of an earlier version are made anew."""

@@ -21,6 +21,7 @@ from collectors.masking.catalogue import Connection, State
 from collectors.masking.expressions import ENCODINGS
 from collectors.masking.names import OWNER, PADS, check, role_of, view_schema
 from collectors.masking.planning import GROUP, Few, Trouble, Wanted
+from collectors.masking.upkeep import EVENT_TRIGGERS
 from pgwitness.core.config import Audience, Privacy
 from pgwitness.core.errors import NotInOrder
 from pgwitness.core.privacy import pads
@@ -159,6 +160,7 @@ def seen(state: State, masks: Masks, name: str, views: list[Wanted]) -> reach.Se
 
 
 _AGAIN = "pgwitness db install --masks"
+_ENABLE = "; ".join(f"ALTER EVENT TRIGGER {name} ENABLE" for name in EVENT_TRIGGERS)
 
 
 def _stands(state: State, name: str, audience: Audience, views: list[Wanted]) -> Status:
@@ -170,6 +172,9 @@ def _stands(state: State, name: str, audience: Audience, views: list[Wanted]) ->
         return Status(subject=subject, state="missing", problem="not installed", fix=_AGAIN)
     if state.filled is False:
         return Status(subject=subject, state="differs", problem="its tokens are not those of the lake", fix=_AGAIN)
+    if state.functions and not planning.keeps_up(state) and state.registered is not None:
+        problem = "its views are in the way of DROP COLUMN and ALTER TYPE: the event triggers are off"
+        return Status(subject=subject, state="differs", problem=problem, fix=_ENABLE)
     there = {(view.schema, view.name): view for view in state.views}
     wrong = [
         view.table.qualified
@@ -239,6 +244,12 @@ def _notes(state: State, audiences: Mapping[str, Audience], views: Mapping[str, 
         nulled = [f"{view.table.qualified}.{column}" for view in views[name] for column in view.few]
         if nulled:
             yield f"{name} sees nulls for columns of few values, which tokens would give away: {', '.join(nulled)}"
+    if audiences and not state.superuser and not planning.keeps_up(state):
+        yield (
+            "without a superuser there are no event triggers: PostgreSQL refuses the application's DROP COLUMN and"
+            " ALTER TYPE while the views are there; run `pgwitness db uninstall --masks` before such a migration, and"
+            " `pgwitness db install --masks` behind it"
+        )
     if state.encoding not in ENCODINGS:
         yield f"in a database in {state.encoding} there are no tokens: null stands for them"
 

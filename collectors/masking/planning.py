@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from collectors.installation.steps import Statement
-from collectors.masking import expressions
+from collectors.masking import expressions, upkeep
 from collectors.masking.catalogue import Column, Role, State, Table, View
 from collectors.masking.names import MARK, OWNER, PADS, SCHEMA, quoted, role_of, text, view_schema
 from collectors.masking.treatment import Kind, treatments
@@ -171,9 +171,10 @@ def _reached(start: int, edges: list[tuple[int, int]]) -> set[int]:
 
 def install(state: State, audiences: Mapping[str, Audience], views: Mapping[str, list[Wanted]]) -> list[Statement]:
     """Plan what is missing for audiences; `views` are what each of them should have."""
-    plan = list(_ground(state)) if audiences else []
+    plan = [*_ground(state), *_upkeep(state)] if audiences else []
     for name, audience in audiences.items():
         plan += _role(state, name, audience)
+    plan += _forgotten(state, [view for name in audiences for view in views[name]])
     plan += _stale(state, audiences)
     plan += _grants(state, [view for name in audiences for view in views[name]])
     for name, audience in audiences.items():
@@ -188,7 +189,8 @@ def _bound(plan: list[Statement]) -> list[Statement]:
 
 def uninstall(state: State) -> list[Statement]:
     """Plan that nothing of masking stays in the database; roles that other databases need stay, too."""
-    plan = list(_stale(state, {}))
+    plan = [_do(sql, why) for sql, why in upkeep.drop()] if state.functions else []
+    plan += _stale(state, {})
     plan += _grants(state, [])
     if state.pads:
         plan += [_do(f"DROP TABLE {PADS}", "no view reads it"), _do(f"DROP SCHEMA {SCHEMA}", "it is empty")]
@@ -201,6 +203,32 @@ def uninstall(state: State) -> list[Statement]:
     return plan + [Statement(f"DROP ROLE {role}", GROUP, "it was made for masking", optional=True) for role in gone]
 
 
+def _upkeep(state: State) -> Iterator[Statement]:
+    """Let the application's DDL go on; only a superuser may have event triggers."""
+    if not state.superuser:
+        return
+    bodies = {"stand_aside": upkeep.STAND_ASIDE, "come_back": upkeep.COME_BACK}
+    if state.registered is None:
+        statements = upkeep.create()
+    elif not all(state.functions.get(name, "?") in sql for name, sql in bodies.items()):
+        statements = upkeep.functions()
+    else:
+        statements = []
+    yield from (_do(sql, why) for sql, why in statements)
+
+
+def _forgotten(state: State, views: list[Wanted]) -> Iterator[Statement]:
+    kept = {(view.schema, view.table.name) for view in views}
+    for schema, name in state.registered or {}:
+        if (schema, name) not in kept:
+            yield _do(upkeep.forget(schema, name), "it is not to come back")
+
+
+def keeps_up(state: State) -> bool:
+    """Say whether the views stand aside for the application's DDL."""
+    return state.registered is not None and set(upkeep.EVENT_TRIGGERS) <= set(state.event_triggers)
+
+
 def _stale(state: State, audiences: Mapping[str, Audience]) -> Iterator[Statement]:
     """Drop schemas of views that nobody is to have any more."""
     kept = {view_schema(audience, s): name for name, audience in audiences.items() for s in audience.schemas}
@@ -209,7 +237,7 @@ def _stale(state: State, audiences: Mapping[str, Audience]) -> Iterator[Statemen
             continue
         for view in state.views:
             if view.schema == schema:
-                yield _do(f"DROP VIEW {quoted(schema)}.{quoted(view.name)}", f"{name} has it no more")
+                yield _do(f"DROP VIEW IF EXISTS {quoted(schema)}.{quoted(view.name)}", f"{name} has it no more")
         yield _do(f"DROP SCHEMA {quoted(schema)}", "it is empty")
 
 
@@ -276,15 +304,32 @@ def _views(state: State, name: str, audience: Audience, views: list[Wanted]) -> 
     there = {(view.schema, view.name): view for view in state.views}
     for view in views:
         found = there.pop((view.schema, view.table.name), None)
-        if found is not None and current(found, view):
+        known = (state.registered or {}).get((view.schema, view.table.name))
+        kept = not state.superuser or known == (view.table.oid, view.table.name)
+        if found is not None and current(found, view) and kept:
             continue
         if found is not None:
-            yield _do(f"DROP VIEW {view.name}", "it is not as configured", view)
+            yield _do(f"DROP VIEW IF EXISTS {view.name}", "it is not as configured", view)
         yield from _view(view, role)
+        if state.superuser:
+            yield from _registered(view, role_of(name, audience))
     ours = {view_schema(audience, schema) for schema in audience.schemas}
     for (schema, relation), _ in sorted(there.items()):
         if schema in ours:
-            yield _do(f"DROP VIEW {quoted(schema)}.{quoted(relation)}", "its table is gone, or is not to be seen")
+            yield _do(
+                f"DROP VIEW IF EXISTS {quoted(schema)}.{quoted(relation)}", "its table is gone, or is not to be seen"
+            )
+
+
+def _registered(view: Wanted, reader: str) -> Iterator[Statement]:
+    mark = MARK + json.dumps(view.mark)
+    of = view.table
+    yield _do(upkeep.forget(view.schema, of.name), "it is another one now", view)
+    sql = upkeep.remember(view.schema, of.schema, of.name, of.oid, reader, mark)
+    yield _do(sql, "it comes back behind the application's DDL", view)
+    if view.columns:
+        columns = [(column.number, column.name, made, kind == "clear") for column, kind, made in view.columns]
+        yield _do(upkeep.remember_columns(view.schema, of.name, columns), "with these columns", view)
 
 
 def current(found: View, view: Wanted) -> bool:

@@ -1,0 +1,98 @@
+"""The application's migrations with masks on: they do what they do without, and no value shows meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from collectors.masking.treatment import Kind
+from pgwitness.core.privacy import tokenizer
+from tests.collectors.masking.conftest import KEY, Masked
+
+TOKEN = tokenizer(KEY)(b"ann@secret.example").decode()
+SHOP = """
+CREATE ROLE app LOGIN; GRANT CREATE ON SCHEMA public TO app; SET ROLE app;
+CREATE TABLE people (id int PRIMARY KEY, email text, city text, age int);
+INSERT INTO people VALUES (1, 'ann@secret.example', 'Ulm', 7);
+CREATE TABLE visits (id int, city text, at int) PARTITION BY RANGE (at);
+CREATE TABLE visits_1 PARTITION OF visits FOR VALUES FROM (0) TO (10);
+INSERT INTO visits VALUES (1, 'Ulm', 1);
+RESET ROLE;
+"""
+RULES: dict[str, Kind] = {"*.id": "clear", "*.city": "clear", "*.email": "token", "*.age": "generalise"}
+Rows = list[tuple[Any, ...]]
+
+MIGRATIONS: tuple[tuple[str, str, Rows], ...] = (
+    ("ALTER TABLE people DROP COLUMN city", "SELECT * FROM people", [(1, TOKEN, 7)]),
+    ("ALTER TABLE people DROP COLUMN email CASCADE", "SELECT * FROM people", [(1, "Ulm", 7)]),
+    ("ALTER TABLE people ALTER COLUMN id TYPE bigint", "SELECT id, email FROM people", [(1, TOKEN)]),
+    ("ALTER TABLE people ALTER email TYPE varchar(80)", "SELECT id, email FROM people", [(1, None)]),
+    ("ALTER TABLE people RENAME COLUMN email TO city2", "SELECT city2 FROM people", [(TOKEN,)]),
+    ("ALTER TABLE people RENAME TO persons", "SELECT id, email FROM persons", [(1, TOKEN)]),
+    ("ALTER TABLE public.people ADD phone text DEFAULT 'x'", "SELECT * FROM people", [(1, TOKEN, "Ulm", 7)]),
+    ("DO $$ BEGIN EXECUTE 'ALTER TABLE peo' || 'ple DROP city'; END $$", "SELECT * FROM people", [(1, TOKEN, 7)]),
+    ("BEGIN; ALTER TABLE people DROP city; ALTER TABLE people DROP age; COMMIT", "TABLE people", [(1, TOKEN)]),
+    ("ALTER TABLE visits DROP COLUMN city", "SELECT * FROM visits", [(1, None)]),
+    ("DROP TABLE visits_1", "SELECT count(*) FROM visits", [(0,)]),
+    ("ALTER TABLE visits DETACH PARTITION visits_1 CONCURRENTLY", "SELECT count(*) FROM visits", [(0,)]),
+    (
+        "CREATE TABLE new (email text, id int, secret text); INSERT INTO new SELECT email, id, email FROM people;"
+        " ALTER TABLE people RENAME TO old; ALTER TABLE new RENAME TO people; DROP TABLE old",
+        "SELECT * FROM people",
+        [(TOKEN, 1)],
+    ),
+    (
+        "DROP TABLE people; CREATE TABLE people (id int, email text);"
+        " INSERT INTO people VALUES (2, 'ann@secret.example')",
+        "SELECT * FROM people",
+        [(2, TOKEN)],
+    ),
+)
+
+
+@pytest.mark.parametrize("number", range(0, len(MIGRATIONS), 5))
+def test_migrations_go_on_with_masks(masked: Masked, number: int) -> None:
+    """Columns go, change their type and their name, tables are swapped: the application's role may do all of it, and
+    the audience sees what it may see of the tables as they are now."""
+    for migration, query, expected in MIGRATIONS[number : number + 5]:
+        masked.admin.execute(SHOP)
+        masks = masked.masks(RULES)
+        report = masked.install(masks)
+        assert not report.left, report.left
+        with psycopg.connect(masked.dsn, user="app", autocommit=True) as app:
+            app.execute(migration.encode())
+        assert masked.sees(query) == expected, migration
+        masked.denied("SELECT * FROM public.visits")
+        assert masked.uninstall(masks).left == ()
+        masked.admin.execute("DROP OWNED BY app; DROP ROLE app")
+
+
+def test_what_waits_for_no_reader_does_not_begin_to(masked18: Masked) -> None:
+    """A command that takes no strong lock leaves the views alone while somebody reads them; one that fails leaves all
+    as it was."""
+    masked18.admin.execute(SHOP)
+    masked18.install(masked18.masks(RULES))
+    with masked18.reader() as reader, psycopg.connect(masked18.dsn, user="app", autocommit=True) as app:
+        with reader.transaction():
+            reader.execute("SELECT * FROM people")
+            app.execute("SET lock_timeout = '1s'")
+            app.execute("ALTER TABLE people ALTER email SET STATISTICS 10")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                app.execute("ALTER TABLE people DROP city")
+        assert reader.execute("SELECT id, email FROM people").fetchall() == [(1, TOKEN)]
+
+
+def test_the_registry_is_nobodys_to_write(masked18: Masked) -> None:
+    """What the event triggers run as a superuser cannot be written by who may write all data."""
+    masked18.admin.execute(SHOP)
+    masked18.install(masked18.masks(RULES))
+    masked18.admin.execute("GRANT pg_write_all_data, pg_read_all_data TO app")
+    with psycopg.connect(masked18.dsn, user="app", autocommit=True) as app:
+        assert app.execute("UPDATE pgwitness_masks.columns SET made = 't.@column@'").rowcount == 0
+        assert app.execute("SELECT count(*) FROM pgwitness_masks.pads").fetchall() == [(0,)]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            app.execute("INSERT INTO pgwitness_masks.views VALUES ('public', 'public', 'x', 1, 'x', 'app', '')")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            app.execute("SELECT pgwitness_masks.come_back()")
