@@ -147,6 +147,14 @@ class Plan:
             and (before, self.relation.beacon, self._types) == (relation, facts.beacon, named)
         )
 
+    def renew(self) -> None:
+        """Look whether keys of data subjects have gone; call it where a transaction first writes to the relation."""
+        subjects = self._masking.subjects
+        if self._subject is not None and subjects is not None and (now := subjects()) is not self._keys_of:
+            self._by_subject, self._keys_of = {}, now
+            if self._tighter is not None:
+                self._tighter.renew()
+
     def insert(self, data: bytes, at: int, ordinal: int, index: int) -> bytes:
         """Encode an Insert."""
         if data[at] != 78:  # N
@@ -289,12 +297,11 @@ class Plan:
         subject = old[at] if row[at] is UNCHANGED and old is not None else row[at]
         if not isinstance(subject, bytes):
             return self._converters
-        keys = subjects()
-        if keys is not self._keys_of or len(self._by_subject) >= SUBJECTS_MAX:
-            self._by_subject, self._keys_of = {}, keys
         found = self._by_subject.get(subject)
         if found is None:
-            token = keys.tokens(subject)
+            if self._keys_of is None or len(self._by_subject) >= SUBJECTS_MAX:
+                self._by_subject, self._keys_of = {}, subjects()
+            token = self._keys_of.tokens(subject)
             found = self._by_subject[subject] = [
                 self._converters[n]
                 if how == "drop" or (n in self._key and n != at)

@@ -321,6 +321,7 @@ class Assembler:
         if self._size + plan.header_size > PART_BYTES_MAX and (self._part_rows or self._part_ddl):
             self._cut()
         plan.part = self._part_serial
+        plan.renew()
         plan.index = len(self._part_plans)
         plan.inserts = plan.updates = plan.deletes = plan.truncates = 0
         self._part_plans.append(plan)

@@ -17,6 +17,9 @@ from pgwitness.core.errors import ConfigurationError
 
 TOKEN_PREFIX = "tok_"  # noqa: S105 - no password
 KEY_BYTES = 32
+DIGITS = 32
+"""Of a token of the first generation. All tokens are as long as these: where a transaction is cut must not depend on
+the key, since it may be read again under another one."""
 
 _NUMBERS = {
     "bool",
@@ -113,20 +116,21 @@ def pads(key: bytes) -> tuple[bytes, bytes]:
 def tokenizer(key: bytes, begins: str = TOKEN_PREFIX) -> Tokenizer:
     """Make the function from a value to its token: `tok_` and 128 bits of HMAC-SHA256 (RFC 2104) in hex.
 
-    Of a key with several generations it is the newest that makes tokens.
+    Of a key with several generations it is the newest that makes tokens. A longer beginning takes digits away.
     The two keyed states are computed once; a token costs two copies, which is a third of a call to `hmac`.
     """
     if isinstance(key, Key) and len(key.generations) > 1:
         return key.tokenizer(len(key.generations))
     inner, outer = (hashlib.sha256(pad) for pad in pads(key))
     prefix = begins.encode()
+    digits = DIGITS + len(TOKEN_PREFIX) - len(prefix)
 
     def token(value: bytes) -> bytes:
         first = inner.copy()
         first.update(value)
         second = outer.copy()
         second.update(first.digest())
-        return prefix + second.hexdigest()[:32].encode()
+        return prefix + second.hexdigest()[:digits].encode()
 
     return token
 

@@ -20,13 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pgwitness.core.errors import ConfigurationError, NotInOrder
-from pgwitness.core.privacy import KEY_BYTES, Tokenizer, tokenizer
+from pgwitness.core.privacy import DIGITS, KEY_BYTES, TOKEN_PREFIX, Tokenizer, tokenizer
 
 FORMAT = "pgwitness-subjects/1"
 DEPTH = 64
 """Of 10^6 subjects the chance that any two share a leaf, so that one is forgotten with the other, is 3 in 10^8."""
 PREFIX = "tok_s_"
-FORGOTTEN = b"tok_forgotten"
+FORGOTTEN = b"tok_s_forgotten" + b"_" * (len(TOKEN_PREFIX) + DIGITS - len("tok_s_forgotten"))
 """What stands for every value of a subject that was forgotten and comes again: it tells nothing, not even apart."""
 KEPT_MAX = 4_096
 _DOMAIN = b"pgwitness subject "

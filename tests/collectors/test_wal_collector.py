@@ -301,7 +301,7 @@ def test_a_person_is_forgotten_while_the_collector_runs(keys: Path, source18: So
     assert other["name"] == its["note"] != ann["name"]
     assert (visit["id"], its["id"]) == (1, 2)
     assert {tuple(row[5].values()) for row in after} == {
-        ("tok_forgotten", "tok_forgotten"),
+        (subjects.FORGOTTEN.decode(), subjects.FORGOTTEN.decode()),
         (other["id"], known.tokens(b"2")(b"Anna").decode()),
     }
 

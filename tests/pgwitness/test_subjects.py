@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pgwitness.core import subjects
 from pgwitness.core.errors import ConfigurationError, NotInOrder
+from pgwitness.core.privacy import Key, tokenizer
 from pgwitness.core.subjects import DEPTH, FORGOTTEN, Subjects, parsed
 
 STORE = Subjects(b"i" * 32, {(0, 0): b"r" * 32})
@@ -46,6 +47,13 @@ def test_tokens_of_one_subject_join_and_those_of_two_do_not() -> None:
     assert less is not None
     assert {less.tokens(b"1")(b"x"), less.tokens(b"1")(b"y")} == {FORGOTTEN}
     assert less.tokens(b"2")(b"x") == eve(b"x")
+
+
+def test_all_tokens_are_equally_long() -> None:
+    """A transaction that is read again is cut into the same parts, whatever has become of keys meanwhile."""
+    key = Key.of([b"k" * 32] * 12)
+    made = [tokenizer(b"k" * 32), key.tokenizer(2), key.tokenizer(12), STORE.tokens(b"1"), lambda _: FORGOTTEN]
+    assert {len(make(b"x")) for make in made} == {len("tok_") + 32}
 
 
 def test_the_store_is_its_owners_and_never_written_over(tmp_path: Path) -> None:
