@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from pgwitness.core import secretfile
 from pgwitness.core.config import Privacy
 from pgwitness.core.errors import ConfigurationError
 
@@ -86,25 +87,21 @@ def load_key(path: Path) -> Key:
 
 def add_generation(path: Path, key: bytes) -> int:
     """Add a generation to the key's file, durably; gives its number. Raises as `load_key`, and `OSError`."""
-    known = load_key(path).generations
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        staged.unlink(missing_ok=True)
-        write_key(staged, *known, key)
-        staged.rename(path)
-    except OSError:
-        staged.unlink(missing_ok=True)
-        raise
-    return len(known) + 1
+    with secretfile.alone(path):
+        generations = (*load_key(path).generations, key)
+        secretfile.put(path, _lines(generations))
+    return len(generations)
 
 
-def write_key(path: Path, *generations: bytes) -> None:
+def write_key(path: Path, key: bytes) -> None:
     """Write a new key, readable by its owner only. Raises `FileExistsError`: a key is never overwritten."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.writelines(key.hex() + "\n" for key in generations)
-        file.flush()
-        os.fsync(file.fileno())
+        file.write(_lines([key]))
+
+
+def _lines(generations: Sequence[bytes]) -> str:
+    return "".join(key.hex() + "\n" for key in generations)
 
 
 def pads(key: bytes) -> tuple[bytes, bytes]:

@@ -10,15 +10,14 @@ read one store, and only forgetting changes it: by some 50 nodes.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pgwitness.core import secretfile
 from pgwitness.core.errors import ConfigurationError, NotInOrder
 from pgwitness.core.privacy import DIGITS, KEY_BYTES, TOKEN_PREFIX, Tokenizer, tokenizer
 
@@ -154,39 +153,20 @@ def forget(path: Path, subject: bytes, before: Callable[[Subjects], None] = lamb
         _put(path, less.text())
 
 
+def _put(path: Path, text: str) -> None:
+    try:
+        secretfile.put(path, text)
+    except OSError as error:
+        raise NotInOrder(f"{path} could not be written ({error}): nothing was forgotten") from error
+
+
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Be the only one who changes the store: of two who forget at once one would bring the other's back."""
     try:
-        descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600)
+        with secretfile.alone(path):
+            yield
     except OSError as error:
         raise ConfigurationError(f"privacy.subject_key_file: {path} cannot be written ({error.strerror})") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _put(path: Path, text: str) -> None:
-    """Put a file in the place of another one: what is there is the one or the other, whatever happens."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        staged.unlink(missing_ok=True)
-        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        staged.unlink(missing_ok=True)
-        raise NotInOrder(f"{path} could not be written ({error}): nothing was forgotten") from error
 
 
 def _child(seed: bytes, bit: int) -> bytes:

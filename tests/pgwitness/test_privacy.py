@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import stat
 from pathlib import Path
 
 import pytest
@@ -61,4 +62,18 @@ def test_a_key_that_is_short_garbled_or_open_is_refused(tmp_path: Path, content:
     path.write_text(content)
     path.chmod(mode)
     with pytest.raises(ConfigurationError, match=says):
+        privacy.load_key(path)
+
+
+def test_a_generation_is_added_behind_those_that_are_there(tmp_path: Path) -> None:
+    """Whole or not at all, its owner's alone; what is short in any line is no key."""
+    path = tmp_path / "privacy.key"
+    privacy.write_key(path, b"k" * 32)
+    assert privacy.add_generation(path, b"n" * 32) == 2
+    key = privacy.load_key(path)
+    assert (bytes(key), key.generations) == (b"k" * 32, (b"k" * 32, b"n" * 32))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert privacy.tokenizer(key)(b"x") == privacy.tokenizer(b"n" * 32, "tok_2_")(b"x")
+    path.write_text("6b" * 32 + "\n" + "6b" * 31 + "\n")
+    with pytest.raises(ConfigurationError, match="holds 31 bytes in a line"):
         privacy.load_key(path)
