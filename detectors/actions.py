@@ -72,6 +72,9 @@ class Action(Struct, kw_only=True, omit_defaults=True):
     written: list[str] = []
     returning: bool = False
     sensitive: list[str] = []
+    reads: list[str] = []
+    read_before: list[str] = []
+    intent: str = ""
     fingerprint: str = ""
     utility: bool = False
     outcome: str = "unknown"
@@ -274,6 +277,8 @@ def _common(event: Event, labels: Mapping[str, str]) -> Action:
         pid=event.pid or 0,
         client_port=event.client_port or 0,
     )
+    if "intent" in detail:
+        action.intent = _text(detail["intent"])
     if "agent" in detail:
         put_claim(action, detail["agent"])
     return action

@@ -7,7 +7,7 @@ statements. What only the end of a statement tells is not known here: `rows_know
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -45,16 +45,36 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     bundle: str
 
 
+class Labels:
+    """Words for columns (`[labels]`), by their patterns."""
+
+    def __init__(self, patterns: Mapping[str, Sequence[str]]) -> None:
+        self._labels = {label: Sensitive(list(columns)) for label, columns in sorted(patterns.items())}
+
+    def of(self, columns: Sequence[str], relations: Sequence[str]) -> list[str]:
+        """List the labels that any of these columns carries, as a statement names them."""
+        return [label for label, found in self._labels.items() if found.among(columns, relations)]
+
+
+NO_LABELS: Final = Labels({})
+
+
 class Gatekeeper:
     """Asks the policies of a bundle that decide; `timed` says that an answer may change as time goes on."""
 
-    def __init__(self, bundle: Bundle, sensitive: Sensitive) -> None:
+    def __init__(self, bundle: Bundle, sensitive: Sensitive, labels: Labels = NO_LABELS) -> None:
         self._deciding = Bundle([policy for policy in bundle.policies.values() if decides(policy)], bundle.calendars)
         self._evaluator = Evaluator(self._deciding)
         self._sensitive = sensitive
+        self._labels = labels
         self.sha256 = bundle.sha256
         read = {SCHEMA[path].attribute for policy in self._deciding.policies.values() for path in policy.paths}
         self.timed = not read.isdisjoint(_OF_TIME)
+        messages = [policy.document.message for policy in self._deciding.policies.values()]
+        self.intent = "intent" in read or any("{intent}" in message for message in messages)
+        """Whether what a session is for may decide."""
+        self.taint = "read_before" in read
+        """Whether what a session has read before may."""
 
     def __len__(self) -> int:
         """Return how many policies decide."""
@@ -71,6 +91,7 @@ class Gatekeeper:
             put_claim(action, action.detail["agent"])
         if action.read_columns:
             action.sensitive = self._sensitive.among(action.read_columns, action.relations)
+            action.reads = self._labels.of(action.read_columns, action.relations)
         return action
 
     def ask(self, action: Action) -> Verdict | None:

@@ -94,6 +94,11 @@ SCHEMA: dict[str, Field] = {
     "statement.returning": Field(
         "returning", "bool", "whether a statement that writes gives the rows back (RETURNING)"
     ),
+    "statement.labels": Field(
+        "reads", "list of string", "labels (`[labels]`) of columns that it reads; at the gateway"
+    ),
+    "read_before": Field("read_before", "list of string", "labels of what its session has read before; at the gateway"),
+    "intent": Field("intent", "string", "what its session says that it is for (`pgwitness.intent`), at the gateway"),
     "statement.fingerprint": Field("fingerprint", "string", "pglast's fingerprint"),
     "statement.utility": Field("utility", "bool", "whether it is a utility statement (DDL, COPY, SET and so on)"),
     "share.part": Field("share", "double", "of changes: how much of the relation went or was written over, 0 to 1"),

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from collectors.gateway.records import UNKNOWN, Record, Said
 from collectors.gateway.wire.violation import ProtocolViolation
 from detectors.gatekeeper import Verdict
+from pgwitness.core.sql.intent import Intent
 from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
 
@@ -26,6 +27,8 @@ class Reading(NamedTuple):
     said: Said
     known: StatementFacts
     doubt: str | None = None
+    intent: Intent | None = None
+    """What its session is for from here on, where the statement says so."""
 
 
 class Decision(NamedTuple):
@@ -40,6 +43,8 @@ class Decision(NamedTuple):
     handles: tuple[Handle, ...] = ()
     reading: Reading | None = None
     scope: object = None
+    marks: frozenset[str] | None = None
+    """Labels of what it reads; None where it leaves the session as it is."""
 
     @property
     def denied(self) -> bool:
@@ -58,12 +63,19 @@ class Judge(Protocol):
     """
 
     scopes: int
+    intent: str
 
     def reported(self, name: str, value: str) -> None:
         """Take a setting as the server reports it."""
 
     def decide(self, text: bytes, at_us: int) -> Decision:
         """Decide on a statement."""
+
+    def ran(self, decision: Decision) -> None:
+        """Take up that a statement is forwarded whose `marks` are not None."""
+
+    def ended(self) -> None:
+        """Take up that no transaction is open."""
 
     def again(self, decision: Decision, at_us: int) -> Decision:
         """Decide anew where an earlier decision does not hold any more; else return that."""

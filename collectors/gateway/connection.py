@@ -28,6 +28,7 @@ from collectors.gateway.wire import backend
 from collectors.gateway.wire.startup import CancelRequest, Startup
 from collectors.gateway.wire.violation import ProtocolViolation
 from pgwitness.core.errors import PgwitnessError
+from pgwitness.core.sql.intent import option
 
 SECRET_BYTES = {0: 4, 2: 32}
 """How long a key to cancel by is, by the minor version of the protocol."""
@@ -369,7 +370,8 @@ def _joined(house: House, link: Link, request: Startup, opened: Opened, server: 
         server_port=server.port,
     )
     named = request.parameters.get("database") or record.role
-    judge = house.judging.session(record, named if named in house.databases else "*")
+    intent = option(request.parameters.get("options", ""))
+    judge = house.judging.session(record, named if named in house.databases else "*", intent)
     session = Session(number, server.settings, judge)
     try:
         house.write(record)

@@ -26,6 +26,7 @@ from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
 from pgwitness.core.events import Assurance, Parsed, PrincipalKind
 from pgwitness.core.privacy import Tokenizer
+from pgwitness.core.sql.intent import given
 from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts, facts
 
@@ -87,6 +88,13 @@ REFUSED_KINDS: Final = frozenset({"agent", "unknown"})
 """Whose statements are refused where they cannot be read, unless the configuration says otherwise."""
 
 
+class _Said(NamedTuple):
+    """What a session says that it is for, and which labels what it has read carries."""
+
+    intent: str = ""
+    read: frozenset[str] = frozenset()
+
+
 class _Scope:
     """Sessions of which the policies see the same facts, and what was decided for them."""
 
@@ -116,17 +124,21 @@ class Judging:
         self._scopes.clear()
         self._remembered = 0
 
-    def session(self, opened: Opened, named: str = "") -> SessionJudge:
+    def session(self, opened: Opened, named: str = "", intent: str = "") -> SessionJudge:
         """Return the judge of one session; `named` is what the gateway calls its database."""
-        return SessionJudge(self, opened, named)
+        return SessionJudge(self, opened, named, intent)
 
-    def scope(self, opened: Opened, named: str, application: str, settings: Settings, at_us: int) -> _Scope:
+    def scope(
+        self, opened: Opened, named: str, application: str, settings: Settings, said: _Said, at_us: int
+    ) -> _Scope:
         """Return where the decisions for a session hold at a time."""
         rules = self.rules
         person = rules.name(opened, application)
         until_us = (at_us // MINUTE_US + 1) * MINUTE_US if rules.gatekeeper.timed else FOREVER_US
+        intent = said.intent if rules.gatekeeper.intent else ""
+        read = said.read if rules.gatekeeper.taint else frozenset[str]()
         key = (
-            person, opened.cluster, opened.instance, opened.database, named, opened.role, application,
+            intent, read, person, opened.cluster, opened.instance, opened.database, named, opened.role, application,
             opened.client_addr, opened.auth_method, settings, until_us,
         )  # fmt: skip
         found = self._scopes.get(key)
@@ -138,6 +150,7 @@ class Judging:
             )
             labels = rules.labels.get(opened.cluster, {})
             whose = _whose(person, opened, application, labels)
+            whose.intent, whose.read_before = intent, sorted(read)
             found = self._scopes[key] = _Scope(whose, settings, refuses == "refuse", until_us)
         return found
 
@@ -154,7 +167,7 @@ class Judging:
         reading = self._read(text, scope.settings)
         said = reading.said
         alike = None
-        if said.statement is not None and said.parsed is None and not said.tags and reading.doubt is None:
+        if said.statement is not None and said.parsed is None and not said.tags and reading[2:] == (None, None):
             alike = said.statement
         decision = scope.alike.get(alike) if alike is not None else None
         if decision is None:
@@ -170,13 +183,8 @@ class Judging:
 
     def judge(self, scope: _Scope, reading: Reading, at_us: int) -> Decision:
         """Decide on a statement that was read."""
-        gatekeeper = self.rules.gatekeeper
-        verdict: Verdict | None = None
-        if len(gatekeeper):
-            verdict = gatekeeper.ask(gatekeeper.action(scope.whose, in_full(reading.known), at_us))
-            if reading.doubt is not None and scope.refuses and (verdict is None or verdict.effect != "deny"):
-                verdict = gatekeeper.unreadable(scope.whose, reading.doubt)
-        return Decision(reading.said, verdict, reading.known.handles, reading, scope)
+        verdict, marks = verdict_on(self.rules.gatekeeper, scope.whose, reading, scope.refuses, at_us)
+        return Decision(reading.said, verdict, reading.known.handles, reading, scope, marks)
 
     def _read(self, text: bytes, settings: Settings) -> Reading:
         """Read a text, where that can be done for certain as the server does it."""
@@ -192,20 +200,38 @@ class Judging:
             doubt = f"it is longer than {TEXT_BYTES_MAX >> 20} MiB"
         try:
             if known and doubt is None:
-                return _reading(self._texts, text.decode(codec))
+                return reading_of(self._texts, text.decode(codec))
         except UnicodeDecodeError:
             pass
         doubt = doubt or f"its characters cannot be read as {settings.encoding}"
         return Reading(Said(hash=self._token(text).decode()), UNPARSED, doubt)
 
 
-def _reading(texts: Texts, text: str) -> Reading:
+def verdict_on(
+    gatekeeper: Gatekeeper, whose: Action, reading: Reading, refuses: bool, at_us: int
+) -> tuple[Verdict | None, frozenset[str] | None]:
+    """Return what is decided on a statement that was read, and how it marks its session (`Decision.marks`)."""
+    marks = frozenset[str]() if reading.intent is not None else None
+    if not len(gatekeeper):
+        return None, marks
+    action = gatekeeper.action(whose, in_full(reading.known), at_us)
+    if (intent := reading.said.tags.get("intent")) is not None:
+        action.intent = intent
+    verdict = gatekeeper.ask(action)
+    if reading.doubt is not None and refuses and (verdict is None or verdict.effect != "deny"):
+        verdict = gatekeeper.unreadable(whose, reading.doubt)
+    return verdict, frozenset(action.reads) if action.reads else marks
+
+
+def reading_of(texts: Texts, text: str) -> Reading:
+    """Read a text: free it of its literals, and find out what it does."""
     found = texts.read(text)
     said = Said(found.statement, found.hash, found.parsed, dict(found.tags))
+    intent = given(text)
     if found.statement is not None and found.parsed is None:
-        return Reading(said, facts(found.statement, freed=True))
+        return Reading(said, facts(found.statement, freed=True), None, intent)
     known = facts(text)
-    return Reading(said, known, known.parse_error or _dynamic(known))
+    return Reading(said, known, known.parse_error or _dynamic(known), intent)
 
 
 def _dynamic(known: StatementFacts) -> str | None:
@@ -216,7 +242,7 @@ def _dynamic(known: StatementFacts) -> str | None:
 class SessionJudge:
     """Decides on the statements of one session."""
 
-    def __init__(self, judging: Judging, opened: Opened, named: str) -> None:
+    def __init__(self, judging: Judging, opened: Opened, named: str, intent: str) -> None:
         self._judging, self._opened, self._named = judging, opened, named
         self._application = opened.application
         self._settings = Settings("UTF8", True)
@@ -224,6 +250,10 @@ class SessionJudge:
         self._scope = _Scope(Action(kind="statement"), self._settings, True, 0)
         self._known = self._scope.known
         self.scopes = 0
+        self.intent = intent
+        self._lasting = intent
+        """The intent behind the transaction that is open."""
+        self._read: frozenset[str] = frozenset()
 
     def reported(self, name: str, value: str) -> None:
         """Take a setting as the server reports it."""
@@ -243,6 +273,24 @@ class SessionJudge:
             self._enter(at_us)
         decision = self._known.get(text)
         return self._judging.decide(self._scope, text, at_us) if decision is None else decision
+
+    def ran(self, decision: Decision) -> None:
+        """Take up that a statement is forwarded whose `marks` are not None."""
+        if decision.marks and not decision.marks <= self._read:
+            self._read |= decision.marks
+            self._epoch = -1
+        intent = decision.reading.intent if decision.reading is not None else None
+        if intent is not None:
+            self.intent = intent.text
+            if not intent.local:
+                self._lasting = intent.text
+            self._epoch = -1
+
+    def ended(self) -> None:
+        """Take up that no transaction is open."""
+        if self.intent is not self._lasting:
+            self.intent = self._lasting
+            self._epoch = -1
 
     def again(self, decision: Decision, at_us: int) -> Decision:
         """Decide anew where an earlier decision does not hold any more; else return that."""
@@ -277,7 +325,8 @@ class SessionJudge:
 
     def _enter(self, at_us: int) -> None:
         judging = self._judging
-        scope = judging.scope(self._opened, self._named, self._application, self._settings, at_us)
+        said = _Said(self.intent, self._read)
+        scope = judging.scope(self._opened, self._named, self._application, self._settings, said, at_us)
         self.scopes += scope is not self._scope
         self._scope, self._known, self._epoch = scope, scope.known, judging.epoch
 

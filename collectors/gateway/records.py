@@ -84,6 +84,8 @@ class Begun(_Record, frozen=True, kw_only=True, tag="begun"):
     application: str | None = None
     """The application's name, where it is not the one at the beginning any more."""
     verdict: Verdict | None = None
+    intent: str | None = None
+    """What the session says that it is for."""
 
 
 class Ended(_Record, frozen=True, kw_only=True, tag="ended"):

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from collectors.gateway.judging import Namer, Rules
-from detectors.gatekeeper import Gatekeeper
+from detectors.gatekeeper import Gatekeeper, Labels
 from detectors.policy.calendars import FILES
 from detectors.policy.files import policy_files
 from detectors.policy.policies import Bundle
@@ -36,7 +36,7 @@ class WatchedRules:
         self._sensitive = Sensitive.of(config.privacy)
 
         def policies() -> Gatekeeper:
-            return Gatekeeper(Bundle.load(path), self._sensitive)
+            return Gatekeeper(Bundle.load(path), self._sensitive, Labels(config.labels))
 
         def names() -> Namer:
             try:

@@ -288,8 +288,11 @@ class Session:
                 said=decision.said,
                 application=named if named != self._application else None,
                 verdict=decision.verdict,
+                intent=decision.said.tags.get("intent") or self._judge.intent or None,
             )
         )
+        if decision.marks is not None and sent.refused is None:
+            self._judge.ran(decision)
         self._sent.append(sent)
         if decision.verdict is not None:
             sent.watched = True
@@ -474,6 +477,7 @@ class Session:
             self._portals.clear()
             if not self._sent:
                 self._by_sql.transaction_ended()
+                self._judge.ended()
 
     def _copy_in(self) -> None:
         """Take up that the server reads data now: what was sent ahead of their end it passes over."""

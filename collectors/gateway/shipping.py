@@ -162,6 +162,7 @@ class Shipment:
             tags=said.tags,
             trust="certain",
             decided=_decided(begun.verdict),
+            intent=begun.intent,
         )
 
 

@@ -67,6 +67,7 @@ DETAILS: dict[str, dict[str, Shape]] = {
         **_READ,
         **_each(("source", "statement_hash", "error", "error_detail", "settles"), "string"),
         "line": "int",
+        "intent": "string",
         "decision": _DECIDED,
         "audit": dict.fromkeys(("class", "command", "type", "object_type", "object_name"), "string"),
     },
@@ -102,7 +103,7 @@ DETAILS: dict[str, dict[str, Shape]] = {
     "decision": {
         **_WHOSE,
         **_READ,
-        **_each(("source", "statement_hash", "decided"), "string"),
+        **_each(("source", "statement_hash", "decided", "intent"), "string"),
         "decision": _DECIDED,
         **_each(("uid", "verdict", "scope", "why", "finding", "reason"), "string"),
         "offset": "int",

@@ -14,6 +14,8 @@ import click
 import msgspec
 from msgspec import Struct
 
+from collectors.log.interpretation.texts import Texts
+from detectors.gatekeeper import Gatekeeper, Labels, Verdict
 from detectors.policy.explain import Part, lacking
 from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
@@ -24,6 +26,7 @@ from pgwitness.cli.output import emit, say
 from pgwitness.cli.trying import KINDS, Given, Tried, Trying, field_of, outcomes
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.printable import visible
+from pgwitness.core.privacy import tokenizer
 from streams.identity.identities import Identities
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ class Judged(Struct, frozen=True):
 
     tried: Tried
     opinions: list[Opinion]
+    gateway: Verdict | None = None
+    """What the gateway would decide on the statement before it runs; of other actions None."""
 
     @property
     def decided(self) -> list[Opinion]:
@@ -82,7 +87,31 @@ def run(config: Config, given: Given, sql: str, policies: Path | None, identitie
     labels = dict(sorted(cluster.labels.items())) if cluster is not None else {}
     trying = Trying(given, known, labels, Sensitive.of(config.privacy))
     trial = Trial(bundle)
-    return [Judged(tried, trial.ask(tried.action)) for tried in trying.actions(sql)]
+    gatekeeper = Gatekeeper(bundle, Sensitive.of(config.privacy), Labels(config.labels))
+    refuses = _refuses(config, given.cluster)
+    return [
+        Judged(tried, trial.ask(tried.action), _gateway(gatekeeper, tried, refuses)) for tried in trying.actions(sql)
+    ]
+
+
+def _gateway(gatekeeper: Gatekeeper, tried: Tried, refuses: frozenset[str]) -> Verdict | None:
+    """Ask as the gateway would, by the same functions."""
+    from collectors.gateway.judging import reading_of, verdict_on
+
+    action = tried.action
+    if action.kind != "statement":
+        return None
+    reading = reading_of(Texts(tokenizer(bytes(32))), tried.text)
+    return verdict_on(gatekeeper, action, reading, action.principal_kind in refuses, action.occurred_at_us)[0]
+
+
+def _refuses(config: Config, cluster: str) -> frozenset[str]:
+    """Return the kinds of principals whose statements a gateway of the cluster refuses where it cannot read them."""
+    from pgwitness.core.config.tables import GatewayUnparsable
+
+    served = [one.unparsable for one in config.gateway.databases.values() if one.cluster == cluster]
+    table = msgspec.to_builtins(served[0] if served else GatewayUnparsable())
+    return frozenset(kind for kind, does in table.items() if does == "refuse")
 
 
 def show(judged: list[Judged], *, every: bool, as_json: bool) -> None:
@@ -106,6 +135,7 @@ def _row(judged: Judged, every: bool) -> dict[str, Any]:
         "kind": tried.action.kind,
         "action": msgspec.to_builtins(tried.action),
         "assumed": tried.assumed,
+        "gateway": msgspec.to_builtins(judged.gateway),
         "decided": [opinion.policy for opinion in judged.decided],
         "policies": [msgspec.to_builtins(each) for each in judged.opinions if every or each.says != "no"],
     }
@@ -117,6 +147,8 @@ def _lines(judged: Judged, every: bool) -> Iterator[str]:
     yield f"   as seen by: {tried.action.kind}"
     yield "   seen: " + "; ".join(_seen(tried))
     yield "   assumed: " + "; ".join(tried.assumed)
+    if judged.gateway is not None:
+        yield f"   gateway: {judged.gateway.message}"
     for opinion in judged.opinions:
         if every or opinion.says != "no":
             yield from _opinion(opinion)

@@ -430,6 +430,7 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     own: bool = False
     vxid: str | None = None
     decided: Decided | None = None
+    intent: str | None = None
 
 
 class Decided(Struct, frozen=True, omit_defaults=True, gc=False):

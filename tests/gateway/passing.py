@@ -14,6 +14,7 @@ class Everything:
     """Lets everything pass, and reads nothing."""
 
     scopes = 1
+    intent = ""
 
     def reported(self, name: str, value: str) -> None:
         """Take nothing up."""
@@ -22,6 +23,12 @@ class Everything:
         """Let it pass."""
         said = Said(text.decode(errors="replace"))
         return Decision(said, reading=Reading(said, StatementFacts(None, "")))
+
+    def ran(self, _decision: Decision) -> None:
+        """Take nothing up."""
+
+    def ended(self) -> None:
+        """Take nothing up."""
 
     def again(self, decision: Decision, _at_us: int) -> Decision:
         """Let it pass."""

@@ -607,6 +607,8 @@ class Config(_Section, frozen=True, kw_only=True):
     deliveries: dict[str, Delivery] = {}
     respond: Respond = Respond()
     gateway: Gateway = Gateway()
+    labels: dict[str, list[str]] = {}
+    """Words for columns, each with their patterns: policies ask for them (`statement.labels`)."""
     masks: dict[str, Audience] = {}
     console: Console = Console()
     http: Http = Http()

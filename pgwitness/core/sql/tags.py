@@ -17,6 +17,7 @@ from pgwitness.core.sql import postgres_parser as parser
 
 KEYS = (
     "traceparent", "agent", "agent_instance", "model", "tool", "conversation_id", "on_behalf_of", "client", "service",
+    "intent",
 )  # fmt: skip
 COMMENT_CHARS_MAX = 4_096
 TEXT_CHARS_MAX = 64 * 1024

@@ -64,6 +64,7 @@ def _said_of_it(raw: Statement) -> dict[str, object]:
     said = {
         "own": raw.own or None,
         "decision": None if raw.decided is None else msgspec.to_builtins(raw.decided),
+        "intent": raw.intent,
         "error": raw.error,
         "error_detail": raw.error_detail,
     }
