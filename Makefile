@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test chaos soak lint bench flood alterations differential fuzz mutants quality adbench honest lock kafka postgres regress twin clean
+.PHONY: install demo check test chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest lock kafka postgres regress twin clean
 
 install: $(STAMP)
 
@@ -55,6 +55,10 @@ alterations: install
 differential: install
 	$(BIN)/python -m tests.collectors.differential 300
 	$(BIN)/python -m tests.gateway.differential 1000
+
+# Ten thousand random statements as an audience of masks, with a mark in every hidden value; some minutes.
+lineage: install
+	$(BIN)/python -m tests.collectors.masking.lineage 10000
 
 # A million mutated inputs through each decoder; some minutes.
 fuzz: install
