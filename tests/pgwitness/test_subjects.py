@@ -106,3 +106,11 @@ def test_a_store_that_is_not_whole_is_no_store(tmp_path: Path, cut: int) -> None
         return
     with pytest.raises(ConfigurationError, match="no store of keys"):
         subjects.load(path)
+
+
+def test_what_is_left_of_a_store_is_what_lies_beside_the_way() -> None:
+    """Down to the neighbour's own key: all keys but one can be computed."""
+    less = STORE.without(b"7")
+    assert less is not None
+    leaf = less.leaf(b"7")
+    assert less.nodes.keys() == {(length, leaf >> (DEPTH - length) ^ 1) for length in range(1, DEPTH + 1)}
