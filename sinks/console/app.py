@@ -27,6 +27,7 @@ from starlette.types import ASGIApp
 from pgwitness.core.config import Console
 from pgwitness.core.errors import PgwitnessError, Unreachable
 from sinks.console import http, now, rendering
+from sinks.console.asking import Asker
 from sinks.console.http import Refused
 from sinks.console.pages import PAGES, Answer, Asked, Page, Shared
 from sinks.console.reader import Busy, Cached, Reader
@@ -49,7 +50,7 @@ class Context:
 
     config: Console
     reader: Reader
-    asking: Reader
+    asking: Asker
     users: Users
     witness: Witness
     seal: Callable[[], now.Seal]

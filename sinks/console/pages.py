@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from pgwitness.core.config import Console
-from sinks.console import alerts, now
+from pgwitness.core.errors import NotInOrder
+from sinks.console import alerts, charting, csvfile, now, people, records
+from sinks.console.asking import Asker, Found
 from sinks.console.http import Refused
+from sinks.console.questions import QUESTIONS
 from sinks.console.reader import Cached, Reader
 from sinks.console.roles import Right
 from sinks.console.sessions import Session, Sessions
@@ -24,7 +28,7 @@ class Shared:
     """What pages work with: the lake for our questions and for those of people, and what is known of now."""
 
     reader: Reader
-    asking: Reader
+    asking: Asker
     now: Cached[now.Facts]
     sessions: Sessions
     config: Console
@@ -98,8 +102,78 @@ def _alert(asked: Asked) -> Answer:
     return Answer("alert.html", values, what={"uid": found.row["uid"]})
 
 
+def _people(asked: Asked) -> Answer:
+    name = asked.value("name")
+    at = datetime.now(UTC)
+    if not name:
+        return Answer("people.html", {"people": people.listed(asked.shared.reader, at), "shown": people.LISTED})
+    found = people.one(asked.shared.reader, name, at)
+    if not found.is_known:
+        raise Refused(404, "Nobody of this name did anything this week, and nothing was found of them.")
+    return Answer("person.html", {"person": found, "hours": range(people.HOURS)}, what={"principal": name[:200]})
+
+
+def _records(asked: Asked) -> Answer:
+    return Answer("records.html", _RECORDS)
+
+
+_RECORDS: dict[str, Any] = {"relation": "", "key": "", "rows": None, "images": {}, "more": False, "sentence": ""}
+
+
+def _record(asked: Asked) -> Answer:
+    relation, key = asked.value("relation").strip(), asked.value("key").strip()
+    values = {**_RECORDS, "relation": relation, "key": key}
+    what: dict[str, object] = {"relation": relation[:200]}
+    if not relation or not key:
+        return Answer("records.html", {**values, "sentence": "Name a relation and a key."}, 422, "failure", what)
+    try:
+        found = records.touched(asked.shared.reader, relation, key)
+        rows = found.dicts()
+        values |= {"rows": rows, "more": found.more, "images": records.images(asked.shared.reader, rows)}
+    except NotInOrder as error:
+        return Answer("records.html", {**values, "sentence": str(error)}, 422, "failure", what)
+    # Which record it was says the evidence that was shown; the key itself may be somebody's, and stands nowhere.
+    what |= {"events": len(rows), "event_ids": [row["event_id"] for row in rows[:NAMED_MAX]]}
+    return Answer("records.html", values, what=what)
+
+
+NAMED_MAX = 50
+_ASK: dict[str, Any] = {"query": "", "found": None, "chart": None, "sentence": "", "questions": QUESTIONS}
+
+
+def _ask_form(asked: Asked) -> Answer:
+    number = asked.value("question")
+    query = next((one.query for one in QUESTIONS if str(one.number) == number), "")
+    return Answer("ask.html", {**_ASK, "query": query})
+
+
+def _ask(asked: Asked) -> Answer:
+    query = asked.value("query")
+    values = {**_ASK, "query": query}
+    if not query.strip():
+        return Answer("ask.html", {**values, "sentence": "Write a query."}, 422, "failure")
+    try:
+        found = asked.shared.asking.ask(query)
+    except NotInOrder as error:
+        return Answer("ask.html", {**values, "sentence": str(error)}, 422, "failure", query=query)
+    if asked.value("as") == "csv":
+        file = ("answer.csv", "text/csv; charset=utf-8", csvfile.written(found.columns, found.rows))
+        return Answer(file=file, query=query)
+    shown = Found(found.columns, found.rows[:ROWS_SHOWN], found.more)
+    values |= {"found": shown, "total": len(found.rows), "chart": charting.drawn(found.columns, found.rows)}
+    return Answer("ask.html", values, query=query)
+
+
+ROWS_SHOWN = 1_000
+"""Rows of an answer in a page; all of them are in the CSV."""
+
 PAGES = (
     Page("now", "/", "now", _now),
     Page("alerts", "/alerts", "alerts", _alerts),
     Page("alert", "/alerts/{uid}", "alerts", _alert),
+    Page("people", "/people", "people", _people),
+    Page("records", "/records", "evidence", _records),
+    Page("records", "/records", "evidence", _record, method="POST"),
+    Page("ask", "/ask", "ask", _ask_form),
+    Page("ask", "/ask", "ask", _ask, method="POST", operation="query"),
 )

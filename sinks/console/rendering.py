@@ -93,6 +93,12 @@ def over_time(label: str, labels: Sequence[str], values: Sequence[int]) -> Marku
     return Markup(charts.over_time(labels, [("events", values)], label=visible(label)))  # noqa: S704
 
 
+def touched_chart(relations: Sequence[Mapping[str, Any]]) -> Markup:
+    """Draw what somebody touched, by relation; the drawing escapes what it is given."""
+    series = [(name, [int(row[name]) for row in relations]) for name in ("written", "read", "refused")]
+    return Markup(charts.by_name([visible(text(row["relation"])) for row in relations], series))  # noqa: S704
+
+
 def asset_tag(name: str) -> Markup:
     """Write the tag that loads an asset."""
     asset = ASSETS[name]
@@ -115,7 +121,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"instant": instant, "cell": cell, "minute_label": _minute}
-    made.globals |= {"asset": asset_tag, "over_time": over_time, "icon": lambda: ASSETS["icon.svg"].path}
+    made.globals |= {
+        "asset": asset_tag,
+        "over_time": over_time,
+        "touched_chart": touched_chart,
+        "icon": lambda: ASSETS["icon.svg"].path,
+    }
     return made
 
 

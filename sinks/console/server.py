@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import closing
 
 import structlog
 import uvicorn
@@ -17,6 +18,7 @@ from pgwitness.core.config import Config, Console
 from pgwitness.core.errors import ConfigurationError, NotInOrder, PgwitnessError
 from pgwitness.core.runtime.health import Health
 from sinks.console import app
+from sinks.console.asking import Asker
 from sinks.console.now import Seal
 from sinks.console.reader import Reader
 from sinks.console.users import Users
@@ -64,19 +66,14 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def make(config: Config, witness: Witness, stop: Callable[[], bool]) -> ASGIApp:
+def make(config: Config, witness: Witness, asker: Asker, stop: Callable[[], bool]) -> ASGIApp:
     """Make the application that a configuration describes. Raise `ConfigurationError`."""
     lake, console = lake_store(config), config.console
     return app.application(
         app.Context(
             config=console,
             reader=Reader(lake, connections=READERS, memory_limit=READER_MEMORY, timeout_s=PAGE_S),
-            asking=Reader(
-                lake,
-                connections=console.query_parallel,
-                memory_limit=f"{int(console.query_memory)}B",
-                timeout_s=console.query_timeout,
-            ),
+            asking=asker,
             users=Users(console.users_file),
             witness=witness,
             seal=_seal(config),
@@ -103,8 +100,8 @@ def _seal(config: Config) -> Callable[[], Seal]:
 def run(config: Config, witness: Witness, health: Health, stop: threading.Event) -> None:
     """Serve until `stop`. Raise `ConfigurationError`, and `NotInOrder` when the server has ended by itself."""
     bound = listen(config.console)
-    with bound:
-        server = uvicorn.Server(_settings(config.console, make(config, witness, stop.is_set)))
+    with bound, closing(Asker(config)) as asker:
+        server = uvicorn.Server(_settings(config.console, make(config, witness, asker, stop.is_set)))
         serving = threading.Thread(target=lambda: asyncio.run(server.serve([bound])), name=PART, daemon=True)
         health.expect(PART)
         serving.start()

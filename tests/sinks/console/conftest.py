@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from pgwitness.core.config import Console
+from pgwitness.core.config import Config, Console
+from pgwitness.core.config import Lake as LakeTable
 from pgwitness.core.errors import Unreachable
+from pgwitness.core.units import Duration, Size
 from sinks.console import users
 from sinks.console.app import Context, application
+from sinks.console.asking import Asker
 from sinks.console.now import Seal
 from sinks.console.reader import Reader
 from sinks.console.witness import Visitor
@@ -127,6 +130,7 @@ class World:
     app: Any
     records: Records
     now_s: list[float]
+    asker: Asker
 
     def browser(self, address: str = "192.0.2.7") -> TestClient:
         """Open a browser that nobody has logged in with."""
@@ -140,17 +144,26 @@ class World:
 
 
 @pytest.fixture(scope="session")
-def readers(lake: Path) -> tuple[Reader, Reader]:
+def asker(lake: Path) -> Iterator[Asker]:
+    """A process for questions, with little memory and a second of time."""
+    console = Console(query_timeout=Duration(1.0), query_memory=Size(64 * 1024**2), query_parallel=1, query_rows=3_000)
+    made = Asker(Config(lake=LakeTable(path=lake), console=console))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def readers(lake: Path, asker: Asker) -> tuple[Reader, Asker]:
     """Connections to the lake, which take a second each to open."""
     store = Folder(lake, Files())
     return (
         Reader(store, connections=1, memory_limit="256MB", timeout_s=20),
-        Reader(store, connections=1, memory_limit="64MB", timeout_s=3),
+        asker,
     )
 
 
 @pytest.fixture(scope="session")
-def make_world(readers: tuple[Reader, Reader], users_file: Path) -> Callable[..., World]:
+def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[..., World]:
     """Make a console with other settings."""
 
     def make(stop: Callable[[], bool] = lambda: False, **settings: Any) -> World:
@@ -165,7 +178,7 @@ def make_world(readers: tuple[Reader, Reader], users_file: Path) -> Callable[...
             clock=lambda: now_s[0],
             stop=stop,
         )
-        return World(application(context), records, now_s)
+        return World(application(context), records, now_s, readers[1])
 
     return make
 

@@ -1,0 +1,177 @@
+"""People's own questions: each is asked in a process of its own, which a question may exhaust and the console outlives.
+
+DuckDB's limits do not hold for everything: texts that a query makes up are in no account, and nothing interrupts it
+while it makes them. So a process that takes too long is killed, and has no more memory than it may. Processes wait for
+the next question, because opening a lake takes a second; `sinks.console.child` is what runs in them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import queue
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from pgwitness.core.config import Config
+from pgwitness.core.errors import NotInOrder
+from sinks.console.reader import BORROW_S, Busy
+
+START_S = 60.0
+LATE_S = 3.0
+"""How long after its time a query may take to say so by itself."""
+ANSWER_BYTES_MAX = 32 * 1024**2
+LENGTH_BYTES, CHUNK_BYTES = 4, 1024**2
+Cell = None | bool | int | float | str | datetime
+
+
+class Question(Struct, frozen=True):
+    """What a child is asked."""
+
+    query: str
+    rows_max: int
+
+
+class Found(Struct, frozen=True):
+    """What a child answers: columns and rows, and whether there were more; or why not."""
+
+    columns: list[str] = []
+    rows: list[list[Any]] = []
+    """Of `Cell`s; times come as such."""
+    more: bool = False
+    error: str = ""
+    last: bool = False
+    """Whether the process ends after this answer."""
+
+
+class Gone(Exception):
+    """A child has ended, or its time has."""
+
+
+class Asker:
+    """A few processes to ask. Several threads may; who finds all of them busy waits, and is told so then."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._timeout_s = float(config.console.query_timeout)
+        self._free: queue.LifoQueue[_Child | None] = queue.LifoQueue()
+        for _ in range(config.console.query_parallel):
+            self._free.put(None)
+
+    def ask(self, query: str) -> Found:
+        """Ask. Raise `NotInOrder` where the query cannot be answered, and `Busy`."""
+        with self._child() as child:
+            child.send(msgspec.msgpack.encode(Question(query, self._config.console.query_rows)))
+            try:
+                found = msgspec.msgpack.decode(child.receive(self._timeout_s + LATE_S), type=Found)
+            except TimeoutError:
+                raise Gone(f"the query took longer than {self._timeout_s:g} s and was ended; ask for less") from None
+            except EOFError:
+                raise Gone("the query needed more memory than console.query_memory allows, and was ended") from None
+            if found.last:
+                child.kill()
+        if found.error:
+            raise NotInOrder(found.error)
+        return found
+
+    def close(self) -> None:
+        """End the processes that wait."""
+        while not self._free.empty():
+            child = self._free.get()
+            if child is not None:
+                child.kill()
+
+    @contextmanager
+    def _child(self) -> Iterator[_Child]:
+        try:
+            child = self._free.get(timeout=BORROW_S)
+        except queue.Empty:
+            raise Busy("others are asking at this moment; try again in a while") from None
+        try:
+            if child is None or not child.lives:
+                child = _Child(self._config)
+            yield child
+        except BaseException as error:
+            if child is not None:
+                child.kill()
+            child = None
+            if isinstance(error, Gone | BrokenPipeError):
+                raise NotInOrder(str(error) or "the query's process has ended; ask again") from error
+            raise
+        finally:
+            self._free.put(child)
+
+
+class _Child:
+    """One process."""
+
+    def __init__(self, config: Config) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "sinks.console.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # a terminal's Ctrl-C is for the console alone
+        )
+        self.send(pickle.dumps(config))
+        try:
+            said = self.receive(START_S)
+        except (TimeoutError, EOFError):
+            raise Gone("the lake could not be opened; the console's log says why") from None
+        if said:
+            self.kill()
+            raise NotInOrder(said.decode())
+
+    @property
+    def lives(self) -> bool:
+        """Whether it can still be asked."""
+        return self._process.poll() is None
+
+    def send(self, content: bytes) -> None:
+        """Send a message."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(framed(content))
+        self._process.stdin.flush()
+
+    def receive(self, timeout_s: float) -> bytes:
+        """Read a message. Raise `TimeoutError`, and `EOFError` when there is nobody any more."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + timeout_s
+        stdout = self._process.stdout.fileno()
+        content = io.BytesIO()
+        wanted = LENGTH_BYTES
+        length = None
+        while length is None or content.tell() < wanted:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([stdout], [], [], left)[0]:
+                raise TimeoutError
+            chunk = os.read(stdout, min(wanted - content.tell(), CHUNK_BYTES))
+            if not chunk:
+                raise EOFError
+            content.write(chunk)
+            if length is None and content.tell() == LENGTH_BYTES:
+                length = int.from_bytes(content.getvalue())
+                wanted, content = length, io.BytesIO()
+        return content.getvalue()
+
+    def kill(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def framed(content: bytes) -> bytes:
+    """Put its length before a message."""
+    return len(content).to_bytes(LENGTH_BYTES) + content
