@@ -21,6 +21,7 @@ from sinks.seal.anchors.given import notes
 from sinks.seal.opening import checking_key, open_sealer, sealed_to
 from sinks.seal.verification import bucket as verifying_bucket
 from sinks.seal.verification.bundle import verify_bundle
+from sinks.seal.verification.copies import copy_of
 from sinks.seal.verification.verify import Wanted, verify
 from tests.servers.s3 import S3Server
 from tests.sinks.material import NOON_US, ORDINARY, change
@@ -181,6 +182,20 @@ def test_what_nobody_can_have_written_there_is_read_up_to_a_bound(
     wanted = Wanted(checking_key(config), NOON_US, unanchored=True, root=store.root)
     assert ("altered", chain.entry_name(1)) in named(verify(store, wanted))
     assert store.read_at_most(chain.entry_name(1), 100) == b"x" * 100
+
+
+def test_entries_that_are_fetched_ahead_are_those_that_are_there(s3: S3Server) -> None:
+    """In order or not; and one that was not there is seen when it has come."""
+    store = s3.objects(s3.bucket())
+    grow(store, 0, 9)
+    copy = copy_of(store)
+    for number in (*range(5), 7, 2, *range(10)):
+        assert copy.read(chain.entry_name(number)) == store.read(chain.entry_name(number))
+    assert copy.read(chain.entry_name(10)) is None
+    grow(store, 9, 2)
+    for number in (10, 11):
+        assert copy.read(chain.entry_name(number)) == store.read(chain.entry_name(number)) is not None
+    assert copy.read(chain.entry_name(12)) is None
 
 
 def test_an_event_is_proven_out_of_a_bucket(s3: S3Server, tmp_path: Path) -> None:
