@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import socket
 import ssl
@@ -16,7 +17,7 @@ import uvloop
 
 from collectors.connection import conninfo
 from collectors.context import now_us
-from collectors.daemon import supervise
+from collectors.daemon import GC_THRESHOLDS, supervise
 from collectors.gateway.admission import Admission, Ways
 from collectors.gateway.auth.logins import Logins
 from collectors.gateway.auth.rolefile import Roles
@@ -69,6 +70,8 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
     )
     shipping = ShippingProcess(config, spool, health)
     served = threading.Event()
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         return supervise(
             {
@@ -80,6 +83,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
             shipping.abandon,
         )
     finally:
+        gc.set_threshold(*thresholds)
         listener.close()
         spool.close()
 

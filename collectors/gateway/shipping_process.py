@@ -8,6 +8,7 @@ where the gateway was killed.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -174,8 +175,6 @@ class _Remote:
 
 def ship(pipe: Connection, config: Config, folder: Path, spool: str, released: int) -> None:
     """Be the shipping process: ship until the gateway has served its last session."""
-    import gc
-
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they came to the gateway too, which says when it has come to its end
     logs.configure()
