@@ -15,10 +15,11 @@ from msgspec.structs import replace
 from prometheus_client import Counter, Gauge
 
 from collectors.gateway import upstream
-from collectors.gateway.actions import Actions, Moment
+from collectors.gateway.actions import Actions, Moment, Reading
 from collectors.gateway.admission import Admission, Denied, Proven, Shown, prove
+from collectors.gateway.ahead import LONG_BYTES, Ahead
 from collectors.gateway.greeting import Way, greet
-from collectors.gateway.judging import Judging, Rules
+from collectors.gateway.judging import Judging, Rules, SessionJudge, Settings
 from collectors.gateway.link import Ended, Link
 from collectors.gateway.records import Begun, Closed, Opened, Record
 from collectors.gateway.session import Session
@@ -69,6 +70,8 @@ class House:
     mock: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     sessions: dict[tuple[int, bytes], Connection] = field(default_factory=dict)
+    ahead: Ahead | None = None
+    """Who reads long texts; without anybody they are read in their turn."""
     _waiting: list[Record] = field(default_factory=list)
     """Records in the order in which they happened, that are not on the spool yet."""
     _held: list[Connection] = field(default_factory=list)
@@ -138,7 +141,15 @@ def now() -> Moment:
 class Connection:
     """A client that is joined to its server."""
 
-    def __init__(self, house: House, session: Session, client: Link, server: Server, key: bytes) -> None:
+    def __init__(
+        self,
+        house: House,
+        session: Session,
+        client: Link,
+        server: Server,
+        key: bytes,
+        judge: SessionJudge | None = None,
+    ) -> None:
         self._house = house
         self._session = session
         self._client = client
@@ -147,6 +158,10 @@ class Connection:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._held: list[bytes] = []
         """What goes to the server at the end of this turn of the loop."""
+        self._judge = judge if house.ahead is not None else None
+        self._late: list[bytes] = []
+        """What has come from the client and waits until a long text was read."""
+        self._reading: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Let the bytes flow."""
@@ -162,8 +177,45 @@ class Connection:
         return self._session.status == "I" and not self._session.waiting
 
     def _from_client(self, data: bytes) -> None:
-        if not self.over.done():
-            self._do(self._session.client(data, now()))
+        if self.over.done():
+            return
+        if self._late or self._long(data):
+            self._late.append(data)
+            if self._reading is None:
+                self._client.stop()
+                self._reading = asyncio.create_task(self._read_ahead())
+            return
+        self._do(self._session.client(data, now()))
+
+    def _long(self, data: bytes) -> list[bytes]:
+        return self._session.long_texts(data, LONG_BYTES) if self._judge is not None else []
+
+    async def _read_ahead(self) -> None:
+        """Take what has come when its long texts were read elsewhere; the client is not read from meanwhile."""
+        try:
+            while self._late and not self.over.done():
+                found = await self._readings(self._long(self._late[0]))
+                if not self.over.done():
+                    self._house.judging.ahead = found
+                    self._do(self._session.client(self._late.pop(0), now()))
+        except Exception as error:
+            self._defect(error)
+        finally:
+            self._house.judging.ahead = {}
+            self._reading = None
+            self._late.clear()
+            self._client.go()
+
+    async def _readings(self, texts: list[bytes]) -> dict[tuple[bytes, Settings], Reading]:
+        found: dict[tuple[bytes, Settings], Reading] = {}
+        for text in texts:
+            assert self._judge is not None
+            assert self._house.ahead is not None
+            settings = self._judge.settings
+            reading = await self._house.ahead.read(text, settings)
+            if reading is not None:
+                found[text, settings] = reading
+        return found
 
     def _from_server(self, data: bytes) -> None:
         if not self.over.done():
@@ -389,4 +441,4 @@ def _joined(house: House, link: Link, request: Startup, opened: Opened, server: 
         + b"".join(server.notices)
         + backend.ready("I")
     )
-    return Connection(house, session, link, server, key)
+    return Connection(house, session, link, server, key, judge)

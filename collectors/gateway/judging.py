@@ -114,6 +114,8 @@ class Judging:
         self.rules = rules or Rules(Gatekeeper(Bundle([]), Sensitive([])))
         self.epoch = 0
         """Counts the rules: what was decided under others does not hold."""
+        self.ahead: Mapping[tuple[bytes, Settings], Reading] = {}
+        """What is about to be judged and was read already (`collectors.gateway.ahead`)."""
         self._scopes: dict[tuple[object, ...], _Scope] = {}
         self._remembered = 0
 
@@ -164,7 +166,7 @@ class Judging:
 
     def decide(self, scope: _Scope, text: bytes, at_us: int) -> Decision:
         """Decide on a text that is not known in a scope, and remember it."""
-        reading = self._read(text, scope.settings)
+        reading = (self.ahead and self.ahead.get((text, scope.settings))) or self.read(text, scope.settings)
         said = reading.said
         alike = None
         if said.statement is not None and said.parsed is None and not said.tags and reading[2:] == (None, None):
@@ -186,7 +188,7 @@ class Judging:
         verdict, marks = verdict_on(self.rules.gatekeeper, scope.whose, reading, scope.refuses, at_us)
         return Decision(reading.said, verdict, reading.known.handles, reading, scope, marks)
 
-    def _read(self, text: bytes, settings: Settings) -> Reading:
+    def read(self, text: bytes, settings: Settings) -> Reading:
         """Read a text, where that can be done for certain as the server does it."""
         if not text.isascii() and settings.encoding not in AS_ASCII:
             codec = codec_of(settings.encoding)
@@ -254,6 +256,11 @@ class SessionJudge:
         self._lasting = intent
         """The intent behind the transaction that is open."""
         self._read: frozenset[str] = frozenset()
+
+    @property
+    def settings(self) -> Settings:
+        """How the server reads a text by now."""
+        return self._settings
 
     def reported(self, name: str, value: str) -> None:
         """Take a setting as the server reports it."""

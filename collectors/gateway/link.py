@@ -26,6 +26,7 @@ class Link(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.ended = False
         self.other: Link | None = None
+        self._stopped = False
         self._buffer = bytearray()
         self._waiter: asyncio.Future[None] | None = None
         self._take: Callable[[bytes], None] | None = None
@@ -80,8 +81,19 @@ class Link(asyncio.Protocol):
 
     def resume(self) -> None:
         """Read on here."""
-        if self.transport is not None and not self.ended:
+        if self.transport is not None and not self.ended and not self._stopped:
             self.transport.resume_reading()
+
+    def stop(self) -> None:
+        """Read no more, whatever the other side takes, until `go`."""
+        self._stopped = True
+        if self.transport is not None and not self.ended:
+            self.transport.pause_reading()
+
+    def go(self) -> None:
+        """Read on after `stop`."""
+        self._stopped = False
+        self.resume()
 
     def _failed(self, error: Exception) -> None:
         if self._on_error is None:
@@ -155,6 +167,7 @@ class Link(asyncio.Protocol):
         if self.transport is None or self.ended:
             return
         self._take, self._on_end, self.other = _nothing, None, None
+        self._stopped = False
         self._buffer.clear()
         if self.transport.can_write_eof():
             self.transport.write_eof()

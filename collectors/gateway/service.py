@@ -19,6 +19,7 @@ from collectors.connection import conninfo
 from collectors.context import now_us
 from collectors.daemon import GC_THRESHOLDS, supervise
 from collectors.gateway.admission import Admission, Ways
+from collectors.gateway.ahead import Ahead
 from collectors.gateway.auth.logins import Logins
 from collectors.gateway.auth.rolefile import Roles
 from collectors.gateway.auth.scram import endpoint
@@ -57,7 +58,8 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
         raise ConfigurationError(
             "no database is served; add a table [gateway.databases.NAME] with cluster and upstream"
         )
-    token = tokenizer(load_key(config.privacy.key_file))
+    key = load_key(config.privacy.key_file)
+    token = tokenizer(key)
     watched = WatchedRules(config, namers)
     judging = Judging(token, watched.load())
     databases = {name: _database(config, name, one, token) for name, one in gateway.databases.items()}
@@ -68,6 +70,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
     house = House(
         databases, spool, judging, tls, binding, float(gateway.login_timeout), gateway.connections_max, watched.poll
     )
+    ahead = house.ahead = Ahead(key)
     shipping = ShippingProcess(config, spool, health)
     served = threading.Event()
     thresholds = gc.get_threshold()
@@ -84,6 +87,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
         )
     finally:
         gc.set_threshold(*thresholds)
+        ahead.close()
         listener.close()
         spool.close()
 

@@ -120,6 +120,16 @@ class Session:
 
     # -- the client --------------------------------------------------------------------------------------------
 
+    def long_texts(self, data: bytes, bytes_min: int) -> list[bytes]:
+        """List the texts of at least so many bytes that are whole with what the client has sent; nothing is taken."""
+        if self._client.held + len(data) < bytes_min:
+            return []
+        return [
+            text
+            for message in self._client.whole_with(data, bytes_min)
+            if (text := frontend.text_of(message)) is not None and len(text) >= bytes_min
+        ]
+
     def client(self, data: bytes, now: Moment) -> Actions:
         """Take what the client has sent."""
         done = Actions()

@@ -133,6 +133,24 @@ class Frames:
             pieces.append(data[start:] if start else data)
         return pieces
 
+    def whole_with(self, data: bytes, bytes_min: int) -> list[Message]:
+        """List the wanted messages of at least so many bytes that would be whole with a read, without taking it."""
+        if self._held:
+            if len(self._held) + len(data) < self._need:
+                return []
+            data = bytes(self._held) + data
+        found: list[Message] = []
+        at, last = self._passing, len(data) - HEADER
+        while at <= last:
+            kind, length = _HEADER.unpack_from(data, at)
+            end = at + 1 + length
+            if length < LENGTH_MIN:
+                break
+            if self._fates[kind] == _WHOLE and end - at >= bytes_min and end <= len(data):
+                found.append(Message(kind, data[at:end]))
+            at = end
+        return found
+
     def _share(self, kind: int, length: int) -> int:
         """Return how many bytes of a wanted message are asked for."""
         limit = self._whole.get(kind)

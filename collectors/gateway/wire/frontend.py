@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from collectors.gateway.wire.frames import Wanted, frame
+from collectors.gateway.wire.frames import Message, Wanted, frame
 from collectors.gateway.wire.violation import ProtocolViolation
 
 QUERY, PARSE, BIND, EXECUTE, DESCRIBE, CLOSE = b"QPBEDC"
@@ -67,6 +67,16 @@ def parse(body: bytes) -> Parse:
     if len(rest) < 2 or len(rest) != 2 + 4 * int.from_bytes(rest[:2], "big"):
         raise ProtocolViolation("invalid message format: the parameter types of a Parse")
     return Parse(name, text)
+
+
+def text_of(message: Message) -> bytes | None:
+    """Return the text of a statement in a message, where it has one."""
+    try:
+        if message.type == QUERY:
+            return query_text(message.body)
+        return parse(message.body).text if message.type == PARSE else None
+    except ProtocolViolation:
+        return None
 
 
 def bind(head: bytes) -> Bind:
