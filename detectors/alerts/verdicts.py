@@ -30,6 +30,7 @@ from msgspec import Struct
 from detectors.alerts.suppressions import MATCHES, Rule
 from pgwitness.core.config import Reviewer
 from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.units import Duration
 
 DOMAIN = b"pgwitness verdict 1\n"
 """What is signed begins with this, so that a signature under anything else is none under a verdict."""
@@ -189,6 +190,59 @@ def match_of(alert: Mapping[str, Any], scope: str) -> dict[str, str]:
             )
         match[name] = value
     return match
+
+
+def lasting_us(why: str, scope: str, expires: str, who: str, reviewer: Reviewer) -> int:
+    """Return for how long a verdict is to hold, of a text such as `30d`, where its reviewer may give it.
+
+    Raise `ConfigurationError` that names the option of `pgwitness alerts resolve` that does not go.
+    """
+    try:
+        lasts_us = int(Duration.parse(expires) * 1_000_000)
+    except ValueError as error:
+        raise ConfigurationError(f"--expires: {error}") from None
+    if not 0 < lasts_us <= int(reviewer.longest * 1_000_000):
+        raise ConfigurationError(f"--expires: longer than nothing and at most reviewers.{who}.longest")
+    if scope not in (reviewer.scopes or SCOPES):
+        raise ConfigurationError(
+            f"--scope {scope}: reviewers.{who}.scopes allows {', '.join(reviewer.scopes or SCOPES)}"
+        )
+    if not why.strip():
+        raise ConfigurationError("--reason: say why; an empty reason is refused")
+    return lasts_us
+
+
+def decide(
+    alert: Mapping[str, Any], word: Word, why: str, *, scope: str, promote: bool, who: str, now_us: int, lasts_us: int
+) -> Verdict:
+    """Make a verdict on an alert as the topic carries it. Raise `ConfigurationError` as `lasting_us` does."""
+    ours, finding = alert.get("unmapped"), alert.get("finding_info")
+    facts: Mapping[str, Any] = ours if isinstance(ours, dict) else {}
+    info: Mapping[str, Any] = finding if isinstance(finding, dict) else {}
+    if facts.get("detector") in ("digest", "behaviour_group"):
+        raise ConfigurationError("UID: this alert stands for others: decide on those that it lists under `members`")
+    if promote and not facts.get("principal"):
+        raise ConfigurationError("--promote: this alert names no principal whose behaviour could be promoted")
+    return Verdict(
+        uid=str(info.get("uid") or ""),
+        verdict=word,
+        scope=scope,
+        match=match_of(alert, scope),
+        why=why,
+        who=who,
+        decided_us=now_us,
+        expires_us=now_us + lasts_us,
+        cluster=str(facts.get("cluster") or ""),
+        title=str(info.get("title") or ""),
+        promote=promote,
+        learn=learned(alert),
+    )
+
+
+def signed(text: str, signature: str, reviewer: Reviewer) -> bytes:
+    """Make the record of a verdict that a reviewer has signed elsewhere; `check` says whether they did."""
+    key = key_id(public_key(reviewer.key))
+    return msgspec.json.encode(Envelope(schema=1, signed=text, key=key, signature=signature))
 
 
 def learned(alert: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pgwitness.core.errors import ConfigurationError, NotInOrder, Unreachable
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from detectors.alerts.verdicts import Word
     from pgwitness.core.config import Config
 
 PREFIX_MIN = 6
@@ -53,7 +54,7 @@ SCOPES = ["same-finding", "policy-and-principal", "policy-and-relation", "policy
 @common
 def resolve(
     uid: str,
-    word: str,
+    word: Word,
     reason: str,
     scope: str,
     expires: str,
@@ -70,48 +71,20 @@ def resolve(
     config = configuration(config_path)
     from detectors.alerts import verdicts
     from pgwitness.cli import kafka
-    from pgwitness.core.units import Duration
 
     private, who = _reviewer(config, key_file)
-    try:
-        lasts_us = int(Duration.parse(expires) * 1_000_000)
-    except ValueError as error:
-        raise ConfigurationError(f"--expires: {error}") from None
-    reviewer = config.reviewers[who]
-    if not 0 < lasts_us <= int(reviewer.longest * 1_000_000):
-        raise ConfigurationError(f"--expires: longer than nothing and at most reviewers.{who}.longest")
-    if reviewer.scopes and scope not in reviewer.scopes:
-        raise ConfigurationError(f"--scope {scope}: reviewers.{who}.scopes allows {', '.join(reviewer.scopes)}")
-    if not reason.strip():
-        raise ConfigurationError("--reason: say why; an empty reason is refused")
+    lasts_us = verdicts.lasting_us(reason, scope, expires, who, config.reviewers[who])
     kafka.reach(config)
     alert = _find(config, uid)
-    facts: dict[str, Any] = alert["unmapped"]
-    learn = verdicts.learned(alert)
-    if facts.get("detector") in ("digest", "behaviour_group"):
-        raise ConfigurationError(f"UID: {uid} stands for others: decide on those whose uids it lists under `members`")
-    if promote and not facts.get("principal"):
-        raise ConfigurationError("--promote: this alert names no principal whose behaviour could be promoted")
     now_us = time.time_ns() // 1000
-    verdict = verdicts.Verdict(
-        uid=alert["finding_info"]["uid"],
-        verdict="false-positive" if word == "false-positive" else "true-positive",
-        scope=scope,
-        match=verdicts.match_of(alert, scope),
-        why=reason,
-        who=who,
-        decided_us=now_us,
-        expires_us=now_us + lasts_us,
-        cluster=str(facts.get("cluster") or ""),
-        title=str(alert["finding_info"].get("title") or ""),
-        promote=promote,
-        learn=learn,
+    verdict = verdicts.decide(
+        alert, word, reason, scope=scope, promote=promote, who=who, now_us=now_us, lasts_us=lasts_us
     )
     value = verdicts.sign(verdict, private)
     checked = verdicts.check(value, config.reviewers, now_us)
     if checked.refused is not None:
         raise NotInOrder(f"the worker would refuse this verdict: {checked.refused}; docs/how-to/triage-alerts.md")
-    _send(config, verdict.uid, value)
+    send(config, verdict.uid, value)
     row = {
         "verdict": checked.id,
         "uid": verdict.uid,
@@ -271,7 +244,8 @@ def _landed(config: Config, uid: str) -> dict[str, dict[str, Any]]:
     return {name: kafka.parse(ocsf.encode()) for name, ocsf in rows}
 
 
-def _send(config: Config, uid: str, value: bytes) -> None:
+def send(config: Config, uid: str, value: bytes) -> None:
+    """Put the record of a verdict on the topic. Raise `Unreachable` when the broker does not take it."""
     from confluent_kafka import KafkaError, Producer
 
     from streams.kafka import admin

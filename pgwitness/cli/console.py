@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -26,6 +27,7 @@ def console(ctx: click.Context, host: str | None, port: int | None, config_path:
     """
     if ctx.invoked_subcommand is not None:
         return
+    from pgwitness.cli.alerts_triage import send
     from pgwitness.cli.daemon import daemon
     from pgwitness.cli.evidence import Recorder
     from pgwitness.cli.signals import finish
@@ -36,7 +38,7 @@ def console(ctx: click.Context, host: str | None, port: int | None, config_path:
     with daemon("console", host or config.http.host, config.http.console_port if port is None else port) as it:
         stop, health = it
         try:
-            server.run(config, recorder, health, stop)
+            server.run(config, recorder, partial(send, config), health, stop)
         finally:
             recorder.close()
     finish(0)

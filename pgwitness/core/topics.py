@@ -62,7 +62,7 @@ def topics(raw_partitions: int = 4, event_partitions: int = 4) -> tuple[Topic, .
         Topic("state-fold", raw_partitions, "compact", -1, ("worker", "dead-letters"), ("worker",)),
         Topic("state-judge", event_partitions, "compact", -1, ("worker", "dead-letters"), ("worker",)),
         _readable("approvals", -1, ("approvals", "gateway"), ("worker", "approvals", "gateway")),
-        _readable("feedback", -1, ("alerts",), ("worker", "alerts")),
+        _readable("feedback", -1, ("alerts", "console"), ("worker", "alerts")),
         _readable("checkpoints", -1, ("seal",), ("verify",)),
         # A record at the broker's limit must still fit in here, with its headers.
         _readable("dead-letters", 28 * DAY_MS, ("worker", "deliver", "dead-letters"), ("dead-letters",), 2 * 1_048_588),

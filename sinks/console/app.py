@@ -34,7 +34,7 @@ from sinks.console.reader import Busy, Cached, Reader
 from sinks.console.roles import rights
 from sinks.console.sessions import Session, Sessions, Throttle
 from sinks.console.users import Users
-from sinks.console.witness import Visitor, Witness
+from sinks.console.witness import Feedback, Visitor, Witness
 
 LIVE_S = 5.0
 STREAMS_MAX, STREAMS_A_SESSION = 400, 4
@@ -54,6 +54,7 @@ class Context:
     users: Users
     witness: Witness
     seal: Callable[[], now.Seal]
+    feedback: Feedback
     clock: Callable[[], float] = time.monotonic
     stop: Callable[[], bool] = lambda: False
     streams: dict[str, int] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Application:
         self.throttle = Throttle(context.clock)
         self._hashing = asyncio.Semaphore(LOGINS_AT_ONCE)
         facts = Cached(lambda: now.gather(context.reader, context.seal, datetime.now(UTC)), LIVE_S * 0.8)
-        self.shared = Shared(context.reader, context.asking, facts, self.sessions, config)
+        self.shared = Shared(context.reader, context.asking, facts, self.sessions, config, context.feedback)
 
     def routes(self) -> list[Route]:
         """List every path there is."""

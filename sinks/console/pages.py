@@ -10,17 +10,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from pgwitness.core.config import Console
 from pgwitness.core.errors import NotInOrder
 from sinks.console import alerts, charting, csvfile, now, people, records
+from sinks.console import verdict as verdicts
 from sinks.console.asking import Asker, Found
 from sinks.console.http import Refused
 from sinks.console.questions import QUESTIONS
 from sinks.console.reader import Cached, Reader
 from sinks.console.roles import Right
 from sinks.console.sessions import Session, Sessions
-from sinks.console.witness import Visitor
+from sinks.console.witness import Feedback, Visitor
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Shared:
     now: Cached[now.Facts]
     sessions: Sessions
     config: Console
+    feedback: Feedback
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,31 @@ def _alert(asked: Asked) -> Answer:
         "evidence": alerts.evidence(asked.shared.reader, found) if may else [],
         "timeline": alerts.timeline(asked.shared.reader, found) if may else [],
         "shown": alerts.EVIDENCE_SHOWN,
+        "words": verdicts.WORDS,
+        "scopes": verdicts.SCOPES,
+        "decided": asked.value("decided") == "yes",
     }
     return Answer("alert.html", values, what={"uid": found.row["uid"]})
+
+
+def _verdict(asked: Asked) -> Answer:
+    """Put a verdict together, for the browser to sign."""
+    found = alerts.one(asked.shared.reader, asked.value("uid"))
+    if found is None:
+        raise Refused(404, "There is no such alert in the lake.")
+    verdict = verdicts.drafted(asked.shared.feedback, asked.visitor, found.ocsf, asked.values)
+    values = {"alert": found, "verdict": verdict, "signed": verdicts.text_of(verdict)}
+    values["until"] = datetime.fromtimestamp(verdict.expires_us / 1_000_000, UTC)
+    return Answer("verdict.html", values, what={"uid": verdict.uid})
+
+
+def _signed(asked: Asked) -> Answer:
+    uid = asked.value("uid")
+    number, verdict = verdicts.sent(
+        asked.shared.feedback, asked.visitor, uid, asked.value("signed"), asked.value("signature")
+    )
+    what = {"uid": uid, "verdict": number, "as": verdict.verdict, "scope": verdict.scope}
+    return Answer(redirect=f"/alerts/{quote(uid, safe='')}?decided=yes", what=what)
 
 
 def _people(asked: Asked) -> Answer:
@@ -171,6 +197,8 @@ PAGES = (
     Page("now", "/", "now", _now),
     Page("alerts", "/alerts", "alerts", _alerts),
     Page("alert", "/alerts/{uid}", "alerts", _alert),
+    Page("verdict, drafted", "/alerts/{uid}/verdict", "verdict", _verdict, method="POST"),
+    Page("verdict", "/alerts/{uid}/signed", "verdict", _signed, method="POST", operation="console_verdict"),
     Page("people", "/people", "people", _people),
     Page("records", "/records", "evidence", _records),
     Page("records", "/records", "evidence", _record, method="POST"),

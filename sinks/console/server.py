@@ -22,7 +22,7 @@ from sinks.console.asking import Asker
 from sinks.console.now import Seal
 from sinks.console.reader import Reader
 from sinks.console.users import Users
-from sinks.console.witness import Witness
+from sinks.console.witness import Feedback, Witness
 from sinks.lake.opening import lake_store
 from sinks.lake.views.listing import Listing
 from sinks.seal import opening
@@ -66,7 +66,9 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def make(config: Config, witness: Witness, asker: Asker, stop: Callable[[], bool]) -> ASGIApp:
+def make(
+    config: Config, witness: Witness, send: Callable[[str, bytes], None], asker: Asker, stop: Callable[[], bool]
+) -> ASGIApp:
     """Make the application that a configuration describes. Raise `ConfigurationError`."""
     lake, console = lake_store(config), config.console
     return app.application(
@@ -77,6 +79,7 @@ def make(config: Config, witness: Witness, asker: Asker, stop: Callable[[], bool
             users=Users(console.users_file),
             witness=witness,
             seal=_seal(config),
+            feedback=Feedback(config.reviewers, send),
             stop=stop,
         )
     )
@@ -97,11 +100,13 @@ def _seal(config: Config) -> Callable[[], Seal]:
     return look
 
 
-def run(config: Config, witness: Witness, health: Health, stop: threading.Event) -> None:
+def run(
+    config: Config, witness: Witness, send: Callable[[str, bytes], None], health: Health, stop: threading.Event
+) -> None:
     """Serve until `stop`. Raise `ConfigurationError`, and `NotInOrder` when the server has ended by itself."""
     bound = listen(config.console)
     with bound, closing(Asker(config)) as asker:
-        server = uvicorn.Server(_settings(config.console, make(config, witness, asker, stop.is_set)))
+        server = uvicorn.Server(_settings(config.console, make(config, witness, send, asker, stop.is_set)))
         serving = threading.Thread(target=lambda: asyncio.run(server.serve([bound])), name=PART, daemon=True)
         health.expect(PART)
         serving.start()

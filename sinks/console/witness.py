@@ -5,9 +5,11 @@ The command line passes what `pgwitness sql` writes its questions with; the cons
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+from pgwitness.core.config import Reviewer
 
 
 @dataclass(frozen=True)
@@ -26,3 +28,14 @@ class Witness(Protocol):
 
     def asked(self, query: str, visitor: Visitor, outcome: str) -> None:
         """Write down a query, without its literals. Raise as `record` does."""
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Whose verdicts are believed, and where they go: `send` is given an alert's uid and the record.
+
+    It raises `Unreachable` when the broker does not take it.
+    """
+
+    reviewers: Mapping[str, Reviewer]
+    send: Callable[[str, bytes], None]

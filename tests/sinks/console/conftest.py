@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from pgwitness.core.config import Config, Console
+from pgwitness.core.config import Config, Console, Reviewer
 from pgwitness.core.config import Lake as LakeTable
 from pgwitness.core.errors import Unreachable
 from pgwitness.core.units import Duration, Size
@@ -25,7 +25,7 @@ from sinks.console.app import Context, application
 from sinks.console.asking import Asker
 from sinks.console.now import Seal
 from sinks.console.reader import Reader
-from sinks.console.witness import Visitor
+from sinks.console.witness import Feedback, Visitor
 from sinks.lake.storage.files import Files
 from sinks.lake.storage.store import Folder
 from sinks.lake.writer import Lake
@@ -63,7 +63,7 @@ def alert(uid: str, event_id: str, severity: int, text: str, **more: Any) -> Fin
         "application": text, "client_addr": text, "relations": [text], "statement": text, "runbook": text,
         "certainty": "exact", "assurance": text, "query": f"SELECT '{text}'", "event_ids": [event_id],
         "reasons": [{"feature": "rows", "score": 0.93, "words": text}, {"feature": 1, "score": "x"}, text],
-        "mode": "active", **more,
+        "mode": "active", "finding_key": "k1", **more,
     }  # fmt: skip
     return Finding(
         uid,
@@ -131,6 +131,7 @@ class World:
     records: Records
     now_s: list[float]
     asker: Asker
+    sent: list[tuple[str, bytes]]
 
     def browser(self, address: str = "192.0.2.7") -> TestClient:
         """Open a browser that nobody has logged in with."""
@@ -166,8 +167,11 @@ def readers(lake: Path, asker: Asker) -> tuple[Reader, Asker]:
 def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[..., World]:
     """Make a console with other settings."""
 
-    def make(stop: Callable[[], bool] = lambda: False, **settings: Any) -> World:
+    def make(
+        stop: Callable[[], bool] = lambda: False, reviewers: Mapping[str, Reviewer] | None = None, **settings: Any
+    ) -> World:
         records, now_s = Records(), [1_000.0]
+        sent: list[tuple[str, bytes]] = []
         context = Context(
             config=Console(**({"users_file": users_file} | settings)),
             reader=readers[0],
@@ -175,10 +179,11 @@ def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[...,
             users=users.Users(settings.get("users_file", users_file)),
             witness=records,
             seal=lambda: Seal(7, 9),
+            feedback=Feedback(reviewers or {}, lambda uid, value: sent.append((uid, value))),
             clock=lambda: now_s[0],
             stop=stop,
         )
-        return World(application(context), records, now_s, readers[1])
+        return World(application(context), records, now_s, readers[1], sent)
 
     return make
 
