@@ -50,7 +50,7 @@ def _token(column: Column, value: str, encoding: str) -> str | None:
         return None
     inner, outer = (f"(SELECT p.{pad} FROM {PADS} AS p)" for pad in ("inner_pad", "outer_pad"))
     digest = f"sha256({outer} || sha256({inner} || convert_to({text}, '{ENCODINGS[encoding]}')))"
-    token = f"'{TOKEN_PREFIX}' || left(encode({digest}, 'hex'), 32)"
+    token = f"'{TOKEN_PREFIX}' || encode(substr({digest}, 1, 16), 'hex')"
     if column.base in ("json", "jsonb"):
         return f"to_{column.base}({token})"
     if column.base == "bpchar":
@@ -97,5 +97,5 @@ def _domain(value: str, column: Column) -> str:
     return f"CASE WHEN {address} THEN ('@' || split_part({text}, '@', 2))::{column.type_bare} END"
 
 
-VERSION = b"2"
+VERSION = b"3"
 """Changes with the expressions, so that views of an earlier version are made anew."""

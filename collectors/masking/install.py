@@ -62,7 +62,12 @@ def install(connection: Connection, masks: Masks, options: Options | None = None
     refused = [trouble for name, one in audiences.items() for trouble in planning.refusals(state, name, one)]
     if refused:
         return Report(database=state.database, left=tuple(_failure(trouble) for trouble in refused))
-    views = _wanted(state, audiences, masks.privacy, few(connection, state, audiences, masks.privacy))
+    try:
+        known = few(connection, state, audiences, masks.privacy, options)
+    except (pg.LockNotAvailable, pg.QueryCanceled, pg.InsufficientPrivilege) as error:
+        fix = "run it again when nobody holds the table, as a superuser or its owner (--dsn); nothing has changed"
+        return Report(database=state.database, left=(Failure("values of columns", _text(error), fix),))
+    views = _wanted(state, audiences, masks.privacy, known)
     plan = planning.install(state, audiences, views)
     # Somebody who may not see the pads cannot have set them up wrong.
     fill = pads(masks.key) if audiences and state.filled is False else None
@@ -103,7 +108,8 @@ def printed_each(databases: Iterable[tuple[str, str, Connection]], masks: Masks,
         for name, one in audiences.items():
             for trouble in planning.refusals(state, name, one):
                 raise NotInOrder(f"{database}: {trouble.what}: {trouble.why}; {trouble.fix}")
-        views = _wanted(state, audiences, masks.privacy, few(connection, state, audiences, masks.privacy))
+        known = few(connection, state, audiences, masks.privacy, options)
+        views = _wanted(state, audiences, masks.privacy, known)
         plan = planning.install(state, audiences, views)
         connect = beacon.connect(connection.info.get_parameters(), same=False)
         key = f"{WITHOUT_KEY}\n" if state.filled is False else ""
@@ -187,8 +193,17 @@ def _stands(state: State, name: str, audience: Audience, views: list[Wanted]) ->
     return Status(subject=subject, state="ok")
 
 
-def few(connection: Connection, state: State, audiences: Mapping[str, Audience], privacy: Privacy) -> Few:
-    """Say which columns that would be tokens have few values: by statistics, else by the first rows."""
+_LOOK_MS_MAX = 30_000
+"""How long a look at the first rows of a table may take."""
+
+
+def few(
+    connection: Connection, state: State, audiences: Mapping[str, Audience], privacy: Privacy, options: Options
+) -> Few:
+    """Say which columns that would be tokens have few values: by statistics, else by the first rows.
+
+    Raises `psycopg.Error` where a table cannot be read, or not soon.
+    """
     found: dict[tuple[int, str], bool] = {}
     asked: dict[int, set[str]] = {}
     by_oid = {table.oid: table for table in state.tables}
@@ -202,7 +217,10 @@ def few(connection: Connection, state: State, audiences: Mapping[str, Audience],
                 else:
                     found[view.table.oid, column.name] = planning.has_few(column.distinct, column.rows)
     for oid, names in asked.items():
-        counts = catalogue.sampled(connection, by_oid[oid], sorted(names))
+        with connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout = '{int(options.lock_timeout_ms)}ms'")
+            connection.execute(f"SET LOCAL statement_timeout = '{_LOOK_MS_MAX}ms'")
+            counts = catalogue.sampled(connection, by_oid[oid], sorted(names))
         found |= {(oid, name): planning.has_few(*counted) for name, counted in counts.items()}
     return found
 

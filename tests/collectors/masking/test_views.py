@@ -226,13 +226,14 @@ def test_a_role_that_reads_more_is_no_audience(masked: Masked) -> None:
 
 def test_a_busy_table_leaves_everything_as_it_was(masked18: Masked) -> None:
     """Behind a lock the run ends soon, says so, and has changed nothing; the next one does it."""
-    masked18.admin.execute("CREATE TABLE t (id int)")
+    masked18.admin.execute("CREATE TABLE t (id int); CREATE TABLE u (a text)")
     masks = masked18.masks({})
-    with psycopg.connect(masked18.dsn) as other:
-        other.execute("LOCK TABLE t")
-        with psycopg.connect(masked18.dsn) as connection:
-            options = install.Options(lock_timeout_ms=20, attempts=2)
-            report = install.install(connection, masks, options)
-    assert "a lock" in report.left[0].why
-    assert masked18.admin.execute("SELECT FROM pg_roles WHERE rolname = 'support'").fetchall() == []
+    for table in ("t", "u"):  # the values of u are looked at before
+        with psycopg.connect(masked18.dsn) as other:
+            other.execute(f"LOCK TABLE {table}".encode())
+            with psycopg.connect(masked18.dsn) as connection:
+                options = install.Options(lock_timeout_ms=20, attempts=2)
+                report = install.install(connection, masks, options)
+        assert "lock" in report.left[0].why
+        assert masked18.admin.execute("SELECT FROM pg_roles WHERE rolname = 'support'").fetchall() == []
     assert not masked18.install(masks).left
