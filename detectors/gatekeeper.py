@@ -22,7 +22,7 @@ from detectors.sensitive import Sensitive
 from detectors.vocabulary import SCHEMA
 from pgwitness.core.sql.statements import StatementFacts
 
-Effect = Literal["deny", "warn"]
+Effect = Literal["deny", "limit", "warn"]
 UNREADABLE: Final = "unreadable"
 """Stands where a policy's id would, for what is refused because nobody can tell what it does."""
 MESSAGE_CHARS_MAX: Final = 1_000
@@ -43,6 +43,8 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     why: str
     hint: str
     bundle: str
+    rows: int = 0
+    """With `limit`: how many rows it may update and delete."""
 
 
 class Labels:
@@ -105,7 +107,17 @@ class Gatekeeper:
         if not found:
             return None
         denying = [policy for policy in found if policy.document.effect == "deny"]
-        return self._verdict("deny" if denying else "warn", denying or found, action)
+        if denying:
+            return self._verdict("deny", denying, action)
+        limiting = [policy for policy in found if policy.document.effect == "limit"]
+        if not limiting:
+            return self._verdict("warn", found, action)
+        limiting.sort(key=lambda policy: policy.document.max_rows or 0)
+        verdict = self._verdict("limit", limiting[:1], action)
+        if _COMMITS.isdisjoint(action.operations):
+            return replace(verdict, rows=limiting[0].document.max_rows or 0)
+        why = "What commits as it runs could not be undone, so it is refused where a limit holds."
+        return replace(verdict, effect="deny", message=f"refused by {verdict.message}", why=why)
 
     def unreadable(self, whose: Action, why: str) -> Verdict:
         """Return the refusal of a statement of which nobody can tell what it does."""
@@ -127,7 +139,7 @@ class Gatekeeper:
         return Verdict(
             effect=effect,
             policies=ids,
-            message=f"{'refused' if effect == 'deny' else 'passed with a warning'} by {named}: {said}",
+            message=f"{_DONE[effect]}{named}: {said}",
             why=f"{first.document.title}: {' '.join(first.document.description.split())}"[:MESSAGE_CHARS_MAX],
             hint=first.document.hint or f"If it has to be done, {_whom(action.labels)}; name the policy {first.id}.",
             bundle=self.sha256,
@@ -138,7 +150,7 @@ def decides(policy: Policy) -> bool:
     """Return whether a policy decides on statements before they run."""
     document = policy.document
     return (
-        document.effect in ("deny", "warn")
+        document.effect in ("deny", "limit", "warn")
         and document.mode == "active"
         and policy.plan is None
         and "statement" in document.kinds
@@ -149,6 +161,8 @@ def _gravest(policy: Policy) -> tuple[int, str]:
     return _SEVERITIES.index(policy.document.severity), policy.id
 
 
+_DONE: Final = {"deny": "refused by ", "warn": "passed with a warning by ", "limit": "the limit of "}
+_COMMITS: Final = frozenset({"call", "begin", "commit", "rollback", "savepoint", "release", "rollback_to"})
 _SEVERITIES: Final = ("critical", "high", "medium", "low", "info")
 
 

@@ -47,6 +47,11 @@ class Decision(NamedTuple):
     """Labels of what it reads; None where it leaves the session as it is."""
 
     @property
+    def limit(self) -> bool:
+        """Whether it runs under a limit."""
+        return self.verdict is not None and self.verdict.effect == "limit"
+
+    @property
     def denied(self) -> bool:
         """Whether it may not run."""
         return self.verdict is not None and self.verdict.effect == "deny"

@@ -17,14 +17,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from collectors.gateway import refusing
+from collectors.gateway import limiting, refusing
 from collectors.gateway.actions import NOT_KNOWN, Actions, Decision, Judge, Moment
 from collectors.gateway.handles import Handles, Sort, as_handle
+from collectors.gateway.limiting import Limit
 from collectors.gateway.names import Names
 from collectors.gateway.records import Begun, Ended, Record, Way
 from collectors.gateway.refusing import Refused
 from collectors.gateway.wire import backend, frontend
-from collectors.gateway.wire.frames import Frames, Message
+from collectors.gateway.wire.frames import HEADER, Frames, Message, frame
 from collectors.gateway.wire.violation import ProtocolViolation
 from pgwitness.core.events import Outcome
 from pgwitness.core.sql.parsetree import Handle
@@ -60,6 +61,14 @@ class _Sent:
     """What went in its place; None where it went itself."""
     warning: bytes = b""
     """What its client is told before its answer."""
+    simple: bool = False
+    """Whether it came as a simple query, whose answer ends with ReadyForQuery."""
+    own: bool = False
+    """Whether the gateway sent it for itself; the client reads nothing of its answer."""
+    limit: Limit | None = None
+    """By which it is limited, or of which it is a part."""
+    limited: _Sent | None = None
+    """The statement whose rows this one checks."""
     watched: bool = False
     """Whether its answer is waited for with care: it is written anew, or something is put before it."""
 
@@ -71,6 +80,8 @@ _ANSWERS: Final = {
 }
 _COMMITS: Final = (b"COMMIT\0", b"PREPARE TRANSACTION\0")
 _ROLLS_BACK: Final = b"ROLLBACK\0"
+_OF_CLIENT: Final = frozenset((backend.ROW_DESCRIPTION, backend.PARAMETER_STATUS, backend.READY))
+"""What passes in whosever answer it comes."""
 _COMPLETES: Final = frozenset(
     (backend.COMMAND_COMPLETE, backend.EMPTY_QUERY, backend.SUSPENDED, backend.ERROR, backend.FUNCTION_RESULT)
 )
@@ -101,6 +112,10 @@ class Session:
         """How many answers to come are written anew, or have something put before them."""
         self._ahead = 0
         """Of a message whose rest has not come, the bytes that were passed on already."""
+        self._leftover: list[bytes] = []
+        """Names of the gateway's own that an error kept it from closing."""
+        self._withheld = b""
+        """The end of a limited statement's answer, which its client reads when its rows were checked."""
         self._coming: deque[_Sent] = deque()
         """Of what was sent, what will give a name when the server has done it."""
         self._undone = False
@@ -183,9 +198,44 @@ class Session:
         decision = self._judge.decide(text, now.us)
         if decision.handles:
             decision = self._named_by_sql(decision, now)
+        if decision.limit and not self._skipping:
+            return self._limited_query(text, decision, now, done)
         sent = _Sent(message.type, decision=decision)
         self._begin("query", sent, now, done)
         return message.frame if sent.refused is None else sent.refused.instead(message.frame)
+
+    def _limited_query(self, text: bytes, decision: Decision, now: Moment, done: Actions) -> bytes:
+        """Run a simple query as an extended one, so that its rows can be checked before it ends."""
+        assert decision.verdict is not None
+        limit = Limit(decision.verdict)
+        before = self._own(limit.before(), limit)
+        for kind in (frontend.PARSE, frontend.BIND):
+            self._name(_Sent(kind, decision=decision, own=True, limit=limit))
+        self._queue(_Sent(frontend.DESCRIBE, own=True))
+        sent = _Sent(frontend.EXECUTE, decision=decision, limit=limit, simple=True)
+        self._begin("query", sent, now, done)
+        behind = self._own([*limit.behind(), limiting.closing()], limit, sent)
+        self._queue(_Sent(frontend.SYNC, watched=True))
+        return b"".join([*before, *limiting.as_one(text), *behind, limiting.SYNC])
+
+    def _own(self, frames: list[bytes], limit: Limit, limited: _Sent | None = None) -> list[bytes]:
+        """Send messages of the gateway's own."""
+        if limited is None:
+            frames = [*(frame(b"C", b"S" + name + b"\0") for name in self._leftover), *frames]
+            self._leftover = []
+        for each in frames:
+            kind, body = each[0], each[HEADER:]
+            if kind == frontend.EXECUTE:
+                self._queue(_Sent(kind, frontend.execute(body), own=True, limit=limit, limited=limited))
+            elif kind == frontend.CLOSE:
+                sort, name = frontend.close(body)
+                self._name(_Sent(kind, name, statement=sort, own=True, limit=limit))
+            elif kind == frontend.PARSE:
+                self._name(_Sent(kind, frontend.parse(body).name, own=True, limit=limit))
+            else:
+                bound = frontend.bind(body)
+                self._name(_Sent(kind, bound.portal, NOT_KNOWN, bound.statement, own=True, limit=limit))
+        return frames
 
     def _parse(self, message: Message, now: Moment, done: Actions) -> bytes:
         """Take a Parse: what may not run is not prepared either, so that no name of it remains."""
@@ -206,7 +256,14 @@ class Session:
 
     def _execute(self, message: Message, now: Moment, done: Actions) -> bytes:
         portal = frontend.execute(message.body)
-        sent = _Sent(message.type, portal, self._running(portal, now))
+        decision = self._running(portal, now)
+        sent = _Sent(message.type, portal, decision)
+        if decision.limit and not self._skipping:
+            assert decision.verdict is not None
+            sent.limit = limit = Limit(decision.verdict)
+            before = self._own(limit.before(), limit)
+            self._begin("execute", sent, now, done)
+            return b"".join([*before, message.frame, *self._own(limit.behind(), limit, sent)])
         self._begin("execute", sent, now, done)
         if sent.refused is None:
             return message.frame
@@ -282,7 +339,7 @@ class Session:
         if decision.verdict is not None:
             if decision.denied:
                 sent.refused = Refused.of(decision.verdict)
-            elif not self._skipping:
+            elif not self._skipping and not decision.limit:
                 sent.warning = refusing.warning(decision.verdict, self.settings.get("client_encoding", "UTF8"))
         if self._skipping:
             return
@@ -310,7 +367,18 @@ class Session:
 
     def _queue(self, sent: _Sent) -> None:
         if not self._skipping:
+            if sent.own or sent.watched:
+                sent.watched = True
+                self._watching += 1
             self._sent.append(sent)
+
+    def _pop(self) -> _Sent:
+        """Take up that what the server answers now is answered."""
+        sent = self._sent.popleft()
+        if sent.watched:
+            sent.watched = False
+            self._watching -= 1
+        return sent
 
     def _name(self, sent: _Sent) -> None:
         if not self._skipping:
@@ -371,14 +439,43 @@ class Session:
     def _answer_to(self, message: Message) -> bytes:
         """Return what the client reads for a message of the server."""
         head = self._head()
+        if message.type in (backend.ERROR, backend.READY):
+            withheld, self._withheld = self._withheld, b""
+            if withheld and message.type == backend.READY:
+                return withheld + message.frame
         if head is None or not head.watched:
             return message.frame
+        if head.own:
+            return self._answer_to_own(head, message)
+        if head.limit is not None and message.type == backend.COMMAND_COMPLETE:
+            self._withheld = message.frame
+            return b""
         if message.type == backend.ERROR and head.refused is not None:
             return head.refused.answer(message.frame, self.settings.get("client_encoding", "UTF8"))
         if head.warning and message.type in _COMPLETES:
             warning, head.warning = head.warning, b""
             return warning + message.frame
         return message.frame
+
+    def _answer_to_own(self, head: _Sent, message: Message) -> bytes:
+        """Return what the client reads of the answer to a message of the gateway's own: of errors and rows only."""
+        if message.type in _OF_CLIENT:
+            return message.frame
+        if message.type != backend.ERROR or head.limit is None:
+            released = b""
+            if message.type == backend.COMMAND_COMPLETE and head.limited is not None and not head.limited.simple:
+                released, self._withheld = self._withheld, b""
+            return released
+        said, encoding = backend.fields(message.body), self.settings.get("client_encoding", "UTF8")
+        if head.kind == frontend.PARSE and said.get("R") == "exec_parse_message" and said.get("C") == "42601":
+            return head.limit.alone(encoding)
+        rows = head.limit.exceeded(said)
+        if rows is None:
+            return message.frame
+        if head.limited is not None:
+            head.limited.outcome, head.limited.sqlstate = "denied", refusing.SQLSTATE
+        self._leftover.append(head.name)
+        return head.limit.answer(rows, encoding)
 
     def _from_server(self, message: Message, now: Moment, done: Actions) -> None:
         kind = message.type
@@ -399,7 +496,7 @@ class Session:
     def _head(self) -> _Sent | None:
         """Return what the server answers now: the ends of a COPY that never began are passed over by it."""
         while self._sent and self._sent[0].kind in (frontend.COPY_DONE, frontend.COPY_FAIL):
-            self._sent.popleft()
+            self._pop()
         return self._sent[0] if self._sent else None
 
     def _answered(self, kind: int, message: Message, now: Moment, done: Actions) -> None:
@@ -418,13 +515,13 @@ class Session:
             (self._prepared if head.statement == b"S" else self._portals).forget(head.name)
             self._named()
         elif kind in (backend.ROW_DESCRIPTION, backend.NO_DATA) and head.kind == frontend.DESCRIBE:
-            self._sent.popleft()
+            self._pop()
         elif kind in (backend.COMMAND_COMPLETE, backend.EMPTY_QUERY, backend.SUSPENDED):
             self._completed(kind, head, message, now, done)
 
     def _named(self) -> None:
         self._coming.popleft()
-        self._sent.popleft()
+        self._pop()
 
     def _completed(self, kind: int, head: _Sent, message: Message, now: Moment, done: Actions) -> None:
         if head.kind not in (frontend.QUERY, frontend.EXECUTE):
@@ -440,8 +537,9 @@ class Session:
         if rows is not None:
             head.rows = (head.rows or 0) + rows
         if head.kind == frontend.EXECUTE:
-            self._sent.popleft()
-            self._end(head, "success", now)
+            self._pop()
+            if not head.own:
+                self._end(head, "success", now)
 
     def _failed(self, said: dict[str, str], now: Moment, done: Actions) -> None:
         """Take an error: it ends what is being answered, and in the extended protocol all up to the next Sync."""
@@ -459,7 +557,7 @@ class Session:
         self._leave_copy()
         ran = True
         while self._sent and self._sent[0].kind != frontend.SYNC:
-            sent = self._sent.popleft()
+            sent = self._pop()
             if self._coming and self._coming[0] is sent:
                 self._coming.popleft()
             if sent.number:
@@ -477,7 +575,7 @@ class Session:
             self._end(head, "success" if head.sqlstate is None else "failure", now)
         elif head is None or head.kind != frontend.SYNC:
             raise ProtocolViolation("the server is ready and has not answered just what was sent")
-        self._sent.popleft()
+        self._pop()
         self._copying, self._rows = False, 0
         self.status = status
         self._settle("pending" if status != "I" else "rolled_back" if self._undone else "success", done)
@@ -504,9 +602,6 @@ class Session:
 
     def _end(self, sent: _Sent, outcome: Outcome, now: Moment, *, ran: bool = True) -> None:
         """Take up how a statement ended; whether that lasts says the end of its transaction."""
-        if sent.watched:
-            sent.watched = False
-            self._watching -= 1
         if sent.refused is not None and sent.sqlstate == refusing.SQLSTATE:
             outcome = "denied"
         sent.outcome, sent.ended_ns, sent.ran = outcome, now.ns, ran

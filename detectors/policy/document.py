@@ -14,7 +14,7 @@ from msgspec import Struct
 from pgwitness.core.events import Kind
 
 Severity = Literal["info", "low", "medium", "high", "critical"]
-Effect = Literal["alert", "warn", "deny", "mask", "approve"]
+Effect = Literal["alert", "warn", "limit", "deny", "mask", "approve"]
 Respond = Literal["cancel", "terminate"]
 DEDUP_BY = ["cluster", "principal.name", "role"]
 
@@ -89,6 +89,8 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     severity_of: dict[str, Severity] = {}
     """Another severity for actions of these operations, or of these outcomes, which come first."""
     effect: Effect = "alert"
+    max_rows: int | None = None
+    """With `effect: limit`: how many rows a statement may update and delete; more is undone."""
     hint: str | None = None
     """What the gateway tells whom it refuses: what would be allowed, or whom to ask."""
     respond: Respond | None = None

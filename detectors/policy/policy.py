@@ -49,6 +49,11 @@ class Policy:
         self.origin = origin
         _require(POLICY_ID.fullmatch(document.id), self, "id: lower case, digits and _, 2 to 64 characters")
         _require(document.kinds, self, "kinds: at least one")
+        limits = document.effect == "limit"
+        _require(
+            limits == (document.max_rows is not None), self, "max_rows: it goes with effect: limit, and that with it"
+        )
+        _require((document.max_rows or 0) >= 0, self, "max_rows: zero or more")
         for technique in document.attack:
             _require(_ATTACK.fullmatch(technique), self, f"attack: {technique!r} is no technique such as T1078.004")
         try:

@@ -434,12 +434,12 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
 
 
 class Decided(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What the gateway decided on a statement before it went: `deny` or `warn`, by which policies.
+    """What the gateway decided on a statement before it went: `deny`, `limit` or `warn`, by which policies.
 
     `message` is what its client was told. `bundle` names the policies that were in force.
     """
 
-    effect: Literal["deny", "warn"]
+    effect: Literal["deny", "limit", "warn"]
     policies: list[str]
     message: str = ""
     bundle: str = ""

@@ -144,6 +144,39 @@ def told(gateway: Running) -> tuple[Counter[int], Counter[int]]:
     return sure, unknown
 
 
+DENIED = 0
+"""The table into which nothing comes where writes to it are denied."""
+RULES = f"""
+id: limited
+title: t
+description: d
+severity: low
+kinds: [statement]
+when: statement.operations.exists(o, o in ["insert", "copy_from"]) && relations.exists(r, r.endsWith("1"))
+effect: limit
+max_rows: 0
+message: m
+runbook: r
+tests:
+  - {{name: a, match: true, action: {{relations: [t1], statement: {{operations: [insert]}}}}}}
+  - {{name: b, match: false, action: {{statement: {{operations: [select]}}}}}}
+---
+id: denied
+title: t
+description: d
+severity: low
+kinds: [statement]
+when: '"public.ran_{DENIED}" in relations'
+effect: deny
+message: m
+runbook: r
+tests:
+  - {{name: a, match: true, action: {{relations: [public.ran_{DENIED}]}}}}
+  - {{name: b, match: false, action: {{relations: [public.t]}}}}
+"""
+"""What decides in sessions that are refused now and then: some statements run under a limit that they keep."""
+
+
 def compare(dsn: str, gateway: Running, sessions: int, seed: int) -> None:
     """Run sessions one after the other; raise `AssertionError` for the first whose evidence is not what is there."""
     with psycopg.connect(dsn, autocommit=True) as admin:

@@ -14,7 +14,8 @@ _PARTS = {
           'profiles': CASE WHEN [refused] THEN ['security_control'] END}""",
     # Only the gateway stops anything; what the server itself refuses is no control of ours.
     "refused": """\
-(outcome = 'denied' AND binding = 'gateway' AND json_extract_string(detail, '$.decision.effect') = 'deny')""",
+(outcome = 'denied' AND binding = 'gateway'
+            AND json_extract_string(detail, '$.decision.effect') IN ('deny', 'limit'))""",
     "user": """\
 {'name': coalesce(principal, role, 'unknown'), 'uid': role,
             'type_id': CASE principal_kind WHEN 'human' THEN 1 WHEN 'service' THEN 4 WHEN 'agent' THEN 99 ELSE 0 END,

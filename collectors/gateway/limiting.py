@@ -1,0 +1,111 @@
+"""Limits that only execution reveals: how many rows a statement changed, counted before anything is committed.
+
+A limited statement stands between two of ours in one pipeline, and no Sync is between them: the first keeps what the
+server has counted of the session's transaction so far (`pg_stat_xact_user_tables`), the second fails where more rows
+were updated and deleted since than may be. Its failure undoes everything as any error would. The server's own counters
+know what CTEs, DO blocks, functions, triggers and cascades did; a command tag does not.
+
+No name of ours can be guessed, for what runs in between must not reach it: the nonce is in Bind, never in a text that
+others see. Operators and functions are named in full: the session's search path is not ours.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from collectors.beacon.encodings import codec_of
+from collectors.gateway.refusing import SQLSTATE
+from collectors.gateway.wire import backend, frontend
+from collectors.gateway.wire.frames import frame
+from detectors.gatekeeper import Verdict
+
+_COUNTED: Final = (
+    "SELECT coalesce(pg_catalog.sum(n_tup_upd OPERATOR(pg_catalog.+) n_tup_del), 0) AS n"
+    " FROM pg_catalog.pg_stat_xact_user_tables"
+)
+_BEGIN: Final = (
+    f"SELECT FROM ({_COUNTED}) AS counted WHERE pg_catalog.set_config($1::pg_catalog.text,"
+    " counted.n::pg_catalog.text, true) IS NULL"
+)
+_CHECK: Final = (
+    f"SELECT FROM ({_COUNTED}) AS counted WHERE CASE WHEN counted.n OPERATOR(pg_catalog.-)"
+    " coalesce(pg_catalog.current_setting($1::pg_catalog.text, true), '-1000000000000')::pg_catalog.numeric"
+    " OPERATOR(pg_catalog.>) $2::pg_catalog.text::pg_catalog.numeric"
+    " THEN pg_catalog.concat($1::pg_catalog.text, ' ', counted.n OPERATOR(pg_catalog.-)"
+    " coalesce(pg_catalog.current_setting($1::pg_catalog.text, true), '-1000000000000')::pg_catalog.numeric"
+    ")::pg_catalog.int4 IS NULL ELSE false END"
+)
+"""A text that is no number: the error quotes it, and with it the nonce and how many rows there were."""
+_MANY: Final = "1000000000000"
+
+
+class Limit:
+    """The limit of one statement."""
+
+    __slots__ = ("nonce", "rows", "verdict")
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        self.rows = verdict.rows
+        self.nonce = f"pgwitness.n{secrets.token_hex(8)}"
+
+    def before(self) -> list[bytes]:
+        """Return the messages that keep what was counted so far."""
+        return self._statement(_BEGIN, self.nonce)
+
+    def behind(self) -> list[bytes]:
+        """Return the messages that fail where it was too much."""
+        return self._statement(_CHECK, self.nonce, str(self.rows))
+
+    def _statement(self, text: str, *values: str) -> list[bytes]:
+        name = b"pgwitness " + self.nonce.encode()
+        bound = b"".join(len(value).to_bytes(4, "big") + value.encode() for value in values)
+        count = len(values).to_bytes(2, "big")
+        return [
+            frontend.parse_of(name, text.encode()),
+            frame(b"B", name + b"\0" + name + b"\0" + b"\0\0" + count + bound + b"\0\0"),
+            frontend.execute_of(name),
+            frame(b"C", b"S" + name + b"\0"),
+            frame(b"C", b"P" + name + b"\0"),
+        ]
+
+    def exceeded(self, said: dict[str, str]) -> str | None:
+        """Return by how many rows an error of the server says that the limit was exceeded; None where it does not."""
+        message = said.get("M", "")
+        if said.get("C") != "22P02" or self.nonce not in message:
+            return None
+        number = message.partition(self.nonce)[2].split('"')[0].strip(" '»«")
+        return number if number.isdigit() and len(number) < len(_MANY) else "an unknown number of"
+
+    def answer(self, rows: str, encoding: str) -> bytes:
+        """Return what the client reads when the limit was exceeded."""
+        verdict = self.verdict
+        message = f"undone by {verdict.message}; it changed {rows} rows, and {self.rows} is the most"
+        return backend.error("ERROR", SQLSTATE, message, verdict.hint, why=verdict.why, codec=codec_of(encoding))
+
+    def alone(self, encoding: str) -> bytes:
+        """Return what the client reads of a text of several statements: which one did what would not be known."""
+        verdict = self.verdict
+        message = f"refused: a limited statement has to be sent alone ({verdict.message})"
+        return backend.error(
+            "ERROR", SQLSTATE, message, self.verdict.hint, why=self.verdict.why, codec=codec_of(encoding)
+        )
+
+
+def as_one(text: bytes) -> list[bytes]:
+    """Return the messages by which a simple query of one statement runs without its end."""
+    return [
+        frontend.parse_of(b"", text),
+        frame(b"B", b"\0\0" + b"\0\0" * 3),
+        frame(b"D", b"P\0"),
+        frontend.execute_of(b""),
+    ]
+
+
+def closing() -> bytes:
+    """Return the message that forgets the unnamed statement, as a simple query does."""
+    return frame(b"C", b"S\0")
+
+
+SYNC: Final = frame(b"S")
