@@ -111,4 +111,11 @@ class Started(_Record, frozen=True, kw_only=True, tag="started"):
     """A gateway has started: what earlier ones had open has ended, when and how is not known; numbers begin anew."""
 
 
-Record = Opened | Closed | Begun | Ended | Started
+class Lost(_Record, frozen=True, kw_only=True, tag="lost"):
+    """What stood between two places of the spool is not there any more; nobody knows what it was."""
+
+    begin: int
+    end: int
+
+
+Record = Opened | Closed | Begun | Ended | Started | Lost

@@ -30,6 +30,7 @@ from collectors.gateway.judging import Judging
 from collectors.gateway.records import Started
 from collectors.gateway.rules import Namers, WatchedRules
 from collectors.gateway.shipping import PART as SHIPPING
+from collectors.gateway.shipping import mend
 from collectors.gateway.shipping_process import ShippingProcess
 from collectors.gateway.spool import Spool
 from collectors.gateway.upstream import Place
@@ -66,12 +67,14 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
     tls, binding = tls_of(gateway)
     listener = listen(gateway.listen)
     spool = Spool(gateway.spool.path, gateway.spool.max, gateway.spool.sync)
+    mend(spool, config.collectors.state_path)
     spool.write([Started(session=0, at_us=now_us())])
     house = House(
         databases, spool, judging, tls, binding, float(gateway.login_timeout), gateway.connections_max, watched.poll
     )
     ahead = house.ahead = Ahead(key)
-    shipping = ShippingProcess(config, spool, health)
+    servers = [(database.cluster, database.place.instance) for database in databases.values()]
+    shipping = ShippingProcess(config, spool, health, servers)
     served = threading.Event()
     thresholds = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)

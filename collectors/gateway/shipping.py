@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, Protocol
 
 import structlog
 from msgspec import Struct
 
-from collectors.gateway.records import Begun, Closed, Ended, Opened, Record, Started
-from collectors.gateway.spool import Reader
+from collectors.context import now_us
+from collectors.gateway.records import Begun, Closed, Ended, Lost, Opened, Record, Started
+from collectors.gateway.spool import Reader, Spool
 from collectors.publisher import Channel, Publisher
 from collectors.statefile import StateFile
 from detectors.gatekeeper import Verdict
-from pgwitness.core.events import Decided, Decision, LogPlace, Session, Statement
+from pgwitness.core.events import Decided, Decision, Gap, LogPlace, Session, Statement
 
 SOURCE = "gateway"
 PART = "gateway spool"
@@ -31,7 +32,7 @@ CONFIRM_TIMEOUT_S = 30.0
 PASSED_OVER = "not run: a message before it in its pipeline failed"
 
 log = structlog.get_logger("gateway")
-Shipped = tuple[str, str, Session | Statement | Decision]
+Shipped = tuple[str, str, Session | Statement | Decision | Gap]
 """A cluster, an instance and what is to be sent of it."""
 
 
@@ -47,8 +48,10 @@ class ShipmentState(Struct):
 class Shipment:
     """Makes events of records. It holds what is open: sessions, and what they run."""
 
-    def __init__(self, spool: str, state: ShipmentState | None = None) -> None:
+    def __init__(self, spool: str, state: ShipmentState | None = None, servers: Iterable[tuple[str, str]] = ()) -> None:
+        """`servers` are all clusters and instances of which something may stand on the spool."""
         self._spool = spool
+        self._servers = sorted(set(servers))
         self._sessions = {one.session: one for one in state.sessions} if state is not None else {}
         self._begun = {(one.session, one.number): one for one in state.begun} if state is not None else {}
 
@@ -75,9 +78,17 @@ class Shipment:
                 if opened is None or begun is None:
                     return []
                 return [self._statement(opened, begun, record, place, 0)]
+            case Lost():
+                return self.missing(record.begin, record.end, record.at_us)
             case Closed():
                 opened = self._sessions.pop(record.session, None)
                 return [self._session(opened, place, 0, record.at_us, ended=True)] if opened is not None else []
+
+    def missing(self, begin: int, end: int, at_us: int) -> list[Shipped]:
+        """Say of every server that something of the spool is missing: of which it was, nobody knows."""
+        detail: dict[str, object] = {"spool": self._spool, "begin": begin, "end": end}
+        gap = Gap(captured_at_us=at_us, reason="spool_damaged", detail=detail)
+        return [(cluster, instance, gap) for cluster, instance in self._servers]
 
     def _abandoned(self, place: int, at_us: int) -> list[Shipped]:
         """Complete what an earlier gateway left open: it was forwarded, or was about to be."""
@@ -194,9 +205,18 @@ class Reports(Protocol):
 class Shipper:
     """Sends what is on a spool, in whichever process."""
 
-    def __init__(self, spool: Spooled, publisher: Publisher, health: Reports, state_path: Path) -> None:
+    def __init__(
+        self,
+        spool: Spooled,
+        publisher: Publisher,
+        health: Reports,
+        state_path: Path,
+        servers: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """`servers` are all clusters and instances of which something may stand on the spool."""
         self._spool = spool
         self._publisher = publisher
+        self._servers = sorted(set(servers))
         self._health = health
         self._file = StateFile(state_path, f"gateway {spool.id}", ShipmentState)
 
@@ -206,9 +226,9 @@ class Shipper:
         if self._file.problem is not None:
             log.warning("the spool is shipped again from its beginning", problem=self._file.problem)
         place = state.place if state is not None and state.spool == self._spool.id else self._spool.released
-        shipment = Shipment(self._spool.id, state)
-        reader = Reader(self._spool.folder, place)
         channels: dict[tuple[str, str], Channel] = {}
+        shipment = Shipment(self._spool.id, state, self._servers)
+        reader = Reader(self._spool.folder, place)
         confirmed, sent, since = place, 0, time.monotonic()
         self._spool.release(place)
         try:
@@ -221,6 +241,11 @@ class Shipper:
                     if sent >= CONFIRM_EVENTS:
                         reader.place = at
                         break
+                for begin, end in reader.holes:
+                    log.error("a part of the spool cannot be read", spool=self._spool.id, begin=begin, end=end)
+                    for cluster, instance, event in shipment.missing(begin, end, now_us()):
+                        self._channel(channels, cluster, instance).send(event)
+                reader.holes.clear()
                 if reader.place > confirmed and (ending or sent >= CONFIRM_EVENTS or _due(since)):
                     confirmed = self._confirm(channels, shipment, reader.place)
                     sent, since = 0, time.monotonic()
@@ -249,6 +274,15 @@ class Shipper:
         self._file.store(shipment.state(place))
         self._spool.release(place)
         return place
+
+
+def mend(spool: Spool, state_path: Path) -> None:
+    """Let a spool whose end was taken away go on under another name, and write down on it what is missing."""
+    state = StateFile(state_path, f"gateway {spool.id}", ShipmentState).load()
+    if state is not None and state.spool == spool.id and state.place > spool.end:
+        log.error("the end of the spool is gone", spool=spool.id, begin=spool.end, end=state.place)
+        spool.write([Lost(session=0, at_us=now_us(), begin=spool.end, end=state.place)])
+        spool.renew()
 
 
 def _due(since: float, now: Callable[[], float] = time.monotonic) -> bool:

@@ -60,7 +60,8 @@ class Report(Struct, frozen=True):
 class ShippingProcess:
     """Sends what is on a spool: the task of the daemon, which starts the process and watches it."""
 
-    def __init__(self, config: Config, spool: Spool, health: Health) -> None:
+    def __init__(self, config: Config, spool: Spool, health: Health, servers: list[tuple[str, str]]) -> None:
+        self._servers = servers
         self._config = config
         self._spool = spool
         self._health = health
@@ -74,7 +75,7 @@ class ShippingProcess:
         """Ship until all sessions are `served`. Raise `Retry` or `Stop` for what the process raised."""
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        started = (there, self._config, self._spool.folder, self._spool.id, self._spool.released)
+        started = (there, self._config, self._spool.folder, self._spool.id, self._spool.released, self._servers)
         process = context.Process(target=ship, args=started, name="shipping", daemon=True)
         process.start()
         there.close()
@@ -173,7 +174,9 @@ class _Remote:
             self._pipe.send(report)
 
 
-def ship(pipe: Connection, config: Config, folder: Path, spool: str, released: int) -> None:
+def ship(
+    pipe: Connection, config: Config, folder: Path, spool: str, released: int, servers: list[tuple[str, str]]
+) -> None:
     """Be the shipping process: ship until the gateway has served its last session."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they came to the gateway too, which says when it has come to its end
@@ -183,7 +186,8 @@ def ship(pipe: Connection, config: Config, folder: Path, spool: str, released: i
     threading.Thread(target=remote.listen, name="told", daemon=True).start()
     sending = Publisher(config)
     try:
-        _until_served(remote, lambda: Shipper(remote, sending, remote, config.collectors.state_path).run(remote.served))
+        shipper = Shipper(remote, sending, remote, config.collectors.state_path, servers)
+        _until_served(remote, lambda: shipper.run(remote.served))
     finally:
         sending.close(CLOSE_S)
 

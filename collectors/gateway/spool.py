@@ -28,6 +28,8 @@ from pgwitness.core.runtime.disk import read_whole, refused, write_whole
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 READ_BYTES = 256 * 1024
+HOLES_MAX = 100
+"""Holes that are told one by one, between two confirmations."""
 SUFFIX = ".jsonl"
 
 SPOOLED = Gauge("pgwitness_gateway_spool_bytes", "Bytes on the gateway's spool that are not in the topic raw yet.")
@@ -113,6 +115,18 @@ class Spool:
             os.close(self._file)
             self._file = self._open()
 
+    def renew(self) -> None:
+        """Take another name, under which places count anew, and leave behind the segments before the present one.
+
+        For a spool whose end was taken away: places come again, and would be taken for repeats.
+        """
+        for first in segments(self.folder):
+            if first < self._began:
+                _path(self.folder, first).unlink(missing_ok=True)
+        self.released = self._began
+        write_whole(self.folder / "id", secrets.token_hex(8).encode())
+        self.id = _identity(self.folder)
+
     def release(self, place: int) -> None:
         """Take up that nothing before a place is needed: segments that lie before it whole are removed."""
         found = segments(self.folder)
@@ -133,18 +147,22 @@ class Reader:
     def __init__(self, folder: Path, place: int) -> None:
         self._folder = folder
         self.place = place
-        self._held = b""
+        self.holes: list[tuple[int, int]] = []
+        """Where something stood that cannot be read any more, from and until; whoever reads takes them."""
 
     def read(self, end: int) -> Iterator[tuple[int, Record]]:
         """Give the records between here and `end`, each with the place behind it.
 
-        What is no record is passed over: a torn line is one that nothing was done after, and a damaged one is not told
-        from it. Raise `Stop` for a line that has no end, `Retry` when the disk refuses.
+        A torn line is passed over: nothing was done after it, and a new segment begins behind it. Any other line that
+        is no record, and a segment that is gone or shorter than it was, is one of the `holes`. Raise `Stop` for a line
+        that has no end, `Retry` when the disk refuses.
         """
         while self.place < end:
             data = self._some(end)
             if not data:
-                return
+                if not self._skip():
+                    return
+                continue
             *lines, rest = data.split(b"\n")
             at = self.place
             for line in lines:
@@ -152,21 +170,32 @@ class Reader:
                 record = _record(line)
                 if record is not None:
                     yield at, record
+                elif at not in segments(self._folder):
+                    self._hole(self.place, at)
                 self.place = at
             if not lines:
                 if len(rest) < READ_BYTES * 64:
                     return
                 raise Stop(f"the spool {self._folder} holds a line without an end at {self.place}; move it away")
 
+    def _skip(self) -> bool:
+        """Go on with the next segment, where the one of the place is gone or ends too early; false if there is none."""
+        later = [first for first in segments(self._folder) if first > self.place]
+        if later:
+            self._hole(self.place, later[0])
+            self.place = later[0]
+        return bool(later)
+
+    def _hole(self, begin: int, end: int) -> None:
+        if self.holes and (self.holes[-1][1] == begin or len(self.holes) >= HOLES_MAX):
+            begin = self.holes.pop()[0]
+        self.holes.append((begin, end))
+
     def _some(self, end: int) -> bytes:
         """Read on from the place; a whole segment's rest at most."""
         found = [first for first in segments(self._folder) if first <= self.place]
         if not found:
-            later = [first for first in segments(self._folder) if first > self.place]
-            if not later:
-                return b""
-            self.place = later[0]
-            found = [self.place]
+            return b""
         first = found[-1]
         try:
             with _path(self._folder, first).open("rb") as file:

@@ -82,10 +82,11 @@ SELECT n.nspname::text, c.relname::text, n.nspname = 'pg_catalog',
   'row_security', c.relrowsecurity, 'force_row_security', c.relforcerowsecurity,
   'replica_identity', CASE c.relreplident WHEN 'd' THEN 'default' WHEN 'f' THEN 'full' WHEN 'i' THEN 'index'
     ELSE 'nothing' END),
-  (SELECT array_agg(i::text ORDER BY i::text) FROM unnest(c.relacl) AS i)
+  CASE WHEN c.relacl IS DISTINCT FROM p.initprivs
+    THEN (SELECT array_agg(i::text ORDER BY i::text) FROM unnest(c.relacl) AS i) END
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_init_privs AS p
-  ON n.nspname = 'pg_catalog' AND p.objoid = c.oid AND p.classoid = 'pg_class'::regclass AND p.objsubid = 0
+  ON p.objoid = c.oid AND p.classoid = 'pg_class'::regclass AND p.objsubid = 0
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't' AND (n.nspname !~ '^pg_'
   AND n.nspname <> 'information_schema' OR n.nspname = 'pg_catalog' AND c.relacl IS DISTINCT FROM p.initprivs)"""
 

@@ -36,7 +36,7 @@ _READ: dict[str, Shape] = {
     **_each(
         ("operations", "functions", "settings", "names", "defines", "assigned", "whole", "written", "clear"), ["string"]
     ),
-    **_each(("utility", "returning", "own", "prepared", "by_effect"), "bool"),
+    **_each(("utility", "returning", "own", "prepared", "by_effect", "by_snapshot"), "bool"),
     **_each(("unresolved", "not_done"), ["string"]),
     "new_database": "bool",
     "through": [
@@ -115,6 +115,9 @@ DETAILS: dict[str, dict[str, Shape]] = {
         **_each(("imitates", "format", "token_id", "role", "by", "outcome", "error", "file"), "string"),
         **_each(("sha256", "before_sha256", "refused_sha256", "host", "user", "column", "why", "who"), "string"),
         **_each(("alert", "policy", "how", "slot", "content", "topic", "query", "stage", "uid"), "string"),
+        **_each(("since", "until", "policies"), "string"),
+        **_each(("follow", "raw"), "bool"),
+        "limit": "int",
         **_each(("count", "lines", "xid", "started_us", "pid", "session_start", "offset", "at_us"), "int"),
         **_each(("partition", "records", "rows"), "int"),
         **_each(("claims", "comment", "settings", "reasons", "from"), "map"),
@@ -129,6 +132,8 @@ DETAILS: dict[str, dict[str, Shape]] = {
         **_each(("fingerprint", "source", "tag", "transaction", "role", "message", "prefix"), "string"),
         **_each(("lsn", "commit_lsn", "from_lsn", "to_lsn", "first_lsn", "last_lsn", "server_end"), "string"),
         **_each(("calls", "missing", "statements", "lines", "bytes", "count", "records", "messages"), "int"),
+        "spool": "string",
+        **_each(("begin", "end"), "int"),
         **_each(("seconds", "since_us", "until_us", "before_us", "reset_us", "started_us", "until"), "int"),
         **_each(("offset", "first_offset", "next_offset", "partition", "event", "read_to", "taken_to"), "int"),
         **_each(("landed_to", "had_landed_to", "timeline", "xid", "ordinal", "oid", "incarnation"), "int"),

@@ -36,15 +36,17 @@ def alerts(ctx: click.Context, follow: bool, limit: int, incidents: bool, as_jso
     if follow and incidents:
         raise click.UsageError("--incidents shows what there is; it does not go with --follow")
     from pgwitness.cli import kafka
+    from pgwitness.cli.evidence import recorded
 
     config = configuration(config_path)
     topic = config.kafka.topic("alerts")
     if follow:
-        with contextlib.suppress(KeyboardInterrupt):  # which is how following ends
+        with recorded(config, "alerts", follow=True), contextlib.suppress(KeyboardInterrupt):  # which is how it ends
             for record in kafka.follow(config, topic):
                 _one(record.value, as_json)
         return
-    found = [kafka.parse(record.value) for record in kafka.read(config, topic)]
+    with recorded(config, "alerts", follow=False, limit=limit):
+        found = [kafka.parse(record.value) for record in kafka.read(config, topic)]
     if incidents:
         rows = stories(found)[-limit:]
         emit(rows, as_json=as_json, columns=INCIDENT_COLUMNS, empty="no incidents")

@@ -42,16 +42,18 @@ def list_(as_json: bool, config_path: Path) -> None:
 @json_option
 @common
 def show(offset: int, raw: bool, as_json: bool, config_path: Path) -> None:
-    """Show the dead letter at OFFSET of its topic, with the beginning of its content."""
+    """Show the dead letter at OFFSET of its topic, with the beginning of its content. That it was read is evidence."""
     config = configuration(config_path)
     from pgwitness.cli import kafka
+    from pgwitness.cli.evidence import recorded
     from streams.kafka import dead_letters as letters
 
     kafka.reach(config)
-    letter = letters.show(config, offset)
-    if raw:
-        click.get_binary_stream("stdout").write(letters.whole(config, letter) or b"")
-        return
+    with recorded(config, "dead_letters", offset=offset, raw=raw):
+        letter = letters.show(config, offset)
+        if raw:
+            click.get_binary_stream("stdout").write(letters.whole(config, letter) or b"")
+            return
     content = (letter.value or b"")[:SHOWN_BYTES_MAX].decode(errors="replace")
     row = _row(letter) | {"key": (letter.key or b"").decode(errors="replace"), "value": content}
     if as_json:

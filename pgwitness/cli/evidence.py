@@ -1,4 +1,5 @@
-"""What is asked of the evidence is evidence too: each query through `pgwitness sql`, each token of `pgwitness token`.
+"""What is asked of the evidence is evidence too: each query through `pgwitness sql`, each token of `pgwitness token`,
+each replay, each reading of the alerts or of a dead letter.
 
 It becomes a `control` event in `raw`, under a cluster of its own, `pgwitness`, because the lake is of all clusters.
 Without a broker the question is answered all the same, and a line on stderr says that nobody wrote it down.
@@ -54,8 +55,12 @@ class Recorder:
         """Write down that somebody took evidence out, what, and whether all of it was written."""
         return self._ending("export", "export", subject)
 
+    def reading(self, what: str, subject: Mapping[str, object]) -> AbstractContextManager[None]:
+        """Write down that somebody read of the evidence with the command `what`, and of what."""
+        return self._ending(what, what, subject)
+
     @contextmanager
-    def _ending(self, operation: str, source: str, asked: Mapping[str, str | None]) -> Iterator[None]:
+    def _ending(self, operation: str, source: str, asked: Mapping[str, object]) -> Iterator[None]:
         """Write down what is done in this context, however it ends: part of an answer may have been seen."""
         try:
             yield
@@ -127,6 +132,17 @@ def _without_literals(query: str) -> dict[str, str | None]:
     found = facts(query)
     statement = found.statement if found.statement is not None else shape(query)
     return {"statement": statement, "statement_sha256": found.sha256}
+
+
+@contextmanager
+def recorded(config: Config, what: str, **subject: object) -> Iterator[None]:
+    """Write down that the command `what` reads of the evidence in this context, and of what."""
+    recorder = Recorder(config)
+    try:
+        with recorder.reading(what, subject):
+            yield
+    finally:
+        recorder.close()
 
 
 def user_at_host() -> str:

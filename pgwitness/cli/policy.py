@@ -134,7 +134,8 @@ def replay(since: str | None, until: str | None, path: Path | None, as_json: boo
     """Run policies over the evidence in the lake and show, policy by policy, what they find that was not found when it
     happened (added), what they do not find any more (removed), and what stays the same.
 
-    Asks nothing but the lake: no broker, no database, no clock but for a WHEN such as `24h`.
+    Asks nothing but the lake: no database, no clock but for a WHEN such as `24h`, and the broker only to write down
+    that the evidence was read.
     """
     import time
 
@@ -143,6 +144,7 @@ def replay(since: str | None, until: str | None, path: Path | None, as_json: boo
         raise click.UsageError("--since WHEN is needed, such as --since 24h")
 
     from detectors.policy.policies import Bundle
+    from pgwitness.cli.evidence import recorded
 
     bundle = Bundle.load(path or config.policies.path)
     now_us = time.time_ns() // 1000
@@ -150,7 +152,8 @@ def replay(since: str | None, until: str | None, path: Path | None, as_json: boo
     until_us = when(until, now_us) if until is not None else None
     if until_us is not None and until_us <= since_us:
         raise ConfigurationError("--until must be later than --since")
-    difference = _replay(config, bundle, since_us, until_us)
+    with recorded(config, "replay", since=since, until=until, policies=str(path or config.policies.path)):
+        difference = _replay(config, bundle, since_us, until_us)
     _show(difference, as_json)
 
 

@@ -124,7 +124,7 @@ class LogCoverage:
                 return
             known = self.state.instances[event.instance] = Instance(event.occurred_at_us, event.occurred_at_us)
         known.log_us = max(known.log_us, event.occurred_at_us)
-        if event.detail.get("source") != source or event.outcome in ("failure", "denied"):
+        if not is_run(source, event) or event.outcome in ("failure", "denied"):
             return
         text = event.statement
         operations = event.detail.get("operations")
@@ -202,6 +202,15 @@ class LogCoverage:
     def _bound(self, instance: str, known: Instance) -> None:
         if max(len(known.balance), len(known.later), len(known.names)) > UNITS_MAX:
             del self.state.instances[instance]
+
+
+def is_run(source: str, event: Event) -> bool:
+    """Return whether a line is the one that each run of a statement has, where lines of a source are.
+
+    A session that has its statements announced (`SET log_statement = 'all'`) has their durations in those lines.
+    """
+    said = event.detail.get("source")
+    return said == source or (source == "duration" and said == "statement" and event.duration_ms is not None)
 
 
 def _source(settings: Mapping[str, str]) -> str | None:

@@ -194,7 +194,7 @@ def test_triggers_publications_extensions_and_tables(shop: Bench) -> None:
         shop.raw.wait(lambda: changes(shop, "table", "public.orders") != [], "the dropped table")
         shop.raw.wait(lambda: changes(shop, "extension", "pg_stat_statements") != [], "the extension")
         shop.raw.wait(lambda: changes(shop, "publication", "p") != [], "the publication")
-    assert runs(shop)["public.reads"] == [True, ["select"], ["public.orders"], ["public.orders.id"], ["count"]]
+    assert runs(shop)["public.reads"] == [True, ["select"], ["public.orders"], ["public.orders.id"], ["count"], []]
     reads = [event.after for event in shop.raw.of(Posture) if event.object_type == "views" and event.after]
     assert reads[0]["reads"] == {"public.everything": [False, ["public.orders"], ["public.orders.id"], ["id"]]}
     assert b"hunter2" not in msgspec.json.encode(shop.raw.seen)
@@ -267,6 +267,20 @@ def test_a_look_at_posture_is_cheap(
             durations.append(time.monotonic() - began)
     assert sum(item.object_type == "table" for item in found) == 300
     assert min(durations) < 0.5
+
+
+def test_what_an_extension_gives_everybody_is_no_grant(database18: str) -> None:
+    """Its own privileges, as it was made with them; what somebody adds to them is one."""
+    with psycopg.connect(database18, autocommit=True) as connection:
+
+        def given() -> list[str]:
+            found = posture_source.database(connection, "x")
+            return [item.name for item in found if item.object_type == "grant" and "stat_statements" in item.name]
+
+        connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements SCHEMA public")
+        assert given() == []
+        connection.execute("GRANT INSERT ON pg_stat_statements TO PUBLIC")
+        assert given() == ["public.pg_stat_statements"]
 
 
 class Meddled:

@@ -40,6 +40,8 @@ def audited(servers_path: Path, embedded_broker: Broker, tmp_path_factory: pytes
             system.command("db", "pause", "--dsn", admin_dsn)
             system.command("db", "pause", "--resume", "--dsn", admin_dsn)
             system.command("sql", "SELECT 1")
+            system.command("alerts", "--limit", "1")
+            system.command("policy", "replay", "--since", "1h")
             with psycopg.connect(server.dsn("maria"), autocommit=True, application_name="the end") as last:
                 last.execute("SELECT 1")
             for wanted in LANDED:
@@ -54,7 +56,7 @@ def audited(servers_path: Path, embedded_broker: Broker, tmp_path_factory: pytes
 LANDED = (
     "statements WHERE application = 'the end'",
     "control WHERE operation = 'beacon_resume'",
-    "control WHERE operation = 'query'",
+    "control WHERE operation = 'replay'",
     "gaps WHERE operation = 'stats_reset'",
     "posture WHERE detail ->> '$.name' = 'metrics'",
 )

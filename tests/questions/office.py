@@ -90,6 +90,10 @@ class Office:
                 lena.execute("CREATE ROLE metrics LOGIN")
                 lena.execute("ALTER ROLE metrics SUPERUSER")
             lena.execute("GRANT SELECT ON cards TO backoffice")
+            lena.execute("SET statement_timeout = '1min'")
+            lena.execute("SET log_statement = 'all'")
+            lena.execute("SET pgaudit.log = 'all'")
+            lena.execute("SET row_security = off")
             lena.execute("SELECT pg_stat_statements_reset()")
         with self.desk("shop_owner") as owner:
             owner.execute("ALTER TABLE orders ADD COLUMN note text")

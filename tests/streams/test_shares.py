@@ -270,3 +270,16 @@ def test_a_table_that_is_attached_counts_with_the_one_above(stream: Stream, name
         stream.did(at_s, ddl=[made], relations=names)
     assert stream.did(3, ("d", 300), relations=names) == TOLD
     assert (stream.told[-1]["rows"], stream.told[-1]["of"]) == (300, 300)
+
+
+def test_what_a_beacon_counts_of_a_table_that_is_not_published_is_a_share_too(stream: Stream) -> None:
+    """A table without a key yet is emptied: how much it was is known; a part of it, or rows updated, is no share."""
+
+    def did(at_s: float, **numbers: int) -> set[str]:
+        item = Unpublished(TABLE, 7, expected=True, **numbers)
+        return stream.did(at_s, n_rows=0, counts=[], unpublished=[item])
+
+    assert did(5, updated=300) == set()
+    assert did(10, deleted=40) == set()
+    assert did(20, deleted=260) == {"most_of_table"}
+    assert stream.sentences[-1].startswith("p_ada deleted 300 of about 300 rows")

@@ -230,6 +230,13 @@ def test_a_cursor_that_is_read_in_pieces_is_counted_as_what_it_reads() -> None:
     assert counted.relations == []
 
 
+def test_a_session_that_announces_its_statements_is_counted_by_its_lines() -> None:
+    """Where durations are logged, a session's own log_statement = all gives each run another line, with its time."""
+    feed = Feed()
+    feed.log(feed.ran(at_s=5, source="statement", duration_ms=3.0))
+    assert [event.detail.get("seen_as") for event in feed.counts(1)] == ["statement"]
+
+
 ADA = "  - {match: {role: p_ada}, principal: ada, kind: human}\n"
 
 

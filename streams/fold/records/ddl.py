@@ -28,7 +28,9 @@ def take_commands(context: FoldContext, part: Transaction, mark: Watermark) -> N
         where = (header.cluster, part.database, header.instance)
         attribution = cluster.activity.by_beacon(item.beacon, where, context.identities)
         event = ddl_event(header.cluster, header.instance, part, item, attribution)
-        if item.number in own:
+        less = publications.taken_out(item)
+        ours = less is not None and bool(part.announced) and publications.within(item, part.ddl)
+        if item.number in own or ours:
             event.detail["covering"] = True
         holds = sizes.holds(cluster.shares, part.database, event.relations)
         if holds is not None:
@@ -36,12 +38,11 @@ def take_commands(context: FoldContext, part: Transaction, mark: Watermark) -> N
         mark.ddl = item.number + 1
         cluster.relations.resolve(event)
         context.emit(event)
-        less = publications.taken_out(item)
         if less is None or item.number in own:
             continue
         if not part.announced:
             context.emit(publication_changed(header, part, item, less, attribution))
-        elif less[1] and publications.within(item, part.ddl):
+        elif less[1] and ours:
             context.emit(publication_changed(header, part, item, less, attribution, publications.UNREAD))
     cluster.ddl_seen.ddl(part.database, fresh)
     if fresh:

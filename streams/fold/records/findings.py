@@ -18,6 +18,7 @@ from streams.fold.memory.attribution import Attribution, Corroborated
 from streams.fold.memory.transactions import Watermark
 from streams.fold.records.decided import emit_decided
 from streams.fold.sessions import comments, witnesses
+from streams.fold.shares import taken
 from streams.identity import claims
 
 
@@ -40,8 +41,13 @@ def emit_findings(context: FoldContext, part: Transaction, mark: Watermark, attr
 
 def emit_witnesses(context: FoldContext, part: Transaction, attribution: Attribution) -> None:
     """Emit what somebody did to those who watch: rows that are not published, a beacon that failed, settings."""
+    who = attribution.principal or f"?{attribution.role or ''}"
     for item in part.unpublished:
-        context.emit(unpublished_event(context.header.cluster, context.header.instance, part, item, attribution))
+        event = unpublished_event(context.header.cluster, context.header.instance, part, item, attribution)
+        found = taken.take_unpublished(context.cluster.shares, part, item, who, attribution.principal_kind)
+        if found:
+            event.detail["shares"] = found
+        context.emit(event)
     for number in range(len(part.silenced)):
         context.emit(beacon_silenced(context.header.cluster, context.header.instance, part, number, attribution))
     if not part.beacons or not part.beacons[0].authenticated or not part.beacons[0].settings:

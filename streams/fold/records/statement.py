@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgwitness.core.events import LogPlace, Statement
+from pgwitness.core.events import Event, LogPlace, Statement
 from pgwitness.core.sql.statements import facts
 from streams.fold.cluster import Cluster
 from streams.fold.context import FoldContext
@@ -11,6 +11,7 @@ from streams.fold.events.base import line_id
 from streams.fold.events.findings import log_imitated
 from streams.fold.events.statement import put_targets, statement_event, transaction_words
 from streams.fold.holding import release
+from streams.fold.log_coverage import is_run
 from streams.fold.records.decided import emit_decided
 from streams.fold.records.findings import compare_comment
 from streams.fold.sessions import comments
@@ -53,8 +54,9 @@ def take(context: FoldContext, line: Statement) -> None:
     cluster.relations.ran(event, session)
     cluster.views.ran(event)
     sizes.by_effect(cluster.shares, event)
+    cluster.relations.by_snapshot(event)
     cluster.coverage.statement(event)
-    if line.outcome == "success" and line.source in _run_lines(cluster):
+    if line.outcome == "success" and _is_run(cluster, event):
         cluster.stats.statement(event, session, another=cluster.relations.is_another(session))
     if line.tags:
         stronger = cluster.log.corroborated(line.xid) or comments.corroborated(attribution)
@@ -80,7 +82,7 @@ def is_new_line(context: FoldContext, place: LogPlace) -> bool:
     return not known
 
 
-def _run_lines(cluster: Cluster) -> tuple[str, ...]:
-    """Return the kinds of lines of which each run of a statement has one."""
+def _is_run(cluster: Cluster, event: Event) -> bool:
+    """Return whether a line is of the kind of which each run of a statement has one."""
     source = cluster.coverage.source
-    return RUN_LINES if source is None else (source,)
+    return event.detail.get("source") in RUN_LINES if source is None else is_run(source, event)

@@ -48,6 +48,7 @@ def emit(context: FoldContext, held: HeldReading, raw: QueryStats) -> None:
     cluster.relations.resolve(event)
     cluster.views.ran(event)
     by_effect(cluster.shares, event)
+    cluster.relations.by_snapshot(event)
     cluster.ddl_seen.query_stats(event)
     if found.logged:
         event.detail[SEEN_AS] = "statement"

@@ -36,6 +36,8 @@ NAME_CHARS_MAX = 300
 """Two names of 63 bytes, quoted, with a point between."""
 PATH_CHARS_MAX = 2_000
 UNRESOLVED = "unresolved"
+BY_SNAPSHOT = "by_snapshot"
+"""In the detail of a statement whose effect a snapshot tells."""
 
 _PATHS = ("search_path=", "all=", "?=")
 """Settings that are the path, all of them, or one that nobody knows."""
@@ -233,6 +235,14 @@ class Relations:
         else:
             event.detail[UNRESOLVED] = sorted(unresolved)
         return UNRESOLVED not in event.detail
+
+    def by_snapshot(self, event: Event) -> None:
+        """Mark a statement that says who owns relations which snapshots look at: they tell whether that changed."""
+        words, database = _texts(event.detail.get("operations")), event.database or ""
+        if "change_owner" not in words or not event.relations or database not in self._complete:
+            return
+        if all((database, name) in self._full for name in event.relations):
+            event.detail[BY_SNAPSHOT] = True
 
     def path(self, event: Event, session: LogSession | None = None) -> tuple[str, ...]:
         """Return the schemas in which an event's names are looked up, the first one first."""

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pgwitness.core.events import Row, Transaction
+from pgwitness.core.events import Row, Transaction, Unpublished
 from streams.fold.bounded import evict_oldest
 from streams.fold.memory.shares import KnownRelation, Shares, Turnover
 from streams.fold.shares.sizes import known_of, relation_key, size_before
@@ -80,6 +80,26 @@ def take_change(shares: Shares, part: Transaction, who: str, kind: str) -> list[
     evict_oldest(shares.parts, DATABASES_MAX)
     shares.parts[part.database] = (part.lsn, found[-SHARES_MAX:])
     return []
+
+
+def take_unpublished(
+    shares: Shares, part: Transaction, item: Unpublished, who: str, kind: str
+) -> list[dict[str, object]]:
+    """Take up what a beacon proves of a relation whose rows are not in the stream; give what it took, likewise.
+
+    Only of relations that are known not to be published whole: what was kept out of the stream on purpose is a finding.
+    Of updates nobody knows which rows they were, so they say nothing.
+    """
+    if not item.expected or not (item.deleted or item.truncated):
+        return []
+    key = relation_key(part.database, item.relation)
+    known = shares.relations.get(key)
+    if known is None or not known.sizes:
+        return []
+    did = _Did(item.inserted, 0, item.deleted, item.truncated and item.partition is None)
+    found = list(_judged(shares, known, part, key, item.relation, did, who, kind))
+    _count(known, _Did(0, 0, item.deleted, did.truncated), part.committed_at_us)
+    return found[:SHARES_MAX]
 
 
 def _did(part: Transaction) -> list[tuple[str, _Did]]:
