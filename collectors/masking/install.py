@@ -101,6 +101,15 @@ def uninstall(connection: Connection, masks: Masks, options: Options | None = No
     )
 
 
+def suspend(connection: Connection, masks: Masks, options: Options | None = None) -> Report:
+    """Take every view away, so that none stands in the way of a migration; `install` puts them back."""
+    state, _ = _state(connection, masks)
+    plan = planning.suspend(state)
+    failure = _transaction(connection, plan, options or Options(), None) if plan else None
+    left = (failure,) if failure else ()
+    return Report(database=state.database, done=() if failure else tuple(plan), left=left)
+
+
 def printed_each(databases: Iterable[tuple[str, str, Connection]], masks: Masks, options: Options) -> Iterator[str]:
     """Write what `install` would run as a migration file, database by database, without the key."""
     for cluster, database, connection in databases:
@@ -265,7 +274,7 @@ def _notes(state: State, audiences: Mapping[str, Audience], views: Mapping[str, 
     if audiences and not state.superuser and not planning.keeps_up(state):
         yield (
             "without a superuser there are no event triggers: PostgreSQL refuses the application's DROP COLUMN and"
-            " ALTER TYPE while the views are there; run `pgwitness db uninstall --masks` before such a migration, and"
+            " ALTER TYPE while the views are there; run `pgwitness db masks suspend` before such a migration, and"
             " `pgwitness db install --masks` behind it"
         )
     if state.encoding not in ENCODINGS:

@@ -203,6 +203,16 @@ def uninstall(state: State) -> list[Statement]:
     return plan + [Statement(f"DROP ROLE {role}", GROUP, "it was made for masking", optional=True) for role in gone]
 
 
+def suspend(state: State) -> list[Statement]:
+    """Plan that every view is away until masks are installed again; roles, schemas and the key stay."""
+    plan = [_do(f"DELETE FROM {upkeep.VIEWS}", "they come back when masks are installed again")]
+    return (plan if state.registered else []) + [
+        _do(f"DROP VIEW IF EXISTS {quoted(view.schema)}.{quoted(view.name)}", "it is in the way", None)
+        for view in state.views
+        if view.schema in state.schemas
+    ]
+
+
 def _upkeep(state: State) -> Iterator[Statement]:
     """Let the application's DDL go on; only a superuser may have event triggers."""
     if not state.superuser:

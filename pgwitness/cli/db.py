@@ -231,6 +231,25 @@ def pause(target: Target, resume: bool, as_json: bool) -> None:
     target.run("pausing", lambda connection, _: beacon.pause(connection, paused=not resume), as_json=as_json)
 
 
+@db.group()
+def masks() -> None:
+    """Take the views that mask out of the way."""
+
+
+@masks.command(short_help="Take every view away until masks are installed again.")
+@json_option
+@targeted
+def suspend(target: Target, as_json: bool) -> None:
+    """Take every view that masks away, for a migration where there are no event triggers that do it.
+
+    Meanwhile an audience sees nothing at all. `pgwitness db install --masks` puts the views back.
+    """
+    from collectors.masking import install as masking
+
+    wanted = target.masks()
+    target.run("suspending", lambda connection, _: masking.suspend(connection, wanted), as_json=as_json)
+
+
 @db.command("rotate-key", short_help="Replace the key of the beacon by another one.")
 @json_option
 @targeted

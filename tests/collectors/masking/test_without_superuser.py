@@ -13,7 +13,7 @@ from tests.collectors.masking.conftest import KEY, Masked
 
 def test_an_owner_with_createrole_installs_masks(masked: Masked) -> None:
     """All but the event triggers is there, which is said; without them PostgreSQL refuses a migration until the masks
-    are taken away, and they can be."""
+    are suspended."""
     masked.admin.execute(
         "CREATE ROLE dba LOGIN CREATEROLE; CREATE TABLE t (id int, email text); ALTER TABLE t OWNER TO dba;"
         " INSERT INTO t VALUES (1, 'ann@x.example')"
@@ -30,8 +30,12 @@ def test_an_owner_with_createrole_installs_masks(masked: Masked) -> None:
         with pytest.raises(psycopg.errors.DependentObjectsStillExist):
             owner.execute("ALTER TABLE t DROP COLUMN email")
         assert [one.state for one in install.status(owner, masks)][:1] == ["ok"]
-        assert install.uninstall(owner, masks).left == ()
+        assert install.suspend(owner, masks).left == ()
         owner.execute("ALTER TABLE t DROP COLUMN email")
+        assert install.status(owner, masks)[0].state == "differs"
+        assert not install.install(owner, masks).left
+        assert masked.sees("SELECT * FROM t") == [(1,)]
+        assert install.uninstall(owner, masks).left == ()
     found = masked.admin.execute("SELECT FROM pg_roles WHERE rolname IN ('support', 'pgwitness_masks')").fetchall()
     assert found == []
     masked.admin.execute("DROP TABLE t")
