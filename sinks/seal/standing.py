@@ -14,8 +14,9 @@ from sinks.lake.log import chain
 from sinks.lake.log.chain import File, State
 from sinks.lake.log.on_store import Reads
 from sinks.lake.opening import lake_store
-from sinks.seal import keys, opening
+from sinks.seal import opening, place
 from sinks.seal.history import added
+from sinks.seal.tlog.note import PublicKey
 
 CHAINED_READ_MAX = 10_000
 """Entries behind the seal that are read to say what they brought: a week of commits; behind that they are counted."""
@@ -52,11 +53,19 @@ def standing(config: Config, state: State) -> Standing:
     if state.number < 0:
         return Standing(state.number, trouble="a lake of version 0.1 has no log to be sealed")
     try:
-        sealed = opening.sealed_to(config)
-        store = lake_store(config)
-        return _behind(store, state, sealed, signed=sealed >= 0 and keys.known_key(config) is not None)
+        store, key = lake_store(config), _key(config)
+        sealed = place.sealed_to(opening.seal_store(config), key, store)
+        return _behind(store, state, sealed, signed=sealed >= 0 and key is not None)
     except (ValueError, OSError, PgwitnessError) as error:
         return Standing(state.number, trouble=str(error))
+
+
+def _key(config: Config) -> PublicKey | None:
+    """Give the key to check with, where there is one that this user may read."""
+    try:
+        return opening.checking_key(config)
+    except (PgwitnessError, OSError):
+        return None
 
 
 def _behind(store: Reads, state: State, sealed: int, *, signed: bool) -> Standing:

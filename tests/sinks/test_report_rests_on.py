@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 from click.testing import CliRunner
 
@@ -28,6 +30,7 @@ from tests.sinks.test_catalogue import plain
 from tests.sinks.test_compaction import fill
 from tests.sinks.test_retention import LATER_US, YEAR, Terms, retainer
 
+OPENED: dict[Path, duckdb.DuckDBPyConnection] = {}
 AFTER_A_YEAR_US = NOON_US + 400 * DAY_US
 
 
@@ -44,9 +47,19 @@ def config(tmp_path: Path) -> Config:
 
 
 def facts(config: Config, subject: Subject | None = None) -> Facts:
-    """Gather a report."""
-    with connect(config.lake.folder) as connection:
-        return gather(connection, subject or Subject(), lambda state: standing(config, state))
+    """Gather a report; a lake is opened once, for that takes longer than all questions."""
+    lake = config.lake.folder
+    if lake not in OPENED:
+        OPENED[lake] = connect(lake)
+    return gather(OPENED[lake], subject or Subject(), lambda state: standing(config, state))
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Close what a test has opened."""
+    yield
+    while OPENED:
+        OPENED.popitem()[1].close()
 
 
 def test_an_unsealed_lake_says_so(config: Config) -> None:
