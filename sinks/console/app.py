@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from starlette.applications import Starlette
@@ -25,10 +26,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pgwitness.core.config import Console
-from pgwitness.core.errors import PgwitnessError, Unreachable
+from pgwitness.core.errors import NotInOrder, PgwitnessError, Unreachable
 from sinks.console import http, now, rendering
 from sinks.console.asking import Asker
 from sinks.console.http import Refused
+from sinks.console.openid import CALLBACK, Provider
 from sinks.console.pages import PAGES, Answer, Asked, Page, Shared
 from sinks.console.reader import Busy, Cached, Reader
 from sinks.console.roles import rights
@@ -55,6 +57,7 @@ class Context:
     witness: Witness
     seal: Callable[[], now.Seal]
     feedback: Feedback
+    provider: Provider | None = None
     clock: Callable[[], float] = time.monotonic
     stop: Callable[[], bool] = lambda: False
     streams: dict[str, int] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class Application:
         self.secure = config.tls is not None or bool(config.proxies)
         prefix = "__Host-" if self.secure else ""
         self.cookie, self.login_cookie = f"{prefix}pgwitness", f"{prefix}pgwitness-login"
+        self.state_cookie = f"{prefix}pgwitness-state"
         self.sessions = Sessions(config.session_lifetime, config.session_idle, context.clock)
         self.throttle = Throttle(context.clock)
         self._hashing = asyncio.Semaphore(LOGINS_AT_ONCE)
@@ -86,6 +90,8 @@ class Application:
             Route("/now/live", self._live, methods=["GET"]),
             Route("/login", self._login_form, methods=["GET"]),
             Route("/login", self._login, methods=["POST"]),
+            Route("/login/with", self._with_provider, methods=["GET"]),
+            Route(CALLBACK, self._from_provider, methods=["GET"]),
             Route("/logout", self._logout, methods=["POST"]),
             Route("/assets/{name}", self._asset, methods=["GET"]),
         ]
@@ -99,16 +105,17 @@ class Application:
         """Return the session of a request, None when there is none, or its user was removed."""
         name = request.cookies.get(self.cookie, "")
         session = self.sessions.get(name, touch=touch) if name else None
-        if session is not None and self.context.users.get(session.user) is None:
+        if session is not None and session.roles is None and self.context.users.get(session.user) is None:
             self.sessions.end(name)
             return None
         return session
 
     def _asked(self, request: Request, session: Session, values: dict[str, str]) -> Asked:
-        user = self.context.users.get(session.user)
+        user = self.context.users.get(session.user) if session.roles is None else None
+        roles = session.roles or (user.roles if user is not None else ())
         return Asked(
             visitor=self._visitor(request, session.user),
-            rights=rights(user.roles if user is not None else ()),
+            rights=rights(roles),
             session=session,
             values=values,
             shared=self.shared,
@@ -230,7 +237,10 @@ class Application:
 
     def _show_login(self, wanted: str, status: int, sentence: str) -> Response:
         token = secrets.token_urlsafe(24)
-        page = rendering.render("login.html", {"csrf": token, "next": wanted, "sentence": sentence})
+        provider = urlsplit(self.context.provider.config.issuer).netloc if self.context.provider is not None else ""
+        page = rendering.render(
+            "login.html", {"csrf": token, "next": wanted, "sentence": sentence, "provider": provider}
+        )
         response = HTMLResponse(page, status_code=status)
         self._set(response, self.login_cookie, token, "strict")
         return response
@@ -239,8 +249,7 @@ class Application:
         http.from_here(request.headers)
         values = await http.form(request)
         name, wanted = values.get("name", ""), http.place(values.get("next", "/"))
-        token = request.cookies.get(self.login_cookie, "")
-        if not token or not hmac.compare_digest(token.encode(), values.get("csrf", "").encode("utf-8", "replace")):
+        if not self._is_own_form(request, values):
             return self._show_login(wanted, 403, "Log in once more: this form was too old.")
         visitor = self._visitor(request, name[:200])
         keys = (f"name {name[:200]}", f"address {visitor.address}")
@@ -254,12 +263,62 @@ class Application:
         if user is None:
             return self._show_login(wanted, 403, "No user has this name and password.")
         self.throttle.succeeded(*keys)
+        return self._let_in(request, user.name, wanted, None)
+
+    def _is_own_form(self, request: Request, values: dict[str, str]) -> bool:
+        """Say whether a form for logging in is the one that this browser was given."""
+        token = request.cookies.get(self.login_cookie, "")
+        return bool(token) and hmac.compare_digest(token.encode(), values.get("csrf", "").encode("utf-8", "replace"))
+
+    def _let_in(self, request: Request, name: str, wanted: str, roles: tuple[str, ...] | None) -> Response:
+        """Begin a session; the one that the browser had before ends."""
         self.sessions.end(request.cookies.get(self.cookie, ""))
-        session_name, _ = self.sessions.begin(user.name, visitor.address)
+        session_name, _ = self.sessions.begin(name, self._visitor(request, name).address, roles)
         response = RedirectResponse(wanted, status_code=303)
         self._set(response, self.cookie, session_name, "lax")  # strict would log nobody in who follows a link in a mail
-        response.delete_cookie(self.login_cookie, path="/", secure=self.secure, httponly=True)
+        for spent in (self.login_cookie, self.state_cookie):
+            response.delete_cookie(spent, path="/", secure=self.secure, httponly=True)
         return response
+
+    async def _with_provider(self, request: Request) -> Response:
+        """Send a browser to the provider, with a state that it has to come back with.
+
+        It is a link and no form: of a form browsers hold redirects, too, against the policy of the page.
+        """
+        if self.context.provider is None:
+            raise HTTPException(404)
+        wanted = http.place(request.query_params.get("next", "/"))
+        address, state = await run_in_threadpool(self.context.provider.begin, wanted)
+        response = RedirectResponse(address, status_code=303)
+        self._set(response, self.state_cookie, state, "lax")  # the provider sends the browser back from elsewhere
+        return response
+
+    async def _from_provider(self, request: Request) -> Response:
+        """Take somebody in whom the provider vouches for."""
+        provider, given = self.context.provider, request.query_params
+        if provider is None:
+            raise HTTPException(404)
+        state, kept = given.get("state", ""), request.cookies.get(self.state_cookie, "")
+        begun = provider.take(state) if kept and hmac.compare_digest(kept.encode(), state.encode()) else None
+        if begun is None or not given.get("code"):
+            return self._show_login("/", 403, "The provider did not log you in, or that took too long. Try again.")
+        try:
+            identity = await run_in_threadpool(provider.finish, given["code"], begun)
+        except NotInOrder as error:
+            await self._record(
+                "console_login", self._visitor(request, "unknown"), {"outcome": "denied", "why": str(error)}
+            )
+            return self._show_login(begun.next, 403, "You were not logged in: the provider's answer is not believed.")
+        visitor = self._visitor(request, identity.name)
+        taken = self.context.users.get(identity.name) is not None
+        outcome = "success" if identity.roles and not taken else "denied"
+        what = {"issuer": provider.config.issuer, "subject": identity.subject, "outcome": outcome}
+        await self._record("console_login", visitor, what)
+        if taken:
+            return self._show_login(begun.next, 403, "A user of the console's own has this name.")
+        if not identity.roles:
+            return self._show_login(begun.next, 403, "No group of yours has a role here: console.openid.roles.")
+        return self._let_in(request, identity.name, begun.next, identity.roles)
 
     async def _logout(self, request: Request) -> Response:
         session = self._session(request)

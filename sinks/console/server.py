@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 
@@ -20,6 +21,7 @@ from pgwitness.core.runtime.health import Health
 from sinks.console import app
 from sinks.console.asking import Asker
 from sinks.console.now import Seal
+from sinks.console.openid import Provider
 from sinks.console.reader import Reader
 from sinks.console.users import Users
 from sinks.console.witness import Feedback, Witness
@@ -76,7 +78,8 @@ def make(
             config=console,
             reader=Reader(lake, connections=READERS, memory_limit=READER_MEMORY, timeout_s=PAGE_S),
             asking=asker,
-            users=Users(console.users_file),
+            users=Users(console.users_file, may_be_absent=console.openid is not None),
+            provider=Provider(console.openid, time.monotonic) if console.openid is not None else None,
             witness=witness,
             seal=_seal(config),
             feedback=Feedback(config.reviewers, send),

@@ -28,6 +28,8 @@ class Session:
     address: str
     began_s: float
     seen_s: float
+    roles: tuple[str, ...] | None = None
+    """Those that the provider gave; none where the file of users has them."""
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     public: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -44,10 +46,10 @@ class Sessions:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
 
-    def begin(self, user: str, address: str) -> tuple[str, Session]:
+    def begin(self, user: str, address: str, roles: tuple[str, ...] | None = None) -> tuple[str, Session]:
         """Make a session; returns its name, which is kept nowhere here, and itself."""
         name, now_s = secrets.token_urlsafe(32), self._clock()
-        session = Session(user, address, now_s, now_s)
+        session = Session(user, address, now_s, now_s, roles)
         with self._lock:
             self._sessions[_hash(name)] = session
             while len(self._sessions) > SESSIONS_MAX:

@@ -79,10 +79,14 @@ NOBODY = hashed("", b"\0" * SALT_BYTES)
 class Users:
     """The users of a file. Several threads may ask."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the file. Raise `ConfigurationError` when it is not there or cannot be used."""
+    def __init__(self, path: Path, *, may_be_absent: bool = False) -> None:
+        """Read the file. Raise `ConfigurationError` when it cannot be used, or is not there and has to be."""
         nobody: dict[str, User] = {}
-        self._file = WatchedFile(path, lambda: read(path), initial=nobody, refused=_still_holds)
+
+        def known() -> dict[str, User]:
+            return {} if may_be_absent and not path.exists() else read(path)
+
+        self._file = WatchedFile(path, known, initial=nobody, refused=_still_holds)
         self._file.load()
 
     def get(self, name: str) -> User | None:

@@ -17,6 +17,7 @@ import pytest
 from pgwitness.cli import main
 from pgwitness.core.config import Anchor, Audience, Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
 from pgwitness.core.config.tables import (
+    ConsoleOpenid,
     ConsoleTls,
     GatewayDatabase,
     GatewaySpool,
@@ -42,6 +43,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "deliveries.NAME": Delivery,
     "seal.anchors.NAME": Anchor,
     "console.tls": ConsoleTls,
+    "console.openid": ConsoleOpenid,
     "gateway.tls": GatewayTls,
     "gateway.spool": GatewaySpool,
     "gateway.databases.NAME": GatewayDatabase,

@@ -169,6 +169,7 @@ _NAMED_PATH_KEYS = (
     "password_file",
     "certificates",
     "users_file",
+    "client_secret_file",
     "roles_file",
     "keys",
     *_TLS_KEYS,

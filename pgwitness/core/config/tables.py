@@ -551,6 +551,23 @@ class ConsoleTls(_Section, frozen=True, kw_only=True):
     key_file: Path
 
 
+class ConsoleOpenid(_Section, frozen=True, kw_only=True):
+    """Table `[console.openid]`: people log in with OpenID Connect, besides the console's own users.
+
+    `url` is where people reach the console; the provider must know `url` and `/login/openid` as an address to send
+    people back to. `roles` gives roles to groups, which `groups_claim` lists. Who somebody is says `name_claim`.
+    """
+
+    issuer: str
+    client_id: str
+    client_secret_file: Path
+    url: str
+    scopes: list[str] = field(default_factory=lambda: ["openid", "email", "groups"])
+    name_claim: str = "email"
+    groups_claim: str = "groups"
+    roles: dict[str, list[str]] = {}
+
+
 class Console(_Section, frozen=True, kw_only=True):
     """Table `[console]`: the page that people look at.
 
@@ -562,6 +579,7 @@ class Console(_Section, frozen=True, kw_only=True):
 
     listen: str = "127.0.0.1:8432"
     tls: ConsoleTls | None = None
+    openid: ConsoleOpenid | None = None
     proxies: list[str] = []
     users_file: Path = Path("console-users.json")
     session_lifetime: Duration = Duration(8 * 3600.0)

@@ -18,12 +18,14 @@ from starlette.testclient import TestClient
 
 from pgwitness.core.config import Config, Console, Reviewer
 from pgwitness.core.config import Lake as LakeTable
+from pgwitness.core.config.tables import ConsoleOpenid
 from pgwitness.core.errors import Unreachable
 from pgwitness.core.units import Duration, Size
 from sinks.console import users
 from sinks.console.app import Context, application
 from sinks.console.asking import Asker
 from sinks.console.now import Seal
+from sinks.console.openid import Provider
 from sinks.console.reader import Reader
 from sinks.console.witness import Feedback, Visitor
 from sinks.lake.storage.files import Files
@@ -168,7 +170,10 @@ def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[...,
     """Make a console with other settings."""
 
     def make(
-        stop: Callable[[], bool] = lambda: False, reviewers: Mapping[str, Reviewer] | None = None, **settings: Any
+        stop: Callable[[], bool] = lambda: False,
+        reviewers: Mapping[str, Reviewer] | None = None,
+        openid: ConsoleOpenid | None = None,
+        **settings: Any,
     ) -> World:
         records, now_s = Records(), [1_000.0]
         sent: list[tuple[str, bytes]] = []
@@ -180,6 +185,7 @@ def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[...,
             witness=records,
             seal=lambda: Seal(7, 9),
             feedback=Feedback(reviewers or {}, lambda uid, value: sent.append((uid, value))),
+            provider=Provider(openid, lambda: now_s[0]) if openid is not None else None,
             clock=lambda: now_s[0],
             stop=stop,
         )
