@@ -116,7 +116,8 @@ SELECT current_database(), getdatabaseencoding(), current_user, r.rolsuper, o.oi
     array_remove(ARRAY[CASE WHEN o.rolsuper THEN 'SUPERUSER' END, CASE WHEN o.rolbypassrls THEN 'BYPASSRLS' END,
         CASE WHEN o.rolcanlogin THEN 'LOGIN' END, CASE WHEN o.rolreplication THEN 'REPLICATION' END,
         CASE WHEN EXISTS (SELECT FROM pg_auth_members AS m WHERE m.member = o.oid) THEN 'membership' END], NULL),
-    coalesce(pg_has_role(r.oid, o.oid, 'USAGE'), false), to_regclass(%(pads)s) IS NOT NULL
+    coalesce(pg_has_role(r.oid, o.oid, 'USAGE'), false), EXISTS (SELECT FROM pg_class AS c
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %(schema)s AND c.relname = 'pads')
 FROM pg_roles AS r LEFT JOIN pg_roles AS o ON o.rolname = %(owner)s WHERE r.rolname = current_user"""
 
 _TABLES = """\
@@ -206,7 +207,7 @@ def read(
     parameters = {
         "schemas": list(schemas),
         "owner": OWNER,
-        "pads": f"{SCHEMA}.pads",
+        "schema": SCHEMA,
         "roles": list(roles),
         "mark": f"{MARK}%",
     }
@@ -225,8 +226,8 @@ def read(
         there = {name for name, _, _ in marked}
         shown = connection.execute(_VIEWS, parameters | {"schemas": [*views, *ours]}).fetchall()
         found = connection.execute(_ROLES, parameters).fetchall()
-        functions = connection.execute(_FUNCTIONS, {"schema": SCHEMA}).fetchall()
-        event_triggers = connection.execute(_EVENT_TRIGGERS, {"schema": SCHEMA}).fetchall()
+        functions = connection.execute(_FUNCTIONS, parameters).fetchall()
+        event_triggers = connection.execute(_EVENT_TRIGGERS, parameters).fetchall()
     names = {row[0]: qualified(row[2], row[3]) for row in tree} | {row[1]: qualified(row[4], row[5]) for row in tree}
     return State(
         database=server[0],

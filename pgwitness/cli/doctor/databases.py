@@ -89,6 +89,8 @@ def masks(config: Config, findings: list[Line]) -> None:
 
 
 def _masked(where: str, cluster: Cluster, database: str, wanted: Masks) -> list[Line]:
+    import psycopg
+
     from collectors.connection import connect
     from collectors.masking.install import status
 
@@ -97,8 +99,8 @@ def _masked(where: str, cluster: Cluster, database: str, wanted: Masks) -> list[
             found = status(connection, wanted)
     except Unreachable:
         return []  # it is said where the database is examined
-    except PgwitnessError as error:
-        return [line(where, "masks", "error", str(error))]
+    except (PgwitnessError, psycopg.Error) as error:
+        return [line(where, "masks", "error", str(error).strip())]
     states = {"ok": "ok", "limit": "warning"}
     return [line(where, one.subject, states.get(one.state, "error"), one.problem or "", one.fix or "") for one in found]
 

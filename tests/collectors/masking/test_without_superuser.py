@@ -41,6 +41,23 @@ def test_an_owner_with_createrole_installs_masks(masked: Masked) -> None:
     masked.admin.execute("DROP TABLE t")
 
 
+def test_the_collectors_role_can_say_how_masks_stand(masked: Masked) -> None:
+    """Who may read neither tables nor key shows the same as an administrator: views, ways round them, what is away."""
+    masked.admin.execute(
+        "CREATE TABLE t (id int, email text, status text); CREATE ROLE looker LOGIN;"
+        " INSERT INTO t SELECT n, 'ann' || n, 'gold' FROM generate_series(1, 50) AS n; ANALYZE t"
+    )
+    masks = masked.masks({"*.id": "clear"})
+    masked.install(masks)
+    masked.admin.execute("GRANT SELECT ON t TO PUBLIC")
+    with psycopg.connect(masked.dsn, user="looker") as looker:
+        seen = install.status(looker, masks)
+        assert seen == masked.status(masks)
+        assert [one.state for one in seen if not one.subject.startswith("database")] == ["ok", "leak"]
+        masked.admin.execute("DROP VIEW mask_public.t")
+        assert install.status(looker, masks)[0].state == "differs"
+
+
 def test_who_may_not_is_told_so(masked18: Masked) -> None:
     """A role without the rights changes nothing, and hears whose they are."""
     masked18.admin.execute("CREATE ROLE nobody LOGIN; CREATE TABLE t (id int); CREATE TABLE u (a text)")
