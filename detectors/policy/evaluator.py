@@ -22,6 +22,7 @@ from detectors.policy.guards import LISTS, Guard
 from detectors.policy.policies import Bundle
 from detectors.policy.policy import Policy
 from detectors.policy.reads import TIMES, joined, key_maker, short
+from detectors.policy.steps import STEPS_MAX, TOO_MUCH, steps
 from detectors.vocabulary import SCHEMA
 from pgwitness.core.events import Event
 
@@ -87,7 +88,8 @@ class _Asked:
         failed: dict[Policy, str] = {}
         met: dict[Policy, tuple[int, ...]] = {}
         for policy, step, condition in self.conditions:
-            result = condition.evaluate(prepared)
+            much = bool(condition.products) and steps(condition.products, action) > STEPS_MAX
+            result = TOO_MUCH if much else condition.evaluate(prepared)
             if result is True:
                 if policy.plan is None:
                     matched.append(policy)

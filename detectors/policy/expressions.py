@@ -13,7 +13,7 @@ from typing import Any
 
 from detectors.actions import Action
 from detectors.bare_import import without_init
-from detectors.policy import guards, reads, syntax, typecheck
+from detectors.policy import guards, reads, steps, syntax, typecheck
 from detectors.policy.calendars import NONE, Calendars
 from detectors.policy.guards import Guard
 from detectors.vocabulary import SCHEMA
@@ -46,6 +46,7 @@ class Expression:
         self.paths = frozenset(typecheck.check(self.tree, kinds, calendars.names).paths)
         self._program = _compiled(self.source)
         self.keys = reads.keys_read(self.tree)
+        self.products = steps.products(self.tree)
         for pattern in _patterns(self.tree):
             _check_pattern(pattern)
 
