@@ -65,6 +65,9 @@ BEGIN
         OR said !~ '\\m(drop|type|rename|schema)\\M') THEN
         RETURN;
     END IF;
+    IF session_user IN (SELECT v.reader FROM {VIEWS} AS v) THEN
+        RETURN;  -- an audience has temporary tables alone, and must not lock others out of a view by dropping one
+    END IF;
     FOR gone IN
         WITH RECURSIVE tree (relid) AS (
             SELECT v.relid FROM {VIEWS} AS v LEFT JOIN pg_class AS c ON c.oid = v.relid

@@ -84,6 +84,18 @@ def test_what_waits_for_no_reader_does_not_begin_to(masked18: Masked) -> None:
         assert reader.execute("SELECT id, email FROM people").fetchall() == [(1, TOKEN)]
 
 
+def test_an_audience_locks_no_view_by_a_temporary_table(masked18: Masked) -> None:
+    """A temporary table that has a table's name is no reason to take its view away from others."""
+    masked18.admin.execute(SHOP)
+    masked18.install(masked18.masks(RULES))
+    with masked18.reader() as one, masked18.reader() as other, one.transaction():
+        one.execute("CREATE TEMP TABLE people (id int)")
+        one.execute("ALTER TABLE pg_temp.people RENAME TO visits")
+        one.execute("DROP TABLE pg_temp.visits")
+        other.execute("SET lock_timeout = '100ms'")
+        assert other.execute("SELECT id, email FROM people").fetchall() == [(1, TOKEN)]
+
+
 def test_the_registry_is_nobodys_to_write(masked18: Masked) -> None:
     """What the event triggers run as a superuser cannot be written by who may write all data."""
     masked18.admin.execute(SHOP)
