@@ -51,10 +51,12 @@ flood: install
 alterations: install
 	$(BIN)/python -m tests.sinks.seal.alterations 1000
 
-# Row for row against test_decoding on the same WAL, and sessions at random through the gateway; ten minutes.
+# Row for row against test_decoding on the same WAL, sessions at random through the gateway, and texts at random under every
+# setting by which a server reads them; a quarter of an hour.
 differential: install
 	$(BIN)/python -m tests.collectors.differential 300
 	$(BIN)/python -m tests.gateway.differential 1000
+	$(BIN)/python -m tests.gateway.lexing 100000
 
 # Ten thousand random statements as an audience of masks, with a mark in every hidden value; some minutes.
 lineage: install

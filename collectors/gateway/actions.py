@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from collectors.gateway.lexing import Surety
 from collectors.gateway.records import UNKNOWN, Record, Said
 from collectors.gateway.wire.violation import ProtocolViolation
 from detectors.gatekeeper import Verdict
@@ -29,13 +30,19 @@ class Reading(NamedTuple):
     doubt: str | None = None
     intent: Intent | None = None
     """What its session is for from here on, where the statement says so."""
+    two_ways: bool = False
+    """The server may read it otherwise than it is read here, and nothing that is read alike can be put in its place."""
+    forward: bytes | None = None
+    """What goes to the server in its place, which it reads as it was read here; None: as it came."""
 
 
 class Decision(NamedTuple):
     """What is to become of a statement, and what may be said of it.
 
     `verdict` is None where no policy has anything against it. `handles` is what it does with names that SQL gives to
-    statements and cursors: only a session knows what those stand for. `scope` is where the decision holds.
+    statements and cursors: only a session knows what those stand for. `scope` is where the decision holds. `forward` is
+    the text that goes to the server, where that is not the one that came: of several that differ in literals each has
+    its own (`collectors.gateway.lexing`).
     """
 
     said: Said
@@ -45,6 +52,7 @@ class Decision(NamedTuple):
     scope: object = None
     marks: frozenset[str] | None = None
     """Labels of what it reads; None where it leaves the session as it is."""
+    forward: bytes | None = None
 
     @property
     def limit(self) -> bool:
@@ -73,8 +81,8 @@ class Judge(Protocol):
     def reported(self, name: str, value: str) -> None:
         """Take a setting as the server reports it."""
 
-    def decide(self, text: bytes, at_us: int) -> Decision:
-        """Decide on a statement."""
+    def decide(self, text: bytes, at_us: int, surety: Surety = "sure") -> Decision:
+        """Decide on a statement; `surety` is how far the settings hold that were reported."""
 
     def ran(self, decision: Decision) -> None:
         """Take up that a statement is forwarded whose `marks` are not None."""

@@ -19,7 +19,8 @@ from collectors.gateway.actions import Actions, Moment, Reading
 from collectors.gateway.admission import Admission, Denied, Proven, Shown, prove
 from collectors.gateway.ahead import LONG_BYTES, Ahead
 from collectors.gateway.greeting import Way, greet
-from collectors.gateway.judging import Judging, Rules, SessionJudge, Settings
+from collectors.gateway.judging import Judging, Rules, SessionJudge
+from collectors.gateway.lexing import Settings
 from collectors.gateway.link import Ended, Link
 from collectors.gateway.records import Begun, Closed, Opened, Record
 from collectors.gateway.session import Session

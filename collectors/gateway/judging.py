@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from collectors.beacon.encodings import codec_of
+from collectors.gateway import lexing
 from collectors.gateway.actions import Decision, Reading
+from collectors.gateway.lexing import Settings, Surety
 from collectors.gateway.records import Opened, Said
 from collectors.gateway.relations import in_full, running
 from collectors.log.interpretation.texts import Texts
@@ -36,7 +37,6 @@ KNOWN_BYTES_MAX: Final = 2_048
 SCOPES_MAX: Final = 10_000
 TEXT_BYTES_MAX: Final = 1024 * 1024
 """A longer text is kept as its hash: to free it of its literals would hold up every other session."""
-AS_ASCII: Final = frozenset({"UTF8", "SQL_ASCII"})
 MINUTE_US: Final = 60_000_000
 FOREVER_US: Final = 1 << 62
 UNPARSED: Final = StatementFacts(None, "")
@@ -47,14 +47,12 @@ LARGE_OBJECTS: Final = {
 }  # fmt: skip
 """What libpq's functions for large objects call by their number (`pg_proc.dat`); these never change."""
 
+_TWO_WAYS: Final = "What the server may read otherwise than it was judged is refused for everybody."
+_ONE_WAY: Final = (
+    "Set client_encoding to UTF8 and standard_conforming_strings to on; wait for the answer to what is before it."
+)
+
 Doubtful = Literal["refuse", "pass"]
-
-
-class Settings(NamedTuple):
-    """What decides how the server reads a text: as it has reported it."""
-
-    encoding: str
-    standard_strings: bool
 
 
 class Person(Struct, frozen=True):
@@ -100,7 +98,8 @@ class _Scope:
 
     def __init__(self, whose: Action, settings: Settings, refuses: bool, until_us: int) -> None:
         self.whose, self.settings, self.refuses, self.until_us = whose, settings, refuses, until_us
-        self.known: dict[bytes, Decision] = {}
+        self.known: dict[bytes | tuple[Surety, bytes], Decision] = {}
+        """By text; of one that is read as settings are that may have changed, with how far they hold."""
         self.alike: dict[str, Decision] = {}
         """By the text without literals, where no literal matters."""
 
@@ -164,21 +163,30 @@ class Judging:
         self._scopes.clear()
         self._remembered = 0
 
-    def decide(self, scope: _Scope, text: bytes, at_us: int) -> Decision:
+    def decide(self, scope: _Scope, text: bytes, at_us: int, surety: Surety = "sure") -> Decision:
         """Decide on a text that is not known in a scope, and remember it."""
-        reading = (self.ahead and self.ahead.get((text, scope.settings))) or self.read(text, scope.settings)
+        settings = scope.settings._replace(surety=surety)
+        reading = (self.ahead and self.ahead.get((text, settings))) or self.read(text, settings)
         said = reading.said
         alike = None
-        if said.statement is not None and said.parsed is None and not said.tags and reading[2:] == (None, None):
+        if (
+            said.statement is not None
+            and said.parsed is None
+            and not said.tags
+            and reading.doubt is None
+            and reading.intent is None
+        ):
             alike = said.statement
         decision = scope.alike.get(alike) if alike is not None else None
         if decision is None:
             decision = self.judge(scope, reading, at_us)
+        if decision.forward != reading.forward:
+            decision = decision._replace(forward=reading.forward)
         if len(text) <= KNOWN_BYTES_MAX:
             if self._remembered >= KNOWN_MAX:
                 self._forget()
             self._remembered += 1
-            scope.known[text] = decision
+            scope.known[text if surety == "sure" else (surety, text)] = decision
             if alike is not None:
                 scope.alike[alike] = decision
         return decision
@@ -189,24 +197,16 @@ class Judging:
         return Decision(reading.said, verdict, reading.known.handles, reading, scope, marks)
 
     def read(self, text: bytes, settings: Settings) -> Reading:
-        """Read a text, where that can be done for certain as the server does it."""
-        if not text.isascii() and settings.encoding not in AS_ASCII:
-            codec = codec_of(settings.encoding)
-            known = codec != "utf-8"
-        else:
-            codec, known = "utf-8", True
-        doubt = None
-        if not settings.standard_strings and b"\\" in text:
-            doubt = "it has a backslash while standard_conforming_strings is off"
-        elif len(text) > TEXT_BYTES_MAX:
-            doubt = f"it is longer than {TEXT_BYTES_MAX >> 20} MiB"
-        try:
-            if known and doubt is None:
-                return reading_of(self._texts, text.decode(codec))
-        except UnicodeDecodeError:
-            pass
-        doubt = doubt or f"its characters cannot be read as {settings.encoding}"
-        return Reading(Said(hash=self._token(text).decode()), UNPARSED, doubt)
+        """Read a text as the server does, or what is to be sent in its place where that could be read otherwise."""
+        doubt, two_ways = f"it is longer than {TEXT_BYTES_MAX >> 20} MiB", False
+        if len(text) <= TEXT_BYTES_MAX:
+            lexed = lexing.read(text, settings)
+            if lexed.doubt is None:
+                return reading_of(self._texts, lexed.text)._replace(forward=lexed.forward)
+            doubt, two_ways = lexed.doubt, True
+        elif not lexing.neutral(text):
+            two_ways = not (settings.surety == "sure" and settings.standard_strings)
+        return Reading(Said(hash=self._token(text).decode()), UNPARSED, doubt, None, two_ways)
 
 
 def verdict_on(
@@ -220,8 +220,11 @@ def verdict_on(
     if (intent := reading.said.tags.get("intent")) is not None:
         action.intent = intent
     verdict = gatekeeper.ask(action)
-    if reading.doubt is not None and refuses and (verdict is None or verdict.effect != "deny"):
-        verdict = gatekeeper.unreadable(whose, reading.doubt)
+    if reading.doubt is not None and (verdict is None or verdict.effect != "deny"):
+        if reading.two_ways:
+            verdict = replace(gatekeeper.unreadable(whose, reading.doubt), why=_TWO_WAYS, hint=_ONE_WAY)
+        elif refuses:
+            verdict = gatekeeper.unreadable(whose, reading.doubt)
     return verdict, frozenset(action.reads) if action.reads else marks
 
 
@@ -247,7 +250,7 @@ class SessionJudge:
     def __init__(self, judging: Judging, opened: Opened, named: str, intent: str) -> None:
         self._judging, self._opened, self._named = judging, opened, named
         self._application = opened.application
-        self._settings = Settings("UTF8", True)
+        self._settings = Settings()
         self._epoch = -1
         self._scope = _Scope(Action(kind="statement"), self._settings, True, 0)
         self._known = self._scope.known
@@ -268,18 +271,22 @@ class SessionJudge:
             self._settings = self._settings._replace(encoding=value)
         elif name == "standard_conforming_strings":
             self._settings = self._settings._replace(standard_strings=value == "on")
+        elif name == "server_encoding":
+            self._settings = self._settings._replace(server_encoding=value)
         elif name == "application_name":
             self._application = value
         else:
             return
         self._epoch = -1
 
-    def decide(self, text: bytes, at_us: int) -> Decision:
-        """Decide on a statement."""
+    def decide(self, text: bytes, at_us: int, surety: Surety = "sure") -> Decision:
+        """Decide on a statement; `surety` is how far the settings hold that were reported."""
         if self._epoch != self._judging.epoch or at_us >= self._scope.until_us:
             self._enter(at_us)
-        decision = self._known.get(text)
-        return self._judging.decide(self._scope, text, at_us) if decision is None else decision
+        if surety != "sure" and lexing.neutral(text):
+            surety = "sure"  # it is read alike by all of them
+        decision = self._known.get(text if surety == "sure" else (surety, text))
+        return self._judging.decide(self._scope, text, at_us, surety) if decision is None else decision
 
     def ran(self, decision: Decision) -> None:
         """Take up that a statement is forwarded whose `marks` are not None."""

@@ -20,6 +20,7 @@ from typing import Final
 from collectors.gateway import limiting, refusing
 from collectors.gateway.actions import NOT_KNOWN, Actions, Decision, Judge, Moment
 from collectors.gateway.handles import Handles, Sort, as_handle
+from collectors.gateway.lexing import Reported
 from collectors.gateway.limiting import Limit
 from collectors.gateway.names import Names
 from collectors.gateway.records import Begun, Ended, Record, Way
@@ -122,6 +123,7 @@ class Session:
         """An error came since the last ReadyForQuery, of whatever message: what ran before it is undone."""
         self._undecided: list[_Sent] = []
         """What has run since the last ReadyForQuery, and may be undone before the next."""
+        self._reported = Reported()
         self._application = settings.get("application_name", "")
         self._rows = 0
         self._now = Moment(0, 0)
@@ -162,6 +164,18 @@ class Session:
 
     def _from_client(self, message: Message, now: Moment, done: Actions) -> bytes:
         """Take a message; return what goes to the server for it."""
+        sent = self._taken(message, now, done)
+        self._reported.sure = False
+        return sent
+
+    def _decide(self, message: Message, text: bytes, now: Moment) -> tuple[Decision, bytes]:
+        """Decide on a text; return the message, too, by which the server reads what was judged."""
+        decision = self._judge.decide(text, now.us, self._reported.surety(text))
+        self._reported.went(text)
+        sent = message.frame if decision.forward is None else frontend.with_text(message, decision.forward)
+        return self._named_by_sql(decision, now) if decision.handles else decision, sent
+
+    def _taken(self, message: Message, now: Moment, done: Actions) -> bytes:
         kind = message.type
         if kind == frontend.QUERY:
             return self._query(message, now, done)
@@ -194,15 +208,12 @@ class Session:
         return message.frame
 
     def _query(self, message: Message, now: Moment, done: Actions) -> bytes:
-        text = frontend.query_text(message.body)
-        decision = self._judge.decide(text, now.us)
-        if decision.handles:
-            decision = self._named_by_sql(decision, now)
+        decision, read = self._decide(message, frontend.query_text(message.body), now)
         if decision.limit and not self._skipping:
-            return self._limited_query(text, decision, now, done)
+            return self._limited_query(frontend.query_text(read[HEADER:]), decision, now, done)
         sent = _Sent(message.type, decision=decision)
         self._begin("query", sent, now, done)
-        return message.frame if sent.refused is None else sent.refused.instead(message.frame)
+        return read if sent.refused is None else sent.refused.instead(message.frame)
 
     def _limited_query(self, text: bytes, decision: Decision, now: Moment, done: Actions) -> bytes:
         """Run a simple query as an extended one, so that its rows can be checked before it ends."""
@@ -240,13 +251,11 @@ class Session:
     def _parse(self, message: Message, now: Moment, done: Actions) -> bytes:
         """Take a Parse: what may not run is not prepared either, so that no name of it remains."""
         parsed = frontend.parse(message.body)
-        decision = self._judge.decide(parsed.text, now.us)
-        if decision.handles:
-            decision = self._named_by_sql(decision, now)
+        decision, read = self._decide(message, parsed.text, now)
         sent = _Sent(message.type, parsed.name, decision)
         if not decision.denied:
             self._name(sent)
-            return message.frame
+            return read
         if not self._skipping:
             self._coming.append(sent)
         self._begin("parse", sent, now, done)
@@ -580,6 +589,8 @@ class Session:
         self.status = status
         self._settle("pending" if status != "I" else "rolled_back" if self._undone else "success", done)
         self._undone = False
+        if not self._sent:
+            self._reported.again()
         if status == "I":
             self._transaction += 1
             self._portals.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from collectors.gateway.actions import Decision, Reading
+from collectors.gateway.lexing import Surety
 from collectors.gateway.records import Said
 from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
@@ -19,7 +20,7 @@ class Everything:
     def reported(self, name: str, value: str) -> None:
         """Take nothing up."""
 
-    def decide(self, text: bytes, _at_us: int) -> Decision:
+    def decide(self, text: bytes, _at_us: int, surety: Surety = "sure") -> Decision:
         """Let it pass."""
         said = Said(text.decode(errors="replace"))
         return Decision(said, reading=Reading(said, StatementFacts(None, "")))

@@ -118,6 +118,14 @@ def query_of(text: bytes) -> bytes:
     return frame(b"Q", text + b"\0")
 
 
+def with_text(message: Message, text: bytes) -> bytes:
+    """Write a Query or Parse anew, with another text."""
+    if message.type == QUERY:
+        return query_of(text)
+    name, rest = _text(message.body, "Parse")
+    return frame(b"P", name + b"\0" + text + b"\0" + _text(rest, "Parse")[1])
+
+
 def parse_of(name: bytes, text: bytes) -> bytes:
     """Write Parse, of a statement whose parameters have the types that the server gives them."""
     return frame(b"P", name + b"\0" + text + b"\0\0\0")
