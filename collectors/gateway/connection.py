@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from msgspec.structs import replace
@@ -134,9 +135,12 @@ class House:
         self.turn()
 
 
+_moment = partial(tuple.__new__, Moment)
+
+
 def now() -> Moment:
     """Return the time."""
-    return Moment(time.time_ns() // 1000, time.perf_counter_ns())
+    return _moment((time.time_ns() // 1000, time.perf_counter_ns()))
 
 
 class Connection:

@@ -636,7 +636,7 @@ class Session:
             outcome=lasts if sent.outcome == "success" else sent.outcome,
             rows=sent.rows,
             sqlstate=sent.sqlstate,
-            duration_ms=round((sent.ended_ns - sent.began_ns) / 1e6, 3),
+            duration_ms=(sent.ended_ns - sent.began_ns) // 1000 / 1000,
             ran=sent.ran,
             failed=sent.failed,
             transaction=self._transaction if self.status != "I" else 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from collectors.gateway.wire.frames import HEADER, Wanted, frame
@@ -33,6 +34,7 @@ LOGIN: Final = Wanted(known=WANTED.known, whole=dict.fromkeys(WANTED.known, 64 *
 """Before the first ReadyForQuery every message is read."""
 
 
+@lru_cache(1024)
 def command_rows(body: bytes) -> int | None:
     """Return how many rows a command tag tells of (`INSERT 0 5`, `SELECT 7`); None where it tells of none."""
     word = body.rstrip(b"\0").rpartition(b" ")[2]

@@ -63,6 +63,8 @@ class Frames:
         self._whole = dict(wanted.whole)
         self._heads = dict(wanted.heads)
         self._fates = _fates(wanted)
+        self._shares = {**{kind: head - 1 for kind, head in self._heads.items()}, **self._whole}
+        """Up to which length a wanted message is asked for with all that it has."""
         self._peer = peer
         self._held = bytearray()
         """A header that is not whole, or a wanted message that is not: its beginning."""
@@ -98,7 +100,7 @@ class Frames:
             data = bytes(self._held)
             self._held.clear()
         pieces: list[Piece] = []
-        fates, header = self._fates, _HEADER.unpack_from
+        fates, shares, header = self._fates, self._shares, _HEADER.unpack_from
         size = len(data)
         last, rows = size - HEADER, self._rows
         start, at = 0, self._passing
@@ -113,7 +115,7 @@ class Frames:
                 continue
             if fate == _UNKNOWN or not LENGTH_MIN <= length <= LENGTH_MAX:
                 raise self._refused(kind, length)
-            wanted = length + 1 if fate == _WHOLE and length < self._whole[kind] else self._share(kind, length)
+            wanted = length + 1 if length < shares[kind] else self._share(kind, length)
             if size - at < wanted:
                 self._rows = rows
                 self._hold(data, start, at, wanted, pieces)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from collectors.gateway.wire.frames import Message, Wanted, frame
 from collectors.gateway.wire.violation import ProtocolViolation
@@ -36,16 +35,14 @@ WANTED: Final = Wanted(
 """What a session cuts out of what its client sends: all that names something, and whatever an answer belongs to."""
 
 
-@dataclass(frozen=True)
-class Parse:
+class Parse(NamedTuple):
     """A statement is to be prepared under a name, the empty one among them."""
 
     name: bytes
     text: bytes
 
 
-@dataclass(frozen=True)
-class Bind:
+class Bind(NamedTuple):
     """A portal is to be made of a prepared statement."""
 
     portal: bytes
