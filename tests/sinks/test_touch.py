@@ -143,12 +143,19 @@ def test_touched_finds_both_keys_of_an_update(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [5, 50, "tok_a", "x y", "-", 'a"b', "", "ä", 1.5, True, "0b9c2f4e-1111-2222-3333-444455556666"]
+    "value",
+    [5, 50, -5, 0, 10**18, 10**25, 1.5, 1e300, True, "5", "tok_a", "x y", "-", 'a"b', "a\nb", "", "ä", "0b9c-11"],
 )
 def test_part_of_a_key_is_found_whatever_it_is(tmp_path: Path, value: object) -> None:
     """An object may name some of a key's columns; each row once, also where another row has just these as its key."""
     key = {"a": value, "b": 7}
-    lake = written(tmp_path, [0, "i", 0, key, None, None, None], [1, "i", 0, {"a": value}, None, None, None])
+    lake = written(
+        tmp_path,
+        [0, "i", 0, key, None, None, None],
+        [1, "i", 0, {"a": value}, None, None, None],
+        [2, "i", 0, {"a": f"{value}0", "b": 70}, None, None, None],
+        [3, "i", 0, {"b": 70, "a": [value]}, None, None, None],
+    )
     part, whole = ("'" + msgspec.json.encode(one).decode() + "'" for one in ({"a": value}, key))
     assert ordinals(lake, part) == [(1, 0), (1, 1)]
     assert ordinals(lake, whole) == [(1, 0)]

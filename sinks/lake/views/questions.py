@@ -61,15 +61,19 @@ def _part(value: str) -> str:
     return f"strlen({value}) || ':' || {value} || ','"
 
 
-_MEMBER = f"json_extract_string({_KEY}, '/' || replace(replace(name, '~', '~0'), '/', '~1'))"
+_POINTER = "'/' || replace(replace(name, '~', '~0'), '/', '~1')"
+_MEMBER = f"json_extract_string({_KEY}, {_POINTER})"
+_POINTED = f"json_extract({_KEY}, {_POINTER})"
 _MEMBERS = f"array_to_string(list_transform(list_sort(json_keys({_KEY})), lambda name: {_part(_MEMBER)}), '')"
-_PLAIN = r"'-?[0-9]+|[A-Za-z_][A-Za-z0-9_-]*|[0-9a-f]{8}-[0-9a-f-]+'"
-_VALUES = f"list_transform(json_keys({_OBJECT}), lambda name: {_MEMBER})"
+_PLAIN = """'-?[1-9][0-9]*|0|"[A-Za-z0-9_-]*"'"""
+_VALUES = f"list_transform(json_keys({_OBJECT}), lambda name: CAST({_POINTED} AS VARCHAR))"
 _LONGEST = (
-    f"coalesce(substr(list_sort(list_transform(list_filter({_VALUES}, lambda one: regexp_full_match(one, {_PLAIN})),"
-    " lambda one: printf('%09d', strlen(one)) || one), 'DESC')[1], 10), '')"
+    f"substr(list_sort(list_transform(list_filter({_VALUES}, lambda one: regexp_full_match(one, {_PLAIN})),"
+    " lambda one: printf('%09d', strlen(one)) || one), 'DESC')[1], 10)"
 )
-"""The longest of an object's values that stands in a key as it is asked for: rows without it are not read further."""
+_HAS_LONGEST = " OR ".join(f"contains(row_key, coalesce(':' || {_LONGEST} || '{end}', ''))" for end in ",}")
+"""The longest of an object's values stands in a key as it is asked for, whole. DuckDB asks `contains` while it reads,
+so that of other rows nothing is read but the key; it asks `json_contains` when all columns have been read."""
 _WHOLE = f"md5_number_lower({_part('relation')})"
 RECORD = f"md5_number_lower({_part('relation')} || CASE WHEN {_IS_OBJECT} THEN {_MEMBERS} ELSE {_part(_KEY)} END)"
 """The numbers of a relation and of one of its records, as `sinks.lake.rows.touch` gives them to rows when they land."""
@@ -168,8 +172,8 @@ SELECT found.* FROM (
     UNION ALL
     -- An object may have part of a key, which has no number of its own.
     SELECT *, 'changed' FROM events
-    WHERE {is_object} AND kind = 'change' AND contains(row_key, {longest}) AND json_contains(row_key, {object})
-        AND list_contains(relations, relation)
+    WHERE {is_object} AND kind = 'change' AND events.relation = relation
+        AND ({has_longest}) AND json_contains(row_key, {object})
         AND schema_version >= 4 AND touch IS DISTINCT FROM {record} AND touch_before IS DISTINCT FROM {record}
     UNION ALL
     SELECT *, 'all_rows' FROM events WHERE kind = 'change' AND operation = 'truncate' AND touch = {whole}
@@ -232,6 +236,6 @@ def views(events_of_who: str) -> str:
         whole=_WHOLE,
         is_object=_IS_OBJECT,
         object=_OBJECT,
-        longest=_LONGEST,
+        has_longest=_HAS_LONGEST,
         same_key=_SAME_KEY,
     )

@@ -15,8 +15,9 @@ HEAD = """\
 -- The views of pgwitness on an evidence lake, for DuckDB started in the lake's folder: duckdb -init views.sql
 -- Written by pgwitness; changes to this file are overwritten.
 
--- The cache of footers is outside of the memory limit: a lake of many files would fill the memory by it.
-SET parquet_metadata_cache = false;
+-- A question has several scans of the same files: the ends of these are read once. From DuckDB 2.0 on what is kept of
+-- them counts as memory and goes when it is needed; with an older one, and thousands of files, set this to false.
+SET parquet_metadata_cache = true;
 
 -- What reconciliation looks for is estimated to be rare; if it is not, comparing each with each never ends.
 SET asof_loop_join_threshold = 0;
