@@ -44,6 +44,7 @@ data_path = "state/worker"
 [http]
 collect_port = {collect_port}
 worker_port = {worker_port}
+console_port = {console_port}
 
 """
 
@@ -71,6 +72,7 @@ def write(
         flush_interval=flush_interval,
         collect_port=free_port(),
         worker_port=free_port(),
+        console_port=free_port(),
     )
     path.write_text(common + more)
     return path

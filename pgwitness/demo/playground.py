@@ -8,6 +8,7 @@ and the database's data are gone afterwards.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import sys
 import threading
 from pathlib import Path
@@ -16,9 +17,12 @@ import psycopg
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pgwitness.core.config import load
 from pgwitness.demo import configuration, report
-from pgwitness.demo.daemons import fresh, prepare, servers, unwinding, watching
-from pgwitness.demo.servers import LOOPBACK, Broker, Postgres
+from pgwitness.demo.daemons import READY_SECONDS_MAX, Daemon, fresh, prepare, servers, unwinding, watching
+from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port, wait_for
+from sinks.console import users
+from sinks.console.roles import ROLES
 
 LOOK_S = 0.5
 SCHEMA = """
@@ -32,7 +36,11 @@ MORE = """\
 [identities]
 claims_keys = "claims.pem"          # whose signed tokens are believed
 claims_issuer = "https://portal.example"
+
+[console]
+listen = "{host}:{port}"
 """
+CONSOLE_USER = "demo"
 IDENTITIES = """\
 # Who is who: the first rule that matches wins. There is none yet, so nobody has a name.
 rules:
@@ -65,7 +73,9 @@ def main(folder: Path) -> None:
             prepare(config, postgres.dsn())
             tell("starting the collectors and the worker")
             daemons = stack.enter_context(watching(config, place / "logs"))
-        _say(postgres, _named(place))
+            tell("starting the console")
+            password = _console(config, place, stack, daemons)
+        _say(postgres, _named(place), load(config).console.listen, password)
         pause = threading.Event()
         with contextlib.suppress(KeyboardInterrupt):
             while not pause.wait(LOOK_S):
@@ -73,11 +83,24 @@ def main(folder: Path) -> None:
                     daemon.check()
 
 
-def _say(postgres: Postgres, place: Path) -> None:
+def _console(config: Path, place: Path, stack: contextlib.ExitStack, daemons: list[Daemon]) -> str:
+    """Serve the console to one user with every role; returns the password, which nobody has outside of this run."""
+    password = secrets.token_urlsafe(12)
+    user = users.User(name=CONSOLE_USER, roles=list(ROLES), password=users.hashed(password))
+    users.change(load(config).console.users_file, lambda _: {CONSOLE_USER: user})
+    daemon = Daemon(config, place / "logs" / "console.log", "console")
+    stack.callback(daemon.end)
+    wait_for(daemon.ready(load(config).http.console_port), READY_SECONDS_MAX, f"it is not ready; see {daemon.log}")
+    daemons.append(daemon)
+    return password
+
+
+def _say(postgres: Postgres, place: Path, console: str, password: str) -> None:
     for line in (
         "ready: every transaction of this database is witnessed",
         f"  {postgres.dsn('app', 'shop')}",
         f"  psql: {postgres.psql_bin / 'psql'}",
+        f"  console: http://{console}/ as {CONSOLE_USER} with the password {password}",
         f"In another terminal: . {place}/environment sets PGHOST, PGPORT, PGDATABASE and PGUSER for your programs,",
         f'and pgwitness sql --config {place}/pgwitness.toml "SELECT * FROM changes" shows what they did.',
         "Ctrl-C ends it; the evidence stays.",
@@ -94,8 +117,9 @@ def _named(place: Path) -> Path:
 def _configure(place: Path, postgres: Postgres, broker: Broker) -> Path:
     from pgwitness.cli.init import write
 
+    more = MORE.format(host=LOOPBACK, port=free_port())
     path = configuration.write(
-        place, postgres, broker, title=TITLE, clear=["public.orders.status"], flush_interval="1s", more=MORE
+        place, postgres, broker, title=TITLE, clear=["public.orders.status"], flush_interval="1s", more=more
     )
     (place / "identities.yaml").write_text(IDENTITIES)
     (place / "environment").write_text(ENVIRONMENT.format(place=_named(place), host=LOOPBACK, port=postgres.port))
