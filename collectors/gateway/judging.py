@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from collectors.gateway import lexing
 from collectors.gateway.actions import Decision, Reading
+from collectors.gateway.catalogue import EMPTY, MADE_MAX, Catalogue
 from collectors.gateway.lexing import Settings, Surety
 from collectors.gateway.records import Opened, Said
 from collectors.gateway.relations import in_full, running
@@ -28,7 +29,7 @@ from detectors.sensitive import Sensitive
 from pgwitness.core.events import Assurance, Parsed, PrincipalKind
 from pgwitness.core.privacy import Tokenizer
 from pgwitness.core.sql.intent import given
-from pgwitness.core.sql.parsetree import Handle
+from pgwitness.core.sql.parsetree import Handle, Made
 from pgwitness.core.sql.statements import StatementFacts, facts
 
 KNOWN_MAX: Final = 16_384
@@ -78,6 +79,8 @@ class Rules(NamedTuple):
     gatekeeper: Gatekeeper
     name: Namer = lambda _opened, _application: NOBODY
     labels: Mapping[str, Mapping[str, str]] = {}
+    catalogues: Mapping[tuple[str, str], Catalogue] = {}
+    """By cluster and database."""
     unparsable: Mapping[str, Mapping[str, Doubtful]] = {}
     """By database as the gateway names it, and by kind of principal."""
 
@@ -117,6 +120,7 @@ class Judging:
         """What is about to be judged and was read already (`collectors.gateway.ahead`)."""
         self._scopes: dict[tuple[object, ...], _Scope] = {}
         self._remembered = 0
+        self._made: dict[tuple[str, str], list[Made]] = {}
 
     def adopt(self, rules: Rules) -> None:
         """Go on by other rules, in every session, from the next statement on."""
@@ -124,6 +128,21 @@ class Judging:
         self.epoch += 1
         self._scopes.clear()
         self._remembered = 0
+
+    def catalogue(self, cluster: str, database: str) -> Catalogue:
+        """Return what is known of a database, what its sessions have made among it."""
+        known = self.rules.catalogues.get((cluster, database), EMPTY)
+        made = self._made.get((cluster, database))
+        return known.with_made(made) if made else known
+
+    def learn(self, cluster: str, database: str, made: Sequence[Made]) -> None:
+        """Take up functions that a session makes; whether that succeeds is not waited for."""
+        known = self._made.setdefault((cluster, database), [])
+        news = [body for body in made if body not in known]
+        if news:
+            known += news
+            del known[:-MADE_MAX]
+            self.adopt(self.rules)
 
     def session(self, opened: Opened, named: str = "", intent: str = "") -> SessionJudge:
         """Return the judge of one session; `named` is what the gateway calls its database."""
@@ -193,7 +212,8 @@ class Judging:
 
     def judge(self, scope: _Scope, reading: Reading, at_us: int) -> Decision:
         """Decide on a statement that was read."""
-        verdict, marks = verdict_on(self.rules.gatekeeper, scope.whose, reading, scope.refuses, at_us)
+        catalogue = self.catalogue(scope.whose.cluster, scope.whose.database)
+        verdict, marks = verdict_on(self.rules.gatekeeper, scope.whose, reading, scope.refuses, at_us, catalogue)
         return Decision(reading.said, verdict, reading.known.handles, reading, scope, marks)
 
     def read(self, text: bytes, settings: Settings) -> Reading:
@@ -210,13 +230,18 @@ class Judging:
 
 
 def verdict_on(
-    gatekeeper: Gatekeeper, whose: Action, reading: Reading, refuses: bool, at_us: int
+    gatekeeper: Gatekeeper,
+    whose: Action,
+    reading: Reading,
+    refuses: bool,
+    at_us: int,
+    catalogue: Catalogue = EMPTY,
 ) -> tuple[Verdict | None, frozenset[str] | None]:
     """Return what is decided on a statement that was read, and how it marks its session (`Decision.marks`)."""
-    marks = frozenset[str]() if reading.intent is not None else None
+    marks = frozenset[str]() if reading.intent is not None or reading.known.made else None
     if not len(gatekeeper):
         return None, marks
-    action = gatekeeper.action(whose, in_full(reading.known), at_us)
+    action = gatekeeper.action(whose, in_full(reading.known, catalogue), at_us)
     if (intent := reading.said.tags.get("intent")) is not None:
         action.intent = intent
     verdict = gatekeeper.ask(action)
@@ -293,6 +318,8 @@ class SessionJudge:
         if decision.marks and not decision.marks <= self._read:
             self._read |= decision.marks
             self._epoch = -1
+        if decision.reading is not None and decision.reading.known.made:
+            self._judging.learn(self._opened.cluster, self._opened.database, decision.reading.known.made)
         intent = decision.reading.intent if decision.reading is not None else None
         if intent is not None:
             self.intent = intent.text

@@ -5,12 +5,17 @@ What cannot be used is reported, and what was read before goes on to hold.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
+import psycopg
 import structlog
 
+from collectors.connection import conninfo
+from collectors.gateway.catalogue import Catalogue, read
 from collectors.gateway.judging import Namer, Rules
 from detectors.gatekeeper import Gatekeeper, Labels
 from detectors.policy.calendars import FILES
@@ -23,6 +28,9 @@ from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 
 Namers = Callable[[str, str], Namer]
 """Makes of the text of a file, and its name, what names a session. Raises `ConfigurationError`."""
+
+LOOK_S: Final = 30.0
+"""How old what is known of views and functions may be; what sessions of the gateway make is known at once."""
 
 log = structlog.get_logger("gateway")
 
@@ -60,6 +68,9 @@ class WatchedRules:
             identities, names, initial=Rules(self._policies.last).name, settle=True, refused=_still_holds
         )
 
+        self._catalogues: dict[tuple[str, str], Catalogue] = {}
+        self._due_s = 0.0
+
     def load(self) -> Rules:
         """Read both. Raise `ConfigurationError` when either cannot be used."""
         self._policies.load()
@@ -74,10 +85,37 @@ class WatchedRules:
         except ConfigurationError as error:  # the folder is gone, or empty, for a moment
             log.error("what was read before still holds", error=str(error))
             return None
-        if all(one is other for one, other in zip(before, now, strict=True)):
+        unchanged = all(one is other for one, other in zip(before, now, strict=True))
+        if not self._looked_behind() and unchanged:
             return None
-        log.info("decides by other policies or identities from now on", bundle=self._policies.last.sha256)
+        if not unchanged:
+            log.info("decides by other policies or identities from now on", bundle=self._policies.last.sha256)
         return self._made()
+
+    def _looked_behind(self) -> bool:
+        """Look at what stands behind names, every `LOOK_S`; return whether it has changed.
+
+        What cannot be read stays as it was known.
+        """
+        if not len(self._policies.last) or time.monotonic() < self._due_s:
+            return False
+        changed = False
+        served = {one.cluster for one in self._config.gateway.databases.values()}
+        for name in sorted(served & self._config.clusters.keys()):
+            cluster = self._config.clusters[name]
+            for database in cluster.databases:
+                try:
+                    with psycopg.connect(
+                        conninfo(cluster, None, database, "pgwitness gateway"), autocommit=True
+                    ) as one:
+                        found = read(one)
+                except psycopg.Error as error:
+                    log.warning("what stands behind names is not read", database=database, reason=type(error).__name__)
+                    continue
+                changed = changed or found != self._catalogues.get((name, database))
+                self._catalogues[name, database] = found
+        self._due_s = time.monotonic() + LOOK_S
+        return changed
 
     def _made(self) -> Rules:
         config = self._config
@@ -85,6 +123,7 @@ class WatchedRules:
             self._policies.last,
             self._names.last,
             {name: cluster.labels for name, cluster in config.clusters.items()},
+            dict(self._catalogues),
             {name: msgspec.to_builtins(one.unparsable) for name, one in config.gateway.databases.items()},
         )
 

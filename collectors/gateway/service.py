@@ -191,10 +191,12 @@ async def _accept(house: House, listener: socket.socket, stop: threading.Event, 
     """Take clients until `stop`; then let each session end its transaction, for a while."""
     tasks: set[asyncio.Task[None]] = set()
     accepting = asyncio.create_task(_accept_all(house, listener, tasks))
+    reloading = asyncio.create_task(_reload(house))
     try:
         while not stop.is_set():
             health.ready(PART)
-            await _reload(house)
+            if reloading.done():
+                reloading = asyncio.create_task(_reload(house))
             await asyncio.wait({accepting}, timeout=POLL_S)
             if accepting.done():
                 accepting.result()
@@ -205,16 +207,21 @@ async def _accept(house: House, listener: socket.socket, stop: threading.Event, 
         accepting.cancel()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, accepting, return_exceptions=True)
+        await asyncio.gather(*tasks, accepting, reloading, return_exceptions=True)
         house.turn()
 
 
 async def _reload(house: House) -> None:
     """Go on by other policies and identities where their files have changed; no session is dropped for it."""
-    if house.changed_rules is not None:
+    if house.changed_rules is None:
+        return
+    try:
         rules = await asyncio.to_thread(house.changed_rules)
-        if rules is not None:
-            house.judging.adopt(rules)
+    except Exception:
+        log.exception("unexpected error; what was read before still holds")
+        return
+    if rules is not None:
+        house.judging.adopt(rules)
 
 
 async def _accept_all(house: House, listener: socket.socket, tasks: set[asyncio.Task[None]]) -> None:

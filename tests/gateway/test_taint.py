@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
+from collectors.gateway.catalogue import Catalogue, read
 from collectors.gateway.judging import Person, Rules
 from detectors.gatekeeper import Gatekeeper, Labels
 from detectors.policy.files import parse
@@ -57,6 +58,13 @@ tests:
     match: false
     action: {intent: T-1, statement: {operations: [insert]}}
 """
+
+
+def rules(**known: Catalogue) -> Rules:
+    """What is decided by, and what is known of databases of the cluster, by their names."""
+    return RULES._replace(catalogues={("shop", name): catalogue for name, catalogue in known.items()})
+
+
 RULES = Rules(
     Gatekeeper(Bundle(parse(POLICIES, "test")), Sensitive([]), LABELS),
     lambda _opened, _application: Person("helper", "agent"),
@@ -87,23 +95,48 @@ READS = (
 
 def test_who_has_read_untrusted_text_is_denied_secrets(helper: Running) -> None:
     """Whatever way it was read, and whatever was prepared before; another session is not denied."""
-    for read in READS:
+    for look in READS:
         with psycopg.connect(helper.dsn(), autocommit=True, cursor_factory=psycopg.ClientCursor) as client:
             client.pgconn.prepare(b"cards", b"SELECT number FROM cards")
             client.execute("SELECT number FROM cards")
             client.execute("SELECT id FROM tickets")
             client.execute("SELECT number FROM cards")
-            if read.startswith("COPY"):
-                with client.cursor().copy(read) as copy:
+            if look.startswith("COPY"):
+                with client.cursor().copy(look) as copy:
                     assert sum(1 for _ in copy) == 1
             else:
-                client.execute(read)
+                client.execute(look)
             for text in ("SELECT number FROM cards", "TABLE cards", "DELETE FROM tickets WHERE id = 1"):
                 with pytest.raises(errors.InsufficientPrivilege, match="has read a ticket"):
                     client.execute(text)
             result = client.pgconn.exec_prepared(b"cards", [])
-            assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"42501", read
+            assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"42501", look
             assert client.execute("SELECT count(*) FROM tickets").fetchone() == (1,)
+
+
+def test_what_stands_behind_names_counts(helper: Running, database: str) -> None:
+    """Views, views on views and functions have read what they read; a search path leads nowhere else."""
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute("CREATE VIEW inbox AS SELECT id, body AS said FROM tickets")
+        admin.execute("CREATE VIEW shown AS SELECT said FROM inbox")
+        admin.execute("CREATE FUNCTION latest() RETURNS SETOF text LANGUAGE sql AS 'SELECT body FROM tickets'")
+        admin.execute("CREATE SCHEMA hidden")
+        admin.execute("CREATE TABLE hidden.letters (body text)")
+        for name in ("public.inbox", "public.shown", "hidden.letters"):
+            admin.execute(f"GRANT SELECT ON {name} TO {helper.role}".encode())
+        admin.execute(f"GRANT USAGE ON SCHEMA hidden TO {helper.role}".encode())
+        helper.house.judging.adopt(rules(**{helper.database: read(admin)}))
+    for look in ("TABLE inbox", "SELECT said FROM shown", "SELECT * FROM public.latest()"):
+        with psycopg.connect(helper.dsn(), autocommit=True) as client:
+            client.execute("SELECT number FROM cards")
+            client.execute(look.encode())
+            with pytest.raises(errors.InsufficientPrivilege, match="has read a ticket"):
+                client.execute("SELECT number FROM cards")
+    with psycopg.connect(helper.dsn(), autocommit=True) as client:
+        client.execute("SELECT id FROM inbox")
+        client.execute("SET search_path = hidden")
+        client.execute("SELECT * FROM letters")
+        client.execute("SELECT number FROM public.cards")
 
 
 def test_in_one_pipeline_the_order_counts(helper: Running) -> None:
