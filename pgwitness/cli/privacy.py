@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +12,10 @@ from pgwitness.cli.evidence import Recorder
 from pgwitness.cli.options import common, configuration
 from pgwitness.cli.output import say
 from pgwitness.cli.token import asked_value
-from pgwitness.core.config import Config
 from pgwitness.core.errors import ConfigurationError, NotInOrder
+
+if TYPE_CHECKING:
+    from pgwitness.core.config import Config
 
 
 @click.group(short_help="Keys of tokens: rotate, and forget a person.")
