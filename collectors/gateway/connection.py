@@ -69,6 +69,8 @@ class House:
     connections_max: int
     changed_rules: Callable[[], Rules | None] | None = None
     """Gives other policies and identities, once, when their files have changed."""
+    changed_tls: Callable[[], tuple[ssl.SSLContext | None, bytes | None]] | None = None
+    """Gives `tls` and `binding` by the certificate that holds now."""
     mock: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     sessions: dict[tuple[int, bytes], Connection] = field(default_factory=dict)
@@ -295,13 +297,14 @@ async def serve(house: House, way: Way) -> None:
 
 async def _serve(house: House, way: Way) -> None:
     async with asyncio.timeout(house.login_s):
-        link, request = await greet(way, house.tls)
+        tls, binding = house.tls, house.binding  # of one certificate, which may be another one in a moment
+        link, request = await greet(way, tls)
         if isinstance(request, CancelRequest):
             await _cancel(house, request)
             link.leave()
             return
         assert isinstance(request, Startup)
-        connection = await _open(house, link, request)
+        connection = await _open(house, link, request, binding)
     if connection is None:
         return
     SESSIONS.inc()
@@ -322,7 +325,7 @@ async def _cancel(house: House, request: CancelRequest) -> None:
         await upstream.cancel(connection.server)
 
 
-async def _open(house: House, link: Link, request: Startup) -> Connection | None:
+async def _open(house: House, link: Link, request: Startup, binding: bytes | None) -> Connection | None:
     """Name the client and log in for it; None when it was refused, which it has been told then."""
     role = request.parameters["user"]
     name = request.parameters.get("database") or role
@@ -339,7 +342,7 @@ async def _open(house: House, link: Link, request: Startup) -> Connection | None
         _refuse(link, "53300", "the gateway has as many sessions as gateway.connections_max allows")
         return None
     opened = _opened(link, database, role, name, request)
-    proven = await _proven(house, link, database, opened)
+    proven = await _proven(house, link, database, opened, binding)
     if proven is None:
         return None
     opened = replace(
@@ -359,12 +362,12 @@ async def _open(house: House, link: Link, request: Startup) -> Connection | None
     return _joined(house, link, request, opened, server)
 
 
-async def _proven(house: House, link: Link, database: Database, opened: Opened) -> Proven | None:
+async def _proven(house: House, link: Link, database: Database, opened: Opened, binding: bytes | None) -> Proven | None:
     """Ask a client who it is; None when it is not let in, which it has been told then."""
     assert link.transport is not None
     shown = Shown(opened.role, link.transport.get_extra_info("ssl_object"), opened.at_us)
     try:
-        return await prove(link, database.admission, shown, house.mock, house.binding)
+        return await prove(link, database.admission, shown, house.mock, binding)
     except ProtocolViolation:
         raise
     except Denied as denied:

@@ -41,6 +41,7 @@ from pgwitness.core.config.tables import Gateway, GatewayDatabase
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.privacy import Tokenizer, load_key, tokenizer
 from pgwitness.core.runtime.health import Health
+from pgwitness.core.runtime.watchedfile import WatchedFile
 
 PART = "gateway"
 BACKLOG = 512
@@ -64,7 +65,8 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
     watched = WatchedRules(config, namers)
     judging = Judging(token, watched.load())
     databases = {name: _database(config, name, one, token) for name, one in gateway.databases.items()}
-    tls, binding = tls_of(gateway)
+    certificate = watched_tls(gateway)
+    tls, binding = certificate.load()
     listener = listen(gateway.listen)
     spool = Spool(gateway.spool.path, gateway.spool.max, gateway.spool.sync)
     mend(spool, config.collectors.state_path)
@@ -72,6 +74,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
     house = House(
         databases, spool, judging, tls, binding, float(gateway.login_timeout), gateway.connections_max, watched.poll
     )
+    house.changed_tls = certificate.poll if gateway.tls is not None else None
     ahead = house.ahead = Ahead(key)
     servers = [(database.cluster, database.place.instance) for database in databases.values()]
     shipping = ShippingProcess(config, spool, health, servers)
@@ -175,6 +178,26 @@ def tls_of(gateway: Gateway) -> tuple[ssl.SSLContext | None, bytes | None]:
     return context, binding
 
 
+Tls = tuple[ssl.SSLContext | None, bytes | None]
+
+
+def watched_tls(gateway: Gateway) -> WatchedFile[Tls]:
+    """Watch the gateway's certificate, its key and its clients' authority, which are renewed together."""
+    nothing: Tls = (None, None)
+    tls = gateway.tls
+    files = [] if tls is None else [tls.cert_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file else [])]
+    path = files[0] if files else Path()
+    return WatchedFile(
+        path,
+        lambda: tls_of(gateway),
+        initial=nothing,
+        files=lambda: files,
+        settle=True,
+        changed=lambda _: log.info("serves another certificate from now on", file=str(path)),
+        refused=lambda refusal: log.error("the certificate that was read before still holds", error=refusal.error),
+    )
+
+
 def serve_clients(
     house: House, listener: socket.socket, stop: threading.Event, health: Health, served: threading.Event
 ) -> None:
@@ -212,11 +235,13 @@ async def _accept(house: House, listener: socket.socket, stop: threading.Event, 
 
 
 async def _reload(house: House) -> None:
-    """Go on by other policies and identities where their files have changed; no session is dropped for it."""
-    if house.changed_rules is None:
-        return
+    """Go on by other policies, identities and certificates where their files have changed; no session is dropped."""
+    rules = None
     try:
-        rules = await asyncio.to_thread(house.changed_rules)
+        if house.changed_tls is not None:
+            house.tls, house.binding = await asyncio.to_thread(house.changed_tls)
+        if house.changed_rules is not None:
+            rules = await asyncio.to_thread(house.changed_rules)
     except Exception:
         log.exception("unexpected error; what was read before still holds")
         return

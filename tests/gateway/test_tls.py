@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from collectors.gateway.service import tls_of
+from collectors.gateway.service import tls_of, watched_tls
 from collectors.gateway.wire import startup
 from pgwitness.core.config.tables import Gateway, GatewayTls
 from tests.collectors.tls import Authority, tls_server
@@ -62,6 +62,35 @@ def test_every_version_of_the_protocol(gateway: Running, low: str, high: str) ->
         with pytest.raises(psycopg.errors.QueryCanceled):
             client.execute("SELECT pg_sleep(60)")
         timer.join()
+
+
+def test_a_certificate_is_renewed_under_the_sessions(tmp_path: Path, authority: Authority, database18: str) -> None:
+    """New logins are bound to the new one; who is there stays, and a certificate that is none changes nothing."""
+    certificate, key, _ = authority.issue("gateway", "127.0.0.1")
+    settings = Gateway(tls=GatewayTls(cert_file=certificate, key_file=key))
+    watched = watched_tls(settings)
+    context, binding = watched.load()
+    assert binding is not None
+    more = {"sslmode": "verify-full", "sslrootcert": str(authority.path), "channel_binding": "require"}
+    with running(tmp_path, database18, (context, binding)) as one:
+        one.house.changed_tls = watched.poll
+        with psycopg.connect(one.dsn(**more), autocommit=True) as before:
+            authority.issue("gateway", "127.0.0.1")
+            deadline = time.monotonic() + 20
+            while one.house.binding == binding:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            with psycopg.connect(one.dsn(**more)) as after:
+                assert after.execute("SELECT 1").fetchone() == (1,)
+            renewed = one.house.binding
+            certificate.write_text("nothing")
+            while watched.refusal is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert one.house.binding == renewed
+            with psycopg.connect(one.dsn(**more)) as after:
+                assert after.execute("SELECT 1").fetchone() == (1,)
+            assert before.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_another_protocol_is_not_served(gateway: Running) -> None:

@@ -162,7 +162,7 @@ def forged(issuer: Issuer) -> dict[str, str]:
         "algorithm ": _by_public_key(body, public),
         "unsigned": issuer.token(key="", algorithm="none"),
         "malformed": "no.token.at.all",
-        "signature ": f"{head}.{body[:-4]}.{signature}",
+        "signature ": f"{head}.{issuer.token(sub='cfo').split('.')[1]}.{signature}",
         "too_long": issuer.token(filler="x" * 20_000),
     }
 
