@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from starlette.testclient import TestClient
 
 from sinks.console import asking, charting, csvfile
 from sinks.console.people import DAYS, heat
-from sinks.console.questions import QUESTIONS
+from sinks.console.questions import FILE, QUESTIONS
 from tests.sinks.console.conftest import HOSTILE, World, document, token
 from tests.sinks.console.test_pages import words
 
@@ -131,19 +133,24 @@ def test_no_cell_of_a_file_is_a_formula() -> None:
     assert [row[1] for row in rows] == ["n", "-1", "2.5", "", "True"]
 
 
-def test_the_questions_are_those_of_the_page() -> None:
-    """Of docs/how-to/answer-an-auditor.md, whose answers a test holds."""
-    told, standard = [], ""
-    number, said = 0, ""
+def page_questions() -> list[dict[str, object]]:
+    """Read the page."""
+    told: list[dict[str, object]] = []
+    standard, number, said = "", 0, ""
     for part in PART.finditer(PAGE.read_text(encoding="utf-8")):
         if part["standard"]:
             standard = part["standard"]
         elif part["number"]:
             number, said = int(part["number"]), part["words"]
         elif number:
-            told.append((number, standard, said, part["query"].strip()))
-    assert [(one.number, one.standard, one.words, one.query) for one in QUESTIONS] == told
-    assert len(told) >= 20
+            told.append({"number": number, "standard": standard, "words": said, "query": part["query"].strip()})
+    return told
+
+
+def test_the_questions_are_those_of_the_page() -> None:
+    """Of docs/how-to/answer-an-auditor.md, whose answers a test holds."""
+    assert [asdict(one) for one in QUESTIONS] == page_questions(), "python -m tests.sinks.console.test_questions"
+    assert len(QUESTIONS) >= 20
 
 
 def test_a_question_is_put_into_the_form(browser: TestClient) -> None:
@@ -217,3 +224,7 @@ def test_others_who_ask_at_the_same_time_are_told_to_wait(
     asker = world.asker
     with asker._child():
         assert "others are asking" in words(document(ask(browser, "SELECT 1")))
+
+
+if __name__ == "__main__":  # after the page was changed
+    FILE.write_text(json.dumps(page_questions(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
