@@ -39,7 +39,7 @@ def put(path: Path, text: str) -> None:
     try:
         staged.unlink(missing_ok=True)
         descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             if path.exists():
                 known = path.stat()
                 os.fchown(file.fileno(), known.st_uid, known.st_gid)
@@ -62,6 +62,9 @@ def alone(path: Path) -> Iterator[None]:
     """Be the only one who changes a secret: of two at once one would undo what the other did. Raise `OSError`."""
     descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600)
     try:
+        if os.geteuid() == 0:  # root may have come first, and its owner comes next
+            known = (path if path.exists() else path.parent).stat()
+            os.fchown(descriptor, known.st_uid, known.st_gid)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from pgwitness.core import secretfile
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 from sinks.console.roles import RIGHTS
@@ -134,17 +134,16 @@ def _known(path: Path, roles: list[str]) -> None:
 
 
 def change(path: Path, edit: Callable[[dict[str, User]], dict[str, User]]) -> None:
-    """Write the file anew with what `edit` makes of its users. Raise `ConfigurationError`."""
-    users = edit(read(path) if path.exists() else {})
-    content = msgspec.json.format(msgspec.json.encode(_File([users[name] for name in sorted(users)])), indent=1)
+    """Write the file anew with what `edit` makes of its users, one change after another; it stays its owner's.
+
+    Raise `ConfigurationError`.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content + b"\n")
-            file.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
+        with secretfile.alone(path):
+            users = edit(read(path) if path.exists() else {})
+            content = msgspec.json.encode(_File([users[name] for name in sorted(users)]))
+            secretfile.put(path, msgspec.json.format(content, indent=1).decode() + "\n")
     except OSError as error:
         raise ConfigurationError(f"console.users_file: {path} cannot be written: {error.strerror}") from error
 
