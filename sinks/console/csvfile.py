@@ -15,7 +15,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 def written(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
     """Write columns and rows, with a byte order mark, without which spreadsheets take UTF-8 for something else."""
     file = io.StringIO()
-    writer = csv.writer(file)
+    # In quotes, a text stays one cell also where semicolons or tabs separate cells.
+    writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow([harmless(column) for column in columns])
     writer.writerows([[harmless(cell) for cell in row] for row in rows])
     return b"\xef\xbb\xbf" + file.getvalue().encode("utf-8", "backslashreplace")

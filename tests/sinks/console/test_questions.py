@@ -228,3 +228,9 @@ def test_others_who_ask_at_the_same_time_are_told_to_wait(
 
 if __name__ == "__main__":  # after the page was changed
     FILE.write_text(json.dumps(page_questions(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def test_a_text_stays_one_cell_whatever_separates_cells() -> None:
+    """Spreadsheets of half of Europe take semicolons for it, and would find a formula behind one."""
+    content = csvfile.written(["a", "n"], [["x;=1+1", 3], ["y\t=1+1", None]]).decode("utf-8-sig")
+    assert content == '"a","n"\r\n"x;=1+1",3\r\n"y\t=1+1",""\r\n'
