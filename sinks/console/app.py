@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import structlog
 from starlette.applications import Starlette
@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pgwitness.core.config import Console
 from pgwitness.core.errors import NotInOrder, PgwitnessError, Unreachable
@@ -42,6 +42,8 @@ LIVE_S = 5.0
 STREAMS_MAX, STREAMS_A_SESSION = 400, 4
 LOGINS_AT_ONCE = 2
 """Each takes 32 MiB while a password is held against its hash."""
+
+OVER = "You are logged in no more, and this page does not change any more: load it again."
 
 log = structlog.get_logger("console")
 
@@ -63,6 +65,21 @@ class Context:
     streams: dict[str, int] = field(default_factory=dict)
 
 
+class _Feed(StreamingResponse):
+    """A live feed; `left` is called once, however it ends, also when nothing of it was sent."""
+
+    def __init__(self, content: AsyncIterator[str], left: Callable[[], None]) -> None:
+        super().__init__(content, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        self.left = left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.left()
+
+
 class Application:
     """Answers requests."""
 
@@ -75,6 +92,7 @@ class Application:
         self.state_cookie = f"{prefix}pgwitness-state"
         self.sessions = Sessions(config.session_lifetime, config.session_idle, context.clock)
         self.throttle = Throttle(context.clock)
+        self._gathering = asyncio.Lock()
         self._hashing = asyncio.Semaphore(LOGINS_AT_ONCE)
         facts = Cached(lambda: now.gather(context.reader, context.seal, datetime.now(UTC)), LIVE_S * 0.8)
         self.shared = Shared(context.reader, context.asking, facts, self.sessions, config, context.feedback)
@@ -102,12 +120,14 @@ class Application:
         return Visitor(name, http.address(request, self.context.config.proxies))
 
     def _session(self, request: Request, *, touch: bool = True) -> Session | None:
-        """Return the session of a request, None when there is none, or its user was removed."""
+        """Return the session of a request, None when there is none, or its user was removed or has another password."""
         name = request.cookies.get(self.cookie, "")
         session = self.sessions.get(name, touch=touch) if name else None
-        if session is not None and session.roles is None and self.context.users.get(session.user) is None:
-            self.sessions.end(name)
-            return None
+        if session is not None and session.roles is None:
+            user = self.context.users.get(session.user)
+            if user is None or user.password != session.credential:
+                self.sessions.end(name)
+                return None
         return session
 
     def _asked(self, request: Request, session: Session, values: dict[str, str]) -> Asked:
@@ -200,35 +220,53 @@ class Application:
             raise Refused(403, "Your roles do not include this page.")
         if sum(streams.values()) >= STREAMS_MAX or streams.get(session.public, 0) >= STREAMS_A_SESSION:
             raise Refused(429, "Too many pages are open at once.")
-        await self._record("console_look", asked.visitor, {"page": "now, live", "outcome": "success"})
-        headers = {"x-accel-buffering": "no"}
-        return StreamingResponse(self._feed(request, session), media_type="text/event-stream", headers=headers)
+        streams[session.public] = (
+            streams.get(session.public, 0) + 1
+        )  # before anything waits, or many would pass at once
+        feed = _Feed(self._feed(request, session), lambda: self._left(session.public))
+        try:
+            await self._record("console_look", asked.visitor, {"page": "now, live", "outcome": "success"})
+        except BaseException:
+            feed.left()
+            raise
+        return feed
+
+    def _left(self, public: str) -> None:
+        streams = self.context.streams
+        streams[public] -= 1
+        if not streams[public]:
+            del streams[public]
 
     async def _feed(self, request: Request, session: Session) -> AsyncIterator[str]:
         """Give the changing part of the page whenever it is another one; being open is no sign of life."""
-        streams, before = self.context.streams, ""
-        streams[session.public] = streams.get(session.public, 0) + 1
-        try:
-            while not self.context.stop() and self._session(request, touch=False) is session:
-                try:
-                    facts = await run_in_threadpool(self.shared.now.get)
-                    html = rendering.render("_now.html", {"facts": facts})
-                except PgwitnessError as error:
-                    html = rendering.render("_trouble.html", {"sentence": str(error)})
-                yield ": alive\n\n" if html == before else _event("now", html)
-                before = html
-                await asyncio.sleep(LIVE_S)
-        finally:
-            streams[session.public] -= 1
-            if not streams[session.public]:
-                del streams[session.public]
+        before = ""
+        while not self.context.stop():
+            if self._session(request, touch=False) is not session:
+                # Whoever looks at it must not take what stands there for how it is now.
+                yield _event("now", rendering.render("_trouble.html", {"sentence": OVER}))
+                return
+            try:
+                facts = await self._facts()
+                html = rendering.render("_now.html", {"facts": facts})
+            except PgwitnessError as error:
+                html = rendering.render("_trouble.html", {"sentence": str(error)})
+            yield ": alive\n\n" if html == before else _event("now", html)
+            before = html
+            await asyncio.sleep(LIVE_S)
+
+    async def _facts(self) -> now.Facts:
+        """Give what is known of now. Feeds wait for each other here, and not each in one of the few threads."""
+        async with self._gathering:
+            return await run_in_threadpool(self.shared.now.get)
 
     # Logging in and out.
 
     def _to_login(self, request: Request) -> Response:
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         wanted = http.place(wanted) if request.method == "GET" else "/"
-        return RedirectResponse("/login" + (f"?next={wanted}" if wanted != "/" else ""), status_code=303)
+        return RedirectResponse(
+            "/login" + (f"?next={quote(wanted, safe='/')}" if wanted != "/" else ""), status_code=303
+        )
 
     async def _login_form(self, request: Request) -> Response:
         if self._session(request) is not None:
@@ -262,18 +300,21 @@ class Application:
         await self._record("console_login", visitor, {"outcome": outcome})
         if user is None:
             return self._show_login(wanted, 403, "No user has this name and password.")
-        self.throttle.succeeded(*keys)
-        return self._let_in(request, user.name, wanted, None)
+        self.throttle.succeeded(keys[0])
+        self.throttle.taken_back(keys[1])  # or whoever has an account could guess on between logins of their own
+        return self._let_in(request, user.name, wanted, None, user.password)
 
     def _is_own_form(self, request: Request, values: dict[str, str]) -> bool:
         """Say whether a form for logging in is the one that this browser was given."""
         token = request.cookies.get(self.login_cookie, "")
         return bool(token) and hmac.compare_digest(token.encode(), values.get("csrf", "").encode("utf-8", "replace"))
 
-    def _let_in(self, request: Request, name: str, wanted: str, roles: tuple[str, ...] | None) -> Response:
+    def _let_in(
+        self, request: Request, name: str, wanted: str, roles: tuple[str, ...] | None, credential: str = ""
+    ) -> Response:
         """Begin a session; the one that the browser had before ends."""
         self.sessions.end(request.cookies.get(self.cookie, ""))
-        session_name, _ = self.sessions.begin(name, self._visitor(request, name).address, roles)
+        session_name, _ = self.sessions.begin(name, self._visitor(request, name).address, roles, credential)
         response = RedirectResponse(wanted, status_code=303)
         self._set(response, self.cookie, session_name, "lax")  # strict would log nobody in who follows a link in a mail
         for spent in (self.login_cookie, self.state_cookie):

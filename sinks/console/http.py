@@ -68,7 +68,8 @@ def address(request: Request, proxies: Collection[str]) -> str:
     peer = request.client.host if request.client is not None else "unknown"
     if peer not in proxies:
         return peer
-    said = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    # Some proxies add a line of their own below what the client sent: the last one counts.
+    said = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()
     try:
         return str(ipaddress.ip_address(said))
     except ValueError:

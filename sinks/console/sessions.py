@@ -30,6 +30,8 @@ class Session:
     seen_s: float
     roles: tuple[str, ...] | None = None
     """Those that the provider gave; none where the file of users has them."""
+    credential: str = ""
+    """The hash of the password that somebody logged in with; none where a provider vouched for them."""
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     public: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -46,10 +48,12 @@ class Sessions:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
 
-    def begin(self, user: str, address: str, roles: tuple[str, ...] | None = None) -> tuple[str, Session]:
+    def begin(
+        self, user: str, address: str, roles: tuple[str, ...] | None = None, credential: str = ""
+    ) -> tuple[str, Session]:
         """Make a session; returns its name, which is kept nowhere here, and itself."""
         name, now_s = secrets.token_urlsafe(32), self._clock()
-        session = Session(user, address, now_s, now_s, roles)
+        session = Session(user, address, now_s, now_s, roles, credential)
         with self._lock:
             self._sessions[_hash(name)] = session
             while len(self._sessions) > SESSIONS_MAX:
@@ -125,6 +129,13 @@ class Throttle:
         with self._lock:
             for key in keys:
                 self._failures.pop(key, None)
+
+    def taken_back(self, key: str) -> None:
+        """Count one failure less: it was none."""
+        with self._lock:
+            count, at_s = self._failures.get(key, (0, 0.0))
+            if count > 0:
+                self._failures[key] = (count - 1, at_s)
 
     def _count(self, key: str) -> int:
         count, at_s = self._failures.get(key, (0, 0.0))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
 from pgwitness.core.config import Console
 from pgwitness.core.errors import ConfigurationError
-from sinks.console import server, users
+from sinks.console import app, server, users
 from sinks.console.http import HEADERS, place
 from sinks.console.pages import PAGES
 from sinks.console.roles import RIGHTS
@@ -207,13 +213,18 @@ def test_cookies_are_for_the_browser_alone(make_world: Callable[..., World]) -> 
 def test_an_address_is_a_known_proxys_word_or_the_peers(make_world: Callable[..., World]) -> None:
     """What anybody else says of where a request comes from is not believed, nor the first address in a chain."""
     world = make_world(proxies=["10.0.0.5"])
-    said = {"x-forwarded-for": "1.1.1.1, 203.0.113.80"}
-    for peer, expected in (("10.0.0.5", "203.0.113.80"), ("192.0.2.1", "192.0.2.1")):
+    chain, lines = ["1.1.1.1, 203.0.113.80"], ["1.1.1.1", "203.0.113.80"]  # a proxy may add a line of its own
+    for peer, addresses, expected in (
+        ("10.0.0.5", chain, "203.0.113.80"),
+        ("10.0.0.5", lines, "203.0.113.80"),
+        ("192.0.2.1", chain, "192.0.2.1"),
+    ):
         browser = world.browser(peer)
         form = {"csrf": token(browser.get("/login")), "name": "nobody", "password": "x"}
         cookie = browser.get("/login").headers["set-cookie"].partition(";")[0]
         form["csrf"] = cookie.partition("=")[2]
-        browser.post("/login", data=form, headers={**said, "cookie": cookie})
+        said = [("x-forwarded-for", one) for one in addresses]
+        browser.post("/login", data=form, headers=[("cookie", cookie), *said])
         assert world.records.told[-1][1].address == expected
 
 
@@ -254,3 +265,79 @@ def test_a_console_is_not_served_in_clear_to_others() -> None:
         server.listen(Console(listen="127.0.0.1:99999"))
     with server.listen(Console(listen="127.0.0.1:0")) as bound:
         assert bound.getsockname()[0] == "127.0.0.1"
+
+
+def test_a_session_ends_with_its_password(make_world: Callable[..., World], tmp_path: Path) -> None:
+    """Whoever stole a session, or a password, has nothing more of it once there is a new one."""
+    file = tmp_path / "users.json"
+
+    def give(password: str) -> None:
+        user = users.User(name="ada", roles=["viewer"], password=users.hashed(password))
+        users.change(file, lambda _: {"ada": user})
+
+    give(PASSWORD)
+    world = make_world(users_file=file)
+    stolen = world.visit("ada")
+    assert stolen.get("/").status_code == 200
+    give(PASSWORD + " of today")
+    assert stolen.get("/").status_code == 303
+    assert log_in(world.browser(), "ada", PASSWORD + " of today").status_code == 303
+
+
+def test_an_account_does_not_help_to_guess_at_others(world: World) -> None:
+    """Logging in oneself forgives no failures of the address, and counts as none."""
+    for n in range(4):
+        assert log_in(world.browser(), f"somebody {n}", "a guess").status_code == 403
+        assert log_in(world.browser(), "viewer").status_code == 303
+    assert log_in(world.browser(), "somebody else", "a guess").status_code == 403
+    assert log_in(world.browser(), "reviewer").status_code == 429
+
+
+def test_two_who_change_the_users_at_once_lose_nobody(tmp_path: Path) -> None:
+    """One change follows after the other."""
+    file = tmp_path / "users.json"
+
+    def add(number: int) -> None:
+        name = f"käthe {number}"
+        user = users.User(name=name, roles=["viewer"], password="")
+        users.change(file, lambda known: {**known, name: user})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert len(users.read(file)) == 40
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_with_a_name_is_there_after_logging_in(world: World) -> None:
+    """With what is escaped in it."""
+    browser = world.browser()
+    where = browser.get("/people?name=Maria%20L%26B").headers["location"]
+    wanted = re.search(r'name="next" value="([^"]*)"', browser.get(where).text)
+    assert wanted is not None
+    assert wanted[1] == "/people?name=Maria%20L%26B"
+
+
+def test_live_feeds_of_a_session_are_few_also_when_they_come_at_once(make_world: Callable[..., World]) -> None:
+    """They are counted before anything waits, and no more once they ended."""
+    world = make_world(stop=lambda: True)
+    cookies = {"cookie": f"pgwitness={name_of(world.visit('viewer'))}"}
+    written, record = threading.Event(), world.records.record
+
+    def slowly(*told: Any) -> None:
+        written.wait(5)
+        record(*told)
+
+    world.records.record = slowly  # type: ignore[method-assign]
+
+    async def come(number: int) -> list[int]:
+        transport = httpx2.ASGITransport(world.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8432", headers=cookies) as client:
+            feeds = [asyncio.ensure_future(client.get("/now/live")) for _ in range(number)]
+            for refused in range(number - app.STREAMS_A_SESSION):
+                while sum(feed.done() for feed in feeds) <= refused and not written.is_set():
+                    await asyncio.wait([feed for feed in feeds if not feed.done()], return_when="FIRST_COMPLETED")
+            written.set()
+            return [answer.status_code for answer in await asyncio.gather(*feeds)]
+
+    assert sorted(asyncio.run(come(12))) == [200] * 4 + [429] * 8
+    assert asyncio.run(come(4)) == [200] * 4

@@ -153,3 +153,19 @@ def test_what_lives_is_sent_when_it_is_another(
     world.now_s[0] += 1_801
     assert browser.get("/now/live").status_code == 401
     assert world.browser().get("/now/live").status_code == 401
+
+
+def test_what_lives_says_when_it_does_no_more(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody takes a page that stands still for how it is now."""
+    hours = iter([0.0, 3_600.0])
+
+    def later() -> bool:
+        world.now_s[0] += next(hours)
+        return False
+
+    world = make_world(stop=later)
+    monkeypatch.setattr(app, "LIVE_S", 0.0)
+    answer = world.visit("viewer").get("/now/live")
+    assert [app.OVER in part for part in answer.text.split("\n\n")] == [False, True, False]
