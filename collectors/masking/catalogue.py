@@ -313,7 +313,7 @@ def _registered(connection: Connection) -> dict[tuple[str, str], tuple[int, str 
         with connection.transaction():
             connection.execute("SET LOCAL row_security = off")
             rows = connection.execute(
-                f"SELECT view_schema::text, name::text, relid, shown::text FROM {SCHEMA}.views"
+                f"SELECT view_schema::text, name::text, relid::oid, shown::text FROM {SCHEMA}.views"
             ).fetchall()
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
         return None

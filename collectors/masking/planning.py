@@ -15,7 +15,7 @@ from collectors.installation.steps import Statement
 from collectors.masking import expressions, upkeep
 from collectors.masking.catalogue import Column, Role, State, Table, View
 from collectors.masking.names import MARK, OWNER, PADS, SCHEMA, quoted, role_of, text, view_schema
-from collectors.masking.treatment import Kind, treatments
+from collectors.masking.treatment import Kind, column_name, rule, treatments
 from pgwitness.core.config import Audience, Privacy
 
 GROUP = "masks"
@@ -36,13 +36,17 @@ Few = Mapping[tuple[int, str], bool]
 
 
 class Wanted(NamedTuple):
-    """A view that an audience should have: of which table, in which schema, each column with its kind and SQL."""
+    """A view that an audience should have: of which table, in which schema, each column with its kind and SQL.
+
+    `ruled` are the columns that a rule masks by name.
+    """
 
     table: Table
     schema: str
     columns: tuple[tuple[Column, Kind, str], ...]
     few: tuple[str, ...]
     rules: str
+    ruled: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -120,6 +124,7 @@ def left_out(state: State, audience: Audience) -> list[Trouble]:
 def wanted(state: State, audience: Audience, privacy: Privacy, few: Few) -> list[Wanted]:
     """List the views that an audience should have."""
     found = []
+    named = rule(audience, privacy)
     for table in state.tables:
         if table.schema not in audience.schemas or table.roles:
             continue
@@ -136,7 +141,14 @@ def wanted(state: State, audience: Audience, privacy: Privacy, few: Few) -> list
             columns.append((column, kind, expressions.masked(column, kind, state.encoding)))
         rules.update(expressions.VERSION)
         found.append(
-            Wanted(table, view_schema(audience, table.schema), tuple(columns), tuple(nulled), rules.hexdigest()[:16])
+            Wanted(
+                table,
+                view_schema(audience, table.schema),
+                tuple(columns),
+                tuple(nulled),
+                rules.hexdigest()[:16],
+                frozenset(c.name for c in table.columns if named(column_name(table, c)) not in (None, "clear")),
+            )
         )
     return found
 
@@ -338,7 +350,7 @@ def _registered(view: Wanted, reader: str) -> Iterator[Statement]:
     sql = upkeep.remember(view.schema, of.schema, of.name, of.oid, reader, mark)
     yield _do(sql, "it comes back behind the application's DDL", view)
     if view.columns:
-        columns = [(column.number, column.name, made, kind == "clear") for column, kind, made in view.columns]
+        columns = [(c.number, c.name, made, kind == "clear", c.name in view.ruled) for c, kind, made in view.columns]
         yield _do(upkeep.remember_columns(view.schema, of.name, columns), "with these columns", view)
 
 

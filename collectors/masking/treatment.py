@@ -38,6 +38,11 @@ def rule(audience: Audience, privacy: Privacy) -> Rule:
     return named
 
 
+def column_name(table: Table, column: Column) -> str:
+    """Name a column as rules do."""
+    return f"{table.qualified}.{quote_identifier(column.name)}"
+
+
 def treatments(table: Table, relatives: Mapping[str, bool], audience: Audience, privacy: Privacy) -> dict[str, Kind]:
     """Say how each column of a table is seen. `relatives` are the other tables of its tree: name, whether above it."""
     named = rule(audience, privacy)
@@ -59,7 +64,7 @@ def _own(
     privacy: Privacy,
 ) -> Kind:
     quoted = quote_identifier(column.name)
-    here = named(f"{table.qualified}.{quoted}")
+    here = named(column_name(table, column))
     others = [(above, named(f"{name}.{quoted}")) for name, above in relatives.items()]
     masked = [kind for _, kind in others if kind not in (None, "clear")]
     if here is None:

@@ -12,7 +12,7 @@ view cannot be made again it stays away, and the application's command goes on.
 
 from __future__ import annotations
 
-from collectors.masking.names import OWNER, SCHEMA, quoted, text
+from collectors.masking.names import MARK, OWNER, SCHEMA, quoted, text
 
 VIEWS = f"{SCHEMA}.views"
 COLUMNS = f"{SCHEMA}.columns"
@@ -24,20 +24,27 @@ _BEFORE = (
     "ALTER TABLE", "ALTER TYPE", "DROP TABLE", "DROP SCHEMA", "DROP TYPE", "DROP DOMAIN", "DROP EXTENSION",
     "DROP OWNED",
 )  # fmt: skip
-_BEHIND = (*_BEFORE, "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO", "ALTER SCHEMA")
+_BEHIND = (
+    *_BEFORE, "CREATE TABLE", "CREATE TABLE AS", "SELECT INTO", "ALTER SCHEMA", "CREATE EXTENSION", "ALTER EXTENSION",
+    "DROP FUNCTION", "DROP ROUTINE", "DROP COLLATION",
+)  # fmt: skip
 
 CREATE_VIEWS = f"""\
 CREATE TABLE {VIEWS} (
     view_schema name NOT NULL,
     schema name NOT NULL,
     name name NOT NULL,
-    relid oid NOT NULL,
+    relid regclass NOT NULL,
     shown name,
     reader name NOT NULL,
     mark text NOT NULL,
     PRIMARY KEY (view_schema, name)
 )"""
-"""A view by the table that it is asked for: `relid` is the one that it is over, `shown` its name while it is there."""
+"""A view by the table that it is asked for: `relid` is the one that it is over, `shown` its name while it is there.
+
+Tables and types are kept as `regclass` and `regtype`, which a dump holds by name: their numbers are others where it is
+restored.
+"""
 
 CREATE_COLUMNS = f"""\
 CREATE TABLE {COLUMNS} (
@@ -45,25 +52,33 @@ CREATE TABLE {COLUMNS} (
     view_name name NOT NULL,
     attnum int2 NOT NULL,
     attname name NOT NULL,
-    atttypid oid NOT NULL,
+    atttypid regtype NOT NULL,
     made text NOT NULL,
     clear boolean NOT NULL,
+    ruled boolean NOT NULL,
     reads boolean NOT NULL,
     FOREIGN KEY (view_schema, view_name) REFERENCES {VIEWS} ON DELETE CASCADE ON UPDATE CASCADE
 )"""
-"""How a view shows a column: `made` is its SQL with `@column@` for the name; a column is `clear`, or needs its type."""
+"""How a view shows a column: `made` is its SQL with `@column@` for the name; a column is `clear`, or needs its type.
+
+`ruled` is one that a rule masks, whatever its relatives are.
+"""
 
 STAND_ASIDE = f"""\
 CREATE OR REPLACE FUNCTION {SCHEMA}.stand_aside() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $pgwitness$
 DECLARE
-    said text := lower(current_query());
-    plain boolean := said !~ '\\m(do|call|execute|select|perform)\\M|u&"';
+    said text := lower(coalesce(current_query(), '') COLLATE "C");
+    plain boolean := said !~ '\\m(do|call|execute|select|perform|extension)\\M|u&"'
+        AND said ~ ('\\m' || replace(lower(tg_tag), ' ', '\\M.*\\m') || '\\M');
     gone record;
 BEGIN
     IF tg_tag = 'ALTER TABLE' AND plain AND (said ~ '\\mconcurrently\\M'
         OR said !~ '\\m(drop|type|rename|schema)\\M') THEN
         RETURN;
+    END IF;
+    IF tg_tag = 'ALTER TYPE' AND plain AND said !~ '\\mattribute\\M' THEN
+        RETURN;  -- such as a value of an enum
     END IF;
     IF session_user IN (SELECT v.reader FROM {VIEWS} AS v) THEN
         RETURN;  -- an audience has temporary tables alone, and must not lock others out of a view by dropping one
@@ -72,7 +87,8 @@ BEGIN
         WITH RECURSIVE tree (relid) AS (
             SELECT v.relid FROM {VIEWS} AS v LEFT JOIN pg_class AS c ON c.oid = v.relid
             WHERE NOT plain OR tg_tag NOT IN ('ALTER TABLE', 'DROP TABLE')
-                OR strpos(said, lower(c.relname)) > 0 OR c.relname ~ '"'
+                OR strpos(said, lower(c.relname COLLATE "C")) > 0
+                OR strpos(lower(current_query()), lower(c.relname)) > 0 OR c.relname ~ '"'
             UNION SELECT CASE WHEN i.inhparent = t.relid THEN i.inhrelid ELSE i.inhparent END
             FROM tree AS t JOIN pg_inherits AS i ON t.relid IN (i.inhparent, i.inhrelid))
         SELECT v.view_schema, v.name, v.shown FROM {VIEWS} AS v
@@ -88,6 +104,24 @@ $pgwitness$"""
 Commands that take no strong lock of the table, such as VALIDATE CONSTRAINT, are let pass: they must wait for no reader.
 """
 
+_TAINTED = f"""\
+k.clear AND a.attnum = k.attnum AND NOT a.attisdropped AND (a.attname <> k.attname
+    OR a.attgenerated <> '' AND EXISTS (SELECT FROM pg_attrdef AS f JOIN pg_depend AS d
+            ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
+        WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum AND d.refobjid = a.attrelid
+            AND d.refobjsubid NOT IN (0, a.attnum) AND NOT EXISTS (SELECT FROM {COLUMNS} AS o
+                WHERE (o.view_schema, o.view_name) = (k.view_schema, k.view_name) AND o.attnum = d.refobjsubid
+                    AND o.clear))
+    OR EXISTS (WITH RECURSIVE below (relid) AS (
+            SELECT i.inhrelid FROM pg_inherits AS i WHERE i.inhparent = a.attrelid
+            UNION SELECT i.inhrelid FROM below AS b JOIN pg_inherits AS i ON i.inhparent = b.relid)
+        SELECT FROM below AS b JOIN {VIEWS} AS w ON w.relid = b.relid
+            JOIN {VIEWS} AS m ON (m.view_schema, m.name) = (k.view_schema, k.view_name) AND m.reader = w.reader
+            JOIN {COLUMNS} AS o ON (o.view_schema, o.view_name) = (w.view_schema, w.name)
+        WHERE o.attname = a.attname AND o.ruled))"""
+"""Whether a clear column `k`, which is `a` now, may hold what is masked: it took another name, which a rule may mask,
+is computed from a column that is not clear, or shows rows of a child table in which a rule masks it."""
+
 COME_BACK = f"""\
 CREATE OR REPLACE FUNCTION {SCHEMA}.come_back() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $pgwitness$
@@ -96,6 +130,20 @@ DECLARE
     columns text;
     granted text;
 BEGIN
+    FOR due IN
+        WITH RECURSIVE tree (relid) AS (
+            SELECT e.objid FROM pg_event_trigger_ddl_commands() AS e
+            WHERE e.classid = 'pg_class'::regclass AND e.command_tag = 'ALTER TABLE'
+            UNION SELECT i.inhparent FROM tree AS t JOIN pg_inherits AS i ON i.inhrelid = t.relid)
+        SELECT v.view_schema, v.name, v.shown FROM {VIEWS} AS v
+        WHERE v.shown IS NOT NULL AND v.relid IN (SELECT relid FROM tree) AND EXISTS (
+            SELECT FROM {COLUMNS} AS k JOIN pg_attribute AS a ON a.attrelid = v.relid
+            WHERE (k.view_schema, k.view_name) = (v.view_schema, v.name) AND {_TAINTED})
+        ORDER BY 1, 3
+    LOOP
+        EXECUTE format('DROP VIEW IF EXISTS %I.%I CASCADE', due.view_schema, due.shown);
+        UPDATE {VIEWS} AS v SET shown = NULL WHERE v.view_schema = due.view_schema AND v.name = due.name;
+    END LOOP;
     FOR due IN
         SELECT v.*, by_name.oid IS NOT NULL AND by_name.oid <> v.relid AS adopted,
             coalesce(by_name.oid, by_relid.oid) AS target, coalesce(by_name.relname, by_relid.relname) AS table_name
@@ -107,7 +155,8 @@ BEGIN
                 WHERE o.view_schema = v.view_schema AND o.name = by_relid.relname AND o.name <> v.name)
         WHERE coalesce(by_name.oid, by_relid.oid) IS NOT NULL
             AND (v.shown IS NULL OR v.shown <> coalesce(by_name.relname, by_relid.relname)
-                OR by_name.oid <> v.relid)
+                OR by_name.oid <> v.relid OR tg_tag LIKE 'DROP %' AND to_regclass(format('%I.%I', v.view_schema,
+                    v.shown)) IS NULL)
             AND NOT EXISTS (SELECT FROM pg_policy AS p, pg_class AS c WHERE c.oid = coalesce(by_name.oid, by_relid.oid)
                 AND c.relrowsecurity AND p.polrelid = c.oid AND p.polroles <> '{{0}}')
         ORDER BY 1, 3
@@ -121,6 +170,13 @@ BEGIN
                     WHERE a.attrelid = due.target AND a.attname = k.attname AND NOT a.attisdropped), 0)
                 WHERE k.view_schema = due.view_schema AND k.view_name = due.name;
             END IF;
+            LOOP  -- what is computed from a column that ceases to be clear ceases to be so, too
+                UPDATE {COLUMNS} AS k SET clear = false, reads = false, atttypid = 0 FROM pg_attribute AS a
+                WHERE k.view_schema = due.view_schema AND k.view_name = due.name AND a.attrelid = due.target
+                    AND {_TAINTED};
+                EXIT WHEN NOT FOUND;
+                due.mark := '{MARK}{{}}';  -- it is not as configured, which the next installation shall see
+            END LOOP;
             SELECT string_agg(format('%s AS %I', CASE WHEN k.clear OR k.atttypid = a.atttypid
                     THEN replace(k.made, '@column@', quote_ident(a.attname))
                     ELSE 'NULL::' || format_type(a.atttypid, NULL) END, a.attname), ', ' ORDER BY a.attnum),
@@ -135,15 +191,21 @@ BEGIN
             END IF;
             EXECUTE format('CREATE VIEW %I.%I AS SELECT %s FROM %I.%I AS t', due.view_schema, due.table_name,
                 coalesce(columns, ''), due.schema, due.table_name);
+            IF EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e'
+                    AND d.objid = to_regclass(format('%I.%I', due.view_schema, due.table_name))) THEN
+                RAISE 'the script of an extension would own it: it comes back behind CREATE EXTENSION';
+            END IF;
             EXECUTE format('ALTER VIEW %I.%I OWNER TO {OWNER}', due.view_schema, due.table_name);
             EXECUTE format('COMMENT ON VIEW %I.%I IS %L', due.view_schema, due.table_name, due.mark);
             EXECUTE format('GRANT SELECT ON %I.%I TO %I', due.view_schema, due.table_name, due.reader);
-            UPDATE {VIEWS} AS v SET relid = due.target, shown = due.table_name
+            UPDATE {VIEWS} AS v SET relid = due.target, shown = due.table_name, mark = due.mark
             WHERE v.view_schema = due.view_schema AND v.name = due.name;
         EXCEPTION WHEN OTHERS THEN
             RAISE LOG 'pgwitness: the view of % could not be made again; run pgwitness db install --masks', due.name;
         END;
     END LOOP;
+    UPDATE {VIEWS} AS v SET relid = 0 WHERE v.relid <> 0::oid AND v.shown IS NULL
+        AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = v.relid);  -- its number may become another table's
 END
 $pgwitness$"""
 """Makes views again that are away, over the table that has the name they are asked for, else the one they were over."""
@@ -194,17 +256,21 @@ def remember(view_schema: str, schema: str, name: str, oid: int, reader: str, ma
     return f"INSERT INTO {VIEWS} VALUES ({values})"
 
 
-def remember_columns(view_schema: str, name: str, columns: list[tuple[int, str, str, bool]]) -> str:
-    """Write the statement that says how a view shows columns: number, name, SQL over the table `t`, whether clear."""
+def remember_columns(view_schema: str, name: str, columns: list[tuple[int, str, str, bool, bool]]) -> str:
+    """Write the statement that says how a view shows columns.
+
+    Of each: number, name, SQL over the table `t`, whether it is clear, whether a rule masks it.
+    """
     rows = ",\n    ".join(
-        f"({number}, {text(made.replace(f't.{quoted(column)}', 't.@column@'))}, {str(clear).lower()}, {reads(made)})"
-        for number, column, made, clear in columns
+        f"({number}, {text(made.replace(f't.{quoted(column)}', 't.@column@'))}, {str(clear).lower()},"
+        f" {str(ruled).lower()}, {reads(made)})"
+        for number, column, made, clear, ruled in columns
     )
     return f"""\
 INSERT INTO {COLUMNS}
-SELECT v.view_schema, v.name, a.attnum, a.attname, a.atttypid, k.made, k.clear, k.reads
+SELECT v.view_schema, v.name, a.attnum, a.attname, a.atttypid, k.made, k.clear, k.ruled, k.reads
 FROM (VALUES
-    {rows}) AS k (attnum, made, clear, reads), {VIEWS} AS v, pg_attribute AS a
+    {rows}) AS k (attnum, made, clear, ruled, reads), {VIEWS} AS v, pg_attribute AS a
 WHERE v.view_schema = {text(view_schema)} AND v.name = {text(name)} AND a.attrelid = v.relid AND a.attnum = k.attnum"""
 
 
