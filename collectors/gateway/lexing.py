@@ -345,9 +345,13 @@ class _CannotBeWritten(Exception):
 
 _SPACE = r"[ \t\n\r\f\v]"
 _MORE: Final = re.compile(
-    rf"(?:[ \t\f\v]|--[^\n\r]*)*[\n\r](?:{_SPACE}|--[^\n\r]*[\n\r])*'",
+    rf"(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:{_SPACE}|--[^\n\r]*+[\n\r])*+'",
 )
-"""Between two parts of one constant there is a line's end (`quotecontinue` of `scan.l`)."""
+"""Between two parts of one constant there is a line's end (`quotecontinue` of `scan.l`).
+
+Nothing is given back that was taken: a line of dashes can be divided into comments in as many ways as it is long, and
+many more, and each would be tried.
+"""
 _BEGINS: Final = re.compile(
     r"""(?P<line>--[^\n\r]*)|(?P<block>/\*)|(?P<dollar>\$(?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?\$)"""
     r"""|(?P<escaped>[eE]')|(?P<unicode>[uU]&['"])|(?P<bits>[bBxX]')|(?P<national>[nN]')|(?P<plain>')|(?P<name>")"""

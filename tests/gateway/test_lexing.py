@@ -195,3 +195,9 @@ def test_honest_texts_mean_what_they_meant(guarded: Running) -> None:
 def test_what_says_that_it_changes_how_texts_are_read(text: str) -> None:
     """Behind it nobody knows what a text means."""
     assert SETS.search(text.encode())
+
+
+def test_a_line_of_dashes_is_read_in_its_turn() -> None:
+    """A comment behind a constant has as many dashes as it likes; no other session waits for it."""
+    text = "SELECT 'é' " + "-" * 10_000
+    assert read(text.encode(), Settings(surety="unsure")).forward == text.replace("'é'", " E'\\u00E9'").encode()
