@@ -48,27 +48,28 @@ class Handles:
         """Return what a name may stand for; None where that is not known."""
         return self._known.get((sort, name))
 
+    def knows(self, sort: Sort, name: str) -> bool:
+        """Return whether SQL has given a name, to whatever."""
+        return (sort, name) in self._known
+
     def transaction_ended(self) -> None:
         """Take up that cursors are gone that do not outlive their transaction."""
         for key, meanings in list(self._known.items()):
             if key[0] == "cursor" and meanings is not None and all(handle.verb != "hold" for handle in meanings):
                 del self._known[key]
 
-    def run(self, handles: Iterable[Handle]) -> tuple[list[Handle], list[tuple[Sort, str]]]:
-        """Take up what a text does with names; return what those stand for that it runs, and those not known."""
-        targets: list[Handle] = []
-        unknown: list[tuple[Sort, str]] = []
+    def run(self, handles: Iterable[Handle]) -> list[tuple[Sort, str]]:
+        """Take up what a text does with names; return those that it runs."""
+        ran: list[tuple[Sort, str]] = []
         for handle in handles:
             sort = _SORT.get(handle.verb)
             if sort is None:
                 continue
-            if handle.verb not in ("execute", "fetch"):
-                self.give(handle)
-            elif (found := self.find(sort, handle.name)) is not None:
-                targets += found
+            if handle.verb in ("execute", "fetch"):
+                ran.append((sort, handle.name))
             else:
-                unknown.append((sort, handle.name))
-        return targets, unknown
+                self.give(handle)
+        return ran
 
 
 def as_handle(known: StatementFacts) -> Handle:

@@ -30,7 +30,7 @@ from pgwitness.core.events import Assurance, Parsed, PrincipalKind
 from pgwitness.core.privacy import Tokenizer
 from pgwitness.core.sql.intent import given
 from pgwitness.core.sql.parsetree import Handle, Made
-from pgwitness.core.sql.statements import StatementFacts, facts
+from pgwitness.core.sql.statements import CUT, HANDLES_MAX, NAMES_MAX, StatementFacts, facts
 
 KNOWN_MAX: Final = 16_384
 KNOWN_BYTES_MAX: Final = 2_048
@@ -194,6 +194,7 @@ class Judging:
             and not said.tags
             and reading.doubt is None
             and reading.intent is None
+            and not said.statement.endswith(CUT)
         ):
             alike = said.statement
         decision = scope.alike.get(alike) if alike is not None else None
@@ -258,10 +259,19 @@ def reading_of(texts: Texts, text: str) -> Reading:
     found = texts.read(text)
     said = Said(found.statement, found.hash, found.parsed, dict(found.tags))
     intent = given(text)
-    if found.statement is not None and found.parsed is None:
-        return Reading(said, facts(found.statement, freed=True), None, intent)
+    if found.statement is not None and found.parsed is None and not found.statement.endswith(CUT):
+        known = facts(found.statement, freed=True)
+        return Reading(said, known, _more(known), intent)
     known = facts(text)
-    return Reading(said, known, known.parse_error or _dynamic(known), intent)
+    return Reading(said, known, known.parse_error or _dynamic(known) or _more(known), intent)
+
+
+def _more(known: StatementFacts) -> str | None:
+    """Return why a text may do more than is known of it: of what it names only so much is kept."""
+    kept = (known.relations, known.columns, known.functions, known.settings, known.objects, known.made)
+    if len(known.handles) >= HANDLES_MAX or any(len(names) >= NAMES_MAX for names in kept):
+        return "it names more than can be kept"
+    return None
 
 
 def _dynamic(known: StatementFacts) -> str | None:

@@ -34,6 +34,7 @@ from pgwitness.core.sql.parsetree import Handle
 QUEUE_MAX: Final = 100_000
 """Messages of a client that wait for their answer; a pipeline that is longer has to be read from."""
 
+NAME_BYTES_MAX: Final = 63
 COMING_MAX: Final = 2_000
 """Names that wait for their answer in a session for which the rules have changed: each has to be asked about."""
 
@@ -183,8 +184,9 @@ class Session:
             return self._parse(message, now, done)
         if kind == frontend.BIND:
             bound = frontend.bind(message.body)
-            decision = self._expected(frontend.PARSE, bound.statement)
-            self._name(_Sent(kind, bound.portal, decision, bound.statement))
+            portal, statement = _key(bound.portal), _key(bound.statement)
+            decision = self._bound(statement, self._expected(frontend.PARSE, statement), now)
+            self._name(_Sent(kind, portal, decision, statement))
         elif kind == frontend.EXECUTE:
             return self._execute(message, now, done)
         elif kind == frontend.FUNCTION_CALL:
@@ -193,7 +195,7 @@ class Session:
             return message.frame if sent.refused is None else sent.refused.instead(message.frame)
         elif kind == frontend.CLOSE:
             sort, name = frontend.close(message.body)
-            self._name(_Sent(kind, name, statement=sort))
+            self._name(_Sent(kind, _key(name), statement=sort))
         elif kind == frontend.DESCRIBE:
             frontend.close(message.body)
             self._queue(_Sent(kind))
@@ -252,7 +254,7 @@ class Session:
         """Take a Parse: what may not run is not prepared either, so that no name of it remains."""
         parsed = frontend.parse(message.body)
         decision, read = self._decide(message, parsed.text, now)
-        sent = _Sent(message.type, parsed.name, decision)
+        sent = _Sent(message.type, _key(parsed.name), decision)
         if not decision.denied:
             self._name(sent)
             return read
@@ -264,7 +266,7 @@ class Session:
         return sent.refused.instead(message.frame)
 
     def _execute(self, message: Message, now: Moment, done: Actions) -> bytes:
-        portal = frontend.execute(message.body)
+        portal = _key(frontend.execute(message.body))
         decision = self._running(portal, now)
         sent = _Sent(message.type, portal, decision)
         if decision.limit and not self._skipping:
@@ -282,16 +284,26 @@ class Session:
     # -- names -------------------------------------------------------------------------------------------------
 
     def _named_by_sql(self, decision: Decision, now: Moment) -> Decision:
-        """Decide on a text that gives or runs names of SQL, which protocol and SQL share."""
-        targets, unknown = self._by_sql.run(decision.handles)
-        known = True
-        for sort, name in unknown:
-            found = self._meant(sort, name.encode())
-            known = known and found is not None
-            targets += found or ()
-        if not known:
-            return self._judge.behind(decision, None, now.us)
+        """Decide on a text that gives or runs names of SQL, which protocol and SQL share.
+
+        Which of the two has given a name last is not followed: it is judged by all that it may stand for.
+        """
+        targets: list[Handle] = []
+        for sort, name in self._by_sql.run(decision.handles):
+            by_sql = self._by_sql.find(sort, name)
+            by_protocol = self._meant(sort, name.encode())
+            if by_sql is None and (by_protocol is None or self._by_sql.knows(sort, name)):
+                return self._judge.behind(decision, None, now.us)
+            targets += [*(by_sql or ()), *(by_protocol or ())]
         return self._judge.behind(decision, targets, now.us) if targets else decision
+
+    def _bound(self, statement: bytes, decision: Decision, now: Moment) -> Decision:
+        """Decide on what a portal is made of: a statement of the protocol, of SQL by the same name, or either."""
+        name = statement.decode(errors="replace")
+        known = self._by_sql.knows("statement", name)
+        if decision.reading is not None and not known:
+            return decision
+        return self._judge.behind(decision, self._by_sql.find("statement", name), now.us)
 
     def _meant(self, sort: Sort, name: bytes) -> list[Handle] | None:
         """Return what a name of the protocol may stand for by now; None where that is not known."""
@@ -314,6 +326,10 @@ class Session:
         if decision.reading is None:
             return self._by_name(decision, portal, now)
         again = self._judge.again(decision, now.us)
+        if again.handles:
+            again = self._named_by_sql(again, now)  # names that it runs may stand for something else by now
+        if self._by_sql.knows("cursor", name := portal.decode(errors="replace")) and not again.denied:
+            again = self._judge.behind(again, self._by_sql.find("cursor", name), now.us)
         if self._judge.scopes > 1 and not again.denied:
             # What a name stood for before may be refused by now, and is what runs if the Parse behind it fails.
             if len(self._coming) > COMING_MAX:
@@ -324,12 +340,8 @@ class Session:
         return again
 
     def _by_name(self, decision: Decision, portal: bytes, now: Moment) -> Decision:
-        """Decide on a portal that is a cursor of SQL, or is made of a statement that SQL has prepared."""
-        targets = self._by_sql.find("cursor", portal.decode(errors="replace"))
-        for sent in self._coming:
-            if targets is None and sent.kind == frontend.BIND and sent.name == portal:
-                targets = self._by_sql.find("statement", sent.statement.decode(errors="replace"))
-        return self._judge.behind(decision, targets, now.us)
+        """Decide on a portal that is a cursor of SQL."""
+        return self._judge.behind(decision, self._by_sql.find("cursor", portal.decode(errors="replace")), now.us)
 
     def _sync(self) -> None:
         if self._copying:
@@ -518,7 +530,8 @@ class Session:
             self._prepared.put(head.name, head.decision)
             self._named()
         elif kind == backend.BIND_COMPLETE:
-            self._portals.put(head.name, self._prepared.get(head.statement))
+            made = self._prepared.get(head.statement)
+            self._portals.put(head.name, made if head.own else self._bound(head.statement, made, now))
             self._named()
         elif kind == backend.CLOSE_COMPLETE:
             (self._prepared if head.statement == b"S" else self._portals).forget(head.name)
@@ -655,6 +668,11 @@ class Session:
         self._sent.clear()
         self._coming.clear()
         return done.records
+
+
+def _key(name: bytes) -> bytes:
+    """Return a name as the server keeps it: of a longer one the rest is lost (`NAMEDATALEN`)."""
+    return name[:NAME_BYTES_MAX]
 
 
 def _sqlstate(sent: _Sent, said: dict[str, str]) -> str:

@@ -261,3 +261,32 @@ def test_begun_says_so_before_it_goes(guarded: Running) -> None:
         with pytest.raises(errors.InsufficientPrivilege):
             client.execute("DELETE FROM victim")
         assert [one.verdict is not None for one in guarded.records() if isinstance(one, Begun)] == [True]
+
+
+def test_a_name_is_judged_by_all_that_it_may_stand_for(guarded: Running) -> None:
+    """Protocol and SQL share names: one given again by the other, or cut to the server's length, hides nothing."""
+    long = b"n" * 63
+    with psycopg.connect(guarded.dsn(), autocommit=True, cursor_factory=psycopg.ClientCursor) as client:
+        for name, text in ((b"p", b"SELECT 1"), (long + b"x", b"SELECT 1"), (b"through", b"EXECUTE q")):
+            client.execute("DEALLOCATE ALL")
+            client.execute("PREPARE q AS SELECT 1")
+            assert client.pgconn.prepare(name, text).status == psycopg.pq.ExecStatus.COMMAND_OK
+            client.execute("DEALLOCATE ALL")
+            if name == b"through":
+                client.pgconn.prepare(name, text)
+            given = "q" if name == b"through" else name[:63].decode()
+            client.execute(f"PREPARE {given} AS DELETE FROM victim")
+            result = client.pgconn.exec_prepared(name, [])
+            assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"42501", name
+        assert left(client) == 5
+
+
+def test_what_is_behind_more_names_than_are_kept_is_refused(guarded: Running) -> None:
+    """A statement behind a hundred harmless ones, or behind a text that is kept in part, does not pass with them."""
+    many = ", ".join(f"1 AS harmless_{n}" for n in range(1_500))
+    with psycopg.connect(guarded.dsn(), autocommit=True, cursor_factory=psycopg.ClientCursor) as client:
+        client.execute("PREPARE q AS SELECT 1; PREPARE p AS DELETE FROM victim")
+        for text in ("EXECUTE q;" * 100 + "EXECUTE p", f"SELECT {many}; DELETE FROM victim"):
+            with pytest.raises(errors.InsufficientPrivilege):
+                client.execute(text)
+        assert left(client) == 5
