@@ -16,18 +16,18 @@ from msgspec.structs import replace
 from prometheus_client import Counter, Gauge
 
 from collectors.gateway import upstream
-from collectors.gateway.actions import Actions, Moment, Reading
-from collectors.gateway.admission import Admission, Denied, Proven, Shown, prove
-from collectors.gateway.ahead import LONG_BYTES, Ahead
+from collectors.gateway.auth.admission import Admission, Denied, Proven, Shown, prove
 from collectors.gateway.greeting import Way, greet
-from collectors.gateway.judging import Judging, Rules, SessionJudge
-from collectors.gateway.lexing import Settings
+from collectors.gateway.judging.ahead import LONG_BYTES, Ahead
+from collectors.gateway.judging.judge import Judging, Rules, SessionJudge
 from collectors.gateway.link import Ended, Link
-from collectors.gateway.records import Begun, Closed, Opened, Record
-from collectors.gateway.session import Session
-from collectors.gateway.spool import Spool
+from collectors.gateway.session.actions import Actions, Moment, Reading
+from collectors.gateway.session.session import Session
+from collectors.gateway.spool.records import Begun, Closed, Opened, Record
+from collectors.gateway.spool.spool import Spool
 from collectors.gateway.upstream import Place, Refused, Server
 from collectors.gateway.wire import backend
+from collectors.gateway.wire.lexing import Settings
 from collectors.gateway.wire.startup import CancelRequest, Startup
 from collectors.gateway.wire.violation import ProtocolViolation
 from pgwitness.core.errors import PgwitnessError

@@ -18,23 +18,23 @@ import uvloop
 from collectors.connection import conninfo
 from collectors.context import now_us
 from collectors.daemon import GC_THRESHOLDS, supervise
-from collectors.gateway.admission import Admission, Ways
-from collectors.gateway.ahead import Ahead
+from collectors.gateway.auth.admission import Admission, Ways
 from collectors.gateway.auth.logins import Logins
 from collectors.gateway.auth.rolefile import Roles
 from collectors.gateway.auth.scram import endpoint
 from collectors.gateway.auth.tokens import Tokens
+from collectors.gateway.auth.users import FileUsers, ServerUsers, Users
 from collectors.gateway.connection import DRAIN_S, Connection, Database, House, serve
 from collectors.gateway.greeting import Way
-from collectors.gateway.judging import Judging
-from collectors.gateway.records import Started
-from collectors.gateway.rules import Namers, WatchedRules
-from collectors.gateway.shipping import PART as SHIPPING
-from collectors.gateway.shipping import mend
-from collectors.gateway.shipping_process import ShippingProcess
-from collectors.gateway.spool import Spool
+from collectors.gateway.judging.ahead import Ahead
+from collectors.gateway.judging.judge import Judging
+from collectors.gateway.judging.rules import Namers, WatchedRules
+from collectors.gateway.spool.records import Started
+from collectors.gateway.spool.shipper import ShippingProcess
+from collectors.gateway.spool.shipping import PART as SHIPPING
+from collectors.gateway.spool.shipping import mend
+from collectors.gateway.spool.spool import Spool
 from collectors.gateway.upstream import Place
-from collectors.gateway.users import FileUsers, ServerUsers, Users
 from collectors.gateway.wire.startup import ALPN
 from pgwitness.core.config import Config
 from pgwitness.core.config.tables import Gateway, GatewayDatabase

@@ -37,7 +37,7 @@ def list_users(as_json: bool, config_path: Path) -> None:
 
 def rows_of(name: str, database: GatewayDatabase) -> list[dict[str, object]]:
     """List who may log in at a database. Raise `ConfigurationError` for a file that cannot be read."""
-    from collectors.gateway.users import FileUsers
+    from collectors.gateway.auth.users import FileUsers
 
     rows: list[dict[str, object]] = []
     if "scram" in database.auth and database.users_file is not None:
@@ -73,7 +73,7 @@ def add(name: str, database: str | None, config_path: Path) -> None:
     The server has to know the role by the same verifier: the command prints what to run there.
     """
     from collectors.gateway.auth.scram import Verifier
-    from collectors.gateway.users import with_user
+    from collectors.gateway.auth.users import with_user
 
     if not name or "\n" in name:
         raise click.UsageError("NAME is empty or has more than one line")

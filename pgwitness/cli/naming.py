@@ -11,13 +11,13 @@ from streams.fold.sessions.attribution import by_log
 from streams.identity.identities import Identities
 
 if TYPE_CHECKING:
-    from collectors.gateway.judging import Namer, Person
-    from collectors.gateway.records import Opened
+    from collectors.gateway.judging.judge import Namer, Person
+    from collectors.gateway.spool.records import Opened
 
 
 def namer_of(text: str, source: str) -> Namer:
     """Read the text of a file. Raise `ConfigurationError` that names it, the rule and what is wrong."""
-    from collectors.gateway.judging import Person
+    from collectors.gateway.judging.judge import Person
 
     identities = Identities.parse(text, source)
 

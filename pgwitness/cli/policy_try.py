@@ -96,7 +96,7 @@ def run(config: Config, given: Given, sql: str, policies: Path | None, identitie
 
 def _gateway(gatekeeper: Gatekeeper, tried: Tried, refuses: frozenset[str]) -> Verdict | None:
     """Ask as the gateway would, by the same functions."""
-    from collectors.gateway.judging import reading_of, verdict_on
+    from collectors.gateway.judging.judge import reading_of, verdict_on
 
     action = tried.action
     if action.kind != "statement":

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from psycopg import sql
 
 from collectors.gateway.auth.scram import Verifier
-from collectors.gateway.users import users_of
+from collectors.gateway.auth.users import users_of
 from pgwitness.cli import main
 from pgwitness.cli.doctor.gateway import Rule, gateway, round_it
 from pgwitness.cli.doctor.lines import Line

@@ -15,14 +15,14 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from collectors.gateway.admission import Admission
+from collectors.gateway.auth.admission import Admission
+from collectors.gateway.auth.users import ServerUsers
 from collectors.gateway.connection import Database, House
-from collectors.gateway.judging import Judging, Rules
-from collectors.gateway.records import Begun, Closed, Ended, Opened, Record
+from collectors.gateway.judging.judge import Judging, Rules
 from collectors.gateway.service import listen, serve_clients
-from collectors.gateway.spool import Reader, Spool
+from collectors.gateway.spool.records import Begun, Closed, Ended, Opened, Record
+from collectors.gateway.spool.spool import Reader, Spool
 from collectors.gateway.upstream import Place
-from collectors.gateway.users import ServerUsers
 from pgwitness.core.config.tables import GatewayDatabase
 from pgwitness.core.privacy import tokenizer
 from pgwitness.core.runtime.health import Health

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psycopg
 
-from collectors.gateway.shipping import Shipment
-from collectors.gateway.spool import Reader
+from collectors.gateway.spool.shipping import Shipment
+from collectors.gateway.spool.spool import Reader
 from collectors.gateway.wire.frames import frame
 from pgwitness.core.events import RawBatch
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Postgres

@@ -8,9 +8,9 @@ from __future__ import annotations
 import random
 import sys
 
-from collectors.gateway.actions import Actions, Moment
-from collectors.gateway.records import Begun, Ended
-from collectors.gateway.session import Session
+from collectors.gateway.session.actions import Actions, Moment
+from collectors.gateway.session.session import Session
+from collectors.gateway.spool.records import Begun, Ended
 from tests.collectors.fuzz import mutated
 from tests.gateway.passing import judged
 from tests.gateway.test_wire import ANSWERS, MESSAGES

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import pq
 
-from collectors.gateway.lexing import Settings, read
+from collectors.gateway.wire.lexing import Settings, read
 
 ENCODINGS = (
     "UTF8", "SQL_ASCII", "LATIN1", "WIN1252", "KOI8R",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from collectors.gateway.actions import Decision, Reading
-from collectors.gateway.lexing import Surety
-from collectors.gateway.records import Said
+from collectors.gateway.session.actions import Decision, Reading
+from collectors.gateway.spool.records import Said
+from collectors.gateway.wire.lexing import Surety
 from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
 

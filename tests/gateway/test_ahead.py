@@ -8,8 +8,8 @@ import threading
 import psycopg
 import pytest
 
-from collectors.gateway.ahead import LONG_BYTES, Ahead
-from collectors.gateway.judging import Judging, Settings
+from collectors.gateway.judging.ahead import LONG_BYTES, Ahead
+from collectors.gateway.judging.judge import Judging, Settings
 from collectors.gateway.wire import frontend
 from collectors.gateway.wire.frames import Frames, frame
 from pgwitness.core.privacy import tokenizer

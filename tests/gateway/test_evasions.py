@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from collectors.gateway.judging import Judging, Person, Rules
-from collectors.gateway.records import Opened
-from collectors.gateway.session import Session
+from collectors.gateway.judging.judge import Judging, Person, Rules
+from collectors.gateway.session.session import Session
+from collectors.gateway.spool.records import Opened
 from collectors.gateway.wire import frontend
 from detectors.gatekeeper import Gatekeeper
 from detectors.policy.policies import Bundle

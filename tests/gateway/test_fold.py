@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from collectors.gateway.actions import Moment
-from collectors.gateway.records import Begun, Closed, Ended, Opened, Record, Said, Started
-from collectors.gateway.session import Session
-from collectors.gateway.shipping import Shipment
+from collectors.gateway.session.actions import Moment
+from collectors.gateway.session.session import Session
+from collectors.gateway.spool.records import Begun, Closed, Ended, Opened, Record, Said, Started
+from collectors.gateway.spool.shipping import Shipment
 from collectors.gateway.wire.frames import frame
 from detectors.gatekeeper import Verdict
 from detectors.policy.details import wrong

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from collectors.gateway.records import Begun
-from collectors.gateway.spool import Reader, segments
+from collectors.gateway.spool.records import Begun
+from collectors.gateway.spool.spool import Reader, segments
 from collectors.gateway.wire import backend, startup
 from collectors.gateway.wire.frames import frame
 from pgwitness.core.config import Config

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import pq, sql
 
-from collectors.gateway.lexing import SETS, Settings, Surety, alike, read
+from collectors.gateway.wire.lexing import SETS, Settings, Surety, alike, read
 from tests.gateway.conftest import DEADLINE_S, Running, running
 from tests.gateway.lexing import compare, naive
 from tests.gateway.test_refusals import left, policy, rules

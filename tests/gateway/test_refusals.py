@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from collectors.gateway.judging import Person, Rules
-from collectors.gateway.records import Begun
+from collectors.gateway.judging.judge import Person, Rules
+from collectors.gateway.spool.records import Begun
 from collectors.gateway.wire.frames import frame
 from detectors.gatekeeper import Gatekeeper
 from detectors.policy.files import parse

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from collectors.gateway.rules import WatchedRules
+from collectors.gateway.judging.rules import WatchedRules
 from pgwitness.cli.naming import namer_of
 from pgwitness.core.config import Config
 from tests.gateway.test_evasions import OPENED

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from collectors.gateway import spool as module
-from collectors.gateway.records import Begun, Closed, Ended, Opened, Record, Said
-from collectors.gateway.shipping import Shipper, mend
-from collectors.gateway.spool import Full, Reader, Spool, segments
+from collectors.gateway.spool import spool as module
+from collectors.gateway.spool.records import Begun, Closed, Ended, Opened, Record, Said
+from collectors.gateway.spool.shipping import Shipper, mend
+from collectors.gateway.spool.spool import Full, Reader, Spool, segments
 from pgwitness.core.config import Config
 from pgwitness.core.errors import Retry, Stop
 from pgwitness.core.events import Gap, Session

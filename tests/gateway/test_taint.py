@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from collectors.gateway.catalogue import Catalogue, read
-from collectors.gateway.judging import Person, Rules
+from collectors.gateway.judging.catalogue import Catalogue, read
+from collectors.gateway.judging.judge import Person, Rules
 from detectors.gatekeeper import Gatekeeper, Labels
 from detectors.policy.files import parse
 from detectors.policy.policies import Bundle

@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec.structs import replace
 from psycopg import sql
 
-from collectors.gateway.admission import Admission
-from collectors.gateway.records import Opened
+from collectors.gateway.auth.admission import Admission
 from collectors.gateway.service import admission_of, tls_of
+from collectors.gateway.spool.records import Opened
 from collectors.gateway.wire import startup
 from collectors.gateway.wire.frames import frame
 from pgwitness.core.config import load

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from collectors.gateway.connection import House
-from collectors.gateway.records import Begun, Ended, Record, Said
+from collectors.gateway.spool.records import Begun, Ended, Record, Said
 from pgwitness.core.errors import Retry
 
 Happened = list[tuple[str, object]]

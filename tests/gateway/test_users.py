@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from collectors.gateway.auth.scram import Verifier
-from collectors.gateway.users import FileUsers
+from collectors.gateway.auth.users import FileUsers
 from pgwitness.core.errors import ConfigurationError
 
 ADA = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$" + "A" * 43 + "=:" + "B" * 43 + "="

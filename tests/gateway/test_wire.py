@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.gateway.actions import Moment
 from collectors.gateway.auth.scram import PLAIN, PLUS, ClientExchange, Keys, ScramError, ServerExchange, Verifier
-from collectors.gateway.records import Begun, Ended, Said
-from collectors.gateway.session import Session
+from collectors.gateway.session.actions import Moment
+from collectors.gateway.session.session import Session
+from collectors.gateway.spool.records import Begun, Ended, Said
 from collectors.gateway.wire import backend, frontend, startup
 from collectors.gateway.wire.frames import Frames, Message, Piece, frame, joined
 from collectors.gateway.wire.violation import ProtocolViolation

@@ -12,7 +12,7 @@ from pgwitness.cli.doctor.lines import Line, attempt, line
 from pgwitness.core.errors import NotInOrder
 
 if TYPE_CHECKING:
-    from collectors.gateway.admission import Admission
+    from collectors.gateway.auth.admission import Admission
     from pgwitness.core.config import Config
     from pgwitness.core.config.tables import GatewayDatabase
 

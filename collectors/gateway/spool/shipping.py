@@ -16,8 +16,8 @@ import structlog
 from msgspec import Struct
 
 from collectors.context import now_us
-from collectors.gateway.records import Begun, Closed, Ended, Lost, Opened, Record, Started
-from collectors.gateway.spool import Reader, Spool
+from collectors.gateway.spool.records import Begun, Closed, Ended, Lost, Opened, Record, Started
+from collectors.gateway.spool.spool import Reader, Spool
 from collectors.publisher import Channel, Publisher
 from collectors.statefile import StateFile
 from detectors.gatekeeper import Verdict

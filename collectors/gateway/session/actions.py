@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from collectors.gateway.lexing import Surety
-from collectors.gateway.records import UNKNOWN, Record, Said
+from collectors.gateway.spool.records import UNKNOWN, Record, Said
+from collectors.gateway.wire.lexing import Surety
 from collectors.gateway.wire.violation import ProtocolViolation
 from detectors.gatekeeper import Verdict
 from pgwitness.core.sql.intent import Intent
@@ -42,7 +42,7 @@ class Decision(NamedTuple):
     `verdict` is None where no policy has anything against it. `handles` is what it does with names that SQL gives to
     statements and cursors: only a session knows what those stand for. `scope` is where the decision holds. `forward` is
     the text that goes to the server, where that is not the one that came: of several that differ in literals each has
-    its own (`collectors.gateway.lexing`).
+    its own (`collectors.gateway.wire.lexing`).
     """
 
     said: Said

@@ -22,7 +22,7 @@ import msgspec
 from msgspec.structs import replace
 from prometheus_client import Gauge
 
-from collectors.gateway.records import Begun, Opened, Record, Said
+from collectors.gateway.spool.records import Begun, Opened, Record, Said
 from pgwitness.core.errors import Retry, Stop
 from pgwitness.core.runtime.disk import read_whole, refused, write_whole
 

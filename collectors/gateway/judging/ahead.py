@@ -16,9 +16,9 @@ from typing import Final
 
 import structlog
 
-from collectors.gateway.actions import Reading
-from collectors.gateway.judging import Judging
-from collectors.gateway.lexing import Settings
+from collectors.gateway.judging.judge import Judging
+from collectors.gateway.session.actions import Reading
+from collectors.gateway.wire.lexing import Settings
 from pgwitness.core.privacy import tokenizer
 
 LONG_BYTES: Final = 32 * 1024

@@ -15,8 +15,8 @@ import psycopg
 import structlog
 
 from collectors.connection import conninfo
-from collectors.gateway.catalogue import Catalogue, read
-from collectors.gateway.judging import Namer, Rules
+from collectors.gateway.judging.catalogue import Catalogue, read
+from collectors.gateway.judging.judge import Namer, Rules
 from detectors.gatekeeper import Gatekeeper, Labels
 from detectors.policy.calendars import FILES
 from detectors.policy.files import policy_files

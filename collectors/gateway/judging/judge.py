@@ -15,12 +15,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from collectors.gateway import lexing
-from collectors.gateway.actions import Decision, Reading
-from collectors.gateway.catalogue import EMPTY, MADE_MAX, Catalogue
-from collectors.gateway.lexing import Settings, Surety
-from collectors.gateway.records import Opened, Said
-from collectors.gateway.relations import in_full, running
+from collectors.gateway.judging.catalogue import EMPTY, MADE_MAX, Catalogue
+from collectors.gateway.judging.relations import in_full, running
+from collectors.gateway.session.actions import Decision, Reading
+from collectors.gateway.spool.records import Opened, Said
+from collectors.gateway.wire import lexing
+from collectors.gateway.wire.lexing import Settings, Surety
 from collectors.log.interpretation.texts import Texts
 from detectors.actions import Action
 from detectors.gatekeeper import Gatekeeper, Verdict
@@ -117,7 +117,7 @@ class Judging:
         self.epoch = 0
         """Counts the rules: what was decided under others does not hold."""
         self.ahead: Mapping[tuple[bytes, Settings], Reading] = {}
-        """What is about to be judged and was read already (`collectors.gateway.ahead`)."""
+        """What is about to be judged and was read already (`collectors.gateway.judging.ahead`)."""
         self._scopes: dict[tuple[object, ...], _Scope] = {}
         self._remembered = 0
         self._made: dict[tuple[str, str], list[Made]] = {}

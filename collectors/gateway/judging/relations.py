@@ -1,7 +1,7 @@
 """What a statement names, in full, and what runs behind its names; pure.
 
-A name without a schema is any relation of that name (`collectors.gateway.catalogue`); where nothing is known of it, it
-is taken to be in `public`, as `pgwitness policy try` takes it.
+A name without a schema is any relation of that name (`collectors.gateway.judging.catalogue`); where nothing is known of
+it, it is taken to be in `public`, as `pgwitness policy try` takes it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from collectors.gateway.catalogue import EMPTY, FOLLOWED_MAX, Catalogue, View
+from collectors.gateway.judging.catalogue import EMPTY, FOLLOWED_MAX, Catalogue, View
 from pgwitness.core.sql.parsetree import Handle, Made, worst
 from pgwitness.core.sql.statements import StatementFacts
 

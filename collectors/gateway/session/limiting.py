@@ -15,7 +15,7 @@ import secrets
 from typing import Final
 
 from collectors.beacon.encodings import codec_of
-from collectors.gateway.refusing import SQLSTATE
+from collectors.gateway.session.refusing import SQLSTATE
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import frame
 from detectors.gatekeeper import Verdict

@@ -8,7 +8,7 @@ passed over; and a name that a Parse or Bind gives to a statement or portal hold
 
 The client's own order is kept. Nothing is held back that is not judged: what is not asked for passes in whole reads.
 A statement that is refused is answered by the server all the same: another one goes in its place, which fails
-(`collectors.gateway.refusing`), and the error that comes of it is the only thing that is written anew.
+(`collectors.gateway.session.refusing`), and the error that comes of it is the only thing that is written anew.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from collectors.gateway import limiting, refusing
-from collectors.gateway.actions import NOT_KNOWN, Actions, Decision, Judge, Moment
-from collectors.gateway.handles import Handles, Sort, as_handle
-from collectors.gateway.lexing import Reported
-from collectors.gateway.limiting import Limit
-from collectors.gateway.names import Names
-from collectors.gateway.records import Begun, Ended, Record, Way
-from collectors.gateway.refusing import Refused
+from collectors.gateway.session import limiting, refusing
+from collectors.gateway.session.actions import NOT_KNOWN, Actions, Decision, Judge, Moment
+from collectors.gateway.session.handles import Handles, Sort, as_handle
+from collectors.gateway.session.limiting import Limit
+from collectors.gateway.session.names import Names
+from collectors.gateway.session.refusing import Refused
+from collectors.gateway.spool.records import Begun, Ended, Record, Way
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import HEADER, Frames, Message, frame
+from collectors.gateway.wire.lexing import Reported
 from collectors.gateway.wire.violation import ProtocolViolation
 from pgwitness.core.events import Outcome
 from pgwitness.core.sql.parsetree import Handle

@@ -23,8 +23,8 @@ from msgspec import Struct
 
 from collectors import publisher
 from collectors.daemon import CLOSE_S, GC_THRESHOLDS
-from collectors.gateway.shipping import PART, POLL_S, Shipper
-from collectors.gateway.spool import Spool
+from collectors.gateway.spool.shipping import PART, POLL_S, Shipper
+from collectors.gateway.spool.spool import Spool
 from collectors.publisher import Publisher
 from pgwitness.core.config import Config
 from pgwitness.core.errors import PgwitnessError, Retry, Stop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from collectors.gateway.actions import NOT_KNOWN, Decision
+from collectors.gateway.session.actions import NOT_KNOWN, Decision
 from collectors.gateway.wire.violation import ProtocolViolation
 
 NAMES_MAX: Final = 20_000

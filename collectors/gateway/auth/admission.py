@@ -20,8 +20,8 @@ from collectors.gateway.auth.bearer import BearerError
 from collectors.gateway.auth.logins import Logins
 from collectors.gateway.auth.scram import ScramError, Secret
 from collectors.gateway.auth.tokens import VERIFIED, Tokens, said_of
+from collectors.gateway.auth.users import Users
 from collectors.gateway.link import Link
-from collectors.gateway.users import Users
 from collectors.gateway.wire.violation import PROTOCOL_VIOLATION
 from pgwitness.core.claims import by_path
 from pgwitness.core.config.tables import GatewayWay
