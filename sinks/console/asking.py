@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import queue
 import select
 import subprocess
 import sys
@@ -25,9 +24,10 @@ from msgspec import Struct
 
 from pgwitness.core.config import Config
 from pgwitness.core.errors import NotInOrder
-from sinks.console.reader import BORROW_S, Busy
+from sinks.console.reader import Places
 
 START_S = 60.0
+WAITING_MAX = 8
 LATE_S = 3.0
 """How long after its time a query may take to say so by itself."""
 ANSWER_BYTES_MAX = 32 * 1024**2
@@ -64,9 +64,7 @@ class Asker:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._timeout_s = float(config.console.query_timeout)
-        self._free: queue.LifoQueue[_Child | None] = queue.LifoQueue()
-        for _ in range(config.console.query_parallel):
-            self._free.put(None)
+        self._places: Places[_Child] = Places(config.console.query_parallel, WAITING_MAX)
 
     def ask(self, query: str) -> Found:
         """Ask. Raise `NotInOrder` where the query cannot be answered, and `Busy`."""
@@ -86,17 +84,12 @@ class Asker:
 
     def close(self) -> None:
         """End the processes that wait."""
-        while not self._free.empty():
-            child = self._free.get()
-            if child is not None:
-                child.kill()
+        for child in self._places.free():
+            child.kill()
 
     @contextmanager
     def _child(self) -> Iterator[_Child]:
-        try:
-            child = self._free.get(timeout=BORROW_S)
-        except queue.Empty:
-            raise Busy("others are asking at this moment; try again in a while") from None
+        child = self._places.take()
         try:
             if child is None or not child.lives:
                 child = _Child(self._config)
@@ -109,7 +102,7 @@ class Asker:
                 raise NotInOrder(str(error) or "the query's process has ended; ask again") from error
             raise
         finally:
-            self._free.put(child)
+            self._places.give(child)
 
 
 class _Child:

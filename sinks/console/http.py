@@ -5,6 +5,7 @@ The policy of the pages lets a browser run our own scripts and nothing else, and
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 from collections.abc import Collection
@@ -31,6 +32,8 @@ HEADERS = {
 }
 BODY_BYTES_MAX = 256 * 1024
 FIELDS_MAX = 50
+BODY_S = 30.0
+"""How long a form may take to arrive."""
 _NEXT = re.compile(r"/(?:[A-Za-z0-9][A-Za-z0-9/_.-]*)?(?:\?[A-Za-z0-9=&_.%-]*)?")
 
 
@@ -90,11 +93,11 @@ async def form(request: Request) -> dict[str, str]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise Refused(415, "This is no form.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise Refused(413, f"A form has {BODY_BYTES_MAX} bytes at most.")
+    try:
+        async with asyncio.timeout(BODY_S):
+            body = await _body(request)
+    except TimeoutError:
+        raise Refused(408, "This form did not arrive in time.") from None
     try:
         fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
     except ValueError:  # of decoding, too
@@ -103,6 +106,15 @@ async def form(request: Request) -> dict[str, str]:
     if len(found) != len(fields):
         raise Refused(400, "A field of this form stands there twice.")
     return found
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            raise Refused(413, f"A form has {BODY_BYTES_MAX} bytes at most.")
+    return bytes(body)
 
 
 def place(text: str) -> str:

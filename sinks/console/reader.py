@@ -21,12 +21,54 @@ from sinks.lake.storage.store import Store
 from sinks.sql import catalogue, query
 
 BORROW_S = 10.0
+WAITING_MAX = 1_000
+OTHERS = "others are asking at this moment; try again in a while"
 Row = dict[str, Any]
 T = TypeVar("T")
 
 
 class Busy(NotInOrder):
     """All connections are taken."""
+
+
+class Places(Generic[T]):
+    """A few of something, each for one at a time. Who finds none waits; so many can, others are told at once.
+
+    Whoever waits does so in a thread, of which all pages together have forty: they must not all stand where one
+    person can hold them up.
+    """
+
+    def __init__(self, number: int, waiting: int) -> None:
+        self._free: queue.LifoQueue[T | None] = queue.LifoQueue()
+        self._wait = threading.Semaphore(waiting)
+        for _ in range(number):
+            self._free.put(None)
+
+    def take(self) -> T | None:
+        """Have one to oneself, None where it has to be made yet; `give` it back. Raise `Busy`."""
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            pass
+        if not self._wait.acquire(blocking=False):
+            raise Busy(OTHERS)
+        try:
+            return self._free.get(timeout=BORROW_S)
+        except queue.Empty:
+            raise Busy(OTHERS) from None
+        finally:
+            self._wait.release()
+
+    def give(self, one: T | None) -> None:
+        """Give one back, None where another has to be made."""
+        self._free.put(one)
+
+    def free(self) -> Iterator[T]:
+        """Take all that nobody has."""
+        while not self._free.empty():
+            one = self._free.get()
+            if one is not None:
+                yield one
 
 
 class Answer:
@@ -45,9 +87,7 @@ class Reader:
 
     def __init__(self, lake: Store, *, connections: int, memory_limit: str, timeout_s: float) -> None:
         self._lake, self._memory_limit, self._timeout_s = lake, memory_limit, timeout_s
-        self._free: queue.LifoQueue[duckdb.DuckDBPyConnection | None] = queue.LifoQueue()
-        for _ in range(connections):
-            self._free.put(None)
+        self._places: Places[duckdb.DuckDBPyConnection] = Places(connections, WAITING_MAX)
 
     def rows(self, text: str, *values: object, rows_max: int = 1_000) -> list[Row]:
         """Ask a question of our own. Raise `NotInOrder` as `query.ask` does, `Busy`, and `Unreachable`."""
@@ -68,10 +108,7 @@ class Reader:
     @contextmanager
     def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Have a connection to oneself. What an answer left unread is dropped with it."""
-        try:
-            found = self._free.get(timeout=BORROW_S)
-        except queue.Empty:
-            raise Busy("others are asking at this moment; try again in a while") from None
+        found = self._places.take()
         try:
             if found is None:
                 found = catalogue.connect(self._lake, memory_limit=self._memory_limit)
@@ -81,7 +118,7 @@ class Reader:
                 found = None  # nothing can be asked on it any more
             raise
         finally:
-            self._free.put(found)
+            self._places.give(found)
 
 
 class Cached(Generic[T]):

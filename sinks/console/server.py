@@ -22,6 +22,7 @@ from sinks.console import app
 from sinks.console.asking import Asker
 from sinks.console.now import Seal
 from sinks.console.openid import Provider
+from sinks.console.patience import Impatient
 from sinks.console.reader import Reader
 from sinks.console.users import Users
 from sinks.console.witness import Feedback, Witness
@@ -128,6 +129,7 @@ def _settings(console: Console, application: ASGIApp) -> uvicorn.Config:
     tls = console.tls
     settings = uvicorn.Config(
         application,
+        http=Impatient,
         ssl_certfile=str(tls.cert_file) if tls is not None else None,
         ssl_keyfile=str(tls.key_file) if tls is not None else None,
         log_config=None,

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -15,7 +16,8 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from sinks.console import asking, charting, csvfile
+from pgwitness.core.config import Console
+from sinks.console import asking, charting, csvfile, reader
 from sinks.console.people import DAYS, heat
 from sinks.console.questions import FILE, QUESTIONS
 from tests.sinks.console.conftest import HOSTILE, World, document, token
@@ -218,7 +220,7 @@ def test_others_who_ask_at_the_same_time_are_told_to_wait(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When all processes are taken, a question is refused and not queued without end."""
-    monkeypatch.setattr(asking, "BORROW_S", 0.01)
+    monkeypatch.setattr(reader, "BORROW_S", 0.01)
     world = make_world()
     browser = world.visit("analyst")
     asker = world.asker
@@ -226,11 +228,27 @@ def test_others_who_ask_at_the_same_time_are_told_to_wait(
         assert "others are asking" in words(document(ask(browser, "SELECT 1")))
 
 
-if __name__ == "__main__":  # after the page was changed
-    FILE.write_text(json.dumps(page_questions(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def test_a_text_stays_one_cell_whatever_separates_cells() -> None:
     """Spreadsheets of half of Europe take semicolons for it, and would find a formula behind one."""
     content = csvfile.written(["a", "n"], [["x;=1+1", 3], ["y\t=1+1", None]]).decode("utf-8-sig")
     assert content == '"a","n"\r\n"x;=1+1",3\r\n"y\t=1+1",""\r\n'
+
+
+def test_not_everybody_waits_for_a_question() -> None:
+    """Those who ask take no more than a few threads of the pages: the next one is told at once."""
+    places: reader.Places[object] = reader.Places(1, 2)
+    held = places.take()
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(places.take) for _ in range(3)]
+        told, waiting = wait(asked, return_when="FIRST_COMPLETED")
+        assert isinstance(told.pop().exception(), reader.Busy)
+        assert len(waiting) == 2
+        places.give(held)
+        wait(waiting, return_when="FIRST_COMPLETED")
+        places.give(held)
+    assert [one.exception() for one in waiting] == [None, None]
+    assert asking.WAITING_MAX + Console().query_parallel < 40 / 2
+
+
+if __name__ == "__main__":  # after the page was changed
+    FILE.write_text(json.dumps(page_questions(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
