@@ -86,7 +86,8 @@ class Application:
     def __init__(self, context: Context) -> None:
         config = context.config
         self.context = context
-        self.secure = config.tls is not None or bool(config.proxies)
+        self.proxies = http.addresses(config.proxies)
+        self.secure = config.tls is not None or bool(self.proxies)
         prefix = "__Host-" if self.secure else ""
         self.cookie, self.login_cookie = f"{prefix}pgwitness", f"{prefix}pgwitness-login"
         self.state_cookie = f"{prefix}pgwitness-state"
@@ -117,7 +118,7 @@ class Application:
     # Who is asking.
 
     def _visitor(self, request: Request, name: str) -> Visitor:
-        return Visitor(name, http.address(request, self.context.config.proxies))
+        return Visitor(name, http.address(request, self.proxies))
 
     def _session(self, request: Request, *, touch: bool = True) -> Session | None:
         """Return the session of a request, None when there is none, or its user was removed or has another password."""
@@ -156,7 +157,8 @@ class Application:
                     raise Refused(403, "This form is of another login. Go back, load the page again, and repeat it.")
             asked = self._asked(request, session, values)
             if page.right not in asked.rights:
-                await self._record("console_refused", asked.visitor, {"page": page.name, "outcome": "denied"})
+                what = {"page": page.name, **page.about(asked), "outcome": "denied"}
+                await self._record("console_refused", asked.visitor, what)
                 raise Refused(403, "Your roles do not include this page.")
             return await self._answer(page, asked)
 
@@ -167,7 +169,8 @@ class Application:
         try:
             answer = await run_in_threadpool(page.make, asked)
         except BaseException:
-            await self._record(page.operation, asked.visitor, {"page": page.name, "outcome": "failure"})
+            what = {"page": page.name, **page.about(asked), "outcome": "failure"}
+            await self._record(page.operation, asked.visitor, what)
             raise
         if answer.query is not None:
             await self._recorded(lambda: self.context.witness.asked(answer.query or "", asked.visitor, answer.outcome))
@@ -424,4 +427,5 @@ def application(context: Context) -> ASGIApp:
         Refused: _refused, PgwitnessError: _in_words, HTTPException: _http, Exception: _unforeseen,
     }  # fmt: skip
     app = Starlette(routes=console.routes(), exception_handlers=handlers)
-    return http.Secured(app, secure=console.secure)
+    only = console.proxies if console.proxies and context.config.tls is None else None
+    return http.Secured(app, secure=console.secure, only=only)

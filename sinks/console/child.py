@@ -64,6 +64,8 @@ def answer(connection: duckdb.DuckDBPyConnection, asked: Question, timeout_s: fl
         return Found(error=str(error))
     except PgwitnessError as error:
         return Found(error=str(error))
+    except (OverflowError, ValueError) as error:  # an interval of more days than Python knows
+        return Found(error=f"a value of the answer cannot be written ({error}); CAST(… AS VARCHAR) writes it")
     except MemoryError:
         return Found(error=f"{EXHAUSTED}: the answer is too large")
     return Found(found.columns, rows, more)

@@ -13,7 +13,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pgwitness.core.errors import ConfigurationError
 
 POLICY = "; ".join(
     (
@@ -46,14 +49,18 @@ class Refused(Exception):
 
 
 class Secured:
-    """Gives every answer the headers above; `secure` where the browser's way here is encrypted."""
+    """Gives every answer the headers above; `secure` where the browser's way here is encrypted.
 
-    def __init__(self, app: ASGIApp, *, secure: bool) -> None:
-        self._app = app
+    `only` are the addresses that may come, besides this machine's own: those that encrypt, where nothing here does.
+    """
+
+    def __init__(self, app: ASGIApp, *, secure: bool, only: Collection[str] | None = None) -> None:
+        self._app, self._only = app, only
         self._headers = HEADERS | ({"strict-transport-security": "max-age=31536000"} if secure else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        app = self._app if self._may_come(scope) else _PAST
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -63,7 +70,30 @@ class Secured:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        await app(scope, receive, with_headers)
+
+    def _may_come(self, scope: Scope) -> bool:
+        peer = (scope.get("client") or ("unknown",))[0]
+        return self._only is None or peer in self._only or is_loopback(peer)
+
+
+_PAST = PlainTextResponse("This is not encrypted. Go by the server in front, which is.\n", status_code=403)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine, as it calls itself."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def addresses(proxies: Collection[str]) -> frozenset[str]:
+    """Return addresses as those that connect are written. Raise `ConfigurationError` for what is none."""
+    try:
+        return frozenset(str(ipaddress.ip_address(one)) for one in proxies)
+    except ValueError as error:
+        raise ConfigurationError(f"console.proxies: {error}; write each server's address, not its name") from None
 
 
 def address(request: Request, proxies: Collection[str]) -> str:

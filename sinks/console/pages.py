@@ -68,7 +68,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Page:
-    """A page; `operation` is what its evidence is called."""
+    """A page; `operation` is what its evidence is called, `subject` which values say whom or what it is about."""
 
     name: str
     path: str
@@ -76,6 +76,12 @@ class Page:
     make: Callable[[Asked], Answer]
     method: str = "GET"
     operation: str = "console_look"
+    subject: Mapping[str, str] = field(default_factory=dict)
+    """Their names in a request, and in the evidence."""
+
+    def about(self, asked: Asked) -> dict[str, object]:
+        """Return what is to be written down of a request that was not answered."""
+        return {known: asked.value(name)[:200] for name, known in self.subject.items() if asked.value(name)}
 
 
 def _now(asked: Asked) -> Answer:
@@ -163,7 +169,7 @@ def _record(asked: Asked) -> Answer:
     return Answer("records.html", values, what=what)
 
 
-NAMED_MAX = 50
+NAMED_MAX = records.SHOWN
 _ASK: dict[str, Any] = {"query": "", "found": None, "chart": None, "sentence": "", "questions": QUESTIONS}
 
 
@@ -196,12 +202,20 @@ ROWS_SHOWN = 1_000
 PAGES = (
     Page("now", "/", "now", _now),
     Page("alerts", "/alerts", "alerts", _alerts),
-    Page("alert", "/alerts/{uid}", "alerts", _alert),
-    Page("verdict, drafted", "/alerts/{uid}/verdict", "verdict", _verdict, method="POST"),
-    Page("verdict", "/alerts/{uid}/signed", "verdict", _signed, method="POST", operation="console_verdict"),
-    Page("people", "/people", "people", _people),
+    Page("alert", "/alerts/{uid}", "alerts", _alert, subject={"uid": "uid"}),
+    Page("verdict, drafted", "/alerts/{uid}/verdict", "verdict", _verdict, method="POST", subject={"uid": "uid"}),
+    Page(
+        "verdict",
+        "/alerts/{uid}/signed",
+        "verdict",
+        _signed,
+        method="POST",
+        operation="console_verdict",
+        subject={"uid": "uid"},
+    ),
+    Page("people", "/people", "people", _people, subject={"name": "principal"}),
     Page("records", "/records", "evidence", _records),
-    Page("records", "/records", "evidence", _record, method="POST"),
+    Page("records", "/records", "evidence", _record, method="POST", subject={"relation": "relation"}),
     Page("ask", "/ask", "ask", _ask_form),
     Page("ask", "/ask", "ask", _ask, method="POST", operation="query"),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 import threading
@@ -18,7 +17,7 @@ from starlette.types import ASGIApp
 from pgwitness.core.config import Config, Console
 from pgwitness.core.errors import ConfigurationError, NotInOrder, PgwitnessError
 from pgwitness.core.runtime.health import Health
-from sinks.console import app
+from sinks.console import app, http
 from sinks.console.asking import Asker
 from sinks.console.now import Seal
 from sinks.console.openid import Provider
@@ -46,7 +45,7 @@ def listen(config: Console) -> socket.socket:
     """Open the socket. Raise `ConfigurationError` when it cannot be, or passwords would go over a network in clear."""
     host, _, port = config.listen.rpartition(":")
     host = host.strip("[]")
-    if config.tls is None and not config.proxies and not _is_loopback(host):
+    if config.tls is None and not http.addresses(config.proxies) and not http.is_loopback(host):
         raise ConfigurationError(
             f"console.listen {config.listen}: passwords would go over the network in clear. Set console.tls, or "
             "console.proxies to what encrypts in front of it, or listen on 127.0.0.1"
@@ -60,13 +59,6 @@ def listen(config: Console) -> socket.socket:
         raise ConfigurationError(
             f"console.listen {config.listen} cannot be served ({error}); choose another"
         ) from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def make(

@@ -15,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from pgwitness.core.config import Console
+from pgwitness.core.config.tables import ConsoleTls
 from pgwitness.core.errors import ConfigurationError
 from sinks.console import app, server, users
 from sinks.console.http import HEADERS, place
@@ -204,15 +205,15 @@ def test_cookies_are_for_the_browser_alone(make_world: Callable[..., World]) -> 
     """And never go over an unencrypted connection where there is an encrypted one."""
     plain, secure = make_world(), make_world(proxies=["10.0.0.5"])
     for world, flags in ((plain, {"httponly", "path=/"}), (secure, {"httponly", "path=/", "secure"})):
-        for line in world.browser().get("/login").headers.get_list("set-cookie"):
+        for line in world.browser("10.0.0.5").get("/login").headers.get_list("set-cookie"):
             assert flags <= {part.strip().lower() for part in line.split(";")}
-    assert secure.browser().get("/login").headers["set-cookie"].startswith("__Host-")
-    assert "strict-transport-security" in secure.browser().get("/login").headers
+    assert secure.browser("10.0.0.5").get("/login").headers["set-cookie"].startswith("__Host-")
+    assert "strict-transport-security" in secure.browser("10.0.0.5").get("/login").headers
 
 
 def test_an_address_is_a_known_proxys_word_or_the_peers(make_world: Callable[..., World]) -> None:
     """What anybody else says of where a request comes from is not believed, nor the first address in a chain."""
-    world = make_world(proxies=["10.0.0.5"])
+    world = make_world(proxies=["10.0.0.5"], tls=ConsoleTls(cert_file=Path("unread"), key_file=Path("unread")))
     chain, lines = ["1.1.1.1, 203.0.113.80"], ["1.1.1.1", "203.0.113.80"]  # a proxy may add a line of its own
     for peer, addresses, expected in (
         ("10.0.0.5", chain, "203.0.113.80"),
@@ -341,3 +342,27 @@ def test_live_feeds_of_a_session_are_few_also_when_they_come_at_once(make_world:
 
     assert sorted(asyncio.run(come(12))) == [200] * 4 + [429] * 8
     assert asyncio.run(come(4)) == [200] * 4
+
+
+def test_nobody_comes_past_the_server_that_encrypts(make_world: Callable[..., World]) -> None:
+    """Where nothing here does; this machine's own may, and what is no address is none of a server in front."""
+    world = make_world(proxies=["10.0.0.5", "2001:DB8::5"])
+    for peer, status in (("10.0.0.5", 200), ("2001:db8::5", 200), ("127.0.0.1", 200), ("10.0.0.6", 403)):
+        answer = world.browser(peer).get("/login")
+        assert (answer.status_code, "set-cookie" in answer.headers) == (status, status == 200)
+    for none in ("10.0.0.0/8", "proxy.example", ""):
+        with pytest.raises(ConfigurationError, match=r"console\.proxies"):
+            server.listen(Console(listen="0.0.0.0:0", proxies=[none]))
+
+
+def test_what_was_looked_for_in_vain_is_written_down(world: World) -> None:
+    """Which alert, whom, and what somebody had no right to."""
+    analyst, viewer = world.visit("analyst"), world.visit("viewer")
+    assert analyst.get(f"/alerts/{'0' * 32}").status_code == 404
+    assert analyst.get("/people?name=the%20chief").status_code == 404
+    assert viewer.get("/people?name=the%20chief").status_code == 403
+    assert [what for _, _, what in world.records.told[-3:]] == [
+        {"page": "alert", "uid": "0" * 32, "outcome": "failure"},
+        {"page": "people", "principal": "the chief", "outcome": "failure"},
+        {"page": "people", "principal": "the chief", "outcome": "denied"},
+    ]

@@ -250,5 +250,10 @@ def test_not_everybody_waits_for_a_question() -> None:
     assert asking.WAITING_MAX + Console().query_parallel < 40 / 2
 
 
+def test_a_value_that_cannot_be_written_is_named(browser: TestClient) -> None:
+    """And not taken for a lack of memory, nor does its process end."""
+    assert "CAST(" in words(document(ask(browser, "SELECT INTERVAL '100000000 years'")))
+
+
 if __name__ == "__main__":  # after the page was changed
     FILE.write_text(json.dumps(page_questions(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
