@@ -11,6 +11,7 @@ import hmac
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -93,7 +94,7 @@ class Application:
         self.state_cookie = f"{prefix}pgwitness-state"
         self.sessions = Sessions(config.session_lifetime, config.session_idle, context.clock)
         self.throttle = Throttle(context.clock)
-        self._gathering = asyncio.Lock()
+        self._gathering, self._providing = asyncio.Lock(), asyncio.Semaphore(LOGINS_AT_ONCE)
         self._hashing = asyncio.Semaphore(LOGINS_AT_ONCE)
         facts = Cached(lambda: now.gather(context.reader, context.seal, datetime.now(UTC)), LIVE_S * 0.8)
         self.shared = Shared(context.reader, context.asking, facts, self.sessions, config, context.feedback)
@@ -167,7 +168,8 @@ class Application:
     async def _answer(self, page: Page, asked: Asked) -> Response:
         """Make a page, write down that it was looked at, and only then give it."""
         try:
-            answer = await run_in_threadpool(page.make, asked)
+            async with self._gathering if page.shared else nullcontext():
+                answer = await run_in_threadpool(page.make, asked)
         except BaseException:
             what = {"page": page.name, **page.about(asked), "outcome": "failure"}
             await self._record(page.operation, asked.visitor, what)
@@ -332,7 +334,8 @@ class Application:
         if self.context.provider is None:
             raise HTTPException(404)
         wanted = http.place(request.query_params.get("next", "/"))
-        address, state = await run_in_threadpool(self.context.provider.begin, wanted)
+        async with self._providing:  # a provider that does not answer holds up nobody but those who want it
+            address, state = await run_in_threadpool(self.context.provider.begin, wanted)
         response = RedirectResponse(address, status_code=303)
         self._set(response, self.state_cookie, state, "lax")  # the provider sends the browser back from elsewhere
         return response
@@ -347,7 +350,8 @@ class Application:
         if begun is None or not given.get("code"):
             return self._show_login("/", 403, "The provider did not log you in, or that took too long. Try again.")
         try:
-            identity = await run_in_threadpool(provider.finish, given["code"], begun)
+            async with self._providing:
+                identity = await run_in_threadpool(provider.finish, given["code"], begun)
         except NotInOrder as error:
             await self._record(
                 "console_login", self._visitor(request, "unknown"), {"outcome": "denied", "why": str(error)}

@@ -29,6 +29,8 @@ from sinks.sql import catalogue, query
 CELL_CHARS_MAX = 20_000
 BESIDE_BYTES = 256 * 1024**2
 """What a process needs beside what DuckDB accounts for: threads, rows on their way."""
+SPILLED = 8
+"""How many times its memory a question may have on disk: it is one of a few people's, and the disk is everybody's."""
 INT64 = 2**63
 EXHAUSTED = "Out of Memory"
 
@@ -39,7 +41,9 @@ def main() -> None:
     config: Config = pickle.loads(_read(source) or b"")  # noqa: S301  # of the process that started this one
     memory = int(config.console.query_memory)
     try:
-        connection = catalogue.connect(lake_store(config), memory_limit=f"{memory}B")
+        connection = catalogue.connect(
+            lake_store(config), memory_limit=f"{memory}B", spill_limit=f"{SPILLED * memory}B"
+        )
     except PgwitnessError as error:
         _write(target, str(error).encode())
         return

@@ -102,11 +102,16 @@ def address(request: Request, proxies: Collection[str]) -> str:
     if peer not in proxies:
         return peer
     # Some proxies add a line of their own below what the client sent: the last one counts.
-    said = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()
-    try:
-        return str(ipaddress.ip_address(said))
-    except ValueError:
-        return peer
+    # One may stand behind another.
+    chain = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
+    for said in reversed(chain):
+        try:
+            found = str(ipaddress.ip_address(said.strip()))
+        except ValueError:
+            break
+        if found not in proxies:
+            return found
+    return peer
 
 
 def from_here(headers: Headers) -> None:

@@ -78,6 +78,8 @@ class Page:
     operation: str = "console_look"
     subject: Mapping[str, str] = field(default_factory=dict)
     """Their names in a request, and in the evidence."""
+    shared: bool = False
+    """Whether it shows everybody the same: who asks meanwhile waits for it, and not in a thread."""
 
     def about(self, asked: Asked) -> dict[str, object]:
         """Return what is to be written down of a request that was not answered."""
@@ -107,6 +109,7 @@ def _alert(asked: Asked) -> Answer:
         "evidence": alerts.evidence(asked.shared.reader, found) if may else [],
         "timeline": alerts.timeline(asked.shared.reader, found) if may else [],
         "shown": alerts.EVIDENCE_SHOWN,
+        "is_reviewer": asked.visitor.name in asked.shared.feedback.reviewers,
         "words": verdicts.WORDS,
         "scopes": verdicts.SCOPES,
         "decided": asked.value("decided") == "yes",
@@ -200,7 +203,7 @@ ROWS_SHOWN = 1_000
 """Rows of an answer in a page; all of them are in the CSV."""
 
 PAGES = (
-    Page("now", "/", "now", _now),
+    Page("now", "/", "now", _now, shared=True),
     Page("alerts", "/alerts", "alerts", _alerts),
     Page("alert", "/alerts/{uid}", "alerts", _alert, subject={"uid": "uid"}),
     Page("verdict, drafted", "/alerts/{uid}/verdict", "verdict", _verdict, method="POST", subject={"uid": "uid"}),

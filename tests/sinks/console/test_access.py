@@ -20,6 +20,7 @@ from pgwitness.core.errors import ConfigurationError
 from sinks.console import app, server, users
 from sinks.console.http import HEADERS, place
 from sinks.console.pages import PAGES
+from sinks.console.reader import Cached
 from sinks.console.roles import RIGHTS
 from tests.sinks.console.conftest import PASSWORD, ROLES, UID, World, document, log_in, token
 
@@ -213,11 +214,15 @@ def test_cookies_are_for_the_browser_alone(make_world: Callable[..., World]) -> 
 
 def test_an_address_is_a_known_proxys_word_or_the_peers(make_world: Callable[..., World]) -> None:
     """What anybody else says of where a request comes from is not believed, nor the first address in a chain."""
-    world = make_world(proxies=["10.0.0.5"], tls=ConsoleTls(cert_file=Path("unread"), key_file=Path("unread")))
+    world = make_world(
+        proxies=["10.0.0.5", "10.0.0.6"], tls=ConsoleTls(cert_file=Path("unread"), key_file=Path("unread"))
+    )
     chain, lines = ["1.1.1.1, 203.0.113.80"], ["1.1.1.1", "203.0.113.80"]  # a proxy may add a line of its own
     for peer, addresses, expected in (
         ("10.0.0.5", chain, "203.0.113.80"),
         ("10.0.0.5", lines, "203.0.113.80"),
+        ("10.0.0.5", ["1.1.1.1, 203.0.113.80, 10.0.0.6"], "203.0.113.80"),  # one behind another
+        ("10.0.0.5", ["1.1.1.1, unknown, 10.0.0.6"], "10.0.0.5"),
         ("192.0.2.1", chain, "192.0.2.1"),
     ):
         browser = world.browser(peer)
@@ -366,3 +371,28 @@ def test_what_was_looked_for_in_vain_is_written_down(world: World) -> None:
         {"page": "people", "principal": "the chief", "outcome": "failure"},
         {"page": "people", "principal": "the chief", "outcome": "denied"},
     ]
+
+
+def test_who_waits_for_what_all_share_takes_no_threads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which all pages together have forty: one is at it, the others wait beside."""
+    cookies = {"cookie": f"pgwitness={name_of(world.visit('viewer'))}"}
+    inside: set[int] = set()
+    most, get = [0], Cached.get
+
+    def watched(cached: Cached[Any]) -> Any:
+        inside.add(threading.get_ident())
+        most[0] = max(most[0], len(inside))
+        try:
+            return get(cached)
+        finally:
+            inside.discard(threading.get_ident())
+
+    monkeypatch.setattr(Cached, "get", watched)
+
+    async def look() -> list[int]:
+        transport = httpx2.ASGITransport(world.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8432", headers=cookies) as client:
+            return [answer.status_code for answer in await asyncio.gather(*(client.get("/") for _ in range(8)))]
+
+    assert asyncio.run(look()) == [200] * 8
+    assert most == [1]

@@ -255,5 +255,11 @@ def test_a_value_that_cannot_be_written_is_named(browser: TestClient) -> None:
     assert "CAST(" in words(document(ask(browser, "SELECT INTERVAL '100000000 years'")))
 
 
+def test_a_question_has_some_of_the_disk_and_not_all_of_it(browser: TestClient) -> None:
+    """Eight times its memory, by default, which the world of these tests makes small."""
+    answer = words(document(ask(browser, "SELECT current_setting('max_temp_directory_size')")))
+    assert "512.0 MiB" in answer
+
+
 if __name__ == "__main__":  # after the page was changed
     FILE.write_text(json.dumps(page_questions(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -122,3 +122,10 @@ def test_who_is_no_reviewer_decides_nothing(world: World, make_world: Callable[.
     answer = draft(unlisted)
     assert answer.status_code == 422
     assert "pgwitness alerts key" in words(document(answer))
+
+
+def test_who_has_no_key_is_told_before_the_form(make_world: Callable[..., World], world: World) -> None:
+    """Not when it is filled in."""
+    for there, has_key in ((world, True), (make_world(), False)):
+        page = words(document(there.visit("reviewer").get(f"/alerts/{UID}")))
+        assert ("You have no key yet" not in page) == has_key
