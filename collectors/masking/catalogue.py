@@ -324,8 +324,19 @@ ROWS_MAX = 10_000
 """Of a table that was never analysed so many rows are looked at."""
 
 
+_COLUMNS_AT_ONCE = 50
+"""A row that is selected has 1,664 columns at most; and planning takes longer than the square of the aggregates."""
+
+
 def sampled(connection: Connection, table: Table, columns: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Count the values of text columns and the rows that have one, among the first rows of a table."""
+    found: dict[str, tuple[int, int]] = {}
+    for start in range(0, len(columns), _COLUMNS_AT_ONCE):
+        found |= _sampled(connection, table, columns[start : start + _COLUMNS_AT_ONCE])
+    return found
+
+
+def _sampled(connection: Connection, table: Table, columns: Sequence[str]) -> dict[str, tuple[int, int]]:
     counts = ", ".join(f'count(DISTINCT c{n} COLLATE "C"), count(c{n})' for n in range(len(columns)))
     texts = ", ".join(f"{quoted(column)}::text AS c{n}" for n, column in enumerate(columns))
     sql = f"SELECT {counts} FROM (SELECT {texts} FROM {table.sql} LIMIT {ROWS_MAX}) AS r"

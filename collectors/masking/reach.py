@@ -88,7 +88,7 @@ SELECT 'role ' || r.rolname, CASE g.rolname
     'REVOKE ' || quote_ident(g.rolname) || ' FROM ' || quote_ident(r.rolname)
 FROM audience AS r JOIN pg_auth_members AS m ON m.member = r.oid JOIN pg_roles AS g ON g.oid = m.roleid"""
 
-_VIEWS = f"""\
+_BELOW = f"""\
 , below (relid) AS (
     SELECT relid FROM tables
     UNION SELECT w.ev_class FROM below AS b JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass
@@ -101,6 +101,10 @@ _VIEWS = f"""\
         AND NOT coalesce((SELECT o.option_value::boolean FROM pg_options_to_table(v.reloptions) AS o
             WHERE o.option_name = 'security_invoker'), false)
 )
+"""
+"""The tables, and the views and materialized views through which their masked columns are read."""
+
+_VIEWS = f"""{_BELOW}\
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'it shows masked columns, with its owner''s rights',
     'REVOKE SELECT ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' FROM ' || (
         SELECT string_agg(DISTINCT {_TO}, ', ') FROM aclexplode(c.relacl) AS x
@@ -135,7 +139,7 @@ FROM pg_default_acl AS d LEFT JOIN pg_namespace AS n ON n.oid = d.defaclnamespac
     aclexplode(d.defaclacl) AS x
 WHERE d.defaclobjtype = 'r' AND x.privilege_type = 'SELECT' AND {_HAS}"""
 
-_DEFINERS = f"""\
+_DEFINERS = f"""{_BELOW}\
 SELECT 'function ' || p.oid::regprocedure, 'it runs with the rights of ' || pg_get_userbyid(p.proowner)
         || ', who may read masked columns',
     'REVOKE EXECUTE ON FUNCTION ' || p.oid::regprocedure || ' FROM '
@@ -145,7 +149,9 @@ FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace, audience AS 
 WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgwitness', '{SCHEMA}')
     AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
     AND has_function_privilege(r.oid, p.oid, 'EXECUTE') AND has_schema_privilege(r.oid, n.oid, 'USAGE')
-    AND EXISTS (SELECT FROM masked AS m WHERE has_column_privilege(p.proowner, m.relid, m.attnum, 'SELECT'))"""
+    AND (EXISTS (SELECT FROM masked AS m WHERE has_column_privilege(p.proowner, m.relid, m.attnum, 'SELECT'))
+        OR EXISTS (SELECT FROM below AS b JOIN pg_class AS v ON v.oid = b.relid AND v.relkind IN ('v', 'm')
+            WHERE has_any_column_privilege(p.proowner, v.oid, 'SELECT')))"""
 
 _NOTIFIES = r"""
 SELECT t.name, 'its trigger ' || quote_ident(g.tgname) || ' notifies, and everybody may listen',
@@ -229,6 +235,20 @@ SELECT m.name || '.' || quote_ident(m.attname), 'its values stand in the bounds 
 FROM masked AS m JOIN pg_partitioned_table AS p ON p.partrelid = m.relid AND p.partstrat <> 'h'
 WHERE m.attnum = ANY (p.partattrs::int2[])"""
 
+_MISSING = """\
+SELECT m.name || '.' || quote_ident(m.attname), 'the value that all rows got when the column was added stands in the '
+        || 'catalogue, which every role reads', 'VACUUM FULL ' || m.name
+FROM masked AS m JOIN pg_attribute AS a ON a.attrelid = m.relid AND a.attnum = m.attnum AND a.atthasmissing"""
+
+_PARTIAL = """\
+SELECT t.name, 'the condition of index ' || quote_ident(i.relname) || ' names values of a masked column, and every '
+        || 'role reads it in the catalogue', 'make the index without the values'
+FROM tables AS t JOIN pg_index AS x ON x.indrelid = t.relid JOIN pg_class AS i ON i.oid = x.indexrelid
+WHERE strpos(pg_get_expr(x.indpred, x.indrelid), chr(39)) > 0 AND EXISTS (
+    SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.oid
+        AND d.refclassid = 'pg_class'::regclass AND d.refobjid = t.relid AND d.refobjsubid = ANY (t.numbers)
+        AND d.refobjsubid <> ALL (x.indkey::int2[]))"""
+
 _DATABASES = """\
 SELECT 'database ' || quote_ident(d.datname),
     'the audience may connect to it, and masks of this database do not hold there',
@@ -258,6 +278,8 @@ WAYS: tuple[tuple[str, Weight, str], ...] = (
     ("child", "oracle", _CHILDREN),
     ("guessable", "oracle", _GUESSABLE),
     ("partition_bounds", "told", _BOUNDS),
+    ("missing_value", "told", _MISSING),
+    ("partial_index", "told", _PARTIAL),
     ("databases", "told", _DATABASES),
 )
 """Every way by its name, how much it gives away, and the query that finds it."""

@@ -71,6 +71,7 @@ DECLARE
     said text := lower(coalesce(current_query(), '') COLLATE "C");
     plain boolean := said !~ '\\m(do|call|execute|select|perform|extension)\\M|u&"'
         AND said ~ ('\\m' || replace(lower(tg_tag), ' ', '\\M.*\\m') || '\\M');
+    words text[] := regexp_split_to_array(said, '[^a-z0-9_]+');
     gone record;
 BEGIN
     IF tg_tag = 'ALTER TABLE' AND plain AND (said ~ '\\mconcurrently\\M'
@@ -87,8 +88,8 @@ BEGIN
         WITH RECURSIVE tree (relid) AS (
             SELECT v.relid FROM {VIEWS} AS v LEFT JOIN pg_class AS c ON c.oid = v.relid
             WHERE NOT plain OR tg_tag NOT IN ('ALTER TABLE', 'DROP TABLE')
-                OR strpos(said, lower(c.relname COLLATE "C")) > 0
-                OR strpos(lower(current_query()), lower(c.relname)) > 0 OR c.relname ~ '"'
+                OR CASE WHEN c.relname COLLATE "C" ~ '^[A-Za-z0-9_]+$' THEN lower(c.relname COLLATE "C") = ANY (words)
+                    ELSE strpos(lower(current_query()), lower(c.relname)) > 0 OR c.relname ~ '"' END
             UNION SELECT CASE WHEN i.inhparent = t.relid THEN i.inhrelid ELSE i.inhparent END
             FROM tree AS t JOIN pg_inherits AS i ON t.relid IN (i.inhparent, i.inhrelid))
         SELECT v.view_schema, v.name, v.shown FROM {VIEWS} AS v

@@ -80,6 +80,13 @@ CASES = (
         "CREATE FUNCTION first() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT min(email) FROM public.people'",
         "SELECT public.first()",
     ),
+    Case(
+        "security_definer",
+        "CREATE ROLE boss; CREATE VIEW v AS SELECT email FROM people; GRANT SELECT ON v TO boss;"
+        " GRANT CREATE ON SCHEMA public TO boss; SET LOCAL ROLE boss; CREATE FUNCTION first() RETURNS text LANGUAGE sql"
+        " SECURITY DEFINER AS 'SELECT min(email) FROM public.v'; RESET ROLE",
+        "SELECT public.first()",
+    ),
     Case("trigger_privilege", "GRANT TRIGGER ON people TO support"),
     Case(
         "notify",
@@ -124,6 +131,18 @@ CASES = (
         "CREATE TABLE ranged (email text) PARTITION BY LIST (email);"
         f" CREATE TABLE ranged_1 PARTITION OF ranged FOR VALUES IN ('{MARK}')",
         "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = 'ranged_1'",
+        fix=False,
+    ),
+    Case(
+        "missing_value",
+        f"ALTER TABLE people ADD phone text DEFAULT '{MARK}'",
+        "SELECT attmissingval FROM pg_attribute WHERE atthasmissing AND attname = 'phone'",
+        fix=False,
+    ),
+    Case(
+        "partial_index",
+        f"CREATE INDEX ON people (id) WHERE email = '{MARK}'",
+        "SELECT indexdef FROM pg_indexes WHERE tablename = 'people' AND indexdef ~ 'secret'",
         fix=False,
     ),
 )

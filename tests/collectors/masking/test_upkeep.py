@@ -149,6 +149,9 @@ def test_what_waits_for_no_reader_does_not_begin_to(masked18: Masked) -> None:
             reader.execute("SELECT * FROM people")
             app.execute("SET lock_timeout = '1s'")
             app.execute("ALTER TABLE people ALTER email SET STATISTICS 10")
+            app.execute("CREATE TABLE new_people (id int, city text); ALTER TABLE new_people DROP city")
+            app.execute("CREATE TYPE mood AS ENUM ('well')")
+            app.execute("ALTER TYPE mood ADD VALUE 'ill'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 app.execute("ALTER TABLE people DROP city")
         assert reader.execute("SELECT id, email FROM people").fetchall() == [(1, TOKEN)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from collectors.masking import install
+from collectors.masking import catalogue, install
 from collectors.masking.install import Masks
 from collectors.masking.treatment import Kind
 from pgwitness.core.privacy import tokenizer
@@ -205,11 +205,20 @@ def test_a_new_column_is_not_seen_until_masks_are_installed_again(masked: Masked
     masked.admin.execute("CREATE TABLE t (id int, a text); INSERT INTO t VALUES (1, 'a')")
     masks = masked.masks({"public.t.id": "clear"})
     masked.install(masks)
-    masked.admin.execute("ALTER TABLE t ADD phone text DEFAULT '0151'")
+    masked.admin.execute("ALTER TABLE t ADD phone text; UPDATE t SET phone = '0151'")
     assert states(masked, masks) == ["differs"]
     assert masked.sees("SELECT * FROM t") == [(1, token(b"a").decode())]
     masked.install(masks)
     assert masked.sees("SELECT phone FROM t") == [(token(b"0151").decode(),)]
+
+
+def test_the_values_of_a_very_wide_table_are_counted(masked18: Masked) -> None:
+    """Each column is counted twice, and a row that is selected cannot have as many columns."""
+    masked18.admin.execute(f"CREATE TABLE t ({', '.join(f'c{n} text' for n in range(900))})".encode())
+    masked18.admin.execute("INSERT INTO t (c0, c899) VALUES ('a', 'b'), ('c', 'b')")
+    state = catalogue.read(masked18.admin, ["public"], [], [], (b"", b""))
+    counted = catalogue.sampled(masked18.admin, state.tables[0], [f"c{n}" for n in range(900)])
+    assert (len(counted), counted["c0"], counted["c899"], counted["c5"]) == (900, (2, 2), (1, 2), (0, 0))
 
 
 def test_a_role_that_reads_more_is_no_audience(masked: Masked) -> None:
