@@ -111,6 +111,11 @@ HIDDEN = [
     "COPY (DELETE FROM victim RETURNING id) TO STDOUT",
     "PREPARE p AS DELETE FROM victim; EXECUTE p",
     "DELETE FROM victim WHERE 1 = 1",
+    "BEGIN; CREATE TEMP TABLE victim (id int); ROLLBACK; DELETE FROM victim",
+    "SET search_path = public, pg_temp; CREATE TEMP TABLE victim (id int); DELETE FROM victim",
+    "CREATE TEMP TABLE victim (id int); DISCARD TEMP; DELETE FROM victim",
+    "DO $$ BEGIN IF false THEN CREATE TEMP TABLE victim (id int); END IF; DELETE FROM victim; END $$",
+    "CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE sql AS 'DELETE FROM public.victim'; SELECT pg_temp.f()",
 ]
 
 

@@ -139,6 +139,32 @@ def test_what_stands_behind_names_counts(helper: Running, database: str) -> None
         client.execute("SELECT number FROM public.cards")
 
 
+HIDDEN = (
+    "SELECT query_to_xml('SELECT number FROM ' || 'cards', true, false, '')",
+    "SELECT query_to_xml(E'TABLE\\ncards', true, false, '')",
+    "SELECT query_to_xml('TABLE/**/cards', true, false, '')",
+    "SELECT table_to_xml(('car' || 'ds')::regclass, true, false, '')",
+    "SELECT table_to_xml(' cards ', true, false, '')",
+    "SELECT schema_to_xml('public', true, false, '')",
+    "SELECT j.number FROM (cards CROSS JOIN tickets) j",
+    "SELECT j.n FROM (cards CROSS JOIN tickets) AS j (i, n)",
+    "SELECT count(*) FROM cards JOIN (VALUES ('4111')) AS guess (number) USING (number)",
+    "BEGIN; CREATE TEMP TABLE cards (number text); ROLLBACK; SELECT number FROM cards",
+)
+
+
+def test_what_hides_a_secret_is_denied(helper: Running) -> None:
+    """Texts that functions run, names of joins and columns that they compare, tables that are there no more."""
+    with psycopg.connect(helper.dsn(), autocommit=True, cursor_factory=psycopg.ClientCursor) as client:
+        client.execute("SELECT body FROM tickets")
+        for text in HIDDEN:
+            with pytest.raises(errors.InsufficientPrivilege):
+                client.execute(text)
+            client.execute("ROLLBACK")
+        result = client.pgconn.exec_params(b"SELECT query_to_xml($1, true, false, '')", [b"TABLE cards"])
+        assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"42501"
+
+
 def test_in_one_pipeline_the_order_counts(helper: Running) -> None:
     """Cards that are prepared before a ticket is read and run behind it are denied."""
     with psycopg.connect(helper.dsn(), autocommit=True) as client:

@@ -29,7 +29,7 @@ from detectors.sensitive import Sensitive
 from pgwitness.core.events import Assurance, Parsed, PrincipalKind
 from pgwitness.core.privacy import Tokenizer
 from pgwitness.core.sql.intent import given
-from pgwitness.core.sql.parsetree import Handle, Made
+from pgwitness.core.sql.parsetree import Handle, Made, runs_text
 from pgwitness.core.sql.statements import CUT, HANDLES_MAX, NAMES_MAX, StatementFacts, facts
 
 KNOWN_MAX: Final = 16_384
@@ -260,9 +260,10 @@ def reading_of(texts: Texts, text: str) -> Reading:
     said = Said(found.statement, found.hash, found.parsed, dict(found.tags))
     intent = given(text)
     if found.statement is not None and found.parsed is None and not found.statement.endswith(CUT):
-        known = facts(found.statement, freed=True)
-        return Reading(said, known, _more(known), intent)
-    known = facts(text)
+        known = facts(found.statement, freed=True, wary=True)
+        if not runs_text(known.functions):
+            return Reading(said, known, _more(known), intent)
+    known = facts(text, wary=True)
     return Reading(said, known, known.parse_error or _dynamic(known) or _more(known), intent)
 
 

@@ -60,6 +60,7 @@ def _with_bodies(known: StatementFacts, bodies: Iterable[Made]) -> StatementFact
             columns=_with(known.columns, body.columns),
             functions=_with(known.functions, body.functions),
             whole=_with(known.whole, body.whole),
+            where=worst([known.where, body.where]),
         )
     return known
 

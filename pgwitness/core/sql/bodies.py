@@ -65,15 +65,19 @@ def statements_of(tree: str) -> list[Tree]:
 def read_bodies(reader: Reader, depth: int = 0) -> None:
     """Read all bodies that a reader has met into it; those of functions that are only made, as what they define."""
     for body in reader.bodies:
-        inner = Reader(reader.temporary if body.runs else None)
+        inner = reader.inner() if body.runs else Reader(wary=reader.wary)
         if body.language == "sql":
             _read_sql(body.text, inner)
         elif body.language == "plpgsql":
             _read_plpgsql(body.text, inner)
         else:
+            if body.runs:
+                reader.unread = reader.unread or "it runs code in a language that is not read"
             continue
         if depth < BODIES_DEPTH_MAX:
             read_bodies(inner, depth + 1)
+        elif inner.bodies:
+            inner.unread = inner.unread or "it runs text in text in text"
         reader.unread = reader.unread or inner.unread
         if body.runs:
             reader.take(inner)
@@ -141,7 +145,7 @@ def _read_sql(text: str, reader: Reader) -> None:
 
 
 def _parsed(text: str, reader: Reader) -> bool:
-    inner = Reader(reader.temporary)
+    inner = reader.inner()
     try:
         for item in statements_of(parser.parse_sql_json(text)):
             inner.read(item)
@@ -202,7 +206,7 @@ def _read_expression(body: Tree, reader: Reader) -> None:
         if not _parsed(query, reader):
             _read_pieces(query, reader)
         return
-    inner = Reader(reader.temporary)
+    inner = reader.inner()
     value = query if mode == _EXPRESSION else query.partition("=")[2]
     if not _parsed(f"SELECT {value}", inner):
         _read_pieces(query, reader)
@@ -221,7 +225,7 @@ def _read_dynamic(expression: Tree, reader: Reader) -> None:
         text = _written(tree["SelectStmt"]["targetList"][0]["ResTarget"]["val"])
     except _FAILURES:
         return
-    inner = Reader(reader.temporary)
+    inner = reader.inner()
     _read_sql(text, inner)
     for names in (inner.relations, inner.columns, inner.whole, inner.written):
         for name in [name for name in names if UNKNOWN in name]:

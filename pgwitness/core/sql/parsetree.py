@@ -46,8 +46,17 @@ _RUN_TEXT = {
     **dict.fromkeys(("cron.schedule", "cron.schedule_in_database", "pg_background_launch", "connectby"), None),
 }
 """Functions that run a text as SQL: the place of that argument, None where any may be it."""
+_ANY_TEXT = frozenset({"dblink", "dblink_exec", "dblink_open", "dblink_send_query"})
+"""Those of them of which a text that is put together may be SQL, whichever argument it is."""
 _READ_TABLE = frozenset({"table_to_xml", "table_to_xml_and_xmlschema"})
 """Functions that read all of the table that their first argument names."""
+_READ_MANY = frozenset(
+    f"{what}_to_xml{how}" for what in ("schema", "database", "cursor") for how in ("", "_and_xmlschema")
+)
+"""Functions that read what their arguments do not show: many tables, or a cursor."""
+TOGETHER = "it runs text that is put together as it runs"
+_SPACED = re.compile(r"[\s\"'/(]")
+"""What stands between the words of any statement."""
 _STRICT = frozenset(
     {
         *("pg_cancel_backend", "pg_terminate_backend", "pg_read_file", "pg_read_binary_file", "pg_ls_dir"),
@@ -67,7 +76,8 @@ def worst(wheres: Iterable[str]) -> str:
 def runs_text(functions: Sequence[str]) -> bool:
     """Say whether one of these functions gives a text a meaning that its statement does not show."""
     last = (name.rpartition(".")[2] for name in functions)
-    return any(name == "set_config" or name in _RUN_TEXT or name in _READ_TABLE for name in (*functions, *last))
+    found = (*functions, *last)
+    return any(name == "set_config" or name in _RUN_TEXT or name in _READ_TABLE or name in _READ_MANY for name in found)
 
 
 class Body(NamedTuple):
@@ -89,6 +99,8 @@ class Made(NamedTuple):
     columns: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
+    where: str = "n/a"
+    """The worst of its body, where that is read here."""
 
 
 class Handle(NamedTuple):
@@ -119,6 +131,8 @@ class _Scope:
         self.temporary: Set[str] = outer.temporary if outer else temporary
         """Names of tables that the text has made as temporary ones before: alone, they mean those."""
         self.tables: dict[str, str | None] = {}
+        self.joined: set[str] = set()
+        """Names of joins, which hide those of their tables."""
         self.renamed: dict[str, str] = {}
         """Columns that a FROM gave another name (`AS c(i, e)`), and their table: which they are, no text tells."""
 
@@ -138,6 +152,9 @@ class _Scope:
             scope = scope.outer
         return None
 
+    def joins(self, alias: str) -> bool:
+        return alias in self.joined or (self.outer is not None and self.outer.joins(alias))
+
     def knows(self, alias: str) -> bool:
         return alias in self.tables or (self.outer is not None and self.outer.knows(alias))
 
@@ -145,9 +162,11 @@ class _Scope:
 class Reader:
     """Reads statements one after the other and keeps what they say, each thing once, in the order it was met."""
 
-    def __init__(self, temporary: set[str] | None = None) -> None:
+    def __init__(self, temporary: set[str] | None = None, *, wary: bool = False) -> None:
         self.temporary = set() if temporary is None else temporary
         """Temporary tables that the text has made, without their schema; shared with readers of code in it."""
+        self.wary = wary
+        """Whether a name alone never means a temporary table: a search path or an error may have it mean another."""
         self._made: set[str] = set()
         self._gone: set[str] = set()
         self._idle = False
@@ -184,9 +203,16 @@ class Reader:
             self.utility = True
         self.inserts = self.inserts and kind == "InsertStmt" and "onConflictClause" not in statement[kind]
         self._visit(statement, self._scope(), runs=True)
-        self.temporary |= self._made
+        if not self.wary:
+            self.temporary |= self._made
         self.temporary -= self._gone
+        if _may_hide(kind, statement[kind]):
+            self.temporary.clear()
         self._made, self._gone = set(), set()
+
+    def inner(self) -> Reader:
+        """Return a reader of code in the text."""
+        return Reader(self.temporary, wary=self.wary)
 
     def _scope(self) -> _Scope:
         return _Scope(temporary=self.temporary)
@@ -217,7 +243,7 @@ class Reader:
         """Note what the body of a function that is made does."""
         self.defines |= inner.operations
         names = (inner.operations, inner.relations, inner.columns, inner.functions, inner.whole)
-        self.made.append(Made(name, *map(tuple, names)))
+        self.made.append(Made(name, *map(tuple, names), where=inner.where))
 
     def worse(self, where: str) -> None:
         """Keep the worst that is known of any WHERE: none, then useless, then present."""
@@ -254,11 +280,18 @@ class Reader:
         elif kind.endswith("Stmt") and kind[0].isupper():
             self._utility(kind, body, scope, runs)
         else:
+            if kind == "JoinExpr":
+                self._compared(body, scope)
             if kind in ("FuncCall", "funccall"):  # of a CALL it stands without its node's name
                 self._call(body, runs)
             elif kind == "setstmt":
                 self._add_all(self.settings, objects.settings(body))
             self._visit(body, scope, runs)
+
+    def _compared(self, body: Tree, scope: _Scope) -> None:
+        """Note the columns by which a join compares its tables; those of a NATURAL one no text tells."""
+        for item in body.get("usingClause", []):
+            self._unqualified(_string(item), scope)
 
     def _call(self, body: Tree, runs: bool) -> None:
         """Note a function that is called, and the text that it runs as SQL."""
@@ -268,18 +301,25 @@ class Reader:
         self.functions.setdefault(name)
         if name == "set_config" and runs:
             self._add_all(self.settings, objects.set_config(body))
-        if name in _READ_TABLE and (args := body.get("args")):
+        last = name.rpartition(".")[2]
+        args = body.get("args", [])
+        if last in _READ_MANY and runs:
+            self.unread = self.unread or f"{last}() reads what its text does not show"
+        if last in _READ_TABLE and args:
             table = _text(args[0])
-            if table is not None and _NAME.fullmatch(table):
+            if table is not None and _NAME.fullmatch(table.strip()):
                 self.bodies.append(Body(f"TABLE {table}", "sql", runs))
-        place = _RUN_TEXT.get(name, _RUN_TEXT.get(name.rpartition(".")[2], -1))
+            elif runs and not _null(args[0]):
+                self.unread = self.unread or f"{last}() reads a table that its text does not show"
+        place = _RUN_TEXT.get(name, _RUN_TEXT.get(last, -1))
         if place == -1:
             return
-        args = body.get("args", [])
         for arg in args if place is None else args[place : place + 1]:
             text = _text(arg)
-            if text is not None and " " in text.strip():
+            if text is not None and _SPACED.search(text.strip()):
                 self.bodies.append(Body(text, "sql", runs))
+            elif text is None and runs and (place is not None or last in _ANY_TEXT) and not _constant(arg):
+                self.unread = self.unread or TOGETHER
 
     @staticmethod
     def _add_all(known: dict[str, None], found: Iterator[str]) -> None:
@@ -380,7 +420,7 @@ class Reader:
             return
         if kind == "DeclareCursorStmt" and int(body.get("options", 0)) & _HOLD:
             verb = "hold"
-        inner = Reader(self.temporary)
+        inner = self.inner()
         if verb in ("prepare", "declare", "hold"):
             inner.read(body.get("query", {}))
         self.handles.append(
@@ -415,7 +455,7 @@ class Reader:
             if item.get("defname") == "set":
                 self._add_all(self.settings, objects.settings(item.get("arg", {}).get("VariableSetStmt", {})))
         if "sql_body" in body:
-            inner = Reader()
+            inner = Reader(wary=self.wary)
             inner.read_body(body["sql_body"])
             self.define(name, inner)
             self.relations |= inner.relations
@@ -493,7 +533,9 @@ class Reader:
             table = scope.table(path[-1]) if len(path) == 1 else ".".join(_quoted(part) for part in path[-2:])
             if table is not None and scope.column(column) == table:
                 column = "*"
-            if table is not None:
+            if len(path) == 1 and scope.joins(path[0]):
+                self._unqualified(column, scope)
+            elif table is not None:
                 self._reads(f"{table}.{_quoted(column)}")
             elif not scope.knows(path[-1]):
                 self._reads(".".join(_quoted(part) for part in fields))
@@ -553,7 +595,22 @@ def _text(arg: Tree) -> str | None:
     return text if isinstance(text, str) else None
 
 
+def _constant(arg: Tree) -> bool:
+    """Say whether a value that is no string stands as an argument: a number, a truth value, NULL."""
+    return "A_Const" in arg.get("TypeCast", {}).get("arg", arg)
+
+
+def _may_hide(kind: str, body: Tree) -> bool:
+    """Say whether behind a statement a name may mean another table than a temporary one that was made before."""
+    if kind == "TransactionStmt":
+        return str(body.get("kind", "")).removeprefix("TRANS_STMT_") not in ("BEGIN", "START", "SAVEPOINT", "RELEASE")
+    if kind == "VariableSetStmt":
+        return str(body.get("name", "search_path")).lower() == "search_path"
+    return kind in ("DiscardStmt", "RenameStmt", "AlterObjectSchemaStmt", "DropOwnedStmt")
+
+
 def _aliases(clause: Any, scope: _Scope) -> None:
+    scope.joined |= set(_joins(clause))
     for body in _ranges(clause):
         alias = body.get("alias", {}).get("aliasname")
         if "relname" not in body:
@@ -564,6 +621,19 @@ def _aliases(clause: Any, scope: _Scope) -> None:
             table = ".".join(_quoted(part) for part in _range(body, scope))
             scope.tables[alias or body["relname"]] = table
             scope.renamed |= {_string(item): table for item in body.get("alias", {}).get("colnames", [])}
+
+
+def _joins(clause: Any) -> Iterator[str]:
+    """List the names of joins."""
+    if isinstance(clause, list):
+        for item in clause:
+            yield from _joins(item)
+    elif isinstance(clause, dict):
+        for join in [body for kind, body in clause.items() if kind == "JoinExpr"]:
+            for name in ("alias", "join_using_alias"):
+                if name in join:
+                    yield join[name].get("aliasname", "")
+            yield from _joins([join.get("larg"), join.get("rarg")])
 
 
 def _ranges(clause: Any) -> Iterator[Tree]:

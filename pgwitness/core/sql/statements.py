@@ -145,21 +145,22 @@ class _Cache:
 _cache = _Cache(CACHE_BYTES_MAX, CACHE_ENTRIES_MAX)
 
 
-def facts(text: str, *, freed: bool = False) -> StatementFacts:
+def facts(text: str, *, freed: bool = False, wary: bool = False) -> StatementFacts:
     """Tell what a text sent to the server does, and what it looks like without its literals. Never raises.
 
     `freed` says that it is a statement which was freed of its literals before. One that was cut off then ends in `CUT`
-    and passes as it is; anybody can write that mark behind a text that does not parse.
+    and passes as it is; anybody can write that mark behind a text that does not parse. `wary` is for who decides by the
+    text whether it may run: a name alone means no temporary table then, though the text has made one.
     """
-    return _recent(text, freed) if len(text) <= RECENT_CHARS_MAX else _known(text, freed)
+    return _recent(text, freed, wary) if len(text) <= RECENT_CHARS_MAX else _known(text, freed, wary)
 
 
-def _known(text: str, freed: bool) -> StatementFacts:
+def _known(text: str, freed: bool, wary: bool) -> StatementFacts:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
-    key = digest.digest() + (b"1" if freed else b"0")
+    key = digest.digest() + (b"1" if freed else b"0") + (b"w" if wary else b"")
     known = _cache.get(key)
     if known is None:
-        known = _facts(text, digest.hexdigest(), freed)
+        known = _facts(text, digest.hexdigest(), freed, wary)
         _cache.put(key, known)
     return known
 
@@ -168,7 +169,7 @@ _recent = lru_cache(RECENT_MAX)(_known)
 """The same few texts come again and again: these need no digest."""
 
 
-def _facts(text: str, sha256: str, freed: bool) -> StatementFacts:
+def _facts(text: str, sha256: str, freed: bool, wary: bool) -> StatementFacts:
     if len(text) > TEXT_CHARS_MAX:
         return StatementFacts(None, sha256, parse_error=f"longer than {TEXT_CHARS_MAX} characters")
     text = folded(text).text
@@ -179,7 +180,7 @@ def _facts(text: str, sha256: str, freed: bool) -> StatementFacts:
         fingerprint = parser.fingerprint(readable)
     except (parser.ParseError, ValueError) as error:
         return _unparsable(text, sha256, error, freed)
-    reader = Reader()
+    reader = Reader(wary=wary)
     words: tuple[str, ...] = ()
     hidden: set[int] = set()
     sets = any(token.name == "SET" for token in tokens)
@@ -313,7 +314,7 @@ def _answer(
 
 def _bounded(made: list[Made]) -> tuple[Made, ...]:
     """Give the functions that a text makes, of which not more than a call would be told is known."""
-    return tuple(item for item in made if sum(map(len, item[1:])) <= HANDLES_MAX)[:HANDLES_MAX]
+    return tuple(item for item in made if sum(len(names) for names in item[1:6]) <= HANDLES_MAX)[:HANDLES_MAX]
 
 
 def _reason(error: Exception) -> str:
