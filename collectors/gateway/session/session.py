@@ -19,6 +19,7 @@ from typing import Final
 
 from collectors.gateway.session import limiting, refusing
 from collectors.gateway.session.actions import NOT_KNOWN, Actions, Decision, Judge, Moment
+from collectors.gateway.session.coming import Coming
 from collectors.gateway.session.handles import Handles, Sort, as_handle
 from collectors.gateway.session.limiting import Limit
 from collectors.gateway.session.names import Names
@@ -118,7 +119,7 @@ class Session:
         """Names of the gateway's own that an error kept it from closing."""
         self._withheld = b""
         """The end of a limited statement's answer, which its client reads when its rows were checked."""
-        self._coming: deque[_Sent] = deque()
+        self._coming: Coming[_Sent] = Coming()
         """Of what was sent, what will give a name when the server has done it."""
         self._undone = False
         """An error came since the last ReadyForQuery, of whatever message: what ran before it is undone."""
@@ -308,6 +309,10 @@ class Session:
     def _meant(self, sort: Sort, name: bytes) -> list[Handle] | None:
         """Return what a name of the protocol may stand for by now; None where that is not known."""
         kind = frontend.PARSE if sort == "statement" else frontend.BIND
+        if len(self._coming.of(kind, name)) > COMING_MAX:
+            raise ProtocolViolation(
+                f"a name is given more than {COMING_MAX} times in a pipeline: read the answers", "54000"
+            )
         meant = [decision.reading for decision in self._meanings(kind, name) if decision.reading is not None]
         return [as_handle(reading.known) for reading in meant] or None
 
@@ -315,8 +320,8 @@ class Session:
         """List all that a name may stand for when the server comes to it, whatever fails before."""
         held = self._prepared if kind == frontend.PARSE else self._portals
         found = [held.get(name)]
-        for sent in self._coming:
-            if sent.kind == kind and sent.name == name and sent.refused is None:
+        for sent in self._coming.of(kind, name):
+            if sent.kind == kind and sent.refused is None:
                 found += [sent.decision] if kind == frontend.PARSE else self._meanings(frontend.PARSE, sent.statement)
         return found
 
@@ -408,12 +413,9 @@ class Session:
 
     def _expected(self, kind: int, name: bytes) -> Decision:
         """Return what a name will stand for when the server comes to it, if all before succeeds."""
-        for sent in reversed(self._coming):
-            if sent.kind == kind and sent.name == name:
-                return sent.decision
-            closes = b"S" if kind == frontend.PARSE else b"P"
-            if sent.kind == frontend.CLOSE and sent.name == name and sent.statement == closes:
-                return NOT_KNOWN
+        coming = self._coming.of(kind, name)
+        if coming:
+            return coming[-1].decision if coming[-1].kind == kind else NOT_KNOWN
         return (self._prepared if kind == frontend.PARSE else self._portals).get(name)
 
     # -- the server --------------------------------------------------------------------------------------------
@@ -580,7 +582,7 @@ class Session:
         ran = True
         while self._sent and self._sent[0].kind != frontend.SYNC:
             sent = self._pop()
-            if self._coming and self._coming[0] is sent:
+            if self._coming.first() is sent:
                 self._coming.popleft()
             if sent.number:
                 sent.sqlstate = _sqlstate(sent, said) if ran else None
