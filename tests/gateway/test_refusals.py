@@ -116,6 +116,10 @@ HIDDEN = [
     "CREATE TEMP TABLE victim (id int); DISCARD TEMP; DELETE FROM victim",
     "DO $$ BEGIN IF false THEN CREATE TEMP TABLE victim (id int); END IF; DELETE FROM victim; END $$",
     "CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE sql AS 'DELETE FROM public.victim'; SELECT pg_temp.f()",
+    (
+        "CREATE FUNCTION pg_temp.r() RETURNS void LANGUAGE plpgsql AS"
+        " $$ BEGIN EXECUTE reverse('mitciv MORF ETELED'); END $$; SELECT pg_temp.r()"
+    ),
 ]
 
 

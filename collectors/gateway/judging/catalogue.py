@@ -108,7 +108,9 @@ def read(connection: psycopg.Connection[tuple[object, ...]]) -> Catalogue:
         if item is not None and definition.oid in found:
             does = [tuple(map(str, names)) for names in item[1:] if isinstance(names, list)]
             name = last_of(found[definition.oid].name)
-            functions[name] = (*functions.get(name, ()), Made(name, *does))
+            operations, relations, columns, called, whole = does
+            made = Made(name, operations, relations, columns, called, whole)
+            functions[name] = (*functions.get(name, ()), made)
     return Catalogue({name: tuple(full) for name, full in relations_by.items()}, views, functions)
 
 

@@ -29,7 +29,7 @@ from detectors.sensitive import Sensitive
 from pgwitness.core.events import Assurance, Parsed, PrincipalKind
 from pgwitness.core.privacy import Tokenizer
 from pgwitness.core.sql.intent import given
-from pgwitness.core.sql.parsetree import Handle, Made, runs_text
+from pgwitness.core.sql.parsetree import TOGETHER, Handle, Made, runs_text
 from pgwitness.core.sql.statements import CUT, HANDLES_MAX, NAMES_MAX, StatementFacts, facts
 
 KNOWN_MAX: Final = 16_384
@@ -214,8 +214,16 @@ class Judging:
     def judge(self, scope: _Scope, reading: Reading, at_us: int) -> Decision:
         """Decide on a statement that was read."""
         catalogue = self.catalogue(scope.whose.cluster, scope.whose.database)
+        if reading.doubt is None and self._puts_together(scope.whose, reading.known):
+            reading = reading._replace(doubt=TOGETHER)
         verdict, marks = verdict_on(self.rules.gatekeeper, scope.whose, reading, scope.refuses, at_us, catalogue)
         return Decision(reading.said, verdict, reading.known.handles, reading, scope, marks)
+
+    def _puts_together(self, whose: Action, known: StatementFacts) -> bool:
+        """Say whether it calls a function that a session has made, and that runs text which is put together."""
+        made = [*self._made.get((whose.cluster, whose.database), ()), *known.made]
+        called = EMPTY.with_made(made).called(known.functions) if made and known.functions else ()
+        return any("execute_dynamic" in body.operations for body in called)
 
     def read(self, text: bytes, settings: Settings) -> Reading:
         """Read a text as the server does, or what is to be sent in its place where that could be read otherwise."""
@@ -277,7 +285,7 @@ def _more(known: StatementFacts) -> str | None:
 
 def _dynamic(known: StatementFacts) -> str | None:
     """Return why a DO block may do what its text does not show."""
-    return "it runs text that is put together as it runs" if "execute_dynamic" in known.operations else None
+    return TOGETHER if "execute_dynamic" in known.operations else None
 
 
 class SessionJudge:

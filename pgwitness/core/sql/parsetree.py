@@ -243,7 +243,8 @@ class Reader:
         """Note what the body of a function that is made does."""
         self.defines |= inner.operations
         names = (inner.operations, inner.relations, inner.columns, inner.functions, inner.whole)
-        self.made.append(Made(name, *map(tuple, names), where=inner.where))
+        operations, relations, columns, functions, whole = map(tuple, names)
+        self.made.append(Made(name, operations, relations, columns, functions, whole, inner.where))
 
     def worse(self, where: str) -> None:
         """Keep the worst that is known of any WHERE: none, then useless, then present."""
