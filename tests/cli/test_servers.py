@@ -137,10 +137,11 @@ def test_the_doctor_names_each_trouble_and_its_fix(shop: Shop) -> None:
     assert matrix["writes"] == (True, "exact")
     assert matrix["reads"] == (True, "weak")
     assert matrix["role changes"] == (True, "none")
-    # No log is collected here, which alone tells single statements, refused logins and what it has lost itself.
+    # No log is collected here and no gateway runs: they alone tell single statements, refused logins, losses.
     needed = {row["policy"]: row["needs"] for row in after if row["section"] == "policy"}
     assert needed == {
         "refused_again_and_again": ["statement"],
+        "refused_by_gateway": ["decision", "statement"],
         "login_failures": ["session login_failed"],
         "login_after_failures": ["session login_failed"],
         "log_lines_lost": ["gap log_lines_lost"],
