@@ -13,7 +13,6 @@ import json
 import secrets
 import threading
 import urllib.error
-import urllib.request
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,8 +21,9 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 
 import jwt
 
-from pgwitness.core.config.tables import ConsoleOpenid
+from pgwitness.core.config.tables import ConsoleOpenid, safe_url
 from pgwitness.core.errors import ConfigurationError, NotInOrder, Unreachable
+from pgwitness.core.runtime import web
 from pgwitness.core.secretfile import secret
 from sinks.console.roles import RIGHTS
 from sinks.console.users import fault_of_name
@@ -181,22 +181,11 @@ class Provider:
             return self._metadata[1], self._metadata[2]
 
 
-class _Stays(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """Go nowhere else: a code and a secret are for one address."""
-
-
-_OPENER = urllib.request.build_opener(_Stays)
-
-
 def _fetch(url: str, form: bytes | None = None, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Ask for JSON. Raise `Unreachable`, and `NotInOrder` for an answer that is none."""
-    request = urllib.request.Request(  # noqa: S310  # `_safe` looked at the address
-        url, form, {"accept": "application/json", **(headers or {})}
-    )
+    wanted = {"accept": "application/json", **(headers or {})}
     try:
-        with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
-            found = json.loads(answer.read(ANSWER_BYTES_MAX))
+        found = json.loads(web.answer(url, wanted, form, timeout_s=TIMEOUT_S, at_most=ANSWER_BYTES_MAX))
     except urllib.error.HTTPError as error:
         error.close()
         raise NotInOrder(f"{urlsplit(url).netloc} refuses the login (status {error.code})") from error
@@ -209,9 +198,5 @@ def _fetch(url: str, form: bytes | None = None, headers: Mapping[str, str] | Non
 
 def _safe(where: str, url: str) -> None:
     """Refuse an address that is not encrypted, except on this machine."""
-    parts = urlsplit(url)
-    if parts.scheme == "https" and parts.netloc:
-        return
-    if parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1"):
-        return
-    raise ConfigurationError(f"{where}: must begin with https://")
+    if not (safe_url(url) and urlsplit(url).netloc):
+        raise ConfigurationError(f"{where}: must begin with https://")

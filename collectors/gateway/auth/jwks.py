@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from functools import partial
 from http.client import HTTPException
@@ -21,6 +20,7 @@ import structlog
 
 from collectors.tokens import Key, load_keys, read_keys
 from pgwitness.core.errors import ConfigurationError, Retry
+from pgwitness.core.runtime import web
 from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 
 AGAIN_S: Final = 10.0
@@ -117,20 +117,10 @@ def _still_hold(refusal: Refusal) -> None:
     log.error("the keys that were read before still hold", error=refusal.error)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
-        """Follow nothing: whom keys are asked of is configured."""
-
-
-_opener = urllib.request.build_opener(_NoRedirect)
-
-
 def fetched(url: str) -> str:
     """Ask for a JWKS. Raise `OSError`, `HTTPException` or `ValueError`."""
-    request = urllib.request.Request(url, headers={"user-agent": "pgwitness", "accept": "application/json"})  # noqa: S310 - the configuration takes https only, and http for this host
     try:
-        with _opener.open(request, timeout=TIMEOUT_S) as answer:
-            content: bytes = answer.read(BYTES_MAX + 1)
+        content = web.answer(url, {"accept": "application/json"}, timeout_s=TIMEOUT_S, at_most=BYTES_MAX + 1)
     except urllib.error.HTTPError as error:
         error.close()
         raise OSError(f"it answers {error.code}") from None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -19,6 +20,8 @@ from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 
 LINE: Final = re.compile(r'\s*"((?:[^"]|"")+)"\s+"((?:[^"]|"")*)"\s*')
 """A line of a file of users or roles: a quote within is doubled."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger("gateway")
 
@@ -52,15 +55,23 @@ def _read(path: Path) -> dict[str, Password]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"roles_file: {path} cannot be read: {type(error).__name__}") from error
-    found: dict[str, Password] = {}
+    return entries(text, f"roles_file: {path}", "password", lambda quoted: Password(quoted.replace('""', '"')))
+
+
+def entries(text: str, where: str, second: str, read: Callable[[str], T]) -> dict[str, T]:
+    """Read lines `"role" "…"`, of which `read` makes the second, raising `ValueError`; a later line of a role counts.
+
+    Raise `ConfigurationError` that names the line; its content is never quoted.
+    """
+    found: dict[str, T] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith((";", "#")):
             continue
         match = LINE.fullmatch(line)
         try:
             if match is None:
-                raise ValueError('not "role" "password"')
-            found[match[1].replace('""', '"')] = Password(match[2].replace('""', '"'))
+                raise ValueError(f'not "role" "{second}"')
+            found[match[1].replace('""', '"')] = read(match[2])
         except ValueError as error:
-            raise ConfigurationError(f"roles_file: {path}: line {number}: {error}") from error
+            raise ConfigurationError(f"{where}: line {number}: {error}") from error
     return found

@@ -12,7 +12,7 @@ import psycopg
 import structlog
 
 from collectors.connection import unreachable
-from collectors.gateway.auth.rolefile import LINE
+from collectors.gateway.auth.rolefile import LINE, entries
 from collectors.gateway.auth.scram import Verifier
 from pgwitness.core.errors import ConfigurationError, Retry
 from pgwitness.core.runtime.disk import write_whole
@@ -70,18 +70,7 @@ def _read(path: Path) -> dict[str, Verifier]:
 
 def users_of(text: str, path: Path) -> dict[str, Verifier]:
     """Read a file of users. Raise `ConfigurationError` that names the line; its content is never quoted."""
-    found: dict[str, Verifier] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith((";", "#")):
-            continue
-        match = LINE.fullmatch(line)
-        try:
-            if match is None:
-                raise ValueError('not "role" "verifier"')
-            found[match[1].replace('""', '"')] = Verifier.parse(match[2])
-        except ValueError as error:
-            raise ConfigurationError(f"users_file: {path}: line {number}: {error}") from error
-    return found
+    return entries(text, f"users_file: {path}", "verifier", Verifier.parse)
 
 
 def with_user(path: Path, name: str, verifier: Verifier) -> None:

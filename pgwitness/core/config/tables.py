@@ -454,11 +454,12 @@ class GatewayToken(_Section, frozen=True, kw_only=True):
             raise ValueError("issuer and audience must be there: a token for others must not open this database")
         if (self.keys is None) == (self.keys_url is None):
             raise ValueError("keys (a file) or keys_url: the one or the other")
-        if self.keys_url is not None and not _safe_url(self.keys_url):
+        if self.keys_url is not None and not safe_url(self.keys_url):
             raise ValueError("keys_url must begin with https://; http:// is for this host itself")
 
 
-def _safe_url(url: str) -> bool:
+def safe_url(url: str) -> bool:
+    """Return whether nobody between reads what is asked there: it is encrypted, or this host."""
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost"))
 
