@@ -240,7 +240,8 @@ _numbers = itertools.count(1)
 def fresh_database(server: Postgres) -> Iterator[str]:
     """Make a database for one test and give the superuser's DSN for it.
 
-    At the end the database goes, and with it the slots and the roles that were made since.
+    At the end the database goes, and with it the slots and the roles that were made since, and what a test that failed
+    had prepared and not ended: no slot is made on this server as long as that is there.
     """
     name = f"test_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
@@ -250,6 +251,7 @@ def fresh_database(server: Postgres) -> Iterator[str]:
         yield server.dsn(dbname=name)
     finally:
         with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            _roll_back_prepared(server, admin, name)
             _drop_slots(admin, name)
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
             for role in sorted(_roles(admin) - before):
@@ -259,6 +261,15 @@ def fresh_database(server: Postgres) -> Iterator[str]:
 
 def _roles(admin: psycopg.Connection) -> set[str]:
     return {str(name) for (name,) in admin.execute("SELECT rolname FROM pg_roles").fetchall()}
+
+
+def _roll_back_prepared(server: Postgres, admin: psycopg.Connection, database: str) -> None:
+    """Roll back a database's prepared transactions, which only a session in it can."""
+    listed = admin.execute("SELECT gid FROM pg_prepared_xacts WHERE database = %s", [database]).fetchall()
+    if listed:
+        with psycopg.connect(server.dsn(dbname=database), autocommit=True) as inside:
+            for (gid,) in listed:
+                inside.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
 
 
 def _drop_slots(admin: psycopg.Connection, database: str) -> None:

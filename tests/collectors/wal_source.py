@@ -85,6 +85,16 @@ class Source:
         assert row is not None
         return int(row[0])
 
+    def write_wal(self, bytes_min: int) -> None:
+        """Let the server's WAL grow by at least so many bytes, of which no transaction is part.
+
+        One `pg_switch_wal` does not do it: it skips what is left of a segment, which may be a few bytes.
+        """
+        until = self.position() + bytes_min
+        while self.position() < until:
+            self.sql.execute("SELECT pg_switch_wal()")
+            self.sql.execute("SELECT pg_logical_emit_message(false, 'filler', '')")
+
     def mark(self) -> int:
         """Write the row that ends a test's writes; returns its transaction id."""
         row = self.sql.execute("INSERT INTO mark VALUES (default) RETURNING pg_current_xact_id()::text").fetchone()
