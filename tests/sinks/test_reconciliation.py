@@ -341,6 +341,27 @@ def test_ids_are_compared_modulo_two_to_the_32(statuses: Callable[..., dict[int,
     assert statuses(made, *both(3, 10, "UPDATE", 1)) == {xid: "count_mismatch"}
 
 
+def test_what_came_past_the_gateway_shows(tmp_path: Path, statuses: Callable[..., dict[int, str]]) -> None:
+    """By the backend, whatever name gateway and collectors have for its server; what nobody can tell is null."""
+    facts: dict[str, Any] = {
+        "database": "shop",
+        "session_id": "10.0.0.5:5432/6b.29",
+        "occurred_at_us": NOON_US - SECOND_US,
+    }
+    came = other(900, binding="gateway", **facts)
+    statuses(
+        came,
+        committed(10, *rows("i"), session_id=SESSION),
+        committed(11, *rows("i"), session_id="db:5432/6b.2a"),
+        committed(12, *rows("i"), session_id="db:5432/6b.2b", binding="log"),
+        committed(13, *rows("i"), session_id=None, binding="none", certainty="none"),
+        committed(14, *rows("i"), session_id="db:5432/6b.2a", at_s=-2),
+        committed(15, *rows("i"), session_id="db:5432/6b.2a", database="billing"),
+    )
+    answer = connect(tmp_path).execute("SELECT xid, through_gateway FROM reconciliation WHERE xid BETWEEN 10 AND 15")
+    assert dict(answer.fetchall()) == {10: True, 11: False, 12: None, 13: None, 14: None, 15: None}
+
+
 # -- phantoms ----------------------------------------------------------------------------------------------------------
 
 INSERT = "INSERT INTO public.orders VALUES ($1)"

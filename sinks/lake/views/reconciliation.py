@@ -32,6 +32,9 @@ NAMED = (
 )
 """That the transaction itself, or a statement with its id, says whose it is."""
 
+_BACKEND = "split_part({}, '/', -1)"
+"""A session's start and pid, without the instance: gateway and collectors may reach one server by two names."""
+
 VIEW = (
     r"""
 -- What is known of who made each transaction, and whether it agrees with what the log says was done: of days of capture
@@ -274,12 +277,26 @@ phantom AS MATERIALIZED (
             SELECT 1 FROM line AS l WHERE l.cluster = e.cluster AND l.session_id = e.session_id
                 AND l.operation = 'create_table'
                 AND list_has_any(l.relations, list_transform(e.relations, lambda x: [bare_x])))
+),
+-- Which sessions came through a gateway, and since when each database is known to have one. A session has a statement
+-- on each day on which it changes anything, also where it came on another.
+gateway AS MATERIALIZED (
+    SELECT DISTINCT hash(cluster, [backend]) AS session FROM {events}
+    WHERE binding = 'gateway' AND kind IN ('session', 'statement') AND session_id IS NOT NULL
+        AND dt BETWEEN first_day AND last_day
+), served AS MATERIALIZED (
+    SELECT hash(cluster, database) AS place, min(occurred_at) AS since FROM {events}
+    WHERE binding = 'gateway' AND kind IN ('session', 'statement') AND dt BETWEEN first_day AND last_day
+    GROUP BY ALL
 )
 SELECT h.cluster, h.database, g.xid, printf('%X/%X', g.lsn >> 32, g.lsn & 4294967295) AS lsn, h.occurred_at,
     CASE WHEN g.unread THEN 'unpublished' WHEN m.said IS NOT NULL THEN 'count_mismatch'
         WHEN g.past THEN 'shadow_write' WHEN g.sure THEN 'attributed' ELSE 'weak' END AS status,
     g.rows, g.relations, h.principal, h.binding, h.certainty, h.assurance, h.role, h.session_id, g.inserts, g.updates,
-    g.deletes, g.truncates, CASE WHEN g.unread THEN g.beacon_rows ELSE m.said END AS claimed_rows
+    g.deletes, g.truncates, CASE WHEN g.unread THEN g.beacon_rows ELSE m.said END AS claimed_rows,
+    CASE WHEN h.binding = 'gateway' OR h.session IN (SELECT session FROM gateway) THEN true
+        -- What came before the gateway has not gone around it, and only a beacon names a backend beyond doubt.
+        WHEN h.binding = 'beacon' AND h.occurred_at >= served.since THEN false END AS through_gateway
 FROM (
     SELECT hash(cluster, database) AS place, xid, lsn, occurred_at, min(coalesce(ordinal, -1)) AS first,
         count(ordinal) AS rows,
@@ -296,17 +313,18 @@ FROM (
 ) AS g
 -- What a transaction's rows share is read from its first: to gather it from all would take twice the memory.
 JOIN (
-    SELECT *, hash(cluster, database) AS place, coalesce(ordinal, -1) AS first
+    SELECT *, hash(cluster, database) AS place, coalesce(ordinal, -1) AS first, hash(cluster, [backend]) AS session
     FROM wal
     -- Of a transaction whose beacon names several relations that are not in the stream, one row is enough.
     WHERE ordinal IS NOT NULL OR event_id IN (
         SELECT min(event_id) FROM wal WHERE ordinal IS NULL GROUP BY cluster, database, xid, lsn, occurred_at)
 ) AS h USING (place, xid, lsn, occurred_at, first)
 LEFT JOIN mismatch AS m ON m.cluster = h.cluster AND m.database = h.database AND m.lsn = g.lsn
+LEFT JOIN served ON served.place = h.place
 UNION ALL
 SELECT p.cluster, p.database, p.xid, NULL, p.last_at, 'phantom', 0, p.relations, any_value(l.principal),
     any_value(l.binding), any_value(l.certainty), any_value(l.assurance), any_value(l.role), p.session_id,
-    0, 0, 0, 0, sum(l.row_count) FILTER (l.operation IN [writes])
+    0, 0, 0, 0, sum(l.row_count) FILTER (l.operation IN [writes]), NULL
 FROM phantom AS p JOIN line AS l ON l.cluster = p.cluster AND l.database = p.database AND l.xid = p.xid
     AND l.session_id = p.session_id
 GROUP BY p.cluster, p.database, p.xid, p.last_at, p.relations, p.session_id;
@@ -329,6 +347,7 @@ def view(events: str) -> str:
         "near": NEAR,
         "longest": LONGEST,
         "unread": _UNREAD,
+        "backend": _BACKEND.format("session_id"),
         "bare_relation": _BARE.format("relation"),
         "bare_changed": _BARE.format("w.relation"),
         "bare_x": _BARE.format("x"),
