@@ -60,12 +60,12 @@ SLOW = (
     "collectors/test_log_secrets.py", "collectors/test_log_shipped.py", "collectors/test_log_texts.py",
     "collectors/test_log_tries.py", "collectors/test_wal_plan.py", "contract", "contract_suites", "demo", "deploy",
     "detectors/test_guards.py", "detectors/test_laws.py", "detectors/test_reads.py", "detectors/test_rhythm.py",
-    "docs/test_tutorial.py", "golden", "judgement", "outcomes", "quality", "servers", "sinks/seal",
-    "sinks/test_adoption.py", "sinks/test_catalogue.py", "sinks/test_chain_model.py", "sinks/test_columns.py",
-    "sinks/test_compaction.py", "sinks/test_digest.py", "sinks/test_faults.py", "sinks/test_lake.py",
-    "sinks/test_lake_put_back.py", "sinks/test_modes.py", "sinks/test_reading_only.py", "sinks/test_reconciliation.py",
-    "sinks/test_report.py", "sinks/test_spill.py", "streams/test_admin.py", "streams/test_fold_replay.py",
-    "streams/test_log_coverage.py", "streams/test_log_join_truth.py", "twin",
+    "docs/test_tutorial.py", "golden", "judgement", "outcomes", "quality", "servers", "sinks/console/test_browser.py",
+    "sinks/seal", "sinks/test_adoption.py", "sinks/test_catalogue.py", "sinks/test_chain_model.py",
+    "sinks/test_columns.py", "sinks/test_compaction.py", "sinks/test_digest.py", "sinks/test_faults.py",
+    "sinks/test_lake.py", "sinks/test_lake_put_back.py", "sinks/test_modes.py", "sinks/test_reading_only.py",
+    "sinks/test_reconciliation.py", "sinks/test_report.py", "sinks/test_spill.py", "streams/test_admin.py",
+    "streams/test_fold_replay.py", "streams/test_log_coverage.py", "streams/test_log_join_truth.py", "twin",
 )  # fmt: skip
 """What takes seconds without asking for a server's fixture; `--quick` leaves it out."""
 SERVERS = frozenset((

@@ -14,3 +14,20 @@
   document.addEventListener("htmx:sseMessage", (event) => show(event.target));
   document.addEventListener("htmx:afterSettle", (event) => show(event.target));
 })();
+// The inbox by keyboard. Keys count while the list has the focus and nowhere else: a letter may mean something to others.
+(() => {
+  const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+  document.addEventListener("DOMContentLoaded", () => {
+    const inbox = document.getElementById("inbox");
+    inbox?.addEventListener("keydown", (event) => {
+      const step = STEPS[event.key];
+      if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) {
+        return;
+      }
+      const links = [...inbox.querySelectorAll("a")];
+      const next = links.indexOf(document.activeElement) + step;
+      links[Math.min(Math.max(next, 0), links.length - 1)]?.focus();
+      event.preventDefault();
+    });
+  });
+})();

@@ -173,13 +173,14 @@ def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[...,
         stop: Callable[[], bool] = lambda: False,
         reviewers: Mapping[str, Reviewer] | None = None,
         openid: ConsoleOpenid | None = None,
+        reader: Reader | None = None,
         **settings: Any,
     ) -> World:
         records, now_s = Records(), [1_000.0]
         sent: list[tuple[str, bytes]] = []
         context = Context(
             config=Console(**({"users_file": users_file} | settings)),
-            reader=readers[0],
+            reader=reader or readers[0],
             asking=readers[1],
             users=users.Users(settings.get("users_file", users_file)),
             witness=records,
