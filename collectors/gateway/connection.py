@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,6 +23,7 @@ from collectors.gateway.judging.ahead import LONG_BYTES, Ahead
 from collectors.gateway.judging.judge import Judging, Rules, SessionJudge
 from collectors.gateway.link import Ended, Link
 from collectors.gateway.session.actions import Actions, Moment, Reading
+from collectors.gateway.session.looking import Seen
 from collectors.gateway.session.session import Session
 from collectors.gateway.spool.records import Begun, Closed, Opened, Record
 from collectors.gateway.spool.spool import Spool
@@ -74,6 +76,12 @@ class House:
     mock: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     sessions: dict[tuple[int, bytes], Connection] = field(default_factory=dict)
+    process: int = 0
+    """Which of the gateway's processes this is."""
+    control: socket.socket | None = None
+    """Where it answers who asks on this machine."""
+    elsewhere: Callable[[CancelRequest], Awaitable[None]] | None = None
+    """Asks the gateway's other processes for a session that is to be cancelled and is none of this one's."""
     ahead: Ahead | None = None
     """Who reads long texts; without anybody they are read in their turn."""
     _waiting: list[Record] = field(default_factory=list)
@@ -155,9 +163,11 @@ class Connection:
         client: Link,
         server: Server,
         key: bytes,
-        judge: SessionJudge | None = None,
+        opened: Opened,
+        judge: SessionJudge,
     ) -> None:
         self._house = house
+        self.opened = opened
         self._session = session
         self._client = client
         self.server = server
@@ -165,6 +175,7 @@ class Connection:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._held: list[bytes] = []
         """What goes to the server at the end of this turn of the loop."""
+        self._judging = judge
         self._judge = judge if house.ahead is not None else None
         self._late: list[bytes] = []
         """What has come from the client and waits until a long text was read."""
@@ -177,6 +188,15 @@ class Connection:
         self._client.other, self.server.link.other = self.server.link, self._client
         self.server.link.flow(self._from_server, self.finish)
         self._client.flow(self._from_client, self.finish)
+
+    def look(self) -> Seen:
+        """Look at what the session does."""
+        return self._session.look()
+
+    @property
+    def intent(self) -> str:
+        """What the session says that it is for."""
+        return self._judging.intent
 
     @property
     def idle(self) -> bool:
@@ -319,10 +339,17 @@ async def _serve(house: House, way: Way) -> None:
         SESSIONS.dec()
 
 
-async def _cancel(house: House, request: CancelRequest) -> None:
-    connection = house.sessions.get((request.pid, request.secret))
+async def cancelled(house: House, pid: int, secret: bytes) -> bool:
+    """End what a session runs, by its key; return whether there is such a session in this process."""
+    connection = house.sessions.get((pid, secret))
     if connection is not None:
         await upstream.cancel(connection.server)
+    return connection is not None
+
+
+async def _cancel(house: House, request: CancelRequest) -> None:
+    if not await cancelled(house, request.pid, request.secret) and house.elsewhere is not None:
+        await house.elsewhere(request)
 
 
 async def _open(house: House, link: Link, request: Startup, binding: bytes | None) -> Connection | None:
@@ -449,4 +476,4 @@ def _joined(house: House, link: Link, request: Startup, opened: Opened, server: 
         + b"".join(server.notices)
         + backend.ready("I")
     )
-    return Connection(house, session, link, server, key, judge)
+    return Connection(house, session, link, server, key, record, judge)

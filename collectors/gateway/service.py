@@ -25,6 +25,7 @@ from collectors.gateway.auth.scram import endpoint
 from collectors.gateway.auth.tokens import Tokens
 from collectors.gateway.auth.users import FileUsers, ServerUsers, Users
 from collectors.gateway.connection import DRAIN_S, Connection, Database, House, serve
+from collectors.gateway.control.server import Control, open_socket
 from collectors.gateway.greeting import Way
 from collectors.gateway.judging.ahead import Ahead
 from collectors.gateway.judging.judge import Judging
@@ -37,7 +38,7 @@ from collectors.gateway.spool.spool import Spool
 from collectors.gateway.upstream import Place
 from collectors.gateway.wire.startup import ALPN
 from pgwitness.core.config import Config
-from pgwitness.core.config.tables import Gateway, GatewayDatabase
+from pgwitness.core.config.tables import Gateway, GatewayDatabase, control_folder
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.privacy import Tokenizer, load_key, tokenizer
 from pgwitness.core.runtime.health import Health
@@ -76,6 +77,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
     )
     house.changed_tls = certificate.poll if gateway.tls is not None else None
     ahead = house.ahead = Ahead(key)
+    house.control = open_socket(control_folder(gateway), 0, gateway.control_group)
     servers = [(database.cluster, database.place.instance) for database in databases.values()]
     shipping = ShippingProcess(config, spool, health, servers)
     served = threading.Event()
@@ -95,6 +97,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
         gc.set_threshold(*thresholds)
         ahead.close()
         listener.close()
+        house.control.close()
         spool.close()
 
 
@@ -215,11 +218,14 @@ async def _accept(house: House, listener: socket.socket, stop: threading.Event, 
     tasks: set[asyncio.Task[None]] = set()
     accepting = asyncio.create_task(_accept_all(house, listener, tasks))
     reloading = asyncio.create_task(_reload(house))
+    answering = asyncio.create_task(_answer(house))
     try:
         while not stop.is_set():
             health.ready(PART)
             if reloading.done():
                 reloading = asyncio.create_task(_reload(house))
+            if answering.done():
+                answering = asyncio.create_task(_answer(house))
             await asyncio.wait({accepting}, timeout=POLL_S)
             if accepting.done():
                 accepting.result()
@@ -228,9 +234,10 @@ async def _accept(house: House, listener: socket.socket, stop: threading.Event, 
         await _drain(house)
     finally:
         accepting.cancel()
+        answering.cancel()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, accepting, reloading, return_exceptions=True)
+        await asyncio.gather(*tasks, accepting, reloading, answering, return_exceptions=True)
         house.turn()
 
 
@@ -247,6 +254,16 @@ async def _reload(house: House) -> None:
         return
     if rules is not None:
         house.judging.adopt(rules)
+
+
+async def _answer(house: House) -> None:
+    """Answer who asks at the control socket, if there is one; after an error begin again."""
+    try:
+        if house.control is not None:
+            await Control(house, house.process).serve(house.control.dup())
+    except Exception:
+        log.exception("unexpected error; who asks at the control socket is answered again in a moment")
+    await asyncio.sleep(1.0)
 
 
 async def _accept_all(house: House, listener: socket.socket, tasks: set[asyncio.Task[None]]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pgwitness.cli.gateway_sessions import end, sessions
 from pgwitness.cli.gateway_users import users
 from pgwitness.cli.options import common, configuration, http_options
 
@@ -37,4 +38,5 @@ def gateway(context: click.Context, host: str | None, port: int | None, config_p
     finish(code)
 
 
-gateway.add_command(users)
+for command in (users, sessions, end):
+    gateway.add_command(command)

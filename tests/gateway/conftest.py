@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from collectors.gateway.auth.admission import Admission
 from collectors.gateway.auth.users import ServerUsers
 from collectors.gateway.connection import Database, House
+from collectors.gateway.control.server import open_socket
 from collectors.gateway.judging.judge import Judging, Rules
 from collectors.gateway.service import listen, serve_clients
 from collectors.gateway.spool.records import Begun, Closed, Ended, Opened, Record
@@ -106,6 +107,7 @@ def running(
         10.0,
         200,
     )
+    house.control = open_socket(folder / "control", 0, None)
     stop, served = threading.Event(), threading.Event()
     thread = threading.Thread(target=serve_clients, args=(house, listener, stop, Health(), served))
     thread.start()
@@ -115,6 +117,7 @@ def running(
         stop.set()
         thread.join(DEADLINE_S)
         listener.close()
+        house.control.close()
         spool.close()
         assert not thread.is_alive()
 

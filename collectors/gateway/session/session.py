@@ -22,6 +22,7 @@ from collectors.gateway.session.actions import NOT_KNOWN, Actions, Decision, Jud
 from collectors.gateway.session.coming import Coming
 from collectors.gateway.session.handles import Handles, Sort, as_handle
 from collectors.gateway.session.limiting import Limit
+from collectors.gateway.session.looking import Seen
 from collectors.gateway.session.names import Names
 from collectors.gateway.session.refusing import Refused
 from collectors.gateway.spool.records import Begun, Ended, Record, Way
@@ -129,6 +130,10 @@ class Session:
         self._application = settings.get("application_name", "")
         self._rows = 0
         self._now = Moment(0, 0)
+        self._rows_answered = 0
+        """Rows of all answers that have ended."""
+        self._last: _Sent | None = None
+        """The statement that began last."""
         for name, value in settings.items():
             judge.reported(name, value)
 
@@ -136,6 +141,20 @@ class Session:
     def waiting(self) -> int:
         """How many messages the server has not answered yet."""
         return len(self._sent)
+
+    def look(self) -> Seen:
+        """Return what the session does now."""
+        running = next((sent for sent in self._sent if sent.number), None)
+        shown = running or self._last
+        return Seen(
+            self.status,
+            bool(self._sent),
+            (running.began_ns if running is not None else shown.ended_ns) if shown is not None else 0,
+            shown.decision.said.statement if shown is not None else None,
+            self.statements,
+            self._rows_answered + self._rows + self._server.rows,
+            self.settings.get("application_name", ""),
+        )
 
     # -- the client --------------------------------------------------------------------------------------------
 
@@ -386,6 +405,7 @@ class Session:
         )
         if decision.marks is not None and sent.refused is None:
             self._judge.ran(decision)
+        self._last = sent
         self._sent.append(sent)
         if decision.verdict is not None:
             sent.watched = True
@@ -560,6 +580,7 @@ class Session:
         self._rows = 0
         if rows is not None:
             head.rows = (head.rows or 0) + rows
+            self._rows_answered += 0 if head.own else rows
         if head.kind == frontend.EXECUTE:
             self._pop()
             if not head.own:

@@ -111,6 +111,15 @@ class Started(_Record, frozen=True, kw_only=True, tag="started"):
     """A gateway has started: what earlier ones had open has ended, when and how is not known; numbers begin anew."""
 
 
+class Stopped(_Record, frozen=True, kw_only=True, tag="stopped"):
+    """Somebody ends a session: `by` says who, as whoever asks says, `peer` which user of this machine that is."""
+
+    by: str
+    peer: str
+    reason: str = ""
+    application: str | None = None
+
+
 class Lost(_Record, frozen=True, kw_only=True, tag="lost"):
     """What stood between two places of the spool is not there any more; nobody knows what it was."""
 
@@ -118,4 +127,4 @@ class Lost(_Record, frozen=True, kw_only=True, tag="lost"):
     end: int
 
 
-Record = Opened | Closed | Begun | Ended | Started | Lost
+Record = Opened | Closed | Begun | Ended | Started | Stopped | Lost

@@ -16,12 +16,12 @@ import structlog
 from msgspec import Struct
 
 from collectors.context import now_us
-from collectors.gateway.spool.records import Begun, Closed, Ended, Lost, Opened, Record, Started
+from collectors.gateway.spool.records import Begun, Closed, Ended, Lost, Opened, Record, Started, Stopped
 from collectors.gateway.spool.spool import Reader, Spool
 from collectors.publisher import Channel, Publisher
 from collectors.statefile import StateFile
 from detectors.gatekeeper import Verdict
-from pgwitness.core.events import Decided, Decision, Gap, LogPlace, Session, Statement
+from pgwitness.core.events import Control, Decided, Decision, Gap, LogPlace, Session, Statement, session_id
 
 SOURCE = "gateway"
 PART = "gateway spool"
@@ -32,7 +32,7 @@ CONFIRM_TIMEOUT_S = 30.0
 PASSED_OVER = "not run: a message before it in its pipeline failed"
 
 log = structlog.get_logger("gateway")
-Shipped = tuple[str, str, Session | Statement | Decision | Gap]
+Shipped = tuple[str, str, Session | Statement | Decision | Control | Gap]
 """A cluster, an instance and what is to be sent of it."""
 
 
@@ -78,6 +78,9 @@ class Shipment:
                 if opened is None or begun is None:
                     return []
                 return [self._statement(opened, begun, record, place, 0)]
+            case Stopped():
+                opened = self._sessions.get(record.session)
+                return [_stopped(opened, record, f"{self._spool}/{place}")] if opened is not None else []
             case Lost():
                 return self.missing(record.begin, record.end, record.at_us)
             case Closed():
@@ -175,6 +178,26 @@ class Shipment:
             decided=_decided(begun.verdict),
             intent=begun.intent,
         )
+
+
+def _stopped(opened: Opened, stopped: Stopped, place: str) -> Shipped:
+    """Tell who has ended a session, and whose it was."""
+    detail: dict[str, object] = {
+        "session_id": session_id(opened.instance, opened.backend_start_us, opened.pid),
+        "by": stopped.by,
+        "peer": stopped.peer,
+        "reason": stopped.reason,
+        "role": opened.role,
+        "application": stopped.application or opened.application,
+        "client_addr": opened.client_addr,
+        "client_port": opened.client_port,
+        "pid": opened.pid,
+        "place": place,
+    }
+    control = Control(
+        captured_at_us=stopped.at_us, operation="gateway_session_ended", database=opened.database, detail=detail
+    )
+    return opened.cluster, opened.instance, control
 
 
 def _decided(verdict: Verdict | None) -> Decided | None:

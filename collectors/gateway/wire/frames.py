@@ -79,6 +79,11 @@ class Frames:
         return len(self._held)
 
     @property
+    def rows(self) -> int:
+        """How many rows have passed since the last message that is wanted."""
+        return self._rows
+
+    @property
     def pending(self) -> bytes:
         """The beginning of a message whose rest has not come."""
         return bytes(self._held)

@@ -511,14 +511,25 @@ class GatewayDatabase(_Section, frozen=True, kw_only=True):
 
 
 class Gateway(_Section, frozen=True, kw_only=True):
-    """Table `[gateway]`: the proxy that native clients connect through."""
+    """Table `[gateway]`: the proxy that native clients connect through.
+
+    In the folder `control`, by default in the spool's, it answers who asks on this machine: its own user, and
+    the members of `control_group`.
+    """
 
     listen: str = "127.0.0.1:6432"
     tls: GatewayTls | None = None
     spool: GatewaySpool = GatewaySpool()
     databases: dict[str, GatewayDatabase] = {}
+    control: Path | None = None
+    control_group: str | None = None
     connections_max: int = 1_000
     login_timeout: Duration = Duration(30.0)
+
+
+def control_folder(gateway: Gateway) -> Path:
+    """Return where the processes of a gateway answer on this machine."""
+    return gateway.control or gateway.spool.path / "control"
 
 
 class AudienceColumn(_Section, frozen=True, kw_only=True):
