@@ -22,6 +22,9 @@ from collectors.gateway.greeting import Way, greet
 from collectors.gateway.judging.ahead import LONG_BYTES, Ahead
 from collectors.gateway.judging.judge import Judging, Rules, SessionJudge
 from collectors.gateway.link import Ended, Link
+from collectors.gateway.masking.audiences import Audiences
+from collectors.gateway.masking.audiences import Place as AudiencePlace
+from collectors.gateway.masking.views import Views
 from collectors.gateway.session.actions import Actions, Moment, Reading
 from collectors.gateway.session.looking import Seen
 from collectors.gateway.session.session import Session
@@ -82,6 +85,8 @@ class House:
     """Where it answers who asks on this machine."""
     elsewhere: Callable[[CancelRequest], Awaitable[None]] | None = None
     """Asks the gateway's other processes for a session that is to be cancelled and is none of this one's."""
+    audiences: Audiences | None = None
+    """Who reads tables through views that mask; None where nobody does."""
     ahead: Ahead | None = None
     """Who reads long texts; without anybody they are read in their turn."""
     _waiting: list[Record] = field(default_factory=list)
@@ -89,6 +94,14 @@ class House:
     _held: list[Connection] = field(default_factory=list)
     """Connections that hold back what they have to forward until those are."""
     _timed: bool = False
+
+    def take_views(self, found: dict[AudiencePlace, Views | None]) -> None:
+        """Take up what audiences read: from the next statement on it holds in all sessions."""
+        assert self.audiences is not None
+        changed = [place for place, views in found.items() if self.audiences.take(place, views)]
+        if changed:
+            self.judging.views = self.audiences.known
+            self.judging.adopt(self.judging.rules)
 
     def write(self, record: Record) -> None:
         """Put a record on the spool: it is there when this returns. Raise `Retry` when the spool takes nothing."""
@@ -386,7 +399,15 @@ async def _open(house: House, link: Link, request: Startup, binding: bytes | Non
         database.admission.forget(role)
         _login_failed(house, link, opened, refused.sqlstate, refused.answer)
         return None
+    await _look(house, AudiencePlace(opened.cluster, opened.database, opened.role))
     return _joined(house, link, request, opened, server)
+
+
+async def _look(house: House, place: AudiencePlace) -> None:
+    """Look at the views of an audience whose first session begins, or of which nobody has looked for a while."""
+    audiences = house.audiences
+    if audiences is not None and audiences.due(place):
+        house.take_views({place: await asyncio.to_thread(audiences.look, place)})
 
 
 async def _proven(house: House, link: Link, database: Database, opened: Opened, binding: bytes | None) -> Proven | None:

@@ -30,6 +30,7 @@ from collectors.gateway.greeting import Way
 from collectors.gateway.judging.ahead import Ahead
 from collectors.gateway.judging.judge import Judging
 from collectors.gateway.judging.rules import Namers, WatchedRules
+from collectors.gateway.masking.audiences import Audiences
 from collectors.gateway.spool.records import Started
 from collectors.gateway.spool.shipper import ShippingProcess
 from collectors.gateway.spool.shipping import PART as SHIPPING
@@ -76,6 +77,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
         databases, spool, judging, tls, binding, float(gateway.login_timeout), gateway.connections_max, watched.poll
     )
     house.changed_tls = certificate.poll if gateway.tls is not None else None
+    house.audiences = Audiences.of(config) if config.masks else None
     ahead = house.ahead = Ahead(key)
     house.control = open_socket(control_folder(gateway), 0, gateway.control_group)
     servers = [(database.cluster, database.place.instance) for database in databases.values()]
@@ -254,6 +256,8 @@ async def _reload(house: House) -> None:
         return
     if rules is not None:
         house.judging.adopt(rules)
+    if house.audiences is not None:
+        house.take_views(await asyncio.to_thread(house.audiences.poll))
 
 
 async def _answer(house: House) -> None:

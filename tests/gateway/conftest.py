@@ -20,6 +20,7 @@ from collectors.gateway.auth.users import ServerUsers
 from collectors.gateway.connection import Database, House
 from collectors.gateway.control.server import open_socket
 from collectors.gateway.judging.judge import Judging, Rules
+from collectors.gateway.masking.audiences import Audiences
 from collectors.gateway.service import listen, serve_clients
 from collectors.gateway.spool.records import Begun, Closed, Ended, Opened, Record
 from collectors.gateway.spool.spool import Reader, Spool
@@ -85,11 +86,12 @@ def running(
     where: str | None = None,
     admission: Admission | None = None,
     rules: Rules | None = None,
+    audiences: Audiences | None = None,
 ) -> Iterator[Running]:
     """Run a gateway in front of a database; `where` is its upstream, by default the database's own, in the open.
 
     `admission` is whom it lets in, by default the server's own roles by their passwords. Without `rules` nothing is
-    refused.
+    refused, without `audiences` nothing is rewritten.
     """
     given = conninfo_to_dict(dsn)
     listener = listen("127.0.0.1:0")
@@ -106,6 +108,7 @@ def running(
         binding,
         10.0,
         200,
+        audiences=audiences,
     )
     house.control = open_socket(folder / "control", 0, None)
     stop, served = threading.Event(), threading.Event()

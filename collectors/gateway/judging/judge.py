@@ -17,6 +17,9 @@ from msgspec.structs import replace
 
 from collectors.gateway.judging.catalogue import EMPTY, MADE_MAX, Catalogue
 from collectors.gateway.judging.relations import in_full, running
+from collectors.gateway.masking.answering import masked
+from collectors.gateway.masking.audiences import Place
+from collectors.gateway.masking.views import Views
 from collectors.gateway.session.actions import Decision, Reading
 from collectors.gateway.spool.records import Opened, Said
 from collectors.gateway.wire import lexing
@@ -99,8 +102,12 @@ class _Said(NamedTuple):
 class _Scope:
     """Sessions of which the policies see the same facts, and what was decided for them."""
 
-    def __init__(self, whose: Action, settings: Settings, refuses: bool, until_us: int) -> None:
+    def __init__(
+        self, whose: Action, settings: Settings, refuses: bool, until_us: int, views: Views | None = None
+    ) -> None:
         self.whose, self.settings, self.refuses, self.until_us = whose, settings, refuses, until_us
+        self.views = views
+        """What an audience of masks reads in place of tables; None for everybody else."""
         self.known: dict[bytes | tuple[Surety, bytes], Decision] = {}
         """By text; of one that is read as settings are that may have changed, with how far they hold."""
         self.alike: dict[str, Decision] = {}
@@ -118,6 +125,8 @@ class Judging:
         """Counts the rules: what was decided under others does not hold."""
         self.ahead: Mapping[tuple[bytes, Settings], Reading] = {}
         """What is about to be judged and was read already (`collectors.gateway.judging.ahead`)."""
+        self.views: Mapping[Place, Views] = {}
+        """What audiences of masks read, by place; whoever changes it adopts the rules anew."""
         self._scopes: dict[tuple[object, ...], _Scope] = {}
         self._remembered = 0
         self._made: dict[tuple[str, str], list[Made]] = {}
@@ -171,7 +180,8 @@ class Judging:
             labels = rules.labels.get(opened.cluster, {})
             whose = _whose(person, opened, application, labels)
             whose.intent, whose.read_before = intent, sorted(read)
-            found = self._scopes[key] = _Scope(whose, settings, refuses == "refuse", until_us)
+            views = self.views.get(Place(opened.cluster, opened.database, opened.role)) if self.views else None
+            found = self._scopes[key] = _Scope(whose, settings, refuses == "refuse", until_us, views)
         return found
 
     def _forget(self) -> None:
@@ -200,7 +210,11 @@ class Judging:
         decision = scope.alike.get(alike) if alike is not None else None
         if decision is None:
             decision = self.judge(scope, reading, at_us)
-        if decision.forward != reading.forward:
+        if scope.views is not None and reading.doubt is None:
+            read = text if reading.forward is None else reading.forward
+            as_masked, forward = masked(read, settings, scope.views)
+            decision = decision._replace(forward=reading.forward if forward is None else forward, masked=as_masked)
+        elif decision.forward != reading.forward:
             decision = decision._replace(forward=reading.forward)
         if len(text) <= KNOWN_BYTES_MAX:
             if self._remembered >= KNOWN_MAX:
@@ -360,7 +374,7 @@ class SessionJudge:
             return decision
         if decision.reading is None:
             return self.behind(decision, None, at_us)
-        return self._judging.judge(self._scope, decision.reading, at_us)
+        return self._judging.judge(self._scope, decision.reading, at_us)._replace(masked=decision.masked)
 
     def behind(self, decision: Decision, targets: Sequence[Handle] | None, at_us: int) -> Decision:
         """Decide on a statement that runs what names stand for, by what that is; None is not known."""

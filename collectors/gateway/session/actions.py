@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from collectors.gateway.masking.answering import Masked
 from collectors.gateway.spool.records import UNKNOWN, Record, Said
 from collectors.gateway.wire.lexing import Surety
 from collectors.gateway.wire.violation import ProtocolViolation
@@ -53,6 +54,8 @@ class Decision(NamedTuple):
     marks: frozenset[str] | None = None
     """Labels of what it reads; None where it leaves the session as it is."""
     forward: bytes | None = None
+    masked: Masked | None = None
+    """How an audience of masks reads it, for errors to be told in its own words and places."""
 
     @property
     def limit(self) -> bool:

@@ -194,7 +194,9 @@ class Session:
         decision = self._judge.decide(text, now.us, self._reported.surety(text))
         self._reported.went(text)
         sent = message.frame if decision.forward is None else frontend.with_text(message, decision.forward)
-        return self._named_by_sql(decision, now) if decision.handles else decision, sent
+        if decision.handles:
+            decision = self._named_by_sql(decision, now)._replace(masked=decision.masked)
+        return decision, sent
 
     def _taken(self, message: Message, now: Moment, done: Actions) -> bytes:
         kind = message.type
@@ -276,6 +278,7 @@ class Session:
         decision, read = self._decide(message, parsed.text, now)
         sent = _Sent(message.type, _key(parsed.name), decision)
         if not decision.denied:
+            sent.watched = decision.masked is not None
             self._name(sent)
             return read
         if not self._skipping:
@@ -407,7 +410,7 @@ class Session:
             self._judge.ran(decision)
         self._last = sent
         self._sent.append(sent)
-        if decision.verdict is not None:
+        if decision.verdict is not None or decision.masked is not None:
             sent.watched = True
             self._watching += 1
 
@@ -495,6 +498,8 @@ class Session:
             return b""
         if message.type == backend.ERROR and head.refused is not None:
             return head.refused.answer(message.frame, self.settings.get("client_encoding", "UTF8"))
+        if message.type == backend.ERROR and head.decision.masked is not None:
+            return head.decision.masked.answer(message.frame, self.settings.get("client_encoding", "UTF8"))
         if head.warning and message.type in _COMPLETES:
             warning, head.warning = head.warning, b""
             return warning + message.frame

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -101,10 +101,15 @@ def error(
 
 def moved(message: bytes, characters: int) -> bytes:
     """Return an error whose position in its statement is so many characters less."""
+    return placed(message, lambda place: place - characters)
+
+
+def placed(message: bytes, place_of: Callable[[int], int]) -> bytes:
+    """Return an error whose position in its statement, from 1, is another one."""
     fields = message[HEADER:].split(b"\0")
     for place, field in enumerate(fields):
         if field[:1] == b"P" and field[1:].isdigit():
-            fields[place] = b"P%d" % max(1, int(field[1:]) - characters)
+            fields[place] = b"P%d" % max(1, place_of(int(field[1:])))
     return frame(message[:1], b"\0".join(fields))
 
 

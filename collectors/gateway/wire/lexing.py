@@ -19,7 +19,7 @@ change them (`unsure`: what they were is what is meant), or that says so (`chang
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
@@ -153,6 +153,21 @@ def neutral(text: bytes) -> bool:
     return b"\\" not in text and text.isascii()
 
 
+def characters(text: bytes, encoding: str) -> str | None:
+    """Return a text, one element a character of the server's; None where it cannot be divided so."""
+    found = _characters(text, encoding)
+    return None if found is None else found.chars
+
+
+def replaced(text: bytes, encoding: str, edits: Sequence[Edit]) -> bytes | None:
+    """Replace parts of a text, by places in its characters; None where it cannot be written so in its encoding."""
+    found = _characters(text, encoding)
+    if found is None or (found.pieces is not None and not all(instead.isascii() for _, _, instead in edits)):
+        return None
+    made = _edited(found, edits)
+    return made.bytes_of(0, len(made.chars))
+
+
 def read(text: bytes, settings: Settings) -> Lexed:
     """Give what is judged and what goes to the server for a text; never raises for what the text is."""
     if neutral(text):
@@ -246,7 +261,7 @@ def _bodies(text: str) -> Iterator[tuple[int, int]]:
             yield body.start + tag, body.end + 1 - tag
 
 
-def _edited(found: _Text, edits: list[Edit]) -> _Text:
+def _edited(found: _Text, edits: Sequence[Edit]) -> _Text:
     chars: list[str] = []
     pieces: list[bytes] = []
     at = 0

@@ -545,7 +545,7 @@ class Audience(_Section, frozen=True, kw_only=True):
     `role` is the login role, the audience's name unless it is set. Each of `schemas` gets a schema of views, named
     `prefix` and the schema's name, in `databases`, all when empty. Of a column the first of `columns` decides, then
     `[privacy]`'s `mask` and `clear`; of one that none of them names `unnamed`: `masked`, or as `[privacy]` does with
-    such a type (`typed`).
+    such a type (`typed`). `rewrite`: the gateway writes names of tables as those of the views.
     """
 
     role: str = ""
@@ -554,6 +554,7 @@ class Audience(_Section, frozen=True, kw_only=True):
     databases: list[str] = []
     columns: list[AudienceColumn] = []
     unnamed: Literal["masked", "typed"] = "masked"
+    rewrite: bool = True
 
 
 class ConsoleTls(_Section, frozen=True, kw_only=True):

@@ -1,0 +1,150 @@
+"""An audience asks through the gateway as it would ask the tables; what is not rewritten is an error of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from collectors.gateway.masking.audiences import Audiences
+from collectors.masking import install
+from collectors.masking.install import Masks
+from pgwitness.core.config import Audience, AudienceColumn, Privacy
+from tests.gateway.conftest import Running, running
+
+ROLE = "masked_at_gateway"
+PASSWORD = "pw"
+SCHEMA = """
+CREATE TABLE customers (id int PRIMARY KEY, email text, city text);
+INSERT INTO customers SELECT n, 'ann' || n || '@x.example', 'Ulm' FROM generate_series(1, 3) AS n;
+CREATE TABLE orders (id int PRIMARY KEY, customer int, amount numeric);
+INSERT INTO orders VALUES (1, 1, 10), (2, 1, 20), (3, 2, 5);
+"""
+
+
+def masks(**more: Any) -> Masks:
+    """Give an audience that sees all but addresses."""
+    columns = [AudienceColumn(column="*.email", as_="token"), AudienceColumn(column="*", as_="clear")]
+    audience = Audience(role=ROLE, columns=columns, **more)
+    return Masks(audiences={"analysts": audience}, privacy=Privacy(), key=bytes(range(32)))
+
+
+class Asking:
+    """An audience's session through a gateway, and what it is answered."""
+
+    def __init__(self, gateway: Running, dsn: str) -> None:
+        self.gateway, self.dsn = gateway, dsn
+
+    def connect(self, **more: Any) -> psycopg.Connection[Any]:
+        """Log in through the gateway."""
+        return psycopg.connect(self.gateway.dsn(user=ROLE, password=PASSWORD), autocommit=True, **more)
+
+    def admin(self, statement: str) -> None:
+        """Run something as the superuser, past the gateway."""
+        with psycopg.connect(self.dsn, autocommit=True) as admin:
+            admin.execute(statement.encode())
+
+    def ask(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Ask through the gateway."""
+        with self.connect() as connection:
+            return connection.execute(query.encode(), parameters or None).fetchall()
+
+
+@pytest.fixture
+def asking(tmp_path: Path, database18: str) -> Iterator[Asking]:
+    """A gateway in front of a database with masks, on PostgreSQL 18."""
+    with gateway_of(tmp_path, database18, masks()) as one:
+        yield one
+
+
+@contextmanager
+def gateway_of(folder: Path, dsn: str, wanted: Masks) -> Iterator[Asking]:
+    """Run a gateway in front of a database that masks are installed in."""
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(SCHEMA.encode())
+    with psycopg.connect(dsn) as connection:
+        report = install.install(connection, wanted)
+    assert not report.left
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f"ALTER ROLE {ROLE} PASSWORD '{PASSWORD}'".encode())
+    audiences = Audiences(dict(wanted.audiences), lambda _: psycopg.connect(dsn, autocommit=True))
+    with running(folder, dsn, audiences=audiences) as gateway:
+        yield Asking(gateway, dsn)
+
+
+def test_names_mean_views(tmp_path: Path, database: str) -> None:
+    """With a schema or without, prepared, copied, grouped: what comes is masked, and the evidence has what was sent."""
+    with gateway_of(tmp_path, database, masks()) as asking:
+        with asking.connect() as connection:
+            (plain,) = connection.execute("SELECT email FROM customers WHERE id = 1").fetchall()
+            assert plain[0].startswith("tok_")
+            for query in (
+                "SELECT public.customers.email FROM public.customers WHERE public.customers.id = 1",
+                "SELECT 1; SELECT email FROM (TABLE public.customers) AS c WHERE id = 1",
+                "WITH customers AS (SELECT 1) SELECT c.email FROM customers, public.customers AS c WHERE id = 1",
+                "SELECT email FROM public.customers AS c JOIN public.orders AS o ON o.customer = c.id WHERE c.id = 1"
+                " GROUP BY c.id",
+            ):
+                cursor = connection.execute(query.encode())
+                while cursor.nextset():
+                    pass
+                assert cursor.fetchall() == [plain], query
+            prepared = "SELECT email FROM public.customers WHERE id = %s"
+            assert connection.execute(prepared, [1], prepare=True, binary=True).fetchall() == [plain]
+            with connection.cursor().copy("COPY public.customers (email) TO STDOUT") as copy:
+                assert b"".join(map(bytes, copy)).split(b"\n")[0].decode() == plain[0]
+        said = [begun.said.statement for begun, _ in asking.gateway.statements()]
+    assert "COPY public.customers (email) TO STDOUT" in said
+    assert not any(text and "mask_public" in text for text in said)
+
+
+def test_an_error_tells_its_place_in_what_was_sent(asking: Asking) -> None:
+    """Also behind what was rewritten, and in an extended query."""
+    query = "SELECT public.customers.id, 'ü', nothing FROM public.customers WHERE id = %s"
+    with asking.connect() as connection:
+        for parameters in (None, [1]):
+            with pytest.raises(psycopg.errors.UndefinedColumn) as error:
+                connection.execute(query.replace("%s", "1") if parameters is None else query, parameters)
+            place = int(error.value.diag.statement_position or 0)
+            assert query[place - 1 :].startswith("nothing")
+
+
+def test_without_rewriting_a_name_is_an_error_and_no_leak(tmp_path: Path, database18: str) -> None:
+    """The views' own names work; those of the tables are refused by the server."""
+    with gateway_of(tmp_path, database18, masks(rewrite=False)) as asking:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            asking.ask("SELECT email FROM public.customers")
+        assert asking.ask("SELECT email FROM customers")[0][0].startswith("tok_")
+
+
+def test_what_may_be_written_is_written(asking: Asking) -> None:
+    """To the table where its masked column is assigned, or where only it can be written; through the view else."""
+    asking.admin(f"GRANT UPDATE (email), INSERT ON customers TO {ROLE}")
+    asking.admin(f"GRANT UPDATE (amount) ON mask_public.orders TO {ROLE}")
+    asking.admin("GRANT UPDATE (amount) ON orders TO pgwitness_masks")
+    with asking.connect() as connection:
+        assert connection.execute("UPDATE public.customers SET email = 'new@x.example'").rowcount == 3
+        assert connection.execute("UPDATE public.orders SET amount = 7 WHERE id = 3").rowcount == 1
+        connection.execute("INSERT INTO public.customers VALUES (4, 'd@x.example', 'Bonn')")
+    with psycopg.connect(asking.dsn) as admin:
+        assert admin.execute("SELECT amount FROM orders WHERE id = 3").fetchall() == [(7,)]
+        assert admin.execute("SELECT count(*) FROM customers WHERE email = 'new@x.example'").fetchall() == [(3,)]
+
+
+def test_a_view_that_is_new_is_known_when_it_was_looked_for(asking: Asking) -> None:
+    """Until then its table's full name is an error of the server; sessions that are open take it up."""
+    with asking.connect() as connection:
+        connection.execute("SELECT 1 FROM public.customers")
+        asking.admin("CREATE TABLE later (id int)")
+        with psycopg.connect(asking.dsn) as admin:
+            install.install(admin, masks())
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT * FROM public.later")
+        audiences = asking.gateway.house.audiences
+        assert audiences is not None
+        asking.gateway.house.take_views({place: audiences.look(place) for place in list(audiences.known)})
+        assert connection.execute("SELECT * FROM public.later").fetchall() == []
