@@ -39,6 +39,7 @@ SUPPRESSION_ERRORS = Counter(
     "pgwitness_worker_suppression_errors", "Times suppressions.yaml could not be used; the last good one holds."
 )
 VERDICTS = Counter("pgwitness_worker_verdicts", "Verdicts taken from the topic feedback.", ["outcome"])
+APPROVALS = Counter("pgwitness_worker_approvals", "Records of the topic approvals.", ["record", "outcome"])
 LANDED = Counter("pgwitness_worker_landed", "Events made durable in the lake.")
 ALERTS = Counter("pgwitness_worker_alerts", "Alerts raised.")
 QUIET = Counter(

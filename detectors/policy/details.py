@@ -106,7 +106,11 @@ DETAILS: dict[str, dict[str, Shape]] = {
         **_each(("source", "statement_hash", "decided", "intent"), "string"),
         "decision": _DECIDED,
         **_each(("uid", "verdict", "scope", "why", "finding", "reason"), "string"),
-        "offset": "int",
+        **_each(("approval", "signed_by", "who", "nonce", "session", "sha256"), "string"),
+        **_each(("offset", "signed_us", "rows"), "int"),
+        "policies": ["string"],
+        "break_glass": "bool",
+        "request": "map",
         "checked": "map",
     },
     "control": {

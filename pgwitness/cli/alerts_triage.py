@@ -119,7 +119,7 @@ def key(file: Path, as_json: bool, config_path: Path) -> None:
             target.write(verdicts.private_pem(private))
         state = "written"
     except FileExistsError:
-        private = _private(file)
+        private = private_of(file)
         state = "kept"
     except OSError as error:
         raise ConfigurationError(f"{file}: cannot be written: {error.strerror}; choose another place") from error
@@ -185,7 +185,7 @@ def _rule_row(rule: Any, now_us: int) -> dict[str, object]:
 def _reviewer(config: Config, file: Path) -> tuple[Ed25519PrivateKey, str]:
     from detectors.alerts import verdicts
 
-    private = _private(file)
+    private = private_of(file)
     text = verdicts.public_text(private.public_key())
     for name, reviewer in config.reviewers.items():
         if reviewer.key == text:
@@ -193,7 +193,8 @@ def _reviewer(config: Config, file: Path) -> tuple[Ed25519PrivateKey, str]:
     raise ConfigurationError(f'{file}: no [reviewers.NAME] has this key; add one with key = "{text}"')
 
 
-def _private(file: Path) -> Ed25519PrivateKey:
+def private_of(file: Path) -> Ed25519PrivateKey:
+    """Read a private key that only its owner can. Raise `ConfigurationError`."""
     from detectors.alerts import verdicts
 
     try:

@@ -16,6 +16,7 @@ import click
 
 from pgwitness import __version__
 from pgwitness.cli.alerts import alerts
+from pgwitness.cli.approvals import approvals
 from pgwitness.cli.collect import collect
 from pgwitness.cli.console import console
 from pgwitness.cli.db import db
@@ -125,6 +126,7 @@ for command in (
     verify,
     prove,
     alerts,
+    approvals,
     policy,
     dead_letters,
     token,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from streams.kafka.checkpoints import Store
-from streams.kafka.notes import FEEDBACK
+from streams.kafka.notes import APPROVALS, FEEDBACK
 from streams.kafka.reading import BrokerReader, ends
 
 ORIGIN_S = 5.0
@@ -21,21 +21,22 @@ FAR = 1 << 32
 
 
 class Ends:
-    """The ends of `raw` by partition, in positions (`streams.kafka.origins`), and of `feedback` as partition
-    `FEEDBACK`.
+    """The ends of `raw` by partition, in positions (`streams.kafka.origins`), and of `feedback` and
+    `approvals` as partitions `FEEDBACK` and `APPROVALS`.
 
     `own` gives the next position of a raw partition that this worker reads, None of others.
     """
 
     def __init__(
         self,
-        topics: tuple[str, str],
+        topics: tuple[str, str, str],
         fold_store: Store,
         broker: Callable[[], BrokerReader],
         own: Callable[[int], int | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._raw, self._feedback = topics
+        self._raw, feedback, approvals = topics
+        self._single = {FEEDBACK: feedback, APPROVALS: approvals}
         self._store = fold_store
         self._make = broker
         self._own = own
@@ -77,5 +78,5 @@ class Ends:
             origin = self._store.look(reader, partition).origin
             self._bases[partition] = (origin.base if origin is not None else 0, now)
         base = self._bases[partition][0]
-        topic, number = (self._feedback, 0) if partition == FEEDBACK else (self._raw, partition)
+        topic, number = (single, 0) if (single := self._single.get(partition)) else (self._raw, partition)
         return base + ends(reader, topic, number, position + 1 - base)[1]

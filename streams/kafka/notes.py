@@ -33,8 +33,8 @@ log = structlog.get_logger("worker")
 
 NOTES = -1
 """The lane of notes; principals have lanes from 0."""
-FEEDBACK, WORKER = -1, -2
-"""What stands for the raw partition in a note's position: the topic `feedback`, or the worker."""
+FEEDBACK, WORKER, APPROVALS = -1, -2, -3
+"""What stands for the raw partition in a note's position: the topic `feedback`, the worker, the topic `approvals`."""
 FILE_BYTES_MAX = 256 * 1024
 POLLED_MAX = 100
 """Verdicts that are taken at a time."""

@@ -51,6 +51,8 @@ class _State(Struct, frozen=True):
     judge: Raw
     feedback: int = 0
     """The first record of `feedback` that the judge has not been told of."""
+    approvals: int = 0
+    """The first record of `approvals` that no note has come of."""
 
 
 _state = msgspec.json.Decoder(_State).decode
@@ -75,6 +77,8 @@ class EventPartition:
         self.pending_since: float | None = None
         self.feedback_told = 0
         """The first record of `feedback` that no note was written of, as far as this worker knows."""
+        self.approvals_told = 0
+        """The first record of `approvals` that no note was written of; the first partition tells of all."""
         self.suppressions_told = ""
         """The suppressions of the last note that was written, by their SHA-256."""
         self.skips: dict[int, Skip] = {}
@@ -89,7 +93,7 @@ class EventPartition:
         self._landed_marks: dict[Mark, Position] = {}
         self._appended_to = 0
         self._saved = 0
-        self._feedback = 0
+        self._feedback = self._approvals = 0
         self._clock_told = False
         self._aside = Aside()
         self._unjudged = Aside()
@@ -131,7 +135,7 @@ class EventPartition:
         self._resume(known.checkpoints, make_judge)
         if found.lost is not None:  # what lay between checkpoint and lake is there no more
             self._place = landed_to
-        self.feedback_told = self._feedback
+        self.feedback_told, self.approvals_told = self._feedback, self._approvals
         self.suppressions_told = self._judge.suppressions
         return self
 
@@ -150,7 +154,7 @@ class EventPartition:
                 continue
             self._marks = {(lane, raw): Position(raw, offset, index) for lane, raw, offset, index in state.marks}
             self._place = self._saved = checkpoint.offset
-            self._feedback = state.feedback
+            self._feedback, self._approvals = state.feedback, state.approvals
             return
         if self.landed_to:
             why = "no checkpoint can be read" if usable else "no checkpoint before what the lake holds"
@@ -251,6 +255,11 @@ class EventPartition:
                     continue
                 self._feedback = event.at.offset + 1
                 self.feedback_told = max(self.feedback_told, self._feedback)
+            elif event.at.partition == notes.APPROVALS:
+                if self._is_new_approval(event, problems):
+                    seen.append(event)
+                    verdicts.append(self._verdict(event, failed))
+                continue
             elif (why := self._sanity.time(event, self._wall_us())) is not None:
                 problems.append(_problem(event, "implausible", why))
                 continue
@@ -272,6 +281,17 @@ class EventPartition:
         for event, verdict in zip(seen, verdicts, strict=True):
             problems += self._alert(event, verdict)
         return problems + self._append(offset, notes.NOTES, seen, verdicts, now)
+
+    def _is_new_approval(self, event: Event, problems: list[Problem]) -> bool:
+        """Take up the place of a note on a record of `approvals`; return whether it is to land, which is once."""
+        if event.at.offset < self._approvals:
+            return False
+        if not self._sanity.in_approvals(event.at.offset):
+            problems.append(_problem(event, "implausible", f"no approval stands at {event.at.offset}"))
+            return False
+        self._approvals = event.at.offset + 1
+        self.approvals_told = max(self.approvals_told, self._approvals)
+        return self.partition == 0
 
     def _append(
         self, offset: int, lane: int, events: list[Event], verdicts: list[Judgement], now: float
@@ -414,7 +434,7 @@ class EventPartition:
 
     def _save(self) -> None:
         marks = [(lane, raw, at.offset, at.index) for (lane, raw), at in sorted(self._marks.items())]
-        state = _State(marks, Raw(self._judge.snapshot()), self._feedback)
+        state = _State(marks, Raw(self._judge.snapshot()), self._feedback, self._approvals)
         data = _encode(state)
         self._store.save(self.partition, self._place, data)
         metrics.CHECKPOINT_BYTES.labels("judge", str(self.partition)).set(len(data))

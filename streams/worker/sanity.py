@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pgwitness.core.events import Event
-from streams.kafka.notes import FEEDBACK
+from streams.kafka.notes import APPROVALS, FEEDBACK
 
 AHEAD_US_MAX = 86_400_000_000
 """How far ahead of the worker's clock a collector's may be."""
@@ -49,3 +49,7 @@ class Sanity:
     def in_feedback(self, offset: int) -> bool:
         """Return whether the topic `feedback` has a record at an offset."""
         return offset >= 0 and self._holds(FEEDBACK, offset)
+
+    def in_approvals(self, offset: int) -> bool:
+        """Return whether the topic `approvals` has a record at an offset."""
+        return offset >= 0 and self._holds(APPROVALS, offset)

@@ -24,11 +24,12 @@ from pgwitness.core.topics import OURSELVES, READABLE, partition_of
 from streams import metrics
 from streams.aside import unexpected
 from streams.identity.file import IdentityFile, Trouble, mended, record, refused
+from streams.kafka.approvals import Approvals
 from streams.kafka.checkpoints import Store
 from streams.kafka.emitter import Emitter, make_producer
 from streams.kafka.ends import Ends
-from streams.kafka.notes import FEEDBACK, Feedback, SuppressionFile, suppressions
-from streams.kafka.origins import find
+from streams.kafka.notes import APPROVALS, FEEDBACK, Feedback, SuppressionFile, suppressions
+from streams.kafka.origins import Found, find
 from streams.kafka.reading import BrokerReader
 from streams.worker import clocks
 from streams.worker.attribute import RawPartition, Start
@@ -87,6 +88,7 @@ class Stages:
         self._wall_us = wall_us
         self._suppression_file = suppression_file
         self._feedback: Feedback | None = None
+        self._approvals: Approvals | None = None
         self._name = f"worker@{socket.gethostname()}:{os.getpid()}"
         self._raw_topic = config.kafka.topic("raw")
         self._events_topic = config.kafka.topic("events")
@@ -101,7 +103,7 @@ class Stages:
         self._fold_store = Store(fold_topic, self._producer, writer, self._count(fold_topic, raw_partitions))
         self._judge_store = Store(judge_topic, self._producer, writer, self._count(judge_topic, event_partitions))
         self._ends = Ends(
-            (self._raw_topic, config.kafka.topic("feedback")),
+            (self._raw_topic, config.kafka.topic("feedback"), config.kafka.topic("approvals")),
             self._fold_store,
             lambda: BrokerReader(config.kafka),
             self._read_to,
@@ -145,6 +147,7 @@ class Stages:
             self.topic_ids = broker.ids([*self.topics])
             if self._events:
                 self._begin_feedback(broker)
+                self._begin_approvals(broker)
         finally:
             broker.close()
         for number, raw in self._raw.items():
@@ -193,21 +196,34 @@ class Stages:
 
     def _begin_feedback(self, broker: BrokerReader) -> None:
         """Read verdicts on from where all partitions have them; what `feedback` lost is told before that is noted."""
-        topic = self._config.kafka.topic("feedback")
         told = min(part.feedback_told for part in self._events.values())
-        known = self._fold_store.look(broker.reader, FEEDBACK).origin
+        found = self._found(broker, "feedback", FEEDBACK, told)
+        self._feedback = Feedback(self._config, self._wall_us)
+        self._feedback.start(found.start, found.origin.base)
+
+    def _begin_approvals(self, broker: BrokerReader) -> None:
+        """Read requests and what was decided on them: whoever has the first partition writes the notes of it."""
+        first = self._events.get(0)
+        if first is not None:
+            found = self._found(broker, "approvals", APPROVALS, first.approvals_told)
+            self._approvals = Approvals(self._config, self._wall_us)
+            self._approvals.start(found.start, found.origin.base)
+
+    def _found(self, broker: BrokerReader, name: str, number: int, told: int) -> Found:
+        """Return where to read a topic of one partition on; what it lost is told before that is noted."""
+        topic = self._config.kafka.topic(name)
+        known = self._fold_store.look(broker.reader, number).origin
         expected = told - (known.base if known else 0)
         found = find(known, told, broker.extent(topic, 0, expected))
         if found.lost is not None:
             # Partitions of others may have taken more than ours: what comes must be new to them, too.
             found = replace(found, origin=replace(found.origin, base=found.origin.base + FEEDBACK_LEAP))
-            log.error("feedback_lost", how=found.lost, topic=topic, told=expected)
-            self.emitter.lost(f"feedback_{found.lost}", {"topic": topic, "taken_to": expected, "resumes": found.start})
+            log.error("topic_lost", how=found.lost, topic=topic, told=expected)
+            self.emitter.lost(f"{name}_{found.lost}", {"topic": topic, "taken_to": expected, "resumes": found.start})
             self.emitter.settle()
         if found.origin != known:
-            self._fold_store.save_origin(FEEDBACK, found.origin)
-        self._feedback = Feedback(self._config, self._wall_us)
-        self._feedback.start(found.start, found.origin.base)
+            self._fold_store.save_origin(number, found.origin)
+        return found
 
     def _reached(self, partition: int) -> tuple[int, int] | None:
         return self._lake.reached(self._events_topic, partition)
@@ -457,6 +473,21 @@ class Stages:
                 if offset >= part.feedback_told and (checked.refused is None or number == 0):
                     part.tell(note)
                 part.feedback_told = max(part.feedback_told, offset + 1)
+        self._note_approvals()
+
+    def _note_approvals(self) -> None:
+        """Write the notes of requests and decisions into the first partition, which lands them."""
+        first = self._events.get(0)
+        if self._approvals is None or first is None:
+            return
+        for offset, why_not, note in self._approvals.poll():
+            if offset < first.approvals_told:
+                continue
+            metrics.APPROVALS.labels(note.operation or "", why_not or "believed").inc()
+            if why_not is not None:
+                log.warning("approval_refused", offset=offset, reason=why_not)
+            first.tell(note)
+            first.approvals_told = offset + 1
 
     def _tell_trouble(self) -> None:
         """Say in one partition that the file cannot be used, once it was so twice: it may just have been half written.
@@ -478,6 +509,9 @@ class Stages:
         if self._feedback is not None:
             self._feedback.close()
             self._feedback = None
+        if self._approvals is not None:
+            self._approvals.close()
+            self._approvals = None
         for topic, number in (*self._paused, *self._failed):
             metrics.PAUSED.labels(topic, str(number)).set(0)
         self._paused.clear()

@@ -17,6 +17,7 @@ import pytest
 from pgwitness.cli import main
 from pgwitness.core.config import Anchor, Audience, Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
 from pgwitness.core.config.tables import (
+    Approver,
     ConsoleOpenid,
     ConsoleTls,
     GatewayDatabase,
@@ -40,6 +41,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "clusters.NAME.slot": Slot,
     "clusters.NAME.log": Log,
     "reviewers.NAME": Reviewer,
+    "approvers.NAME": Approver,
     "deliveries.NAME": Delivery,
     "seal.anchors.NAME": Anchor,
     "console.tls": ConsoleTls,

@@ -11,6 +11,8 @@ from pgwitness.core.config.reading import ENVIRONMENT_PREFIX, load
 from pgwitness.core.config.tables import (
     S3,
     Anchor,
+    Approvals,
+    Approver,
     Audience,
     AudienceColumn,
     Behaviour,
@@ -42,6 +44,8 @@ __all__ = [
     "ENVIRONMENT_PREFIX",
     "S3",
     "Anchor",
+    "Approvals",
+    "Approver",
     "Audience",
     "AudienceColumn",
     "Behaviour",

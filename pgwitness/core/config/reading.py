@@ -30,6 +30,7 @@ _PATH_KEYS = {
     ("privacy", "subject_key_file"),
     ("lake", "path"),
     ("lake", "signing_key_file"),
+    ("approvals", "key_file"),
     ("seal", "key"),
     ("seal", "path"),
     ("seal", "state_path"),

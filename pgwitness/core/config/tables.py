@@ -347,6 +347,30 @@ class Reviewer(_Section, frozen=True, kw_only=True):
     longest: Duration = Duration(366 * 86_400.0)
 
 
+class Approver(_Section, frozen=True, kw_only=True):
+    """Table `[approvers.NAME]`: somebody whose decisions on requests are believed (`effect: approve`).
+
+    `key` is the public key that `pgwitness alerts key` prints, `groups` are what policies ask for by name. `principal`
+    is what `identities.yaml` calls the same person, by default NAME; `on_behalf_of` is for whom an assistant decides.
+    With `break_glass` they may let a request through alone, which is an alert.
+    """
+
+    key: str
+    groups: list[str] = []
+    principal: str = ""
+    on_behalf_of: str = ""
+    break_glass: bool = False
+
+
+class Approvals(_Section, frozen=True, kw_only=True):
+    """Table `[approvals]`: `key_file` is a gateway's own key, with which it signs requests; `gateways` are the public
+    keys of all whose requests are believed, beside that.
+    """
+
+    key_file: Path | None = None
+    gateways: list[str] = []
+
+
 class Delivery(_Section, frozen=True, kw_only=True):
     """Table `[deliveries.NAME]`: where `pgwitness alerts deliver` sends alerts, and which.
 
@@ -635,6 +659,8 @@ class Config(_Section, frozen=True, kw_only=True):
     behaviour: Behaviour = Behaviour()
     triage: Triage = Triage()
     reviewers: dict[str, Reviewer] = {}
+    approvers: dict[str, Approver] = {}
+    approvals: Approvals = Approvals()
     deliveries: dict[str, Delivery] = {}
     respond: Respond = Respond()
     gateway: Gateway = Gateway()
