@@ -18,11 +18,12 @@ from prometheus_client import Counter, Gauge
 
 from collectors.gateway import upstream
 from collectors.gateway.auth.admission import Admission, Denied, Proven, Shown, prove
+from collectors.gateway.auth.rolefile import Roles
 from collectors.gateway.greeting import Way, greet
 from collectors.gateway.judging.ahead import LONG_BYTES, Ahead
 from collectors.gateway.judging.judge import Judging, Rules, SessionJudge
 from collectors.gateway.link import Ended, Link
-from collectors.gateway.masking.audiences import Audiences
+from collectors.gateway.masking.audiences import Audiences, Who
 from collectors.gateway.masking.audiences import Place as AudiencePlace
 from collectors.gateway.masking.views import Views
 from collectors.gateway.session.actions import Actions, Moment, Reading
@@ -54,11 +55,13 @@ log = structlog.get_logger("gateway")
 
 @dataclass(frozen=True)
 class Database:
-    """What a database of the gateway is: its cluster, where its server is, and whom it lets in."""
+    """What a database of the gateway is: its cluster, where its server is, whom it lets in, and as whom."""
 
     cluster: str
     place: Place
     admission: Admission
+    roles: Roles | None = None
+    """The roles that the gateway may log somebody in as."""
 
 
 @dataclass
@@ -392,15 +395,34 @@ async def _open(house: House, link: Link, request: Startup, binding: bytes | Non
         token=proven.token,
         certificate=proven.certificate,
     )
-    parameters = {**request.parameters, "user": proven.role, "database": database.place.database or name}
+    secret = proven.secret
+    audience = _audience(house, opened)
+    if audience is not None and audience != opened.role:
+        opened = replace(opened, role=audience, user=proven.role)
+        password = database.roles.password(audience) if database.roles is not None else None
+        if password is None:
+            said = f'the gateway has no password of role "{audience}", as which you are to see this database'
+            _login_failed(house, link, opened, "28000", backend.error("FATAL", "28000", said))
+            log.error("an audience cannot log in: its role is not in the database's roles_file", role=audience)
+            return None
+        secret = password
+    parameters = {**request.parameters, "user": opened.role, "database": database.place.database or name}
     try:
-        server = await upstream.log_in(database.place, parameters, proven.secret)
+        server = await upstream.log_in(database.place, parameters, secret)
     except Refused as refused:
         database.admission.forget(role)
         _login_failed(house, link, opened, refused.sqlstate, refused.answer)
         return None
     await _look(house, AudiencePlace(opened.cluster, opened.database, opened.role))
     return _joined(house, link, request, opened, server)
+
+
+def _audience(house: House, opened: Opened) -> str | None:
+    """Return the role of the audience that a client is of; None where it is of none."""
+    if house.audiences is None:
+        return None
+    person = house.judging.rules.name(opened, opened.application)
+    return house.audiences.role_for(Who(person.principal, person.kind, person.peer_group), opened.database)
 
 
 async def _look(house: House, place: AudiencePlace) -> None:

@@ -136,7 +136,8 @@ def _database(config: Config, name: str, one: GatewayDatabase, token: Tokenizer)
         place = Place.parse(one.upstream)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"gateway.databases.{name}.upstream: sslrootcert cannot be read: {error}") from error
-    return Database(one.cluster, place, admission_of(config, name, one, token))
+    roles = Roles(one.roles_file) if one.roles_file is not None else None
+    return Database(one.cluster, place, admission_of(config, name, one, token), roles)
 
 
 def admission_of(config: Config, name: str, one: GatewayDatabase, token: Tokenizer) -> Admission:

@@ -42,6 +42,7 @@ def namer_of(text: str, source: str) -> Namer:
             opened.auth_method,
             opened.token,
             opened.certificate,
+            opened.user,
         )
         found = by_log(session, opened.cluster, identities, "own", came=came)
         agent = msgspec.json.encode(found.agent) if found.agent is not None else b""

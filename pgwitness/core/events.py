@@ -318,7 +318,8 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     `backend_start_us` has whole seconds, its `identity` is what the client authenticated as, and `format` and `trust`
     decide how far the line is believed (`Statement`). `certificate` is the one that pg_stat_ssl shows, None where the
     client showed none; the log does not tell it. Of the gateway's sessions the client is its own, `server_port` the
-    port that the server sees, and `token` what the gateway found of the token that the client logged in with.
+    port that the server sees, and `token` what the gateway found of the token that the client logged in with; `user`
+    is the role that the client has proven to be, where the gateway has logged it in as another one.
     """
 
     operation: Literal["found", "connect", "disconnect", "sample", "login_failed"]
@@ -342,6 +343,7 @@ class Session(_Raw, frozen=True, kw_only=True, tag="session"):
     trust: Trust = "likely"
     server_port: int | None = None
     token: Token | None = None
+    user: str | None = None
 
 
 class MadeFunction(Struct, frozen=True, omit_defaults=True, gc=False):

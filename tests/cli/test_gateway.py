@@ -139,6 +139,14 @@ def test_the_doctor_looks_at_the_gateway(tmp_path: Path, database18: str) -> Non
         admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
+def test_the_doctor_says_which_audience_cannot_log_in(tmp_path: Path, database18: str) -> None:
+    """Whom it fits is refused until the role's password stands in the file."""
+    path = written(tmp_path, database18, "[masks.analysts]\nmatch = { peer_group = 'analysts' }\n")
+    (tmp_path / "users").touch()
+    found = checked(path)
+    assert (found["roles"]["state"], "analysts" in str(found["roles"]["found"])) == ("error", True)
+
+
 def test_the_doctor_says_what_is_missing(tmp_path: Path, database18: str) -> None:
     """Without TLS clients come in the open; a file that is not there lets nobody in."""
     found = checked(written(tmp_path, database18))

@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from collectors.gateway.auth.admission import Admission
+from collectors.gateway.auth.rolefile import Roles
 from collectors.gateway.auth.users import ServerUsers
 from collectors.gateway.connection import Database, House
 from collectors.gateway.control.server import open_socket
@@ -87,11 +88,12 @@ def running(
     admission: Admission | None = None,
     rules: Rules | None = None,
     audiences: Audiences | None = None,
+    roles: Roles | None = None,
 ) -> Iterator[Running]:
     """Run a gateway in front of a database; `where` is its upstream, by default the database's own, in the open.
 
     `admission` is whom it lets in, by default the server's own roles by their passwords. Without `rules` nothing is
-    refused, without `audiences` nothing is rewritten.
+    refused, without `audiences` nothing is rewritten. `roles` are those that audiences are logged in as.
     """
     given = conninfo_to_dict(dsn)
     listener = listen("127.0.0.1:0")
@@ -101,7 +103,7 @@ def running(
     admission = admission or Admission(users)
     context, binding = tls if tls is not None else (None, None)
     house = House(
-        {"*": Database("shop", place, admission)},
+        {"*": Database("shop", place, admission, roles)},
         spool,
         Judging(tokenizer(b"k" * 32), rules),
         context,  # type: ignore[arg-type]

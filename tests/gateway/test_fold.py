@@ -248,3 +248,22 @@ def test_a_token_that_was_refused_names_nobody() -> None:
     assert (event.operation, event.principal, event.outcome) == ("login_failed", None, "denied")
     assert event.detail["token"] == {"verdict": "expired", "token_id": "t-2"}
     assert event.detail["claimed"] == {"name": "app", "principal": "app", "proven": False}
+
+
+def test_who_is_logged_in_as_an_audience_stays_who_it_is() -> None:
+    """All that its session does is told of the role that it has proven to be, under that of its login; also later."""
+    client = Client()
+    client.records[1] = replace(OPENED, role="support", user="ann")
+    client.run("SELECT b FROM a", done("SELECT 1"))
+    client.end()
+    rules = "rules: [{match: {role: ann}, principal: ann}, {match: {role: support}, principal: nobody}]\n"
+    fold = Fold(0, Identities.parse(rules), GRACE_US)
+    raw = client.raw()
+    events = fold.apply(0, msgspec.structs.replace(raw, events=raw.events[:1]))
+    fold = Fold.restore(fold.snapshot(), GRACE_US)
+    events += fold.apply(1, msgspec.structs.replace(raw, events=raw.events[1:]))
+    written = transaction(10, covered=True, beacons=[beacon(client_addr="10.9.9.9", client_port=7000)])
+    events += fold.apply(2, batch(written))
+    assert {event.kind for event in events} >= {"session", "statement", "change"}
+    assert {event.principal for event in events} == {"ann"}
+    assert {event.role for event in events if event.kind != "change"} == {"support"}

@@ -10,10 +10,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from collectors.gateway.masking.audiences import Audiences
+from collectors.gateway.auth.rolefile import Roles
+from collectors.gateway.judging.judge import Person, Rules
+from collectors.gateway.masking.audiences import Audiences, Who
+from collectors.gateway.spool.records import Opened
 from collectors.masking import install
 from collectors.masking.install import Masks
+from detectors.gatekeeper import Gatekeeper
+from detectors.policy.policies import Bundle
+from detectors.sensitive import Sensitive
 from pgwitness.core.config import Audience, AudienceColumn, Privacy
+from pgwitness.core.config.tables import AudienceMatch
 from tests.gateway.conftest import Running, running
 
 ROLE = "masked_at_gateway"
@@ -29,7 +36,7 @@ INSERT INTO orders VALUES (1, 1, 10), (2, 1, 20), (3, 2, 5);
 def masks(**more: Any) -> Masks:
     """Give an audience that sees all but addresses."""
     columns = [AudienceColumn(column="*.email", as_="token"), AudienceColumn(column="*", as_="clear")]
-    audience = Audience(role=ROLE, columns=columns, **more)
+    audience = Audience(role=ROLE, columns=columns, prefix="views_", **more)
     return Masks(audiences={"analysts": audience}, privacy=Privacy(), key=bytes(range(32)))
 
 
@@ -62,7 +69,7 @@ def asking(tmp_path: Path, database18: str) -> Iterator[Asking]:
 
 
 @contextmanager
-def gateway_of(folder: Path, dsn: str, wanted: Masks) -> Iterator[Asking]:
+def gateway_of(folder: Path, dsn: str, wanted: Masks, *, roles: str = f'"{ROLE}" "{PASSWORD}"') -> Iterator[Asking]:
     """Run a gateway in front of a database that masks are installed in."""
     with psycopg.connect(dsn, autocommit=True) as admin:
         admin.execute(SCHEMA.encode())
@@ -72,7 +79,15 @@ def gateway_of(folder: Path, dsn: str, wanted: Masks) -> Iterator[Asking]:
     with psycopg.connect(dsn, autocommit=True) as admin:
         admin.execute(f"ALTER ROLE {ROLE} PASSWORD '{PASSWORD}'".encode())
     audiences = Audiences(dict(wanted.audiences), lambda _: psycopg.connect(dsn, autocommit=True))
-    with running(folder, dsn, audiences=audiences) as gateway:
+    passwords = folder / "roles"
+    passwords.touch(mode=0o600)
+    passwords.write_text(roles)
+
+    def name(opened: Opened, _application: str) -> Person:
+        return Person(principal=opened.user or opened.role, kind="human", peer_group="analysts")
+
+    rules = Rules(Gatekeeper(Bundle([]), Sensitive([])), name)
+    with running(folder, dsn, audiences=audiences, rules=rules, roles=Roles(passwords)) as gateway:
         yield Asking(gateway, dsn)
 
 
@@ -99,7 +114,7 @@ def test_names_mean_views(tmp_path: Path, database: str) -> None:
                 assert b"".join(map(bytes, copy)).split(b"\n")[0].decode() == plain[0]
         said = [begun.said.statement for begun, _ in asking.gateway.statements()]
     assert "COPY public.customers (email) TO STDOUT" in said
-    assert not any(text and "mask_public" in text for text in said)
+    assert not any(text and "views_public" in text for text in said)
 
 
 def test_an_error_tells_its_place_in_what_was_sent(asking: Asking) -> None:
@@ -124,7 +139,7 @@ def test_without_rewriting_a_name_is_an_error_and_no_leak(tmp_path: Path, databa
 def test_what_may_be_written_is_written(asking: Asking) -> None:
     """To the table where its masked column is assigned, or where only it can be written; through the view else."""
     asking.admin(f"GRANT UPDATE (email), INSERT ON customers TO {ROLE}")
-    asking.admin(f"GRANT UPDATE (amount) ON mask_public.orders TO {ROLE}")
+    asking.admin(f"GRANT UPDATE (amount) ON views_public.orders TO {ROLE}")
     asking.admin("GRANT UPDATE (amount) ON orders TO pgwitness_masks")
     with asking.connect() as connection:
         assert connection.execute("UPDATE public.customers SET email = 'new@x.example'").rowcount == 3
@@ -148,3 +163,38 @@ def test_a_view_that_is_new_is_known_when_it_was_looked_for(asking: Asking) -> N
         assert audiences is not None
         asking.gateway.house.take_views({place: audiences.look(place) for place in list(audiences.known)})
         assert connection.execute("SELECT * FROM public.later").fetchall() == []
+
+
+def test_who_is_of_an_audience_is_logged_in_as_its_role(tmp_path: Path, database18: str) -> None:
+    """By what identities say of who has proven to be a role of their own; the evidence has both."""
+    match = AudienceMatch(peer_group=["analysts", "support"], kind=["human"], principal="client_*")
+    with gateway_of(tmp_path, database18, masks(match=match)) as asking:
+        with psycopg.connect(asking.gateway.dsn(), autocommit=True) as connection:
+            assert connection.execute("SELECT session_user, current_user").fetchall() == [(ROLE, ROLE)]
+            connection.execute("SELECT pg_catalog.set_config('role', 'none', false)")
+            (value,) = connection.execute("SELECT email FROM public.customers").fetchall()[0]
+        assert value.startswith("tok_")
+        assert [(one.role, one.user) for one in asking.gateway.opened()] == [(ROLE, asking.gateway.role)]
+
+
+def test_an_audience_whose_password_is_not_there_is_refused(tmp_path: Path, database18: str) -> None:
+    """Nobody of it is let in as who he is; others are."""
+    match = AudienceMatch(peer_group="analysts")
+    with gateway_of(tmp_path, database18, masks(match=match), roles="") as asking:
+        with pytest.raises(psycopg.OperationalError, match=f'no password of role "{ROLE}"'):
+            psycopg.connect(asking.gateway.dsn())
+        assert [one.sqlstate for one in asking.gateway.opened()] == ["28000"]
+
+
+def test_an_audience_fits_by_all_that_is_given() -> None:
+    """Of several the first; who has no name fits no glob but `*`."""
+    support = Audience(match=AudienceMatch(principal=["ann", "b*"], kind=["human"]))
+    others = Audience(match=AudienceMatch(kind=["agent", "unknown"]), databases=["shop"], prefix="other_")
+    audiences = Audiences({"support": support, "others": others}, lambda _: pytest.fail("nothing is read"))
+    assert audiences.role_for(Who("bob", "human", None), "shop") == "support"
+    assert audiences.role_for(Who("carl", "human", None), "shop") is None
+    assert audiences.role_for(Who("ann", "agent", None), "shop") == "others"
+    assert audiences.role_for(Who(None, "unknown", None), "shop") == "others"
+    assert audiences.role_for(Who(None, "unknown", None), "other") is None
+    with pytest.raises(ValueError, match="match is empty"):
+        AudienceMatch()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -18,6 +19,7 @@ from collectors.gateway.masking.source import read
 from collectors.gateway.masking.views import Views
 from collectors.masking.names import check, role_of
 from pgwitness.core.config import Audience, Config
+from pgwitness.core.config.tables import AudienceMatch
 from pgwitness.core.errors import PgwitnessError
 
 LOOK_S: Final = 30.0
@@ -31,6 +33,14 @@ class Place(NamedTuple):
     cluster: str
     database: str
     role: str
+
+
+class Who(NamedTuple):
+    """Who comes, by `identities.yaml`; `kind` is the principal's."""
+
+    principal: str | None
+    kind: str
+    peer_group: str | None
 
 
 Connect = Callable[[Place], psycopg.Connection[tuple[Any, ...]]]
@@ -56,6 +66,14 @@ class Audiences:
             return psycopg.connect(conninfo(cluster, None, place.database, "pgwitness gateway"), autocommit=True)
 
         return cls(config.masks, connect)
+
+    def role_for(self, who: Who, database: str) -> str | None:
+        """Return the role of the first audience that somebody is of; None for who is of none."""
+        for role, audience in self._by_role.items():
+            here = not audience.databases or database in audience.databases
+            if here and audience.match is not None and _fits(audience.match, who):
+                return role
+        return None
 
     def due(self, place: Place) -> bool:
         """Say whether the views at a place are to be looked at: somebody reads them, rewritten, and it is time."""
@@ -91,3 +109,17 @@ class Audiences:
     def poll(self) -> dict[Place, Views | None]:
         """Read again what is due of the places that are known. Blocks."""
         return {place: self.look(place) for place in list(self.known) if self.due(place)}
+
+
+def _fits(match: AudienceMatch, who: Who) -> bool:
+    return (
+        (match.kind is None or who.kind in match.kind)
+        and _named(match.principal, who.principal)
+        and _named(match.peer_group, who.peer_group)
+    )
+
+
+def _named(globs: str | list[str] | None, name: str | None) -> bool:
+    if globs is None:
+        return True
+    return any(fnmatchcase(name or "", glob) for glob in ([globs] if isinstance(globs, str) else globs))

@@ -41,7 +41,8 @@ class Opened(_Record, frozen=True, kw_only=True, tag="opened"):
     `client_addr` and `client_port` are the client's own, as the gateway sees them (`local` for a socket);
     `server_port` is the gateway's own towards the server, as the session itself sees it: with `pid` and
     `backend_start_us` the beacon's facts. `role` is the one that it has at the server, of a client that has proven
-    nothing (`auth_method` is None) the name that it gave. `token` is what was found of its token, which is not kept.
+    nothing (`auth_method` is None) the name that it gave. `user` is the role that it has proven to be where it is
+    logged in as that of an audience of masks. `token` is what was found of its token, which is not kept.
     """
 
     cluster: str
@@ -59,6 +60,7 @@ class Opened(_Record, frozen=True, kw_only=True, tag="opened"):
     sqlstate: str | None = None
     token: Token | None = None
     certificate: Certificate | None = None
+    user: str | None = None
 
 
 class Closed(_Record, frozen=True, kw_only=True, tag="closed"):

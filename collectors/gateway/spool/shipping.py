@@ -132,6 +132,7 @@ class Shipment:
                 server_port=opened.server_port,
                 certificate=opened.certificate,
                 token=opened.token if operation != "disconnect" else None,
+                user=opened.user,
             ),
         )
 

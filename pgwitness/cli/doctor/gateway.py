@@ -94,12 +94,18 @@ def _keys(admission: Admission) -> str:
 
 
 def _roles(config: Config, database: GatewayDatabase) -> str:
-    """Ask whether the roles that tokens log in as are there, and are no more than they need to be."""
+    """Ask whether the roles that tokens and audiences log in as are there, and are no more than they need to be."""
     from collectors.gateway.auth.rolefile import Roles
 
+    audiences = {one.role or name for name, one in config.masks.items() if one.match is not None}
+    wanted = Roles(database.roles_file).names if database.roles_file is not None else []
+    if lacking := sorted(audiences - set(wanted)):
+        raise NotInOrder(
+            f"roles_file has no password of {', '.join(lacking)}: whom masks.*.match fits is refused; add a line "
+            '"role" "password"'
+        )
     if database.roles_file is None:
         return "clients are their own roles"
-    wanted = Roles(database.roles_file).names
     found = {name: (login, mighty) for name, login, mighty in _asked(config, database, _ROLES, (wanted,))}
     if absent := [name for name in wanted if not found.get(name, (False, False))[0]]:
         raise NotInOrder(f"{database.roles_file}: {', '.join(absent)} cannot log in at the server; CREATE ROLE … LOGIN")

@@ -563,16 +563,34 @@ class AudienceColumn(_Section, frozen=True, kw_only=True):
     as_: Literal["token", "last4", "generalise", "null", "clear"] = field(name="as", default="token")
 
 
+class AudienceMatch(_Section, frozen=True, kw_only=True):
+    """Table `[masks.NAME.match]`: who comes to the gateway as this audience, by `identities.yaml`; all given must fit.
+
+    `principal` and `peer_group` are globs, `kind` those of principals.
+    """
+
+    principal: str | list[str] | None = None
+    kind: list[Literal["human", "service", "agent", "unknown"]] | None = None
+    peer_group: str | list[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what everybody would fit."""
+        if self.principal is None and self.kind is None and self.peer_group is None:
+            raise ValueError("match is empty: name principal, kind or peer_group")
+
+
 class Audience(_Section, frozen=True, kw_only=True):
     """Table `[masks.NAME]`: an audience, that is a login role which reads tables through views that mask.
 
     `role` is the login role, the audience's name unless it is set. Each of `schemas` gets a schema of views, named
     `prefix` and the schema's name, in `databases`, all when empty. Of a column the first of `columns` decides, then
     `[privacy]`'s `mask` and `clear`; of one that none of them names `unnamed`: `masked`, or as `[privacy]` does with
-    such a type (`typed`). `rewrite`: the gateway writes names of tables as those of the views.
+    such a type (`typed`). `rewrite`: the gateway writes names of tables as those of the views. Whom `match` fits, the
+    gateway logs in as the audience's role, whoever they are there.
     """
 
     role: str = ""
+    match: AudienceMatch | None = None
     schemas: list[str] = field(default_factory=lambda: ["public"])
     prefix: str = "mask_"
     databases: list[str] = []

@@ -34,6 +34,7 @@ class Came(Struct, frozen=True, array_like=True):
     """From where a session came to a gateway, and the gateway's port at the server; sockets have none.
 
     `token` is a verified one that it logged in with, `certificate` the one that the client showed to the gateway.
+    `user` is the role that the client has proven to be, where the gateway has logged it in as another one.
     """
 
     client_addr: str | None
@@ -42,6 +43,7 @@ class Came(Struct, frozen=True, array_like=True):
     auth_method: str | None
     token: Token | None = None
     certificate: Certificate | None = None
+    user: str | None = None
 
 
 class LogSession(Struct, frozen=True, array_like=True):

@@ -81,7 +81,8 @@ def by_beacon(
 ) -> Attribution:
     """Attribute a transaction to the session that its verified beacon names; `where` is cluster, database, instance.
 
-    Of a session that `came` through a gateway its token and certificate count as what the client showed there.
+    Of a session that `came` through a gateway its token and certificate count as what the client showed there, and the
+    role that it has proven to be, whichever it was logged in as.
 
     What pg_stat_activity showed of the same session adds how it authenticated, where the beacon does not say. Of
     beacons that contradict each other the first counts, as a weak one, and so does one that is not authenticated; what
@@ -102,7 +103,8 @@ def by_beacon(
         shown = came.certificate or NO_CERTIFICATE
         token = token if beacon.token is not None else claims.believed(came.token)
     said = claims.facts(token)
-    named = identities.name(Facts(cluster, database, login, beacon.application, address, auth_method, said, shown))
+    user = login if came is None or came.user is None else came.user
+    named = identities.name(Facts(cluster, database, user, beacon.application, address, auth_method, said, shown))
     if token is not None:
         named = claims.name(token, named)
     if not beacon.authenticated:
@@ -181,7 +183,7 @@ def by_log(
     facts = Facts(
         cluster,
         session.database,
-        session.role,
+        session.role if came is None or came.user is None else came.user,
         session.application,
         session.client_addr,
         # Nobody is verified by what a session may have written itself.
@@ -338,4 +340,5 @@ def came_by(session: Session) -> Came:
         session.auth_method,
         session.token,
         session.certificate,
+        session.user,
     )
