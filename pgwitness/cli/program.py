@@ -27,6 +27,7 @@ from pgwitness.cli.doctor import doctor
 from pgwitness.cli.gateway import gateway
 from pgwitness.cli.init import init
 from pgwitness.cli.lake import lake
+from pgwitness.cli.mcp import mcp
 from pgwitness.cli.options import DEBUG
 from pgwitness.cli.output import say
 from pgwitness.cli.policy import policy
@@ -119,6 +120,7 @@ for command in (
     worker,
     gateway,
     console,
+    mcp,
     sql,
     report,
     lake,

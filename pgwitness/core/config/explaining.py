@@ -15,7 +15,7 @@ from msgspec import Struct
 from pgwitness.core.config.librdkafka import PROPERTIES
 from pgwitness.core.config.tables import Config
 
-LATER = frozenset({"labels", "mcp", "audiences"})
+LATER = frozenset({"audiences"})
 """Tables that documents speak of and that this version does not know yet."""
 OURS = {"bootstrap.servers": "bootstrap", "metadata.broker.list": "bootstrap"}
 """Settings of the Kafka client that `[kafka]` has under a name of its own."""

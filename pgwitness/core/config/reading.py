@@ -41,6 +41,7 @@ _PATH_KEYS = {
     ("collectors", "state_path"),
     ("worker", "data_path"),
     ("console", "users_file"),
+    ("mcp", "token_file"),
 }
 
 
@@ -156,6 +157,7 @@ def _absolute(tree: dict[str, Any], origins: dict[tuple[str, ...], Path], main: 
             if isinstance(database, dict):
                 _absolute_named(database, ("gateway", "databases", name), origins, main)
     _absolute_named(tree.get("console"), ("console",), origins, main)
+    _absolute_named(tree.get("mcp"), ("mcp",), origins, main)
     respond = tree.get("respond")
     _absolute_named(respond.get("clusters") if isinstance(respond, dict) else None, _RESPOND, origins, main)
 

@@ -646,6 +646,54 @@ class Console(_Section, frozen=True, kw_only=True):
     query_parallel: int = 2
 
 
+class McpExchange(_Section, frozen=True, kw_only=True):
+    """Table `[mcp.exchange]`: where a client's token is exchanged for one that the gateway takes (RFC 8693).
+
+    `audience` is asked for, a template of the names of cluster and database at the gateway.
+    """
+
+    url: str
+    client_id: str
+    client_secret_file: Path
+    audience: str = "{cluster}/{database}"
+
+    def __post_init__(self) -> None:
+        """Refuse an address that others could read on the way."""
+        if not safe_url(self.url):
+            raise ValueError("url must begin with https://; http:// is for this host itself")
+
+
+class Mcp(_Section, frozen=True, kw_only=True):
+    """Table `[mcp]`: tools for AI agents, each call a statement through the gateway.
+
+    `gateway` is where the gateway is, as a DSN without user and database, and `user` the name that it is given; it goes
+    by the token, which says who the agent is and for whom it acts. Of `databases`, names at the gateway, the first is
+    meant where a call names none. Over HTTP a client's own token counts, judged by `token` for the resource `url`; on
+    stdio the one in `token_file`. An answer has `rows` rows and `answer` bytes at most, a call takes `timeout`. What
+    an agent has read counts for its conversation until that has been idle for `session_idle`.
+    """
+
+    gateway: str = "host=127.0.0.1 port=6432 sslmode=verify-full"
+    user: str = "agent"
+    databases: list[str] = []
+    token_file: Path | None = None
+    listen: str = "127.0.0.1:8765"
+    tls: ConsoleTls | None = None
+    url: str = ""
+    token: GatewayToken | None = None
+    exchange: McpExchange | None = None
+    rows: int = 200
+    answer: Size = Size(64 * 1024)
+    timeout: Duration = Duration(30.0)
+    session_idle: Duration = Duration(900.0)
+    sessions_max: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work."""
+        if self.rows < 1 or self.answer < 1024 or self.sessions_max < 1 or self.timeout <= 0:
+            raise ValueError("rows and sessions_max are 1 or more, answer 1 KiB or more, timeout greater than zero")
+
+
 class Http(_Section, frozen=True, kw_only=True):
     """Table `[http]`: where a daemon serves `/metrics`, `/livez` and `/readyz`; port 0 takes a free one."""
 
@@ -658,6 +706,7 @@ class Http(_Section, frozen=True, kw_only=True):
     retain_port: int = 9192
     gateway_port: int = 9193
     console_port: int = 9194
+    mcp_port: int = 9195
 
 
 class Config(_Section, frozen=True, kw_only=True):
@@ -686,6 +735,7 @@ class Config(_Section, frozen=True, kw_only=True):
     """Words for columns, each with their patterns: policies ask for them (`statement.labels`)."""
     masks: dict[str, Audience] = {}
     console: Console = Console()
+    mcp: Mcp = Mcp()
     http: Http = Http()
     include: list[str] = []
 
