@@ -88,7 +88,8 @@ def _socket(config: Config) -> socket.socket:
     host = host.strip("[]")
     if config.mcp.tls is None and host not in ("127.0.0.1", "::1", "localhost"):
         raise ConfigurationError(
-            f"mcp.listen {config.mcp.listen}: tokens would go over the network in clear. Set mcp.tls, or listen on 127.0.0.1"
+            f"mcp.listen {config.mcp.listen}: tokens would go over the network in clear. Set mcp.tls, or listen on "
+            "127.0.0.1"
         )
     try:
         return socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

@@ -70,6 +70,7 @@ def test_a_missing_configuration_is_usage_and_named(words: tuple[str, ...], tmp_
     needed["dead-letters", "skip"] = ["raw", "0", "1", "--why", "x"]
     needed["lake", "hold"] = ["--why", "x", "--relation", "public.a"]
     needed["gateway", "users", "add"] = ["ada"]
+    needed["gateway", "end"] = ["1"]
     needed["console", "users", "add"] = ["ada", "--role", "viewer"]
     needed["console", "users", "remove"] = ["ada"]
     needed["lake", "release"] = ["x", "--why", "x"]

@@ -25,6 +25,7 @@ from pgwitness.core.config.tables import (
     GatewayTls,
     GatewayToken,
     GatewayUnparsable,
+    McpExchange,
 )
 from pgwitness.core.topics import topics
 from pgwitness.core.units import Duration, Size
@@ -51,6 +52,9 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "gateway.databases.NAME": GatewayDatabase,
     "gateway.databases.NAME.token": GatewayToken,
     "gateway.databases.NAME.unparsable": GatewayUnparsable,
+    "mcp.tls": ConsoleTls,
+    "mcp.token": GatewayToken,
+    "mcp.exchange": McpExchange,
     "respond.clusters.NAME": RespondCluster,
     "masks.NAME": Audience,
 }

@@ -72,7 +72,7 @@ async def test_a_conversation(world: World) -> None:
         )
         assert "syntax error" in await refused(client, "ANALYZE DELETE FROM ticket WHERE id = 1", tool="explain")
 
-    begun = world.begun("FROM ticket WHERE id <= $1")
+    begun = world.begun("SELECT id, body, id >")
     assert len(begun) == 1
     assert begun[0].intent == PURPOSE
     assert begun[0].said.tags["tool"] == "query"

@@ -196,7 +196,7 @@ def test_the_path_of_a_log_is_a_path_only_where_files_are_read(tmp_path: Path) -
         ("[polices]\npath = 'x'\n", 1, "polices: there is no such key; did you mean policies?"),
         ("[gateway]\nlisen = 'x'\n", 2, "did you mean gateway.listen?"),
         ("[masks.support]\nx = 1\n", 2, "masks.support.x: there is no such key"),
-        ("[mcp]\nx = 1\n", 1, "this version of pgwitness has no [mcp]"),
+        ("[audiences]\nx = 1\n", 1, "this version of pgwitness has no [audiences]"),
         ("[http]\nhots = '::'\n", 2, "did you mean http.host?"),
         ("[worker]\nzzz = 1\n", 2, "worker.zzz: there is no such key; there are: checkpoint_interval, data_path,"),
     ],
