@@ -71,6 +71,8 @@ def test_a_missing_configuration_is_usage_and_named(words: tuple[str, ...], tmp_
     needed["lake", "hold"] = ["--why", "x", "--relation", "public.a"]
     needed["gateway", "users", "add"] = ["ada"]
     needed["gateway", "end"] = ["1"]
+    for word in ("show", "approve", "deny"):
+        needed["approvals", word] = ["a1", *(() if word == "show" else ("--reason", "x"))]
     needed["console", "users", "add"] = ["ada", "--role", "viewer"]
     needed["console", "users", "remove"] = ["ada"]
     needed["lake", "release"] = ["x", "--why", "x"]
