@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest lock kafka postgres regress twin clean
+.PHONY: install demo check test chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients lock kafka postgres regress twin clean
 
 install: $(STAMP)
 
@@ -94,6 +94,11 @@ honest: install .honest/.complete
 	cp tests/honest/package.json .honest/
 	! command -v npm >/dev/null || (cd .honest && npm install --no-audit --no-fund --loglevel=error)
 	@touch $@
+
+# The tools for agents by another SDK than the one that serves them, TypeScript's (npm).
+mcp-clients: install
+	npm install --silent --no-save --prefix .mcp-clients @modelcontextprotocol/sdk@1
+	MCP_CLIENTS=.mcp-clients BIN=$(BIN) sh tests/run tests/mcp/other_clients.py
 
 # The ensemble on six sets of ADBench, beside river's models: `make adbench SETS=…/adbench/datasets/Classical`, from a
 # clone of https://github.com/Minqi824/ADBench; some minutes.
