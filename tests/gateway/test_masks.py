@@ -198,3 +198,55 @@ def test_an_audience_fits_by_all_that_is_given() -> None:
     assert audiences.role_for(Who(None, "unknown", None), "other") is None
     with pytest.raises(ValueError, match="match is empty"):
         AudienceMatch()
+
+
+def test_what_a_view_cannot_do_is_said_in_a_sentence(asking: Asking) -> None:
+    """The server's own error stands, with its code; why it comes is its detail or hint."""
+    asking.admin("CREATE FUNCTION label(customers) RETURNS text LANGUAGE sql AS $$ SELECT $1.city $$")
+    asking.admin(f"GRANT INSERT, UPDATE, DELETE ON customers TO {ROLE}")
+    asking.admin(
+        f"GRANT UPDATE ON views_public.customers TO {ROLE}; GRANT UPDATE (city) ON customers TO pgwitness_masks"
+    )
+    said = {
+        "SELECT ctid FROM customers": "ctid is of the table's own",
+        "SELECT xmin, id FROM public.customers": "xmin is of the table's own",
+        "SELECT * FROM customers TABLESAMPLE SYSTEM (50)": "TABLESAMPLE takes a table",
+        "SELECT label(c) FROM customers AS c": "rows have a type of their own",
+        "SELECT c.label FROM public.customers AS c": "rows have a type of their own",
+        "SELECT (c).label FROM public.customers AS c": "rows have a type of their own",
+        "SELECT city, email FROM customers GROUP BY city": "have no primary key",
+        "INSERT INTO public.customers VALUES (9, 'i@x.example', 'Bonn') RETURNING *": "RETURNING reads columns",
+        "INSERT INTO public.customers VALUES (1, 'i@x.example', 'Bonn') ON CONFLICT (id) DO UPDATE"
+        " SET email = excluded.email": "ON CONFLICT reads",
+        "INSERT INTO customers (id, email) VALUES (1, 'a') ON CONFLICT (id) DO UPDATE SET email = excluded.email":
+            "no view takes a value",
+        "UPDATE customers SET email = 'a'": "no view takes a value",
+        "DELETE FROM public.customers WHERE city = 'Ulm'": "to read there what WHERE names",
+        "TRUNCATE public.customers": "may do nothing else with it",
+        "DO $$ BEGIN PERFORM 1 FROM public.customers; END $$": "within a block",
+        "DECLARE c CURSOR FOR SELECT * FROM customers; UPDATE customers SET city = 'a' WHERE CURRENT OF c":
+            "WHERE CURRENT OF takes a table",
+    }  # fmt: skip
+    with asking.connect() as connection:
+        for query, expected in said.items():
+            with pytest.raises(psycopg.Error) as error:
+                connection.execute(query.encode())
+            diag = error.value.diag
+            assert expected in f"{diag.message_detail} {diag.message_hint}", (query, str(error.value))
+        connection.execute("SET search_path = public")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="let views_public stand first in search_path"):
+            connection.execute("SELECT * FROM customers")
+
+
+def test_a_comparison_that_would_find_nothing_is_refused(asking: Asking) -> None:
+    """And is evidence; the token itself is found."""
+    with asking.connect() as connection:
+        (token,) = connection.execute("SELECT email FROM customers WHERE id = 1").fetchall()[0]
+        query = "SELECT id FROM public.customers WHERE email = '{}'"
+        for prepare in (False, True):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="is compared with what it never is"):
+                connection.execute(query.format("ann1@x.example").encode(), prepare=prepare)
+        assert connection.execute(query.format(token).encode()).fetchall() == [(1,)]
+        assert connection.execute(query.replace("'{}'", "%s").encode(), [token]).fetchall() == [(1,)]
+    ended = [(begun.verdict.policies, end.outcome) for begun, end in asking.gateway.statements() if begun.verdict]
+    assert ended == [(["masked"], "denied")] * 2

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from collectors.gateway.masking.comparing import compared
 from collectors.gateway.masking.rewriting import before, edited, rewrite
 from collectors.gateway.masking.source import shown_by
 from collectors.gateway.masking.views import Relation, Views
 
 ANY = frozenset({"insert", "update", "delete"})
 CUSTOMERS = Relation(
-    columns=("id", "email", "city", "place"),
-    masked={"email": "token"},
+    columns=("id", "email", "city", "place", "name"),
+    masked={"email": "token", "name": "null"},
     key=("id",),
     unequal=frozenset({"place"}),
     view=ANY,
@@ -129,7 +130,7 @@ def test_targets(text: str, expected: str | None) -> None:
          f'SELECT c.id, upper(c.city) FROM {M}.customers c GROUP BY "c"."email", "c"."city", c.id ORDER BY c.email'),
         ("SELECT c.*, count(o.id) FROM customers c LEFT JOIN orders o ON true GROUP BY 1, c.id",
          'SELECT c.*, count(o.id) FROM customers c LEFT JOIN orders o ON true GROUP BY 1, "c"."email", "c"."city",'
-         " c.id"),
+         ' "c"."name", c.id'),
         ("SELECT id, max(city) FROM customers GROUP BY id", None),
         ("SELECT city, email FROM customers GROUP BY city", None),
         ("SELECT o.id, o.amount FROM orders o GROUP BY o.id", None),
@@ -144,6 +145,47 @@ def test_groups(text: str, expected: str | None) -> None:
     """A GROUP BY of a whole primary key is given what depends on it and is asked for, outside of aggregates."""
     expected = None if expected == text else expected
     assert edited(text, rewrite(text, VIEWS)) == (expected or text)
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("email = 'ann@x.example'", True),
+        ("'ann@x.example' = c.email", True),
+        ("lower(c.email::text) IN ('tok_1', 'ann')", True),
+        ("email LIKE '%@x.example'", True),
+        ("email = ANY ('{a,b}')", True),
+        ("email BETWEEN 'a' AND 'b'", True),
+        ("email IS DISTINCT FROM 'a'", True),
+        ("EXISTS (SELECT FROM public.orders WHERE c.email = 'a')", True),
+        ("name = 'Ann'", True),
+        ("email = 'tok_00'", False),
+        ("email LIKE 'tok_%'", False),
+        ("email IN ('tok_1', 'tok_2')", False),
+        ("email = ANY ('{tok_1}')", False),
+        ("email IS NOT NULL", False),
+        ("email = $1", False),
+        ("city = 'ann@x.example'", False),
+        ("id = 1 AND city || 'email' = 'a'", False),
+        ("EXISTS (SELECT FROM other WHERE email = 'a')", False),
+        ("EXISTS (WITH customers AS (SELECT 'a' AS email) SELECT FROM customers WHERE email = 'a')", False),
+    ],
+)
+def test_a_masked_column_is_compared_with_what_it_never_is(condition: str, expected: bool) -> None:
+    """That would find nothing, silently; tokens, other columns and what nobody can tell are let pass."""
+    found = compared(f"SELECT id FROM customers AS c WHERE {condition}", VIEWS)
+    assert (found is not None) is expected
+
+
+def test_what_is_compared_is_found_in_what_is_written_too() -> None:
+    """In conditions of UPDATE, DELETE and joins; never in what is assigned."""
+    assert compared("DELETE FROM public.customers WHERE email = 'a'", VIEWS) == ("public.customers.email", "token")
+    assert compared("UPDATE customers SET city = 'a' WHERE mask_public.customers.email = 'a'", VIEWS) is not None
+    assert compared("SELECT 1 FROM orders o JOIN customers c ON c.email = 'a'", VIEWS) is not None
+    assert compared("UPDATE customers SET email = 'a'", VIEWS) is None
+    assert compared("SELECT 1 FROM (SELECT 'a' AS email) AS customers WHERE email = 'a'", VIEWS) is None
+    assert compared("SELECT 'a' = email FROM customers, (SELECT 1) AS x", VIEWS) is not None
+    assert compared("SELECT 'a' = mail FROM customers, (SELECT 1 AS mail) AS x", VIEWS) is None
 
 
 def test_a_place_is_told_as_it_was_written() -> None:
@@ -161,6 +203,6 @@ def test_a_place_is_told_as_it_was_written() -> None:
 def test_a_view_says_how_it_shows_its_columns() -> None:
     """As they are, as tokens, or otherwise."""
     view = """ SELECT id, encode(substr(sha256(convert_to(t.email, 'UTF8'::name)), 1, 16), 'hex'::text) AS email,
-        NULL::text AS name FROM public.customers t;"""
-    assert shown_by(view) == {"id": None, "email": "token", "name": "other"}
+        NULL::text AS name, make_date(1, 1, 1) AS born FROM public.customers t;"""
+    assert shown_by(view) == {"id": None, "email": "token", "name": "null", "born": "other"}
     assert shown_by("nothing") == {}

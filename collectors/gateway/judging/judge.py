@@ -19,6 +19,7 @@ from collectors.gateway.judging.catalogue import EMPTY, MADE_MAX, Catalogue
 from collectors.gateway.judging.relations import in_full, running
 from collectors.gateway.masking.answering import masked
 from collectors.gateway.masking.audiences import Place
+from collectors.gateway.masking.comparing import nothing_found
 from collectors.gateway.masking.views import Views
 from collectors.gateway.session.actions import Decision, Reading
 from collectors.gateway.spool.records import Opened, Said
@@ -210,10 +211,11 @@ class Judging:
         decision = scope.alike.get(alike) if alike is not None else None
         if decision is None:
             decision = self.judge(scope, reading, at_us)
+        found = decision
         if scope.views is not None and reading.doubt is None:
-            read = text if reading.forward is None else reading.forward
-            as_masked, forward = masked(read, settings, scope.views)
-            decision = decision._replace(forward=reading.forward if forward is None else forward, masked=as_masked)
+            decision = self._masked(decision, reading.forward or text, settings, scope.views)
+            if decision.forward is None:
+                decision = decision._replace(forward=reading.forward)
         elif decision.forward != reading.forward:
             decision = decision._replace(forward=reading.forward)
         if len(text) <= KNOWN_BYTES_MAX:
@@ -222,7 +224,15 @@ class Judging:
             self._remembered += 1
             scope.known[text if surety == "sure" else (surety, text)] = decision
             if alike is not None:
-                scope.alike[alike] = decision
+                scope.alike[alike] = found
+        return decision
+
+    def _masked(self, decision: Decision, text: bytes, settings: Settings, views: Views) -> Decision:
+        """Let an audience's statement read its views; refuse one that would find nothing, silently."""
+        found, forward = masked(text, settings, views)
+        decision = decision._replace(forward=forward, masked=found)
+        if found is not None and found.compared is not None and not decision.denied:
+            decision = decision._replace(verdict=nothing_found(found.compared, views, self.rules.gatekeeper.sha256))
         return decision
 
     def judge(self, scope: _Scope, reading: Reading, at_us: int) -> Decision:

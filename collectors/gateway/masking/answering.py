@@ -1,12 +1,16 @@
-"""What a client reads of an error in a statement of which names were rewritten: places as it wrote it; pure."""
+"""What a client reads of an error in a statement of an audience: places as it wrote it, and why it came; pure."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from collectors.beacon.encodings import codec_of
+from collectors.gateway.masking.comparing import Compared, compared
 from collectors.gateway.masking.rewriting import Edit, before, rewrite
+from collectors.gateway.masking.sentences import sentence, with_sentence
 from collectors.gateway.masking.views import Views
 from collectors.gateway.wire import backend, lexing
+from collectors.gateway.wire.frames import HEADER
 from collectors.gateway.wire.lexing import Settings
 
 
@@ -16,10 +20,18 @@ class Masked(NamedTuple):
     text: str
     edits: tuple[Edit, ...]
     views: Views
+    compared: Compared | None = None
+    """A masked column that is compared with what it can never be."""
 
-    def answer(self, frame: bytes, _encoding: str) -> bytes:
+    def answer(self, frame: bytes, encoding: str) -> bytes:
         """Return what the client reads for an error of the server."""
-        return backend.placed(frame, lambda place: before(place, self.edits)) if self.edits else frame
+        if self.edits:
+            frame = backend.placed(frame, lambda place: before(place, self.edits))
+        said = backend.fields(frame[HEADER:])
+        added = sentence(said, self.text, self.views)
+        if added is None:
+            return frame
+        return backend.with_fields(frame, with_sentence(said, added), codec_of(encoding))
 
 
 def masked(text: bytes, settings: Settings, views: Views) -> tuple[Masked | None, bytes | None]:
@@ -29,4 +41,4 @@ def masked(text: bytes, settings: Settings, views: Views) -> tuple[Masked | None
         return None, None
     edits = rewrite(chars, views) if views.relations else ()
     forward = lexing.replaced(text, settings.encoding, edits) if edits else None
-    return Masked(chars, edits if forward is not None else (), views), forward
+    return Masked(chars, edits if forward is not None else (), views, compared(chars, views)), forward

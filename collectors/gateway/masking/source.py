@@ -81,7 +81,7 @@ def read(connection: psycopg.Connection[tuple[Any, ...]], role: str) -> Views:
 
 
 def shown_by(definition: str) -> dict[str, How | None]:
-    """Return what a view shows, by column: None as it is, else `token` or `other`; nothing where it cannot be read."""
+    """Return what a view shows, by column: None as it is, else how; nothing where it cannot be read."""
     try:
         tree = msgspec.json.decode(parse_sql_json(definition))
         targets = [item["ResTarget"] for item in tree["stmts"][0]["stmt"]["SelectStmt"]["targetList"]]
@@ -92,8 +92,15 @@ def shown_by(definition: str) -> dict[str, How | None]:
         value = target.get("val", {})
         fields = [each.get("String", {}).get("sval") for each in value.get("ColumnRef", {}).get("fields", ())]
         name = target.get("name") or (fields[-1] if fields else "")
-        found[name] = None if fields else "token" if _has(value, "sha256") else "other"
+        found[name] = None if fields else _how(value)
     return found
+
+
+def _how(value: dict[str, Any]) -> How:
+    if _has(value, "sha256"):
+        return "token"
+    constant = value.get("TypeCast", {}).get("arg", {}).get("A_Const", {})
+    return "null" if constant.get("isnull") else "other"
 
 
 def _has(node: Any, function: str) -> bool:

@@ -10,15 +10,15 @@ from msgspec import Struct
 Write = Literal["insert", "update", "delete"]
 Name = tuple[str, str]
 """A schema and a relation in it."""
-How = Literal["token", "other"]
-"""How a view shows what it does not show as it is: as a token, or as anything else."""
+How = Literal["token", "null", "other"]
+"""How a view shows what it does not show as it is: as a token, not at all, or as anything else."""
 
 
 class Relation(Struct, frozen=True, kw_only=True):
     """A table that is read through a view of its name.
 
     `columns` are those that the view shows, in its order; `masked` those of them that it does not show as they are,
-    each with how: `token` or `other`. `key` are the columns of the primary key; `unequal` those of a type without
+    each with how. `key` are the columns of the primary key; `unequal` those of a type without
     equality, by which nothing is grouped. `table` is what the audience may do with the table itself, `view` what it may
     do with it through the view.
     """

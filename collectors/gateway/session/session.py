@@ -195,7 +195,8 @@ class Session:
         self._reported.went(text)
         sent = message.frame if decision.forward is None else frontend.with_text(message, decision.forward)
         if decision.handles:
-            decision = self._named_by_sql(decision, now)._replace(masked=decision.masked)
+            named = self._named_by_sql(decision, now)
+            decision = decision if decision.denied else named._replace(masked=decision.masked)
         return decision, sent
 
     def _taken(self, message: Message, now: Moment, done: Actions) -> bytes:

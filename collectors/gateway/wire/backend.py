@@ -104,6 +104,13 @@ def moved(message: bytes, characters: int) -> bytes:
     return placed(message, lambda place: place - characters)
 
 
+def with_fields(message: bytes, said: Mapping[str, str], codec: str) -> bytes:
+    """Return an error or notice with fields, by their letters, in place of those that it has."""
+    kept = [field for field in message[HEADER:].rstrip(b"\0").split(b"\0") if field and chr(field[0]) not in said]
+    added = [f"{letter}{_plain(text)}".encode(codec, "replace") for letter, text in said.items()]
+    return frame(message[:1], b"\0".join([*kept, *added, b"\0"]))
+
+
 def placed(message: bytes, place_of: Callable[[int], int]) -> bytes:
     """Return an error whose position in its statement, from 1, is another one."""
     fields = message[HEADER:].split(b"\0")
