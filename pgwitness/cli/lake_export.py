@@ -53,8 +53,8 @@ def export(
     again, and the tables follow. That it was exported is evidence too: a `control` event, where the broker can be
     reached.
     """
-    from pgwitness.cli.policy import when
     from pgwitness.cli.sql_files import outside
+    from pgwitness.core.moments import when
     from sinks.export.ocsf import TIME_US_MAX, Wanted
 
     config = configuration(config_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import Row, console, emit, say
 from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.moments import when
 from pgwitness.core.printable import visible
 
 if TYPE_CHECKING:
@@ -155,28 +155,6 @@ def replay(since: str | None, until: str | None, path: Path | None, as_json: boo
     with recorded(config, "replay", since=since, until=until, policies=str(path or config.policies.path)):
         difference = _replay(config, bundle, since_us, until_us)
     _show(difference, as_json)
-
-
-def when(text: str, now_us: int) -> int:
-    """Read a time, in UTC where it does not say, or how long ago; the epoch for what is before it.
-
-    Raises `ConfigurationError` for what is no time.
-    """
-    from datetime import UTC
-
-    from pgwitness.core.units import Duration
-
-    try:
-        return max(0, now_us - int(Duration.parse(text) * 1_000_000))
-    except ValueError:
-        pass
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(f"{text!r} is no time; write 2026-03-01, 2026-03-01T08:00:00Z or 24h") from None
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=UTC)
-    return max(0, (found - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1))
 
 
 def _replay(config: Config, bundle: Bundle, since_us: int, until_us: int | None) -> Difference:

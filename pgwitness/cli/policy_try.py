@@ -58,7 +58,7 @@ class Judged(Struct, frozen=True):
 
 def given(config: Config, stated: Mapping[str, Any]) -> Given:
     """Check what the command line states: the fields of `Given`, the time as text `at`. Raise `ConfigurationError`."""
-    from pgwitness.cli.policy import when
+    from pgwitness.core.moments import when
 
     for word, known in [(stated["outcome"], outcomes()), *((kind, KINDS) for kind in stated["kinds"])]:
         if word is not None and word not in known:

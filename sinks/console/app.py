@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -28,11 +29,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pgwitness.core.config import Console
 from pgwitness.core.errors import NotInOrder, PgwitnessError, Unreachable
-from sinks.console import http, now, rendering
+from sinks.console import http, now, policies, rendering, report_pages
+from sinks.console.asked import Answer, Asked, Page, Shared
 from sinks.console.asking import Asker
 from sinks.console.http import Refused
 from sinks.console.openid import CALLBACK, Provider
-from sinks.console.pages import PAGES, Answer, Asked, Page, Shared
+from sinks.console.pages import PAGES
 from sinks.console.reader import Busy, Cached, Reader
 from sinks.console.roles import rights
 from sinks.console.sessions import Session, Sessions, Throttle
@@ -41,6 +43,8 @@ from sinks.console.witness import Feedback, Visitor, Witness
 
 LIVE_S = 5.0
 STREAMS_MAX, STREAMS_A_SESSION = 400, 4
+POLICIES_S = 30.0
+"""How long what was read of the policies is shown."""
 LOGINS_AT_ONCE = 2
 """Each takes 32 MiB while a password is held against its hash."""
 
@@ -60,6 +64,7 @@ class Context:
     witness: Witness
     seal: Callable[[], now.Seal]
     feedback: Feedback
+    policies: Path
     provider: Provider | None = None
     clock: Callable[[], float] = time.monotonic
     stop: Callable[[], bool] = lambda: False
@@ -97,7 +102,8 @@ class Application:
         self._gathering, self._providing = asyncio.Lock(), asyncio.Semaphore(LOGINS_AT_ONCE)
         self._hashing = asyncio.Semaphore(LOGINS_AT_ONCE)
         facts = Cached(lambda: now.gather(context.reader, context.seal, datetime.now(UTC)), LIVE_S * 0.8)
-        self.shared = Shared(context.reader, context.asking, facts, self.sessions, config, context.feedback)
+        kept = Cached(lambda: policies.read(context.policies), POLICIES_S)
+        self.shared = Shared(context.reader, context.asking, facts, self.sessions, config, context.feedback, kept)
 
     def routes(self) -> list[Route]:
         """List every path there is."""
@@ -189,6 +195,8 @@ class Application:
             name, media_type, content = answer.file
             headers = {"content-disposition": f'attachment; filename="{name}"'}
             return Response(content, media_type=media_type, headers=headers)
+        if answer.document is not None:
+            return HTMLResponse(answer.document, headers={"content-security-policy": report_pages.POLICY})
         frame = {
             "user": asked.visitor.name,
             "rights": asked.rights,

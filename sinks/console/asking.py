@@ -22,11 +22,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from detectors.replay import Difference
 from pgwitness.core.config import Config
 from pgwitness.core.errors import NotInOrder
 from sinks.console.reader import Places
 
 START_S = 60.0
+LONG_S = 120.0
+"""How long a report or a replay may take."""
 WAITING_MAX = 8
 LATE_S = 3.0
 """How long after its time a query may take to say so by itself."""
@@ -35,11 +38,38 @@ LENGTH_BYTES, CHUNK_BYTES = 4, 1024**2
 Cell = None | bool | int | float | str | datetime
 
 
-class Question(Struct, frozen=True):
-    """What a child is asked."""
+class Question(Struct, frozen=True, tag=True):
+    """A query."""
 
     query: str
     rows_max: int
+
+
+class Reporting(Struct, frozen=True, tag=True):
+    """A report that is wanted (`sinks.report`), and by which standard, if by one."""
+
+    principal: str | None
+    relation: str | None
+    since_us: int
+    until_us: int | None
+    standard: str | None
+
+
+class Replaying(Struct, frozen=True, tag=True):
+    """A policy, as it is written, to be run over past evidence in the place of the one with its id."""
+
+    text: str
+    since_us: int
+
+
+Task = Question | Reporting | Replaying
+
+
+class Replayed(Struct, frozen=True):
+    """What became of a policy: the failures of its tests, and what it finds that was found then, or was not."""
+
+    failures: list[str]
+    difference: Difference
 
 
 class Found(Struct, frozen=True):
@@ -49,6 +79,9 @@ class Found(Struct, frozen=True):
     rows: list[list[Any]] = []
     """Of `Cell`s; times come as such."""
     more: bool = False
+    page: str = ""
+    """A report."""
+    replayed: Replayed | None = None
     error: str = ""
     last: bool = False
     """Whether the process ends after this answer."""
@@ -68,14 +101,18 @@ class Asker:
 
     def ask(self, query: str) -> Found:
         """Ask. Raise `NotInOrder` where the query cannot be answered, and `Busy`."""
+        return self.do(Question(query, self._config.console.query_rows), self._timeout_s, "the query")
+
+    def do(self, task: Task, timeout_s: float, what: str) -> Found:
+        """Have something done, which `what` names. Raise `NotInOrder` where it cannot be, and `Busy`."""
         with self._child() as child:
-            child.send(msgspec.msgpack.encode(Question(query, self._config.console.query_rows)))
+            child.send(msgspec.msgpack.encode(task))
             try:
-                found = msgspec.msgpack.decode(child.receive(self._timeout_s + LATE_S), type=Found)
+                found = msgspec.msgpack.decode(child.receive(timeout_s + LATE_S), type=Found)
             except TimeoutError:
-                raise Gone(f"the query took longer than {self._timeout_s:g} s and was ended; ask for less") from None
+                raise Gone(f"{what} took longer than {timeout_s:g} s and was ended; ask for less") from None
             except EOFError:
-                raise Gone("the query needed more memory than console.query_memory allows, and was ended") from None
+                raise Gone(f"{what} needed more memory than console.query_memory allows, and was ended") from None
             if found.last:
                 child.kill()
         if found.error:

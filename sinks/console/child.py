@@ -1,7 +1,8 @@
-"""The process in which one question after another is asked (`sinks.console.asking`), by `python -m`.
+"""The process in which one task after another is done (`sinks.console.asking`), by `python -m`.
 
-It reads the configuration, then questions from stdin, and ends when nobody has any. Its memory is bounded by the
-system: what it has when the lake is open, and what a query may have. Answers are plain values, cut where they are long.
+It reads the configuration, then tasks (queries, reports, replays) from stdin, and ends when nobody has any. Its memory
+is bounded by the system: what it has when the lake is open, and what a query may have. Answers are plain values, cut
+where they are long.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import resource
 import sys
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +23,18 @@ import msgspec
 
 from pgwitness.core.config import Config
 from pgwitness.core.errors import NotInOrder, PgwitnessError
-from sinks.console.asking import ANSWER_BYTES_MAX, LENGTH_BYTES, Cell, Found, Question, framed
+from sinks.console.asking import (
+    ANSWER_BYTES_MAX,
+    LENGTH_BYTES,
+    Cell,
+    Found,
+    Question,
+    Replayed,
+    Replaying,
+    Reporting,
+    Task,
+    framed,
+)
 from sinks.console.rendering import text
 from sinks.lake.opening import lake_store
 from sinks.sql import catalogue, query
@@ -50,11 +63,60 @@ def main() -> None:
     bound(2 * memory + BESIDE_BYTES)
     _write(target, b"")
     while (content := _read(source)) is not None:
-        asked = msgspec.msgpack.decode(content, type=Question)
-        found = answer(connection, asked, float(config.console.query_timeout))
+        found = done(connection, config, msgspec.msgpack.decode(content, type=Task))
         # What has run out of memory has it in pieces: the next question has a new process.
         found = msgspec.structs.replace(found, last=EXHAUSTED in found.error)
         _write(target, msgspec.msgpack.encode(found))
+
+
+def done(connection: duckdb.DuckDBPyConnection, config: Config, task: Task) -> Found:
+    """Do what is asked; what is wrong with it is in the answer."""
+    if isinstance(task, Question):
+        return answer(connection, task, float(config.console.query_timeout))
+    try:
+        if isinstance(task, Reporting):
+            return Found(page=reported(connection, config, task))
+        return Found(replayed=replayed(config, task))
+    except (PgwitnessError, duckdb.Error) as error:
+        return Found(error=str(error))
+    except MemoryError:
+        return Found(error=f"{EXHAUSTED}: ask for a shorter period")
+
+
+def reported(connection: duckdb.DuckDBPyConnection, config: Config, task: Reporting) -> str:
+    """Make a report, as `pgwitness report` does."""
+    from sinks.report.facts import gather
+    from sinks.report.page import render
+    from sinks.report.subject import Subject
+    from sinks.seal.standing import standing
+
+    subject = Subject(task.principal, task.relation, task.since_us, task.until_us)
+    return render(gather(connection, subject, partial(standing, config), standard=task.standard))
+
+
+def replayed(config: Config, task: Replaying) -> Replayed:
+    """Run a policy over past evidence beside all others; of the difference, what is about it."""
+    from detectors.policy.files import parse
+    from detectors.policy.policies import Bundle
+    from detectors.replay import Replay
+    from sinks.sql.evidence import Evidence
+
+    kept = Bundle.load(config.policies.path)
+    changed = parse(task.text, "the change", kept.calendars)
+    if len(changed) != 1:
+        raise NotInOrder("write one policy; a change is tried policy by policy")
+    (policy,) = changed
+    bundle = Bundle([policy, *(one for one in kept.policies.values() if one.id != policy.id)], kept.calendars)
+    failures = [failure for case in policy.document.tests if (failure := policy.run_case(case)) is not None]
+    run = Replay(bundle, config, task.since_us)
+    with Evidence(lake_store(config), run.from_us, None) as evidence:
+        run.remember(evidence.last_seen())
+        for past in evidence:
+            run.take(past)
+    difference = run.difference()
+    of_it = [one for one in difference.policies if one.policy == policy.id]
+    said = [f"{failure.test}: {failure.problem}" for failure in failures]
+    return Replayed(said, msgspec.structs.replace(difference, policies=of_it))
 
 
 def answer(connection: duckdb.DuckDBPyConnection, asked: Question, timeout_s: float) -> Found:

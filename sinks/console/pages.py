@@ -6,84 +6,17 @@ template shows it, and what is to be written down of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from pgwitness.core.config import Console
 from pgwitness.core.errors import NotInOrder
-from sinks.console import alerts, charting, csvfile, now, people, records
+from sinks.console import alerts, charting, csvfile, people, policy_pages, records, report_pages
 from sinks.console import verdict as verdicts
-from sinks.console.asking import Asker, Found
+from sinks.console.asked import Answer, Asked, Page
+from sinks.console.asking import Found
 from sinks.console.http import Refused
-from sinks.console.questions import QUESTIONS
-from sinks.console.reader import Cached, Reader
-from sinks.console.roles import Right
-from sinks.console.sessions import Session, Sessions
-from sinks.console.witness import Feedback, Visitor
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What pages work with: the lake for our questions and for those of people, and what is known of now."""
-
-    reader: Reader
-    asking: Asker
-    now: Cached[now.Facts]
-    sessions: Sessions
-    config: Console
-    feedback: Feedback
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request: who, with which rights, and the values of path, address and form."""
-
-    visitor: Visitor
-    rights: frozenset[Right]
-    session: Session
-    values: Mapping[str, str]
-    shared: Shared
-
-    def value(self, name: str) -> str:
-        """Return a value, empty where there is none."""
-        return self.values.get(name, "")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A page (`template` and `values`), a `file`, or where to go on. `what` is written down; of a `query`, its text."""
-
-    template: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)
-    status: int = 200
-    outcome: str = "success"
-    what: Mapping[str, object] = field(default_factory=dict)
-    query: str | None = None
-    redirect: str | None = None
-    file: tuple[str, str, bytes] | None = None
-
-
-@dataclass(frozen=True)
-class Page:
-    """A page; `operation` is what its evidence is called, `subject` which values say whom or what it is about."""
-
-    name: str
-    path: str
-    right: Right
-    make: Callable[[Asked], Answer]
-    method: str = "GET"
-    operation: str = "console_look"
-    subject: Mapping[str, str] = field(default_factory=dict)
-    """Their names in a request, and in the evidence."""
-    shared: bool = False
-    """Whether it shows everybody the same: who asks meanwhile waits for it, and not in a thread."""
-
-    def about(self, asked: Asked) -> dict[str, object]:
-        """Return what is to be written down of a request that was not answered."""
-        return {known: asked.value(name)[:200] for name, known in self.subject.items() if asked.value(name)}
+from sinks.report.questions import QUESTIONS
 
 
 def _now(asked: Asked) -> Answer:
@@ -221,4 +154,6 @@ PAGES = (
     Page("records", "/records", "evidence", _record, method="POST", subject={"relation": "relation"}),
     Page("ask", "/ask", "ask", _ask_form),
     Page("ask", "/ask", "ask", _ask, method="POST", operation="query"),
+    *policy_pages.PAGES,
+    *report_pages.PAGES,
 )

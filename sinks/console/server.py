@@ -76,6 +76,7 @@ def make(
             witness=witness,
             seal=_seal(config),
             feedback=Feedback(config.reviewers, send),
+            policies=config.policies.path,
             stop=stop,
         )
     )

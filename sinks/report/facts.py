@@ -6,13 +6,14 @@ Works on a connection of `sinks.sql.catalogue`; `sinks.report.page` makes a page
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from pgwitness.core.errors import NotInOrder
 from sinks.lake.log.chain import State
+from sinks.report import standards
+from sinks.report.subject import Subject, happened, literal, overlaps
 from sinks.seal.standing import Standing, not_looked_for
 from sinks.seal.verification.findings import Report
 from sinks.sql import catalogue, query
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from sinks.report.questions import Question
+
 ROWS_SHOWN = 200
+ANSWERS_SHOWN = 50
+"""Rows of an answer to a requirement."""
 BARS_MAX = 400
 _DAY_S = 86_400
 UNITS = (("hour", 2 * _DAY_S), ("day", (BARS_MAX - 2) * _DAY_S), ("month", (BARS_MAX - 2) * 28 * _DAY_S))
@@ -32,21 +37,6 @@ _FIRST_SEEN = 'coalesce(first_seen, "time", captured_at)'
 _LAST_SEEN = 'coalesce(last_seen, "time", captured_at)'
 REFUSED = f"NOT ({WRITES}) AND NOT ({READS})"
 """What was refused, or failed, or was undone: each access is of one of these three."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Whom or what a report is about, and the period by the database's clock; `until_us` is exclusive."""
-
-    principal: str | None = None
-    relation: str | None = None
-    since_us: int = 0
-    until_us: int | None = None
-
-    @property
-    def days(self) -> tuple[str, str]:
-        """The first and the last UTC day on which what happened in the period may have been captured in order."""
-        return _day(self.since_us), _day(self.until_us) if self.until_us is not None else "9999-12-31"
 
 
 @dataclass(frozen=True)
@@ -77,6 +67,17 @@ class Facts:
     holds: Table
     standing: Standing
     verified: Report | None
+    standard: str = ""
+    requirements: Sequence[Requirement] = ()
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What the evidence says to one requirement: the question, its query, and the answer, if it was asked."""
+
+    words: str
+    query: str
+    answer: Table | None
 
 
 def gather(
@@ -84,15 +85,30 @@ def gather(
     subject: Subject,
     standing: Callable[[State], Standing] = not_looked_for,
     verified: Report | None = None,
+    standard: str | None = None,
 ) -> Facts:
     """Ask the lake for all that a report says; `standing` tells how far it is sealed, `verified` what verifying found.
 
+    With `standard`, a name of `sinks.report.standards`, its requirements are answered, too.
     Raises `NotInOrder` when no event names the principal or the relation, with those that come near.
     """
     with catalogue.still(connection):  # or the figures would not be those of the list, nor of what the page rests on
         for macro in _named(subject):
             _ask_of(connection, subject, macro)
-        return _gather(connection, subject, standing(catalogue.state(connection)), verified)
+        facts = _gather(connection, subject, standing(catalogue.state(connection)), verified)
+        if standard is None:
+            return facts
+        said = [_requirement(connection, one, subject) for one in standards.asked_by(standard)]
+        return replace(facts, standard=standards.STANDARDS[standard], requirements=said)
+
+
+def _requirement(connection: duckdb.DuckDBPyConnection, question: Question, subject: Subject) -> Requirement:
+    text = standards.bounded(question, subject)
+    if not standards.is_answerable(question, subject):
+        return Requirement(question.words, text, None)
+    total = next(query.ask(connection, f"SELECT count(*) FROM ({text})").rows)[0]
+    answer = query.ask(connection, f"{text} LIMIT {ANSWERS_SHOWN}")
+    return Requirement(question.words, text, Table(answer.columns, list(answer.rows), total))
 
 
 def _ask_of(connection: duckdb.DuckDBPyConnection, subject: Subject, macro: str) -> None:
@@ -111,7 +127,7 @@ def _ask_of(connection: duckdb.DuckDBPyConnection, subject: Subject, macro: str)
 def _gather(
     connection: duckdb.DuckDBPyConnection, subject: Subject, standing: Standing, verified: Report | None
 ) -> Facts:
-    period = _period(subject, "occurred_at")
+    period = happened(subject, "occurred_at")
     what = " AND ".join([period, *_is_about(subject)])
     accesses = f"(SELECT * FROM accesses WHERE {what})"
     part = "coalesce(principal, 'role ' || role, 'nobody named')" if subject.principal is None else "relation"
@@ -146,8 +162,8 @@ def _gather(
         gaps=asked(_gaps(subject)),
         unnamed=asked(
             "SELECT status, relations, rows, occurred_at FROM reconciliation WHERE status <> 'attributed' AND"
-            f" {_period(subject, 'occurred_at')}"
-            + (f" AND list_contains(relations, {_text(subject.relation)})" if subject.relation else "")
+            f" {happened(subject, 'occurred_at')}"
+            + (f" AND list_contains(relations, {literal(subject.relation)})" if subject.relation else "")
             + " ORDER BY occurred_at, xid"
         ),
         accesses=asked(
@@ -159,11 +175,11 @@ def _gather(
             asked(
                 "SELECT cluster, count(*) AS events, min(captured_at) AS first_captured,"
                 " max(captured_at) AS last_captured FROM events WHERE"
-                f" {_period(subject, 'occurred_at')} GROUP BY cluster ORDER BY cluster"
+                f" {happened(subject, 'occurred_at')} GROUP BY cluster ORDER BY cluster"
             ),
             query.batches(
                 connection,
-                f"SELECT cluster, event_id FROM events WHERE {_period(subject, 'occurred_at')} ORDER BY ALL",
+                f"SELECT cluster, event_id FROM events WHERE {happened(subject, 'occurred_at')} ORDER BY ALL",
             ),
         ),
         retired=asked(_retired(subject)),
@@ -231,40 +247,40 @@ def _sum(condition: str) -> str:
 
 
 def _named(subject: Subject) -> list[str]:
-    found = [f"timeline({_text(subject.principal)})"] if subject.principal is not None else []
-    return found + ([f"touched({_text(subject.relation)}, '')"] if subject.relation is not None else [])
+    found = [f"timeline({literal(subject.principal)})"] if subject.principal is not None else []
+    return found + ([f"touched({literal(subject.relation)}, '')"] if subject.relation is not None else [])
 
 
 def _is_about(subject: Subject) -> list[str]:
     found = []
     if subject.principal is not None:
-        name = _text(subject.principal)
+        name = literal(subject.principal)
         found.append(f"(principal = {name} OR on_behalf_of = {name})")
     if subject.relation is not None:
-        found.append(f"relation = {_text(subject.relation)}")
+        found.append(f"relation = {literal(subject.relation)}")
     return found
 
 
 def _findings(subject: Subject) -> str:
     about = "true"
     if subject.principal is not None:
-        name = _text(subject.principal)
+        name = literal(subject.principal)
         about = f"(principal = {name} OR on_behalf_of = {name})"
     elif subject.relation is not None:
         resources = "json_extract_string(ocsf, '$.resources[*].name')"
-        about = f"list_contains({resources}, {_text(subject.relation)})"
+        about = f"list_contains({resources}, {literal(subject.relation)})"
     return f"""SELECT severity, title, coalesce(principal, 'nobody named') AS who, "count" AS times, first_seen, status
         FROM findings
-        WHERE coalesce(is_alert, true) AND {about} AND {_overlaps(subject, _FIRST_SEEN, _LAST_SEEN)}
+        WHERE coalesce(is_alert, true) AND {about} AND {overlaps(subject, _FIRST_SEEN, _LAST_SEEN)}
         ORDER BY severity_id DESC, first_seen, uid"""
 
 
 def _logins(subject: Subject, accesses: str) -> str:
     """Ask for the sessions that were opened, used or closed in the period."""
-    about = _overlaps(subject, "coalesce(opened, closed)", "coalesce(closed, opened)")
+    about = overlaps(subject, "coalesce(opened, closed)", "coalesce(closed, opened)")
     about = f"({about} OR session_id IN (SELECT session_id FROM {accesses}))"
     if subject.principal is not None:
-        name = _text(subject.principal)
+        name = literal(subject.principal)
         about += f" AND (principal = {name} OR on_behalf_of = {name})"
     if subject.relation is not None:
         about += f" AND session_id IN (SELECT session_id FROM {accesses})"
@@ -296,24 +312,5 @@ def _gaps(subject: Subject) -> str:
         FROM gaps AS g LEFT JOIN seen AS e ON e.cluster = g.cluster AND e.kind = {by_source}
             AND (g.database IS NULL OR e.database = g.database) AND e.last < g.missing_until
         GROUP BY g.event_id, g.cluster, g.database, g.reason, g.missing_from, g.missing_until
-        HAVING {_overlaps(subject, since, "g.missing_until")}
+        HAVING {overlaps(subject, since, "g.missing_until")}
         ORDER BY g.missing_until, g.cluster, g.reason, g.event_id"""
-
-
-def _overlaps(subject: Subject, first: str, last: str) -> str:
-    """Write the condition that what lasts from one time to another has a part in the period."""
-    since = f"{last} >= make_timestamptz({subject.since_us})"
-    return since if subject.until_us is None else f"{since} AND {first} < make_timestamptz({subject.until_us})"
-
-
-def _period(subject: Subject, column: str) -> str:
-    since = f"{column} >= make_timestamptz({subject.since_us})"
-    return since if subject.until_us is None else f"{since} AND {column} < make_timestamptz({subject.until_us})"
-
-
-def _day(at_us: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)).strftime("%Y-%m-%d")
-
-
-def _text(value: str | None) -> str:
-    return "'" + (value or "").replace("'", "''") + "'"

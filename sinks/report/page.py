@@ -11,9 +11,9 @@ from html import escape
 
 from pgwitness.core.printable import visible
 from sinks.report import charts
-from sinks.report.facts import Facts, Subject, Table
+from sinks.report.facts import Facts, Requirement, Table
+from sinks.report.subject import EPOCH, Subject
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;color:#1b1f24;max-width:960px;margin:2rem auto;padding:0 1rem}
@@ -22,6 +22,7 @@ table{border-collapse:collapse;width:100%;font-size:13px}th,td{text-align:left;p
 border-bottom:1px solid #e4e4e4;overflow-wrap:anywhere}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .figures{display:flex;flex-wrap:wrap;gap:1.5rem;margin:1rem 0}.figures b{display:block;font-size:1.5rem}
 .warn{background:#fdf0e6;border-left:4px solid #b4412f;padding:.5rem .8rem}.note{color:#57606a;font-size:13px}
+pre{white-space:pre-wrap;overflow-wrap:anywhere}
 svg{width:100%;height:auto;font-size:12px}@media print{h2{break-after:avoid}tr{break-inside:avoid}}
 """
 SURE = {
@@ -46,6 +47,7 @@ def render(facts: Facts) -> str:
         f"<h1>{_safe(_title(facts.subject))}</h1><p class=note>{_safe(_span(facts.subject))}</p>",
         "<div class=figures>" + "".join(f"<div><b>{value}</b>{name}</div>" for name, value in figures) + "</div>",
         _warnings(facts),
+        _requirements(facts),
         _section("Over time", _time(facts.activity)),
         _section(by, _names(facts.parts)),
         _section("What was found", _table(facts.findings, "Nothing was found.")),
@@ -57,11 +59,32 @@ def render(facts: Facts) -> str:
         _section("What this page rests on", _rests(facts)),
     ]
     title = _safe(_title(facts.subject))
-    head = f'<meta charset=utf-8><meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'
+    head = (
+        '<meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'
+    )
     return (
         f"<!doctype html>\n<html lang=en><head>{head}<title>{title}</title><style>{STYLE}</style></head>\n"
-        f"<body>\n{chr(10).join(body)}\n</body></html>\n"
+        f"<body><main>\n{chr(10).join(part for part in body if part)}\n</main></body></html>\n"
     )
+
+
+def _requirements(facts: Facts) -> str:
+    """Show the requirements of a standard, each with its question, the answer and the query that gave it."""
+    if not facts.standard:
+        return ""
+    said = "".join(f"<h3>{_safe(one.words)}</h3>{_answer(one)}" for one in facts.requirements)
+    return _section(
+        facts.standard,
+        "<p class=note>What the evidence of the period says; what is not in it stands under <i>What is missing</i>.</p>"
+        + said,
+    )
+
+
+def _answer(one: Requirement) -> str:
+    if one.answer is None:
+        return "<p>Not asked: name the relation that holds cardholder data.</p>"
+    return _table(one.answer, "Nothing.") + f"<pre class=note>{_safe(one.query)}</pre>"
 
 
 def _title(subject: Subject) -> str:
@@ -235,7 +258,7 @@ def _cell(value: object) -> str:
 
 
 def _instant(at_us: int) -> str:
-    return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%d %H:%M:%S")  # a float would round the last up
+    return (EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%d %H:%M:%S")  # a float would round the last up
 
 
 def _safe(text: str) -> str:

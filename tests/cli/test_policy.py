@@ -14,11 +14,11 @@ from detectors.behaviour.model import Behaviour
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
 from detectors.replay import Replay
-from pgwitness.cli.policy import when
 from pgwitness.core.config import Behaviour as Settings
 from pgwitness.core.config import Config
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import Count, Event, Position, Relation
+from pgwitness.core.moments import when
 from pgwitness.core.units import Duration
 from sinks.lake.writer import Lake
 from sinks.sql.evidence import Evidence

@@ -13,13 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from pgwitness.cli import main
-from pgwitness.cli.policy import when
 from pgwitness.core.errors import NotInOrder
 from pgwitness.core.events import Event
+from pgwitness.core.moments import when
 from pgwitness.core.privacy import write_key
 from sinks.lake.writer import Lake
-from sinks.report.facts import Facts, Subject, gather
+from sinks.report.facts import Facts, gather
 from sinks.report.page import render
+from sinks.report.subject import Subject
 from sinks.sql import query
 from sinks.sql.catalogue import connect, still
 from tests.sinks.material import DAY_US, NOON_US, ORDINARY, Finding, Judgement, change, other

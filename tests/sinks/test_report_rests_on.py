@@ -18,8 +18,9 @@ from sinks.lake.log import snapshots
 from sinks.lake.log.on_store import Log
 from sinks.lake.storage.files import Files
 from sinks.lake.storage.store import Folder
-from sinks.report.facts import Facts, Subject, gather
+from sinks.report.facts import Facts, gather
 from sinks.report.page import render
+from sinks.report.subject import Subject
 from sinks.seal import place
 from sinks.seal.standing import standing
 from sinks.sql import query

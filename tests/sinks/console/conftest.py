@@ -16,7 +16,9 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+import detectors
 from pgwitness.core.config import Config, Console, Reviewer
+from pgwitness.core.config import Folder as PoliciesTable
 from pgwitness.core.config import Lake as LakeTable
 from pgwitness.core.config.tables import ConsoleOpenid
 from pgwitness.core.errors import Unreachable
@@ -33,6 +35,7 @@ from sinks.lake.storage.store import Folder
 from sinks.lake.writer import Lake
 from tests.sinks.material import ORDINARY, Finding, Judgement, change, other
 
+PACK = Path(detectors.__path__[0]) / "pack"
 HOSTILE = "</title></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}\u202e\x1b[2J"
 PASSWORD = "correct horse battery"
 ROLES = ("viewer", "analyst", "reviewer", "approver", "administrator")
@@ -150,7 +153,7 @@ class World:
 def asker(lake: Path) -> Iterator[Asker]:
     """A process for questions, with little memory and a second of time."""
     console = Console(query_timeout=Duration(1.0), query_memory=Size(64 * 1024**2), query_parallel=1, query_rows=3_000)
-    made = Asker(Config(lake=LakeTable(path=lake), console=console))
+    made = Asker(Config(lake=LakeTable(path=lake), console=console, policies=PoliciesTable(path=PACK)))
     yield made
     made.close()
 
@@ -174,6 +177,7 @@ def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[...,
         reviewers: Mapping[str, Reviewer] | None = None,
         openid: ConsoleOpenid | None = None,
         reader: Reader | None = None,
+        policies: Path = PACK,
         **settings: Any,
     ) -> World:
         records, now_s = Records(), [1_000.0]
@@ -185,6 +189,7 @@ def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[...,
             users=users.Users(settings.get("users_file", users_file)),
             witness=records,
             seal=lambda: Seal(7, 9),
+            policies=policies,
             feedback=Feedback(reviewers or {}, lambda uid, value: sent.append((uid, value))),
             provider=Provider(openid, lambda: now_s[0]) if openid is not None else None,
             clock=lambda: now_s[0],

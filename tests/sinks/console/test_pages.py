@@ -18,6 +18,7 @@ from tests.sinks.console.conftest import HOSTILE, UID, World, document
 
 PATHS = ["/", "/alerts", "/alerts?state=staged", "/alerts?state=all", f"/alerts/{UID}", "/alerts/none"]
 PATHS += ["/people", "/people?name=maria", f"/people?name={quote(HOSTILE)}", "/records", "/ask", "/ask?question=1"]
+PATHS += ["/policies", "/policies/drop_table", "/reports"]
 
 
 @pytest.fixture(scope="module")

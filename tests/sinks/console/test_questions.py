@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from pgwitness.core.config import Console
 from sinks.console import asking, charting, csvfile, reader
 from sinks.console.people import DAYS, heat
-from sinks.console.questions import FILE, QUESTIONS
+from sinks.report.questions import FILE, QUESTIONS
 from tests.sinks.console.conftest import HOSTILE, World, document, token
 from tests.sinks.console.test_pages import words
 
