@@ -8,7 +8,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,6 +26,7 @@ from collectors.gateway.link import Ended, Link
 from collectors.gateway.masking.audiences import Audiences, Who
 from collectors.gateway.masking.audiences import Place as AudiencePlace
 from collectors.gateway.masking.views import Views
+from collectors.gateway.others import Others
 from collectors.gateway.session.actions import Actions, Moment, Reading
 from collectors.gateway.session.looking import Seen
 from collectors.gateway.session.session import Session
@@ -38,6 +39,7 @@ from collectors.gateway.wire.startup import CancelRequest, Startup
 from collectors.gateway.wire.violation import ProtocolViolation
 from pgwitness.core.errors import PgwitnessError
 from pgwitness.core.sql.intent import option
+from pgwitness.core.sql.parsetree import Made
 
 SECRET_BYTES = {0: 4, 2: 32}
 """How long a key to cancel by is, by the minor version of the protocol."""
@@ -86,10 +88,13 @@ class House:
     """Which of the gateway's processes this is."""
     control: socket.socket | None = None
     """Where it answers who asks on this machine."""
-    elsewhere: Callable[[CancelRequest], Awaitable[None]] | None = None
-    """Asks the gateway's other processes for a session that is to be cancelled and is none of this one's."""
     audiences: Audiences | None = None
     """Who reads tables through views that mask; None where nobody does."""
+    others: Others | None = None
+    """The gateway's other processes, where there are any."""
+    _news: list[tuple[str, str, Sequence[Made]]] = field(default_factory=list)
+    """Functions that sessions make, of which the other processes do not know yet."""
+    _telling: set[asyncio.Task[None]] = field(default_factory=set)
     ahead: Ahead | None = None
     """Who reads long texts; without anybody they are read in their turn."""
     _waiting: list[Record] = field(default_factory=list)
@@ -144,8 +149,25 @@ class House:
         for record in begun:
             if record.verdict is not None:
                 DECISIONS.labels(record.verdict.effect).inc()
+        if self._news and self.others is not None:
+            news, self._news = self._news, []
+            task = asyncio.create_task(self._tell(self.others, news, held))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+            return
         for connection in held:
             connection.forward()
+
+    def made(self, cluster: str, database: str, made: Sequence[Made]) -> None:
+        """Take up that a session makes functions, which the other processes are to know before it is forwarded."""
+        self._news.append((cluster, database, made))
+
+    async def _tell(self, others: Others, news: list[tuple[str, str, Sequence[Made]]], held: list[Connection]) -> None:
+        try:
+            await others.learn(news)
+        finally:
+            for connection in held:
+                connection.forward()
 
     def _write_ends(self, records: list[Record]) -> None:
         """Write down what has ended all the same: the spool takes that where it takes no statement any more."""
@@ -284,6 +306,8 @@ class Connection:
     def forward(self) -> None:
         """Send to the server what was held back: its records are on the spool."""
         held, self._held = self._held, []
+        if self.over.done():
+            return  # it has ended while the other processes were told
         self.server.link.send(held[0] if len(held) == 1 else b"".join(held))
 
     def refuse(self) -> None:
@@ -364,8 +388,8 @@ async def cancelled(house: House, pid: int, secret: bytes) -> bool:
 
 
 async def _cancel(house: House, request: CancelRequest) -> None:
-    if not await cancelled(house, request.pid, request.secret) and house.elsewhere is not None:
-        await house.elsewhere(request)
+    if not await cancelled(house, request.pid, request.secret) and house.others is not None:
+        await house.others.cancel(request)
 
 
 async def _open(house: House, link: Link, request: Startup, binding: bytes | None) -> Connection | None:

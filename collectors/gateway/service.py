@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hmac
 import ipaddress
 import socket
 import ssl
@@ -30,7 +31,9 @@ from collectors.gateway.greeting import Way
 from collectors.gateway.judging.ahead import Ahead
 from collectors.gateway.judging.judge import Judging
 from collectors.gateway.judging.rules import Namers, WatchedRules
+from collectors.gateway.leftovers import folder_of, leftovers
 from collectors.gateway.masking.audiences import Audiences
+from collectors.gateway.others import Others
 from collectors.gateway.spool.records import Started
 from collectors.gateway.spool.shipper import ShippingProcess
 from collectors.gateway.spool.shipping import PART as SHIPPING
@@ -52,34 +55,46 @@ POLL_S = 0.2
 log = structlog.get_logger("gateway")
 
 
-def run_gateway(config: Config, stop: threading.Event, health: Health, namers: Namers) -> int:
+def check(config: Config, namers: Namers) -> None:
+    """Raise `ConfigurationError` for what cannot be served."""
+    gateway, token = config.gateway, tokenizer(load_key(config.privacy.key_file))
+    _databases(config, token)
+    WatchedRules(config, namers).load()
+    watched_tls(gateway).load()
+    if gateway.listen.endswith(":0"):
+        raise ConfigurationError("gateway.listen: several processes need a port that has a number")
+    listen(gateway.listen).close()
+
+
+def run_gateway(config: Config, stop: threading.Event, health: Health, namers: Namers, process: int = 0) -> int:
     """Run the gateway until `stop`; return the exit code. Raise `ConfigurationError` for what cannot be served.
 
-    `namers` makes of the text of `identities.yaml` what names a session.
+    `namers` makes of the text of `identities.yaml` what names a session. `process` is which of the gateway's processes
+    this is (`collectors.gateway.fleet`).
     """
     gateway = config.gateway
-    if not gateway.databases:
-        raise ConfigurationError(
-            "no database is served; add a table [gateway.databases.NAME] with cluster and upstream"
-        )
     key = load_key(config.privacy.key_file)
     token = tokenizer(key)
+    databases = _databases(config, token)
     watched = WatchedRules(config, namers)
     judging = Judging(token, watched.load())
-    databases = {name: _database(config, name, one, token) for name, one in gateway.databases.items()}
     certificate = watched_tls(gateway)
     tls, binding = certificate.load()
-    listener = listen(gateway.listen)
-    spool = Spool(gateway.spool.path, gateway.spool.max, gateway.spool.sync)
+    listener = listen(gateway.listen, shared=gateway.processes > 1)
+    spool = Spool(folder_of(config, process), gateway.spool.max // gateway.processes, gateway.spool.sync)
     mend(spool, config.collectors.state_path)
     spool.write([Started(session=0, at_us=now_us())])
     house = House(
         databases, spool, judging, tls, binding, float(gateway.login_timeout), gateway.connections_max, watched.poll
     )
+    house.process, house.mock = process, hmac.digest(key, b"pgwitness gateway: names that nobody has", "sha256")
+    if gateway.processes > 1:
+        house.others = Others(control_folder(gateway), process)
+        judging.told = house.made
     house.changed_tls = certificate.poll if gateway.tls is not None else None
     house.audiences = Audiences.of(config) if config.masks else None
     ahead = house.ahead = Ahead(key)
-    house.control = open_socket(control_folder(gateway), 0, gateway.control_group)
+    house.control = open_socket(control_folder(gateway), process, gateway.control_group)
     servers = [(database.cluster, database.place.instance) for database in databases.values()]
     shipping = ShippingProcess(config, spool, health, servers)
     served = threading.Event()
@@ -90,6 +105,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
             {
                 PART: lambda ending: serve_clients(house, listener, ending, health, served),
                 SHIPPING: lambda _: shipping.run(served),
+                **(leftovers(config, health, servers) if process == 0 else {}),
             },
             stop,
             health,
@@ -103,14 +119,16 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
         spool.close()
 
 
-def listen(address: str) -> socket.socket:
-    """Open the port that clients connect to. Raise `ConfigurationError`."""
+def listen(address: str, *, shared: bool = False) -> socket.socket:
+    """Open the port that clients connect to, with `shared` beside other processes. Raise `ConfigurationError`."""
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, int(port)))
     except (ValueError, OverflowError) as error:
         raise ConfigurationError(f'gateway.listen: "{address}" is no ADDRESS:PORT') from error
@@ -127,6 +145,14 @@ def keep_alive(sock: socket.socket) -> None:
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _databases(config: Config, token: Tokenizer) -> dict[str, Database]:
+    if not config.gateway.databases:
+        raise ConfigurationError(
+            "no database is served; add a table [gateway.databases.NAME] with cluster and upstream"
+        )
+    return {name: _database(config, name, one, token) for name, one in config.gateway.databases.items()}
 
 
 def _database(config: Config, name: str, one: GatewayDatabase, token: Tokenizer) -> Database:

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import structlog
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from pgwitness.cli import signals
 from pgwitness.core.errors import ConfigurationError
@@ -19,7 +20,9 @@ log = structlog.get_logger()
 
 
 @contextmanager
-def daemon(name: str, host: str, port: int) -> Iterator[tuple[threading.Event, Health]]:
+def daemon(
+    name: str, host: str, port: int, registry: CollectorRegistry = REGISTRY
+) -> Iterator[tuple[threading.Event, Health]]:
     """Serve a daemon's endpoints while the block runs; the event is set when the daemon is told to end.
 
     Raises `ConfigurationError` when the port is taken.
@@ -27,7 +30,7 @@ def daemon(name: str, host: str, port: int) -> Iterator[tuple[threading.Event, H
     stop = threading.Event()
     health = Health()
     try:
-        server, bound = serve(health, host, port)
+        server, bound = serve(health, host, port, registry)
     except OSError as error:
         raise ConfigurationError(
             f"{name}: {host}:{port} cannot be served ({error.strerror or error}); "

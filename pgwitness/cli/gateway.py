@@ -26,6 +26,7 @@ def gateway(context: click.Context, host: str | None, port: int | None, config_p
     """
     if context.invoked_subcommand is not None:
         return
+    from collectors.gateway.fleet import Fleet
     from collectors.gateway.service import run_gateway
     from pgwitness.cli.daemon import daemon
     from pgwitness.cli.naming import namer_of
@@ -33,8 +34,13 @@ def gateway(context: click.Context, host: str | None, port: int | None, config_p
 
     config = configuration(config_path)
     bind = config.http.gateway_port if port is None else port
-    with daemon("gateway", host or config.http.host, bind) as (stop, health):
-        code = run_gateway(config, stop, health, namer_of)
+    if config.gateway.processes > 1:
+        fleet = Fleet(config, namer_of)
+        with daemon("gateway", host or config.http.host, bind, fleet.registry) as (stop, health):
+            code = fleet.run(stop, health)
+    else:
+        with daemon("gateway", host or config.http.host, bind) as (stop, health):
+            code = run_gateway(config, stop, health, namer_of)
     finish(code)
 
 

@@ -29,10 +29,12 @@ from pgwitness.core.runtime.control import (
     Answer,
     Cancel,
     End,
+    Learn,
     Question,
     Sessions,
     reachable,
 )
+from pgwitness.core.sql.parsetree import Made
 
 ASKING_MAX: Final = 64
 """Who asks at once; more are hung up on."""
@@ -41,6 +43,7 @@ BACKLOG: Final = 64
 _PEER: Final = struct.Struct("3i")
 
 log = structlog.get_logger("gateway")
+_made = msgspec.json.Decoder(list[Made])
 _question: msgspec.json.Decoder[Question] = msgspec.json.Decoder(Question)
 
 
@@ -52,7 +55,7 @@ def open_socket(folder: Path, process: int, group: str | None) -> socket.socket:
         gid = grp.getgrnam(group).gr_gid if group is not None else -1
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if group is not None:
-            os.chown(folder, -1, gid)
+            _give(folder, gid)
             folder.chmod(0o750)
         _vacate(path)
         with reachable(path) as name:
@@ -62,7 +65,7 @@ def open_socket(folder: Path, process: int, group: str | None) -> socket.socket:
             finally:
                 os.umask(before)
         if group is not None:
-            os.chown(path, -1, gid)
+            _give(path, gid)
             path.chmod(0o660)
         opened.listen(BACKLOG)
     except BaseException as error:
@@ -75,6 +78,12 @@ def open_socket(folder: Path, process: int, group: str | None) -> socket.socket:
         raise
     opened.setblocking(False)
     return opened
+
+
+def _give(path: Path, gid: int) -> None:
+    """Give a file to a group; what is the group's already needs no right to be given."""
+    if path.stat().st_gid != gid:
+        os.chown(path, -1, gid)
 
 
 def _vacate(path: Path) -> None:
@@ -114,21 +123,30 @@ class Control:
             writer.close()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = _peer(writer.get_extra_info("socket"))
+        uid, peer = _peer(writer.get_extra_info("socket"))
         while True:
             async with asyncio.timeout(IDLE_S):
                 line = await reader.readline()
             if not line:
                 return
             try:
-                answer = await self.answer(_question.decode(line), peer)
+                question = _question.decode(line)
+                if isinstance(question, Learn):
+                    answer = self._learn(question) if uid == os.getuid() else Answer(error="for its own user only")
+                else:
+                    answer = await self._answer(question, peer)
             except msgspec.DecodeError as error:
                 answer = Answer(error=f"this is no question that the gateway knows: {error}")
             writer.write(msgspec.json.encode(answer) + b"\n")
             async with asyncio.timeout(ANSWER_S_MAX):
                 await writer.drain()
 
-    async def answer(self, question: Question, peer: str) -> Answer:
+    def _learn(self, question: Learn) -> Answer:
+        """Take up functions that a session of another process makes."""
+        self._house.judging.learn(question.cluster, question.database, _made.decode(question.made), own=False)
+        return Answer(done=True)
+
+    async def _answer(self, question: Sessions | End | Cancel, peer: str) -> Answer:
         """Do what is asked; `peer` is who asks, as the kernel knows."""
         match question:
             case Sessions():
@@ -174,12 +192,12 @@ def _short(text: str) -> str:
     return " ".join(text.split())[:TEXT_CHARS_MAX]
 
 
-def _peer(link: socket.socket) -> str:
-    """Name who asks: its user on this machine."""
+def _peer(link: socket.socket) -> tuple[int | None, str]:
+    """Name who asks: its user on this machine, by number and name."""
     with contextlib.suppress(OSError):
         _, uid, _ = _PEER.unpack(link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         try:
-            return pwd.getpwuid(uid).pw_name
+            return uid, pwd.getpwuid(uid).pw_name
         except KeyError:
-            return f"user {uid}"  # a container's user need not have a name
-    return "unknown"
+            return uid, f"user {uid}"  # a container's user need not have a name
+    return None, "unknown"

@@ -131,6 +131,7 @@ class Judging:
         self._scopes: dict[tuple[object, ...], _Scope] = {}
         self._remembered = 0
         self._made: dict[tuple[str, str], list[Made]] = {}
+        self.told: Callable[[str, str, Sequence[Made]], None] | None = None
 
     def adopt(self, rules: Rules) -> None:
         """Go on by other rules, in every session, from the next statement on."""
@@ -145,12 +146,17 @@ class Judging:
         made = self._made.get((cluster, database))
         return known.with_made(made) if made else known
 
-    def learn(self, cluster: str, database: str, made: Sequence[Made]) -> None:
-        """Take up functions that a session makes; whether that succeeds is not waited for."""
+    def learn(self, cluster: str, database: str, made: Sequence[Made], *, own: bool = True) -> None:
+        """Take up functions that a session makes, of this process or another; whether that succeeds is not waited for.
+
+        `told` hears of those of this process.
+        """
         known = self._made.setdefault((cluster, database), [])
         news = [body for body in made if body not in known]
         if news:
             known += news
+            if own and self.told is not None:
+                self.told(cluster, database, news)
             del known[:-MADE_MAX]
             self.adopt(self.rules)
 

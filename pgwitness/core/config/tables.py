@@ -534,9 +534,13 @@ class GatewayDatabase(_Section, frozen=True, kw_only=True):
             raise ValueError("a token or certificate needs logins and roles_file: as which role it logs in")
 
 
+PROCESSES_MAX = 64
+
+
 class Gateway(_Section, frozen=True, kw_only=True):
     """Table `[gateway]`: the proxy that native clients connect through.
 
+    Its `processes` share the port, each with its own spool and with `connections_max` sessions.
     In the folder `control`, by default in the spool's, it answers who asks on this machine: its own user, and
     the members of `control_group`.
     """
@@ -545,10 +549,16 @@ class Gateway(_Section, frozen=True, kw_only=True):
     tls: GatewayTls | None = None
     spool: GatewaySpool = GatewaySpool()
     databases: dict[str, GatewayDatabase] = {}
+    processes: int = 1
     control: Path | None = None
     control_group: str | None = None
     connections_max: int = 1_000
     login_timeout: Duration = Duration(30.0)
+
+    def __post_init__(self) -> None:
+        """Refuse what no machine has."""
+        if not 1 <= self.processes <= PROCESSES_MAX:
+            raise ValueError(f"processes: from 1 to {PROCESSES_MAX}; more than the machine has cores serve nobody")
 
 
 def control_folder(gateway: Gateway) -> Path:

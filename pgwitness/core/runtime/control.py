@@ -18,7 +18,7 @@ from msgspec import Struct
 from pgwitness.core.errors import NotInOrder, Unreachable
 
 SUFFIX = ".sock"
-LINE_BYTES_MAX = 64 * 1024
+LINE_BYTES_MAX = 1024 * 1024
 """The longest question."""
 TEXT_CHARS_MAX = 1_000
 """What is kept of a name or a reason."""
@@ -45,7 +45,15 @@ class Cancel(Struct, frozen=True, tag_field="do", tag="cancel"):
     secret: str
 
 
-Question = Sessions | End | Cancel
+class Learn(Struct, frozen=True, tag_field="do", tag="learn"):
+    """Know of functions that a session makes: among the gateway's own processes, before the statement is forwarded."""
+
+    cluster: str
+    database: str
+    made: msgspec.Raw
+
+
+Question = Sessions | End | Cancel | Learn
 
 
 class LiveSession(Struct, frozen=True, kw_only=True):

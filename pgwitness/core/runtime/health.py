@@ -13,7 +13,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import make_wsgi_app
+from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
 
 Clock = Callable[[], float]
 BEAT_S = 5.0
@@ -76,9 +76,12 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing: a scrape every few seconds is no news."""
 
 
-def serve(health: Health, host: str, port: int) -> tuple[WSGIServer, int]:
-    """Serve a daemon's endpoints from a thread; return the server (`shutdown()` ends it) and its port."""
-    metrics = make_wsgi_app()
+def serve(health: Health, host: str, port: int, registry: CollectorRegistry = REGISTRY) -> tuple[WSGIServer, int]:
+    """Serve a daemon's endpoints from a thread; return the server (`shutdown()` ends it) and its port.
+
+    `registry` is whose metrics are shown, of a daemon of several processes not this one's.
+    """
+    metrics = make_wsgi_app(registry)
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
