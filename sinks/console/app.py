@@ -37,7 +37,7 @@ from sinks.console.openid import CALLBACK, Provider
 from sinks.console.pages import PAGES
 from sinks.console.reader import Busy, Cached, Reader
 from sinks.console.roles import rights
-from sinks.console.sessions import Session, Sessions, Throttle
+from sinks.console.sessions import FAILURES_MAX, FAILURES_OF_ADDRESS_MAX, Session, Sessions, Throttle
 from sinks.console.users import Users
 from sinks.console.witness import Feedback, Visitor, Witness
 
@@ -158,10 +158,12 @@ class Application:
                 return self._to_login(request)
             values = {**request.query_params, **{k: str(v) for k, v in request.path_params.items()}}
             if page.method == "POST":
-                http.from_here(request.headers)
-                values |= await http.form(request)
-                if not session.wrote(values.pop("csrf", "")):
-                    raise Refused(403, "This form is of another login. Go back, load the page again, and repeat it.")
+                try:
+                    values |= await self._form(request, session)
+                except Refused as refused:
+                    why = {"page": page.name, "outcome": "denied", "why": refused.sentence}
+                    await self._record("console_refused", self._visitor(request, session.user), why)
+                    raise
             asked = self._asked(request, session, values)
             if page.right not in asked.rights:
                 what = {"page": page.name, **page.about(asked), "outcome": "denied"}
@@ -170,6 +172,14 @@ class Application:
             return await self._answer(page, asked)
 
         return endpoint
+
+    async def _form(self, request: Request, session: Session) -> dict[str, str]:
+        """Read a form of ours. Raise `Refused` for what another site has sent, or is of another login."""
+        http.from_here(request.headers)
+        values = await http.form(request)
+        if not session.wrote(values.pop("csrf", "")):
+            raise Refused(403, "This form is of another login. Go back, load the page again, and repeat it.")
+        return values
 
     async def _answer(self, page: Page, asked: Asked) -> Response:
         """Make a page, write down that it was looked at, and only then give it."""
@@ -303,18 +313,21 @@ class Application:
         if not self._is_own_form(request, values):
             return self._show_login(wanted, 403, "Log in once more: this form was too old.")
         visitor = self._visitor(request, name[:200])
-        keys = (f"name {name[:200]}", f"address {visitor.address}")
-        if not self.throttle.allows(*keys):
-            return self._show_login(wanted, 429, "Too many tries. Wait five minutes.")
-        self.throttle.failed(*keys)  # until it has succeeded, so that tries at the same time count, too
+        both, address = f"{visitor.address} {name[:200]}", visitor.address
+        limits = {both: FAILURES_MAX, address: FAILURES_OF_ADDRESS_MAX}
+        if not self.throttle.allows(limits):
+            if self.throttle.is_first_refusal(limits):
+                await self._record("console_login", visitor, {"outcome": "denied", "why": "too many tries"})
+            return self._show_login(wanted, 429, "Too many tries from where you are. Wait a while.")
+        self.throttle.failed(limits)  # until it has succeeded, so that tries at the same time count, too
         async with self._hashing:
             user = await run_in_threadpool(self.context.users.check, name, values.get("password", ""))
         outcome = "denied" if user is None else "success"
         await self._record("console_login", visitor, {"outcome": outcome})
         if user is None:
             return self._show_login(wanted, 403, "No user has this name and password.")
-        self.throttle.succeeded(keys[0])
-        self.throttle.taken_back(keys[1])  # or whoever has an account could guess on between logins of their own
+        self.throttle.succeeded(both)
+        self.throttle.taken_back(address)  # or whoever has an account could guess on between logins of their own
         return self._let_in(request, user.name, wanted, None, user.password)
 
     def _is_own_form(self, request: Request, values: dict[str, str]) -> bool:

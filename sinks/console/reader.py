@@ -7,6 +7,7 @@ Questions of our own have their values apart from their text. `Cached` answers m
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,9 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import duckdb
+import structlog
 
-from pgwitness.core.errors import NotInOrder
+from pgwitness.core.errors import NotInOrder, Unreachable
 from sinks.lake.storage.store import Store
 from sinks.sql import catalogue, query
 
@@ -24,6 +26,9 @@ BORROW_S = 10.0
 WAITING_MAX = 1_000
 OTHERS = "others are asking at this moment; try again in a while"
 Row = dict[str, Any]
+_OF_A_FILE = re.compile(r"\.parquet|\bparquet file|^IO Error|^Fatal Error|^INTERNAL Error", re.IGNORECASE)
+"""In what DuckDB says where it is no sentence of a view of ours."""
+log = structlog.get_logger("console")
 T = TypeVar("T")
 
 
@@ -96,7 +101,7 @@ class Reader:
     def ask(self, text: str, *values: object, rows_max: int) -> Answer:
         """Ask, and read `rows_max` rows at most."""
         deadline = time.monotonic() + self._timeout_s
-        with self.connection() as connection:
+        with _in_words(), self.connection() as connection:
             found = query.ask(connection, text, timeout_s=self._timeout_s, values=values)
             rows = []
             for row in islice(found.rows, rows_max + 1):
@@ -119,6 +124,22 @@ class Reader:
             raise
         finally:
             self._places.give(found)
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Say in words that a file of the lake cannot be read: what DuckDB says of it is for the log."""
+    try:
+        yield
+    except (NotInOrder, duckdb.Error) as error:
+        cause = error if isinstance(error, duckdb.Error) else error.__cause__
+        if isinstance(cause, duckdb.Error) and _OF_A_FILE.search(str(cause)):
+            log.error("the lake cannot be read", error=str(error))
+            raise Unreachable(
+                "Files of the lake cannot be read, so nothing is shown: somebody may have damaged or removed them. "
+                "`pgwitness verify` names them; the console's log has what DuckDB says."
+            ) from error
+        raise
 
 
 class Cached(Generic[T]):

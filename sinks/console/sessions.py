@@ -11,12 +11,15 @@ import hmac
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 SESSIONS_MAX = 10_000
 """Beyond this the one that was idle longest ends."""
-FAILURES_MAX, FAILURES_S = 5, 300.0
+FAILURES_MAX, FAILURES_OF_ADDRESS_MAX = 5, 20
+"""Of a name from an address, and of an address with whatever names."""
+FAILURES_S, DOUBLED_MAX = 300.0, 4
+"""The first wait, and how often it doubles: to eighty minutes."""
 THROTTLED_MAX = 10_000
 
 
@@ -103,40 +106,66 @@ def _hash(name: str) -> str:
 
 
 class Throttle:
-    """After `FAILURES_MAX` failures for a name or from an address, `FAILURES_S` without another try."""
+    """Makes guessing slow: after so many failures for a key a wait, and after each further one twice as long a wait.
+
+    Keys have to name where somebody comes from: of a name alone anybody could keep its owner out.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._failures: OrderedDict[str, _Failures] = OrderedDict()
         self._lock = threading.Lock()
 
-    def allows(self, *keys: str) -> bool:
-        """Say whether another try may be made."""
+    def allows(self, limits: Mapping[str, int]) -> bool:
+        """Say whether another try may be made, by keys and how many failures each may have."""
         with self._lock:
-            return all(self._count(key) < FAILURES_MAX for key in keys)
+            return all(self._wait_s(key, most) <= 0 for key, most in limits.items())
 
-    def failed(self, *keys: str) -> None:
+    def is_first_refusal(self, limits: Mapping[str, int]) -> bool:
+        """Say whether this is the first try that is refused in a wait: who goes on trying writes no evidence by it."""
+        with self._lock:
+            waiting = [self._failures[key] for key, most in limits.items() if self._wait_s(key, most) > 0]
+            first = any(not one.told for one in waiting)
+            for one in waiting:
+                one.told = True
+            return first
+
+    def failed(self, keys: Iterable[str]) -> None:
         """Count a failure."""
         with self._lock:
             for key in keys:
-                self._failures[key] = (self._count(key) + 1, self._clock())
+                known = self._failures.get(key)
+                count = known.count if known is not None and not self._is_over(known) else 0
+                self._failures[key] = _Failures(count + 1, self._clock())
                 self._failures.move_to_end(key)
             while len(self._failures) > THROTTLED_MAX:
                 self._failures.popitem(last=False)
 
-    def succeeded(self, *keys: str) -> None:
+    def succeeded(self, key: str) -> None:
         """Forget the failures."""
         with self._lock:
-            for key in keys:
-                self._failures.pop(key, None)
+            self._failures.pop(key, None)
 
     def taken_back(self, key: str) -> None:
         """Count one failure less: it was none."""
         with self._lock:
-            count, at_s = self._failures.get(key, (0, 0.0))
-            if count > 0:
-                self._failures[key] = (count - 1, at_s)
+            known = self._failures.get(key)
+            if known is not None and known.count > 0:
+                known.count -= 1
 
-    def _count(self, key: str) -> int:
-        count, at_s = self._failures.get(key, (0, 0.0))
-        return count if self._clock() - at_s < FAILURES_S else 0
+    def _wait_s(self, key: str, most: int) -> float:
+        known = self._failures.get(key)
+        if known is None or known.count < most or self._is_over(known):
+            return 0.0
+        return FAILURES_S * (1 << min(known.count - most, DOUBLED_MAX)) - (self._clock() - known.at_s)
+
+    def _is_over(self, known: _Failures) -> bool:
+        """Say whether failures are forgotten: as long after the last as the longest wait, and once more."""
+        return self._clock() - known.at_s >= FAILURES_S * (2 << DOUBLED_MAX)
+
+
+@dataclass
+class _Failures:
+    count: int
+    at_s: float
+    told: bool = False

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +16,9 @@ import pytest
 
 from sinks.console import app, rendering
 from sinks.console.http import POLICY
+from sinks.console.reader import Reader
+from sinks.lake.storage.files import Files
+from sinks.lake.storage.store import Folder
 from tests.sinks.console.conftest import HOSTILE, UID, World, document
 
 PATHS = ["/", "/alerts", "/alerts?state=staged", "/alerts?state=all", f"/alerts/{UID}", "/alerts/none"]
@@ -66,6 +71,25 @@ def test_pages_can_be_used_by_keyboard_and_reader(pages: dict[str, httpx2.Respon
     assert all(e.find(".//th") is not None for e in elements if e.tag == "table")
     assert {e.get("aria-labelledby") for e in elements if e.get("aria-labelledby")} <= set(ids)
     assert all(e.get("aria-label") for e in elements if e.tag.endswith("svg"))
+
+
+@pytest.mark.parametrize("content", [b"no Parquet " * 100, b"", None])
+def test_a_damaged_lake_is_said_in_words(
+    make_world: Callable[..., World], lake: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    """Where files were altered, cut or removed: what to do, and neither a path nor what DuckDB says."""
+    damaged = tmp_path / "lake"
+    shutil.copytree(lake, damaged)
+    reader = Reader(Folder(damaged, Files()), connections=1, memory_limit="256MB", timeout_s=20)
+    browser = make_world(reader=reader).visit("analyst")
+    assert browser.get("/people").status_code == 200
+    for file in damaged.rglob("*.parquet"):
+        file.unlink() if content is None else file.write_bytes(content)
+    for path in ("/people", "/alerts", "/"):
+        answer = browser.get(path)
+        assert answer.status_code == 503
+        assert "pgwitness verify" in words(document(answer))
+        assert str(tmp_path) not in answer.text
 
 
 def test_now_shows_what_flows_what_is_open_missing_and_sealed(world: World) -> None:
