@@ -61,6 +61,7 @@ differential: install
 # Ten thousand random statements as an audience of masks, with a mark in every hidden value; some minutes.
 lineage: install
 	$(BIN)/python -m tests.collectors.masking.lineage 10000
+	$(BIN)/python -m tests.gateway.lineage 10000
 
 # A million mutated inputs through each decoder; some minutes.
 fuzz: install

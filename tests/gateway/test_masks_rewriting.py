@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from collectors.gateway.masking.comparing import compared
 from collectors.gateway.masking.rewriting import before, edited, rewrite
+from collectors.gateway.masking.silent import silent
 from collectors.gateway.masking.source import shown_by
 from collectors.gateway.masking.views import Relation, Views
 
@@ -22,7 +22,7 @@ VIEWS = Views(
     schemas={"public": "mask_public", "Säle": "mask_Säle"},
     relations={
         ("public", "customers"): CUSTOMERS,
-        ("public", "orders"): Relation(columns=("id", "customer", "amount"), key=("id", "customer")),
+        ("public", "orders"): Relation(columns=("id", "customer", "amount"), key=("id", "customer"), parent=True),
         ("Säle", "Gäste"): Relation(columns=("id",)),
     },
 )
@@ -173,19 +173,29 @@ def test_groups(text: str, expected: str | None) -> None:
 )
 def test_a_masked_column_is_compared_with_what_it_never_is(condition: str, expected: bool) -> None:
     """That would find nothing, silently; tokens, other columns and what nobody can tell are let pass."""
-    found = compared(f"SELECT id FROM customers AS c WHERE {condition}", VIEWS)
+    found = silent(f"SELECT id FROM customers AS c WHERE {condition}", VIEWS)
     assert (found is not None) is expected
 
 
 def test_what_is_compared_is_found_in_what_is_written_too() -> None:
     """In conditions of UPDATE, DELETE and joins; never in what is assigned."""
-    assert compared("DELETE FROM public.customers WHERE email = 'a'", VIEWS) == ("public.customers.email", "token")
-    assert compared("UPDATE customers SET city = 'a' WHERE mask_public.customers.email = 'a'", VIEWS) is not None
-    assert compared("SELECT 1 FROM orders o JOIN customers c ON c.email = 'a'", VIEWS) is not None
-    assert compared("UPDATE customers SET email = 'a'", VIEWS) is None
-    assert compared("SELECT 1 FROM (SELECT 'a' AS email) AS customers WHERE email = 'a'", VIEWS) is None
-    assert compared("SELECT 'a' = email FROM customers, (SELECT 1) AS x", VIEWS) is not None
-    assert compared("SELECT 'a' = mail FROM customers, (SELECT 1 AS mail) AS x", VIEWS) is None
+    assert silent("DELETE FROM public.customers WHERE email = 'a'", VIEWS) == ("public.customers.email", "token")
+    assert silent("UPDATE customers SET city = 'a' WHERE mask_public.customers.email = 'a'", VIEWS) is not None
+    assert silent("SELECT 1 FROM orders o JOIN customers c ON c.email = 'a'", VIEWS) is not None
+    assert silent("UPDATE customers SET email = 'a'", VIEWS) is None
+    assert silent("SELECT 1 FROM (SELECT 'a' AS email) AS customers WHERE email = 'a'", VIEWS) is None
+    assert silent("SELECT 'a' = email FROM customers, (SELECT 1) AS x", VIEWS) is not None
+    assert silent("SELECT 'a' = mail FROM customers, (SELECT 1 AS mail) AS x", VIEWS) is None
+
+
+def test_only_the_rows_of_a_parent_itself_are_not_to_be_had() -> None:
+    """A view has those of its children too; where there are none, ONLY changes nothing."""
+    assert silent("SELECT * FROM ONLY public.orders", VIEWS) == ("public.orders", "only")
+    assert silent("DELETE FROM ONLY orders", VIEWS) == ("public.orders", "only")
+    assert silent("COPY orders TO STDOUT", VIEWS) == ("public.orders", "only")
+    assert silent("COPY orders FROM STDIN; COPY (TABLE orders) TO STDOUT; COPY customers TO STDOUT", VIEWS) is None
+    assert silent("SELECT * FROM ONLY customers, orders, only.orders", VIEWS) is None
+    assert silent("WITH orders AS (SELECT 1) SELECT * FROM ONLY orders", VIEWS) is None
 
 
 def test_a_place_is_told_as_it_was_written() -> None:

@@ -19,7 +19,7 @@ from collectors.gateway.judging.catalogue import EMPTY, MADE_MAX, Catalogue
 from collectors.gateway.judging.relations import in_full, running
 from collectors.gateway.masking.answering import masked
 from collectors.gateway.masking.audiences import Place
-from collectors.gateway.masking.comparing import nothing_found
+from collectors.gateway.masking.silent import refusal
 from collectors.gateway.masking.views import Views
 from collectors.gateway.session.actions import Decision, Reading
 from collectors.gateway.spool.records import Opened, Said
@@ -234,11 +234,11 @@ class Judging:
         return decision
 
     def _masked(self, decision: Decision, text: bytes, settings: Settings, views: Views) -> Decision:
-        """Let an audience's statement read its views; refuse one that would find nothing, silently."""
+        """Let an audience's statement read its views; refuse one that they would answer wrongly, and not say so."""
         found, forward = masked(text, settings, views)
         decision = decision._replace(forward=forward, masked=found)
-        if found is not None and found.compared is not None and not decision.denied:
-            decision = decision._replace(verdict=nothing_found(found.compared, views, self.rules.gatekeeper.sha256))
+        if found is not None and found.silent is not None and not decision.denied:
+            decision = decision._replace(verdict=refusal(found.silent, views, self.rules.gatekeeper.sha256))
         return decision
 
     def judge(self, scope: _Scope, reading: Reading, at_us: int) -> Decision:

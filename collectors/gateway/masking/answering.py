@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from collectors.beacon.encodings import codec_of
-from collectors.gateway.masking.comparing import Compared, compared
 from collectors.gateway.masking.rewriting import Edit, before, rewrite
 from collectors.gateway.masking.sentences import sentence, with_sentence
+from collectors.gateway.masking.silent import Silent, silent
 from collectors.gateway.masking.views import Views
 from collectors.gateway.wire import backend, lexing
 from collectors.gateway.wire.frames import HEADER
@@ -20,8 +20,8 @@ class Masked(NamedTuple):
     text: str
     edits: tuple[Edit, ...]
     views: Views
-    compared: Compared | None = None
-    """A masked column that is compared with what it can never be."""
+    silent: Silent | None = None
+    """What a view would answer wrongly, and not say so."""
 
     def answer(self, frame: bytes, encoding: str) -> bytes:
         """Return what the client reads for an error of the server."""
@@ -41,4 +41,4 @@ def masked(text: bytes, settings: Settings, views: Views) -> tuple[Masked | None
         return None, None
     edits = rewrite(chars, views) if views.relations else ()
     forward = lexing.replaced(text, settings.encoding, edits) if edits else None
-    return Masked(chars, edits if forward is not None else (), views, compared(chars, views)), forward
+    return Masked(chars, edits if forward is not None else (), views, silent(chars, views)), forward

@@ -20,7 +20,8 @@ WHERE c.relkind = 'v' AND obj_description(n.oid, 'pg_namespace') LIKE %(mark)s
 ORDER BY 2, 3"""
 
 _TABLES = """\
-SELECT DISTINCT r.ev_class, n.nspname::text, t.relname::text,
+SELECT DISTINCT r.ev_class, n.nspname::text, t.relname::text, EXISTS (SELECT FROM pg_inherits AS h
+        WHERE h.inhparent = t.oid),
     ARRAY(SELECT a.attname::text FROM pg_index AS i, unnest(i.indkey) AS k (number) JOIN pg_attribute AS a
         ON a.attnum = k.number WHERE i.indrelid = t.oid AND a.attrelid = t.oid AND i.indisprimary ORDER BY a.attnum),
     ARRAY(SELECT a.attname::text FROM pg_attribute AS a JOIN pg_type AS y ON y.oid = a.atttypid
@@ -66,7 +67,7 @@ def read(connection: psycopg.Connection[tuple[Any, ...]], role: str) -> Views:
     for oid, view_schema, name, definition in views:
         if oid not in by_view:
             continue
-        schema, _, key, unequal, table, view = by_view[oid]
+        schema, _, parent, key, unequal, table, view = by_view[oid]
         shown = shown_by(definition)
         schemas[schema] = view_schema
         relations[schema, name] = Relation(
@@ -74,6 +75,7 @@ def read(connection: psycopg.Connection[tuple[Any, ...]], role: str) -> Views:
             masked={column: how for column, how in shown.items() if how is not None},
             key=tuple(key),
             unequal=frozenset(unequal),
+            parent=parent,
             table=frozenset(table),
             view=frozenset(view),
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from msgspec import Struct
@@ -18,25 +21,33 @@ class Relation(Struct, frozen=True, kw_only=True):
     """A table that is read through a view of its name.
 
     `columns` are those that the view shows, in its order; `masked` those of them that it does not show as they are,
-    each with how. `key` are the columns of the primary key; `unequal` those of a type without
-    equality, by which nothing is grouped. `table` is what the audience may do with the table itself, `view` what it may
-    do with it through the view.
+    each with how. `key` are the columns of the primary key; `unequal` those of a type without equality, by which
+    nothing is grouped. `parent`: rows of other tables are read through it. `table` is what the audience may do with the
+    table itself, `view` what it may do with it through the view.
     """
 
     columns: tuple[str, ...]
     masked: Mapping[str, How] = {}
     key: tuple[str, ...] = ()
     unequal: frozenset[str] = frozenset()
+    parent: bool = False
     table: frozenset[str] = frozenset()
     view: frozenset[str] = frozenset()
 
 
-class Views(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Views:
     """The views of one audience in one database: by schema that of its views, by schema and name the tables."""
 
     role: str
     schemas: Mapping[str, str]
     relations: Mapping[Name, Relation]
+
+    @cached_property
+    def masked(self) -> re.Pattern[str]:
+        """What finds the names of masked columns in a text."""
+        names = {name for relation in self.relations.values() for name in relation.masked}
+        return re.compile("|".join(map(re.escape, sorted(names))) or r"(?!)", re.IGNORECASE)
 
     def of(self, schema: str, name: str) -> Relation | None:
         """Return the table that a name of a table, or of its view, stands for."""

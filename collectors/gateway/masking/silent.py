@@ -1,13 +1,17 @@
-"""Finds comparisons of a masked column with what it can never be: they would find nothing, silently; pure."""
+"""Finds what a view would answer otherwise than its table, and not say so; pure.
+
+A masked column that is compared with what it can never be finds nothing; ONLY leaves no row of a child table out.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from collectors.gateway.masking.scopes import Scope, Tree, nodes, parts
+from collectors.gateway.masking.scopes import Scope, Tree, nodes, parts, source
 from collectors.gateway.masking.views import Views
 from detectors.gatekeeper import Verdict
 from pgwitness.core.privacy import TOKEN_PREFIX
@@ -20,23 +24,30 @@ _SAME: Final = frozenset({"lower", "upper", "btrim", "ltrim", "rtrim"})
 
 
 MASKED: Final = "masked"
-"""Stands where a policy's id would, for what is refused because it would find nothing in a masked column."""
+"""Stands where a policy's id would, for what is refused because a view would answer it wrongly, and not say so."""
 
 
 _LEAVE: Final = "Leave the condition out: no row has a value there."
 
 
-class Compared(NamedTuple):
-    """A masked column that is compared with a constant of no token: `name` with its schema, `how` it is masked."""
+_ONLY: Final = re.compile(r"\b(?:only|copy)\b", re.IGNORECASE)
+
+
+class Silent(NamedTuple):
+    """A masked column that is compared with a constant of no token, or a table of which ONLY is asked for.
+
+    `name` with its schema; `how` the column is masked, or `only`.
+    """
 
     name: str
     how: str
 
 
-def compared(text: str, views: Views) -> Compared | None:
-    """Return the first such column of a text; None where there is none, or the text cannot be parsed. Never raises."""
-    masked = {column for relation in views.relations.values() for column in relation.masked}
-    if "'" not in text or len(text) > TEXT_CHARS_MAX or not any(column in text for column in masked):
+def silent(text: str, views: Views) -> Silent | None:
+    """Return the first of these in a text; None where there is none, or the text cannot be parsed. Never raises."""
+    if len(text) > TEXT_CHARS_MAX:
+        return None
+    if ("'" not in text or views.masked.search(text) is None) and _ONLY.search(text) is None:
         return None
     try:
         tree = msgspec.json.decode(parse_sql_json(text))
@@ -45,8 +56,17 @@ def compared(text: str, views: Views) -> Compared | None:
         return None
 
 
-def nothing_found(found: Compared, views: Views, bundle: str) -> Verdict:
-    """Return the refusal of a comparison; `bundle` names the policies that are in force."""
+def refusal(found: Silent, views: Views, bundle: str) -> Verdict:
+    """Return the refusal of what was found; `bundle` names the policies that are in force."""
+    if found.how == "only":
+        return Verdict(
+            effect="deny",
+            policies=[MASKED],
+            message=f"{views.role} reads {found.name} through a view that masks, of which there is no ONLY, nor COPY",
+            why="Rows of child tables and partitions would be among the answer, which would not say so.",
+            hint="Leave ONLY out, or copy a query, and tell the rows by a column.",
+            bundle=bundle,
+        )
     shown = "a token" if found.how == "token" else "null"
     return Verdict(
         effect="deny",
@@ -58,14 +78,26 @@ def nothing_found(found: Compared, views: Views, bundle: str) -> Verdict:
     )
 
 
-def _all(tree: Tree, views: Views) -> Iterator[Compared]:
+def _all(tree: Tree, views: Views) -> Iterator[Silent]:
     for kind, node, scope in nodes(tree, views):
+        if (var := _only(kind, node)) is not None:
+            only = source(var, views, scope.ctes if scope is not None else frozenset())
+            if only is not None and only.relation.parent:
+                yield Silent(f"{only.schema}.{only.name}", "only")
         if kind != "A_Expr" or scope is None or not _compares(node):
             continue
         for side, other in (("lexpr", "rexpr"), ("rexpr", "lexpr")):
             found = _masked(node.get(side), scope)
             if found is not None and any(_is_none(value, found) for value in _constants(node.get(other))):
                 yield found
+
+
+def _only(kind: str, node: Tree) -> Tree | None:
+    """Return a relation of which the rows of its children are left out: by ONLY, or as COPY does."""
+    if kind == "CopyStmt":
+        found = node.get("relation")
+        return found if isinstance(found, dict) and not node.get("is_from") else None
+    return node if kind in ("RangeVar", "relation") and "relname" in node and not node.get("inh") else None
 
 
 def _compares(node: Tree) -> bool:
@@ -75,7 +107,7 @@ def _compares(node: Tree) -> bool:
     )
 
 
-def _masked(node: Any, scope: Scope) -> Compared | None:
+def _masked(node: Any, scope: Scope) -> Silent | None:
     """Return the masked column that a side of a comparison is, within casts and functions that leave it what it is."""
     while isinstance(node, dict):
         if (column := node.get("ColumnRef")) is not None:
@@ -84,7 +116,7 @@ def _masked(node: Any, scope: Scope) -> Compared | None:
             if found is None or how not in ("token", "null"):
                 return None
             source, name = found
-            return Compared(f"{source.schema}.{source.name}.{name}", how)
+            return Silent(f"{source.schema}.{source.name}.{name}", how)
         cast, call = node.get("TypeCast"), node.get("FuncCall", {})
         if cast is not None:
             node = cast.get("arg")
@@ -112,6 +144,6 @@ def _constants(node: Any) -> Iterator[str]:
             yield from _constants(call.get("args"))
 
 
-def _is_none(value: str, column: Compared) -> bool:
+def _is_none(value: str, column: Silent) -> bool:
     """Say whether a text is no token, nor a list or a pattern of tokens."""
     return column.how != "token" or not value.lstrip("{^\"'").startswith(TOKEN_PREFIX)
