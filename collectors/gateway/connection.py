@@ -519,6 +519,7 @@ def _joined(house: House, link: Link, request: Startup, opened: Opened, server: 
         opened,
         session=number,
         at_us=now().us,
+        instance=upstream.named(server.at),
         pid=server.backend_pid,
         backend_start_us=server.backend_start_us,
         server_port=server.port,

@@ -95,7 +95,8 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
     house.audiences = Audiences.of(config) if config.masks else None
     ahead = house.ahead = Ahead(key)
     house.control = open_socket(control_folder(gateway), process, gateway.control_group)
-    servers = [(database.cluster, database.place.instance) for database in databases.values()]
+    places = {(one.cluster, instance) for one in databases.values() for instance in one.place.instances}
+    servers = sorted(places)
     shipping = ShippingProcess(config, spool, health, servers)
     served = threading.Event()
     thresholds = gc.get_threshold()

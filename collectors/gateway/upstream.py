@@ -7,8 +7,9 @@ import contextlib
 import secrets
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, cast, get_args
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -16,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from collectors.gateway.auth.scram import PLAIN, ClientExchange, ScramError, Secret
 from collectors.gateway.link import Ended, Link
 from collectors.gateway.wire import backend, frontend, startup
-from collectors.gateway.wire.frames import frame
+from collectors.gateway.wire.frames import Message, frame
 from collectors.gateway.wire.violation import ProtocolViolation
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.messages.refusal import dsn_trouble
@@ -32,10 +33,17 @@ WHO: Final = (
 class Refused(Exception):
     """The server does not let the session begin; `answer` is what its client is told."""
 
-    def __init__(self, answer: bytes, sqlstate: str) -> None:
-        super().__init__(sqlstate)
+    def __init__(self, answer: bytes, sqlstate: str, why: str = "") -> None:
+        super().__init__(why or sqlstate)
         self.answer = answer
         self.sqlstate = sqlstate
+
+
+Target = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
+"""Which of several servers a session is for, as libpq means it (`target_session_attrs`)."""
+TARGETS: Final = get_args(Target)
+CANNOT_CONNECT_NOW: Final = "57P03"
+"""What a server says that starts, stops or recovers: of several hosts the next one is tried, as libpq does."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +54,17 @@ class Place:
     database: str | None
     tls: ssl.SSLContext | None
     required: bool
+    target: Target = "any"
+
+    @property
+    def instances(self) -> list[str]:
+        """The names in evidence of all its hosts."""
+        return [named(at) for at in self.hosts]
 
     @property
     def instance(self) -> str:
         """Its name in evidence, `host:port`, of several hosts the first."""
-        return f"{self.hosts[0][0]}:{self.hosts[0][1]}"
+        return self.instances[0]
 
     @classmethod
     def parse(cls, dsn: str) -> Place:
@@ -59,7 +73,7 @@ class Place:
             given = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
         except psycopg.ProgrammingError as error:
             raise ConfigurationError(f"upstream cannot be read: {dsn_trouble(error)}") from error
-        known = {"host", "port", "dbname", "sslmode", "sslrootcert"}
+        known = {"host", "port", "dbname", "sslmode", "sslrootcert", "target_session_attrs"}
         if unknown := sorted(set(given) - known):
             raise ConfigurationError(
                 f"upstream: {', '.join(unknown)}: a login's own; it takes {', '.join(sorted(known))}"
@@ -69,13 +83,21 @@ class Place:
         ports = ports * len(hosts) if len(ports) == 1 else ports
         if len(ports) != len(hosts) or not all(port.isdecimal() for port in ports):
             raise ConfigurationError("upstream: as many ports as hosts, or one")
-        mode = given.get("sslmode", "prefer")
+        mode, target = given.get("sslmode", "prefer"), given.get("target_session_attrs", "any")
+        if target not in TARGETS:
+            raise ConfigurationError(f"upstream: target_session_attrs: one of {', '.join(TARGETS)}")
         return cls(
             tuple((host, int(port)) for host, port in zip(hosts, ports, strict=True)),
             given.get("dbname"),
             None if mode == "disable" else _context(mode, given.get("sslrootcert")),
             mode not in ("disable", "allow", "prefer"),
+            cast("Target", target),
         )
+
+
+def named(at: tuple[str, int]) -> str:
+    """Return a host's name in evidence."""
+    return f"{at[0]}:{at[1]}"
 
 
 def _context(mode: str, root: str | None) -> ssl.SSLContext:
@@ -104,18 +126,10 @@ class Server:
     port: int | None = None
 
 
-async def connect(place: Place) -> tuple[Link, tuple[str, int]]:
-    """Open a connection to the first host that takes one. Raise `Refused`."""
-    why = ""
-    for at in place.hosts:
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                return await _connect(place, at), at
-        except (OSError, TimeoutError, Ended, ProtocolViolation) as error:
-            why = str(error) or type(error).__name__
-    raise Refused(
-        backend.error("FATAL", "08006", f"the gateway does not reach the server {place.instance}: {why}"), "08006"
-    )
+def _unreachable(at: tuple[str, int], error: Exception) -> Refused:
+    why = str(error) or type(error).__name__
+    message = f"the gateway does not reach the server {named(at)}: {why}"
+    return Refused(backend.error("FATAL", "08006", message), "08006", message)
 
 
 async def _connect(place: Place, at: tuple[str, int]) -> Link:
@@ -146,14 +160,92 @@ async def _connect(place: Place, at: tuple[str, int]) -> Link:
 
 
 async def log_in(place: Place, parameters: dict[str, str], secret: Secret | None) -> Server:
-    """Log in as the role in `parameters`. Raise `Refused` with what the server says, or why it could not be."""
-    link, at = await connect(place)
+    """Log in as the role in `parameters` at the first host that is what the place is for.
+
+    A host that is not reached, or cannot take sessions now, is passed over; what any other refuses is refused. Raise
+    `Refused` with what the server says, or why it could not be.
+    """
+    passed: list[Refused] = []
+    for at, target in _tried(place):
+        last = (at, target) == _tried(place)[-1]
+        try:
+            async with asyncio.timeout(None if last else CONNECT_S):
+                server = await _log_in(place, at, parameters, secret, target)
+        except TimeoutError as error:
+            passed.append(_unreachable(at, error))
+        except Refused as refused:
+            if refused.sqlstate not in (_NOT_THERE, CANNOT_CONNECT_NOW):
+                raise
+            passed.append(refused)
+        else:
+            return server
+    if len(place.hosts) == 1 and place.target == "any":
+        raise passed[-1]
+    why = "; ".join(dict.fromkeys(f"{refused}" for refused in passed))
+    wanted = "" if place.target == "any" else f" that is {_MEANT[place.target]}"
+    message = f"the gateway finds no server{wanted}: {why}"
+    raise Refused(backend.error("FATAL", _NOT_THERE, message), _NOT_THERE, message)
+
+
+_NOT_THERE: Final = "08006"
+_MEANT: Final[dict[Target, str]] = {
+    "read-write": "read-write", "read-only": "read-only", "primary": "a primary", "standby": "a standby",
+    "prefer-standby": "there",
+}  # fmt: skip
+
+
+def _tried(place: Place) -> list[tuple[tuple[str, int], Target]]:
+    """List the hosts in the order in which they are tried, each with what it has to be then."""
+    if place.target != "prefer-standby":
+        return [(at, place.target) for at in place.hosts]
+    standbys: list[tuple[tuple[str, int], Target]] = [(at, "standby") for at in place.hosts]
+    return [*standbys, *((at, "any") for at in place.hosts)]
+
+
+def unfit(target: Target, settings: Mapping[str, str]) -> str | None:
+    """Say why a server is not what a session is for, by what it reports; None where it is.
+
+    Source: libpq's `PQconnectPoll`, state CONNECTION_CHECK_TARGET. Servers report both since PostgreSQL 14.
+    """
+    if target in ("any", "prefer-standby"):
+        return None
+    standby, read_only = settings.get("in_hot_standby"), settings.get("default_transaction_read_only")
+    if standby is None or read_only is None:
+        return "does not say whether it is a standby"
+    if target == "primary":
+        return "is a standby" if standby == "on" else None
+    if target == "standby":
+        return "is no standby" if standby != "on" else None
+    reads_only = standby == "on" or read_only == "on"
+    if target == "read-write":
+        return "is read-only" if reads_only else None
+    return None if reads_only else "is not read-only"
+
+
+async def _log_in(
+    place: Place, at: tuple[str, int], parameters: dict[str, str], secret: Secret | None, target: Target
+) -> Server:
+    """Log in at one host. Raise `Refused`."""
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            link = await _connect(place, at)
+    except (OSError, TimeoutError, Ended, ProtocolViolation) as error:
+        raise _unreachable(at, error) from error
     server = Server(link, place, at)
     try:
         link.send(startup.startup_packet(parameters))
         await _authenticate(link, secret)
         await _until_ready(server)
+        why = unfit(target, server.settings)
+        if why is not None:
+            message = f"{named(at)} {why}"
+            link.send(frontend.terminate())
+            link.close()
+            raise Refused(backend.error("FATAL", _NOT_THERE, message), _NOT_THERE, message)
         await _ask(server)
+    except Refused:
+        link.close()
+        raise
     except (Ended, ProtocolViolation, ScramError) as error:
         link.abort()
         why = str(error) or "the server has closed the connection"
@@ -166,12 +258,17 @@ async def log_in(place: Place, parameters: dict[str, str], secret: Secret | None
     return server
 
 
+def _said(message: Message) -> Refused:
+    said = backend.fields(message.body)
+    return Refused(message.frame, said.get("C", "XX000"), said.get("M", ""))
+
+
 async def _authenticate(link: Link, secret: Secret | None) -> None:
     exchange: ClientExchange | None = None
     while True:
         message = await link.message()
         if message.type == backend.ERROR:
-            raise Refused(message.frame, backend.fields(message.body).get("C", "XX000"))
+            raise _said(message)
         if message.type != backend.AUTHENTICATION:
             continue
         code, data = int.from_bytes(message.body[:4], "big"), message.body[4:]
@@ -197,7 +294,7 @@ async def _until_ready(server: Server) -> None:
     while True:
         message = await server.link.message()
         if message.type == backend.ERROR:
-            raise Refused(message.frame, backend.fields(message.body).get("C", "XX000"))
+            raise _said(message)
         if message.type == backend.KEY_DATA:
             server.pid, server.secret = int.from_bytes(message.body[:4], "big"), message.body[4:]
         elif message.type == backend.PARAMETER_STATUS:
@@ -218,7 +315,7 @@ async def _ask(server: Server) -> None:
         if message.type == backend.DATA_ROW:
             row = backend.first_row(message.body)
         elif message.type == backend.ERROR:
-            raise Refused(message.frame, backend.fields(message.body).get("C", "XX000"))
+            raise _said(message)
         elif message.type == backend.READY:
             break
     if len(row) != 3 or row[0] is None or row[1] is None:
@@ -232,9 +329,9 @@ async def _ask(server: Server) -> None:
 
 async def cancel(server: Server) -> None:
     """Ask the server to end what a session runs, and wait until it has taken that."""
-    one = Place((server.at,), None, server.place.tls, server.place.required)
-    with contextlib.suppress(Refused, Ended, TimeoutError):
-        link, _ = await connect(one)
+    with contextlib.suppress(OSError, Ended, ProtocolViolation, TimeoutError):
+        async with asyncio.timeout(CONNECT_S):
+            link = await _connect(server.place, server.at)
         link.send(startup.cancel_request(server.pid, server.secret))
         async with asyncio.timeout(CONNECT_S):
             await link.closed()
