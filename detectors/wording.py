@@ -187,6 +187,15 @@ def _refused(action: Action) -> str:
     return f"the {'gateway' if 'decision' in action.detail else 'server'} refused it"
 
 
+def decided(action: Action) -> str:
+    """Name the policies by which the gateway decided on a statement."""
+    decision = action.detail.get("decision")
+    policies = decision.get("policies") if isinstance(decision, Mapping) else None
+    if not isinstance(policies, list) or not policies:
+        return "a policy that is not known"
+    return f"the {'policy' if len(policies) == 1 else 'policies'} {show(policies)}"
+
+
 def statement(action: Action) -> str:
     """Return the statement, or what is known of one whose text is not; of posture how the object changed."""
     if action.kind == "posture":
@@ -227,6 +236,7 @@ _PHRASES: dict[str, Callable[[Action], object]] = {
     "setting": setting,
     "reason": reason,
     "gained": gained,
+    "decided": decided,
 }
 
 

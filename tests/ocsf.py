@@ -1,9 +1,9 @@
 """What OCSF 1.8.0 says of an event, as the published release does: `problems` lists what does not conform.
 
 The schema is the release's own export, which the package ocsf-json-schema carries (Apache-2.0); it is made into a JSON
-Schema with closed objects, required attributes, types, enumerations and at-least-one rules, without profiles. Beyond
-that: the version is the release's, no attribute is a deprecated one, a caption is the one of its number, the type is
-class and activity, and an observable names a place where its value stands.
+Schema with closed objects, required attributes, types, enumerations and at-least-one rules, with the profiles that the
+event names. Beyond that: the version is the release's, no attribute is a deprecated one, a caption is the one of its
+number, the type is class and activity, and an observable names a place where its value stands.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def problems(event: dict[str, Any], class_uid: int) -> list[str]:
     release = _release()
     found = [
         f"{'.'.join(map(str, error.absolute_path)) or 'the event'}: {error.message[:200]}"
-        for error in _validator(class_uid).iter_errors(event)
+        for error in _validator(class_uid, tuple(event.get("metadata", {}).get("profiles", []))).iter_errors(event)
     ]
     found += _inside(release, release["classes"][CLASSES[class_uid]], event, "")
     if event.get("type_uid") != class_uid * 100 + event.get("activity_id", 0):
@@ -56,8 +56,8 @@ def _release() -> dict[str, Any]:
 
 
 @cache
-def _validator(class_uid: int) -> jsonschema.Draft202012Validator:
-    schema = OcsfJsonSchemaEmbedded(_release()).get_class_schema(CLASSES[class_uid], [])
+def _validator(class_uid: int, profiles: tuple[str, ...]) -> jsonschema.Draft202012Validator:
+    schema = OcsfJsonSchemaEmbedded(_release()).get_class_schema(CLASSES[class_uid], list(profiles))
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 

@@ -20,8 +20,11 @@ REPEAT_MAX = 10_000
 """How often a test may repeat an action."""
 
 
-def actions_of(case: Case, kind: str) -> Iterator[Action]:
-    """Make the actions of a test. Raise `ValueError` that says what is wrong with it."""
+def actions_of(case: Case, kind: str, *, asked: bool = False) -> Iterator[Action]:
+    """Make the actions of a test. Raise `ValueError` that says what is wrong with it.
+
+    With `asked` those are asked for, before they run, of which the test does not say how many rows they changed.
+    """
     if (case.action is None) == (not case.actions):
         raise ValueError("one of action and actions is needed")
     number = 0
@@ -38,6 +41,8 @@ def actions_of(case: Case, kind: str) -> Iterator[Action]:
         if not isinstance(repeat, int) or not 1 <= repeat <= REPEAT_MAX:
             raise ValueError(f"repeat: 1 to {REPEAT_MAX}")
         flat = _flat(facts, kind)
+        if asked and "rows" not in flat:
+            flat.setdefault("asked", True)
         for place in range(repeat):
             action = _action(flat)
             action.occurred_at_us = action.captured_at_us = begun_us + at_us + place * every_us

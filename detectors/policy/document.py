@@ -64,7 +64,10 @@ class Sequence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A policy as it is written. `effect` and `respond` are for the gateway and the responder; judging is the same."""
+    """A policy as it is written. `effect` and `respond` are for the gateway and the responder.
+
+    Judging is the same, but for `limit`: in evidence it matches what changed more rows than `max_rows`.
+    """
 
     id: str
     title: str

@@ -81,7 +81,7 @@ class Policy:
         self.conditions = tuple(self._compile(where, source) for where, source in self._sources())
         for case in document.tests:
             try:
-                for _ in actions_of(case, document.kinds[0]):
+                for _ in actions_of(case, document.kinds[0], asked=document.effect == "limit"):
                     pass
             except ValueError as error:
                 raise ConfigurationError(f"{self.place}: test {case.name!r}: {error}") from None
@@ -103,7 +103,9 @@ class Policy:
         """List the conditions with the name of their place; what a sequence's `when` says holds for every step."""
         document = self.document
         if document.sequence is None:
-            yield "when", document.when or ""
+            # What a limit let pass is no finding: in evidence it asks for more rows than it allows.
+            limited = f"(asked || rows > {document.max_rows}) && " if document.effect == "limit" else ""
+            yield "when", f"{limited}({document.when})" if limited else document.when or ""
             return
         for step in document.sequence.steps:
             yield f"step {step.name}", f"({document.when}) && ({step.when})" if document.when else step.when
@@ -143,7 +145,7 @@ class Policy:
         context = Context(self.paths, joined(condition.keys for condition in self.conditions), self._calendars)
         matched = False
         clusters: set[str] = set()
-        for action in actions_of(case, self.document.kinds[0]):
+        for action in actions_of(case, self.document.kinds[0], asked=self.document.effect == "limit"):
             clusters.add(action.cluster)
             prepared = context.of(action)
             results = [prepared if isinstance(prepared, str) else c.evaluate(prepared) for c in self.conditions]

@@ -11,14 +11,15 @@ import re
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from pgwitness.core.errors import Unreachable
-from pgwitness.demo.shop import Principal
+from pgwitness.demo.doors import Way
 
 _TAG = re.compile(r"(?:INSERT 0|UPDATE|DELETE|MERGE) (\d+)")
 _DONE = "-- done --"
@@ -37,12 +38,16 @@ class Client(Protocol):
 class Psql:
     """A person at psql: a real psql process that is typed into."""
 
-    def __init__(self, psql: Path, host: str, port: int, who: Principal) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        environment |= {"PGAPPNAME": who.application, "PGCONNECT_TIMEOUT": "10"}
-        command = [str(psql), "-X", "-A", "-t", "-h", host, "-p", str(port), "-U", who.role, "-d", "shop"]
+    def __init__(self, psql: Path, way: Way, more: Mapping[str, str] | None = None) -> None:
+        """Log in; `more` goes into psql's environment, where its password is, too: arguments are for all to see."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | dict(
+            more or {}
+        )
+        if way.password is not None:
+            environment["PGPASSWORD"] = way.password()
+        command = [str(psql), "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", make_conninfo(**way.parameters)]
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            [*command, "-v", "ON_ERROR_STOP=1"],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -99,11 +104,9 @@ def _literal(statement: tuple[str, dict[str, Any]] | str) -> str:
 class Psycopg:
     """A program on psycopg 3; `claim` gives the token that says for whom a transaction is made."""
 
-    def __init__(self, host: str, port: int, who: Principal, claim: Callable[[], str] | None = None) -> None:
+    def __init__(self, way: Way, claim: Callable[[], str] | None = None) -> None:
         self._claim = claim
-        self._connection = psycopg.connect(
-            host=host, port=port, user=who.role, dbname="shop", application_name=who.application, autocommit=True
-        )
+        self._connection = psycopg.connect(**way.opened(), autocommit=True)
 
     def run(self, *statements: tuple[str, dict[str, Any]] | str) -> int:
         """Run statements in one transaction."""
@@ -134,15 +137,10 @@ class Psycopg:
 class Alchemy:
     """A program on SQLAlchemy, with psycopg below."""
 
-    def __init__(self, host: str, port: int, who: Principal) -> None:
+    def __init__(self, way: Way) -> None:
         from sqlalchemy import create_engine
 
-        self._engine = create_engine(
-            f"postgresql+psycopg://{who.role}@{host}:{port}/shop",
-            connect_args={"application_name": who.application},
-            pool_size=1,
-            max_overflow=0,
-        )
+        self._engine = create_engine("postgresql+psycopg://", connect_args=way.opened(), pool_size=1, max_overflow=0)
 
     def run(self, *statements: tuple[str, dict[str, Any]] | str) -> int:
         """Run statements in one transaction."""

@@ -45,6 +45,7 @@ data_path = "state/worker"
 collect_port = {collect_port}
 worker_port = {worker_port}
 console_port = {console_port}
+gateway_port = {gateway_port}
 
 """
 
@@ -73,6 +74,7 @@ def write(
         collect_port=free_port(),
         worker_port=free_port(),
         console_port=free_port(),
+        gateway_port=free_port(),
     )
     path.write_text(common + more)
     return path

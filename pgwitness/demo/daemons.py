@@ -141,7 +141,8 @@ def prepare(config: Path, admin_dsn: str) -> None:
 def watching(config: Path, logs: Path) -> Iterator[list[Daemon]]:
     """Have collectors and a worker running; the block begins when they are ready. Raise `Unreachable`.
 
-    The server's log is collected where the configuration says where it is.
+    The server's log is collected where the configuration says where it is, and a gateway runs where it has a database.
+    They are listed in the order in which evidence passes through them.
     """
     from pgwitness.core.config import load
 
@@ -150,9 +151,13 @@ def watching(config: Path, logs: Path) -> Iterator[list[Daemon]]:
     log = ["log"] if any(cluster.log is not None for cluster in loaded.clusters.values()) else []
     daemons: list[Daemon] = []
     try:
+        ports = [http.collect_port, http.worker_port]
+        if loaded.gateway.databases:
+            daemons.append(Daemon(config, logs / "gateway.log", "gateway"))
+            ports.insert(0, http.gateway_port)
         daemons.append(Daemon(config, logs / "collect.log", "collect", "wal", "stats", "sessions", *log))
         daemons.append(Daemon(config, logs / "worker.log", "worker"))
-        for daemon, port in zip(daemons, (http.collect_port, http.worker_port), strict=True):
+        for daemon, port in zip(daemons, ports, strict=True):
             wait_for(daemon.ready(port), READY_SECONDS_MAX, f"a daemon is not ready; see {daemon.log}")
         yield daemons
     finally:

@@ -1,6 +1,7 @@
-"""The demo's helpdesk: the portal where people ask the support agent for help, and which signs whom it works for.
+"""The demo's helpdesk: the portal where people sign on and ask agents for help, and which signs whom these work for.
 
-The portal's public key is what the collectors trust. Another portal, with a key that nobody trusts, is a forger.
+The portal's public key is what the collectors and the gateway trust. Another portal, with a key that nobody trusts, is
+a forger.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pgwitness.demo.shop import JONAS, MARIA, SUPPORT_AGENT
+from pgwitness.demo.shop import JONAS, MARIA, SUPPORT_AGENT, Principal
 
 ISSUER = "https://helpdesk.shop.example"
 PORTAL = "helpdesk-portal"
 AUDIENCE = "shop/shop"
 LIFETIME_S = 120
 QUESTIONS_PER_CONVERSATION = 10
+TOOLS = {"support-agent": "tickets", "pricing-agent": "prices"}
 
 
 class Helpdesk:
@@ -48,17 +50,29 @@ class Helpdesk:
         self._asked += 1
         return self._token
 
-    def sign(self, person: str, number: int = 0) -> str:
-        """Sign that the agent works for a person."""
+    def login(self, who: Principal) -> str:
+        """Sign who somebody is, to log in with: a person for himself, an agent for the person who let it run."""
+        return self._signed(who.name, {}) if who.kind == "human" else self.sign(JONAS.name, agent=who)
+
+    def sign(self, person: str, number: int = 0, agent: Principal = SUPPORT_AGENT) -> str:
+        """Sign that an agent works for a person."""
+        conversation = f"c-{number // QUESTIONS_PER_CONVERSATION}"
+        return self._signed(
+            person,
+            {
+                "act": {"sub": agent.name, "act": {"sub": PORTAL}},
+                "agent": {"model": "m-4", "tool": TOOLS.get(agent.name, ""), "conversation": conversation},
+            },
+        )
+
+    def _signed(self, person: str, claims: dict[str, object]) -> str:
         now = int(time.time())
-        claims = {
+        common = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": person,
             "jti": uuid.uuid4().hex,
             "iat": now,
             "exp": now + LIFETIME_S,
-            "act": {"sub": SUPPORT_AGENT.name, "act": {"sub": PORTAL}},
-            "agent": {"model": "m-4", "tool": "tickets", "conversation": f"c-{number // QUESTIONS_PER_CONVERSATION}"},
         }
-        return jwt.encode(claims, self._key, algorithm="EdDSA")
+        return jwt.encode({**common, **claims}, self._key, algorithm="EdDSA")

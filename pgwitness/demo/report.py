@@ -17,21 +17,32 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pgwitness.core.printable import visible
-from pgwitness.demo.scenes import Scene
+from pgwitness.demo.scenes import Refusal, Scene, scenes
 from pgwitness.demo.sealing import CHECKPOINT, Sealing
 from pgwitness.demo.watch import Watch
 from pgwitness.demo.workload import Ledger
 
 QUESTIONS = (
     (
+        "Who came through the gateway, and what did they show?",
+        "SELECT principal, principal_kind AS kind, on_behalf_of, role, auth_method, assurance, count(*) AS sessions "
+        "FROM sessions WHERE binding = 'gateway' AND operation = 'connect' GROUP BY ALL ORDER BY assurance DESC, "
+        "principal",
+    ),
+    (
+        "And who went around it, and changed something? Of a shadow write nobody knows which way it came.",
+        "SELECT coalesce(principal, role, '(nobody)') AS who, assurance, status, relations, rows, through_gateway "
+        "FROM reconciliation WHERE through_gateway IS DISTINCT FROM true ORDER BY occurred_at",
+    ),
+    (
         "Who changed payments, and how sure is that?",
         "SELECT principal, principal_kind AS kind, role, certainty, assurance, count(*) AS rows "
         "FROM changes WHERE list_contains(relations, 'public.payments') GROUP BY ALL ORDER BY rows DESC",
     ),
     (
-        "Everything that ever happened to order 7?",
+        "Who ever changed order 7?",
         "SELECT occurred_at, operation, principal, on_behalf_of, application, certainty "
-        "FROM touched('public.orders', 7) ORDER BY occurred_at, event_id",
+        "FROM touched('public.orders', 7) WHERE how = 'changed' ORDER BY occurred_at, event_id",
     ),
     (
         "How much of what was changed is tied to a session exactly? Shadow: past the beacon, and nobody knows by whom.",
@@ -47,6 +58,17 @@ QUESTIONS = (
 """Questions of an auditor, each with the query that answers it."""
 
 
+REFUSED = (
+    "SELECT principal, unnest(CAST(detail->'$.decision.policies' AS VARCHAR[])) FROM events "
+    "WHERE binding = 'gateway' AND outcome = 'denied' AND assurance = 'verified'"
+)
+PAST_GATEWAY = (
+    "SELECT coalesce(principal, role, '(nobody)'), count(*) FROM reconciliation "
+    "WHERE through_gateway IS DISTINCT FROM true GROUP BY 1 ORDER BY 1"
+)
+"""Transactions that did not come through the gateway, or of which nobody can tell, by whose they are."""
+
+
 @dataclass
 class Result:
     """What came of the demo, for the report."""
@@ -59,6 +81,7 @@ class Result:
     watch: Watch
     problems: list[str]
     sealing: Sealing
+    refusals: list[Refusal]
 
 
 class Narrator:
@@ -116,6 +139,8 @@ def summarize(result: Result) -> dict[str, Any]:
         "assurance": _counts(lake, "SELECT assurance, count(*) FROM changes GROUP BY 1 ORDER BY 1"),
         "planted": [scene.id for scene in result.planted],
         "caught": caught,
+        "refused": _refused(result),
+        "past_gateway": _counts(lake, PAST_GATEWAY),
         "false_alerts": len(unexplained(result)),
         "committed_rows": result.ledger.rows,
         "landed_rows": sum(landed.values()),
@@ -133,6 +158,12 @@ def summarize(result: Result) -> dict[str, Any]:
         },
         "compacted": {"files": result.sealing.files, "became": result.sealing.became},
     }
+
+
+def _refused(result: Result) -> list[str]:
+    """List the scenes that never happened: the evidence has the gateway's refusal, under the actor's verified name."""
+    found = set(_ask(result.lake, REFUSED))
+    return [scene.id for scene in result.planted if (scene.who.name, scene.refused) in found]
 
 
 def _counts(lake: Path, query: str) -> dict[str, int]:
@@ -172,13 +203,15 @@ def _quantile(ordered: list[float], share: float) -> float | None:
 def in_order(summary: Mapping[str, Any]) -> bool:
     """Return whether every committed row landed exactly once, under its name, and every misbehaviour was caught.
 
-    And whether the seal finds what was altered in a copy, and nothing in the lake itself.
+    And whether the evidence names what the gateway refused, under verified names, and the seal finds what was altered
+    in a copy, and nothing in the lake itself.
     """
     return (
         summary["committed_rows"] == summary["landed_rows"]
         and all(rows["committed"] == rows["landed"] for rows in summary["principals"].values())
         and summary["duplicates"] == 0
         and summary["planted"] == summary["caught"]
+        and summary["refused"] == [scene.id for scene in scenes() if scene.refused]
         and summary["seal"]["findings"] > 0
         and summary["seal"]["untouched"] == 0
     )
@@ -207,12 +240,27 @@ def show(summary: Mapping[str, Any], result: Result, place: Path, kept: bool) ->
         for scene in result.planted
     ]
     out.print(table(staged, ["misbehaviour", "by", "caught"], "What was staged"))
+    _refusals(result.refusals)
     for question, query in QUESTIONS:
         answer = _rows(lake, query)
         out.print(table(answer[:8], list(answer[0]) if answer else ["answer"], question))
         out.print(f"  {query}\n", style="dim", soft_wrap=True)
     _sealed(result.sealing)
     _verdict(summary, result, place, kept)
+
+
+def _refusals(refusals: list[Refusal]) -> None:
+    """Print what the gateway told whom it refused something, as they read it."""
+    from pgwitness.cli.output import console
+
+    out = console()
+    out.print("What the gateway refused, and told them\n", style="italic")
+    for refusal in refusals:
+        out.print(visible(f"  {refusal.who.name}> {refusal.asked};"), style="bold", markup=False)
+        for word, said in (("ERROR", refusal.told), ("DETAIL", refusal.detail), ("HINT", refusal.hint)):
+            if said:
+                out.print(visible(f"  {word}:  {said}"), markup=False)
+        out.print()
 
 
 def _sealed(sealing: Sealing) -> None:
@@ -238,7 +286,8 @@ def _verdict(summary: Mapping[str, Any], result: Result, place: Path, kept: bool
     out.print(
         f"{summary['committed_rows']:,} rows committed, {summary['landed_rows']:,} landed, "
         f"{summary['duplicates']} duplicates; {len(summary['caught'])} of {len(summary['planted'])} misbehaviours "
-        f"caught, {summary['false_alerts']} false alerts; {summary['seconds']:.0f} s",
+        f"caught, {len(summary['refused'])} of them refused before anything was done, "
+        f"{summary['false_alerts']} false alerts; {summary['seconds']:.0f} s",
         style="bold green" if good else "bold red",
     )
     if wait["p50"] is not None:

@@ -18,13 +18,16 @@ from pathlib import Path
 import psycopg
 
 from pgwitness.core.errors import NotInOrder, Unreachable
-from pgwitness.demo import configuration, report
+from pgwitness.core.runtime import logs
+from pgwitness.demo import bearer, configuration, report
 from pgwitness.demo.daemons import Daemon, fresh, prepare, servers, unwinding, watching
+from pgwitness.demo.doors import Doors, furnish, make
 from pgwitness.demo.helpdesk import ISSUER, Helpdesk
+from pgwitness.demo.rules import POLICIES
 from pgwitness.demo.scenes import Scene, Stage, failed, scenes
 from pgwitness.demo.sealing import SETTINGS, Notary
-from pgwitness.demo.servers import LOOPBACK, Broker, Postgres
-from pgwitness.demo.shop import IDENTITIES, open_shop
+from pgwitness.demo.servers import Broker, Postgres
+from pgwitness.demo.shop import IDENTITIES, PRICING_AGENT, open_shop
 from pgwitness.demo.watch import Watch
 from pgwitness.demo.workload import Ledger, Workload, staff
 
@@ -72,6 +75,7 @@ def main(*, seconds: float, folder: Path | None, as_json: bool) -> int:
 
     Raise `ConfigurationError` when the folder is in use, `Unreachable` when a server does not start.
     """
+    logs.configure("warning")  # what this process does it says itself; its daemons have logs of their own
     kept = folder is not None
     place = fresh(folder or Path(tempfile.mkdtemp(prefix="pgwitness-demo-")))
     tell = report.Narrator(sys.stderr)
@@ -96,21 +100,24 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> report.Result:
         tell("starting PostgreSQL 18 and the broker")
         postgres, broker = stack.enter_context(servers(place, LOGGED))
         helpdesk = Helpdesk()
-        config = _configure(place, postgres, broker, seconds, helpdesk)
+        doors, config = _configure(place, postgres, broker, seconds, helpdesk)
         tell("opening the shop: tables, roles, customers")
         with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
             _trust_loopback(postgres, admin)
             open_shop(postgres.dsn(dbname="shop"), admin)
+            furnish(place, doors, admin)
         tell("installing the beacon, creating the topics")
         prepare(config, postgres.dsn())
-        tell("starting the collectors and the worker")
+        tell("starting the gateway, the collectors and the worker")
         daemons = stack.enter_context(watching(config, place / "logs"))
         watch = Watch(config)
         stack.callback(watch.stop)
         watch.start()
         ledger = Ledger()
-        stage = Stage(LOOPBACK, postgres.port, postgres.psql_bin / "psql", ledger)
-        workload = Workload(staff(stage.host, stage.port, stage.psql, helpdesk), ledger)
+        stage = Stage(doors, postgres.psql_bin / "psql", ledger)
+        if bearer.available():
+            stack.enter_context(bearer.handing_over(lambda: helpdesk.login(PRICING_AGENT)))
+        workload = Workload(staff(doors, stage.psql), ledger)
         stack.callback(workload.stop)
         notary = Notary(config)
         planted, begun_ms = _work(workload, stage, seconds, tell)
@@ -125,7 +132,15 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> report.Result:
         notary.show()
     problems = [f"{type(error).__name__}: {error}" for error in workload.errors]
     return report.Result(
-        time.monotonic() - began, place / "lake", ledger, planted, begun_ms, watch, problems, notary.result
+        time.monotonic() - began,
+        place / "lake",
+        ledger,
+        planted,
+        begun_ms,
+        watch,
+        problems,
+        notary.result,
+        stage.refusals,
     )
 
 
@@ -136,19 +151,22 @@ def _trust_loopback(postgres: Postgres, admin: psycopg.Connection[tuple[object, 
     admin.execute("SELECT pg_reload_conf()")
 
 
-def _configure(place: Path, postgres: Postgres, broker: Broker, seconds: float, helpdesk: Helpdesk) -> Path:
+def _configure(
+    place: Path, postgres: Postgres, broker: Broker, seconds: float, helpdesk: Helpdesk
+) -> tuple[Doors, Path]:
     from detectors.policy.files import packaged_files
     from pgwitness.core.privacy import KEY_BYTES, write_key
 
-    more = MORE.format(place=place, issuer=ISSUER, warmup_ms=int(seconds * 1000 * 0.3)) + SETTINGS
+    doors, gateway = make(place, postgres.port, helpdesk)
+    more = MORE.format(place=place, issuer=ISSUER, warmup_ms=int(seconds * 1000 * 0.3)) + gateway + SETTINGS
     path = configuration.write(place, postgres, broker, title=TITLE, clear=CLEAR, flush_interval="2s", more=more)
     (place / "helpdesk.pem").write_text(helpdesk.public_key)
     (place / "identities.yaml").write_text(IDENTITIES)
     (place / "policies").mkdir()
-    for name, text in packaged_files().items():
+    for name, text in {**packaged_files(), "shop.yaml": POLICIES}.items():
         (place / "policies" / name).write_text(text)
     write_key(place / "privacy.key", secrets.token_bytes(KEY_BYTES))
-    return path
+    return doors, path
 
 
 def _work(

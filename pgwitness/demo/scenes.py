@@ -1,8 +1,9 @@
 """The misbehaviours that the demo stages: who does what, and which policy is to catch it.
 
-Each scene logs in for itself and does one thing. A scene counts as caught when one of its policies raised an alert
-about its principal, or, where no rule names one, about its role, or, where nobody can know who it was, about the
-object. An alert that no scene explains is a false one.
+Each scene logs in for itself, at the gateway or past it, and does one thing. A scene counts as caught when one of its
+policies raised an alert about its principal, or, where no rule names one, about its role, or, where nobody can know who
+it was, about the object. An alert that no scene explains is a false one. What the gateway is to refuse never happens: a
+scene that is not refused cannot be played.
 """
 
 from __future__ import annotations
@@ -16,28 +17,67 @@ from typing import Any
 
 import psycopg
 
+from pgwitness.core.errors import NotInOrder
+from pgwitness.demo import rules
 from pgwitness.demo.clients import Elsewhere, Psql, Psycopg
+from pgwitness.demo.doors import Doors
 from pgwitness.demo.helpdesk import Helpdesk
-from pgwitness.demo.shop import JONAS, LENA, MARIA, OWNER, PRICING_AGENT, SHIPPING, Principal
-from pgwitness.demo.workload import Ledger
+from pgwitness.demo.servers import LOOPBACK
+from pgwitness.demo.shop import (
+    JONAS,
+    LENA,
+    MARIA,
+    OWNER,
+    PRICING_AGENT,
+    SHIPPING,
+    SUPPORT_AGENT,
+    TRAP_TICKET,
+    Principal,
+)
+from pgwitness.demo.workload import Ledger, at_psql
 
 FAR_ADDRESS = "127.0.0.66"
 """An address that the shop's services never come from; Linux has all of 127.0.0.0/8."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Where scenes play: the server, the folder of psql, and the ledger for what they commit."""
+class Refusal:
+    """What somebody was told whom the gateway refused something."""
 
-    host: str
-    port: int
+    who: Principal
+    asked: str
+    told: str
+    detail: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where scenes play: the doors, the program psql, the ledger for what they commit, and what was refused."""
+
+    doors: Doors
     psql: Path
     ledger: Ledger
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def refuse(self, client: Psycopg, who: Principal, statement: str) -> None:
+        """Ask for something that the gateway is to refuse. Raise `NotInOrder` when it does not."""
+        try:
+            client.run(statement)
+        except psycopg.errors.InsufficientPrivilege as error:
+            said = error.diag
+            told = (said.message_primary or "", said.message_detail or "", said.message_hint or "")
+            self.refusals.append(Refusal(who, statement, *told))
+            return
+        raise NotInOrder(f"the gateway let {who.name} do what it is to refuse: {statement}")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One misbehaviour. `policies` are the ids that catch it, `objects` names that alert may be about instead."""
+    """One misbehaviour. `policies` are the ids that catch it, `objects` names that alert may be about instead.
+
+    `refused` is the policy by which the gateway does not let it happen, empty for what happens.
+    """
 
     id: str
     title: str
@@ -45,11 +85,13 @@ class Scene:
     play: Callable[[Stage], None]
     policies: tuple[str, ...]
     objects: tuple[str, ...] = field(default=())
+    refused: str = ""
 
     def explains(self, alert: Mapping[str, Any]) -> bool:
         """Return whether an alert is about this scene."""
         facts = alert.get("unmapped", {})
-        return facts.get("policy") in self.policies and self._about(facts, alert)
+        told = self.refused in alert.get("message", "")
+        return facts.get("policy") in self.policies and told and self._about(facts, alert)
 
     def touches(self, alert: Mapping[str, Any]) -> bool:
         """Return whether an alert is about this scene's actor, whichever detector raised it, or about the scene."""
@@ -66,25 +108,50 @@ class Scene:
         return any(wanted in name for wanted in self.objects for name in names)
 
 
+EVERYTHING = "DELETE FROM promotions WHERE 1 = 1"
+
+
+def drop_drafts(stage: Stage) -> None:
+    """The pricing agent drops a table of its own, which the server would let it do."""
+    client = Psycopg(stage.doors.through(PRICING_AGENT))
+    stage.refuse(client, PRICING_AGENT, "DROP TABLE price_drafts")
+    client.close()
+
+
+def follow_a_ticket(stage: Stage) -> None:
+    """The support agent reads a ticket that tells it to list all cards, and does as it is told."""
+    client = Psycopg(stage.doors.through(SUPPORT_AGENT))
+    client.one("SELECT body FROM tickets WHERE id = %(t)s", {"t": TRAP_TICKET})
+    stage.refuse(client, SUPPORT_AGENT, "SELECT customer_id, number, expires FROM cards")
+    client.close()
+
+
+def delete_too_much(stage: Stage) -> None:
+    """The pricing agent tidies up at the gateway: its WHERE is true for every row, and the limit undoes it."""
+    client = Psycopg(stage.doors.through(PRICING_AGENT))
+    stage.refuse(client, PRICING_AGENT, EVERYTHING)
+    client.close()
+
+
 def delete_everything(stage: Stage) -> None:
-    """The pricing agent tidies up: its WHERE is true for every row."""
-    client = Psycopg(stage.host, stage.port, PRICING_AGENT)
-    stage.ledger.add(PRICING_AGENT.name, client.run("DELETE FROM promotions WHERE 1 = 1"))
+    """The same agent goes around the gateway and does it all the same."""
+    client = Psycopg(stage.doors.around(PRICING_AGENT))
+    stage.ledger.add(PRICING_AGENT.name, client.run(EVERYTHING))
     client.close()
 
 
 def read_all_customers(stage: Stage) -> None:
     """Maria, who looks after one customer at a time, takes them all."""
-    client = Psql(stage.psql, stage.host, stage.port, MARIA)
+    client = at_psql(stage.doors, stage.psql, MARIA)
     client.run("SELECT * FROM customers")
     client.close()
 
 
 def come_from_elsewhere(stage: Stage) -> None:
     """Somebody uses the shipping service's role from an address it never comes from."""
-    elsewhere = Elsewhere(stage.host, stage.port, FAR_ADDRESS)
+    elsewhere = Elsewhere(LOOPBACK, stage.doors.port, FAR_ADDRESS)
     try:
-        client = Psycopg(stage.host, elsewhere.port, SHIPPING)
+        client = Psycopg(stage.doors.through(SHIPPING, elsewhere.port))
         for order in range(1, 4):
             change = ("UPDATE orders SET status = 'sent' WHERE id = %(o)s", {"o": order})
             stage.ledger.add(SHIPPING.name, client.run(change))
@@ -94,22 +161,22 @@ def come_from_elsewhere(stage: Stage) -> None:
 
 
 def create_superuser(stage: Stage) -> None:
-    """Lena makes a second superuser, with an innocent name."""
-    client = Psql(stage.psql, stage.host, stage.port, LENA)
+    """Lena makes a second superuser, with an innocent name, at the server itself."""
+    client = Psql(stage.psql, stage.doors.around(LENA))
     client.run("CREATE ROLE metrics LOGIN SUPERUSER")
     client.close()
 
 
 def drop_table(stage: Stage) -> None:
     """The owner's role drops a table of the shop."""
-    client = Psql(stage.psql, stage.host, stage.port, OWNER)
+    client = Psql(stage.psql, stage.doors.around(OWNER))
     client.run("DROP TABLE coupons")
     client.close()
 
 
 def forge_beacon(stage: Stage) -> None:
-    """Jonas writes a beacon of his own making that names Lena, and refunds an order under it."""
-    client = Psycopg(stage.host, stage.port, JONAS)
+    """Jonas goes around the gateway with a beacon of his own making that names Lena, and refunds an order under it."""
+    client = Psycopg(stage.doors.around(JONAS))
     session = json.dumps(["session/1", "1", "shop", 1, 1, LENA.role, None, None, None])
     claim = "\x1f".join(["1", LENA.role, "none", LENA.application, "", "0" * 64 + session])
     # Everything is right but the two codes, which only the database can make.
@@ -122,7 +189,7 @@ def forge_beacon(stage: Stage) -> None:
 
 def forge_claim(stage: Stage) -> None:
     """The pricing agent brings a token that it signed itself, in which the support agent works for Lena."""
-    client = Psycopg(stage.host, stage.port, PRICING_AGENT, lambda: Helpdesk().sign(LENA.name))
+    client = Psycopg(stage.doors.through(PRICING_AGENT), lambda: Helpdesk().sign(LENA.name))
     change = ("UPDATE products SET price = price * 2 WHERE id = %(p)s", {"p": 13})
     stage.ledger.add(PRICING_AGENT.name, client.run(change))
     client.close()
@@ -130,7 +197,7 @@ def forge_claim(stage: Stage) -> None:
 
 def disable_beacon(stage: Stage) -> None:
     """The owner of the table switches its triggers off, writes, and switches them on again."""
-    client = Psql(stage.psql, stage.host, stage.port, OWNER)
+    client = Psql(stage.psql, stage.doors.around(OWNER))
     client.run("ALTER TABLE payments DISABLE TRIGGER USER")
     stage.ledger.add(None, client.run("UPDATE payments SET amount = 0 WHERE id <= 5"))
     client.run("ALTER TABLE payments ENABLE ALWAYS TRIGGER pgwitness_beacon")
@@ -148,8 +215,32 @@ def scenes() -> list[Scene]:
     """List the scenes that can be staged on this machine, in the order they are played."""
     played = [
         Scene(
+            "agent_drops_a_table",
+            "an AI agent drops a table: refused",
+            PRICING_AGENT,
+            drop_drafts,
+            ("refused_by_gateway",),
+            refused=rules.DROP,
+        ),
+        Scene(
+            "agent_follows_a_ticket",
+            "an AI agent asks for cards, as a ticket told it to: refused",
+            SUPPORT_AGENT,
+            follow_a_ticket,
+            ("refused_by_gateway",),
+            refused=rules.SECRETS,
+        ),
+        Scene(
+            "agent_deletes_too_much",
+            "an AI agent deletes without a useful WHERE: undone",
+            PRICING_AGENT,
+            delete_too_much,
+            ("refused_by_gateway",),
+            refused=rules.FEW_ROWS,
+        ),
+        Scene(
             "agent_deletes_everything",
-            "an AI agent deletes without a useful WHERE",
+            "it goes around the gateway and deletes all the same",
             PRICING_AGENT,
             delete_everything,
             ("delete_without_where", "mass_change", "most_of_table"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from pgwitness.demo.clients import Alchemy, Client, Psql, Psycopg
-from pgwitness.demo.helpdesk import Helpdesk
+from pgwitness.demo.doors import Doors, psql_environment
 from pgwitness.demo.shop import (
     CHECKOUT,
     CUSTOMERS,
@@ -116,17 +116,27 @@ class Workload:
             self.errors.append(error)
 
 
-def staff(host: str, port: int, psql: Path, helpdesk: Helpdesk) -> list[Worker]:
-    """Let everybody log in: people at psql, programs with psycopg and SQLAlchemy; the agent works for whoever asks."""
+def staff(doors: Doors, psql: Path) -> list[Worker]:
+    """Let everybody log in at the gateway: people at psql, programs with psycopg and SQLAlchemy.
+
+    The support agent works for whoever asks.
+    """
     return [
-        Worker(CHECKOUT, Psycopg(host, port, CHECKOUT), sell, 25.0),
-        Worker(SHIPPING, Alchemy(host, port, SHIPPING), ship, 10.0),
-        Worker(SUPPORT_AGENT, Psycopg(host, port, SUPPORT_AGENT, helpdesk.next), answer, 8.0),
-        Worker(PRICING_AGENT, Psycopg(host, port, PRICING_AGENT), price, 6.0),
-        Worker(MARIA, Psql(psql, host, port, MARIA), care, 2.0),
-        Worker(JONAS, Psql(psql, host, port, JONAS), report, 2.0),
-        Worker(LENA, Psql(psql, host, port, LENA), tend, 1.0),
+        Worker(CHECKOUT, Psycopg(doors.through(CHECKOUT)), sell, 25.0),
+        Worker(SHIPPING, Alchemy(doors.through(SHIPPING)), ship, 10.0),
+        Worker(SUPPORT_AGENT, Psycopg(doors.through(SUPPORT_AGENT), doors.helpdesk.next), answer, 8.0),
+        Worker(PRICING_AGENT, Psycopg(doors.through(PRICING_AGENT)), price, 6.0),
+        *(
+            Worker(who, at_psql(doors, psql, who), job, rate)
+            for who, job, rate in ((MARIA, care, 2.0), (JONAS, report, 2.0), (LENA, tend, 1.0))
+        ),
     ]
+
+
+def at_psql(doors: Doors, psql: Path, who: Principal) -> Psql:
+    """Let a person log in at the gateway with psql, over TLS where that psql can be made to."""
+    more = psql_environment()
+    return Psql(psql, doors.through(who, tls=more is not None), more)
 
 
 def sell(client: Client, random: Random) -> int:

@@ -67,6 +67,48 @@ def test_every_misbehaviour_is_caught_and_nothing_else(played: tuple[Path, dict[
     assert found["false_alerts"] == 0
 
 
+def test_what_the_gateway_refuses_never_happens(played: tuple[Path, dict[str, object]]) -> None:
+    """A DROP, cards behind a ticket, a bulk delete: the evidence has each refusal, named, and nothing was done."""
+    place, found = played
+    assert found["refused"] == ["agent_drops_a_table", "agent_follows_a_ticket", "agent_deletes_too_much"]
+    connection = connect(place / "lake")
+    asked = (
+        "SELECT principal, on_behalf_of, certainty, assurance, detail->'$.decision.policies'->>0 FROM events "
+        "WHERE binding = 'gateway' AND kind = 'decision' AND operation = 'deny' ORDER BY principal"
+    )
+    assert connection.execute(asked).fetchall() == [
+        ("pricing-agent", "jonas", "exact", "verified", "agents_drop_nothing"),
+        ("support-agent", "jonas", "exact", "verified", "secrets_after_untrusted"),
+    ]
+    dropped = "SELECT count(*) FROM ddl WHERE list_contains(relations, 'public.price_drafts')"
+    assert connection.execute(dropped).fetchone() == (0,)
+    deleted = "SELECT through_gateway, deletes FROM reconciliation WHERE deletes > 50"
+    assert [way for way, _ in connection.execute(deleted).fetchall()] == [False]
+    limits = "SELECT count(DISTINCT uid) FROM alerts WHERE policy = 'agents_change_few_rows'"
+    assert connection.execute(limits).fetchone() == (1,), "the agents' other changes were within the limit"
+
+
+def test_everybody_comes_through_the_gateway_but_who_goes_around_it(played: tuple[Path, dict[str, object]]) -> None:
+    """Psql and psycopg by password, token and OAUTHBEARER; what was changed past the gateway shows as that."""
+    place, found = played
+    assert found["past_gateway"] == {"(nobody)": 1, "jonas": 1, "pricing-agent": 1}
+    asked = (
+        "SELECT DISTINCT principal, auth_method, assurance FROM sessions "
+        "WHERE binding = 'gateway' AND operation = 'connect' ORDER BY principal"
+    )
+    assert connect(place / "lake").execute(asked).fetchall() == [
+        ("checkout", "scram-sha-256", "asserted"),
+        ("jonas", "scram-sha-256", "asserted"),
+        ("lena", "scram-sha-256", "role_only"),
+        ("maria", "oauth", "verified"),
+        ("pricing-agent", "oauth", "verified"),
+        ("shipping", "scram-sha-256", "role_only"),
+        ("support-agent", "oauth", "verified"),
+    ]
+    said = (place / "logs" / "gateway.log").read_text().splitlines()
+    assert [line for line in said if '"level": "error"' in line] == []
+
+
 def test_the_object_has_everything_that_is_promised(played: tuple[Path, dict[str, object]]) -> None:
     """The object has the contract's keys; changes are exact but for the one that was made past the beacon."""
     place, found = played
@@ -93,15 +135,18 @@ def test_the_object_has_everything_that_is_promised(played: tuple[Path, dict[str
 def test_who_did_it_is_named_where_a_rule_names_anybody(played: tuple[Path, dict[str, object]]) -> None:
     """The log names who read and who made a superuser, which statistics and snapshots alone cannot; and once each."""
     place, _ = played
-    query = "SELECT DISTINCT policy, principal, ocsf ->> '$.unmapped.certainty' AS certainty FROM alerts"
+    query = "SELECT DISTINCT policy, principal, ocsf ->> '$.unmapped.certainty' AS certainty, uid FROM alerts"
     result = CliRunner().invoke(main, ["sql", query, "--json", "--config", str(place / "pgwitness.toml")])
     assert result.exit_code == 0, result.stderr
-    found = [tuple(row.values()) for row in json.loads(result.stdout)]
-    assert ("bulk_read", "maria", "strong") in found
+    rows = json.loads(result.stdout)
+    found = [(row["policy"], row["principal"], row["certainty"]) for row in rows]
+    assert {("bulk_read", "maria", "exact"), ("bulk_read", "maria", "strong")} & set(found)
     assert ("most_of_table", "pricing-agent", "exact") in found, sorted(map(str, found))
     assert ("superuser", "lena", "strong") in found
     assert ("privilege_escalation", "lena", "exact") in found
-    assert len({policy for policy, *_ in found}) == len(found)
+    # The pricing agent is refused two statements, each of which is a finding of its own.
+    uids = {(row["policy"], row["principal"], row["uid"]) for row in rows if row["policy"] != "refused_by_gateway"}
+    assert len({(policy, principal) for policy, principal, _ in uids}) == len(uids)
 
 
 def test_what_is_kept_can_be_used(played: tuple[Path, dict[str, object]]) -> None:

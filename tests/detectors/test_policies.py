@@ -101,6 +101,32 @@ def test_a_forgotten_line_between_two_policies_takes_none_away(tmp_path: Path) -
         Bundle.load(tmp_path)
 
 
+LIMIT = """
+id: few
+title: Few rows
+description: A limit.
+severity: high
+kinds: [statement]
+when: '"delete" in statement.operations'
+effect: limit
+max_rows: 10
+message: "{who}"
+runbook: Ask.
+tests:
+  - {name: asked for, match: true, action: {statement: {operations: [delete]}}}
+  - {name: done, match: true, action: {rows: 11, statement: {operations: [delete]}}}
+  - {name: within, match: false, action: {rows: 10, statement: {operations: [delete]}}}
+  - {name: asked for by name, match: true, action: {asked: true, rows: 0, statement: {operations: [delete]}}}
+"""
+
+
+def test_what_a_limit_lets_pass_is_no_finding() -> None:
+    """A limit decides on what is asked for; in evidence it matches what changed more rows than it allows."""
+    assert Bundle(parse(LIMIT, "test")).run_tests() == []
+    harmless = LIMIT.replace("rows: 11", "rows: 7")
+    assert [failure.test for failure in Bundle(parse(harmless, "test")).run_tests()] == ["done"]
+
+
 def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:
     """Without policies nothing starts, and the text names the command that writes them."""
     with pytest.raises(ConfigurationError, match="pgwitness init"):

@@ -1,18 +1,13 @@
-"""What an issuer of tokens is in these tests, and libpq's own hook by which a client hands a token over."""
+"""What an issuer of tokens is in these tests."""
 
 from __future__ import annotations
 
 import base64
-import ctypes
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jwt
-import psycopg_binary
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ISSUER = "https://idp.example"
@@ -42,44 +37,3 @@ class Issuer:
 def _jwk(name: str, key: Ed25519PrivateKey) -> dict[str, str]:
     x = base64.urlsafe_b64encode(key.public_key().public_bytes_raw()).rstrip(b"=").decode()
     return {"kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": name, "x": x}
-
-
-class _Request(ctypes.Structure):
-    """PGoauthBearerRequest of libpq-fe.h (PostgreSQL 18)."""
-
-    _fields_ = (
-        ("openid_configuration", ctypes.c_char_p),
-        ("scope", ctypes.c_char_p),
-        ("run", ctypes.c_void_p),
-        ("cleanup", ctypes.c_void_p),
-        ("token", ctypes.c_char_p),
-        ("user", ctypes.c_void_p),
-    )
-
-
-_BEARER_TOKEN = 1
-"""PQAUTHDATA_OAUTH_BEARER_TOKEN."""
-_Hook = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(_Request))
-
-
-@contextmanager
-def handing_over(token: str) -> Iterator[list[str]]:
-    """Have the libpq 18 of psycopg hand a token over; yields the metadata that it was told to look for one in."""
-    folder = Path(psycopg_binary.__file__).parent.parent / "psycopg_binary.libs"
-    libpq = ctypes.CDLL(str(next(folder.glob("libpq-*.so*"))))
-    asked: list[str] = []
-
-    def hook(kind: int, _: object, request: Any) -> int:
-        if kind != _BEARER_TOKEN:
-            return 0
-        asked.append(request.contents.openid_configuration.decode())
-        request.contents.token = token.encode()
-        return 1
-
-    taken = _Hook(hook)
-    libpq.PQsetAuthDataHook.argtypes = (ctypes.c_void_p,)
-    libpq.PQsetAuthDataHook(ctypes.cast(taken, ctypes.c_void_p))
-    try:
-        yield asked
-    finally:
-        libpq.PQsetAuthDataHook(ctypes.cast(libpq.PQdefaultAuthDataHook, ctypes.c_void_p))

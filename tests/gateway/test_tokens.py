@@ -40,10 +40,11 @@ from pgwitness.core.config.tables import (
 )
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.privacy import tokenizer
+from pgwitness.demo.bearer import handing_over
 from tests.collectors.tls import Authority, tls_server
 from tests.conftest import DEBIAN_BIN, leave_out
 from tests.gateway.conftest import Running, running
-from tests.gateway.oauth import AUDIENCE, ISSUER, Issuer, handing_over
+from tests.gateway.oauth import AUDIENCE, ISSUER, Issuer
 
 LOGINS = [
     GatewayLogin(role="{name}_role", name="bot_*"),
@@ -132,12 +133,12 @@ def test_psql_takes_a_token_as_its_password(gateway: Running, house: House) -> N
 def test_libpq_hands_a_token_over(gateway: Running, house: House) -> None:
     """By OAUTHBEARER, first asking the gateway where tokens come from, then with one; a wrong one is refused."""
     more = {"user": "bearer", "oauth_issuer": ISSUER, "oauth_client_id": "tests"}
-    with handing_over(house.issuer.token()) as asked, connect(gateway, house, **more) as client:
+    with handing_over(house.issuer.token) as asked, connect(gateway, house, **more) as client:
         assert client.execute("SELECT session_user").fetchone() == ("triage_role",)
     assert asked == [f"{ISSUER}/.well-known/openid-configuration"]
     assert [one.sqlstate for one in gateway.opened()] == [None]
     with (
-        handing_over(house.issuer.token(exp=1)),
+        handing_over(lambda: house.issuer.token(exp=1)),
         pytest.raises(psycopg.OperationalError, match=r"token authentication failed.*expired"),
     ):
         connect(gateway, house, **more)

@@ -1,0 +1,76 @@
+"""What the shop's gateway does not let its agents do: three policies, and the labels that one of them asks for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+DROP: Final = "agents_drop_nothing"
+FEW_ROWS: Final = "agents_change_few_rows"
+SECRETS: Final = "secrets_after_untrusted"
+
+LABELS: Final = """\
+[labels]
+untrusted = ["public.tickets.body"]     # what strangers have written
+secret = ["public.cards.*"]
+
+"""
+
+POLICIES: Final = """\
+# What the gateway refuses before it runs, or undoes before it is committed.
+id: agents_drop_nothing
+title: Agents drop nothing
+description: Tables are dropped by migrations, which people review.
+severity: high
+kinds: [statement]
+when: principal.kind == "agent" && statement.operations.exists(o, o.startsWith("drop_"))
+effect: deny
+message: "{who} {done:dropped|drop} {what} in {where}"
+hint: Rename the table to old_…, and ask the owner of the schema to drop it.
+runbook: Read the agent's task. If the table is to go, its owner drops it.
+tests:
+  - name: an agent drops a table
+    match: true
+    action: {relations: [public.drafts], principal: {kind: agent}, statement: {operations: [drop_table]}}
+  - name: a person drops a table
+    match: false
+    action: {relations: [public.drafts], principal: {kind: human}, statement: {operations: [drop_table]}}
+---
+id: agents_change_few_rows
+title: Agents change few rows
+description: An agent works on single records; whoever changes many at once has a wrong condition.
+severity: high
+kinds: [statement]
+when: >-
+  principal.kind == "agent"
+  && statement.operations.exists(o, o in ["update", "delete", "merge", "do"])
+effect: limit
+max_rows: 50
+message: "{who} {done:changed|change} rows of {what} in {where}"
+hint: Change at most 50 rows at a time, by their keys.
+runbook: Read the agent's task, and what it asked for. Nothing was changed.
+tests:
+  - {name: an agent deletes, match: true, action: {principal: {kind: agent}, statement: {operations: [delete]}}}
+  - {name: a person deletes, match: false, action: {principal: {kind: human}, statement: {operations: [delete]}}}
+---
+id: secrets_after_untrusted
+title: Secrets behind untrusted text
+description: Who has read what strangers wrote may have been talked into something.
+severity: high
+kinds: [statement]
+when: principal.kind == "agent" && "untrusted" in read_before && "secret" in statement.labels
+effect: deny
+message: "{who} has read what a stranger wrote and asked for {what}"
+hint: Begin a new session, and do not read tickets in it.
+runbook: Read the ticket that it has read, in `timeline`; end its session.
+tests:
+  - name: cards behind a ticket
+    match: true
+    action:
+      read_before: [untrusted]
+      relations: [public.cards]
+      principal: {kind: agent}
+      statement: {labels: [secret]}
+  - name: cards
+    match: false
+    action: {relations: [public.cards], principal: {kind: agent}, statement: {labels: [secret]}}
+"""
