@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients lock kafka postgres regress twin clean
+.PHONY: install demo check test chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients lock kafka postgres regress twin suites clean
 
 install: $(STAMP)
 
@@ -127,6 +127,18 @@ deploy/postgres/regress/.complete: deploy/postgres/regress.py $(STAMP)
 # All regression files on a server with the beacon and on one without, 15 and 18; some minutes.
 twin: install regress
 	$(BIN)/python -m tests.twin
+
+# Test suites of others directly and through the gateway, and what differs: PostgreSQL's regression files by psql, those of
+# psycopg and asyncpg; an hour. `ARGS='psql 18 copy2'` runs some. Fetches into .suites; needs git.
+suites: install regress .suites/.complete
+	$(BIN)/python -m tests.suites $(ARGS)
+.suites/.complete: tests/suites/requirements.txt
+	$(PYTHON) -m venv .suites/py
+	.suites/py/bin/pip install --quiet --disable-pip-version-check -r tests/suites/requirements.txt
+	test -d .suites/psycopg || git clone --quiet --depth 1 https://github.com/psycopg/psycopg .suites/psycopg
+	.suites/py/bin/pip download --quiet --disable-pip-version-check --no-deps --no-binary asyncpg --dest .suites asyncpg==0.32.0
+	mkdir -p .suites/asyncpg && tar -xzf .suites/asyncpg-*.tar.gz -C .suites/asyncpg --strip-components 1
+	@touch $@
 
 # Pins every dependency with its hashes, for every platform; run it after a change of pyproject.toml.
 lock:

@@ -45,6 +45,8 @@ class Twin:
         for path in (self._built, self._built / "results"):
             path.chmod(0o777)
         self.server = Postgres(folder / "server", bin=programs, settings=SETTINGS)
+        self.way: str | None = None
+        """Where psql connects, if not to the server's own socket."""
 
     def __enter__(self) -> Twin:
         self.server.start()
@@ -66,7 +68,7 @@ class Twin:
         """Run a file as `pg_regress` does and give the lines that psql printed, errors among them."""
         command = [
             str(self.server.psql_bin / "psql"), "-X", "-a", "-q", "-v", "HIDE_TABLEAM=on",
-            "-v", "HIDE_TOAST_COMPRESSION=on", "-d", self.server.socket_dsn(dbname=DATABASE),
+            "-v", "HIDE_TOAST_COMPRESSION=on", "-d", self.way or self.server.socket_dsn(dbname=DATABASE),
         ]  # fmt: skip
         environment = {
             **os.environ,
