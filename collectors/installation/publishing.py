@@ -26,6 +26,7 @@ from collectors.installation.sql.templates import (
     PUBLICATION,
     PUBLICATION_INSERTS,
     SCHEMA,
+    SCHEMA_OF_GUARD,
     SCHEMA_OF_MASKS,
     TREE,
     TRIGGER,
@@ -159,7 +160,8 @@ def judged(one: str | None = None, *, installed: bool = True) -> str:
             coalesce(m.updates, false) AS updates, coalesce(m.inserts, false) AS inserts
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace LEFT JOIN member AS m ON m.oid = c.oid
         WHERE c.relkind IN ('r', 'p') AND (c.relpersistence = 'p' OR c.relpersistence = 'u' AND c.relispartition)
-            AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{SCHEMA}', '{SCHEMA_OF_MASKS}')
+            AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{SCHEMA}', '{SCHEMA_OF_GUARD}',
+                '{SCHEMA_OF_MASKS}')
             AND n.nspname !~ '^pg_(toast|temp)'{around}
     ), roots AS (
         SELECT r.oid, r.keyed_by_root AND coalesce(bool_and(l.usable AND NOT l.unlogged), true) AS wanted,

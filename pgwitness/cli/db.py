@@ -20,6 +20,7 @@ from pgwitness.cli.output import Row, console, emit, say
 from pgwitness.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collectors.guard.install import Guard
     from collectors.installation.catalogue import Connection
     from collectors.installation.install import Progress, Report
     from collectors.installation.level import Limit
@@ -79,6 +80,16 @@ class Target:
         config = configuration(self.config_path, self.clusters)
         return Masks(audiences=config.masks, privacy=config.privacy, key=load_key(config.privacy.key_file))
 
+    def guard(self) -> Guard:
+        """Give what the guard is to hold sessions to: the policies, and who `identities.yaml` says logs in as a role.
+
+        Raises `ConfigurationError` where either cannot be used.
+        """
+        from pgwitness.cli.guarding import guard_of
+
+        config = configuration(self.config_path, self.clusters)
+        return guard_of(config, _key(config.privacy.key_file))
+
     def statistics(self) -> tuple[str, ...] | None:
         """Name the databases in which `collect stats` reads, those of the clusters' DSNs; None where one names none."""
         from psycopg.conninfo import conninfo_to_dict
@@ -100,6 +111,12 @@ class Target:
             )
         with _steps(what) as step:
             reports = [(cluster, action(connection, step)) for cluster, _, connection in self.each()]
+        _tell(reports, as_json)
+
+    def run_each(self, what: str, action: Callable[[str, Connection], Report], *, as_json: bool) -> None:
+        """Act on every database by its cluster's name, and print what was done and what is left; as `run`."""
+        with _steps(what):
+            reports = [(cluster, action(cluster, connection)) for cluster, _, connection in self.each()]
         _tell(reports, as_json)
 
 
@@ -143,9 +160,17 @@ def masks_option(function: Callable[P, R]) -> Callable[P, R]:
     )(function)
 
 
-@db.command(short_help="Install role, publications and beacon, or masks.")
+def guard_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Add `--guard`."""
+    return click.option(
+        "--guard", "of_guard", is_flag=True, help="The triggers that refuse by the policies, and nothing of the beacon."
+    )(function)
+
+
+@db.command(short_help="Install role, publications and beacon, masks, or the guard.")
 @tables_option
 @masks_option
+@guard_option
 @click.option("--role", default="pgwitness", show_default=True, help="The collectors' login role.")
 @click.option(
     "--lock-timeout", default="2s", show_default=True, metavar="DURATION", help="How long to wait for a table's lock."
@@ -157,18 +182,24 @@ def install(
     target: Target,
     globs: tuple[str, ...],
     of_masks: bool,
+    of_guard: bool,
     role: str,
     lock_timeout: str,
     only_print: bool,
     as_json: bool,
 ) -> None:
-    """Install role, publications and beacon, table by table under a lock timeout; with --masks the views that mask.
+    """Install role, publications and beacon, table by table under a lock timeout; with --masks the views that mask,
+    with --guard the triggers that refuse.
 
     May be run again at any time: what is there stays, and what could not be done is tried again. Who is no superuser
     installs what it may, and is told what that cannot see. Exits 1 when something is left to do, and says what.
     """
     from collectors.installation import install as beacon
 
+    _one_of(of_masks, of_guard)
+    if of_guard:
+        _install_guard(target, _options(globs, lock_timeout=lock_timeout), only_print=only_print, as_json=as_json)
+        return
     if of_masks:
         _install_masks(target, _options(globs, lock_timeout=lock_timeout), only_print=only_print, as_json=as_json)
         return
@@ -195,19 +226,47 @@ def _install_masks(target: Target, options: Options, *, only_print: bool, as_jso
     target.run("masking", lambda connection, _: masking.install(connection, masks, options), as_json=as_json)
 
 
+def _one_of(of_masks: bool, of_guard: bool) -> None:
+    if of_masks and of_guard:
+        raise click.UsageError("--masks and --guard are two installations; run one after the other")
+
+
+def _install_guard(target: Target, options: Options, *, only_print: bool, as_json: bool) -> None:
+    from collectors.guard import install as guarding
+
+    guard = target.guard()
+    if options.tables != ("*",):
+        raise click.UsageError("--guard is for every table, policies say which are meant; --tables is for the beacon")
+    if only_print:
+        for part in guarding.printed_each(target.each(), guard, options):
+            click.echo(part)
+        return
+    target.run_each(
+        "guarding", lambda cluster, connection: guarding.install(connection, cluster, guard, options), as_json=as_json
+    )
+
+
 @db.command(short_help="Remove what install made.")
 @tables_option
 @masks_option
+@guard_option
 @json_option
 @targeted
-def uninstall(target: Target, globs: tuple[str, ...], of_masks: bool, as_json: bool) -> None:
-    """Remove the beacon from the tables and, with the last table, everything of it in the database; or the masks.
+def uninstall(target: Target, globs: tuple[str, ...], of_masks: bool, of_guard: bool, as_json: bool) -> None:
+    """Remove the beacon from the tables and, with the last table, everything of it in the database; or masks, or guard.
 
     That is evidence too: the removal writes itself down first. Exits 1 when something is left, and says what.
     """
     from collectors.installation import install as beacon
 
     options = _options(globs)
+    _one_of(of_masks, of_guard)
+    if of_guard:
+        from collectors.guard import install as guarding
+
+        guard = target.guard()
+        target.run("removing", lambda connection, _: guarding.uninstall(connection, guard, options), as_json=as_json)
+        return
     if of_masks:
         from collectors.masking import install as masking
 
@@ -313,6 +372,7 @@ def status(target: Target, globs: tuple[str, ...], as_json: bool) -> None:
             for table in found.tables
         ]
         rows += _masked(target, cluster, database, connection)
+        rows += _guarded(target, cluster, database, connection)
     emit(rows, as_json=as_json, empty="no database is configured")
     if any(row["problem"] and row["state"] != LIMIT for row in rows):
         raise click.exceptions.Exit(1)
@@ -327,6 +387,18 @@ def _masked(target: Target, cluster: str, database: str, connection: Connection)
     return [
         _line(cluster, database, f"({one.subject})", one.state, None, one.problem, one.fix)
         for one in masking.status(connection, target.masks())
+    ]
+
+
+def _guarded(target: Target, cluster: str, database: str, connection: Connection) -> list[Row]:
+    """Say how the guard of a database stands; nothing where none is installed."""
+    from collectors.guard import install as guarding
+
+    if not guarding.installed(connection):
+        return []
+    return [
+        _line(cluster, database, f"({one.subject})", one.state, None, one.problem, one.fix)
+        for one in guarding.status(connection, cluster, target.guard())
     ]
 
 

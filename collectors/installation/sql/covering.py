@@ -36,6 +36,7 @@ from collectors.installation.sql.templates import (
     PUBLICATION,
     PUBLICATION_INSERTS,
     SCHEMA,
+    SCHEMA_OF_GUARD,
     SCHEMA_OF_MASKS,
     TREE,
     TRIGGER,
@@ -179,7 +180,8 @@ BEGIN
             WHERE u.pubname = '{PUBLICATION}' AND x.prrelid = r.oid)
         WHERE c.oid = ANY (tables) AND c.relkind IN ('r', 'p')
             AND (c.relpersistence = 'p' OR c.relpersistence = 'u' AND (t.oid IS NOT NULL OR c.relispartition))
-            AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{SCHEMA}', '{SCHEMA_OF_MASKS}')
+            AND n.nspname NOT IN ('pg_catalog', 'information_schema', '{SCHEMA}', '{SCHEMA_OF_GUARD}',
+                '{SCHEMA_OF_MASKS}')
             AND n.nspname !~ '^pg_(toast|temp)'
             AND (p.listed OR t.oid IS NOT NULL OR NOT {_MEMBER})
         ORDER BY c.oid

@@ -7,6 +7,8 @@ alone. Texts and functions of names; nothing is run here.
 from __future__ import annotations
 
 SCHEMA = "pgwitness"
+SCHEMA_OF_GUARD = "pgwitness_guard"
+"""What `collectors.guard` keeps in a database; never covered: what it writes there is nobody's doing."""
 SCHEMA_OF_MASKS = "pgwitness_masks"
 """What `collectors.masking` keeps in a database; never covered: a key lies there."""
 OWNER = "pgwitness_owner"

@@ -20,8 +20,8 @@ from pgwitness.core.printable import visible
 def doctor(clusters: tuple[str, ...], as_json: bool, config_path: Path) -> None:
     """Say what can be captured and how surely, what is wrong with the exact fix, and which policies can never fire.
 
-    Checks databases, masks, broker, topics, lake, clocks, key, identities and policies; names the sessions of the last
-    hour that no rule names. Exits 1 when something is wrong, 3 when the only trouble is an unreachable server.
+    Checks databases, masks, guard, broker, topics, lake, clocks, key, identities and policies; names the sessions of
+    the last hour that no rule names. Exits 1 when something is wrong, 3 when the only trouble is an unreachable server.
     """
     config = configuration(config_path, clusters)
     capabilities: list[Line] = []
@@ -35,6 +35,7 @@ def doctor(clusters: tuple[str, ...], as_json: bool, config_path: Path) -> None:
             if rows:
                 silent += databases.silent(config, name, kinds)
         databases.masks(config, findings)
+        databases.guard(config, findings)
         for check in (installation.kafka, installation.lake, storage.storage, installation.files, triage.triage):
             check(config, findings)
         gateway.gateway(config, findings)

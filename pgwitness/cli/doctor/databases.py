@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from pgwitness.cli.doctor.lines import Line, attempt, line
 from pgwitness.core.errors import PgwitnessError, Unreachable
 
 if TYPE_CHECKING:
+    from collectors.guard.install import Guard
     from collectors.installation.capabilities import Capability, Finding, Matrix
     from collectors.masking.install import Masks
     from detectors.policy.policy import Policy
@@ -102,6 +104,41 @@ def _masked(where: str, cluster: Cluster, database: str, wanted: Masks) -> list[
     except (PgwitnessError, psycopg.Error) as error:
         return [line(where, "masks", "error", str(error).strip())]
     states = {"ok": "ok", "limit": "warning"}
+    return [line(where, one.subject, states.get(one.state, "error"), one.problem or "", one.fix or "") for one in found]
+
+
+def guard(config: Config, findings: list[Line]) -> None:
+    """Say of each database with a guard whether it is as the policies want it, and what it does not cover."""
+    from pgwitness.cli.guarding import guard_of
+    from pgwitness.core.privacy import load_key
+
+    key = None
+    with contextlib.suppress(PgwitnessError):  # the check of the files says so
+        key = load_key(config.privacy.key_file)
+    try:
+        wanted = guard_of(config, key)
+    except PgwitnessError:
+        return
+    for name, cluster in config.clusters.items():
+        for database in cluster.databases:
+            findings += _guarded(name, cluster, database, wanted)
+
+
+def _guarded(name: str, cluster: Cluster, database: str, wanted: Guard) -> list[Line]:
+    import psycopg
+
+    from collectors.connection import connect
+    from collectors.guard.install import installed, status
+
+    where = f"{name}/{database}"
+    try:
+        with connect(cluster, database=database, application_name="pgwitness doctor") as connection:
+            found = status(connection, name, wanted) if installed(connection) else []
+    except Unreachable:
+        return []  # it is said where the database is examined
+    except (PgwitnessError, psycopg.Error) as error:
+        return [line(where, "guard", "error", str(error).strip())]
+    states = {"ok": "ok", "limit": "info"}
     return [line(where, one.subject, states.get(one.state, "error"), one.problem or "", one.fix or "") for one in found]
 
 

@@ -609,6 +609,17 @@ class Audience(_Section, frozen=True, kw_only=True):
     rewrite: bool = True
 
 
+class Guard(_Section, frozen=True, kw_only=True):
+    """Table `[guard]`: how the guard in the database decides where it cannot.
+
+    `on_unknown`: what a policy cannot be asked, because no trigger sees what it asks for, passes or is refused;
+    `on_error`: what the guard itself fails on.
+    """
+
+    on_unknown: Literal["pass", "refuse"] = "pass"
+    on_error: Literal["pass", "refuse"] = "refuse"
+
+
 class ConsoleTls(_Section, frozen=True, kw_only=True):
     """Table `[console.tls]`: the console's certificate and key."""
 
@@ -744,6 +755,7 @@ class Config(_Section, frozen=True, kw_only=True):
     labels: dict[str, list[str]] = {}
     """Words for columns, each with their patterns: policies ask for them (`statement.labels`)."""
     masks: dict[str, Audience] = {}
+    guard: Guard = Guard()
     console: Console = Console()
     mcp: Mcp = Mcp()
     http: Http = Http()

@@ -1,0 +1,1 @@
+"""Tests of the guard in the database."""
