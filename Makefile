@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-$(STAMP): requirements.lock pyproject.toml hatch_build.py sinks/lake/rows/digests.c
+$(STAMP): requirements.lock pyproject.toml hatch_build.py sinks/lake/rows/digests.c collectors/gateway/wire/native.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pgwitness needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	@echo "installing into $(VENV) (a minute or so; later runs skip this)"
 	@$(PYTHON) -m venv $(VENV)

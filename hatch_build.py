@@ -1,7 +1,8 @@
-"""Compiles `sinks/lake/rows/digests.c` when pgwitness is built or installed; without a C compiler it is left out.
+"""Compiles the C files when pgwitness is built or installed; without a C compiler they are left out.
 
-Then the digests of rows are computed in Python, with the same result. Nothing of Python is compiled against, so one
-library does for every version of it.
+Then what they do is done in Python, with the same result: the digests of rows (`sinks/lake/rows/digests.c`), and the
+gateway's short lane (`collectors/gateway/wire/native.c`). The first is compiled against nothing of Python, the second
+against its limited interface, for which its headers have to be there: either library does for every version of it.
 """
 
 from __future__ import annotations
@@ -15,32 +16,35 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("sinks/lake/rows/digests.c")
-LIBRARY = "digests.native"
-"""Not `.so`: nothing in the package looks like a module of Python and is none."""
+SOURCES = {
+    Path("sinks/lake/rows/digests.c"): "digests of rows will be computed in Python",
+    Path("collectors/gateway/wire/native.c"): "the gateway will have no short lane, and take more of a processor",
+}
+"""What is compiled, and what comes of it where that fails. The libraries are not named `.so`: one is no module."""
 FLAGS = ("-O3", "-std=c11", "-shared", "-fPIC")
 
 
-class CompileDigests(BuildHookInterface[Any]):
-    """Puts the library into the wheel, which is then one for this platform."""
+class CompileLibraries(BuildHookInterface[Any]):
+    """Puts the libraries into the wheel, which is then one for this platform."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, beside the source, where an installation from this folder looks for it too."""
-        source = Path(self.root) / SOURCE
-        failed = compiled(source)
-        if failed is not None:
-            self.app.display_warning(f"digests of rows will be computed in Python: {failed}")
-            return
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data.update(pure_python=False, tag=f"py3-none-{platform}")
-        build_data["artifacts"].append(str(SOURCE.with_name(LIBRARY)))
+        """Compile, beside the sources, where an installation from this folder looks for them too."""
+        for source, otherwise in SOURCES.items():
+            failed = compiled(Path(self.root) / source)
+            if failed is not None:
+                self.app.display_warning(f"{otherwise}: {failed}")
+                continue
+            platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data.update(pure_python=False, tag=f"py3-none-{platform}")
+            build_data["artifacts"].append(str(source.with_suffix(".native")))
 
 
 def compiled(source: Path) -> str | None:
     """Compile a C file into a shared library beside it; say why where that fails, and then there is none."""
-    library = source.with_name(LIBRARY)
+    library = source.with_suffix(".native")
     made = library.with_suffix(f".{os.getpid()}")
-    command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, "-o", str(made), str(source)]
+    headers = sysconfig.get_path("include")
+    command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, f"-I{headers}", "-o", str(made), str(source)]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - as the builder says
     except OSError as error:

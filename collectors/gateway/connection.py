@@ -30,11 +30,13 @@ from collectors.gateway.others import Others
 from collectors.gateway.session.actions import Actions, Moment, Reading
 from collectors.gateway.session.looking import Seen
 from collectors.gateway.session.session import Session
+from collectors.gateway.spool.ledger import ledger
 from collectors.gateway.spool.records import Begun, Closed, Opened, Record
-from collectors.gateway.spool.spool import Spool
+from collectors.gateway.spool.spool import BEGINS, Spool
 from collectors.gateway.upstream import Place, Refused, Server
 from collectors.gateway.wire import backend
 from collectors.gateway.wire.lexing import Settings
+from collectors.gateway.wire.native import Ledger
 from collectors.gateway.wire.startup import CancelRequest, Startup
 from collectors.gateway.wire.violation import ProtocolViolation
 from pgwitness.core.errors import PgwitnessError
@@ -97,8 +99,10 @@ class House:
     _telling: set[asyncio.Task[None]] = field(default_factory=set)
     ahead: Ahead | None = None
     """Who reads long texts; without anybody they are read in their turn."""
-    _waiting: list[Record] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=ledger)
     """Records in the order in which they happened, that are not on the spool yet."""
+    _effects: list[str] = field(default_factory=list)
+    """What was decided on statements that are not on the spool yet, where something was."""
     _held: list[Connection] = field(default_factory=list)
     """Connections that hold back what they have to forward until those are."""
     _timed: bool = False
@@ -117,7 +121,13 @@ class House:
 
     def take(self, records: list[Record]) -> None:
         """Take records that go on the spool at the end of this turn of the loop, or a moment later where none waits."""
-        self._waiting += records
+        begun = [record for record in records if type(record) is Begun]
+        self._effects += [record.verdict.effect for record in begun if record.verdict is not None]
+        self.ledger.add(self.spool.encoded(records), len(begun))
+        self.late()
+
+    def late(self) -> None:
+        """See that what the ledger has is on the spool in a moment, where it is not at the end of this turn."""
         if not self._timed and not self._held:
             self._timed = True
             asyncio.get_running_loop().call_later(END_S, self._late)
@@ -133,22 +143,22 @@ class House:
 
     def turn(self) -> None:
         """Write down what waits, then forward what was held back for it; nothing where it cannot be written down."""
-        records, self._waiting = self._waiting, []
+        lines, begun = self.ledger.take()
         held, self._held = self._held, []
+        effects, self._effects = self._effects, []
         try:
-            if records:
-                self.spool.write(records)
+            if lines:
+                self.spool.append(lines, bounded=begun > 0)
         except PgwitnessError as error:
             log.error("statements cannot be written down, and are not forwarded", error=str(error), sessions=len(held))
-            self._write_ends(records)
+            self._write_ends(lines)
             for connection in held:
                 connection.refuse()
             return
-        begun = [record for record in records if type(record) is Begun]
-        STATEMENTS.inc(len(begun))
-        for record in begun:
-            if record.verdict is not None:
-                DECISIONS.labels(record.verdict.effect).inc()
+        if begun:
+            STATEMENTS.inc(begun)
+        for effect in effects:
+            DECISIONS.labels(effect).inc()
         if self._news and self.others is not None:
             news, self._news = self._news, []
             task = asyncio.create_task(self._tell(self.others, news, held))
@@ -166,15 +176,15 @@ class House:
         try:
             await others.learn(news)
         finally:
-            for connection in held:
-                connection.forward()
+            self._held = [*held, *self._held]
+            self.turn()  # what these have sent meanwhile is to be on the spool too
 
-    def _write_ends(self, records: list[Record]) -> None:
+    def _write_ends(self, lines: bytes) -> None:
         """Write down what has ended all the same: the spool takes that where it takes no statement any more."""
-        ends = [record for record in records if type(record) is not Begun]
+        ends = [line for line in lines.splitlines(keepends=True) if not line.startswith(BEGINS)]
         try:
             if ends:
-                self.spool.write(ends)
+                self.spool.append(b"".join(ends), bounded=False)
         except PgwitnessError as error:
             log.error("what came of some statements cannot be written down", error=str(error), statements=len(ends))
 
@@ -244,6 +254,14 @@ class Connection:
     def _from_client(self, data: bytes) -> None:
         if self.over.done():
             return
+        lane = self._session.lane
+        if lane is not None and not self._late and lane.client(data):
+            if self._held:
+                self._held.append(data)
+            else:
+                self._held = [data]
+                self._house.hold(self)
+            return
         if self._late or self._long(data):
             self._late.append(data)
             if self._reading is None:
@@ -283,7 +301,13 @@ class Connection:
         return found
 
     def _from_server(self, data: bytes) -> None:
-        if not self.over.done():
+        if self.over.done():
+            return
+        lane = self._session.lane
+        if lane is not None and lane.server(data):
+            self._house.late()
+            self._client.send(data)
+        else:
             self._do(self._session.server(data, now()))
 
     def _do(self, actions: Actions) -> None:
@@ -527,7 +551,7 @@ def _joined(house: House, link: Link, request: Startup, opened: Opened, server: 
     named = request.parameters.get("database") or record.role
     intent = option(request.parameters.get("options", ""))
     judge = house.judging.session(record, named if named in house.databases else "*", intent)
-    session = Session(number, server.settings, judge)
+    session = Session(number, server.settings, judge, house.ledger)
     try:
         house.write(record)
     except PgwitnessError as error:

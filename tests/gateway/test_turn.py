@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from collectors.gateway.connection import House
@@ -21,10 +22,14 @@ class Spool:
         self.happened = happened
         self.full = False
 
-    def write(self, records: Sequence[Record]) -> None:
-        if self.full and any(isinstance(record, Begun) for record in records):
+    def encoded(self, records: Sequence[Record]) -> bytes:
+        return msgspec.json.Encoder().encode_lines(records)
+
+    def append(self, lines: bytes, *, bounded: bool) -> None:
+        if self.full and bounded:
             raise Retry("full")
-        self.happened.append(("write", [(type(record).__name__, record.session) for record in records]))
+        records = [msgspec.json.decode(line) for line in lines.splitlines()]
+        self.happened.append(("write", [(record["record"], record["session"]) for record in records]))
 
 
 class Connection:
@@ -58,7 +63,7 @@ def test_one_write_before_all(full: bool) -> None:
 
     asyncio.run(one_turn())
     if full:
-        assert happened == [("write", [("Ended", 3)]), ("refuse", 1), ("refuse", 2)]
+        assert happened == [("write", [("ended", 3)]), ("refuse", 1), ("refuse", 2)]
     else:
-        written = [("Ended", 3), ("Begun", 1), ("Begun", 2)]
+        written = [("ended", 3), ("begun", 1), ("begun", 2)]
         assert happened == [("write", written), ("forward", 1), ("forward", 2)]

@@ -22,9 +22,11 @@ from collectors.gateway.masking.audiences import Place
 from collectors.gateway.masking.silent import refusal
 from collectors.gateway.masking.views import Views
 from collectors.gateway.session.actions import Decision, Reading
+from collectors.gateway.session.short import Ground, said
 from collectors.gateway.spool.records import Opened, Said
 from collectors.gateway.wire import lexing
 from collectors.gateway.wire.lexing import Settings, Surety
+from collectors.gateway.wire.native import native
 from collectors.log.interpretation.texts import Texts
 from detectors.actions import Action
 from detectors.gatekeeper import Gatekeeper, Verdict
@@ -113,6 +115,8 @@ class _Scope:
         """By text; of one that is read as settings are that may have changed, with how far they hold."""
         self.alike: dict[str, Decision] = {}
         """By the text without literals, where no literal matters."""
+        self.shapes: dict[bytes, tuple[Decision, bytes]] = {}
+        """By the shape of a text, where no literal matters and nothing is against it (`Judging._admit`)."""
 
 
 class Judging:
@@ -132,6 +136,8 @@ class Judging:
         self._remembered = 0
         self._made: dict[tuple[str, str], list[Made]] = {}
         self.told: Callable[[str, str, Sequence[Made]], None] | None = None
+        compiled = native()
+        self._shape = None if compiled is None else compiled.shape
 
     def adopt(self, rules: Rules) -> None:
         """Go on by other rules, in every session, from the next statement on."""
@@ -196,6 +202,7 @@ class Judging:
         for scope in self._scopes.values():
             scope.known.clear()
             scope.alike.clear()
+            scope.shapes.clear()
         self._scopes.clear()
         self._remembered = 0
 
@@ -231,6 +238,7 @@ class Judging:
             scope.known[text if surety == "sure" else (surety, text)] = decision
             if alike is not None:
                 scope.alike[alike] = found
+            self._admit(scope, text, decision)
         return decision
 
     def _masked(self, decision: Decision, text: bytes, settings: Settings, views: Views) -> Decision:
@@ -240,6 +248,21 @@ class Judging:
         if found is not None and found.silent is not None and not decision.denied:
             decision = decision._replace(verdict=refusal(found.silent, views, self.rules.gatekeeper.sha256))
         return decision
+
+    def _admit(self, scope: _Scope, text: bytes, decision: Decision) -> None:
+        """Let the short lane decide on texts of the same shape, where all of them are the same statement."""
+        shape = self._shape(text) if self._shape is not None and decision.plain else None
+        if shape is None:
+            return
+        if b"\0" in shape and (scope.views is not None or not self._texts.knows(shape.decode())):
+            return
+        scope.shapes[shape] = (decision, said(decision))
+
+    def by_shape(self, scope: _Scope, text: bytes) -> Decision | None:
+        """Return what was decided on texts of the same shape in a scope."""
+        shape = self._shape(text) if self._shape is not None else None
+        known = scope.shapes.get(shape) if shape is not None else None
+        return None if known is None else known[0]
 
     def judge(self, scope: _Scope, reading: Reading, at_us: int) -> Decision:
         """Decide on a statement that was read."""
@@ -360,7 +383,16 @@ class SessionJudge:
         if surety != "sure" and lexing.neutral(text):
             surety = "sure"  # it is read alike by all of them
         decision = self._known.get(text if surety == "sure" else (surety, text))
+        if decision is None and surety == "sure":
+            decision = self._judging.by_shape(self._scope, text)
         return self._judging.decide(self._scope, text, at_us, surety) if decision is None else decision
+
+    def ground(self, at_us: int) -> Ground | None:
+        """Return where decisions hold now; None where the next statement has to find out, or its transaction's end."""
+        scope = self._scope
+        if self.intent is not self._lasting or self._epoch != self._judging.epoch or at_us >= scope.until_us:
+            return None
+        return Ground(self._judging, self._epoch, scope, scope.until_us, scope.shapes, self.scopes > 1)
 
     def ran(self, decision: Decision) -> None:
         """Take up that a statement is forwarded whose `marks` are not None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from collectors.gateway.masking.answering import Masked
 from collectors.gateway.spool.records import UNKNOWN, Record, Said
@@ -14,6 +14,9 @@ from detectors.gatekeeper import Verdict
 from pgwitness.core.sql.intent import Intent
 from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
+
+if TYPE_CHECKING:
+    from collectors.gateway.session.short import Ground
 
 
 class Moment(NamedTuple):
@@ -67,6 +70,22 @@ class Decision(NamedTuple):
         """Whether it may not run."""
         return self.verdict is not None and self.verdict.effect == "deny"
 
+    @property
+    def plain(self) -> bool:
+        """Whether it passes as it came, and nothing comes of it for its session."""
+        reading = self.reading
+        return (
+            self.verdict is None
+            and not self.handles
+            and self.marks is None
+            and self.forward is None
+            and self.masked is None
+            and reading is not None
+            and reading.doubt is None
+            and reading.intent is None
+            and not self.said.tags
+        )
+
 
 NOT_KNOWN = Decision(UNKNOWN)
 """Of what nobody here has seen."""
@@ -101,6 +120,9 @@ class Judge(Protocol):
 
     def function(self, oid: int, at_us: int) -> Decision:
         """Decide on a function call of the protocol."""
+
+    def ground(self, at_us: int) -> Ground | None:
+        """Return where decisions hold now; None where that is not known yet, or not for the next statement too."""
 
 
 @dataclass

@@ -29,6 +29,10 @@ class Handles:
     def __init__(self) -> None:
         self._known: dict[tuple[Sort, str], list[Handle] | None] = {}
 
+    def __bool__(self) -> bool:
+        """Say whether any name was given."""
+        return bool(self._known)
+
     def give(self, handle: Handle) -> None:
         """Take up that a statement gives a name."""
         key = (_SORT[handle.verb], handle.name)

@@ -16,32 +16,33 @@ class Names:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._known: dict[bytes, Decision] = {}
+        self.known: dict[bytes, Decision] = {}
+        """By name; for who reads it often. The dict stays the same one."""
         self._bytes = 0
 
     def get(self, name: bytes) -> Decision:
         """Return what a name stands for; `NOT_KNOWN` where it was given by SQL, or to nothing."""
-        return self._known.get(name, NOT_KNOWN)
+        return self.known.get(name, NOT_KNOWN)
 
     def put(self, name: bytes, decision: Decision) -> None:
         """Take up what a name stands for. Raise `ProtocolViolation` where there are too many."""
         self.forget(name)
-        self._known[name] = decision
+        self.known[name] = decision
         self._bytes += _size(name, decision)
-        if len(self._known) > NAMES_MAX or self._bytes > BYTES_MAX:
+        if len(self.known) > NAMES_MAX or self._bytes > BYTES_MAX:
             raise ProtocolViolation(
                 f"more than {NAMES_MAX} {self._what} in one session, or {BYTES_MAX >> 20} MiB of them", "54000"
             )
 
     def forget(self, name: bytes) -> None:
         """Take up that a name stands for nothing any more."""
-        decision = self._known.pop(name, None)
+        decision = self.known.pop(name, None)
         if decision is not None:
             self._bytes -= _size(name, decision)
 
     def clear(self) -> None:
         """Forget all."""
-        self._known.clear()
+        self.known.clear()
         self._bytes = 0
 
 

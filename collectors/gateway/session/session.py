@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from collectors.gateway.session import limiting, refusing
+from collectors.gateway.session import limiting, refusing, short
 from collectors.gateway.session.actions import NOT_KNOWN, Actions, Decision, Judge, Moment
 from collectors.gateway.session.coming import Coming
 from collectors.gateway.session.handles import Handles, Sort, as_handle
@@ -29,6 +29,7 @@ from collectors.gateway.spool.records import Begun, Ended, Record, Way
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import HEADER, Frames, Message, frame
 from collectors.gateway.wire.lexing import Reported
+from collectors.gateway.wire.native import Ledger
 from collectors.gateway.wire.violation import ProtocolViolation
 from pgwitness.core.events import Outcome
 from pgwitness.core.sql.parsetree import Handle
@@ -94,7 +95,8 @@ _COMPLETES: Final = frozenset(
 class Session:
     """The state of one session. `number` names it on the spool."""
 
-    def __init__(self, number: int, settings: dict[str, str], judge: Judge) -> None:
+    def __init__(self, number: int, settings: dict[str, str], judge: Judge, ledger: Ledger | None = None) -> None:
+        """`ledger` takes what goes the short lane; without one there is none."""
         self.number = number
         self.settings = dict(settings)
         """What the server has reported, by the names of its settings."""
@@ -134,16 +136,64 @@ class Session:
         """Rows of all answers that have ended."""
         self._last: _Sent | None = None
         """The statement that began last."""
+        self.lane = short.lane(ledger, self, number, self._prepared, self._portals)
+        """For who has a read: what it takes is taken, and all of the read goes on as it is."""
         for name, value in settings.items():
             judge.reported(name, value)
 
     @property
     def waiting(self) -> int:
         """How many messages the server has not answered yet."""
-        return len(self._sent)
+        return len(self._sent) + (self.lane is not None and self.lane.waiting)
+
+    # -- the short lane ----------------------------------------------------------------------------------------
+
+    def _enter(self, now: Moment) -> None:
+        """Let the short lane take what comes next, if the session rests and nothing but a statement is asked of it."""
+        if self.lane is None or self.status == "E" or not self._rests():
+            return
+        ground = self._judge.ground(now.us)
+        if ground is not None:
+            named = self.settings.get("application_name", "")
+            suffix = short.suffix(named if named != self._application else None, self._judge.intent or None)
+            self.lane.enter(*ground, suffix, self.status, self.statements, self._transaction)
+
+    def _rests(self) -> bool:
+        """Say whether nothing is under way, withheld, or known that another statement could refer to by SQL."""
+        under_way = self._sent or self._coming or self._undecided or self._watching or self._skipping or self._copying
+        known = self._leftover or self._withheld or self._by_sql
+        return not under_way and not known and self._reported.sure and self._client.between and self._server.between
+
+    def _leave(self) -> None:
+        """Go on from where the short lane has come to."""
+        left = self.lane.leave() if self.lane is not None and (self.lane.engaged or self.lane.waiting) else None
+        if left is None:
+            return
+        parsed, described, data, decision, portal, statement, number, began_ns = left
+        self._reported.sure = False
+        kind = frontend.QUERY if portal is None or statement is None else frontend.EXECUTE
+        execute = _Sent(kind, portal or b"", decision, number=number, began_ns=began_ns)
+        if portal is None or statement is None:
+            self._reported.went(frontend.query_text(data[HEADER:]))
+            self._sent.append(execute)
+            return
+        if parsed:
+            body = data[HEADER : 1 + int.from_bytes(data[1:HEADER], "big")]
+            self._reported.went(frontend.parse(body).text)
+            self._name(_Sent(frontend.PARSE, statement, decision))
+        self._name(_Sent(frontend.BIND, portal, decision, statement))
+        if described:
+            self._queue(_Sent(frontend.DESCRIBE))
+        self._sent += (execute, _Sent(frontend.SYNC))
 
     def look(self) -> Seen:
         """Return what the session does now."""
+        if self.lane is not None:
+            if self.lane.waiting:
+                self._leave()
+            if self.lane.last is not None and (self._last is None or self.lane.last[1] > self._last.number):
+                decision, number, ended_ns = self.lane.last
+                self._last = _Sent(frontend.QUERY, decision=decision, number=number, ended_ns=ended_ns)
         running = next((sent for sent in self._sent if sent.number), None)
         shown = running or self._last
         return Seen(
@@ -152,7 +202,7 @@ class Session:
             (running.began_ns if running is not None else shown.ended_ns) if shown is not None else 0,
             shown.decision.said.statement if shown is not None else None,
             self.statements,
-            self._rows_answered + self._rows + self._server.rows,
+            self._rows_answered + self._rows + self._server.rows + (self.lane.rows if self.lane is not None else 0),
             self.settings.get("application_name", ""),
         )
 
@@ -170,6 +220,7 @@ class Session:
 
     def client(self, data: bytes, now: Moment) -> Actions:
         """Take what the client has sent."""
+        self._leave()
         done = Actions()
         self._now = now
         try:
@@ -446,23 +497,29 @@ class Session:
 
     def server(self, data: bytes, now: Moment) -> Actions:
         """Take what the server has sent; it goes on to the client, but for errors that stand for refusals."""
+        self._leave()
         done = Actions()
         self._now = now
-        if not self._watching:
-            done.to_client.append(data)
-            try:
-                for piece in self._server.feed(data):
-                    if isinstance(piece, Message):
-                        self._from_server(piece, now, done)
-            except ProtocolViolation as error:
-                done.close = error
-            self._ahead = self._server.held
-            return done
         try:
-            self._watch(data, now, done)
+            if self._watching:
+                self._watch(data, now, done)
+            else:
+                self._pass(data, now, done)
+            if not self._sent:
+                self._enter(now)
         except ProtocolViolation as error:
             done.close = error
         return done
+
+    def _pass(self, data: bytes, now: Moment, done: Actions) -> None:
+        """Pass on an answer as it is."""
+        done.to_client.append(data)
+        try:
+            for piece in self._server.feed(data):
+                if isinstance(piece, Message):
+                    self._from_server(piece, now, done)
+        finally:
+            self._ahead = self._server.held
 
     def _watch(self, data: bytes, now: Moment, done: Actions) -> None:
         """Pass on an answer piece by piece, as some of it is not what the server wrote."""
@@ -687,6 +744,7 @@ class Session:
 
     def lost(self, now: Moment) -> list[Record]:
         """Complete what has no answer when a connection has ended: what came of it nobody here knows."""
+        self._leave()
         self._now = now
         done = Actions()
         for sent in self._sent:

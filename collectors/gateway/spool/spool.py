@@ -34,6 +34,8 @@ SUFFIX = ".jsonl"
 
 SPOOLED = Gauge("pgwitness_gateway_spool_bytes", "Bytes on the gateway's spool that are not in the topic raw yet.")
 
+BEGINS = b'{"record":"begun"'
+"""How a line begins of a statement that is about to be forwarded."""
 WRITTEN_MAX = 4_096
 """Statements whose bytes on the spool are remembered."""
 
@@ -77,15 +79,17 @@ class Spool:
 
         What came of a statement that is on the spool is taken beyond its limit: there is no more of it than of those.
         """
-        lines, bounded = list(records), False
+        self.append(self.encoded(records), bounded=any(isinstance(record, Begun | Opened) for record in records))
+
+    def encoded(self, records: Sequence[Record]) -> bytes:
+        """Return the lines of records as they stand here."""
+        lines = list(records)
         for at, record in enumerate(records):
             if isinstance(record, Begun):
-                lines[at], bounded = replace(record, said=self._said(record.said)), True
-            elif isinstance(record, Opened):
-                bounded = True
-        self._append(_encode_lines(lines), bounded=bounded)
+                lines[at] = replace(record, said=self.said(record.said))
+        return _encode_lines(lines)
 
-    def _said(self, said: Said) -> msgspec.Raw:
+    def said(self, said: Said) -> msgspec.Raw:
         """Return what stands of a statement on the spool: sessions that run the same have the very same of it."""
         known = self._written.get(id(said))
         if known is None:
@@ -94,8 +98,8 @@ class Spool:
             known = self._written[id(said)] = (said, msgspec.Raw(_encode(said)))
         return known[1]
 
-    def _append(self, lines: bytes, *, bounded: bool) -> None:
-        """Append whole lines, or nothing."""
+    def append(self, lines: bytes, *, bounded: bool) -> None:
+        """Append whole lines, or nothing; `bounded` are those that begin something. As `write` otherwise."""
         if bounded and self.end - self.released + len(lines) > self._bytes_max:
             raise Full(
                 f"the gateway's spool {self.folder} holds {self._bytes_max} bytes that the broker has not taken: "

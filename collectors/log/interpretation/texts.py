@@ -36,9 +36,10 @@ TEXT_CHARS_MAX = 64 * 1024
 
 MARK = "\0"
 _DECIDES = re.compile(
-    r"\b(?:limit|first|next)\s+0\b|(?<![\w.$])\d+\s*(?:=|<>|!=)\s*\d|'\s*(?:=|<>|!=)\s*'", re.ASCII | re.IGNORECASE
+    r"\b(?:limit|first|next)\s+0\b|(?<![\w.$])\d+\s*(?:=|<>|!=)\s*\d|'\s*(?:=|<>|!=)\s*'|[$']%+[$']",
+    re.ASCII | re.IGNORECASE,
 )
-"""Literals that decide whether a statement gives rows at all."""
+"""Literals that decide whether a statement gives rows at all, or all of them."""
 _STRING = re.compile(r"'[^']*(?:''[^']*)*'")
 _NUMBER = re.compile(r"[0-9](?<![\w.$'][0-9])[0-9]*(?:\.[0-9]+)?\b(?![.$])", re.ASCII)
 _NAMES_TOO = re.compile(
@@ -115,6 +116,10 @@ class Texts:
                 found = found._replace(statement=None, hash=self.hash(whole))
         # What cannot be freed of its literals is known by all that was sent.
         return found if found.hash is None or text is whole else found._replace(hash=self.hash(whole))
+
+    def knows(self, shape: str) -> bool:
+        """Say whether all texts of a quick shape are the same statement, as far as is known."""
+        return shape in self._by_shape
 
     def _tagged(self, text: str) -> Text:
         if "*/" not in text:
