@@ -27,6 +27,7 @@ def console(ctx: click.Context, host: str | None, port: int | None, config_path:
     """
     if ctx.invoked_subcommand is not None:
         return
+    from pgwitness.approvals.following import Following
     from pgwitness.cli.alerts_triage import send
     from pgwitness.cli.daemon import daemon
     from pgwitness.cli.evidence import Recorder
@@ -34,12 +35,13 @@ def console(ctx: click.Context, host: str | None, port: int | None, config_path:
     from sinks.console import server
 
     config = configuration(config_path)
-    recorder = Recorder(config)
+    recorder, requests = Recorder(config), Following(config)
     with daemon("console", host or config.http.host, config.http.console_port if port is None else port) as it:
         stop, health = it
         try:
-            server.run(config, recorder, partial(send, config), health, stop)
+            server.run(config, recorder, partial(send, config), requests, health, stop)
         finally:
+            requests.close()
             recorder.close()
     finish(0)
 

@@ -29,14 +29,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pgwitness.core.config import Console
 from pgwitness.core.errors import NotInOrder, PgwitnessError, Unreachable
-from sinks.console import http, now, policies, rendering, report_pages
+from sinks.console import http, live_sessions, now, policies, rendering, report_pages
+from sinks.console.approving import Requests
 from sinks.console.asked import Answer, Asked, Page, Shared
 from sinks.console.asking import Asker
 from sinks.console.http import Refused
 from sinks.console.openid import CALLBACK, Provider
 from sinks.console.pages import PAGES
 from sinks.console.reader import Busy, Cached, Reader
-from sinks.console.roles import rights
+from sinks.console.roles import Right, rights
 from sinks.console.sessions import FAILURES_MAX, FAILURES_OF_ADDRESS_MAX, Session, Sessions, Throttle
 from sinks.console.users import Users
 from sinks.console.witness import Feedback, Visitor, Witness
@@ -65,10 +66,22 @@ class Context:
     seal: Callable[[], now.Seal]
     feedback: Feedback
     policies: Path
+    requests: Requests
+    gateway: Path
     provider: Provider | None = None
     clock: Callable[[], float] = time.monotonic
     stop: Callable[[], bool] = lambda: False
     streams: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Live:
+    """A part of a page that changes by itself: who may see it, its template, and what that is filled with."""
+
+    name: str
+    right: Right
+    template: str
+    gather: Callable[[], dict[str, Any]]
 
 
 class _Feed(StreamingResponse):
@@ -103,7 +116,17 @@ class Application:
         self._hashing = asyncio.Semaphore(LOGINS_AT_ONCE)
         facts = Cached(lambda: now.gather(context.reader, context.seal, datetime.now(UTC)), LIVE_S * 0.8)
         kept = Cached(lambda: policies.read(context.policies), POLICIES_S)
-        self.shared = Shared(context.reader, context.asking, facts, self.sessions, config, context.feedback, kept)
+        self.shared = Shared(
+            context.reader,
+            context.asking,
+            facts,
+            self.sessions,
+            config,
+            context.feedback,
+            kept,
+            context.requests,
+            context.gateway,
+        )
 
     def routes(self) -> list[Route]:
         """List every path there is."""
@@ -113,7 +136,7 @@ class Application:
         ]
         return [
             *guarded,
-            Route("/now/live", self._live, methods=["GET"]),
+            *(Route(f"/{live.name}/live", self._living(live), methods=["GET"]) for live in self._lives()),
             Route("/login", self._login_form, methods=["GET"]),
             Route("/login", self._login, methods=["POST"]),
             Route("/login/with", self._with_provider, methods=["GET"]),
@@ -233,22 +256,36 @@ class Application:
 
     # What lives.
 
-    async def _live(self, request: Request) -> Response:
+    def _lives(self) -> list[Live]:
+        """List what changes by itself on pages: everybody is shown the same."""
+        here = Cached(lambda: live_sessions.listed(self.context.gateway), LIVE_S * 0.8)
+        return [
+            Live("now", "now", "_now.html", lambda: {"facts": self.shared.now.get()}),
+            Live("sessions", "evidence", "_sessions.html", lambda: {"sessions": here.get()}),
+        ]
+
+    def _living(self, live: Live) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            return await self._live(request, live)
+
+        return endpoint
+
+    async def _live(self, request: Request, live: Live) -> Response:
         session = self._session(request)
         if session is None:
             return Response(status_code=401)
         asked = self._asked(request, session, {})
         streams = self.context.streams
-        if "now" not in asked.rights:
+        if live.right not in asked.rights:
             raise Refused(403, "Your roles do not include this page.")
         if sum(streams.values()) >= STREAMS_MAX or streams.get(session.public, 0) >= STREAMS_A_SESSION:
             raise Refused(429, "Too many pages are open at once.")
         streams[session.public] = (
             streams.get(session.public, 0) + 1
         )  # before anything waits, or many would pass at once
-        feed = _Feed(self._feed(request, session), lambda: self._left(session.public))
+        feed = _Feed(self._feed(request, session, live), lambda: self._left(session.public))
         try:
-            await self._record("console_look", asked.visitor, {"page": "now, live", "outcome": "success"})
+            await self._record("console_look", asked.visitor, {"page": f"{live.name}, live", "outcome": "success"})
         except BaseException:
             feed.left()
             raise
@@ -260,27 +297,26 @@ class Application:
         if not streams[public]:
             del streams[public]
 
-    async def _feed(self, request: Request, session: Session) -> AsyncIterator[str]:
+    async def _feed(self, request: Request, session: Session, live: Live) -> AsyncIterator[str]:
         """Give the changing part of the page whenever it is another one; being open is no sign of life."""
         before = ""
         while not self.context.stop():
             if self._session(request, touch=False) is not session:
                 # Whoever looks at it must not take what stands there for how it is now.
-                yield _event("now", rendering.render("_trouble.html", {"sentence": OVER}))
+                yield _event(live.name, rendering.render("_trouble.html", {"sentence": OVER}))
                 return
             try:
-                facts = await self._facts()
-                html = rendering.render("_now.html", {"facts": facts})
+                html = rendering.render(live.template, await self._gathered(live))
             except PgwitnessError as error:
                 html = rendering.render("_trouble.html", {"sentence": str(error)})
-            yield ": alive\n\n" if html == before else _event("now", html)
+            yield ": alive\n\n" if html == before else _event(live.name, html)
             before = html
             await asyncio.sleep(LIVE_S)
 
-    async def _facts(self) -> now.Facts:
-        """Give what is known of now. Feeds wait for each other here, and not each in one of the few threads."""
+    async def _gathered(self, live: Live) -> dict[str, Any]:
+        """Give what a feed shows. Feeds wait for each other here, and not each in one of the few threads."""
         async with self._gathering:
-            return await run_in_threadpool(self.shared.now.get)
+            return await run_in_threadpool(live.gather)
 
     # Logging in and out.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pgwitness.core.config import Console
 from sinks.console import now
@@ -14,6 +15,9 @@ from sinks.console.reader import Cached, Reader
 from sinks.console.roles import Right
 from sinks.console.sessions import Session, Sessions
 from sinks.console.witness import Feedback, Visitor
+
+if TYPE_CHECKING:
+    from sinks.console.approving import Requests
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class Shared:
     config: Console
     feedback: Feedback
     policies: Cached[Kept]
+    requests: Requests
+    gateway: Path
+    """Where the gateway of this host answers."""
 
 
 @dataclass(frozen=True)

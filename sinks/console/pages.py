@@ -11,7 +11,17 @@ from typing import Any
 from urllib.parse import quote
 
 from pgwitness.core.errors import NotInOrder
-from sinks.console import alerts, charting, csvfile, people, policy_pages, records, report_pages
+from sinks.console import (
+    alerts,
+    approving,
+    charting,
+    csvfile,
+    live_sessions,
+    people,
+    policy_pages,
+    records,
+    report_pages,
+)
 from sinks.console import verdict as verdicts
 from sinks.console.asked import Answer, Asked, Page
 from sinks.console.asking import Found
@@ -155,5 +165,7 @@ PAGES = (
     Page("ask", "/ask", "ask", _ask_form),
     Page("ask", "/ask", "ask", _ask, method="POST", operation="query"),
     *policy_pages.PAGES,
+    *approving.PAGES,
+    *live_sessions.PAGES,
     *report_pages.PAGES,
 )

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-Right = Literal["now", "alerts", "evidence", "ask", "people", "verdict", "sessions"]
-"""`now` and `alerts`: sentences and figures. `evidence`: statements and rows. `sessions`: who is logged in here."""
+Right = Literal["now", "alerts", "evidence", "ask", "people", "verdict", "sessions", "approvals", "approve", "end"]
+"""`now` and `alerts`: sentences and figures. `evidence`: statements and rows. `sessions`: who is logged in here.
+`approvals`: what waits for a decision; `approve`: to decide on it. `end`: to end a session at the gateway."""
 
 RIGHTS: dict[str, frozenset[Right]] = {
     "viewer": frozenset({"now", "alerts"}),
-    "analyst": frozenset({"now", "alerts", "evidence", "people", "ask"}),
-    "reviewer": frozenset({"now", "alerts", "evidence", "people", "verdict"}),
-    "approver": frozenset({"now", "alerts"}),
+    "analyst": frozenset({"now", "alerts", "evidence", "people", "ask", "approvals"}),
+    "reviewer": frozenset({"now", "alerts", "evidence", "people", "verdict", "approvals", "end"}),
+    "approver": frozenset({"now", "alerts", "approvals", "approve"}),
     "administrator": frozenset({"now", "sessions"}),
 }
 ROLES = tuple(RIGHTS)

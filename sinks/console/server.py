@@ -15,9 +15,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from pgwitness.core.config import Config, Console
+from pgwitness.core.config.tables import control_folder
 from pgwitness.core.errors import ConfigurationError, NotInOrder, PgwitnessError
 from pgwitness.core.runtime.health import Health
 from sinks.console import app, http
+from sinks.console.approving import Requests
 from sinks.console.asking import Asker
 from sinks.console.now import Seal
 from sinks.console.openid import Provider
@@ -62,7 +64,12 @@ def listen(config: Console) -> socket.socket:
 
 
 def make(
-    config: Config, witness: Witness, send: Callable[[str, bytes], None], asker: Asker, stop: Callable[[], bool]
+    config: Config,
+    witness: Witness,
+    send: Callable[[str, bytes], None],
+    asker: Asker,
+    requests: Requests,
+    stop: Callable[[], bool],
 ) -> ASGIApp:
     """Make the application that a configuration describes. Raise `ConfigurationError`."""
     lake, console = lake_store(config), config.console
@@ -77,6 +84,8 @@ def make(
             seal=_seal(config),
             feedback=Feedback(config.reviewers, send),
             policies=config.policies.path,
+            requests=requests,
+            gateway=control_folder(config.gateway),
             stop=stop,
         )
     )
@@ -98,12 +107,17 @@ def _seal(config: Config) -> Callable[[], Seal]:
 
 
 def run(
-    config: Config, witness: Witness, send: Callable[[str, bytes], None], health: Health, stop: threading.Event
+    config: Config,
+    witness: Witness,
+    send: Callable[[str, bytes], None],
+    requests: Requests,
+    health: Health,
+    stop: threading.Event,
 ) -> None:
     """Serve until `stop`. Raise `ConfigurationError`, and `NotInOrder` when the server has ended by itself."""
     bound = listen(config.console)
     with bound, closing(Asker(config)) as asker:
-        server = uvicorn.Server(_settings(config.console, make(config, witness, send, asker, stop.is_set)))
+        server = uvicorn.Server(_settings(config.console, make(config, witness, send, asker, requests, stop.is_set)))
         serving = threading.Thread(target=lambda: asyncio.run(server.serve([bound])), name=PART, daemon=True)
         health.expect(PART)
         serving.start()

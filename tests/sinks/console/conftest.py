@@ -17,6 +17,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import detectors
+from pgwitness.approvals.ledger import Ledger, Trust
 from pgwitness.core.config import Config, Console, Reviewer
 from pgwitness.core.config import Folder as PoliciesTable
 from pgwitness.core.config import Lake as LakeTable
@@ -33,6 +34,7 @@ from sinks.console.witness import Feedback, Visitor
 from sinks.lake.storage.files import Files
 from sinks.lake.storage.store import Folder
 from sinks.lake.writer import Lake
+from tests.approvals import signing
 from tests.sinks.material import ORDINARY, Finding, Judgement, change, other
 
 PACK = Path(detectors.__path__[0]) / "pack"
@@ -128,6 +130,21 @@ def users_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+class Book:
+    """Requests and what was decided on them, without a broker: what is appended is taken at once."""
+
+    def __init__(self, trust: Trust = signing.TRUST) -> None:
+        self.trust, self.ledger, self.appended = trust, Ledger(trust), 0
+
+    def look(self, question: Callable[[Ledger], Any]) -> Any:
+        return question(self.ledger)
+
+    def append(self, request: str, value: bytes) -> None:
+        self.appended += 1
+        taken = self.ledger.take(value, self.appended, time.time_ns() // 1000)
+        assert taken.refused is None, taken.refused
+
+
 @dataclass
 class World:
     """A console, what it wrote down, and a clock that a test may turn."""
@@ -178,6 +195,8 @@ def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[...,
         openid: ConsoleOpenid | None = None,
         reader: Reader | None = None,
         policies: Path = PACK,
+        requests: Book | None = None,
+        gateway: Path = Path("/nowhere"),
         **settings: Any,
     ) -> World:
         records, now_s = Records(), [1_000.0]
@@ -190,6 +209,8 @@ def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[...,
             witness=records,
             seal=lambda: Seal(7, 9),
             policies=policies,
+            requests=requests or Book(),
+            gateway=gateway,
             feedback=Feedback(reviewers or {}, lambda uid, value: sent.append((uid, value))),
             provider=Provider(openid, lambda: now_s[0]) if openid is not None else None,
             clock=lambda: now_s[0],

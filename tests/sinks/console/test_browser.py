@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from detectors.alerts import verdicts
-from pgwitness.core.config import Reviewer
+from pgwitness.approvals import records
+from pgwitness.approvals.ledger import Trust
+from pgwitness.core.config import Approver, Reviewer
 from pgwitness.core.printable import visible
 from sinks.console import rendering
 from sinks.console.asking import Asker
@@ -22,10 +24,11 @@ from sinks.console.reader import Reader
 from sinks.lake.storage.files import Files
 from sinks.lake.storage.store import Folder
 from sinks.lake.writer import Lake
+from tests.approvals import signing
 from tests.conftest import leave_out
 from tests.sinks.console import browsing
 from tests.sinks.console.browsing import PHONE, WIDE, Window
-from tests.sinks.console.conftest import PASSWORD, SESSION, World, alert
+from tests.sinks.console.conftest import PASSWORD, SESSION, Book, World, alert
 from tests.sinks.console.payloads import PAYLOADS
 from tests.sinks.material import ORDINARY, Judgement, change, other
 
@@ -75,7 +78,14 @@ def payload_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def world(make_world: Callable[..., World], payload_lake: Path, readers: tuple[Reader, Asker]) -> Iterator[World]:
     """A console on that lake, with a reviewer."""
     reader = Reader(Folder(payload_lake, Files()), connections=1, memory_limit="256MB", timeout_s=20)
-    return make_world(reader=reader, reviewers=REVIEWERS)
+    now_us = time.time_ns() // 1000
+    request = signing.request(
+        "r1", at_us=now_us, expires_us=now_us + 3_600_000_000, principal=WHO[0], intent=WHO[1], statement=WHO[50]
+    )
+    approver = Approver(key=REVIEWERS["reviewer"].key, groups=["dba"])
+    book = Book(Trust((signing.GATEWAY.public_key(),), {"approver": (approver, KEY.public_key())}))
+    book.append("r1", records.sign(request, signing.GATEWAY))
+    return make_world(reader=reader, reviewers=REVIEWERS, requests=book)
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +222,26 @@ def test_a_verdict_is_signed_in_the_browser(windows: Callable[[str], Window], wo
     assert (uid, checked.verdict.who, checked.verdict.verdict) == (UIDS[1], "reviewer", "false-positive")
     private = base64.b64encode(KEY.private_bytes_raw()).decode()[:40]
     assert not any("PRIVATE" in body or private in body for body in sent)
+    assert window.faults == []
+
+
+def test_an_approval_is_signed_on_a_phone(windows: Callable[[str], Window], tmp_path: Path) -> None:
+    """From what waits to the statement, a reason, the key, and done; no page is wider than the phone."""
+    key = tmp_path / "approver.key"
+    key.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    window = windows("approver")
+    page = window.page
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    window.visit("/approvals")
+    page.get_by_role("link", name=WHO[0]).first.click()
+    page.get_by_role("textbox", name="Why").fill("agreed with the owner")
+    page.get_by_role("button", name="Approve").click()
+    page.get_by_label("Your private key").set_input_files(key)
+    assert window.barriers() == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    page.get_by_role("button", name="Sign and send").click()
+    page.get_by_text("Your decision was sent").wait_for()
+    assert "approve by approver: agreed with the owner" in _words(page.locator("main").inner_text())
     assert window.faults == []
 
 
