@@ -36,16 +36,8 @@ KEY = Ed25519PrivateKey.generate()
 REVIEWERS = {"reviewer": Reviewer(key=verdicts.public_text(KEY.public_key()), scopes=["same-finding"])}
 UIDS = [f"{number:032x}" for number in range(len(PAYLOADS))]
 WHO = [text.replace("\x00", "") for text in PAYLOADS]
-PATHS = [
-    "/",
-    "/alerts",
-    f"/alerts/{UIDS[0]}",
-    "/people",
-    f"/people?name={quote(WHO[0])}",
-    "/records",
-    "/ask",
-    "/nowhere",
-]
+PATHS = ["/", "/alerts", f"/alerts/{UIDS[0]}", "/people", f"/people?name={quote(WHO[0])}", "/records", "/ask", "/none"]
+PATHS += ["/policies", "/policies/drop_table", "/reports", "/approvals", "/approvals/r1", "/sessions"]
 
 
 @pytest.fixture(scope="module")
