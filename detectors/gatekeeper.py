@@ -1,8 +1,9 @@
 """What the policies say of a statement that has not run yet: pass it, pass it with a warning, or refuse it; pure.
 
-The same policies that judge evidence, over the same action schema: those with `effect: deny` or `warn` that are about
-statements. What only the end of a statement tells is not known here: `rows_known` is false, `outcome` is `unknown`, and
-`asked` says so. A threshold or sequence looks at what was done, so it decides nothing before.
+The same policies that judge evidence, over the same action schema: those with `effect: deny`, `approve`, `limit` or
+`warn` that are about statements. What only the end of a statement tells is not known here: `rows_known` is false,
+`outcome` is `unknown`, and `asked` says so. A threshold or sequence looks at what was done, so it decides
+nothing before.
 """
 
 from __future__ import annotations
@@ -21,13 +22,25 @@ from detectors.policy.reads import TIMES
 from detectors.sensitive import Sensitive
 from detectors.vocabulary import SCHEMA
 from pgwitness.core.sql.statements import StatementFacts
+from pgwitness.core.units import Duration
 
-Effect = Literal["deny", "limit", "warn"]
+Effect = Literal["deny", "approve", "limit", "warn"]
 UNREADABLE: Final = "unreadable"
 """Stands where a policy's id would, for what is refused because nobody can tell what it does."""
 MESSAGE_CHARS_MAX: Final = 1_000
 NAMES_MAX: Final = 20
 _OF_TIME: Final = TIMES | {"hour", "weekday", "claim_age", "claim_left"}
+
+
+class Terms(Struct, frozen=True):
+    """What it takes to approve a statement: `needed` members of the groups; how long it waits, and how long it may be
+    run afterwards (microseconds).
+    """
+
+    groups: list[str]
+    needed: int
+    wait_us: int
+    use_us: int
 
 
 class Verdict(Struct, frozen=True, omit_defaults=True):
@@ -44,7 +57,11 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     hint: str
     bundle: str
     rows: int = 0
-    """With `limit`: how many rows it may update and delete."""
+    """With `limit` or `approve`: how many rows it may update and delete."""
+    terms: Terms | None = None
+    """With `approve`."""
+    approval: str = ""
+    """The request that it waits for, or by which it runs."""
 
 
 class Labels:
@@ -102,22 +119,40 @@ class Gatekeeper:
         A policy that denies and cannot be evaluated refuses: whether it would have is not known.
         """
         matches = self._evaluator.ask(action)
-        failed = [policy for policy, _ in matches.failed if policy.document.effect == "deny"]
+        failed = [policy for policy, _ in matches.failed if policy.document.effect in ("deny", "approve")]
         found = [*matches.matched, *failed]
         if not found:
             return None
-        denying = [policy for policy in found if policy.document.effect == "deny"]
+        denying = [policy for policy in found if policy.document.effect == "deny" or policy in failed]
         if denying:
             return self._verdict("deny", denying, action)
-        limiting = [policy for policy in found if policy.document.effect == "limit"]
+        approving = [policy for policy in found if policy.document.effect == "approve"]
+        limiting = [policy for policy in found if policy.document.effect in ("limit", "approve")]
         if not limiting:
             return self._verdict("warn", found, action)
         limiting.sort(key=lambda policy: policy.document.max_rows or 0)
-        verdict = self._verdict("limit", limiting[:1], action)
-        if _COMMITS.isdisjoint(action.operations):
+        verdict = self._approve(approving, action) if approving else self._verdict("limit", limiting[:1], action)
+        if verdict.effect == "deny" or _COMMITS.isdisjoint(action.operations):
             return replace(verdict, rows=limiting[0].document.max_rows or 0)
         why = "What commits as it runs could not be undone, so it is refused where a limit holds."
         return replace(verdict, effect="deny", message=f"refused by {verdict.message}", why=why)
+
+    def _approve(self, policies: list[Policy], action: Action) -> Verdict:
+        """Return what it takes to satisfy all of these policies at once."""
+        verdict = self._verdict("approve", policies, action)
+        asked = [policy.document.approve for policy in policies if policy.document.approve is not None]
+        sets = [[action.labels.get("owner", "") if name == "owner" else name for name in one.by] for one in asked]
+        groups = [name for name in sets[0] if name and all(name in other for other in sets)]
+        if not groups:
+            why = "No group of approvers may decide for all of these policies, or the cluster has no label `owner`."
+            return replace(verdict, effect="deny", message=f"refused: {verdict.message}", why=why)
+        terms = Terms(
+            groups=groups,
+            needed=max(one.needed for one in asked),
+            wait_us=min(_us(one.within) for one in asked),
+            use_us=min(_us(one.use_within) for one in asked),
+        )
+        return replace(verdict, terms=terms)
 
     def unreadable(self, whose: Action, why: str) -> Verdict:
         """Return the refusal of a statement of which nobody can tell what it does."""
@@ -150,7 +185,7 @@ def decides(policy: Policy) -> bool:
     """Return whether a policy decides on statements before they run."""
     document = policy.document
     return (
-        document.effect in ("deny", "limit", "warn")
+        (document.effect in ("deny", "limit", "warn") or document.approve is not None)
         and document.mode == "active"
         and policy.plan is None
         and "statement" in document.kinds
@@ -161,9 +196,18 @@ def _gravest(policy: Policy) -> tuple[int, str]:
     return _SEVERITIES.index(policy.document.severity), policy.id
 
 
-_DONE: Final = {"deny": "refused by ", "warn": "passed with a warning by ", "limit": "the limit of "}
+_DONE: Final = {
+    "deny": "refused by ",
+    "approve": "approval is needed by ",
+    "warn": "passed with a warning by ",
+    "limit": "the limit of ",
+}
 _COMMITS: Final = frozenset({"call", "begin", "commit", "rollback", "savepoint", "release", "rollback_to"})
 _SEVERITIES: Final = ("critical", "high", "medium", "low", "info")
+
+
+def _us(duration: str) -> int:
+    return int(Duration.parse(duration) * 1_000_000)
 
 
 def _whom(labels: Mapping[str, str]) -> str:

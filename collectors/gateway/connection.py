@@ -17,6 +17,8 @@ from msgspec.structs import replace
 from prometheus_client import Counter, Gauge
 
 from collectors.gateway import upstream
+from collectors.gateway.approving.asking import request_of
+from collectors.gateway.approving.desk import Desk
 from collectors.gateway.auth.admission import Admission, Denied, Proven, Shown, prove
 from collectors.gateway.auth.rolefile import Roles
 from collectors.gateway.greeting import Way, greet
@@ -27,7 +29,7 @@ from collectors.gateway.masking.audiences import Audiences, Who
 from collectors.gateway.masking.audiences import Place as AudiencePlace
 from collectors.gateway.masking.views import Views
 from collectors.gateway.others import Others
-from collectors.gateway.session.actions import Actions, Moment, Reading
+from collectors.gateway.session.actions import Actions, Asked, Moment, Reading
 from collectors.gateway.session.looking import Seen
 from collectors.gateway.session.session import Session
 from collectors.gateway.spool.ledger import ledger
@@ -46,6 +48,7 @@ from pgwitness.core.sql.parsetree import Made
 SECRET_BYTES = {0: 4, 2: 32}
 """How long a key to cancel by is, by the minor version of the protocol."""
 DRAIN_S = 5.0
+NO_DESK = "it would have to be approved, and this gateway has no [approvals] to ask by"
 END_S = 0.005
 """How long what came of a statement may wait for others to be written down with it."""
 
@@ -92,6 +95,8 @@ class House:
     """Where it answers who asks on this machine."""
     audiences: Audiences | None = None
     """Who reads tables through views that mask; None where nobody does."""
+    desk: Desk | None = None
+    """Where approvals are asked for; None where none are."""
     others: Others | None = None
     """The gateway's other processes, where there are any."""
     _news: list[tuple[str, str, Sequence[Made]]] = field(default_factory=list)
@@ -228,6 +233,8 @@ class Connection:
         self._late: list[bytes] = []
         """What has come from the client and waits until a long text was read."""
         self._reading: asyncio.Task[None] | None = None
+        self._approving: asyncio.Task[None] | None = None
+        """Waits for what becomes of a statement that has to be approved."""
 
     def begin(self) -> None:
         """Let the bytes flow."""
@@ -249,7 +256,7 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether nothing is asked and no transaction is open."""
-        return self._session.status == "I" and not self._session.waiting
+        return self._session.status == "I" and not self._session.waiting and not self._session.held
 
     def _from_client(self, data: bytes) -> None:
         if self.over.done():
@@ -269,6 +276,8 @@ class Connection:
                 self._reading = asyncio.create_task(self._read_ahead())
             return
         self._do(self._session.client(data, now()))
+        if self._session.is_full:
+            self._client.stop()
 
     def _long(self, data: bytes) -> list[bytes]:
         return self._session.long_texts(data, LONG_BYTES) if self._judge is not None else []
@@ -324,8 +333,44 @@ class Connection:
                 self.server.link.send(b"".join(actions.to_server))
         for data in actions.to_client:
             self._client.send(data)
+        if actions.asked is not None:
+            self._approving = asyncio.create_task(self._approve(actions.asked, actions.settings))
         if actions.close is not None:
             self.end("FATAL", actions.close.sqlstate, str(actions.close))
+
+    async def _approve(self, asked: Asked, settings: dict[str, str]) -> None:
+        """Go on with a statement that has to be approved when it is known what becomes of it."""
+        verdict = asked.decision.verdict
+        assert verdict is not None
+        desk, judging = self._house.desk, self._house.judging
+        try:
+            if desk is None:
+                verdict = replace(verdict, effect="deny", message=f"refused: {NO_DESK} ({verdict.message})")
+            else:
+                at_us = now().us
+                request = request_of(asked, self._judging.whose(at_us), self.opened, settings, judging.token, at_us)
+                verdict = await desk.settle(request, verdict, self)
+        except asyncio.CancelledError:
+            verdict = replace(verdict, effect="deny", message=f"canceled while it waited ({verdict.message})")
+        except Exception as error:
+            self._defect(error)
+        if self.over.done():
+            return
+        self._approving = None
+        self._do(self._session.resume(verdict, now()))
+        self._client.go()
+
+    def tell(self, message: str, hint: str) -> None:
+        """Tell the client something while its statement waits."""
+        if not self.over.done():
+            self._do(self._session.tell(message, hint))
+
+    def give_up(self) -> bool:
+        """Refuse the statement that waits for approval; return whether there is one."""
+        if self._approving is None or not self._session.held:
+            return False
+        self._approving.cancel()
+        return True
 
     def forward(self) -> None:
         """Send to the server what was held back: its records are on the spool."""
@@ -357,6 +402,8 @@ class Connection:
         if self.over.done():
             return
         self.over.set_result(None)
+        if self._approving is not None:
+            self._approving.cancel()
         at = now()
         self._house.take([*self._session.lost(at), Closed(session=self._session.number, at_us=at.us)])
         self._client.leave()
@@ -406,7 +453,7 @@ async def _serve(house: House, way: Way) -> None:
 async def cancelled(house: House, pid: int, secret: bytes) -> bool:
     """End what a session runs, by its key; return whether there is such a session in this process."""
     connection = house.sessions.get((pid, secret))
-    if connection is not None:
+    if connection is not None and not connection.give_up():
         await upstream.cancel(connection.server)
     return connection is not None
 

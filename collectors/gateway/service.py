@@ -19,6 +19,7 @@ import uvloop
 from collectors.connection import conninfo
 from collectors.context import now_us
 from collectors.daemon import GC_THRESHOLDS, supervise
+from collectors.gateway.approving.desk import Desk
 from collectors.gateway.auth.admission import Admission, Ways
 from collectors.gateway.auth.logins import Logins
 from collectors.gateway.auth.rolefile import Roles
@@ -93,6 +94,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
         judging.told = house.made
     house.changed_tls = certificate.poll if gateway.tls is not None else None
     house.audiences = Audiences.of(config) if config.masks else None
+    house.desk = Desk(config) if config.approvals.key_file is not None else None
     ahead = house.ahead = Ahead(key)
     house.control = open_socket(control_folder(gateway), process, gateway.control_group)
     places = {(one.cluster, instance) for one in databases.values() for instance in one.place.instances}
@@ -102,6 +104,8 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
     thresholds = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
+        if house.desk is not None:
+            house.desk.start()
         return supervise(
             {
                 PART: lambda ending: serve_clients(house, listener, ending, health, served),
@@ -115,6 +119,8 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
     finally:
         gc.set_threshold(*thresholds)
         ahead.close()
+        if house.desk is not None:
+            house.desk.close()
         listener.close()
         house.control.close()
         spool.close()
@@ -261,6 +267,8 @@ async def _accept(house: House, listener: socket.socket, stop: threading.Event, 
                 accepting.result()
                 return
         accepting.cancel()
+        if house.desk is not None:
+            house.desk.leaving = True
         await _drain(house)
     finally:
         accepting.cancel()

@@ -50,7 +50,11 @@ _SHARE: dict[str, Shape] = {
     **_each(("replaced", "usual"), "bool"),
     "part": "double",
 }
-_DECIDED: dict[str, Shape] = {**_each(("effect", "message", "bundle"), "string"), "policies": ["string"]}
+_DECIDED: dict[str, Shape] = {
+    **_each(("effect", "message", "bundle", "approval"), "string"),
+    "policies": ["string"],
+    "rows": "int",
+}
 _OBJECT: dict[str, Shape] = {"type": "string", "name": "string"}
 
 DETAILS: dict[str, dict[str, Shape]] = {
@@ -69,6 +73,7 @@ DETAILS: dict[str, dict[str, Shape]] = {
         "line": "int",
         "intent": "string",
         "decision": _DECIDED,
+        "ran": {"rows": "int", "xid": "int"},
         "audit": dict.fromkeys(("class", "command", "type", "object_type", "object_name"), "string"),
     },
     "query_stats": {

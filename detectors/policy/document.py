@@ -63,6 +63,19 @@ class Sequence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     type: Literal["temporal_ordered", "temporal"] = "temporal_ordered"
 
 
+class Approve(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who has to approve, with `effect: approve`: `needed` members of the groups `by` (`[approvers.NAME]`).
+
+    `owner` stands for the label `owner` of the cluster. A request waits `within`; what was approved is run within
+    `use_within` of that, or not at all.
+    """
+
+    by: list[str]
+    needed: int = 1
+    within: str = "15m"
+    use_within: str = "10m"
+
+
 class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A policy as it is written. `effect` and `respond` are for the gateway and the responder.
 
@@ -93,7 +106,9 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Another severity for actions of these operations, or of these outcomes, which come first."""
     effect: Effect = "alert"
     max_rows: int | None = None
-    """With `effect: limit`: how many rows a statement may update and delete; more is undone."""
+    """With `effect: limit` or `approve`: how many rows a statement may update and delete; more is undone."""
+    approve: Approve | None = None
+    """With `effect: approve`: by whom; without it a gateway holds nothing up."""
     hint: str | None = None
     """What the gateway tells whom it refuses: what would be allowed, or whom to ask."""
     respond: Respond | None = None

@@ -69,6 +69,9 @@ class Bundle:
     def canonical(self) -> str:
         """Write the policies as the text that the hash is of; `from_canonical` reads it again."""
         documents: Any = [msgspec.to_builtins(policy.document) for policy in self.policies.values()]
+        for document in documents:
+            if document["approve"] is None:  # so that what was known before it has the hash that it had
+                del document["approve"]
         if self.calendars.names:
             documents = {"policies": documents, "calendars": msgspec.to_builtins(self.calendars.written)}
         return json.dumps(documents, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)

@@ -31,6 +31,7 @@ from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.units import Duration
 
 POLICY_ID = re.compile(r"[a-z][a-z0-9_]{1,63}")
+APPROVE_S_MAX = 7 * 86_400
 _ATTACK = re.compile(r"T\d{4}(\.\d{3})?")
 
 
@@ -49,11 +50,14 @@ class Policy:
         self.origin = origin
         _require(POLICY_ID.fullmatch(document.id), self, "id: lower case, digits and _, 2 to 64 characters")
         _require(document.kinds, self, "kinds: at least one")
-        limits = document.effect == "limit"
+        limits = document.effect == "limit" or document.approve is not None
         _require(
-            limits == (document.max_rows is not None), self, "max_rows: it goes with effect: limit, and that with it"
+            limits == (document.max_rows is not None),
+            self,
+            "max_rows: it goes with effect: limit, or with approve, and they with it",
         )
         _require((document.max_rows or 0) >= 0, self, "max_rows: zero or more")
+        self._check_approve(document)
         for technique in document.attack:
             _require(_ATTACK.fullmatch(technique), self, f"attack: {technique!r} is no technique such as T1078.004")
         try:
@@ -89,6 +93,20 @@ class Policy:
             known = word in CLOSED["outcome"] or occurring.never("operation", word, document.kinds) is None
             _require(known, self, f"severity_of: {word!r} is neither an outcome nor an operation of {document.kinds}")
         self._dedup = tuple(SCHEMA[path].attribute for path in self.dedup_by)
+
+    def _check_approve(self, document: Document) -> None:
+        found = document.approve
+        if found is None:
+            return
+        _require(document.effect == "approve", self, "approve: it goes with effect: approve")
+        _require(found.by and all(found.by), self, "approve.by: at least one group of approvers")
+        _require(found.needed >= 1, self, "approve.needed: at least one")
+        for name, text in (("within", found.within), ("use_within", found.use_within)):
+            try:
+                seconds = float(Duration.parse(text))
+            except ValueError as error:
+                raise ConfigurationError(f"{self.place}: approve.{name}: {error}") from None
+            _require(0 < seconds <= APPROVE_S_MAX, self, f"approve.{name}: longer than nothing, and 7d at most")
 
     def _held(self, place: str) -> bool:
         """Return whether a place of the message can hold anything in actions of its kinds."""

@@ -433,18 +433,29 @@ class Statement(_Raw, frozen=True, kw_only=True, tag="statement", gc=False):
     vxid: str | None = None
     decided: Decided | None = None
     intent: str | None = None
+    ran: Ran | None = None
+
+
+class Ran(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What the server counted of a statement that ran approved: rows updated and deleted; `xid` (64 bits), if any."""
+
+    rows: int
+    xid: int | None = None
 
 
 class Decided(Struct, frozen=True, omit_defaults=True, gc=False):
     """What the gateway decided on a statement before it went: `deny`, `limit` or `warn`, by which policies.
 
-    `message` is what its client was told. `bundle` names the policies that were in force.
+    `message` is what its client was told. `bundle` names the policies that were in force. `approval` is the request for
+    which it waits, or by which it runs, and then `rows` is the most that was approved.
     """
 
-    effect: Literal["deny", "limit", "warn"]
+    effect: Literal["deny", "approve", "limit", "warn"]
     policies: list[str]
     message: str = ""
     bundle: str = ""
+    approval: str = ""
+    rows: int | None = None
 
 
 class Decision(_Raw, frozen=True, kw_only=True, tag="decision", gc=False):

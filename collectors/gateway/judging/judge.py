@@ -123,7 +123,7 @@ class Judging:
     """Judges statements of all sessions."""
 
     def __init__(self, token: Tokenizer, rules: Rules | None = None) -> None:
-        self._token = token
+        self.token = token
         self._texts = Texts(token)
         self.rules = rules or Rules(Gatekeeper(Bundle([]), Sensitive([])))
         self.epoch = 0
@@ -288,7 +288,7 @@ class Judging:
             doubt, two_ways = lexed.doubt, True
         elif not lexing.neutral(text):
             two_ways = not (settings.surety == "sure" and settings.standard_strings)
-        return Reading(Said(hash=self._token(text).decode()), UNPARSED, doubt, None, two_ways)
+        return Reading(Said(hash=self.token(text).decode()), UNPARSED, doubt, None, two_ways)
 
 
 def verdict_on(
@@ -361,6 +361,12 @@ class SessionJudge:
     def settings(self) -> Settings:
         """How the server reads a text by now."""
         return self._settings
+
+    def whose(self, at_us: int) -> Action:
+        """Return the facts of the session, as policies see them."""
+        if self._epoch != self._judging.epoch or at_us >= self._scope.until_us:
+            self._enter(at_us)
+        return self._scope.whose
 
     def reported(self, name: str, value: str) -> None:
         """Take a setting as the server reports it."""

@@ -60,10 +60,18 @@ class Decision(NamedTuple):
     masked: Masked | None = None
     """How an audience of masks reads it, for errors to be told in its own words and places."""
 
+    exact: bytes = b""
+    """All bytes of what has to be approved, where that is known."""
+
     @property
     def limit(self) -> bool:
-        """Whether it runs under a limit."""
-        return self.verdict is not None and self.verdict.effect == "limit"
+        """Whether it runs under a limit; what was approved does."""
+        return self.verdict is not None and (self.verdict.effect == "limit" or bool(self.verdict.approval))
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has to be approved before it runs."""
+        return self.verdict is not None and self.verdict.effect == "approve" and not self.verdict.approval
 
     @property
     def denied(self) -> bool:
@@ -85,6 +93,13 @@ class Decision(NamedTuple):
             and reading.intent is None
             and not self.said.tags
         )
+
+
+class Asked(NamedTuple):
+    """What somebody wants to run: the decision that it has to be approved, and all bytes that make it up."""
+
+    decision: Decision
+    exact: bytes
 
 
 NOT_KNOWN = Decision(UNKNOWN)
@@ -133,4 +148,8 @@ class Actions:
     to_server: list[bytes] = field(default_factory=list)
     to_client: list[bytes] = field(default_factory=list)
     close: ProtocolViolation | None = None
+    asked: Asked | None = None
+    """What waits for approval from here on, until `Session.resume`."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """The server's settings then."""
     ended: bool = False

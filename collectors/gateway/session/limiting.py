@@ -19,6 +19,7 @@ from collectors.gateway.session.refusing import SQLSTATE
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import frame
 from detectors.gatekeeper import Verdict
+from pgwitness.core.events import Ran
 
 _COUNTED: Final = (
     "SELECT coalesce(pg_catalog.sum(n_tup_upd OPERATOR(pg_catalog.+) n_tup_del), 0) AS n"
@@ -37,17 +38,25 @@ _CHECK: Final = (
     ")::pg_catalog.int4 IS NULL ELSE false END"
 )
 """A text that is no number: the error quotes it, and with it the nonce and how many rows there were."""
+_TOLD: Final = _CHECK.replace(
+    "SELECT FROM",
+    "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text, (counted.n OPERATOR(pg_catalog.-)"
+    " pg_catalog.current_setting($1::pg_catalog.text, true)::pg_catalog.numeric)::pg_catalog.text FROM",
+).replace("ELSE false END", "ELSE true END")
+"""The same, of what was approved: it says which transaction it was, and how many rows."""
 _MANY: Final = "1000000000000"
 
 
 class Limit:
     """The limit of one statement."""
 
-    __slots__ = ("nonce", "rows", "verdict")
+    __slots__ = ("nonce", "ran", "rows", "verdict")
 
     def __init__(self, verdict: Verdict) -> None:
         self.verdict = verdict
         self.rows = verdict.rows
+        self.ran: Ran | None = None
+        """What was counted, of what was approved."""
         self.nonce = f"pgwitness.n{secrets.token_hex(8)}"
 
     def before(self) -> list[bytes]:
@@ -56,7 +65,7 @@ class Limit:
 
     def behind(self) -> list[bytes]:
         """Return the messages that fail where it was too much."""
-        return self._statement(_CHECK, self.nonce, str(self.rows))
+        return self._statement(_TOLD if self.verdict.approval else _CHECK, self.nonce, str(self.rows))
 
     def _statement(self, text: str, *values: str) -> list[bytes]:
         name = b"pgwitness " + self.nonce.encode()
@@ -69,6 +78,13 @@ class Limit:
             frame(b"C", b"S" + name + b"\0"),
             frame(b"C", b"P" + name + b"\0"),
         ]
+
+    def told(self, row: bytes) -> None:
+        """Take the row that says what was counted."""
+        values = backend.first_row(row)
+        if len(values) == 2 and (rows := values[1]) is not None:
+            xid = values[0]
+            self.ran = Ran(int(rows), int(xid) if xid is not None else None)
 
     def exceeded(self, said: dict[str, str]) -> str | None:
         """Return by how many rows an error of the server says that the limit was exceeded; None where it does not."""

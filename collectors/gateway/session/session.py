@@ -17,20 +17,23 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from collectors.gateway.session import limiting, refusing, short
-from collectors.gateway.session.actions import NOT_KNOWN, Actions, Decision, Judge, Moment
+from collectors.beacon.encodings import codec_of
+from collectors.gateway.session import limiting, refusing, short, waiting
+from collectors.gateway.session.actions import NOT_KNOWN, Actions, Asked, Decision, Judge, Moment
 from collectors.gateway.session.coming import Coming
 from collectors.gateway.session.handles import Handles, Sort, as_handle
 from collectors.gateway.session.limiting import Limit
 from collectors.gateway.session.looking import Seen
 from collectors.gateway.session.names import Names
 from collectors.gateway.session.refusing import Refused
+from collectors.gateway.session.waiting import BEHIND_BYTES_MAX, Held
 from collectors.gateway.spool.records import Begun, Ended, Record, Way
 from collectors.gateway.wire import backend, frontend
-from collectors.gateway.wire.frames import HEADER, Frames, Message, frame
+from collectors.gateway.wire.frames import HEADER, Frames, Message, Piece, frame
 from collectors.gateway.wire.lexing import Reported
 from collectors.gateway.wire.native import Ledger
 from collectors.gateway.wire.violation import ProtocolViolation
+from detectors.gatekeeper import Verdict
 from pgwitness.core.events import Outcome
 from pgwitness.core.sql.parsetree import Handle
 
@@ -120,6 +123,13 @@ class Session:
         """Of a message whose rest has not come, the bytes that were passed on already."""
         self._leftover: list[bytes] = []
         """Names of the gateway's own that an error kept it from closing."""
+        self._held: Held | None = None
+        self._behind: list[Piece] = []
+        """What has come behind a statement that waits."""
+        self._reads_rows = False
+        """Whether rows of the server are cut out, for what was approved."""
+        self._notices: list[bytes] = []
+        """What the client is to be told when no answer is in its midst."""
         self._withheld = b""
         """The end of a limited statement's answer, which its client reads when its rows were checked."""
         self._coming: Coming[_Sent] = Coming()
@@ -161,7 +171,7 @@ class Session:
     def _rests(self) -> bool:
         """Say whether nothing is under way, withheld, or known that another statement could refer to by SQL."""
         under_way = self._sent or self._coming or self._undecided or self._watching or self._skipping or self._copying
-        known = self._leftover or self._withheld or self._by_sql
+        known = self._leftover or self._withheld or self._by_sql or self._held or self._notices
         return not under_way and not known and self._reported.sure and self._client.between and self._server.between
 
     def _leave(self) -> None:
@@ -224,8 +234,7 @@ class Session:
         done = Actions()
         self._now = now
         try:
-            for piece in self._client.feed(data):
-                done.to_server.append(self._from_client(piece, now, done) if isinstance(piece, Message) else piece)
+            self._take(self._client.feed(data), now, done)
             if len(self._sent) > QUEUE_MAX:
                 raise ProtocolViolation(
                     f"a pipeline of more than {QUEUE_MAX} messages that are not answered: read the answers", "54000"
@@ -233,6 +242,63 @@ class Session:
         except ProtocolViolation as error:
             done.close = error
         return done
+
+    def _take(self, pieces: list[Piece], now: Moment, done: Actions) -> None:
+        """Take what the client has sent, up to a statement that waits."""
+        for place, piece in enumerate(pieces):
+            if self._held is not None:
+                self._behind += pieces[place:]
+                return
+            done.to_server.append(self._from_client(piece, now, done) if isinstance(piece, Message) else piece)
+
+    @property
+    def held(self) -> bool:
+        """Whether a statement waits for approval."""
+        return self._held is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be read from the client, because so much waits behind a statement."""
+        return sum(len(one.frame if isinstance(one, Message) else one) for one in self._behind) > BEHIND_BYTES_MAX
+
+    def resume(self, verdict: Verdict, now: Moment) -> Actions:
+        """Go on with the statement that waits: run it by the approval that the verdict names, or refuse it."""
+        done = Actions()
+        self._now = now
+        held, self._held = self._held, None
+        behind, self._behind = self._behind, []
+        if held is None:
+            return done
+        decision = held.asked.decision._replace(verdict=verdict)
+        try:
+            if held.message.type == frontend.QUERY:
+                done.to_server.append(self._run_query(held.message, held.read, decision, now, done))
+            else:
+                done.to_server.append(self._run(held.message, decision, now, done))
+            self._take(behind, now, done)
+        except ProtocolViolation as error:
+            done.close = error
+        return done
+
+    def tell(self, message: str, hint: str) -> Actions:
+        """Tell the client something while its statement waits, as soon as no answer is in the midst."""
+        codec = codec_of(self.settings.get("client_encoding", "UTF8"))
+        self._notices.append(backend.error("NOTICE", "00000", message, hint, codec=codec, kind=b"N"))
+        done = Actions()
+        self._tell(done)
+        return done
+
+    def _tell(self, done: Actions) -> None:
+        if self._notices and self._server.between and not self._ahead:
+            done.to_client += self._notices
+            self._notices = []
+
+    def _wait(self, message: Message, read: bytes, decision: Decision, done: Actions) -> bytes:
+        """Hold a statement that has to be approved, and all that comes behind it."""
+        done.asked = Asked(decision, decision.exact)
+        done.settings = self.settings
+        self._held = Held(message, read, done.asked)
+        return b""
 
     def _from_client(self, message: Message, now: Moment, done: Actions) -> bytes:
         """Take a message; return what goes to the server for it."""
@@ -260,13 +326,11 @@ class Session:
             bound = frontend.bind(message.body)
             portal, statement = _key(bound.portal), _key(bound.statement)
             decision = self._bound(statement, self._expected(frontend.PARSE, statement), now)
-            self._name(_Sent(kind, portal, decision, statement))
+            self._name(_Sent(kind, portal, waiting.with_values(decision, message), statement))
         elif kind == frontend.EXECUTE:
             return self._execute(message, now, done)
         elif kind == frontend.FUNCTION_CALL:
-            sent = _Sent(kind, decision=self._judge.function(frontend.function_oid(message.body), now.us))
-            self._begin("function", sent, now, done)
-            return message.frame if sent.refused is None else sent.refused.instead(message.frame)
+            return self._call(message, now, done)
         elif kind == frontend.CLOSE:
             sort, name = frontend.close(message.body)
             self._name(_Sent(kind, _key(name), statement=sort))
@@ -283,8 +347,21 @@ class Session:
             done.ended = True
         return message.frame
 
+    def _call(self, message: Message, now: Moment, done: Actions) -> bytes:
+        decision = self._judge.function(frontend.function_oid(message.body), now.us)
+        sent = _Sent(message.type, decision=waiting.refused(decision, waiting.BY_NAME) if decision.waits else decision)
+        self._begin("function", sent, now, done)
+        return message.frame if sent.refused is None else sent.refused.instead(message.frame)
+
     def _query(self, message: Message, now: Moment, done: Actions) -> bytes:
         decision, read = self._decide(message, frontend.query_text(message.body), now)
+        if decision.waits and not self._skipping:
+            if not decision.handles:
+                return self._wait(message, read, decision._replace(exact=message.body), done)
+            decision = waiting.refused(decision, waiting.BY_NAME)
+        return self._run_query(message, read, decision, now, done)
+
+    def _run_query(self, message: Message, read: bytes, decision: Decision, now: Moment, done: Actions) -> bytes:
         if decision.limit and not self._skipping:
             return self._limited_query(frontend.query_text(read[HEADER:]), decision, now, done)
         sent = _Sent(message.type, decision=decision)
@@ -294,16 +371,22 @@ class Session:
     def _limited_query(self, text: bytes, decision: Decision, now: Moment, done: Actions) -> bytes:
         """Run a simple query as an extended one, so that its rows can be checked before it ends."""
         assert decision.verdict is not None
-        limit = Limit(decision.verdict)
+        limit = self._limit(decision.verdict)
         before = self._own(limit.before(), limit)
         for kind in (frontend.PARSE, frontend.BIND):
-            self._name(_Sent(kind, decision=decision, own=True, limit=limit))
+            self._name(_Sent(kind, decision=waiting.unused(decision), own=True, limit=limit))
         self._queue(_Sent(frontend.DESCRIBE, own=True))
         sent = _Sent(frontend.EXECUTE, decision=decision, limit=limit, simple=True)
         self._begin("query", sent, now, done)
         behind = self._own([*limit.behind(), limiting.closing()], limit, sent)
         self._queue(_Sent(frontend.SYNC, watched=True))
         return b"".join([*before, *limiting.as_one(text), *behind, limiting.SYNC])
+
+    def _limit(self, verdict: Verdict) -> Limit:
+        if verdict.approval:
+            self._server.want(backend.DATA_ROW, backend.MESSAGE_BYTES_MAX)  # its check says what was counted in one
+            self._reads_rows = True
+        return Limit(verdict)
 
     def _own(self, frames: list[bytes], limit: Limit, limited: _Sent | None = None) -> list[bytes]:
         """Send messages of the gateway's own."""
@@ -328,6 +411,8 @@ class Session:
         """Take a Parse: what may not run is not prepared either, so that no name of it remains."""
         parsed = frontend.parse(message.body)
         decision, read = self._decide(message, parsed.text, now)
+        if decision.waits and not decision.handles:
+            decision = decision._replace(exact=waiting.of_text(message.body))
         sent = _Sent(message.type, _key(parsed.name), decision)
         if not decision.denied:
             sent.watched = decision.masked is not None
@@ -343,10 +428,19 @@ class Session:
     def _execute(self, message: Message, now: Moment, done: Actions) -> bytes:
         portal = _key(frontend.execute(message.body))
         decision = self._running(portal, now)
+        if decision.waits:
+            exact = self._expected(frontend.BIND, portal).exact
+            if exact and not decision.handles and not self._skipping:
+                return self._wait(message, message.frame, decision._replace(exact=exact), done)
+            decision = waiting.refused(decision, waiting.BY_NAME)
+        return self._run(message, decision, now, done)
+
+    def _run(self, message: Message, decision: Decision, now: Moment, done: Actions) -> bytes:
+        portal = _key(frontend.execute(message.body))
         sent = _Sent(message.type, portal, decision)
         if decision.limit and not self._skipping:
             assert decision.verdict is not None
-            sent.limit = limit = Limit(decision.verdict)
+            sent.limit = limit = self._limit(decision.verdict)
             before = self._own(limit.before(), limit)
             self._begin("execute", sent, now, done)
             return b"".join([*before, message.frame, *self._own(limit.behind(), limit, sent)])
@@ -414,8 +508,12 @@ class Session:
             if len(self._coming) > COMING_MAX:
                 raise ProtocolViolation(f"a pipeline of more than {COMING_MAX} names: read the answers", "54000")
             for other in self._meanings(frontend.BIND, portal):
-                if other.reading is not None and (found := self._judge.again(other, now.us)).denied:
+                if other.reading is None:
+                    continue
+                if (found := self._judge.again(other, now.us)).denied:
                     return found
+                if found.waits and not again.waits:
+                    return waiting.refused(found, waiting.BY_NAME)
         return again
 
     def _by_name(self, decision: Decision, portal: bytes, now: Moment) -> Decision:
@@ -509,6 +607,7 @@ class Session:
                 self._enter(now)
         except ProtocolViolation as error:
             done.close = error
+        self._tell(done)
         return done
 
     def _pass(self, data: bytes, now: Moment, done: Actions) -> None:
@@ -567,6 +666,10 @@ class Session:
         """Return what the client reads of the answer to a message of the gateway's own: of errors and rows only."""
         if message.type in _OF_CLIENT:
             return message.frame
+        if message.type == backend.DATA_ROW:
+            if head.limit is not None:
+                head.limit.told(message.body)
+            return b""
         if message.type != backend.ERROR or head.limit is None:
             released = b""
             if message.type == backend.COMMAND_COMPLETE and head.limited is not None and not head.limited.simple:
@@ -586,7 +689,9 @@ class Session:
     def _from_server(self, message: Message, now: Moment, done: Actions) -> None:
         kind = message.type
         self._rows += message.rows
-        if kind == backend.PARAMETER_STATUS:
+        if kind == backend.DATA_ROW:
+            self._rows += 0 if self._sent and self._sent[0].own else 1
+        elif kind == backend.PARAMETER_STATUS:
             name, value = backend.parameter(message.body)
             self.settings[name] = value
             self._judge.reported(name, value)
@@ -616,7 +721,8 @@ class Session:
             self._named()
         elif kind == backend.BIND_COMPLETE:
             made = self._prepared.get(head.statement)
-            self._portals.put(head.name, made if head.own else self._bound(head.statement, made, now))
+            bound = made if head.own else self._bound(head.statement, made, now)
+            self._portals.put(head.name, waiting.bound(bound, made, head.decision))
             self._named()
         elif kind == backend.CLOSE_COMPLETE:
             (self._prepared if head.statement == b"S" else self._portals).forget(head.name)
@@ -690,6 +796,9 @@ class Session:
         self._undone = False
         if not self._sent:
             self._reported.again()
+            if self._reads_rows:
+                self._server.pass_on(backend.DATA_ROW)
+                self._reads_rows = False
         if status == "I":
             self._transaction += 1
             self._portals.clear()
@@ -738,6 +847,7 @@ class Session:
             duration_ms=(sent.ended_ns - sent.began_ns) // 1000 / 1000,
             ran=sent.ran,
             failed=sent.failed,
+            changed=sent.limit.ran if sent.limit is not None and not sent.own else None,
             transaction=self._transaction if self.status != "I" else 0,
             said=None if sent.other is None else sent.other.said,
         )

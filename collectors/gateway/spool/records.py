@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from detectors.gatekeeper import Verdict
-from pgwitness.core.events import Certificate, Outcome, Parsed, Token
+from pgwitness.core.events import Certificate, Outcome, Parsed, Ran, Token
 
 
 class Said(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -107,6 +107,8 @@ class Ended(_Record, frozen=True, kw_only=True, tag="ended"):
     failed: bool = False
     """Its transaction had failed before, by whatever message: a COMMIT is a ROLLBACK then."""
     said: Said | None = None
+    changed: Ran | None = None
+    """What the server counted, where it ran approved."""
 
 
 class Started(_Record, frozen=True, kw_only=True, tag="started"):

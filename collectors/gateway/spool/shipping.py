@@ -178,6 +178,7 @@ class Shipment:
             trust="certain",
             decided=_decided(begun.verdict),
             intent=begun.intent,
+            ran=ended.changed,
         )
 
 
@@ -204,7 +205,8 @@ def _stopped(opened: Opened, stopped: Stopped, place: str) -> Shipped:
 def _decided(verdict: Verdict | None) -> Decided | None:
     if verdict is None:
         return None
-    return Decided(verdict.effect, verdict.policies, verdict.message, verdict.bundle)
+    rows = verdict.rows if verdict.approval else None
+    return Decided(verdict.effect, verdict.policies, verdict.message, verdict.bundle, verdict.approval, rows)
 
 
 class Spooled(Protocol):

@@ -93,6 +93,15 @@ class Frames:
         """Whether the stream stands between two messages."""
         return not self._held and not self._passing
 
+    def want(self, kind: int, bytes_max: int) -> None:
+        """Cut out messages of a type that passed until now, whole."""
+        self._whole[kind] = self._shares[kind] = bytes_max
+        self._fates = self._fates[:kind] + bytes((_WHOLE,)) + self._fates[kind + 1 :]
+
+    def pass_on(self, kind: int) -> None:
+        """Let messages of a type pass again."""
+        self._fates = self._fates[:kind] + bytes((_PASSES,)) + self._fates[kind + 1 :]
+
     def feed(self, data: bytes) -> list[Piece]:
         """Take what was read; return what passes and the messages that are wanted, in the order of the stream.
 

@@ -65,6 +65,7 @@ def _said_of_it(raw: Statement) -> dict[str, object]:
         "own": raw.own or None,
         "decision": None if raw.decided is None else msgspec.to_builtins(raw.decided),
         "intent": raw.intent,
+        "ran": None if raw.ran is None else msgspec.to_builtins(raw.ran),
         "error": raw.error,
         "error_detail": raw.error_detail,
     }

@@ -1,0 +1,1 @@
+"""Statements that wait for approval at the gateway."""

@@ -1,0 +1,434 @@
+"""What has to be approved runs when it was, once, and as it was approved; with real keys, broker and servers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
+from psycopg import errors, sql
+
+from collectors.gateway.approving.desk import Desk
+from collectors.gateway.judging.judge import Person, Rules
+from collectors.gateway.spool.records import Begun, Ended
+from detectors.alerts.verdicts import private_pem, public_text
+from detectors.gatekeeper import Gatekeeper
+from detectors.policy.files import parse
+from detectors.policy.policies import Bundle
+from detectors.sensitive import Sensitive
+from pgwitness.approvals import records
+from pgwitness.approvals.deciding import decide
+from pgwitness.approvals.ledger import Ledger, Standing, Trust
+from pgwitness.approvals.records import Word
+from pgwitness.approvals.topic import ApprovalsTopic
+from pgwitness.core.config import Approvals, Approver, Config
+from pgwitness.demo.servers import Broker
+from streams.kafka import admin
+from tests.gateway.conftest import DEADLINE_S, Running, running
+
+POLICY = """
+id: bulk
+title: Deletes of many rows are looked at
+description: Somebody else has looked at it first.
+severity: high
+kinds: [statement]
+when: '"delete" in statement.operations'
+effect: approve
+max_rows: 10
+approve: {by: [dba], within: WITHIN, use_within: 5m}
+message: "{who} wants to delete in {where}"
+runbook: Ask.
+tests:
+  - {name: a, match: true, action: {statement: {operations: [delete]}}}
+  - {name: b, match: false, action: {statement: {operations: [select]}}}
+"""
+_numbers = itertools.count(1)
+
+
+class Office:
+    """An approver, and gateways that ask: what a test needs of both."""
+
+    def __init__(self, config: Config, key: Ed25519PrivateKey) -> None:
+        self.config, self.key, self.trust = config, key, Trust.of(config)
+
+    def ledger(self) -> Ledger:
+        """Read the topic."""
+        ledger, topic = Ledger(self.trust), ApprovalsTopic(self.config)
+        with closing(topic):
+            for read in topic.to_end():
+                ledger.take(read.value, read.offset, read.at_us)
+        return ledger
+
+    def until(self, reached: Callable[[Ledger], Standing | None]) -> Standing:
+        """Wait for a request to stand as it should."""
+        deadline = time.monotonic() + DEADLINE_S
+        while (found := reached(self.ledger())) is None:
+            assert time.monotonic() < deadline
+        return found
+
+    def open(self) -> Standing:
+        """Wait for a request that is open."""
+        return self.until(lambda ledger: next(iter(ledger.open(time.time_ns() // 1000)), None))
+
+    def say(self, standing: Standing, word: Word = "approve", why: str = "seen", who: str = "ada") -> None:
+        """Decide."""
+        value = decide(standing, word, why, who=who, key=self.key, trust=self.trust, now_us=time.time_ns() // 1000)
+        with closing(ApprovalsTopic(self.config)) as topic:
+            topic.append(standing.request.request, value)
+
+
+def rules(kind: str, within: str = "5m", principal: str = "helper") -> Rules:
+    """What is decided for a principal of a kind."""
+    policies = list(parse(POLICY.replace("WITHIN", within), "test"))
+    person = Person(principal, kind, "maria" if kind == "agent" else None)  # type: ignore[arg-type]
+    return Rules(Gatekeeper(Bundle(policies), Sensitive([])), lambda _opened, _application: person)
+
+
+@pytest.fixture
+def office(tmp_path: Path, embedded_broker: Broker, config_factory: Callable[..., Config]) -> Office:
+    """A topic of its own, a gateway's key and an approver."""
+    key, own = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    file = tmp_path / "gateway.key"
+    file.write_bytes(private_pem(own))
+    config = config_factory(tmp_path, embedded_broker.bootstrap, "postgresql://localhost/shop")
+    approvers = {"ada": Approver(key=public_text(key.public_key()), groups=["dba"])}
+    config = replace(config, approvals=Approvals(key_file=file), approvers=approvers)
+    admin.apply(config)
+    return Office(config, key)
+
+
+@contextmanager
+def asking(folder: Path, dsn: str, office: Office, kind: str, **more: str) -> Iterator[Running]:
+    """Run a gateway that asks, in front of a table with thirty rows."""
+    folder.mkdir()
+    with ExitStack() as stack:
+        one = stack.enter_context(running(folder, dsn, rules=rules(kind, **more)))
+        desk = one.house.desk = Desk(office.config)
+        desk.start()
+        stack.callback(desk.close)
+        yield one
+
+
+def table(dsn: str, *owners: str) -> None:
+    """Make the table, for the role of each gateway."""
+    with psycopg.connect(dsn, autocommit=True) as admin_of:
+        admin_of.execute("CREATE TABLE IF NOT EXISTS victim (id int PRIMARY KEY, word text)")
+        admin_of.execute("INSERT INTO victim SELECT n, 'x' FROM generate_series(1, 30) AS n ON CONFLICT DO NOTHING")
+        for owner in owners:
+            admin_of.execute(sql.SQL("GRANT ALL ON victim TO {}").format(sql.Identifier(owner)))
+
+
+def left(dsn: str) -> int:
+    """Count the rows that are left."""
+    with psycopg.connect(dsn) as admin_of:
+        row = admin_of.execute("SELECT count(*) FROM victim").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+class Waiting(threading.Thread):
+    """A client that runs a statement, and may have to wait for it."""
+
+    def __init__(self, dsn: str, text: str, values: list[object] | None = None, *, simple: bool = False) -> None:
+        super().__init__()
+        factory = psycopg.ClientCursor if simple else psycopg.Cursor
+        self.client = psycopg.connect(dsn, autocommit=True, cursor_factory=factory)
+        self.notices: list[str] = []
+        self.client.add_notice_handler(lambda said: self.notices.append(str(said.message_primary)))
+        self.text, self.values = text, values
+        self.rows: int | None = None
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Run it."""
+        try:
+            self.rows = self.client.execute(self.text, self.values).rowcount  # type: ignore[call-overload]
+        except psycopg.Error as error:
+            self.error = error
+
+    def ended(self) -> Waiting:
+        """Wait for its end."""
+        self.join(DEADLINE_S)
+        assert not self.is_alive()
+        self.client.close()
+        return self
+
+
+DELETE = "DELETE FROM public.victim WHERE id <= 3"
+
+
+@pytest.mark.parametrize("simple", [True, False])
+def test_a_persons_statement_is_held_until_it_is_approved(
+    tmp_path: Path, database: str, office: Office, simple: bool
+) -> None:
+    """A notice says for whom it waits; approved it runs, is counted with its transaction, and the session goes on."""
+    with asking(tmp_path / "one", database, office, "human") as gateway:
+        table(database, gateway.role)
+        waiting = Waiting(gateway.dsn(), "DELETE FROM victim WHERE id <= %s", [3], simple=simple)
+        standing = office.open()
+        assert left(database) == 30
+        request = standing.request
+        assert (request.principal, request.held, request.rows, request.relations) == ("helper", True, 10, ["victim"])
+        assert "3" not in (request.statement or "")
+        office.say(standing)
+        waiting.ended()
+        assert (waiting.rows, waiting.error) == (3, None)
+        assert f"waiting for approval {request.request}: 1 of dba has to approve" in waiting.notices[0]
+        assert left(database) == 27
+        assert office.ledger().requests[request.request].state(time.time_ns() // 1000) == "used"
+        ((begun, ended),) = [(begun, ended) for begun, ended in gateway.statements() if begun.verdict is not None]
+        assert begun.verdict is not None
+        assert (begun.verdict.effect, begun.verdict.approval) == ("approve", request.request)
+        assert ended.changed is not None
+        assert (ended.outcome, ended.rows, ended.changed.rows) == ("success", 3, 3)
+        assert (ended.changed.xid or 0) > 0
+
+
+def test_an_agents_statement_is_refused_and_runs_once_when_it_comes_again(
+    tmp_path: Path, database18: str, office: Office
+) -> None:
+    """Refused with the id, and again with the same; approved it runs; a third time it is another request."""
+    with asking(tmp_path / "one", database18, office, "agent") as gateway:
+        table(database18, gateway.role)
+        with psycopg.connect(gateway.dsn(), autocommit=True) as client:
+            for _ in range(2):
+                with pytest.raises(errors.InsufficientPrivilege, match="is waited for: 1 of dba") as raised:
+                    client.execute(DELETE)
+                assert "approvals approve" in (raised.value.diag.message_hint or "")
+            with pytest.raises(errors.InsufficientPrivilege, match="with its schema"):
+                client.execute("DELETE FROM victim WHERE id <= 3")
+            standing = office.open()
+            assert standing.request.request in str(raised.value)
+            assert len(office.ledger().requests) == 1
+            office.say(standing)
+            with pytest.raises(errors.InsufficientPrivilege, match="is waited for"):
+                client.execute("DELETE FROM public.victim WHERE id <= 4")  # another literal is another statement
+            while (deleted := attempt(client, DELETE)) is None:
+                pass  # until the gateway has read the decision
+            assert (deleted, left(database18)) == (3, 27)
+            with pytest.raises(errors.InsufficientPrivilege, match="is waited for") as raised:
+                client.execute(DELETE)
+            assert standing.request.request not in str(raised.value)
+
+
+def attempt(client: psycopg.Connection, text: str, values: list[object] | None = None) -> int | None:
+    """Run a statement; None where it waits for approval."""
+    with suppress(errors.InsufficientPrivilege):
+        return client.execute(text, values).rowcount  # type: ignore[call-overload, no-any-return]
+    return None
+
+
+def test_values_and_principal_are_part_of_what_is_approved(tmp_path: Path, database18: str, office: Office) -> None:
+    """Bound in whatever order of messages: an approval of one value lets no other one through, and nobody else."""
+    with (
+        asking(tmp_path / "one", database18, office, "agent") as gateway,
+        asking(tmp_path / "two", database18, office, "agent", principal="other") as others,
+    ):
+        table(database18, gateway.role, others.role)
+        text = "DELETE FROM public.victim WHERE id <= %s"
+        with psycopg.connect(gateway.dsn()) as client, psycopg.connect(others.dsn(), autocommit=True) as other:
+            client.autocommit = True
+            assert attempt(client, text, [2]) is None
+            office.say(office.open())
+            deadline = time.monotonic() + DEADLINE_S
+            assert attempt(client, text, [30]) is None
+            assert attempt(other, text, [2]) is None
+            while (deleted := attempt(client, text, [2])) is None:
+                assert time.monotonic() < deadline
+            assert (deleted, left(database18)) == (2, 28)
+            with pytest.raises(errors.InsufficientPrivilege, match="not by a name"):
+                _each(client, "PREPARE gone AS DELETE FROM public.victim", "EXECUTE gone")
+        assert left(database18) == 28
+
+
+def _each(client: psycopg.Connection, *texts: str) -> None:
+    for text in texts:
+        client.execute(text)  # type: ignore[call-overload]
+
+
+def test_more_rows_than_approved_are_undone(tmp_path: Path, database18: str, office: Office) -> None:
+    """The approval is used up all the same."""
+    with asking(tmp_path / "one", database18, office, "human") as gateway:
+        table(database18, gateway.role)
+        waiting = Waiting(gateway.dsn(), "DELETE FROM victim")
+        standing = office.open()
+        office.say(standing)
+        waiting.ended()
+        assert "it changed 30 rows, and 10 is the most" in str(waiting.error)
+        assert left(database18) == 30
+        assert office.ledger().requests[standing.request.request].claim is not None
+
+
+def test_denied_cancelled_and_expired(tmp_path: Path, database18: str, office: Office) -> None:
+    """Each ends the wait with a sentence, and the session goes on."""
+    with asking(tmp_path / "one", database18, office, "human", within="3s") as gateway:
+        table(database18, gateway.role)
+        waiting = Waiting(gateway.dsn(), DELETE)
+        office.say(office.open(), "deny", "not on a Friday")
+        assert "was denied by ada: not on a Friday" in str(waiting.ended().error)
+
+        waiting = Waiting(gateway.dsn(), DELETE)
+        standing = office.open()
+        waiting.client.cancel_safe()  # `cancel` keeps the interpreter, in which the gateway runs
+        assert "canceled while it waited" in str(waiting.ended().error)
+        assert withdrawn(office, standing.request.request)
+
+        waiting = Waiting(gateway.dsn(), DELETE)
+        standing = office.open()
+        assert "nobody has decided" in str(waiting.ended().error)
+        ended = office.ledger().requests[standing.request.request].ended
+        assert ended is not None
+        assert ended.end == "expired"
+        assert left(database18) == 30
+
+
+def withdrawn(office: Office, request: str) -> Standing:
+    """Wait until a request is withdrawn."""
+    return office.until(lambda ledger: one if (one := ledger.requests[request]).ended is not None else None)
+
+
+def test_who_goes_away_withdraws_the_request(tmp_path: Path, database18: str, office: Office) -> None:
+    """And what was in the pipeline behind it does not run."""
+    with asking(tmp_path / "one", database18, office, "human") as gateway:
+        table(database18, gateway.role)
+        waiting = Waiting(gateway.dsn(), DELETE)
+        standing = office.open()
+        sock = socket.socket(fileno=waiting.client.pgconn.socket)
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.detach()
+        found = withdrawn(office, standing.request.request)
+        assert found.ended is not None
+        assert found.ended.end == "withdrawn"
+        waiting.join(DEADLINE_S)
+        assert left(database18) == 30
+
+
+def test_what_stands_behind_a_statement_that_waits_keeps_its_order(
+    tmp_path: Path, database18: str, office: Office
+) -> None:
+    """In a pipeline all before it has run, nothing behind it has; then all does, in order."""
+    with asking(tmp_path / "one", database18, office, "human") as gateway:
+        table(database18, gateway.role)
+        done: list[str] = []
+
+        def work() -> None:
+            with psycopg.connect(gateway.dsn(), autocommit=True) as client, client.pipeline():
+                first = client.execute("SELECT count(*) FROM victim")
+                gone = client.execute(DELETE)
+                last = client.execute("SELECT count(*) FROM victim")
+                done.extend([str(first.fetchone()), str(gone.rowcount), str(last.fetchone())])
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        office.say(office.open())
+        thread.join(DEADLINE_S)
+        assert done == ["(30,)", "3", "(27,)"]
+
+
+def test_two_gateways_use_an_approval_once(tmp_path: Path, database18: str, office: Office) -> None:
+    """Asked at one, approved, sent to both at once: it runs at one of them, once."""
+    with (
+        asking(tmp_path / "one", database18, office, "agent") as one,
+        asking(tmp_path / "two", database18, office, "agent") as two,
+    ):
+        table(database18, one.role, two.role)
+        role = sql.Identifier(one.role)
+        with psycopg.connect(database18, autocommit=True) as admin_of:
+            admin_of.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, one.password))
+        with ExitStack() as stack:
+            dsns = [one.dsn(), two.dsn(user=one.role, password=one.password)]
+            clients = [stack.enter_context(psycopg.connect(dsn, autocommit=True)) for dsn in dsns]
+            for round_ in range(3):
+                text = f"UPDATE public.victim SET word = word || '{round_}' WHERE id = 1"
+                text = f"WITH gone AS (DELETE FROM public.victim WHERE id = 30 - {round_} RETURNING 1) {text}"
+                assert attempt(clients[0], text) is None
+                standing = office.open()
+                office.say(standing)
+                ran: list[int] = []
+                deadline = time.monotonic() + DEADLINE_S
+                while not ran:
+                    assert time.monotonic() < deadline
+                    ran = together(clients, text)
+                assert ran == [1]
+                withdraw_open(office)
+        with psycopg.connect(database18) as admin_of:
+            assert admin_of.execute("SELECT word FROM victim WHERE id = 1").fetchone() == ("x012",)
+
+
+def together(clients: list[psycopg.Connection], text: str) -> list[int]:
+    """Run a statement on all connections at once; return the rows of those where it ran."""
+    barrier, ran = threading.Barrier(len(clients)), list[int]()
+
+    def work(client: psycopg.Connection) -> None:
+        barrier.wait()
+        if (rows := attempt(client, text)) is not None:
+            ran.append(rows)
+
+    threads = [threading.Thread(target=work, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    return ran
+
+
+def withdraw_open(office: Office) -> None:
+    """Deny what the loser of a race has asked for anew."""
+    for standing in office.ledger().open(time.time_ns() // 1000):
+        office.say(standing, "deny", "once is enough")
+
+
+def test_a_request_outlives_its_gateway(tmp_path: Path, database18: str, office: Office) -> None:
+    """What a person asked for at one gateway that ended is approved, and runs when it comes to the next."""
+    with asking(tmp_path / "one", database18, office, "human") as gateway:
+        table(database18, gateway.role)
+        assert gateway.house.desk is not None
+        gateway.house.desk.leaving = True
+        waiting = Waiting(gateway.dsn(), DELETE)
+        standing = office.open()
+        role, password = gateway.role, gateway.password
+    assert waiting.ended().error is not None
+    office.say(standing)
+    with asking(tmp_path / "two", database18, office, "human") as gateway:
+        again = Waiting(gateway.dsn(user=role, password=password), DELETE).ended()
+        assert (again.rows, again.error) == (3, None)
+    assert list(office.ledger().requests) == [standing.request.request]
+
+
+def test_without_a_desk_it_is_refused(tmp_path: Path, database18: str) -> None:
+    """A gateway that cannot ask lets nothing through that would have to be approved."""
+    with running(tmp_path, database18, rules=rules("human")) as gateway:
+        table(database18, gateway.role)
+        with psycopg.connect(gateway.dsn(), autocommit=True) as client:
+            with pytest.raises(errors.InsufficientPrivilege, match=r"no \[approvals\]"):
+                client.execute(DELETE)
+            assert left(database18) == 30
+        records_of = gateway.statements()
+        assert [begun.verdict.effect for begun, _ in records_of if begun.verdict is not None] == ["deny"]
+
+
+def test_records_carry_no_literal(tmp_path: Path, database18: str, office: Office) -> None:
+    """Neither the topic nor the spool has a value of the statement."""
+    with asking(tmp_path / "one", database18, office, "agent") as gateway:
+        table(database18, gateway.role)
+        with psycopg.connect(gateway.dsn(), autocommit=True) as client:
+            assert attempt(client, "DELETE FROM public.victim WHERE word = 'hunter2'") is None
+        texts = [str(one) for one in gateway.records()]
+        with closing(ApprovalsTopic(office.config)) as topic:
+            texts += [json.dumps(str(read.value)) for read in topic.to_end()]
+        assert texts
+        assert not any("hunter2" in text for text in texts)
+        assert any(isinstance(one, Begun) for one in gateway.records())
+        assert any(isinstance(one, Ended) for one in gateway.records())
+        assert records.read(b"") is None
