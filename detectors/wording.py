@@ -184,11 +184,14 @@ def result(action: Action) -> str:
 
 
 def _refused(action: Action) -> str:
+    decision = action.detail.get("decision")
+    if isinstance(decision, Mapping) and decision.get("by") == "guard":
+        return "the guard in the database refused it"
     return f"the {'gateway' if 'decision' in action.detail else 'server'} refused it"
 
 
 def decided(action: Action) -> str:
-    """Name the policies by which the gateway decided on a statement."""
+    """Name the policies by which the gateway, or the guard, decided on a statement."""
     decision = action.detail.get("decision")
     policies = decision.get("policies") if isinstance(decision, Mapping) else None
     if not isinstance(policies, list) or not policies:

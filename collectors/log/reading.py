@@ -61,6 +61,9 @@ BYTES = Counter("pgwitness_log_bytes", "Bytes of the server's log that were read
 UNREADABLE = Counter("pgwitness_log_unreadable", "Lines of the server's log that are no message.", LABELS)
 INVALID = Counter("pgwitness_log_invalid_text", "Messages with bytes that are no UTF-8; they were read.", LABELS)
 UNKNOWN = Counter("pgwitness_log_not_understood", "Messages of the server's log in no form that is known.", LABELS)
+GUARDED = Counter(
+    "pgwitness_log_guarded", "Statements that the guard in the database refused, or would have.", [*LABELS, "effect"]
+)
 IMITATED = Counter("pgwitness_log_imitated", "Lines in the server's form that a session's code wrote.", LABELS)
 PARSED = Counter("pgwitness_log_statements_parsed", "Distinct statements that had to be parsed.", LABELS)
 GAPS = Counter("pgwitness_log_gaps", "Gaps in the server's log.", [*LABELS, "reason"])
@@ -154,6 +157,7 @@ class Reading:
         self._not_understood = False
         self._parsed, self._imitated = PARSED.labels(*labels), IMITATED.labels(*labels)
         self._uncounted_lines = self._uncounted_bytes = 0
+        self._counted_guarded: dict[str, int] = {}
         self._counted_parsed = self._counted_invalid = self._counted_imitated = 0
         self._untold: dict[str, object] = {}
         self._untold_lines = 0
@@ -214,6 +218,9 @@ class Reading:
         parsed, invalid = self.interpreter.texts.parsed, self._parser.invalid_utf8
         self._imitated.inc(self.interpreter.imitated - self._counted_imitated)
         self._counted_imitated = self.interpreter.imitated
+        for effect, count in self.interpreter.guarded.items():
+            GUARDED.labels(*self.labels, effect).inc(count - self._counted_guarded.get(effect, 0))
+            self._counted_guarded[effect] = count
         self._lines.inc(self._uncounted_lines)
         self._bytes.inc(self._uncounted_bytes)
         self._parsed.inc(parsed - self._counted_parsed)

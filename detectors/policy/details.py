@@ -51,7 +51,7 @@ _SHARE: dict[str, Shape] = {
     "part": "double",
 }
 _DECIDED: dict[str, Shape] = {
-    **_each(("effect", "message", "bundle", "approval"), "string"),
+    **_each(("effect", "message", "bundle", "approval", "by"), "string"),
     "policies": ["string"],
     "rows": "int",
 }

@@ -75,7 +75,7 @@ def resolve(
     private, who = _reviewer(config, key_file)
     lasts_us = verdicts.lasting_us(reason, scope, expires, who, config.reviewers[who])
     kafka.reach(config)
-    alert = _find(config, uid)
+    alert = find(config, uid)
     now_us = time.time_ns() // 1000
     verdict = verdicts.decide(
         alert, word, reason, scope=scope, promote=promote, who=who, now_us=now_us, lasts_us=lasts_us
@@ -211,7 +211,7 @@ def private_of(file: Path) -> Ed25519PrivateKey:
         raise ConfigurationError(f"{file}: {error}") from None
 
 
-def _find(config: Config, uid: str) -> dict[str, Any]:
+def find(config: Config, uid: str) -> dict[str, Any]:
     """Give the alert as it was last emitted; one that is in the lake only is looked for there."""
     from pgwitness.cli import kafka
 

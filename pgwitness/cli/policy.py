@@ -9,7 +9,7 @@ import click
 
 from pgwitness.cli.options import common, configuration, json_option
 from pgwitness.cli.output import Row, console, emit, say
-from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.errors import ConfigurationError, NotInOrder
 from pgwitness.core.moments import when
 from pgwitness.core.printable import visible
 
@@ -24,9 +24,9 @@ policies_option = click.option(
 )
 
 
-@click.group(short_help="Check, test, try and replay policies.")
+@click.group(short_help="Check, test, try, replay and draft policies.")
 def policy() -> None:
-    """Check what policies say, run the tests beside them, try them, and run them over past evidence."""
+    """Check what policies say, run the tests beside them, try them, run them over past evidence, and draft one."""
 
 
 @policy.command(short_help="Say what is wrong with policies.")
@@ -155,6 +155,65 @@ def replay(since: str | None, until: str | None, path: Path | None, as_json: boo
     with recorded(config, "replay", since=since, until=until, policies=str(path or config.policies.path)):
         difference = _replay(config, bundle, since_us, until_us)
     _show(difference, as_json)
+
+
+@policy.command(short_help="Write the policy that would have refused what an alert told.")
+@click.argument("uid")
+@click.option("--out", type=FOLDER, metavar="FILE", help="Write it there, a new file; else it is printed.")
+@click.option("--active", is_flag=True, help="Let it refuse at once; else it is staged, and only counts.")
+@click.option("--since", default="30d", show_default=True, metavar="WHEN", help="From when on it is replayed.")
+@common
+def draft(uid: str, out: Path | None, active: bool, since: str, config_path: Path) -> None:
+    """Write the policy, with its tests, that would have refused what the alert UID (or the beginning of its uid) told,
+    and show what it would have stopped since.
+
+    It is as narrow as what was told: this principal, these relations and operations, so many rows. Exits 1 where the
+    alert is of something that nobody could have refused before it was done.
+    """
+    import time
+
+    from detectors.policy import draft as drafting
+    from detectors.policy.files import parse
+    from detectors.policy.policies import Bundle
+    from pgwitness.cli.alerts_triage import find
+    from pgwitness.cli.evidence import recorded
+
+    config = configuration(config_path)
+    since_us = when(since, time.time_ns() // 1000)
+    with recorded(config, "draft", uid=uid, since=since):
+        alert = find(config, uid)
+        try:
+            text = drafting.draft(drafting.told(alert), active=active)
+        except ValueError as error:
+            raise NotInOrder(f"alert {uid}: {error}") from error
+        bundle = Bundle(parse(text, "draft"))
+        difference = _replay(config, bundle, since_us, None)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        _written(out, text)
+    _stopped(difference, bundle, since)
+
+
+def _written(out: Path, text: str) -> None:
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigurationError(f"{out} is there already; --out names a new file") from None
+    except OSError as error:
+        raise ConfigurationError(f"{out}: cannot be written: {error}") from error
+    say(f"written to {out}")
+
+
+def _stopped(difference: Difference, bundle: Bundle, since: str) -> None:
+    """Say what a draft would have stopped: what was found then and what was not is the same to it."""
+    (name,) = bundle.policies
+    found = next((one for one in difference.policies if one.policy == name), None)
+    count = found.added + found.same if found is not None else 0
+    say(f"{name} would have stopped {count:,} of {difference.actions:,} actions since {since}")
+    for sample in found.samples_added if found is not None else ():
+        say(visible(f"  {sample.event_id}  {sample.at}  {sample.sentence}"))
 
 
 def _replay(config: Config, bundle: Bundle, since_us: int, until_us: int | None) -> Difference:

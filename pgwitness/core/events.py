@@ -448,6 +448,7 @@ class Decided(Struct, frozen=True, omit_defaults=True, gc=False):
 
     `message` is what its client was told. `bundle` names the policies that were in force. `approval` is the request for
     which it waits, or by which it runs, and then `rows` is the most that was approved.
+    With `by` the guard in the database decided, when the statement had run and nothing of it was committed.
     """
 
     effect: Literal["deny", "approve", "limit", "warn"]
@@ -456,6 +457,7 @@ class Decided(Struct, frozen=True, omit_defaults=True, gc=False):
     bundle: str = ""
     approval: str = ""
     rows: int | None = None
+    by: Literal["gateway", "guard"] = "gateway"
 
 
 class Decision(_Raw, frozen=True, kw_only=True, tag="decision", gc=False):

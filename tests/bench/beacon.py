@@ -1,6 +1,8 @@
-"""What the beacon costs the source database: pgbench with and without it, as interleaved pairs.
+"""What the beacon and the guard cost the source database: pgbench with and without them, as interleaved pairs.
 
-Two databases of one server are alike but for the beacon. A pair is one run on each, and the order changes from pair to
+Databases of one server are alike but for the beacon, one has the guard beside it. pgbench is there what an application
+is: no policy is about its role, but rows are counted of those whom one limits. The last load is somebody who is
+limited, and judged with each statement. A pair is one run on each, and the order changes from pair to
 pair, so that a machine that grows busy meets both; the figure is the median of the pairs' ratios, and its quartiles
 tell how far to trust it. TPC-B-like is four writes and one read in a transaction; the other load is an update that
 changes nothing, which must not take a transaction id. Settings are PostgreSQL's own (fsync on), so that a commit costs
@@ -21,12 +23,18 @@ from typing import Any
 import psutil
 import psycopg
 
+from collectors.guard import install as guarding
+from collectors.guard.install import Guard
+from collectors.guard.wanted import Config, Login
 from collectors.installation import install
 from collectors.installation.job import Job
+from detectors.policy.files import parse
+from detectors.policy.policies import Bundle
 from pgwitness.demo.servers import Postgres, wait_for
 
 WRITES, NOTHINGS = "TPC-B-like writes", "writes that change nothing"
-LIMITS = {WRITES: 0.85, NOTHINGS: 0.80}
+GUARDED, JUDGED = "TPC-B-like writes, with the guard", "TPC-B-like writes of who is judged, with the guard"
+LIMITS = {WRITES: 0.85, NOTHINGS: 0.80, GUARDED: 0.80}
 """What is to be left of the transactions per second, as a share."""
 PAIRS = 15
 SECONDS = 2.0
@@ -48,21 +56,62 @@ def run(scale: float = 1.0) -> dict[str, Any]:
         script.write_text(NOTHING)
         script.chmod(0o644)
         with Postgres(place / "postgres", settings={"max_wal_size": "4GB"}) as server:
-            for name in ("plain", "beacon"):
+            for name in ("plain", "beacon", "guarded"):
                 _prepare(server, name)
-            with psycopg.connect(server.dsn(dbname="beacon")) as connection:
-                report = install.install(connection)
-                assert report.complete, report.left
-            with psycopg.connect(server.dsn(dbname="beacon"), autocommit=True) as connection:
-                while Job().step(connection, 0.0):  # as the collector would: tables come into the publication
-                    pass
+            for name in ("beacon", "guarded"):
+                _beacon(server, name)
+            _guard(server)
             seconds = max(1, round(SECONDS * scale))
             server.program("psql", "-q", "-d", server.dsn(), "-c", "CHECKPOINT")
             loads = {
                 WRITES: _pairs(server, seconds, []),
                 NOTHINGS: _pairs(server, seconds, ["-f", str(script)]),
+                GUARDED: _pairs(server, seconds, [], "guarded"),
+                JUDGED: _pairs(server, seconds, [], "guarded", JUDGED_ROLE),
             }
-    return {"loads": loads, "checks": [_check(name, load) for name, load in loads.items()]}
+    return {"loads": loads, "checks": [_check(name, loads[name]) for name in LIMITS]}
+
+
+JUDGED_ROLE = "bench_agent"
+LIMIT = """
+id: agents_change_few_rows
+title: Agents change few rows
+description: An agent works on single records.
+severity: high
+kinds: [statement]
+when: principal.kind == "agent" && statement.operations.exists(o, o in ["update", "delete"])
+effect: limit
+max_rows: 100
+message: "{who} {done:changed|change} rows of {what}"
+runbook: Read the agent's task.
+tests:
+  - {name: an agent, match: true, action: {principal: {kind: agent}, statement: {operations: [delete]}}}
+  - {name: a person, match: false, action: {principal: {kind: human}, statement: {operations: [delete]}}}
+"""
+
+
+def _beacon(server: Postgres, name: str) -> None:
+    with psycopg.connect(server.dsn(dbname=name)) as connection:
+        report = install.install(connection)
+        assert report.complete, report.left
+    with psycopg.connect(server.dsn(dbname=name), autocommit=True) as connection:
+        while Job().step(connection, 0.0):  # as the collector would: tables come into the publication
+            pass
+
+
+def _guard(server: Postgres) -> None:
+    """Put the guard beside the beacon, with a limit on the role of an agent."""
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {JUDGED_ROLE} LOGIN IN ROLE pg_read_all_data, pg_write_all_data")
+    wanted = Guard(
+        bundle=Bundle(parse(LIMIT, "bench")),
+        login=lambda _cluster, _database, role: Login(role, role, "agent" if role == JUDGED_ROLE else "service"),
+        config=lambda cluster: Config(cluster=cluster),
+        key=bytes(32),
+    )
+    with psycopg.connect(server.dsn(dbname="guarded")) as connection:
+        guarded = guarding.install(connection, "bench", wanted)
+        assert guarded.complete, guarded.left
 
 
 def _prepare(server: Postgres, name: str) -> None:
@@ -70,15 +119,17 @@ def _prepare(server: Postgres, name: str) -> None:
     server.program("pgbench", "-q", "-i", "-s", str(ROWS_SCALE), server.dsn(dbname=name))
 
 
-def _pairs(server: Postgres, seconds: int, load: list[str]) -> dict[str, Any]:
-    runs: dict[str, list[tuple[float, float]]] = {"plain": [], "beacon": []}
+def _pairs(
+    server: Postgres, seconds: int, load: list[str], other: str = "beacon", role: str = "postgres"
+) -> dict[str, Any]:
+    runs: dict[str, list[tuple[float, float]]] = {"plain": [], other: []}
     for pair in range(PAIRS):
-        for name in ("plain", "beacon") if pair % 2 == 0 else ("beacon", "plain"):
-            runs[name].append(_run(server, name, seconds, load))
+        for name in ("plain", other) if pair % 2 == 0 else (other, "plain"):
+            runs[name].append(_run(server, name, seconds, load, role))
     tps = {name: [rate for rate, _ in measured] for name, measured in runs.items()}
     cpu = {name: [spent for _, spent in measured] for name, measured in runs.items()}
-    ratios = [b / p for b, p in zip(tps["beacon"], tps["plain"], strict=True)]
-    plain, beacon = statistics.median(tps["plain"]), statistics.median(tps["beacon"])
+    ratios = [b / p for b, p in zip(tps[other], tps["plain"], strict=True)]
+    plain, beacon = statistics.median(tps["plain"]), statistics.median(tps[other])
     return {
         "tps_without": plain,
         "tps_with": beacon,
@@ -86,13 +137,13 @@ def _pairs(server: Postgres, seconds: int, load: list[str]) -> dict[str, Any]:
         "ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
         "ratio_of_medians": beacon / plain,
         "cpu_us_without": statistics.median(cpu["plain"]),
-        "cpu_us_added": statistics.median(b - p for b, p in zip(cpu["beacon"], cpu["plain"], strict=True)),
+        "cpu_us_added": statistics.median(b - p for b, p in zip(cpu[other], cpu["plain"], strict=True)),
         "tps": tps,
         "cpu_us": cpu,
     }
 
 
-def _run(server: Postgres, name: str, seconds: int, load: list[str]) -> tuple[float, float]:
+def _run(server: Postgres, name: str, seconds: int, load: list[str], role: str) -> tuple[float, float]:
     """Run pgbench once; give transactions a second, and microseconds of processor time that a transaction took.
 
     The postmaster knows the time of its children when they have ended; pgbench's backends are all that end here but
@@ -100,7 +151,7 @@ def _run(server: Postgres, name: str, seconds: int, load: list[str]) -> tuple[fl
     """
     before = _children_s(server)
     output = server.program(
-        "pgbench", "-n", "-c", str(CLIENTS), "-j", "2", "-T", str(seconds), *load, server.dsn(dbname=name)
+        "pgbench", "-n", "-c", str(CLIENTS), "-j", "2", "-T", str(seconds), *load, server.dsn(dbname=name, user=role)
     )
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         wait_for(lambda: _gone(connection, name), EXIT_SECONDS_MAX, "pgbench's backends to end")

@@ -142,6 +142,7 @@ def test_the_doctor_names_each_trouble_and_its_fix(shop: Shop) -> None:
     assert needed == {
         "refused_again_and_again": ["statement"],
         "refused_by_gateway": ["decision", "statement"],
+        "refused_by_guard": ["statement"],
         "login_failures": ["session login_failed"],
         "login_after_failures": ["session login_failed"],
         "log_lines_lost": ["gap log_lines_lost"],

@@ -23,7 +23,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
 from collectors.log.formats.record import LogRecord
-from collectors.log.interpretation import complaint, forms, prepared
+from collectors.log.interpretation import complaint, forms, guarded, prepared
 from collectors.log.interpretation.extensions import AUDIT, audited, explained
 from collectors.log.interpretation.imitations import Imitations
 from collectors.log.interpretation.logins import WAIT_US, Logins
@@ -85,6 +85,8 @@ class Interpreter:
         self.own = 0
         """Statements of the collectors themselves that were left out."""
         self.ignored = 0
+        self.guarded: dict[str, int] = {}
+        """By effect, how often the guard in the database refused, and by `staged` how often it would have."""
         """Messages that witness nothing."""
         self.known = 0
         """Messages in a form that is known and witnesses something, whoever wrote them."""
@@ -179,6 +181,9 @@ class Interpreter:
         elif message.startswith("fastpath function call: "):
             if self.provenance.judge(record, "fastpath") is not None:
                 self._running.begins(_key(record))
+            self.ignored += 1
+        elif guarded.staged(record):
+            self.guarded["staged"] = self.guarded.get("staged", 0) + 1
             self.ignored += 1
         elif message.startswith(forms.ORDINARY):
             if message == STARTED and record.user is None and self.provenance.judge(record, "started") is not None:
@@ -489,6 +494,10 @@ class Interpreter:
                 if text.parsed is None and text.statement == waiting.statement:
                     text = text._replace(parsed=waiting.parsed)
         denied = record.sqlstate == "42501" or (record.sqlstate or "").startswith("28")
+        more: dict[str, Any] = {}
+        if denied and (decided := guarded.decided(record)) is not None:
+            more["decided"] = decided
+            self.guarded[decided.effect] = self.guarded.get(decided.effect, 0) + 1
         events.append(
             self._statement(
                 record,
@@ -501,6 +510,7 @@ class Interpreter:
                 sqlstate=record.sqlstate,
                 error=said.message,
                 error_detail=said.detail,
+                **more,
             )
         )
 
