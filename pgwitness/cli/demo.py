@@ -34,7 +34,7 @@ from pgwitness.core.errors import ConfigurationError
 def demo(seconds: float, folder: Path | None, serve: bool, as_json: bool, config_path: Path) -> None:
     """Run a small shop on an embedded PostgreSQL and broker, with every collector and a worker watching.
 
-    Three people, two services and two AI agents work; some misbehave. It ends with who did what, how sure that is,
+    Four people, two services and two AI agents work; some misbehave. It ends with who did what, how sure that is,
     and the alerts. Exits 1 when a committed row did not land exactly once or a misbehaviour was missed.
     """
     if serve and (folder is None or as_json):

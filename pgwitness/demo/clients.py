@@ -125,6 +125,10 @@ class Psycopg:
         row = self._connection.execute(text, values).fetchone()
         return row[0] if row else None
 
+    def all(self, text: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement in a transaction of its own and give its rows."""
+        return self._connection.execute(text, values).fetchall()
+
     def transaction(self) -> Any:
         """Open a transaction block."""
         return self._connection.transaction()

@@ -18,10 +18,14 @@ from types import FrameType
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import psycopg
+
 from pgwitness.core.errors import ConfigurationError, NotInOrder, Unreachable
 from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, spawn, tail, wait_for
 
 READY_SECONDS_MAX = 40.0
+CLOSING = ("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC", "GRANT CONNECT ON DATABASE postgres TO pgwitness")
+"""An audience has no business where there are no masks."""
 SETTINGS = {"fsync": "off", "max_slot_wal_keep_size": "4GB"}
 
 
@@ -55,7 +59,9 @@ def run(config: Path, *arguments: str) -> str:
         _command(config, *arguments), capture_output=True, text=True, check=False, env=_environment(), timeout=60
     )
     if done.returncode != 0:
-        raise NotInOrder(f"pgwitness {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()}")
+        raise NotInOrder(
+            f"pgwitness {' '.join(arguments)} ended with {done.returncode}: {(done.stderr or done.stdout).strip()}"
+        )
     return done.stdout
 
 
@@ -127,12 +133,22 @@ def servers(place: Path, settings: Mapping[str, str] | None = None) -> Iterator[
 
 
 def prepare(config: Path, admin_dsn: str) -> None:
-    """Install the beacon and create the topics. Raise `NotInOrder`."""
+    """Install the beacon, and masks where there are any, and create the topics. Raise `NotInOrder`."""
+    from pgwitness.core.config import load
+
+    masks = bool(load(config).masks)
+
+    def install() -> str:
+        said = run(config, "db", "install", "--dsn", admin_dsn)
+        if masks:  # in their turn: both change the same tables
+            with psycopg.connect(admin_dsn, autocommit=True) as admin:
+                for statement in CLOSING:
+                    admin.execute(statement)
+            said += run(config, "db", "install", "--masks", "--dsn", admin_dsn)
+        return said
+
     with ThreadPoolExecutor() as pool:
-        jobs = [
-            pool.submit(run, config, "db", "install", "--dsn", admin_dsn),
-            pool.submit(run, config, "topics", "apply"),
-        ]
+        jobs = [pool.submit(install), pool.submit(run, config, "topics", "apply")]
         for job in jobs:
             job.result()
 

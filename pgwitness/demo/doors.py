@@ -25,10 +25,12 @@ from psycopg import sql
 
 from pgwitness.demo import bearer
 from pgwitness.demo.helpdesk import ISSUER, Helpdesk
-from pgwitness.demo.rules import LABELS
+from pgwitness.demo.rules import LABELS, MASKS
 from pgwitness.demo.servers import LOOPBACK, free_port
-from pgwitness.demo.shop import MARIA, PRICING_AGENT, ROLES, SUPPORT_AGENT, Principal
+from pgwitness.demo.shop import MARIA, NORA, PRICING_AGENT, ROLES, SUPPORT_AGENT, Principal
 
+BY_TOKEN = ("shop_app", "pricing_agent", "maria", NORA.role)
+"""The roles that tokens log in as."""
 CERTIFICATE, KEY = "gateway.crt", "gateway.key"
 USERS, LOGINS = "gateway-users", "gateway-roles"
 SETTINGS = """\
@@ -41,7 +43,7 @@ spool = {{ path = "state/gateway" }}
 cluster = "shop"
 upstream = "host={host} port={server_port} sslmode=disable"
 auth = ["scram", "token", "oauthbearer"]
-ask = {{ maria = "token", "agent_*" = "token", "oauth_*" = "oauthbearer" }}   # others by password
+ask = {{ maria = "token", nora = "token", "agent_*" = "token", "oauth_*" = "oauthbearer" }}   # others by password
 users_file = "{users}"
 roles_file = "{logins}"
 
@@ -61,11 +63,16 @@ role = "pricing_agent"
 claim = {{ actor = "maria" }}
 role = "maria"
 
+[[gateway.databases.shop.logins]]
+claim = {{ actor = "nora" }}
+role = "analysts"
+
 """
 
 Proof = Literal["password", "token", "oauthbearer"]
 PROOFS: Mapping[str, tuple[str, Proof]] = {
     MARIA.name: ("maria", "token"),
+    NORA.name: ("nora", "token"),
     SUPPORT_AGENT.name: ("agent_support", "token"),
     PRICING_AGENT.name: ("oauth_pricing", "oauthbearer"),
 }
@@ -147,7 +154,7 @@ def make(place: Path, server_port: int, helpdesk: Helpdesk) -> tuple[Doors, str]
         users=USERS,
         logins=LOGINS,
     )
-    return doors, settings + LABELS
+    return doors, settings + LABELS + MASKS
 
 
 def furnish(place: Path, doors: Doors, admin: psycopg.Connection[Any]) -> None:
@@ -157,7 +164,7 @@ def furnish(place: Path, doors: Doors, admin: psycopg.Connection[Any]) -> None:
         admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), password))
     asked = admin.execute("SELECT rolname, rolpassword FROM pg_authid WHERE rolname = ANY(%s)", [list(doors.passwords)])
     _write(place / USERS, {str(role): str(verifier) for role, verifier in asked})
-    _write(place / LOGINS, {role: doors.passwords[role] for role in ("shop_app", "pricing_agent", "maria")})
+    _write(place / LOGINS, {role: doors.passwords[role] for role in BY_TOKEN})
 
 
 def _write(path: Path, lines: Mapping[str, str]) -> None:

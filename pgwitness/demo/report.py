@@ -82,6 +82,7 @@ class Result:
     problems: list[str]
     sealing: Sealing
     refusals: list[Refusal]
+    seen: list[dict[str, object]]
 
 
 class Narrator:
@@ -140,6 +141,8 @@ def summarize(result: Result) -> dict[str, Any]:
         "planted": [scene.id for scene in result.planted],
         "caught": caught,
         "refused": _refused(result),
+        "masked_cells": result.ledger.masked_cells,
+        "leaked_cells": result.ledger.leaked_cells,
         "past_gateway": _counts(lake, PAST_GATEWAY),
         "false_alerts": len(unexplained(result)),
         "committed_rows": result.ledger.rows,
@@ -203,8 +206,8 @@ def _quantile(ordered: list[float], share: float) -> float | None:
 def in_order(summary: Mapping[str, Any]) -> bool:
     """Return whether every committed row landed exactly once, under its name, and every misbehaviour was caught.
 
-    And whether the evidence names what the gateway refused, under verified names, and the seal finds what was altered
-    in a copy, and nothing in the lake itself.
+    And whether nobody saw what is masked, the evidence names what the gateway refused, under verified names, and the
+    seal finds what was altered in a copy, and nothing in the lake itself.
     """
     return (
         summary["committed_rows"] == summary["landed_rows"]
@@ -212,6 +215,7 @@ def in_order(summary: Mapping[str, Any]) -> bool:
         and summary["duplicates"] == 0
         and summary["planted"] == summary["caught"]
         and summary["refused"] == [scene.id for scene in scenes() if scene.refused]
+        and summary["masked_cells"] > summary["leaked_cells"] == 0
         and summary["seal"]["findings"] > 0
         and summary["seal"]["untouched"] == 0
     )
@@ -241,6 +245,8 @@ def show(summary: Mapping[str, Any], result: Result, place: Path, kept: bool) ->
     ]
     out.print(table(staged, ["misbehaviour", "by", "caught"], "What was staged"))
     _refusals(result.refusals)
+    title = "One question to the gateway, SELECT id, name, email, city FROM public.customers …: what each of them sees"
+    out.print(table(result.seen, ["who", "id", "name", "email", "city"], title))
     for question, query in QUESTIONS:
         answer = _rows(lake, query)
         out.print(table(answer[:8], list(answer[0]) if answer else ["answer"], question))
@@ -287,7 +293,8 @@ def _verdict(summary: Mapping[str, Any], result: Result, place: Path, kept: bool
         f"{summary['committed_rows']:,} rows committed, {summary['landed_rows']:,} landed, "
         f"{summary['duplicates']} duplicates; {len(summary['caught'])} of {len(summary['planted'])} misbehaviours "
         f"caught, {len(summary['refused'])} of them refused before anything was done, "
-        f"{summary['false_alerts']} false alerts; {summary['seconds']:.0f} s",
+        f"{summary['false_alerts']} false alerts; {summary['masked_cells']} masked cells read, "
+        f"{summary['leaked_cells']} leaked; {summary['seconds']:.0f} s",
         style="bold green" if good else "bold red",
     )
     if wait["p50"] is not None:

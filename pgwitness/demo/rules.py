@@ -1,4 +1,4 @@
-"""What the shop's gateway does not let its agents do: three policies, and the labels that one of them asks for."""
+"""What the shop's gateway does not let its agents do: policies and the labels one of them asks for; and its masks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from typing import Final
 DROP: Final = "agents_drop_nothing"
 FEW_ROWS: Final = "agents_change_few_rows"
 SECRETS: Final = "secrets_after_untrusted"
+
+MASKS: Final = """\
+[masks.analysts]                        # who studies customers sees tokens for names and addresses
+match = { principal = "nora" }
+columns = [
+  { column = "public.customers.id", as = "clear" },
+  { column = "public.*.customer_id", as = "clear" },
+  { column = "public.customers.city", as = "clear" },
+  { column = "public.customers.*", as = "token" },
+  { column = "public.*", as = "null" },
+]
+
+"""
 
 LABELS: Final = """\
 [labels]

@@ -20,6 +20,7 @@ import psycopg
 from pgwitness.core.errors import NotInOrder, Unreachable
 from pgwitness.core.runtime import logs
 from pgwitness.demo import bearer, configuration, report
+from pgwitness.demo.clients import Psycopg
 from pgwitness.demo.daemons import Daemon, fresh, prepare, servers, unwinding, watching
 from pgwitness.demo.doors import Doors, furnish, make
 from pgwitness.demo.helpdesk import ISSUER, Helpdesk
@@ -27,9 +28,9 @@ from pgwitness.demo.rules import POLICIES
 from pgwitness.demo.scenes import Scene, Stage, failed, scenes
 from pgwitness.demo.sealing import SETTINGS, Notary
 from pgwitness.demo.servers import Broker, Postgres
-from pgwitness.demo.shop import IDENTITIES, PRICING_AGENT, open_shop
+from pgwitness.demo.shop import CHECKOUT, CITIES, IDENTITIES, NORA, PRICING_AGENT, open_shop
 from pgwitness.demo.watch import Watch
-from pgwitness.demo.workload import Ledger, Workload, staff
+from pgwitness.demo.workload import CUSTOMERS_OF, Ledger, Workload, staff
 
 LAND_SECONDS_MAX = 25.0
 SETTLE_SECONDS = 3.0
@@ -106,7 +107,7 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> report.Result:
             _trust_loopback(postgres, admin)
             open_shop(postgres.dsn(dbname="shop"), admin)
             furnish(place, doors, admin)
-        tell("installing the beacon, creating the topics")
+        tell("installing the beacon and the masks, creating the topics")
         prepare(config, postgres.dsn())
         tell("starting the gateway, the collectors and the worker")
         daemons = stack.enter_context(watching(config, place / "logs"))
@@ -117,10 +118,11 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> report.Result:
         stage = Stage(doors, postgres.psql_bin / "psql", ledger)
         if bearer.available():
             stack.enter_context(bearer.handing_over(lambda: helpdesk.login(PRICING_AGENT)))
-        workload = Workload(staff(doors, stage.psql), ledger)
+        workload = Workload(staff(doors, stage.psql, ledger), ledger)
         stack.callback(workload.stop)
         notary = Notary(config)
         planted, begun_ms = _work(workload, stage, seconds, tell)
+        seen = _seen(doors)
         notary.seal()
         tell("waiting until everything has landed")
         _landed(place / "lake", ledger, planted, watch, daemons)
@@ -141,7 +143,19 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> report.Result:
         problems,
         notary.result,
         stage.refusals,
+        seen,
     )
+
+
+def _seen(doors: Doors) -> list[dict[str, object]]:
+    """Let a service and the analyst ask the same; gives what each of them saw."""
+    rows: list[dict[str, object]] = []
+    for who in (CHECKOUT, NORA):
+        client = Psycopg(doors.through(who))
+        found = client.all(CUSTOMERS_OF, {"c": CITIES[0]})
+        rows += [dict(zip(("who", "id", "name", "email", "city"), (who.name, *row), strict=True)) for row in found]
+        client.close()
+    return rows
 
 
 def _trust_loopback(postgres: Postgres, admin: psycopg.Connection[tuple[object, ...]]) -> None:

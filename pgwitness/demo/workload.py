@@ -1,4 +1,4 @@
-"""The shop at work: seven principals who each do their job until told to stop, and the ledger of what they did.
+"""The shop at work: eight principals who each do their job until told to stop, and the ledger of what they did.
 
 The ledger is the demo's own truth: rows are entered after the server confirmed the commit, by the principal who
 did it, and nothing else is ever compared with what pgwitness says.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -17,10 +18,13 @@ from pgwitness.demo.clients import Alchemy, Client, Psql, Psycopg
 from pgwitness.demo.doors import Doors, psql_environment
 from pgwitness.demo.shop import (
     CHECKOUT,
+    CITIES,
     CUSTOMERS,
     JONAS,
     LENA,
     MARIA,
+    NAMES,
+    NORA,
     PRICING_AGENT,
     PRODUCTS,
     SHIPPING,
@@ -35,6 +39,7 @@ class Ledger:
     def __init__(self) -> None:
         self._rows: Counter[str | None] = Counter()
         self._transactions = 0
+        self._cells: Counter[bool] = Counter()
         self._lock = threading.Lock()
 
     def add(self, principal: str | None, rows: int) -> None:
@@ -49,6 +54,21 @@ class Ledger:
         with self._lock:
             return sum(self._rows.values())
 
+    def saw(self, cells: Iterable[object]) -> None:
+        """Enter what somebody read of whom columns are hidden."""
+        with self._lock:
+            self._cells.update(_tells(cell) for cell in cells if cell is not None)
+
+    @property
+    def masked_cells(self) -> int:
+        """Cells that were read and tell of nobody."""
+        return self._cells[False]
+
+    @property
+    def leaked_cells(self) -> int:
+        """Cells that hold a name or an address all the same."""
+        return self._cells[True]
+
     @property
     def transactions(self) -> int:
         """All transactions, those without a changed row too."""
@@ -59,6 +79,10 @@ class Ledger:
         """Rows by principal, of those who changed any."""
         with self._lock:
             return {who: rows for who, rows in self._rows.items() if rows}
+
+
+def _tells(cell: object) -> bool:
+    return "@" in str(cell) or str(cell).split(" ", 1)[0] in NAMES
 
 
 Job = Callable[[Client, Random], int]
@@ -116,7 +140,7 @@ class Workload:
             self.errors.append(error)
 
 
-def staff(doors: Doors, psql: Path) -> list[Worker]:
+def staff(doors: Doors, psql: Path, ledger: Ledger) -> list[Worker]:
     """Let everybody log in at the gateway: people at psql, programs with psycopg and SQLAlchemy.
 
     The support agent works for whoever asks.
@@ -126,6 +150,7 @@ def staff(doors: Doors, psql: Path) -> list[Worker]:
         Worker(SHIPPING, Alchemy(doors.through(SHIPPING)), ship, 10.0),
         Worker(SUPPORT_AGENT, Psycopg(doors.through(SUPPORT_AGENT), doors.helpdesk.next), answer, 8.0),
         Worker(PRICING_AGENT, Psycopg(doors.through(PRICING_AGENT)), price, 6.0),
+        Worker(NORA, Psycopg(doors.through(NORA)), partial(study, ledger), 2.0),
         *(
             Worker(who, at_psql(doors, psql, who), job, rate)
             for who, job, rate in ((MARIA, care, 2.0), (JONAS, report, 2.0), (LENA, tend, 1.0))
@@ -179,6 +204,9 @@ def ship(client: Client, random: Random) -> int:
     )
 
 
+CUSTOMERS_OF = "SELECT id, name, email, city FROM public.customers WHERE city = %(c)s ORDER BY id LIMIT 3"
+
+
 def answer(client: Client, random: Random) -> int:
     """Look a customer up and open or answer a ticket."""
     customer = random.randint(1, CUSTOMERS)
@@ -220,6 +248,14 @@ def report(client: Client, random: Random) -> int:
     if random.random() < 0.6:
         return client.run("SELECT status, count(*), sum(total) FROM orders GROUP BY status")
     return client.run(("UPDATE orders SET status = 'refunded' WHERE id = %(o)s", {"o": random.randint(1, 500)}))
+
+
+def study(ledger: Ledger, client: Client, random: Random) -> int:
+    """Nora reads the customers of a town, by the table's whole name; who they are is hidden from her."""
+    assert isinstance(client, Psycopg)
+    found = client.all(CUSTOMERS_OF, {"c": random.choice(CITIES)})
+    ledger.saw(cell for _, name, email, _ in found for cell in (name, email))
+    return 0
 
 
 def tend(client: Client, random: Random) -> int:

@@ -88,6 +88,16 @@ def test_what_the_gateway_refuses_never_happens(played: tuple[Path, dict[str, ob
     assert connection.execute(limits).fetchone() == (1,), "the agents' other changes were within the limit"
 
 
+def test_the_analyst_sees_tokens(played: tuple[Path, dict[str, object]]) -> None:
+    """She asks for the table by its whole name and reads rows, no name and no address; the evidence names her."""
+    place, found = played
+    assert found["leaked_cells"] == 0
+    assert isinstance(found["masked_cells"], int)
+    assert found["masked_cells"] > 0
+    read = "SELECT count(*) > 0, bool_and(role = 'analysts') FROM statements WHERE principal = 'nora' AND row_count > 0"
+    assert connect(place / "lake").execute(read).fetchone() == (True, True)
+
+
 def test_everybody_comes_through_the_gateway_but_who_goes_around_it(played: tuple[Path, dict[str, object]]) -> None:
     """Psql and psycopg by password, token and OAUTHBEARER; what was changed past the gateway shows as that."""
     place, found = played
@@ -101,6 +111,7 @@ def test_everybody_comes_through_the_gateway_but_who_goes_around_it(played: tupl
         ("jonas", "scram-sha-256", "asserted"),
         ("lena", "scram-sha-256", "role_only"),
         ("maria", "oauth", "verified"),
+        ("nora", "oauth", "verified"),
         ("pricing-agent", "oauth", "verified"),
         ("shipping", "scram-sha-256", "role_only"),
         ("support-agent", "oauth", "verified"),

@@ -13,6 +13,7 @@ import pytest
 from collectors.gateway.auth.rolefile import Roles
 from collectors.gateway.judging.judge import Person, Rules
 from collectors.gateway.masking.audiences import Audiences, Who
+from collectors.gateway.masking.source import read
 from collectors.gateway.spool.records import Opened
 from collectors.masking import install
 from collectors.masking.install import Masks
@@ -163,6 +164,19 @@ def test_a_view_that_is_new_is_known_when_it_was_looked_for(asking: Asking) -> N
         assert audiences is not None
         asking.gateway.house.take_views({place: audiences.look(place) for place in list(audiences.known)})
         assert connection.execute("SELECT * FROM public.later").fetchall() == []
+
+
+def test_the_views_are_read_by_a_role_without_rights_on_them(asking: Asking) -> None:
+    """The collectors have none on the schema of the key, nor on the views, and read what they show all the same."""
+    with psycopg.connect(asking.dsn, autocommit=True) as admin:
+        known = read(admin, ROLE)
+        assert known.relations
+        admin.execute("DROP ROLE IF EXISTS reads_catalogues")
+        admin.execute("CREATE ROLE reads_catalogues")
+        admin.execute("SET ROLE reads_catalogues")
+        assert read(admin, ROLE) == known
+        admin.execute("RESET ROLE")
+        admin.execute("DROP ROLE reads_catalogues")
 
 
 def test_who_is_of_an_audience_is_logged_in_as_its_role(tmp_path: Path, database18: str) -> None:

@@ -44,7 +44,7 @@ FROM pg_rewrite AS r JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass A
     AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class
 JOIN pg_class AS t ON t.oid = d.refobjid AND t.relkind IN ('r', 'p')
 JOIN pg_namespace AS n ON n.oid = t.relnamespace
-WHERE r.ev_class = ANY (%(views)s) AND t.oid <> coalesce(to_regclass(%(pads)s)::oid, 0)"""
+WHERE r.ev_class = ANY (%(views)s) AND n.nspname || '.' || t.relname <> %(pads)s"""
 
 
 def read(connection: psycopg.Connection[tuple[Any, ...]], role: str) -> Views:
