@@ -65,7 +65,7 @@ def run(suite: Suite, way: Way, folder: Path, named: Sequence[str]) -> dict[str,
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     with (folder / f"{suite.name}-{way.name}.log").open("w") as log:
         subprocess.run(
-            [str(PYTHON), "-m", "pytest", "-q", f"--junitxml={report}", *arguments],
+            [str(PYTHON), "-m", "pytest", "-q", "--cache-clear", f"--junitxml={report}", *arguments],
             cwd=suite.folder, env={**environment, **suite.environment(way)}, stdout=log, stderr=log,
             timeout=SECONDS_MAX, check=False,
         )  # fmt: skip
