@@ -70,6 +70,10 @@ class Labels:
     def __init__(self, patterns: Mapping[str, Sequence[str]]) -> None:
         self._labels = {label: Sensitive(list(columns)) for label, columns in sorted(patterns.items())}
 
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._labels)
+
     def of(self, columns: Sequence[str], relations: Sequence[str]) -> list[str]:
         """List the labels that any of these columns carries, as a statement names them."""
         return [label for label, found in self._labels.items() if found.among(columns, relations)]
@@ -94,6 +98,8 @@ class Gatekeeper:
         """Whether what a session is for may decide."""
         self.taint = "read_before" in read
         """Whether what a session has read before may."""
+        self.labelled = bool(labels) and not read.isdisjoint({"reads", "read_before"})
+        """Whether labels of what is read may."""
 
     def __len__(self) -> int:
         """Return how many policies decide."""

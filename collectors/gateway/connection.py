@@ -8,7 +8,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -43,7 +43,7 @@ from collectors.gateway.wire.startup import CancelRequest, Startup
 from collectors.gateway.wire.violation import ProtocolViolation
 from pgwitness.core.errors import PgwitnessError
 from pgwitness.core.sql.intent import option
-from pgwitness.core.sql.parsetree import Made
+from pgwitness.core.sql.lessons import Lesson
 
 SECRET_BYTES = {0: 4, 2: 32}
 """How long a key to cancel by is, by the minor version of the protocol."""
@@ -99,7 +99,7 @@ class House:
     """Where approvals are asked for; None where none are."""
     others: Others | None = None
     """The gateway's other processes, where there are any."""
-    _news: list[tuple[str, str, Sequence[Made]]] = field(default_factory=list)
+    _news: list[tuple[str, str, Lesson]] = field(default_factory=list)
     """Functions that sessions make, of which the other processes do not know yet."""
     _telling: set[asyncio.Task[None]] = field(default_factory=set)
     ahead: Ahead | None = None
@@ -173,11 +173,11 @@ class House:
         for connection in held:
             connection.forward()
 
-    def made(self, cluster: str, database: str, made: Sequence[Made]) -> None:
-        """Take up that a session makes functions, which the other processes are to know before it is forwarded."""
+    def made(self, cluster: str, database: str, made: Lesson) -> None:
+        """Take up what a session makes, which the other processes are to know before it is forwarded."""
         self._news.append((cluster, database, made))
 
-    async def _tell(self, others: Others, news: list[tuple[str, str, Sequence[Made]]], held: list[Connection]) -> None:
+    async def _tell(self, others: Others, news: list[tuple[str, str, Lesson]], held: list[Connection]) -> None:
         try:
             await others.learn(news)
         finally:

@@ -24,7 +24,7 @@ from pgwitness.core.runtime.control import (
     reachable,
     sockets,
 )
-from pgwitness.core.sql.parsetree import Made
+from pgwitness.core.sql.lessons import Lesson
 
 TOLD_S_MAX: Final = 2.0
 
@@ -43,10 +43,10 @@ class Others:
         """Have whichever of them has a session cancel what it runs, and wait until the server was asked."""
         await self._all([Cancel(request.pid, request.secret.hex())])
 
-    async def learn(self, made: Sequence[tuple[str, str, Sequence[Made]]]) -> None:
-        """Tell of functions that sessions make, and wait until all know of them."""
+    async def learn(self, made: Sequence[tuple[str, str, Lesson]]) -> None:
+        """Tell of what sessions make, and wait until all know of them."""
         questions: list[Question] = [
-            Learn(cluster, database, msgspec.Raw(msgspec.json.encode(list(one)))) for cluster, database, one in made
+            Learn(cluster, database, msgspec.Raw(msgspec.json.encode(one))) for cluster, database, one in made
         ]
         await self._all(questions)
 

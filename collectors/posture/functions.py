@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from pgwitness.core.events import Posture, quote_identifier
 from pgwitness.core.sql.bodies import read_definition
+from pgwitness.core.sql.parsetree import Reader
 
 LISTED_MAX = 200
 NAMES_MAX, CHARS_MAX = 100, 4_000
@@ -89,7 +90,16 @@ class Functions:
 
 def entry(definition: Definition, tables: set[str]) -> Entry | None:
     """Return what a function runs; None where that is not known, or too much."""
-    read = read_definition(definition.text) if definition.text is not None else None
+    found = read_entry(definition, tables)
+    return None if found is None else found[0]
+
+
+def read_entry(definition: Definition, tables: set[str], *, wary: bool = False) -> tuple[Entry, Reader] | None:
+    """Return what a function runs, and the reader that has read it; None where that is not known, or too much.
+
+    `wary` is for who decides by it (`read_definition`).
+    """
+    read = read_definition(definition.text, wary=wary) if definition.text is not None else None
     if read is None:
         return None
     reader, certain = read
@@ -102,7 +112,7 @@ def entry(definition: Definition, tables: set[str]) -> Entry | None:
         or sum(len(name) for names in lists for name in names) > CHARS_MAX
     ):
         return None
-    return [certain, *lists]
+    return [certain, *lists], reader
 
 
 def _by_name(known: Iterable[tuple[Found, Entry | None]]) -> dict[str, Entry]:

@@ -6,11 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
+import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from collectors.gateway.judging import judge
+from collectors.gateway.judging.judge import Judging
 from collectors.gateway.judging.rules import WatchedRules
+from collectors.gateway.session.actions import Reading
+from collectors.gateway.wire.lexing import Settings
 from pgwitness.cli.naming import namer_of
 from pgwitness.core.config import Config
+from pgwitness.core.privacy import tokenizer
 from tests.gateway.test_evasions import OPENED
 from tests.gateway.test_refusals import policy
 
@@ -43,3 +49,24 @@ def test_files_and_the_catalogue_are_followed(
     assert found is not None
     assert len(found.gatekeeper) == before + 1
     assert watched.poll() is None
+
+
+def test_what_is_asked_for_again_stays_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many other texts come, a statement that is asked for again and again is read once."""
+    monkeypatch.setattr(judge, "KNOWN_MAX", 100)
+    judging = Judging(tokenizer(b"k" * 32))
+    texts: list[bytes] = []
+    reading = judging.read
+
+    def read(text: bytes, settings: Settings) -> Reading:
+        texts.append(text)
+        return reading(text, settings)
+
+    monkeypatch.setattr(judging, "read", read)
+    session = judging.session(OPENED)
+    for number in range(500):
+        session.decide(b"SELECT %d" % number, 1)
+        session.decide(b"SELECT id FROM kept", 1)
+    assert texts.count(b"SELECT id FROM kept") == 1
+    session.decide(b"SELECT 1", 1)
+    assert texts.count(b"SELECT 1") == 2

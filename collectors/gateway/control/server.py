@@ -34,7 +34,7 @@ from pgwitness.core.runtime.control import (
     Sessions,
     reachable,
 )
-from pgwitness.core.sql.parsetree import Made
+from pgwitness.core.sql.lessons import Lesson
 
 ASKING_MAX: Final = 64
 """Who asks at once; more are hung up on."""
@@ -43,7 +43,7 @@ BACKLOG: Final = 64
 _PEER: Final = struct.Struct("3i")
 
 log = structlog.get_logger("gateway")
-_made = msgspec.json.Decoder(list[Made])
+_made = msgspec.json.Decoder(Lesson)
 _question: msgspec.json.Decoder[Question] = msgspec.json.Decoder(Question)
 
 

@@ -8,15 +8,16 @@ one look-up. Texts that differ in literals only are decided on once too, where n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from collectors.gateway.judging.catalogue import EMPTY, MADE_MAX, Catalogue
-from collectors.gateway.judging.relations import in_full, running
+from collectors.gateway.judging.catalogue import EMPTY, Catalogue, last_of
+from collectors.gateway.judging.learned import Learned
+from collectors.gateway.judging.relations import followed, running
 from collectors.gateway.masking.answering import masked
 from collectors.gateway.masking.audiences import Place
 from collectors.gateway.masking.silent import refusal
@@ -35,6 +36,7 @@ from detectors.sensitive import Sensitive
 from pgwitness.core.events import Assurance, Parsed, PrincipalKind
 from pgwitness.core.privacy import Tokenizer
 from pgwitness.core.sql.intent import given
+from pgwitness.core.sql.lessons import Lesson, teaches
 from pgwitness.core.sql.parsetree import TOGETHER, Handle, Made, runs_text
 from pgwitness.core.sql.statements import CUT, HANDLES_MAX, NAMES_MAX, StatementFacts, facts
 
@@ -58,6 +60,11 @@ _TWO_WAYS: Final = "What the server may read otherwise than it was judged is ref
 _ONE_WAY: Final = (
     "Set client_encoding to UTF8 and standard_conforming_strings to on; wait for the answer to what is before it."
 )
+
+_STATISTICS: Final = frozenset(
+    {"pg_stats", "pg_statistic", "pg_stats_ext", "pg_stats_ext_exprs", "pg_statistic_ext_data"}
+)
+"""Relations of the system in which values of others stand: the most common of each column, and bounds."""
 
 Doubtful = Literal["refuse", "pass"]
 
@@ -117,6 +124,15 @@ class _Scope:
         """By the text without literals, where no literal matters."""
         self.shapes: dict[bytes, tuple[Decision, bytes]] = {}
         """By the shape of a text, where no literal matters and nothing is against it (`Judging._admit`)."""
+        self.before: dict[bytes | tuple[Surety, bytes], Decision] = {}
+        """What was known before there was no room: what is asked for again is known again."""
+
+    def age(self) -> None:
+        """Keep what was decided since this was called last, and of what was before only what is asked for again."""
+        self.before = dict(self.known)
+        self.known.clear()  # sessions hold on to it
+        self.alike.clear()
+        self.shapes.clear()
 
 
 class Judging:
@@ -134,8 +150,10 @@ class Judging:
         """What audiences of masks read, by place; whoever changes it adopts the rules anew."""
         self._scopes: dict[tuple[object, ...], _Scope] = {}
         self._remembered = 0
-        self._made: dict[tuple[str, str], list[Made]] = {}
-        self.told: Callable[[str, str, Sequence[Made]], None] | None = None
+        self._learned: dict[tuple[str, str], Learned] = {}
+        self._catalogues: dict[tuple[str, str], Catalogue] = {}
+        """What is known of databases, what was learned among it; worked out when it is asked for."""
+        self.told: Callable[[str, str, Lesson], None] | None = None
         compiled = native()
         self._shape = None if compiled is None else compiled.shape
 
@@ -143,28 +161,34 @@ class Judging:
         """Go on by other rules, in every session, from the next statement on."""
         self.rules = rules
         self.epoch += 1
+        self._catalogues.clear()
         self._scopes.clear()
         self._remembered = 0
 
     def catalogue(self, cluster: str, database: str) -> Catalogue:
         """Return what is known of a database, what its sessions have made among it."""
-        known = self.rules.catalogues.get((cluster, database), EMPTY)
-        made = self._made.get((cluster, database))
-        return known.with_made(made) if made else known
+        key = (cluster, database)
+        known = self._catalogues.get(key)
+        if known is None:
+            known = self.rules.catalogues.get(key, EMPTY)
+            learned = self._learned.get(key)
+            self._catalogues[key] = known = known if learned is None else learned.onto(known)
+        return known
 
-    def learn(self, cluster: str, database: str, made: Sequence[Made], *, own: bool = True) -> None:
-        """Take up functions that a session makes, of this process or another; whether that succeeds is not waited for.
+    def learn(self, cluster: str, database: str, lesson: Lesson, *, own: bool = True) -> None:
+        """Take up what a session makes, of this process or another; whether that succeeds is not waited for.
 
-        `told` hears of those of this process.
+        `told` hears of what was made in this process.
         """
-        known = self._made.setdefault((cluster, database), [])
-        news = [body for body in made if body not in known]
-        if news:
-            known += news
+        if self._learned.setdefault((cluster, database), Learned()).take(lesson):
             if own and self.told is not None:
-                self.told(cluster, database, news)
-            del known[:-MADE_MAX]
+                self.told(cluster, database, lesson)
             self.adopt(self.rules)
+
+    def forget_learned(self) -> None:
+        """Know nothing any more of what sessions have made."""
+        self._learned.clear()
+        self.adopt(self.rules)
 
     def session(self, opened: Opened, named: str = "", intent: str = "") -> SessionJudge:
         """Return the judge of one session; `named` is what the gateway calls its database."""
@@ -186,7 +210,7 @@ class Judging:
         found = self._scopes.get(key)
         if found is None:
             if len(self._scopes) >= SCOPES_MAX:
-                self._forget()
+                self._begin_anew()
             refuses = rules.unparsable.get(named, {}).get(
                 person.kind, "refuse" if person.kind in REFUSED_KINDS else "pass"
             )
@@ -197,17 +221,25 @@ class Judging:
             found = self._scopes[key] = _Scope(whose, settings, refuses == "refuse", until_us, views)
         return found
 
-    def _forget(self) -> None:
-        """Begin anew; sessions hold on to their scopes, which begin anew too."""
-        for scope in self._scopes.values():
-            scope.known.clear()
-            scope.alike.clear()
-            scope.shapes.clear()
+    def _begin_anew(self) -> None:
+        """Forget all scopes; sessions enter theirs anew."""
+        self.epoch += 1
         self._scopes.clear()
+        self._remembered = 0
+
+    def _make_room(self) -> None:
+        """Keep of what was decided what is asked for again."""
+        for scope in self._scopes.values():
+            scope.age()
         self._remembered = 0
 
     def decide(self, scope: _Scope, text: bytes, at_us: int, surety: Surety = "sure") -> Decision:
         """Decide on a text that is not known in a scope, and remember it."""
+        key = text if surety == "sure" else (surety, text)
+        if (before := scope.before.get(key)) is not None:
+            self._remember(scope, key, before)
+            self._admit(scope, text, before)
+            return before
         settings = scope.settings._replace(surety=surety)
         reading = (self.ahead and self.ahead.get((text, settings))) or self.read(text, settings)
         said = reading.said
@@ -216,6 +248,7 @@ class Judging:
             said.statement is not None
             and said.parsed is None
             and not said.tags
+            and not reading.known.utility
             and reading.doubt is None
             and reading.intent is None
             and not said.statement.endswith(CUT)
@@ -232,10 +265,7 @@ class Judging:
         elif decision.forward != reading.forward:
             decision = decision._replace(forward=reading.forward)
         if len(text) <= KNOWN_BYTES_MAX:
-            if self._remembered >= KNOWN_MAX:
-                self._forget()
-            self._remembered += 1
-            scope.known[text if surety == "sure" else (surety, text)] = decision
+            self._remember(scope, key, decision)
             if alike is not None:
                 scope.alike[alike] = found
             self._admit(scope, text, decision)
@@ -264,19 +294,19 @@ class Judging:
         known = scope.shapes.get(shape) if shape is not None else None
         return None if known is None else known[0]
 
+    def _remember(self, scope: _Scope, key: bytes | tuple[Surety, bytes], decision: Decision) -> None:
+        if self._remembered >= KNOWN_MAX // 2:
+            self._make_room()
+        self._remembered += 1
+        scope.known[key] = decision
+
     def judge(self, scope: _Scope, reading: Reading, at_us: int) -> Decision:
         """Decide on a statement that was read."""
         catalogue = self.catalogue(scope.whose.cluster, scope.whose.database)
-        if reading.doubt is None and self._puts_together(scope.whose, reading.known):
-            reading = reading._replace(doubt=TOGETHER)
-        verdict, marks = verdict_on(self.rules.gatekeeper, scope.whose, reading, scope.refuses, at_us, catalogue)
+        learned = self._learned.get((scope.whose.cluster, scope.whose.database))
+        made = learned.functions.keys() if learned is not None else frozenset[Made]()
+        verdict, marks = verdict_on(self.rules.gatekeeper, scope.whose, reading, scope.refuses, at_us, catalogue, made)
         return Decision(reading.said, verdict, reading.known.handles, reading, scope, marks)
-
-    def _puts_together(self, whose: Action, known: StatementFacts) -> bool:
-        """Say whether it calls a function that a session has made, and that runs text which is put together."""
-        made = [*self._made.get((whose.cluster, whose.database), ()), *known.made]
-        called = EMPTY.with_made(made).called(known.functions) if made and known.functions else ()
-        return any("execute_dynamic" in body.operations for body in called)
 
     def read(self, text: bytes, settings: Settings) -> Reading:
         """Read a text as the server does, or what is to be sent in its place where that could be read otherwise."""
@@ -298,12 +328,21 @@ def verdict_on(
     refuses: bool,
     at_us: int,
     catalogue: Catalogue = EMPTY,
+    made: Set[Made] = frozenset(),
 ) -> tuple[Verdict | None, frozenset[str] | None]:
-    """Return what is decided on a statement that was read, and how it marks its session (`Decision.marks`)."""
-    marks = frozenset[str]() if reading.intent is not None or reading.known.made else None
+    """Return what is decided on a statement that was read, and how it marks its session (`Decision.marks`).
+
+    `made` are functions that sessions have made: one of them that puts its text together is not known.
+    """
+    marks = frozenset[str]() if reading.intent is not None or teaches(reading.known) else None
     if not len(gatekeeper):
         return None, marks
-    action = gatekeeper.action(whose, in_full(reading.known, catalogue), at_us)
+    known, ran, whole = followed(reading.known, catalogue)
+    if reading.doubt is None and (doubt := _doubt(reading.known, ran, made, whole, catalogue)) is not None:
+        reading = reading._replace(doubt=doubt)
+    if reading.doubt is None and gatekeeper.labelled and not _STATISTICS.isdisjoint(map(last_of, known.relations)):
+        reading = reading._replace(doubt="it reads statistics of the planner, which hold values of any column")
+    action = gatekeeper.action(whose, known, at_us)
     if (intent := reading.said.tags.get("intent")) is not None:
         action.intent = intent
     verdict = gatekeeper.ask(action)
@@ -315,6 +354,20 @@ def verdict_on(
     return verdict, frozenset(action.reads) if action.reads else marks
 
 
+def _doubt(
+    known: StatementFacts, ran: Sequence[Made], made: Set[Made], whole: bool, catalogue: Catalogue
+) -> str | None:
+    """Return why it is not known what the functions do that a statement runs, `ran`; None where it is."""
+    if any(
+        body.given or ("execute_dynamic" in body.operations and (body in made or body in known.made)) for body in ran
+    ):
+        return TOGETHER
+    if not whole:
+        return "it runs more functions than are followed"
+    called = (*known.functions, *(name for body in (*known.attached, *ran) for name in body.functions))
+    return "it calls a function that is not known, for too many were made" if catalogue.unknown(called) else None
+
+
 def reading_of(texts: Texts, text: str) -> Reading:
     """Read a text: free it of its literals, and find out what it does."""
     found = texts.read(text)
@@ -322,7 +375,8 @@ def reading_of(texts: Texts, text: str) -> Reading:
     intent = given(text)
     if found.statement is not None and found.parsed is None and not found.statement.endswith(CUT):
         known = facts(found.statement, freed=True, wary=True)
-        if not runs_text(known.functions):
+        # What evidence says of a utility statement may be the same with other literals, and what it does not.
+        if not known.utility and not runs_text(known.functions):
             return Reading(said, known, _more(known), intent)
     known = facts(text, wary=True)
     return Reading(said, known, known.parse_error or _dynamic(known) or _more(known), intent)
@@ -330,8 +384,9 @@ def reading_of(texts: Texts, text: str) -> Reading:
 
 def _more(known: StatementFacts) -> str | None:
     """Return why a text may do more than is known of it: of what it names only so much is kept."""
-    kept = (known.relations, known.columns, known.functions, known.settings, known.objects, known.made)
-    if len(known.handles) >= HANDLES_MAX or any(len(names) >= NAMES_MAX for names in kept):
+    kept = (known.relations, known.columns, known.functions, known.settings, known.objects, known.made, known.perhaps)
+    few = (known.handles, known.attached, known.stands, known.made)
+    if any(len(each) >= HANDLES_MAX for each in few) or any(len(names) >= NAMES_MAX for names in kept):
         return "it names more than can be kept"
     return None
 
@@ -405,8 +460,8 @@ class SessionJudge:
         if decision.marks and not decision.marks <= self._read:
             self._read |= decision.marks
             self._epoch = -1
-        if decision.reading is not None and decision.reading.known.made:
-            self._judging.learn(self._opened.cluster, self._opened.database, decision.reading.known.made)
+        if decision.reading is not None and teaches(decision.reading.known):
+            self._judging.learn(self._opened.cluster, self._opened.database, Lesson.of(decision.reading.known))
         intent = decision.reading.intent if decision.reading is not None else None
         if intent is not None:
             self.intent = intent.text

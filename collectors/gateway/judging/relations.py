@@ -7,20 +7,40 @@ it, it is taken to be in `public`, as `pgwitness policy try` takes it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
-from collectors.gateway.judging.catalogue import EMPTY, FOLLOWED_MAX, Catalogue, View
+from collectors.gateway.judging.catalogue import EMPTY, FOLLOWED_MAX, Catalogue
+from collectors.gateway.judging.standing import Standing
 from pgwitness.core.sql.parsetree import Handle, Made, worst
 from pgwitness.core.sql.statements import StatementFacts
 
 
 def in_full(known: StatementFacts, catalogue: Catalogue = EMPTY) -> StatementFacts:
     """Return what a statement does with its relations named in full, together with what its functions and views do."""
-    if known.made:
-        catalogue = catalogue.with_made(known.made)
-    if known.functions and catalogue.functions:
-        known = _with_bodies(known, catalogue.called(known.functions))
+    return followed(known, catalogue)[0]
+
+
+def followed(known: StatementFacts, catalogue: Catalogue = EMPTY) -> tuple[StatementFacts, list[Made], bool]:
+    """Return what `in_full` does, with the functions that run, and whether all of them were followed."""
+    if known.made or known.attached:
+        catalogue = catalogue.with_made((*known.made, *(body for body in known.attached if body.name)))
+    standing = catalogue.standing
+    if known.stands:
+        standing = standing.with_stands(known.stands, catalogue.relations)
+    ran, whole = list[Made](), True
+    called = [*known.functions, *known.perhaps]
+    # What something runs by itself runs anew when it is made anew.
+    called += [body.name for body in known.made if catalogue.runs_attached(body.name)] if known.made else []
+    for body in known.attached:
+        ran.append(body)
+        called += [*body.functions, *body.perhaps]
+    if called and catalogue.functions:
+        ran += catalogue.called(called)
+        whole = len(ran) < FOLLOWED_MAX
+    if ran:
+        known = _with_bodies(known, ran)
     full = {name: catalogue.meant(name) for name in known.relations}
     known = replace(
         known,
@@ -28,27 +48,43 @@ def in_full(known: StatementFacts, catalogue: Catalogue = EMPTY) -> StatementFac
         columns=tuple(name for column in known.columns for name in _columns(column, full)),
         assigned=tuple(name for column in known.assigned for name in _columns(column, full)),
         whole=_each(known.whole, full),
+        written=_each(known.written, full),
     )
-    return _with_views(known, catalogue.views) if catalogue.views else known
+    if standing == _STANDING:
+        return known, ran, whole
+    known, functions, all_of_it = _standing_for(known, standing)
+    if functions and catalogue.functions:
+        more = [*catalogue.called(functions)]
+        known, ran = _with_bodies(known, more), [*ran, *more]
+    return known, ran, whole and all_of_it
 
 
-def _with_views(known: StatementFacts, views: Mapping[str, View]) -> StatementFacts:
-    """Add what stands behind the views that a statement names, and behind those."""
-    waiting, seen = list(known.relations), set[str]()
-    while waiting and len(seen) < FOLLOWED_MAX:
-        name = waiting.pop(0)
-        view = None if name in seen else views.get(name)
-        seen.add(name)
-        if view is not None:
-            asked = {column.rpartition(".")[2] for column in known.columns if column.rpartition(".")[0] == name}
-            waiting += view.relations
-            known = replace(
-                known,
-                relations=_with(known.relations, view.relations),
-                columns=_with(known.columns, view.behind(asked)),
-                whole=_with(known.whole, view.whole if name in known.whole else ()),
-            )
-    return known
+_STANDING: Final = Standing()
+
+
+def _standing_for(known: StatementFacts, standing: Standing) -> tuple[StatementFacts, set[str], bool]:
+    """Add what the names of a statement stand for: views, parents and parts, and what had another name."""
+    assigned = set(known.assigned)
+    read = [column for column in known.columns if column not in assigned]
+    asked, functions, whole = standing.behind(known.relations, read)
+    columns = {f"{name}.{column}" for name, names in asked.items() for column in names}
+    if assigned:
+        filled, _, all_of_it = standing.behind((), assigned)
+        whole = whole and all_of_it
+        assigned |= {f"{name}.{column}" for name, names in filled.items() for column in names} - columns
+        for name in filled:
+            asked.setdefault(name, set())
+    wholes = list(known.whole)
+    for name in wholes:
+        wholes += [other for other in standing.whole(name) if other not in wholes]
+    known = replace(
+        known,
+        relations=_with(known.relations, asked),
+        columns=_with(known.columns, sorted(columns | assigned)),
+        assigned=tuple(sorted(assigned)),
+        whole=tuple(wholes),
+    )
+    return known, functions, whole
 
 
 def _with_bodies(known: StatementFacts, bodies: Iterable[Made]) -> StatementFacts:

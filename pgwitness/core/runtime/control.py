@@ -46,7 +46,7 @@ class Cancel(Struct, frozen=True, tag_field="do", tag="cancel"):
 
 
 class Learn(Struct, frozen=True, tag_field="do", tag="learn"):
-    """Know of functions that a session makes: among the gateway's own processes, before the statement is forwarded."""
+    """Know of what a session makes: among the gateway's own processes, before the statement is forwarded."""
 
     cluster: str
     database: str

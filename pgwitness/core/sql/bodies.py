@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from pgwitness.core.sql import postgres_parser as parser
+from pgwitness.core.sql.escapes import with_escapes
 from pgwitness.core.sql.folding import folded
 from pgwitness.core.sql.parsetree import Reader, Tree
 from pgwitness.core.sql.words import STARTS, read_letters, read_words
@@ -66,10 +67,11 @@ def read_bodies(reader: Reader, depth: int = 0) -> None:
     """Read all bodies that a reader has met into it; those of functions that are only made, as what they define."""
     for body in reader.bodies:
         inner = reader.inner() if body.runs else Reader(wary=reader.wary)
-        if body.language == "sql":
-            _read_sql(body.text, inner)
-        elif body.language == "plpgsql":
-            _read_plpgsql(body.text, inner)
+        if body.language in _READERS:
+            _READERS[body.language](body.text, inner)
+            read_as_it_is = body.runs or body.plain or not reader.wary
+            if not read_as_it_is and (other := with_escapes(body.text)) is not None:
+                _READERS[body.language](other, inner)
         else:
             if body.runs:
                 reader.unread = reader.unread or "it runs code in a language that is not read"
@@ -82,14 +84,15 @@ def read_bodies(reader: Reader, depth: int = 0) -> None:
         if body.runs:
             reader.take(inner)
         else:
-            reader.define(body.name, inner)
+            reader.define(body.name, inner, body.of_row)
             reader.defines |= inner.defines
             reader.defines |= {f"{name}()": None for name in inner.functions if name.rpartition(".")[2] in REACHES}
 
 
-def read_definition(text: str) -> tuple[Reader, bool] | None:
+def read_definition(text: str, *, wary: bool = False) -> tuple[Reader, bool] | None:
     """Read what a function runs, by its whole definition (`pg_get_functiondef`); None where it is not understood.
 
+    `wary` is for who decides by it: a body is then what it is by either setting of `standard_conforming_strings`.
     Also says whether all of it runs whenever the function does: in SQL always, in PL/pgSQL where nothing branches.
     """
     try:
@@ -120,6 +123,8 @@ def read_definition(text: str) -> tuple[Reader, bool] | None:
         else:
             _read_nodes(tree, reader)
             certain = _BRANCHES.search(str(tree)) is None
+    if wary and not code.plain and (other := with_escapes(code.text)) is not None:
+        _READERS[code.language](other, reader)
     read_bodies(reader, 1)
     for names in (reader.relations, reader.columns, reader.whole):
         for name in [name for name in names if UNKNOWN in name]:
@@ -220,11 +225,13 @@ def _read_dynamic(expression: Tree, reader: Reader) -> None:
     """Read what EXECUTE runs, as far as the text says; what is made at run time is `UNKNOWN`."""
     query = str(expression.get("PLpgSQL_expr", {}).get("query", ""))
     reader.operations.setdefault("execute_dynamic")
+    given, reader.given = reader.given, True
     try:
         (tree,) = statements_of(parser.parse_sql_json(f"SELECT {query}"))
         text = _written(tree["SelectStmt"]["targetList"][0]["ResTarget"]["val"])
     except _FAILURES:
         return
+    reader.given = given or text.strip().startswith(UNKNOWN)
     inner = reader.inner()
     _read_sql(text, inner)
     for names in (inner.relations, inner.columns, inner.whole, inner.written):
@@ -283,3 +290,7 @@ def _pieces(body: str, reader: Reader) -> Iterator[list[parser.Token]]:
         else:
             piece.append(token)
     yield piece
+
+
+_READERS = {"sql": _read_sql, "plpgsql": _read_plpgsql}
+"""What reads a body, by its language."""

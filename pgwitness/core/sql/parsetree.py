@@ -14,7 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 from pgwitness.core.events import quote_identifier
-from pgwitness.core.sql import objects, utility
+from pgwitness.core.sql import objects, stands, utility
+from pgwitness.core.sql.attached import attached
+from pgwitness.core.sql.stands import Stand
 from pgwitness.core.sql.whereclause import judge_where
 from pgwitness.core.sql.wholes import copied, gives_nothing, reads_whole
 
@@ -38,6 +40,17 @@ _HOLD = 0x20
 _TEMP = "pg_temp"
 _NOT_EXECUTED = {"PrepareStmt", "ViewStmt", "RuleStmt", "CreatePolicyStmt", "AlterPolicyStmt", "CreateFunctionStmt"}
 """Statements that hold others without running them: their tables count, their operations do not."""
+_KEEPS_CALLS = frozenset(
+    {
+        *("CreateStmt", "CreateForeignTableStmt", "AlterTableStmt", "CreateDomainStmt", "AlterDomainStmt", "ViewStmt"),
+        *("IndexStmt", "CreatePolicyStmt", "AlterPolicyStmt", "RuleStmt", "CreateTrigStmt", "CreateStatsStmt"),
+        *("CreateFunctionStmt", "DefineStmt"),
+    }
+)
+"""Statements that make something which runs the functions that they call, now or whenever it is used."""
+_ROUTINES = frozenset({"OBJECT_FUNCTION", "OBJECT_PROCEDURE", "OBJECT_ROUTINE", "OBJECT_AGGREGATE"})
+_SCALARS = frozenset({"text", "uuid", "json", "jsonb", "date", "bytea", "name", "oid", "inet", "regclass", "xml"})
+"""Types that no row has, besides those that the parser names in full."""
 
 
 _RUN_TEXT = {
@@ -54,6 +67,7 @@ _READ_MANY = frozenset(
     f"{what}_to_xml{how}" for what in ("schema", "database", "cursor") for how in ("", "_and_xmlschema")
 )
 """Functions that read what their arguments do not show: many tables, or a cursor."""
+_STANDARD = "standard_conforming_strings"
 TOGETHER = "it runs text that is put together as it runs"
 _SPACED = re.compile(r"[\s\"'/(]")
 """What stands between the words of any statement."""
@@ -88,6 +102,9 @@ class Body(NamedTuple):
     runs: bool
     name: str = ""
     """Of a function that is made."""
+    of_row: bool = False
+    plain: bool = False
+    """Whether a backslash in a plain constant of it is one, whoever calls it: it sets that for itself."""
 
 
 class Made(NamedTuple):
@@ -101,6 +118,12 @@ class Made(NamedTuple):
     whole: tuple[str, ...] = ()
     where: str = "n/a"
     """The worst of its body, where that is read here."""
+    of_row: bool = False
+    """Whether it may be called as a column is read, `t.f`: it wants one argument, which may be a row."""
+    given: bool = False
+    """Whether it runs a text of which nothing stands in it: what it is given."""
+    perhaps: tuple[str, ...] = ()
+    """Functions that it may run, as `Reader.perhaps` has them."""
 
 
 class Handle(NamedTuple):
@@ -133,6 +156,8 @@ class _Scope:
         self.tables: dict[str, str | None] = {}
         self.joined: set[str] = set()
         """Names of joins, which hide those of their tables."""
+        self.join_columns: set[str] = set()
+        """Columns that a join gave another name; of which of its tables they are, no text tells."""
         self.renamed: dict[str, str] = {}
         """Columns that a FROM gave another name (`AS c(i, e)`), and their table: which they are, no text tells."""
 
@@ -154,6 +179,9 @@ class _Scope:
 
     def joins(self, alias: str) -> bool:
         return alias in self.joined or (self.outer is not None and self.outer.joins(alias))
+
+    def join_renames(self, column: str) -> bool:
+        return column in self.join_columns or (self.outer is not None and self.outer.join_renames(column))
 
     def knows(self, alias: str) -> bool:
         return alias in self.tables or (self.outer is not None and self.outer.knows(alias))
@@ -195,6 +223,13 @@ class Reader:
         self.bodies: list[Body] = []
         self.handles: list[Handle] = []
         self.made: list[Made] = []
+        self.attached: list[Made] = []
+        """What it attaches to something that runs it later, unnamed (`pgwitness.core.sql.attached`)."""
+        self.perhaps: dict[str, None] = {}
+        """Names of functions that may run: called where nothing is given, or `.f` as a column is read."""
+        self.stands: list[Stand] = []
+        self.given = False
+        """Whether it runs a text of which nothing stands in it."""
 
     def read(self, statement: Tree) -> None:
         """Read one statement: the object under `stmt` of a tree."""
@@ -236,15 +271,26 @@ class Reader:
         self.defines |= inner.defines
         self.handles += inner.handles
         self.made += inner.made
+        self.attached += inner.attached
+        self.perhaps |= inner.perhaps
+        self.stands += inner.stands
+        self.given = self.given or inner.given
         self.unread = self.unread or inner.unread
         self.worse(inner.where)
 
-    def define(self, name: str, inner: Reader) -> None:
+    def define(self, name: str, inner: Reader, of_row: bool) -> None:
         """Note what the body of a function that is made does."""
         self.defines |= inner.operations
-        names = (inner.operations, inner.relations, inner.columns, inner.functions, inner.whole)
+        self.made.append(inner.as_made(name)._replace(of_row=of_row))
+
+    def as_made(self, name: str = "") -> Made:
+        """Return what was read as what runs under a name."""
+        names = (self.operations, self.relations, self.columns, self.functions, self.whole)
         operations, relations, columns, functions, whole = map(tuple, names)
-        self.made.append(Made(name, operations, relations, columns, functions, whole, inner.where))
+        perhaps = tuple(self.perhaps)
+        return Made(
+            name, operations, relations, columns, functions, whole, self.where, given=self.given, perhaps=perhaps
+        )
 
     def worse(self, where: str) -> None:
         """Keep the worst that is known of any WHERE: none, then useless, then present."""
@@ -277,12 +323,14 @@ class Reader:
             one = {"limitCount": {"A_Const": {"ival": {"ival": 1}}}}
             self._statement("SelectStmt", {**body["subselect"]["SelectStmt"], **one}, scope, runs)
         elif kind == "A_Indirection" and self._of_row(body, scope):
-            pass
+            self._attributes(body)
         elif kind.endswith("Stmt") and kind[0].isupper():
             self._utility(kind, body, scope, runs)
         else:
             if kind == "JoinExpr":
                 self._compared(body, scope)
+            elif kind == "A_Indirection":
+                self._attributes(body)
             if kind in ("FuncCall", "funccall"):  # of a CALL it stands without its node's name
                 self._call(body, runs)
             elif kind == "setstmt":
@@ -293,11 +341,23 @@ class Reader:
         """Note the columns by which a join compares its tables; those of a NATURAL one no text tells."""
         for item in body.get("usingClause", []):
             self._unqualified(_string(item), scope)
+        if body.get("isNatural"):
+            for part in _ranges([body.get("larg"), body.get("rarg")]):
+                table = scope.table(part.get("alias", {}).get("aliasname", part.get("relname", "")))
+                if table is not None:
+                    self._reads(f"{table}.*")
+
+    def _attributes(self, body: Tree) -> None:
+        """Note what is read of a row as a column is, and may be a function (`(x).f`)."""
+        for item in body.get("indirection", []):
+            if "String" in item:
+                self.perhaps.setdefault(f".{_quoted(_string(item))}")
 
     def _call(self, body: Tree, runs: bool) -> None:
         """Note a function that is called, and the text that it runs as SQL."""
         name = _dotted(body.get("funcname", []))
         if self._idle or (name in _STRICT and any(map(_null, body.get("args", [])))):
+            self.perhaps.setdefault(name)  # what is immutable is called when it is planned
             return
         self.functions.setdefault(name)
         if name == "set_config" and runs:
@@ -397,6 +457,7 @@ class Reader:
             self._visit(body.get("query"), scope, runs and analyze)
             return
         self._add_all(self.objects, objects.objects(kind, body))
+        self._keeps(kind, body)
         if kind == "VariableSetStmt":
             self._add_all(self.settings, objects.settings(body))
         if kind in ("DoStmt", "CreateFunctionStmt"):
@@ -413,6 +474,48 @@ class Reader:
             self._add(_names(body.get("object")))
         empty = bool(body.get("into", {}).get("skipData"))  # … WITH NO DATA
         self._visit(body, scope, runs and kind not in _NOT_EXECUTED and not empty)
+
+    def _keeps(self, kind: str, body: Tree) -> None:
+        """Note what a statement makes that runs later, and which names stand for others then."""
+        self.stands += stands.stands(kind, body)
+        if kind == "AlterFunctionStmt" and self.wary:
+            for item in body.get("actions", []):
+                setting = item.get("DefElem", {}).get("arg", {}).get("VariableSetStmt", {})
+                if setting.get("kind") == "VAR_RESET_ALL" or setting.get("name") == _STANDARD:
+                    self.unread = self.unread or "it changes how the body of a function is read"
+        for names in attached(kind, body):
+            self.attached.append(Made("", functions=(_dotted(names),)))
+        if kind == "RenameStmt" and body.get("renameType") in _ROUTINES:
+            before = _dotted(body.get("object", {}).get("ObjectWithArgs", {}).get("objname", []))
+            self.attached.append(Made(_quoted(body.get("newname", "")), functions=(before,)))
+        query = {"ViewStmt": body.get("query"), "RuleStmt": body.get("actions")}.get(kind)
+        if kind == "CreateTableAsStmt" and body.get("objtype") == "OBJECT_MATVIEW":
+            query = body.get("query")
+        if kind in _KEEPS_CALLS:
+            inner = Reader(wary=self.wary)
+            inner._visit({key: part for key, part in body.items() if part is not query}, inner._scope(), runs=False)
+            if inner.functions or inner.perhaps:
+                self.attached.append(Made("", functions=tuple(inner.functions), perhaps=tuple(inner.perhaps)))
+        if query is not None:
+            self._keeps_query(kind, body, query)
+
+    def _keeps_query(self, kind: str, body: Tree, query: Any) -> None:
+        inner = Reader(wary=self.wary)
+        inner.read_body(query)
+        if kind == "RuleStmt" and body.get("event") != "CMD_SELECT":
+            self.attached.append(inner.as_made())
+            return
+        select = (query[0] if isinstance(query, list) else query).get("SelectStmt", {})
+        while "larg" in select:
+            select = select["larg"]
+        into = body.get("into", {})
+        names = [_string(item) for item in body.get("aliases", into.get("colNames", []))]
+        read = tuple(name for name in inner.columns if name in inner.read_columns)
+        reads = (tuple(inner.relations), read, (*inner.functions, *inner.perhaps))
+        name: Tree = body.get("view") or body.get("relation") or into.get("rel", {})
+        self.stands.append(stands.view(name, select.get("targetList", []), names, reads))
+        if name.get("relpersistence") == "t":
+            self.stands.append(stands.view({**name, "schemaname": _TEMP}, select.get("targetList", []), names, reads))
 
     def _handle(self, kind: str, body: Tree) -> None:
         """Note what is done with a prepared statement or a cursor."""
@@ -449,8 +552,11 @@ class Reader:
         code = named.get("as", {})
         name = _dotted(body.get("funcname", []))
         texts = code.get("List", {}).get("items", [code])[:1]
+        of_row = _takes_row(body.get("parameters", []))
         self.bodies += [
-            Body(item["String"].get("sval", ""), language, kind == "DoStmt", name) for item in texts if "String" in item
+            Body(item["String"].get("sval", ""), language, kind == "DoStmt", name, of_row, _plain(options))
+            for item in texts
+            if "String" in item
         ]
         for item in options:
             if item.get("defname") == "set":
@@ -458,7 +564,7 @@ class Reader:
         if "sql_body" in body:
             inner = Reader(wary=self.wary)
             inner.read_body(body["sql_body"])
-            self.define(name, inner)
+            self.define(name, inner, of_row)
             self.relations |= inner.relations
 
     def _copied(self, body: Tree, scope: _Scope, runs: bool) -> None:
@@ -531,6 +637,8 @@ class Reader:
             self._unqualified(fields[0], scope)
         elif fields:
             *path, column = fields
+            if column != "*":
+                self.perhaps.setdefault(f".{_quoted(column)}")
             table = scope.table(path[-1]) if len(path) == 1 else ".".join(_quoted(part) for part in path[-2:])
             if table is not None and scope.column(column) == table:
                 column = "*"
@@ -548,6 +656,8 @@ class Reader:
             named, column = [renamed], "*"
         elif column == "*":
             named = tables
+        elif scope.join_renames(column):
+            named, column = tables, "*"
         elif scope.knows(column):
             # `SELECT t FROM t` is the whole row, unless the table has a column of that name, which no text tells.
             named, column = [scope.table(column)], "*"
@@ -611,7 +721,9 @@ def _may_hide(kind: str, body: Tree) -> bool:
 
 
 def _aliases(clause: Any, scope: _Scope) -> None:
-    scope.joined |= set(_joins(clause))
+    for join in _joins(clause):
+        scope.joined |= {join[name].get("aliasname", "") for name in ("alias", "join_using_alias") if name in join}
+        scope.join_columns |= {_string(item) for item in join.get("alias", {}).get("colnames", [])}
     for body in _ranges(clause):
         alias = body.get("alias", {}).get("aliasname")
         if "relname" not in body:
@@ -624,17 +736,33 @@ def _aliases(clause: Any, scope: _Scope) -> None:
             scope.renamed |= {_string(item): table for item in body.get("alias", {}).get("colnames", [])}
 
 
-def _joins(clause: Any) -> Iterator[str]:
-    """List the names of joins."""
+def _joins(clause: Any) -> Iterator[Tree]:
+    """List the joins of a FROM."""
     if isinstance(clause, list):
         for item in clause:
             yield from _joins(item)
     elif isinstance(clause, dict):
         for join in [body for kind, body in clause.items() if kind == "JoinExpr"]:
-            for name in ("alias", "join_using_alias"):
-                if name in join:
-                    yield join[name].get("aliasname", "")
+            yield join
             yield from _joins([join.get("larg"), join.get("rarg")])
+
+
+def _plain(options: list[Tree]) -> bool:
+    """Say whether a function sets `standard_conforming_strings` to on for itself."""
+    given = [item.get("arg", {}).get("VariableSetStmt", {}) for item in options if item.get("defname") == "set"]
+    values = [arg for setting in given if setting.get("name") == _STANDARD for arg in setting.get("args", [])]
+    return [_text(arg) for arg in values] == ["on"]
+
+
+def _takes_row(parameters: list[Tree]) -> bool:
+    """Say whether a function may be called as a column is read: one argument is wanted, and that may be a row."""
+    given = [item.get("FunctionParameter", {}) for item in parameters]
+    taken = [item for item in given if item.get("mode") not in ("FUNC_PARAM_OUT", "FUNC_PARAM_TABLE")]
+    wanted = [item for item in taken if "defexpr" not in item]
+    if not taken or len(wanted) > 1:
+        return False
+    names = [_string(item) for item in taken[0].get("argType", {}).get("names", [])]
+    return names[:1] != ["pg_catalog"] and names[-1:] not in [[name] for name in _SCALARS]
 
 
 def _ranges(clause: Any) -> Iterator[Tree]:

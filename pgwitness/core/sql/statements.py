@@ -22,6 +22,7 @@ from pgwitness.core.sql.bodies import COMMENTS, read_bodies, statements_of
 from pgwitness.core.sql.folding import FOLD, beginning, folded
 from pgwitness.core.sql.identifiers import glaring, in_characters, name_of
 from pgwitness.core.sql.parsetree import Handle, Made, Reader, Tree
+from pgwitness.core.sql.stands import Stand
 from pgwitness.core.sql.transactions import control
 from pgwitness.core.sql.words import read_letters, read_words
 
@@ -75,6 +76,10 @@ class StatementFacts(Struct, frozen=True):
     as its text tells (`pgwitness.core.sql.wholes`). `returning` is set when a statement that writes gives rows back.
     `written` are the relations whose rows it changes, or which it empties or drops. `made` are the functions that it
     makes, with what their bodies do.
+    `attached` is what it attaches to something that runs it later, unnamed: trigger functions, a rule's statements,
+    what an operator or a default calls; and under its new name a function that is renamed. `perhaps` are functions that
+    may run although nothing calls them: planned where no row comes, or read as a column is (`.f`). `stands` are names
+    that stand for others from then on (`pgwitness.core.sql.stands`). These three are for who decides before it runs.
     `control` are its words about transactions and savepoints in their order (`pgwitness.core.sql.transactions`); empty
     for a single statement of any other kind.
     """
@@ -99,6 +104,9 @@ class StatementFacts(Struct, frozen=True):
     returning: bool = False
     written: tuple[str, ...] = ()
     made: tuple[Made, ...] = ()
+    attached: tuple[Made, ...] = ()
+    perhaps: tuple[str, ...] = ()
+    stands: tuple[Stand, ...] = ()
     control: tuple[str, ...] = ()
 
 
@@ -129,7 +137,10 @@ class _Cache:
         names = (*value.operations, *value.relations, *value.columns, *value.functions)
         names += (*value.settings, *value.objects, *value.defines, *value.assigned, *value.whole, *value.control)
         names += value.written
-        items: tuple[Handle | Made, ...] = (*value.handles, *value.made)
+        names += value.perhaps
+        for stand in value.stands:
+            names += (stand.name, *stand.behind, *stand.columns, *stand.shown, *stand.functions)
+        items: tuple[Handle | Made, ...] = (*value.handles, *value.made, *value.attached)
         for item in items:
             names += (item.name, *item.operations, *item.relations, *item.columns, *item.functions, *item.whole)
         size = 600 + 2 * len(value.statement or "") + sum(60 + 2 * len(name) for name in names)
@@ -308,6 +319,9 @@ def _answer(
         returning=reader.returning,
         written=tuple(reader.written)[:NAMES_MAX],
         made=_bounded(reader.made),
+        attached=tuple(reader.attached)[:HANDLES_MAX],
+        perhaps=tuple(reader.perhaps)[:NAMES_MAX],
+        stands=tuple(reader.stands)[:HANDLES_MAX],
         control=words,
     )
 
