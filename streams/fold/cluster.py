@@ -10,6 +10,7 @@ from streams.fold.bounded import evict_oldest
 from streams.fold.ddl_seen import DdlSeen
 from streams.fold.hold_buffer import HoldBuffer
 from streams.fold.joins.beside_ddl import BesideDdl
+from streams.fold.joins.drift import Drift
 from streams.fold.joins.log_join import LogJoin
 from streams.fold.joins.log_wait import LogWait
 from streams.fold.joins.posture_join import PostureJoin
@@ -68,6 +69,7 @@ class Cluster:
         self.beside_ddl = BesideDdl(self.undo)
         self.new_databases = NewDatabases(self.undo)
         self.refusals = Refusals(self.undo)
+        self.drift = Drift(self.undo)
         self.starts = Starts()
         self.spools = Spools(self.undo)
 
@@ -111,6 +113,7 @@ class Cluster:
         self.activity.forget_xids()
         self.log.forget_xids()
         self.outcomes.forget_xids()
+        self.drift.forget_xids()
 
     def is_new(self, event_id: str) -> bool:
         """Return whether an event was not reported yet; now it is."""
@@ -164,6 +167,7 @@ class Cluster:
         self.handles.save(state)
         self.relations.save(state)
         self.outcomes.save(state)
+        self.drift.save(state)
         self.beside_ddl.save(state)
         self.new_databases.save(state)
         self.refusals.save(state)
@@ -193,6 +197,7 @@ class Cluster:
         cluster.shares = state.shares
         cluster.starts = Starts(state.starts)
         cluster.outcomes.load(state)
+        cluster.drift.load(state)
         cluster.beside_ddl.load(state)
         cluster.new_databases.load(state)
         cluster.refusals.load(state)

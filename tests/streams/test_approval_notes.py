@@ -72,6 +72,8 @@ def test_requests_and_decisions_are_evidence_once(installation: Installation) ->
     (row,) = run(installation, "approvals", "show", "abcd1234")
     assert (row["state"], row["decisions"][0]["by"], row["record"]["statements"]) == ("used", "ada", 0)
     topic.close()
+    query = "SELECT approval, principal, on_behalf_of, rows_approved, state, approved_by, reasons, drift FROM approvals"
+    assert installation.ask(query) == [("abcd1234", "bot", "maria", 10, "used", ["ada"], ["seen"], None)]
     query = "SELECT operation, outcome, principal, assurance, detail ->> 'reason' FROM decisions ORDER BY occurred_at"
     assert installation.ask(query) == [
         ("approval_request", "success", "bot", "verified", None),

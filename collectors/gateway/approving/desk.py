@@ -141,6 +141,7 @@ class Desk:
     async def _answer(self, standing: Standing, verdict: Verdict) -> Verdict:
         """Use an approval that is there; else say what there is."""
         request, state = standing.request, self._state(standing)
+        verdict = replace(verdict, approval=request.request)
         if state == "approved":
             return await self._use(standing, verdict)
         if state == "open":

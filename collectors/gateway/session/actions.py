@@ -66,7 +66,9 @@ class Decision(NamedTuple):
     @property
     def limit(self) -> bool:
         """Whether it runs under a limit; what was approved does."""
-        return self.verdict is not None and (self.verdict.effect == "limit" or bool(self.verdict.approval))
+        return self.verdict is not None and (
+            self.verdict.effect == "limit" or (self.verdict.effect == "approve" and bool(self.verdict.approval))
+        )
 
     @property
     def waits(self) -> bool:

@@ -205,7 +205,7 @@ def _stopped(opened: Opened, stopped: Stopped, place: str) -> Shipped:
 def _decided(verdict: Verdict | None) -> Decided | None:
     if verdict is None:
         return None
-    rows = verdict.rows if verdict.approval else None
+    rows = verdict.rows if verdict.approval and verdict.effect == "approve" else None
     return Decided(verdict.effect, verdict.policies, verdict.message, verdict.bundle, verdict.approval, rows)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sinks.lake.log.layout import BUCKETS_MAX
 from sinks.lake.rows.schema import TABLES
-from sinks.lake.views import log_coverage, ocsf, questions, reconciliation
+from sinks.lake.views import approvals, log_coverage, ocsf, questions, reconciliation
 from sinks.lake.views.listing import BY_BUCKET, EMPTY_DAY, PARTS, STANDING, variables_empty, variables_sql
 
 HEAD = """\
@@ -107,6 +107,7 @@ FROM events
 WHERE {activity}
 GROUP BY ALL;
 
+{approvals}
 {retired}
 {settings}{statement_coverage}{reconciliation}
 {ocsf}
@@ -138,6 +139,7 @@ def views() -> str:
         retired=_RETIRED.format(standing=STANDING),
         ocsf=ocsf.views(),
         named=reconciliation.NAMED,
+        approvals=approvals.view(events),
         settings=log_coverage.settings(events),
         statement_coverage=log_coverage.coverage(events),
         reconciliation=reconciliation.view(events),

@@ -21,6 +21,7 @@ from streams.fold.events.base import (
     transaction_id,
 )
 from streams.fold.memory.attribution import Attribution, Corroborated
+from streams.fold.memory.transactions import Approved
 
 
 def conflicting(beacons: list[Beacon]) -> bool:
@@ -111,6 +112,25 @@ def log_imitated(header: RawHeader, raw: Statement, attribution: Attribution) ->
     event.occurred_at_us = raw.occurred_at_us
     event.xid = raw.xid
     event.detail |= {"finding": "log_imitated", "imitates": raw.imitates, "lines": raw.lines, "format": raw.format}
+    return event
+
+
+def approval_drift(cluster: str, run: Approved, at_us: int) -> Event:
+    """Make the finding that what was done is not what was approved; one an approval."""
+    event_id = identify("approval_drift", cluster, run.approval)
+    who = run.who or Attribution()
+    event = blank_event("control", cluster, run.instance, who, at_us, event_id, "approval_drift")
+    event.database, event.occurred_at_us = run.database, run.at_us
+    event.relations, event.row_count = list(run.others or run.relations), run.rows
+    event.detail |= {
+        "finding": "approval_drift",
+        "approval": run.approval,
+        "drift": list(run.reasons),
+        "rows": run.rows,
+        "rows_approved": run.rows_approved,
+        "others": list(run.others),
+        "approved_relations": list(run.relations),
+    }
     return event
 
 

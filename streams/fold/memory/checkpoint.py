@@ -21,7 +21,14 @@ from streams.fold.memory.attribution import Corroborated
 from streams.fold.memory.sessions import Came, KnownSession, LogSession, Places, Prepared, SessionKey
 from streams.fold.memory.shares import Shares
 from streams.fold.memory.statements import Committed, Did, FunctionBody, HeldReading, Ran, Runs, ViewBody
-from streams.fold.memory.transactions import HeldTransaction, OpenTransaction, Timeline, Watermark
+from streams.fold.memory.transactions import (
+    Approved,
+    HeldTransaction,
+    OpenTransaction,
+    Timeline,
+    Watermark,
+    Written,
+)
 from streams.fold.sanity import LSN_MAX, TIME_US_MAX
 
 POSITION_MAX = 1 << 53
@@ -96,6 +103,9 @@ class ClusterCheckpoint(Struct):
     """Databases that were just made, by whom and when (`streams.fold.schema.new_databases`)."""
     refusals: list[tuple[str, tuple[tuple[int, str | None], ...]]] = []
     """Refused logins by the role that was claimed (`streams.fold.sessions.refusals`)."""
+    approved: list[tuple[int, Approved]] = []
+    written: list[tuple[int, Written]] = []
+    """Statements that ran approved, and transactions, by their ids (`streams.fold.joins.drift`)."""
     set_back_reported: int = msgspec.field(default=-(1 << 60), name="set_back_told")
     """The record at which it was last reported that a clock was put back."""
 

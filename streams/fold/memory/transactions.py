@@ -87,3 +87,32 @@ class OpenTransaction(Struct, array_like=True):
     doubtful: bool = False
     lost: bool = False
     """It has ended, and how only the server can say, by its id."""
+
+
+class Approved(Struct):
+    """A statement that ran approved and waits for its transaction: what was approved, and how it differed.
+
+    `rows` are those updated and deleted, `rows_approved` the most that was approved; `alone`: it was a transaction by
+    itself. `reasons` are `more_rows`, `other_relations`, `nothing`; `others` are the relations that nobody approved.
+    """
+
+    approval: str
+    policies: list[str]
+    rows_approved: int
+    relations: list[str]
+    at_us: int
+    alone: bool
+    rows: int
+    reasons: list[str] = []
+    others: list[str] = []
+    who: Attribution | None = None
+    database: str | None = None
+    instance: str | None = None
+
+
+class Written(Struct, array_like=True, frozen=True):
+    """Rows that a transaction updated and deleted, all relations that it wrote, and whether that is all of it."""
+
+    rows: int = 0
+    relations: list[str] = []
+    whole: bool = False

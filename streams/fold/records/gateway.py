@@ -12,6 +12,7 @@ from pgwitness.core.events import Decision, Session, Statement
 from pgwitness.core.sql.statements import facts
 from streams.fold.context import FoldContext
 from streams.fold.events.base import line_id
+from streams.fold.events.findings import approval_drift
 from streams.fold.events.session import session_event
 from streams.fold.events.statement import statement_event, transaction_words
 from streams.fold.memory.attribution import Attribution
@@ -36,12 +37,15 @@ def take_statement(context: FoldContext, raw: Statement) -> None:
         return
     session = log_session(raw, header.instance)
     known = facts(raw.statement, freed=True) if raw.statement is not None else None
-    event = statement_event(header, raw, line_id(header, raw.place), known, _whose(context, session))
+    whose = _whose(context, session)
+    event = statement_event(header, raw, line_id(header, raw.place), known, whose)
     cluster.through(event, session)
     cluster.relations.resolve(event, session)
     cluster.views.ran(event)
     for decided in cluster.outcomes.forwarded(raw, session, transaction_words(raw, known), event):
         context.emit(decided)
+    if raw.ran is not None and (run := cluster.drift.ran(event, raw, whose)) is not None:
+        context.emit(approval_drift(header.cluster, run, raw.captured_at_us))
 
 
 def take_decision(context: FoldContext, raw: Decision) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pgwitness.core.events import Transaction
 from streams.fold import positions
 from streams.fold.context import FoldContext
-from streams.fold.events.findings import conflicting
+from streams.fold.events.findings import approval_drift, conflicting
 from streams.fold.events.gaps import position_went_back
 from streams.fold.holding import emit_change, hold, is_covered, release
 from streams.fold.memory.attribution import Attribution
@@ -36,6 +36,8 @@ def take(context: FoldContext, index: int, part: Transaction) -> None:
         emit_findings(context, part, mark, attribution or NOBODY)
         take_commands(context, part, mark)
     emit_witnesses(context, part, attribution or NOBODY)
+    if (run := cluster.drift.wrote(part)) is not None:
+        context.emit(approval_drift(header.cluster, run, part.captured_at_us))
     if cluster.log.followed:
         compare_with_log(context, part, attribution or NOBODY)
     key = (timeline, part.lsn)
