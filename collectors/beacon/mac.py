@@ -76,6 +76,7 @@ class DdlPayload(msgspec.Struct, array_like=True, frozen=True):
     `event`: `ddl_command_end` or `sql_drop`. `total` counts the objects, of which `objects` names the first. The
     statement is as the client sent it, None when it was too long; `sha256` is its digest. `path` are the schemas in
     which the client's names were looked for, in order; None where an earlier form of the function did not say.
+    `masks`: views that mask ran it, to stand aside for the client's command or to come back behind it.
     """
 
     kind: str
@@ -99,6 +100,7 @@ class DdlPayload(msgspec.Struct, array_like=True, frozen=True):
     sha256: str | None = None
     system_user: str | None = ""
     path: list[str] | None = None
+    masks: bool = False
 
 
 class _Kind(msgspec.Struct, array_like=True):

@@ -12,6 +12,8 @@ view cannot be made again it stays away, and the application's command goes on.
 
 from __future__ import annotations
 
+from collectors.installation.sql.emission import GUARD
+from collectors.installation.sql.templates import MASKS_AT_WORK
 from collectors.masking.names import MARK, OWNER, SCHEMA, quoted, text
 
 VIEWS = f"{SCHEMA}.views"
@@ -66,8 +68,8 @@ CREATE TABLE {COLUMNS} (
 
 STAND_ASIDE = f"""\
 CREATE OR REPLACE FUNCTION {SCHEMA}.stand_aside() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $pgwitness$
-DECLARE
+SET search_path = pg_catalog, pg_temp SET {GUARD} = '{MASKS_AT_WORK}' AS $pgwitness$
+DECLARE  -- the parameter tells the beacon whose commands these are
     said text := lower(coalesce(current_query(), '') COLLATE "C");
     plain boolean := said !~ '\\m(do|call|execute|select|perform|extension)\\M|u&"'
         AND said ~ ('\\m' || replace(lower(tg_tag), ' ', '\\M.*\\m') || '\\M');
@@ -125,8 +127,8 @@ is computed from a column that is not clear, or shows rows of a child table in w
 
 COME_BACK = f"""\
 CREATE OR REPLACE FUNCTION {SCHEMA}.come_back() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $pgwitness$
-DECLARE
+SET search_path = pg_catalog, pg_temp SET {GUARD} = '{MASKS_AT_WORK}' AS $pgwitness$
+DECLARE  -- the parameter tells the beacon whose commands these are
     due record;
     columns text;
     granted text;

@@ -40,6 +40,7 @@ def of_payload(said: DdlPayload, judge: JudgeToken | None = None, turn: int = 0)
         else [],
         names=list(known.objects) if known is not None else [],
         path=ddl_objects.looked_for(said.tag, said.statement, said.path or ()),
+        masks=said.masks,
     )
 
 
@@ -72,8 +73,8 @@ def continues(before: Ddl, after: Ddl) -> bool:
         bool(before.dropped_total)
         and not before.objects_total
         and not after.dropped_total
-        and (before.tag, before.statement, before.statement_sha256, before.beacon)
-        == (after.tag, after.statement, after.statement_sha256, after.beacon)
+        and (before.tag, before.statement, before.statement_sha256, before.beacon, before.masks)
+        == (after.tag, after.statement, after.statement_sha256, after.beacon, after.masks)
     )
 
 

@@ -195,7 +195,8 @@ class Ddl(Struct, frozen=True, omit_defaults=True, gc=False):
     those could not be taken out. What the parser said of the statement as it came stands beside it; `names` are what it
     names besides relations: roles, privileges, attributes (`pgwitness.core.sql.objects`). `own`: it is of a `pgwitness
     db` command or of a collector's job, by its session's code. `path` are the schemas in which the names of an ALTER
-    were looked for, the first one first, where it may have left them out.
+    were looked for, the first one first, where it may have left them out. `masks`: views that mask ran it, to stand
+    aside for the client's command or to come back behind it.
     """
 
     number: int
@@ -214,6 +215,7 @@ class Ddl(Struct, frozen=True, omit_defaults=True, gc=False):
     names: list[str] = []
     own: bool = False
     path: list[str] = []
+    masks: bool = False
 
 
 class _Raw(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", gc=False):

@@ -11,8 +11,12 @@ from psycopg import sql
 
 from collectors.beacon import mac
 from collectors.installation import install, source
+from collectors.installation.sql.templates import MASKS_AT_WORK
 from collectors.installation.steps import Options
+from collectors.masking import install as masking
+from collectors.masking.install import Masks
 from collectors.wal import ddl
+from pgwitness.core.config import Audience, AudienceColumn, Privacy
 from pgwitness.core.events import Ddl
 from tests.collectors.beacon_wal import Source, opened
 
@@ -338,3 +342,25 @@ def test_uninstall_takes_the_event_triggers_along(shop: Source) -> None:
     assert shop.admin.execute("SELECT count(*) FROM pg_event_trigger").fetchone() == (0,)
     with psycopg.connect(shop.dsn, autocommit=True) as other:
         other.execute("CREATE TABLE after_all (id int)")
+
+
+def test_views_that_mask_tell_that_their_commands_are_no_clients(shop18: Source) -> None:
+    """They stand aside and come back within the client's command; what the client itself does to views is its own."""
+    masks = Masks(
+        audiences={"support": Audience(columns=[AudienceColumn(column="*", as_="clear")])},
+        privacy=Privacy(),
+        key=bytes(range(32)),
+    )
+    with psycopg.connect(shop18.dsn) as connection:
+        assert not masking.install(connection, masks).left
+    shop18.admin.execute("ALTER TABLE notes OWNER TO app")
+    before = len(list(shop18.ddl()))
+    app = shop18.client()
+    app.execute("ALTER TABLE notes DROP COLUMN note")
+    app.execute("CREATE VIEW own AS SELECT 1 AS one")
+    with pytest.raises(pg.InsufficientPrivilege):
+        app.execute(sql.SQL("SET backtrace_functions = {}").format(MASKS_AT_WORK))
+    told = [(command.tag, command.masks) for command in map(ddl.of_payload, list(shop18.ddl())[before:])]
+    assert ("DROP VIEW", True) in told
+    assert ("CREATE VIEW", True) in told
+    assert [tag for tag, masks in told if not masks] == ["ALTER TABLE", "ALTER TABLE", "CREATE VIEW"]

@@ -338,3 +338,11 @@ def test_a_table_is_emptied_before_the_word_that_it_was_made() -> None:
         Tick(captured_at_us=START_US + 9 * SECOND_US), "log"
     )
     assert "by_effect" not in unknown.detail
+
+
+def test_commands_of_views_that_mask_are_not_the_clients() -> None:
+    """They stand aside within its command and come back: marked where the message says so, which only its key makes."""
+    dropped = command(0, "DROP VIEW", masks=True)
+    own = command(1, "ALTER TABLE")
+    back = command(2, "CREATE VIEW", masks=True)
+    assert covered(dropped, own, back) == [0, 2]

@@ -6,15 +6,18 @@ setting of the function would hide; outside of the two every name is written wit
 the message behind the block that swallows every error, so that no DDL ever fails because of it. Where the whole message
 cannot be made (bytes that are no UTF-8), one without statement and objects says that there was DDL.
 
+Commands that views which mask run inside the client's own (`collectors.masking.upkeep`) say so: by a parameter that
+only a superuser sets, which their functions have while they run.
+
 tests/collectors/test_beacon_ddl.py tries on PostgreSQL 15 and 18 what is claimed here.
 """
 
 from __future__ import annotations
 
 from collectors.installation import publishing
-from collectors.installation.sql.emission import CLAIM, PAUSED, TOKEN, authenticated
+from collectors.installation.sql.emission import CLAIM, GUARD, PAUSED, TOKEN, authenticated
 from collectors.installation.sql.key_templates import READ_KEY, release_event_trigger
-from collectors.installation.sql.templates import SCHEMA, TRIGGER
+from collectors.installation.sql.templates import MASKS_AT_WORK, SCHEMA, TRIGGER
 
 EVENT_TRIGGERS = {"pgwitness_ddl": "ddl_command_end", "pgwitness_drop": "sql_drop"}
 """Our event triggers and what they wait for."""
@@ -177,7 +180,8 @@ BEGIN
                     current_setting('application_name'), host(inet_client_addr()), inet_client_port(),
                     {CLAIM},
                     {TOKEN},
-                    tg_event, tg_tag, total, coalesce(objects, '[]'::json), statement, digest{authentication}, path
+                    tg_event, tg_tag, total, coalesce(objects, '[]'::json), statement, digest{authentication}, path,
+                    current_setting('{GUARD}') = '{MASKS_AT_WORK}'
                 )::text;
                 EXIT;
             EXCEPTION WHEN OTHERS THEN

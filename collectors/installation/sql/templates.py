@@ -11,6 +11,11 @@ SCHEMA_OF_GUARD = "pgwitness_guard"
 """What `collectors.guard` keeps in a database; never covered: what it writes there is nobody's doing."""
 SCHEMA_OF_MASKS = "pgwitness_masks"
 """What `collectors.masking` keeps in a database; never covered: a key lies there."""
+MASKS_AT_WORK = "pgwitness_masks_puts_its_views_aside_and_back_for_the_clients_own_command"
+"""What the guard (`emission.GUARD`), which only a superuser sets, holds while views that mask stand aside or come back.
+
+It is longer than the name of a role can be, which is what the beacon puts there.
+"""
 OWNER = "pgwitness_owner"
 """Owns the schema, cannot log in, and is the only role that may set the guard."""
 TRIGGER = "pgwitness_beacon"

@@ -30,7 +30,7 @@ def take_commands(context: FoldContext, part: Transaction, mark: Watermark) -> N
         event = ddl_event(header.cluster, header.instance, part, item, attribution)
         less = publications.taken_out(item)
         ours = less is not None and bool(part.announced) and publications.within(item, part.ddl)
-        if item.number in own or ours:
+        if item.number in own or ours or item.masks:
             event.detail["covering"] = True
         holds = sizes.holds(cluster.shares, part.database, event.relations)
         if holds is not None:
