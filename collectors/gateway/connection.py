@@ -16,7 +16,7 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import Counter, Gauge
 
-from collectors.gateway import upstream
+from collectors.gateway import guarding, upstream
 from collectors.gateway.approving.asking import request_of
 from collectors.gateway.approving.desk import Desk
 from collectors.gateway.auth.admission import Admission, Denied, Proven, Shown, prove
@@ -97,6 +97,8 @@ class House:
     """Who reads tables through views that mask; None where nobody does."""
     desk: Desk | None = None
     """Where approvals are asked for; None where none are."""
+    mark_key: bytes = field(default=b"", repr=False)
+    """What marks of approved statements are signed with, for the guard in the database."""
     others: Others | None = None
     """The gateway's other processes, where there are any."""
     _news: list[tuple[str, str, Lesson]] = field(default_factory=list)
@@ -599,6 +601,8 @@ def _joined(house: House, link: Link, request: Startup, opened: Opened, server: 
     intent = option(request.parameters.get("options", ""))
     judge = house.judging.session(record, named if named in house.databases else "*", intent)
     session = Session(number, server.settings, judge, house.ledger)
+    if house.mark_key:
+        session.mark = partial(guarding.mark_of, house.mark_key, record)
     try:
         house.write(record)
     except PgwitnessError as error:

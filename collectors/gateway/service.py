@@ -42,6 +42,7 @@ from collectors.gateway.spool.shipping import mend
 from collectors.gateway.spool.spool import Spool
 from collectors.gateway.upstream import Place
 from collectors.gateway.wire.startup import ALPN
+from collectors.guard.mark import key_of
 from pgwitness.core.config import Config
 from pgwitness.core.config.tables import Gateway, GatewayDatabase, control_folder
 from pgwitness.core.errors import ConfigurationError
@@ -95,6 +96,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
     house.changed_tls = certificate.poll if gateway.tls is not None else None
     house.audiences = Audiences.of(config) if config.masks else None
     house.desk = Desk(config) if config.approvals.key_file is not None else None
+    house.mark_key = key_of(key)
     ahead = house.ahead = Ahead(key)
     house.control = open_socket(control_folder(gateway), process, gateway.control_group)
     places = {(one.cluster, instance) for one in databases.values() for instance in one.place.instances}

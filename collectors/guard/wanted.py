@@ -176,9 +176,13 @@ _NOTHING: Final = "not at all"
 
 
 def concerns(policy: Policy) -> bool:
-    """Return whether a policy decides on statements before they run, or would if it were not staged."""
+    """Return whether a policy decides on statements before they run, or would if it were not staged.
+
+    One with `effect: approve` that does not say who approves holds nothing up, here as at the gateway.
+    """
     document = policy.document
-    return document.effect in EFFECTS and policy.plan is None and "statement" in document.kinds
+    waits = document.effect != "approve" or document.approve is not None
+    return document.effect in EFFECTS and waits and policy.plan is None and "statement" in document.kinds
 
 
 def gravest(policy: Policy) -> tuple[int, str]:

@@ -20,6 +20,11 @@ from psycopg import errors, sql
 from collectors.gateway.approving.desk import Desk
 from collectors.gateway.judging.judge import Person, Rules
 from collectors.gateway.spool.records import Begun, Ended
+from collectors.guard import install as guarding
+from collectors.guard.install import Guard
+from collectors.guard.mark import key_of
+from collectors.guard.wanted import Config as GuardConfig
+from collectors.guard.wanted import Login
 from detectors.alerts.verdicts import private_pem, public_text
 from detectors.gatekeeper import Gatekeeper
 from detectors.policy.files import parse
@@ -192,6 +197,36 @@ def test_a_persons_statement_is_held_until_it_is_approved(
         assert ended.changed is not None
         assert (ended.outcome, ended.rows, ended.changed.rows) == ("success", 3, 3)
         assert (ended.changed.xid or 0) > 0
+
+
+@pytest.mark.parametrize("simple", [True, False])
+def test_what_was_approved_passes_the_guard_in_the_database(
+    tmp_path: Path, database18: str, office: Office, simple: bool
+) -> None:
+    """Past the gateway it is refused; approved at it, it carries a mark that the guard believes, and no other does."""
+    guard = Guard(
+        bundle=Bundle(list(parse(POLICY.replace("WITHIN", "5m"), "test"))),
+        login=lambda _cluster, _database, role: Login(role),
+        config=lambda cluster: GuardConfig(cluster=cluster),
+        key=bytes(32),
+    )
+    with asking(tmp_path / "one", database18, office, "human") as gateway:
+        table(database18, gateway.role)
+        with psycopg.connect(database18) as admin_of:
+            assert not guarding.install(admin_of, "shop", guard).left
+        gateway.house.mark_key = key_of(bytes(32))
+        with (
+            psycopg.connect(database18, user=gateway.role, password=gateway.password) as direct,
+            pytest.raises(errors.InsufficientPrivilege, match="policy bulk"),
+        ):
+            direct.execute(DELETE)
+        waiting = Waiting(gateway.dsn(), "DELETE FROM victim WHERE id <= %s", [3], simple=simple)
+        office.say(office.open())
+        waiting.ended()
+        assert (waiting.rows, waiting.error) == (3, None)
+        assert left(database18) == 27
+        with psycopg.connect(database18) as admin_of:
+            guarding.uninstall(admin_of, guard)
 
 
 def test_an_agents_statement_is_refused_and_runs_once_when_it_comes_again(

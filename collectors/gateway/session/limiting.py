@@ -18,6 +18,7 @@ from collectors.beacon.encodings import codec_of
 from collectors.gateway.session.refusing import SQLSTATE
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import frame
+from collectors.guard.names import MARK
 from detectors.gatekeeper import Verdict
 from pgwitness.core.events import Ran
 
@@ -29,6 +30,8 @@ _BEGIN: Final = (
     f"SELECT FROM ({_COUNTED}) AS counted WHERE pg_catalog.set_config($1::pg_catalog.text,"
     " counted.n::pg_catalog.text, true) IS NULL"
 )
+_BEGIN_MARKED: Final = f"{_BEGIN} OR pg_catalog.set_config('{MARK}', $2::pg_catalog.text, true) IS NULL"
+"""The same, and what the guard in the database lets an approved statement pass by, until the transaction's end."""
 _CHECK: Final = (
     f"SELECT FROM ({_COUNTED}) AS counted WHERE CASE WHEN counted.n OPERATOR(pg_catalog.-)"
     " coalesce(pg_catalog.current_setting($1::pg_catalog.text, true), '-1000000000000')::pg_catalog.numeric"
@@ -50,10 +53,12 @@ _MANY: Final = "1000000000000"
 class Limit:
     """The limit of one statement."""
 
-    __slots__ = ("nonce", "ran", "rows", "verdict")
+    __slots__ = ("mark", "nonce", "ran", "rows", "verdict")
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Verdict, mark: str = "") -> None:
+        """`mark` is what the guard in the database believes, of what was approved."""
         self.verdict = verdict
+        self.mark = mark
         self.rows = verdict.rows
         self.ran: Ran | None = None
         """What was counted, of what was approved."""
@@ -61,6 +66,8 @@ class Limit:
 
     def before(self) -> list[bytes]:
         """Return the messages that keep what was counted so far."""
+        if self.mark:
+            return self._statement(_BEGIN_MARKED, self.nonce, self.mark)
         return self._statement(_BEGIN, self.nonce)
 
     def behind(self) -> list[bytes]:

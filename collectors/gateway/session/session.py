@@ -14,6 +14,7 @@ A statement that is refused is answered by the server all the same: another one 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -126,6 +127,8 @@ class Session:
         self._held: Held | None = None
         self._behind: list[Piece] = []
         """What has come behind a statement that waits."""
+        self.mark: Callable[[Verdict, str, int], str] | None = None
+        """Writes what the guard in the database lets an approved statement pass by, of a text at a time."""
         self._reads_rows = False
         """Whether rows of the server are cut out, for what was approved."""
         self._notices: list[bytes] = []
@@ -371,7 +374,7 @@ class Session:
     def _limited_query(self, text: bytes, decision: Decision, now: Moment, done: Actions) -> bytes:
         """Run a simple query as an extended one, so that its rows can be checked before it ends."""
         assert decision.verdict is not None
-        limit = self._limit(decision.verdict)
+        limit = self._limit(decision.verdict, text, now)
         before = self._own(limit.before(), limit)
         for kind in (frontend.PARSE, frontend.BIND):
             self._name(_Sent(kind, decision=waiting.unused(decision), own=True, limit=limit))
@@ -382,11 +385,15 @@ class Session:
         self._queue(_Sent(frontend.SYNC, watched=True))
         return b"".join([*before, *limiting.as_one(text), *behind, limiting.SYNC])
 
-    def _limit(self, verdict: Verdict) -> Limit:
+    def _limit(self, verdict: Verdict, text: bytes, now: Moment) -> Limit:
+        mark = ""
         if verdict.approval:
+            if self.mark is not None:
+                codec = codec_of(self.settings.get("client_encoding", "UTF8"))
+                mark = self.mark(verdict, text.decode(codec, "replace"), now.us)
             self._server.want(backend.DATA_ROW, backend.MESSAGE_BYTES_MAX)  # its check says what was counted in one
             self._reads_rows = True
-        return Limit(verdict)
+        return Limit(verdict, mark)
 
     def _own(self, frames: list[bytes], limit: Limit, limited: _Sent | None = None) -> list[bytes]:
         """Send messages of the gateway's own."""
@@ -440,7 +447,7 @@ class Session:
         sent = _Sent(message.type, portal, decision)
         if decision.limit and not self._skipping:
             assert decision.verdict is not None
-            sent.limit = limit = self._limit(decision.verdict)
+            sent.limit = limit = self._limit(decision.verdict, decision.exact.partition(b"\0")[0], now)
             before = self._own(limit.before(), limit)
             self._begin("execute", sent, now, done)
             return b"".join([*before, message.frame, *self._own(limit.behind(), limit, sent)])

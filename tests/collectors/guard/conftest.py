@@ -65,6 +65,7 @@ PURGES = policy(
     "purges_are_approved",
     'principal.kind == "service" && operation == "delete" && "public.orders" in relations',
     effect="approve",
+    more="max_rows: 1000\napprove: {by: [owners]}",
 )
 ALL = (AGENTS_DROP_NOTHING, AGENTS_EMPTY_NOTHING, FEW_ROWS, NO_GRANTS, LEDGER, COLUMNS_STAY, PURGES)
 
