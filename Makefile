@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients lock kafka postgres regress twin suites clean
+.PHONY: install demo check test chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients screenshots lock kafka postgres regress twin suites clean
 
 install: $(STAMP)
 
@@ -139,6 +139,10 @@ suites: install regress .suites/.complete
 	.suites/py/bin/pip download --quiet --disable-pip-version-check --no-deps --no-binary asyncpg --dest .suites asyncpg==0.32.0
 	mkdir -p .suites/asyncpg && tar -xzf .suites/asyncpg-*.tar.gz -C .suites/asyncpg --strip-components 1
 	@touch $@
+
+# Pictures of the console for the documentation, of a run of the demo, into docs/images; needs Debian's chromium.
+screenshots: install
+	$(BIN)/python -m tests.sinks.console.screenshots
 
 # Pins every dependency with its hashes, for every platform; run it after a change of pyproject.toml.
 lock:

@@ -44,7 +44,9 @@ def test_each_policy_stands_there_with_its_tests_and_what_it_did(world: World, k
     assert set(kept.bundle.policies) <= set(rows)
     assert f"{len(kept.bundle.policies['drop_table'].document.tests)} pass" in rows["drop_table"]
     (foreign,) = [text for name, text in rows.items() if name not in kept.bundle.policies]
-    assert "no policy of this host 3 6 1 0 0 / 0" in foreign  # found, times, staged, suppressed, verdicts
+    assert (
+        "a policy that this host does not keep 3 6 1 0 0 / 0" in foreign
+    )  # found, times, staged, suppressed, verdicts
 
 
 def test_a_policy_that_cannot_be_read_is_said(world: World, make_world: Callable[..., World], tmp_path: Path) -> None:
@@ -52,7 +54,7 @@ def test_a_policy_that_cannot_be_read_is_said(world: World, make_world: Callable
     there = make_world(policies=tmp_path / "none")
     said = words(document(there.visit("viewer").get("/policies")))
     assert "does not exist" in said
-    assert "no policy of this host" in said
+    assert "a policy that this host does not keep" in said
     assert there.visit("viewer").get("/policies/drop_table").status_code == 422
     assert world.visit("viewer").get("/policies/none").status_code == 404
 
