@@ -137,7 +137,7 @@ suites: install regress .suites/.complete
 	.suites/py/bin/pip install --quiet --disable-pip-version-check -r tests/suites/requirements.txt
 	test -d .suites/psycopg || git clone --quiet --depth 1 https://github.com/psycopg/psycopg .suites/psycopg
 	.suites/py/bin/pip download --quiet --disable-pip-version-check --no-deps --no-binary asyncpg --dest .suites asyncpg==0.32.0
-	mkdir -p .suites/asyncpg && tar -xzf .suites/asyncpg-*.tar.gz -C .suites/asyncpg --strip-components 1
+	mkdir -p .suites/asyncpg && tar -xzf .suites/asyncpg-*.tar.gz -C .suites/asyncpg --strip-components 1 --wildcards '*/tests/*'
 	@touch $@
 
 # Pictures of the console for the documentation, of a run of the demo, into docs/images; needs Debian's chromium.

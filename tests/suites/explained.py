@@ -29,6 +29,13 @@ EXPLAINED: dict[str, tuple[Explained, ...]] = {
             "with standard_conforming_strings off a constant with a backslash goes as E'…', about which nobody warns",
         ),
     ),
+    "psycopg": (
+        _explained(
+            r"tests\.pq\.test_pgconn::test_change_password",
+            r"password authentication failed",
+            "a verifier is remembered for ten seconds, and doubted after a failed proof when it is a second old",
+        ),
+    ),
 }
 """By suite; docs/reference/gateway-suites.md has the table."""
 

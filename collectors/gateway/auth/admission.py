@@ -116,6 +116,7 @@ async def _scram(link: Link, users: Users, shown: Shown, mock: bytes, binding: b
         keys = await exchange.scram(link, role, verifier, mock, binding if shown.tls is not None else None)
     except ScramError as error:
         if error.denied:
+            users.doubt(role)
             raise Denied(f'password authentication failed for user "{role}"', WRONG) from error
         raise Denied(str(error), PROTOCOL_VIOLATION) from error
     return Proven(role, keys, "scram-sha-256")

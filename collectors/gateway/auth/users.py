@@ -20,6 +20,8 @@ from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
 
 REMEMBERED_S: Final = 10.0
 REMEMBERED_MAX: Final = 10_000
+DOUBTED_S: Final = 1.0
+"""How old a verifier is at least that is asked for again for a wrong password: who guesses asks the server no more."""
 
 
 log = structlog.get_logger("gateway")
@@ -33,6 +35,9 @@ class Users(Protocol):
 
     def forget(self, role: str) -> None:
         """Ask again for a role the next time."""
+
+    def doubt(self, role: str) -> None:
+        """Somebody has not proven to be a role: it may have another password since its verifier was asked for."""
 
 
 class FileUsers:
@@ -49,6 +54,9 @@ class FileUsers:
 
     def forget(self, role: str) -> None:
         """Do nothing: the file is looked at each time."""
+
+    def doubt(self, role: str) -> None:
+        """Do nothing, likewise."""
 
     @property
     def names(self) -> list[str]:
@@ -114,6 +122,12 @@ class ServerUsers:
     def forget(self, role: str) -> None:
         """Ask again for a role the next time."""
         self._remembered.pop(role, None)
+
+    def doubt(self, role: str) -> None:
+        """Ask again the next time, unless the server was asked just now."""
+        known = self._remembered.get(role)
+        if known is not None and self._clock() - known[0] >= DOUBTED_S:
+            self.forget(role)
 
     def _ask(self, role: str) -> str | None:
         try:
