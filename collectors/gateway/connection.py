@@ -38,7 +38,7 @@ from collectors.gateway.spool.spool import BEGINS, Spool
 from collectors.gateway.upstream import Place, Refused, Server
 from collectors.gateway.wire import backend
 from collectors.gateway.wire.lexing import Settings
-from collectors.gateway.wire.native import Ledger
+from collectors.gateway.wire.native import Lane, Ledger
 from collectors.gateway.wire.startup import CancelRequest, Startup
 from collectors.gateway.wire.violation import ProtocolViolation
 from pgwitness.core.errors import PgwitnessError
@@ -110,8 +110,10 @@ class House:
     """Records in the order in which they happened, that are not on the spool yet."""
     _effects: list[str] = field(default_factory=list)
     """What was decided on statements that are not on the spool yet, where something was."""
-    _held: list[Connection] = field(default_factory=list)
+    _held: list[Connection | Lane] = field(default_factory=list)
     """Connections that hold back what they have to forward until those are."""
+    _forwarded: int = 0
+    """Statements that were forwarded since the metrics were told."""
     _timed: bool = False
 
     def take_views(self, found: dict[AudiencePlace, Views | None]) -> None:
@@ -121,6 +123,10 @@ class House:
         if changed:
             self.judging.views = self.audiences.known
             self.judging.adopt(self.judging.rules)
+
+    def __post_init__(self) -> None:
+        """Hear of what goes the short lane."""
+        self.ledger.wire(lambda: asyncio.get_running_loop().call_soon(self.turn), self.late)
 
     def write(self, record: Record) -> None:
         """Put a record on the spool: it is there when this returns. Raise `Retry` when the spool takes nothing."""
@@ -151,7 +157,9 @@ class House:
     def turn(self) -> None:
         """Write down what waits, then forward what was held back for it; nothing where it cannot be written down."""
         lines, begun = self.ledger.take()
-        held, self._held = self._held, []
+        # Lanes first: what their sessions have sent behind that is held by their connections.
+        held: list[Connection | Lane] = [*self.ledger.release(), *self._held]
+        self._held = []
         effects, self._effects = self._effects, []
         try:
             if lines:
@@ -162,8 +170,7 @@ class House:
             for connection in held:
                 connection.refuse()
             return
-        if begun:
-            STATEMENTS.inc(begun)
+        self._forwarded += begun
         for effect in effects:
             DECISIONS.labels(effect).inc()
         if self._news and self.others is not None:
@@ -179,7 +186,7 @@ class House:
         """Take up what a session makes, which the other processes are to know before it is forwarded."""
         self._news.append((cluster, database, made))
 
-    async def _tell(self, others: Others, news: list[tuple[str, str, Lesson]], held: list[Connection]) -> None:
+    async def _tell(self, others: Others, news: list[tuple[str, str, Lesson]], held: list[Connection | Lane]) -> None:
         try:
             await others.learn(news)
         finally:
@@ -198,6 +205,8 @@ class House:
     def _late(self) -> None:
         self._timed = False
         self.turn()
+        STATEMENTS.inc(self._forwarded)
+        self._forwarded = 0
 
 
 _moment = partial(tuple.__new__, Moment)
@@ -240,11 +249,17 @@ class Connection:
 
     def begin(self) -> None:
         """Let the bytes flow."""
-        self._client.take_errors(self._defect)
-        self.server.link.take_errors(self._defect)
+        self._client.take_errors(self.defect)
+        self.server.link.take_errors(self.defect)
         self._client.other, self.server.link.other = self.server.link, self._client
         self.server.link.flow(self._from_server, self.finish)
         self._client.flow(self._from_client, self.finish)
+        lane, to_client, to_server = self._session.lane, self._client, self.server.link
+        if lane is not None and to_client.transport is not None and to_server.transport is not None:
+            otherwise = (to_client.data_received, to_server.data_received)
+            lane.wire(self, *otherwise, to_client.transport.write, to_server.transport.write)
+            to_client.shortcut(lane.from_client)
+            to_server.shortcut(lane.from_server)
 
     def look(self) -> Seen:
         """Look at what the session does."""
@@ -264,15 +279,13 @@ class Connection:
         if self.over.done():
             return
         lane = self._session.lane
-        if lane is not None and not self._late and lane.client(data):
-            if self._held:
-                self._held.append(data)
-            else:
-                self._held = [data]
-                self._house.hold(self)
-            return
+        if lane is not None and lane.holding:
+            self._held = [data for data in (lane.unhold(),) if data is not None]  # what comes now goes behind it
+            self._house.hold(self)
         if self._late or self._long(data):
             self._late.append(data)
+            if lane is not None:
+                lane.bar(True)
             if self._reading is None:
                 self._client.stop()
                 self._reading = asyncio.create_task(self._read_ahead())
@@ -293,11 +306,13 @@ class Connection:
                     self._house.judging.ahead = found
                     self._do(self._session.client(self._late.pop(0), now()))
         except Exception as error:
-            self._defect(error)
+            self.defect(error)
         finally:
             self._house.judging.ahead = {}
             self._reading = None
             self._late.clear()
+            if self._session.lane is not None:
+                self._session.lane.bar(False)
             self._client.go()
 
     async def _readings(self, texts: list[bytes]) -> dict[tuple[bytes, Settings], Reading]:
@@ -314,12 +329,7 @@ class Connection:
     def _from_server(self, data: bytes) -> None:
         if self.over.done():
             return
-        lane = self._session.lane
-        if lane is not None and lane.server(data):
-            self._house.late()
-            self._client.send(data)
-        else:
-            self._do(self._session.server(data, now()))
+        self._do(self._session.server(data, now()))
 
     def _do(self, actions: Actions) -> None:
         """Write down, then send: no statement goes whose record is not on the spool."""
@@ -355,7 +365,7 @@ class Connection:
         except asyncio.CancelledError:
             verdict = replace(verdict, effect="deny", message=f"canceled while it waited ({verdict.message})")
         except Exception as error:
-            self._defect(error)
+            self.defect(error)
         if self.over.done():
             return
         self._approving = None
@@ -384,10 +394,12 @@ class Connection:
     def refuse(self) -> None:
         """End the session, whose statements cannot be written down: none of them goes to the server."""
         self._held = []
+        if self._session.lane is not None:
+            self._session.lane.unhold()
         said = "the gateway cannot write down what is run, and lets nothing through that it cannot"
         self.end("FATAL", "53100", said)
 
-    def _defect(self, error: Exception) -> None:
+    def defect(self, error: Exception) -> None:
         """End a session whose bytes met an error that nobody foresaw; no other one is disturbed."""
         log.error("unexpected error; a session is ended", exc_info=error)
         self.end("FATAL", "XX000", "the gateway has met an error that was not foreseen; its log has it whole")
@@ -399,7 +411,7 @@ class Connection:
 
     def finish(self) -> None:
         """End the session, if it has not ended: what waits for either side is sent, then both are closed."""
-        if self._held:
+        if self._held or (self._session.lane is not None and self._session.lane.holding):
             self._house.turn()
         if self.over.done():
             return

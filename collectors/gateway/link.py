@@ -148,6 +148,12 @@ class Link(asyncio.Protocol):
         if self.ended:
             on_end()
 
+    def shortcut(self, take: Callable[[bytes], None]) -> None:
+        """Have all that comes from here on handed over to somebody directly, who gives back what is not for him."""
+        if self.transport is not None and not self.ended:
+            self.data_received = take  # type: ignore[method-assign, assignment]
+            self.transport.set_protocol(self)  # it asks for that once
+
     def send(self, data: bytes) -> None:
         """Send; what the connection does not take now waits in its own bounded buffer, see `pause_writing`."""
         if self.transport is not None and not self.ended and data:

@@ -14,7 +14,7 @@ from collectors.gateway.spool.ledger import Lines, ledger
 from collectors.gateway.spool.records import Begun
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import frame
-from collectors.gateway.wire.native import SWITCH, Native, load, native
+from collectors.gateway.wire.native import SWITCH, VERSION, Native, load, native
 from hatch_build import compiled
 from tests.conftest import leave_out
 from tests.gateway.conftest import running
@@ -144,7 +144,9 @@ def test_both_ledgers_keep_the_order(library: Native) -> None:
         assert one.take() == (b"", 0)
 
 
-@pytest.mark.parametrize(("old", "new"), [(b'"version", 1', b'"version", 0'), (b"PyInit_pgwitness", b"PyInit_other")])
+@pytest.mark.parametrize(
+    ("old", "new"), [(b'"version", %d' % VERSION, b'"version", 0'), (b"PyInit_pgwitness", b"PyInit_other")]
+)
 def test_a_library_of_another_version_is_not_used(tmp_path: Path, old: bytes, new: bytes) -> None:
     """It is as if it were not there; so is what is no library, and one that is switched off."""
     assert old in SOURCE.read_bytes()

@@ -168,6 +168,9 @@ typedef struct {
     PyObject_HEAD
     char *data;
     Py_ssize_t size, room, begun;
+    PyObject *held;             /* lanes that hold back what they have to forward until the lines are written down */
+    PyObject *on_hold, *on_late; /* are told when the first one does, and when lines wait that nobody waits for */
+    int late;                   /* that was told, and the lines have not been taken since */
 } Ledger;
 
 /* Make room for so many bytes more; return where they go, NULL with an error set. */
@@ -215,6 +218,7 @@ static PyObject *ledger_take(PyObject *object, PyObject *unused)
     Py_XDECREF(begun);
     if (!taken) return NULL;
     self->size = self->begun = 0;
+    self->late = 0;
     if (self->room > 1 << 20) {
         PyMem_Free(self->data);
         self->data = NULL;
@@ -223,12 +227,72 @@ static PyObject *ledger_take(PyObject *object, PyObject *unused)
     return taken;
 }
 
+static int ledger_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Ledger *self = (Ledger *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->held);
+    Py_VISIT(self->on_hold);
+    Py_VISIT(self->on_late);
+    return 0;
+}
+
+static int ledger_clear(PyObject *object)
+{
+    Ledger *self = (Ledger *)object;
+    Py_CLEAR(self->held);
+    Py_CLEAR(self->on_hold);
+    Py_CLEAR(self->on_late);
+    return 0;
+}
+
 static void ledger_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    ledger_clear(object);
     PyMem_Free(((Ledger *)object)->data);
-    PyObject_Free(object);
+    PyObject_GC_Del(object);
     Py_DECREF(type);
+}
+
+/* wire(on_hold, on_late) */
+static PyObject *ledger_wire(PyObject *object, PyObject *args)
+{
+    Ledger *self = (Ledger *)object;
+    PyObject *on_hold, *on_late;
+    if (!PyArg_ParseTuple(args, "OO", &on_hold, &on_late)) return NULL;
+    PyObject *held = PyList_New(0), *old[3] = {self->held, self->on_hold, self->on_late};
+    if (!held) return NULL;
+    Py_INCREF(on_hold);
+    Py_INCREF(on_late);
+    self->held = held;
+    self->on_hold = on_hold;
+    self->on_late = on_late;
+    for (int at = 0; at < 3; at++) Py_XDECREF(old[at]);
+    Py_RETURN_NONE;
+}
+
+/* Give the lanes that hold something back, and forget them. */
+static PyObject *ledger_release(PyObject *object, PyObject *unused)
+{
+    Ledger *self = (Ledger *)object;
+    (void)unused;
+    PyObject *fresh = PyList_New(0), *held = self->held;
+    if (!fresh) return NULL;
+    self->held = fresh;
+    return held ? held : PyList_New(0);
+}
+
+/* See that the lines are written down in a moment, where nobody waits for them. */
+static int ledger_later(Ledger *self)
+{
+    if (self->late || !self->held || PyList_Size(self->held) > 0) return 0;
+    PyObject *told = PyObject_CallFunctionObjArgs(self->on_late, NULL);
+    if (!told) return -1;
+    Py_DECREF(told);
+    self->late = 1;
+    return 0;
 }
 
 static char *put(char *to, const char *data, size_t size)
@@ -284,6 +348,9 @@ typedef struct {
     int way, parsed, described;
     uint64_t began_ns;
     PyObject *data, *decision, *portal, *statement;
+    /* where reads come from and go to, and what goes to the server when its line is written down */
+    PyObject *owner, *otherwise_client, *otherwise_server, *to_client, *to_server, *held;
+    int barred;
     /* what was answered last */
     PyObject *last;
     uint64_t last_number, ended_ns;
@@ -312,6 +379,12 @@ static int lane_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->portal);
     Py_VISIT(self->statement);
     Py_VISIT(self->last);
+    Py_VISIT(self->owner);
+    Py_VISIT(self->otherwise_client);
+    Py_VISIT(self->otherwise_server);
+    Py_VISIT(self->to_client);
+    Py_VISIT(self->to_server);
+    Py_VISIT(self->held);
     return 0;
 }
 
@@ -343,6 +416,12 @@ static int lane_clear(PyObject *object)
     Py_CLEAR(self->suffix);
     Py_CLEAR(self->entries);
     Py_CLEAR(self->last);
+    Py_CLEAR(self->owner);
+    Py_CLEAR(self->otherwise_client);
+    Py_CLEAR(self->otherwise_server);
+    Py_CLEAR(self->to_client);
+    Py_CLEAR(self->to_server);
+    Py_CLEAR(self->held);
     return 0;
 }
 
@@ -681,7 +760,7 @@ static PyObject *lane_client(PyObject *object, PyObject *const *args, Py_ssize_t
         PyErr_SetString(PyExc_TypeError, "client(data[, us, ns])");
         return NULL;
     }
-    if (!self->engaged || self->way != NOTHING) Py_RETURN_FALSE;
+    if (!self->engaged || self->way != NOTHING || self->held || self->barred) Py_RETURN_FALSE;
     if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0) return NULL;
     if (size < 6 || size > READ_MAX || (*data != 'Q' && *data != 'B' && *data != 'P')) Py_RETURN_FALSE;
     if (now(args, count, &us, &ns) < 0) return NULL;
@@ -833,6 +912,129 @@ static PyObject *lane_server(PyObject *object, PyObject *const *args, Py_ssize_t
     Py_RETURN_TRUE;
 }
 
+/* wire(owner, otherwise_client, otherwise_server, to_client, to_server) */
+static PyObject *lane_wire(PyObject *object, PyObject *args)
+{
+    Lane *self = (Lane *)object;
+    PyObject *given[5], *old[5] = {self->owner, self->otherwise_client, self->otherwise_server, self->to_client,
+                                   self->to_server};
+    if (!PyArg_ParseTuple(args, "OOOOO", &given[0], &given[1], &given[2], &given[3], &given[4])) return NULL;
+    if (!self->ledger || !self->ledger->held) {
+        PyErr_SetString(PyExc_RuntimeError, "the ledger tells nobody");
+        return NULL;
+    }
+    for (int at = 0; at < 5; at++) Py_INCREF(given[at]);
+    self->owner = given[0];
+    self->otherwise_client = given[1];
+    self->otherwise_server = given[2];
+    self->to_client = given[3];
+    self->to_server = given[4];
+    for (int at = 0; at < 5; at++) Py_XDECREF(old[at]);
+    Py_RETURN_NONE;
+}
+
+/* Hand what cannot be done to whoever does it otherwise; an error of here is one of the owner's. */
+static PyObject *otherwise(Lane *self, PyObject *who, PyObject *data)
+{
+    if (PyErr_Occurred()) {
+        PyObject *type, *value, *trace;
+        PyErr_Fetch(&type, &value, &trace);
+        PyErr_NormalizeException(&type, &value, &trace);
+        PyObject *told = PyObject_CallMethod(self->owner, "defect", "O", value ? value : Py_None);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(trace);
+        return told;
+    }
+    Py_INCREF(who); /* it may be taken from here meanwhile */
+    PyObject *done = PyObject_CallFunctionObjArgs(who, data, NULL);
+    Py_DECREF(who);
+    return done;
+}
+
+/* Take a read of the client, or hand it on. */
+static PyObject *lane_from_client(PyObject *object, PyObject *data)
+{
+    Lane *self = (Lane *)object;
+    if (!self->owner) {
+        PyErr_SetString(PyExc_RuntimeError, "the lane is not wired");
+        return NULL;
+    }
+    PyObject *took = lane_client(object, &data, 1);
+    int done = took == Py_True;
+    Py_XDECREF(took);
+    if (!done) return otherwise(self, self->otherwise_client, data);
+    Ledger *ledger = self->ledger;
+    int first = PyList_Size(ledger->held) == 0;
+    Py_INCREF(data);
+    self->held = data;
+    if (PyList_Append(ledger->held, object) < 0) return NULL;
+    return first ? PyObject_CallFunctionObjArgs(ledger->on_hold, NULL) : Py_NewRef(Py_None);
+}
+
+/* Take a read of the server, or hand it on. */
+static PyObject *lane_from_server(PyObject *object, PyObject *data)
+{
+    Lane *self = (Lane *)object;
+    if (!self->owner) {
+        PyErr_SetString(PyExc_RuntimeError, "the lane is not wired");
+        return NULL;
+    }
+    PyObject *took = lane_server(object, &data, 1);
+    int done = took == Py_True;
+    Py_XDECREF(took);
+    if (done && ledger_later(self->ledger) == 0) return PyObject_CallFunctionObjArgs(self->to_client, data, NULL);
+    return otherwise(self, self->otherwise_server, data);
+}
+
+/* Send what was held back: its line is written down. */
+static PyObject *lane_forward(PyObject *object, PyObject *unused)
+{
+    Lane *self = (Lane *)object;
+    (void)unused;
+    PyObject *held = self->held;
+    if (!held) Py_RETURN_NONE;
+    self->held = NULL;
+    PyObject *sent = PyObject_CallFunctionObjArgs(self->to_server, held, NULL);
+    Py_DECREF(held);
+    return sent;
+}
+
+/* Give back what is held back; None where nothing is. */
+static PyObject *lane_unhold(PyObject *object, PyObject *unused)
+{
+    Lane *self = (Lane *)object;
+    (void)unused;
+    PyObject *held = self->held;
+    self->held = NULL;
+    return held ? held : Py_NewRef(Py_None);
+}
+
+/* Nothing of it goes to the server. */
+static PyObject *lane_refuse(PyObject *object, PyObject *unused)
+{
+    Lane *self = (Lane *)object;
+    (void)unused;
+    if (!self->held) Py_RETURN_NONE;
+    Py_CLEAR(self->held);
+    return PyObject_CallMethod(self->owner, "refuse", NULL);
+}
+
+/* bar(whether): take nothing of the client, as something of it waits elsewhere. */
+static PyObject *lane_bar(PyObject *object, PyObject *whether)
+{
+    int barred = PyObject_IsTrue(whether);
+    if (barred < 0) return NULL;
+    ((Lane *)object)->barred = barred;
+    Py_RETURN_NONE;
+}
+
+static PyObject *lane_holding(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((Lane *)object)->held != NULL);
+}
+
 static PyObject *lane_waiting(PyObject *object, void *unused)
 {
     (void)unused;
@@ -863,25 +1065,38 @@ static PyObject *lane_last(PyObject *object, void *unused)
 
 static PyMethodDef ledger_methods[] = {
     {"add", ledger_add, METH_VARARGS, "Take lines, and how many of them begin a statement."},
+    {"wire", ledger_wire, METH_VARARGS, "Tell somebody when a lane holds something back, and when lines wait."},
+    {"release", ledger_release, METH_NOARGS, "Give the lanes that hold something back, and forget them."},
     {"take", ledger_take, METH_NOARGS, "Give what was taken, and how many of it begin a statement; nothing is left."},
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot ledger_slots[] = {
     {Py_tp_dealloc, ledger_dealloc},
+    {Py_tp_traverse, ledger_traverse},
+    {Py_tp_clear, ledger_clear},
     {Py_tp_methods, ledger_methods},
     {Py_tp_new, PyType_GenericNew},
     {0, NULL},
 };
-static PyType_Spec ledger_spec = {"pgwitness_gateway.Ledger", sizeof(Ledger), 0, Py_TPFLAGS_DEFAULT, ledger_slots};
+static PyType_Spec ledger_spec = {
+    "pgwitness_gateway.Ledger", sizeof(Ledger), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, ledger_slots};
 
 static PyMethodDef lane_methods[] = {
     {"enter", lane_enter, METH_VARARGS, "Take statements from here on."},
     {"leave", lane_leave, METH_NOARGS, "Take none any more; give back what is under way."},
+    {"wire", lane_wire, METH_VARARGS, "Say where reads go to, and who has those that are not taken."},
+    {"from_client", lane_from_client, METH_O, "Take a read of the client, or hand it on."},
+    {"from_server", lane_from_server, METH_O, "Take a read of the server, or hand it on."},
+    {"forward", lane_forward, METH_NOARGS, "Send what is held back."},
+    {"refuse", lane_refuse, METH_NOARGS, "Send nothing of what is held back, and end the session."},
+    {"unhold", lane_unhold, METH_NOARGS, "Give back what is held back."},
+    {"bar", lane_bar, METH_O, "Take nothing of the client, or do so again."},
     {"client", (PyCFunction)(void (*)(void))lane_client, METH_FASTCALL, "Take a read of the client."},
     {"server", (PyCFunction)(void (*)(void))lane_server, METH_FASTCALL, "Take a read of the server."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef lane_members[] = {
+    {"holding", lane_holding, NULL, "Whether something is held back.", NULL},
     {"waiting", lane_waiting, NULL, "Whether something is under way.", NULL},
     {"engaged", lane_engaged, NULL, "Whether it takes statements.", NULL},
     {"last", lane_last, NULL, "What was answered last: its decision, number, and end.", NULL},
@@ -919,7 +1134,7 @@ PyMODINIT_FUNC PyInit_pgwitness_gateway(void)
     ledger_type = (PyTypeObject *)ledger;
     if (!ledger || !lane || !s_open || !s_idle || !s_clear || !s_put || !s_epoch || !s_transaction || !s_status ||
         !s_statements || PyModule_AddObjectRef(module, "Ledger", ledger) < 0 ||
-        PyModule_AddObjectRef(module, "Lane", lane) < 0 || PyModule_AddIntConstant(module, "version", 1) < 0) {
+        PyModule_AddObjectRef(module, "Lane", lane) < 0 || PyModule_AddIntConstant(module, "version", 2) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 LIBRARY: Final = Path(__file__).with_name("native.native")
-VERSION: Final = 1
+VERSION: Final = 2
 NAME: Final = "pgwitness_gateway"
 SWITCH: Final = "PGWITNESS_GATEWAY_NATIVE"
 """`0` in the environment leaves the library out, to compare, or to be rid of it."""
@@ -32,6 +32,22 @@ class Ledger(Protocol):
     def take(self) -> tuple[bytes, int]:
         """Give all that was taken, and how many of it begin a statement; nothing is left."""
 
+    def wire(self, on_hold: Callable[[], object], on_late: Callable[[], object], /) -> None:
+        """Tell somebody when a lane is the first to hold something back, and when lines wait and nothing is held."""
+
+    def release(self) -> list[Lane]:
+        """Give the lanes that hold something back until the lines are written down, and forget them."""
+
+
+class Owner(Protocol):
+    """Whose lane it is."""
+
+    def defect(self, error: Exception) -> None:
+        """Take an error that nobody foresaw."""
+
+    def refuse(self) -> None:
+        """End, as nothing can be written down."""
+
 
 class Lane(Protocol):
     """A session's short lane; see `collectors.gateway.session.short`."""
@@ -42,6 +58,8 @@ class Lane(Protocol):
     """Whether it takes statements."""
     rows: int
     """Rows of all the answers that it has taken."""
+    holding: bool
+    """Whether it holds something back for the server, until its line is written down."""
     last: tuple[Any, int, int] | None
     """The decision, the number and the end (`Moment.ns`) of the last statement whose answer it has taken."""
 
@@ -63,6 +81,35 @@ class Lane(Protocol):
 
     def leave(self) -> tuple[int, int, bytes, Any, bytes | None, bytes | None, int, int] | None:
         """Take none any more; give back what is under way."""
+
+    def wire(
+        self,
+        owner: Owner,
+        otherwise_client: Callable[[bytes], None],
+        otherwise_server: Callable[[bytes], None],
+        to_client: Callable[[bytes], None],
+        to_server: Callable[[bytes], None],
+        /,
+    ) -> None:
+        """Say where reads go to, and who has those that are not taken."""
+
+    def from_client(self, data: bytes, /) -> None:
+        """Take a read of the client and hold it back, or hand it on."""
+
+    def from_server(self, data: bytes, /) -> None:
+        """Take a read of the server and send it to the client, or hand it on."""
+
+    def forward(self) -> None:
+        """Send what is held back."""
+
+    def refuse(self) -> None:
+        """Send nothing of what is held back, and end the session."""
+
+    def unhold(self) -> bytes | None:
+        """Give back what is held back."""
+
+    def bar(self, barred: bool, /) -> None:
+        """Take nothing of the client, as something of it waits elsewhere, or do so again."""
 
     def client(self, data: bytes, us: int = ..., ns: int = ..., /) -> bool:
         """Take a read of the client, or nothing of it."""
