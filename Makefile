@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients screenshots lock kafka postgres regress twin suites clean
+.PHONY: install demo check test chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients kit screenshots lock kafka postgres regress twin suites clean
 
 install: $(STAMP)
 
@@ -95,6 +95,10 @@ honest: install .honest/.complete
 	cp tests/honest/package.json .honest/
 	! command -v npm >/dev/null || (cd .honest && npm install --no-audit --no-fund --loglevel=error)
 	@touch $@
+
+# Chart, manifests, rules and dashboards by helm, kubeconform and promtool, which are built from their Go modules (minutes, once).
+kit:
+	sh deploy/kit.sh
 
 # The tools for agents by another SDK than the one that serves them, TypeScript's (npm).
 mcp-clients: install
