@@ -37,7 +37,10 @@ class Column(Struct, frozen=True, kw_only=True):
 
 
 class Table(Struct, frozen=True, kw_only=True):
-    """A table, ordinary or partitioned. `roles` are those that its row security has policies for, beside everybody."""
+    """A table, ordinary or partitioned. `roles` are those that its row security has policies for, beside everybody.
+
+    `policies_read` are columns of other tables, by oid and name, that its row security looks at.
+    """
 
     oid: int
     schema: str
@@ -45,6 +48,7 @@ class Table(Struct, frozen=True, kw_only=True):
     owner: str
     columns: tuple[Column, ...]
     roles: tuple[str, ...] = ()
+    policies_read: tuple[tuple[int, str], ...] = ()
 
     @property
     def qualified(self) -> str:
@@ -120,14 +124,24 @@ SELECT current_database(), getdatabaseencoding(), current_user, r.rolsuper, o.oi
         JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %(schema)s AND c.relname = 'pads')
 FROM pg_roles AS r LEFT JOIN pg_roles AS o ON o.rolname = %(owner)s WHERE r.rolname = current_user"""
 
-_TABLES = """\
+_POLICIES_READ = """\
+SELECT DISTINCT p.polrelid, d.refobjid, a.attname::text FROM pg_policy AS p
+JOIN pg_class AS c ON c.oid = p.polrelid AND c.relrowsecurity
+JOIN pg_depend AS d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass
+    AND d.refobjid <> p.polrelid
+JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+WHERE p.polcmd IN ('r', '*')"""
+
+_TABLES = f"""\
 SELECT c.oid, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text,
     CASE WHEN c.relrowsecurity THEN ARRAY(SELECT DISTINCT pg_get_userbyid(r.oid)::text
         FROM pg_policy AS p, unnest(p.polroles) AS r (oid) WHERE p.polrelid = c.oid AND r.oid <> 0 ORDER BY 1) END
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND (n.nspname = ANY (%(schemas)s) OR EXISTS (
         SELECT FROM pg_attribute AS a, aclexplode(a.attacl) AS x JOIN pg_roles AS o ON o.oid = x.grantee
-        WHERE a.attrelid = c.oid AND o.rolname = %(owner)s))
+        WHERE a.attrelid = c.oid AND o.rolname = %(owner)s) OR c.oid IN (SELECT r.oid FROM ({_POLICIES_READ})
+        AS r (of, oid, name) JOIN pg_class AS f ON f.oid = r.of JOIN pg_namespace AS g ON g.oid = f.relnamespace
+        WHERE g.nspname = ANY (%(schemas)s)))
     AND NOT EXISTS (SELECT FROM pg_depend AS d
         WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 2, 3"""
 
@@ -220,6 +234,9 @@ def read(
         columns: dict[int, list[Column]] = {row[0]: [] for row in tables}
         for row in connection.execute(_COLUMNS, parameters | {"oids": [row[0] for row in tables]}).fetchall():
             columns[row[0]].append(_column(row))
+        looked_at: dict[int, list[tuple[int, str]]] = {}
+        for of, oid, name in connection.execute(_POLICIES_READ).fetchall():
+            looked_at.setdefault(of, []).append((oid, name))
         tree = connection.execute(_TREE).fetchall()
         marked = connection.execute(_SCHEMAS, parameters | {"schemas": list(views)}).fetchall()
         ours = {name: said.removeprefix(MARK) for name, said, _ in marked if said and said.startswith(MARK)}
@@ -239,7 +256,7 @@ def read(
         member=server[6],
         pads=server[7],
         filled=_filled(connection, pads) if server[7] else False,
-        tables=tuple(_table(row, columns[row[0]]) for row in tables),
+        tables=tuple(_table(row, columns[row[0]], looked_at.get(row[0], [])) for row in tables),
         tree=tuple((row[0], row[1]) for row in tree),
         names=names,
         schemas=ours,
@@ -269,9 +286,15 @@ def _column(row: tuple[Any, ...]) -> Column:
     )
 
 
-def _table(row: tuple[Any, ...], columns: list[Column]) -> Table:
+def _table(row: tuple[Any, ...], columns: list[Column], looked_at: list[tuple[int, str]]) -> Table:
     return Table(
-        oid=row[0], schema=row[1], name=row[2], owner=row[3], roles=tuple(row[4] or ()), columns=tuple(columns)
+        oid=row[0],
+        schema=row[1],
+        name=row[2],
+        owner=row[3],
+        roles=tuple(row[4] or ()),
+        columns=tuple(columns),
+        policies_read=tuple(looked_at),
     )
 
 

@@ -269,6 +269,8 @@ def _grants(state: State, views: list[Wanted]) -> Iterator[Statement]:
     for view in views:
         read = {column.name for column, _, made in view.columns if not made.startswith("NULL::")}
         needed.setdefault(view.table.oid, set()).update(read)
+        for oid, column in view.table.policies_read:  # row security is judged with the owner's rights
+            needed.setdefault(oid, set()).add(column)
     for table in state.tables:
         wanted_here = needed.get(table.oid, set())
         lacking = [c.name for c in table.columns if not c.granted and c.name in wanted_here]

@@ -221,6 +221,26 @@ def test_the_values_of_a_very_wide_table_are_counted(masked18: Masked) -> None:
     assert (len(counted), counted["c0"], counted["c899"], counted["c5"]) == (900, (2, 2), (1, 2), (0, 0))
 
 
+def test_row_security_may_look_at_another_table(masked: Masked) -> None:
+    """The views' owner may read there what the policy looks at, the audience nothing of it; both go with the masks."""
+    masked.admin.execute(
+        "CREATE SCHEMA hr; CREATE TABLE hr.members (team int, login name, secret text);"
+        " CREATE TABLE tickets (id int, team int); INSERT INTO tickets VALUES (1, 1), (2, 2);"
+        " INSERT INTO hr.members VALUES (1, 'support', 'x'), (2, 'clerk', 'x');"
+        " ALTER TABLE tickets ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON tickets FOR SELECT USING"
+        " (EXISTS (SELECT FROM hr.members AS m WHERE m.team = tickets.team AND m.login = current_user))"
+    )
+    masks = masked.masks({"*.id": "clear"})
+    assert not masked.install(masks).left
+    assert masked.sees("SELECT id FROM tickets") == [(1,)]
+    assert "hr" in masked.denied("SELECT login FROM hr.members")
+    assert states(masked, masks) == ["ok"]
+    assert masked.install(masks).done == ()
+    masked.uninstall(masks)
+    granted = "SELECT FROM pg_attribute WHERE attrelid = 'hr.members'::regclass AND attacl IS NOT NULL"
+    assert not masked.admin.execute(f"{granted} AND attacl::text LIKE '%pgwitness_masks%'").fetchall()
+
+
 def test_a_role_that_reads_more_is_no_audience(masked: Masked) -> None:
     """A role with memberships or powers is refused with the statement that mends it, and nothing is made for it."""
     masked.admin.execute("CREATE TABLE t (id int); CREATE ROLE support LOGIN IN ROLE pg_read_all_data")
