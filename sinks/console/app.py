@@ -45,7 +45,7 @@ from sinks.console.witness import Feedback, Visitor, Witness
 LIVE_S = 5.0
 STREAMS_MAX, STREAMS_A_SESSION = 400, 4
 POLICIES_S = 30.0
-"""How long what was read of the policies is shown."""
+"""How long what was read of the policies is shown before their files are looked at again."""
 LOGINS_AT_ONCE = 2
 """Each takes 32 MiB while a password is held against its hash."""
 
@@ -76,12 +76,16 @@ class Context:
 
 @dataclass(frozen=True)
 class Live:
-    """A part of a page that changes by itself: who may see it, its template, and what that is filled with."""
+    """A part of a page that changes by itself: who may see it, its template, and under which name what fills it.
+
+    What `gather` gives is the same object as long as nothing is looked at anew: it is written for all viewers once.
+    """
 
     name: str
     right: Right
     template: str
-    gather: Callable[[], dict[str, Any]]
+    value: str
+    gather: Callable[[], object]
 
 
 class _Feed(StreamingResponse):
@@ -113,9 +117,10 @@ class Application:
         self.sessions = Sessions(config.session_lifetime, config.session_idle, context.clock)
         self.throttle = Throttle(context.clock)
         self._gathering, self._providing = asyncio.Lock(), asyncio.Semaphore(LOGINS_AT_ONCE)
+        self._written: dict[str, tuple[object, str]] = {}
         self._hashing = asyncio.Semaphore(LOGINS_AT_ONCE)
         facts = Cached(lambda: now.gather(context.reader, context.seal, datetime.now(UTC)), LIVE_S * 0.8)
-        kept = Cached(lambda: policies.read(context.policies), POLICIES_S)
+        kept = Cached(policies.Folder(context.policies).read, POLICIES_S)
         self.shared = Shared(
             context.reader,
             context.asking,
@@ -260,8 +265,8 @@ class Application:
         """List what changes by itself on pages: everybody is shown the same."""
         here = Cached(lambda: live_sessions.listed(self.context.gateway), LIVE_S * 0.8)
         return [
-            Live("now", "now", "_now.html", lambda: {"facts": self.shared.now.get()}),
-            Live("sessions", "evidence", "_sessions.html", lambda: {"sessions": here.get()}),
+            Live("now", "now", "_now.html", "facts", self.shared.now.get),
+            Live("sessions", "evidence", "_sessions.html", "sessions", here.get),
         ]
 
     def _living(self, live: Live) -> Callable[[Request], Awaitable[Response]]:
@@ -306,17 +311,26 @@ class Application:
                 yield _event(live.name, rendering.render("_trouble.html", {"sentence": OVER}))
                 return
             try:
-                html = rendering.render(live.template, await self._gathered(live))
+                html = await self._drawn(live)
             except PgwitnessError as error:
                 html = rendering.render("_trouble.html", {"sentence": str(error)})
             yield ": alive\n\n" if html == before else _event(live.name, html)
             before = html
             await asyncio.sleep(LIVE_S)
 
-    async def _gathered(self, live: Live) -> dict[str, Any]:
+    async def _drawn(self, live: Live) -> str:
         """Give what a feed shows. Feeds wait for each other here, and not each in one of the few threads."""
         async with self._gathering:
-            return await run_in_threadpool(live.gather)
+            return await run_in_threadpool(self._draw, live)
+
+    def _draw(self, live: Live) -> str:
+        """Write what a feed shows, unless it is written already; one at a time."""
+        found = live.gather()
+        of, html = self._written.get(live.name, (None, ""))
+        if of is not found:
+            html = rendering.render(live.template, {live.value: found})
+            self._written[live.name] = (found, html)
+        return html
 
     # Logging in and out.
 

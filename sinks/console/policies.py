@@ -68,6 +68,31 @@ def read(path: Path) -> Kept:
     return Kept(bundle, failures, path)
 
 
+class Folder:
+    """Where policies are kept: they are read again when a file of them is another."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read: tuple[list[tuple[str, int, int]], Kept] | None = None
+
+    def read(self) -> Kept:
+        """Return the policies. Raise as `read` does; then they are read the next time."""
+        files = self._path.rglob("*") if self._path.is_dir() else [self._path]
+        found = sorted((str(file), *_stamp(file)) for file in files)
+        if self._read is None or self._read[0] != found:
+            self._read = None
+            self._read = (found, read(self._path))
+        return self._read[1]
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except OSError:  # it has just gone
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
 def listed(reader: Reader, kept: Kept | None, at: datetime) -> list[Row]:
     """List the policies with what each did; those that found most first, and what is no policy of these, too."""
     did = {str(row["policy"] or ""): row for row in reader.rows(_DID, _since(at))}

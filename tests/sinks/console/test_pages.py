@@ -180,6 +180,27 @@ def test_what_lives_is_sent_when_it_is_another(
     assert world.browser().get("/now/live").status_code == 401
 
 
+def test_what_lives_is_written_once_for_all_who_look(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hundred viewers cost what one does."""
+    left = iter([False, False, True] * 3 + [True] * 3)
+    world = make_world(stop=lambda: next(left))
+    monkeypatch.setattr(app, "LIVE_S", 0.0)
+    written: list[str] = []
+    render = rendering.render
+
+    def counted(template: str, values: Any) -> str:
+        written.append(template)
+        return render(template, values)
+
+    browsers = [world.visit("viewer") for _ in range(3)]
+    monkeypatch.setattr(rendering, "render", counted)
+    for browser in browsers:
+        assert browser.get("/now/live").text.startswith("event: now")
+    assert written == ["_now.html"]
+
+
 def test_what_lives_says_when_it_does_no_more(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:

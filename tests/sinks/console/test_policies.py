@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pgwitness.core.errors import ConfigurationError
 from sinks.console import policies, report_pages
 from sinks.console.asking import LONG_S, Replaying
 from sinks.console.reader import Cached
@@ -185,6 +186,20 @@ def test_evidence_is_needed_for_a_report(world: World) -> None:
 def test_the_last_month_is_a_whole_one(at: tuple[int, int, int], period: tuple[str, str]) -> None:
     """Also in January."""
     assert report_pages.last_month(datetime(*at, tzinfo=UTC)) == period
+
+
+def test_policies_are_read_again_when_they_are_others(tmp_path: Path) -> None:
+    """And not before: their tests take a third of a second."""
+    file = tmp_path / "own.yaml"
+    file.write_text(POLICY.replace("EXPECTED", "false"))
+    folder = policies.Folder(tmp_path)
+    first = folder.read()
+    assert folder.read() is first
+    file.write_text(POLICY.replace("EXPECTED", "false").replace("severity: low", "severity: high"))
+    assert folder.read().bundle.policies["every_change"].document.severity == "high"
+    file.unlink()
+    with pytest.raises(ConfigurationError):
+        folder.read()
 
 
 def test_what_was_read_of_the_policies_is_kept_a_while(kept: policies.Kept) -> None:
