@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients kit screenshots lock kafka postgres regress twin suites clean
+.PHONY: install demo check test chaos approvals-chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients kit screenshots lock kafka postgres regress twin suites clean
 
 install: $(STAMP)
 
@@ -30,6 +30,11 @@ check: lint
 # operations, instead of at every fourth.
 chaos: install
 	@PGWITNESS_CHAOS=full BIN=$(BIN) sh tests/run tests/chaos tests/sinks/test_compaction_faults.py
+
+# A thousand statements that need approval at two gateways, which are killed fifty times: what ran is held against what was approved, and
+# the evidence against the topic.
+approvals-chaos: install
+	$(BIN)/python -m tests.chaos.approvals
 
 # A lake in a bucket (moto) under kills of collector, workers, compactors and sealer, for an hour or `make soak SECONDS=600`: what the
 # workload's books say is held against the lake, which is verified where it is, every row of it.
