@@ -34,6 +34,7 @@ class State(Struct, frozen=True, kw_only=True):
     owner: bool
     stats: bool
     schema: bool
+    schema_owned: bool
     made: frozenset[str]
     kept: frozenset[str]
     functions: dict[str, str]
@@ -49,7 +50,7 @@ class State(Struct, frozen=True, kw_only=True):
 _SERVER = """\
 SELECT current_database()::text, (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user),
     o.oid IS NOT NULL, coalesce(pg_has_role(o.oid, 'pg_read_all_stats', 'USAGE'), false),
-    EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = %(schema)s),
+    (SELECT coalesce(n.nspowner = o.oid, false) FROM pg_namespace AS n WHERE n.nspname = %(schema)s),
     EXISTS (SELECT FROM pg_shdepend AS d WHERE d.refobjid = o.oid AND d.dbid NOT IN (0,
         (SELECT b.oid FROM pg_database AS b WHERE b.datname = current_database())))
 FROM (SELECT) AS one LEFT JOIN pg_roles AS o ON o.rolname = %(owner)s"""
@@ -97,7 +98,8 @@ def read(connection: Connection, pads: tuple[bytes, bytes] | None) -> State:
         superuser=server[1],
         owner=server[2],
         stats=server[3],
-        schema=server[4],
+        schema=server[4] is not None,
+        schema_owned=server[4] is True,
         elsewhere=server[5],
         made=frozenset(made),
         kept=frozenset(name for name, kept in made.items() if kept),

@@ -23,6 +23,8 @@ def install(state: State, wanted: Wanted) -> list[Statement]:
         plan.append(Statement(f"GRANT pg_read_all_stats TO {_OWNER}", ROLE, why))
     if not state.schema:
         plan.append(Statement(sql.CREATE_SCHEMA, GROUND, "what the guard has here"))
+    elif not state.schema_owned:  # restored from a dump without its owner
+        plan.append(Statement(f"ALTER SCHEMA {SCHEMA} OWNER TO {_OWNER}", GROUND, "what judges runs as it"))
     for name, statement in sql.CREATE_TABLES.items():
         if name not in state.made:
             plan.append(Statement(statement, GROUND, "what the guard remembers"))

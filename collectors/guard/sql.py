@@ -52,7 +52,9 @@ CREATE_TABLES = {
         f"CREATE UNLOGGED TABLE {SCHEMA}.counted (pid int PRIMARY KEY, at timestamptz NOT NULL, gone int8 NOT NULL)"
         " WITH (fillfactor = 10)"
     ),
-    "inside": f"CREATE UNLOGGED TABLE {SCHEMA}.inside (pid int PRIMARY KEY, at timestamptz NOT NULL)",
+    "inside": (
+        f"CREATE UNLOGGED TABLE {SCHEMA}.inside (pid int PRIMARY KEY, at timestamptz NOT NULL, depth int NOT NULL)"
+    ),
 }
 """Tables of the guard and what makes them. What is in them is worth nothing behind a crash, but for the key's pads."""
 
@@ -308,6 +310,14 @@ $pgwitness$"""
 _OURS = f"(SELECT FROM {SCHEMA}.inside AS i WHERE i.pid = pg_backend_pid() AND i.at = statement_timestamp())"
 
 
+_ENTER = f"""INSERT INTO {SCHEMA}.inside AS i VALUES (pg_backend_pid(), statement_timestamp(), 1) ON CONFLICT (pid)
+        DO UPDATE SET at = EXCLUDED.at, depth = CASE WHEN i.at = EXCLUDED.at THEN i.depth + 1 ELSE 1 END;"""
+_LEAVE = f"""UPDATE {SCHEMA}.inside AS i SET depth = i.depth - 1 WHERE i.pid = pg_backend_pid();
+        DELETE FROM {SCHEMA}.inside AS i WHERE i.pid = pg_backend_pid() AND i.depth < 1;"""
+"""Between the first event trigger of an event and the last, others of pgwitness run DDL of their own, whose event
+triggers stand within: they go one deeper, and come back."""
+
+
 def _tag(tag: str) -> str:
     cases = " ".join(f"WHEN {text(one)} THEN {text(said)}" for one, said in sorted(_WORDS.items()))
     return f"CASE {tag} {cases} ELSE replace(lower({tag}), ' ', '_') END"
@@ -321,8 +331,6 @@ def events(wanted: Wanted) -> Iterator[str]:
     """Create the functions of the event triggers that judge."""
     free = _free(wanted)
     head = f"RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER\n{SETTINGS} AS $pgwitness$"
-    enter = f"""INSERT INTO {SCHEMA}.inside VALUES (pg_backend_pid(), statement_timestamp())
-    ON CONFLICT (pid) DO UPDATE SET at = EXCLUDED.at;"""
     yield f"""\
 CREATE OR REPLACE FUNCTION {SCHEMA}.starts() {head}
 BEGIN
@@ -340,7 +348,11 @@ DECLARE
     operations text[];
     relations text[];
 BEGIN
-    IF {_AWAY} OR EXISTS {_OURS} THEN
+    IF {_AWAY} THEN
+        RETURN;
+    END IF;
+    IF EXISTS {_OURS} THEN
+        {_ENTER}
         RETURN;
     END IF;
     IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() AS d JOIN pg_namespace AS n
@@ -376,7 +388,7 @@ BEGIN
         END IF;
         PERFORM {SCHEMA}.judge(operations, coalesce(relations, '{{}}'), NULL, true);
     END IF;
-    {enter}
+    {_ENTER}
 END
 $pgwitness$"""
     yield f"""\
@@ -387,7 +399,11 @@ DECLARE
     every int;
     seen int;
 BEGIN
-    IF {free} OR EXISTS {_OURS} THEN
+    IF {free} THEN
+        RETURN;
+    END IF;
+    IF EXISTS {_OURS} THEN
+        {_ENTER}
         RETURN;
     END IF;
     SELECT count(*), count(*) FILTER (WHERE c.schema_name IS DISTINCT FROM 'pg_temp' AND NOT c.in_extension),
@@ -418,14 +434,14 @@ BEGIN
             AND p.pronamespace <> '{SCHEMA}'::regnamespace) THEN
         RAISE EXCEPTION USING ERRCODE = '{SQLSTATE}', MESSAGE = 'refused: the guard of pgwitness is not replaced so';
     END IF;
-    {enter}
+    {_ENTER}
 END
 $pgwitness$"""
     yield f"""\
 CREATE OR REPLACE FUNCTION {SCHEMA}.leaves() {head}
 BEGIN
     IF NOT {free} THEN
-        DELETE FROM {SCHEMA}.inside AS i WHERE i.pid = pg_backend_pid();
+        {_LEAVE}
     END IF;
 END
 $pgwitness$"""
@@ -454,11 +470,6 @@ BEGIN
         RETURN;
     END IF;
     IF tg_tag IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA') THEN
-        IF NOT {free} THEN
-            -- What is run here is not the client's doing, whoever the client is.
-            INSERT INTO {SCHEMA}.inside VALUES (pg_backend_pid(), statement_timestamp())
-            ON CONFLICT (pid) DO UPDATE SET at = EXCLUDED.at;
-        END IF;
         FOR found IN
             SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name
             FROM pg_event_trigger_ddl_commands() AS e JOIN pg_class AS c ON c.oid = e.objid
@@ -484,7 +495,7 @@ BEGIN
         END LOOP;
     END IF;
     IF NOT {free} THEN
-        DELETE FROM {SCHEMA}.inside AS i WHERE i.pid = pg_backend_pid();
+        {_LEAVE}
     END IF;
 END
 $pgwitness$"""
