@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
+from collectors.gateway.connection import Connection, House
+from collectors.gateway.judging.judge import Judging
+from collectors.gateway.link import Link
 from collectors.gateway.session.actions import Moment
+from collectors.gateway.session.session import Session
 from collectors.gateway.spool.ledger import Lines, ledger
 from collectors.gateway.spool.records import Begun
+from collectors.gateway.spool.spool import BEGINS, Reader, Spool
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import frame
 from collectors.gateway.wire.native import SWITCH, VERSION, Native, load, native
 from hatch_build import compiled
+from pgwitness.core.privacy import tokenizer
 from tests.conftest import leave_out
 from tests.gateway.conftest import running
-from tests.gateway.short import Twin, compare, compare_shape, decided, jumble, twins, written
+from tests.gateway.short import OPENED, Twin, compare, compare_shape, decided, jumble, twins, written
 from tests.gateway.test_refusals import policy, rules
 
 SOURCE = Path(__file__).parents[2] / "collectors/gateway/wire/native.c"
@@ -163,10 +171,60 @@ def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(ledger(), Lines)
 
 
+class Transport:
+    """A transport that keeps what is written, with whatever else happens."""
+
+    def __init__(self, happened: list[tuple[str, bytes]], name: str) -> None:
+        self.happened, self.name, self.protocol = happened, name, Link()
+        self.protocol.connection_made(self)  # type: ignore[arg-type]
+
+    def write(self, data: bytes) -> None:
+        self.happened.append((self.name, data))
+
+    def set_protocol(self, protocol: Link) -> None:
+        self.protocol = protocol
+
+    def resume_reading(self) -> None: ...
+
+
+@pytest.mark.parametrize("behind", [frame(b"X"), frontend.query("SELECT 2"), frame(b"S")])
+def test_nothing_overtakes_what_is_held_back(library: Native, tmp_path: Path, behind: bytes) -> None:
+    """What the short lane has taken is on the spool before it goes to the server, and what comes behind goes behind."""
+    happened: list[tuple[str, bytes]] = []
+    spool = Spool(tmp_path, 1 << 30)
+    query = frontend.query("SELECT a FROM t WHERE b = 1")
+
+    async def one_session() -> None:
+        judging = Judging(tokenizer(b"k" * 32), decided())
+        house = House({}, spool, judging, None, None, 1.0, 2)
+        client, server = Transport(happened, "client"), Transport(happened, "server")
+        judge = judging.session(OPENED)
+        session = Session(7, {}, judge, house.ledger)
+        there = SimpleNamespace(link=server.protocol)
+        Connection(house, session, client.protocol, there, b"", OPENED, judge).begin()  # type: ignore[arg-type]
+        for _ in range(3):
+            client.protocol.data_received(query)
+            await asyncio.sleep(0)
+            server.protocol.data_received(ANSWER)
+        assert happened == [("server", query), ("client", ANSWER)] * 3
+        assert session.lane is not None
+        assert session.lane.rows == 2
+        happened.clear()
+        client.protocol.data_received(query)
+        assert session.lane.holding
+        client.protocol.data_received(behind)
+        assert happened == []
+        await asyncio.sleep(0)
+        records = [record for _, record in Reader(tmp_path, 0).read(spool.end)]
+        assert sum(isinstance(record, Begun) for record in records) == 4 + (behind[:1] == b"Q")
+        assert b"".join(data for _, data in happened) == query + behind
+
+    asyncio.run(one_session())
+    spool.close()
+
+
 def test_begun_is_told_by_how_its_line_begins(library: Native) -> None:
     """Of lines that cannot be written down those are kept that say how something has ended."""
-    from collectors.gateway.spool.spool import BEGINS
-
     one = at_rest(library)
     one.of_client(frontend.query("SELECT a FROM t WHERE b = 2"), NOW)
     line = one.state()[-1]
