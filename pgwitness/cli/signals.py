@@ -34,6 +34,8 @@ def is_daemon(arguments: list[str]) -> bool:
         return any(argument.split("=")[0] == "--every" for argument in arguments)
     if arguments[:1] == ["console"]:
         return "users" not in arguments
+    if arguments[:1] == ["gateway"]:
+        return {"users", "sessions", "end"}.isdisjoint(arguments)
     if arguments[:1] == ["mcp"]:
         return "http" in " ".join(arguments)
     return arguments[:1] in (["collect"], ["worker"])

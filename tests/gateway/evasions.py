@@ -451,6 +451,32 @@ WAYS: dict[str, tuple[str, ...]] = {
         "COMMIT",
     ),
     "query_to_xml": ("SELECT query_to_xml('SELECT number FROM cards', true, false, '')",),
+    "cursor that was not closed": (
+        "BEGIN",
+        "DECLARE c CURSOR FOR SELECT number FROM cards",
+        "!",
+        "SAVEPOINT s",
+        "CLOSE nothing",
+        "ROLLBACK TO s",
+        "FETCH ALL FROM c",
+        "COMMIT",
+    ),
+    "cursor that was not closed in its string": (
+        "BEGIN",
+        "DECLARE c CURSOR FOR SELECT number FROM cards",
+        "!",
+        "SAVEPOINT s",
+        "SELECT 1 / 0; CLOSE c",
+        "ROLLBACK TO s",
+        "FETCH ALL FROM c",
+        "COMMIT",
+    ),
+    "statement that was not deallocated": (
+        "PREPARE p AS SELECT number FROM cards",
+        "!",
+        "SELECT 1 / 0; DEALLOCATE p",
+        "EXECUTE p",
+    ),
     "cursor_to_xml": (
         "BEGIN",
         "DECLARE c CURSOR FOR SELECT 1",
@@ -795,7 +821,21 @@ HONEST: dict[str, tuple[str, ...]] = {
     "cursor": ("BEGIN", "DECLARE c CURSOR FOR SELECT owner FROM cards", "FETCH ALL FROM c", "CLOSE c", "COMMIT"),
     "many cursors of one name": (
         "BEGIN",
-        *(part for n in range(40) for part in (f"DECLARE c CURSOR FOR SELECT {n}", "FETCH 100 FROM c", "CLOSE c")),
+        *(
+            part
+            for n in range(40)
+            for part in (f"DECLARE c CURSOR FOR SELECT {n} AS c{n}", "FETCH 100 FROM c", "CLOSE c")
+        ),
+        "COMMIT",
+    ),
+    "cursor of a name that stood for a secret": (
+        "BEGIN",
+        "DECLARE c CURSOR FOR SELECT number FROM cards",
+        "FETCH 1 FROM c",
+        "CLOSE c",
+        "!",
+        "DECLARE c CURSOR FOR SELECT owner FROM cards",
+        "FETCH ALL FROM c",
         "COMMIT",
     ),
     "savepoints": ("BEGIN", "SAVEPOINT s", "INSERT INTO log VALUES (3)", "ROLLBACK TO s", "COMMIT"),

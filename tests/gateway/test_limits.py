@@ -167,3 +167,15 @@ def _pipeline(client: psycopg.Connection) -> None:
         client.execute("UPDATE victim SET word = 'y' WHERE id = 1")
         client.execute("DELETE FROM victim WHERE id < 29")
         client.execute("UPDATE victim SET word = 'y' WHERE id = 2")
+
+
+def test_a_limited_statement_among_others_is_refused(limited: Running) -> None:
+    """Which of a string's statements did what would not be known: none runs, and the evidence says: denied."""
+    with (
+        psycopg.connect(limited.dsn(), autocommit=True, cursor_factory=psycopg.ClientCursor) as client,
+        pytest.raises(errors.InsufficientPrivilege, match="has to be sent alone"),
+    ):
+        client.execute("UPDATE victim SET word = 'y' WHERE id = 1; SELECT 1")
+    ((begun, ended),) = [one for one in limited.statements() if one[0].verdict is not None]
+    assert begun.verdict is not None
+    assert (begun.verdict.effect, ended.outcome, ended.sqlstate, ended.ran) == ("limit", "denied", "42501", True)

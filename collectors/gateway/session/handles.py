@@ -62,6 +62,18 @@ class Handles:
             if key[0] == "cursor" and meanings is not None and all(handle.verb != "hold" for handle in meanings):
                 del self._known[key]
 
+    def ended(self, handles: tuple[Handle, ...]) -> None:
+        """Take up that a text has run, before anything else was sent: what it alone has closed stands for nothing.
+
+        A cursor that was closed is not opened by a rollback, and a statement that was deallocated not made again.
+        """
+        if len(handles) != 1 or handles[0].verb not in ("close", "deallocate"):
+            return
+        sort: Sort = "cursor" if handles[0].verb == "close" else "statement"
+        name = handles[0].name
+        for key in [key for key in self._known if key[0] == sort and name in (key[1], "")]:
+            del self._known[key]
+
     def run(self, handles: Iterable[Handle]) -> list[tuple[Sort, str]]:
         """Take up what a text does with names; return those that it runs."""
         ran: list[tuple[Sort, str]] = []

@@ -53,13 +53,15 @@ _MANY: Final = "1000000000000"
 class Limit:
     """The limit of one statement."""
 
-    __slots__ = ("mark", "nonce", "ran", "rows", "verdict")
+    __slots__ = ("mark", "nonce", "ran", "rows", "stopped", "verdict")
 
     def __init__(self, verdict: Verdict, mark: str = "") -> None:
         """`mark` is what the guard in the database believes, of what was approved."""
         self.verdict = verdict
         self.mark = mark
         self.rows = verdict.rows
+        self.stopped = False
+        """Whether it was not run at all, for it came with other statements in one text."""
         self.ran: Ran | None = None
         """What was counted, of what was approved."""
         self.nonce = f"pgwitness.n{secrets.token_hex(8)}"

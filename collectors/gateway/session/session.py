@@ -684,6 +684,7 @@ class Session:
             return released
         said, encoding = backend.fields(message.body), self.settings.get("client_encoding", "UTF8")
         if head.kind == frontend.PARSE and said.get("R") == "exec_parse_message" and said.get("C") == "42601":
+            head.limit.stopped = True
             return head.limit.alone(encoding)
         rows = head.limit.exceeded(said)
         if rows is None:
@@ -781,7 +782,10 @@ class Session:
             sent = self._pop()
             if self._coming.first() is sent:
                 self._coming.popleft()
-            if sent.number:
+            if sent.number and sent.limit is not None and sent.limit.stopped:
+                sent.sqlstate = refusing.SQLSTATE
+                self._end(sent, "denied", now)
+            elif sent.number:
                 sent.sqlstate = _sqlstate(sent, said) if ran else None
                 self._end(sent, "failure", now, ran=ran)
             ran = False
@@ -794,6 +798,8 @@ class Session:
         head = self._head()
         if head is not None and head.kind in (frontend.QUERY, frontend.FUNCTION_CALL):
             self._end(head, "success" if head.sqlstate is None else "failure", now)
+            if head.sqlstate is None and head.refused is None and len(self._sent) == 1:
+                self._by_sql.ended(head.decision.handles)
         elif head is None or head.kind != frontend.SYNC:
             raise ProtocolViolation("the server is ready and has not answered just what was sent")
         self._pop()
