@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,3 +177,16 @@ def test_what_looks_alike_passes(tries: Tries, name: str) -> None:
     tried, _ = tries.tried(HONEST[name])
     assert not tried.refused, tried.refused
     assert not tried.failed, tried.failed
+
+
+@pytest.mark.parametrize("how", ["--inserts", "--schema-only"])
+def test_a_dump_passes(tries: Tries, postgres18: Postgres, how: str) -> None:
+    """What pg_dump sends is not refused: a cursor of one name for each table, and the catalogue in every way."""
+    tries.tried(("a:CREATE VIEW shown AS SELECT id FROM cards",))
+    for number in range(20):
+        columns = ", ".join(f"c{n} int" for n in range(number + 1))
+        tries.admin.execute(f"CREATE TABLE public.t{number} ({columns})".encode())
+    command = [str(postgres18.bin / "pg_dump"), how, "-d", tries.gateway.dsn()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("CREATE TABLE public.t") == 20
