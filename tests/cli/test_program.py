@@ -67,6 +67,7 @@ def test_a_missing_configuration_is_usage_and_named(words: tuple[str, ...], tmp_
     """Without its configuration every command ends with 2 and names the file and the way out."""
     needed = {("collect",): ["wal"], ("prove",): ["e"], ("dead-letters", "show"): ["0"], ("token",): ["public.a.b"]}
     needed["policy", "try"] = ["SELECT 1"]
+    needed["policy", "draft"] = ["0123456789"]
     needed["dead-letters", "skip"] = ["raw", "0", "1", "--why", "x"]
     needed["lake", "hold"] = ["--why", "x", "--relation", "public.a"]
     needed["gateway", "users", "add"] = ["ada"]

@@ -65,8 +65,8 @@ def test_what_is_asked_for_again_stays_known(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(judging, "read", read)
     session = judging.session(OPENED)
     for number in range(500):
-        session.decide(b"SELECT %d" % number, 1)
+        session.decide(b"SELECT a%d FROM kept" % number, 1)
         session.decide(b"SELECT id FROM kept", 1)
     assert texts.count(b"SELECT id FROM kept") == 1
-    session.decide(b"SELECT 1", 1)
-    assert texts.count(b"SELECT 1") == 2
+    session.decide(b"SELECT a1 FROM kept", 1)
+    assert texts.count(b"SELECT a1 FROM kept") == 2

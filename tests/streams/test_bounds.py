@@ -8,7 +8,7 @@ from pgwitness.core.events import RawBatch, RawHeader, Relation
 from streams.fold import cluster, clusters, ddl_seen
 from streams.fold.fold import Fold
 from streams.fold.hold_buffer import COLUMN_BYTES, PART_BYTES, size_of
-from streams.fold.joins import log_join, log_wait, stats_join
+from streams.fold.joins import drift, log_join, log_wait, stats_join
 from streams.fold.outcome import open_transactions, outcomes, step
 from streams.fold.sanity import NAME_CHARS_MAX, bounded
 from streams.fold.schema import functions, relations
@@ -49,6 +49,8 @@ LIMITS = (
     (open_transactions, "SESSIONS_MAX"),
     (step, "WAITING_MAX"),
     (outcomes, "SEEN_MAX"),
+    (drift, "SEEN_MAX"),
+    (drift, "RUNS_MAX"),
     (open_transactions, "COMMITTED_MAX"),
 )
 
