@@ -20,7 +20,7 @@ from pgwitness.cli.options import common, configuration, http_options
 @http_options
 @common
 def mcp(transport: str, host: str | None, port: int | None, config_path: Path) -> None:
-    """Serve tools to AI agents: query, explain, describe, my_limits.
+    """Serve tools to AI agents: query, explain, describe, my_limits, request_approval, approval_status.
 
     Each call is one statement through the gateway, which knows the agent and the person it acts for by their token,
     judges the statement, and writes it down. What is refused comes back with what would be allowed. Where the gateway

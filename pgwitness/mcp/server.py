@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import secrets
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from mcp.server.auth.middleware.auth_context import get_access_token
@@ -16,8 +20,10 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from pgwitness import __version__
+from pgwitness.approvals.following import Following
+from pgwitness.approvals.ledger import Ledger
 from pgwitness.core.config import Config
-from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.errors import ConfigurationError, PgwitnessError
 from pgwitness.mcp.answers import Answer, Cell
 from pgwitness.mcp.limits import Limit, limits
 from pgwitness.mcp.sessions import Failed, Sessions
@@ -38,6 +44,7 @@ Purpose = Annotated[
 ]
 Database = Annotated[str, Field(description="The database; empty for the first that `my_limits` names")]
 Parameters = Annotated[list[Cell], Field(description="Values of $1, $2 …")]
+Request = Annotated[str, Field(description="The request's id, as `request_approval` or an error of `query` names it")]
 Relation = Annotated[str, Field(description="A relation, with or without its schema; empty lists all that can be read")]
 
 RELATIONS: Final = """\
@@ -63,6 +70,9 @@ SELECT a.attname AS column, pg_catalog.format_type(a.atttypid, a.atttypmod) AS t
  WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
    AND pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT')
  ORDER BY a.attnum"""
+READ_ONLY: Final = "25006"
+"""SQLSTATE of a statement that would have changed something where nothing may be."""
+_REQUEST: Final = re.compile(r"approval ([0-9a-f]{12}) is waited for")
 LOOKING: Final = "look at the schema"
 
 
@@ -76,6 +86,21 @@ class Limits(TypedDict):
     policies: list[Limit]
 
 
+class Asked(TypedDict):
+    """What came of asking for an approval: the request's id, empty where none is needed, and what to do."""
+
+    request: str
+    said: str
+
+
+class Status(TypedDict):
+    """How a request stands, who decided what, and until when (UTC) it can be decided on, or used once approved."""
+
+    state: str
+    decisions: list[str]
+    until: str
+
+
 class Tools:
     """What the tools do; `who` says whose token a call comes with."""
 
@@ -85,6 +110,13 @@ class Tools:
         self.sessions = Sessions(config.mcp)
         self._exchange = Exchange(config.mcp.exchange) if config.mcp.exchange is not None else None
         self._here = secrets.token_hex(8)
+        self._following = Following(config) if config.approvals.gateways else None
+
+    async def close(self) -> None:
+        """End all sessions, and what follows the topic of approvals."""
+        await self.sessions.close()
+        if self._following is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._following.close)
 
     async def query(
         self, sql: Sql, purpose: Purpose, ctx: Context, parameters: Parameters | None = None, database: Database = ""
@@ -109,6 +141,36 @@ class Tools:
                 f"there is no relation {relation} that you can read; describe without one lists those there are"
             )
         return answer
+
+    async def request_approval(
+        self, sql: Sql, purpose: Purpose, ctx: Context, parameters: Parameters | None = None, database: Database = ""
+    ) -> Asked:
+        """Ask for the approval of a statement without running it. When it is approved, `query` runs exactly it, once.
+
+        Exactly: the same text, parameters and purpose, in the same conversation.
+        """
+        try:
+            await self._call("query", ctx, database, sql, purpose, parameters, dry=True)
+        except ToolError as error:
+            failed = error.__cause__
+            asked = _REQUEST.search(str(error))
+            if asked is not None:
+                calls.labels("request_approval", "answered").inc()
+                return Asked(request=asked[1], said=str(error))
+            if not isinstance(failed, Failed) or failed.sqlstate != READ_ONLY:
+                calls.labels("request_approval", "refused").inc()
+                raise
+        calls.labels("request_approval", "answered").inc()
+        return Asked(request="", said="No policy asks for an approval of it, and nothing was done: use `query`.")
+
+    def approval_status(self, request: Request) -> Status:
+        """Tell how a request for approval stands: open, approved, denied, used, expired, and who said what."""
+        if self._following is None:
+            raise ToolError("this server does not know how requests stand: send the statement again with `query`")
+        try:
+            return self._following.look(lambda ledger: _status(ledger, request))
+        except PgwitnessError as error:
+            raise ToolError(str(error)) from error
 
     async def my_limits(self) -> Limits:
         """Tell what holds for you: databases, sizes of answers, and the policies by which statements are refused."""
@@ -155,7 +217,15 @@ class Tools:
         return answer
 
     async def _call(
-        self, tool: str, ctx: Context, database: str, sql: str, purpose: str, parameters: list[Cell] | None = None
+        self,
+        tool: str,
+        ctx: Context,
+        database: str,
+        sql: str,
+        purpose: str,
+        parameters: list[Cell] | None = None,
+        *,
+        dry: bool = False,
     ) -> Answer:
         known = self._config.mcp.databases
         database = database or known[0]
@@ -170,7 +240,7 @@ class Tools:
                 token = await self._exchange.token(token, self._audience(database))
             session = await self.sessions.of(who.key, conversation(ctx, self._here), database)
             conversations.set(len(self.sessions))
-            return await session.run(token, sql, purpose, tool, parameters)
+            return await session.run(token, sql, purpose, tool, parameters, dry=dry)
         except (Failed, Refused) as error:
             raise ToolError(str(error)) from error
 
@@ -231,7 +301,8 @@ def _register(server: MCPServer[Any], tools: Tools, databases: list[str]) -> Non
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     changes = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False)
     server.add_tool(tools.query, annotations=changes, structured_output=True)
-    for tool in (tools.explain, tools.describe, tools.my_limits):
+    server.add_tool(tools.request_approval, annotations=changes, structured_output=True)
+    for tool in (tools.explain, tools.describe, tools.approval_status, tools.my_limits):
         server.add_tool(tool, annotations=reads, structured_output=True)
 
     def policies() -> str:
@@ -243,6 +314,20 @@ def _register(server: MCPServer[Any], tools: Tools, databases: list[str]) -> Non
         return await tools.schema_text(database, ctx)
 
     server.resource("pgwitness://{database}/schema", description=f"What you can read of {', '.join(databases)}")(schema)
+
+
+def _status(ledger: Ledger, request: str) -> Status:
+    standing = ledger.requests.get(request)
+    if standing is None:
+        raise ToolError(f"there is no request {request}")
+    now_us = time.time_ns() // 1000
+    until_us = standing.request.expires_us if standing.approved_us is None else standing.usable_until_us
+    said = {"approve": "approved", "deny": "denied"}
+    return Status(
+        state=standing.state(now_us),
+        decisions=[f"{said[one.word]} by {one.who}: {one.why}" for one in standing.decisions],
+        until=datetime.fromtimestamp(until_us / 1e6, UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _paragraph(one: Limit) -> str:

@@ -39,7 +39,7 @@ def run_stdio(config: Config) -> None:
         try:
             await server.run_stdio_async()
         finally:
-            await tools.sessions.close()
+            await tools.close()
 
     asyncio.run(serve())
 
@@ -63,7 +63,7 @@ def run_http(config: Config, health: Health, stop: threading.Event) -> None:
                 sweeping.cancel()
                 with suppress(asyncio.CancelledError):
                     await sweeping
-                await tools.sessions.close()
+                await tools.close()
 
         serving = threading.Thread(target=lambda: asyncio.run(serve()), name=PART, daemon=True)
         health.expect(PART)

@@ -44,6 +44,10 @@ _CHANGING: Final = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "into
 class Failed(Exception):
     """A statement that was not done, as its caller is told; what PostgreSQL or the gateway said, whole."""
 
+    def __init__(self, text: str, sqlstate: str | None = None) -> None:
+        super().__init__(text)
+        self.sqlstate = sqlstate
+
 
 class Session:
     """One session at the gateway, and who may use it."""
@@ -63,12 +67,16 @@ class Session:
         """Whether a call uses it at the moment."""
         return self._lock.locked()
 
-    async def run(self, token: str, text: str, purpose: str, tool: str, parameters: list[Cell] | None = None) -> Answer:
-        """Run one statement for a purpose. Raise `Failed`."""
+    async def run(
+        self, token: str, text: str, purpose: str, tool: str, parameters: list[Cell] | None = None, *, dry: bool = False
+    ) -> Answer:
+        """Run one statement for a purpose; `dry` in a transaction that may only read, and is undone. Raise `Failed`."""
         async with self._lock:
             self.used_s = time.monotonic()
             try:
                 async with asyncio.timeout(float(self._config.timeout)):
+                    if dry:
+                        await (await self._opened(token, purpose)).execute("BEGIN READ ONLY")
                     return await self._run(token, text, purpose, tool, parameters)
             except TimeoutError:
                 await self._settle()
@@ -77,7 +85,7 @@ class Session:
                     "WHERE, or look at it with explain first."
                 ) from None
             except psycopg.Error as error:
-                raise Failed(await self._told(error)) from error
+                raise Failed(await self._told(error), error.sqlstate) from error
             finally:
                 self.used_s = time.monotonic()
 

@@ -87,42 +87,46 @@ keys = "jwks.json"
 """
 
 
+@contextmanager
+def world_of(folder: Path, dsn: str, rules: Rules, more: str = "") -> Iterator[World]:
+    """A shop whose agents come in by token; `more` stands in the tools' configuration."""
+    issuer, authority = Issuer(), Authority(folder)
+    (folder / "jwks.json").write_text(issuer.jwks())
+    (folder / "agent.jwt").write_text(issuer.token(aud=BOTH))
+    password, roles = secrets.token_hex(8), folder / "roles"
+    roles.touch(mode=0o600)
+    roles.write_text(f'"triage_role" "{password}"\n')
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE triage_role LOGIN PASSWORD '{password}'")
+        admin.execute("CREATE TABLE ticket (id int PRIMARY KEY, body text NOT NULL)")
+        admin.execute("INSERT INTO ticket SELECT n, 'ticket ' || n FROM generate_series(1, 1000) AS n")
+        admin.execute("COMMENT ON TABLE ticket IS 'What customers wrote'; CREATE TABLE hidden (id int)")
+        admin.execute("GRANT ALL ON ticket TO triage_role")
+    certificate, key, _ = authority.issue("gateway", "127.0.0.1")
+    tls = GatewayTls(cert_file=certificate, key_file=key)
+    database = GatewayDatabase(
+        cluster="shop", upstream="", auth=["token"], logins=[GatewayLogin(role="triage_role")],
+        token=GatewayToken(issuer=ISSUER, audience=AUDIENCE, keys=folder / "jwks.json"), roles_file=roles,
+    )  # fmt: skip
+    configured = Config(clusters={"shop": Cluster(dsn="")}, gateway=Gateway(tls=tls))
+    admission = admission_of(configured, "*", database, tokenizer(b"k" * 32))
+    with running(folder, dsn, tls_of(Gateway(tls=tls)), admission=admission, rules=rules) as gateway:  # type: ignore[arg-type]
+        http = free_port()
+        text = TOML.format(port=gateway.port, ca=authority.path, database=gateway.database, http=http, issuer=ISSUER)
+        (folder / "pgwitness.toml").write_text(text + more)
+        yield World(gateway, issuer, folder, dsn, http)
+
+
 @pytest.fixture(scope="module")
 def world(postgres18: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A shop whose agents come in by token, and may delete nothing."""
+    """A shop whose agents may delete nothing."""
     folder = tmp_path_factory.mktemp("mcp")
-    with fresh_database(postgres18) as dsn:
-        issuer, authority = Issuer(), Authority(folder)
-        (folder / "jwks.json").write_text(issuer.jwks())
-        (folder / "policies").mkdir()
-        (folder / "policies" / "no_delete.yaml").write_text(policy())
-        (folder / "agent.jwt").write_text(issuer.token(aud=BOTH))
-        password, roles = secrets.token_hex(8), folder / "roles"
-        roles.touch(mode=0o600)
-        roles.write_text(f'"triage_role" "{password}"\n')
-        with psycopg.connect(dsn, autocommit=True) as admin:
-            admin.execute(f"CREATE ROLE triage_role LOGIN PASSWORD '{password}'")
-            admin.execute("CREATE TABLE ticket (id int PRIMARY KEY, body text NOT NULL)")
-            admin.execute("INSERT INTO ticket SELECT n, 'ticket ' || n FROM generate_series(1, 1000) AS n")
-            admin.execute("COMMENT ON TABLE ticket IS 'What customers wrote'; CREATE TABLE hidden (id int)")
-            admin.execute("GRANT ALL ON ticket TO triage_role")
-        certificate, key, _ = authority.issue("gateway", "127.0.0.1")
-        tls = GatewayTls(cert_file=certificate, key_file=key)
-        database = GatewayDatabase(
-            cluster="shop", upstream="", auth=["token"], logins=[GatewayLogin(role="triage_role")],
-            token=GatewayToken(issuer=ISSUER, audience=AUDIENCE, keys=folder / "jwks.json"), roles_file=roles,
-        )  # fmt: skip
-        configured = Config(clusters={"shop": Cluster(dsn="")}, gateway=Gateway(tls=tls))
-        admission = admission_of(configured, "*", database, tokenizer(b"k" * 32))
-        agent = Person("triage", "agent")
-        rules = Rules(Gatekeeper(Bundle.load(folder / "policies"), Sensitive([])), lambda _o, _a: agent)
-        with running(folder, dsn, tls_of(Gateway(tls=tls)), admission=admission, rules=rules) as gateway:  # type: ignore[arg-type]
-            http = free_port()
-            text = TOML.format(
-                port=gateway.port, ca=authority.path, database=gateway.database, http=http, issuer=ISSUER
-            )
-            (folder / "pgwitness.toml").write_text(text)
-            yield World(gateway, issuer, folder, dsn, http)
+    (folder / "policies").mkdir()
+    (folder / "policies" / "no_delete.yaml").write_text(policy())
+    agent = Person("triage", "agent")
+    rules = Rules(Gatekeeper(Bundle.load(folder / "policies"), Sensitive([])), lambda _o, _a: agent)
+    with fresh_database(postgres18) as dsn, world_of(folder, dsn, rules) as made:
+        yield made
 
 
 @contextmanager
