@@ -117,6 +117,9 @@ def test_an_auditor_gets_what_the_ledger_says(audited: System, number: int) -> N
     answer = ask(audited, number)
     if number == 2:  # `pgwitness db` asks one thing before it shows its code
         answer = [row for row in answer if row[0] != "postgres"]
+        # The log knows thousandths of a second: what stands within one has no order.
+        assert sorted(answer, key=str) == sorted(LEDGER[number], key=str)
+        return
     if number == 3:  # of what was no query the subject stands behind
         answer = [(*row[:3], row[3].partition(": {")[0]) for row in answer]
     if number == 9:  # how often the collectors come is their own business; from one address, though
