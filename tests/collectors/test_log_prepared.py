@@ -13,7 +13,7 @@ from pgwitness.core.config import Config
 from pgwitness.core.events import SCHEMA_VERSION, RawBatch, RawHeader, Statement
 from pgwitness.demo.servers import Broker, Postgres
 from tests.collectors.log_server import SETTINGS, TIMEZONE, pattern
-from tests.collectors.raw_topic import bench, context_of, running
+from tests.collectors.raw_topic import RawTopic, bench, context_of, running
 from tests.conftest import DEBIAN_BIN, leave_out
 from tests.streams.folding import fold_all
 from tests.streams.records import batch, tick, transaction
@@ -30,6 +30,12 @@ def server(request: pytest.FixtureRequest, servers_path: Path) -> Iterator[Postg
     settings = {**SETTINGS, "log_destination": "jsonlog", "log_directory": "log", "max_prepared_transactions": "5"}
     with Postgres(servers_path / f"log_prepared{request.param}", bin=binaries, settings=settings) as made:
         yield made
+
+
+def is_read(session: psycopg.Connection, raw: RawTopic) -> bool:
+    """Write a line, and say whether one like it has been read."""
+    session.execute("SELECT 1 AS begun")
+    return any(event.statement == "SELECT $1 AS begun" for event in raw.of(Statement))
 
 
 def test_the_log_says_who_wrote_and_who_committed(
@@ -49,6 +55,8 @@ def test_the_log_says_who_wrote_and_who_committed(
                 psycopg.connect(server.dsn("writer"), autocommit=True) as writer,
                 psycopg.connect(server.dsn("closer"), autocommit=True) as closer,
             ):
+                # It reads from where the log ends when it begins: what is written before that is not its own.
+                at.raw.wait(lambda: is_read(closer, at.raw), "the collector has begun")
                 writer.execute("BEGIN")
                 writer.execute("INSERT INTO item VALUES (1)")
                 row = writer.execute("SELECT pg_current_xact_id()::text::int8").fetchone()
