@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from deploy.grafana import dashboards
+from detectors.policy.files import packaged_files
 from pgwitness.core.config import load
 from streams.identity.identities import Identities
 from tests.deploy.test_deploy import commands_in, metrics, refuse
@@ -139,6 +140,14 @@ def test_pods_run_commands_that_exist_and_may_do_little() -> None:
         mounted = {volume["name"] for volume in pod["volumes"]}
         for mount in container["volumeMounts"]:
             assert mount["name"] in mounted or (mount["name"] == "state" and name != "pgwitness-compact"), name
+
+
+def test_manifests_have_the_packaged_policies_and_the_charts_configuration() -> None:
+    """What is in them as text is what is in the package now."""
+    held = {one["metadata"]["name"]: one["data"] for one in manifests() if one["kind"] == "ConfigMap"}
+    assert held["pgwitness-policies"] == packaged_files(), "ACCEPT=1 make kit writes them"
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert held["pgwitness"] == {"pgwitness.toml": values["config"], "identities.yaml": values["identities"]}
 
 
 def test_probes_ask_the_port_that_the_daemon_serves() -> None:
