@@ -23,7 +23,7 @@ from mcp.server.auth.provider import AccessToken
 from msgspec.structs import replace
 
 from collectors.gateway.auth.tokens import VERIFIED, Tokens
-from pgwitness.core.config.tables import Mcp, McpExchange
+from pgwitness.core.config.tables import OF_DATABASE, Mcp, McpExchange
 from pgwitness.core.errors import ConfigurationError, Retry
 from pgwitness.core.privacy import Tokenizer
 from pgwitness.core.runtime import web
@@ -82,9 +82,8 @@ class Verifier:
             raise ConfigurationError(
                 "mcp.token: over HTTP anybody could call; say whose tokens are believed (issuer, and keys or keys_url)"
             )
-        default = type(config.token)(issuer="x", keys=Path("x")).audience
         settings = config.token
-        if settings.audience == default:
+        if settings.audience == OF_DATABASE:
             settings = replace(settings, audience=config.url)
         return cls(Tokens.of(settings, ("mcp.token", "", ""), {}, token), config.url)
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePath
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from msgspec import Struct, field
@@ -16,6 +16,9 @@ from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import Kind
 from pgwitness.core.topics import LANES
 from pgwitness.core.units import Duration, Size
+
+OF_DATABASE: Final = "{cluster}/{database}"
+"""The audience of tokens for one database, where nothing else is set."""
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -251,7 +254,7 @@ class File(_Section, frozen=True, kw_only=True):
     file: Path = Path("identities.yaml")
     claims_keys: Path | None = None
     claims_issuer: str = ""
-    claims_audience: str = "{cluster}/{database}"
+    claims_audience: str = OF_DATABASE
     claims_fields: dict[str, Literal["clear", "token"]] = {}
     """Further claims that go on, by name or path (`ticket`, `agent.intent`): as they are, or as their token."""
 
@@ -464,7 +467,7 @@ class GatewayToken(_Section, frozen=True, kw_only=True):
     """Table `[gateway.databases.NAME.token]`: whose tokens are believed; `claims` are the issuer's names of claims."""
 
     issuer: str
-    audience: str = "{cluster}/{database}"
+    audience: str = OF_DATABASE
     keys: Path | None = None
     keys_url: str | None = None
     keys_age: Duration = Duration(300.0)
@@ -676,7 +679,7 @@ class McpExchange(_Section, frozen=True, kw_only=True):
     url: str
     client_id: str
     client_secret_file: Path
-    audience: str = "{cluster}/{database}"
+    audience: str = OF_DATABASE
 
     def __post_init__(self) -> None:
         """Refuse an address that others could read on the way."""
