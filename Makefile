@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test chaos approvals-chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients kit screenshots lock kafka postgres regress twin suites clean
+.PHONY: install demo check test chaos approvals-chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients kit wheel wheel-check screenshots lock kafka postgres regress twin suites clean
 
 install: $(STAMP)
 
@@ -105,6 +105,16 @@ honest: install .honest/.complete
 kit:
 	sh deploy/kit.sh
 
+# Source distribution and wheel, into dist: with what is compiled where there is a C compiler, for every platform where not.
+wheel: install
+	rm -rf dist
+	$(BIN)/python -m hatchling build --target sdist --directory dist
+	$(BIN)/python -m hatchling build --target wheel --directory dist
+
+# A wheel made of nothing but the source distribution, installed by pip, uv and pipx from the package index, and used; minutes.
+wheel-check: install
+	$(BIN)/python -m tests.wheel
+
 # The tools for agents by another SDK than the one that serves them, TypeScript's (npm).
 mcp-clients: install
 	npm install --silent --no-save --prefix .mcp-clients @modelcontextprotocol/sdk@1
@@ -161,4 +171,4 @@ lock:
 	rm -rf .lock-venv
 
 clean:
-	rm -rf $(VENV) .mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) dist .mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -3,13 +3,17 @@
 Then what they do is done in Python, with the same result: the digests of rows (`sinks/lake/rows/digests.c`), and the
 gateway's short lane (`collectors/gateway/wire/native.c`). The first is compiled against nothing of Python, the second
 against its limited interface, for which its headers have to be there: either library does for every version of it.
+
+A wheel also gets what shells complete commands with and the page for `man`, both made of the commands themselves.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,26 @@ class CompileLibraries(BuildHookInterface[Any]):
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data.update(pure_python=False, tag=f"py3-none-{platform}")
             build_data["artifacts"].append(str(source.with_suffix(".native")))
+        if version != "editable":  # a wheel's: an installation from this folder has `pgwitness completion`
+            for name, text in self.shared().items():
+                file = Path(self.directory, "share", name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
+                build_data["shared_data"][str(file)] = f"share/{name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Leave nothing beside the wheel."""
+        shutil.rmtree(Path(self.directory, "share"), ignore_errors=True)
+
+    def shared(self) -> dict[str, str]:
+        """Ask the program that is built, by its sources, for what belongs below `share/`."""
+        sys.path.insert(0, self.root)
+        try:
+            from pgwitness import __version__
+            from pgwitness.cli.completion import share
+        finally:
+            sys.path.remove(self.root)
+        return share(__version__)
 
 
 def compiled(source: Path) -> str | None:

@@ -18,6 +18,7 @@ from pgwitness import __version__
 from pgwitness.cli.alerts import alerts
 from pgwitness.cli.approvals import approvals
 from pgwitness.cli.collect import collect
+from pgwitness.cli.completion import completion
 from pgwitness.cli.console import console
 from pgwitness.cli.db import db
 from pgwitness.cli.dead_letters import dead_letters
@@ -133,5 +134,6 @@ for command in (
     dead_letters,
     token,
     privacy,
+    completion,
 ):
     main.add_command(command)

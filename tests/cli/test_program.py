@@ -32,7 +32,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-WITHOUT = {("demo",), ("init",), ("alerts", "key"), ("db", "stub")}
+WITHOUT = {("demo",), ("init",), ("alerts", "key"), ("db", "stub"), ("completion",)}
 """Commands that need no configuration."""
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hatch_build import compiled
-from pgwitness.cli.doctor.storage import judge_digests
+from pgwitness.cli.doctor.compiled import judge_digests
 from sinks.lake.rows import digest, hashing, native, texts
 from sinks.lake.rows.native import Way
 from sinks.lake.rows.schema import EVENTS
@@ -125,10 +122,13 @@ def test_what_is_no_library_is_not_used(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(native, "LIBRARY", library)
         assert native.way.__wrapped__() is None
     monkeypatch.setattr(native, "way", lambda: None)
+    assert "missing" not in str(judge_digests()[0]["found"])
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "none.so")
     table = pa.table({"event_id": ["e"]})
     assert digest.of(table, "rows") == slowly([{"event_id": "e"}], table.schema, "rows")
     (found,) = judge_digests()
     assert (found["state"], "C compiler" in str(found["fix"])) == ("info", True)
+    assert f"missing ({tmp_path / 'none.so'})" in str(found["found"])
 
 
 def test_the_doctor_is_silent_where_it_is_used(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,24 +147,3 @@ def test_a_failed_compilation_leaves_no_old_library(tmp_path: Path, monkeypatch:
         monkeypatch.setenv("CC", compiler)
         assert compiler in (compiled(source) or "")
         assert list(tmp_path.iterdir()) == [source]
-
-
-@pytest.mark.parametrize("compiler", [None, "/nowhere/cc"])
-def test_a_wheel_has_the_library_if_there_is_a_compiler(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str | None
-) -> None:
-    """With one the wheel is for this platform and every Python; without one it is for all, and building it succeeds."""
-    if compiler is not None:
-        monkeypatch.setenv("CC", compiler)
-    elif shutil.which("cc") is None:
-        leave_out("a C compiler")
-    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "pgwitness/__init__.py", SOURCE):
-        place = tmp_path / (ROOT / name).relative_to(ROOT)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, place)
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").iterdir()
-    names = zipfile.ZipFile(wheel).namelist()
-    assert (f"sinks/lake/rows/{native.LIBRARY.name}" in names) == (compiler is None)
-    assert wheel.name.endswith("-py3-none-any.whl") == (compiler is not None)

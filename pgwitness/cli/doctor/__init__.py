@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pgwitness.cli.doctor import databases, gateway, installation, names, slots, storage, triage
+from pgwitness.cli.doctor import compiled, databases, gateway, installation, names, slots, storage, triage
 from pgwitness.cli.doctor.lines import Line
 from pgwitness.cli.options import cluster_option, common, configuration, json_option
 from pgwitness.cli.output import console, emit, json_list, say
@@ -36,7 +36,8 @@ def doctor(clusters: tuple[str, ...], as_json: bool, config_path: Path) -> None:
                 silent += databases.silent(config, name, kinds)
         databases.masks(config, findings)
         databases.guard(config, findings)
-        for check in (installation.kafka, installation.lake, storage.storage, installation.files, triage.triage):
+        checks = (installation.kafka, installation.lake, storage.storage, compiled.compiled, installation.files)
+        for check in (*checks, triage.triage):
             check(config, findings)
         gateway.gateway(config, findings)
         unnamed = names.examine(config, findings)

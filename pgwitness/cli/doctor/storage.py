@@ -50,18 +50,7 @@ def storage(config: Config, findings: list[Line]) -> None:
             findings += judge_kind(lake, MOUNTS.read_text() if MOUNTS.exists() else "")
     else:
         attempt("lake", "writing", findings, lambda: _bucket(config))
-    findings += judge_digests()
     findings += _place("state", config.collectors.state_path, needs_links=False)
-
-
-def judge_digests() -> list[Line]:
-    """Say when this installation adds rows up in Python, which is most of what a worker then does."""
-    from sinks.lake.rows import native
-
-    if native.way() is not None:
-        return []
-    fix = "a worker lands more with it: install pgwitness where there is a C compiler, on an x86 processor with SHA"
-    return [line("lake", "digests", "info", "digests of rows are computed in Python, with the same result", fix)]
 
 
 def judge_kind(lake: Path, mounts: str) -> list[Line]:
