@@ -34,13 +34,15 @@ _OF_TIME: Final = TIMES | {"hour", "weekday", "claim_age", "claim_left"}
 
 class Terms(Struct, frozen=True):
     """What it takes to approve a statement: `needed` members of the groups; how long it waits, and how long it may be
-    run afterwards (microseconds).
+    run afterwards (microseconds). `count` and `sample` say what of the rows that it chooses is looked at beforehand.
     """
 
     groups: list[str]
     needed: int
     wait_us: int
     use_us: int
+    count: bool = False
+    sample: int = 0
 
 
 class Verdict(Struct, frozen=True, omit_defaults=True):
@@ -157,6 +159,8 @@ class Gatekeeper:
             needed=max(one.needed for one in asked),
             wait_us=min(_us(one.within) for one in asked),
             use_us=min(_us(one.use_within) for one in asked),
+            count=all(one.count for one in asked),
+            sample=min(one.sample for one in asked),
         )
         return replace(verdict, terms=terms)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import secrets
 import socket
@@ -19,8 +20,10 @@ from prometheus_client import Counter, Gauge
 from collectors.gateway import guarding, upstream
 from collectors.gateway.approving.asking import request_of
 from collectors.gateway.approving.desk import Desk
+from collectors.gateway.approving.estimating import APPLICATION, Estimator, Login, NoLogin
 from collectors.gateway.auth.admission import Admission, Denied, Proven, Shown, prove
 from collectors.gateway.auth.rolefile import Roles
+from collectors.gateway.auth.scram import Secret
 from collectors.gateway.greeting import Way, greet
 from collectors.gateway.judging.ahead import LONG_BYTES, Ahead
 from collectors.gateway.judging.judge import Judging, Rules, SessionJudge
@@ -41,6 +44,7 @@ from collectors.gateway.wire.lexing import Settings
 from collectors.gateway.wire.native import Lane, Ledger
 from collectors.gateway.wire.startup import CancelRequest, Startup
 from collectors.gateway.wire.violation import ProtocolViolation
+from pgwitness.approvals.records import Estimate
 from pgwitness.core.errors import PgwitnessError
 from pgwitness.core.sql.intent import option
 from pgwitness.core.sql.lessons import Lesson
@@ -97,6 +101,8 @@ class House:
     """Who reads tables through views that mask; None where nobody does."""
     desk: Desk | None = None
     """Where approvals are asked for; None where none are."""
+    estimator: Estimator | None = None
+    """Who finds out what a statement would do before it is approved."""
     mark_key: bytes = field(default=b"", repr=False)
     """What marks of approved statements are signed with, for the guard in the database."""
     others: Others | None = None
@@ -244,6 +250,8 @@ class Connection:
         self._late: list[bytes] = []
         """What has come from the client and waits until a long text was read."""
         self._reading: asyncio.Task[None] | None = None
+        self.login: Login | None = None
+        """Logs in once more as the session's role, for what approvers are shown; None where nothing is approved."""
         self._approving: asyncio.Task[None] | None = None
         """Waits for what becomes of a statement that has to be approved."""
 
@@ -361,7 +369,7 @@ class Connection:
             else:
                 at_us = now().us
                 request = request_of(asked, self._judging.whose(at_us), self.opened, settings, judging.token, at_us)
-                verdict = await desk.settle(request, verdict, self)
+                verdict = await desk.settle(request, verdict, self, partial(self._estimate, asked, dict(settings)))
         except asyncio.CancelledError:
             verdict = replace(verdict, effect="deny", message=f"canceled while it waited ({verdict.message})")
         except Exception as error:
@@ -371,6 +379,13 @@ class Connection:
         self._approving = None
         self._do(self._session.resume(verdict, now()))
         self._client.go()
+
+    async def _estimate(self, asked: Asked, settings: dict[str, str]) -> Estimate:
+        """Find out what a statement would do that has to be approved."""
+        estimator, login = self._house.estimator, self.login
+        if estimator is None or login is None:
+            return Estimate(why_not="this gateway does not find it out")
+        return await estimator.estimate(asked, settings, login)
 
     def tell(self, message: str, hint: str) -> None:
         """Tell the client something while its statement waits."""
@@ -523,7 +538,21 @@ async def _open(house: House, link: Link, request: Startup, binding: bytes | Non
         _login_failed(house, link, opened, refused.sqlstate, refused.answer)
         return None
     await _look(house, AudiencePlace(opened.cluster, opened.database, opened.role))
-    return _joined(house, link, request, opened, server)
+    connection = _joined(house, link, request, opened, server)
+    if connection is not None and house.estimator is not None:
+        own = {**parameters, "application_name": APPLICATION}
+        connection.login = partial(
+            _login_again, dataclasses.replace(database.place, hosts=(server.at,), target="any"), own, secret
+        )
+    return connection
+
+
+async def _login_again(place: Place, parameters: dict[str, str], secret: Secret | None) -> Server:
+    """Log in beside a session, at its server and as its role. Raise `NoLogin`."""
+    try:
+        return await upstream.log_in(place, parameters, secret)
+    except Refused as refused:
+        raise NoLogin(refused.sqlstate) from refused
 
 
 def _audience(house: House, opened: Opened) -> str | None:

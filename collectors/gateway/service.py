@@ -20,6 +20,7 @@ from collectors.connection import conninfo
 from collectors.context import now_us
 from collectors.daemon import GC_THRESHOLDS, supervise
 from collectors.gateway.approving.desk import Desk
+from collectors.gateway.approving.estimating import Estimator
 from collectors.gateway.auth.admission import Admission, Ways
 from collectors.gateway.auth.logins import Logins
 from collectors.gateway.auth.rolefile import Roles
@@ -96,6 +97,7 @@ def run_gateway(config: Config, stop: threading.Event, health: Health, namers: N
     house.changed_tls = certificate.poll if gateway.tls is not None else None
     house.audiences = Audiences.of(config) if config.masks else None
     house.desk = Desk(config) if config.approvals.key_file is not None else None
+    house.estimator = Estimator(config.privacy, token) if house.desk is not None else None
     house.mark_key = key_of(key)
     ahead = house.ahead = Ahead(key)
     house.control = open_socket(control_folder(gateway), process, gateway.control_group)

@@ -67,13 +67,16 @@ class Approve(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who has to approve, with `effect: approve`: `needed` members of the groups `by` (`[approvers.NAME]`).
 
     `owner` stands for the label `owner` of the cluster. A request waits `within`; what was approved is run within
-    `use_within` of that, or not at all.
+    `use_within` of that, or not at all. With `count` the gateway counts beforehand which rows the statement chooses, in
+    a read-only transaction; `sample` of them approvers see as they are before, masked.
     """
 
     by: list[str]
     needed: int = 1
     within: str = "15m"
     use_within: str = "10m"
+    count: bool = False
+    sample: int = 0
 
 
 class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -72,6 +72,10 @@ class Bundle:
         for document in documents:
             if document["approve"] is None:  # so that what was known before it has the hash that it had
                 del document["approve"]
+            else:
+                for name in ("count", "sample"):
+                    if not document["approve"][name]:
+                        del document["approve"][name]
         if self.calendars.names:
             documents = {"policies": documents, "calendars": msgspec.to_builtins(self.calendars.written)}
         return json.dumps(documents, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)

@@ -32,6 +32,8 @@ from pgwitness.core.units import Duration
 
 POLICY_ID = re.compile(r"[a-z][a-z0-9_]{1,63}")
 APPROVE_S_MAX = 7 * 86_400
+SAMPLE_MAX = 10
+"""Rows that approvers are shown at most."""
 _ATTACK = re.compile(r"T\d{4}(\.\d{3})?")
 
 
@@ -101,6 +103,7 @@ class Policy:
         _require(document.effect == "approve", self, "approve: it goes with effect: approve")
         _require(found.by and all(found.by), self, "approve.by: at least one group of approvers")
         _require(found.needed >= 1, self, "approve.needed: at least one")
+        _require(0 <= found.sample <= SAMPLE_MAX, self, f"approve.sample: 0 to {SAMPLE_MAX} rows")
         for name, text in (("within", found.within), ("use_within", found.use_within)):
             try:
                 seconds = float(Duration.parse(text))

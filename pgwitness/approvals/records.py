@@ -35,15 +35,36 @@ class _Record(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     at_us: int
 
 
+class Value(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A constant or parameter of a statement, as an approver may see it: `name` is its place in the statement (`$3`).
+
+    `column` is what it is compared with or assigned to, where that is known; `shown` is what the column's mask leaves
+    of it, empty where no more than its type and its `length` (characters as they were written, or bytes) may be seen.
+    """
+
+    name: str
+    type: str
+    length: int
+    column: str = ""
+    shown: str = ""
+
+
 class Estimate(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a statement would do, as far as it was found out before: `planned` rows by EXPLAIN, `counted` by a trial.
 
-    `why_not` says why there is no count where one was wanted.
+    `more` says that there are more rows than were counted. `sample` are a few of the rows as they are before, by their
+    columns, and `values` what the statement's constants and parameters are, both masked as the lake masks.
+    `why_not` says why something is not known that was wanted, `caveat` what it may not be taken for.
     """
 
     planned: int | None = None
     counted: int | None = None
+    more: bool = False
+    values: list[Value] = []
+    columns: list[str] = []
+    sample: list[list[str | None]] = []
     why_not: str = ""
+    caveat: str = ""
 
 
 class Request(_Record, frozen=True, kw_only=True, tag="request"):

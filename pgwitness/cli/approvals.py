@@ -60,7 +60,7 @@ def show(request_id: str, as_json: bool, config_path: Path) -> None:
         emit([row], as_json=True)
         return
     for name, value in row.items():
-        if value not in (None, "", [], {}):
+        if value not in (None, "", [], {}, False):
             console().print(f"{name:>13}  {visible(_shown(value))}", markup=False, soft_wrap=True)
 
 
@@ -237,7 +237,14 @@ def _whole(standing: Standing, now_us: int) -> dict[str, Any]:
         "why": request.why,
         "planned": estimate.planned,
         "counted": estimate.counted,
-        "not_counted": estimate.why_not,
+        "counted_more": estimate.more,
+        "values": [
+            {"name": one.name, "type": one.type, "length": one.length, "column": one.column, "shown": one.shown}
+            for one in estimate.values
+        ],
+        "sample": [dict(zip(estimate.columns, row, strict=False)) for row in estimate.sample],
+        "not_found_out": estimate.why_not,
+        "caveat": estimate.caveat,
         "role": request.role,
         "address": request.client_addr or "",
         "application": request.application,
@@ -275,7 +282,9 @@ def _record(config: Config, standing: Standing) -> dict[str, Any]:
 
 def _shown(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(_shown(one) for one in value)
+        # What a row or a value says stands on a line of its own.
+        between = f"\n{'':>15}" if any(isinstance(one, dict) for one in value) else ", "
+        return between.join(_shown(one) for one in value)
     if isinstance(value, dict):
         return "; ".join(f"{name} {one}" for name, one in value.items() if one not in (None, "", False))
     return str(value)

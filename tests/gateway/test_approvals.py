@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from psycopg import errors, sql
 
 from collectors.gateway.approving.desk import Desk
+from collectors.gateway.approving.estimating import Estimator
 from collectors.gateway.judging.judge import Person, Rules
 from collectors.gateway.spool.records import Begun, Ended
 from collectors.guard import install as guarding
@@ -33,9 +34,10 @@ from detectors.sensitive import Sensitive
 from pgwitness.approvals import records
 from pgwitness.approvals.deciding import decide
 from pgwitness.approvals.ledger import Ledger, Standing, Trust
-from pgwitness.approvals.records import Word
+from pgwitness.approvals.records import Estimate, Word
 from pgwitness.approvals.topic import ApprovalsTopic
-from pgwitness.core.config import Approvals, Approver, Config
+from pgwitness.core.config import Approvals, Approver, Config, Mask
+from pgwitness.core.privacy import tokenizer
 from pgwitness.demo.servers import Broker
 from streams.kafka import admin
 from tests.gateway.conftest import DEADLINE_S, Running, running
@@ -49,7 +51,7 @@ kinds: [statement]
 when: '"delete" in statement.operations'
 effect: approve
 max_rows: 10
-approve: {by: [dba], within: WITHIN, use_within: 5m}
+approve: {by: [dba], within: WITHIN, use_within: 5m, count: true, sample: 2}
 message: "{who} wants to delete in {where}"
 runbook: Ask.
 tests:
@@ -118,6 +120,7 @@ def asking(folder: Path, dsn: str, office: Office, kind: str, **more: str) -> It
     with ExitStack() as stack:
         one = stack.enter_context(running(folder, dsn, rules=rules(kind, **more)))
         desk = one.house.desk = Desk(office.config)
+        one.house.estimator = Estimator(office.config.privacy, tokenizer(b"k" * 32))
         desk.start()
         stack.callback(desk.close)
         yield one
@@ -467,3 +470,70 @@ def test_records_carry_no_literal(tmp_path: Path, database18: str, office: Offic
         assert any(isinstance(one, Begun) for one in gateway.records())
         assert any(isinstance(one, Ended) for one in gateway.records())
         assert records.read(b"") is None
+
+
+def shown(office: Office, client: psycopg.Connection, text: str, values: list[object] | None = None) -> Estimate:
+    """What an approver sees of a statement beforehand; it is denied then."""
+    assert attempt(client, text, values) is None
+    standing = office.open()
+    office.say(standing, "deny", "only looked at")
+    return standing.request.estimate
+
+
+def test_an_approver_sees_beforehand_what_a_statement_would_do(tmp_path: Path, database18: str, office: Office) -> None:
+    """How many rows, some of them, and its values, each masked as its column is; and nothing is done for that."""
+    office.config = replace(
+        office.config, privacy=replace(office.config.privacy, clear=["public.victim.word"], mask=[Mask(column="*.pin")])
+    )
+    token = tokenizer(b"k" * 32)
+    with asking(tmp_path / "one", database18, office, "agent") as gateway:
+        table(database18, gateway.role)
+        with psycopg.connect(database18, autocommit=True) as admin_of:
+            admin_of.execute("ALTER TABLE victim ADD email text DEFAULT 'ada@example.org', ADD pin int DEFAULT 4711")
+            admin_of.execute("CREATE TABLE audit (id int)")
+            admin_of.execute(
+                "CREATE FUNCTION noisy(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS"
+                " $$ INSERT INTO public.audit VALUES ($1); SELECT true $$"
+            )
+            admin_of.execute(sql.SQL("GRANT ALL ON audit TO {}").format(sql.Identifier(gateway.role)))
+        with psycopg.connect(gateway.dsn(), autocommit=True) as client:
+            found = shown(
+                office,
+                client,
+                "DELETE FROM public.victim AS v WHERE v.id <= %s AND v.email = 'ada@example.org' AND v.pin = 4711"
+                " AND v.word = 'x' AND length(v.word) < 77 -- why not",
+                [12],
+            )
+            assert (found.counted, found.more, found.why_not) == (12, False, "")
+            assert (found.planned or 0) >= 0
+            assert found.columns == ["id", "word", "email", "pin"]
+            assert found.sample == [
+                [str(n), "x", token(b"ada@example.org").decode(), token(b"4711").decode()] for n in (1, 2)
+            ]
+            values = {one.name: (one.column, one.shown) for one in found.values}
+            assert values == {
+                "$1": ("public.victim.id", "12"),
+                "$2": ("public.victim.email", token(b"ada@example.org").decode()),
+                "$3": ("public.victim.pin", token(b"4711").decode()),
+                "$4": ("public.victim.word", "x"),
+                "$5": ("public.victim.word", "77"),
+            }
+            # The count is bounded by time, what has effects or code of somebody's own is not run, and it says so.
+            slow = shown(office, client, "DELETE FROM public.victim WHERE id = 1 AND pg_sleep(5) IS NOT NULL")
+            assert (slow.counted, slow.sample, slow.why_not) == (None, [], "it calls functions that may have effects")
+            lying = shown(office, client, "DELETE FROM public.victim WHERE public.noisy(1)")
+            assert (lying.planned, lying.counted) == (None, None)
+            assert "not PostgreSQL's own" in lying.why_not
+            with psycopg.connect(database18) as lock:
+                lock.execute("LOCK TABLE victim")
+                locked = shown(office, client, "DELETE FROM public.victim WHERE id = 2")
+            assert "holds a lock" in locked.why_not
+            many = shown(office, client, "WITH d AS (DELETE FROM public.victim RETURNING 1) DELETE FROM public.audit")
+            assert many.counted is None
+            assert "more than one table" in many.why_not
+            nothing = shown(office, client, "DELETE FROM public.missing WHERE email = 'hunter2'")
+            assert (nothing.values[0].shown, nothing.values[0].length) == ("", 7)
+            assert nothing.why_not == "the server says 42P01"
+        assert left(database18) == 30
+        with psycopg.connect(database18) as admin_of:
+            assert admin_of.execute("SELECT count(*) FROM audit").fetchone() == (0,)

@@ -13,6 +13,7 @@ import contextlib
 import secrets
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -24,7 +25,7 @@ from detectors.alerts.verdicts import private_key
 from detectors.gatekeeper import Verdict
 from pgwitness.approvals import records
 from pgwitness.approvals.ledger import Ledger, Refusal, Standing, Trust
-from pgwitness.approvals.records import Claim, End, Ended, Record, Request
+from pgwitness.approvals.records import Claim, End, Ended, Estimate, Record, Request
 from pgwitness.approvals.topic import ApprovalsTopic
 from pgwitness.core.config import Config
 from pgwitness.core.errors import ConfigurationError, PgwitnessError, Unreachable
@@ -95,10 +96,13 @@ class Desk:
 
     # -- the sessions' side ------------------------------------------------------------------------------------
 
-    async def settle(self, request: Request, verdict: Verdict, client: Client) -> Verdict:
+    async def settle(
+        self, request: Request, verdict: Verdict, client: Client, estimate: Callable[[], Awaitable[Estimate]]
+    ) -> Verdict:
         """Return what is to become of a statement: the same verdict with the approval by which it runs, or a refusal.
 
-        Never raises but for being cancelled, by which the request is given up.
+        Never raises but for being cancelled, by which the request is given up. What the statement would do is found
+        out by `estimate` when it is asked for the first time.
         """
         assert verdict.terms is not None
         try:
@@ -110,7 +114,7 @@ class Desk:
                 return _refused(verdict, _IN_FULL, "path")
             standing = self._known(request)
             if standing is None:
-                standing = await self._ask(request)
+                standing = await self._ask(replace(request, estimate=await estimate()))
             if request.held:
                 return await self._hold(standing, verdict, client)
             return await self._answer(standing, verdict)

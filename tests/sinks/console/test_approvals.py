@@ -27,9 +27,26 @@ def book() -> Book:
     now_us = time.time_ns() // 1000
     life = {"at_us": now_us, "expires_us": now_us + 600_000_000}
     texts = ("principal", "on_behalf_of", "statement", "intent", "where", "application", "message")
-    hostile = dict.fromkeys(texts, HOSTILE)
+    hostile: dict[str, Any] = dict.fromkeys(texts, HOSTILE)
+    hostile["estimate"] = records.Estimate(
+        values=[records.Value(name=HOSTILE, type=HOSTILE, length=3, column=HOSTILE, shown=HOSTILE)],
+        columns=[HOSTILE, "b"],
+        sample=[[HOSTILE, None]],
+        why_not=HOSTILE,
+        caveat=HOSTILE,
+    )
+    seen = records.Estimate(
+        planned=7,
+        counted=4,
+        values=[
+            records.Value(name="$1", type="integer", length=2, column="public.t.id", shown="12"),
+            records.Value(name="$2", type="text", length=9),
+        ],
+        columns=["id", "email"],
+        sample=[["1", "tok_1"], ["2", None]],
+    )
     for request in (
-        signing.request("r1", **life, intent="clear the queue", estimate=records.Estimate(counted=4)),
+        signing.request("r1", **life, intent="clear the queue", estimate=seen),
         signing.request("r2", **life, **hostile, relations=[HOSTILE]),
     ):
         found.append(request.request, records.sign(request, signing.GATEWAY))
@@ -71,7 +88,9 @@ def test_what_waits_is_shown_with_what_it_would_touch(world: World) -> None:
         "bot, for maria DELETE FROM public.t WHERE id < $1 shop in shop · up to 10 rows · “clear the queue”" in listed
     )
     page = words(document(browser.get("/approvals/r1")))
-    assert "4 counted in a trial; more than 10 are undone" in page
+    assert "4 counted when it was asked for, about 7 by the plan; more than 10 are undone" in page
+    assert "$1 public.t.id integer 2 12 $2 text 9 not shown" in page
+    assert "id email 1 tok_1 2 null Masked as everywhere." in page
     assert "0, 0 refused; this one 0 times before" in page
     assert "Decide" not in page
     hostile = browser.get("/approvals/r2")
