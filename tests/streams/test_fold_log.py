@@ -309,6 +309,36 @@ def test_a_login_brings_those_that_were_refused_before_it() -> None:
         assert "refused_before" not in again.detail
 
 
+@pytest.mark.parametrize("sampled_after", range(6))
+def test_a_sample_of_the_login_takes_no_refusals_from_its_line(sampled_after: int) -> None:
+    """The activity shows the login while the log's refusals before it are still on their way: the line has them all.
+
+    The next login has none of them, whoever of the two told of the first, nor has a sample that comes last.
+    """
+    feed = Feed(Fold(3, Rules.parse(GUESSED), 0))
+    refused = [login(number, "pw_1", refused=True, at_s=number) for number in range(1, 6)]
+    if sampled_after:
+        feed(*refused[:sampled_after])
+    (shown,) = feed(sampled("pw_1", at_s=6))
+    assert shown.detail.get("refused_before", 0) == sampled_after
+    feed.fold = Fold.restore(feed.fold.snapshot(), 0)
+    *_, told = feed(*refused[sampled_after:], login(6, "pw_1", refused=False, at_s=6))
+    assert told.detail["refused_before"] == 5
+    for last in (sampled("pw_1", at_s=7), login(7, "pw_1", refused=False, at_s=7)):
+        (next_one,) = feed(last)
+        assert "refused_before" not in next_one.detail
+
+
+def test_logins_that_overtake_each_other_count_their_own() -> None:
+    """Samples of two logins come before the log has told of either; each line counts what was before it, once."""
+    feed = Feed(Fold(3, Rules.parse(GUESSED), 0))
+    feed(sampled("pw_1", at_s=4), login(1, "pw_1", refused=True, at_s=1), sampled("pw_1", at_s=8))
+    lines = [login(2, "pw_1", refused=True, at_s=2), login(3, "pw_1", refused=False, at_s=4)]
+    lines += [login(number, "pw_1", refused=True, at_s=number) for number in (5, 6, 7)]
+    told = feed(*lines, login(8, "pw_1", refused=False, at_s=8))
+    assert [event.detail["refused_before"] for event in told if event.operation == "connect"] == [2, 3]
+
+
 def test_refusals_are_of_their_role_and_of_the_last_minutes() -> None:
     """Another role's, those of an hour ago, and refusals for want of room do not count; a restart forgets none."""
     feed = Feed(Fold(3, Rules.parse(GUESSED), 0))
@@ -327,6 +357,15 @@ def login(place: int, role: str, *, refused: bool, at_s: int = 0, sqlstate: str 
         place=LogPlace("a-1", place),
         sqlstate=sqlstate if refused else None,
         application="" if refused else f"app{role[3:]}",
-        captured_at_us=at_us, occurred_at_us=at_us, pid=41, backend_start_us=SESSION_US, role=role, database="shop",
-        client_addr="10.9.9.9", trust="certain",
+        captured_at_us=at_us, occurred_at_us=at_us, pid=41 + at_s, backend_start_us=SESSION_US, role=role,
+        database="shop", client_addr="10.9.9.9", trust="certain",
+    )  # fmt: skip
+
+
+def sampled(role: str, *, at_s: int) -> Session:
+    """The same login as the activity shows it: its start is told to the microsecond."""
+    at_us = START_US + at_s * SECOND_US
+    return Session(
+        operation="connect", application=f"app{role[3:]}", captured_at_us=at_us, occurred_at_us=at_us, pid=41 + at_s,
+        backend_start_us=SESSION_US + 123_456, role=role, database="shop", client_addr="10.9.9.9",
     )  # fmt: skip

@@ -102,7 +102,8 @@ class ClusterCheckpoint(Struct):
     new_databases: list[tuple[str, tuple[str, int]]] = msgspec.field(default_factory=list, name="young")
     """Databases that were just made, by whom and when (`streams.fold.schema.new_databases`)."""
     refusals: list[tuple[str, tuple[tuple[int, str | None], ...]]] = []
-    """Refused logins by the role that was claimed (`streams.fold.sessions.refusals`)."""
+    refused_logins: list[tuple[str, tuple[tuple[int, int, int], ...]]] = []
+    """Refused logins by the role that was claimed, and its logins since (`streams.fold.sessions.refusals`)."""
     approved: list[tuple[int, Approved]] = []
     written: list[tuple[int, Written]] = []
     """Statements that ran approved, and transactions, by their ids (`streams.fold.joins.drift`)."""
