@@ -27,6 +27,7 @@ from pgwitness.core.codec import LINGER_MS_MAX, BatchBuilder
 from pgwitness.core.config import Config
 from pgwitness.core.errors import PgwitnessError, Retry, Stop
 from pgwitness.core.events import RawEvent, RawHeader, encode_event
+from pgwitness.core.runtime.logs import LIBRDKAFKA
 from pgwitness.core.runtime.refusals import Refusals
 from pgwitness.core.topics import partition_of
 
@@ -92,7 +93,7 @@ class Publisher:
             "enable.gapless.guarantee": True,
             "acks": "all",
             "queue.buffering.max.kbytes": QUEUE_KIB_MAX,
-            "logger": _librdkafka,
+            "logger": LIBRDKAFKA,
             "error_cb": self._refusals,
         }
         self._lock = threading.Lock()
@@ -383,17 +384,3 @@ def explain(error: KafkaError) -> PgwitnessError:
             f"the broker does not allow writing to raw ({text}): `pgwitness topics apply --print` lists the ACLs"
         )
     return Retry(f"the broker did not take a record: {text}; check its log; what was not confirmed is sent again")
-
-
-class _Librdkafka:
-    """Stands in as librdkafka's logger: one line an event, like every other."""
-
-    def log(self, level: int, message: str, *values: Any) -> None:
-        """Pass on what librdkafka says, at its own level."""
-        text = message % values if values else message
-        if text.startswith("CONFWARN"):
-            return  # it warns of settings that are meant
-        (log.warning if level >= 30 else log.info)("librdkafka", message=text)
-
-
-_librdkafka = _Librdkafka()

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from pgwitness.core.config import Config
+from pgwitness.core.runtime.logs import LIBRDKAFKA
 
 STALLED_S = 45.0
 """How long something may wait without anything being confirmed before the broker is asked; then every so often."""
@@ -40,7 +41,7 @@ class Progress:
 
 def leads(config: Config, topic: str) -> bool:
     """Ask whether the brokers answer and every partition of a topic has a leader."""
-    client = AdminClient({**config.kafka.client(), "log_level": "0"})
+    client = AdminClient({**config.kafka.client(), "log_level": "0", "logger": LIBRDKAFKA})
     try:
         found = client.list_topics(topic, timeout=ASK_S).topics[topic]
     except (KafkaException, KeyError):

@@ -181,11 +181,11 @@ class Fleet:
             health.ready(f"process {number}", "; ".join(told.complaints) or None)
 
 
+@logs.process
 def be(pipe: Connection, config: Config, number: int, namers: Namers) -> None:
     """Be one of a gateway's processes, until told to end, or until the first one is gone."""
     for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(one, signal.SIG_IGN)  # they came to the first process too, which says when to end
-    logs.configure()
     stop, health, lock = threading.Event(), Health(), threading.Lock()
     threading.Thread(target=_listen, args=(pipe, stop), name="told", daemon=True).start()
     ended = threading.Event()

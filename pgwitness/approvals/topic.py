@@ -10,6 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from pgwitness.core.config import Config
 from pgwitness.core.errors import Unreachable
+from pgwitness.core.runtime.logs import LIBRDKAFKA
 from pgwitness.core.topics import READABLE, READER
 
 SEND_S: Final = 10.0
@@ -40,6 +41,7 @@ class ApprovalsTopic:
                 "enable.partition.eof": "true",
                 "fetch.wait.max.ms": "50",
                 "log_level": "0",
+                "logger": LIBRDKAFKA,
             }
         )
         self._settings = client | {
@@ -49,6 +51,7 @@ class ApprovalsTopic:
             "compression.type": READABLE,
             "message.timeout.ms": str(int(SEND_S * 1000)),
             "log_level": "0",
+            "logger": LIBRDKAFKA,
         }
         self._producer: Producer | None = None
         self.at_end = False

@@ -249,11 +249,12 @@ def send(config: Config, uid: str, value: bytes) -> None:
     """Put the record of a verdict on the topic. Raise `Unreachable` when the broker does not take it."""
     from confluent_kafka import KafkaError, Producer
 
+    from pgwitness.core.runtime.logs import LIBRDKAFKA
     from streams.kafka import admin
 
     admin.reach(config)
     errors: list[KafkaError] = []
-    producer = Producer({**config.kafka.client(), "acks": "all", "log_level": "0"})
+    producer = Producer({**config.kafka.client(), "acks": "all", "log_level": "0", "logger": LIBRDKAFKA})
     producer.produce(
         config.kafka.topic("feedback"),
         value,

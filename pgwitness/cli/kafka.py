@@ -102,6 +102,7 @@ def parse(value: bytes) -> dict[str, Any]:
 def _open(config: Config, topic: str) -> tuple[Consumer, list[int]]:
     from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
+    from pgwitness.core.runtime.logs import LIBRDKAFKA
     from pgwitness.core.runtime.refusals import Refusals
     from pgwitness.core.topics import READER
 
@@ -109,7 +110,9 @@ def _open(config: Config, topic: str) -> tuple[Consumer, list[int]]:
     settings = {"group.id": config.kafka.topic(READER), "enable.auto.commit": False, "enable.partition.eof": True}
     # What matters of the client's complaints becomes an error of the call that failed.
     refusals = Refusals()
-    consumer = Consumer({**settings, "log_level": 0, "error_cb": refusals, **config.kafka.client()})
+    consumer = Consumer(
+        {**settings, "log_level": 0, "logger": LIBRDKAFKA, "error_cb": refusals, **config.kafka.client()}
+    )
     try:
         found = consumer.list_topics(timeout=REACH_S).topics
     except KafkaException as error:

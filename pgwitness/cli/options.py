@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
+from pgwitness.cli import signals
+
 if TYPE_CHECKING:
     from pgwitness.core.config import Config
 
@@ -51,7 +53,7 @@ def _logs(ctx: click.Context, _: click.Parameter, value: str) -> str:
     from pgwitness.core.runtime import logs
 
     if not ctx.resilient_parsing:
-        logs.configure(value)
+        (logs.own if signals.watching() else logs.configure)(value)
     return value
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pgwitness.cli import signals
 from pgwitness.core.printable import visible, visible_json
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def emit(
         return
     if not rows:
         if empty:
-            click.echo(empty, err=True)
+            say(empty)
         return
     shown = columns or list(rows[0])
     if paged:
@@ -146,6 +147,15 @@ def _style(value: object) -> str:
     return _STYLES.get(value.lower(), "") if isinstance(value, str) else ""
 
 
-def say(message: str) -> None:
-    """Tell a person something, on stderr."""
-    click.echo(visible(message), err=True)
+def say(message: str, *, level: str = "info", **more: object) -> None:
+    """Tell a person something, on stderr; a daemon that writes its log there writes a line of it, `more` included."""
+    if signals.watching() and not sys.stderr.isatty():
+        import structlog
+
+        from pgwitness.core.runtime import logs
+
+        if not structlog.is_configured():
+            logs.own()
+        getattr(structlog.get_logger(), level)(message.removeprefix("pgwitness: "), **more)
+    else:
+        click.echo(visible(message), err=True)

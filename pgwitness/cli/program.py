@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from pgwitness import __version__
+from pgwitness.cli import signals
 from pgwitness.cli.alerts import alerts
 from pgwitness.cli.approvals import approvals
 from pgwitness.cli.collect import collect
@@ -81,27 +82,38 @@ class Program(click.Group):
         """Run a command; every error of pgwitness becomes its text and its code."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            if not signals.watching() or sys.stderr.isatty():
+                raise
+            say(error.format_message(), level="error")
+            ctx.exit(error.exit_code)
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except PgwitnessError as error:
-            _traceback(ctx)
-            say(f"pgwitness: {error}")
+            say(f"pgwitness: {error}", level="error", **_traceback(ctx))
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             ctx.exit(130)
         except Exception as error:
-            _traceback(ctx)
+            more = _traceback(ctx)
             if (said := refused_setting(error)) is not None:
-                say(f"pgwitness: [kafka]: the client does not take a setting: {said}; correct it")
+                say(
+                    f"pgwitness: [kafka]: the client does not take a setting: {said}; correct it", level="error", **more
+                )
                 ctx.exit(exit_code(error))
-            say(f"pgwitness: {type(error).__name__}: {error}")
+            say(f"pgwitness: {type(error).__name__}: {error}", level="error", **more)
             say("pgwitness: this was not foreseen; run it again with --debug to see where")
             ctx.exit(exit_code(error))
 
 
-def _traceback(ctx: click.Context) -> None:
-    if ctx.meta.get(DEBUG) or os.environ.get("PGWITNESS_DEBUG"):
-        traceback.print_exc(file=sys.stderr)
+def _traceback(ctx: click.Context) -> dict[str, str]:
+    """Show where an error came from, if that is wanted; a daemon's log has it in the line of the error."""
+    if not (ctx.meta.get(DEBUG) or os.environ.get("PGWITNESS_DEBUG")):
+        return {}
+    if signals.watching() and not sys.stderr.isatty():
+        return {"traceback": traceback.format_exc()}
+    traceback.print_exc(file=sys.stderr)
+    return {}
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

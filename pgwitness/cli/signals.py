@@ -51,6 +51,11 @@ def watch() -> None:
     threading.Thread(target=_take, name="signals", daemon=True).start()
 
 
+def watching() -> bool:
+    """Whether this process is a daemon's own, from its first moment."""
+    return _watching
+
+
 def tell(told: Callable[[str], None]) -> bool:
     """Have `told` called with the first signal's name, from a thread of its own; False when nobody watches."""
     global _told

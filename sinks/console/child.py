@@ -23,6 +23,7 @@ import msgspec
 
 from pgwitness.core.config import Config
 from pgwitness.core.errors import NotInOrder, PgwitnessError
+from pgwitness.core.runtime import logs
 from sinks.console.asking import (
     ANSWER_BYTES_MAX,
     LENGTH_BYTES,
@@ -48,6 +49,7 @@ INT64 = 2**63
 EXHAUSTED = "Out of Memory"
 
 
+@logs.process
 def main() -> None:
     """Open the lake, and answer."""
     source, target = sys.stdin.buffer, sys.stdout.buffer

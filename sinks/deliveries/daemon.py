@@ -22,6 +22,7 @@ from pgwitness.core.contracts.alert_target import AlertTarget, NotTaken, Refused
 from pgwitness.core.errors import ConfigurationError, PgwitnessError, Retry
 from pgwitness.core.runtime import backoff
 from pgwitness.core.runtime.health import Health
+from pgwitness.core.runtime.logs import LIBRDKAFKA
 from pgwitness.core.runtime.refusals import Refusals
 from pgwitness.core.topics import READABLE
 from sinks.deliveries import metrics, render, routing, targets
@@ -57,6 +58,7 @@ class Outbox:
                 "compression.type": READABLE,
                 "message.max.bytes": 4 * 1024 * 1024,
                 "log_level": 0,
+                "logger": LIBRDKAFKA,
                 "error_cb": self._refusals,
             }
         )
@@ -135,6 +137,7 @@ class Route:
                 "max.poll.interval.ms": DAY_MS,
                 "session.timeout.ms": 10_000,
                 "log_level": 0,
+                "logger": LIBRDKAFKA,
                 "error_cb": refusals,
             }
         )

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from pgwitness.core.config import Config
 from pgwitness.core.errors import Unreachable
+from pgwitness.core.runtime.logs import LIBRDKAFKA
 from pgwitness.core.topics import LOG_READER, READER, topics
 
 ASK_S = 10.0
@@ -62,7 +63,7 @@ def lacking(config: Config) -> dict[str, list[str]]:
 
     The broker itself says what is allowed, of topics and groups that are there or could be. Raise `Unreachable`.
     """
-    client = AdminClient({**config.kafka.client(), "log_level": "0"})
+    client = AdminClient({**config.kafka.client(), "log_level": "0", "logger": LIBRDKAFKA})
     wanted = [acl for acl in acls(config) if not acl.prefixed or acl.resource == "group"]
     topics_named = sorted({acl.name for acl in wanted if acl.resource == "topic"})
     groups_named = sorted({_group(acl) for acl in wanted if acl.resource == "group"})

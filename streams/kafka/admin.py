@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from pgwitness.core.config import Config
 from pgwitness.core.errors import NotInOrder, Stop, Unreachable
+from pgwitness.core.runtime.logs import LIBRDKAFKA
 from pgwitness.core.runtime.refusals import Refusals
 from pgwitness.core.topics import Topic, topics
 
@@ -81,7 +82,7 @@ class _Client(AdminClient):
     def __init__(self, config: Config) -> None:
         self.refusals = Refusals()
         settings: dict[str, Any] = {**config.kafka.client(), "socket.connection.setup.timeout.ms": "5000"}
-        super().__init__(settings | {"log_level": "0", "error_cb": self.refusals})
+        super().__init__(settings | {"log_level": "0", "logger": LIBRDKAFKA, "error_cb": self.refusals})
 
 
 def _partitions(

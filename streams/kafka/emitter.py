@@ -23,6 +23,7 @@ from pgwitness.core.codec import LINGER_MS_MAX, BatchBuilder
 from pgwitness.core.config import Config
 from pgwitness.core.errors import Retry, Stop
 from pgwitness.core.events import Event, EventHeader, Gap, RawEvent, RawHeader, encode_event
+from pgwitness.core.runtime.logs import LIBRDKAFKA
 from pgwitness.core.topics import OURSELVES, lane_of, partition_of
 from streams.aside import REASON, Aside, Problem, Summary, detail
 from streams.kafka import letters
@@ -61,6 +62,7 @@ def make_producer(config: Config, record_bytes_max: int = RECORD_BYTES_MAX, *, c
             "queue.buffering.max.kbytes": str(max(QUEUE_BYTES, record_bytes_max) // 1024),
             "delivery.timeout.ms": "60000",
             "log_level": "2",
+            "logger": LIBRDKAFKA,
         }
     )
 

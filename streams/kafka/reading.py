@@ -22,6 +22,7 @@ from confluent_kafka.admin import AdminClient
 
 from pgwitness.core.config import Config, Kafka
 from pgwitness.core.errors import Unreachable
+from pgwitness.core.runtime.logs import LIBRDKAFKA
 from pgwitness.core.topics import READER
 from streams.kafka.origins import Extent
 
@@ -41,6 +42,7 @@ def make_reader(kafka: Kafka, wait_ms: int = 50) -> Consumer:
             "fetch.wait.max.ms": str(wait_ms),
             "fetch.message.max.bytes": str(4 * 1024 * 1024),
             "log_level": "0",
+            "logger": LIBRDKAFKA,
         }
     )
 
@@ -91,7 +93,7 @@ class BrokerReader:
 
     def __init__(self, kafka: Kafka) -> None:
         self.reader = make_reader(kafka)
-        self._client = AdminClient({**kafka.client(), "log_level": "0"})
+        self._client = AdminClient({**kafka.client(), "log_level": "0", "logger": LIBRDKAFKA})
         self._ids: dict[str, str | None] = {}
 
     def close(self) -> None:

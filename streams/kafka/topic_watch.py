@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from pgwitness.core.config import Config
 from pgwitness.core.errors import Retry
+from pgwitness.core.runtime.logs import LIBRDKAFKA
 
 EVERY_S = 3.0
 TIMEOUT_S = 10.0
@@ -38,7 +39,7 @@ class TopicWatch:
         partitions: Mapping[str, int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client = AdminClient({**config.kafka.client(), "log_level": "0"})
+        self._client = AdminClient({**config.kafka.client(), "log_level": "0", "logger": LIBRDKAFKA})
         self._names = names
         self._partitions = partitions
         self._clock = clock

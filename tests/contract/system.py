@@ -30,6 +30,18 @@ LAND_EVERY_S = 0.2
 PROGRAM = [sys.executable, "-m", "pgwitness"]
 
 
+def bare(log: Path, start: int = 0) -> list[str]:
+    """List the lines of a daemon's log that are no event in JSON."""
+
+    def is_event(line: bytes) -> bool:
+        try:
+            return "event" in json.loads(line)
+        except ValueError:
+            return False
+
+    return [line.decode(errors="replace") for line in log.read_bytes()[start:].splitlines() if not is_event(line)]
+
+
 class Daemon:
     """One running `pgwitness` process."""
 
@@ -68,11 +80,16 @@ class Daemon:
         self._process.send_signal(number)
 
     def code(self, seconds_max: float) -> int:
-        """Give the exit code of a process that was told to end; one that does not in time fails the test."""
+        """Give the exit code of a process that was told to end; one that does not in time fails the test.
+
+        So does one whose log has a line that is not JSON; only who prints alerts writes others, to stdout.
+        """
         assert self._process is not None
         process, self._process = self._process, None
         try:
-            return process.wait(seconds_max)
+            code = process.wait(seconds_max)
+            assert "--follow" in self.arguments or (found := bare(self.log, self._log_start)) == [], found
+            return code
         except subprocess.TimeoutExpired:
             kill_all(process)
             raise AssertionError(f"did not end on SIGTERM in {seconds_max:.0f} s:\n{self.complaint()}") from None

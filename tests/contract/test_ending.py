@@ -68,9 +68,19 @@ def end(daemons: dict[str, Daemon], number: signal.Signals, times: int = 1) -> d
     ],
 )
 def test_without_servers_daemons_end_when_told(
-    silent: int, tmp_path: Path, broker: str, database: str, number: signal.Signals, times: int
+    silent: int,
+    tmp_path: Path,
+    broker: str,
+    database: str,
+    number: signal.Signals,
+    times: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Neither who listens and says nothing nor who is not there at all holds them; a second signal does no harm."""
+    """Neither who listens and says nothing nor who is not there at all holds them; a second signal does no harm.
+
+    What the Kafka client says of it when it is asked to is lines of the log as all others (`Daemon.code` looks).
+    """
+    monkeypatch.setenv("PGWITNESS_KAFKA__DEBUG", "broker")
     ports = {"silent": silent, "closed": free_port()}
     configure(tmp_path, f"{LOOPBACK}:{ports[broker]}", f"postgresql://pgwitness@{LOOPBACK}:{ports[database]}/postgres")
     names = ["collect", "worker", "deliver"]  # who follows ends by itself, with 3
@@ -79,6 +89,7 @@ def test_without_servers_daemons_end_when_told(
         for name in names:
             wait_for(lambda name=name: daemons[name].url is not None, 60, f"{name} runs")  # type: ignore[misc]
         assert end(daemons, number, times) == dict.fromkeys(names, 0)
+        assert '"event": "librdkafka"' in (tmp_path / "collect.log").read_text()
     finally:
         for daemon in daemons.values():
             daemon.kill()

@@ -20,6 +20,7 @@ from collectors.gateway.judging.judge import Judging
 from collectors.gateway.session.actions import Reading
 from collectors.gateway.wire.lexing import Settings
 from pgwitness.core.privacy import tokenizer
+from pgwitness.core.runtime import logs
 
 LONG_BYTES: Final = 32 * 1024
 """From here on a text is long: a shorter one is read in some milliseconds at most."""
@@ -67,6 +68,7 @@ class Ahead:
         return here
 
 
+@logs.process
 def read_texts(pipe: Connection, key: bytes) -> None:
     """Be the reading process, until the gateway's end of the pipe is closed."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -174,13 +174,13 @@ class _Remote:
             self._pipe.send(report)
 
 
+@logs.process
 def ship(
     pipe: Connection, config: Config, folder: Path, spool: str, released: int, servers: list[tuple[str, str]]
 ) -> None:
     """Be the shipping process: ship until the gateway has served its last session."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they came to the gateway too, which says when it has come to its end
-    logs.configure()
     gc.set_threshold(*GC_THRESHOLDS)
     remote = _Remote(pipe, folder, spool, released)
     threading.Thread(target=remote.listen, name="told", daemon=True).start()

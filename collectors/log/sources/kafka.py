@@ -22,11 +22,12 @@ from collectors.log.interpretation.interpret import Memory
 from collectors.log.reading import DELIVERY_S_MAX, STORE_S, Reading, Stream
 from collectors.log.sources.files import STATE_FAILURES, store
 from collectors.log.sources.shipped import PartitionState, Places, Position, Replay, Unwrapper
-from collectors.log.sources.topic import Librdkafka, Topic, explain
+from collectors.log.sources.topic import Topic, explain
 from collectors.publisher import Channel
 from collectors.statefile import StateFile
 from pgwitness.core.config import Log
 from pgwitness.core.errors import Retry
+from pgwitness.core.runtime.logs import LIBRDKAFKA
 from pgwitness.core.topics import LOG_READER
 
 IDLE_S = 10.0
@@ -146,7 +147,7 @@ class KafkaCollector:
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,
                 "error_cb": self._on_error,
-                "logger": Librdkafka(),
+                "logger": LIBRDKAFKA,
             }
         )
         self._topic = Topic(self._consumer, settings.topic)

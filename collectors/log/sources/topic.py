@@ -76,13 +76,3 @@ def explain(topic: str, error: KafkaError) -> Retry:
     if code == KafkaError._AUTO_OFFSET_RESET:
         return Retry(f"topic {topic} of the log has deleted records that were not read yet ({text}); give it more time")
     return Retry(f"topic {topic} of the log cannot be read: {text}; check that the broker runs and its log")
-
-
-class Librdkafka:
-    """Stands in as librdkafka's logger."""
-
-    def log(self, level: int, message: str, *values: object) -> None:
-        """Pass on what librdkafka says, at its own level."""
-        text = message % values if values else message
-        if not text.startswith("CONFWARN"):
-            (log.warning if level >= 30 else log.info)("librdkafka", message=text)

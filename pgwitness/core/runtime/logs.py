@@ -1,12 +1,19 @@
-"""Logging for every command: structlog to stderr, one line an event, JSON when stderr is not a terminal."""
+"""Logging for every command: structlog to stderr, one line an event, JSON when stderr is not a terminal.
+
+In a daemon's own process nothing else comes there (`own`): what libraries log, warnings, and exceptions that end a
+thread or the process become such lines too. librdkafka writes by itself unless a client is given `LIBRDKAFKA`.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
+import threading
 import traceback
-from collections.abc import Iterator, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterator, MutableMapping
+from types import TracebackType
+from typing import Any, Final, ParamSpec
 
 import structlog
 
@@ -14,6 +21,7 @@ from pgwitness.core.errors import PgwitnessError
 from pgwitness.core.printable import visible
 
 CAUSES_MAX = 10
+P = ParamSpec("P")
 
 
 def trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -50,21 +58,97 @@ def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappi
     return {name: visible(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
+def as_json() -> bool:
+    """Say whether lines are JSON here: they are but on a terminal."""
+    return not sys.stderr.isatty()
+
+
 def configure(level: str = "info") -> None:
     """Set up logging for the process; stdout stays free for what a command prints."""
-    terminal = sys.stderr.isatty()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             trace,
-            *([_printable, structlog.dev.ConsoleRenderer()] if terminal else [structlog.processors.JSONRenderer()]),
+            *([structlog.processors.JSONRenderer()] if as_json() else [_printable, structlog.dev.ConsoleRenderer()]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", force=True
-    )
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if as_json():
+        handler = _Structured()
+    else:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+class _Structured(logging.Handler):
+    """Writes what a library logs as a line like every other."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; one whose text cannot be made is written without its values."""
+        try:
+            text = record.getMessage()
+        except Exception:
+            text = str(record.msg)
+        log = structlog.get_logger()
+        log.log(max(record.levelno, logging.WARNING), text, logger=record.name, exc_info=record.exc_info)
+
+
+def own(level: str = "info") -> None:
+    """Set up logging for a process that is a daemon's alone: whatever it says on stderr is such a line.
+
+    Not for a process in which others have their own ways with warnings and exceptions, as tests have.
+    """
+    configure(level)
+    if as_json():
+        logging.captureWarnings(capture=True)
+        sys.excepthook = _unforeseen
+        threading.excepthook = lambda of: _unforeseen(of.exc_type, of.exc_value, of.exc_traceback, of.thread)
+        sys.unraisablehook = lambda of: _unforeseen(of.exc_type, of.exc_value, of.exc_traceback)
+
+
+def _unforeseen(
+    kind: type[BaseException],
+    error: BaseException | None,
+    where: TracebackType | None,
+    thread: threading.Thread | None = None,
+) -> None:
+    """Write an exception that nobody caught."""
+    if not issubclass(kind, SystemExit):
+        named = {} if thread is None else {"thread": thread.name}
+        structlog.get_logger().error("unexpected error", exc_info=error or kind(), **named)
+
+
+def process(target: Callable[P, None]) -> Callable[P, None]:
+    """Make a function what another process of a daemon runs: it logs as a daemon does, also how it failed."""
+
+    @functools.wraps(target)
+    def be(*args: P.args, **kwargs: P.kwargs) -> None:
+        own()
+        try:
+            target(*args, **kwargs)
+        except Exception:
+            structlog.get_logger().exception("unexpected error")
+            raise SystemExit(1) from None
+
+    return be
+
+
+class Librdkafka:
+    """Stands in as the logger of a Kafka client, which otherwise writes lines of its own to stderr."""
+
+    def log(self, level: int, message: str, *values: object) -> None:
+        """Pass on what librdkafka says, at its own level."""
+        text = message % values if values else message
+        if text.startswith("CONFWARN"):
+            return  # it warns of settings that are meant
+        log = structlog.get_logger()
+        (log.warning if level >= logging.WARNING else log.info)("librdkafka", message=text)
+
+
+LIBRDKAFKA: Final[Any] = Librdkafka()
+"""For the setting `logger` of every client of confluent-kafka, whose own types know texts and numbers alone."""

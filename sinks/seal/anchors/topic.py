@@ -6,6 +6,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pgwitness.core.config import Anchor, Config
 from pgwitness.core.errors import Retry
+from pgwitness.core.runtime.logs import LIBRDKAFKA
 from pgwitness.core.topics import READABLE
 from sinks.seal.anchors.given import Given
 
@@ -37,7 +38,8 @@ class Topic:
         try:
             producer = Producer(
                 {**self._client, "acks": "all", "compression.type": READABLE,
-                 "message.timeout.ms": str(int(self._timeout_s * 1000)), "error_cb": lambda error: None}
+                 "message.timeout.ms": str(int(self._timeout_s * 1000)), "error_cb": lambda error: None,
+                 "logger": LIBRDKAFKA}
             )  # fmt: skip
             producer.produce(self._topic, given.note, given.lake, on_delivery=delivered)
             producer.flush(self._timeout_s + 1)
