@@ -8,7 +8,8 @@ import psycopg
 from msgspec import Struct
 
 from collectors.guard.names import OWNER, SCHEMA, TRIGGER
-from collectors.guard.sql import CREATE_TABLES, TABLE
+from collectors.guard.relations import DIFFERING, TABLE
+from collectors.guard.sql import CREATE_TABLES
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -27,6 +28,7 @@ class State(Struct, frozen=True, kw_only=True):
     tables, `kept` those that an extension keeps out of dumps. `functions` have their bodies, `owned` those that belong
     to the guard's role. `event_triggers` have `A` where they fire always. `filled`: the pads are those of this key;
     None where who asks may not read them. `logins` are the roles that may log in.
+    `renamed` are tables that the guard knows by another name, or by none, with that.
     """
 
     database: str
@@ -45,6 +47,7 @@ class State(Struct, frozen=True, kw_only=True):
     filled: bool | None
     logins: tuple[str, ...]
     elsewhere: bool
+    renamed: tuple[tuple[str, str | None], ...] = ()
 
 
 _SERVER = """\
@@ -110,6 +113,7 @@ def read(connection: Connection, pads: tuple[bytes, bytes] | None) -> State:
         strays=tuple(_table(row) for row in rows if not row[1]),
         filled=_filled(connection, pads) if set(CREATE_TABLES) <= set(made) else False,
         logins=tuple(name for (name,) in logins),
+        renamed=_renamed(connection) if "known" in made and "named" in {name for name, _, _ in functions} else (),
     )
 
 
@@ -128,3 +132,12 @@ def _filled(connection: Connection, pads: tuple[bytes, bytes] | None) -> bool | 
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
         return None
     return [(bytes(one), bytes(other)) for one, other in rows] == [pads]
+
+
+def _renamed(connection: Connection) -> tuple[tuple[str, str | None], ...]:
+    """List the tables whose names are not those that the guard knows; none where who asks may not read them."""
+    try:
+        with connection.transaction():
+            return tuple(connection.execute(DIFFERING).fetchall())
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
+        return ()

@@ -33,6 +33,7 @@ LoginOf = Callable[[str, str, str], Login]
 LIMITS = (
     ("roles and databases", "no trigger sees CREATE ROLE, ALTER ROLE, GRANT of a role, databases and tablespaces"),
     ("reads", "no trigger sees SELECT and COPY TO, settings, functions that are called, large objects"),
+    ("subscriptions", "what a subscription of logical replication applies fires no statement trigger"),
     ("superusers", "a superuser switches event triggers and triggers off; that is told, not stopped"),
 )
 """What no guard in a database covers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collectors.guard import sql
+from collectors.guard import relations, sql
 from collectors.guard.catalogue import State, Table
 from collectors.guard.names import OWNER, SCHEMA
 from collectors.guard.wanted import Wanted
@@ -33,6 +33,8 @@ def install(state: State, wanted: Wanted) -> list[Statement]:
             plan.append(Statement(_keep(name), GROUND, "no dump holds it", optional=not state.superuser))
     for name, statement in sql.functions(wanted).items():
         plan += _function(state, name, statement)
+    if state.renamed or "known" not in state.made:
+        plan.append(Statement(relations.LEARN, GROUND, "tables are judged by the names that they have now, as well"))
     made = sql.triggers(wanted)
     plan += [one for table in state.tables for one in _table(table, made)]
     plan += [one for table in state.strays for one in _table(table, {})]
@@ -117,6 +119,10 @@ def differences(state: State, wanted: Wanted) -> list[tuple[str, str]]:
         found.append(("guard", f"event triggers are off or not there, so drops and DDL pass: {', '.join(off)}"))
     if state.filled is False:
         found.append(("guard", "its key is lost or another one: what was approved is refused"))
+    if state.renamed:
+        name, known = state.renamed[0]
+        others = f"{len(state.renamed)} tables are known by other names or none"
+        found.append(("guard", f"{others}, such as {name} ({known or 'none'})"))
     made = {name: _digest(one) for name, one in sql.triggers(wanted).items()}
     bare = [table.name for table in state.tables if any(table.triggers.get(name) != one for name, one in made.items())]
     if bare:

@@ -19,16 +19,13 @@ from collections.abc import Iterator
 from collectors.guard import wording
 from collectors.guard.expressions import sql
 from collectors.guard.names import MARK, OPERATIONS, OWNER, SCHEMA, TRIGGER, array, text
+from collectors.guard.relations import CREATE_KNOWN, FORGET, NAMED, NAMES, SETTINGS, TABLE
 from collectors.guard.wanted import _WORDS, DDL_WORDS, Wanted
+from collectors.installation.sql.templates import OWNER_OF_MASKS
 from detectors.gatekeeper import NAMES_MAX
 from detectors.policy.policy import Policy
 from pgwitness.core.events import quote_identifier
 
-SETTINGS = (
-    "SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off SET standard_conforming_strings = on"
-    " SET plpgsql.extra_errors = 'none'"
-)
-"""What a client can set and SQL hangs on. `pg_temp` stands last, and is never looked into for functions."""
 SQLSTATE = "42501"
 _LIKE = TRIGGER.replace("_", r"\_") + "%"
 
@@ -43,6 +40,7 @@ EVENT_TRIGGERS = {
 own, and the last ones behind those. What runs in between is not the client's, and is not judged."""
 
 CREATE_TABLES = {
+    "known": CREATE_KNOWN,
     "pads": f"CREATE UNLOGGED TABLE {SCHEMA}.pads (inner_pad bytea NOT NULL, outer_pad bytea NOT NULL)",
     "used": (
         f"CREATE UNLOGGED TABLE {SCHEMA}.used (nonce text PRIMARY KEY, pid int NOT NULL, at timestamptz NOT NULL,"
@@ -56,7 +54,8 @@ CREATE_TABLES = {
         f"CREATE UNLOGGED TABLE {SCHEMA}.inside (pid int PRIMARY KEY, at timestamptz NOT NULL, depth int NOT NULL)"
     ),
 }
-"""Tables of the guard and what makes them. What is in them is worth nothing behind a crash, but for the key's pads."""
+"""Tables of the guard and what makes them. What is in unlogged ones is worth nothing behind a crash, but for the key's
+pads. `inside` comes last: while it is missing nothing is guarded (`_AWAY`), so that the others can be made."""
 
 _STARTED = """(SELECT (extract(epoch FROM s.backend_start) * 1000000)::int8
         FROM pg_stat_get_activity(pg_backend_pid()) AS s)"""
@@ -283,7 +282,10 @@ WRITTEN = f"""\
 CREATE OR REPLACE FUNCTION {SCHEMA}.written() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 {SETTINGS} AS $pgwitness$
 BEGIN
-    PERFORM {SCHEMA}.judge(array[lower(TG_OP)], array[{SCHEMA}.named(TG_RELID)], NULL, true);
+    IF {_AWAY} THEN
+        RETURN NULL;
+    END IF;
+    PERFORM {SCHEMA}.judge(array[lower(TG_OP)], {SCHEMA}.names(TG_RELID), NULL, true);
     RETURN NULL;
 END
 $pgwitness$"""
@@ -292,20 +294,14 @@ REWRITTEN = f"""\
 CREATE OR REPLACE FUNCTION {SCHEMA}.rewritten() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 {SETTINGS} AS $pgwitness$
 BEGIN
-    PERFORM {SCHEMA}.judge(array[lower(TG_OP)], array[{SCHEMA}.named(TG_RELID)],
+    IF {_AWAY} THEN
+        RETURN NULL;
+    END IF;
+    PERFORM {SCHEMA}.judge(array[lower(TG_OP)], {SCHEMA}.names(TG_RELID),
         (SELECT count(*) FROM pgwitness_gone), true);
     RETURN NULL;
 END
 $pgwitness$"""
-
-NAMED = f"""\
-CREATE OR REPLACE FUNCTION {SCHEMA}.named(relation oid) RETURNS text LANGUAGE sql STABLE
-{SETTINGS} AS $pgwitness$
-SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.oid = (SELECT CASE WHEN p.relispartition THEN pg_partition_root(p.oid)::oid ELSE p.oid END
-    FROM pg_class AS p WHERE p.oid = relation)
-$pgwitness$"""
-"""Names a relation as evidence does, of a partition its root."""
 
 _OURS = f"(SELECT FROM {SCHEMA}.inside AS i WHERE i.pid = pg_backend_pid() AND i.at = statement_timestamp())"
 
@@ -366,11 +362,14 @@ BEGIN
     IF {free} THEN
         RETURN;
     END IF;
-    SELECT array_agg(DISTINCT w.word ORDER BY w.word), array_agg(DISTINCT w.relation ORDER BY w.relation)
-        FILTER (WHERE w.relation IS NOT NULL)
+    SELECT array_agg(DISTINCT w.word ORDER BY w.word), array_agg(DISTINCT r.name ORDER BY r.name)
+        FILTER (WHERE r.name IS NOT NULL)
     INTO operations, relations
     FROM (
-        SELECT CASE d.object_type WHEN 'table column' THEN 'drop_column'
+        SELECT CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid
+                WHEN d.object_type IN ('trigger', 'rule', 'policy') THEN
+                    to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]))::oid END AS oid,
+            CASE d.object_type WHEN 'table column' THEN 'drop_column'
                 ELSE 'drop_' || replace(d.object_type, ' ', '_') END AS word,
             CASE WHEN d.object_type IN ('table', 'view', 'materialized view', 'foreign table', 'table column',
                 'trigger', 'rule', 'policy') THEN
@@ -378,10 +377,13 @@ BEGIN
         FROM pg_event_trigger_dropped_objects() AS d
         WHERE NOT d.is_temporary AND d.schema_name IS DISTINCT FROM 'pg_toast'
             AND (tg_tag LIKE 'DROP %' OR d.object_type = 'table column')
-            AND (d.original OR d.object_type IN ('table', 'view', 'materialized view', 'foreign table', 'schema'))
-            AND NOT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = d.schema_name
-                AND obj_description(n.oid, 'pg_namespace') LIKE 'pgwitness masks: %')
-    ) AS w;
+            AND (d.original OR d.object_type IN ('table', 'table column', 'view', 'materialized view',
+                'foreign table', 'schema'))
+            AND NOT EXISTS (SELECT FROM pg_namespace AS n JOIN pg_roles AS o ON o.oid = n.nspowner
+                WHERE d.object_type = 'view' AND n.nspname = d.schema_name AND o.rolname = '{OWNER_OF_MASKS}')
+    ) AS w
+    LEFT JOIN {SCHEMA}.known AS k ON k.relid = w.oid
+    LEFT JOIN LATERAL (VALUES (w.relation), (k.name)) AS r (name) ON true;
     IF operations IS NOT NULL THEN
         IF tg_tag <> 'ALTER TABLE' THEN
             operations := {_tag("tg_tag")} || array_remove(operations, {_tag("tg_tag")});
@@ -399,6 +401,16 @@ DECLARE
     every int;
     seen int;
 BEGIN
+    IF {_AWAY} THEN
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() AS c JOIN pg_trigger AS t ON t.oid = c.objid
+            JOIN pg_proc AS p ON p.oid = t.tgfoid WHERE c.classid = 'pg_trigger'::regclass
+            AND (t.tgname LIKE '{_LIKE}') <> (p.pronamespace = '{SCHEMA}'::regnamespace))
+        AND NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = session_user) THEN
+        RAISE EXCEPTION USING ERRCODE = '{SQLSTATE}',
+            MESSAGE = 'refused: the guard of pgwitness is not replaced and not renamed so';
+    END IF;
     IF {free} THEN
         RETURN;
     END IF;
@@ -411,7 +423,8 @@ BEGIN
             FILTER (WHERE r.relation IS NOT NULL)
     INTO every, seen, operations, relations
     FROM pg_event_trigger_ddl_commands() AS c
-    LEFT JOIN LATERAL (SELECT {_tag("c.command_tag")} AS word
+    LEFT JOIN LATERAL (SELECT o.word FROM (VALUES ({_tag("c.command_tag")}),
+            (CASE WHEN c.command_tag = 'ALTER INDEX' AND c.object_type = 'table' THEN 'alter_table' END)) AS o (word)
         WHERE c.schema_name IS DISTINCT FROM 'pg_temp' AND NOT c.in_extension) AS w ON true
     LEFT JOIN LATERAL (SELECT CASE c.classid
         WHEN 'pg_class'::regclass THEN
@@ -421,18 +434,12 @@ BEGIN
         WHEN 'pg_rewrite'::regclass THEN (SELECT x.ev_class FROM pg_rewrite AS x WHERE x.oid = c.objid)
         WHEN 'pg_constraint'::regclass THEN (SELECT x.conrelid FROM pg_constraint AS x WHERE x.oid = c.objid)
         END AS oid) AS o ON w.word IS NOT NULL
-    LEFT JOIN LATERAL (SELECT {SCHEMA}.named(o.oid) AS relation) AS r ON o.oid IS NOT NULL;
+    LEFT JOIN LATERAL unnest({SCHEMA}.names(o.oid)) AS r (relation) ON o.oid IS NOT NULL;
     IF seen > 0 OR every = 0 AND (tg_tag !~ '^(CREATE|DROP) |^ALTER TABLE$' OR tg_tag = 'DROP OWNED') THEN
         operations := {_tag("tg_tag")} || array_remove(array_remove(operations, NULL), {_tag("tg_tag")});
         -- Nothing tells on what a right is granted.
         PERFORM {SCHEMA}.judge(operations, CASE WHEN tg_tag NOT IN ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES')
             THEN coalesce(relations, '{{}}') END, NULL, true);
-    END IF;
-    IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() AS c JOIN pg_trigger AS t ON t.oid = c.objid
-            JOIN pg_proc AS p ON p.oid = t.tgfoid WHERE c.classid = 'pg_trigger'::regclass
-            AND t.tgname LIKE '{_LIKE}'
-            AND p.pronamespace <> '{SCHEMA}'::regnamespace) THEN
-        RAISE EXCEPTION USING ERRCODE = '{SQLSTATE}', MESSAGE = 'refused: the guard of pgwitness is not replaced so';
     END IF;
     {_ENTER}
 END
@@ -440,6 +447,10 @@ $pgwitness$"""
     yield f"""\
 CREATE OR REPLACE FUNCTION {SCHEMA}.leaves() {head}
 BEGIN
+    IF {_AWAY} THEN
+        RETURN;
+    END IF;
+    {FORGET}
     IF NOT {free} THEN
         {_LEAVE}
     END IF;
@@ -450,13 +461,18 @@ $pgwitness$"""
 def keeps(wanted: Wanted) -> str:
     """Create the function that gives new tables their triggers and switches on again what was switched off.
 
-    It belongs to whoever installs: another one's table takes a superuser. It never fails, and touches no table but
-    those that the command itself has locked.
+    It belongs to whoever installs: another one's table takes a superuser. It touches no table but those that the
+    command itself has locked. What it cannot switch on again is refused: else who makes it fail writes unguarded.
     """
     made = triggers(wanted)
     names = array(made)
     written = array(made.values())
     free = _free(wanted)
+    bare = {
+        "refuse": "RAISE;",
+        "pass": """RAISE LOG 'pgwitness: % is without its guard (%); run pgwitness db install --guard', found.name,
+                    SQLERRM;""",
+    }[wanted.config.on_error]
     return f"""\
 CREATE OR REPLACE FUNCTION {SCHEMA}.keeps() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 {SETTINGS} AS $pgwitness$
@@ -464,34 +480,42 @@ DECLARE
     names text[] := {names};
     made text[] := {written};
     found record;
-    number int;
+    off record;
 BEGIN
     IF {_AWAY} THEN
         RETURN;
     END IF;
     IF tg_tag IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA') THEN
         FOR found IN
-            SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name
+            SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name, {TABLE} AS guarded
             FROM pg_event_trigger_ddl_commands() AS e JOIN pg_class AS c ON c.oid = e.objid
             JOIN pg_namespace AS n ON n.oid = c.relnamespace
-            WHERE e.classid = 'pg_class'::regclass AND e.object_type IN ('table', 'table column') AND {TABLE}
+            WHERE e.classid = 'pg_class'::regclass AND e.object_type IN ('table', 'table column')
             ORDER BY c.oid
         LOOP
             BEGIN
-                FOR number IN 1..cardinality(names) LOOP
-                    IF tg_tag <> 'ALTER TABLE' AND NOT EXISTS (SELECT FROM pg_trigger AS t
-                        WHERE t.tgrelid = found.oid AND t.tgname = names[number]) THEN
-                        EXECUTE replace(made[number], '@table@', found.name);
-                    END IF;
-                    IF EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = found.oid
-                        AND t.tgname = names[number] AND t.tgenabled <> 'A') THEN
-                        EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', found.name, names[number]);
-                    END IF;
+                FOR off IN
+                    SELECT m.statement FROM unnest(names, made) AS m (name, statement)
+                    WHERE found.guarded AND NOT EXISTS (SELECT FROM pg_trigger AS t
+                        WHERE t.tgrelid = found.oid AND t.tgname = m.name)
+                        -- A command that lets writers go on must not wait for them: it is not how a table comes in.
+                        AND (tg_tag <> 'ALTER TABLE' OR EXISTS (SELECT FROM pg_locks AS l WHERE l.relation = found.oid
+                            AND l.pid = pg_backend_pid() AND l.database = (SELECT d.oid FROM pg_database AS d
+                                WHERE d.datname = current_database()) AND l.mode = 'AccessExclusiveLock'))
+                LOOP
+                    EXECUTE replace(off.statement, '@table@', found.name);
                 END LOOP;
+                INSERT INTO {SCHEMA}.known SELECT found.oid, {SCHEMA}.named(found.oid) WHERE found.guarded
+                ON CONFLICT (relid) DO NOTHING;
             EXCEPTION WHEN OTHERS THEN
-                RAISE LOG 'pgwitness: % is without its guard (%); run pgwitness db install --guard', found.name,
-                    SQLERRM;
+                {bare}
             END;
+            FOR off IN
+                SELECT t.tgname AS name FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+                WHERE t.tgrelid = found.oid AND p.pronamespace = '{SCHEMA}'::regnamespace AND t.tgenabled <> 'A'
+            LOOP
+                EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', found.name, off.name);
+            END LOOP;
         END LOOP;
     END IF;
     IF NOT {free} THEN
@@ -499,13 +523,6 @@ BEGIN
     END IF;
 END
 $pgwitness$"""
-
-
-TABLE = f"""c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-            AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgwitness', 'pgwitness_masks', '{SCHEMA}')
-            AND n.nspname !~ '^pg_(toast|temp)' AND NOT EXISTS (SELECT FROM pg_depend AS d
-                WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')"""
-"""Which tables `c` of schemas `n` are guarded."""
 
 
 def triggers(wanted: Wanted) -> dict[str, str]:
@@ -536,7 +553,18 @@ def digest(statement: str) -> str:
 
 def functions(wanted: Wanted) -> dict[str, str]:
     """Write the statements that make the functions, by name, in an order in which they can be made."""
-    found = [wording.SHOWN, wording.LISTED, wording.SENTENCE, NAMED, PASSES, ADDED, judge(wanted), WRITTEN, REWRITTEN]
+    found = [
+        wording.SHOWN,
+        wording.LISTED,
+        wording.SENTENCE,
+        NAMED,
+        NAMES,
+        PASSES,
+        ADDED,
+        judge(wanted),
+        WRITTEN,
+        REWRITTEN,
+    ]
     found += [*events(wanted), keeps(wanted)]
     return {_name(statement): statement for statement in found}
 

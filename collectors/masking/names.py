@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collectors.installation.sql.templates import SCHEMA_OF_MASKS
+from collectors.installation.sql.templates import OWNER_OF_MASKS, SCHEMA_OF_MASKS
 from pgwitness.core.config import Audience
 from pgwitness.core.errors import ConfigurationError
 
-OWNER = "pgwitness_masks"
+OWNER = OWNER_OF_MASKS
 """The role that owns the views: it owns no table of the application, and has neither BYPASSRLS nor superuser."""
 SCHEMA = SCHEMA_OF_MASKS
 PADS = f"{SCHEMA}.pads"

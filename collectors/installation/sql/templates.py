@@ -10,6 +10,7 @@ SCHEMA = "pgwitness"
 SCHEMA_OF_GUARD = "pgwitness_guard"
 """What `collectors.guard` keeps in a database; never covered: what it writes there is nobody's doing."""
 SCHEMA_OF_MASKS = "pgwitness_masks"
+OWNER_OF_MASKS = "pgwitness_masks"
 """What `collectors.masking` keeps in a database; never covered: a key lies there."""
 MASKS_AT_WORK = "pgwitness_masks_puts_its_views_aside_and_back_for_the_clients_own_command"
 """What the guard (`emission.GUARD`), which only a superuser sets, holds while views that mask stand aside or come back.
