@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pgwitness.core.events import Posture, quote_identifier
 from pgwitness.core.sql.bodies import read_definition
-from pgwitness.core.sql.parsetree import Reader
+from pgwitness.core.sql.tree.reader import Reader
 
 LISTED_MAX = 200
 NAMES_MAX, CHARS_MAX = 100, 4_000

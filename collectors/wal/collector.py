@@ -17,7 +17,6 @@ from pathlib import Path
 import psycopg
 import structlog
 from msgspec.structs import replace
-from prometheus_client import Counter, Gauge
 
 from collectors.beacon.encodings import codec_of
 from collectors.beacon.keyring import Key
@@ -26,31 +25,33 @@ from collectors.connection import connect, instance_name, replication_connect
 from collectors.context import Context, now_us
 from collectors.installation import source
 from collectors.installation.job import Job
-from collectors.installation.sql.templates import PUBLICATION, PUBLICATION_INSERTS, SCHEMA
+from collectors.installation.sql.templates import PUBLICATION, PUBLICATION_INSERTS
 from collectors.own import OwnSessions
 from collectors.publisher import Channel
 from collectors.tokens import Verifier, watched
-from collectors.wal import keys, pgoutput, publication_watch, published, registry, slot
-from collectors.wal.catalogue import Catalogue, Horizon
-from collectors.wal.forgetting import Forgetting
-from collectors.wal.held import Held
-from collectors.wal.keyreads import KeyReads, Stand, stand_of
-from collectors.wal.limit import Limit
-from collectors.wal.messages import HEARTBEAT_PREFIX, Messages
-from collectors.wal.pgoutput import ProtocolError
-from collectors.wal.plan import Masking, TableFacts
-from collectors.wal.publication_watch import Watch
-from collectors.wal.registry import Belongs, Registry
-from collectors.wal.slot import Connection, Memory, SlotState
+from collectors.wal.assembly.held import Held
+from collectors.wal.assembly.transaction import Assembler
+from collectors.wal.assembly.unpublished import Accounts
+from collectors.wal.beacons import keys
+from collectors.wal.beacons.keyreads import KeyReads, Stand, stand_of
+from collectors.wal.beacons.limit import Limit
+from collectors.wal.beacons.messages import HEARTBEAT_PREFIX, Messages
+from collectors.wal.database import publication_watch, published, registry, slot
+from collectors.wal.database.catalogue import Horizon
+from collectors.wal.database.publication_watch import Watch
+from collectors.wal.database.slot import Connection, Memory, SlotState
+from collectors.wal.database.tables import Tables
+from collectors.wal.decoding.pgoutput import ProtocolError
+from collectors.wal.decoding.place import Place, Xids
+from collectors.wal.decoding.plan import Masking
+from collectors.wal.measures import Measures
 from collectors.wal.stream import HEADER, Ended, Stream
 from collectors.wal.stuck import OUT_OF_MEMORY, failed, of_the_data, start_after
-from collectors.wal.transaction import Assembler, Place, Xids
-from collectors.wal.unpublished import Accounts
 from pgwitness.core import subjects
 from pgwitness.core.config import Cluster, Config, Privacy
 from pgwitness.core.contracts.collector import Task
 from pgwitness.core.errors import ConfigurationError, PgwitnessError, Retry, Unreachable
-from pgwitness.core.events import Control, Gap, RawEvent, format_lsn, qualified
+from pgwitness.core.events import Control, Gap, RawEvent, format_lsn
 from pgwitness.core.messages.refusal import words
 from pgwitness.core.privacy import tokenizer
 from pgwitness.core.runtime.watchedfile import Refusal, WatchedFile
@@ -71,24 +72,6 @@ QUIET_BYTES = 2048
 
 UNPROVEN_S = 30.0
 """How often at most it is told that there were beacons without a proof."""
-
-_LABELS = ["cluster", "database"]
-ROWS = Counter("pgwitness_wal_rows", "Row changes put into parts.", [*_LABELS, "operation"])
-TRANSACTIONS = Counter("pgwitness_wal_transactions", "Transactions sent.", _LABELS)
-FORGERIES = Counter("pgwitness_wal_beacons_forged", "Messages under the beacon's prefix that did not verify.", _LABELS)
-OTHERS = Counter("pgwitness_wal_other_messages", "Logical messages that are not the beacon's.", _LABELS)
-GAPS = Counter("pgwitness_wal_gaps", "Gaps in the evidence found.", [*_LABELS, "reason"])
-LAG = Gauge("pgwitness_slot_lag_bytes", "WAL that the slot holds back on the source.", _LABELS)
-BEHIND = Gauge("pgwitness_slot_unconfirmed_bytes", "WAL that is not confirmed yet.", _LABELS)
-WAL_STATUS = Gauge("pgwitness_slot_wal_status", "1 for the slot's wal_status.", [*_LABELS, "status"])
-SAFE = Gauge("pgwitness_slot_safe_wal_bytes", "WAL until the slot is lost; absent without a limit.", _LABELS)
-SPOOL = Gauge("pgwitness_wal_spool_bytes", "Bytes on disk that wait for their transaction's beacon.", _LABELS)
-HELD = Gauge("pgwitness_wal_held_bytes", "Bytes in memory that wait for their transaction's beacon.", _LABELS)
-WAITING = Gauge(
-    "pgwitness_wal_tables_waiting",
-    "Tables whose publication or trigger is to change and whose lock is not to be had.",
-    _LABELS,
-)
 
 log = structlog.get_logger("wal")
 
@@ -178,20 +161,18 @@ class _Collector:
         self.next_unproven = 0.0
         system_id, timeline = stream.identify()
         self.place = Place(system_id, timeline, database, stream.history(timeline))
-        self.sent = self.delivered = self.reported = 0
+        self.sent = self.delivered = 0
+        self.measures = Measures(context.name, database)
         self.delivered_lsn = self.after_lsn = 0
         self.next_look = self.next_heartbeat = 0.0
         self.heartbeat_lsn = 0
-        self.ours: dict[int, bool] = {}
-        self.forgetting = Forgetting()
         self.own_work: list[str] = []
         self.watch = Watch(self.memory.publications)
         self.job, self.job_took, self.ddl_seen = Job(), 0.0, 0
-        self.counted: dict[str, int] = {}
         self.asides = Limit(ASIDES_A_SECOND)
-        self.catalogue = Catalogue(sql, Horizon(self.memory.horizon_lsn, self.memory.horizon_xid))
-        self.others_counted = 0
+        self.tables = Tables(sql, Horizon(self.memory.horizon_lsn, self.memory.horizon_xid))
         self.assembler = self._assembler(folder / "spool", collectors.memory_limit, collectors.spool_limit)
+        self.tables.attach(self.assembler)
 
     def _assembler(self, spool: Path, memory_limit: int, spool_limit: int) -> Assembler:
         row = self.sql.execute(
@@ -218,7 +199,7 @@ class _Collector:
             self.place,
             Masking(context.config.privacy, tokenizer(context.key), _subjects(context.config.privacy)),
             self.judge,
-            self._facts,
+            self.tables.facts,
             self,
             Held(spool, memory_limit, spool_limit),
             Xids(int(row[0])),
@@ -232,7 +213,7 @@ class _Collector:
         names = slot.publications(self.sql, PUBLICATIONS)
         self.streamed = frozenset(names)
         self._settle()
-        self.registry = Registry(self.catalogue.horizons, self.memory.asked)
+        self.tables.begin(self.memory.asked)
         self._look_at_registry()
         slot.remember(self.memory_path, self.memory)
         self.accounts.partitions(published.partitions(self.sql))
@@ -300,7 +281,7 @@ class _Collector:
         if not self.asides.allows(time.monotonic(), word):
             return
         log.error("evidence cannot be read", cluster=self.context.name, database=self.database, reason=reason, **detail)
-        GAPS.labels(self.context.name, self.database, reason).inc()
+        self.measures.gap(reason)
         self._send(Gap(captured_at_us=now_us(), reason=reason, database=self.database, detail=detail))
 
     def _reporter(self, lsn: int) -> Callable[[], None]:
@@ -353,9 +334,10 @@ class _Collector:
             self._measure()
             self.judge.keys.refresh()
             self._heartbeat()
-            self.catalogue.look()
+            self.tables.catalogue.look()
             self._look_at_registry()
-            self._forget()
+            if not self.assembler.inside:
+                self.tables.forget(max(self.delivered_lsn, self.after_lsn))
             self.next_heartbeat = now + self.context.config.collectors.heartbeat_interval
 
     def _rest(self, now: float) -> None:
@@ -385,11 +367,11 @@ class _Collector:
         began = now = time.monotonic()
         while now - began < JOB_S and self.job.step(self.sql, now, self.job_took, settle=caught_up):
             self.job_took, now = time.monotonic() - now, time.monotonic()
-        WAITING.labels(self.context.name, self.database).set(self.job.waiting)
+        self.measures.waiting(self.job.waiting)
         if self.job.taken_out:
             # Where event triggers could be made, the DDL itself tells it, with its session.
             detail: dict[str, object] = {"tables": self.job.taken_out, "found_by": "collector"}
-            GAPS.labels(self.context.name, self.database, "table_unread").inc()
+            self.measures.gap("table_unread")
             self._send(Gap(captured_at_us=now_us(), reason="table_unread", database=self.database, detail=detail))
             self.job.taken_out = []
 
@@ -422,7 +404,7 @@ class _Collector:
             return
         self.remembered = now
         confirmed = max(lsn, self.memory.confirmed)
-        horizon = self.catalogue.horizons.at(confirmed)
+        horizon = self.tables.catalogue.horizons.at(confirmed)
         memory = replace(self.memory, confirmed=confirmed, horizon_lsn=horizon.lsn, horizon_xid=horizon.xid)
         if gaps_gone:
             memory.gaps = []
@@ -449,9 +431,9 @@ class _Collector:
         found = slot.read(self.sql, self.slot)
         slot.check(found, self.slot, self.database)
         if found is None or self.memory.horizon_lsn > found.confirmed or self.memory.system_id != self.place.system_id:
-            self.catalogue = Catalogue(self.sql, Horizon())
+            self.tables.forget_before()
             self.memory.asked = []
-        self.catalogue.look()
+        self.tables.catalogue.look()
         gaps, must_make = slot.examine(self.memory, self.place, self.slot, found, now_us())
         gaps += self._went_back(slot.wal_end(self.sql))
         if gaps or must_make or self.memory.slot != self.slot:
@@ -516,7 +498,7 @@ class _Collector:
             slot.remember(self.memory_path, self.memory)
         for gap in gaps:
             log.warning("gap in the evidence", cluster=self.context.name, reason=gap.reason, **gap.detail)
-            GAPS.labels(self.context.name, self.database, gap.reason).inc()
+            self.measures.gap(gap.reason)
             self._send(gap)
         self._take_on(frozenset(now) - self.streamed, end)
 
@@ -536,40 +518,20 @@ class _Collector:
     def _gaps_open(self, resumes: int) -> None:
         for gap in self.memory.gaps:
             log.warning("gap in the evidence", cluster=self.context.name, reason=gap.reason, **gap.detail)
-            GAPS.labels(self.context.name, self.database, gap.reason).inc()
+            self.measures.gap(gap.reason)
             gap.detail.setdefault("resumes", format_lsn(resumes))
             self._send(gap)
 
     def _measure(self) -> None:
         """Publish the slot's state and keep the source's disk in bounds."""
-        names = (self.context.name, self.database)
         found = slot.read(self.sql, self.slot)
         self._look_at_publications()
-        for operation, number in self.assembler.rows.items():
-            ROWS.labels(*names, operation).inc(number - self.counted.get(operation, 0))
-            self.counted[operation] = number
-        TRANSACTIONS.labels(*names).inc(self.sent - self.reported)
-        self.reported = self.sent
-        OTHERS.labels(*names).inc(self.assembler.other_messages - self.others_counted)
-        self.others_counted = self.assembler.other_messages
-        forged = self.assembler.forged + self.judge.forgeries.total
-        FORGERIES.labels(*names).inc(forged - self.forged_counted)
-        self.forged_counted = forged
-        SPOOL.labels(*names).set(self.assembler.held.on_disk)
-        HELD.labels(*names).set(self.assembler.held.in_memory)
+        self.measures.stream(self.assembler, self.sent, forged_outside=self.judge.forgeries.total)
         if found is None:
             raise Retry(f"slot {self.slot} is gone")
-        LAG.labels(*names).set(found.lag)
-        BEHIND.labels(*names).set(found.behind)
-        for status in ("reserved", "extended", "unreserved", "lost"):
-            WAL_STATUS.labels(*names, status).set(status == found.wal_status)
-        if found.safe_wal_size is not None:
-            SAFE.labels(*names).set(found.safe_wal_size)
-        settings = self.context.cluster.slot
-        if found.lag > settings.max_lag:
+        self.measures.slot(found)
+        if found.lag > self.context.cluster.slot.max_lag:
             self._too_far_behind(found)
-
-    forged_counted = 0
 
     def _too_far_behind(self, found: SlotState) -> None:
         settings = self.context.cluster.slot
@@ -618,45 +580,15 @@ class _Collector:
 
     # The catalogue and our own messages.
 
-    def _facts(self, relation: pgoutput.Relation, commit_lsn: int) -> TableFacts:
-        """Ask the catalogue what the stream does not say, as far as it held for a transaction with this commit LSN."""
-        facts = self.catalogue.facts(relation, commit_lsn, self.assembler.ddl_before)
-        oid = relation.oid
-        if not self.registry.covers(oid) and (found := registry.read_one(self.sql, oid)) is not None:
-            self.registry.take_one(oid, *found)
-        self.ours[oid] = relation.schema == SCHEMA or registry.member(self.sql, oid)
-        held = self._belongs(relation, commit_lsn)
-        settled = facts.settled and held.settled
-        return replace(facts, beacon=held.beacon, wanted=held.wanted, settled=settled)
-
-    def _belongs(self, relation: pgoutput.Relation, commit_lsn: int) -> Belongs:
-        """Return whether a table carried a beacon and was asked for when a transaction committed."""
-        names = (qualified(relation.schema, relation.name), f"{relation.schema}.{relation.name}")
-        ours = self.ours.get(relation.oid, False)
-        xid, before = self.assembler.xid, self.assembler.ddl_before
-        return self.registry.of(relation.oid, names, commit_lsn, xid, before, ours=ours)
-
     def _look_at_registry(self) -> None:
         """Read the registry of now, and take over what it says of what comes from here on."""
-        self.registry.take(registry.read(self.sql), passed_lsn=self.after_lsn)
-        self.memory.asked = self.registry.asked
-        self.assembler.refresh(lambda relation: self._belongs(relation, max(self.after_lsn, self.assembler.commit_lsn)))
-
-    def _forget(self) -> None:
-        """Let go of tables that are gone, as far as the stream has passed their end."""
-        if self.assembler.inside:
-            return
-        passed = max(self.delivered_lsn, self.after_lsn)
-        gone = self.forgetting.look(self.sql, self.assembler.described, passed)
-        if gone:
-            self.assembler.forget(gone)
-            for oid in gone:
-                self.ours.pop(int.from_bytes(oid, "big"), None)
+        self.tables.look(passed_lsn=self.after_lsn)
+        self.memory.asked = self.tables.registry.asked
 
     def _own_work(self, end_lsn: int, xid: int) -> None:
         """Take over what a transaction of pgwitness's own did, now that the stream has passed it."""
         for operation in self.own_work:
-            self.registry.announced(operation, end_lsn)
+            self.tables.registry.announced(operation, end_lsn)
         self.own_work = []
         deadline = time.monotonic() + SEEN_S
         while not registry.seen(self.sql, xid) and time.monotonic() < deadline:
@@ -690,7 +622,7 @@ class _Collector:
         if not self.judge.unproven.number or now < self.next_unproven:
             return
         self.next_unproven = now + UNPROVEN_S
-        GAPS.labels(self.context.name, self.database, "beacon_unproven").inc()
+        self.measures.gap("beacon_unproven")
         detail = self.judge.unproven.taken()
         self._send(Gap(captured_at_us=now_us(), reason="beacon_unproven", database=self.database, detail=detail))
 
@@ -709,7 +641,7 @@ class _Collector:
         if said.operation in ("renew_key", "rotate_key"):
             self.judge.keys.refresh()
         if said.operation == "renew_key":
-            GAPS.labels(self.context.name, self.database, "key_lost").inc()
+            self.measures.gap("key_lost")
             self._send(Gap(captured_at_us=now_us(), reason="key_lost", database=self.database, detail=dict(detail)))
         if said.operation in publication_watch.ANNOUNCES:
             self.watch.announced(lsn)

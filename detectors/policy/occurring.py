@@ -14,7 +14,7 @@ from functools import cache
 from typing import get_args
 
 from pgwitness.core.events import OPERATIONS, Assurance, Binding, Certainty, Effect, Kind, Outcome, PrincipalKind
-from pgwitness.core.sql.utility import vocabulary
+from pgwitness.core.sql.tree.utility import vocabulary
 
 _WHERE = ("none", "useless", "present", "n/a")
 SHARE_WINDOWS = ("transaction", "24h", "30d", "24h by all")

@@ -78,7 +78,7 @@ def _makers(config: Config, subject: bytes | None) -> list[Tokenizer]:
 
 def masked(value: bytes, how: str, make: Tokenizer, limit: int) -> str:
     """Give what the collector makes of a value under a treatment other than `clear` and `drop`."""
-    from collectors.wal.values import TokenCache, converter
+    from collectors.wal.decoding.values import TokenCache, converter
 
     convert = converter(how, "text", TokenCache(make, limit), make, limit)
     assert convert is not None

@@ -193,10 +193,10 @@ class Ddl(Struct, frozen=True, omit_defaults=True, gc=False):
     first hundred, `objects_total` and `dropped_total` say how many there were. `statement` is the client's, which may
     be a DO block or a call that ran the command, without its literals; None, and its `statement_sha256` instead, when
     those could not be taken out. What the parser said of the statement as it came stands beside it; `names` are what it
-    names besides relations: roles, privileges, attributes (`pgwitness.core.sql.objects`). `own`: it is of a `pgwitness
-    db` command or of a collector's job, by its session's code. `path` are the schemas in which the names of an ALTER
-    were looked for, the first one first, where it may have left them out. `masks`: views that mask ran it, to stand
-    aside for the client's command or to come back behind it.
+    names besides relations: roles, privileges, attributes (`pgwitness.core.sql.tree.objects`). `own`: it is of a
+    `pgwitness db` command or of a collector's job, by its session's code. `path` are the schemas in which the names of
+    an ALTER were looked for, the first one first, where it may have left them out. `masks`: views that mask ran it, to
+    stand aside for the client's command or to come back behind it.
     """
 
     number: int

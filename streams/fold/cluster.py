@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pgwitness.core.events import Event, Statement
-from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
+from pgwitness.core.sql.tree.facts import Handle
 from pgwitness.core.undo import Undo
 from streams.fold.bounded import evict_oldest
 from streams.fold.ddl_seen import DdlSeen

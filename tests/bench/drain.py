@@ -24,7 +24,7 @@ import psycopg
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from collectors.installation.install import install
-from collectors.wal import slot
+from collectors.wal.database import slot
 from pgwitness.core.config import Slot
 from pgwitness.core.privacy import write_key
 from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port, wait_for

@@ -15,11 +15,12 @@ from typing import Any
 
 from collectors.beacon import mac
 from collectors.beacon.keyring import Key, Keyring
-from collectors.wal.held import Held
-from collectors.wal.keyreads import KeyReads, Stand
-from collectors.wal.messages import HEARTBEAT_PREFIX, Messages
-from collectors.wal.plan import Masking, TableFacts
-from collectors.wal.transaction import Assembler, Place, Xids
+from collectors.wal.assembly.held import Held
+from collectors.wal.assembly.transaction import Assembler
+from collectors.wal.beacons.keyreads import KeyReads, Stand
+from collectors.wal.beacons.messages import HEARTBEAT_PREFIX, Messages
+from collectors.wal.decoding.place import Place, Xids
+from collectors.wal.decoding.plan import Masking, TableFacts
 from pgwitness.core.config import Privacy
 from pgwitness.core.privacy import tokenizer
 from tests.collectors import wal_messages as write

@@ -22,11 +22,12 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
-from collectors.wal.held import Held
-from collectors.wal.messages import Unproven, Unsigned
-from collectors.wal.pgoutput import LogicalMessage
-from collectors.wal.plan import Masking, TableFacts
-from collectors.wal.transaction import Assembler, Place, Xids
+from collectors.wal.assembly.held import Held
+from collectors.wal.assembly.transaction import Assembler
+from collectors.wal.beacons.messages import Unproven, Unsigned
+from collectors.wal.decoding.pgoutput import LogicalMessage
+from collectors.wal.decoding.place import Place, Xids
+from collectors.wal.decoding.plan import Masking, TableFacts
 from pgwitness.core.config import Privacy
 from pgwitness.core.events import Transaction
 from pgwitness.core.privacy import tokenizer

@@ -17,14 +17,15 @@ import msgspec
 
 from collectors.beacon import mac
 from collectors.beacon.keyring import Key, Keyring
-from collectors.wal import pgoutput
-from collectors.wal.held import Held
-from collectors.wal.keyreads import KeyReads
-from collectors.wal.messages import HEARTBEAT_PREFIX, Messages, Unread
-from collectors.wal.pgoutput import EPOCH_US, UNCHANGED, LogicalMessage, ProtocolError
-from collectors.wal.plan import Masking, TableFacts
-from collectors.wal.transaction import Assembler, Place, Xids
-from collectors.wal.values import BUILT_IN
+from collectors.wal.assembly.held import Held
+from collectors.wal.assembly.transaction import Assembler
+from collectors.wal.beacons.keyreads import KeyReads
+from collectors.wal.beacons.messages import HEARTBEAT_PREFIX, Messages, Unread
+from collectors.wal.decoding import pgoutput
+from collectors.wal.decoding.pgoutput import EPOCH_US, UNCHANGED, LogicalMessage, ProtocolError
+from collectors.wal.decoding.place import Place, Xids
+from collectors.wal.decoding.plan import Masking, TableFacts
+from collectors.wal.decoding.values import BUILT_IN
 from pgwitness.core.codec import decode_events, decode_raw
 from pgwitness.core.config import Privacy
 from pgwitness.core.errors import DeadLetter, NewerSchema

@@ -15,7 +15,7 @@ from collectors.installation.sql.templates import MASKS_AT_WORK
 from collectors.installation.steps import Options
 from collectors.masking import install as masking
 from collectors.masking.install import Masks
-from collectors.wal import ddl
+from collectors.wal.beacons import ddl
 from pgwitness.core.config import Audience, AudienceColumn, Privacy
 from pgwitness.core.events import Ddl
 from tests.collectors.beacon_wal import Source, opened

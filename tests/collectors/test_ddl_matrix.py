@@ -15,10 +15,10 @@ import pytest
 
 from collectors.beacon.keyring import Keyring
 from collectors.installation import source
-from collectors.wal import ddl
-from collectors.wal.keyreads import KeyReads
-from collectors.wal.messages import Messages, Unread
-from collectors.wal.pgoutput import LogicalMessage
+from collectors.wal.beacons import ddl
+from collectors.wal.beacons.keyreads import KeyReads
+from collectors.wal.beacons.messages import Messages, Unread
+from collectors.wal.decoding.pgoutput import LogicalMessage
 from pgwitness.core.events import Beacon, Ddl, DdlObject, Forgery
 from pgwitness.demo.servers import Postgres
 from tests.collectors.beacon_wal import Source, opened

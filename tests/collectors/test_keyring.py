@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from collectors.beacon.keyring import KEYS_MAX, OLDER_US, UNDER_WAY_US, Key, Keyring
-from collectors.wal import keys
+from collectors.wal.beacons import keys
 
 FIRST = Key(key=b"1" * 32, number=1, made_lsn=100, made_xid=10, made_at_us=1_000)
 SECOND = Key(key=b"2" * 32, number=2, made_lsn=200, made_xid=20, made_at_us=2_000)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from collectors.installation.install import install
-from collectors.wal.listing import Listing
-from collectors.wal.publication_watch import Watch, lost
+from collectors.wal.database.listing import Listing
+from collectors.wal.database.publication_watch import Watch, lost
 from pgwitness.core.errors import Retry
 from pgwitness.core.events import Event, Gap, Tick, Transaction
 from pgwitness.demo.servers import wait_for

@@ -15,8 +15,9 @@ from collectors.beacon.keyring import Keyring
 from collectors.sessions.collector import run as sessions
 from collectors.statefile import StateFile
 from collectors.stats.collector import run as stats
-from collectors.wal import keys, slot
-from collectors.wal.held import Body, Held
+from collectors.wal.assembly.held import Body, Held
+from collectors.wal.beacons import keys
+from collectors.wal.database import slot
 from pgwitness.core.config import Config
 from pgwitness.core.errors import Retry
 from pgwitness.core.events import Posture, Session

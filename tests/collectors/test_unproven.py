@@ -12,12 +12,13 @@ import pytest
 from collectors.beacon import mac
 from collectors.beacon.keyring import UNDER_WAY_US, Key, Keyring
 from collectors.beacon.verifier import BeaconVerifier, claimed
-from collectors.wal.held import Held
-from collectors.wal.keyreads import KeyReads
-from collectors.wal.messages import Messages, Unsigned
-from collectors.wal.pgoutput import LogicalMessage
-from collectors.wal.plan import Masking, TableFacts
-from collectors.wal.transaction import Assembler, Place, Xids
+from collectors.wal.assembly.held import Held
+from collectors.wal.assembly.transaction import Assembler
+from collectors.wal.beacons.keyreads import KeyReads
+from collectors.wal.beacons.messages import Messages, Unsigned
+from collectors.wal.decoding.pgoutput import LogicalMessage
+from collectors.wal.decoding.place import Place, Xids
+from collectors.wal.decoding.plan import Masking, TableFacts
 from pgwitness.core.config import Privacy
 from pgwitness.core.events import Beacon, Ddl, Forgery
 from pgwitness.core.privacy import tokenizer

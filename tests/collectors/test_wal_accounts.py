@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collectors.wal.coming import LASTS_US
-from collectors.wal.unpublished import ACCOUNTS_MAX, KEPT_US, Accounts, Listed
+from collectors.wal.assembly.coming import LASTS_US
+from collectors.wal.assembly.unpublished import ACCOUNTS_MAX, KEPT_US, Accounts, Listed
 from pgwitness.core.events import Beacon, Ddl, DdlObject, Unpublished, Wrote
 
 TABLE, LEAF, ROOT, KEYLESS, GONE, TEMPORARY = 1, 2, 3, 4, 5, 6

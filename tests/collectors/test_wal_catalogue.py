@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collectors.wal.catalogue import HORIZONS_MAX, Horizon, Horizons, Written
+from collectors.wal.database.catalogue import HORIZONS_MAX, Horizon, Horizons, Written
 from pgwitness.demo.servers import wait_for
 from tests.collectors.wal_source import MARK, Source, rows
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from collectors.installation.install import pause
-from collectors.wal import slot
+from collectors.wal.database import slot
 from collectors.wal.stream import Stream
 from pgwitness.core import subjects
 from pgwitness.core.errors import Retry

@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from collectors.wal import forgetting
-from collectors.wal.transaction import Assembler
+from collectors.wal.database import forgetting
+from collectors.wal.decoding.described import Described
 from pgwitness.core.events import Gap
 from pgwitness.demo.servers import wait_for
 from tests.collectors.wal_source import MARK, Source, rows
@@ -20,14 +20,14 @@ def test_tables_that_are_gone_are_forgotten_once_nothing_can_come_of_them(
     """Not while a transaction of that time is open; what is still there is kept, and what comes again is described."""
     monkeypatch.setattr(forgetting, "DESCRIBED_MIN", TABLES // 2)
     forgotten: list[int] = []
-    forget = Assembler.forget
+    forget = Described.forget
 
-    def seen(assembler: Assembler, oids: list[bytes]) -> None:
-        forget(assembler, oids)
+    def seen(tables: Described, oids: list[bytes]) -> None:
+        forget(tables, oids)
         forgotten.append(len(oids))
-        assert assembler.plans.keys() == assembler.described.keys()
+        assert tables.plans.keys() == tables.seen.keys()
 
-    monkeypatch.setattr(Assembler, "forget", seen)
+    monkeypatch.setattr(Described, "forget", seen)
     source.create(MARK, "CREATE TABLE kept (id int PRIMARY KEY)", "CREATE TYPE mood AS ENUM ('fine')")
     with psycopg.connect(source.dsn) as held, source.running():
         source.streaming()

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from collectors.beacon import mac
 from collectors.beacon.keyring import Key, Keyring
-from collectors.wal import ddl_objects
-from collectors.wal.keyreads import KEYS_A_SECOND, PATIENCE_S, KeyReads, Stand, stand_of
-from collectors.wal.limit import REST_EVERY_S, Limit
-from collectors.wal.messages import (
+from collectors.wal.beacons import ddl_objects
+from collectors.wal.beacons.keyreads import KEYS_A_SECOND, PATIENCE_S, KeyReads, Stand, stand_of
+from collectors.wal.beacons.limit import REST_EVERY_S, Limit
+from collectors.wal.beacons.messages import (
     BYTES_MAX,
     FORGERIES_A_SECOND,
     HEARTBEAT_PREFIX,
@@ -23,7 +23,7 @@ from collectors.wal.messages import (
     Messages,
     Unread,
 )
-from collectors.wal.pgoutput import LogicalMessage
+from collectors.wal.decoding.pgoutput import LogicalMessage
 from pgwitness.core.events import Ddl, Forgery
 
 KEY = b"k" * 32

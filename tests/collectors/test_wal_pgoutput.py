@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.wal import pgoutput
-from collectors.wal.pgoutput import EPOCH_US, UNCHANGED, ProtocolError, decode
+from collectors.wal.decoding import pgoutput
+from collectors.wal.decoding.pgoutput import EPOCH_US, UNCHANGED, ProtocolError, decode
 from tests.collectors import wal_messages as write
 
 WHOLE = [

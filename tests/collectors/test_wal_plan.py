@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.wal import pgoutput
-from collectors.wal.pgoutput import UNCHANGED, ProtocolError, Tuple
-from collectors.wal.plan import ROW_BYTES_MAX, Masking, Plan, TableFacts
-from collectors.wal.values import CACHED_MAX, TokenCache
+from collectors.wal.decoding import pgoutput
+from collectors.wal.decoding.pgoutput import UNCHANGED, ProtocolError, Tuple
+from collectors.wal.decoding.plan import ROW_BYTES_MAX, Masking, Plan, TableFacts
+from collectors.wal.decoding.values import CACHED_MAX, TokenCache
 from pgwitness.core.config import Mask, Privacy
 from pgwitness.core.privacy import tokenizer
 from pgwitness.core.units import Size

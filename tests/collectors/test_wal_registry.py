@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from collectors.wal.catalogue import Horizon, Horizons
-from collectors.wal.listing import Asked
-from collectors.wal.registry import Belongs, Covered, Reading, Registry
+from collectors.wal.database.catalogue import Horizon, Horizons
+from collectors.wal.database.listing import Asked
+from collectors.wal.database.registry import Covered, Reading, Registry
+from collectors.wal.decoding.described import Belongs
 
 OLD, NEW = 7, 8
 """Tables: one that is older than all that happens here, and one that is made in it."""

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.wal import pgoutput
-from collectors.wal.plan import Masking, Plan, TableFacts
+from collectors.wal.decoding import pgoutput
+from collectors.wal.decoding.plan import Masking, Plan, TableFacts
 from pgwitness.core.config import Mask, Privacy
 from pgwitness.core.privacy import tokenizer
 from pgwitness.core.subjects import FORGOTTEN, Subjects

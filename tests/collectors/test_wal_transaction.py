@@ -10,14 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.wal.aside import ASIDES_MAX
-from collectors.wal.held import Body, Held
-from collectors.wal.messages import Unproven, Unread, Unsigned
-from collectors.wal.pgoutput import LogicalMessage, ProtocolError
-from collectors.wal.plan import Masking, TableFacts
-from collectors.wal.slot import Memory, SlotState, examine, recall, remember, slot_name, went_back
+from collectors.wal.assembly.aside import ASIDES_MAX
+from collectors.wal.assembly.held import Body, Held
+from collectors.wal.assembly.testimony import BEACONS_MAX, FORGERIES_MAX
+from collectors.wal.assembly.transaction import Assembler
+from collectors.wal.beacons.messages import Unproven, Unread, Unsigned
+from collectors.wal.database.slot import Memory, SlotState, examine, recall, remember, slot_name, went_back
+from collectors.wal.decoding.pgoutput import LogicalMessage, ProtocolError
+from collectors.wal.decoding.place import Place, Xids
+from collectors.wal.decoding.plan import Masking, TableFacts
 from collectors.wal.stream import parse_history
-from collectors.wal.transaction import BEACONS_MAX, FORGERIES_MAX, Assembler, Place, Xids
 from pgwitness.core.config import Privacy
 from pgwitness.core.events import Beacon, Ddl, DdlObject, Forgery, Row, Transaction
 from pgwitness.core.privacy import tokenizer

@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from collectors.wal import pgoutput
-from collectors.wal.pgoutput import UNCHANGED, Tuple
-from collectors.wal.plan import HEADER_BYTES_MAX, Masking, Plan, TableFacts, distinct
-from collectors.wal.values import BUILT_IN, type_names
+from collectors.wal.decoding import pgoutput
+from collectors.wal.decoding.pgoutput import UNCHANGED, Tuple
+from collectors.wal.decoding.plan import HEADER_BYTES_MAX, Masking, Plan, TableFacts, distinct
+from collectors.wal.decoding.values import BUILT_IN, type_names
 from pgwitness.core.config import Mask, Privacy
 from pgwitness.core.privacy import tokenizer
 from tests.collectors import wal_messages as write

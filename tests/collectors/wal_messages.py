@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from struct import pack
 
-from collectors.wal.pgoutput import EPOCH_US, UNCHANGED, Tuple
+from collectors.wal.decoding.pgoutput import EPOCH_US, UNCHANGED, Tuple
 
 TEXT, INT, NUMERIC, BOOL, JSONB, FLOAT, STAMP = 25, 23, 1700, 16, 3802, 701, 1184
 

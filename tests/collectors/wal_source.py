@@ -14,7 +14,8 @@ import pytest
 from collectors.context import Context
 from collectors.installation.install import install
 from collectors.installation.job import Job
-from collectors.wal import collector, slot
+from collectors.wal import collector
+from collectors.wal.database import slot
 from pgwitness.core.config import Config
 from pgwitness.core.events import Row, Transaction
 from pgwitness.demo.servers import wait_for

@@ -15,7 +15,7 @@ from detectors.policy.details import DETAILS, Shape, found, wrong
 from detectors.policy.expressions import Expression
 from pgwitness.core.events import Posture, Session
 from pgwitness.core.sql.statements import facts
-from pgwitness.core.sql.utility import vocabulary
+from pgwitness.core.sql.tree.utility import vocabulary
 from pgwitness.core.sql.words import STARTS
 
 ROOT = Path(__file__).parent.parent.parent

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from collectors.gateway.session.actions import Decision, Reading
 from collectors.gateway.spool.records import Said
 from collectors.gateway.wire.lexing import Surety
-from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
+from pgwitness.core.sql.tree.facts import Handle
 
 
 class Everything:

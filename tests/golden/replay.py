@@ -19,11 +19,12 @@ import msgspec
 from collectors.beacon.keyring import Key, Keyring
 from collectors.log.interpretation.interpret import Interpreter
 from collectors.log.reading import formats
-from collectors.wal.held import Held
-from collectors.wal.keyreads import KeyReads, Stand
-from collectors.wal.messages import Messages
-from collectors.wal.plan import Masking, TableFacts
-from collectors.wal.transaction import Assembler, Place, Xids
+from collectors.wal.assembly.held import Held
+from collectors.wal.assembly.transaction import Assembler
+from collectors.wal.beacons.keyreads import KeyReads, Stand
+from collectors.wal.beacons.messages import Messages
+from collectors.wal.decoding.place import Place, Xids
+from collectors.wal.decoding.plan import Masking, TableFacts
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
 from pgwitness.core.codec import decode_raw

@@ -12,9 +12,9 @@ from pgwitness.core.events import quote_identifier
 from pgwitness.core.sql import words
 from pgwitness.core.sql.folding import TOKENS_MAX, code
 from pgwitness.core.sql.identifiers import lower, name_of
-from pgwitness.core.sql.parsetree import Reader
 from pgwitness.core.sql.postgres_parser import LONG
 from pgwitness.core.sql.statements import CUT, facts
+from pgwitness.core.sql.tree.reader import Reader
 
 SECRET = "hunterzwo4711"
 COLUMNS = ", ".join(f"c{number}" for number in range(TOKENS_MAX))

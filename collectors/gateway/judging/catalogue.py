@@ -17,8 +17,8 @@ from collectors.gateway.judging.standing import Standing, View
 from collectors.posture import source
 from collectors.posture.functions import read_entry
 from pgwitness.core.events import qualified, quote_identifier
-from pgwitness.core.sql.parsetree import Made
-from pgwitness.core.sql.stands import Stand
+from pgwitness.core.sql.tree.facts import Made
+from pgwitness.core.sql.tree.stands import Stand
 
 FOLLOWED_MAX: Final = 1_000
 """Functions that are looked into for one statement; who wants more is not known."""

@@ -37,8 +37,9 @@ from pgwitness.core.events import Assurance, Parsed, PrincipalKind
 from pgwitness.core.privacy import Tokenizer
 from pgwitness.core.sql.intent import given
 from pgwitness.core.sql.lessons import Lesson, teaches
-from pgwitness.core.sql.parsetree import TOGETHER, Handle, Made, runs_text
 from pgwitness.core.sql.statements import CUT, HANDLES_MAX, NAMES_MAX, StatementFacts, facts
+from pgwitness.core.sql.tree.calls import TOGETHER, runs_text
+from pgwitness.core.sql.tree.facts import Handle, Made
 
 KNOWN_MAX: Final = 16_384
 KNOWN_BYTES_MAX: Final = 2_048

@@ -10,8 +10,8 @@ from typing import Final
 
 from collectors.gateway.judging.catalogue import MADE_MAX, Catalogue, last_of
 from pgwitness.core.sql.lessons import Lesson
-from pgwitness.core.sql.parsetree import Made
-from pgwitness.core.sql.stands import Stand
+from pgwitness.core.sql.tree.facts import Made
+from pgwitness.core.sql.tree.stands import Stand
 
 STANDS_MAX: Final = 20_000
 

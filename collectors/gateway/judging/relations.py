@@ -13,8 +13,9 @@ from msgspec.structs import replace
 
 from collectors.gateway.judging.catalogue import EMPTY, FOLLOWED_MAX, Catalogue
 from collectors.gateway.judging.standing import Standing
-from pgwitness.core.sql.parsetree import Handle, Made, worst
 from pgwitness.core.sql.statements import StatementFacts
+from pgwitness.core.sql.tree.collected import worst
+from pgwitness.core.sql.tree.facts import Handle, Made
 
 
 def in_full(known: StatementFacts, catalogue: Catalogue = EMPTY) -> StatementFacts:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Final, NamedTuple
 
-from pgwitness.core.sql.stands import Stand
+from pgwitness.core.sql.tree.stands import Stand
 
 STEPS_MAX: Final = 2_000
 """Names that are followed for one statement."""

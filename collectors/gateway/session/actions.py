@@ -12,8 +12,8 @@ from collectors.gateway.wire.lexing import Surety
 from collectors.gateway.wire.violation import ProtocolViolation
 from detectors.gatekeeper import Verdict
 from pgwitness.core.sql.intent import Intent
-from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
+from pgwitness.core.sql.tree.facts import Handle
 
 if TYPE_CHECKING:
     from collectors.gateway.session.short import Ground

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
+from pgwitness.core.sql.tree.facts import Handle
 
 NAMES_MAX: Final = 1_000
 MEANINGS_MAX: Final = 16

@@ -36,7 +36,7 @@ from collectors.gateway.wire.native import Ledger
 from collectors.gateway.wire.violation import ProtocolViolation
 from detectors.gatekeeper import Verdict
 from pgwitness.core.events import Outcome
-from pgwitness.core.sql.parsetree import Handle
+from pgwitness.core.sql.tree.facts import Handle
 
 QUEUE_MAX: Final = 100_000
 """Messages of a client that wait for their answer; a pipeline that is longer has to be read from."""

@@ -7,10 +7,11 @@ digits, then fields joined by U+001F (`verifier` verifies it):
 
 `relation` is the OID of the table whose trigger speaks, `statement` what ran on it, and the three numbers are the rows
 of it that the session's statistics count and have not handed on yet: those of this transaction, and those of the
-session's transactions in the seconds before it, rolled back ones too (`collectors.wal.unpublished` tells them apart).
-A trigger with an argument (`beacon_each('each')`) speaks with each statement, for a table of which not everything is
-published. On a table with others below it (`beacon_tree('tree')`) it speaks where those hold what it wrote and are not
-published (`below`): of each it says the same in a message of its own, whose `statement` ends in `BELOW`.
+session's transactions in the seconds before it, rolled back ones too (`collectors.wal.assembly.unpublished` tells them
+apart). A trigger with an argument (`beacon_each('each')`) speaks with each statement, for a table of which not
+everything is published. On a table with others below it (`beacon_tree('tree')`) it speaks where those hold what it
+wrote and are not published (`below`): of each it says the same in a message of its own, whose `statement` ends in
+`BELOW`.
 
 `session` is made once a session by `introduce`: what does not change in it (cluster, database, pid, start, who logged
 in, address), as JSON under an HMAC of the database's key. It lies in a parameter that the client can read and overwrite

@@ -10,8 +10,9 @@ from functools import lru_cache
 
 from pgwitness.core.events import Parsed
 from pgwitness.core.messages import translations
-from pgwitness.core.sql.parsetree import Handle, worst
 from pgwitness.core.sql.statements import StatementFacts, facts
+from pgwitness.core.sql.tree.collected import worst
+from pgwitness.core.sql.tree.facts import Handle
 
 _MESSAGE = "prepare: %s"
 

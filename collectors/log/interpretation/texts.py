@@ -26,8 +26,8 @@ from pgwitness.core.sql import postgres_parser as parser
 from pgwitness.core.sql import tags
 from pgwitness.core.sql.folding import FOLD, SHORT_CHARS_MAX, code, folded
 from pgwitness.core.sql.identifiers import Hide, glaring, masked, masked_name, plain
-from pgwitness.core.sql.parsetree import runs_text
 from pgwitness.core.sql.statements import StatementFacts, about_objects, facts
+from pgwitness.core.sql.tree.calls import runs_text
 
 KNOWN_CHARS_MAX = 8 * 1024 * 1024
 """Characters that are remembered of texts, and of shapes; then all begin anew."""

@@ -36,7 +36,7 @@ class Slot:
 def examine(name: str, cluster: Cluster, findings: list[Line]) -> None:
     """Ask the primary and say what is wrong."""
     from collectors.connection import connect
-    from collectors.wal.slot import slot_name
+    from collectors.wal.database.slot import slot_name
 
     wanted = {slot_name(cluster.slot.name, database): database for database in cluster.databases}
     try:

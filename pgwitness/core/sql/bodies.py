@@ -17,7 +17,8 @@ import msgspec
 from pgwitness.core.sql import postgres_parser as parser
 from pgwitness.core.sql.escapes import with_escapes
 from pgwitness.core.sql.folding import folded
-from pgwitness.core.sql.parsetree import Reader, Tree
+from pgwitness.core.sql.tree.nodes import Tree
+from pgwitness.core.sql.tree.reader import Reader
 from pgwitness.core.sql.words import STARTS, read_letters, read_words
 
 DEPTH_MAX = 300

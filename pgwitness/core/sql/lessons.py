@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pgwitness.core.sql.parsetree import Made
-from pgwitness.core.sql.stands import Stand
 from pgwitness.core.sql.statements import StatementFacts
+from pgwitness.core.sql.tree.facts import Made
+from pgwitness.core.sql.tree.stands import Stand
 
 
 class Lesson(NamedTuple):

@@ -4,8 +4,8 @@
 what is left are keywords, names, operators and `$n`; of a long list of literals the first
 (`pgwitness.core.sql.folding`). Where even that is no guarantee, because the text does not parse or because the server
 may have read its quotes in another way, there is no statement, only its hash. The tree is read by
-`pgwitness.core.sql.parsetree`; what is too long for it says what its words say (`pgwitness.core.sql.words`). A distinct
-text is parsed once: answers are cached, bounded in bytes.
+`pgwitness.core.sql.tree.reader`; what is too long for it says what its words say (`pgwitness.core.sql.words`). A
+distinct text is parsed once: answers are cached, bounded in bytes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from pgwitness.core.sql import postgres_parser as parser
 from pgwitness.core.sql.bodies import COMMENTS, read_bodies, statements_of
 from pgwitness.core.sql.folding import FOLD, beginning, folded
 from pgwitness.core.sql.identifiers import glaring, in_characters, name_of
-from pgwitness.core.sql.parsetree import Handle, Made, Reader, Tree
-from pgwitness.core.sql.stands import Stand
 from pgwitness.core.sql.transactions import control
+from pgwitness.core.sql.tree.facts import Handle, Made
+from pgwitness.core.sql.tree.nodes import Tree
+from pgwitness.core.sql.tree.reader import Reader
+from pgwitness.core.sql.tree.stands import Stand
 from pgwitness.core.sql.words import read_letters, read_words
 
 CACHE_BYTES_MAX = 16 * 1024 * 1024
@@ -61,27 +63,26 @@ class StatementFacts(Struct, frozen=True):
 
     `statement` has `$n` for its literals and no comments; None when it could not be made free of them for certain.
     `sha256` is the hex digest of the text as it came. `fingerprint` is pglast's, equal for texts that differ in
-    literals only. `operations` are words such as `select`, `delete`, `copy_from`, `drop_table`, `create_role`,
-    all that the text runs, in CTEs and DO bodies too. `relations` are qualified where the text qualifies them;
-    names of CTEs are not among them. `columns` are `relation.column` where the text alone tells the relation.
-    `where` is the worst WHERE of any UPDATE, DELETE or MERGE: `none`, `useless` (it holds for every row or for
-    none: `true`, `1=1`, `x = x`, parameters only), `present`, or `n/a`. `utility` is set when a statement is not
-    one of SELECT, INSERT, UPDATE, DELETE, MERGE. `parse_error` says why there is no statement or less is known.
-    `functions` are the functions that are called by name. `settings` are those it changes, `name=value` where the
-    value is told (see `pgwitness.core.sql.utility`), else `name=?`. `objects` is what else it names, with its type:
-    `extension dblink`, `role ada`. `defines` are operations in the body of a function that it makes: they have not run.
-    `inserts` is set when it is nothing but INSERTs of listed values without ON CONFLICT: each makes a row if it
-    succeeds (and no trigger or rule takes it away). `handles` is what it does with prepared statements and cursors.
-    `assigned` are those of `columns` that it only fills. `whole` are the relations of which it reads every row, as far
-    as its text tells (`pgwitness.core.sql.wholes`). `returning` is set when a statement that writes gives rows back.
-    `written` are the relations whose rows it changes, or which it empties or drops. `made` are the functions that it
-    makes, with what their bodies do.
-    `attached` is what it attaches to something that runs it later, unnamed: trigger functions, a rule's statements,
-    what an operator or a default calls; and under its new name a function that is renamed. `perhaps` are functions that
-    may run although nothing calls them: planned where no row comes, or read as a column is (`.f`). `stands` are names
-    that stand for others from then on (`pgwitness.core.sql.stands`). These three are for who decides before it runs.
-    `control` are its words about transactions and savepoints in their order (`pgwitness.core.sql.transactions`); empty
-    for a single statement of any other kind.
+    literals only. `operations` are words such as `select`, `delete`, `copy_from`, `drop_table`, `create_role`, all that
+    the text runs, in CTEs and DO bodies too. `relations` are qualified where the text qualifies them; names of CTEs are
+    not among them. `columns` are `relation.column` where the text alone tells the relation. `where` is the worst WHERE
+    of any UPDATE, DELETE or MERGE: `none`, `useless` (it holds for every row or for none: `true`, `1=1`, `x = x`,
+    parameters only), `present`, or `n/a`. `utility` is set when a statement is not one of SELECT, INSERT, UPDATE,
+    DELETE, MERGE. `parse_error` says why there is no statement or less is known. `functions` are the functions that are
+    called by name. `settings` are those it changes, `name=value` where the value is told (see
+    `pgwitness.core.sql.tree.utility`), else `name=?`. `objects` is what else it names, with its type: `extension
+    dblink`, `role ada`. `defines` are operations in the body of a function that it makes: they have not run. `inserts`
+    is set when it is nothing but INSERTs of listed values without ON CONFLICT: each makes a row if it succeeds (and no
+    trigger or rule takes it away). `handles` is what it does with prepared statements and cursors. `assigned` are those
+    of `columns` that it only fills. `whole` are the relations of which it reads every row, as far as its text tells
+    (`pgwitness.core.sql.tree.wholes`). `returning` is set when a statement that writes gives rows back. `written` are
+    the relations whose rows it changes, or which it empties or drops. `made` are the functions that it makes, with what
+    their bodies do. `attached` is what it attaches to something that runs it later, unnamed: trigger functions, a
+    rule's statements, what an operator or a default calls; and under its new name a function that is renamed. `perhaps`
+    are functions that may run although nothing calls them: planned where no row comes, or read as a column is (`.f`).
+    `stands` are names that stand for others from then on (`pgwitness.core.sql.tree.stands`). These three are for who
+    decides before it runs. `control` are its words about transactions and savepoints in their order
+    (`pgwitness.core.sql.transactions`); empty for a single statement of any other kind.
     """
 
     statement: str | None

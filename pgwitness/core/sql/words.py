@@ -15,7 +15,7 @@ from pgwitness.core.events import quote_identifier
 from pgwitness.core.sql import postgres_parser as parser
 from pgwitness.core.sql.folding import code
 from pgwitness.core.sql.identifiers import lower, name_of
-from pgwitness.core.sql.parsetree import Reader
+from pgwitness.core.sql.tree.reader import Reader
 
 RELATIONS_MAX = 1_000
 STARTS = {

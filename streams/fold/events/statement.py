@@ -12,8 +12,9 @@ from pgwitness.core.events import (
     RawHeader,
     Statement,
 )
-from pgwitness.core.sql.parsetree import Handle, worst
 from pgwitness.core.sql.statements import StatementFacts
+from pgwitness.core.sql.tree.collected import worst
+from pgwitness.core.sql.tree.facts import Handle
 from streams.fold.events.base import (
     blank_event,
 )

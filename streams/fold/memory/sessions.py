@@ -9,7 +9,7 @@ from pgwitness.core.events import (
     Token,
     Trust,
 )
-from pgwitness.core.sql.parsetree import Handle
+from pgwitness.core.sql.tree.facts import Handle
 
 SessionKey = tuple[int, int]
 """A session within a cluster: pid and backend start (µs); two backends never share both."""

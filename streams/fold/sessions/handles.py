@@ -10,8 +10,8 @@ Bounded, and in the checkpoint; what is forgotten names nothing.
 
 from __future__ import annotations
 
-from pgwitness.core.sql.parsetree import Handle
 from pgwitness.core.sql.statements import StatementFacts
+from pgwitness.core.sql.tree.facts import Handle
 from streams.fold.bounded import evict_oldest
 from streams.fold.memory.checkpoint import ClusterCheckpoint
 from streams.fold.memory.sessions import LogSession, Prepared

@@ -1,8 +1,8 @@
 """The messages of PostgreSQL's output plugin pgoutput, protocol version 1, values in text format; pure.
 
 `decode` is total: any bytes give a message or a `ProtocolError`. It is the reference; the rows of a busy stream are
-read by `collectors.wal.plan`, which goes straight from the tuple's bytes to masked JSON and must agree with it.
-Format: PostgreSQL documentation, "Logical Replication Message Formats".
+read by `collectors.wal.decoding.plan`, which goes straight from the tuple's bytes to masked JSON and must agree with
+it. Format: PostgreSQL documentation, "Logical Replication Message Formats".
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collectors.installation.sql.templates import PUBLICATION, PUBLICATION_INSERTS, TRIGGER
-from collectors.wal.slot import Connection
-from collectors.wal.unpublished import Listed
+from collectors.wal.assembly.unpublished import Listed
+from collectors.wal.database.slot import Connection
 from pgwitness.core.events import qualified
 
 PUBLICATIONS = (PUBLICATION, PUBLICATION_INSERTS)

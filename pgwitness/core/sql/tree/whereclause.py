@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-Tree = dict[str, Any]
+from pgwitness.core.sql.tree.nodes import Tree
 
 _TRUE_OF_ITSELF = {"=", "<=", ">=", "~~", "~~*", "@>", "<@"}
 _FALSE_OF_ITSELF = {"<>", "<", ">", "!~~", "!~~*"}

@@ -4,8 +4,8 @@ A collector reads late what was written while it was busy or down; by then an in
 table, and a removal left another one out. Both stand in the catalogue as they are now. Taken for rows of before, the
 one accuses who wrote before there was a beacon, and the other loses rows that were asked for. So an entry counts for a
 transaction only if it was there when that committed: it had been read here before, its writer had ended at a known
-place (`collectors.wal.catalogue`), or its writer, or an announcement of it, came in the stream first. An entry that is
-gone counts until the stream has passed what took it away.
+place (`collectors.wal.database.catalogue`), or its writer, or an announcement of it, came in the stream first. An entry
+that is gone counts until the stream has passed what took it away.
 
 Where that cannot be told, rows are kept, and nobody is accused of having written past a beacon. `read` asks the
 database, `Registry` is pure.
@@ -23,8 +23,10 @@ from collectors.installation import catalogue
 from collectors.installation.source import UNREADABLE
 from collectors.installation.sql import emission, templates
 from collectors.installation.steps import wants
-from collectors.wal.catalogue import Connection, Horizon, Horizons, Written, wide
-from collectors.wal.listing import Asked
+from collectors.wal.database.catalogue import Connection, Horizon, Horizons, Written
+from collectors.wal.database.listing import Asked
+from collectors.wal.decoding.described import Belongs
+from collectors.wal.decoding.place import wide
 
 VERSIONS_MAX = 16
 """Lists of what was asked for that are remembered."""
@@ -48,14 +50,6 @@ class Reading(Struct, frozen=True, kw_only=True):
     asked: Asked | None
     paused: bool
     covered: dict[int, Covered] | None
-
-
-class Belongs(Struct, frozen=True):
-    """What held of a table for a transaction; `settled` says that asking again later would tell no more."""
-
-    beacon: bool
-    wanted: bool
-    settled: bool = True
 
 
 class _Gone(Struct, frozen=True):

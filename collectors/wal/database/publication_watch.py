@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from collectors.wal.listing import Listing, Listings
-from collectors.wal.published import PUBLICATIONS
-from collectors.wal.slot import Connection
+from collectors.wal.database.listing import Listing, Listings
+from collectors.wal.database.published import PUBLICATIONS
+from collectors.wal.database.slot import Connection
 from pgwitness.core.events import Gap, format_lsn, qualified
 
 REASON = "publication_changed"

@@ -16,9 +16,9 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
-from collectors.wal.listing import Asked, Listings
+from collectors.wal.database.listing import Asked, Listings
+from collectors.wal.decoding.place import Place
 from collectors.wal.stuck import Stuck
-from collectors.wal.transaction import Place
 from pgwitness.core.config import Slot
 from pgwitness.core.errors import PgwitnessError, Retry, Unreachable
 from pgwitness.core.events import Gap, format_lsn

@@ -1,9 +1,9 @@
 """Whether a statement reads all rows of a table, and what it names of a row as a whole, from the parser's tree.
 
 The log has no row counts, so what a SELECT took is often not known; that it chose nothing is. A SELECT is *whole* when
-it has no LIMIT, no WHERE that chooses (`pgwitness.core.sql.whereclause`), and does not give one summed-up row only.
-Which literals stand in it makes no difference, so all statements of one shape agree. A condition that happens to hold
-for all rows there are (`id > 0`) is not seen here: the number of rows tells that, where something counts them.
+it has no LIMIT, no WHERE that chooses (`pgwitness.core.sql.tree.whereclause`), and does not give one summed-up row
+only. Which literals stand in it makes no difference, so all statements of one shape agree. A condition that happens to
+hold for all rows there are (`id > 0`) is not seen here: the number of rows tells that, where something counts them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pgwitness.core.sql.whereclause import holds_for_none, judge_where
-
-Tree = dict[str, Any]
+from pgwitness.core.sql.tree.nodes import Tree
+from pgwitness.core.sql.tree.whereclause import holds_for_none, judge_where
 
 _SUMS = frozenset(
     {

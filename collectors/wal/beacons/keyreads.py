@@ -18,7 +18,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from collectors.beacon.keyring import Key, Keyring
-from collectors.wal.catalogue import wide
+from collectors.wal.decoding.place import wide
 
 KEYS_A_SECOND = 20
 """How often the keys are read again for messages that do not verify."""

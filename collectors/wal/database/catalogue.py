@@ -16,8 +16,9 @@ from typing import Any
 import psycopg
 from msgspec import Struct
 
-from collectors.wal.pgoutput import Relation
-from collectors.wal.plan import TableFacts
+from collectors.wal.decoding.pgoutput import Relation
+from collectors.wal.decoding.place import wide
+from collectors.wal.decoding.plan import TableFacts
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 HORIZONS_MAX = 256
@@ -62,11 +63,6 @@ class Written(Struct, frozen=True):
             xid <= FROZEN or (whole := wide(xid, horizon.xid)) in before or (whole < horizon.xid and horizon.xid > 0)
             for xid in self.xids
         )
-
-
-def wide(xid: int, near: int) -> int:
-    """Return the 64 bits of an id that lies within 2^31 of another one."""
-    return near + (xid - near + 0x80000000) % 0x100000000 - 0x80000000
 
 
 class Catalogue:

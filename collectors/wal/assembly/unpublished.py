@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from collectors.installation.sql.below import BELOW
-from collectors.wal.coming import Coming
+from collectors.wal.assembly.coming import Coming
 from pgwitness.core.events import Beacon, Unpublished, Wrote
 
 KEPT_US = 15_000_000

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
-Tree = dict[str, Any]
+from pgwitness.core.sql.tree.nodes import Tree
 
 _OFF: tuple[Tree, ...] = ({"Boolean": {}}, {"Boolean": {"boolval": False}}, {"Integer": {}}, {"Integer": {"ival": 0}})
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

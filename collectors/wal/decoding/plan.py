@@ -2,7 +2,7 @@
 
 This is the hot path of the collector. A tuple without surprises goes through one loop and one bytes template; what
 is rare (unchanged TOAST, old tuples, rows that are too long) takes the general way over `pgoutput.read_tuple`.
-A plan also carries the bookkeeping of the part it is in (`collectors.wal.transaction`), so that a row costs no
+A plan also carries the bookkeeping of the part it is in (`collectors.wal.assembly.transaction`), so that a row costs no
 look-up for it.
 """
 
@@ -14,9 +14,9 @@ from struct import error as LayoutError  # noqa: N812 - it is struct's own error
 import msgspec
 from msgspec import Struct
 
-from collectors.wal import pgoutput
-from collectors.wal.pgoutput import INT2, INT4, UNCHANGED, ProtocolError, Tuple
-from collectors.wal.values import NULL, Convert, TokenCache, converter, type_names
+from collectors.wal.decoding import pgoutput
+from collectors.wal.decoding.pgoutput import INT2, INT4, UNCHANGED, ProtocolError, Tuple
+from collectors.wal.decoding.values import NULL, Convert, TokenCache, converter, type_names
 from pgwitness.core.config import Privacy
 from pgwitness.core.events import Relation, qualified, quote_identifier
 from pgwitness.core.privacy import Tokenizer, names_subject, treatment
@@ -38,9 +38,9 @@ class TableFacts(Struct, frozen=True):
     """What the stream does not tell of a table and the catalogue does.
 
     `primary_key` are its columns and `generated` those that are computed and not published, both only as far as they
-    held when the rows were written (`collectors.wal.catalogue`); empty where there is none, or nobody knows. `settled`
-    says that asking again later would tell no more. `beacon` says that a beacon is installed on it, `wanted` that its
-    rows are asked for; those of other tables are left out.
+    held when the rows were written (`collectors.wal.database.catalogue`); empty where there is none, or nobody knows.
+    `settled` says that asking again later would tell no more. `beacon` says that a beacon is installed on it, `wanted`
+    that its rows are asked for; those of other tables are left out.
     """
 
     primary_key: tuple[str, ...] = ()

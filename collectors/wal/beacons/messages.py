@@ -5,9 +5,9 @@ verified that cannot be genuine by its place or size, a heartbeat counts once an
 of forgeries the first few of a second are told one by one, the others by their number.
 
 The keys are read anew when a message does not verify, because another one may have been made in the meantime
-(`collectors.wal.keyreads`): none is called forged before those of its time are known, and where they cannot be read, it
-is said that this one could not be judged. A message that the database made without a key, or with one that nobody has
-any more, is no forgery either: what it says is a claim, and that there was one is told as a gap.
+(`collectors.wal.beacons.keyreads`): none is called forged before those of its time are known, and where they cannot be
+read, it is said that this one could not be judged. A message that the database made without a key, or with one that
+nobody has any more, is no forgery either: what it says is a claim, and that there was one is told as a gap.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from collectors.beacon.verifier import SHORT, BeaconVerifier, claimed
 from collectors.installation.sql.emission import SILENCED_PREFIX
 from collectors.own import OwnSessions
 from collectors.tokens import Verifier
-from collectors.wal.ddl import lacks_objects, of_payload
-from collectors.wal.keyreads import KeyReads
-from collectors.wal.limit import Limit
-from collectors.wal.pgoutput import LogicalMessage
+from collectors.wal.beacons.ddl import lacks_objects, of_payload
+from collectors.wal.beacons.keyreads import KeyReads
+from collectors.wal.beacons.limit import Limit
+from collectors.wal.decoding.pgoutput import LogicalMessage
 from pgwitness.core.events import Beacon, Ddl, Forgery, Silenced, Token, format_lsn
 
 HEARTBEAT_PREFIX = "pgwitness.heartbeat"

@@ -3,7 +3,7 @@
 A transaction is one event, or several parts when it has more than `ROWS_MAX` rows or `PART_BYTES_MAX` bytes. Parts
 are cut by rows and bytes from the transaction's start alone, so a transaction that is sent again has the same parts.
 Every part repeats the header; because that names who did it and the beacon follows the first statement's rows, parts
-wait for the first verified beacon (`collectors.wal.held`) and stream out once it is there.
+wait for the first verified beacon (`collectors.wal.assembly.held`) and stream out once it is there.
 
 A message that cannot be read is set aside, told with its place and why, and the stream goes on: each stands in a frame
 of its own, so nothing after it depends on its bytes. A row then is there without key and images; one of a table that
@@ -13,32 +13,28 @@ was not described is missing. Only what begins and ends transactions cannot be d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
-from collectors.beacon.mac import same_session
-from collectors.wal import ddl, pgoutput
-from collectors.wal.aside import Asides
-from collectors.wal.held import Body, Held
-from collectors.wal.messages import Said, Unproven, Unsigned
-from collectors.wal.pgoutput import Begin, Commit, LogicalMessage, Origin, ProtocolError, Truncate, Type
-from collectors.wal.plan import Masking, Plan, TableFacts
-from collectors.wal.registry import Belongs
-from collectors.wal.unpublished import Accounts, Listed
+from collectors.wal.assembly.aside import Asides
+from collectors.wal.assembly.held import Body, Held
+from collectors.wal.assembly.testimony import Judge, Testimony
+from collectors.wal.assembly.unpublished import Accounts, Listed
+from collectors.wal.beacons import ddl
+from collectors.wal.beacons.messages import Said, Unsigned
+from collectors.wal.decoding import pgoutput
+from collectors.wal.decoding.described import Described
+from collectors.wal.decoding.pgoutput import Begin, Commit, LogicalMessage, Origin, ProtocolError, Truncate, Type
+from collectors.wal.decoding.place import Place, Xids
+from collectors.wal.decoding.plan import Masking, Plan, TableFacts
 from pgwitness.core.codec import EVENTS_MAX
 from pgwitness.core.events import Beacon, Ddl, Forgery, Silenced, Unpublished, format_lsn, qualified
 
 ROWS_MAX = EVENTS_MAX
 PART_BYTES_MAX = 192 * 1024
 """Bytes of rows and relations in a part; the header and the batch around it stay below a batch's limit with it."""
-BEACONS_MAX = 64
-"""Beacons kept for one part; more says nothing new."""
-CLAIMS_MAX = 4
-"""Unproven beacons of one transaction that are looked at; they are either alike, or somebody's invention."""
-FORGERIES_MAX = 20
-"""Forgeries written down for one transaction; a flood of them must not be a way to fill the topic."""
 
 DDL_REMEMBERED_MAX = 4_096
 """Transactions with DDL that are remembered."""
@@ -49,29 +45,6 @@ _OPERATIONS: dict[int, tuple[Callable[[Plan, bytes, int, int, int], bytes], byte
     _UPDATE: (Plan.update, b"u"),
     _DELETE: (Plan.delete, b"d"),
 }
-
-
-class Judge(Protocol):
-    """What the shell knows of logical messages: which prefixes are ours, and whether a message is genuine."""
-
-    def expects_beacons(self) -> bool:
-        """Return whether a beacon is installed, so that waiting for it makes sense."""
-
-    def lost(self, lsn: int) -> bool:
-        """Return whether the database may have had no key at a place of the WAL, so that nothing could be proven."""
-
-    unproven: Unproven
-    sizes_max: Mapping[bytes, int]
-    """How much of a message is looked at, by the prefixes that are ours."""
-
-    def claimed(self, said: Unsigned) -> Beacon | None:
-        """Read a beacon without a proof; None for what is not of the form of one."""
-
-    def tells(self, reason: str, lsn: int) -> bool:
-        """Return whether a forgery may be told by itself now; else it is counted under its reason."""
-
-    def message(self, message: LogicalMessage, xid: int | None, committed_at_us: int = 0) -> Said | None:
-        """Judge a message of the transaction `xid` (32 bits; none outside of one); None when it is not ours."""
 
 
 class Output(Protocol):
@@ -85,36 +58,6 @@ class Output(Protocol):
 
     def aside(self, reason: str, detail: dict[str, object]) -> None:
         """Take note of evidence that cannot be read: a gap with its reason."""
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where the stream comes from. `history` lists `(timeline, end LSN)` of past timelines, oldest first."""
-
-    system_id: str
-    timeline: int
-    database: str
-    history: tuple[tuple[int, int], ...] = ()
-
-    def timeline_of(self, lsn: int) -> int:
-        """Return the timeline on which a record at `lsn` was written."""
-        return next((timeline for timeline, end in self.history if lsn < end), self.timeline)
-
-
-class Xids:
-    """Widens 32-bit transaction ids to 64 bits: the one nearest to the newest known is meant."""
-
-    def __init__(self, known: int) -> None:
-        self._known = known
-
-    def widen(self, xid: int) -> int:
-        """Return the 64-bit id; ids seen may lie up to 2^31 behind or ahead of the newest known."""
-        wide = (self._known & ~0xFFFFFFFF) | xid
-        if wide > self._known + 0x80000000 and wide >= 1 << 32:
-            wide -= 1 << 32
-        elif wide < self._known - 0x80000000:
-            wide += 1 << 32
-        self._known = max(self._known, wide)
-        return wide
 
 
 class Assembler:
@@ -142,26 +85,21 @@ class Assembler:
     ) -> None:
         self.rows: Counter[str] = Counter()
         self.other_messages = 0
-        self.forged = 0
         self.incarnation = 0
         self.ddl = 0
-        self.plans: dict[bytes, Plan] = {}
-        self.described: dict[bytes, int] = {}
-        """The greatest id of those transactions in which each of them was described."""
+        self.tables = Described(masking, facts)
+        self._plans = self.tables.plans
         self.held = held
         self._place = place
-        self._masking = masking
         self._judge = judge
+        self._testimony = Testimony(judge)
         self._sizes_max = judge.sizes_max
-        self._facts = facts
         self._output = output
         self._asides = Asides(output.aside)
         self._xids = xids
         self._now_us = now_us
         self._own_work = own_work
-        self._types: dict[int, tuple[str, str]] = {}
         self._accounts = accounts or Accounts(Listed)
-        self._unsettled: set[bytes] = set()
         self._position = 0
         self.ddl_before: dict[int, None] = {}
         self._part_serial = 0
@@ -180,6 +118,11 @@ class Assembler:
     def set_aside(self) -> int:
         """How many messages could not be read."""
         return self._asides.total
+
+    @property
+    def forged(self) -> int:
+        """How many messages claimed to be ours and were not."""
+        return self._testimony.total
 
     @property
     def commit_lsn(self) -> int:
@@ -218,63 +161,32 @@ class Assembler:
 
     def settle(self, lsn: int) -> None:
         """Ask again for what was not certain of a table, between transactions; all up to `lsn` has been read."""
-        if self._begin is None and self._unsettled:
+        if self._begin is None and self.tables.unsettled:
             self._position = max(self._position, lsn)
-            for oid in list(self._unsettled):
-                self._describe(self.plans[oid].described)
+            for oid in list(self.tables.unsettled):
+                self._describe(self._plans[oid].described)
 
     def announced(self) -> None:
         """Learn that pgwitness itself announced in this transaction what it does in it."""
         self._start()
         self._announced = True
 
-    def refresh(self, belongs: Callable[[pgoutput.Relation], Belongs]) -> None:
-        """Take over which tables carry a beacon from here on, and which are asked for."""
-        for oid, plan in self.plans.items():
-            found = belongs(plan.described)
-            plan.set_beacon(found.beacon, found.wanted)
-            if not found.settled:
-                self._unsettled.add(oid)
-
-    def forget(self, oids: list[bytes]) -> None:
-        """Let go of tables that nothing comes of any more, and of the types that no other has; between transactions."""
-        for oid in oids:
-            self.plans.pop(oid, None)
-            self.described.pop(oid, None)
-            self._unsettled.discard(oid)
-        used = {column.type_oid for plan in self.plans.values() for column in plan.described.columns}
-        self._types = {oid: name for oid, name in self._types.items() if oid in used}
-
     def _rare(self, message: pgoutput.Message, data: bytes, at: int) -> None:
         if isinstance(message, pgoutput.Relation):
             self._describe(message)
         elif isinstance(message, Type):
-            self._types[message.oid] = (message.schema, message.name)
+            self.tables.types[message.oid] = (message.schema, message.name)
         elif isinstance(message, Origin):
             self._origin_name = message.name
         elif isinstance(message, Truncate):
             self._truncate(message, data, at)
 
     def _describe(self, message: pgoutput.Relation) -> None:
-        oid = message.oid.to_bytes(4, "big")
         self._accounts.coming.described(message.oid, qualified(message.schema, message.name))
-        facts = self._facts(message, self._begin.lsn if self._begin is not None else self._position)
-        known = self.plans.get(oid)
-        self.described[oid] = max(self._xid, self.described.get(oid, 0))
-        if known is None or not known.still(message, facts):
-            try:
-                self.plans[oid] = Plan(message, facts, self._masking, self._types)
-            except Exception as error:
-                # Its rows have no home then, and each of them is set aside.
-                self.plans.pop(oid, None)
-                self.described.pop(oid, None)
-                why = f"a description that cannot be taken: {type(error).__name__}"
-                self._asides.note("message_unreadable", b"R", 0, self._where(), why=why, oid=message.oid)
-                return
-        if facts.settled:
-            self._unsettled.discard(oid)
-        else:
-            self._unsettled.add(oid)
+        lsn = self._begin.lsn if self._begin is not None else self._position
+        why = self.tables.describe(message, lsn, self._xid)
+        if why is not None:
+            self._asides.note("message_unreadable", b"R", 0, self._where(), why=why, oid=message.oid)
 
     def _begins(self, message: Begin) -> None:
         if self._begin is not None:
@@ -294,13 +206,8 @@ class Assembler:
         self._origin_name = None
         self._ordinal = 0
         self._parts = 0
-        self._beacons: list[Beacon] = []
-        self._beacon_at = 0
-        self._forged: list[Forgery] = []
-        self._forgeries = 0
-        self._claims: list[Unsigned] = []
+        self._testimony.begin()
         self._covered = False
-        self._silenced: list[Silenced] = []
         self._announced = False
         self._unpublished: list[Unpublished] = []
         self._accounts.begin()
@@ -330,7 +237,7 @@ class Assembler:
     def _change(self, data: bytes, at: int, kind: int) -> None:
         if not self._started:
             self._start()
-        plan = self.plans.get(data[at + 1 : at + 5])
+        plan = self._plans.get(data[at + 1 : at + 5])
         if plan is None or self._begin is None:
             self._homeless(data, at, int.from_bytes(data[at + 1 : at + 5], "big"))
             return
@@ -376,7 +283,7 @@ class Assembler:
 
     def _truncate(self, message: Truncate, data: bytes, at: int) -> None:
         for oid in message.oids:
-            plan = self.plans.get(oid.to_bytes(4, "big"))
+            plan = self._plans.get(oid.to_bytes(4, "big"))
             if plan is None or self._begin is None:
                 self._homeless(data, at, oid)
                 continue
@@ -416,69 +323,22 @@ class Assembler:
         """Take what a message says."""
         inside = self._begin
         if isinstance(said, Unsigned):
-            if len(self._claims) < CLAIMS_MAX and all(said.content != other.content for other in self._claims):
-                self._claims.append(said)
+            self._testimony.claims(said)
         elif isinstance(said, Beacon):
-            self._verified(said)
+            self._accounts.spoke(said)
+            if self._testimony.verified(said, self._ordinal):
+                self._release()
         elif isinstance(said, Ddl):
             self._ddl(said)
         elif isinstance(said, Silenced):
-            if len(self._silenced) < FORGERIES_MAX:
-                self._silenced.append(said)
+            self._testimony.silences(said)
         elif isinstance(said, Forgery):
-            self.forged += 1
             if inside is not None:
-                self._forgeries += 1
-                if self._forgeries <= FORGERIES_MAX:
-                    self._forged.append(said)
+                self._testimony.forgery(said)
             else:
                 self._forged_outside(said, lsn)
         else:
             self._asides.note("message_unreadable", data, at, self._where(), why=said.why, prefix=said.prefix)
-
-    def _verified(self, said: Beacon) -> None:
-        """Note a beacon: it speaks of the rows since the one before it, because it follows its statement's rows."""
-        self._accounts.spoke(said)
-        if not self._beacons:
-            self._beacons.append(said)
-            self._release()
-        elif len(self._beacons) < BEACONS_MAX:
-            beacon = msgspec.structs.replace(said, ordinal=self._beacon_at)
-            if not same_session(self._beacons[-1], beacon):
-                self._beacons.append(beacon)
-        self._beacon_at = self._ordinal
-
-    def _claimed(self, lsn: int) -> None:
-        """Decide what unproven beacons are worth, now that the transaction ends.
-
-        One speaks where a table with a beacon was written and nothing proven speaks. One that contradicts what is
-        proven, or that stands alone while the database had its key, was not written by the beacon.
-        """
-        if not self._claims:
-            return
-        speaks = not self._beacons and self._covered
-        lost = not self._beacons and self._judge.lost(lsn)
-        who = {(said.session_user, said.pid, said.backend_start_us) for said in self._beacons}
-        for claim in self._claims:
-            # Nobody has to read what nobody needs: anybody can write many of them.
-            said = self._judge.claimed(claim) if speaks or lost or who else None
-            if said is not None and (speaks or lost):
-                self._judge.unproven.note(claim.lsn, claim.xid, said)
-                if speaks and said not in self._beacons:
-                    self._beacons.append(said)
-            elif said is None or (said.session_user, said.pid, said.backend_start_us) not in who:
-                self._invented(claim, lsn)
-
-    def _invented(self, claim: Unsigned, lsn: int) -> None:
-        """Tell of an unproven beacon that the database did not write."""
-        self.forged += 1
-        if len(self._forged) >= FORGERIES_MAX or not self._judge.tells("unsigned", lsn):
-            return
-        said = self._judge.claimed(claim)
-        claims: dict[str, str | int | None] = {}
-        if said is not None:
-            claims = {"session_user": said.session_user, "pid": said.pid}
-        self._forged.append(Forgery(reason="unsigned" if said is not None else "malformed", claims=claims))
 
     def _ddl(self, said: Ddl) -> None:
         """Keep a command where it happened; what an event trigger told in two messages of one command becomes one."""
@@ -501,7 +361,7 @@ class Assembler:
         """End the present part because something follows it: send it, or let it wait for the beacon."""
         body = self._body()
         self._open()
-        if not self._beacons and (self.held or self._judge.expects_beacons()):
+        if not self._testimony.beacons and (self.held or self._judge.expects_beacons()):
             if not self.held.add(body):
                 self._release()
         else:
@@ -553,9 +413,9 @@ class Assembler:
             return
         self._asides.end(self._where)
         body = self._body()
-        self._claimed(self._begin.lsn)
+        self._testimony.decide(self._begin.lsn, self._covered)
         self._unpublished = self._accounts.ends(self._begin.committed_at_us)
-        if body.n_rows or body.ddl or self._forged or self._unpublished or self._silenced:
+        if body.n_rows or body.ddl or self._testimony.forged or self._unpublished or self._testimony.silenced:
             self._release()
             self._send(body, message.end_lsn)
         else:
@@ -596,11 +456,11 @@ class Assembler:
             made.append(b',"incarnation":%d' % self.incarnation)
         if self._origin_name is not None:
             made.append(b',"origin":' + _json(self._origin_name))
-        if self._beacons:
-            made.append(b',"beacons":' + _json(self._beacons_of(body.first_ordinal)))
-        if self._forged:
+        if self._testimony.beacons:
+            made.append(b',"beacons":' + _json(self._testimony.beacons_of(body.first_ordinal)))
+        if self._testimony.forged:
             # Like the rest of the header, forgeries stand in every part from where they were found on.
-            made.append(b',"forged":' + _json(self._forged))
+            made.append(b',"forged":' + _json(self._testimony.forged))
         if body.ddl:
             made.append(b',"ddl":' + body.ddl)
             if self._announced:
@@ -611,18 +471,11 @@ class Assembler:
             )
         if done_lsn is not None and self._unpublished:
             made.append(b',"unpublished":' + _json(self._unpublished))
-        if done_lsn is not None and self._silenced:
-            made.append(b',"silenced":' + _json(self._silenced))
+        if done_lsn is not None and self._testimony.silenced:
+            made.append(b',"silenced":' + _json(self._testimony.silenced))
         made.append(b"}")
         self._parts += 1
         self._output.part(b"".join(made), body.n_rows, done_lsn)
-
-    def _beacons_of(self, first_ordinal: int) -> list[Beacon]:
-        """Return the beacons that speak of a part, the first and from the one in force on, and forget the others."""
-        if len(self._beacons) > 2:
-            in_force = max(n for n, beacon in enumerate(self._beacons) if n == 0 or beacon.ordinal <= first_ordinal)
-            self._beacons = self._beacons[:1] + self._beacons[max(1, in_force) :]
-        return self._beacons
 
     def _forged_outside(self, forgery: Forgery, lsn: int) -> None:
         """Send a forgery that belongs to no transaction as one without rows, at its own place in the WAL."""
@@ -631,7 +484,7 @@ class Assembler:
         self._start()
         self._xid = 0
         self._begin = Begin(lsn, now, 0)
-        self._forged = [forgery]
+        self._testimony.forgery(forgery)
         self._send(Body(0, 0, b"", b"", b""), lsn)
         self._begin = None
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from pgwitness.core.sql.utility import option
-from pgwitness.core.sql.whereclause import judge_where
-
-Tree = dict[str, Any]
+from pgwitness.core.sql.tree.nodes import Tree
+from pgwitness.core.sql.tree.utility import option
+from pgwitness.core.sql.tree.whereclause import judge_where
 
 CLEAR = frozenset(
     {

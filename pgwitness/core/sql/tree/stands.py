@@ -7,11 +7,10 @@ the statement writes them; who keeps what is found here knows the catalogue.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pgwitness.core.events import quote_identifier
-
-Tree = dict[str, Any]
+from pgwitness.core.sql.tree.nodes import Tree
 
 Sort = Literal["relation", "schema", "column", "child", "view"]
 

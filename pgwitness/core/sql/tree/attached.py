@@ -8,9 +8,8 @@ defaults, checks, policies, indexes and views stand in the statement that makes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
-Tree = dict[str, Any]
+from pgwitness.core.sql.tree.nodes import Tree
 
 _OF_DEFINITION = frozenset(
     {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from collectors.beacon.mac import DdlPayload, JudgeToken, beacon_of
-from collectors.wal import ddl_objects
+from collectors.wal.beacons import ddl_objects
 from pgwitness.core.events import Ddl, DdlObject
 from pgwitness.core.sql.statements import facts
 

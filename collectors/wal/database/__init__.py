@@ -1,0 +1,1 @@
+"""What the collector asks the database: its tables then and now, its publications, its slot."""
