@@ -24,7 +24,7 @@ from collectors.gateway.approving.talking import Failed, Talk
 from collectors.gateway.link import Ended, Link
 from collectors.gateway.session.actions import Asked
 from collectors.gateway.wire.violation import ProtocolViolation
-from collectors.wal.values import BUILT_IN
+from collectors.wal.decoding.values import BUILT_IN
 from pgwitness.approvals.records import Estimate, Value
 from pgwitness.core.config import Privacy
 from pgwitness.core.events import qualified

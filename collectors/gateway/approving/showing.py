@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from collectors.gateway.approving.constants import Column, Constant, Constants
-from collectors.wal.values import BUILT_IN, TokenCache, converter
+from collectors.wal.decoding.values import BUILT_IN, TokenCache, converter
 from pgwitness.approvals.records import Value
 from pgwitness.core.config import Privacy
 from pgwitness.core.events import quote_identifier
