@@ -116,10 +116,31 @@ def test_compose_configuration_loads() -> None:
 
     config = load(DEPLOY / "compose" / "pgwitness.toml", {})
     assert list(config.clusters) == ["main"]
+    assert config.gateway.databases["*"].cluster == "main"
     Identities.parse(config.identities.file.read_text())
     state = Path("/var/lib/pgwitness")
-    for path in (config.lake.path, config.privacy.key_file, config.collectors.state_path, config.worker.data_path):
+    paths = (config.lake.path, config.privacy.key_file, config.collectors.state_path, config.worker.data_path)
+    for path in (*paths, config.gateway.spool.path):
         assert path.is_relative_to(state), f"{path} would not outlive the container"
+
+
+def test_compose_asks_each_daemon_at_its_own_port_and_opens_what_it_serves() -> None:
+    """A healthcheck asks the port of `[http]`; what is opened is listened on; who keeps to itself writes no lake."""
+    config = load(DEPLOY / "compose" / "pgwitness.toml", {})
+    services = compose()["services"]
+    ports = {
+        "collect": config.http.collect_port,
+        "worker": config.http.worker_port,
+        "gateway": config.http.gateway_port,
+    }
+    for name, port in ports.items():
+        assert f"127.0.0.1:{port}/readyz" in services[name]["healthcheck"]["test"][-1], name
+    for name, listen in (("gateway", config.gateway.listen), ("console", config.console.listen)):
+        port = listen.rpartition(":")[2]
+        assert services[name]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    for name in ("console", "seal"):
+        assert "evidence:/var/lib/pgwitness:ro" in services[name]["volumes"], name
+    assert config.console.users_file.is_relative_to("/var/lib/pgwitness-console")
 
 
 def test_compose_gives_the_first_start_a_script_that_parses() -> None:

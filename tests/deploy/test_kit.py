@@ -161,8 +161,10 @@ def test_probes_ask_the_port_that_the_daemon_serves() -> None:
 
 
 def test_each_daemon_has_a_unit() -> None:
-    """What the chart can run, systemd can."""
+    """What the chart can run, systemd can, and Compose but for the tools for agents."""
     units = {path.stem.removeprefix("pgwitness-").rstrip("@") for path in (DEPLOY / "systemd").glob("*.service")}
     wanted = {"collect", "worker", "gateway", "deliver", "seal", "compact", "retain", "console", "mcp"}
     assert units == wanted
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    assert wanted - {"mcp"} <= services.keys()
     assert wanted <= yaml.safe_load((CHART / "values.yaml").read_text()).keys()
