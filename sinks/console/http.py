@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pgwitness.core.errors import ConfigurationError
+from pgwitness.core.runtime import asgi
 
 POLICY = "; ".join(
     (
@@ -74,18 +75,10 @@ class Secured:
 
     def _may_come(self, scope: Scope) -> bool:
         peer = (scope.get("client") or ("unknown",))[0]
-        return self._only is None or peer in self._only or is_loopback(peer)
+        return self._only is None or peer in self._only or asgi.is_loopback(peer)
 
 
 _PAST = PlainTextResponse("This is not encrypted. Go by the server in front, which is.\n", status_code=403)
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine, as it calls itself."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def addresses(proxies: Collection[str]) -> frozenset[str]:

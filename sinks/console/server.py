@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 
 import structlog
-import uvicorn
 from starlette.types import ASGIApp
 
 from pgwitness.core.config import Config, Console
 from pgwitness.core.config.tables import control_folder
-from pgwitness.core.errors import ConfigurationError, NotInOrder, PgwitnessError
+from pgwitness.core.errors import PgwitnessError
+from pgwitness.core.runtime import asgi
 from pgwitness.core.runtime.health import Health
 from sinks.console import app, http
 from sinks.console.approving import Requests
@@ -36,31 +34,20 @@ READERS = 2
 READER_MEMORY = "512MB"
 PAGE_S = 20.0
 """How long a question of a page of ours may take."""
-END_S = 3
 CONNECTIONS_MAX = 1_000
-PORT_MAX = 65_535
 
 log = structlog.get_logger("console")
 
 
 def listen(config: Console) -> socket.socket:
     """Open the socket. Raise `ConfigurationError` when it cannot be, or passwords would go over a network in clear."""
-    host, _, port = config.listen.rpartition(":")
-    host = host.strip("[]")
-    if config.tls is None and not http.addresses(config.proxies) and not http.is_loopback(host):
-        raise ConfigurationError(
-            f"console.listen {config.listen}: passwords would go over the network in clear. Set console.tls, or "
-            "console.proxies to what encrypts in front of it, or listen on 127.0.0.1"
+    in_clear = ""
+    if config.tls is None and not http.addresses(config.proxies):
+        in_clear = (
+            "passwords would go over the network in clear. Set console.tls, or console.proxies to what encrypts in "
+            "front of it, or listen on 127.0.0.1"
         )
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        if not 0 <= int(port) <= PORT_MAX:
-            raise ValueError("there is no such port")
-        return socket.create_server((host, int(port)), family=family)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"console.listen {config.listen} cannot be served ({error}); choose another"
-        ) from error
+    return asgi.listen(config.listen, key="console.listen", in_clear=in_clear)
 
 
 def make(
@@ -117,40 +104,16 @@ def run(
     """Serve until `stop`. Raise `ConfigurationError`, and `NotInOrder` when the server has ended by itself."""
     bound = listen(config.console)
     with bound, closing(Asker(config)) as asker:
-        server = uvicorn.Server(_settings(config.console, make(config, witness, send, asker, requests, stop.is_set)))
-        serving = threading.Thread(target=lambda: asyncio.run(server.serve([bound])), name=PART, daemon=True)
-        health.expect(PART)
-        serving.start()
+        application = make(config, witness, send, asker, requests, stop.is_set)
+        server = asgi.server(
+            application,
+            config.console.tls,
+            key="console.tls",
+            http=Impatient,
+            lifespan="off",
+            limit_concurrency=CONNECTIONS_MAX,
+        )
         scheme = "https" if config.console.tls is not None else "http"
         host, port = bound.getsockname()[:2]
         log.info("console", url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/")
-        while not stop.wait(0.5) and serving.is_alive():
-            health.ready(PART)
-        server.should_exit = True
-        serving.join(END_S + 2)
-        if not stop.is_set():
-            raise NotInOrder("the console has ended by itself; its log says why")
-
-
-def _settings(console: Console, application: ASGIApp) -> uvicorn.Config:
-    tls = console.tls
-    settings = uvicorn.Config(
-        application,
-        http=Impatient,
-        ssl_certfile=str(tls.cert_file) if tls is not None else None,
-        ssl_keyfile=str(tls.key_file) if tls is not None else None,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=True,
-        proxy_headers=False,
-        lifespan="off",
-        ws="none",
-        limit_concurrency=CONNECTIONS_MAX,
-        timeout_graceful_shutdown=END_S,
-    )
-    try:
-        settings.load()
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"console.tls: the certificate or its key cannot be used: {error}") from error
-    return settings
+        asgi.run(PART, server, lambda: server.serve([bound]), health, stop)

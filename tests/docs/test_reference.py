@@ -19,13 +19,13 @@ from pgwitness.core.config import Anchor, Audience, Cluster, Config, Delivery, L
 from pgwitness.core.config.tables import (
     Approver,
     ConsoleOpenid,
-    ConsoleTls,
     GatewayDatabase,
     GatewaySpool,
     GatewayTls,
     GatewayToken,
     GatewayUnparsable,
     McpExchange,
+    ServerTls,
 )
 from pgwitness.core.topics import topics
 from pgwitness.core.units import Duration, Size
@@ -45,14 +45,14 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "approvers.NAME": Approver,
     "deliveries.NAME": Delivery,
     "seal.anchors.NAME": Anchor,
-    "console.tls": ConsoleTls,
+    "console.tls": ServerTls,
     "console.openid": ConsoleOpenid,
     "gateway.tls": GatewayTls,
     "gateway.spool": GatewaySpool,
     "gateway.databases.NAME": GatewayDatabase,
     "gateway.databases.NAME.token": GatewayToken,
     "gateway.databases.NAME.unparsable": GatewayUnparsable,
-    "mcp.tls": ConsoleTls,
+    "mcp.tls": ServerTls,
     "mcp.token": GatewayToken,
     "mcp.exchange": McpExchange,
     "respond.clusters.NAME": RespondCluster,

@@ -623,8 +623,8 @@ class Guard(_Section, frozen=True, kw_only=True):
     on_error: Literal["pass", "refuse"] = "refuse"
 
 
-class ConsoleTls(_Section, frozen=True, kw_only=True):
-    """Table `[console.tls]`: the console's certificate and key."""
+class ServerTls(_Section, frozen=True, kw_only=True):
+    """Tables `[console.tls]` and `[mcp.tls]`: the certificate and key of what people or agents reach over HTTP."""
 
     cert_file: Path
     key_file: Path
@@ -657,7 +657,7 @@ class Console(_Section, frozen=True, kw_only=True):
     """
 
     listen: str = "127.0.0.1:8432"
-    tls: ConsoleTls | None = None
+    tls: ServerTls | None = None
     openid: ConsoleOpenid | None = None
     proxies: list[str] = []
     users_file: Path = Path("console-users.json")
@@ -702,7 +702,7 @@ class Mcp(_Section, frozen=True, kw_only=True):
     databases: list[str] = []
     token_file: Path | None = None
     listen: str = "127.0.0.1:8765"
-    tls: ConsoleTls | None = None
+    tls: ServerTls | None = None
     url: str = ""
     token: GatewayToken | None = None
     exchange: McpExchange | None = None

@@ -15,7 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from pgwitness.core.config import Console
-from pgwitness.core.config.tables import ConsoleTls
+from pgwitness.core.config.tables import ServerTls
 from pgwitness.core.errors import ConfigurationError
 from sinks.console import app, server, users
 from sinks.console.http import HEADERS, place
@@ -230,7 +230,7 @@ def test_cookies_are_for_the_browser_alone(make_world: Callable[..., World]) -> 
 def test_an_address_is_a_known_proxys_word_or_the_peers(make_world: Callable[..., World]) -> None:
     """What anybody else says of where a request comes from is not believed, nor the first address in a chain."""
     world = make_world(
-        proxies=["10.0.0.5", "10.0.0.6"], tls=ConsoleTls(cert_file=Path("unread"), key_file=Path("unread"))
+        proxies=["10.0.0.5", "10.0.0.6"], tls=ServerTls(cert_file=Path("unread"), key_file=Path("unread"))
     )
     chain, lines = ["1.1.1.1, 203.0.113.80"], ["1.1.1.1", "203.0.113.80"]  # a proxy may add a line of its own
     for peer, addresses, expected in (
