@@ -1,9 +1,9 @@
 """What the policies say of a statement that has not run yet: pass it, pass it with a warning, or refuse it; pure.
 
 The same policies that judge evidence, over the same action schema: those with `effect: deny`, `approve`, `limit` or
-`warn` that are about statements. What only the end of a statement tells is not known here: `rows_known` is false,
-`outcome` is `unknown`, and `asked` says so. A threshold or sequence looks at what was done, so it decides
-nothing before.
+`warn` that are about statements. A staged one decides nothing: what it would have done stands in the verdict. What only
+the end of a statement tells is not known here: `rows_known` is false, `outcome` is `unknown`, and `asked` says so. A
+threshold or sequence looks at what was done, so it decides nothing before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from detectors.vocabulary import SCHEMA
 from pgwitness.core.sql.statements import StatementFacts
 from pgwitness.core.units import Duration
 
-Effect = Literal["deny", "approve", "limit", "warn"]
+Effect = Literal["deny", "approve", "limit", "warn", "staged"]
 UNREADABLE: Final = "unreadable"
 """Stands where a policy's id would, for what is refused because nobody can tell what it does."""
 MESSAGE_CHARS_MAX: Final = 1_000
@@ -64,6 +64,9 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     """With `approve`."""
     approval: str = ""
     """The request that it waits for, or by which it runs."""
+    staged: dict[str, int] = {}
+    """Staged policies that would have refused it, or have had it wait; of one that limits how many rows it allows, else
+    -1. With the effect `staged` nothing else is said of it."""
 
 
 class Labels:
@@ -90,10 +93,14 @@ class Gatekeeper:
     def __init__(self, bundle: Bundle, sensitive: Sensitive, labels: Labels = NO_LABELS) -> None:
         self._deciding = Bundle([policy for policy in bundle.policies.values() if decides(policy)], bundle.calendars)
         self._evaluator = Evaluator(self._deciding)
+        staged = [policy for policy in bundle.policies.values() if decides(policy, "staged")]
+        self._staged = Bundle([policy for policy in staged if policy.document.effect != "warn"], bundle.calendars)
+        self._would = Evaluator(self._staged)
         self._sensitive = sensitive
         self._labels = labels
         self.sha256 = bundle.sha256
-        read = {SCHEMA[path].attribute for policy in self._deciding.policies.values() for path in policy.paths}
+        every = [*self._deciding.policies.values(), *self._staged.policies.values()]
+        read = {SCHEMA[path].attribute for policy in every for path in policy.paths}
         self.timed = not read.isdisjoint(_OF_TIME)
         messages = [policy.document.message for policy in self._deciding.policies.values()]
         self.intent = "intent" in read or any("{intent}" in message for message in messages)
@@ -104,8 +111,8 @@ class Gatekeeper:
         """Whether labels of what is read may."""
 
     def __len__(self) -> int:
-        """Return how many policies decide."""
-        return len(self._deciding.policies)
+        """Return how many policies decide, or would."""
+        return len(self._deciding.policies) + len(self._staged.policies)
 
     def action(self, whose: Action, known: StatementFacts, at_us: int) -> Action:
         """Make the action of a statement that somebody asks for; `whose` has the facts of the session."""
@@ -124,8 +131,25 @@ class Gatekeeper:
     def ask(self, action: Action) -> Verdict | None:
         """Return what the policies decide; None where none has anything against it.
 
-        A policy that denies and cannot be evaluated refuses: whether it would have is not known.
+        A policy that denies and cannot be evaluated refuses: whether it would have is not known. What staged policies
+        would have done goes along with that, or alone.
         """
+        verdict = self._decide(action)
+        staged = self._would_have(action) if self._staged.policies else {}
+        if not staged:
+            return verdict
+        if verdict is not None:
+            return replace(verdict, staged=staged)
+        return Verdict("staged", [], "", "", "", self.sha256, staged=staged)
+
+    def _would_have(self, action: Action) -> dict[str, int]:
+        """Return which staged policies match, each with the rows that it would have let pass, or -1."""
+        found = sorted(self._would.ask(action).matched, key=_gravest)[:NAMES_MAX]
+        limits = {one.id: one.document.max_rows for one in found if one.document.effect == "limit"}
+        return {one.id: -1 if (rows := limits.get(one.id)) is None else rows for one in found}
+
+    def _decide(self, action: Action) -> Verdict | None:
+        """Return what the policies that are active decide."""
         matches = self._evaluator.ask(action)
         failed = [policy for policy, _ in matches.failed if policy.document.effect in ("deny", "approve")]
         found = [*matches.matched, *failed]
@@ -191,15 +215,20 @@ class Gatekeeper:
         )
 
 
-def decides(policy: Policy) -> bool:
-    """Return whether a policy decides on statements before they run."""
+def decides(policy: Policy, mode: Literal["active", "staged"] = "active") -> bool:
+    """Return whether a policy decides on statements before they run, or with `staged` would if it were not staged."""
     document = policy.document
     return (
         (document.effect in ("deny", "limit", "warn") or document.approve is not None)
-        and document.mode == "active"
+        and document.mode == mode
         and policy.plan is None
         and "statement" in document.kinds
     )
+
+
+def would_have(verdict: Verdict, changed: int | None) -> list[str]:
+    """List the staged policies that would have refused a statement, or have undone what it `changed` (rows)."""
+    return [name for name, rows in verdict.staged.items() if rows < 0 or (changed is not None and changed > rows)]
 
 
 def _gravest(policy: Policy) -> tuple[int, str]:

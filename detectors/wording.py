@@ -187,7 +187,8 @@ def _refused(action: Action) -> str:
     decision = action.detail.get("decision")
     if isinstance(decision, Mapping) and decision.get("by") == "guard":
         return "the guard in the database refused it"
-    return f"the {'gateway' if 'decision' in action.detail else 'server'} refused it"
+    by_gateway = isinstance(decision, Mapping) and decision.get("effect") != "staged"
+    return f"the {'gateway' if by_gateway else 'server'} refused it"
 
 
 def decided(action: Action) -> str:

@@ -37,6 +37,7 @@ from collectors.gateway.session.looking import Seen
 from collectors.gateway.session.session import Session
 from collectors.gateway.spool.ledger import ledger
 from collectors.gateway.spool.records import Begun, Closed, Opened, Record
+from collectors.gateway.spool.records import Ended as EndedRecord
 from collectors.gateway.spool.spool import BEGINS, Spool
 from collectors.gateway.upstream import Place, Refused, Server
 from collectors.gateway.wire import backend
@@ -44,6 +45,7 @@ from collectors.gateway.wire.lexing import Settings
 from collectors.gateway.wire.native import Lane, Ledger
 from collectors.gateway.wire.startup import CancelRequest, Startup
 from collectors.gateway.wire.violation import ProtocolViolation
+from detectors.gatekeeper import Verdict, would_have
 from pgwitness.approvals.records import Estimate
 from pgwitness.core.errors import PgwitnessError
 from pgwitness.core.sql.intent import option
@@ -52,13 +54,16 @@ from pgwitness.core.sql.lessons import Lesson
 SECRET_BYTES = {0: 4, 2: 32}
 """How long a key to cancel by is, by the minor version of the protocol."""
 DRAIN_S = 5.0
+UNDER_STAGED_MAX = 100_000
 NO_DESK = "it would have to be approved, and this gateway has no [approvals] to ask by"
 END_S = 0.005
 """How long what came of a statement may wait for others to be written down with it."""
 
 SESSIONS = Gauge("pgwitness_gateway_sessions", "Sessions that are open at the gateway.")
 LOGINS = Counter("pgwitness_gateway_logins", "Logins at the gateway, by what came of them.", ["outcome"])
-DECISIONS = Counter("pgwitness_gateway_decisions", "Statements that were refused or warned about.", ["effect"])
+DECISIONS = Counter(
+    "pgwitness_gateway_decisions", "Statements that were refused or warned about, or would have been.", ["effect"]
+)
 STATEMENTS = Counter("pgwitness_gateway_statements", "Statements that the gateway has forwarded.")
 
 log = structlog.get_logger("gateway")
@@ -116,6 +121,8 @@ class House:
     """Records in the order in which they happened, that are not on the spool yet."""
     _effects: list[str] = field(default_factory=list)
     """What was decided on statements that are not on the spool yet, where something was."""
+    _under_staged: dict[tuple[int, int], Verdict] = field(default_factory=dict)
+    """Verdicts on statements that run, by session and number, of which staged limits wait for their end."""
     _held: list[Connection | Lane] = field(default_factory=list)
     """Connections that hold back what they have to forward until those are."""
     _forwarded: int = 0
@@ -141,9 +148,24 @@ class House:
     def take(self, records: list[Record]) -> None:
         """Take records that go on the spool at the end of this turn of the loop, or a moment later where none waits."""
         begun = [record for record in records if type(record) is Begun]
-        self._effects += [record.verdict.effect for record in begun if record.verdict is not None]
+        for record in begun:
+            if record.verdict is not None:
+                self._decided(record, record.verdict)
+        if self._under_staged:
+            for ended in records:
+                if type(ended) is EndedRecord and (of := self._under_staged.pop((ended.session, ended.number), None)):
+                    self._effects += ["staged"] * bool(would_have(of, ended.rows))
         self.ledger.add(self.spool.encoded(records), len(begun))
         self.late()
+
+    def _decided(self, begun: Begun, verdict: Verdict) -> None:
+        """Count what was decided; what a staged limit would have done is known at the statement's end."""
+        if verdict.effect != "staged":
+            self._effects.append(verdict.effect)
+        if would_have(verdict, None):
+            self._effects.append("staged")
+        elif verdict.staged and len(self._under_staged) < UNDER_STAGED_MAX:
+            self._under_staged[begun.session, begun.number] = verdict
 
     def late(self) -> None:
         """See that what the ledger has is on the spool in a moment, where it is not at the end of this turn."""

@@ -53,6 +53,7 @@ _SHARE: dict[str, Shape] = {
 _DECIDED: dict[str, Shape] = {
     **_each(("effect", "message", "bundle", "approval", "by"), "string"),
     "policies": ["string"],
+    "staged": ["string"],
     "rows": "int",
 }
 _OBJECT: dict[str, Shape] = {"type": "string", "name": "string"}

@@ -147,8 +147,10 @@ def _lines(judged: Judged, every: bool) -> Iterator[str]:
     yield f"   as seen by: {tried.action.kind}"
     yield "   seen: " + "; ".join(_seen(tried))
     yield "   assumed: " + "; ".join(tried.assumed)
-    if judged.gateway is not None:
+    if judged.gateway is not None and judged.gateway.message:
         yield f"   gateway: {judged.gateway.message}"
+    if judged.gateway is not None and judged.gateway.staged:
+        yield f"   gateway: staged, would be stopped by {', '.join(judged.gateway.staged)}"
     for opinion in judged.opinions:
         if every or opinion.says != "no":
             yield from _opinion(opinion)

@@ -449,17 +449,20 @@ class Decided(Struct, frozen=True, omit_defaults=True, gc=False):
     """What the gateway decided on a statement before it went: `deny`, `limit` or `warn`, by which policies.
 
     `message` is what its client was told. `bundle` names the policies that were in force. `approval` is the request for
-    which it waits, or by which it runs, and then `rows` is the most that was approved.
+    which it waits, or by which it runs, and then `rows` is the most that was approved. `staged` are policies that would
+    have refused it, have had it wait, or have undone what it did, if they were not staged; with the effect `staged`
+    nothing else was decided.
     With `by` the guard in the database decided, when the statement had run and nothing of it was committed.
     """
 
-    effect: Literal["deny", "approve", "limit", "warn"]
+    effect: Literal["deny", "approve", "limit", "warn", "staged"]
     policies: list[str]
     message: str = ""
     bundle: str = ""
     approval: str = ""
     rows: int | None = None
     by: Literal["gateway", "guard"] = "gateway"
+    staged: list[str] = []
 
 
 class Decision(_Raw, frozen=True, kw_only=True, tag="decision", gc=False):

@@ -31,7 +31,7 @@ from pgwitness.core.config import Console
 from pgwitness.core.errors import NotInOrder, PgwitnessError, Unreachable
 from sinks.console import http, live_sessions, now, policies, rendering, report_pages
 from sinks.console.approving import Requests
-from sinks.console.asked import Answer, Asked, Page, Shared
+from sinks.console.asked import Answer, Asked, Links, Page, Shared
 from sinks.console.asking import Asker
 from sinks.console.http import Refused
 from sinks.console.openid import CALLBACK, Provider
@@ -68,6 +68,8 @@ class Context:
     policies: Path
     requests: Requests
     gateway: Path
+    link_key: bytes = b""
+    """What links of messages are signed with; empty where there are none."""
     provider: Provider | None = None
     clock: Callable[[], float] = time.monotonic
     stop: Callable[[], bool] = lambda: False
@@ -119,7 +121,7 @@ class Application:
         self._gathering, self._providing = asyncio.Lock(), asyncio.Semaphore(LOGINS_AT_ONCE)
         self._written: dict[str, tuple[object, str]] = {}
         self._hashing = asyncio.Semaphore(LOGINS_AT_ONCE)
-        facts = Cached(lambda: now.gather(context.reader, context.seal, datetime.now(UTC)), LIVE_S * 0.8)
+        facts = Cached(lambda: now.gather(context.reader, context.seal, datetime.now(UTC), self._waiting), LIVE_S * 0.8)
         kept = Cached(policies.Folder(context.policies).read, POLICIES_S)
         self.shared = Shared(
             context.reader,
@@ -131,6 +133,7 @@ class Application:
             kept,
             context.requests,
             context.gateway,
+            Links(context.link_key),
         )
 
     def routes(self) -> list[Route]:
@@ -149,6 +152,13 @@ class Application:
             Route("/logout", self._logout, methods=["POST"]),
             Route("/assets/{name}", self._asset, methods=["GET"]),
         ]
+
+    def _waiting(self) -> int | None:
+        """Count what waits for approval; None where that cannot be known now, or nobody's requests are believed."""
+        try:
+            return self.context.requests.look(lambda ledger: len(ledger.open(time.time_ns() // 1000)))
+        except PgwitnessError:
+            return None
 
     # Who is asking.
 

@@ -29,6 +29,8 @@ SELECT count(*) FILTER (kind = 'statement') AS statements, count(*) FILTER (outc
     count(*) FILTER (kind = 'change') AS rows_changed, min(occurred_at) AS first_seen,
     count(*) FILTER (kind = 'statement' AND fingerprint = $2) AS same_statement
 FROM events WHERE dt >= current_date - 30 AND principal = $1"""
+_RAN = """
+SELECT ran_at, outcome, "rows", drift, wal_rows, others FROM approvals WHERE approval = $1"""
 _FINDINGS = """
 SELECT uid, message, title, severity, last_seen FROM findings
 WHERE principal = $1 AND last_seen > now() - INTERVAL 30 DAY ORDER BY last_seen DESC LIMIT 10"""
@@ -102,6 +104,22 @@ def _approval(asked: Asked) -> Answer:
     return _page(asked, _found(asked))
 
 
+def _from_message(asked: Asked) -> Answer:
+    """Open a link of a message: once, and for what the visitor may see in any case; it decides nothing."""
+    links, request = asked.shared.links, asked.value("id")
+    trouble = links.opened.open(asked.value("token"), request, links.key, _now_us()) if links.key else "forged"
+    if trouble is not None:
+        raise Refused(403, f"This link {_TROUBLES[trouble]}. The page Approvals has what waits.")
+    return Answer(redirect=f"/approvals/{quote(request, safe='')}", what={"request": request})
+
+
+_TROUBLES = {
+    "forged": "was not written by this installation for this request",
+    "expired": "has expired, as the request has",
+    "used": "was opened before; each opens once",
+}
+
+
 def _page(asked: Asked, found: Shown, sentence: str = "") -> Answer:
     approver, _ = asked.shared.requests.trust.approvers.get(asked.visitor.name, (None, None))
     record, findings, unknown = _record(asked.shared.reader, found.request)
@@ -109,6 +127,7 @@ def _page(asked: Asked, found: Shown, sentence: str = "") -> Answer:
         "shown": found,
         "words": WORDS,
         "approver": approver,
+        "ran": _ran(asked.shared.reader, found),
         "record": record,
         "findings": findings,
         "unknown": unknown,
@@ -118,6 +137,16 @@ def _page(asked: Asked, found: Shown, sentence: str = "") -> Answer:
     }
     what = {"request": found.request.request}
     return Answer("approval.html", values, 422 if sentence else 200, "failure" if sentence else "success", what)
+
+
+def _ran(reader: Reader, found: Shown) -> Row | None:
+    """Give what came of a request that was used, as far as that has landed."""
+    if found.state != "used":
+        return None
+    try:
+        return next(iter(reader.rows(_RAN, found.request.request)), None)
+    except PgwitnessError:
+        return None
 
 
 def _record(reader: Reader, request: records.Request) -> tuple[Row | None, list[Row], str]:
@@ -171,6 +200,13 @@ def _signed(asked: Asked) -> Answer:
 PAGES = (
     Page("approvals", "/approvals", "approvals", _approvals),
     Page("approval", "/approvals/{id}", "approvals", _approval, subject={"id": "request"}),
+    Page(
+        "approval, by a link",
+        "/approvals/{id}/from/{token}",
+        "approvals",
+        _from_message,
+        subject={"id": "request"},
+    ),
     Page(
         "approval, drafted",
         "/approvals/{id}/decision",

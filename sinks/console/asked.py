@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pgwitness.approvals.links import Opened
 from pgwitness.core.config import Console
 from sinks.console import now
 from sinks.console.asking import Asker
@@ -18,6 +19,14 @@ from sinks.console.witness import Feedback, Visitor
 
 if TYPE_CHECKING:
     from sinks.console.approving import Requests
+
+
+@dataclass(frozen=True)
+class Links:
+    """Links of messages: the key that signs them, empty where there are none, and which were opened."""
+
+    key: bytes = b""
+    opened: Opened = field(default_factory=Opened)
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class Shared:
     requests: Requests
     gateway: Path
     """Where the gateway of this host answers."""
+    links: Links = field(default_factory=lambda: Links())
 
 
 @dataclass(frozen=True)

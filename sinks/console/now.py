@@ -91,9 +91,13 @@ class Facts:
     open: Sequence[tuple[str, int]]
     gaps: Sequence[Row]
     seal: Light
+    waiting: int | None = None
+    """Requests that wait for approval; None where that is not known here."""
 
 
-def gather(reader: Reader, seal: Callable[[], Seal], at: datetime) -> Facts:
+def gather(
+    reader: Reader, seal: Callable[[], Seal], at: datetime, waiting: Callable[[], int | None] = lambda: None
+) -> Facts:
     """Ask for everything. Raise `NotInOrder` and `Unreachable` as the reader does."""
     day = at - DAY
     minutes = [at.replace(second=0, microsecond=0) - timedelta(minutes=n) for n in range(MINUTES - 1, -1, -1)]
@@ -107,6 +111,7 @@ def gather(reader: Reader, seal: Callable[[], Seal], at: datetime) -> Facts:
         open=by_severity(reader.rows(_OPEN)),
         gaps=reader.rows(_GAPS, day.date(), day),
         seal=seal().light(),
+        waiting=waiting(),
     )
 
 

@@ -30,6 +30,11 @@ SELECT coalesce(policy, detector) AS policy, count(*) AS findings, sum("count"):
     count(*) FILTER (ocsf->>'$.unmapped.resolution.as' = 'true-positive') AS right,
     count(*) FILTER (ocsf->>'$.unmapped.resolution.as' = 'false-positive') AS wrong, max(last_seen) AS last_seen
 FROM findings WHERE dt >= $1::DATE GROUP BY ALL ORDER BY findings DESC, policy"""
+_WOULD = """
+SELECT policy, count(*) AS would_stop FROM (
+    SELECT unnest((detail->'$.decision.staged')::VARCHAR[]) AS policy FROM events
+    WHERE dt >= $1::DATE AND kind = 'statement' AND (detail->'$.decision.staged') IS NOT NULL
+) GROUP BY ALL"""
 _FOUND = f"""
 SELECT uid, message, title, severity, status, mode, "count", last_seen, suppressed_by FROM findings
 WHERE dt >= $1::DATE AND policy = $2 ORDER BY last_seen DESC, uid LIMIT {SHOWN}"""
@@ -37,6 +42,7 @@ _DAYS_OF = """
 SELECT coalesce(last_seen, "time")::DATE AS day, count(*) AS findings FROM findings
 WHERE dt >= $1::DATE AND policy = $2 GROUP BY ALL"""
 _NOTHING = {"findings": 0, "times": 0, "staged": 0, "suppressed": 0, "right": 0, "wrong": 0, "last_seen": None}
+_NO_STOPS = {"would_stop": 0}
 
 
 @dataclass(frozen=True)
@@ -96,15 +102,17 @@ def _stamp(file: Path) -> tuple[int, int]:
 def listed(reader: Reader, kept: Kept | None, at: datetime) -> list[Row]:
     """List the policies with what each did; those that found most first, and what is no policy of these, too."""
     did = {str(row["policy"] or ""): row for row in reader.rows(_DID, _since(at))}
+    would = {str(row["policy"]): _stops(row) for row in reader.rows(_WOULD, _since(at))}
     found = []
     for policy in kept.bundle.policies.values() if kept is not None else ():
         document = policy.document
         facts: dict[str, Any] = {"id": policy.id, "title": document.title, "severity": document.severity}
         facts |= {"mode": document.mode, "effect": document.effect, "tests": len(document.tests)}
         failures = kept.failures.get(policy.id, ()) if kept is not None else ()
-        found.append({**facts, "failed": len(failures), **_NOTHING, **did.pop(policy.id, {})})
-    others = [{"id": name, "title": "", "severity": "", "mode": "", "effect": "", "tests": None, "failed": 0, **row}
-              for name, row in did.items()]  # fmt: skip
+        found.append({**facts, "failed": len(failures), **_NOTHING, **_NO_STOPS, **would.pop(policy.id, {}),
+                      **did.pop(policy.id, {})})  # fmt: skip
+    others = [{"id": name, "title": "", "severity": "", "mode": "", "effect": "", "tests": None, "failed": 0, **row,
+               **would.get(name, _NO_STOPS)} for name, row in did.items()]  # fmt: skip
     return sorted(found + others, key=lambda row: (-row["findings"], row["id"]))
 
 
@@ -133,6 +141,10 @@ def kept_or_why(read_them: Any) -> tuple[Kept | None, str]:
         return read_them(), ""
     except ConfigurationError as error:
         return None, str(error)
+
+
+def _stops(row: Row) -> Row:
+    return {"would_stop": int(row["would_stop"])}
 
 
 def _since(at: datetime) -> Any:

@@ -16,6 +16,7 @@ from pgwitness.core.config.tables import control_folder
 from pgwitness.core.errors import PgwitnessError
 from pgwitness.core.runtime import asgi
 from pgwitness.core.runtime.health import Health
+from pgwitness.core.secretfile import secret
 from sinks.console import app, http
 from sinks.console.approving import Requests
 from sinks.console.asking import Asker
@@ -73,9 +74,16 @@ def make(
             policies=config.policies.path,
             requests=requests,
             gateway=control_folder(config.gateway),
+            link_key=_link_key(config),
             stop=stop,
         )
     )
+
+
+def _link_key(config: Config) -> bytes:
+    """Read what links of messages are signed with; without the file there are none."""
+    file = config.approvals.link_key_file
+    return secret(file, "approvals.link_key_file") if file is not None else b""
 
 
 def _seal(config: Config) -> Callable[[], Seal]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import count
+from typing import NamedTuple
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -25,7 +26,7 @@ from pgwitness.core.runtime.health import Health
 from pgwitness.core.runtime.logs import LIBRDKAFKA
 from pgwitness.core.runtime.refusals import Refusals
 from pgwitness.core.topics import READABLE
-from sinks.deliveries import metrics, render, routing, targets
+from sinks.deliveries import metrics, render, requests, routing, targets
 from sinks.deliveries.respond import Responder
 from sinks.deliveries.routing import Held, Item, Limit
 
@@ -89,6 +90,15 @@ class Outbox:
             raise Retry(f"{topic} did not take a record: {why}")
 
 
+class Source(NamedTuple):
+    """Where a route reads: the topic, by which group, what an item is made of, and whether all of it are items."""
+
+    topic: str
+    group: str
+    read: Callable[[bytes | None], Item | None]
+    whole: bool = True
+
+
 class Route:
     """One target and its place on the topic."""
 
@@ -101,16 +111,19 @@ class Route:
         outbox: Outbox,
         stop: threading.Event,
         clock: Callable[[], float] = time.monotonic,
+        source: Source | None = None,
     ) -> None:
         self.name = name
+        source = source or Source("alerts", name, lambda value: routing.read(value))
+        self._source = source
         self._settings = settings
         self._target = target
         self._outbox = outbox
         self._stop = stop
         self._clock = clock
-        self._topic = config.kafka.topic("alerts")
+        self._topic = config.kafka.topic(source.topic)
         self._dead_letters = config.kafka.topic("dead-letters")
-        self._group = f"{config.kafka.prefix}deliver-{name}"
+        self._group = f"{config.kafka.prefix}deliver-{source.group}"
         self._kafka = config.kafka
         self._limit = Limit(settings.rate, clock())
         self._held: Held | None = None
@@ -197,8 +210,10 @@ class Route:
         """Take one record of the topic."""
         value = message.value()
         data = value.encode() if isinstance(value, str) else value
-        item = routing.read(data)
-        if item is None:
+        item = self._source.read(data)
+        if item is None and not self._source.whole:
+            pass  # of this topic only some records are told of
+        elif item is None:
             await self._set_aside(message, "not_an_alert", "the record is no alert of pgwitness")
         elif not routing.wanted(item, self._settings):
             metrics.FILTERED.labels(self.name).inc()
@@ -305,6 +320,8 @@ def routes(config: Config, stop: threading.Event) -> list[Route]:
         Route(name, settings, targets.make(name, settings), config, outbox, stop)
         for name, settings in sorted(config.deliveries.items())
     ]
+    made += [_of_requests(name, one, config, outbox, stop) for name, one in sorted(config.deliveries.items())
+             if one.approvals]  # fmt: skip
     if config.respond.enabled:
         settings = Delivery(kind="file", severity="info", tries=3, rate=1_000_000, closed=False)
         made.append(Route("responder", settings, Responder(config, outbox.write), config, outbox, stop))
@@ -313,6 +330,13 @@ def routes(config: Config, stop: threading.Event) -> list[Route]:
             "nothing to deliver to: add [deliveries.NAME] to the configuration, docs/how-to/consume-alerts.md shows how"
         )
     return made
+
+
+def _of_requests(name: str, settings: Delivery, config: Config, outbox: Outbox, stop: threading.Event) -> Route:
+    """Make the route by which a target gets requests for approval, at its own pace beside that of its alerts."""
+    read = requests.reader(config, name)
+    source = Source("approvals", f"{name}-approvals", lambda value: read(value, time.time_ns() // 1000), whole=False)
+    return Route(f"{name}-approvals", settings, targets.make(name, settings), config, outbox, stop, source=source)
 
 
 async def run(config: Config, health: Health, stop: threading.Event) -> None:

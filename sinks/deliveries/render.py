@@ -1,4 +1,4 @@
-"""How a delivery is written: webhook, Slack, syslog (RFC 5424) and JSON lines. Pure."""
+"""How a delivery is written: webhook, Slack, Teams, syslog (RFC 5424) and JSON lines. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from sinks.deliveries import requests
 from sinks.deliveries.routing import Item, iso, part
 
 _json = msgspec.json.Encoder().encode
@@ -28,15 +29,9 @@ def body(item: Item) -> bytes:
 
 def slack(item: Item) -> bytes:
     """Write a message for a Slack-compatible incoming webhook; what a client chose is plain text, never markup."""
-    ours = part(item.data, "unmapped")
-    facts = {
-        "Cluster": ours.get("cluster"),
-        "Policy": ours.get("policy") or ours.get("detector"),
-        "State": item.data.get("activity_name"),
-        "Count": item.data.get("count"),
-        "Runbook": ours.get("runbook"),
-    }
-    lines = [f"{name}: {value}" for name, value in facts.items() if value not in (None, "")]
+    if item.type == requests.TYPE:
+        return _slack_approval(item)
+    lines = [f"{name}: {value}" for name, value in _facts(item).items()]
     if item.type == "summary":
         lines = [f"• {each['text']}" for each in item.data["worst"]]
     blocks = [_block(f"{item.title}\n{item.text}"), *([_block("\n".join(lines))] if lines else [])]
@@ -46,13 +41,66 @@ def slack(item: Item) -> bytes:
     return _json({"text": fallback[:SLACK_TEXT_MAX], "attachments": [{"color": colour, "blocks": blocks}]})
 
 
+def _slack_approval(item: Item) -> bytes:
+    """Write a request for approval: what its asker chose is plain text; the notification has none of it."""
+    at, command = requests.opening(item.data)
+    facts = item.data["facts"]
+    blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain(item.title)}]
+    blocks += [_block(f"{name}: {text}") for name, text in facts.items()]
+    if at:
+        opens = {"type": "button", "text": _plain("Look at it"), "url": at, "action_id": "open"}
+        blocks.append({"type": "actions", "elements": [opens]})
+    blocks.append({"type": "context", "elements": [_plain(command)]})
+    return _json({"text": f"{item.title} ({item.uid})", "blocks": blocks, "unfurl_links": False})
+
+
+def teams(item: Item) -> bytes:
+    """Write an Adaptive Card (1.4) as a workflow of Teams takes it; texts are runs, which know no markup."""
+    facts = item.data["facts"] if item.type == requests.TYPE else _facts(item)
+    if item.type == "summary":
+        facts = {str(place): each["text"] for place, each in enumerate(item.data["worst"], 1)}
+    body = [_run(item.title, size="Large", weight="Bolder"), _run(item.text)]
+    body += [_run(f"{name}: {text}") for name, text in facts.items()]
+    body.append(_run(f"pgwitness {item.uid}", size="Small", isSubtle=True))
+    card: dict[str, Any] = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "body": body,
+    }
+    at = requests.opening(item.data)[0] if item.type == requests.TYPE else ""
+    if at:
+        card["actions"] = [{"type": "Action.OpenUrl", "title": "Look at it", "url": at}]
+    kind = "application/vnd.microsoft.card.adaptive"
+    return _json({"type": "message", "attachments": [{"contentType": kind, "contentUrl": None, "content": card}]})
+
+
+def _run(text: str, **more: object) -> dict[str, Any]:
+    return {"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": _shown(text), **more}]}
+
+
+def _facts(item: Item) -> dict[str, str]:
+    ours = part(item.data, "unmapped")
+    facts = {
+        "Cluster": ours.get("cluster"),
+        "Policy": ours.get("policy") or ours.get("detector"),
+        "State": item.data.get("activity_name"),
+        "Count": item.data.get("count"),
+        "Runbook": ours.get("runbook"),
+    }
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+
+
 def _block(text: str) -> dict[str, Any]:
     return {"type": "section", "text": _plain(text)}
 
 
 def _plain(text: str) -> dict[str, Any]:
-    shown = "".join(c if c.isprintable() or c == "\n" else " " for c in text[:SLACK_TEXT_MAX])
-    return {"type": "plain_text", "text": shown, "emoji": False}
+    return {"type": "plain_text", "text": _shown(text), "emoji": False}
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text[:SLACK_TEXT_MAX])
 
 
 def syslog(item: Item, hostname: str, form: str, bytes_max: int | None = None) -> bytes:

@@ -1,8 +1,9 @@
 """Approvals under kills: `python -m tests.chaos.approvals [--requests N] [--kills N]`; a thousand and fifty by default.
 
 Two gateways, whose approver decides at random, are killed again and again while an agent's clients ask, and come again.
-Afterwards the books are held against each other: every statement that ran was approved, none ran twice, none is used up
-twice; and the worker lands each record of the topic as evidence, once.
+Meanwhile somebody who can write to the topic forges, replays and makes up records of every kind. Afterwards the books
+are held against each other: every statement that ran was approved, none ran twice, none is used up twice, nothing that
+was forged counts; and the worker lands each record of the topic as evidence, once.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from typing import Any
 import psutil
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
 from psycopg import errors
 
 from detectors.alerts.verdicts import private_pem, public_text
+from pgwitness.approvals import records
 from pgwitness.approvals.deciding import decide
-from pgwitness.approvals.ledger import Ledger, Trust
-from pgwitness.approvals.records import Request
+from pgwitness.approvals.ledger import Ledger, Standing, Trust
+from pgwitness.approvals.records import Claim, Decision, Ended, Request, Signed
 from pgwitness.approvals.topic import ApprovalsTopic
 from pgwitness.core.config import Config, load
 from pgwitness.core.errors import NotInOrder, PgwitnessError
@@ -39,6 +42,7 @@ from tests.bench.latency import daemon, pgwitness
 
 ROLE, PASSWORD = "helper", "not-a-secret"
 CLIENTS = 16
+FORGED = 50
 WITHIN_S = 10
 READY_S_MAX = 120.0
 POLICY = f"""
@@ -50,7 +54,7 @@ kinds: [statement]
 when: '"delete" in statement.operations'
 effect: approve
 max_rows: 10
-approve: {{by: [dba], within: {WITHIN_S}s, use_within: {WITHIN_S}s}}
+approve: {{by: [dba], within: {WITHIN_S}s, use_within: {WITHIN_S}s, count: true, sample: 1}}
 message: "{{who}} wants to delete"
 runbook: Ask.
 tests:
@@ -76,6 +80,11 @@ class Books:
     records: int = 0
     decisions: int = 0
     doubled: int = 0
+    forged: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    """Of what was forged, by the reason why it does not count."""
+    estimated: int = 0
+    """Requests that say how many rows the planner expects."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -84,7 +93,8 @@ class World:
 
     def __init__(self, root: Path, server: Postgres, broker: Broker) -> None:
         self.server = server
-        self.key = Ed25519PrivateKey.generate()
+        self.key, self.maria = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        self.forged: set[bytes] = set()
         own = Ed25519PrivateKey.generate()
         self.places = [root / "one", root / "two"]
         self.ports = [free_port() for _ in self.places]
@@ -102,6 +112,7 @@ class World:
                 f'upstream = "host={LOOPBACK} port={server.port} sslmode=disable"\n'
                 f'[approvals]\nkey_file = "gateway.key"\n'
                 f'[approvers.ada]\nkey = "{public_text(self.key.public_key())}"\ngroups = ["dba"]\n'
+                f'[approvers.maria]\nkey = "{public_text(self.maria.public_key())}"\ngroups = ["dba"]\n'
             )
         self.config: Config = load(self.places[0] / "pgwitness.toml")
         self.trust = Trust.of(self.config)
@@ -166,6 +177,53 @@ class World:
                         if odds.random() < 0.1:
                             topic.append(request, made)  # somebody replays it
 
+    def forgery(self, kind: int, one: Standing, other: Standing, said: bytes, stranger: Ed25519PrivateKey) -> bytes:
+        """Make a record about a request that counts for nothing."""
+        request, at_us = one.request.request, time.time_ns() // 1000
+        word = Decision(request=request, at_us=at_us, of=one.sha256, word="approve", who="ada", why="forged")
+        own = replace(word, who="maria")
+        match kind:
+            case 0:  # by another key than ada's
+                return records.sign(word, stranger)
+            case 1:  # by whom the agent acts for
+                return records.sign(own, self.maria)
+            case 2:  # signed for another request
+                return records.sign(replace(word, of=other.sha256), self.key)
+            case 3:  # by the agent itself
+                return records.sign(replace(word, who="bot"), stranger)
+            case 4:  # said once, and again
+                return said + b" "
+            case 5:  # alone, without that right
+                return records.sign(replace(own, break_glass=True), self.maria)
+            case 6:  # a request of nobody's gateway
+                return records.sign(replace(one.request, request=f"{at_us:012x}"), stranger)
+            case 7:
+                return records.sign(Claim(request=request, at_us=at_us, nonce="n"), stranger)
+            case 8:  # an approver is no gateway
+                return records.sign(Ended(request=request, at_us=at_us, end="withdrawn"), self.key)
+            case _:  # altered behind its signature
+                return records.sign(word, self.key).replace(b"forged", b"seen")
+
+    def forge(self, odds: random.Random, tries: int = FORGED) -> None:
+        """Write what nobody who may decide has written, of every kind in turn, while requests are open."""
+        stranger = Ed25519PrivateKey.generate()
+        ledger, said = Ledger(self.trust), list[bytes]()
+        with closing(ApprovalsTopic(self.config)) as topic:
+            while len(self.forged) < tries and not self.over.is_set():
+                if (read := topic.poll()) is not None:
+                    taken = ledger.take(read.value, read.offset, read.at_us)
+                    if read.value and taken.refused is None and isinstance(taken.signed, Signed):
+                        said += [read.value] if isinstance(taken.signed.record, Decision) else []
+                    continue
+                now_us = time.time_ns() // 1000
+                opened = ledger.open(now_us)
+                if len(opened) < 2 or not said:
+                    continue
+                one, other = odds.sample(opened, 2)
+                value = self.forgery(len(self.forged) % 10, one, other, odds.choice(said), stranger)
+                self.forged.add(value)
+                topic.append(one.request.request, value)
+
 
 def client(world: World, numbers: list[int], odds: random.Random) -> None:
     """Ask for statements one by one, at either gateway, until each ran, was denied, or was tried long enough."""
@@ -203,7 +261,8 @@ def run(root: Path, server: Postgres, broker: Broker, requests: int, kills: int,
             threading.Thread(target=client, args=(world, share, random.Random(seed + 2 + part)))
             for part, share in enumerate(shares)
         ]
-        for thread in (approver, *clients):
+        forger = threading.Thread(target=world.forge, args=(random.Random(seed + 1_000),))
+        for thread in (approver, forger, *clients):
             thread.start()
         while books.kills < kills or any(thread.is_alive() for thread in clients):
             time.sleep(odds.uniform(0.2, 2.0))
@@ -215,6 +274,7 @@ def run(root: Path, server: Postgres, broker: Broker, requests: int, kills: int,
                 wait_for(lambda number=number: world.answers(number), READY_S_MAX, "a gateway")  # type: ignore[misc]
         world.over.set()
         approver.join()
+        forger.join()
         _count(world, books)
         _land(world, books)
     finally:
@@ -234,6 +294,13 @@ def _count(world: World, books: Books) -> None:
             taken = ledger.take(read.value, read.offset, read.at_us)
             if taken.signed is not None and isinstance(taken.signed.record, Request) and taken.refused is None:
                 books.requests += 1
+                books.estimated += taken.signed.record.estimate.planned is not None
+            if read.value in world.forged:
+                books.forged += 1
+                reason = taken.refused or "taken"
+                books.refused[reason] = books.refused.get(reason, 0) + 1
+                if taken.refused is None:
+                    books.problems.append(f"what was forged counts, at {read.offset}")
     for standing in ledger.requests.values():
         state = standing.state(now_us)
         books.denied += state == "denied"

@@ -78,7 +78,8 @@ def test_a_draft_is_staged_and_its_replay_counts_what_was_told() -> None:
     event_ = mass_delete()
     text = draft(told(alert_of(event_, policy="mass_change")))
     assert "mode: staged" in text
-    assert decided(text, asked(operations=["delete"], relations=["public.customers"], principal="helper")) is None
+    who = event_.principal or ""
+    assert decided(text, asked(operations=["delete"], relations=["public.customers"], principal=who)) == "staged"
     bundle = Bundle(parse(text, "drafted"))
     assert bundle.run_tests() == []
     replay = Replay(bundle, Config(), 0)

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from psycopg import errors, sql
 
+from collectors.gateway.spool.shipping import Shipment
+from pgwitness.core.events import Decision, Statement
 from tests.gateway.conftest import Running, running
+from tests.gateway.test_refusals import POLICY as REFUSING
 from tests.gateway.test_refusals import rules
 
 POLICY = """
@@ -179,3 +183,35 @@ def test_a_limited_statement_among_others_is_refused(limited: Running) -> None:
     ((begun, ended),) = [one for one in limited.statements() if one[0].verdict is not None]
     assert begun.verdict is not None
     assert (begun.verdict.effect, ended.outcome, ended.sqlstate, ended.ran) == ("limit", "denied", "42501", True)
+
+
+def test_what_is_staged_refuses_nothing_and_is_counted(tmp_path: Path, database18: str) -> None:
+    """Denying, limiting and asking policies let all pass without a word; what they would have stopped is evidence."""
+    approving = REFUSING.format(id="asked", when="'\"delete\" in statement.operations'", effect="approve")
+    staged = [
+        POLICY.replace("effect: limit", "mode: staged\neffect: limit"),
+        REFUSING.format(id="no_x", when="'\"update\" in statement.operations'", effect="deny\nmode: staged"),
+        approving + "approve: {by: [dba]}\nmax_rows: 3\nmode: staged\n",
+    ]
+    before = REGISTRY.get_sample_value("pgwitness_gateway_decisions_total", {"effect": "staged"}) or 0.0
+    with running(tmp_path, database18, rules=rules(*staged)) as gateway:
+        with psycopg.connect(database18, autocommit=True) as admin:
+            admin.execute("CREATE TABLE victim AS SELECT n AS id, 'x' AS word FROM generate_series(1, 30) AS n")
+            admin.execute(sql.SQL("GRANT ALL ON victim TO {}").format(sql.Identifier(gateway.role)))
+        with psycopg.connect(gateway.dsn(), autocommit=True) as client:
+            notices: list[str] = []
+            client.add_notice_handler(lambda said: notices.append(str(said.message_primary)))
+            for text in ("UPDATE victim SET word = 'y' WHERE id < 3", "DELETE FROM victim WHERE id > 5"):
+                client.execute(text)  # type: ignore[call-overload]
+            assert left(client) == (5, 2)
+            assert notices == []
+        gateway.statements()
+        shipment, told = Shipment("spool"), dict[str, list[str]]()
+        for place, record in enumerate(gateway.records()):
+            for _, _, event in shipment.take(place, record):
+                assert not isinstance(event, Decision)
+                if isinstance(event, Statement) and event.decided is not None:
+                    told[(event.statement or "")[:6]] = sorted(event.decided.staged)
+        assert told == {"UPDATE": ["no_x"], "DELETE": ["asked", "few_rows"]}
+    after = REGISTRY.get_sample_value("pgwitness_gateway_decisions_total", {"effect": "staged"}) or 0.0
+    assert after - before == 2

@@ -21,14 +21,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from pgwitness.core.config import Delivery, Respond, RespondCluster
+from detectors.alerts.verdicts import public_text
+from pgwitness.approvals import records as approval_records
+from pgwitness.approvals.records import Estimate
+from pgwitness.core.config import Approvals, Config, Delivery, Respond, RespondCluster
 from pgwitness.core.contracts.alert_target import AlertTarget, NotTaken, Refused
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.units import Duration
 from pgwitness.core.webhooks import signed
-from sinks.deliveries import render, routing, targets
+from sinks.deliveries import render, requests, routing, targets
 from sinks.deliveries.respond import Act, answered, decide
 from sinks.deliveries.routing import Held, Item, Limit
+from tests.approvals import signing
 from tests.detectors.test_alert import GOLDEN, conforms
 
 ALERT: dict[str, Any] = json.loads(GOLDEN.read_text())
@@ -139,6 +143,66 @@ def test_a_webhook_is_signed_as_standard_webhooks_says() -> None:
     assert signature == "v1," + base64.b64encode(expected).decode()
     told = json.loads(body)
     assert (told["type"], told["data"], told["id"]) == ("alert", ALERT, ALERT["metadata"]["uid"])
+
+
+def asked_for(**more: Any) -> Any:
+    """What is delivered of a request for approval, and what reads it."""
+    config = Config(
+        approvals=Approvals(
+            gateways=[public_text(signing.GATEWAY.public_key())],
+            console_url="https://console.example",
+            link_key_file=more.pop("file"),
+        )
+    )
+    return requests.reader(config, "chat"), signing.request(**more)
+
+
+def texts(node: Any, found: list[str]) -> list[str]:
+    """All values of a message under `text`, but for those of its own structure."""
+    if isinstance(node, list):
+        for each in node:
+            texts(each, found)
+    elif isinstance(node, dict):
+        if node.get("type") in ("plain_text", "TextRun"):
+            found.append(node["text"])
+        else:
+            for name, each in node.items():
+                assert not (name == "text" and isinstance(each, str) and HOSTILE[:20] in each)
+                texts(each, found)
+    return found
+
+
+def test_a_request_for_approval_is_told_with_a_link(tmp_path: Path) -> None:
+    """In Block Kit and as an Adaptive Card, what its asker chose as plain text; only what a gateway signed is told."""
+    file = tmp_path / "link.key"
+    file.write_bytes(b"k" * 32)
+    file.chmod(0o600)
+    odd = HOSTILE + " <!channel> *bold* [x](https://evil.example) \x1b[2J \u202e"
+    hostile = dict.fromkeys(("principal", "on_behalf_of", "statement", "intent", "message", "database"), odd)
+    read, request = asked_for(file=file, **hostile, relations=[odd], estimate=Estimate(counted=4, more=True))
+    now_us = request.at_us + 1
+    found = read(approval_records.sign(request, signing.GATEWAY), now_us)
+    assert found is not None
+    assert found.data["link"].startswith("https://console.example/approvals/r1/from/")
+    slack = json.loads(render.slack(found))
+    teams = json.loads(render.teams(found))
+    card = teams["attachments"][0]["content"]
+    assert slack["blocks"][-2]["elements"][0]["url"] == found.data["link"] == card["actions"][0]["url"]
+    assert "*" not in slack["text"]
+    assert "<" not in slack["text"]
+    for message in (slack, card):
+        said = texts(message, [])
+        assert any("more than 4 counted; more than 10 are undone" in text for text in said)
+        assert any("<!channel> *bold*" in text for text in said)
+        assert not any("\x1b" in text or "\u202e" in text for text in said)
+        assert not any(len(text) > 3_000 for text in said)
+    assert json.loads(render.body(found))["data"]["request"]["request"] == "r1"
+    decided = approval_records.sign(signing.decision(of=request), signing.KEYS["ada"])
+    forged = approval_records.sign(request, signing.STRANGER)
+    assert [read(value, now_us) for value in (decided, forged, b"{}", None)] == [None] * 4
+    assert read(approval_records.sign(request, signing.GATEWAY), request.expires_us) is None
+    with pytest.raises(ConfigurationError, match="link_key_file"):
+        asked_for(file=None)
 
 
 def test_slack_shows_text_and_never_markup() -> None:

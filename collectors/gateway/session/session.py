@@ -544,7 +544,7 @@ class Session:
         if decision.verdict is not None:
             if decision.denied:
                 sent.refused = Refused.of(decision.verdict)
-            elif not self._skipping and not decision.limit:
+            elif not self._skipping and decision.verdict.effect == "warn":
                 sent.warning = refusing.warning(decision.verdict, self.settings.get("client_encoding", "UTF8"))
         if self._skipping:
             return

@@ -20,7 +20,7 @@ from collectors.gateway.spool.records import Begun, Closed, Ended, Lost, Opened,
 from collectors.gateway.spool.spool import Reader, Spool
 from collectors.publisher import Channel, Publisher
 from collectors.statefile import StateFile
-from detectors.gatekeeper import Verdict
+from detectors.gatekeeper import Verdict, would_have
 from pgwitness.core.events import Control, Decided, Decision, Gap, LogPlace, Session, Statement, session_id
 
 SOURCE = "gateway"
@@ -71,7 +71,10 @@ class Shipment:
             case Begun():
                 self._begun[record.session, record.number] = record
                 opened = self._sessions.get(record.session)
-                return [] if record.verdict is None or opened is None else [self._decision(opened, record, place)]
+                # What staged policies would have done is no decision, and of limits not known yet: the statement tells.
+                if opened is None or record.verdict is None or record.verdict.effect == "staged":
+                    return []
+                return [self._decision(opened, record, place)]
             case Ended():
                 opened = self._sessions.get(record.session)
                 begun = self._begun.pop((record.session, record.number), None)
@@ -176,7 +179,7 @@ class Shipment:
             error=None if ended.ran else PASSED_OVER,
             tags=said.tags,
             trust="certain",
-            decided=_decided(begun.verdict),
+            decided=_decided(begun.verdict, ended.rows),
             intent=begun.intent,
             ran=ended.changed,
         )
@@ -202,11 +205,17 @@ def _stopped(opened: Opened, stopped: Stopped, place: str) -> Shipped:
     return opened.cluster, opened.instance, control
 
 
-def _decided(verdict: Verdict | None) -> Decided | None:
+def _decided(verdict: Verdict | None, changed: int | None) -> Decided | None:
+    """Tell of a verdict; a staged limit would have undone what turned out to be more rows than it allows."""
     if verdict is None:
         return None
+    staged = would_have(verdict, changed)
+    if verdict.effect == "staged" and not staged:
+        return None
     rows = verdict.rows if verdict.approval and verdict.effect == "approve" else None
-    return Decided(verdict.effect, verdict.policies, verdict.message, verdict.bundle, verdict.approval, rows)
+    return Decided(
+        verdict.effect, verdict.policies, verdict.message, verdict.bundle, verdict.approval, rows, staged=staged
+    )
 
 
 class Spooled(Protocol):

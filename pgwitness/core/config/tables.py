@@ -368,22 +368,33 @@ class Approver(_Section, frozen=True, kw_only=True):
 class Approvals(_Section, frozen=True, kw_only=True):
     """Table `[approvals]`: `key_file` is a gateway's own key, with which it signs requests; `gateways` are the public
     keys of all whose requests are believed, beside that.
+
+    `console_url` is where people reach the console, for links in messages; `link_key_file` signs those, and both the
+    console and `pgwitness alerts deliver` have it.
     """
 
     key_file: Path | None = None
     gateways: list[str] = []
+    console_url: str = ""
+    link_key_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no browser opens."""
+        if self.console_url and not self.console_url.startswith(("https://", "http://")):
+            raise ValueError("console_url must be a URL, such as https://pgwitness.example")
 
 
 class Delivery(_Section, frozen=True, kw_only=True):
     """Table `[deliveries.NAME]`: where `pgwitness alerts deliver` sends alerts, and which.
 
-    A `webhook` or `slack` has `url` or, where the address itself is a secret, `url_file`; `secret_file` is the key that
-    signs a webhook's bodies. A `syslog` has `address` (`host:port`) and `transport`, a `file` has `path`. `severity` is
-    the least that is sent; `clusters` and `policies` are globs, all when empty. `rate` is how many alerts a minute are
-    sent one by one. `tries` is how often one is tried before it becomes a dead letter.
+    A `webhook`, `slack` or `teams` has `url` or, where the address itself is a secret, `url_file`; `secret_file` is the
+    key that signs a webhook's bodies. A `syslog` has `address` (`host:port`) and `transport`, a `file` has `path`.
+    `severity` is the least that is sent; `clusters` and `policies` are globs, all when empty. `rate` is how many alerts
+    a minute are sent one by one. `tries` is how often one is tried before it becomes a dead letter. With `approvals` it
+    gets requests for approval, too.
     """
 
-    kind: Literal["webhook", "slack", "syslog", "file"]
+    kind: Literal["webhook", "slack", "teams", "syslog", "file"]
     url: str = ""
     url_file: Path | None = None
     secret_file: Path | None = None
@@ -397,6 +408,7 @@ class Delivery(_Section, frozen=True, kw_only=True):
     policies: list[str] = []
     staged: bool = False
     closed: bool = True
+    approvals: bool = False
     start: Literal["end", "beginning"] = "end"
     rate: int = 60
     tries: int = 8

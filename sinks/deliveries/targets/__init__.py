@@ -14,11 +14,12 @@ from pgwitness.core.errors import ConfigurationError
 from sinks.deliveries.routing import Item
 from sinks.deliveries.targets.file import make_file
 from sinks.deliveries.targets.syslog import make_syslog
-from sinks.deliveries.targets.webhook import make_slack, make_webhook
+from sinks.deliveries.targets.webhook import make_slack, make_teams, make_webhook
 
 TARGETS: dict[str, Callable[[str, Delivery], AlertTarget[Item]]] = {
     "webhook": make_webhook,
     "slack": make_slack,
+    "teams": make_teams,
     "syslog": make_syslog,
     "file": make_file,
 }

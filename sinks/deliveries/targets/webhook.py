@@ -1,4 +1,4 @@
-"""Posts alerts over HTTP: a webhook, signed as its receiver may check, or a channel of Slack. A shell."""
+"""Posts alerts over HTTP: a webhook, signed as its receiver may check, or a channel of Slack or Teams. A shell."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def make_webhook(where: str, settings: Delivery) -> Webhook:
 def make_slack(where: str, settings: Delivery) -> Webhook:
     """Make a target that takes messages as Slack's incoming webhooks do."""
     return _posting(where, settings, render.slack)
+
+
+def make_teams(where: str, settings: Delivery) -> Webhook:
+    """Make a target that takes messages as workflows of Microsoft Teams do."""
+    return _posting(where, settings, render.teams)
 
 
 def _posting(where: str, settings: Delivery, write: Callable[[Item], bytes]) -> Webhook:

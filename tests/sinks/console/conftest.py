@@ -42,6 +42,9 @@ HOSTILE = "</title></script><script>alert(1)</script><img src=x onerror=alert(2)
 PASSWORD = "correct horse battery"
 ROLES = ("viewer", "analyst", "reviewer", "approver", "administrator")
 SESSION = "db.example:5432/6ab13a80.1267"
+DRAFTED = "b" * 32
+"""An alert of which a policy can be drafted."""
+CHANGED = {"kind": "change", "operation": "update"}
 UID = "a664bb586bbac409c6617552edd76698"
 
 
@@ -92,6 +95,9 @@ def alert(uid: str, event_id: str, severity: int, text: str, **more: Any) -> Fin
     )
 
 
+STAGED = {"effect": "staged", "policies": [], "staged": ["drop_table", "mass_change"]}
+
+
 @pytest.fixture(scope="session")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A minute ago: a changed row, a statement and a gap, with hostile names; an alert on the change, two others."""
@@ -103,14 +109,14 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     events = [
         change(1, **seen, **who),
         change(2, [0, "u", 0, {"id": 1}, None, {"id": 1}, {"id": 1, "status": HOSTILE}], **seen, principal="maria"),
-        other(3, **seen, **who, **statement, outcome="success"),
+        other(3, **seen, **who, **statement, outcome="success", detail={"decision": STAGED}),
         other(4, kind="gap", operation="slot_lost", detail={"reason": HOSTILE}, **{**seen, "session_id": None}),
         other(5, kind="posture", cluster=HOSTILE, **seen),
     ]
     ids = [f"{number:032x}" for number in range(6)]
     verdicts = [
         Judgement(alerts=[alert(UID, ids[1], 4, HOSTILE, incident="i1")]),
-        Judgement(alerts=[alert("b" * 32, ids[2], 5, "Somebody dropped a table", incident="i1")]),
+        Judgement(alerts=[alert(DRAFTED, ids[2], 5, "Somebody dropped a table", incident="i1", **CHANGED)]),
         Judgement(alerts=[alert("c" * 32, ids[3], 2, "Staged only", mode="staged")]),
     ]
     writer = Lake(path).writer("events", 0)
@@ -197,6 +203,7 @@ def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[...,
         policies: Path = PACK,
         requests: Book | None = None,
         gateway: Path = Path("/nowhere"),
+        link_key: bytes = b"",
         **settings: Any,
     ) -> World:
         records, now_s = Records(), [1_000.0]
@@ -211,6 +218,7 @@ def make_world(readers: tuple[Reader, Asker], users_file: Path) -> Callable[...,
             policies=policies,
             requests=requests or Book(),
             gateway=gateway,
+            link_key=link_key,
             feedback=Feedback(reviewers or {}, lambda uid, value: sent.append((uid, value))),
             provider=Provider(openid, lambda: now_s[0]) if openid is not None else None,
             clock=lambda: now_s[0],

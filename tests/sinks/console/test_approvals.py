@@ -11,6 +11,7 @@ import pytest
 
 from pgwitness.approvals import records
 from pgwitness.approvals.ledger import Trust
+from pgwitness.approvals.links import link
 from sinks.console import users
 from tests.approvals import signing
 from tests.sinks.console.conftest import HOSTILE, PASSWORD, Book, World, document, token
@@ -18,6 +19,7 @@ from tests.sinks.console.test_pages import words
 from tests.sinks.console.test_verdict import fields
 
 WHY = "as agreed with the owner"
+LINK_KEY = b"l" * 32
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def world(make_world: Callable[..., World], book: Book, tmp_path: Any) -> World:
             | {"ann": users.User(name="ann", roles=["analyst"], password=stored)}
         ),
     )
-    return make_world(requests=book, users_file=file)
+    return make_world(requests=book, users_file=file, link_key=LINK_KEY)
 
 
 def decide(browser: Any, request: str, word: str, why: str = WHY, **more: str) -> Any:
@@ -179,3 +181,25 @@ def test_an_approver_without_a_key_is_told(make_world: Callable[..., World], boo
     other.ledger = book.ledger
     page = words(document(make_world(requests=other).visit("approver").get("/approvals/r1")))
     assert "No [approvers.approver] of the configuration is you" in page
+
+
+def test_a_link_of_a_message_opens_the_page_once_and_decides_nothing(world: World, book: Book) -> None:
+    """After a login, with the visitor's own rights; who only fetches it, as a chat's preview does, uses nothing up."""
+    until_us = time.time_ns() // 1000 + 60_000_000
+    path = link("http://127.0.0.1:8432", "r1", until_us, LINK_KEY, "slack").removeprefix("http://127.0.0.1:8432")
+    assert world.browser().get(path).headers["location"].startswith("/login?next=/approvals/r1/from/")
+    browser = world.visit("ada")
+    assert browser.get(path.replace("/r1/", "/r2/")).status_code == 403
+    assert browser.get(path).headers["location"] == "/approvals/r1"
+    assert book.ledger.requests["r1"].state(time.time_ns() // 1000) == "open"
+    assert "was opened before" in words(document(browser.get(path)))
+    late = link("", "r1", 1_000_000, LINK_KEY, "slack")
+    assert "has expired" in words(document(browser.get(late)))
+    assert book.appended == 2
+
+
+def test_what_waits_stands_on_the_first_page(world: World) -> None:
+    """With a link to where it is decided on."""
+    page = document(world.visit("ada").get("/"))
+    assert "2 wait for a decision" in words(page)
+    assert "/approvals" in {e.get("href") for e in page.iter("a")}

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from detectors.policy.files import parse
 from pgwitness.core.errors import ConfigurationError
 from sinks.console import policies, report_pages
 from sinks.console.asking import LONG_S, Replaying
 from sinks.console.reader import Cached
 from sinks.report.page import STYLE
-from tests.sinks.console.conftest import HOSTILE, PACK, World, document, token
+from tests.sinks.console.conftest import DRAFTED, HOSTILE, PACK, UID, World, document, token
 from tests.sinks.console.test_pages import words
 
 POLICY = """
@@ -46,8 +47,9 @@ def test_each_policy_stands_there_with_its_tests_and_what_it_did(world: World, k
     assert f"{len(kept.bundle.policies['drop_table'].document.tests)} pass" in rows["drop_table"]
     (foreign,) = [text for name, text in rows.items() if name not in kept.bundle.policies]
     assert (
-        "a policy that this host does not keep 3 6 1 0 0 / 0" in foreign
-    )  # found, times, staged, suppressed, verdicts
+        "a policy that this host does not keep 3 6 1 0 0 0 / 0" in foreign
+    )  # found, times, staged, would stop, suppressed, verdicts
+    assert "pass 0 0 0 1 0 0 / 0" in rows["drop_table"]
 
 
 def test_a_policy_that_cannot_be_read_is_said(world: World, make_world: Callable[..., World], tmp_path: Path) -> None:
@@ -71,6 +73,27 @@ def test_a_failing_test_shows(kept: policies.Kept, make_world: Callable[..., Wor
     assert "1 of 3 fail" in words(document(browser.get("/policies")))
     assert "a delete: " in words(document(browser.get("/policies/every_change")))
     assert kept.text_of(kept.bundle.policies["drop_table"]).startswith("id: drop_table")
+
+
+def test_an_alert_becomes_a_draft_that_nobody_installs(world: World) -> None:
+    """Reviewers see it with its tests and what it would have stopped; what cannot be drafted says why."""
+    browser = world.visit("reviewer")
+    page = browser.get(f"/alerts/{UID}/draft")
+    if page.status_code == 422:  # the alert's own texts are hostile: it says why, and breaks nothing
+        assert "No policy can be drafted" in words(document(page))
+    assert world.visit("analyst").get(f"/alerts/{UID}/draft").status_code == 403
+    assert world.visit("analyst").get(f"/alerts/{UID}/draft.yaml").status_code == 403
+    assert browser.get(f"/alerts/{'d' * 32}/draft").status_code == 404
+    page = browser.get(f"/alerts/{DRAFTED}/draft")
+    said = words(document(page))
+    assert "mode: staged" in page.text
+    assert "what the alert told, before it runs: matches" in said
+    file = browser.get(f"/alerts/{DRAFTED}/draft.yaml")
+    assert file.headers["content-disposition"].startswith("attachment")
+    (drafted,) = parse(file.text, "draft")
+    assert [drafted.run_case(case) for case in drafted.document.tests] == [None] * len(drafted.document.tests)
+    replayed = browser.post(f"/alerts/{DRAFTED}/draft", data={"csrf": token(page)})
+    assert "actions it would have stopped" in words(document(replayed))
 
 
 def test_a_change_is_tried_on_past_evidence(world: World) -> None:
