@@ -90,15 +90,17 @@ quality: install honest
 	$(BIN)/python -m tests.quality
 	$(BIN)/python -m tests.quality.deployed
 
-# Django, Alembic, Peewee, Sequelize, TypeORM, Drizzle, knex, pgbench and pg_dump, really run beside the whole system, and
-# what they raise; needs npm (Node 18+) for half of them. Installs into .honest; seven minutes.
+# Django, Alembic, Peewee, Flyway, Liquibase, Sequelize, TypeORM, Drizzle, knex, pgbench and pg_dump, really run beside the
+# whole system, and what they raise; needs npm (Node 18+) for some of them, Java and Maven for two. Installs into .honest;
+# nine minutes.
 honest: install .honest/.complete
 	$(BIN)/python -m tests.honest
-.honest/.complete: tests/honest/requirements.txt tests/honest/package.json
+.honest/.complete: tests/honest/requirements.txt tests/honest/package.json tests/honest/pom.xml
 	$(PYTHON) -m venv .honest/py
 	.honest/py/bin/pip install --quiet --disable-pip-version-check -r tests/honest/requirements.txt
 	cp tests/honest/package.json .honest/
 	! command -v npm >/dev/null || (cd .honest && npm install --no-audit --no-fund --loglevel=error)
+	! command -v mvn >/dev/null || mvn --batch-mode --quiet -f tests/honest/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.honest/jars
 	@touch $@
 
 # Chart, manifests, rules and dashboards by helm, kubeconform and promtool, which are built from their Go modules (minutes, once).

@@ -21,7 +21,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-MEASUREMENTS = ("drain", "land", "rates", "latency", "long", "judge", "beacon", "log_lines", "forged", "gateway")
+MEASUREMENTS = (
+    "drain",
+    "land",
+    "rates",
+    "latency",
+    "long",
+    "judge",
+    "beacon",
+    "log_lines",
+    "log_longest",
+    "forged",
+    "gateway",
+)
 RESULTS = Path("bench-results")
 
 

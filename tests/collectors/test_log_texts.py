@@ -12,7 +12,7 @@ from pglast import parser
 
 from collectors.log.interpretation import texts
 from collectors.log.interpretation.complaint import unproven
-from collectors.log.interpretation.texts import MARK, Texts, comment_behind, quick_shape, scanned_shape
+from collectors.log.interpretation.texts import MARK, Texts, comment_behind, decides, quick_shape, scanned_shape
 from collectors.names import Names
 from pgwitness.core.privacy import tokenizer
 from pgwitness.core.sql.statements import facts
@@ -270,3 +270,20 @@ def test_of_a_long_text_a_refused_one_leaves_no_word() -> None:
     assert (refused.statement, refused.hash) == (None, known.hash(text))
     quoted = known.read(text.replace("column_1,", '"column 1",'))
     assert quoted.statement is None
+
+
+DECIDES = re.compile(
+    r"\b(?:limit|first|next)\s+0\b|(?<![\w.$])\d+\s*(?:=|<>|!=)\s*\d|'\s*(?:=|<>|!=)\s*'|[$']%+[$']",
+    re.ASCII | re.IGNORECASE,
+)
+WORDS = ["limit", "LIMIT", "First", "next", "lext", "x", " ", "\n", "0", "1", "=", "<>", "!=", "'", "%", "$", ".", "ł"]
+
+
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from(WORDS), max_size=10).map("".join))
+@example("SELECT 1 FETCH NEXT 0 ROWS ONLY")
+@example("a WHERE 1 = 0")
+@example("a LIKE '%%'")
+def test_what_literals_decide_is_found_by_parts_as_by_one_expression(text: str) -> None:
+    """The quick way finds what the plain way to write it finds."""
+    assert decides(text) == (DECIDES.search(text) is not None)

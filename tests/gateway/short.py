@@ -22,7 +22,7 @@ from collectors.gateway.spool.ledger import Lines
 from collectors.gateway.spool.records import Opened, Record
 from collectors.gateway.wire.frames import frame
 from collectors.gateway.wire.native import Native, native
-from collectors.log.interpretation.texts import _DECIDES, quick_shape
+from collectors.log.interpretation.texts import decides, quick_shape
 from pgwitness.core.privacy import tokenizer
 from pgwitness.core.sql.intent import given
 from pgwitness.core.sql.statements import facts
@@ -85,7 +85,7 @@ def compare_shape(compiled: Native, text: bytes) -> bool:
         return False
     plain = text.decode("ascii")
     assert found == (quick_shape(plain) or "none").encode(), plain
-    assert _DECIDES.search(plain) is None, plain
+    assert not decides(plain), plain
     assert "*/" not in plain
     assert "\\" not in plain
     # Of what gives an intent by a literal, none has a shape; what gives it otherwise is never one of many.

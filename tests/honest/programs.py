@@ -1,7 +1,7 @@
 """Which programs run, as whom, in which steps; a step is one run of one program.
 
-Commands are found in PostgreSQL's own folder, in `.honest/py` and in `.honest/node_modules`; libpq's environment tells
-them where the database is. Each program has a database and a login role of its own, which owns the database.
+Commands are found in PostgreSQL's own folder, in `.honest/py`, `.honest/jars` and `.honest/node_modules`; libpq's
+environment tells them where the database is. Each program has a database and a login role of its own, which owns it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 HERE = Path(__file__).parent / "programs"
 TOOLS = Path(__file__).parents[2] / ".honest"
 PYTHON = str(TOOLS / "py" / "bin" / "python")
+JARS = TOOLS / "jars"
 
 
 class Step(NamedTuple):
@@ -40,6 +41,10 @@ def step(command: str, may: str = "", **environment: str) -> Step:
 
 def _node(script: str, *steps: tuple[str, str]) -> tuple[Step, ...]:
     return tuple(step(f"node {script}.js {name}", may) for name, may in steps)
+
+
+def _java(*steps: tuple[str, str]) -> tuple[Step, ...]:
+    return tuple(step(f"sh run.sh {name}", may, HONEST_JARS=str(JARS)) for name, may in steps)
 
 
 _PY, _NODE = TOOLS / "py", TOOLS / "node_modules"
@@ -83,6 +88,16 @@ PROGRAMS: dict[str, Program] = {
             ("work", ""), ("change", ""), ("away", "drop_table"), ("work", ""),
         )
     ), HERE / "peewee", _PY),
+    "flyway": Program((
+        *_java(("twice", ""), ("validate", ""), ("info", "")),
+        step("sh run.sh migrate", HONEST_JARS=str(JARS), AGAIN="changed"),
+        *_java(("repair", ""), ("clean", "drop_table"), ("migrate", "")),
+    ), HERE / "flyway", JARS),
+    "liquibase": Program(
+        _java(("twice", ""), ("status", ""), ("rollback-count --count=4", "drop_table"), ("update", ""),
+              ("drop-all", "drop_table"), ("update", "")),
+        HERE / "liquibase", JARS,
+    ),
     "sequelize": Program(
         _node("sequelize", ("force", ""), ("work", ""), ("alter", ""), ("force", "drop_table"), ("work", ""),
               ("truncate", "most_of_table mass_change truncate"), ("drop", "drop_table")),

@@ -62,7 +62,7 @@ static const char *past_equals(const char *at, const char *end)
     return past_space(at, end);
 }
 
-/* Say whether a literal may decide if there are rows at all (`texts._DECIDES`), or nothing may be said for another
+/* Say whether a literal may decide if there are rows at all (`texts.decides`), or nothing may be said for another
  * reason: a comment's end, a backslash, what is not ASCII. In strings too. */
 static int decides(const char *text, const char *end)
 {

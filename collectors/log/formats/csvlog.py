@@ -41,10 +41,7 @@ class _Rows:
         """Return the fields of a record. Raise `Unreadable`."""
         lines = self._lines
         lines.clear()
-        if "\n" in text:
-            lines.extend([line + "\n" for line in text.split("\n")])
-        else:
-            lines.append(text)
+        lines.append(text)  # with its line feeds, which the reader takes within quotes and refuses outside of them
         try:
             row = next(self._reader)
         except (csv.Error, IndexError):  # the latter where lines end within quotes

@@ -203,6 +203,11 @@ class StderrSplitter:
         pieces: list[Piece] = []
         elsewhere: int | None = None
         for framed in self._lines.feed(data):
+            # A literal of line feeds is thousands of lines; nothing stands before a tab that has to be taken off.
+            if framed[:1] == b"\t" and self._open and elsewhere is None and self._open_bytes <= RECORD_BYTES_MAX // 2:
+                self._open.append(framed)
+                self._open_bytes += len(framed) + 1
+                continue
             line, further = unframed(framed)
             if further and not line.startswith(b"\t") and not self._prefix.continues(line):
                 line = b"\t" + line

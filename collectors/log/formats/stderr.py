@@ -12,6 +12,8 @@ is why what hangs on this format alone is never `exact`.
 
 from __future__ import annotations
 
+import re
+
 from collectors.beacon.encodings import text_of
 from collectors.log.formats.prefix import Prefix
 from collectors.log.formats.record import (
@@ -30,6 +32,7 @@ from collectors.log.formats.record import (
 _BACKEND = ("pid", "session", "start", "user", "database", "application", "remote", "host", "backend_type")
 _PARTS = ("", "DETAIL", "HINT", "STATEMENT", "CONTEXT", "LOCATION")
 _MESSAGE = ("millis", "seconds", "epoch", "line", "xid", "sqlstate", "query_id", "vxid")
+_PART_BEGINS = re.compile(r"\n(?!\t)")
 
 
 class StderrLog:
@@ -61,7 +64,7 @@ class StderrLog:
         message, readings = head.text, head.readings
         detail = hint = statement = context = location = None
         if more:
-            parts = self._parts(others.split("\n"))
+            parts = self._parts(others)
             rest, detail, hint, statement, context, location = map(parts.get, _PARTS)
             if rest:
                 message, readings = message + rest, tuple([reading + rest for reading in readings])
@@ -93,20 +96,19 @@ class StderrLog:
             readings=readings,
         )
 
-    def _parts(self, others: list[str]) -> dict[str, str]:
+    def _parts(self, others: str) -> dict[str, str]:
         """Return what follows a message's first line by what its parts are called, the rest of it by nothing."""
-        parts: dict[str, list[str]] = {"": [""]}
-        word = ""
-        for line in others:
-            if line.startswith("\t"):
-                parts[word].append(line[1:])
+        parts = {"": ""}
+        for part in _PART_BEGINS.split(others):
+            first, fed, more = part.partition("\n")
+            if first.startswith("\t"):  # the first one only: a part ends before the next line that has no tab
+                parts[""] = "\n" + part[1:].replace("\n\t", "\n")
                 continue
-            further = self._prefix.head(line)
+            further = self._prefix.head(first)
             if further is None:
                 raise Unreadable("a line without the prefix")
-            word = further.word
-            parts[word] = [further.text]
-        return {name: "\n".join(lines) for name, lines in parts.items()}
+            parts[further.word] = further.text + fed + more[1:].replace("\n\t", "\n")
+        return parts
 
     def _backend(self, said: tuple[str | None, ...]) -> Backend:
         pid, session, start, user, database, application, remote, host, backend_type = said
