@@ -16,8 +16,9 @@ $(STAMP): requirements.lock pyproject.toml hatch_build.py sinks/lake/rows/digest
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
+# KEEP=1 leaves it running, with the console, until Ctrl-C.
 demo: install
-	@$(BIN)/pgwitness demo
+	@$(BIN)/pgwitness demo $(if $(KEEP),--keep)
 
 test: install
 	@BIN=$(BIN) sh tests/run

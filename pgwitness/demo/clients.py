@@ -120,6 +120,10 @@ class Psycopg:
                 rows += _changed(cursor.statusmessage)
         return rows
 
+    def alone(self, text: str) -> int:
+        """Run one statement in a transaction of its own and give the number of rows that it changed."""
+        return _changed(self._connection.execute(text.encode()).statusmessage)
+
     def one(self, text: str, values: dict[str, Any]) -> Any:
         """Run one statement in a transaction of its own and give the first value of its first row."""
         row = self._connection.execute(text, values).fetchone()

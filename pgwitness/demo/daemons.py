@@ -133,10 +133,14 @@ def servers(place: Path, settings: Mapping[str, str] | None = None) -> Iterator[
 
 
 def prepare(config: Path, admin_dsn: str) -> None:
-    """Install the beacon, and masks where there are any, and create the topics. Raise `NotInOrder`."""
+    """Install the beacon, masks where there are any, the guard behind a gateway, and create the topics.
+
+    Raise `NotInOrder`.
+    """
     from pgwitness.core.config import load
 
-    masks = bool(load(config).masks)
+    loaded = load(config)
+    masks, guarded = bool(loaded.masks), bool(loaded.gateway.databases)
 
     def install() -> str:
         said = run(config, "db", "install", "--dsn", admin_dsn)
@@ -145,6 +149,8 @@ def prepare(config: Path, admin_dsn: str) -> None:
                 for statement in CLOSING:
                     admin.execute(statement)
             said += run(config, "db", "install", "--masks", "--dsn", admin_dsn)
+        if guarded:
+            said += run(config, "db", "install", "--guard", "--dsn", admin_dsn)
         return said
 
     with ThreadPoolExecutor() as pool:

@@ -67,6 +67,10 @@ role = "maria"
 claim = {{ actor = "nora" }}
 role = "analysts"
 
+[[gateway.databases.shop.logins]]
+claim = {{ actor = "study-agent" }}
+role = "analysts"
+
 """
 
 Proof = Literal["password", "token", "oauthbearer"]

@@ -14,14 +14,15 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pgwitness.demo.shop import JONAS, MARIA, SUPPORT_AGENT, Principal
+from pgwitness.demo.shop import JONAS, MARIA, NORA, STUDY_AGENT, SUPPORT_AGENT, Principal
 
 ISSUER = "https://helpdesk.shop.example"
 PORTAL = "helpdesk-portal"
 AUDIENCE = "shop/shop"
 LIFETIME_S = 120
 QUESTIONS_PER_CONVERSATION = 10
-TOOLS = {"support-agent": "tickets", "pricing-agent": "prices"}
+TOOLS = {"support-agent": "tickets", "pricing-agent": "prices", "study-agent": "towns"}
+STUDY_CONVERSATION = 700
 
 
 class Helpdesk:
@@ -52,7 +53,11 @@ class Helpdesk:
 
     def login(self, who: Principal) -> str:
         """Sign who somebody is, to log in with: a person for himself, an agent for the person who let it run."""
-        return self._signed(who.name, {}) if who.kind == "human" else self.sign(JONAS.name, agent=who)
+        if who.kind == "human":
+            return self._signed(who.name, {})
+        if who is STUDY_AGENT:
+            return self.sign(NORA.name, STUDY_CONVERSATION * QUESTIONS_PER_CONVERSATION, who)
+        return self.sign(JONAS.name, agent=who)
 
     def sign(self, person: str, number: int = 0, agent: Principal = SUPPORT_AGENT) -> str:
         """Sign that an agent works for a person."""

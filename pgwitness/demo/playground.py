@@ -8,7 +8,6 @@ and the database's data are gone afterwards.
 from __future__ import annotations
 
 import contextlib
-import secrets
 import sys
 import threading
 from pathlib import Path
@@ -19,10 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pgwitness.core.config import load
 from pgwitness.demo import configuration, report
-from pgwitness.demo.daemons import READY_SECONDS_MAX, Daemon, fresh, prepare, servers, unwinding, watching
-from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port, wait_for
-from sinks.console import users
-from sinks.console.roles import ROLES
+from pgwitness.demo.daemons import fresh, prepare, servers, unwinding, watching
+from pgwitness.demo.keeping import serve_console
+from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port
 
 LOOK_S = 0.5
 SCHEMA = """
@@ -74,25 +72,14 @@ def main(folder: Path) -> None:
             tell("starting the collectors and the worker")
             daemons = stack.enter_context(watching(config, place / "logs"))
             tell("starting the console")
-            password = _console(config, place, stack, daemons)
+            password, console = serve_console(config, CONSOLE_USER, place / "logs", stack)
+            daemons.append(console)
         _say(postgres, _named(place), load(config).console.listen, password)
         pause = threading.Event()
         with contextlib.suppress(KeyboardInterrupt):
             while not pause.wait(LOOK_S):
                 for daemon in daemons:
                     daemon.check()
-
-
-def _console(config: Path, place: Path, stack: contextlib.ExitStack, daemons: list[Daemon]) -> str:
-    """Serve the console to one user with every role; returns the password, which nobody has outside of this run."""
-    password = secrets.token_urlsafe(12)
-    user = users.User(name=CONSOLE_USER, roles=list(ROLES), password=users.hashed(password))
-    users.change(load(config).console.users_file, lambda _: {CONSOLE_USER: user})
-    daemon = Daemon(config, place / "logs" / "console.log", "console")
-    stack.callback(daemon.end)
-    wait_for(daemon.ready(load(config).http.console_port), READY_SECONDS_MAX, f"it is not ready; see {daemon.log}")
-    daemons.append(daemon)
-    return password
 
 
 def _say(postgres: Postgres, place: Path, console: str, password: str) -> None:

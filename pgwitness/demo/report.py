@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pgwitness.core.printable import visible
-from pgwitness.demo.scenes import Refusal, Scene, scenes
+from pgwitness.demo.scenes import Scene, scenes
 from pgwitness.demo.sealing import CHECKPOINT, Sealing
+from pgwitness.demo.stage import Refusal
+from pgwitness.demo.tools import Told
 from pgwitness.demo.watch import Watch
 from pgwitness.demo.workload import Ledger
 
@@ -31,8 +33,25 @@ QUESTIONS = (
     ),
     (
         "And who went around it, and changed something? Of a shadow write nobody knows which way it came.",
-        "SELECT coalesce(principal, role, '(nobody)') AS who, assurance, status, relations, rows, through_gateway "
-        "FROM reconciliation WHERE through_gateway IS DISTINCT FROM true ORDER BY occurred_at",
+        "SELECT coalesce(principal, role, '(nobody)') AS who, assurance, status, relations, count(*) AS transactions, "
+        "sum(rows)::BIGINT AS rows, through_gateway FROM reconciliation WHERE through_gateway IS DISTINCT FROM true "
+        "GROUP BY ALL ORDER BY rows DESC",
+    ),
+    (
+        "What had to be approved: who asked, who said yes and why, and was it what was done?",
+        "SELECT principal, on_behalf_of, statement, state, approved_by, reasons, rows, drift, others FROM approvals "
+        "ORDER BY asked_at",
+    ),
+    (
+        "What did the guard in the database stop, of whom had gone around the gateway?",
+        "SELECT principal, statement, outcome, detail->'$.decision.policies' AS policies FROM statements "
+        "WHERE detail->>'$.decision.by' = 'guard' ORDER BY occurred_at",
+    ),
+    (
+        "What did the agent by MCP do, for whom, for what, in which conversation?",
+        "SELECT principal, on_behalf_of, statement, outcome, detail->>'$.intent' AS intent, "
+        "detail->>'$.agent.conversation' AS conversation FROM statements "
+        "WHERE principal = 'study-agent' AND detail->>'$.intent' IS NOT NULL ORDER BY occurred_at",
     ),
     (
         "Who changed payments, and how sure is that?",
@@ -67,6 +86,10 @@ PAST_GATEWAY = (
     "WHERE through_gateway IS DISTINCT FROM true GROUP BY 1 ORDER BY 1"
 )
 """Transactions that did not come through the gateway, or of which nobody can tell, by whose they are."""
+APPROVALS = "SELECT state, approved_by, rows, drift, others FROM approvals WHERE state <> 'asked' ORDER BY asked_at"
+"""What became of each request, in the order in which they were made."""
+AS_APPROVED = [("used", ["maria"], None, None), ("used", ["maria"], ["other_relations"], ["public.cart_items"])]
+"""What has to have become of them: state, who approved, and how what was done differs."""
 
 
 @dataclass
@@ -83,6 +106,7 @@ class Result:
     sealing: Sealing
     refusals: list[Refusal]
     seen: list[dict[str, object]]
+    told: list[Told]
 
 
 class Narrator:
@@ -130,7 +154,8 @@ def summarize(result: Result) -> dict[str, Any]:
     """Return the object that `pgwitness demo --json` ends with."""
     lake = result.lake
     count, distinct = _ask(lake, "SELECT count(*), count(DISTINCT event_id) FROM events")[0]
-    caught = [scene.id for scene in result.planted if any(scene.explains(alert) for _, alert in result.watch.alerts())]
+    planted = [scene for scene in result.planted if scene.policies]
+    caught = [scene.id for scene in planted if any(scene.explains(alert) for _, alert in result.watch.alerts())]
     committed = result.ledger.by_principal()
     landed = dict(_ask(lake, "SELECT principal, count(*) FROM changes GROUP BY 1"))
     return {
@@ -138,12 +163,16 @@ def summarize(result: Result) -> dict[str, Any]:
         "events": _counts(lake, "SELECT kind, count(*) FROM events GROUP BY 1 ORDER BY 1"),
         "certainty": _counts(lake, "SELECT certainty, count(*) FROM changes GROUP BY 1 ORDER BY 1"),
         "assurance": _counts(lake, "SELECT assurance, count(*) FROM changes GROUP BY 1 ORDER BY 1"),
-        "planted": [scene.id for scene in result.planted],
+        "planted": [scene.id for scene in planted],
         "caught": caught,
         "refused": _refused(result),
         "masked_cells": result.ledger.masked_cells,
         "leaked_cells": result.ledger.leaked_cells,
         "past_gateway": _counts(lake, PAST_GATEWAY),
+        "approvals": [
+            dict(zip(("state", "approved_by", "rows", "drift", "others"), row, strict=True))
+            for row in _ask(lake, APPROVALS)
+        ],
         "false_alerts": len(unexplained(result)),
         "committed_rows": result.ledger.rows,
         "landed_rows": sum(landed.values()),
@@ -185,6 +214,7 @@ def unexplained(result: Result) -> list[dict[str, Any]]:
         if not any(
             scene.touches(alert) and alert["finding_info"]["last_seen_time"] >= result.begun_ms[scene.id]
             for scene in result.planted
+            if scene.policies
         )
     ]
 
@@ -214,6 +244,7 @@ def in_order(summary: Mapping[str, Any]) -> bool:
         and all(rows["committed"] == rows["landed"] for rows in summary["principals"].values())
         and summary["duplicates"] == 0
         and summary["planted"] == summary["caught"]
+        and _as_approved(summary)
         and summary["refused"] == [scene.id for scene in scenes() if scene.refused]
         and summary["masked_cells"] > summary["leaked_cells"] == 0
         and summary["seal"]["findings"] > 0
@@ -221,7 +252,13 @@ def in_order(summary: Mapping[str, Any]) -> bool:
     )
 
 
-def show(summary: Mapping[str, Any], result: Result, place: Path, kept: bool) -> None:
+def _as_approved(summary: Mapping[str, Any]) -> bool:
+    """Return whether what was approved ran, one as it was approved, and of the other the view says what differs."""
+    found = [(one["state"], one["approved_by"], one["drift"], one["others"]) for one in summary["approvals"]]
+    return found == AS_APPROVED
+
+
+def show(summary: Mapping[str, Any], result: Result, place: Path, kept: bool, *, stay: bool) -> None:
     """Print the report for people."""
     from pgwitness.cli.output import console, table
 
@@ -242,6 +279,7 @@ def show(summary: Mapping[str, Any], result: Result, place: Path, kept: bool) ->
     staged = [
         {"misbehaviour": scene.title, "by": scene.who.name, "caught": scene.id in summary["caught"]}
         for scene in result.planted
+        if scene.policies
     ]
     out.print(table(staged, ["misbehaviour", "by", "caught"], "What was staged"))
     _refusals(result.refusals)
@@ -253,6 +291,8 @@ def show(summary: Mapping[str, Any], result: Result, place: Path, kept: bool) ->
         out.print(f"  {query}\n", style="dim", soft_wrap=True)
     _sealed(result.sealing)
     _verdict(summary, result, place, kept)
+    if not stay:
+        out.print("With --keep all of it stays up, and the console shows it; a DELETE waits there for approval.")
 
 
 def _refusals(refusals: list[Refusal]) -> None:
@@ -260,9 +300,9 @@ def _refusals(refusals: list[Refusal]) -> None:
     from pgwitness.cli.output import console
 
     out = console()
-    out.print("What the gateway refused, and told them\n", style="italic")
+    out.print("What was refused, and what they were told\n", style="italic")
     for refusal in refusals:
-        out.print(visible(f"  {refusal.who.name}> {refusal.asked};"), style="bold", markup=False)
+        out.print(visible(f"  {refusal.who.name}, {refusal.where}> {refusal.asked};"), style="bold", markup=False)
         for word, said in (("ERROR", refusal.told), ("DETAIL", refusal.detail), ("HINT", refusal.hint)):
             if said:
                 out.print(visible(f"  {word}:  {said}"), markup=False)
@@ -305,13 +345,13 @@ def _verdict(summary: Mapping[str, Any], result: Result, place: Path, kept: bool
     note = "" if kept else "; a temporary folder, --dir keeps it where you want it"
     out.print(f"\nEverything is in {place}{note}. Next:", soft_wrap=True)
     example = "SELECT * FROM timeline('support-agent') LIMIT 20"
-    out.print(f'  {_program()} sql --config {config} "{example}"', soft_wrap=True)
-    out.print(f"  {_program()} sql --config {config}", soft_wrap=True)
+    out.print(f'  {program()} sql --config {config} "{example}"', soft_wrap=True)
+    out.print(f"  {program()} sql --config {config}", soft_wrap=True)
     kept_by_auditor = shlex.quote(str(place / CHECKPOINT))
-    out.print(f"  {_program()} verify --config {config} --checkpoint {kept_by_auditor}", soft_wrap=True)
+    out.print(f"  {program()} verify --config {config} --checkpoint {kept_by_auditor}", soft_wrap=True)
 
 
-def _program() -> str:
+def program() -> str:
     """Name this program as the user can type it: bare when it is on the PATH, else as it was started."""
     if shutil.which("pgwitness"):
         return "pgwitness"

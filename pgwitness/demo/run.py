@@ -13,22 +13,24 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
 
 from pgwitness.core.errors import NotInOrder, Unreachable
 from pgwitness.core.runtime import logs
-from pgwitness.demo import bearer, configuration, report
+from pgwitness.demo import bearer, configuration, keeping, office, report, tools
 from pgwitness.demo.clients import Psycopg
 from pgwitness.demo.daemons import Daemon, fresh, prepare, servers, unwinding, watching
 from pgwitness.demo.doors import Doors, furnish, make
 from pgwitness.demo.helpdesk import ISSUER, Helpdesk
 from pgwitness.demo.rules import POLICIES
-from pgwitness.demo.scenes import Scene, Stage, failed, scenes
+from pgwitness.demo.scenes import Scene, failed, scenes
 from pgwitness.demo.sealing import SETTINGS, Notary
-from pgwitness.demo.servers import Broker, Postgres
-from pgwitness.demo.shop import CHECKOUT, CITIES, IDENTITIES, NORA, PRICING_AGENT, open_shop
+from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port
+from pgwitness.demo.shop import CHECKOUT, CITIES, IDENTITIES, NORA, PRICING_AGENT, STUDY_AGENT, Principal, open_shop
+from pgwitness.demo.stage import Stage
 from pgwitness.demo.watch import Watch
 from pgwitness.demo.workload import CUSTOMERS_OF, Ledger, Workload, staff
 
@@ -64,6 +66,9 @@ timezone = "UTC"
 claims_keys = "helpdesk.pem"
 claims_issuer = "{issuer}"
 
+[console]
+listen = "{host}:{port}"
+
 [behaviour]
 warmup = "{warmup_ms}ms"
 warmup_observations = 20
@@ -71,8 +76,8 @@ warmup_observations = 20
 """
 
 
-def main(*, seconds: float, folder: Path | None, as_json: bool) -> int:
-    """Run the demo and print its report; return the exit code.
+def main(*, seconds: float, folder: Path | None, as_json: bool, stay: bool = False) -> int:
+    """Run the demo and print its report; return the exit code. With `stay` it goes on until Ctrl-C, with the console.
 
     Raise `ConfigurationError` when the folder is in use, `Unreachable` when a server does not start.
     """
@@ -82,58 +87,69 @@ def main(*, seconds: float, folder: Path | None, as_json: bool) -> int:
     tell = report.Narrator(sys.stderr)
     with unwinding():
         try:
-            with tell:
-                result = _play(place, seconds, tell)
-            summary = report.summarize(result)
-            if as_json:
-                print(json.dumps(summary))
-            else:
-                report.show(summary, result, place, kept)
+            with contextlib.ExitStack() as stack:
+                with tell:
+                    result, stage = _play(place, seconds, tell, stack)
+                    if not stay:
+                        stack.close()
+                    summary = report.summarize(result)
+                if as_json:
+                    print(json.dumps(summary), flush=True)
+                else:
+                    report.show(summary, result, place, kept, stay=stay)
+                if stay:
+                    with tell:
+                        tell("starting everything again, with the console")
+                        lines, wait = keeping.keep(stage, place / "logs", stack)
+                    print("\n".join(lines), file=sys.stderr if as_json else sys.stdout, flush=True)
+                    wait()
         finally:
             if not kept and sys.exc_info()[0] is not None:
                 shutil.rmtree(place, ignore_errors=True)
     return 0 if report.in_order(summary) else 1
 
 
-def _play(place: Path, seconds: float, tell: report.Narrator) -> report.Result:
+def _play(
+    place: Path, seconds: float, tell: report.Narrator, stack: contextlib.ExitStack
+) -> tuple[report.Result, Stage]:
+    """Play everything; the servers run on until `stack` ends them."""
     began = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        tell("starting PostgreSQL 18 and the broker")
-        postgres, broker = stack.enter_context(servers(place, LOGGED))
-        helpdesk = Helpdesk()
-        doors, config = _configure(place, postgres, broker, seconds, helpdesk)
-        tell("opening the shop: tables, roles, customers")
-        with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
-            _trust_loopback(postgres, admin)
-            open_shop(postgres.dsn(dbname="shop"), admin)
-            furnish(place, doors, admin)
-        tell("installing the beacon and the masks, creating the topics")
-        prepare(config, postgres.dsn())
-        tell("starting the gateway, the collectors and the worker")
-        daemons = stack.enter_context(watching(config, place / "logs"))
-        watch = Watch(config)
-        stack.callback(watch.stop)
-        watch.start()
-        ledger = Ledger()
-        stage = Stage(doors, postgres.psql_bin / "psql", ledger)
-        if bearer.available():
-            stack.enter_context(bearer.handing_over(lambda: helpdesk.login(PRICING_AGENT)))
-        workload = Workload(staff(doors, stage.psql, ledger), ledger)
-        stack.callback(workload.stop)
-        notary = Notary(config)
-        planted, begun_ms = _work(workload, stage, seconds, tell)
-        seen = _seen(doors)
-        notary.seal()
-        tell("waiting until everything has landed")
-        _landed(place / "lake", ledger, planted, watch, daemons)
-        for daemon in daemons:
-            daemon.end()
-        watch.stop()
-        tell("compacting and sealing the lake, and altering a copy of it")
-        notary.compact()
-        notary.show()
+    tell("starting PostgreSQL 18 and the broker")
+    postgres, broker = stack.enter_context(servers(place, LOGGED))
+    helpdesk = Helpdesk()
+    doors, config = _configure(place, postgres, broker, seconds, helpdesk)
+    tell("opening the shop: tables, roles, customers")
+    with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
+        _trust_loopback(postgres, admin)
+        open_shop(postgres.dsn(dbname="shop"), admin)
+        furnish(place, doors, admin)
+    tell("installing the beacon, the masks and the guard, creating the topics")
+    prepare(config, postgres.dsn())
+    tell("starting the gateway, the collectors and the worker")
+    daemons = stack.enter_context(watching(config, place / "logs"))
+    watch = Watch(config)
+    stack.callback(watch.stop)
+    watch.start()
+    ledger = Ledger()
+    stage = Stage(doors, postgres.psql_bin / "psql", ledger, config, tools.furnish(place, doors))
+    if bearer.available():
+        stack.enter_context(bearer.handing_over(lambda: helpdesk.login(PRICING_AGENT)))
+    workload = Workload(staff(doors, stage.psql, ledger), ledger)
+    stack.callback(workload.stop)
+    notary = Notary(config)
+    planted, begun_ms = _work(workload, stage, seconds, tell)
+    seen = _seen(doors, stage)
+    notary.seal()
+    tell("waiting until everything has landed")
+    _landed(place / "lake", ledger, planted, watch, daemons)
+    for daemon in daemons:
+        daemon.end()
+    watch.stop()
+    tell("compacting and sealing the lake, and altering a copy of it")
+    notary.compact()
+    notary.show()
     problems = [f"{type(error).__name__}: {error}" for error in workload.errors]
-    return report.Result(
+    result = report.Result(
         time.monotonic() - began,
         place / "lake",
         ledger,
@@ -144,18 +160,24 @@ def _play(place: Path, seconds: float, tell: report.Narrator) -> report.Result:
         notary.result,
         stage.refusals,
         seen,
+        stage.told,
     )
+    return result, stage
 
 
-def _seen(doors: Doors) -> list[dict[str, object]]:
-    """Let a service and the analyst ask the same; gives what each of them saw."""
+def _seen(doors: Doors, stage: Stage) -> list[dict[str, object]]:
+    """Let a service and the analyst ask the same, beside the agent by MCP; gives what each of them saw."""
     rows: list[dict[str, object]] = []
     for who in (CHECKOUT, NORA):
         client = Psycopg(doors.through(who))
         found = client.all(CUSTOMERS_OF, {"c": CITIES[0]})
-        rows += [dict(zip(("who", "id", "name", "email", "city"), (who.name, *row), strict=True)) for row in found]
         client.close()
-    return rows
+        rows += [_row(who, row) for row in found]
+    return [*rows, *(_row(STUDY_AGENT, row) for told in stage.told for row in told.rows)]
+
+
+def _row(who: Principal, cells: Sequence[object]) -> dict[str, object]:
+    return dict(zip(("who", "id", "name", "email", "city"), (who.name, *cells), strict=True))
 
 
 def _trust_loopback(postgres: Postgres, admin: psycopg.Connection[tuple[object, ...]]) -> None:
@@ -172,7 +194,9 @@ def _configure(
     from pgwitness.core.privacy import KEY_BYTES, write_key
 
     doors, gateway = make(place, postgres.port, helpdesk)
-    more = MORE.format(place=place, issuer=ISSUER, warmup_ms=int(seconds * 1000 * 0.3)) + gateway + SETTINGS
+    warmup_ms = int(seconds * 1000 * 0.3)
+    more = MORE.format(place=place, issuer=ISSUER, warmup_ms=warmup_ms, host=LOOPBACK, port=free_port())
+    more += gateway + office.furnish(place) + SETTINGS
     path = configuration.write(place, postgres, broker, title=TITLE, clear=CLEAR, flush_interval="2s", more=more)
     (place / "helpdesk.pem").write_text(helpdesk.public_key)
     (place / "identities.yaml").write_text(IDENTITIES)
@@ -187,18 +211,21 @@ def _work(
     workload: Workload, stage: Stage, seconds: float, tell: report.Narrator
 ) -> tuple[list[Scene], dict[str, int]]:
     """Let the shop work for so many seconds; after more than half of them, one misbehaviour after the other."""
-    planned = scenes()
+    planned, late = [scene for scene in scenes() if scene.early], [scene for scene in scenes() if not scene.early]
     begin, end = time.monotonic(), time.monotonic() + seconds
-    first = begin + 0.55 * seconds
-    gap_s = 0.35 * seconds / len(planned)
+    first, gap_s = begin + 0.2 * seconds, 0.0
     begun_ms: dict[str, int] = {}
+    begun = 0
     planted: list[Scene] = []
     workload.start()
     pause = threading.Event()
     # A busy machine takes longer over the scenes: none of them is left out for that.
-    while ((now := time.monotonic()) < end or planned) and not workload.errors:
+    while ((now := time.monotonic()) < end or planned or late) and not workload.errors:
+        if not planned and late:
+            planned, late, first = late, [], max(now, begin + 0.55 * seconds)
+            gap_s, begun = 0.35 * seconds / len(planned), len(planted)
         rows = f"{workload.ledger.rows:,} rows committed"
-        if planned and now >= first + gap_s * len(planted):
+        if planned and now >= first + gap_s * (len(planted) - begun):
             scene = planned.pop(0)
             tell(f"the shop is open: {rows}; {scene.who.name}: {scene.title}")
             begun_ms[scene.id] = time.time_ns() // 1_000_000
@@ -222,7 +249,7 @@ def _landed(lake: Path, ledger: Ledger, planted: list[Scene], watch: Watch, daem
         for daemon in daemons:
             daemon.check()
         alerts = [alert for _, alert in watch.alerts()]
-        missed = [scene for scene in planted if not any(scene.explains(alert) for alert in alerts)]
+        missed = [scene for scene in planted if scene.policies and not any(scene.explains(alert) for alert in alerts)]
         if waited_s >= SETTLE_SECONDS and not missed and report.landed_rows(lake) >= ledger.rows:
             return
         pause.wait(0.5)

@@ -12,15 +12,12 @@ import json
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from pgwitness.core.errors import NotInOrder
-from pgwitness.demo import rules
+from pgwitness.demo import control, rules
 from pgwitness.demo.clients import Elsewhere, Psql, Psycopg
-from pgwitness.demo.doors import Doors
 from pgwitness.demo.helpdesk import Helpdesk
 from pgwitness.demo.servers import LOOPBACK
 from pgwitness.demo.shop import (
@@ -30,53 +27,24 @@ from pgwitness.demo.shop import (
     OWNER,
     PRICING_AGENT,
     SHIPPING,
+    STUDY_AGENT,
     SUPPORT_AGENT,
     TRAP_TICKET,
     Principal,
 )
-from pgwitness.demo.workload import Ledger, at_psql
+from pgwitness.demo.stage import Stage
+from pgwitness.demo.workload import at_psql
 
 FAR_ADDRESS = "127.0.0.66"
 """An address that the shop's services never come from; Linux has all of 127.0.0.0/8."""
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """What somebody was told whom the gateway refused something."""
-
-    who: Principal
-    asked: str
-    told: str
-    detail: str
-    hint: str
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Where scenes play: the doors, the program psql, the ledger for what they commit, and what was refused."""
-
-    doors: Doors
-    psql: Path
-    ledger: Ledger
-    refusals: list[Refusal] = field(default_factory=list)
-
-    def refuse(self, client: Psycopg, who: Principal, statement: str) -> None:
-        """Ask for something that the gateway is to refuse. Raise `NotInOrder` when it does not."""
-        try:
-            client.run(statement)
-        except psycopg.errors.InsufficientPrivilege as error:
-            said = error.diag
-            told = (said.message_primary or "", said.message_detail or "", said.message_hint or "")
-            self.refusals.append(Refusal(who, statement, *told))
-            return
-        raise NotInOrder(f"the gateway let {who.name} do what it is to refuse: {statement}")
-
-
-@dataclass(frozen=True)
 class Scene:
     """One misbehaviour. `policies` are the ids that catch it, `objects` names that alert may be about instead.
 
-    `refused` is the policy by which the gateway does not let it happen, empty for what happens.
+    `refused` is the policy by which the gateway does not let it happen, empty for what happens. What is `early` is
+    played while habits are still learned. A scene without policies is no misbehaviour, and raises nothing.
     """
 
     id: str
@@ -86,6 +54,7 @@ class Scene:
     policies: tuple[str, ...]
     objects: tuple[str, ...] = field(default=())
     refused: str = ""
+    early: bool = False
 
     def explains(self, alert: Mapping[str, Any]) -> bool:
         """Return whether an alert is about this scene."""
@@ -108,9 +77,6 @@ class Scene:
         return any(wanted in name for wanted in self.objects for name in names)
 
 
-EVERYTHING = "DELETE FROM promotions WHERE 1 = 1"
-
-
 def drop_drafts(stage: Stage) -> None:
     """The pricing agent drops a table of its own, which the server would let it do."""
     client = Psycopg(stage.doors.through(PRICING_AGENT))
@@ -129,14 +95,7 @@ def follow_a_ticket(stage: Stage) -> None:
 def delete_too_much(stage: Stage) -> None:
     """The pricing agent tidies up at the gateway: its WHERE is true for every row, and the limit undoes it."""
     client = Psycopg(stage.doors.through(PRICING_AGENT))
-    stage.refuse(client, PRICING_AGENT, EVERYTHING)
-    client.close()
-
-
-def delete_everything(stage: Stage) -> None:
-    """The same agent goes around the gateway and does it all the same."""
-    client = Psycopg(stage.doors.around(PRICING_AGENT))
-    stage.ledger.add(PRICING_AGENT.name, client.run(EVERYTHING))
+    stage.refuse(client, PRICING_AGENT, control.EVERYTHING)
     client.close()
 
 
@@ -215,6 +174,32 @@ def scenes() -> list[Scene]:
     """List the scenes that can be staged on this machine, in the order they are played."""
     played = [
         Scene(
+            "agent_asks_first",
+            "an AI agent asks before a bulk delete, and does what was approved",
+            PRICING_AGENT,
+            control.ask_first,
+            (),
+            early=True,
+        ),
+        Scene(
+            "agent_does_more",
+            "what another approval let it do took more along",
+            PRICING_AGENT,
+            control.do_more,
+            ("approval_drift",),
+            ("carts",),
+            early=True,
+        ),
+        Scene(
+            "agent_by_mcp",
+            "an AI agent by MCP asks for all customers: refused",
+            STUDY_AGENT,
+            control.use_tools,
+            ("refused_by_gateway",),
+            refused=rules.WHOLE,
+            early=True,
+        ),
+        Scene(
             "agent_drops_a_table",
             "an AI agent drops a table: refused",
             PRICING_AGENT,
@@ -239,11 +224,18 @@ def scenes() -> list[Scene]:
             refused=rules.FEW_ROWS,
         ),
         Scene(
-            "agent_deletes_everything",
-            "it goes around the gateway and deletes all the same",
+            "agent_goes_around",
+            "it goes around the gateway, and the guard in the database stops it",
             PRICING_AGENT,
-            delete_everything,
-            ("delete_without_where", "mass_change", "most_of_table"),
+            control.go_around,
+            ("refused_by_guard",),
+        ),
+        Scene(
+            "agent_deletes_in_slices",
+            "it deletes all the same there, in slices below the limit",
+            PRICING_AGENT,
+            control.delete_in_slices,
+            ("most_of_table",),
         ),
         Scene("reads_all_customers", "a person reads all customers at once", MARIA, read_all_customers, ("bulk_read",)),
         Scene(

@@ -11,6 +11,7 @@ from pgwitness.core.errors import ConfigurationError, NotInOrder
 from pgwitness.core.moments import when
 from sinks.console.asked import Answer, Asked, Page
 from sinks.console.asking import LONG_S, Reporting
+from sinks.console.reader import Reader
 from sinks.report.page import STYLE
 from sinks.report.standards import STANDARDS
 
@@ -31,8 +32,15 @@ def last_month(at: datetime) -> tuple[str, str]:
     return (first - timedelta(days=1)).replace(day=1).isoformat(), first.isoformat()
 
 
+def to_begin_with(reader: Reader, at: datetime) -> tuple[str, str]:
+    """Return the last month; where there is no evidence of it, this one until now."""
+    since, until = last_month(at)
+    there = reader.rows("SELECT 1 AS one FROM events WHERE occurred_at >= ? AND occurred_at < ? LIMIT 1", since, until)
+    return (since, until) if there else (until, "")
+
+
 def _reports(asked: Asked) -> Answer:
-    since, until = last_month(datetime.now(UTC))
+    since, until = to_begin_with(asked.shared.reader, datetime.now(UTC))
     given = {**dict.fromkeys(FIELDS, ""), "since": since, "until": until}
     given |= {name: asked.value(name) for name in ("principal", "relation") if asked.value(name)}
     return Answer("reports.html", {**given, "standards": STANDARDS, "sentence": ""})

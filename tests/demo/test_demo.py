@@ -17,10 +17,16 @@ from click.testing import CliRunner
 from pgwitness.cli import main
 from pgwitness.demo.scenes import FAR_ADDRESS, scenes
 from pgwitness.demo.servers import wait_for
+from pgwitness.demo.tools import PURPOSE
 from sinks.sql.catalogue import connect
 from tests import ocsf as standard
+from tests.conftest import leave_out
+from tests.demo.tour import WHY_APPROVED, WHY_SILENT, Tour
+from tests.demo.tour import take as tour_of
+from tests.sinks.console import browsing
 
 ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.timeout(500)
 COMMAND = [sys.executable, "-m", "pgwitness", "demo"]
 
 
@@ -35,14 +41,61 @@ def left_behind(place: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
-    """The demo, played once in a short form: its folder and the object it ended with."""
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object], Tour | None]:
+    """The demo, played once in a short form and kept until somebody has tried it: its folder, its object, the tour."""
     place = tmp_path_factory.mktemp("demo") / "here"
-    done = subprocess.run(
-        [*COMMAND, "--json", "--seconds", "12", "--dir", str(place)], capture_output=True, text=True, timeout=170
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return place, json.loads(done.stdout)
+    command = [*COMMAND, "--json", "--keep", "--seconds", "12", "--dir", str(place)]
+    written, said = place.parent / "object", place.parent / "said"
+    with written.open("w") as output, said.open("w") as errors:
+        demo = subprocess.Popen(command, stdout=output, stderr=errors)
+    try:
+        wait_for(lambda: "Ctrl-C" in said.read_text() or demo.poll() is not None, 280, "the demo is kept")
+        assert demo.poll() is None, written.read_text() + said.read_text()
+        tour = tour_of(said.read_text()) if browsing.CHROMIUM.exists() else None
+        if tour is not None:
+            wait_for(lambda: "came again" in written.read_text(), 60, "the agent does what was approved")
+            wait_for(lambda: landed(place, "ran_at IS NOT NULL", 3), 60, "that has landed")
+    finally:
+        demo.send_signal(signal.SIGINT)
+        code = demo.wait(90)
+    assert code == 0, written.read_text() + said.read_text()
+    return place, json.loads(written.read_text().splitlines()[0]), tour
+
+
+def landed(place: Path, condition: str, count: int) -> bool:
+    """Whether so many approvals are in the lake of which something holds."""
+    query = f"SELECT count(*) FROM approvals WHERE {condition}"
+    return connect(place / "lake").execute(query).fetchall() == [(count,)]
+
+
+@pytest.fixture(scope="module")
+def played(kept: tuple[Path, dict[str, object], Tour | None]) -> tuple[Path, dict[str, object]]:
+    """The demo's folder and the object it ended with."""
+    return kept[0], kept[1]
+
+
+@pytest.fixture(scope="module")
+def tour(kept: tuple[Path, dict[str, object], Tour | None]) -> Tour:
+    """What came of it when somebody tried it in a browser."""
+    if kept[2] is None:
+        leave_out(f"the kept demo in a browser: there is no {browsing.CHROMIUM} (Debian's package chromium)")
+    assert kept[2] is not None
+    return kept[2]
+
+
+def test_somebody_new_does_five_things_in_the_kept_demo(tour: Tour, played: tuple[Path, dict[str, object]]) -> None:
+    """By what the pages say: who deleted the promotions, an approval, a week's silence, a report; and a proof."""
+    place, _ = played
+    assert (tour.faults, tour.barriers) == ([], [])
+    assert "pricing-agent" in tour.who
+    assert "public.promotions" in tour.who
+    assert f"approve by maria: {WHY_APPROVED}" in tour.approved
+    assert WHY_SILENT in tour.silenced
+    assert "false-positive" in tour.silenced
+    assert "pricing-agent" in tour.report
+    assert "in order: " in tour.proof
+    ran = "SELECT state, reasons, rows, drift FROM approvals WHERE statement LIKE '%BETWEEN%'"
+    assert connect(place / "lake").execute(ran).fetchall() == [("used", [WHY_APPROVED], 40, None)]
 
 
 def test_every_committed_row_landed_once_under_its_name(played: tuple[Path, dict[str, object]]) -> None:
@@ -61,7 +114,7 @@ def test_every_committed_row_landed_once_under_its_name(played: tuple[Path, dict
 def test_every_misbehaviour_is_caught_and_nothing_else(played: tuple[Path, dict[str, object]]) -> None:
     """Everything that was staged raised its alert, and the honest work raised none."""
     _, found = played
-    assert found["planted"] == [scene.id for scene in scenes()]
+    assert found["planted"] == [scene.id for scene in scenes() if scene.policies]
     assert len(found["planted"]) >= 6
     assert found["caught"] == found["planted"]
     assert found["false_alerts"] == 0
@@ -70,22 +123,66 @@ def test_every_misbehaviour_is_caught_and_nothing_else(played: tuple[Path, dict[
 def test_what_the_gateway_refuses_never_happens(played: tuple[Path, dict[str, object]]) -> None:
     """A DROP, cards behind a ticket, a bulk delete: the evidence has each refusal, named, and nothing was done."""
     place, found = played
-    assert found["refused"] == ["agent_drops_a_table", "agent_follows_a_ticket", "agent_deletes_too_much"]
+    refused = ["agent_by_mcp", "agent_drops_a_table", "agent_follows_a_ticket", "agent_deletes_too_much"]
+    assert found["refused"] == refused
     connection = connect(place / "lake")
     asked = (
         "SELECT principal, on_behalf_of, certainty, assurance, detail->'$.decision.policies'->>0 FROM events "
-        "WHERE binding = 'gateway' AND kind = 'decision' AND operation = 'deny' ORDER BY principal"
+        "WHERE binding = 'gateway' AND kind = 'decision' AND operation = 'deny' "
+        "AND detail->'$.decision.approval' IS NULL ORDER BY principal"
     )
     assert connection.execute(asked).fetchall() == [
         ("pricing-agent", "jonas", "exact", "verified", "agents_drop_nothing"),
+        ("study-agent", "nora", "exact", "verified", "agents_ask_for_part"),
         ("support-agent", "jonas", "exact", "verified", "secrets_after_untrusted"),
     ]
     dropped = "SELECT count(*) FROM ddl WHERE list_contains(relations, 'public.price_drafts')"
     assert connection.execute(dropped).fetchone() == (0,)
-    deleted = "SELECT through_gateway, deletes FROM reconciliation WHERE deletes > 50"
-    assert [way for way, _ in connection.execute(deleted).fetchall()] == [False]
+    deleted = "SELECT count(*) FROM reconciliation WHERE deletes > 50"
+    assert connection.execute(deleted).fetchone() == (0,)
     limits = "SELECT count(DISTINCT uid) FROM alerts WHERE policy = 'agents_change_few_rows'"
     assert connection.execute(limits).fetchone() == (1,), "the agents' other changes were within the limit"
+
+
+def test_what_was_approved_is_compared_with_what_was_done(played: tuple[Path, dict[str, object]]) -> None:
+    """Both ran with Maria's word; of one that a foreign key took more along is found, with its name."""
+    place, found = played
+    assert found["approvals"] == [
+        {"state": "used", "approved_by": ["maria"], "rows": 40, "drift": None, "others": None},
+        {
+            "state": "used",
+            "approved_by": ["maria"],
+            "rows": 44,
+            "drift": ["other_relations"],
+            "others": ["public.cart_items"],
+        },
+    ]
+    told = "SELECT DISTINCT principal FROM alerts WHERE policy = 'approval_drift'"
+    assert connect(place / "lake").execute(told).fetchall() == [("pricing-agent",)]
+    asked = "SELECT count(*) FROM alerts WHERE policy = 'bulk_deletes_are_looked_at'"
+    assert connect(place / "lake").execute(asked).fetchone() == (0,), "who asks first is no alert"
+
+
+def test_the_guard_stops_who_comes_directly(played: tuple[Path, dict[str, object]]) -> None:
+    """The log says who was refused in the database, and by which policy; the session did not come by the gateway."""
+    place, _ = played
+    asked = (
+        "SELECT principal, outcome, detail->'$.decision.policies'->>0 FROM statements "
+        "WHERE detail->>'$.decision.by' = 'guard' AND assurance <> 'verified'"
+    )
+    assert connect(place / "lake").execute(asked).fetchall() == [("pricing-agent", "denied", "agents_change_few_rows")]
+
+
+def test_the_agent_by_mcp_is_in_the_evidence(played: tuple[Path, dict[str, object]]) -> None:
+    """For whom, for what and in which conversation, of what it was given and of what was refused."""
+    place, _ = played
+    asked = (
+        "SELECT DISTINCT principal, on_behalf_of, role, detail->>'$.intent', detail->>'$.agent.conversation', "
+        "assurance FROM statements WHERE principal = 'study-agent' AND detail->>'$.intent' IS NOT NULL"
+    )
+    assert connect(place / "lake").execute(asked).fetchall() == [
+        ("study-agent", "nora", "analysts", PURPOSE, "c-700", "verified")
+    ]
 
 
 def test_the_analyst_sees_tokens(played: tuple[Path, dict[str, object]]) -> None:
@@ -101,7 +198,9 @@ def test_the_analyst_sees_tokens(played: tuple[Path, dict[str, object]]) -> None
 def test_everybody_comes_through_the_gateway_but_who_goes_around_it(played: tuple[Path, dict[str, object]]) -> None:
     """Psql and psycopg by password, token and OAUTHBEARER; what was changed past the gateway shows as that."""
     place, found = played
-    assert found["past_gateway"] == {"(nobody)": 1, "jonas": 1, "pricing-agent": 1}
+    past = found["past_gateway"]
+    assert isinstance(past, dict)
+    assert (past.pop("pricing-agent") > 5, past) == (True, {"(nobody)": 1, "jonas": 1})
     asked = (
         "SELECT DISTINCT principal, auth_method, assurance FROM sessions "
         "WHERE binding = 'gateway' AND operation = 'connect' ORDER BY principal"
@@ -114,6 +213,7 @@ def test_everybody_comes_through_the_gateway_but_who_goes_around_it(played: tupl
         ("nora", "oauth", "verified"),
         ("pricing-agent", "oauth", "verified"),
         ("shipping", "scram-sha-256", "role_only"),
+        ("study-agent", "oauth", "verified"),
         ("support-agent", "oauth", "verified"),
     ]
     said = (place / "logs" / "gateway.log").read_text().splitlines()
@@ -234,10 +334,13 @@ def test_the_lake_opens_without_pgwitness(
 ) -> None:
     """A plain DuckDB started in the lake's folder has the views from `views.sql`."""
     place, found = played
+    principals = found["principals"]
+    assert isinstance(principals, dict)
     monkeypatch.chdir(place / "lake")
     connection = duckdb.connect()
     connection.execute(Path("views.sql").read_text())
-    assert connection.execute("SELECT count(*) FROM changes").fetchone() == (found["landed_rows"],)
+    count = connection.execute("SELECT count(*) FROM changes WHERE principal = 'checkout'").fetchone()
+    assert count == (principals["checkout"]["landed"],)
     row = connection.execute("SELECT count(*) FROM reconciliation WHERE status = 'shadow_write'").fetchone()
     assert row == (1,)
 
@@ -257,7 +360,9 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "pgwitness.toml").read_text() == "# mine\n"
 
 
-@pytest.mark.parametrize("words", [["--serve"], ["--serve", "--dir", "x", "--json"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--serve"], ["--serve", "--dir", "x", "--json"], ["--serve", "--dir", "x", "--keep"]], ids=" ".join
+)
 def test_serving_needs_a_folder_and_has_no_report(words: list[str]) -> None:
     """Serving without a folder to keep things in, or with a report of nothing, is wrong usage."""
     result = CliRunner().invoke(main, ["demo", *words])

@@ -18,14 +18,15 @@ from collectors.beacon.encodings import codec_of
 from collectors.gateway.session.refusing import SQLSTATE
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import frame
-from collectors.guard.names import MARK
+from collectors.guard.names import MARK, SCHEMA
 from detectors.gatekeeper import Verdict
 from pgwitness.core.events import Ran
 
 _COUNTED: Final = (
     "SELECT coalesce(pg_catalog.sum(n_tup_upd OPERATOR(pg_catalog.+) n_tup_del), 0) AS n"
-    " FROM pg_catalog.pg_stat_xact_user_tables"
+    f" FROM pg_catalog.pg_stat_xact_user_tables WHERE schemaname OPERATOR(pg_catalog.<>) '{SCHEMA}'"
 )
+"""Without what the guard notes of a statement that it judges: nobody but its role writes there."""
 _BEGIN: Final = (
     f"SELECT FROM ({_COUNTED}) AS counted WHERE pg_catalog.set_config($1::pg_catalog.text,"
     " counted.n::pg_catalog.text, true) IS NULL"

@@ -34,6 +34,7 @@ from collectors.gateway.wire.frames import HEADER, Frames, Message, Piece, frame
 from collectors.gateway.wire.lexing import Reported
 from collectors.gateway.wire.native import Ledger
 from collectors.gateway.wire.violation import ProtocolViolation
+from collectors.guard import errors
 from detectors.gatekeeper import Verdict
 from pgwitness.core.events import Outcome
 from pgwitness.core.sql.tree.facts import Handle
@@ -787,7 +788,9 @@ class Session:
                 self._end(sent, "denied", now)
             elif sent.number:
                 sent.sqlstate = _sqlstate(sent, said) if ran else None
-                self._end(sent, "failure", now, ran=ran)
+                # The guard in the database counts, too, and may be the first to undo what a limit is about.
+                undone = ran and sent.limit is not None and errors.is_own(said.get("W"))
+                self._end(sent, "denied" if undone else "failure", now, ran=ran)
             ran = False
         self._skipping = not self._sent
 

@@ -1,9 +1,7 @@
 """An error of the guard in the database (`collectors.guard`): which policies refused, as its own words say. Pure.
 
-Any function can raise an error with these words. That the guard's did says the first line of the context, which
-PL/pgSQL writes and the server translates: it names the function with its schema, which only the guard's role owns; a
-name that somebody chose so that it reads alike stands in quotes there. An error is one whoever raised it, so that
-nothing is believed of this but the names of policies.
+That it is the guard's says its context (`collectors.guard.errors`). An error is one whoever raised it, so that nothing
+is believed of this but the names of policies.
 """
 
 from __future__ import annotations
@@ -11,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from collectors.guard import errors
 from collectors.log.formats.record import LogRecord
 from pgwitness.core.events import Decided
 
-_JUDGED = re.compile(r'[^"]*\bpgwitness_guard\.judge\(text\[\],text\[\],bigint,boolean\)[^"]*', re.ASCII)
 _REFUSED = re.compile(
     r"(?:refused|(?P<undone>undone)) by (?:the limit of )?polic(?:y|ies) (?P<ids>[a-z][a-z0-9_, ]*): "
 )
@@ -25,7 +23,7 @@ MESSAGE_CHARS_MAX = 1_000
 def decided(record: LogRecord) -> Decided | None:
     """Return what the guard decided where a line is its error; None for any other line."""
     found = _REFUSED.match(record.message)
-    if found is None or record.sqlstate not in (None, "42501") or not _by_guard(record):
+    if found is None or record.sqlstate not in (None, "42501") or not errors.is_own(record.context):
         return None
     effect: Literal["deny", "limit"] = "limit" if found["undone"] else "deny"
     return Decided(effect, found["ids"].split(", "), record.message[:MESSAGE_CHARS_MAX], by="guard")
@@ -34,8 +32,4 @@ def decided(record: LogRecord) -> Decided | None:
 def staged(record: LogRecord) -> list[str]:
     """Return the staged policies that would have refused, where a line is the guard's note of it."""
     found = _STAGED.fullmatch(record.message)
-    return found["ids"].split(", ") if found is not None and _by_guard(record) else []
-
-
-def _by_guard(record: LogRecord) -> bool:
-    return _JUDGED.match((record.context or "").split("\n", 1)[0]) is not None
+    return found["ids"].split(", ") if found is not None and errors.is_own(record.context) else []
