@@ -45,7 +45,8 @@ QUESTIONS = (
     (
         "What did the guard in the database stop, of whom had gone around the gateway?",
         "SELECT principal, statement, outcome, detail->'$.decision.policies' AS policies FROM statements "
-        "WHERE detail->>'$.decision.by' = 'guard' ORDER BY occurred_at",
+        "WHERE detail->>'$.decision.by' = 'guard' "
+        "AND session_id NOT IN (SELECT session_id FROM sessions WHERE binding = 'gateway') ORDER BY occurred_at",
     ),
     (
         "What did the agent by MCP do, for whom, for what, in which conversation?",

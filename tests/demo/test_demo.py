@@ -168,7 +168,8 @@ def test_the_guard_stops_who_comes_directly(played: tuple[Path, dict[str, object
     place, _ = played
     asked = (
         "SELECT principal, outcome, detail->'$.decision.policies'->>0 FROM statements "
-        "WHERE detail->>'$.decision.by' = 'guard' AND assurance <> 'verified'"
+        "WHERE detail->>'$.decision.by' = 'guard' "
+        "AND session_id NOT IN (SELECT session_id FROM sessions WHERE binding = 'gateway')"
     )
     assert connect(place / "lake").execute(asked).fetchall() == [("pricing-agent", "denied", "agents_change_few_rows")]
 
