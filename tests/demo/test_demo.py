@@ -129,7 +129,7 @@ def test_what_the_gateway_refuses_never_happens(played: tuple[Path, dict[str, ob
     asked = (
         "SELECT principal, on_behalf_of, certainty, assurance, detail->'$.decision.policies'->>0 FROM events "
         "WHERE binding = 'gateway' AND kind = 'decision' AND operation = 'deny' "
-        "AND detail->'$.decision.approval' IS NULL ORDER BY principal"
+        "AND (detail->'$.decision.approval') IS NULL ORDER BY principal"
     )
     assert connection.execute(asked).fetchall() == [
         ("pricing-agent", "jonas", "exact", "verified", "agents_drop_nothing"),
