@@ -5,8 +5,10 @@ What they look for they find by the words on the pages: links, headings, labels 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +50,10 @@ def take(said: str) -> Tour:
         _silence(window, tour, Path(key["key"]))
         _report(window, tour)
         tour.faults = list(window.faults)
-    done = subprocess.run(proof["command"], shell=True, capture_output=True, text=True, check=False, timeout=120)
+    # What is printed is for the shell that the demo was started from, which has its program on the PATH.
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = proof["command"]
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120, env=environment)
     tour.proof = done.stdout + done.stderr
     return tour
 
