@@ -27,10 +27,10 @@ test: install
 check: lint
 	@TEST_PROCESSES=$${TEST_PROCESSES:-auto} BIN=$(BIN) sh tests/run --quick
 
-# The long version of tests/chaos: twenty kills a test instead of three, on both brokers; and a compactor that dies at each of its
-# operations, instead of at every fourth.
+# What CI does a few times, many times: twenty kills a test instead of three, a compactor and a writer that die at each of their
+# operations instead of at some, more of what is drawn at random; a quarter of an hour.
 chaos: install
-	@PGWITNESS_CHAOS=full BIN=$(BIN) sh tests/run tests/chaos tests/sinks/test_compaction_faults.py
+	@PGWITNESS_CHAOS=full BIN=$(BIN) sh tests/run $$(grep -rl --include='test_*.py' 'from tests.often import' tests)
 
 # A thousand statements that need approval at two gateways, which are killed fifty times: what ran is held against what was approved, and
 # the evidence against the topic.

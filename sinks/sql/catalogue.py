@@ -21,7 +21,7 @@ from sinks.lake.storage.refusals import Refused
 from sinks.lake.storage.store import Folder, Store, at
 from sinks.lake.views import views
 from sinks.lake.views.listing import BY_BUCKET, NOTHING_STANDS, PARTS, STANDING, Listing, empty_file, old_empty_file
-from sinks.sql import spill
+from sinks.sql import ready, spill
 
 if TYPE_CHECKING:
     from sinks.sql.bucket import Bucket
@@ -88,13 +88,11 @@ def connect(
         if part in BY_BUCKET:
             _set(connection, BY_BUCKET[part], [nothing])
     _set(connection, STANDING, NOTHING_STANDS)
-    for statement in duckdb.extract_statements(views.views()):
-        try:
-            connection.execute(statement)
-        except duckdb.IOException:
-            if "VIEW changes" not in statement.query:
-                connection.close()
-                raise
+    try:
+        ready.make(connection, views.views(), spilled)
+    except duckdb.IOException:
+        connection.close()
+        raise
     refresh(connection, at_once=True)
     connection.execute("SET lock_configuration = true")
     return connection

@@ -12,16 +12,16 @@ import psycopg
 import pytest
 
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Broker, Postgres, wait_for
-from tests.chaos.workload import Workload
+from tests.chaos.workload import BULKY, MODEST, Workload
 from tests.conftest import fresh_database, leave_out, write_config
 from tests.contract.system import LAND_EVERY_S, Daemon, System
+from tests.often import often
 from tests.servers import kafka
 from tests.servers.kafka import Kafka
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
-FULL = os.environ.get("PGWITNESS_CHAOS") == "full"
-KILLS = 20 if FULL else 3
+KILLS = often(3, 20)
 SECONDS_MAX = 20.0
 """How long to wait for the next moment to kill when nothing can be committed."""
 LAND_SECONDS_MAX = 120.0
@@ -77,7 +77,7 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
 
 def make(tmp_path: Path, bootstrap: str, dsn: str, database: str, prefix: str, seed: int) -> tuple[System, Workload]:
     """Make the workload's database and a configuration for it, and install what the source needs."""
-    workload = Workload(dsn, prefix.strip("."), seed=seed)
+    workload = Workload(dsn, prefix.strip("."), seed=seed, sizes=often(MODEST, BULKY))
     workload.prepare()
     directory = tmp_path / "system"
     directory.mkdir()
@@ -195,7 +195,7 @@ def test_restarts_of_kafka_and_postgres(
         workload.start()
         ends = [own_kafka.stop, own_postgres.stop, own_kafka.kill, own_postgres.kill]
         random.shuffle(ends)
-        for end in ends * (2 if FULL else 1):
+        for end in ends * often(1, 2):
             workload.wait_for_more(random.randint(50, 300), SECONDS_MAX)
             end()
             workload.wait_for_more(50, 1.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -20,6 +21,9 @@ CREATE TABLE ledger (client int, number bigint, PRIMARY KEY (client, number));
 CREATE TABLE orders (id bigserial PRIMARY KEY, client int, number bigint, note text, amount numeric);
 """
 
+BULKY = ((1, 1, 1, 5, 20, 200), 0.02)
+MODEST = ((1, 1, 1, 1, 1, 1, 1, 1, 5, 5, 20, 200), 0.005)
+"""How many rows a transaction inserts, drawn from some, and how often it is 1,500: a third as many with the second."""
 Rows = Counter[str]
 """Rows of public.orders by operation."""
 
@@ -42,7 +46,16 @@ class Workload:
     `pace_s` is each client's pause between transactions. Randomness comes from `seed`.
     """
 
-    def __init__(self, admin_dsn: str, tag: str, *, seed: int, clients: int = 4, pace_s: float = 0.03) -> None:
+    def __init__(
+        self,
+        admin_dsn: str,
+        tag: str,
+        *,
+        seed: int,
+        clients: int = 4,
+        pace_s: float = 0.03,
+        sizes: tuple[Sequence[int], float] = BULKY,
+    ) -> None:
         self.admin_dsn = admin_dsn
         self.clients = [
             Client(
@@ -56,6 +69,7 @@ class Workload:
         self._tag = tag
         self._seed = seed
         self._pace_s = pace_s
+        self._sizes, self._large = sizes
         self._ended = threading.Event()
         self._committed = threading.Condition()
         self._count = 0
@@ -160,7 +174,7 @@ class Workload:
     def _transact(self, connection: psycopg.Connection, client: Client, number: int, random: Random) -> None:
         rows: Rows = Counter()
         connection.execute("INSERT INTO ledger VALUES (%s, %s)", [client.number, number])
-        new = random.choice((1, 1, 1, 5, 20, 200)) if random.random() < 0.98 else 1500
+        new = random.choice(self._sizes) if random.random() >= self._large else 1500
         rows["insert"] = connection.execute(
             "INSERT INTO orders (client, number, note, amount)"
             " SELECT %s, %s, 'note ' || i, i FROM generate_series(1, %s) AS i",

@@ -6,6 +6,7 @@ end with the test run, however that ends.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -22,10 +23,11 @@ from confluent_kafka import Consumer
 
 from pgwitness.core.config import Config
 from pgwitness.demo.servers import kill_all, spawn, tail, wait_for
+from sinks.sql import ready
 
 READY_SECONDS_MAX = 60.0
 LAND_SECONDS_MAX = 120.0
-LAND_EVERY_S = 0.2
+LAND_EVERY_S = 0.4
 """How often to ask the lake: asking takes processor time from what is waited for."""
 PROGRAM = [sys.executable, "-m", "pgwitness"]
 
@@ -40,6 +42,14 @@ def bare(log: Path, start: int = 0) -> list[str]:
             return False
 
     return [line.decode(errors="replace") for line in log.read_bytes()[start:].splitlines() if not is_event(line)]
+
+
+@functools.cache  # DuckDB takes longer to read the text than to answer most questions
+def statements(views: str) -> tuple[list[str], str]:
+    """Part the text of views.sql into what is set, again for each question, and the views, which are made once."""
+    every = [statement.query for statement in duckdb.extract_statements(views)]
+    kinds = {which: [text for text in every if ("CREATE OR REPLACE" in text) == which] for which in (False, True)}
+    return kinds[False], ";\n".join(kinds[True])
 
 
 class Daemon:
@@ -145,7 +155,7 @@ class System:
         self.admin_dsn = admin_dsn
         self.daemons: list[Daemon] = []
         self._lake: duckdb.DuckDBPyConnection | None = None
-        self._listing: list[duckdb.Statement] = []
+        self._listing: list[str] = []
 
     def __enter__(self) -> System:
         return self
@@ -207,13 +217,18 @@ class System:
             self._lake = duckdb.connect()
             # The views name their files relative to the lake's folder, where an auditor would start DuckDB.
             self._lake.execute(f"SET file_search_path = '{lake}'")
-            self._lake.execute(views.read_text())
-            self._listing = [
-                line for line in duckdb.extract_statements(views.read_text()) if "SET VARIABLE" in line.query
-            ]
-        for statement in self._listing:  # what has landed since
-            self._lake.execute(statement.query)
+            self._listing, made = statements(views.read_text())
+            self._look()
+            ready.make(self._lake, made, self.directory)
+        else:
+            self._look()
         return self._lake.execute(question).fetchall()
+
+    def _look(self) -> None:
+        """Let DuckDB see what has landed since."""
+        assert self._lake is not None
+        for statement in self._listing:
+            self._lake.execute(statement)
 
     def landed(self, question: str, wanted: Callable[[list[tuple[Any, ...]]], bool]) -> list[tuple[Any, ...]]:
         """Ask the lake until the answer is as wanted, and give it; fails with the last answer and the logs."""

@@ -93,7 +93,7 @@ def letters(system: System, worker: Daemon, count: int) -> list[dict[str, object
         return len(rows) >= count
 
     try:
-        wait_for(there, 60, f"{count} dead letters")
+        wait_for(there, 60, f"{count} dead letters", every_s=0.5)
     except Exception as error:
         raise AssertionError(f"{rows}\n{worker.complaint()}") from error
     return rows
@@ -159,9 +159,9 @@ def by_reference(system: System, worker: Daemon, partition: int) -> None:
         found[:] = [row for row in system.table("dead-letters", "list") if row["kept"] == "reference"]
         return len(found) >= count
 
-    wait_for(lambda: there(1), 60, f"the letter\n{worker.complaint()}")
+    wait_for(lambda: there(1), 60, f"the letter\n{worker.complaint()}", every_s=0.5)
     system.command("dead-letters", "redrive", str(found[0]["offset"]))
-    wait_for(lambda: there(2), 60, f"the letter that came back\n{worker.complaint()}")
+    wait_for(lambda: there(2), 60, f"the letter that came back\n{worker.complaint()}", every_s=0.5)
     first, second = found
     assert (first["bytes"], second["bytes"]) == (len(words), len(words))
     assert (first["redriven"], second["redriven"]) == (True, False)

@@ -267,9 +267,10 @@ def work(site: Site) -> None:
         return bool(rows[0]["n"] == 1)
 
     logs = "\n".join(daemon.complaint() for daemon in site.daemons.values())
-    wait_for(landed, 150, f"the change\n{logs}")
     archive = site.folder / "alerts.jsonl"
-    wait_for(lambda: archive.exists() and "beacon_forged" in archive.read_text(), 60, f"the alert\n{logs}")
+    # The alert first: it is of what was done last, and to look into a file costs nothing beside a command's process.
+    wait_for(lambda: archive.exists() and "beacon_forged" in archive.read_text(), 150, f"the alert\n{logs}")
+    wait_for(landed, 60, f"the change\n{logs}", every_s=1.0)
 
 
 READ = """

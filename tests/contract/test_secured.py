@@ -117,10 +117,10 @@ def test_everything_works_over_tls_and_sasl(
         garbage = Producer({**it.config.kafka.client(), "log_level": 0})
         garbage.produce(it.config.kafka.topic("raw"), b"no batch", b"k", 0)
         assert garbage.flush(30) == 0
-        wait_for(lambda: len(it.table("dead-letters", "list")) == 1, 30, "the dead letter")
+        wait_for(lambda: len(it.table("dead-letters", "list")) == 1, 30, "the dead letter", every_s=0.5)
         (letter,) = it.table("dead-letters", "list")
         it.command("dead-letters", "redrive", "--all")
-        wait_for(lambda: len(it.table("dead-letters", "list")) == 2, 30, "the letter that came back")
+        wait_for(lambda: len(it.table("dead-letters", "list")) == 2, 30, "the letter that came back", every_s=0.5)
         assert letter["reason"] == "not_a_batch"
 
         it.command("sql", "SELECT 1")

@@ -6,10 +6,12 @@ tested on it. It listens on 127.0.0.1 only and ends with the process that starte
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,14 @@ def missing() -> str | None:
     if not (JARS / ".complete").exists():
         return "its jars (run `make kafka`)"
     return None
+
+
+@contextmanager
+def _once(name: str) -> Iterator[Path]:
+    """Give the place of something beside the jars that is made once and used by all processes; one at a time."""
+    with (JARS / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield JARS / name
 
 
 @dataclass(frozen=True)
@@ -172,6 +182,18 @@ sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
         )
 
     def _format(self, properties: Path) -> None:
+        """Format the data's folder: without accounts it is what was formatted once, which takes Java seconds."""
+        if self._secured is not None:
+            self._run_format(properties)
+            return
+        with _once("formatted") as made:
+            if not made.exists():
+                self._run_format(properties)
+                shutil.copytree(self.data / "logs", made)
+                return
+        shutil.copytree(made, self.data / "logs")
+
+    def _run_format(self, properties: Path) -> None:
         tool = [*self._java(), "kafka.tools.StorageTool"]
         scram = [
             f"--add-scram=SCRAM-SHA-512=[name={name},password={password}]"

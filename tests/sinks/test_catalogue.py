@@ -16,7 +16,7 @@ import pytest
 
 from pgwitness.core.errors import NotInOrder
 from sinks.lake.writer import Lake
-from sinks.sql import query
+from sinks.sql import query, ready
 from sinks.sql.catalogue import connect
 from tests import ocsf
 from tests.sinks.material import NOON_US, ORDINARY, Finding, Judgement, change, enter, other
@@ -178,6 +178,30 @@ def test_without_the_row_images_everything_else_can_be_asked(lake: Path, tmp_pat
     assert ask(copy, "SELECT count(*), count(before), count(after) FROM changes") == [(5, 0, 0)]
     assert ask(copy, "SELECT count(*) FROM touched('public.orders', 5)") == [(5,)]
     assert ask(lake, "SELECT count(*), count(before), count(after) FROM changes") == [(5, 2, 2)]
+
+
+def test_a_process_that_opens_lakes_again_has_the_same_views(lake: Path, tmp_path: Path) -> None:
+    """What the first connection made of the text, the next has: every view, macro and column, of its own lake."""
+    questions = (
+        "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal ORDER BY ALL",
+        "SELECT function_name, parameters FROM duckdb_functions() WHERE NOT internal ORDER BY ALL",
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY ALL",
+        "SELECT database_name FROM duckdb_databases() ORDER BY ALL",
+        "FROM changes ORDER BY ALL",
+        "FROM touched('public.orders', 5) ORDER BY ALL",
+    )
+    ready._kept.clear()
+    with connect(lake) as first, connect(lake) as second:
+        assert [second.execute(text).fetchall() for text in questions] == [
+            first.execute(text).fetchall() for text in questions
+        ]
+        assert len(second.execute(questions[0]).fetchall()) > 20
+        ((spilled,),) = second.execute("SELECT current_setting('temp_directory')").fetchall()
+        assert list(Path(spilled).iterdir()) == []
+    assert len(ready._kept) == 1
+    other = tmp_path / "other"
+    Lake(other).prepare([("events", 0)])
+    assert ask(other, "SELECT count(*) FROM changes") == [(0,)]
 
 
 def test_files_of_an_older_version_are_read_with_nulls(lake: Path, tmp_path: Path) -> None:

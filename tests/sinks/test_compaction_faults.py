@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import random
 import subprocess
 import sys
@@ -17,12 +16,13 @@ from hypothesis import strategies as st
 from pgwitness.core.errors import Retry
 from sinks.lake.log.chain import Replace
 from sinks.lake.storage.files import Files
+from tests.often import often
 from tests.sinks.material import DAY_US, NOON_US, Crash, Disk, entries
 from tests.sinks.test_compaction import SMALL, compactor, contents, fill, live
 from tests.sinks.test_faults import snapshot_agrees
 
 OVER_US = NOON_US + 60 * DAY_US
-EVERY = 1 if os.environ.get("PGWITNESS_CHAOS") == "full" else 4
+EVERY = often(4, 1)
 """Of how many operations one is tried: `make chaos` tries each."""
 
 
@@ -88,7 +88,7 @@ def test_an_error_of_any_single_operation_is_tried_again(tmp_path: Path, steps: 
         assert len(live(path)) == 3
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=often(6, 24), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(crashes=st.lists(st.tuples(st.integers(1, 150), st.integers(0, 90), st.integers()), min_size=1, max_size=5))
 def test_any_series_of_crashes_beside_a_worker_keeps_every_row(
     tmp_path_factory: pytest.TempPathFactory, crashes: list[tuple[int, int, int]]

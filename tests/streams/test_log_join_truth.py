@@ -24,6 +24,7 @@ from pgwitness.core.events import Count, Event, RawEvent, Relation
 from pgwitness.core.privacy import tokenizer
 from streams.fold.fold import Fold
 from streams.identity.identities import Identities
+from tests.often import often
 from tests.streams.records import SECOND_US, START_US, batch, read, tick, transaction
 from tests.streams.test_log_join import setting
 
@@ -103,7 +104,7 @@ def test_nobody_is_named_wrongly(announces: bool, durations: bool) -> None:
     """Over many made-up hours, every transaction is its owner's or nobody's; some of them are named."""
     named = 0
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=often(100, 400), deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.lists(st.tuples(session, step), min_size=1, max_size=14), st.sampled_from([0, 3]))
     def hold(plan: list[tuple[tuple[int, str], tuple[str, int, int, int, int]]], lost: int) -> None:
         nonlocal named
