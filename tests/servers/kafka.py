@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgwitness.core.errors import Unreachable
-from pgwitness.demo.servers import LOOPBACK, Process, answers, free_port
+from pgwitness.demo.servers import LOOPBACK, Process, Server, answers, free_port
 
 CLUSTER_ID = "cGd3aXRuZXNzLXRlc3RzMQ"
 """Sixteen bytes in base64, as Kafka writes a UUID: asking its own tool for one takes seconds."""
@@ -58,7 +58,7 @@ class Secured:
     authorizer: bool = False
 
 
-class Kafka:
+class Kafka(Server):
     """One Apache Kafka node; `data` is its folder, made when it is empty. The port is kept over restarts.
 
     With `secured` clients get in by TLS and SASL alone; `plain` is then a listener for the node's own use.
@@ -77,20 +77,6 @@ class Kafka:
     def bootstrap(self) -> str:
         """The address that clients connect to first."""
         return f"{LOOPBACK}:{self.port}"
-
-    @property
-    def pid(self) -> int | None:
-        """The process id, none while the broker is down."""
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the broker's process is there."""
-        return self._process.running
-
-    def __enter__(self) -> Kafka:
-        self.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
@@ -114,15 +100,6 @@ class Kafka:
     def stop(self) -> None:
         """End the broker as an operator would: it closes its logs."""
         self._process.stop()
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        self._process.kill()
-
-    def restart(self) -> None:
-        """Stop and start on the same data and ports."""
-        self.stop()
-        self.start()
 
     def _java(self) -> list[str]:
         java = shutil.which("java")

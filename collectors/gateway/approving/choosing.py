@@ -13,6 +13,7 @@ import msgspec
 from collectors.gateway.approving.constants import table_name
 from collectors.masking.names import quoted
 from pgwitness.core.sql.postgres_parser import Token, parse_sql_json, scan
+from pgwitness.core.sql.tree.nodes import walk
 
 TEXT_CHARS_MAX: Final = 16 * 1024
 """Of a longer text nothing is found out beforehand: to read it again would hold up every other session."""
@@ -109,13 +110,5 @@ def _cut(text: str, tokens: list[Token], word: str) -> _Pieces:
 
 def _writes_within(node: Any) -> bool:
     """Say whether another statement in this one writes, or locks what it reads."""
-    stack = [node]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list):
-            stack += item
-        elif isinstance(item, dict):
-            if any(kind in item for kind in ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "lockingClause")):
-                return True
-            stack += item.values()
-    return False
+    writes = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "lockingClause")
+    return any(kind in item for item in walk(node) for kind in writes)

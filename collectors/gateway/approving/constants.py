@@ -13,6 +13,7 @@ import msgspec
 
 from pgwitness.core.events import quote_identifier
 from pgwitness.core.sql.postgres_parser import parse_sql_json
+from pgwitness.core.sql.tree.nodes import walk
 
 Tree = dict[str, Any]
 CONSTANTS_MAX: Final = 50
@@ -183,15 +184,7 @@ def _is_column(node: Any) -> bool:
 
 def _all(node: Any, kind: str) -> Iterator[Tree]:
     """Give all nodes of a kind."""
-    stack = [node]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list):
-            stack += item
-        elif isinstance(item, dict):
-            if isinstance(item.get(kind), dict):
-                yield item[kind]
-            stack += item.values()
+    return (item[kind] for item in walk(node) if isinstance(item.get(kind), dict))
 
 
 def _targets(tree: Tree) -> Iterator[Tree]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import msgspec
 
 from pgwitness.core.sql import postgres_parser as parser
+from pgwitness.core.sql.tree.nodes import walk
 
 MASK = '"…"'
 """Stands in a statement for a name that may be a value."""
@@ -100,16 +100,8 @@ def lower(text: str) -> str:
 
 def _made_up(text: str) -> set[str]:
     """Give the names that a text makes up: of CTEs, and aliases of tables."""
-    found: set[str] = set()
-    stack: list[Any] = [_decode(parser.parse_sql_json(text))]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list):
-            stack += item
-        elif isinstance(item, dict):
-            found |= {item[key] for key in ("aliasname", "ctename") if isinstance(item.get(key), str)}
-            stack += item.values()
-    return found
+    nodes = walk(_decode(parser.parse_sql_json(text)))
+    return {item[key] for item in nodes for key in ("aliasname", "ctename") if isinstance(item.get(key), str)}
 
 
 def in_characters(text: str, offsets: Iterable[int]) -> set[int]:

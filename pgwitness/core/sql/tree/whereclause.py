@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pgwitness.core.sql.tree.nodes import Tree
+from pgwitness.core.sql.tree.nodes import Tree, walk
 
 _TRUE_OF_ITSELF = {"=", "<=", ">=", "~~", "~~*", "@>", "<@"}
 _FALSE_OF_ITSELF = {"<>", "<", ">", "!~~", "!~~*"}
@@ -149,16 +149,7 @@ def _complementary(args: list[Tree]) -> bool:
 
 def _reads(node: Any) -> bool:
     """Say whether an expression depends on anything stored: a column, a table or a cursor's place."""
-    stack = [node]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list):
-            stack += item
-        elif isinstance(item, dict):
-            if not _STORED.isdisjoint(item) or "relname" in item:
-                return True
-            stack += item.values()
-    return False
+    return any(not _STORED.isdisjoint(item) or "relname" in item for item in walk(node))
 
 
 def same(one: Any, other: Any) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pgwitness.core.sql.tree.nodes import Tree
+from pgwitness.core.sql.tree.nodes import Tree, string, walk
 from pgwitness.core.sql.tree.whereclause import holds_for_none, judge_where
 
 _SUMS = frozenset(
@@ -70,17 +70,7 @@ def _zero(count: Tree | None) -> bool:
 
 def _calls(node: Any) -> set[str]:
     """Name the functions that are called in an expression."""
-    found: set[str] = set()
-    stack = [node]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list):
-            stack += item
-        elif isinstance(item, dict):
-            if "funcname" in item:
-                found.add(".".join(part.get("String", {}).get("sval", "") for part in item["funcname"]))
-            stack += item.values()
-    return found
+    return {".".join(string(part) for part in item["funcname"]) for item in walk(node) if "funcname" in item}
 
 
 def copied(body: Tree) -> Iterator[str]:
