@@ -70,7 +70,7 @@ class Trust(Struct, frozen=True):
 class Standing:
     """A request and what was decided on it so far."""
 
-    __slots__ = ("approved_us", "claim", "decisions", "ended", "offset", "request", "sha256")
+    __slots__ = ("approved_us", "claim", "decisions", "doubted", "ended", "offset", "request", "sha256")
 
     def __init__(self, request: Request, sha256: str, offset: int) -> None:
         self.request, self.sha256, self.offset = request, sha256, offset
@@ -78,6 +78,9 @@ class Standing:
         self.approved_us: int | None = None
         """When the last approval that was needed came."""
         self.claim: Claim | None = None
+        self.doubted = False
+        """Whether a gateway claimed it that this ledger does not see approved, as by approvers that this one does not
+        know: it may have run, so it runs by no other claim."""
         self.ended: Ended | None = None
 
     def state(self, now_us: int) -> State:
@@ -88,6 +91,8 @@ class Standing:
             return self.ended.end
         if any(one.word == "deny" for one in self.decisions):
             return "denied"
+        if self.approved_us is not None and self.doubted:
+            return "used"
         if self.approved_us is not None:
             return "approved" if now_us <= self.usable_until_us else "expired"
         return "open" if now_us < self.request.expires_us else "expired"
@@ -193,13 +198,16 @@ class Ledger:
         standing = self.requests.get(claim.request)
         if standing is None:
             return "unknown_request"
-        if standing.claim is not None:
+        if standing.claim is not None or standing.doubted:
             return "used"
         state = standing.state(at_us)
         if state == "approved":
             standing.claim = claim
             return None
-        return "expired" if state == "expired" else "not_approved"
+        if state == "expired":
+            return "expired"
+        standing.doubted = True
+        return "not_approved"
 
     def _ended(self, signed: Signed, ended: Ended, at_us: int) -> Refusal | None:
         if not self._by_gateway(signed):

@@ -61,7 +61,9 @@ def show(request_id: str, as_json: bool, config_path: Path) -> None:
         return
     for name, value in row.items():
         if value not in (None, "", [], {}, False):
-            console().print(f"{name:>13}  {visible(_shown(value))}", markup=False, soft_wrap=True)
+            # A line of what somebody else has written must not look like one of ours.
+            said = _shown(value) if isinstance(value, list) else _shown(value).replace("\n", f"\n{'':>15}")
+            console().print(f"{name:>13}  {visible(said)}", markup=False, soft_wrap=True)
 
 
 def _deciding(function: Any) -> Any:
@@ -284,7 +286,7 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         # What a row or a value says stands on a line of its own.
         between = f"\n{'':>15}" if any(isinstance(one, dict) for one in value) else ", "
-        return between.join(_shown(one) for one in value)
+        return between.join(_shown(one).replace("\n", f"\n{'':>15}") for one in value)
     if isinstance(value, dict):
         return "; ".join(f"{name} {one}" for name, one in value.items() if one not in (None, "", False))
     return str(value)

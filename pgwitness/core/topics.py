@@ -61,7 +61,12 @@ def topics(raw_partitions: int = 4, event_partitions: int = 4) -> tuple[Topic, .
         ),
         Topic("state-fold", raw_partitions, "compact", -1, ("worker", "dead-letters"), ("worker",)),
         Topic("state-judge", event_partitions, "compact", -1, ("worker", "dead-letters"), ("worker",)),
-        _readable("approvals", -1, ("approvals", "gateway", "console"), ("worker", "approvals", "gateway", "console")),
+        _readable(
+            "approvals",
+            -1,
+            ("approvals", "gateway", "console"),
+            ("worker", "approvals", "gateway", "console", "deliver"),
+        ),
         _readable("feedback", -1, ("alerts", "console"), ("worker", "alerts")),
         _readable("checkpoints", -1, ("seal",), ("verify",)),
         # A record at the broker's limit must still fit in here, with its headers.

@@ -212,3 +212,17 @@ def test_deciding_says_beforehand_what_would_not_count() -> None:
     assert book.take(value) is None
     with pytest.raises(NotInOrder, match="decided on already"):
         signed(book.ledger, TRUST, text, signature, "bob", now_us)
+
+
+def test_what_another_gateway_may_have_run_runs_no_more() -> None:
+    """A gateway that knows other approvers claims what is not approved here: it is used up all the same."""
+    book = Book(ASKED)
+    assert book.take(records.sign(claim("theirs"), OTHER_GATEWAY)) == "not_approved"
+    assert book.state() == "open"
+    assert book.take(APPROVED) is None
+    assert book.state() == "used"
+    assert book.take(records.sign(claim("ours"), GATEWAY)) == "used"
+    forged = Book(ASKED)
+    assert forged.take(records.sign(claim("forged"), STRANGER)) == "not_a_gateway"
+    assert forged.take(APPROVED) is None
+    assert forged.take(records.sign(claim("ours"), GATEWAY)) is None

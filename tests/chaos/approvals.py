@@ -34,7 +34,7 @@ from pgwitness.approvals.ledger import Ledger, Standing, Trust
 from pgwitness.approvals.records import Claim, Decision, Ended, Request, Signed
 from pgwitness.approvals.topic import ApprovalsTopic
 from pgwitness.core.config import Config, load
-from pgwitness.core.errors import NotInOrder, PgwitnessError
+from pgwitness.core.errors import NotInOrder, PgwitnessError, Unreachable
 from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port, wait_for
 from pgwitness.demo.servers.process import kill_all
 from sinks.sql import catalogue
@@ -44,7 +44,7 @@ ROLE, PASSWORD = "helper", "not-a-secret"
 CLIENTS = 16
 FORGED = 50
 WITHIN_S = 10
-READY_S_MAX = 120.0
+READY_S_MAX, LANDED_S_MAX = 120.0, 300.0
 POLICY = f"""
 id: bulk
 title: Deletes are looked at
@@ -337,10 +337,13 @@ def _land(world: World, books: Books) -> None:
 
     process = daemon(place, "worker", "--port", "0")
     try:
-        wait_for(landed, READY_S_MAX, "the evidence", every_s=1.0)
+        wait_for(landed, LANDED_S_MAX, "the evidence", every_s=1.0)
         kill_all(process)
         process = daemon(place, "worker", "--port", "0")
-        wait_for(landed, READY_S_MAX, "the evidence", every_s=1.0)
+        wait_for(landed, LANDED_S_MAX, "the evidence", every_s=1.0)
+    except Unreachable as error:
+        said = (place / "worker.log").read_text(errors="replace").splitlines()[-20:]
+        books.problems += [str(error), *said]
     finally:
         kill_all(process)
     if books.doubled or books.decisions != books.records:

@@ -26,7 +26,7 @@ from collectors.guard.install import Guard
 from collectors.guard.mark import key_of
 from collectors.guard.wanted import Config as GuardConfig
 from collectors.guard.wanted import Login
-from detectors.alerts.verdicts import private_pem, public_text
+from detectors.alerts.verdicts import private_key, private_pem, public_text
 from detectors.gatekeeper import Gatekeeper
 from detectors.policy.files import parse
 from detectors.policy.policies import Bundle
@@ -40,6 +40,7 @@ from pgwitness.core.config import Approvals, Approver, Config, Mask
 from pgwitness.core.privacy import tokenizer
 from pgwitness.demo.servers import Broker
 from streams.kafka import admin
+from tests.approvals import signing
 from tests.gateway.conftest import DEADLINE_S, Running, running
 
 POLICY = """
@@ -537,3 +538,61 @@ def test_an_approver_sees_beforehand_what_a_statement_would_do(tmp_path: Path, d
         assert left(database18) == 30
         with psycopg.connect(database18) as admin_of:
             assert admin_of.execute("SELECT count(*) FROM audit").fetchone() == (0,)
+
+
+def test_names_without_a_schema_are_approved_for_their_session(tmp_path: Path, database18: str, office: Office) -> None:
+    """Under another search_path they are other tables: who comes again in another session has to ask again."""
+    text = "DELETE FROM victim WHERE id <= 3"
+    with asking(tmp_path / "one", database18, office, "human") as gateway:
+        table(database18, gateway.role)
+        with psycopg.connect(database18, autocommit=True) as admin_of:
+            admin_of.execute("CREATE SCHEMA other")
+            admin_of.execute("CREATE TABLE other.victim AS SELECT generate_series(1, 3) AS id")
+            role = sql.Identifier(gateway.role)
+            admin_of.execute(sql.SQL("GRANT ALL ON SCHEMA other TO {0}; GRANT ALL ON other.victim TO {0}").format(role))
+        assert gateway.house.desk is not None
+        gateway.house.desk.leaving = True
+        first = Waiting(gateway.dsn(), text)
+        standing = office.open()
+        assert "temporary table" in standing.request.estimate.caveat
+        assert standing.request.estimate.counted == 3
+        own, password = gateway.role, gateway.password
+    first.ended()
+    office.say(standing)
+    with asking(tmp_path / "two", database18, office, "human") as gateway:
+        for options in ("-csearch_path=other", "-csearch_path=public"):
+            again = Waiting(gateway.dsn(user=own, password=password, options=f"'{options}'"), text)
+            asked = office.open()
+            assert asked.request.request != standing.request.request
+            office.say(asked, "deny", "not that one")
+            assert again.ended().error is not None
+    assert left(database18) == 30
+
+
+def test_what_may_have_been_used_on_a_lost_topic_is_not_used_again(office: Office) -> None:
+    """A topic that was truncated or made anew may lack claims: what was asked for before has to be asked anew."""
+    now_us = time.time_ns() // 1000
+    file = office.config.approvals.key_file
+    assert file is not None
+    own = private_key(file.read_bytes())
+    request = signing.request(at_us=now_us, expires_us=now_us + 600_000_000)
+    asked = records.sign(request, own)
+    word = signing.decision(of=request, at_us=now_us)
+    said = records.sign(word, office.key)
+    used = records.sign(signing.claim(at_us=now_us), own)
+
+    def after(*values: bytes) -> Ledger:
+        ledger = Ledger(office.trust)
+        for offset, value in enumerate(values):
+            assert ledger.take(value, offset, now_us).refused is None
+        return ledger
+
+    desk = Desk(office.config)
+    desk._replace(after(asked, said))
+    assert desk._known(request) is not None
+    desk._replace(after(asked, said))
+    assert desk._known(request) is not None
+    desk._replace(after(asked, said, used))
+    desk._replace(after(asked, said))
+    assert desk._known(request) is None
+    assert not desk._fits(signing.request(statement="x" * 300_000))

@@ -12,9 +12,14 @@ from detectors.actions import Action
 from pgwitness.approvals.records import Request
 from pgwitness.core.privacy import Tokenizer
 
-READ_BY: Final = ("client_encoding", "standard_conforming_strings", "DateStyle", "TimeZone", "IntervalStyle")
+READ_BY: Final = (
+    *("client_encoding", "standard_conforming_strings", "DateStyle", "TimeZone", "IntervalStyle"),
+    "search_path",  # of functions and operators, too; servers report it from PostgreSQL 18 on
+)
 """Settings by which the server reads a text: under others the same bytes are another statement."""
 NAMES_MAX: Final = 100
+INTENT_CHARS_MAX: Final = 2_000
+APPLICATION_CHARS_MAX: Final = 200
 
 
 def request_of(
@@ -45,10 +50,10 @@ def request_of(
         kind=whose.principal_kind,
         on_behalf_of=whose.on_behalf_of or None,
         client_addr=opened.client_addr,
-        application=whose.application,
+        application=whose.application[:APPLICATION_CHARS_MAX],
         session=f"{opened.instance}/{opened.pid}/{opened.backend_start_us}",
         held=whose.principal_kind == "human",
-        intent=said.tags.get("intent") or whose.intent,
+        intent=(said.tags.get("intent") or whose.intent)[:INTENT_CHARS_MAX],
         statement=said.statement,
         fingerprint=known.fingerprint if known is not None else None,
         operations=list(parsed.operations if parsed is not None else known.operations if known is not None else ()),

@@ -24,7 +24,7 @@ from prometheus_client import Counter, Gauge
 from detectors.alerts.verdicts import private_key
 from detectors.gatekeeper import Verdict
 from pgwitness.approvals import records
-from pgwitness.approvals.ledger import Ledger, Refusal, Standing, Trust
+from pgwitness.approvals.ledger import REQUESTS_MAX, Ledger, Refusal, Standing, Trust
 from pgwitness.approvals.records import Claim, End, Ended, Estimate, Record, Request
 from pgwitness.approvals.topic import ApprovalsTopic
 from pgwitness.core.config import Config
@@ -32,6 +32,7 @@ from pgwitness.core.errors import ConfigurationError, PgwitnessError, Unreachabl
 from pgwitness.core.runtime.backoff import pause_s
 
 _IN_FULL: Final = "write each table with its schema, so that what is approved is what runs"
+_TOO_LONG: Final = "it is too long to be shown to whoever would approve it"
 _LATER: Final = "approvals cannot be asked for at the moment; the gateway's log says why"
 CLAIM_S: Final = 15.0
 """How long a claim may take to be read back."""
@@ -77,6 +78,8 @@ class Desk:
         self._own: set[str] = set()
         """Requests of this process."""
         self._swept: set[str] = set()
+        self._floor_us = 0
+        """What was asked for before is not used any more: of it something is missing on the topic."""
         self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
         self.trouble: str | None = "the topic of approvals is not read to its end yet"
         self._writer: ApprovalsTopic | None = None
@@ -114,7 +117,12 @@ class Desk:
                 return _refused(verdict, _IN_FULL, "path")
             standing = self._known(request)
             if standing is None:
-                standing = await self._ask(replace(request, estimate=await estimate()))
+                if not self._fits(request):
+                    return _refused(verdict, _TOO_LONG, "too_long")
+                asked = replace(request, estimate=await estimate())
+                if not self._fits(asked):
+                    asked = replace(request, estimate=Estimate(why_not="what was found out is too long to be told"))
+                standing = await self._ask(asked)
             if request.held:
                 return await self._hold(standing, verdict, client)
             return await self._answer(standing, verdict)
@@ -203,7 +211,7 @@ class Desk:
         now_us, found = _now_us(), None
         with self._lock:
             for standing in self._ledger.requests.values():
-                if _same(standing.request, wanted):
+                if _same(standing.request, wanted) and standing.request.at_us >= self._floor_us:
                     state = standing.state(now_us)
                     if state == "approved":
                         return standing
@@ -219,6 +227,10 @@ class Desk:
     def _state(self, standing: Standing) -> str:
         """Return how a request stands, in the ledger that holds now."""
         return (self._standing(standing.request.request) or standing).state(_now_us())
+
+    def _fits(self, request: Request) -> bool:
+        """Return whether others read a request: one that is longer is no record to anybody."""
+        return len(records.sign(request, self._key)) <= records.BYTES_MAX
 
     async def _append(self, request_id: str, record: Record) -> None:
         await asyncio.to_thread(self._write, request_id, record)
@@ -279,10 +291,14 @@ class Desk:
             self._writer.close()
 
     def _read(self, topic: ApprovalsTopic) -> None:
-        ledger = Ledger(self._trust)
+        ledger, first = Ledger(self._trust), True
         sweep_s = time.monotonic()
         while not self._stop.is_set():
             found = topic.poll()
+            if found is not None and first:
+                first = False
+                if found.offset > 0:
+                    self._lost("records stood before the first one")
             if found is not None:
                 with self._lock:
                     taken = ledger.take(found.value, found.offset, found.at_us)
@@ -294,13 +310,32 @@ class Desk:
                     log.warning("approval_refused", offset=found.offset, reason=taken.refused)
             if topic.at_end and self._ledger is not ledger:
                 with self._lock:
-                    self._ledger = ledger
+                    self._replace(ledger)
                 self.trouble = None
             if found is not None or self.trouble is None:
                 self._wake()
             if self.trouble is None and time.monotonic() - sweep_s >= SWEEP_S:
                 sweep_s = time.monotonic()
                 self._sweep()
+
+    def _replace(self, ledger: Ledger) -> None:
+        """Go on by what was read anew; where that lacks what was known, its claims may be gone, too."""
+        known, found = self._ledger.requests, ledger.requests
+        now_us = _now_us()
+        if len(found) < REQUESTS_MAX and any(
+            name not in found or (one.claim is not None and found[name].claim is None)
+            for name, one in known.items()
+            if now_us <= one.usable_until_us
+        ):
+            self._lost("requests that were known are gone")
+        self._ledger = ledger
+
+    def _lost(self, why: str) -> None:
+        """Use nothing any more that was asked for before now: what was run by it may run again unseen."""
+        self._floor_us = _now_us()
+        log.error(
+            "approvals_lost", why=why, hint="the topic was truncated or made anew; what waits has to be asked anew"
+        )
 
     def _wake(self) -> None:
         with self._lock:
@@ -338,6 +373,8 @@ def _same(one: Request, other: Request) -> bool:
         and (one.principal, one.on_behalf_of) == (other.principal, other.on_behalf_of)
         and (one.cluster, one.database, one.role) == (other.cluster, other.database, other.role)
         and (one.groups, one.needed) == (other.groups, other.needed)
+        # Without its schema a name means what the session's search_path and temporary tables make of it.
+        and (one.session == other.session or all("." in name for name in other.relations))
     )
 
 
