@@ -145,7 +145,7 @@ def psql_environment() -> dict[str, str] | None:
 
 def make(place: Path, server_port: int, helpdesk: Helpdesk) -> tuple[Doors, str]:
     """Make the gateway's certificate and port and the roles' passwords; gives its part of the configuration, too."""
-    _certify(place)
+    certify(place)
     passwords = {role: secrets.token_urlsafe(12) for role in ROLES}
     doors = Doors(server_port, free_port(), place / CERTIFICATE, helpdesk, passwords)
     settings = SETTINGS.format(
@@ -176,7 +176,7 @@ def _write(path: Path, lines: Mapping[str, str]) -> None:
     path.write_text("".join(f'"{role}" "{second}"\n' for role, second in lines.items()))
 
 
-def _certify(place: Path) -> None:
+def certify(place: Path) -> None:
     """Make a certificate for this machine's own address that is signed by itself: clients are given it to check by."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "the demo's gateway")])

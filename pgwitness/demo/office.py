@@ -39,10 +39,10 @@ key = "{key}"
 """
 
 
-def furnish(place: Path) -> str:
+def furnish(place: Path, name: str = APPROVER.name, key: str = APPROVER_KEY, group: str = GROUP) -> str:
     """Make the gateway's key and the approver's; gives their part of the configuration."""
-    gateway, approver = (_make(place / name) for name in (GATEWAY_KEY, APPROVER_KEY))
-    return SETTINGS.format(gateway_key=GATEWAY_KEY, gateway=gateway, name=APPROVER.name, key=approver, group=GROUP)
+    gateway, approver = (_make(place / file) for file in (GATEWAY_KEY, key))
+    return SETTINGS.format(gateway_key=GATEWAY_KEY, gateway=gateway, name=name, key=approver, group=group)
 
 
 def _make(path: Path) -> str:

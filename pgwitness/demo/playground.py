@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pgwitness.core.config import load
-from pgwitness.demo import configuration, report
+from pgwitness.demo import configuration, office, report
 from pgwitness.demo.daemons import fresh, prepare, servers, unwinding, watching
+from pgwitness.demo.doors import certify
 from pgwitness.demo.keeping import serve_console
 from pgwitness.demo.servers import LOOPBACK, Broker, Postgres, free_port
 
@@ -37,7 +38,10 @@ claims_issuer = "https://portal.example"
 
 [console]
 listen = "{host}:{port}"
+
 """
+APPROVER, APPROVER_KEY, GROUP = "ada", "ada.key", "owners"
+ROLES_FILE = '"agent" "the server asks nobody of this machine for a password"\n'
 CONSOLE_USER = "demo"
 IDENTITIES = """\
 # Who is who: the first rule that matches wins. There is none yet, so nobody has a name.
@@ -46,6 +50,8 @@ rules:
 ENVIRONMENT = """\
 # Where the database is, for psql and every other client of libpq: `. {place}/environment`
 export PGHOST={host} PGPORT={port} PGDATABASE=shop PGUSER=app
+# For the tutorial: psql, the server's superuser, and a port for a gateway.
+export PATH="$PATH:{psql}" ADMIN=postgresql://postgres@{host}:{port}/shop GATEWAY_PORT={gateway_port}
 """
 
 
@@ -104,12 +110,16 @@ def _named(place: Path) -> Path:
 def _configure(place: Path, postgres: Postgres, broker: Broker) -> Path:
     from pgwitness.cli.init import write
 
-    more = MORE.format(host=LOOPBACK, port=free_port())
+    more = MORE.format(host=LOOPBACK, port=free_port()) + office.furnish(place, APPROVER, APPROVER_KEY, GROUP)
     path = configuration.write(
         place, postgres, broker, title=TITLE, clear=["public.orders.status"], flush_interval="1s", more=more
     )
     (place / "identities.yaml").write_text(IDENTITIES)
-    (place / "environment").write_text(ENVIRONMENT.format(place=_named(place), host=LOOPBACK, port=postgres.port))
+    environment = {"host": LOOPBACK, "port": postgres.port, "psql": postgres.psql_bin, "gateway_port": free_port()}
+    (place / "environment").write_text(ENVIRONMENT.format(place=_named(place), **environment))
+    certify(place)
+    (place / "gateway-roles").touch(mode=0o600)
+    (place / "gateway-roles").write_text(ROLES_FILE)
     # Nobody keeps the private half: until somebody puts a key of their own here, no token is believed.
     (place / "claims.pem").write_bytes(
         Ed25519PrivateKey.generate()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from detectors.policy.files import parse
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("collectors", "detectors", "pgwitness", "sinks", "streams", "tests")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "explanation").glob("*.md")])
@@ -46,3 +48,20 @@ def test_the_picture_shows_every_room() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     folders = {path.parent.relative_to(ROOT) for room in ROOMS[:-1] for path in (ROOT / room).glob("*/__init__.py")}
     assert [str(folder) for folder in sorted(folders) if not re.search(rf"\b{folder.name}\b", text)] == []
+
+
+POLICIES = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    if re.search(r"^runbook: ", block, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("block", POLICIES)
+def test_a_policy_that_a_page_shows_is_one(block: str) -> None:
+    """It loads as it stands, and its tests hold."""
+    found = list(parse(block, "the page"))
+    failures = [policy.run_case(case) for policy in found for case in policy.document.tests]
+    assert found
+    assert [failure for failure in failures if failure is not None] == []
