@@ -16,6 +16,8 @@ FACILITY = 13
 _SYSLOG_SEVERITY = {0: 6, 1: 6, 2: 5, 3: 4, 4: 3, 5: 2, 6: 1}
 _COLOURS = {1: "#8a8a8a", 2: "#3f88c5", 3: "#e0a100", 4: "#d1495b", 5: "#9b0000"}
 SLACK_TEXT_MAX = 2_800
+TEAMS_BYTES_MAX, TEAMS_CUT = 28 * 1024, 400
+"""What a message of Teams may have, and to how many characters each of a dozen texts is cut to fit."""
 UDP_BYTES_MAX = 2_000
 """What RFC 5426 lets one hope a datagram carries; a longer message is cut."""
 _ENTERPRISE = 32473
@@ -55,12 +57,20 @@ def _slack_approval(item: Item) -> bytes:
 
 
 def teams(item: Item) -> bytes:
-    """Write an Adaptive Card (1.4) as a workflow of Teams takes it; texts are runs, which know no markup."""
+    """Write an Adaptive Card (1.4) as a workflow of Teams takes it; texts are runs, which know no markup.
+
+    Where it would be longer than Teams takes, each of its texts is cut.
+    """
+    whole = _teams(item, SLACK_TEXT_MAX)
+    return whole if len(whole) <= TEAMS_BYTES_MAX else _teams(item, TEAMS_CUT)
+
+
+def _teams(item: Item, text_max: int) -> bytes:
     facts = item.data["facts"] if item.type == requests.TYPE else _facts(item)
     if item.type == "summary":
         facts = {str(place): each["text"] for place, each in enumerate(item.data["worst"], 1)}
-    body = [_run(item.title, size="Large", weight="Bolder"), _run(item.text)]
-    body += [_run(f"{name}: {text}") for name, text in facts.items()]
+    body = [_run(item.title[:text_max], size="Large", weight="Bolder"), _run(item.text[:text_max])]
+    body += [_run(f"{name}: {text}"[:text_max]) for name, text in facts.items()]
     body.append(_run(f"pgwitness {item.uid}", size="Small", isSubtle=True))
     card: dict[str, Any] = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
@@ -100,7 +110,12 @@ def _plain(text: str) -> dict[str, Any]:
 
 
 def _shown(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text[:SLACK_TEXT_MAX])
+    return plain(text[:SLACK_TEXT_MAX])
+
+
+def plain(text: str) -> str:
+    """Leave nothing in a text that is no printable character and no end of a line."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def syslog(item: Item, hostname: str, form: str, bytes_max: int | None = None) -> bytes:

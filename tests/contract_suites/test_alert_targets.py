@@ -41,13 +41,21 @@ class Material:
     gone: Callable[[Path], Delivery]
 
 
-def _posted(kind: Literal["webhook", "slack"]) -> Material:
-    @contextmanager
-    def receiver(_: Path) -> Iterator[tuple[Delivery, Received]]:
-        with hooks() as (url, got):
-            yield Delivery(kind=kind, url=url), lambda: [body for _, body in got]
+Posted = Literal["webhook", "slack", "teams", "pagerduty", "splunk", "elastic", "opensearch", "datadog"]
 
-    return Material(receiver, lambda _: Delivery(kind=kind, url=f"http://127.0.0.1:1/{SECRET}"))
+
+def _posted(kind: Posted) -> Material:
+    def settings(folder: Path, url: str) -> Delivery:
+        (folder / "key").write_text(SECRET)
+        keyed = kind not in ("webhook", "slack", "teams")
+        return Delivery(kind=kind, url=url, secret_file=folder / "key" if keyed else None)
+
+    @contextmanager
+    def receiver(folder: Path) -> Iterator[tuple[Delivery, Received]]:
+        with hooks() as (url, got):
+            yield settings(folder, url), lambda: [body for _, body in got]
+
+    return Material(receiver, lambda folder: settings(folder, f"http://127.0.0.1:1/{SECRET}"))
 
 
 @contextmanager
@@ -63,8 +71,7 @@ def _file(folder: Path) -> Iterator[tuple[Delivery, Received]]:
 
 
 MATERIAL = {
-    "webhook": _posted("webhook"),
-    "slack": _posted("slack"),
+    **{kind: _posted(kind) for kind in get_args(Posted)},
     "syslog": Material(_syslog, lambda _: Delivery(kind="syslog", address="127.0.0.1:1", transport="tcp")),
     "file": Material(_file, lambda folder: Delivery(kind="file", path=folder / "none" / "alerts.jsonl")),
 }

@@ -167,6 +167,7 @@ _TLS_KEYS = ("cert_file", "key_file", "client_ca_file")
 _NAMED_PATH_KEYS = (
     "url_file",
     "secret_file",
+    "authorization_file",
     "ca_file",
     "path",
     "password_file",

@@ -387,17 +387,20 @@ class Approvals(_Section, frozen=True, kw_only=True):
 class Delivery(_Section, frozen=True, kw_only=True):
     """Table `[deliveries.NAME]`: where `pgwitness alerts deliver` sends alerts, and which.
 
-    A `webhook`, `slack` or `teams` has `url` or, where the address itself is a secret, `url_file`; `secret_file` is the
-    key that signs a webhook's bodies. A `syslog` has `address` (`host:port`) and `transport`, a `file` has `path`.
-    `severity` is the least that is sent; `clusters` and `policies` are globs, all when empty. `rate` is how many alerts
-    a minute are sent one by one. `tries` is how often one is tried before it becomes a dead letter. With `approvals` it
-    gets requests for approval, too.
+    What is sent over HTTP has `url` or, where the address itself is a secret, `url_file`. `secret_file` is the key that
+    signs a webhook's bodies, or a product's key or token; `authorization_file` a webhook's header `Authorization`. A
+    `syslog` has `address` (`host:port`) and `transport`, a `file` has `path`. `severity` is the least that is sent;
+    `clusters` and `policies` are globs, all when empty. `rate` is how many alerts a minute are sent one by one. `tries`
+    is how often one is tried before it becomes a dead letter. With `approvals` it gets requests for approval, too.
     """
 
-    kind: Literal["webhook", "slack", "teams", "syslog", "file"]
+    kind: Literal[
+        "webhook", "slack", "teams", "pagerduty", "splunk", "elastic", "opensearch", "datadog", "syslog", "file"
+    ]
     url: str = ""
     url_file: Path | None = None
     secret_file: Path | None = None
+    authorization_file: Path | None = None
     address: str = ""
     transport: Literal["udp", "tcp", "tls"] = "tls"
     ca_file: Path | None = None

@@ -14,12 +14,26 @@ from pgwitness.core.errors import ConfigurationError
 from sinks.deliveries.routing import Item
 from sinks.deliveries.targets.file import make_file
 from sinks.deliveries.targets.syslog import make_syslog
-from sinks.deliveries.targets.webhook import make_slack, make_teams, make_webhook
+from sinks.deliveries.targets.webhook import (
+    make_datadog,
+    make_elastic,
+    make_opensearch,
+    make_pagerduty,
+    make_slack,
+    make_splunk,
+    make_teams,
+    make_webhook,
+)
 
 TARGETS: dict[str, Callable[[str, Delivery], AlertTarget[Item]]] = {
     "webhook": make_webhook,
     "slack": make_slack,
     "teams": make_teams,
+    "pagerduty": make_pagerduty,
+    "splunk": make_splunk,
+    "elastic": make_elastic,
+    "opensearch": make_opensearch,
+    "datadog": make_datadog,
     "syslog": make_syslog,
     "file": make_file,
 }
