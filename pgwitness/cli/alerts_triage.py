@@ -212,17 +212,26 @@ def private_of(file: Path) -> Ed25519PrivateKey:
 
 
 def find(config: Config, uid: str) -> dict[str, Any]:
-    """Give the alert as it was last emitted; one that is in the lake only is looked for there."""
+    """Give the alert as it was last emitted; the lake's where the topic has it no more, or no broker answers.
+
+    Raise `NotInOrder` where neither has it, and `Unreachable`.
+    """
     from pgwitness.cli import kafka
 
     if len(uid) < PREFIX_MIN or not uid.isalnum():
         raise ConfigurationError(f"UID: at least the first {PREFIX_MIN} letters of an alert's uid")
     found: dict[str, dict[str, Any]] = {}
-    for record in kafka.read(config, config.kafka.topic("alerts")):
-        if record.key is not None and record.key.decode(errors="replace").startswith(uid):
-            found[record.key.decode(errors="replace")] = kafka.parse(record.value)
+    away: Unreachable | None = None
+    try:
+        for record in kafka.read(config, config.kafka.topic("alerts")):
+            if record.key is not None and record.key.decode(errors="replace").startswith(uid):
+                found[record.key.decode(errors="replace")] = kafka.parse(record.value)
+    except Unreachable as error:
+        away, found = error, {}
     if not found:
         found = _landed(config, uid)
+    if not found and away is not None:
+        raise away
     if len(found) > 1:
         raise ConfigurationError(f"UID: {uid} is the beginning of {len(found)} alerts; write more of it")
     for alert in found.values():

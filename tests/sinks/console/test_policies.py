@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from detectors.policy.files import parse
+from pgwitness.cli import main
 from pgwitness.core.errors import ConfigurationError
 from sinks.console import policies, report_pages
 from sinks.console.asking import LONG_S, Replaying
@@ -94,6 +96,20 @@ def test_an_alert_becomes_a_draft_that_nobody_installs(world: World) -> None:
     assert [drafted.run_case(case) for case in drafted.document.tests] == [None] * len(drafted.document.tests)
     replayed = browser.post(f"/alerts/{DRAFTED}/draft", data={"csrf": token(page)})
     assert "actions it would have stopped" in words(document(replayed))
+
+
+def test_a_draft_needs_the_lake_alone(lake: Path, tmp_path: Path) -> None:
+    """The command drafts of an alert in the lake, replays it, and says that nobody wrote it down without a broker."""
+    config = tmp_path / "pgwitness.toml"
+    config.write_text(
+        f'[kafka]\nbootstrap = "127.0.0.1:9"\n[clusters.shop]\ndsn = "host=127.0.0.1"\ndatabases = ["shop"]\n'
+        f'[lake]\npath = "{lake}"\n[policies]\npath = "{PACK}"\n'
+    )
+    done = CliRunner().invoke(main, ["policy", "draft", DRAFTED[:8], "--since", "1d", "--config", str(config)])
+    assert done.exit_code == 0, done.output
+    (drafted,) = parse(done.stdout, "draft")
+    assert drafted.document.mode == "staged"
+    assert f"{drafted.id} would have stopped" in done.stderr
 
 
 def test_a_change_is_tried_on_past_evidence(world: World) -> None:
