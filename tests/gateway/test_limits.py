@@ -120,6 +120,18 @@ def test_what_counts_cannot_be_reached(limited: Running) -> None:
             assert left(client) == (30, 0), text
 
 
+def test_a_table_is_counted_in_whatever_schema_it_stands(limited: Running, database: str) -> None:
+    """What the guard in the database notes for itself is not counted; a schema of its name hides nobody's rows."""
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE SCHEMA pgwitness_guard AUTHORIZATION {}").format(sql.Identifier(limited.role)))
+        admin.execute("ALTER TABLE victim SET SCHEMA pgwitness_guard")
+    with (
+        psycopg.connect(limited.dsn(), autocommit=True) as client,
+        pytest.raises(errors.InsufficientPrivilege, match="it changed 28 rows"),
+    ):
+        client.execute("DELETE FROM pgwitness_guard.victim WHERE id < 29")
+
+
 @pytest.mark.parametrize("way", ["simple", "extended", "prepared"])
 def test_what_is_within_the_limit_is_as_without_it(limited: Running, way: str) -> None:
     """Answers, rows, notices, errors and blocks are those of the server."""

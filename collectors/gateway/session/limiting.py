@@ -18,15 +18,20 @@ from collectors.beacon.encodings import codec_of
 from collectors.gateway.session.refusing import SQLSTATE
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import frame
-from collectors.guard.names import MARK, SCHEMA
+from collectors.guard.names import MARK, OWNER, SCHEMA
 from detectors.gatekeeper import Verdict
 from pgwitness.core.events import Ran
 
 _COUNTED: Final = (
     "SELECT coalesce(pg_catalog.sum(n_tup_upd OPERATOR(pg_catalog.+) n_tup_del), 0) AS n"
-    f" FROM pg_catalog.pg_stat_xact_user_tables WHERE schemaname OPERATOR(pg_catalog.<>) '{SCHEMA}'"
+    f" FROM pg_catalog.pg_stat_xact_user_tables WHERE NOT (schemaname OPERATOR(pg_catalog.=) '{SCHEMA}' AND"
+    " (SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class AS c"
+    f" WHERE c.oid OPERATOR(pg_catalog.=) relid) OPERATOR(pg_catalog.=) '{OWNER}')"
 )
-"""Without what the guard notes of a statement that it judges: nobody but its role writes there."""
+"""Without what the guard notes of a statement that it judges, which only its role can write.
+
+Its schema's name alone would let who owns a table move it there for as long as a DELETE takes.
+"""
 _BEGIN: Final = (
     f"SELECT FROM ({_COUNTED}) AS counted WHERE pg_catalog.set_config($1::pg_catalog.text,"
     " counted.n::pg_catalog.text, true) IS NULL"
