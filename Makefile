@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .PHONY: install demo check test chaos approvals-chaos soak lint bench flood alterations differential lineage fuzz mutants quality adbench honest mcp-clients kit wheel wheel-check screenshots lock kafka postgres regress twin suites clean
 
@@ -12,7 +13,7 @@ $(STAMP): requirements.lock pyproject.toml hatch_build.py sinks/lake/rows/digest
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pgwitness needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	@echo "installing into $(VENV) (a minute or so; later runs skip this)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PIP_INSTALL) --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 

@@ -1,6 +1,7 @@
 """With pgwitness installed and collecting, psql prints what it prints without: PostgreSQL's own files are the judge.
 
-`make twin` runs all files; here are those of the areas that pgwitness can touch, but for the longest.
+`make twin` runs all files; here are those of the areas that pgwitness can touch, but for the longest; on 15
+those that our triggers, publications and rights meet.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.twin.server import FILES
 
 pytestmark = pytest.mark.timeout(900)
 
-COMPARED_MIN = 60
+COMPARED_MIN = {15: 40, 18: 60}
 """So few files would be no test of the application's work."""
 
 
@@ -56,7 +57,7 @@ def test_an_application_sees_no_difference(run: Run) -> None:
     """What psql prints is equal but for the listed, explained differences."""
     found = {outcome.name: outcome.unexplained[:20] for outcome in run.outcomes if outcome.unexplained}
     assert not found
-    assert len(run.outcomes) >= COMPARED_MIN
+    assert len(run.outcomes) >= COMPARED_MIN[run.version]
     assert all(outcome.lines > 10 for outcome in run.outcomes), "a file printed nothing: it did not run"
 
 
