@@ -7,12 +7,13 @@ of it are its attributes. `collectors.posture.source` reads them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from collectors.installation.sql.templates import TRIGGER
 from pgwitness.core.events import Posture
 from pgwitness.core.privacy import Tokenizer
 
@@ -76,6 +77,27 @@ def within(events: Iterable[Posture], seen_us: Mapping[str, int], end_us: int) -
         if event.change != "found" and (event.database or "") in seen_us
         else event
         for event in events
+    ]
+
+
+def lost_beacons(before: Iterable[Object], after: Sequence[Object]) -> list[Object]:
+    """Return the beacons of databases whose registry is empty now while the triggers still stand there, in force.
+
+    The registry is unlogged: a crash, a promotion and a restored backup empty it, and the collector that reads the WAL
+    makes it anew within seconds. Nobody has switched anything off then.
+    """
+    registered = {item.database for item in after if item.object_type == "beacon"}
+    standing = {
+        (item.database, item.name)
+        for item in after
+        if item.object_type == "trigger" and item.attributes.get("active") is True
+    }
+    return [
+        item
+        for item in before
+        if item.object_type == "beacon"
+        and item.database not in registered
+        and (item.database, f"{item.name}.{TRIGGER}") in standing
     ]
 
 

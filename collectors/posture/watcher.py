@@ -23,7 +23,7 @@ from collectors.connection import connect
 from collectors.context import Context, now_us
 from collectors.posture import source as posture_source
 from collectors.posture.clear import ClearTables
-from collectors.posture.comparison import Object, catalogues, compare, within
+from collectors.posture.comparison import Object, catalogues, compare, lost_beacons, within
 from collectors.posture.functions import Functions
 from collectors.posture.sizes import EVERY_S, Sizes
 from collectors.posture.views import Views
@@ -38,6 +38,8 @@ from pgwitness.core.privacy import tokenizer
 DELIVERY_S_MAX = 30.0
 LIST_S = 6 * 3600.0
 """How often the relations of each database are listed, though nothing has changed: the worker may be a new one."""
+REGISTRY_S = 60.0
+"""How long a registry of beacons may be empty under their triggers before they are told to have gone."""
 CLOCK_US = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 LOOKING = Gauge("pgwitness_posture_reading_seconds", "How long the last look at posture took.", ["cluster"])
 OBJECTS = Gauge("pgwitness_posture_objects", "Objects in the last snapshot of posture.", ["cluster"])
@@ -100,6 +102,7 @@ class Watcher:
         self._functions = Functions()
         self._views = Views()
         self._clear = ClearTables(Sensitive.of(context.config.privacy))
+        self._registry_lost_at: float | None = None
         self._resumed = False
         self._state = State()
         self._sent = Sent()
@@ -156,6 +159,7 @@ class Watcher:
                 unread[name] = words(error)
                 # What is not seen has not gone: it stays as it was.
                 objects += [item for item in self._state.objects or [] if item.database == name]
+        objects += self._lost_beacons(objects, began)
         LOOKING.labels(self._context.name).set(time.monotonic() - began)
         OBJECTS.labels(self._context.name).set(len(objects))
         at_us = now_us()
@@ -187,6 +191,15 @@ class Watcher:
             self._state = replace(self._state, seen_us=seen_us)
             if not self._unmarked:
                 self.unstored = None
+
+    def _lost_beacons(self, objects: list[Object], now: float) -> list[Object]:
+        """Return the beacons that only the registry has lost, and may have again before long."""
+        lost = lost_beacons(self._state.objects or [], objects)
+        if not lost:
+            self._registry_lost_at = None
+        elif self._registry_lost_at is None:
+            self._registry_lost_at = now
+        return lost if self._registry_lost_at is None or now - self._registry_lost_at < REGISTRY_S else []
 
     def _send_sizes(self, names: list[str]) -> None:
         """Say how many rows tables hold; who may not look at the statistics goes without."""

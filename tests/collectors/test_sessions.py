@@ -13,6 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from collectors.connection import instance_name
+from collectors.installation.install import install
 from collectors.posture import queries as posture_queries
 from collectors.posture import source as posture_source
 from collectors.sessions.collector import run
@@ -225,6 +226,23 @@ def test_tables_without_a_sensitive_column_are_sent(
     (after,) = sent(at)
     assert (after["clear"], after["unclear"]) == (["public.orders"], [])
     assert after["clear_of"] == Sensitive(["public.*.email"]).fingerprint
+
+
+def test_a_registry_that_a_crash_emptied_is_no_beacon_switched_off(
+    tmp_path: Path, embedded_broker: Broker, database18: str, config_factory: ConfigFactory
+) -> None:
+    """Looks that see it empty under standing triggers say nothing of them; a trigger that is dropped is told."""
+    execute(database18, "CREATE TABLE orders (id int)", "CREATE TABLE items (id int)")
+    with psycopg.connect(database18, autocommit=True) as admin:
+        install(admin)
+    with bench(config_factory(tmp_path, embedded_broker.bootstrap, database18)) as at, at.running(run):
+        looked(at)
+        execute(database18, "DELETE FROM pgwitness.covered", "CREATE ROLE marker_one SUPERUSER")
+        at.raw.wait(lambda: changes(at, "role", "marker_one") != [], "a look that saw it empty")
+        execute(database18, "DROP TRIGGER pgwitness_beacon ON items")
+        at.raw.wait(lambda: changes(at, "beacon", "public.items") != [], "the beacon without a trigger")
+    assert [event.change for event in changes(at, "beacon", "public.items")] == ["removed"]
+    assert changes(at, "beacon", "public.orders") == []
 
 
 def test_what_changed_while_the_collector_was_down_is_seen(shop: Bench) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.posture.comparison import Object, catalogues, masked_setting, within
+from collectors.posture.comparison import Object, catalogues, lost_beacons, masked_setting, within
 from collectors.posture.comparison import compare as compare_posture
 from collectors.sessions.activity import Backend, Look, Ourselves, authenticates, certificate, compare
 from collectors.xids import widen
@@ -167,6 +167,21 @@ def test_a_table_that_is_made_anew_takes_its_triggers_along() -> None:
     for table, along in ((new, "public.orders"), (old, None)):
         (gone,) = [event for event in compare_posture([old, beacon], [table], 999) if event.object_type == "beacon"]
         assert (gone.change, gone.dropped_with) == ("removed", along)
+
+
+def test_a_lost_registry_switches_no_beacon_off() -> None:
+    """Emptied under triggers that stand, as after a crash, it has lost its beacons; otherwise they have gone."""
+    beacons = [Object("beacon", "shop", f"public.{name}", {"installed_by": "postgres"}) for name in ("a", "b", "c")]
+    a, b, off = (
+        Object("trigger", "shop", f"public.{name}.pgwitness_beacon", {"active": active})
+        for name, active in (("a", True), ("b", True), ("c", False))
+    )
+    others = [Object("beacon", "billing", "public.a", {}), Object("trigger", "billing", "public.b.other", {})]
+    assert lost_beacons(beacons, [a, b, off, *others]) == beacons[:2]
+    assert lost_beacons(beacons, [a, b, off, beacons[2]]) == []
+    assert lost_beacons(beacons, others) == []
+    assert lost_beacons([], [a, b]) == []
+    assert lost_beacons(others, [b]) == []
 
 
 @pytest.mark.parametrize(
