@@ -18,8 +18,10 @@ from confluent_kafka import Producer
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
+from detectors.alerts.verdicts import public_text
+from pgwitness.approvals import records as approval_records
 from pgwitness.core.codec import decode_raw
-from pgwitness.core.config import Config, Delivery, Respond, RespondCluster
+from pgwitness.core.config import Approvals, Config, Delivery, Respond, RespondCluster
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import Control
 from pgwitness.core.runtime import backoff
@@ -29,6 +31,7 @@ from sinks.deliveries import daemon, routing
 from sinks.deliveries.targets.file import File
 from streams.kafka import admin, dead_letters
 from streams.kafka.reading import make_reader, read
+from tests.approvals import signing
 from tests.conftest import AnyBroker
 from tests.sinks.test_deliveries import ALERT, hooks
 
@@ -376,3 +379,38 @@ def test_no_more_backends_are_ended_than_the_rate_allows(shop: Shop) -> None:
         assert sum(alive(session) for session in sessions) == 2
         for session in sessions:
             session.close()
+
+
+def test_requests_for_approval_are_told_besides_alerts(installation: Alerts, tmp_path: Path) -> None:
+    """To targets that want them: those that gateways have signed, tried again like alerts; decisions are none."""
+    here = installation
+    key = tmp_path / "link.key"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o600)
+    gateways = [public_text(signing.GATEWAY.public_key())]
+    settings = Approvals(gateways=gateways, console_url="https://console.example", link_key_file=key)
+    here.config = replace(here.config, approvals=settings)
+    now_us = time.time_ns() // 1000
+    life = {"at_us": now_us, "expires_us": now_us + 600_000_000}
+    first, second = (signing.request(name, **life) for name in ("r1", "r2"))
+    values = [
+        approval_records.sign(first, signing.STRANGER),
+        b"no record",
+        approval_records.sign(first, signing.GATEWAY),
+        approval_records.sign(signing.decision(of=first, at_us=now_us), signing.KEYS["ada"]),
+        approval_records.sign(second, signing.GATEWAY),
+    ]
+    with hooks(503, 503) as (url, got), hooks() as (other, without):
+        dba = Delivery(kind="webhook", url=url, approvals=True)
+        with here.delivering(dba=dba, soc=Delivery(kind="webhook", url=other)):
+            for value in values:
+                here.producer.produce(here.config.kafka.topic("approvals"), value, b"r", 0)
+            assert here.producer.flush(20) == 0
+            here.tell(1)
+            eventually(lambda: {"approval-r1", "approval-r2", "a1"} <= set(uids(got)), "requests and the alert")
+            eventually(lambda: uids(without) == ["a1"], "the alert alone")
+    told = [json.loads(body) for _, body in got]
+    links = {each["id"]: each["data"]["link"] for each in told if each["type"] == "approval"}
+    assert all(link.startswith("https://console.example/approvals/r") for link in links.values())
+    assert len({json.dumps(each) for each in told if each["id"] == "approval-r1"}) == 1
+    assert here.records("dead-letters") == []
