@@ -13,8 +13,10 @@ from typing import Any, Literal
 import psycopg
 from msgspec import Struct
 
+from collectors.masking import running
 from collectors.masking.catalogue import Connection
-from collectors.masking.names import OWNER, SCHEMA
+from collectors.masking.fragments import BELOW, HAS, MASKED, TO
+from collectors.masking.names import SCHEMA
 
 Weight = Literal["leak", "oracle", "told"]
 
@@ -29,44 +31,17 @@ class Way(Struct, frozen=True):
     fix: str
 
 
-_MASKED = """\
-WITH RECURSIVE audience AS (SELECT r.oid, r.rolname FROM pg_roles AS r WHERE r.rolname = %(role)s),
-given AS (
-    SELECT m.relid, a.attname FROM unnest(%(oids)s::oid[], %(numbers)s::int2[]) AS m (relid, attnum)
-        JOIN pg_attribute AS a ON a.attrelid = m.relid AND a.attnum = m.attnum
-), tree (relid, attname) AS (
-    SELECT relid, attname FROM given
-    UNION SELECT CASE WHEN i.inhparent = t.relid THEN i.inhrelid ELSE i.inhparent END, t.attname
-    FROM tree AS t JOIN pg_inherits AS i ON t.relid IN (i.inhparent, i.inhrelid)
-), masked AS MATERIALIZED (
-    SELECT DISTINCT a.attrelid AS relid, a.attnum, a.attname,
-        quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c.relowner, c.relkind
-    FROM tree AS t JOIN pg_attribute AS a ON a.attrelid = t.relid AND a.attname = t.attname AND NOT a.attisdropped
-        JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
-), tables AS MATERIALIZED (
-    SELECT relid, name, min(relowner::text)::oid AS relowner, array_agg(attnum) AS numbers,
-        string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns FROM masked GROUP BY relid, name
-)
-"""
-"""The masked columns, in the tables of all of their trees, in whatever schema they lie."""
-
-_TO = "CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END"
-"""To whom a privilege was granted."""
-_HAS = "(x.grantee = 0 OR pg_has_role(r.oid, x.grantee, 'USAGE') OR pg_has_role(r.oid, x.grantee, 'MEMBER'))"
-"""Whether the audience has what was granted, itself or as a member."""
-
-
 def _granted(privilege: str) -> str:
     """Write who got a privilege on a masked table, or on a masked column of it, that the audience has by it."""
     return f"""\
-SELECT t.name, {_TO} AS grantee, 'REVOKE {privilege} ON ' || t.name || ' FROM ' || {_TO} AS fix
+SELECT t.name, {TO} AS grantee, 'REVOKE {privilege} ON ' || t.name || ' FROM ' || {TO} AS fix
 FROM tables AS t, audience AS r, pg_class AS c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS x
-WHERE c.oid = t.relid AND x.privilege_type = '{privilege}' AND {_HAS}
+WHERE c.oid = t.relid AND x.privilege_type = '{privilege}' AND {HAS}
 UNION
-SELECT m.name || '.' || quote_ident(m.attname), {_TO},
-    'REVOKE {privilege} (' || quote_ident(m.attname) || ') ON ' || m.name || ' FROM ' || {_TO}
+SELECT m.name || '.' || quote_ident(m.attname), {TO},
+    'REVOKE {privilege} (' || quote_ident(m.attname) || ') ON ' || m.name || ' FROM ' || {TO}
 FROM masked AS m, audience AS r, pg_attribute AS a, aclexplode(a.attacl) AS x
-WHERE a.attrelid = m.relid AND a.attnum = m.attnum AND x.privilege_type = '{privilege}' AND {_HAS}"""
+WHERE a.attrelid = m.relid AND a.attnum = m.attnum AND x.privilege_type = '{privilege}' AND {HAS}"""
 
 
 def _told(privilege: str, why: str) -> str:
@@ -88,27 +63,12 @@ SELECT 'role ' || r.rolname, CASE g.rolname
     'REVOKE ' || quote_ident(g.rolname) || ' FROM ' || quote_ident(r.rolname)
 FROM audience AS r JOIN pg_auth_members AS m ON m.member = r.oid JOIN pg_roles AS g ON g.oid = m.roleid"""
 
-_BELOW = f"""\
-, below (relid) AS (
-    SELECT relid FROM tables
-    UNION SELECT w.ev_class FROM below AS b JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass
-        AND d.refobjid = b.relid AND d.classid = 'pg_rewrite'::regclass
-        AND (d.refobjsubid = 0 OR NOT EXISTS (SELECT FROM tables AS t WHERE t.relid = b.relid)
-            OR EXISTS (SELECT FROM masked AS m WHERE m.relid = b.relid AND m.attnum = d.refobjsubid))
-    JOIN pg_rewrite AS w ON w.oid = d.objid AND w.ev_class <> b.relid
-    JOIN pg_class AS v ON v.oid = w.ev_class
-    WHERE v.relkind = 'm' OR v.relkind = 'v' AND pg_get_userbyid(v.relowner) <> '{OWNER}'
-        AND NOT coalesce((SELECT o.option_value::boolean FROM pg_options_to_table(v.reloptions) AS o
-            WHERE o.option_name = 'security_invoker'), false)
-)
-"""
-"""The tables, and the views and materialized views through which their masked columns are read."""
 
-_VIEWS = f"""{_BELOW}\
+_VIEWS = f"""{BELOW}\
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'it shows masked columns, with its owner''s rights',
     'REVOKE SELECT ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' FROM ' || (
-        SELECT string_agg(DISTINCT {_TO}, ', ') FROM aclexplode(c.relacl) AS x
-        WHERE x.privilege_type = 'SELECT' AND {_HAS})
+        SELECT string_agg(DISTINCT {TO}, ', ') FROM aclexplode(c.relacl) AS x
+        WHERE x.privilege_type = 'SELECT' AND {HAS})
 FROM below AS b JOIN pg_class AS c ON c.oid = b.relid JOIN pg_namespace AS n ON n.oid = c.relnamespace, audience AS r
 WHERE c.relkind IN ('v', 'm') AND has_any_column_privilege(r.oid, c.oid, 'SELECT')"""
 """A `security_invoker` view reads with the audience's own rights; what it reads of a materialized view is its own."""
@@ -132,73 +92,45 @@ WHERE side.relid = m.relid AND side.attnum = m.attnum
 _DEFAULTS = f"""\
 SELECT 'tables that ' || pg_get_userbyid(d.defaclrole) || ' makes'
         || coalesce(' in ' || quote_ident(n.nspname), ''),
-    'default privileges let ' || {_TO} || ' read them, partitions of masked tables too',
+    'default privileges let ' || {TO} || ' read them, partitions of masked tables too',
     'ALTER DEFAULT PRIVILEGES FOR ROLE ' || quote_ident(pg_get_userbyid(d.defaclrole))
-        || coalesce(' IN SCHEMA ' || quote_ident(n.nspname), '') || ' REVOKE SELECT ON TABLES FROM ' || {_TO}
+        || coalesce(' IN SCHEMA ' || quote_ident(n.nspname), '') || ' REVOKE SELECT ON TABLES FROM ' || {TO}
 FROM pg_default_acl AS d LEFT JOIN pg_namespace AS n ON n.oid = d.defaclnamespace, audience AS r,
     aclexplode(d.defaclacl) AS x
-WHERE d.defaclobjtype = 'r' AND x.privilege_type = 'SELECT' AND {_HAS}"""
+WHERE d.defaclobjtype = 'r' AND x.privilege_type = 'SELECT' AND {HAS}"""
 
-_DEFINERS = f"""{_BELOW}\
-SELECT 'function ' || p.oid::regprocedure, 'it runs with the rights of ' || pg_get_userbyid(p.proowner)
-        || ', who may read masked columns',
-    'REVOKE EXECUTE ON FUNCTION ' || p.oid::regprocedure || ' FROM '
-        || coalesce((SELECT string_agg(DISTINCT {_TO}, ', ') FROM aclexplode(p.proacl) AS x
-            WHERE x.privilege_type = 'EXECUTE' AND {_HAS}), 'PUBLIC')
-FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace, audience AS r
-WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgwitness', '{SCHEMA}')
-    AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
-    AND has_function_privilege(r.oid, p.oid, 'EXECUTE') AND has_schema_privilege(r.oid, n.oid, 'USAGE')
-    AND (EXISTS (SELECT FROM masked AS m WHERE has_column_privilege(p.proowner, m.relid, m.attnum, 'SELECT'))
-        OR EXISTS (SELECT FROM below AS b JOIN pg_class AS v ON v.oid = b.relid AND v.relkind IN ('v', 'm')
-            WHERE has_any_column_privilege(p.proowner, v.oid, 'SELECT')))"""
-
-_NOTIFIES = r"""
-SELECT t.name, 'its trigger ' || quote_ident(g.tgname) || ' notifies, and everybody may listen',
-    'let ' || g.tgfoid::regproc || ' notify without values of the row'
-FROM tables AS t JOIN pg_trigger AS g ON g.tgrelid = t.relid AND NOT g.tgisinternal
-    JOIN pg_proc AS p ON p.oid = g.tgfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace
-WHERE n.nspname <> 'pgwitness' AND p.prosrc ~* '\mnotify\M|\mpg_notify\M'"""
-
-_RAISES = r"""
-SELECT t.name, 'the audience may write to it, and its trigger ' || quote_ident(g.tgname) || ' raises',
-    'let ' || g.tgfoid::regproc || ' raise without values of the row'
-FROM tables AS t JOIN pg_trigger AS g ON g.tgrelid = t.relid AND NOT g.tgisinternal
-    JOIN pg_proc AS p ON p.oid = g.tgfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace, audience AS r
-WHERE n.nspname <> 'pgwitness' AND p.prosrc ~* '\mraise\M' AND (has_table_privilege(r.oid, t.relid, 'DELETE')
-    OR has_any_column_privilege(r.oid, t.relid, 'INSERT') OR has_any_column_privilege(r.oid, t.relid, 'UPDATE'))"""
-
-_CHECKS = """\
-SELECT t.name, 'the audience may write to it, and ' || quote_ident(k.conname) || ' was never checked for rows that are '
-        || 'there: where it raises, it quotes one', 'ALTER TABLE ' || t.name || ' VALIDATE CONSTRAINT '
-        || quote_ident(k.conname)
-FROM tables AS t JOIN pg_constraint AS k ON k.conrelid = t.relid AND k.contype = 'c' AND NOT k.convalidated
-    AND k.conkey && t.numbers, audience AS r WHERE has_any_column_privilege(r.oid, t.relid, 'UPDATE')"""
 
 _SERVERS = f"""\
 SELECT 'server ' || quote_ident(s.srvname), CASE WHEN u.umid IS NULL THEN 'the audience may make foreign tables on it'
         ELSE 'there is a user mapping for ' || CASE WHEN u.umuser = 0 THEN 'PUBLIC' ELSE u.usename::text END
             || ', by which the audience reads what it reads there' END,
     CASE WHEN u.umid IS NULL THEN 'REVOKE USAGE ON FOREIGN SERVER ' || quote_ident(s.srvname) || ' FROM ' || coalesce((
-            SELECT string_agg(DISTINCT {_TO}, ', ') FROM aclexplode(s.srvacl) AS x WHERE {_HAS}), 'PUBLIC')
+            SELECT string_agg(DISTINCT {TO}, ', ') FROM aclexplode(s.srvacl) AS x WHERE {HAS}), 'PUBLIC')
         ELSE 'DROP USER MAPPING FOR ' || CASE WHEN u.umuser = 0 THEN 'PUBLIC' ELSE quote_ident(u.usename) END
             || ' SERVER ' || quote_ident(s.srvname) END
 FROM audience AS r, pg_foreign_server AS s LEFT JOIN pg_user_mappings AS u ON u.srvid = s.oid
     AND (u.umuser = 0 OR u.umuser = (SELECT oid FROM audience))
-WHERE u.umid IS NOT NULL OR has_server_privilege(r.oid, s.oid, 'USAGE')"""
+WHERE u.umid IS NOT NULL OR has_server_privilege(r.oid, s.oid, 'USAGE')
+UNION
+SELECT 'foreign-data wrapper ' || quote_ident(w.fdwname), 'the audience may make servers of it',
+    'REVOKE USAGE ON FOREIGN DATA WRAPPER ' || quote_ident(w.fdwname) || ' FROM ' || (SELECT string_agg(DISTINCT {TO},
+        ', ') FROM aclexplode(w.fdwacl) AS x WHERE {HAS})
+FROM audience AS r, pg_foreign_data_wrapper AS w
+WHERE w.fdwacl IS NOT NULL AND has_foreign_data_wrapper_privilege(r.oid, w.oid, 'USAGE')"""
 
 _FILES = f"""\
 SELECT 'function ' || p.oid::regprocedure, 'it reads what no table''s privileges keep',
-    'REVOKE EXECUTE ON FUNCTION ' || p.oid::regprocedure || ' FROM ' || (SELECT string_agg(DISTINCT {_TO}, ', ')
-        FROM aclexplode(p.proacl) AS x WHERE x.privilege_type = 'EXECUTE' AND {_HAS})
+    'REVOKE EXECUTE ON FUNCTION ' || p.oid::regprocedure || ' FROM ' || (SELECT string_agg(DISTINCT {TO}, ', ')
+        FROM aclexplode(p.proacl) AS x WHERE x.privilege_type = 'EXECUTE' AND {HAS})
 FROM pg_proc AS p, audience AS r
-WHERE p.proname IN ('pg_read_file', 'pg_read_binary_file', 'lo_import', 'lo_export', 'pg_ls_dir', 'dblink_connect_u')
-    AND p.proacl IS NOT NULL AND has_function_privilege(r.oid, p.oid, 'EXECUTE')"""
+WHERE p.proacl IS NOT NULL AND has_function_privilege(r.oid, p.oid, 'EXECUTE') AND EXISTS (
+    SELECT FROM pg_init_privs AS i WHERE i.classoid = 'pg_proc'::regclass AND i.objoid = p.oid
+        AND NOT EXISTS (SELECT FROM aclexplode(i.initprivs) AS y WHERE y.grantee = 0))"""
 
 _PADS = f"""\
-SELECT '{SCHEMA}.pads', 'the audience may read the key of the tokens', 'REVOKE ALL ON {SCHEMA}.pads FROM ' || {_TO}
+SELECT '{SCHEMA}.pads', 'the audience may read the key of the tokens', 'REVOKE ALL ON {SCHEMA}.pads FROM ' || {TO}
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace, audience AS r, aclexplode(c.relacl) AS x
-WHERE n.nspname = '{SCHEMA}' AND c.relname = 'pads' AND {_HAS}"""
+WHERE n.nspname = '{SCHEMA}' AND c.relname = 'pads' AND {HAS}"""
 
 _CREATES = """\
 SELECT 'schema ' || quote_ident(n.nspname),
@@ -206,7 +138,54 @@ SELECT 'schema ' || quote_ident(n.nspname),
     'REVOKE CREATE ON SCHEMA ' || quote_ident(n.nspname) || ' FROM ' || CASE
         WHEN has_schema_privilege('public', n.oid, 'CREATE') THEN 'PUBLIC' ELSE quote_ident(r.rolname) END
 FROM pg_namespace AS n, audience AS r
-WHERE n.nspname !~ '^pg_' AND has_schema_privilege(r.oid, n.oid, 'CREATE')"""
+WHERE n.nspname !~ '^pg_' AND has_schema_privilege(r.oid, n.oid, 'CREATE')
+UNION
+SELECT 'database ' || quote_ident(d.datname), 'the audience may make schemas in it, such as one that is called as a'
+        || ' role and stands first in its search path',
+    'REVOKE CREATE ON DATABASE ' || quote_ident(d.datname) || ' FROM ' ||
+    CASE WHEN has_database_privilege('public', d.oid, 'CREATE') THEN 'PUBLIC' ELSE quote_ident(r.rolname) END
+FROM pg_database AS d, audience AS r
+WHERE d.datname = current_database() AND has_database_privilege(r.oid, d.oid, 'CREATE')"""
+
+_RELATIONS = f"""{BELOW}\
+SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), CASE c.relkind
+        WHEN 'f' THEN 'the audience may read it, and foreign tables have no views that mask'
+        WHEN 'm' THEN 'the audience may read it, and what its functions read is not known'
+        ELSE 'the audience may read it, and no view masks it: its schema is in no masks.*.schemas' END,
+    'REVOKE ALL ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' FROM '
+        || (SELECT string_agg(DISTINCT {TO}, ', ') FROM (SELECT c.relacl UNION ALL
+            SELECT a.attacl FROM pg_attribute AS a WHERE a.attrelid = c.oid) AS o (acl), aclexplode(o.acl) AS x
+            WHERE x.privilege_type = 'SELECT' AND {HAS})
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace, audience AS r
+WHERE (c.relkind IN ('r', 'p', 'f') AND c.oid NOT IN (SELECT relid FROM tables)
+        AND c.oid <> ALL (%(clear_oids)s::oid[])
+    OR c.relkind = 'm' AND c.oid NOT IN (SELECT relid FROM below) AND EXISTS (SELECT FROM pg_rewrite AS w
+        JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+        WHERE w.ev_class = c.oid AND d.refclassid = 'pg_proc'::regclass))
+    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgwitness', 'pgwitness_guard', '{SCHEMA}')
+    AND c.relpersistence <> 't' AND c.relowner <> r.oid
+    AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+        AND d.deptype = 'e')
+    AND has_any_column_privilege(r.oid, c.oid, 'SELECT') AND has_schema_privilege(r.oid, n.oid, 'USAGE')"""
+"""What the audience may read itself and no view stands for: other schemas, foreign tables, views made by functions."""
+
+_LARGE_OBJECTS = f"""\
+SELECT 'large objects', count(*) || ' of them may be read by ' || o.grantee,
+    'REVOKE ALL ON LARGE OBJECT ' || min(o.oid::text) || ' FROM ' || o.grantee
+FROM (SELECT l.oid, {TO} AS grantee FROM pg_largeobject_metadata AS l, audience AS r, aclexplode(l.lomacl) AS x
+    WHERE x.privilege_type = 'SELECT' AND {HAS}) AS o GROUP BY o.grantee
+UNION ALL
+SELECT 'large objects', 'lo_compat_privileges lets everybody read all of them',
+    'ALTER SYSTEM RESET lo_compat_privileges'
+FROM audience WHERE current_setting('lo_compat_privileges')::boolean
+    AND EXISTS (SELECT FROM pg_largeobject_metadata)"""
+
+_STATISTICS = """\
+SELECT t.name, 'its statistics ' || quote_ident(s.stxname) || ' are over expressions, whose values this server shows to'
+        || ' everybody (CVE-2024-4317)', 'run share/fix-CVE-2024-4317.sql of a newer minor version as a superuser'
+FROM tables AS t JOIN pg_statistic_ext AS s ON s.stxrelid = t.relid AND s.stxexprs IS NOT NULL
+WHERE pg_get_viewdef('pg_catalog.pg_stats_ext_exprs'::regclass) !~ 'pg_has_role'"""
+"""A cluster that an older minor version has made keeps the old definition of the view until somebody mends it."""
 
 _UNIQUE = """\
 SELECT t.name, 'the audience may write to it, and ' || quote_ident(i.relname)
@@ -227,7 +206,18 @@ _GUESSABLE = """\
 SELECT m.name || '.' || quote_ident(m.attname), 'guessable: the audience may write a guess there and read its token',
     'REVOKE INSERT, UPDATE ON ' || m.name || ' FROM ' || quote_ident(r.rolname)
 FROM masked AS m, audience AS r WHERE has_column_privilege(r.oid, m.relid, m.attnum, 'INSERT')
-    OR has_column_privilege(r.oid, m.relid, m.attnum, 'UPDATE')"""
+    OR has_column_privilege(r.oid, m.relid, m.attnum, 'UPDATE')
+UNION
+SELECT m.name || '.' || quote_ident(m.attname), 'guessable: it is made of what the audience may write or set, and shown'
+        || ' as a token', 'REVOKE INSERT, UPDATE ON ' || m.name || ' FROM ' || quote_ident(r.rolname)
+FROM masked AS m JOIN pg_attribute AS a ON a.attrelid = m.relid AND a.attnum = m.attnum
+    JOIN pg_attrdef AS f ON f.adrelid = m.relid AND f.adnum = m.attnum, audience AS r
+WHERE CASE WHEN a.attgenerated = '' THEN has_any_column_privilege(r.oid, m.relid, 'INSERT')
+        AND pg_get_expr(f.adbin, f.adrelid) ~ 'current_setting'
+    ELSE EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+        AND d.refclassid = 'pg_class'::regclass AND d.refobjid = m.relid AND d.refobjsubid NOT IN (0, m.attnum)
+        AND (has_column_privilege(r.oid, m.relid, d.refobjsubid::int2, 'INSERT')
+            OR has_column_privilege(r.oid, m.relid, d.refobjsubid::int2, 'UPDATE'))) END"""
 
 _BOUNDS = """\
 SELECT m.name || '.' || quote_ident(m.attname), 'its values stand in the bounds of partitions, which every role reads '
@@ -265,11 +255,17 @@ WAYS: tuple[tuple[str, Weight, str], ...] = (
     ("view", "leak", _VIEWS),
     ("foreign_key", "leak", _FOREIGN_KEYS),
     ("default_privileges", "leak", _DEFAULTS),
-    ("security_definer", "leak", _DEFINERS),
+    ("security_definer", "leak", running.DEFINERS),
     ("trigger_privilege", "leak", _told("TRIGGER", "%% may make a trigger that sees whole rows")),
-    ("notify", "leak", _NOTIFIES),
-    ("raise", "leak", _RAISES),
-    ("check", "leak", _CHECKS),
+    ("notify", "leak", running.NOTIFIES),
+    ("raise", "leak", running.RAISES),
+    ("trigger", "leak", running.TRIGGERS),
+    ("rule", "leak", running.RULES),
+    ("check", "leak", running.CHECKS),
+    ("policy", "leak", running.POLICIES),
+    ("relation", "leak", _RELATIONS),
+    ("large_object", "leak", _LARGE_OBJECTS),
+    ("statistics", "leak", _STATISTICS),
     ("foreign_server", "leak", _SERVERS),
     ("files", "leak", _FILES),
     ("create", "leak", _CREATES),
@@ -277,6 +273,7 @@ WAYS: tuple[tuple[str, Weight, str], ...] = (
     ("unique", "oracle", _UNIQUE),
     ("child", "oracle", _CHILDREN),
     ("guessable", "oracle", _GUESSABLE),
+    ("policy_guess", "oracle", running.POLICY_GUESSES),
     ("partition_bounds", "told", _BOUNDS),
     ("missing_value", "told", _MISSING),
     ("partial_index", "told", _PARTIAL),
@@ -312,7 +309,7 @@ def ways(connection: Connection, seen: Seen, names: Iterable[str] | None = None)
         for name, weight, sql in WAYS:
             if wanted is not None and name not in wanted:
                 continue
-            query = f"{_MASKED}{sql} ORDER BY 1, 2"
+            query = f"{MASKED}{sql} ORDER BY 1, 2"
             rows = cursor.execute(query.encode(), parameters).fetchall()
             found += [Way(name, weight, what, why, fix or "") for what, why, fix in rows]
     return found

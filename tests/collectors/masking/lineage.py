@@ -110,6 +110,17 @@ class Queries:
         """Choose one."""
         return self.random.choice(choices)
 
+    def asked(self) -> str:
+        """Write a statement that reads clear columns: a query, a cursor over one, or one that is prepared."""
+        query = self.clear()
+        if not query.startswith(("SELECT", "WITH", "(")) or ";" in query or "--" in query:
+            return query
+        return str(
+            self.pick(
+                *[query] * 8, f"DECLARE c CURSOR FOR {query}; FETCH ALL FROM c", f"PREPARE p AS {query}; EXECUTE p"
+            )
+        )
+
     def clear(self, depth: int = 2) -> str:
         """Write a SELECT over clear columns."""
         table = self.pick(*WHOLE)
@@ -136,6 +147,18 @@ class Queries:
                 f"({plain}) UNION ALL ({plain})",
                 f"SELECT to_jsonb(s) FROM ({inner}) AS s",
                 f"SELECT array_agg(t.id ORDER BY t.id) FROM {table} AS t{where}",
+                f"SELECT DISTINCT ON (t.id % 4) t.id % 4 FROM {table} AS t ORDER BY 1",
+                f"SELECT t.id FROM {table} AS t ORDER BY t.id FETCH FIRST 3 ROWS WITH TIES",
+                f"SELECT t.id % 3, t.id % 2, count(*) FROM {table} AS t GROUP BY GROUPING SETS ((1), (2), (1, 2), ())",
+                f"SELECT t.id, sum(t.id) OVER (ORDER BY t.id ROWS 2 PRECEDING) FROM {table} AS t",
+                f"SELECT t.id FROM {table} AS t INTERSECT SELECT id FROM orders EXCEPT SELECT 3",
+                "WITH RECURSIVE w (id) AS (SELECT 1 UNION ALL SELECT t.id FROM w JOIN"
+                f" (SELECT DISTINCT id FROM {table}) AS t ON t.id = w.id + 1) SELECT count(*) FROM w",
+                f"SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY t.id), mode() WITHIN GROUP (ORDER BY t.id % 3)"
+                f" FROM {table} AS t{where}",
+                f"SELECT x.id FROM {table} AS t, LATERAL jsonb_to_record(jsonb_build_object('id', t.id)) AS x (id int)",
+                f"SELECT count(*) FILTER (WHERE t.id > 5), bool_and(t.id > 0) FROM {table} AS t",
+                f"SELECT t.id FROM {table} AS t WHERE (t.id, 1) IN (SELECT id, 1 FROM orders)",
             )
         )
 
@@ -203,9 +226,102 @@ class Queries:
                 "SELECT * FROM pgwitness_masks.columns",
                 "SELECT pgwitness_masks.come_back()",
                 "SELECT lo_import('/etc/passwd')",
+                *self.odd(table, column, query),
                 "SELECT pg_read_file('pg_hba.conf')",
             )
         )
+
+    def odd(self, table: str, column: str, query: str) -> list[str]:
+        """Write what tools and attackers do and people seldom: rows as values, types and casts of one's own, tools."""
+        bare = table.split(".")[-1]
+        other = self.table()
+        return [
+            f"SELECT row_to_json({bare}), to_jsonb({bare}) ->> '{column}' FROM {table}",
+            f"SELECT x.* FROM (SELECT {bare} FROM {table}) AS s (r), LATERAL json_populate_record(s.r, '{{}}') AS x",
+            f"SELECT (r).* FROM (SELECT {bare} AS r FROM {table}) AS s",
+            f"SELECT k, v FROM {table}, LATERAL jsonb_each_text(to_jsonb({bare})) AS j (k, v) WHERE k = '{column}'",
+            f"SELECT {bare}::public.{bare} FROM {table}",
+            f"SELECT CAST({bare} AS text)::{bare} FROM {table}",
+            f"SELECT * FROM ROWS FROM (generate_series(1, 3), unnest(ARRAY(SELECT {column}::text FROM {table}))) AS r",
+            f"SELECT xmlelement(name x, {column}), xmlforest({column} AS y) FROM {table}",
+            f"SELECT table_to_xml('{table}', true, false, ''), 1",
+            "SELECT schema_to_xml('public', true, false, '')",
+            "SELECT schema_to_xml('mask_public', true, false, ''), 1",
+            f"SELECT ts_stat('SELECT to_tsvector(' || quote_ident('{column}') || '::text) FROM {table}')",
+            f"SELECT * FROM ts_debug((SELECT string_agg({column}::text, ' ') FROM {table}))",
+            f"SELECT id FROM {table} GROUP BY id HAVING count(*) = 1 ORDER BY min({column}::text)",
+            f"SELECT {column}, count(*) OVER w, ntile(3) OVER w FROM {table} WINDOW w AS (ORDER BY {column}"
+            " ROWS BETWEEN 1 PRECEDING AND CURRENT ROW EXCLUDE TIES)",
+            f"SELECT DISTINCT ON ({column}) * FROM {table} ORDER BY {column}, id",
+            f"SELECT * FROM {table} ORDER BY {column} FETCH FIRST 3 ROWS WITH TIES",
+            f"SELECT {column} FROM {table} INTERSECT SELECT {column} FROM {table} EXCEPT SELECT NULL",
+            f"SELECT * FROM {table} NATURAL FULL JOIN {other}",
+            f"SELECT {column} FROM {table} GROUP BY CUBE ({column}, id)",
+            f"TABLE {table}",
+            f"SELECT * FROM {table} AS {bare} ({', '.join(f'c{n}' for n in range(2))})",
+            f"WITH x AS MATERIALIZED ({query}) SELECT count(*) FROM x",
+            f"WITH RECURSIVE w (n, v) AS (SELECT 1, min({column}::text) FROM {table} UNION ALL"
+            f" SELECT n + 1, (SELECT max({column}::text) FROM {table}) FROM w WHERE n < 3) SELECT * FROM w",
+            f"CREATE TEMP TABLE x (LIKE {table} INCLUDING ALL); SELECT * FROM pg_temp.x",
+            f"CREATE TEMP TABLE x () INHERITS ({table})",
+            f"CREATE TEMP TABLE {bare} AS SELECT 1 AS id; SELECT * FROM {table}",
+            f"CREATE TEMP TABLE {bare} (id int, email text); INSERT INTO pg_temp.{bare} SELECT id, email FROM {table};"
+            f" SELECT * FROM {bare}",
+            f"SET LOCAL search_path = pg_temp, public, mask_public; {query}",
+            f"SET LOCAL search_path = pg_catalog; {query}",
+            f"CREATE FUNCTION pg_temp.f() RETURNS SETOF {table} LANGUAGE sql AS {_text(query)}; SELECT pg_temp.f()",
+            f"CREATE FUNCTION pg_temp.f(r {table}) RETURNS text LANGUAGE sql AS 'SELECT r::text';"
+            f" SELECT pg_temp.f({bare}) FROM {table}",
+            f"CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE plpgsql AS $do$ DECLARE v {table}.{column}%TYPE;"
+            f" r {table}%ROWTYPE; BEGIN SELECT * INTO r FROM {table}; RAISE NOTICE '%', r; SELECT {column} INTO v"
+            f" FROM {table}; RAISE EXCEPTION '%', v USING DETAIL = r::text; END $do$",
+            f"CREATE TYPE pg_temp.t AS (v text); SELECT ROW({column})::pg_temp.t FROM {table}",
+            f"CREATE DOMAIN pg_temp.d AS text CHECK (pg_temp.leak(VALUE)); SELECT ({column}::text)::pg_temp.d"
+            f" FROM {table}",
+            f"CREATE AGGREGATE pg_temp.a (text) (sfunc = textcat, stype = text, initcond = '');"
+            f" SELECT pg_temp.a({column}::text) FROM {table}",
+            f"CREATE TEMP VIEW x WITH (security_barrier) AS {query}; SELECT * FROM pg_temp.x WHERE pg_temp.leak(1)",
+            f"CREATE TEMP VIEW x WITH (security_invoker) AS SELECT * FROM {table}; SELECT * FROM pg_temp.x",
+            f"CREATE RULE r AS ON UPDATE TO {table} DO ALSO SELECT 1",
+            f"DECLARE c SCROLL CURSOR FOR SELECT * FROM {table}; FETCH LAST FROM c; UPDATE {table} SET id = 1 WHERE"
+            " CURRENT OF c",
+            f"MERGE INTO {table} AS m USING {other} AS s ON m.id = s.id WHEN MATCHED THEN UPDATE SET {column} = DEFAULT"
+            " WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+            f"WITH w AS (UPDATE {table} SET id = id RETURNING *) SELECT * FROM w",
+            f"UPDATE {table} SET id = s.id FROM (SELECT pg_temp.leak({column}), id FROM {table}) AS s RETURNING *",
+            f"INSERT INTO {table} DEFAULT VALUES RETURNING *",
+            f"COPY {table} ({column}) FROM PROGRAM 'cat'",
+            f"TRUNCATE {table}",
+            f"VACUUM (VERBOSE) {table}",
+            f"REINDEX TABLE {table}",
+            f"COMMENT ON COLUMN {table}.{column} IS 'x'",
+            f"EXPLAIN (ANALYZE, VERBOSE, SETTINGS, WAL, FORMAT JSON) SELECT * FROM {table} WHERE {column}::text > 'm'",
+            f"EXPLAIN (VERBOSE, GENERIC_PLAN) SELECT * FROM {table} WHERE {column}::text = $1",
+            f"SET LOCAL debug_print_plan = on; SET LOCAL client_min_messages = log; SELECT * FROM {table}",
+            f"SET LOCAL plan_cache_mode = force_generic_plan; PREPARE p (text) AS SELECT * FROM {table} WHERE"
+            f" {column}::text > $1; EXPLAIN (ANALYZE, VERBOSE) EXECUTE p ('m'); EXECUTE p ('m'); DEALLOCATE p",
+            f"SET LOCAL enable_seqscan = off; SELECT * FROM {table} WHERE {column}::text LIKE 'm%'",
+            f"SET LOCAL DateStyle = 'SQL, DMY'; SET LOCAL TimeZone = 'Etc/GMT+12'; {query}",
+            f"SET LOCAL bytea_output = escape; SET LOCAL xmloption = document; SELECT {column}::text::xml FROM {table}",
+            f"SELECT pg_column_size({column}), pg_column_compression({column}::text), hashtext({column}::text)"
+            f" FROM {table}",
+            f"SELECT md5({column}::text), sha256({column}::text::bytea), crc32({column}::text::bytea) FROM {table}",
+            f"SELECT currtid2('{table}', '(0,1)')",
+            f"SELECT pg_relation_filepath('{table}'), pg_get_replica_identity_index('public.{bare}'::regclass)",
+            f"SELECT * FROM pg_get_object_address('table', '{{public,{bare}}}', '{{}}')",
+            "SELECT pg_logical_slot_peek_changes('s', NULL, NULL)",
+            "SELECT lo_get(oid) FROM pg_largeobject_metadata",
+            "SELECT most_common_vals, histogram_bounds FROM pg_stats WHERE tablename !~ '^pg_'",
+            "SELECT pg_get_triggerdef(oid), tgqual FROM pg_trigger",
+            "SELECT polqual, pg_get_expr(polqual, polrelid) FROM pg_policy",
+            "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef",
+            "SELECT prosrc FROM pg_proc WHERE pronamespace > 16000",
+            "SELECT * FROM pg_prepared_statements; SELECT * FROM pg_cursors",
+            "SELECT a.query, l.* FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)",
+            "NOTIFY people, 'x'",
+            "SELECT * FROM pgwitness_masks.views",
+            "SELECT pg_get_viewdef('mask_public.customers'::regclass)",
+        ]
 
     def select(self, depth: int) -> str:
         """Write a SELECT over anything."""
@@ -406,7 +522,7 @@ def run(
     session, admin = Session(through or dsn), psycopg.connect(dsn, autocommit=True)
     for number in range(count):
         clear = number % 4 == 0
-        statement = queries.clear() if clear else queries.anything()
+        statement = queries.asked() if clear else queries.anything()
         binary = queries.random.random() < 0.5
         outcome, answer = session.run(statement, binary=binary)
         found.outcomes[outcome] += 1

@@ -27,12 +27,16 @@ CREATE SCHEMA other;
 
 
 class Case(NamedTuple):
-    """A way: what opens it, by which name it is told, and what the audience then asks; empty where it needs more."""
+    """A way: what opens it, by which name it is told, and what the audience then asks; empty where it needs more.
+
+    `fix`: what is told closes it; `closed`: the attack is refused then, not only in vain.
+    """
 
     way: str
     opened: str
     attack: str = ""
     fix: bool = True
+    closed: bool = True
 
 
 CASES = (
@@ -119,6 +123,117 @@ CASES = (
     ),
     Case("files", "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO support", "SELECT pg_read_file('PG_VERSION')"),
     Case("create", "GRANT CREATE ON SCHEMA public TO support"),
+    Case("create", "DO $$ BEGIN EXECUTE 'GRANT CREATE ON DATABASE ' || current_database() || ' TO support'; END $$"),
+    Case(
+        "security_definer",
+        "CREATE FUNCTION step(text, int) RETURNS text LANGUAGE sql SECURITY DEFINER AS"
+        " 'SELECT min(email) FROM public.people'; REVOKE ALL ON FUNCTION step FROM PUBLIC;"
+        " CREATE AGGREGATE first(int) (sfunc = step, stype = text)",
+        "SELECT public.first(1)",
+    ),
+    Case(
+        "security_definer",
+        "CREATE ROLE boss; CREATE FUNCTION inside() RETURNS text LANGUAGE sql SECURITY DEFINER AS"
+        " 'SELECT min(email) FROM public.people'; REVOKE ALL ON FUNCTION inside FROM PUBLIC;"
+        " GRANT EXECUTE ON FUNCTION inside TO boss; GRANT CREATE ON SCHEMA public TO boss; SET LOCAL ROLE boss;"
+        " CREATE FUNCTION first() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT public.inside()'; RESET ROLE",
+        "SELECT public.first()",
+    ),
+    Case(
+        "notify",
+        "CREATE FUNCTION sends(v text) RETURNS void LANGUAGE sql AS 'SELECT pg_notify(''people'', v)';"
+        " CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM sends(NEW.email); RETURN NEW; END';"
+        " CREATE TRIGGER tells AFTER INSERT ON people FOR EACH ROW EXECUTE FUNCTION tell()",
+        fix=False,
+    ),
+    Case(
+        "raise",
+        "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
+        " 'BEGIN RAISE NOTICE ''%'', (SELECT min(email) FROM public.people); RETURN NEW; END';"
+        " GRANT INSERT ON letters TO support;"
+        " CREATE TRIGGER tells AFTER INSERT ON letters FOR EACH ROW EXECUTE FUNCTION tell()",
+        fix=False,
+    ),
+    Case(
+        "trigger",
+        "CREATE TABLE kept (email text); CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN INSERT INTO kept VALUES (OLD.email); RETURN NEW; END'; GRANT UPDATE (city) ON people TO support;"
+        " CREATE TRIGGER keeps AFTER UPDATE ON people FOR EACH ROW EXECUTE FUNCTION keep()",
+        "CREATE TEMP TABLE IF NOT EXISTS kept (email text); UPDATE public.people SET city = 'x';"
+        " SELECT * FROM pg_temp.kept",
+    ),
+    Case(
+        "rule",
+        "GRANT INSERT ON letters TO support; CREATE RULE also AS ON INSERT TO letters DO ALSO SELECT email FROM people",
+        "INSERT INTO public.letters VALUES (3)",
+        closed=False,
+    ),
+    Case(
+        "check",
+        "ALTER TABLE people ADD born text DEFAULT '07/13/1987', ADD CHECK (born::date > '1800-01-01'::date);"
+        " GRANT UPDATE (city) ON people TO support",
+        fix=False,
+    ),
+    Case(
+        "policy",
+        "ALTER TABLE people ENABLE ROW LEVEL SECURITY; CREATE TABLE seen (email text);"
+        " CREATE FUNCTION look(v text) RETURNS boolean LANGUAGE plpgsql AS"
+        " 'BEGIN INSERT INTO seen VALUES (v); RETURN true; END'; CREATE POLICY looks ON people USING (look(email))",
+        "CREATE TEMP TABLE IF NOT EXISTS seen (email text); SELECT * FROM mask_public.people;"
+        " SELECT * FROM pg_temp.seen",
+    ),
+    Case(
+        "policy",
+        "ALTER TABLE people ADD until text DEFAULT '07/13/2099', ENABLE ROW LEVEL SECURITY;"
+        " CREATE POLICY valid ON people USING (until::date > current_date)",
+        fix=False,
+    ),
+    Case(
+        "policy_guess",
+        "ALTER TABLE people ENABLE ROW LEVEL SECURITY;"
+        " CREATE POLICY own ON people USING (email = current_setting('app.me', true))",
+        fix=False,
+    ),
+    Case(
+        "relation",
+        f"CREATE TABLE other.copies (email text); INSERT INTO other.copies VALUES ('{MARK}');"
+        " GRANT USAGE ON SCHEMA other TO PUBLIC; GRANT SELECT (email) ON other.copies TO PUBLIC",
+        "SELECT email FROM other.copies",
+    ),
+    Case(
+        "relation",
+        "CREATE FUNCTION all_of() RETURNS SETOF text LANGUAGE sql AS $$ SELECT email FROM public.people $$;"
+        " REVOKE ALL ON FUNCTION all_of FROM PUBLIC; CREATE MATERIALIZED VIEW m AS SELECT e FROM all_of() AS e;"
+        " GRANT SELECT ON m TO support",
+        "SELECT e FROM public.m",
+    ),
+    Case(
+        "relation",
+        "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE far (email text)"
+        " SERVER s; GRANT SELECT ON far TO support",
+    ),
+    Case("foreign_server", "CREATE FOREIGN DATA WRAPPER w; GRANT USAGE ON FOREIGN DATA WRAPPER w TO support"),
+    Case("files", "GRANT EXECUTE ON FUNCTION pg_stat_file(text) TO support", "SELECT pg_stat_file('PG_VERSION')"),
+    Case(
+        "large_object",
+        f"SELECT lo_from_bytea(4711, '{MARK}'); GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC",
+        "SELECT convert_from(lo_get(4711), 'UTF8')",
+    ),
+    Case(
+        "statistics",
+        "CREATE STATISTICS s ON (lower(email)) FROM people; SET LOCAL allow_system_table_mods = on;"
+        " DO $$ BEGIN EXECUTE 'CREATE OR REPLACE VIEW pg_catalog.pg_stats_ext_exprs AS '"
+        " || replace(pg_get_viewdef('pg_stats_ext_exprs'::regclass), 'pg_has_role(c.relowner, ''USAGE''::text)',"
+        " 'true'); END $$; ANALYZE people",
+        fix=False,
+    ),
+    Case(
+        "guessable",
+        "CREATE TABLE made (at text, token text GENERATED ALWAYS AS (lower(at)) STORED); GRANT INSERT (at) ON made"
+        " TO support",
+        fix=False,
+    ),
     Case("references", "GRANT REFERENCES ON people TO support"),
     Case("unique", "GRANT INSERT ON people TO support"),
     Case(
@@ -156,8 +271,11 @@ def looked(masked: Masked, connection: psycopg.Connection) -> list[Way]:
 
 def asked(connection: psycopg.Connection, query: str) -> str:
     """Ask as the audience, within the transaction."""
-    connection.execute("SET LOCAL SESSION AUTHORIZATION support")
-    found = str(connection.execute(query.encode()).fetchall())
+    connection.execute("SET LOCAL SESSION AUTHORIZATION support; SET LOCAL row_security = on")
+    cursor = connection.execute(query.encode())
+    while cursor.nextset():
+        pass
+    found = str(cursor.fetchall())
     connection.execute("RESET SESSION AUTHORIZATION")
     return found
 
@@ -190,7 +308,7 @@ def test_every_way_to_masked_values_is_told(masked: Masked) -> None:
                         connection.execute(way.fix.encode())
                     still = opened(looked(masked, connection), before)
                     assert not [way for way in still if way.name == case.way], (case, still)
-                    if case.attack:
+                    if case.attack and case.closed:
                         with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
                             asked(connection, case.attack)
 
