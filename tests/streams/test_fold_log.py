@@ -9,11 +9,12 @@ import pytest
 
 from detectors.judge import Judge
 from detectors.policy.policies import Bundle
-from pgwitness.core.events import Event, LogPlace, RawEvent, Session
+from pgwitness.core.events import Count, Event, LogPlace, RawEvent, Session
 from pgwitness.core.topics import lane_of, partition_of
 from streams.fold.fold import Fold
 from streams.fold.sessions.server_log import XIDS_MAX
 from streams.identity.identities import Identities as Rules
+from tests.outcomes.sessions import setting
 from tests.streams.log_records import SESSION_US, statement
 from tests.streams.records import (
     BACKEND_US,
@@ -369,3 +370,20 @@ def sampled(role: str, *, at_s: int) -> Session:
         operation="connect", application=f"app{role[3:]}", captured_at_us=at_us, occurred_at_us=at_us, pid=41 + at_s,
         backend_start_us=SESSION_US + 123_456, role=role, database="shop", client_addr="10.9.9.9",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("xid", [10, 77])
+def test_counts_of_no_relation_are_refused_beside_a_log(feed: Feed, xid: int) -> None:
+    """A transaction that counts rows of what it does not name is told, named by the log or not; the next goes on."""
+    feed(
+        setting("log_min_duration_statement", "0"),
+        statement(1, xid=77),
+        statement(2, statement="INSERT INTO public.orders VALUES ($1)"),
+    )
+    for number, counts in enumerate(([Count(0, "i", 1)], [Count(-1, "i", 1)], [Count(0, "x", 1)])):
+        broken = transaction(20 + number, xid=xid, relations=[], counts=counts)
+        assert feed.fold.apply(feed.fold.next_offset, read(batch(broken))) == []
+        (problem,) = feed.fold.refused
+        assert (problem.cause, "names relation" in problem.why) == ("nonsense", True)
+    events = feed.fold.apply(feed.fold.next_offset, read(batch(transaction(30, xid=77), tick(60))))
+    assert [(event.lsn, event.binding) for event in events if event.kind == "change"] == [(30, "log")]
