@@ -45,6 +45,14 @@ class Terms(Struct, frozen=True):
     sample: int = 0
 
 
+class Rate(Struct, frozen=True):
+    """How many statements that a policy matches a principal may run in so many seconds."""
+
+    policy: str
+    most: int
+    seconds: float
+
+
 class Verdict(Struct, frozen=True, omit_defaults=True):
     """What is to become of a statement. `policies` are the ids of those that said so, the gravest first.
 
@@ -58,8 +66,16 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     why: str
     hint: str
     bundle: str
-    rows: int = 0
-    """With `limit` or `approve`: how many rows it may update and delete."""
+    rows: int | None = None
+    """With `limit` or `approve`: how many rows it may insert, or update and delete."""
+    answered: int | None = None
+    """Likewise: how many rows it may answer, where it reads."""
+    bytes: int | None = None
+    """Likewise: how many bytes it may answer."""
+    seconds: float | None = None
+    """Likewise: how long it may run."""
+    rates: tuple[Rate, ...] = ()
+    """Likewise: how many such statements its principal may run."""
     terms: Terms | None = None
     """With `approve`."""
     approval: str = ""
@@ -67,6 +83,11 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     staged: dict[str, int] = {}
     """Staged policies that would have refused it, or have had it wait; of one that limits how many rows it allows, else
     -1. With the effect `staged` nothing else is said of it."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether what it answers is limited, or how long it runs."""
+        return self.answered is not None or self.bytes is not None or self.seconds is not None
 
 
 class Labels:
@@ -162,12 +183,45 @@ class Gatekeeper:
         limiting = [policy for policy in found if policy.document.effect in ("limit", "approve")]
         if not limiting:
             return self._verdict("warn", found, action)
-        limiting.sort(key=lambda policy: policy.document.max_rows or 0)
-        verdict = self._approve(approving, action) if approving else self._verdict("limit", limiting[:1], action)
-        if verdict.effect == "deny" or _COMMITS.isdisjoint(action.operations):
-            return replace(verdict, rows=limiting[0].document.max_rows or 0)
-        why = "What commits as it runs could not be undone, so it is refused where a limit holds."
-        return replace(verdict, effect="deny", message=f"refused by {verdict.message}", why=why)
+        return self._limited(approving, limiting, action)
+
+    def _limited(self, approving: list[Policy], limiting: list[Policy], action: Action) -> Verdict | None:
+        """Return the tightest of each limit, and the policies that set it, or who has to approve."""
+        operations = set(action.operations)
+        if not approving and operations and operations <= _CONTROL and not (action.relations or action.functions):
+            return None  # BEGIN and COMMIT do nothing of which more could be too much
+        least: dict[str, tuple[float, Policy]] = {}
+        for policy in limiting:
+            for name, most in policy.limits.by_name().items():
+                if name not in least or most < least[name][0]:
+                    least[name] = (most, policy)
+        rates = tuple(
+            Rate(policy.id, policy.limits.rate, policy.limits.rate_s)
+            for policy in sorted(limiting, key=_gravest)
+            if policy.limits.rate is not None
+        )
+        setting = {policy.id: policy for _, policy in least.values()}
+        setting.update({policy.id: policy for policy in limiting if policy.limits.rate is not None})
+        verdict = self._approve(approving, action) if approving else self._verdict("limit", [*setting.values()], action)
+        if verdict.effect == "deny":
+            return verdict
+        rows, size, seconds = (least[name][1].limits if name in least else None for name in ("rows", "bytes", "time"))
+        if rows is not None:
+            why = None
+            if not _COMMITS.isdisjoint(operations):
+                why = "What commits as it runs could not be undone, so it is refused where a limit on rows holds."
+            elif "truncate" in operations and len(approving) < len(limiting):
+                why = "TRUNCATE takes all rows and counts none, so it is refused where a limit on rows holds."
+            if why is not None:
+                return replace(verdict, effect="deny", message=f"refused by {verdict.message}", why=why)
+        return replace(
+            verdict,
+            rows=None if rows is None else rows.rows,
+            answered=rows.rows if rows is not None and not operations.isdisjoint(_READS) else None,
+            bytes=None if size is None else size.bytes,
+            seconds=None if seconds is None else seconds.seconds,
+            rates=rates,
+        )
 
     def _approve(self, policies: list[Policy], action: Action) -> Verdict:
         """Return what it takes to satisfy all of these policies at once."""
@@ -242,6 +296,9 @@ _DONE: Final = {
     "limit": "the limit of ",
 }
 _COMMITS: Final = frozenset({"call", "begin", "commit", "rollback", "savepoint", "release", "rollback_to"})
+_CONTROL: Final = _COMMITS - {"call"}
+_READS: Final = frozenset({"select", "copy", "copy_to", "execute", "fetch"})
+"""What answers rows: they are limited whatever else the statement does, or a small write would let any read through."""
 _SEVERITIES: Final = ("critical", "high", "medium", "low", "info")
 
 

@@ -55,6 +55,7 @@ SECRET_BYTES = {0: 4, 2: 32}
 """How long a key to cancel by is, by the minor version of the protocol."""
 DRAIN_S = 5.0
 UNDER_STAGED_MAX = 100_000
+UNSURE = "a statement was cut by a limit, and whether that is over cannot be told: what comes next could be hit by it"
 NO_DESK = "it would have to be approved, and this gateway has no [approvals] to ask by"
 END_S = 0.005
 """How long what came of a statement may wait for others to be written down with it."""
@@ -276,6 +277,9 @@ class Connection:
         """Logs in once more as the session's role, for what approvers are shown; None where nothing is approved."""
         self._approving: asyncio.Task[None] | None = None
         """Waits for what becomes of a statement that has to be approved."""
+        self._cutting: asyncio.Task[None] | None = None
+        self._stopped = False
+        """Whether the client is not read from."""
 
     def begin(self) -> None:
         """Let the bytes flow."""
@@ -303,7 +307,7 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether nothing is asked and no transaction is open."""
-        return self._session.status == "I" and not self._session.waiting and not self._session.held
+        return self._session.status == "I" and not self._session.waiting
 
     def _from_client(self, data: bytes) -> None:
         if self.over.done():
@@ -317,12 +321,10 @@ class Connection:
             if lane is not None:
                 lane.bar(True)
             if self._reading is None:
-                self._client.stop()
                 self._reading = asyncio.create_task(self._read_ahead())
+                self._flow()
             return
         self._do(self._session.client(data, now()))
-        if self._session.is_full:
-            self._client.stop()
 
     def _long(self, data: bytes) -> list[bytes]:
         return self._session.long_texts(data, LONG_BYTES) if self._judge is not None else []
@@ -343,7 +345,7 @@ class Connection:
             self._late.clear()
             if self._session.lane is not None:
                 self._session.lane.bar(False)
-            self._client.go()
+            self._flow()
 
     async def _readings(self, texts: list[bytes]) -> dict[tuple[bytes, Settings], Reading]:
         found: dict[tuple[bytes, Settings], Reading] = {}
@@ -375,10 +377,40 @@ class Connection:
                 self.server.link.send(b"".join(actions.to_server))
         for data in actions.to_client:
             self._client.send(data)
+        self._flow()
         if actions.asked is not None:
             self._approving = asyncio.create_task(self._approve(actions.asked, actions.settings))
+        if actions.cancel:
+            self._cutting = asyncio.create_task(self._cut())
+        if actions.expires is not None:
+            seconds, token = actions.expires
+            asyncio.get_running_loop().call_later(seconds, self._expired, token)
         if actions.close is not None:
             self.end("FATAL", actions.close.sqlstate, str(actions.close))
+
+    def _flow(self) -> None:
+        """Read from the client unless too much of it waits already, or a long text of it is being read."""
+        stopped = self._session.is_full or self._reading is not None
+        if stopped is not self._stopped:
+            self._stopped = stopped
+            if stopped:
+                self._client.stop()
+            else:
+                self._client.go()
+
+    async def _cut(self) -> None:
+        """Have the server cancel what runs, and only then go on: a late cancel would hit what comes next."""
+        over = await upstream.cancel(self.server)
+        if self.over.done():
+            return
+        if over:
+            self._do(self._session.cancelled(now()))
+        else:
+            self.end("FATAL", "57014", UNSURE)
+
+    def _expired(self, token: object) -> None:
+        if not self.over.done():
+            self._do(self._session.expired(token, now()))
 
     async def _approve(self, asked: Asked, settings: dict[str, str]) -> None:
         """Go on with a statement that has to be approved when it is known what becomes of it."""
@@ -400,7 +432,6 @@ class Connection:
             return
         self._approving = None
         self._do(self._session.resume(verdict, now()))
-        self._client.go()
 
     async def _estimate(self, asked: Asked, settings: dict[str, str]) -> Estimate:
         """Find out what a statement would do that has to be approved."""

@@ -15,5 +15,5 @@ VALID_S: Final = 86_400
 def mark_of(key: bytes, opened: Opened, verdict: Verdict, text: str, now_us: int) -> str:
     """Sign that a session's next statement is the approved one, for as many rows as were approved."""
     session = Session(opened.database, opened.role, opened.pid, opened.backend_start_us)
-    mark = Mark(verdict.approval, now_us / 1_000_000 + VALID_S, tuple(verdict.policies), verdict.rows)
+    mark = Mark(verdict.approval, now_us / 1_000_000 + VALID_S, tuple(verdict.policies), verdict.rows or 0)
     return made(key, mark, session, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import socket
 import ssl
@@ -327,11 +326,22 @@ async def _ask(server: Server) -> None:
         raise ProtocolViolation("the session does not say which backend it is") from None
 
 
-async def cancel(server: Server) -> None:
-    """Ask the server to end what a session runs, and wait until it has taken that."""
-    with contextlib.suppress(OSError, Ended, ProtocolViolation, TimeoutError):
+async def cancel(server: Server) -> bool:
+    """Ask the server to end what a session runs, and wait until it has taken that.
+
+    Return whether nothing is under way any more; where it did not close the connection in time it may still act on it.
+    """
+    link = None
+    try:
         async with asyncio.timeout(CONNECT_S):
             link = await _connect(server.place, server.at)
         link.send(startup.cancel_request(server.pid, server.secret))
         async with asyncio.timeout(CONNECT_S):
             await link.closed()
+    except TimeoutError:
+        if link is not None:
+            link.close()
+        return link is None
+    except (OSError, Ended, ProtocolViolation):
+        pass  # there is nothing to ask, and nothing to wait for
+    return True

@@ -216,7 +216,8 @@ def _policies(wanted: Wanted) -> str:
     active = [policy for policy in wanted.policies if policy.document.mode == "active"]
     denying = [policy for policy in active if policy.document.effect in ("deny", "approve")]
     limiting = sorted(
-        (policy for policy in active if policy.document.effect == "limit"), key=lambda one: one.document.max_rows or 0
+        (policy for policy in active if policy.document.effect == "limit" and policy.document.max_rows is not None),
+        key=lambda one: one.document.max_rows or 0,
     )
     warning = [policy for policy in active if policy.document.effect == "warn"]
     parts = [

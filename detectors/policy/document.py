@@ -109,7 +109,13 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Another severity for actions of these operations, or of these outcomes, which come first."""
     effect: Effect = "alert"
     max_rows: int | None = None
-    """With `effect: limit` or `approve`: how many rows a statement may update and delete; more is undone."""
+    """With `effect: limit` or `approve`: how many rows a statement may change, and one that only reads may answer."""
+    max_bytes: str | None = None
+    """Likewise: how much it may answer (`10MB`)."""
+    max_duration: str | None = None
+    """Likewise: how long it may run (`30s`)."""
+    max_rate: str | None = None
+    """Likewise: how many of them a principal may run in a time (`60/1m`)."""
     approve: Approve | None = None
     """With `effect: approve`: by whom; without it a gateway holds nothing up."""
     hint: str | None = None

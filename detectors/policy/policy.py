@@ -22,6 +22,7 @@ from detectors.policy.cases import FAR_BACK_US, actions_of
 from detectors.policy.correlation import Correlations
 from detectors.policy.document import DEDUP_BY, Case, Document
 from detectors.policy.expressions import Context, Expression
+from detectors.policy.limits import Limits
 from detectors.policy.occurring import CLOSED
 from detectors.policy.plan import Plan
 from detectors.policy.reads import joined
@@ -52,13 +53,10 @@ class Policy:
         self.origin = origin
         _require(POLICY_ID.fullmatch(document.id), self, "id: lower case, digits and _, 2 to 64 characters")
         _require(document.kinds, self, "kinds: at least one")
-        limits = document.effect == "limit" or document.approve is not None
-        _require(
-            limits == (document.max_rows is not None),
-            self,
-            "max_rows: it goes with effect: limit, or with approve, and they with it",
-        )
-        _require((document.max_rows or 0) >= 0, self, "max_rows: zero or more")
+        try:
+            self.limits = Limits.of(document)
+        except ValueError as error:
+            raise ConfigurationError(f"{self.place}: {error}") from None
         self._check_approve(document)
         for technique in document.attack:
             _require(_ATTACK.fullmatch(technique), self, f"attack: {technique!r} is no technique such as T1078.004")
@@ -125,7 +123,9 @@ class Policy:
         document = self.document
         if document.sequence is None:
             # What a limit let pass is no finding: in evidence it asks for more rows than it allows.
-            limited = f"(asked || rows > {document.max_rows}) && " if document.effect == "limit" else ""
+            limited = ""
+            if document.effect == "limit":  # of what was answered or took long, evidence tells by how it was refused
+                limited = "asked && " if document.max_rows is None else f"(asked || rows > {document.max_rows}) && "
             yield "when", f"{limited}({document.when})" if limited else document.when or ""
             return
         for step in document.sequence.steps:

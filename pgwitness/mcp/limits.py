@@ -19,6 +19,9 @@ class Limit(TypedDict):
     description: str
     hint: str
     max_rows: int | None
+    max_bytes: str | None
+    max_duration: str | None
+    max_rate: str | None
 
 
 def limits(path: Path) -> list[Limit]:
@@ -35,6 +38,9 @@ def limits(path: Path) -> list[Limit]:
                     description=document.description,
                     hint=document.hint or "",
                     max_rows=document.max_rows,
+                    max_bytes=document.max_bytes,
+                    max_duration=document.max_duration,
+                    max_rate=document.max_rate,
                 )
             )
     return found

@@ -154,7 +154,7 @@ severity: low
 kinds: [statement]
 when: statement.operations.exists(o, o in ["insert", "copy_from"]) && relations.exists(r, r.endsWith("1"))
 effect: limit
-max_rows: 0
+max_rows: 1000000
 message: m
 runbook: r
 tests:

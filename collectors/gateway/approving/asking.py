@@ -41,7 +41,7 @@ def request_of(
         database=opened.database,
         role=opened.role,
         digest=token(b"approval\0" + read_by + b"\0" + asked.exact).decode(),
-        rows=verdict.rows,
+        rows=verdict.rows or 0,
         groups=list(terms.groups),
         needed=terms.needed,
         expires_us=now_us + terms.wait_us,

@@ -192,7 +192,9 @@ class Desk:
         if refused is not None:
             return _refused(verdict, f"approval {request.request} cannot be used: it is {refused}", refused)
         REQUESTS.labels("run").inc()
-        return replace(verdict, approval=request.request, rows=min(request.rows, verdict.rows))
+        rows = request.rows if verdict.rows is None else min(request.rows, verdict.rows)
+        answered = None if verdict.answered is None else min(rows, verdict.answered)
+        return replace(verdict, approval=request.request, rows=rows, answered=answered)
 
     async def _ask(self, request: Request) -> Standing:
         """Write a request down, and return how it stands when it was read back."""

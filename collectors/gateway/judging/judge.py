@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from collectors.gateway.judging.catalogue import EMPTY, Catalogue, last_of
 from collectors.gateway.judging.learned import Learned
+from collectors.gateway.judging.rates import Rates
 from collectors.gateway.judging.relations import followed, running
 from collectors.gateway.masking.answering import masked
 from collectors.gateway.masking.audiences import Place
@@ -149,6 +150,7 @@ class Judging:
         """What is about to be judged and was read already (`collectors.gateway.judging.ahead`)."""
         self.views: Mapping[Place, Views] = {}
         """What audiences of masks read, by place; whoever changes it adopts the rules anew."""
+        self.rates = Rates()
         self._scopes: dict[tuple[object, ...], _Scope] = {}
         self._remembered = 0
         self._learned: dict[tuple[str, str], Learned] = {}
@@ -506,6 +508,15 @@ class SessionJudge:
         known = replace(UNPARSED, operations=("select",), functions=(name,))
         doubt = None if oid in LARGE_OBJECTS else "it calls a function by its number, of which nothing is known"
         return self._judging.judge(self._scope, Reading(said, known, doubt), at_us)
+
+    def admitted(self, decision: Decision, at_us: int) -> Decision:
+        """Count a statement whose rate is limited, which is about to run; refuse one too many."""
+        if decision.verdict is None or not decision.verdict.rates:
+            return decision
+        whose = self._scope.whose
+        who = (whose.cluster, whose.principal or f"role {whose.role}")
+        verdict = self._judging.rates.admitted(decision.verdict, who, at_us)
+        return decision if verdict is decision.verdict else decision._replace(verdict=verdict, forward=None)
 
     def _enter(self, at_us: int) -> None:
         judging = self._judging

@@ -65,10 +65,13 @@ class Decision(NamedTuple):
 
     @property
     def limit(self) -> bool:
-        """Whether it runs under a limit; what was approved does."""
-        return self.verdict is not None and (
-            self.verdict.effect == "limit" or (self.verdict.effect == "approve" and bool(self.verdict.approval))
-        )
+        """Whether it runs under a limit that only execution reveals; what was approved does."""
+        verdict = self.verdict
+        if verdict is None:
+            return False
+        if verdict.effect == "approve":
+            return bool(verdict.approval)
+        return verdict.effect == "limit" and (verdict.rows is not None or verdict.reads)
 
     @property
     def waits(self) -> bool:
@@ -141,6 +144,9 @@ class Judge(Protocol):
     def ground(self, at_us: int) -> Ground | None:
         """Return where decisions hold now; None where that is not known yet, or not for the next statement too."""
 
+    def admitted(self, decision: Decision, at_us: int) -> Decision:
+        """Count a statement whose rate is limited, which is about to run; refuse one too many."""
+
 
 @dataclass
 class Actions:
@@ -155,3 +161,7 @@ class Actions:
     settings: dict[str, str] = field(default_factory=dict)
     """The server's settings then."""
     ended: bool = False
+    cancel: bool = False
+    """The server is to be asked to end what it runs; `Session.cancelled` hears when it was."""
+    expires: tuple[float, object] | None = None
+    """After so many seconds `Session.expired` is to be asked, with what stands beside them."""

@@ -56,6 +56,12 @@ class Handles:
         """Return whether SQL has given a name, to whatever."""
         return (sort, name) in self._known
 
+    def lasts(self, name: bytes) -> bool:
+        """Return whether a name may be a cursor that outlives its transaction."""
+        key: tuple[Sort, str] = ("cursor", name.decode(errors="replace"))
+        meanings = self._known.get(key)
+        return key in self._known and (meanings is None or any(handle.verb == "hold" for handle in meanings))
+
     def transaction_ended(self) -> None:
         """Take up that cursors are gone that do not outlive their transaction."""
         for key, meanings in list(self._known.items()):

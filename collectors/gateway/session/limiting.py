@@ -2,8 +2,8 @@
 
 A limited statement stands between two of ours in one pipeline, and no Sync is between them: the first keeps what the
 server has counted of the session's transaction so far (`pg_stat_xact_user_tables`), the second fails where more rows
-were updated and deleted since than may be. Its failure undoes everything as any error would. The server's own counters
-know what CTEs, DO blocks, functions, triggers and cascades did; a command tag does not.
+were inserted, or updated and deleted, since than may be. Its failure undoes everything as any error would. The
+server's own counters know what CTEs, DO blocks, functions, triggers and cascades did; a command tag does not.
 
 No name of ours can be guessed, for what runs in between must not reach it: the nonce is in Bind, never in a text that
 others see. Operators and functions are named in full: the session's search path is not ours.
@@ -24,33 +24,39 @@ from pgwitness.core.events import Ran
 
 _COUNTED: Final = (
     "SELECT coalesce(pg_catalog.sum(n_tup_upd OPERATOR(pg_catalog.+) n_tup_del), 0) AS n"
+    ", coalesce(pg_catalog.sum(n_tup_ins), 0) AS i"
     f" FROM pg_catalog.pg_stat_xact_user_tables WHERE NOT (schemaname OPERATOR(pg_catalog.=) '{SCHEMA}' AND"
     " (SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class AS c"
     f" WHERE c.oid OPERATOR(pg_catalog.=) relid) OPERATOR(pg_catalog.=) '{OWNER}')"
 )
 """Without what the guard notes of a statement that it judges, which only its role can write.
 
-Its schema's name alone would let who owns a table move it there for as long as a DELETE takes.
+Its schema's name alone would let who owns a table move it there for as long as a DELETE takes. Inserts apart: a trigger
+that writes down each change inserts a row for it, which is not another change.
 """
 _BEGIN: Final = (
     f"SELECT FROM ({_COUNTED}) AS counted WHERE pg_catalog.set_config($1::pg_catalog.text,"
-    " counted.n::pg_catalog.text, true) IS NULL"
+    " pg_catalog.concat(counted.n, ' ', counted.i), true) IS NULL"
+)
+_KEPT: Final = (
+    "coalesce(pg_catalog.split_part(pg_catalog.current_setting($1::pg_catalog.text, true), ' ', {}),"
+    " '-1000000000000')::pg_catalog.numeric"
+)
+_CHANGED: Final = (
+    f"SELECT GREATEST(counted.n OPERATOR(pg_catalog.-) {_KEPT.format(1)},"
+    f" counted.i OPERATOR(pg_catalog.-) {_KEPT.format(2)}) AS rows FROM ({_COUNTED}) AS counted"
 )
 _BEGIN_MARKED: Final = f"{_BEGIN} OR pg_catalog.set_config('{MARK}', $2::pg_catalog.text, true) IS NULL"
 """The same, and what the guard in the database lets an approved statement pass by, until the transaction's end."""
 _CHECK: Final = (
-    f"SELECT FROM ({_COUNTED}) AS counted WHERE CASE WHEN counted.n OPERATOR(pg_catalog.-)"
-    " coalesce(pg_catalog.current_setting($1::pg_catalog.text, true), '-1000000000000')::pg_catalog.numeric"
-    " OPERATOR(pg_catalog.>) $2::pg_catalog.text::pg_catalog.numeric"
-    " THEN pg_catalog.concat($1::pg_catalog.text, ' ', counted.n OPERATOR(pg_catalog.-)"
-    " coalesce(pg_catalog.current_setting($1::pg_catalog.text, true), '-1000000000000')::pg_catalog.numeric"
-    ")::pg_catalog.int4 IS NULL ELSE false END"
+    f"SELECT FROM ({_CHANGED}) AS changed WHERE CASE"
+    " WHEN changed.rows OPERATOR(pg_catalog.>) $2::pg_catalog.text::pg_catalog.numeric"
+    " THEN pg_catalog.concat($1::pg_catalog.text, ' ', changed.rows)::pg_catalog.int4 IS NULL ELSE false END"
 )
 """A text that is no number: the error quotes it, and with it the nonce and how many rows there were."""
 _TOLD: Final = _CHECK.replace(
     "SELECT FROM",
-    "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text, (counted.n OPERATOR(pg_catalog.-)"
-    " pg_catalog.current_setting($1::pg_catalog.text, true)::pg_catalog.numeric)::pg_catalog.text FROM",
+    "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text, changed.rows::pg_catalog.text FROM",
 ).replace("ELSE false END", "ELSE true END")
 """The same, of what was approved: it says which transaction it was, and how many rows."""
 _MANY: Final = "1000000000000"
@@ -73,13 +79,17 @@ class Limit:
         self.nonce = f"pgwitness.n{secrets.token_hex(8)}"
 
     def before(self) -> list[bytes]:
-        """Return the messages that keep what was counted so far."""
+        """Return the messages that keep what was counted so far; none where no changes are limited."""
+        if self.rows is None:
+            return []
         if self.mark:
             return self._statement(_BEGIN_MARKED, self.nonce, self.mark)
         return self._statement(_BEGIN, self.nonce)
 
     def behind(self) -> list[bytes]:
         """Return the messages that fail where it was too much."""
+        if self.rows is None:
+            return []
         return self._statement(_TOLD if self.verdict.approval else _CHECK, self.nonce, str(self.rows))
 
     def _statement(self, text: str, *values: str) -> list[bytes]:

@@ -25,9 +25,11 @@ from collectors.gateway.session.coming import Coming
 from collectors.gateway.session.handles import Handles, Sort, as_handle
 from collectors.gateway.session.limiting import Limit
 from collectors.gateway.session.looking import Seen
+from collectors.gateway.session.metering import Counted, Meter
 from collectors.gateway.session.names import Names
 from collectors.gateway.session.refusing import Refused
-from collectors.gateway.session.waiting import BEHIND_BYTES_MAX, Held
+from collectors.gateway.session.room import ROOM_BYTES_MAX, Room
+from collectors.gateway.session.waiting import Held
 from collectors.gateway.spool.records import Begun, Ended, Record, Way
 from collectors.gateway.wire import backend, frontend
 from collectors.gateway.wire.frames import HEADER, Frames, Message, Piece, frame
@@ -43,6 +45,9 @@ QUEUE_MAX: Final = 100_000
 """Messages of a client that wait for their answer; a pipeline that is longer has to be read from."""
 
 NAME_BYTES_MAX: Final = 63
+FLUSH: Final = frame(b"H")
+CUT_AGAIN_S: Final = 1.0
+"""How long after a cancel that has ended nothing the next one is tried."""
 COMING_MAX: Final = 2_000
 """Names that wait for their answer in a session for which the rules have changed: each has to be asked about."""
 
@@ -79,6 +84,10 @@ class _Sent:
     """By which it is limited, or of which it is a part."""
     limited: _Sent | None = None
     """The statement whose rows this one checks."""
+    meter: Meter | None = None
+    """By which its answer is measured, or of what comes of whose it is a part."""
+    why: str = ""
+    """Why it was cut or undone, for the evidence."""
     watched: bool = False
     """Whether its answer is waited for with care: it is written anew, or something is put before it."""
 
@@ -89,6 +98,7 @@ _ANSWERS: Final = {
     backend.CLOSE_COMPLETE: frontend.CLOSE,
 }
 _COMMITS: Final = (b"COMMIT\0", b"PREPARE TRANSACTION\0")
+_CURSORS: Final = (b"DECLARE CURSOR\0", b"CLOSE CURSOR\0")
 _ROLLS_BACK: Final = b"ROLLBACK\0"
 _OF_CLIENT: Final = frozenset((backend.ROW_DESCRIPTION, backend.PARAMETER_STATUS, backend.READY))
 """What passes in whosever answer it comes."""
@@ -126,8 +136,8 @@ class Session:
         self._leftover: list[bytes] = []
         """Names of the gateway's own that an error kept it from closing."""
         self._held: Held | None = None
-        self._behind: list[Piece] = []
-        """What has come behind a statement that waits."""
+        self._room = Room()
+        """What has come behind a statement that waits, or is measured."""
         self.mark: Callable[[Verdict, str, int], str] | None = None
         """Writes what the guard in the database lets an approved statement pass by, of a text at a time."""
         self._reads_rows = False
@@ -146,6 +156,10 @@ class Session:
         self._application = settings.get("application_name", "")
         self._rows = 0
         self._now = Moment(0, 0)
+        self._meter: Meter | None = None
+        """Of the statement that runs and is measured: what comes behind it waits."""
+        self._metered: _Sent | None = None
+        self._counted = Counted()
         self._rows_answered = 0
         """Rows of all answers that have ended."""
         self._last: _Sent | None = None
@@ -158,7 +172,8 @@ class Session:
     @property
     def waiting(self) -> int:
         """How many messages the server has not answered yet."""
-        return len(self._sent) + (self.lane is not None and self.lane.waiting)
+        under_way = self._held is not None or self._meter is not None
+        return len(self._sent) + len(self._room) + under_way + (self.lane is not None and self.lane.waiting)
 
     # -- the short lane ----------------------------------------------------------------------------------------
 
@@ -175,7 +190,7 @@ class Session:
     def _rests(self) -> bool:
         """Say whether nothing is under way, withheld, or known that another statement could refer to by SQL."""
         under_way = self._sent or self._coming or self._undecided or self._watching or self._skipping or self._copying
-        known = self._leftover or self._withheld or self._by_sql or self._held or self._notices
+        known = self._leftover or self._withheld or self._by_sql or self._held or self._meter or self._notices
         return not under_way and not known and self._reported.sure and self._client.between and self._server.between
 
     def _leave(self) -> None:
@@ -248,12 +263,24 @@ class Session:
         return done
 
     def _take(self, pieces: list[Piece], now: Moment, done: Actions) -> None:
-        """Take what the client has sent, up to a statement that waits."""
+        """Take what the client has sent, up to a statement that waits, or is waited for."""
         for place, piece in enumerate(pieces):
-            if self._held is not None:
-                self._behind += pieces[place:]
+            if self._room or not self._may_go(piece):
+                self._room.put(pieces[place:])
                 return
             done.to_server.append(self._from_client(piece, now, done) if isinstance(piece, Message) else piece)
+            if self._meter is not None and self._meter.copying and isinstance(piece, Message):
+                done.to_server.append(FLUSH)  # the one behind the COPY was passed over, as all is in its midst
+
+    def _may_go(self, piece: Piece) -> bool:
+        """Say whether a piece may go now: behind what waits or is measured none may, but for what that copies in."""
+        if self._meter is None:
+            return self._held is None
+        if not self._meter.copying or not self._copying:
+            return False
+        if isinstance(piece, Message) and piece.type not in (frontend.COPY_DONE, frontend.COPY_FAIL, frontend.SYNC):
+            raise ProtocolViolation("something else than data in the midst of a COPY from the client")
+        return True
 
     @property
     def held(self) -> bool:
@@ -263,14 +290,13 @@ class Session:
     @property
     def is_full(self) -> bool:
         """Whether no more should be read from the client, because so much waits behind a statement."""
-        return sum(len(one.frame if isinstance(one, Message) else one) for one in self._behind) > BEHIND_BYTES_MAX
+        return self._room.size > ROOM_BYTES_MAX
 
     def resume(self, verdict: Verdict, now: Moment) -> Actions:
         """Go on with the statement that waits: run it by the approval that the verdict names, or refuse it."""
         done = Actions()
         self._now = now
         held, self._held = self._held, None
-        behind, self._behind = self._behind, []
         if held is None:
             return done
         decision = held.asked.decision._replace(verdict=verdict)
@@ -279,7 +305,7 @@ class Session:
                 done.to_server.append(self._run_query(held.message, held.read, decision, now, done))
             else:
                 done.to_server.append(self._run(held.message, decision, now, done))
-            self._take(behind, now, done)
+            self._take(self._room.leave(), now, done)
         except ProtocolViolation as error:
             done.close = error
         return done
@@ -366,6 +392,7 @@ class Session:
         return self._run_query(message, read, decision, now, done)
 
     def _run_query(self, message: Message, read: bytes, decision: Decision, now: Moment, done: Actions) -> bytes:
+        decision = self._admitted(decision, now)
         if decision.limit and not self._skipping:
             return self._limited_query(frontend.query_text(read[HEADER:]), decision, now, done)
         sent = _Sent(message.type, decision=decision)
@@ -377,30 +404,40 @@ class Session:
         assert decision.verdict is not None
         limit = self._limit(decision.verdict, text, now)
         before = self._own(limit.before(), limit)
+        meter = self._meter_of(decision, simple=True)
         for kind in (frontend.PARSE, frontend.BIND):
-            self._name(_Sent(kind, decision=waiting.unused(decision), own=True, limit=limit))
-        self._queue(_Sent(frontend.DESCRIBE, own=True))
-        sent = _Sent(frontend.EXECUTE, decision=decision, limit=limit, simple=True)
+            self._name(_Sent(kind, decision=waiting.unused(decision), own=True, limit=limit, meter=meter))
+        self._queue(_Sent(frontend.DESCRIBE, own=True, limit=limit, meter=meter))
+        sent = _Sent(frontend.EXECUTE, decision=decision, limit=limit, simple=True, meter=meter)
         self._begin("query", sent, now, done)
+        if meter is not None:
+            self._measure(meter, sent, done)
+            return b"".join([*before, *limiting.as_one(text), FLUSH])
         behind = self._own([*limit.behind(), limiting.closing()], limit, sent)
         self._queue(_Sent(frontend.SYNC, watched=True))
         return b"".join([*before, *limiting.as_one(text), *behind, limiting.SYNC])
 
     def _limit(self, verdict: Verdict, text: bytes, now: Moment) -> Limit:
         mark = ""
-        if verdict.approval:
-            if self.mark is not None:
-                codec = codec_of(self.settings.get("client_encoding", "UTF8"))
-                mark = self.mark(verdict, text.decode(codec, "replace"), now.us)
-            self._server.want(backend.DATA_ROW, backend.MESSAGE_BYTES_MAX)  # its check says what was counted in one
-            self._reads_rows = True
+        if verdict.approval and self.mark is not None:
+            codec = codec_of(self.settings.get("client_encoding", "UTF8"))
+            mark = self.mark(verdict, text.decode(codec, "replace"), now.us)
         return Limit(verdict, mark)
+
+    def _admitted(self, decision: Decision, now: Moment) -> Decision:
+        """Count a statement that is about to run, where its rate is limited; refuse one too many."""
+        if decision.verdict is None or not decision.verdict.rates or decision.denied or self._skipping:
+            return decision
+        return self._judge.admitted(decision, now.us)
 
     def _own(self, frames: list[bytes], limit: Limit, limited: _Sent | None = None) -> list[bytes]:
         """Send messages of the gateway's own."""
         if limited is None:
             frames = [*(frame(b"C", b"S" + name + b"\0") for name in self._leftover), *frames]
             self._leftover = []
+        elif limit.verdict.approval:
+            self._server.want(backend.DATA_ROW, backend.MESSAGE_BYTES_MAX)  # its check says what was counted in one
+            self._reads_rows = True
         for each in frames:
             kind, body = each[0], each[HEADER:]
             if kind == frontend.EXECUTE:
@@ -445,18 +482,104 @@ class Session:
 
     def _run(self, message: Message, decision: Decision, now: Moment, done: Actions) -> bytes:
         portal = _key(frontend.execute(message.body))
+        decision = self._admitted(decision, now)
         sent = _Sent(message.type, portal, decision)
         if decision.limit and not self._skipping:
             assert decision.verdict is not None
             sent.limit = limit = self._limit(decision.verdict, decision.exact.partition(b"\0")[0], now)
             before = self._own(limit.before(), limit)
+            sent.meter = self._meter_of(decision, portal=portal)
             self._begin("execute", sent, now, done)
+            if sent.meter is not None:
+                self._measure(sent.meter, sent, done)
+                return b"".join([*before, message.frame, FLUSH])
             return b"".join([*before, message.frame, *self._own(limit.behind(), limit, sent)])
         self._begin("execute", sent, now, done)
         if sent.refused is None:
             return message.frame
         self._skipping = True
         return sent.refused.instead(message.frame)
+
+    # -- what is measured ----------------------------------------------------------------------------------------
+
+    def _meter_of(self, decision: Decision, portal: bytes = b"", *, simple: bool = False) -> Meter | None:
+        """Return what measures the answer of a statement, where that is limited; also of what copies in, to wait."""
+        verdict = decision.verdict
+        assert verdict is not None
+        known = decision.reading.known if decision.reading is not None else None
+        if not verdict.reads and (known is None or "copy_from" not in known.operations):
+            return None
+        fetched = [handle.name for handle in decision.handles if handle.verb == "fetch"]
+        meter = Meter(verdict, simple, fetched[0].encode() if fetched else None if simple else portal)
+        self._counted.begin(meter)
+        return meter
+
+    def _measure(self, meter: Meter, sent: _Sent, done: Actions) -> None:
+        """Measure a statement from now on, and keep what its client sends behind it."""
+        self._meter, self._metered = meter, sent
+        if meter.verdict.seconds is not None:
+            done.expires = (meter.verdict.seconds, meter)
+
+    def expired(self, token: object, now: Moment) -> Actions:
+        """Take up that a time is over that was asked for: what runs too long is cut."""
+        done = Actions()
+        self._now = now
+        meter, metered = self._meter, self._metered
+        if meter is None or metered is None or meter is not token or meter.ended or meter.cancelling:
+            return done
+        head = self._head()
+        if head is None or (head.meter is not meter and head.limit is not metered.limit):
+            done.expires = (meter.verdict.seconds or CUT_AGAIN_S, meter)  # what is before it runs, and is not meant
+            return done
+        meter.late()
+        self._cut(meter, done)
+        return done
+
+    def _cut(self, meter: Meter, done: Actions) -> None:
+        meter.cancelling = done.cancel = True
+
+    def cancelled(self, now: Moment) -> Actions:
+        """Take up that the server was asked to cancel: what it runs later is not meant any more."""
+        done = Actions()
+        self._now = now
+        meter = self._meter
+        if meter is not None:
+            meter.cancelling = False
+            if meter.ended:
+                self._go_on(meter, now, done)
+            else:
+                done.expires = (CUT_AGAIN_S, meter)
+        return done
+
+    def _over(self, now: Moment, done: Actions, *, failed: bool) -> None:
+        """Take up that what is measured has ended; what waits goes when a cancel can hit nothing else any more."""
+        meter = self._meter
+        assert meter is not None
+        meter.ended, meter.failed = True, failed
+        self._counted.ended(meter)
+        if not meter.cancelling:
+            self._go_on(meter, now, done)
+
+    def _go_on(self, meter: Meter, now: Moment, done: Actions) -> None:
+        """Send what checks the statement that was measured, or fails in its place, then what has waited for it."""
+        limited, self._meter, self._metered = self._metered, None, None
+        assert limited is not None
+        limit = limited.limit
+        assert limit is not None
+        if not meter.failed:
+            if meter.cut is not None:
+                self._queue(_Sent(frontend.EXECUTE, own=True, limit=limit, limited=limited, meter=meter))
+                done.to_server.append(frontend.execute_of(meter.portal))
+            behind = [*limit.behind(), *([limiting.closing()] if meter.simple else [])]
+            done.to_server += self._own(behind, limit, limited)
+        if meter.simple:
+            self._skipping = False
+            sync = _Sent(frontend.SYNC)
+            self._queue(sync)
+            sync.watched = True
+            self._watching += 1
+            done.to_server.append(limiting.SYNC)
+        self._take(self._room.leave(), now, done)
 
     # -- names -------------------------------------------------------------------------------------------------
 
@@ -633,11 +756,16 @@ class Session:
         passed: list[bytes] = []
         for piece in self._server.feed(data):
             if isinstance(piece, Message):
-                instead = self._answer_to(piece)
+                if piece.type == backend.DATA_ROW and self._is_measured():
+                    instead = self._measured(piece.frame, done)
+                else:
+                    instead = self._answer_to(piece)
+                    if self._meter is not None:
+                        self._meter.message(piece)
                 self._from_server(piece, now, done)
                 passed.append(instead)
             else:
-                passed.append(piece)
+                passed.append(self._measured(piece, done))
         if passed:
             passed[0] = passed[0][self._ahead :]
             self._ahead = 0
@@ -646,6 +774,21 @@ class Session:
             passed.append(pending[self._ahead :])
             self._ahead = len(pending)
         done.to_client.append(b"".join(passed))
+
+    def _is_measured(self) -> bool:
+        """Say whether what the server answers now is measured."""
+        return self._meter is not None and bool(self._sent) and self._sent[0].meter is self._meter
+
+    def _measured(self, piece: bytes, done: Actions) -> bytes:
+        """Return what the client may read of a piece of an answer."""
+        meter = self._meter
+        if meter is None or not self._is_measured():
+            return piece
+        was = meter.cut
+        passed = meter.take(piece)
+        if was is None and meter.cut is not None and not meter.cancelling:
+            self._cut(meter, done)
+        return passed
 
     def _answer_to(self, message: Message) -> bytes:
         """Return what the client reads for a message of the server."""
@@ -656,9 +799,15 @@ class Session:
                 return withheld + message.frame
         if head is None or not head.watched:
             return message.frame
+        if message.type == backend.ERROR and self._is_cut(head, message):
+            meter = head.meter or self._meter
+            assert meter is not None
+            return meter.answer(self.settings.get("client_encoding", "UTF8"))
         if head.own:
             return self._answer_to_own(head, message)
-        if head.limit is not None and message.type == backend.COMMAND_COMPLETE:
+        if head.limit is not None and message.type in (backend.COMMAND_COMPLETE, backend.SUSPENDED):
+            if head.meter is not None and head.meter.cut is None and head.limit.rows is None and not head.simple:
+                return message.frame  # nothing is left that could undo it
             self._withheld = message.frame
             return b""
         if message.type == backend.ERROR and head.refused is not None:
@@ -669,6 +818,17 @@ class Session:
             warning, head.warning = head.warning, b""
             return warning + message.frame
         return message.frame
+
+    def _is_cut(self, head: _Sent, message: Message) -> bool:
+        """Say whether an error comes of the cut of what is measured; take it up where it does."""
+        meter, limited = head.meter or self._meter, head.limited or self._metered
+        if meter is None or limited is None or head.limit is not limited.limit:
+            return False
+        if not meter.is_own(backend.fields(message.body)):
+            return False
+        limited.outcome, limited.sqlstate = "denied", refusing.SQLSTATE
+        limited.rows, limited.why = meter.passed, f"cut: {meter.cut}"
+        return True
 
     def _answer_to_own(self, head: _Sent, message: Message) -> bytes:
         """Return what the client reads of the answer to a message of the gateway's own: of errors and rows only."""
@@ -692,6 +852,7 @@ class Session:
             return message.frame
         if head.limited is not None:
             head.limited.outcome, head.limited.sqlstate = "denied", refusing.SQLSTATE
+            head.limited.why = f"undone: it changed {rows} rows"
         self._leftover.append(head.name)
         return head.limit.answer(rows, encoding)
 
@@ -709,7 +870,7 @@ class Session:
         elif kind == backend.ERROR:
             self._failed(backend.fields(message.body), now, done)
         elif kind in (backend.COPY_IN, backend.COPY_BOTH):
-            self._copy_in()
+            self._copy_in(now, done)
         else:
             self._answered(kind, message, now, done)
 
@@ -732,6 +893,8 @@ class Session:
             made = self._prepared.get(head.statement)
             bound = made if head.own else self._bound(head.statement, made, now)
             self._portals.put(head.name, waiting.bound(bound, made, head.decision))
+            if self._counted:
+                self._counted.made(head.name)
             self._named()
         elif kind == backend.CLOSE_COMPLETE:
             (self._prepared if head.statement == b"S" else self._portals).forget(head.name)
@@ -751,6 +914,8 @@ class Session:
         rows = self._rows if kind == backend.SUSPENDED else None
         if kind == backend.COMMAND_COMPLETE:
             rows = backend.command_rows(message.body)
+            if message.body in _CURSORS and self._counted:
+                self._counted.tagged(message.body, head.decision.handles)
             if message.body in _COMMITS:
                 self._settle("success", done)
             elif message.body == _ROLLS_BACK:
@@ -763,6 +928,8 @@ class Session:
             self._pop()
             if not head.own:
                 self._end(head, "success", now)
+            if head is self._metered:
+                self._over(now, done, failed=False)
 
     def _failed(self, said: dict[str, str], now: Moment, done: Actions) -> None:
         """Take an error: it ends what is being answered, and in the extended protocol all up to the next Sync."""
@@ -793,6 +960,8 @@ class Session:
                 self._end(sent, "denied" if undone else "failure", now, ran=ran)
             ran = False
         self._skipping = not self._sent
+        if self._metered is not None and not any(sent is self._metered for sent in self._sent):
+            self._over(now, done, failed=True)
 
     def _leave_copy(self) -> None:
         self._copying = False
@@ -818,15 +987,23 @@ class Session:
         if status == "I":
             self._transaction += 1
             self._portals.clear()
+            if self._counted:
+                self._counted.transaction_ended(self._by_sql.lasts)
             if not self._sent:
                 self._by_sql.transaction_ended()
                 self._judge.ended()
 
-    def _copy_in(self) -> None:
+    def _copy_in(self, now: Moment, done: Actions) -> None:
         """Take up that the server reads data now: what was sent ahead of their end it passes over."""
         head = self._head()
         if head is None:
             return
+        ahead: list[Piece] = []
+        if head is self._metered and head.meter is not None:
+            head.meter.copying = True
+            ahead = self._room.leave()
+            while ahead and (ahead[0].type == frontend.SYNC if isinstance(ahead[0], Message) else ahead[0] == FLUSH):
+                del ahead[0]
         behind = list(self._sent)[1:]
         while behind and behind[0].kind == frontend.SYNC:
             del behind[0]
@@ -834,11 +1011,14 @@ class Session:
         if behind and behind.pop(0).kind not in (frontend.COPY_DONE, frontend.COPY_FAIL):
             raise ProtocolViolation("something else than data behind a COPY from the client")
         self._sent = deque([head, *behind])
+        self._take(ahead, now, done)
 
     def _end(self, sent: _Sent, outcome: Outcome, now: Moment, *, ran: bool = True) -> None:
         """Take up how a statement ended; whether that lasts says the end of its transaction."""
         if sent.refused is not None and sent.sqlstate == refusing.SQLSTATE:
             outcome = "denied"
+        if sent.meter is not None and sent.meter.cut is not None and sent.sqlstate == refusing.SQLSTATE:
+            outcome, sent.rows = "denied", sent.meter.passed
         sent.outcome, sent.ended_ns, sent.ran = outcome, now.ns, ran
         sent.failed = self.status == "E"
         if sent.kind == frontend.EXECUTE and ran and sent.refused is None:
@@ -866,6 +1046,7 @@ class Session:
             changed=sent.limit.ran if sent.limit is not None and not sent.own else None,
             transaction=self._transaction if self.status != "I" else 0,
             said=None if sent.other is None else sent.other.said,
+            error=sent.why or None,
         )
 
     def lost(self, now: Moment) -> list[Record]:
@@ -890,5 +1071,7 @@ def _key(name: bytes) -> bytes:
 
 def _sqlstate(sent: _Sent, said: dict[str, str]) -> str:
     """Return the SQLSTATE that the client was told."""
-    ours = sent.refused is not None and sent.refused.is_own(said)
+    ours = (sent.refused is not None and sent.refused.is_own(said)) or (
+        sent.meter is not None and sent.meter.is_own(said)
+    )
     return refusing.SQLSTATE if ours else said.get("C", "XX000")

@@ -15,8 +15,6 @@ from collectors.gateway.session.actions import Asked, Decision
 from collectors.gateway.wire.frames import HEADER, Message
 
 BY_NAME = "what waits for approval has to be sent as it is, with parameters of at most 4 KiB, and not by a name"
-BEHIND_BYTES_MAX = 256 * 1024
-"""How much of what comes behind a waiting statement is taken before its client is read from no more."""
 
 
 @dataclass(slots=True)

@@ -109,6 +109,8 @@ class Ended(_Record, frozen=True, kw_only=True, tag="ended"):
     said: Said | None = None
     changed: Ran | None = None
     """What the server counted, where it ran approved."""
+    error: str | None = None
+    """Why it was cut or undone by a limit."""
 
 
 class Started(_Record, frozen=True, kw_only=True, tag="started"):

@@ -176,7 +176,7 @@ class Shipment:
             outcome=ended.outcome,
             sqlstate=ended.sqlstate,
             vxid=f"gateway/{'failed/' if ended.failed else ''}{ended.transaction}",
-            error=None if ended.ran else PASSED_OVER,
+            error=ended.error if ended.ran else PASSED_OVER,
             tags=said.tags,
             trust="certain",
             decided=_decided(begun.verdict, ended.rows),
