@@ -399,8 +399,16 @@ class Connection:
                 self._client.go()
 
     async def _cut(self) -> None:
-        """Have the server cancel what runs, and only then go on: a late cancel would hit what comes next."""
-        over = await upstream.cancel(self.server)
+        """Have the server cancel what runs, and only then go on: a late cancel would hit what comes next.
+
+        Nothing of it is read meanwhile. A fast server would keep this process so busy with rows that it drops that the
+        cancel itself came late; once it has the cancel, it ends with the next row that it can write.
+        """
+        self.server.link.stop()
+        try:
+            over = await upstream.cancel(self.server)
+        finally:
+            self.server.link.go()
         if self.over.done():
             return
         if over:

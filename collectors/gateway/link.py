@@ -27,6 +27,8 @@ class Link(asyncio.Protocol):
         self.ended = False
         self.other: Link | None = None
         self._stopped = False
+        self._crowded = False
+        """The other side takes nothing at the moment."""
         self._buffer = bytearray()
         self._waiter: asyncio.Future[None] | None = None
         self._take: Callable[[bytes], None] | None = None
@@ -59,6 +61,7 @@ class Link(asyncio.Protocol):
         self.ended = True
         self._wake()
         if self.other is not None:
+            self.other._crowded = False
             self.other.resume()
         if self._on_end is not None:
             self._on_end()
@@ -72,16 +75,18 @@ class Link(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Read no more from the other side while this one takes nothing."""
         if self.other is not None and self.other.transport is not None and not self.other.ended:
+            self.other._crowded = True
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Read on from the other side."""
         if self.other is not None:
+            self.other._crowded = False
             self.other.resume()
 
     def resume(self) -> None:
         """Read on here."""
-        if self.transport is not None and not self.ended and not self._stopped:
+        if self.transport is not None and not self.ended and not (self._stopped or self._crowded):
             self.transport.resume_reading()
 
     def stop(self) -> None:
@@ -173,7 +178,7 @@ class Link(asyncio.Protocol):
         if self.transport is None or self.ended:
             return
         self._take, self._on_end, self.other = _nothing, None, None
-        self._stopped = False
+        self._stopped = self._crowded = False
         self._buffer.clear()
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -17,6 +17,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from collectors.gateway.judging.rates import WHO_MAX, Rates
 from collectors.gateway.session.metering import Meter
+from collectors.gateway.wire import frontend
 from collectors.gateway.wire.frames import frame
 from detectors.gatekeeper import Rate, Verdict
 from detectors.policy.files import parse
@@ -284,6 +285,117 @@ def test_a_client_that_goes_in_the_midst_is_no_harm(limited: Running) -> None:
 def _ignored(client: psycopg.Connection) -> None:
     with pytest.raises(psycopg.Error):
         client.execute("SELECT pg_sleep(60) FROM t_slow LIMIT 1")
+
+
+def test_no_small_steps_lead_round_it(limited: Running) -> None:
+    """A cursor counts on behind savepoints and a DECLARE that failed; closed and declared anew it begins anew."""
+    with psycopg.connect(limited.dsn(), autocommit=True) as client:
+        client.execute("BEGIN")
+        client.execute("DECLARE c CURSOR WITH HOLD FOR SELECT id FROM t_rows ORDER BY id LIMIT 40")
+        assert len(client.execute("FETCH 6 FROM c").fetchall()) == 6
+        client.execute("SAVEPOINT s")
+        with pytest.raises(errors.DuplicateCursor):
+            client.execute("DECLARE c CURSOR FOR SELECT id FROM t_rows")
+        client.execute("ROLLBACK TO s")
+        with pytest.raises(errors.InsufficientPrivilege, match="more than 10 rows"):
+            client.execute("FETCH 6 FROM c")
+        with pytest.raises(errors.InFailedSqlTransaction):
+            client.execute("SELECT 1")
+        client.execute("ROLLBACK TO s")
+        client.execute("COMMIT")
+        with pytest.raises(errors.InsufficientPrivilege):
+            client.execute("FETCH 1 FROM c")
+        client.execute("CLOSE c")
+        with client.transaction():
+            client.execute("DECLARE c CURSOR FOR SELECT id FROM t_rows ORDER BY id")
+            assert client.execute("FETCH 10 FROM c").fetchall()[-1] == (10,)
+        client.execute("PREPARE q AS SELECT * FROM t_rows")
+        for text in ("EXECUTE q", "SELECT generate_series(1, 100) FROM t_rows WHERE id = 1"):
+            with pytest.raises(errors.InsufficientPrivilege, match="more than 10 rows"):
+                client.execute(text)
+        with pytest.raises(errors.InsufficientPrivilege, match="bytes"):
+            client.execute("SELECT repeat('y', 50000000) FROM t_bytes LIMIT 1")
+        assert client.execute("SELECT 7").fetchone() == (7,)
+    told = {ended.error for begun, ended in limited.statements() if ended.outcome == "denied"}
+    assert told == {"cut: it answers more than 10 rows", "cut: it answers more than 10,000 bytes"}
+
+
+def test_a_portal_counts_on_where_it_was_suspended(limited: Running) -> None:
+    """Steps of four rows, in one pipeline: the third is cut in its midst, and what is behind it is passed over."""
+    with psycopg.connect(limited.dsn(), autocommit=True) as client:
+        told = _by_hand(
+            client,
+            frontend.parse_of(b"", b"SELECT id FROM t_rows"),
+            frame(b"B", b"p\0\0" + b"\0\0" * 3),
+            *[frame(b"E", b"p\0" + (4).to_bytes(4, "big"))] * 4,
+            frame(b"S"),
+        )
+        assert told == "12DDDDsDDDDsDDEZ"
+        told = _by_hand(
+            client,
+            frontend.parse_of(b"", b"SELECT id FROM t_rows WHERE id < 9"),
+            frame(b"B", b"p\0\0" + b"\0\0" * 3),
+            *[frame(b"E", b"p\0" + (4).to_bytes(4, "big"))] * 3,
+            frame(b"S"),
+        )
+        assert told == "12DDDDsDDDDsCZ"
+        copied = frame(b"d", b"1\n")
+        told = _by_hand(
+            client,
+            frontend.parse_of(b"", b"COPY t_rows (id) FROM STDIN"),
+            frame(b"B", b"\0\0" + b"\0\0" * 3),
+            frontend.execute_of(b""),
+            frame(b"S"),
+            copied * 11 + frame(b"c") + frame(b"S"),
+        )
+        assert told == "12GEZ"
+        assert client.execute("SELECT count(*) FROM t_rows").fetchone() == (20_000,)
+
+
+def _by_hand(client: psycopg.Connection, *messages: bytes) -> str:
+    """Send messages past libpq; return the types of what is answered, up to ReadyForQuery."""
+    with socket.fromfd(client.pgconn.socket, socket.AF_INET, socket.SOCK_STREAM) as raw:
+        raw.setblocking(True)
+        raw.settimeout(60.0)
+        raw.sendall(b"".join(messages))
+        types, held = "", b""
+        while not types.endswith("Z"):
+            held += raw.recv(65536)
+            while len(held) >= 5 and len(held) > (size := int.from_bytes(held[1:5], "big")):
+                types, held = types + chr(held[0]), held[size + 1 :]
+        raw.setblocking(False)
+    return types
+
+
+def test_its_clients_own_cancel_and_the_cut_do_not_meet_behind(limited: Running) -> None:
+    """Both at once, again and again: one of them ends the read, and the next statement is never hit."""
+    with psycopg.connect(limited.dsn(), autocommit=True) as client:
+        for n in range(15):
+            both = threading.Thread(target=client.cancel_safe)
+            both.start()
+            with pytest.raises((errors.InsufficientPrivilege, errors.QueryCanceled)):
+                client.execute("SELECT a.id FROM t_rows a CROSS JOIN t_rows b")
+            both.join()
+            assert client.execute("SELECT count(*), %s FROM free", [n]).fetchone() == (20_000, n)
+
+
+def test_a_server_that_ends_in_the_midst_ends_that_session_alone(limited: Running, database18: str) -> None:
+    """What waited behind the read is told of to nobody, and did not run."""
+    with psycopg.connect(limited.dsn(), autocommit=True) as other, psycopg.connect(limited.dsn()) as client:
+        pid = client.execute("SELECT pg_backend_pid()").fetchone()
+        client.rollback()
+        ends = threading.Timer(0.1, _terminated, (database18, pid))
+        ends.start()
+        with pytest.raises(psycopg.OperationalError):
+            client.execute("SELECT pg_sleep(60) FROM t_rows LIMIT 1")
+        ends.join()
+        assert client.closed
+        assert other.execute("SELECT 7").fetchone() == (7,)
+
+
+def _terminated(dsn: str, pid: object) -> None:
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(%s)", pid)  # type: ignore[arg-type]
 
 
 def test_the_meter_cuts_at_a_rows_beginning_however_the_stream_is_cut() -> None:

@@ -17,7 +17,7 @@ from collectors.gateway.session.refusing import SQLSTATE
 from collectors.gateway.wire import backend
 from collectors.gateway.wire.frames import HEADER, Message
 from detectors.gatekeeper import Verdict
-from pgwitness.core.sql.parsetree import Handle
+from pgwitness.core.sql.tree.facts import Handle
 
 COUNTED_MAX: Final = 1_000
 """Cursors and portals of a session of which it is known how much was read by them."""
