@@ -109,7 +109,7 @@ def _from_message(asked: Asked) -> Answer:
     links, request = asked.shared.links, asked.value("id")
     trouble = links.opened.open(asked.value("token"), request, links.key, _now_us()) if links.key else "forged"
     if trouble is not None:
-        raise Refused(403, f"This link {_TROUBLES[trouble]}. The page Approvals has what waits.")
+        raise Refused(404, f"This link {_TROUBLES[trouble]}. The page Approvals has what waits.")
     return Answer(redirect=f"/approvals/{quote(request, safe='')}", what={"request": request})
 
 

@@ -189,7 +189,7 @@ def test_a_link_of_a_message_opens_the_page_once_and_decides_nothing(world: Worl
     path = link("http://127.0.0.1:8432", "r1", until_us, LINK_KEY, "slack").removeprefix("http://127.0.0.1:8432")
     assert world.browser().get(path).headers["location"].startswith("/login?next=/approvals/r1/from/")
     browser = world.visit("ada")
-    assert browser.get(path.replace("/r1/", "/r2/")).status_code == 403
+    assert browser.get(path.replace("/r1/", "/r2/")).status_code == 404
     assert browser.get(path).headers["location"] == "/approvals/r1"
     assert book.ledger.requests["r1"].state(time.time_ns() // 1000) == "open"
     assert "was opened before" in words(document(browser.get(path)))
