@@ -18,11 +18,13 @@ from collectors.gateway.spool.records import Opened
 from collectors.masking import install
 from collectors.masking.install import Masks
 from detectors.gatekeeper import Gatekeeper
+from detectors.policy.files import parse
 from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
 from pgwitness.core.config import Audience, AudienceColumn, Privacy
 from pgwitness.core.config.tables import AudienceMatch
 from tests.gateway.conftest import Running, running
+from tests.gateway.test_reading_limits import policy as limiting
 
 ROLE = "masked_at_gateway"
 PASSWORD = "pw"
@@ -70,8 +72,10 @@ def asking(tmp_path: Path, database18: str) -> Iterator[Asking]:
 
 
 @contextmanager
-def gateway_of(folder: Path, dsn: str, wanted: Masks, *, roles: str = f'"{ROLE}" "{PASSWORD}"') -> Iterator[Asking]:
-    """Run a gateway in front of a database that masks are installed in."""
+def gateway_of(
+    folder: Path, dsn: str, wanted: Masks, *, roles: str = f'"{ROLE}" "{PASSWORD}"', policy: str = ""
+) -> Iterator[Asking]:
+    """Run a gateway in front of a database that masks are installed in; a policy decides, if there is one."""
     with psycopg.connect(dsn, autocommit=True) as admin:
         admin.execute(SCHEMA.encode())
     with psycopg.connect(dsn) as connection:
@@ -87,9 +91,21 @@ def gateway_of(folder: Path, dsn: str, wanted: Masks, *, roles: str = f'"{ROLE}"
     def name(opened: Opened, _application: str) -> Person:
         return Person(principal=opened.user or opened.role, kind="human", peer_group="analysts")
 
-    rules = Rules(Gatekeeper(Bundle([]), Sensitive([])), name)
+    rules = Rules(Gatekeeper(Bundle(list(parse(policy, "test")) if policy else []), Sensitive([])), name)
     with running(folder, dsn, audiences=audiences, rules=rules, roles=Roles(passwords)) as gateway:
         yield Asking(gateway, dsn)
+
+
+def test_what_is_masked_is_limited(tmp_path: Path, database18: str) -> None:
+    """Both in one statement, in each flow: what passes is masked, what is beyond the limit is cut."""
+    with gateway_of(tmp_path, database18, masks(), policy=limiting("customers", "max_rows: 2")) as asking:
+        for factory in (psycopg.Cursor, psycopg.ClientCursor):
+            with asking.connect(cursor_factory=factory) as connection:
+                found = connection.execute("SELECT email FROM customers WHERE id < 3").fetchall()
+                assert [row[0][:4] for row in found] == ["tok_", "tok_"]
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="more than 2 rows"):
+                    connection.execute("SELECT email FROM customers")
+                assert connection.execute("SELECT count(*) FROM orders").fetchone() == (3,)
 
 
 def test_names_mean_views(tmp_path: Path, database: str) -> None:
