@@ -6,6 +6,7 @@ They are played while everybody else still behaves.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
@@ -27,16 +28,17 @@ WHOM = f"SELECT id, name, email, city FROM public.customers WHERE city = '{CITIE
 ALL = "SELECT id, name, email, city FROM public.customers"
 TOWNS = "SELECT city, count(*) FROM public.customers WHERE city <> '' GROUP BY city ORDER BY city"
 APPROVED_S = 20.0
+_REQUEST = re.compile(r"`pgwitness approvals approve (\w+)`")
 
 
 def ask_first(stage: Stage) -> None:
     """The pricing agent tidies up old prices: that waits for Maria, who approves it in a terminal of hers."""
-    stage.ledger.add(PRICING_AGENT.name, _approved(stage, OLD_PRICES, "public.old_prices", "agreed with finance"))
+    stage.ledger.add(PRICING_AGENT.name, _approved(stage, OLD_PRICES, "agreed with finance"))
 
 
 def do_more(stage: Stage) -> None:
     """Old carts go with Maria's word; a foreign key takes their items along, of which the request said nothing."""
-    rows = _approved(stage, OLD_CARTS, "public.carts", "nobody comes back for these")
+    rows = _approved(stage, OLD_CARTS, "nobody comes back for these")
     stage.ledger.add(PRICING_AGENT.name, rows * (1 + ITEMS_PER_CART))
 
 
@@ -47,11 +49,14 @@ def ask(stage: Stage, statement: str) -> None:
     client.close()
 
 
-def _approved(stage: Stage, statement: str, relation: str, reason: str) -> int:
-    """Ask, have it approved, and come again with the same until it runs; gives the rows that the server deleted."""
+def _approved(stage: Stage, statement: str, reason: str) -> int:
+    """Ask, hand on to the approver what one was told, and come again with the same; gives the deleted rows."""
     client = Psycopg(stage.doors.through(PRICING_AGENT))
     stage.refuse(client, PRICING_AGENT, statement)
-    office.approve(stage.config, relation, reason)
+    told = _REQUEST.search(stage.refusals[-1].hint)
+    if told is None:
+        raise NotInOrder(f"{PRICING_AGENT.name} was not told how this is approved: {stage.refusals[-1].hint}")
+    office.approve(stage.config, told[1], reason)
     deadline, pause = time.monotonic() + APPROVED_S, threading.Event()
     while True:
         try:

@@ -6,16 +6,11 @@ folder of hers, where in earnest it would be on her machine.
 
 from __future__ import annotations
 
-import json
-import threading
-import time
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from detectors.alerts.verdicts import private_pem, public_text
-from pgwitness.core.errors import NotInOrder
 from pgwitness.demo.daemons import run
 from pgwitness.demo.shop import MARIA
 
@@ -23,7 +18,6 @@ GATEWAY_KEY = "gateway-approvals.key"
 APPROVER = MARIA
 APPROVER_KEY = f"people/{MARIA.name}/{MARIA.name}.key"
 GROUP = "sales"
-WAIT_S = 20.0
 SETTINGS = """\
 [approvals]
 key_file = "{gateway_key}"              # the gateway's own: it signs what it asks
@@ -53,22 +47,6 @@ def _make(path: Path) -> str:
     return public_text(key.public_key())
 
 
-def waiting(config: Path) -> list[dict[str, Any]]:
-    """List what waits for a person's word, by `pgwitness approvals list`."""
-    found: list[dict[str, Any]] = json.loads(run(config, "approvals", "list", "--json"))
-    return found
-
-
-def approve(config: Path, relation: str, reason: str) -> str:
-    """Approve the request that is about a relation, by `pgwitness approvals approve`; gives its id.
-
-    Raise `NotInOrder` where there is none.
-    """
-    deadline, pause = time.monotonic() + WAIT_S, threading.Event()
-    while not (found := [one for one in waiting(config) if relation in one["relations"]]):
-        if time.monotonic() > deadline:
-            raise NotInOrder(f"nobody has asked for approval of anything about {relation}")
-        pause.wait(0.2)
-    request = str(found[0]["id"])
+def approve(config: Path, request: str, reason: str) -> None:
+    """Approve a request by `pgwitness approvals approve`, with the approver's key. Raise `NotInOrder` on failure."""
     run(config, "approvals", "approve", request, "--reason", reason, "--key", str(config.parent / APPROVER_KEY))
-    return request
