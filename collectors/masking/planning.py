@@ -268,6 +268,8 @@ def _grants(state: State, views: list[Wanted]) -> Iterator[Statement]:
     needed: dict[int, set[str]] = {}
     for view in views:
         read = {column.name for column, _, made in view.columns if not made.startswith("NULL::")}
+        if not read:  # PostgreSQL counts the rows of a table only for who may read a column of it
+            read = {column.name for column, _, _ in view.columns[:1]}
         needed.setdefault(view.table.oid, set()).update(read)
         for oid, column in view.table.policies_read:  # row security is judged with the owner's rights
             needed.setdefault(oid, set()).add(column)

@@ -188,6 +188,10 @@ BEGIN
                 AND NOT a.attisdropped JOIN pg_type AS t ON t.oid = a.atttypid
             WHERE (k.clear OR k.atttypid = a.atttypid OR t.typtype <> 'd')
                 AND k.view_schema = due.view_schema AND k.view_name = due.name;
+            IF granted IS NULL THEN  -- rows are counted only for who may read a column
+                SELECT quote_ident(a.attname) INTO granted FROM pg_attribute AS a
+                WHERE a.attrelid = due.target AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum LIMIT 1;
+            END IF;
             IF granted IS NOT NULL THEN
                 EXECUTE format('GRANT SELECT (%s) ON %I.%I TO {OWNER}', granted, due.schema, due.table_name);
             END IF;

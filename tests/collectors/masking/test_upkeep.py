@@ -139,6 +139,28 @@ def test_migrations_go_on_with_masks(masked: Masked, number: int) -> None:
         masked.admin.execute("DROP OWNED BY app; DROP ROLE app")
 
 
+def test_rows_of_a_table_without_a_readable_column_are_counted(masked: Masked) -> None:
+    """A view of nulls alone has the table's rows, at first and behind a migration that takes the last readable column;
+    who owns it still shows none of them."""
+    masked.admin.execute(
+        f"{SHOP}; SET ROLE app; CREATE TABLE links (a int, b int); INSERT INTO links VALUES (1, 2), (3, 4);"
+        " CREATE TABLE loose (n int, city text); INSERT INTO loose VALUES (7, 'Ulm')"
+    )
+    masks = masked.masks(RULES)
+    assert not masked.install(masks).left
+    assert not masked.install(masks).done
+    with psycopg.connect(masked.dsn, user="app", autocommit=True) as app:
+        app.execute("ALTER TABLE loose DROP COLUMN city")
+    for query, expected in (
+        ("SELECT count(*) FROM links", [(2,)]),
+        ("SELECT * FROM links", [(None, None)] * 2),
+        ("SELECT count(*), max(n) FROM loose", [(1, None)]),
+    ):
+        assert masked.sees(query) == expected
+    assert not masked.uninstall(masks).left
+    masked.admin.execute("RESET ROLE; DROP OWNED BY app; DROP ROLE app")
+
+
 def test_what_waits_for_no_reader_does_not_begin_to(masked18: Masked) -> None:
     """A command that takes no strong lock leaves the views alone while somebody reads them; one that fails leaves all
     as it was."""
