@@ -375,6 +375,24 @@ def test_what_stands_behind_a_statement_that_waits_keeps_its_order(
         assert done == ["(30,)", "3", "(27,)"]
 
 
+def test_what_is_approved_answers_no_more_rows_than_were_approved(
+    tmp_path: Path, database18: str, office: Office
+) -> None:
+    """More is cut, and what the statement changed is undone; as many as were approved are told and counted."""
+    text = "WITH gone AS (DELETE FROM victim WHERE id < 3 RETURNING 1) SELECT n FROM generate_series(1, {}) AS n"
+    with asking(tmp_path / "one", database18, office, "human") as gateway:
+        table(database18, gateway.role)
+        for simple in (False, True):
+            waiting = Waiting(gateway.dsn(), text.format(30), simple=simple)
+            office.say(office.open())
+            assert "it answers more than 10 rows" in str(waiting.ended().error)
+            assert left(database18) == 30
+        waiting = Waiting(gateway.dsn(), text.format(10))
+        office.say(office.open())
+        assert waiting.ended().rows == 10
+        assert left(database18) == 28
+
+
 def test_two_gateways_use_an_approval_once(tmp_path: Path, database18: str, office: Office) -> None:
     """Asked at one, approved, sent to both at once: it runs at one of them, once."""
     with (
