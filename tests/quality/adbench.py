@@ -15,7 +15,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from river.anomaly import LODA, HalfSpaceTrees
 
 from detectors.behaviour.ensemble import Ensemble
 from tests.quality.shuttle import roc_auc
@@ -54,6 +53,8 @@ def scaled(rows: list[list[float]]) -> Iterator[Row]:
 
 def models(features: list[str], seed: int) -> dict[str, Model]:
     """Make what is compared."""
+    from river.anomaly import LODA, HalfSpaceTrees  # with SciPy, which takes a second and nothing else here needs
+
     trees = HalfSpaceTrees(limits=dict.fromkeys(features, (0.0, 1.0)), seed=seed)
     loda = LODA(seed=seed)
     ensemble = Ensemble(features, seed)

@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
 from pgwitness.core.config import Console
 from sinks.console import server
+
+if TYPE_CHECKING:  # it takes half a second, and every process of the tests reads this module
+    from playwright.sync_api import Browser, BrowserContext, Page, Request
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 HERE = Path(__file__).parent
@@ -92,6 +94,8 @@ def served(app: Any) -> Iterator[str]:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Start Debian's Chromium, which resolves no name."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
