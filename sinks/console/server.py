@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 import structlog
+import uvicorn
 from starlette.types import ASGIApp
 
 from pgwitness.core.config import Config, Console
@@ -101,6 +102,13 @@ def _seal(config: Config) -> Callable[[], Seal]:
     return look
 
 
+def serving(config: Console, application: ASGIApp) -> uvicorn.Server:
+    """Make the server of the console. Raise `ConfigurationError` when the certificate cannot be used."""
+    return asgi.server(
+        application, config.tls, key="console.tls", http=Impatient, lifespan="off", limit_concurrency=CONNECTIONS_MAX
+    )
+
+
 def run(
     config: Config,
     witness: Witness,
@@ -112,15 +120,7 @@ def run(
     """Serve until `stop`. Raise `ConfigurationError`, and `NotInOrder` when the server has ended by itself."""
     bound = listen(config.console)
     with bound, closing(Asker(config)) as asker:
-        application = make(config, witness, send, asker, requests, stop.is_set)
-        server = asgi.server(
-            application,
-            config.console.tls,
-            key="console.tls",
-            http=Impatient,
-            lifespan="off",
-            limit_concurrency=CONNECTIONS_MAX,
-        )
+        server = serving(config.console, make(config, witness, send, asker, requests, stop.is_set))
         scheme = "https" if config.console.tls is not None else "http"
         host, port = bound.getsockname()[:2]
         log.info("console", url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/")

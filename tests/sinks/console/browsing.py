@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
-
 from pgwitness.core.config import Console
 from sinks.console import server
 
@@ -83,7 +81,7 @@ def served(app: Any) -> Iterator[str]:
     """Serve a console as the command does, on a port of this machine; gives its address."""
     settings = Console(listen="127.0.0.1:0")
     with server.listen(settings) as bound:
-        serving = uvicorn.Server(server._settings(settings, app))
+        serving = server.serving(settings, app)
         thread = threading.Thread(target=lambda: asyncio.run(serving.serve([bound])), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"

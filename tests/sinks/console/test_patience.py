@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 
 from pgwitness.core.config import Console
 from sinks.console import http, patience, server
@@ -25,7 +24,7 @@ def port(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(server, "CONNECTIONS_MAX", 3)
     settings = Console(listen="127.0.0.1:0")
     with server.listen(settings) as bound:
-        served = uvicorn.Server(server._settings(settings, world.app))
+        served = server.serving(settings, world.app)
         thread = threading.Thread(target=lambda: asyncio.run(served.serve([bound])), daemon=True)
         thread.start()
         yield bound.getsockname()[1]
