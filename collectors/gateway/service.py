@@ -45,7 +45,7 @@ from collectors.gateway.upstream import Place
 from collectors.gateway.wire.startup import ALPN
 from collectors.guard.mark import key_of
 from pgwitness.core.config import Config
-from pgwitness.core.config.tables import Gateway, GatewayDatabase, control_folder
+from pgwitness.core.config.gateway import Gateway, GatewayDatabase, control_folder
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.privacy import Tokenizer, load_key, tokenizer
 from pgwitness.core.runtime.health import Health

@@ -64,7 +64,7 @@ def end(session: str, reason: str, config_path: Path) -> None:
 
 
 def _folder(config_path: Path) -> Path:
-    from pgwitness.core.config.tables import control_folder
+    from pgwitness.core.config.gateway import control_folder
 
     return control_folder(configuration(config_path).gateway)
 

@@ -15,7 +15,7 @@ from pgwitness.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pgwitness.core.config import Config
-    from pgwitness.core.config.tables import GatewayDatabase
+    from pgwitness.core.config.gateway import GatewayDatabase
 
 SALT_BYTES = 16
 

@@ -107,7 +107,7 @@ def _gateway(gatekeeper: Gatekeeper, tried: Tried, refuses: frozenset[str]) -> V
 
 def _refuses(config: Config, cluster: str) -> frozenset[str]:
     """Return the kinds of principals whose statements a gateway of the cluster refuses where it cannot read them."""
-    from pgwitness.core.config.tables import GatewayUnparsable
+    from pgwitness.core.config.gateway import GatewayUnparsable
 
     served = [one.unparsable for one in config.gateway.databases.values() if one.cluster == cluster]
     table = msgspec.to_builtins(served[0] if served else GatewayUnparsable())

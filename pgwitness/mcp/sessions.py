@@ -23,7 +23,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from pgwitness.core.config.tables import Mcp
+from pgwitness.core.config.serving import Mcp
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.sql import postgres_parser as parser
 from pgwitness.mcp.answers import NOTICES_MAX, Answer, Bounded, Cell, Column

@@ -23,7 +23,8 @@ from mcp.server.auth.provider import AccessToken
 from msgspec.structs import replace
 
 from collectors.gateway.auth.tokens import VERIFIED, Tokens
-from pgwitness.core.config.tables import OF_DATABASE, Mcp, McpExchange
+from pgwitness.core.config.capture import OF_DATABASE
+from pgwitness.core.config.serving import Mcp, McpExchange
 from pgwitness.core.errors import ConfigurationError, Retry
 from pgwitness.core.privacy import Tokenizer
 from pgwitness.core.runtime import web

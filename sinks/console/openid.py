@@ -21,7 +21,8 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 
 import jwt
 
-from pgwitness.core.config.tables import ConsoleOpenid, safe_url
+from pgwitness.core.config.gateway import safe_url
+from pgwitness.core.config.serving import ConsoleOpenid
 from pgwitness.core.errors import ConfigurationError, NotInOrder, Unreachable
 from pgwitness.core.runtime import web
 from pgwitness.core.secretfile import secret

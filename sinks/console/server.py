@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from pgwitness.core.config import Config, Console
-from pgwitness.core.config.tables import control_folder
+from pgwitness.core.config.gateway import control_folder
 from pgwitness.core.errors import PgwitnessError
 from pgwitness.core.runtime import asgi
 from pgwitness.core.runtime.health import Health

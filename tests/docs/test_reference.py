@@ -16,17 +16,9 @@ import pytest
 
 from pgwitness.cli import main
 from pgwitness.core.config import Anchor, Audience, Cluster, Config, Delivery, Log, RespondCluster, Reviewer, Slot
-from pgwitness.core.config.tables import (
-    Approver,
-    ConsoleOpenid,
-    GatewayDatabase,
-    GatewaySpool,
-    GatewayTls,
-    GatewayToken,
-    GatewayUnparsable,
-    McpExchange,
-    ServerTls,
-)
+from pgwitness.core.config.gateway import GatewayDatabase, GatewaySpool, GatewayTls, GatewayToken, GatewayUnparsable
+from pgwitness.core.config.judging import Approver
+from pgwitness.core.config.serving import ConsoleOpenid, McpExchange, ServerTls
 from pgwitness.core.topics import topics
 from pgwitness.core.units import Duration, Size
 

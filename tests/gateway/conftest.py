@@ -26,7 +26,7 @@ from collectors.gateway.service import listen, serve_clients
 from collectors.gateway.spool.records import Begun, Closed, Ended, Opened, Record
 from collectors.gateway.spool.spool import Reader, Spool
 from collectors.gateway.upstream import Place
-from pgwitness.core.config.tables import GatewayDatabase
+from pgwitness.core.config.gateway import GatewayDatabase
 from pgwitness.core.privacy import tokenizer
 from pgwitness.core.runtime.health import Health
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from collectors.gateway.auth.jwks import AGAIN_S, BYTES_MAX, HOLD_S, UrlKeys, fetched
 from collectors.gateway.auth.tokens import Tokens
 from collectors.tokens import NO_FIELDS
-from pgwitness.core.config.tables import GatewayToken
+from pgwitness.core.config.gateway import GatewayToken
 from pgwitness.core.errors import Retry
 from tests.gateway.oauth import AUDIENCE, ISSUER, Issuer
 

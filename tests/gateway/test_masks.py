@@ -22,7 +22,7 @@ from detectors.policy.files import parse
 from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
 from pgwitness.core.config import Audience, AudienceColumn, Privacy
-from pgwitness.core.config.tables import AudienceMatch
+from pgwitness.core.config.gateway import AudienceMatch
 from tests.gateway.conftest import Running, running
 from tests.gateway.test_reading_limits import policy as limiting
 

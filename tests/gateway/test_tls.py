@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from collectors.gateway.service import tls_of, watched_tls
 from collectors.gateway.wire import startup
-from pgwitness.core.config.tables import Gateway, GatewayTls
+from pgwitness.core.config.gateway import Gateway, GatewayTls
 from tests.collectors.tls import Authority, tls_server
 from tests.conftest import DEBIAN_BIN, leave_out
 from tests.gateway.conftest import Running, running

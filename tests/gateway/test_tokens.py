@@ -29,15 +29,9 @@ from collectors.gateway.spool.records import Opened
 from collectors.gateway.wire import startup
 from collectors.gateway.wire.frames import frame
 from pgwitness.core.config import load
-from pgwitness.core.config.tables import (
-    Cluster,
-    Config,
-    Gateway,
-    GatewayDatabase,
-    GatewayLogin,
-    GatewayTls,
-    GatewayToken,
-)
+from pgwitness.core.config.capture import Cluster
+from pgwitness.core.config.gateway import Gateway, GatewayDatabase, GatewayLogin, GatewayTls, GatewayToken
+from pgwitness.core.config.tables import Config
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.privacy import tokenizer
 from pgwitness.demo.bearer import handing_over

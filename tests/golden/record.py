@@ -1,8 +1,9 @@
 """Record anew what `test_golden` replays: `python -m tests.golden.record`; two minutes, and everything written changes.
 
-`shop.xz` is the topic `raw` of the demo. `stream.xz` are the messages of a replication stream as the server sent them,
-`postgres.{json,csv,stderr}.xz` the log of the same server in its three formats: of work that has every kind of change,
-rolled back, in parts, of tables without keys, with DDL, forged messages and errors.
+`shop.xz` is the topic `raw` of the demo, `policies.xz` are the packaged policies of that day. `stream.xz` are the
+messages of a replication stream as the server sent them, `postgres.{json,csv,stderr}.xz` the log of the same server in
+its three formats: of work that has every kind of change, rolled back, in parts, of tables without keys, with DDL,
+forged messages and errors.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import psycopg
 from confluent_kafka import Consumer
 
 from collectors.installation import install, source
+from detectors.policy.policies import Bundle
 from pgwitness.demo.servers import FAST_AND_FORGETFUL, Postgres
 from tests.bench.log_lines import PREFIX
 from tests.golden.replay import HERE, Record, Stream
@@ -86,6 +88,7 @@ def shop(into: Path) -> None:
     consumer.close()
     save("shop.xz", msgspec.msgpack.encode(records))
     save("identities.xz", (folder / "identities.yaml").read_bytes())
+    save("policies.xz", Bundle.packaged().canonical().encode())
 
 
 def server(into: Path) -> None:

@@ -19,7 +19,8 @@ from detectors.gatekeeper import Gatekeeper
 from detectors.policy.policies import Bundle
 from detectors.sensitive import Sensitive
 from pgwitness.core.config import Config, load
-from pgwitness.core.config.tables import Cluster, Gateway, GatewayDatabase, GatewayLogin, GatewayTls, GatewayToken
+from pgwitness.core.config.capture import Cluster
+from pgwitness.core.config.gateway import Gateway, GatewayDatabase, GatewayLogin, GatewayTls, GatewayToken
 from pgwitness.core.privacy import tokenizer
 from pgwitness.core.runtime.health import Health
 from pgwitness.demo.servers import Postgres, free_port, wait_for

@@ -21,7 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
 from pgwitness.core.config import load
-from pgwitness.core.config.tables import McpExchange
+from pgwitness.core.config.serving import McpExchange
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.runtime.health import Health
 from pgwitness.mcp.serving import run_http

@@ -39,16 +39,6 @@ LONG = frozenset({
     "partition_prune", "plpgsql", "updatable_views",
 })  # fmt: skip
 """A third of the time, and no difference that would need explaining on either version: `make twin` runs them."""
-TWICE = frozenset({
-    "alter_generic", "alter_table", "copy", "copy2", "create_am", "create_procedure", "create_role", "create_schema",
-    "create_table", "create_view", "delete", "dependency", "drop_if_exists", "event_trigger", "guc", "identity",
-    "insert", "insert_conflict", "largeobject", "lock", "matview", "merge", "namespace", "object_address", "prepare",
-    "prepared_xacts", "privileges", "publication", "replica_identity", "returning", "rowsecurity", "rules",
-    "sanity_check", "security_label", "select_into", "sequence", "subscription", "temp", "transactions", "triggers",
-    "truncate", "update", "vacuum",
-})  # fmt: skip
-"""What triggers, event triggers, publications and rights meet: `make test` runs these on 15, too. The others, of types
-and plans, it runs on 18 alone; `make twin` runs everything on both."""
 CAUGHT_UP_SECONDS_MAX = 120.0
 
 
@@ -74,8 +64,8 @@ def touched_files(version: int) -> list[str]:
 
 
 def sampled_files(version: int) -> list[str]:
-    """Name the files that `make test` runs: those whose area we can touch, but for the longest; on 15 the nearest."""
-    return [name for name in touched_files(version) if name not in LONG and (version > 15 or name in TWICE)]
+    """Name the files that `make test` runs: those whose area we can touch, but for the longest."""
+    return [name for name in touched_files(version) if name not in LONG]
 
 
 def programs(version: int) -> Path | None:

@@ -24,7 +24,7 @@ from collectors.gateway.auth.users import Users
 from collectors.gateway.link import Link
 from collectors.gateway.wire.violation import PROTOCOL_VIOLATION
 from pgwitness.core.claims import by_path
-from pgwitness.core.config.tables import GatewayWay
+from pgwitness.core.config.gateway import GatewayWay
 from pgwitness.core.errors import PgwitnessError
 from pgwitness.core.events import Certificate, Token
 

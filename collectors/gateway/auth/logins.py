@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 from collectors.gateway.auth.rolefile import Roles
 from collectors.gateway.auth.scram import Password
-from pgwitness.core.config.tables import GatewayLogin
+from pgwitness.core.config.gateway import GatewayLogin
 
 
 class Logins:

@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from collectors.gateway.auth.jwks import FileKeys, Keys, UrlKeys
 from collectors.tokens import NAMES, Fields, Key, Verifier
-from pgwitness.core.config.tables import GatewayToken
+from pgwitness.core.config.gateway import GatewayToken
 from pgwitness.core.errors import ConfigurationError
 from pgwitness.core.events import Token
 from pgwitness.core.privacy import Tokenizer

@@ -19,7 +19,7 @@ from collectors.gateway.masking.source import read
 from collectors.gateway.masking.views import Views
 from collectors.masking.names import check, role_of
 from pgwitness.core.config import Audience, Config
-from pgwitness.core.config.tables import AudienceMatch
+from pgwitness.core.config.gateway import AudienceMatch
 from pgwitness.core.errors import PgwitnessError
 
 LOOK_S: Final = 30.0

@@ -14,7 +14,7 @@ from pgwitness.core.errors import NotInOrder
 if TYPE_CHECKING:
     from collectors.gateway.auth.admission import Admission
     from pgwitness.core.config import Config
-    from pgwitness.core.config.tables import GatewayDatabase
+    from pgwitness.core.config.gateway import GatewayDatabase
 
 _RULES = (
     "SELECT line_number, type, database, user_name, address, netmask, auth_method FROM pg_catalog.pg_hba_file_rules"

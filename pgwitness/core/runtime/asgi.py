@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from pgwitness.core.config.tables import ServerTls
+from pgwitness.core.config.serving import ServerTls
 from pgwitness.core.errors import ConfigurationError, NotInOrder
 from pgwitness.core.runtime.health import Health
 

@@ -21,7 +21,7 @@ from pgwitness.approvals.ledger import Ledger, Trust
 from pgwitness.core.config import Config, Console, Reviewer
 from pgwitness.core.config import Folder as PoliciesTable
 from pgwitness.core.config import Lake as LakeTable
-from pgwitness.core.config.tables import ConsoleOpenid
+from pgwitness.core.config.serving import ConsoleOpenid
 from pgwitness.core.errors import Unreachable
 from pgwitness.core.units import Duration, Size
 from sinks.console import users

@@ -15,7 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from pgwitness.core.config import Console
-from pgwitness.core.config.tables import ServerTls
+from pgwitness.core.config.serving import ServerTls
 from pgwitness.core.errors import ConfigurationError
 from sinks.console import app, server, users
 from sinks.console.http import HEADERS, place

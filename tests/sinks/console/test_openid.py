@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from jwt.algorithms import ECAlgorithm
 from starlette.testclient import TestClient
 
-from pgwitness.core.config.tables import ConsoleOpenid
+from pgwitness.core.config.serving import ConsoleOpenid
 from pgwitness.core.errors import ConfigurationError
 from sinks.console.openid import Provider
 from tests.sinks.console.conftest import World, document
