@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from collectors.gateway.auth.scram import PLAIN, PLUS, ClientExchange, Keys, ScramError, ServerExchange, Verifier
 from collectors.gateway.session.actions import Moment
 from collectors.gateway.session.coming import Coming
-from collectors.gateway.session.session import Session, _Sent
+from collectors.gateway.session.sent import Sent
+from collectors.gateway.session.session import Session
 from collectors.gateway.spool.records import Begun, Ended, Said
 from collectors.gateway.wire import backend, frontend, startup
 from collectors.gateway.wire.frames import Frames, Message, Piece, frame, joined
@@ -269,8 +270,8 @@ def test_an_error_of_any_message_undoes_what_ran_before_it() -> None:
 
 def test_a_long_pipeline_asks_for_its_names_at_once() -> None:
     """Of names to come the last counts, a Close among them, and what is behind another name is not looked at."""
-    coming: Coming[_Sent] = Coming()
-    a, b, closes = _Sent(frontend.PARSE, b"a"), _Sent(frontend.BIND, b"a"), _Sent(frontend.CLOSE, b"a", statement=b"S")
+    coming: Coming[Sent] = Coming()
+    a, b, closes = Sent(frontend.PARSE, b"a"), Sent(frontend.BIND, b"a"), Sent(frontend.CLOSE, b"a", statement=b"S")
     for sent in (a, b, closes):
         coming.append(sent)
     assert list(coming.of(frontend.PARSE, b"a")) == [a, closes]
