@@ -203,7 +203,11 @@ def test_everybody_comes_through_the_gateway_but_who_goes_around_it(played: tupl
     place, found = played
     past = found["past_gateway"]
     assert isinstance(past, dict)
-    assert (past.pop("pricing-agent") > 5, past) == (True, {"(nobody)": 1, "jonas": 1})
+    # Of a write without a beacon the role is known where a look at the sessions met it with its transaction; never who.
+    shadow = [past.pop(who) for who in ("(nobody)", "shop_owner") if who in past]
+    assert (past.pop("pricing-agent") > 5, past, shadow) == (True, {"jonas": 1}, [1])
+    names = "SELECT DISTINCT principal FROM reconciliation WHERE status = 'shadow_write'"
+    assert connect(place / "lake").execute(names).fetchall() == [(None,)]
     asked = (
         "SELECT DISTINCT principal, auth_method, assurance FROM sessions "
         "WHERE binding = 'gateway' AND operation = 'connect' ORDER BY principal"
