@@ -6,7 +6,7 @@ messages, never markup: Block Kit's `plain_text`, Adaptive Cards' `TextRun`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -98,7 +98,7 @@ def facts(request: Request) -> dict[str, str]:
     return {name: text[:FACT_CHARS_MAX] for name, text in said.items() if text}
 
 
-def opening(data: dict[str, Any] | Any) -> tuple[str, str]:
+def opening(data: Mapping[str, Any]) -> tuple[str, str]:
     """Return the link of an item and the command that shows it, for messages."""
     request = str(data["request"]["request"])
     return str(data.get("link") or ""), f"pgwitness approvals show {request}"

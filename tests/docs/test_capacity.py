@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from pgwitness.core import capacity
-from pgwitness.core.capacity import Load, plan
+from pgwitness.cli import capacity
+from pgwitness.cli.capacity import Load, plan
 
 EXPLANATION = Path(__file__).parents[2] / "docs" / "explanation"
 MEASURED = " ".join((EXPLANATION / "performance.md").read_text().split())

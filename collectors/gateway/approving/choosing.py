@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from collectors.gateway.approving.constants import table_name
 from collectors.masking.names import quoted
 from pgwitness.core.sql.postgres_parser import Token, parse_sql_json, scan
 from pgwitness.core.sql.tree.nodes import walk
+from pgwitness.core.sql.tree.stands import name_of
 
 TEXT_CHARS_MAX: Final = 16 * 1024
 """Of a longer text nothing is found out beforehand: to read it again would hold up every other session."""
@@ -61,7 +61,7 @@ def chosen(text: str) -> Chosen:
         again = msgspec.json.decode(parse_sql_json(made)).get("stmts", ())
         if len(again) != 1 or "SelectStmt" not in again[0]["stmt"] or _writes_within(again[0]["stmt"]["SelectStmt"]):
             raise ValueError("no query can be made of it")
-    return Chosen(table_name(relation), counting, showing)
+    return Chosen(name_of(relation), counting, showing)
 
 
 class _Pieces(NamedTuple):

@@ -13,9 +13,9 @@ import msgspec
 
 from pgwitness.core.events import quote_identifier
 from pgwitness.core.sql.postgres_parser import parse_sql_json
-from pgwitness.core.sql.tree.nodes import walk
+from pgwitness.core.sql.tree.nodes import Tree, walk
+from pgwitness.core.sql.tree.stands import name_of
 
-Tree = dict[str, Any]
 CONSTANTS_MAX: Final = 50
 DEPTH_MAX: Final = 200
 
@@ -81,7 +81,7 @@ class _Finding:
             self._table(target)
 
     def _table(self, node: Tree) -> str:
-        name = table_name(node)
+        name = name_of(node)
         alias = (node.get("alias") or {}).get("aliasname") or node.get("relname") or ""
         self.tables[str(alias)] = name
         return name
@@ -170,12 +170,6 @@ class _Finding:
                 tables = (self.tables.get(names[-2], named),)
             found.append(Column(tables, names[-1]))
         return tuple(dict.fromkeys(found))
-
-
-def table_name(node: Tree) -> str:
-    """Name a relation of the tree (`RangeVar`) as SQL writes it."""
-    parts = (node.get("schemaname"), node.get("relname"))
-    return ".".join(quote_identifier(str(part)) for part in parts if part)
 
 
 def _is_column(node: Any) -> bool:

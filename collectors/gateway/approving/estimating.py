@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import structlog
 
 from collectors.beacon.encodings import codec_of
+from collectors.gateway.approving.asking import READ_BY
 from collectors.gateway.approving.choosing import TEXT_CHARS_MAX, chosen
 from collectors.gateway.approving.constants import Constants, constants_of
 from collectors.gateway.approving.showing import COLUMNS_MAX, Bound, Showing, Table
@@ -38,7 +39,8 @@ AT_ONCE: Final = 2
 COUNT_MAX: Final = 10_000
 TABLES_MAX: Final = 20
 APPLICATION: Final = "pgwitness approvals"
-_READ_BY: Final = ("client_encoding", "standard_conforming_strings", "DateStyle", "TimeZone", "IntervalStyle")
+_SET: Final = tuple(name for name in READ_BY if name != "search_path")
+"""Settings of the session that hold for all that is asked; its search path only for what stands in the statement."""
 _KINDS: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 _BEGIN: Final = (
     "ROLLBACK; BEGIN READ ONLY;"
@@ -209,7 +211,7 @@ class _Looking:
     def __init__(self, talk: Talk, found: _Found, showing: Showing, codec: str, settings: Mapping[str, str]) -> None:
         self._talk, self._found, self._showing, self._codec = talk, found, showing, codec
         self._path = settings.get("search_path")
-        self._settings = {name: settings[name] for name in _READ_BY if name in settings}
+        self._settings = {name: settings[name] for name in _SET if name in settings}
 
     async def look(self, asked: Asked, wanted: Wanted, text: str, constants: Constants, *, rows_shown: bool) -> None:
         """Find out one thing after the other; what fails leaves what was found before."""

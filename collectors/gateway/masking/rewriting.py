@@ -23,8 +23,8 @@ import msgspec
 from collectors.gateway.masking.views import Name, Relation, Views
 from collectors.masking.names import quoted
 from pgwitness.core.sql.postgres_parser import ParseError, Token, parse_sql_json, scan
+from pgwitness.core.sql.tree.nodes import Tree
 
-Tree = dict[str, Any]
 TEXT_CHARS_MAX: Final = 32 * 1024
 """A longer text is left as it is: to parse it again would hold up every other session."""
 _COMMENTS: Final = frozenset({"SQL_COMMENT", "C_COMMENT"})

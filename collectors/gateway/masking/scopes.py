@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from collectors.gateway.masking.views import Relation, Views
+from pgwitness.core.sql.tree.nodes import Tree
 
-Tree = dict[str, Any]
 _FROM = ("fromClause", "usingClause")
 _OF_QUERIES = frozenset({*_FROM, "relation", "whereClause", "targetList"})
 

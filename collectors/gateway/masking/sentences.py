@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import msgspec
 
-from collectors.gateway.masking.scopes import Scope, Source, Tree, nodes, parts, source
+from collectors.gateway.masking.scopes import Scope, Source, nodes, parts, source
 from collectors.gateway.masking.views import Views
 from pgwitness.core.sql.postgres_parser import ParseError, parse_sql_json
+from pgwitness.core.sql.tree.nodes import Tree
 
 SYSTEM_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax"})
 _TARGETS: Final = {"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"}

@@ -11,11 +11,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from collectors.gateway.masking.scopes import Scope, Tree, nodes, parts, source
+from collectors.gateway.masking.scopes import Scope, nodes, parts, source
 from collectors.gateway.masking.views import Views
 from detectors.gatekeeper import Verdict
 from pgwitness.core.privacy import TOKEN_PREFIX
 from pgwitness.core.sql.postgres_parser import ParseError, parse_sql_json
+from pgwitness.core.sql.tree.nodes import Tree
 
 TEXT_CHARS_MAX: Final = 32 * 1024
 _COMPARING: Final = frozenset({"=", "<>", "<", ">", "<=", ">=", "~~", "!~~", "~~*", "!~~*", "~", "~*", "!~", "!~*"})

@@ -15,12 +15,10 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 from pgwitness.core.events import DdlObject, quote_identifier
 from pgwitness.core.sql import postgres_parser as parser
-
-Tree = dict[str, Any]
+from pgwitness.core.sql.tree.nodes import Tree
 
 TEXT_CHARACTERS_MAX = 32_768
 """A longer statement is not in the message."""

@@ -8,9 +8,8 @@ more statements of any other kind between them. `streams.fold.outcome.outcomes` 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-Tree = dict[str, Any]
+from pgwitness.core.sql.tree.nodes import Tree
 
 WORK = "work"
 WORDS_MAX = 1_000

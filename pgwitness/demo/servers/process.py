@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -154,7 +155,7 @@ class Process:
         self._process = None
 
 
-class Server:
+class Server(ABC):
     """A server that is one process, with those that it starts; `with` starts it and ends it."""
 
     _process: Process
@@ -176,13 +177,13 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @abstractmethod
     def start(self) -> None:
         """Start it and wait until it answers. Raise `Unreachable` with the end of its log."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop(self) -> None:
         """End it, as it ends in order."""
-        raise NotImplementedError
 
     def kill(self) -> None:
         """Send SIGKILL to every process of it, as a machine that goes down would."""

@@ -11,12 +11,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pgwitness.core.events import Ddl, quote_identifier
 from pgwitness.core.sql import postgres_parser as parser
-
-Tree = dict[str, Any]
+from pgwitness.core.sql.tree.nodes import Tree
 
 TAGS = frozenset({"ALTER TABLE", "ALTER VIEW", "ALTER MATERIALIZED VIEW", "ALTER FOREIGN TABLE"})
 FULL = re.compile(r'((?:"(?:[^"]|"")*"|[^".])+)\.((?:"(?:[^"]|"")*"|[^".])+)')

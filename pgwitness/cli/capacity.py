@@ -1,6 +1,6 @@
 """How much an installation wants, from what it is given to see: cores, processes, partitions, memory, disk. Pure.
 
-`python -m pgwitness.core.capacity --rows 2000 --people 300` prints it. Each constant is a figure that a bench measured
+`python -m pgwitness.cli.capacity --rows 2000 --people 300` prints it. Each constant is a figure that a bench measured
 and docs/explanation/performance.md keeps; a test holds the one against the other. They were measured on machines that
 others used too, so a plan is an order of magnitude with room, and no promise.
 """
@@ -102,7 +102,7 @@ def cells(load: Load) -> list[str]:
 
 def main() -> None:
     """Print what the load of the command line wants."""
-    parser = argparse.ArgumentParser(prog="python -m pgwitness.core.capacity", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pgwitness.cli.capacity", description=__doc__)
     for name, kind in (("rows", float), ("statements", float), ("passed", float), ("people", int), ("clusters", int)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Load(), name))
     parser.add_argument("--days", type=int, default=Load().days)
